@@ -1,0 +1,240 @@
+"""THE table of the wire: topic pattern, message, direction, QoS, retain. All else is derived from it."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from . import messages as m
+from .errors import DEVICE_MISMATCH, PAYLOAD_INVALID, PAYLOAD_TOO_LARGE, TOPIC_UNKNOWN, ContractError
+from .ids import DeviceId
+from .wire import MAX_UP_BYTES, UpMessage, WireModel
+
+ROOT = "wfm/v1"
+
+M = TypeVar("M", bound=WireModel)
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_LEVEL = r"[A-Za-z0-9_-]{1,64}"
+
+
+@dataclass(frozen=True)
+class Channel(Generic[M]):
+    """One row: `pattern` has `{device_id}`-like placeholders, `shared` says that bridge workers share it."""
+
+    name: str
+    pattern: str
+    message: type[M]
+    direction: Literal["up", "down"]
+    qos: Literal[0, 1]
+    retain: bool = False
+    shared: bool = False
+    about: str = field(default="", compare=False)
+
+    def topic(self, **ids: str) -> str:
+        """The concrete topic for `ids`; raises ContractError for an id that is not one level of a topic."""
+        for name, value in ids.items():
+            if not re.fullmatch(_LEVEL, value):
+                raise ContractError(TOPIC_UNKNOWN, f"{name} {value!r} cannot stand in a topic")
+        return self.pattern.format(**ids)
+
+    @property
+    def filter(self) -> str:
+        """The subscription filter that matches every topic of this row."""
+        return _PLACEHOLDER.sub("+", self.pattern)
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(_PLACEHOLDER.sub(rf"(?P<\1>{_LEVEL})", self.pattern))
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """The ids in `topic`, or None if it belongs to another row."""
+        found = self._regex.fullmatch(topic)
+        return found.groupdict() if found else None
+
+    def decode(self, payload: bytes) -> M:
+        """The message in `payload`.
+
+        Raises ContractError: `payload-too-large` past 256 KiB upward, `payload-invalid` for everything that
+        is not this row's message; the detail names the first field at fault and never quotes its value.
+        """
+        if self.direction == "up" and len(payload) > MAX_UP_BYTES:
+            raise ContractError(
+                PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, at most {MAX_UP_BYTES} may be sent"
+            )
+        try:
+            return self.message.model_validate_json(payload)
+        except ValidationError as error:
+            raise ContractError(PAYLOAD_INVALID, describe(error)) from error
+
+
+def describe(error: ValidationError) -> str:
+    """One sentence for a validation error: where and what, without the value (it may be biometric)."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the message"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {first['msg']}{more}"[:1000]
+
+
+_UP = f"{ROOT}/device/{{device_id}}/up"
+_DOWN = f"{ROOT}/device/{{device_id}}/down"
+_SITE = f"{ROOT}/site/{{site_id}}"
+
+STATUS = Channel(
+    "status", f"{_UP}/status", m.DeviceStatus, "up", 1, retain=True, about="Presence, and the last will"
+)
+INFO = Channel("info", f"{_UP}/info", m.DeviceInfo, "up", 1, retain=True, about="What a device is")
+HEARTBEAT = Channel("heartbeat", f"{_UP}/heartbeat", m.Heartbeat, "up", 0, about="Health, every 30 s")
+EVENT = Channel(
+    "event", f"{_UP}/event/{{event_type}}", m.Event, "up", 1, shared=True, about="A validated recognition"
+)
+OBSERVATION = Channel(
+    "observation",
+    f"{_UP}/observation",
+    m.Observation,
+    "up",
+    0,
+    shared=True,
+    about="A face for cross-camera tracking",
+)
+SYNC_REQUEST = Channel(
+    "sync_request",
+    f"{_UP}/enrollment/request",
+    m.SyncRequest,
+    "up",
+    1,
+    shared=True,
+    about="What has changed since?",
+)
+SYNC_APPLIED = Channel(
+    "sync_applied",
+    f"{_UP}/enrollment/applied",
+    m.SyncApplied,
+    "up",
+    1,
+    retain=True,
+    about="What a device now holds",
+)
+REGISTER = Channel(
+    "register",
+    f"{_UP}/enrollment/register",
+    m.RegisterIdentity,
+    "up",
+    1,
+    shared=True,
+    about="A person met at the edge",
+)
+CONFIG_REPORTED = Channel(
+    "config_reported",
+    f"{_UP}/config/reported",
+    m.ReportedConfig,
+    "up",
+    1,
+    retain=True,
+    about="Configuration in force",
+)
+COMMAND_RESULT = Channel(
+    "command_result", f"{_UP}/command/result", m.CommandResult, "up", 1, about="What became of a command"
+)
+RECEIPT = Channel(
+    "receipt", f"{_DOWN}/event/receipt", m.Receipts, "down", 1, about="Events stored or rejected"
+)
+ASSIGNED = Channel(
+    "assigned",
+    f"{_DOWN}/observation/assigned",
+    m.Assignment,
+    "down",
+    0,
+    about="Who a track is across cameras",
+)
+SYNC_PAGE = Channel("sync_page", f"{_DOWN}/enrollment/page", m.SyncPage, "down", 1, about="A page of changes")
+REGISTERED = Channel(
+    "registered",
+    f"{_DOWN}/enrollment/registered",
+    m.Registered,
+    "down",
+    1,
+    about="The decision on a registration",
+)
+CONFIG_DESIRED = Channel(
+    "config_desired",
+    f"{_DOWN}/config/desired",
+    m.DesiredConfig,
+    "down",
+    1,
+    retain=True,
+    about="Configuration wanted",
+)
+COMMAND = Channel(
+    "command", f"{_DOWN}/command/{{command}}", m.Command, "down", 1, about="An order with an expiry"
+)
+SYNC_HEAD = Channel(
+    "sync_head",
+    f"{_SITE}/enrollment/head",
+    m.SyncHead,
+    "down",
+    1,
+    retain=True,
+    about="The site's newest version",
+)
+SYNC_DELTA = Channel("sync_delta", f"{_SITE}/enrollment/delta", m.SyncDelta, "down", 1, about="A live change")
+
+CHANNELS: tuple[Channel[Any], ...] = (
+    STATUS, INFO, HEARTBEAT, EVENT, OBSERVATION, SYNC_REQUEST, SYNC_APPLIED, REGISTER, CONFIG_REPORTED,
+    COMMAND_RESULT, RECEIPT, ASSIGNED, SYNC_PAGE, REGISTERED, CONFIG_DESIRED, COMMAND, SYNC_HEAD, SYNC_DELTA,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decoded(Generic[M]):
+    """A message with the row it came by and the ids of its topic."""
+
+    channel: Channel[M]
+    ids: dict[str, str]
+    message: M
+
+
+def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
+    """The row and ids of `topic`; raises ContractError(`topic-unknown`)."""
+    for channel in CHANNELS:
+        ids = channel.match(topic)
+        if ids is not None:
+            return channel, ids
+    raise ContractError(TOPIC_UNKNOWN, f"no channel of {ROOT} has the topic {topic[:200]!r}")
+
+
+_DEVICE_ID: TypeAdapter[str] = TypeAdapter(DeviceId)
+
+
+def decode(topic: str, payload: bytes) -> Decoded[Any]:
+    """Row, ids and message of what arrived on `topic`.
+
+    Raises ContractError: `topic-unknown`, `payload-too-large`, `payload-invalid`, or `device-mismatch` when
+    the payload names another device than its topic.
+    """
+    channel, ids = find(topic)
+    device_id = ids.get("device_id")
+    if device_id is not None:
+        try:
+            _DEVICE_ID.validate_python(device_id)
+        except ValidationError as error:
+            raise ContractError(TOPIC_UNKNOWN, f"{device_id!r} is not a device id") from error
+    message = channel.decode(payload)
+    if isinstance(message, UpMessage) and message.device_id not in (None, device_id):
+        raise ContractError(DEVICE_MISMATCH, f"the payload's device_id is not the topic's, {device_id}")
+    if isinstance(message, m.Event) and message.event_type != ids["event_type"]:
+        raise ContractError(PAYLOAD_INVALID, f"event_type {message.event_type} came on another type's topic")
+    return Decoded(channel, ids, message)
+
+
+def claimed_event_id(payload: bytes) -> str | None:
+    """The `event_id` that an invalid payload names, so that it can be answered; None if none can be read."""
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    claimed = document.get("event_id") if isinstance(document, dict) else None
+    return claimed if isinstance(claimed, str) and 0 < len(claimed) <= 128 and claimed.isprintable() else None

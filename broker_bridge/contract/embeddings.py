@@ -1,0 +1,99 @@
+"""Embedding spaces and the one encoding of vectors: little-endian float32, unit length, base64 on the wire.
+
+Between wire, MongoDB and SQLite a vector stays `bytes`: hashable, comparable, and byte for byte the same
+on both sides, which the gallery digest relies on. It becomes an array where it is computed with.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import VECTOR_INVALID, ContractError
+
+Vector = NDArray[np.float32]
+
+DEFAULT_DIMENSIONS = {"face": 512, "gait": 256, "speaker": 192}
+"""Dimension per modality where a space names none (seed 000)."""
+
+MAX_DIMENSION = 4096
+# Below this length a vector's direction is rounding noise.
+_SHORTEST = 1e-6
+_UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """A space in which vectors may be compared: `id` is `<modality>:<model>`."""
+
+    id: str
+    dimension: int
+    model_sha256: str | None = None
+
+    @property
+    def modality(self) -> str:
+        return self.id.partition(":")[0]
+
+    @property
+    def model(self) -> str:
+        return self.id.partition(":")[2]
+
+
+def normalise(values: Sequence[float] | NDArray[np.floating], dimension: int) -> bytes:
+    """Little-endian float32 bytes of `values` scaled to unit length.
+
+    Raises ContractError(`vector-invalid`) unless `values` is one flat vector of `dimension` finite
+    numbers that is not (nearly) zero.
+    """
+    try:
+        wide = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ContractError(VECTOR_INVALID, f"a vector is a flat list of {dimension} numbers") from error
+    if wide.ndim != 1 or wide.shape[0] != dimension:
+        shape = "x".join(map(str, wide.shape)) or "a scalar"
+        raise ContractError(VECTOR_INVALID, f"expected {dimension} numbers in one list, got {shape}")
+    if not np.isfinite(wide).all():
+        raise ContractError(VECTOR_INVALID, "a vector holds finite numbers, this one has NaN or infinity")
+    # Scaling by the largest first keeps the square from overflowing for numbers near the float64 limit.
+    largest = float(np.abs(wide).max())
+    if largest < _SHORTEST:
+        raise ContractError(VECTOR_INVALID, "a zero vector has no direction and cannot be compared")
+    wide = wide / largest
+    unit: bytes = (wide / np.linalg.norm(wide)).astype("<f4").tobytes()
+    return unit
+
+
+def check_vector(vector: bytes, dimension: int) -> None:
+    """Raise ContractError(`vector-invalid`) unless `vector` is float32[dimension], finite, of unit length."""
+    if len(vector) != 4 * dimension:
+        raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")
+    # NaN fails the comparison as well, so one test covers finite, zero and unit length.
+    length = float(np.linalg.norm(to_array(vector)))
+    if not abs(length - 1.0) < _UNIT_TOLERANCE:
+        raise ContractError(VECTOR_INVALID, f"a stored vector has unit length, this one has {length:.4g}")
+
+
+def to_array(vector: bytes) -> Vector:
+    """A read-only float32[d] view of stored vector bytes, without a copy."""
+    return np.frombuffer(vector, dtype="<f4")
+
+
+def from_base64(text: str) -> bytes:
+    """Bytes of a vector as it stands on the wire; the length must be a whole number of float32."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ContractError(VECTOR_INVALID, "a vector is base64 of little-endian float32") from error
+    if not raw or len(raw) % 4 or len(raw) > 4 * MAX_DIMENSION:
+        raise ContractError(
+            VECTOR_INVALID, f"a vector has 1 to {MAX_DIMENSION} float32 of 4 bytes each, got {len(raw)} bytes"
+        )
+    return raw
+
+
+def to_base64(vector: bytes) -> str:
+    """The wire form of stored vector bytes."""
+    return base64.b64encode(vector).decode("ascii")

@@ -1,0 +1,29 @@
+"""Errors with a stable code, the same on the wire, in REST answers and in logs."""
+
+from typing import Final
+
+EVENT_INVALID: Final = "event-invalid"
+EVENT_RETAINED: Final = "event-retained"
+EVENT_TIME_IMPLAUSIBLE: Final = "event-time-implausible"
+DEVICE_MISMATCH: Final = "device-mismatch"
+DEVICE_UNKNOWN: Final = "device-unknown"
+PAYLOAD_TOO_LARGE: Final = "payload-too-large"
+PAYLOAD_INVALID: Final = "payload-invalid"
+TOPIC_UNKNOWN: Final = "topic-unknown"
+IMAGE_INVALID: Final = "image-invalid"
+SPACE_UNKNOWN: Final = "space-unknown"
+SPACE_MISMATCH: Final = "space-mismatch"
+SITE_MISMATCH: Final = "site-mismatch"
+VECTOR_INVALID: Final = "vector-invalid"
+
+
+class ContractError(ValueError):
+    """Something that breaks the contract: a stable `code` and one sentence for a person."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"

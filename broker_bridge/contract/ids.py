@@ -1,0 +1,49 @@
+"""The identifiers that appear in topics and keys, each validated and safe to put into a topic.
+
+An id never contains `/`, `+`, `#`, NUL or white space, so no id can widen a topic filter, leave a folder
+or look like another one: all of them are ASCII.
+"""
+
+import re
+import secrets
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+_SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
+
+DeviceId = Annotated[str, StringConstraints(pattern=rf"^{_SLUG}$", max_length=63)]
+"""A camera, for example `cam-001`. It is also its MQTT user name and client id."""
+
+SiteId = Annotated[str, StringConstraints(pattern=rf"^{_SLUG}$", max_length=63)]
+"""A place with cameras that share one gallery, for example `lobby`."""
+
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$", max_length=128)]
+"""A person as the WFM system knows them, for example `EMP-12345` (seed 000 calls it `name`)."""
+
+SpaceId = Annotated[str, StringConstraints(pattern=rf"^(face|gait|speaker):{_SLUG}$", max_length=71)]
+"""An embedding space, `<modality>:<model>`, for example `face:arcface-w600k-r50`."""
+
+EventId = Annotated[
+    str, StringConstraints(pattern=r"^EV[1-9](\.[0-9]{1,3})?-[0-9]{1,15}-[A-Za-z0-9]{4,32}$", max_length=64)
+]
+"""`<code>-<milliseconds since 1970>-<random>`, for example `EV1-1736942400000-a1b2c3` (seed 003)."""
+
+TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Epoch = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
+"""Random hex that names one history of versions; restoring a backup starts another."""
+
+Session = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,16}$")]
+"""One connection of a device: hex of a number that only rises, so that an older one can be told."""
+
+DEVICE_ID = re.compile(rf"^{_SLUG}\Z")
+EVENT_CODES = {"facial_id": "EV1", "emotion": "EV2", "visit": "EV3", "unknown": "EV4"}
+
+
+def new_event_id(code: str, at_ms: int, suffix: str | None = None) -> str:
+    """A fresh event id for `code` (`EV1`, `EV2.2`, ...) at `at_ms` milliseconds since 1970.
+
+    `suffix` replaces the random tail (12 hex digits); tests pass it to get a known id.
+    """
+    return f"{code}-{at_ms}-{suffix or secrets.token_hex(6)}"

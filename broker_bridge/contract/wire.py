@@ -1,0 +1,126 @@
+"""How single values travel: times, vectors, open documents. The messages are built from these."""
+
+import base64
+import binascii
+import re
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+from .embeddings import from_base64, to_base64
+from .errors import IMAGE_INVALID, ContractError
+
+MAX_UP_BYTES = 256 * 1024
+"""Largest upward message; the device refuses a larger one before its outbox (`payload-too-large`)."""
+MAX_PAGE_BYTES = 256 * 1024
+"""Default size at which a sync page or delta is cut."""
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_INT64 = 2**63
+_MAX_KEY = 128
+_MAX_DEPTH = 8
+
+
+class WireModel(BaseModel):
+    """Frozen; unknown fields are ignored, missing ones and NaN refused, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+    def to_json(self) -> bytes:
+        """The UTF-8 payload; absent optional fields are left out, so that a person can read it."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class UpMessage(WireModel):
+    """From a device. Identity comes from the topic; a payload that also names one must name the same."""
+
+    device_id: str | None = Field(default=None, max_length=63)
+
+
+def _check_time(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError("a time is RFC 3339 with an offset, for example 2026-01-15T10:00:00.000Z")
+
+
+def _to_utc_ms(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs its offset from UTC, for example a closing Z")
+    try:
+        utc = value.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise ValueError("the year of a time lies within 1..9999 in UTC") from error
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+def format_time(value: datetime) -> str:
+    """RFC 3339 UTC with milliseconds and `Z`, the one form of times on the wire and in answers."""
+    return value.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+WireTime = Annotated[
+    datetime,
+    Field(strict=False),
+    BeforeValidator(_check_time),
+    AfterValidator(_to_utc_ms),
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+]
+
+
+def _read_vector(value: object) -> object:
+    return from_base64(value) if isinstance(value, str) else value
+
+
+WireVector = Annotated[
+    bytes,
+    BeforeValidator(_read_vector),
+    PlainSerializer(to_base64, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}),
+]
+
+
+def _check_open_value(value: Any, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"an open document nests at most {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if not key or len(key) > _MAX_KEY or "\0" in key:
+                raise ValueError(f"a key has 1 to {_MAX_KEY} characters and no NUL")
+            _check_open_value(child, depth + 1)
+    elif isinstance(value, list):
+        for child in value:
+            _check_open_value(child, depth + 1)
+    elif isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise ValueError("an integer fits into 64 bits")
+    elif isinstance(value, float) and not abs(value) < float("inf"):
+        raise ValueError("a number is finite")
+
+
+def _check_open_document(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    _check_open_value(value, 0)
+    return value
+
+
+OpenDocument = Annotated[dict[str, JsonValue], AfterValidator(_check_open_document)]
+"""A JSON object with free keys that BSON and SQLite can hold too: no NaN, no NUL in keys, 64-bit integers."""
+
+
+def decode_image(text: str) -> bytes:
+    """JPEG bytes of an event's `image`; raises ContractError(`image-invalid`) if it is not one."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ContractError(IMAGE_INVALID, "an event image is a base64 JPEG") from error
+    if not data.startswith(b"\xff\xd8"):
+        raise ContractError(IMAGE_INVALID, "an event image is a JPEG, which begins with FF D8")
+    return data
