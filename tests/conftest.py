@@ -1,0 +1,100 @@
+"""Real servers for the tests: started when the first test asks for them, shared where that is safe."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from deploy.local.stack import Mongod, Mosquitto, Program, free_port
+
+DEVICES = [f"cam-{n:03}" for n in range(1, 11)] + [f"sim-{n:03}" for n in range(1, 21)]
+SITE = "lobby"
+
+
+def _broker(folder: Path) -> Mosquitto:
+    """A broker with `bridge`, `operator`, `admin` (may do everything) and the devices above in one site."""
+    users = {name: secrets.token_hex(8) for name in ["admin", "bridge", "operator", *DEVICES]}
+    return Mosquitto(folder, free_port(), users, dict.fromkeys(DEVICES, SITE)).start()
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """One mongod for the session. Use `mongo_database` in it; to kill one, use `own_mongod`."""
+    server = Mongod(tmp_path_factory.mktemp("mongod"), free_port()).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """One broker for the session; retained messages of earlier tests are there. Keep to a `fresh_device`."""
+    server = _broker(tmp_path_factory.mktemp("mosquitto"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker for one test, empty, to be killed and restarted at will. Costs about 50 ms."""
+    server = _broker(tmp_path / "mosquitto")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_mongod(tmp_path: Path) -> Iterator[Mongod]:
+    """A mongod for one test, to be killed and restarted at will. Costs seconds."""
+    server = Mongod(tmp_path / "mongod", free_port()).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mongo_database(mongod: Mongod) -> Iterator[str]:
+    """The name of a database that is empty before the test and gone after it."""
+    name = f"wfm_test_{secrets.token_hex(6)}"
+    yield name
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(mongod.uri) as client:
+        client.drop_database(name)
+
+
+@dataclass(frozen=True)
+class FreshDevice:
+    """A device that the broker lets in and no other test has used."""
+
+    id: str
+    password: str
+    site: str
+
+
+@pytest.fixture
+def fresh_device(mosquitto: Mosquitto) -> FreshDevice:
+    """A device on the session's broker with a site of its own, so that no retained message is in its way."""
+    tail = secrets.token_hex(6)
+    device = FreshDevice(f"cam-{tail}", secrets.token_hex(8), f"site-{tail}")
+    mosquitto.add_device(device.id, device.password, device.site)
+    return device
+
+
+StartProgram = Callable[..., Program]
+
+
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[StartProgram]:
+    """`start_program(args, env=None, name=...)` starts a program that is killed after the test."""
+    started: list[Program] = []
+
+    def start(args: list[str], env: Mapping[str, str] | None = None, name: str = "program") -> Program:
+        program = Program(args, tmp_path / f"{name}-{len(started)}.log", env, name)
+        started.append(program)
+        program.start()
+        return program
+
+    yield start
+    for program in started:
+        program.kill()
