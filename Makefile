@@ -1,0 +1,34 @@
+# Everything sets itself up: the first run of any target makes the virtual environment and, where it may,
+# installs what is missing on a Debian machine. See deploy/local/setup.sh.
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-demo demo test check bench clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install everything that the other targets need
+	@deploy/local/setup.sh mosquitto mosquitto_sub chromium
+
+setup-demo:
+	@deploy/local/setup.sh mosquitto mosquitto_sub
+
+demo: setup-demo ## Run the whole line on this machine until Ctrl-C (ONCE=1: run once, check, end)
+	@$(BIN)/python -m deploy.local.demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: setup ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup-demo ## Measure, and print the results as a table (ARGS= goes to the benchmarks)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove all that these targets made, the virtual environment too
+	@rm -rf .venv .wfm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

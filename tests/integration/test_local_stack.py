@@ -1,0 +1,117 @@
+"""What the local stack promises: real servers, ready when started, and never left behind."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from pymongo import MongoClient
+
+from deploy.local.stack import ROOT, Mongod, Mosquitto, Program, ProgramError, free_port
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
+        time.sleep(0.01)
+
+
+def test_mongod_takes_transactions_and_keeps_journaled_writes_over_a_kill(own_mongod: Mongod) -> None:
+    """One node is a replica set with transactions, and what was journaled is there after kill -9."""
+    with (
+        MongoClient(own_mongod.uri) as client,
+        client.start_session() as session,
+        session.start_transaction(),
+    ):
+        client.wfm.people.insert_one({"user_id": "EMP-12345"}, session=session)
+    own_mongod.kill()
+    own_mongod.restart()
+    with MongoClient(own_mongod.uri) as client:
+        assert client.wfm.people.count_documents({}) == 1
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """The error of a broker whose port is taken shows the broker's own words."""
+    first = Mosquitto(tmp_path / "first", free_port()).start()
+    second = Mosquitto(tmp_path / "second", first.port, {"other": "password"})
+    with pytest.raises(ProgramError, match="Address already in use"):
+        second.start()
+    first.stop()
+
+
+def test_a_killed_broker_comes_back_on_its_port(own_mosquitto: Mosquitto) -> None:
+    """After kill -9 the same port serves again, with the same users."""
+    port = own_mosquitto.port
+    own_mosquitto.kill()
+    assert not own_mosquitto.program.running
+    own_mosquitto.restart()
+    assert own_mosquitto.program.running
+    assert own_mosquitto.port == port
+
+
+def test_passwords_lie_hashed_on_disk(own_mosquitto: Mosquitto) -> None:
+    """No file of the broker holds a password in clear."""
+    files = [file for file in own_mosquitto.folder.iterdir() if file.is_file()]
+    assert own_mosquitto.folder / "passwords" in files
+    for file in files:
+        assert own_mosquitto.users["admin"].encode() not in file.read_bytes()
+
+
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    """kill -9 of the process that started a program ends the program too."""
+    script = (
+        "from pathlib import Path; from deploy.local.stack import Program\n"
+        f"child = Program(['sleep', '600'], Path({str(tmp_path)!r}) / 'child.log'); child.start()\n"
+        "print('child', child.pid, flush=True); child.wait(600)"
+    )
+    parent = Program([sys.executable, "-c", script], tmp_path / "parent.log", {"PYTHONPATH": str(ROOT)})
+    parent.start()
+    child = int(parent.wait_for_line("^child").split()[1])
+    assert psutil.pid_exists(child)
+    os.kill(parent.pid, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(child), "the child is gone")
+
+
+def test_a_program_that_ignores_sigterm_is_killed_and_reported(tmp_path: Path) -> None:
+    """`stop` fails when the program outlives its deadline, and leaves nothing running."""
+    script = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(600)"
+    )
+    program = Program([sys.executable, "-c", script], tmp_path / "stubborn.log", name="stubborn")
+    program.start()
+    program.wait_for_line("up")
+    with pytest.raises(ProgramError, match="stubborn has not ended within"):
+        program.stop(timeout=0.2)
+    assert not program.running
+
+
+def test_waiting_for_a_line_ends_when_the_program_does(tmp_path: Path) -> None:
+    """A program that ends early fails the wait at once, and the error shows what it printed."""
+    program = Program([sys.executable, "-c", "raise SystemExit('wrong setting')"], tmp_path / "short.log")
+    program.start()
+    with pytest.raises(ProgramError, match="wrong setting"):
+        program.wait_for_line("ready", timeout=60.0)
+
+
+def test_settings_of_the_caller_do_not_leak_into_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program gets the WFM_ variables that it is given and no others."""
+    monkeypatch.setenv("WFM_MONGO__URI", "mongodb://elsewhere")
+    script = "import os; print('seen', sorted(name for name in os.environ if name.startswith('WFM_')))"
+    program = Program([sys.executable, "-c", script], tmp_path / "env.log", {"WFM_MQTT__PORT": "1"})
+    program.start()
+    assert program.wait_for_line("seen", timeout=20.0) == "seen ['WFM_MQTT__PORT']"
+    assert program.wait() == 0
+
+
+def test_a_taken_port_is_not_handed_out(own_mosquitto: Mosquitto) -> None:
+    """The preferred port is given only while nobody listens there."""
+    assert free_port(own_mosquitto.port) != own_mosquitto.port
+    other = free_port()
+    assert free_port(other) == other
