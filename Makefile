@@ -10,7 +10,7 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install everything that the other targets need
-	@deploy/local/setup.sh mosquitto mosquitto_sub chromium
+	@deploy/local/setup.sh mosquitto mosquitto_sub chromium openssl
 
 setup-demo:
 	@deploy/local/setup.sh mosquitto mosquitto_sub

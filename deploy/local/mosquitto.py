@@ -39,9 +39,7 @@ class Mosquitto:
         self.port = port or free_port(1883)
         self.users = dict(users or {"admin": "admin"})
         self.sites = dict(sites or {})
-        self.program = Program(
-            [_binary("mosquitto"), "-c", folder / "mosquitto.conf"], folder / "mosquitto.log"
-        )
+        self.program = Program([find_mosquitto(), "-c", folder / "mosquitto.conf"], folder / "mosquitto.log")
 
     def start(self) -> "Mosquitto":
         """Returns when the broker accepts a CONNECT."""
@@ -98,7 +96,7 @@ class Mosquitto:
         file.touch(mode=0o600)
         file.write_text("".join(f"{user}:{password}\n" for user, password in self.users.items()))
         # -U replaces the passwords in the file by their hashes, all at once.
-        subprocess.run([_binary("mosquitto_passwd"), "-U", file], check=True, capture_output=True)
+        subprocess.run([find_mosquitto("mosquitto_passwd"), "-U", file], check=True, capture_output=True)
         file.replace(self.folder / "passwords")
 
     def _wait_for_login(self, user: str) -> None:
@@ -107,7 +105,8 @@ class Mosquitto:
         )
 
 
-def _binary(name: str) -> str:
+def find_mosquitto(name: str = "mosquitto") -> str:
+    """The path of the broker or of one of its tools; raises ProgramError where it is not installed."""
     # Debian keeps the broker in /usr/sbin, which is not on the PATH of everyone.
     path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
     if path is None:

@@ -1,0 +1,102 @@
+"""deploy/mosquitto/mosquitto.conf as it stands, on a real broker with certificates made for the test."""
+
+import getpass
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from deploy.local.mosquitto import TEMPLATES, find_mosquitto
+from deploy.local.stack import Program, free_port
+
+SUBJECTS = ["broker", "bridge", "cam-001", "cam-002"]
+Connect = Callable[..., AbstractAsyncContextManager[aiomqtt.Client]]
+
+
+def openssl(folder: Path, command: str) -> None:
+    subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority, its empty revocation list and one key pair per subject."""
+    folder = tmp_path_factory.mktemp("certs")
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    openssl(folder, f"req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=fleet -days 2")
+    for name in SUBJECTS:
+        openssl(folder, f"req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}")
+        extension = folder / f"{name}.ext"
+        extension.write_text(
+            "subjectAltName=IP:127.0.0.1\n" if name == "broker" else "basicConstraints=CA:FALSE\n"
+        )
+        openssl(
+            folder,
+            f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.crt -days 2 "
+            f"-extfile {extension.name}",
+        )
+    (folder / "index.txt").touch()
+    (folder / "ca.cnf").write_text("[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\ndefault_md=sha256\n")
+    openssl(folder, "ca -config ca.cnf -gencrl -keyfile ca.key -cert ca.crt -crldays 2 -out ca.crl")
+    return folder
+
+
+@pytest.fixture
+def connect(tmp_path: Path, certificates: Path) -> AsyncIterator[Connect]:
+    """Connects with the certificate of `name`, to a broker that reads the production files."""
+    port = free_port(8883)
+    text = (TEMPLATES / "mosquitto.conf").read_text(encoding="utf-8")
+    for line, local in {
+        "listener 8883": f"user {getpass.getuser()}\nlistener {port} 127.0.0.1",
+        "/etc/mosquitto/certs": str(certificates),
+        "/etc/mosquitto/common": str(TEMPLATES / "common"),
+        "/etc/mosquitto/acl": str(TEMPLATES / "acl"),
+        "/var/lib/mosquitto": str(tmp_path),
+        "log_dest syslog": "log_dest stderr",
+    }.items():
+        assert line in text
+        text = text.replace(line, local)
+    (tmp_path / "mosquitto.conf").write_text(text, encoding="utf-8")
+    broker = Program(
+        [find_mosquitto(), "-c", tmp_path / "mosquitto.conf"], tmp_path / "broker.log", name="mosquitto"
+    )
+    broker.start()
+    broker.wait_for_line("mosquitto version .* running")
+
+    @asynccontextmanager
+    async def open_client(name: str | None, **options: object) -> AsyncIterator[aiomqtt.Client]:
+        context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+        if name:
+            context.load_cert_chain(certificates / f"{name}.crt", certificates / f"{name}.key")
+        arguments = {
+            "identifier": "whatever",
+            "protocol": aiomqtt.ProtocolVersion.V5,
+            "timeout": 5,
+            **options,
+        }
+        async with aiomqtt.Client("127.0.0.1", port, tls_context=context, **arguments) as client:
+            yield client
+
+    yield open_client
+    broker.kill()
+
+
+async def test_the_certificate_is_the_identity(connect: Connect) -> None:
+    """cam-001 stays cam-001, whatever user name and client id it claims."""
+    mine, other = "wfm/v1/device/cam-001/up/status", "wfm/v1/device/cam-002/up/status"
+    async with connect("bridge") as bridge, connect("cam-001", username="cam-002") as device:
+        await bridge.subscribe("wfm/v1/device/+/up/#", qos=1)
+        await device.publish(other, b"{}", qos=1)
+        await device.publish(mine, b"{}", qos=1)
+        first = await anext(aiter(bridge.messages))
+    assert str(first.topic) == mine
+
+
+async def test_who_has_no_certificate_stays_outside(connect: Connect) -> None:
+    """Without a certificate of the fleet's authority there is no connection, not even with a user name."""
+    with pytest.raises(aiomqtt.MqttError):
+        async with connect(None, username="bridge", password="guess"):
+            pass
