@@ -1,0 +1,59 @@
+"""MongoDB: the only place that imports the driver. `Registry.open` is the door."""
+
+from dataclasses import dataclass
+
+from .api_keys import ApiKeys
+from .dead_letters import DeadLetters
+from .devices import Devices
+from .events import Events
+from .identities import Identities
+from .indexes import ensure_indexes
+from .mongo import Mongo, MongoSettings, RegistryUnavailableError
+from .spaces import Spaces
+from .versions import Versions
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Every collection by its noun."""
+
+    mongo: Mongo
+    versions: Versions
+    spaces: Spaces
+    identities: Identities
+    devices: Devices
+    events: Events
+    dead_letters: DeadLetters
+    api_keys: ApiKeys
+
+    @classmethod
+    async def open(
+        cls, settings: MongoSettings, *, image_retention_days: int = 30, dead_letter_retention_days: int = 30
+    ) -> "Registry":
+        """A checked registry with its indexes; raises RegistryUnavailableError with one sentence."""
+        mongo = Mongo(settings)
+        try:
+            await mongo.check()
+            await ensure_indexes(mongo, image_retention_days, dead_letter_retention_days)
+            versions = Versions(mongo)
+            await versions.ensure()
+        except BaseException:
+            await mongo.close()
+            raise
+        spaces = Spaces(mongo)
+        return cls(
+            mongo=mongo,
+            versions=versions,
+            spaces=spaces,
+            identities=Identities(mongo, versions, spaces),
+            devices=Devices(mongo),
+            events=Events(mongo),
+            dead_letters=DeadLetters(mongo),
+            api_keys=ApiKeys(mongo),
+        )
+
+    async def close(self) -> None:
+        await self.mongo.close()
+
+
+__all__ = ["MongoSettings", "Registry", "RegistryUnavailableError"]

@@ -1,0 +1,31 @@
+"""What could not be parsed, kept with topic, bytes and reason until somebody has looked at it."""
+
+import hashlib
+from datetime import datetime, timezone
+
+from bson.binary import Binary
+
+from .mongo import Document, Mongo
+
+
+class DeadLetters:
+    """Collection `dead_letters`: the same bytes on the same topic are one letter with a count."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._letters = mongo.db.dead_letters
+
+    async def keep(self, topic: str, payload: bytes, code: str, detail: str) -> None:
+        """Record one letter; `code` and `detail` say why it could not be used."""
+        now = datetime.now(timezone.utc)
+        key = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
+        begun = {"topic": topic, "payload": Binary(payload), "first_at": now}
+        change = {
+            "$setOnInsert": begun,
+            "$set": {"code": code, "detail": detail, "last_at": now},
+            "$inc": {"count": 1},
+        }
+        await self._letters.update_one({"_id": key}, change, upsert=True)
+
+    async def newest(self, limit: int = 100) -> list[Document]:
+        """The last letters, newest first."""
+        return [found async for found in self._letters.find({}).sort("last_at", -1).limit(limit)]

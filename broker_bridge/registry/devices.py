@@ -1,0 +1,115 @@
+"""Devices and sites: who may speak, what each last said, and who has confirmed which version."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from pymongo import UpdateOne
+
+from .mongo import Document, Mongo
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that may take part; `dev_mode` lets names travel to it."""
+
+    device_id: str
+    site_id: str
+    dev_mode: bool = False
+
+
+@dataclass(frozen=True)
+class Applied:
+    """How far a device has confirmed its site's history."""
+
+    device_id: str
+    site_id: str
+    epoch: str | None
+    version: int | None
+    at: datetime | None
+
+    def confirms(self, epoch: str, version: int) -> bool:
+        """Whether the device holds `version`: everything up to it, deletions included."""
+        return self.epoch == epoch and self.version is not None and self.version >= version
+
+
+class Devices:
+    """Collections `devices` and `sites`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._devices = mongo.db.devices
+        self._sites = mongo.db.sites
+
+    async def register(self, device_id: str, site_id: str, *, dev_mode: bool = False) -> Device:
+        """Record a device and its site; one that is known keeps its place."""
+        now = datetime.now(timezone.utc)
+        await self._sites.update_one({"_id": site_id}, {"$setOnInsert": {"created_at": now}}, upsert=True)
+        begun = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
+        await self._devices.update_one({"_id": device_id}, {"$setOnInsert": begun}, upsert=True)
+        return (await self.known([device_id]))[device_id]
+
+    async def known(self, device_ids: Sequence[str]) -> dict[str, Device]:
+        """Those of `device_ids` that are registered."""
+        cursor = self._devices.find({"_id": {"$in": list(device_ids)}}, {"site_id": 1, "dev_mode": 1})
+        return {
+            found["_id"]: Device(found["_id"], found["site_id"], found["dev_mode"]) async for found in cursor
+        }
+
+    async def site_ids(self) -> list[str]:
+        """Every site, in order."""
+        return sorted([found["_id"] async for found in self._sites.find({}, {"_id": 1})])
+
+    async def note(self, reports: Sequence["Report"]) -> None:
+        """Write what devices reported, in one round trip; devices nobody registered are left out."""
+        if reports:
+            await self._devices.bulk_write([report.update for report in reports], ordered=False)
+
+    async def get(self, device_id: str) -> Document | None:
+        """Everything known of a device, or None."""
+        found: Document | None = await self._devices.find_one({"_id": device_id})
+        return found
+
+    async def page(self, *, after: str = "", limit: int = 100, site_id: str | None = None) -> list[Document]:
+        """Up to `limit` device documents with ids past `after`."""
+        query: Document = {"_id": {"$gt": after}} | ({"site_id": site_id} if site_id else {})
+        return [found async for found in self._devices.find(query).sort("_id", 1).limit(limit)]
+
+    async def applied(self, sites: Sequence[str] | None = None) -> list[Applied]:
+        """What each device (of `sites`, or all) has confirmed, in order of device id."""
+        query: Document = {"site_id": {"$in": list(sites)}} if sites is not None else {}
+        cursor = self._devices.find(query, {"site_id": 1, "applied": 1}).sort("_id", 1)
+        return [_applied(found) async for found in cursor]
+
+
+def _applied(found: Mapping[str, Any]) -> Applied:
+    said = found.get("applied") or {}
+    return Applied(
+        found["_id"], found["site_id"], said.get("epoch"), said.get("version"), said.get("received_at")
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """One thing a device said, as an update of its document."""
+
+    update: UpdateOne
+
+    @classmethod
+    def status(
+        cls, device_id: str, state: str, session: str, at: datetime, received_at: datetime
+    ) -> "Report":
+        """Presence; a status of an older session than the recorded one changes nothing."""
+        number = int(session, 16) & (2**63 - 1)
+        said = {
+            "status": {"state": state, "session": session, "at": at, "received_at": received_at},
+            "session_number": number,
+        }
+        newest = {"$or": [{"session_number": {"$lte": number}}, {"session_number": {"$exists": False}}]}
+        return cls(UpdateOne({"_id": device_id} | newest, {"$set": said}))
+
+    @classmethod
+    def of(cls, device_id: str, kind: str, said: Document, received_at: datetime) -> "Report":
+        """`info`, `heartbeat`, `applied` or `reported`: the last one said, under its name."""
+        document = {**said, "received_at": received_at}
+        return cls(UpdateOne({"_id": device_id}, {"$set": {kind: document, "last_seen": received_at}}))

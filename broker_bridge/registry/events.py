@@ -1,0 +1,189 @@
+"""Recognition events, recorded once, and their images, which lie apart and expire."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import bson
+from bson.binary import Binary
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import BulkWriteError
+
+from broker_bridge.contract.errors import EVENT_INVALID, IMAGE_INVALID, ContractError
+from broker_bridge.contract.messages import Event, Rejection
+from broker_bridge.contract.wire import decode_image, format_time
+
+from .mongo import Document, Mongo
+
+_DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An event as it came in, with the site of its device."""
+
+    event: Event
+    site_id: str | None
+    received_at: datetime
+
+    @property
+    def key(self) -> str:
+        """`<device_id>/<event_id>`: neither id has a slash, so the `_id` index is the unique key of both."""
+        return f"{self.event.device_id}/{self.event.event_id}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of a batch: keys stored (now or before), and rejections by key."""
+
+    stored: frozenset[str]
+    rejected: Mapping[str, Rejection]
+    repeats: int = 0
+
+
+@dataclass
+class _Prepared:
+    documents: dict[str, RawBSONDocument] = field(default_factory=dict)
+    images: dict[str, RawBSONDocument] = field(default_factory=dict)
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+
+
+class Events:
+    """Collections `events` and `event_images`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._events = mongo.db.events
+        self._images = mongo.db.event_images
+
+    async def record(self, batch: Sequence[Incoming], *, expect_repeats: bool = False) -> Recorded:
+        """Store `batch` so that a repeat changes nothing.
+
+        Events marked as replayed are looked up first (with `expect_repeats` all are), since an insert that
+        collides costs several times one that does not. Raises PyMongoError when it is not certain that all of
+        the batch is stored durably: then no receipt may be sent, and the devices repeat.
+        """
+        prepared = _prepare(batch)
+        likely = [item.key for item in batch if expect_repeats or item.event.metadata.get("replayed") is True]
+        present = await self._present(likely) if likely else set()
+        fresh = [key for key in prepared.documents if key not in present]
+        # Images first: an event that can be seen has its image.
+        await self._insert(self._images, [prepared.images[key] for key in fresh if key in prepared.images])
+        collided = await self._insert(self._events, [prepared.documents[key] for key in fresh])
+        return Recorded(frozenset(prepared.documents), prepared.rejected, len(present) + collided)
+
+    async def _present(self, keys: Sequence[str]) -> set[str]:
+        cursor = self._events.find({"_id": {"$in": list(keys)}}, {"_id": 1})
+        return {found["_id"] async for found in cursor}
+
+    async def _insert(self, collection: Any, documents: Sequence[RawBSONDocument]) -> int:
+        """Insert all; the number that were there already. Any other failure is raised."""
+        if not documents:
+            return 0
+        try:
+            await collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failures = error.details.get("writeErrors", [])
+            if error.details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in failures):
+                raise
+            return len(failures)
+        return 0
+
+    async def page(
+        self, query: Document, *, before: tuple[datetime, str] | None = None, limit: int = 100
+    ) -> list[Document]:
+        """Events that match `query`, newest first by time of receipt, past the `before` cursor."""
+        if before:
+            at, key = before
+            query = {
+                "$and": [
+                    query,
+                    {"$or": [{"received_at": {"$lt": at}}, {"received_at": at, "_id": {"$lt": key}}]},
+                ]
+            }
+        cursor = self._events.find(query).sort([("received_at", -1), ("_id", -1)]).limit(limit)
+        return [found async for found in cursor]
+
+    async def get(self, device_id: str, event_id: str) -> Document | None:
+        """One event, or None."""
+        found: Document | None = await self._events.find_one({"_id": f"{device_id}/{event_id}"})
+        return found
+
+    async def image(self, device_id: str, event_id: str) -> bytes | None:
+        """The JPEG of an event, or None if it had none or it has expired."""
+        found = await self._images.find_one({"_id": f"{device_id}/{event_id}"})
+        return bytes(found["jpeg"]) if found else None
+
+    def watch(self, resume_after: str | None = None) -> Any:
+        """A change stream of new events, from now or from a token of `resume_token`."""
+        options = {"resume_after": {"_data": resume_after}} if resume_after else {}
+        return self._mongo.watch("events", [{"$match": {"operationType": "insert"}}], **options)
+
+
+def _prepare(batch: Sequence[Incoming]) -> _Prepared:
+    """Encode each event by itself: one that BSON cannot hold must not take its neighbours with it."""
+    prepared = _Prepared()
+    for item in batch:
+        image, image_error = _image_of(item.event)
+        try:
+            prepared.documents[item.key] = _raw(_document(item, image is not None, image_error))
+        except (BSONError, OverflowError, ValueError) as error:
+            detail = f"the event cannot be stored: {error}"[:1000]
+            prepared.rejected[item.key] = Rejection(
+                event_id=item.event.event_id, code=EVENT_INVALID, detail=detail
+            )
+            continue
+        if image is not None:
+            prepared.images[item.key] = _raw(
+                {"_id": item.key, "jpeg": Binary(image), "stored_at": item.received_at}
+            )
+    return prepared
+
+
+def _raw(document: Document) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(document, check_keys=False))
+
+
+def _image_of(event: Event) -> tuple[bytes | None, str | None]:
+    """The JPEG, or why there is none. A spoilt picture does not cost the attendance that it belongs to."""
+    if event.image is None:
+        return None, None
+    try:
+        return decode_image(event.image), None
+    except ContractError:
+        return None, IMAGE_INVALID
+
+
+def _document(item: Incoming, has_image: bool, image_error: str | None) -> Document:
+    event = item.event
+    document: Document = {
+        "_id": item.key,
+        "device_id": event.device_id,
+        "event_id": event.event_id,
+        "site_id": item.site_id,
+        "user_id": event.user_id,
+        "event_type": event.event_type,
+        "timestamp": event.timestamp,
+        "received_at": item.received_at,
+        "confidence": event.confidence,
+        "metadata": event.metadata,
+        "has_image": has_image,
+    }
+    if event.emotion_code:
+        document["emotion_code"] = event.emotion_code
+    if image_error:
+        document["image_error"] = image_error
+    return document
+
+
+def event_to_wire(found: Document, image: bytes | None = None) -> Document:
+    """An event document as REST and the live stream show it: the payload of the wire and what we added."""
+    shown = {key: value for key, value in found.items() if key != "_id" and value is not None}
+    for key in ("timestamp", "received_at"):
+        shown[key] = format_time(shown[key])
+    if image is not None:
+        shown["image"] = base64.b64encode(image).decode("ascii")
+    return shown

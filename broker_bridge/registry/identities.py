@@ -1,0 +1,287 @@
+"""People and their templates: every change takes the next version in the transaction that writes it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, TypeVar
+
+from pymongo import ReplaceOne
+
+from broker_bridge.contract.embeddings import check_vector
+from broker_bridge.contract.errors import ContractError
+
+from .mongo import Document, Mongo
+from .people import (
+    EVERY_SITE,
+    Enrollment,
+    Person,
+    Template,
+    amend,
+    person_from_document,
+    person_to_document,
+    remove,
+    template_from_document,
+    template_to_document,
+)
+from .spaces import Spaces
+from .versions import History, Versions
+
+T = TypeVar("T")
+PERSON_UNKNOWN = "person-unknown"
+BULK = 200
+"""People per transaction of a bulk write: past a few hundred a transaction only grows."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A person as they are now, with their templates in the spaces asked for."""
+
+    person: Person
+    templates: tuple[Template, ...]
+
+
+@dataclass(frozen=True)
+class SiteChanges:
+    """What has changed for a site since a version, read at one point in time.
+
+    `to_version` is how far the site's history is told by `changed`; `done` says that this is its head.
+    """
+
+    history: History
+    head_version: int
+    to_version: int
+    changed: tuple[Changed, ...]
+    done: bool
+
+
+class Identities:
+    """Collections `identities` and `templates`."""
+
+    def __init__(self, mongo: Mongo, versions: Versions, spaces: Spaces) -> None:
+        self._mongo = mongo
+        self._versions = versions
+        self._spaces = spaces
+        self._people = mongo.db.identities
+        self._templates = mongo.db.templates
+        # Two writers of one process would only collide on the version counter and start over.
+        self._writing = asyncio.Lock()
+
+    # Orders
+
+    async def enroll(self, order: Enrollment) -> Person:
+        """Carry out one order; see enroll_many."""
+        return (await self.enroll_many([order]))[0]
+
+    async def enroll_many(self, orders: Sequence[Enrollment]) -> list[Person]:
+        """Carry out `orders` (one per person), a transaction per 200 people, in order.
+
+        Raises ContractError before anything is written if a vector or space of any order is not valid.
+        """
+        await self._check(orders)
+        people: list[Person] = []
+        for chunk in _chunks(orders):
+            people += await self._write(partial(self._enroll_chunk, orders=chunk))
+        return people
+
+    async def delete(self, user_id: str) -> Person:
+        """Soft-delete: the person becomes a tombstone that every site they ever were in hears of."""
+
+        async def work(session: Any) -> Person:
+            version = await self._versions.take(session)
+            person = remove(await self._live(session, user_id), version, _now())
+            await self._people.replace_one({"_id": user_id}, person_to_document(person), session=session)
+            return person
+
+        return await self._write(work)
+
+    async def remove_modality(self, user_id: str, modality: str) -> Person:
+        """Drop a person's templates of one modality; the person stays."""
+
+        async def work(session: Any) -> Person:
+            version = await self._versions.take(session)
+            known = await self._live(session, user_id)
+            if not await self._drop(session, user_id, modality):
+                raise ContractError(PERSON_UNKNOWN, f"{user_id} has no {modality} template")
+            held = await self._held(session, [user_id])
+            order = Enrollment(user_id)
+            person = amend(known, order, held.get(user_id, []), version, _now())
+            await self._people.replace_one({"_id": user_id}, person_to_document(person), session=session)
+            return person
+
+        return await self._write(work)
+
+    # Questions
+
+    async def get(self, user_id: str) -> Person:
+        """The person, also a soft-deleted one; raises ContractError(`person-unknown`)."""
+        found = await self._people.find_one({"_id": user_id})
+        if found is None:
+            raise ContractError(PERSON_UNKNOWN, f"there is no person {user_id}")
+        return person_from_document(found)
+
+    async def templates_of(self, user_ids: Sequence[str]) -> dict[str, list[Template]]:
+        """Templates by user id, oldest first."""
+        return await self._held(None, user_ids)
+
+    async def page(self, *, after: str = "", limit: int = 100, deleted: bool = False) -> list[Person]:
+        """Up to `limit` people with user ids past `after`, in order of user id."""
+        query: Document = {"_id": {"$gt": after}}
+        if not deleted:
+            query["deleted"] = False
+        cursor = self._people.find(query).sort("_id", 1).limit(limit)
+        return [person_from_document(found) async for found in cursor]
+
+    async def everyone(self) -> tuple[History, list[Person]]:
+        """All people and tombstones in order of version, at one point in time."""
+        async with self._mongo.snapshot() as session:
+            history = await self._versions.read(session)
+            cursor = self._people.find({}, session=session).sort("version", 1)
+            return history, [person_from_document(found) async for found in cursor]
+
+    async def since(self, version: int, limit: int) -> tuple[History, list[Changed]]:
+        """The next `limit` changes past `version` at any site, in order of version, with all templates."""
+        async with self._mongo.snapshot() as session:
+            history = await self._versions.read(session)
+            cursor = self._people.find({"version": {"$gt": version}}, session=session)
+            people = [person_from_document(found) async for found in cursor.sort("version", 1).limit(limit)]
+            return history, await self._with_templates(session, people, None)
+
+    async def since_at_site(
+        self, site_id: str, version: int, spaces: Sequence[str], limit: int, max_bytes: int, *, snapshot: bool
+    ) -> SiteChanges:
+        """What a site's device that stands at `version` needs next: at most `limit` people and `max_bytes`.
+
+        With `snapshot` tombstones are left out: the device starts from nothing.
+        """
+        reach = {"$in": [site_id, EVERY_SITE]}
+        query: Document = {"version": {"$gt": version}, "reach": reach}
+        if snapshot:
+            query |= {"deleted": False, "sites": reach}
+        async with self._mongo.snapshot() as session:
+            history = await self._versions.read(session)
+            newest = await self._people.find_one({"reach": reach}, sort=[("version", -1)], session=session)
+            head = newest["version"] if newest else 0
+            cursor = self._people.find(query, session=session).sort("version", 1).limit(limit + 1)
+            people = [person_from_document(found) async for found in cursor]
+            page = _cut(people[:limit], spaces, max_bytes)
+            done = len(page) == len(people)
+            told = max(head, version) if done else page[-1].version
+            return SiteChanges(
+                history, head, told, tuple(await self._with_templates(session, page, spaces, site_id)), done
+            )
+
+    # How it is done
+
+    async def _write(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        async with self._writing:
+            return await self._mongo.transact(work)
+
+    async def _check(self, orders: Sequence[Enrollment]) -> None:
+        dimensions = await self._spaces.dimensions()
+        for order in orders:
+            for template in order.templates:
+                if template.space not in dimensions:
+                    await self._spaces.get(template.space)
+                check_vector(template.vector, dimensions[template.space])
+
+    async def _enroll_chunk(self, session: Any, orders: Sequence[Enrollment]) -> list[Person]:
+        now = _now()
+        first = await self._versions.take(session, len(orders))
+        user_ids = [order.user_id for order in orders]
+        known = await self._known(session, user_ids)
+        for order in orders:
+            before = known.get(order.user_id)
+            if before and before.deleted:
+                # Enrolling somebody again must not bring back the face that was deleted.
+                await self._templates.delete_many({"user_id": order.user_id}, session=session)
+            elif before and order.replace_modality:
+                await self._drop(session, order.user_id, order.replace_modality)
+        added = [
+            template_to_document(order.user_id, template, now)
+            for order in orders
+            for template in order.templates
+        ]
+        if added:
+            await self._templates.insert_many(added, session=session)
+        held = await self._held(session, user_ids)
+        people = [
+            amend(known.get(order.user_id), order, held.get(order.user_id, []), first + place, now)
+            for place, order in enumerate(orders)
+        ]
+        await self._people.bulk_write(
+            [ReplaceOne({"_id": p.user_id}, person_to_document(p), upsert=True) for p in people],
+            session=session,
+        )
+        return people
+
+    async def _drop(self, session: Any, user_id: str, modality: str) -> int:
+        spaces = [space for space in await self._spaces.dimensions() if space.startswith(f"{modality}:")]
+        dropped = await self._templates.delete_many(
+            {"user_id": user_id, "space": {"$in": spaces}}, session=session
+        )
+        count: int = dropped.deleted_count
+        return count
+
+    async def _known(self, session: Any, user_ids: Sequence[str]) -> dict[str, Person]:
+        cursor = self._people.find({"_id": {"$in": list(user_ids)}}, session=session)
+        return {found["_id"]: person_from_document(found) async for found in cursor}
+
+    async def _live(self, session: Any, user_id: str) -> Person:
+        person = (await self._known(session, [user_id])).get(user_id)
+        if person is None or person.deleted:
+            raise ContractError(PERSON_UNKNOWN, f"there is no person {user_id}")
+        return person
+
+    async def _held(
+        self, session: Any, user_ids: Sequence[str], spaces: Sequence[str] | None = None
+    ) -> dict[str, list[Template]]:
+        query: Document = {"user_id": {"$in": list(user_ids)}}
+        if spaces is not None:
+            query["space"] = {"$in": list(spaces)}
+        held: dict[str, list[Template]] = {}
+        async for found in self._templates.find(query, session=session).sort(
+            [("user_id", 1), ("created_at", 1)]
+        ):
+            held.setdefault(found["user_id"], []).append(template_from_document(found))
+        return held
+
+    async def _with_templates(
+        self, session: Any, people: Sequence[Person], spaces: Sequence[str] | None, site_id: str | None = None
+    ) -> list[Changed]:
+        live = [p.user_id for p in people if not p.deleted and (site_id is None or p.belongs_to(site_id))]
+        held = await self._held(session, live, spaces) if live else {}
+        return [Changed(person, tuple(held.get(person.user_id, ()))) for person in people]
+
+
+def _chunks(orders: Sequence[Enrollment]) -> Iterator[list[Enrollment]]:
+    """`orders` in runs of at most BULK in which nobody is named twice."""
+    chunk: dict[str, Enrollment] = {}
+    for order in orders:
+        if order.user_id in chunk or len(chunk) == BULK:
+            yield list(chunk.values())
+            chunk = {}
+        chunk[order.user_id] = order
+    if chunk:
+        yield list(chunk.values())
+
+
+def _cut(people: Sequence[Person], spaces: Sequence[str], max_bytes: int) -> list[Person]:
+    """As many of `people` as fit into a message of `max_bytes`, at least one (of those there are)."""
+    total = 0
+    for place, person in enumerate(people):
+        total += (
+            160 + sum(held.digest.count for held in person.holdings if held.space in spaces) * _TEMPLATE_BYTES
+        )
+        if total > max_bytes and place:
+            return list(people[:place])
+    return list(people)
+
+
+# A 512-d template on the wire: 2,732 characters of base64, its id, space, quality and punctuation.
+_TEMPLATE_BYTES = 2880
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,47 @@
+"""Every index of the registry, made at start; an index that is there already costs nothing."""
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import OperationFailure
+
+from .mongo import Mongo
+
+_DAY_SECONDS = 86_400
+_OPTIONS_DIFFER = 85
+
+
+async def ensure_indexes(mongo: Mongo, image_retention_days: int, dead_letter_retention_days: int) -> None:
+    """Create what is missing, and change a retention that was configured otherwise before."""
+    for collection, indexes in _INDEXES.items():
+        await mongo.db[collection].create_indexes(indexes)
+    await _ensure_expiry(mongo, "event_images", "stored_at", image_retention_days)
+    await _ensure_expiry(mongo, "dead_letters", "last_at", dead_letter_retention_days)
+    # Collections without an index of their own must exist too: a transaction cannot always create one.
+    present = set(await mongo.db.list_collection_names())
+    for collection in {"spaces", "sites", "meta", "api_keys"} - present:
+        await mongo.db.create_collection(collection, check_exists=False)
+
+
+async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -> None:
+    seconds = days * _DAY_SECONDS
+    try:
+        await mongo.db[collection].create_index(field, name="expiry", expireAfterSeconds=seconds)
+    except OperationFailure as error:
+        if error.code != _OPTIONS_DIFFER:
+            raise
+        await mongo.db.command("collMod", collection, index={"name": "expiry", "expireAfterSeconds": seconds})
+
+
+_INDEXES = {
+    "identities": [
+        IndexModel([("version", ASCENDING)], unique=True),
+        IndexModel([("reach", ASCENDING), ("version", ASCENDING)]),
+    ],
+    "templates": [IndexModel([("user_id", ASCENDING), ("space", ASCENDING)])],
+    "devices": [IndexModel([("site_id", ASCENDING)])],
+    # The unique key (device_id, event_id) is the `_id`.
+    "events": [
+        IndexModel([("received_at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("user_id", ASCENDING), ("received_at", DESCENDING)]),
+        IndexModel([("device_id", ASCENDING), ("received_at", DESCENDING)]),
+    ],
+}

@@ -1,0 +1,186 @@
+"""The MongoDB client: the only file that knows which driver is in use, and what a deployment must offer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, SecretStr, field_validator
+from pymongo import AsyncMongoClient
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from broker_bridge.contract.settings import Section
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+MINIMUM_VERSION = (5, 0)
+"""Snapshot sessions, which sync pages are read in, came with MongoDB 5.0."""
+
+_TRANSACTION_SECONDS = 15.0
+_WTIMEOUT_MS = 10_000
+_UNAUTHORISED = 13
+_AUTHENTICATION_FAILED = 18
+
+DURABLE = WriteConcern(w="majority", j=True, wtimeout=_WTIMEOUT_MS)
+
+
+class MongoSettings(Section):
+    """The registry. `driver` is PyMongo's own asyncio client, or Motor for those who must stay with it."""
+
+    uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")] = "wfm"
+    driver: Literal["pymongo", "motor"] = "pymongo"
+
+    @field_validator("uri")
+    @classmethod
+    def _scheme(cls, uri: SecretStr) -> SecretStr:
+        if not uri.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("a MongoDB URI begins with mongodb:// or mongodb+srv://")
+        return uri
+
+
+class RegistryUnavailableError(Exception):
+    """The registry cannot be used; the text is one sentence for an operator."""
+
+
+class Mongo:
+    """One client and one database. It belongs to the event loop that made it.
+
+    Every write is `w=majority, j=true`, every read sees only what a majority holds.
+    """
+
+    def __init__(self, settings: MongoSettings) -> None:
+        self.driver = settings.driver
+        self._uri = settings.uri.get_secret_value()
+        try:
+            self.client: Any = self._connect()
+        except (InvalidURI, ConfigurationError, ValueError) as error:
+            raise RegistryUnavailableError(f"mongo.uri cannot be used: {error}") from error
+        self.db: Any = self.client.get_database(
+            settings.database, write_concern=DURABLE, read_concern=ReadConcern("majority")
+        )
+
+    def _connect(self) -> Any:
+        options: dict[str, Any] = {"tz_aware": True, "serverSelectionTimeoutMS": 5000, "appname": "wfm-fleet"}
+        if self.driver == "pymongo":
+            return AsyncMongoClient(self._uri, **options)
+        try:
+            from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 (an optional dependency)
+        except ImportError as error:
+            raise RegistryUnavailableError(
+                'mongo.driver is "motor", but Motor is not installed: pip install "wfm-fleet[motor]"'
+            ) from error
+        return AsyncIOMotorClient(self._uri, **options)
+
+    @property
+    def hosts(self) -> str:
+        """The hosts of the URI, without user name and password."""
+        try:
+            return ",".join(f"{host}:{port}" for host, port in parse_uri(self._uri)["nodelist"])
+        except (PyMongoError, ValueError):
+            return "the configured hosts"
+
+    async def close(self) -> None:
+        closing = self.client.close()
+        if closing is not None:
+            await closing
+
+    async def ping(self) -> None:
+        """Raise PyMongoError unless a primary answers."""
+        await self.client.admin.command("ping")
+
+    @asynccontextmanager
+    async def _session(self, **options: Any) -> AsyncIterator[Any]:
+        session = self.client.start_session(**options)
+        if self.driver == "motor":
+            session = await session
+        async with session:
+            yield session
+
+    async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run `work(session)` in one transaction, repeated as long as it only lost a race.
+
+        Raises PyMongoError, or asyncio.TimeoutError after 15 s; then the change may or may not be there.
+        """
+
+        async def attempt() -> T:
+            async with self._session() as session:
+                done: T = await session.with_transaction(
+                    work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
+                )
+                return done
+
+        return await asyncio.wait_for(attempt(), _TRANSACTION_SECONDS)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Any]:
+        """A session whose reads all see the registry at one point in time."""
+        async with self._session(snapshot=True) as session:
+            yield session
+
+    @asynccontextmanager
+    async def watch(self, collection: str, pipeline: list[Document], **options: Any) -> AsyncIterator[Any]:
+        """A change stream on `collection`: an async iterator of change documents."""
+        stream = self.db[collection].watch(pipeline, **options)
+        if self.driver == "pymongo":
+            stream = await stream
+        async with stream:
+            yield stream
+
+    async def check(self) -> None:
+        """Raise RegistryUnavailableError with a sentence unless this deployment has all that is needed."""
+        try:
+            hello = await self.client.admin.command("hello")
+            build = await self.client.admin.command("buildInfo")
+            missing = what_is_missing(hello, build)
+            if missing:
+                raise RegistryUnavailableError(f"MongoDB at {self.hosts} {missing}")
+            await self._check_permissions()
+        except OperationFailure as error:
+            raise RegistryUnavailableError(explain_refusal(error, self.hosts, self.db.name)) from error
+        except ConnectionFailure as error:
+            raise RegistryUnavailableError(
+                f"no MongoDB primary answers at {self.hosts}: is mongod running, is its replica set initiated, "
+                "and is mongo.uri (WFM_MONGO__URI) right?"
+            ) from error
+
+    async def _check_permissions(self) -> None:
+        async def write(session: Any) -> None:
+            await self.db.meta.update_one(
+                {"_id": "start-check"}, {"$currentDate": {"at": True}}, upsert=True, session=session
+            )
+
+        await self.transact(write)
+        async with self.watch("meta", []):
+            pass
+
+
+def what_is_missing(hello: Document, build: Document) -> str | None:
+    """Why a deployment with these `hello` and `buildInfo` answers will not do, or None."""
+    if not hello.get("setName") and hello.get("msg") != "isdbgrid":
+        return (
+            "is not a replica set, which transactions and change streams need: "
+            "start mongod with --replSet rs0 and run rs.initiate() once (one node is enough)"
+        )
+    if tuple(build["versionArray"][:2]) < MINIMUM_VERSION:
+        return f"is version {build['version']}, and 5.0 is the oldest that will do"
+    return None
+
+
+def explain_refusal(error: OperationFailure, hosts: str, database: str) -> str:
+    """One sentence for what the server refused at start."""
+    if error.code == _AUTHENTICATION_FAILED:
+        return f"MongoDB at {hosts} refused the user name or password in mongo.uri (WFM_MONGO__URI)"
+    if error.code == _UNAUTHORISED:
+        return f"the MongoDB user may not use database {database!r} at {hosts}: grant it readWrite there"
+    return f"MongoDB at {hosts} cannot be used: {error}"

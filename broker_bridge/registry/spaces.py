@@ -1,0 +1,48 @@
+"""Embedding spaces known to the registry, each with its dimension and the hash of its model file."""
+
+from datetime import datetime, timezone
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.errors import SPACE_MISMATCH, SPACE_UNKNOWN, ContractError
+
+from .mongo import Mongo
+
+
+class Spaces:
+    """Collection `spaces`: a space never changes once it is recorded; another model is another space."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._spaces = mongo.db.spaces
+
+    async def ensure(self, space: EmbeddingSpace) -> EmbeddingSpace:
+        """The space as recorded, recorded now if it was not.
+
+        The first to name a model's hash settles it. Raises ContractError(`space-mismatch`) when the space is
+        known with another dimension.
+        """
+        begun = {"dimension": space.dimension, "created_at": datetime.now(timezone.utc)}
+        await self._spaces.update_one({"_id": space.id}, {"$setOnInsert": begun}, upsert=True)
+        if space.model_sha256:
+            await self._spaces.update_one(
+                {"_id": space.id, "model_sha256": None}, {"$set": {"model_sha256": space.model_sha256}}
+            )
+        known = await self.get(space.id)
+        if known.dimension != space.dimension:
+            raise ContractError(
+                SPACE_MISMATCH, f"{space.id} has {known.dimension} dimensions here, not {space.dimension}"
+            )
+        return known
+
+    async def get(self, space_id: str) -> EmbeddingSpace:
+        """The space, or ContractError(`space-unknown`)."""
+        found = await self._spaces.find_one({"_id": space_id})
+        if found is None:
+            known = ", ".join(sorted(await self.dimensions())) or "none"
+            raise ContractError(
+                SPACE_UNKNOWN, f"there is no embedding space {space_id!r}; known are: {known}"
+            )
+        return EmbeddingSpace(found["_id"], found["dimension"], found.get("model_sha256"))
+
+    async def dimensions(self) -> dict[str, int]:
+        """Dimension by space id."""
+        return {found["_id"]: found["dimension"] async for found in self._spaces.find({})}

@@ -1,0 +1,55 @@
+"""The version counter: versions become visible in order, because a change and its version commit together.
+
+A plain `$inc` followed by a write lets a reader see 12 before 11 and miss 11 for ever. Inside one transaction
+the second writer collides on the counter and starts over, so commit order is version order.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from .mongo import Mongo
+
+_KEY = {"_id": "versions"}
+
+
+@dataclass(frozen=True)
+class History:
+    """Where the registry stands: `epoch` names the history, tombstones up to `horizon` have been purged."""
+
+    epoch: str
+    version: int
+    horizon: int
+
+
+class Versions:
+    """The counter in `meta`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._meta = mongo.db.meta
+
+    async def ensure(self) -> History:
+        """The history, begun if there is none."""
+        begun = {"epoch": secrets.token_hex(8), "version": 0, "horizon": 0}
+        await self._meta.update_one(_KEY, {"$setOnInsert": begun}, upsert=True)
+        return await self.read()
+
+    async def read(self, session: Any = None) -> History:
+        """The history as `session` sees it."""
+        found = await self._meta.find_one(_KEY, session=session)
+        return History(found["epoch"], found["version"], found["horizon"])
+
+    async def take(self, session: Any, count: int = 1) -> int:
+        """The first of `count` new versions. Call it first in a transaction: it settles who goes first."""
+        found = await self._meta.find_one_and_update(
+            _KEY, {"$inc": {"version": count}}, return_document=ReturnDocument.AFTER, session=session
+        )
+        last: int = found["version"]
+        return last - count + 1
+
+    async def begin_epoch(self) -> History:
+        """Start another history, as after restoring a backup: every device then takes a full snapshot."""
+        await self._meta.update_one(_KEY, {"$set": {"epoch": secrets.token_hex(8)}})
+        return await self.read()

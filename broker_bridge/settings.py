@@ -1,0 +1,40 @@
+"""The settings of the bridge."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .contract.ids import SpaceId
+from .contract.settings import LogSettings, MqttSettings, Section, Settings
+from .registry.mongo import MongoSettings
+
+
+class BridgeSettings(Section):
+    """How a bridge worker behaves. Durations in seconds, sizes in bytes."""
+
+    auto_register: bool = False
+    """Accept devices that nobody has registered; meant for the local stack."""
+    batch_events: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    batch_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
+    queue_events: Annotated[int, Field(ge=1)] = 10_000
+    queue_bytes: Annotated[int, Field(ge=1)] = 128 * 1024 * 1024
+    event_max_age_days: Annotated[float, Field(gt=0)] = 366
+    """An event older than this, or a day ahead of the backend, comes from a wrong clock."""
+    image_retention_days: Annotated[int, Field(ge=1)] = 30
+    dead_letter_retention_days: Annotated[int, Field(ge=1)] = 30
+    poll_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """How often the publisher looks for changes by itself, should the change stream be silent."""
+    lease_seconds: Annotated[float, Field(gt=0.5)] = 5.0
+    default_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default_factory=lambda: {"face:gabor-512": 512}
+    )
+    """Embedding spaces that exist from the start, with their dimension; devices declare further ones."""
+
+
+class BridgeProgram(Settings):
+    """Every section that `python -m broker_bridge` reads."""
+
+    mqtt: MqttSettings = MqttSettings()
+    mongo: MongoSettings = MongoSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    log: LogSettings = LogSettings()

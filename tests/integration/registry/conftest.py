@@ -1,0 +1,27 @@
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.registry import MongoSettings, Registry
+from deploy.local.stack import Mongod
+
+SPACE = EmbeddingSpace("face:test-8", 8)
+GAIT = EmbeddingSpace("gait:test-4", 4)
+
+
+@pytest.fixture(params=["pymongo", "motor"])
+def mongo_settings(request: pytest.FixtureRequest, mongod: Mongod, mongo_database: str) -> MongoSettings:
+    """The registry's settings, once with each driver."""
+    return MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database, driver=request.param)
+
+
+@pytest.fixture
+async def registry(mongo_settings: MongoSettings) -> AsyncIterator[Registry]:
+    """A fresh registry with a face and a gait space."""
+    opened = await Registry.open(mongo_settings)
+    await opened.spaces.ensure(SPACE)
+    await opened.spaces.ensure(GAIT)
+    yield opened
+    await opened.close()

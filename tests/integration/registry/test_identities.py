@@ -1,0 +1,185 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.identities import SiteChanges
+from broker_bridge.registry.people import Enrollment, Template
+
+SPACES = ["face:test-8", "gait:test-4"]
+
+
+def face(seed: int) -> Template:
+    return Template("face:test-8", normalise(np.random.default_rng(seed).standard_normal(8), 8))
+
+
+def gait(seed: int) -> Template:
+    return Template("gait:test-4", normalise(np.random.default_rng(seed).standard_normal(4), 4))
+
+
+async def changes(registry: Registry, site: str, since: int = 0, limit: int = 100) -> SiteChanges:
+    return await registry.identities.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
+
+
+async def told(registry: Registry, site: str, since: int = 0) -> dict[str, bool]:
+    """Who changed at the site since a version, and whether they belong there now."""
+    answer = await changes(registry, site, since)
+    return {changed.person.user_id: changed.person.belongs_to(site) for changed in answer.changed}
+
+
+async def test_each_change_takes_the_next_version(registry: Registry) -> None:
+    """Enrolling, enrolling again, dropping a modality and deleting take versions 1, 2, 3, 4."""
+    first = await registry.identities.enroll(Enrollment("EMP-1", (face(1), gait(1))))
+    second = await registry.identities.enroll(Enrollment("EMP-1", (face(2),), flag="red"))
+    third = await registry.identities.remove_modality("EMP-1", "gait")
+    fourth = await registry.identities.delete("EMP-1")
+    assert [p.version for p in (first, second, third, fourth)] == [1, 2, 3, 4]
+    assert (second.flag, fourth.flag, fourth.deleted) == ("red", "red", True)
+    assert [h.space for h in third.holdings] == ["face:test-8"]
+    assert (await registry.versions.read()).version == 4
+
+
+async def test_concurrent_changes_leave_no_gap(registry: Registry) -> None:
+    """Thirty writers at once get thirty consecutive versions."""
+    people = await asyncio.gather(
+        *(registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),))) for n in range(30))
+    )
+    assert sorted(p.version for p in people) == list(range(1, 31))
+
+
+async def test_two_processes_never_show_a_version_before_an_older_one(
+    registry: Registry, mongo_settings: MongoSettings
+) -> None:
+    """A reader that follows versions as a cursor while two registries write meets every one of them."""
+    other = await Registry.open(mongo_settings)
+    seen: list[int] = []
+    writing = asyncio.gather(*(_enroll_many(r, name) for r, name in ((registry, "A"), (other, "B"))))
+    while not writing.done() or (await registry.versions.read()).version > (seen[-1] if seen else 0):
+        _, news = await registry.identities.since(seen[-1] if seen else 0, 100)
+        seen += [changed.person.version for changed in news]
+    await writing
+    await other.close()
+    assert seen == list(range(1, 41))
+
+
+async def _enroll_many(registry: Registry, name: str) -> None:
+    for n in range(20):
+        await registry.identities.enroll(Enrollment(f"{name}-{n}", (face(n),)))
+
+
+async def test_a_counter_outside_the_transaction_would_lose_changes(registry: Registry) -> None:
+    """Why versions are taken inside: with `$inc` first and the write after, a cursor passes over a change."""
+    meta, rows = registry.mongo.db.meta, registry.mongo.db.plain
+    await meta.insert_one({"_id": "plain", "version": 0})
+
+    async def take() -> int:
+        await meta.update_one({"_id": "plain"}, {"$inc": {"version": 1}})
+        found = await meta.find_one({"_id": "plain"})
+        return int(found["version"])
+
+    slow, quick = await take(), await take()
+    await rows.insert_one({"version": quick})
+    cursor = max([row["version"] async for row in rows.find({"version": {"$gt": 0}})])
+    await rows.insert_one({"version": slow})
+    after = [row["version"] async for row in rows.find({"version": {"$gt": cursor}})]
+    assert slow not in after
+    assert cursor == quick
+
+
+async def test_a_person_is_told_to_their_sites_only(registry: Registry) -> None:
+    """No site named means every site; leaving a site is a removal there and nothing elsewhere."""
+    await registry.identities.enroll(Enrollment("EVERY", (face(1),)))
+    await registry.identities.enroll(Enrollment("NORTH", (face(2),), sites=("north",)))
+    assert await told(registry, "north") == {"EVERY": True, "NORTH": True}
+    assert await told(registry, "south") == {"EVERY": True}
+    moved = await registry.identities.enroll(Enrollment("NORTH", sites=("south",)))
+    assert await told(registry, "north", moved.version - 1) == {"NORTH": False}
+    assert await told(registry, "south", moved.version - 1) == {"NORTH": True}
+    narrowed = await registry.identities.enroll(Enrollment("EVERY", sites=("south",)))
+    assert await told(registry, "west", narrowed.version - 1) == {"EVERY": False}
+
+
+async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(registry: Registry) -> None:
+    """Following pages from zero meets everyone once and ends at the site's head."""
+    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(25)])
+    await registry.identities.enroll(Enrollment("ELSEWHERE", (face(99),), sites=("far",)))
+    met, since, pages = [], 0, 0
+    while True:
+        page = await registry.identities.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
+        met += [changed.person.user_id for changed in page.changed]
+        since, pages = page.to_version, pages + 1
+        if page.done:
+            break
+    assert met == [f"EMP-{n}" for n in range(25)]
+    assert (pages, since, page.head_version) == (3, 25, 25)
+    small = await registry.identities.since_at_site("north", 0, SPACES, 100, 7000, snapshot=False)
+    assert (len(small.changed), small.done) == (2, False)
+
+
+async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(registry: Registry) -> None:
+    """Who starts from nothing needs no removals, but must end where everyone else stands."""
+    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(3)])
+    await registry.identities.delete("EMP-1")
+    page = await registry.identities.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
+    assert [c.person.user_id for c in page.changed] == ["EMP-0", "EMP-2"]
+    assert (page.to_version, page.head_version, page.done) == (4, 4, True)
+
+
+async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registry) -> None:
+    """What the head is summed up from is what a device computes from the vectors it was sent."""
+    person = await registry.identities.enroll(Enrollment("EMP-1", (face(1), face(2), gait(1))))
+    (changed,) = (await changes(registry, "north")).changed
+    for held in person.holdings:
+        vectors = [t.vector for t in changed.templates if t.space == held.space]
+        assert held.digest == Digest.of("EMP-1", held.space, vectors)
+    assert [h.digest.count for h in person.holdings] == [2, 1]
+
+
+async def test_enrolling_a_deleted_person_again_does_not_bring_back_the_old_face(registry: Registry) -> None:
+    """A deletion is not undone by a new enrollment: only the new template counts."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), flag="red", display_name="One"))
+    await registry.identities.delete("EMP-1")
+    again = await registry.identities.enroll(Enrollment("EMP-1", (face(2),)))
+    held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
+    assert [t.vector for t in held] == [face(2).vector]
+    assert (again.deleted, again.flag, again.display_name) == (False, None, None)
+
+
+async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> None:
+    """Seed 000 keeps one vector per person and modality: a new face replaces the face, not the gait."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1), gait(1))))
+    await registry.identities.enroll(Enrollment("EMP-1", (face(2),), replace_modality="face"))
+    held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
+    assert {t.vector for t in held} == {face(2).vector, gait(1).vector}
+
+
+@pytest.mark.parametrize(
+    ("order", "code"),
+    [
+        (Enrollment("EMP-1", (Template("face:nowhere", b"\0" * 32),)), "space-unknown"),
+        (Enrollment("EMP-1", (Template("face:test-8", b"\0" * 32),)), "vector-invalid"),
+        (Enrollment("EMP-1", (Template("face:test-8", face(1).vector[:-4]),)), "vector-invalid"),
+    ],
+)
+async def test_a_bad_template_is_refused_before_anything_is_written(
+    registry: Registry, order: Enrollment, code: str
+) -> None:
+    """Neither the bad order nor its good neighbours take a version."""
+    with pytest.raises(ContractError) as refused:
+        await registry.identities.enroll_many([Enrollment("EMP-0", (face(1),)), order])
+    assert refused.value.code == code
+    assert (await registry.versions.read()).version == 0
+
+
+async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
+    """An unknown or already deleted person is refused, and the counter stays where it was."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.delete("EMP-1")
+    for user_id in ("EMP-1", "EMP-2"):
+        with pytest.raises(ContractError, match="person-unknown"):
+            await registry.identities.delete(user_id)
+    assert (await registry.versions.read()).version == 2

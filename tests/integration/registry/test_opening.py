@@ -1,0 +1,138 @@
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError
+from broker_bridge.registry.devices import Report
+from broker_bridge.registry.leases import Lease
+from broker_bridge.registry.mongo import explain_refusal, what_is_missing
+from deploy.local.mongod import find_mongod
+from deploy.local.stack import free_port
+from tests.conftest import StartProgram
+
+
+async def test_no_server_is_one_sentence_without_the_password() -> None:
+    """The sentence names the host and the setting, never the credentials."""
+    uri = f"mongodb://me:hunter2@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
+    with pytest.raises(RegistryUnavailableError, match="no MongoDB primary answers at 127") as refused:
+        await Registry.open(MongoSettings(uri=SecretStr(uri)))
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_a_uri_that_cannot_be_read_is_one_sentence() -> None:
+    """A mistake in the URI is told as such."""
+    with pytest.raises(RegistryUnavailableError, match=r"mongo\.uri cannot be used"):
+        await Registry.open(MongoSettings(uri=SecretStr("mongodb://[::1/")))
+
+
+async def test_a_server_without_replica_set_is_one_sentence(
+    tmp_path: Path, start_program: StartProgram
+) -> None:
+    """The sentence says how to make a replica set."""
+    port = free_port()
+    start_program([str(find_mongod()), "--dbpath", str(tmp_path), "--port", str(port), "--nounixsocket"])
+    settings = MongoSettings(uri=SecretStr(f"mongodb://127.0.0.1:{port}/"))
+    with pytest.raises(RegistryUnavailableError, match=r"not a replica set.*rs\.initiate"):
+        await Registry.open(settings)
+
+
+def test_a_server_that_is_too_old_is_one_sentence() -> None:
+    """Snapshot sessions came with 5.0; 5.0 itself will do."""
+    old = what_is_missing({"setName": "rs0"}, {"version": "4.4.9", "versionArray": [4, 4, 9, 0]})
+    assert old == "is version 4.4.9, and 5.0 is the oldest that will do"
+    assert what_is_missing({"setName": "rs0"}, {"version": "5.0.0", "versionArray": [5, 0, 0, 0]}) is None
+
+
+@pytest.mark.parametrize(("code", "sentence"), [(13, "grant it readWrite"), (18, "refused the user name")])
+def test_a_refusal_of_the_server_is_one_sentence(code: int, sentence: str) -> None:
+    """Missing permission and wrong password each say what to do."""
+    assert sentence in explain_refusal(OperationFailure("no", code), "db:27017", "wfm")
+
+
+async def test_opening_twice_keeps_history_and_takes_a_new_retention(mongo_settings: MongoSettings) -> None:
+    """The epoch survives a restart; a retention that was configured otherwise is changed."""
+    first = await Registry.open(mongo_settings)
+    epoch = (await first.versions.read()).epoch
+    await first.close()
+    second = await Registry.open(mongo_settings, image_retention_days=7)
+    indexes = await second.mongo.db.event_images.index_information()
+    assert (await second.versions.read()).epoch == epoch
+    assert indexes["expiry"]["expireAfterSeconds"] == 7 * 86_400
+    await second.close()
+
+
+async def test_a_space_keeps_its_dimension_and_its_first_model(registry: Registry) -> None:
+    """The same id with another dimension is another space and refused."""
+    with pytest.raises(ContractError, match="space-mismatch"):
+        await registry.spaces.ensure(EmbeddingSpace("face:test-8", 16))
+    await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "a" * 64))
+    await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "b" * 64))
+    assert (await registry.spaces.get("face:test-8")).model_sha256 == "a" * 64
+
+
+async def test_an_older_session_cannot_change_a_devices_status(registry: Registry) -> None:
+    """The will of a connection that broke long ago arrives after the new one is online: it is ignored."""
+    now = datetime.now(timezone.utc)
+    await registry.devices.register("cam-001", "lobby")
+    await registry.devices.note([Report.status("cam-001", "online", "9", now, now)])
+    await registry.devices.note([Report.status("cam-001", "online", "10", now, now)])
+    await registry.devices.note([Report.status("cam-001", "lost", "9", now, now)])
+    found = await registry.devices.get("cam-001")
+    assert found is not None
+    assert (found["status"]["state"], found["status"]["session"]) == ("online", "10")
+    await registry.devices.note([Report.status("cam-001", "lost", "10", now, now)])
+    found = await registry.devices.get("cam-001")
+    assert found is not None
+    assert found["status"]["state"] == "lost"
+
+
+async def test_what_an_unregistered_device_says_is_not_kept(registry: Registry) -> None:
+    """A report never makes a device."""
+    now = datetime.now(timezone.utc)
+    await registry.devices.note([Report.of("cam-666", "heartbeat", {"uptime_s": 1.0}, now)])
+    assert await registry.devices.get("cam-666") is None
+
+
+async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registry: Registry) -> None:
+    """Renewing keeps it, another waits; release or expiry lets the other in."""
+    first = Lease(registry.mongo, "publisher", "bridge-1", 60)
+    second = Lease(registry.mongo, "publisher", "bridge-2", 60)
+    assert await first.take()
+    assert await first.take()
+    assert not await second.take()
+    await first.release()
+    assert await second.take()
+    assert not await first.take()
+    past = datetime.now(timezone.utc) - timedelta(seconds=1)
+    await registry.mongo.db.meta.update_one({"_id": "lease:publisher"}, {"$set": {"until": past}})
+    assert await first.take()
+
+
+async def test_the_same_letter_again_is_counted_not_stored_again(registry: Registry) -> None:
+    """A sender that repeats rubbish for ever fills no disk."""
+    for _ in range(3):
+        await registry.dead_letters.keep(
+            "wfm/v1/device/cam-001/up/event/facial_id", b"\xff{", "payload-invalid", "?"
+        )
+    (letter,) = await registry.dead_letters.newest()
+    assert (letter["count"], bytes(letter["payload"])) == (3, b"\xff{")
+
+
+async def test_a_key_is_found_by_its_text_and_stored_as_a_hash(
+    registry: Registry, mongo_database: str
+) -> None:
+    """The bootstrap key works on a fresh database only, and no key can be read back."""
+    assert await registry.api_keys.ensure_first("first-secret")
+    assert not await registry.api_keys.ensure_first("second-secret")
+    key = await registry.api_keys.find("first-secret")
+    assert key is not None
+    assert key.role == "admin"
+    assert await registry.api_keys.find("second-secret") is None
+    with MongoClient(registry.mongo._uri) as client:
+        assert "first-secret" not in str(list(client[mongo_database].api_keys.find()))
