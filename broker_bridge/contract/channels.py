@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from . import messages as m
 from .errors import DEVICE_MISMATCH, PAYLOAD_INVALID, PAYLOAD_TOO_LARGE, TOPIC_UNKNOWN, ContractError
-from .ids import DeviceId
+from .ids import DeviceId, SiteId
 from .wire import MAX_UP_BYTES, UpMessage, WireModel
 
 ROOT = "wfm/v1"
@@ -206,7 +206,10 @@ def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
     raise ContractError(TOPIC_UNKNOWN, f"no channel of {ROOT} has the topic {topic[:200]!r}")
 
 
-_DEVICE_ID: TypeAdapter[str] = TypeAdapter(DeviceId)
+_CHECKED_IDS: dict[str, TypeAdapter[str]] = {
+    "device_id": TypeAdapter(DeviceId),
+    "site_id": TypeAdapter(SiteId),
+}
 
 
 def decode(topic: str, payload: bytes) -> Decoded[Any]:
@@ -216,12 +219,13 @@ def decode(topic: str, payload: bytes) -> Decoded[Any]:
     the payload names another device than its topic.
     """
     channel, ids = find(topic)
+    for name, kind in _CHECKED_IDS.items():
+        if name in ids:
+            try:
+                kind.validate_python(ids[name])
+            except ValidationError as error:
+                raise ContractError(TOPIC_UNKNOWN, f"{ids[name]!r} is not a {name}") from error
     device_id = ids.get("device_id")
-    if device_id is not None:
-        try:
-            _DEVICE_ID.validate_python(device_id)
-        except ValidationError as error:
-            raise ContractError(TOPIC_UNKNOWN, f"{device_id!r} is not a device id") from error
     message = channel.decode(payload)
     if isinstance(message, UpMessage) and message.device_id not in (None, device_id):
         raise ContractError(DEVICE_MISMATCH, f"the payload's device_id is not the topic's, {device_id}")

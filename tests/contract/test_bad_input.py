@@ -1,0 +1,314 @@
+"""What a broken or hostile sender may put on the wire, and the code that each gets."""
+
+import json
+from typing import Any
+
+import pytest
+from golden_messages import BY_NAME
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_bridge.contract import errors
+from broker_bridge.contract.channels import claimed_event_id, decode
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.wire import MAX_UP_BYTES, WireModel, decode_image
+
+EVENT = BY_NAME["event-facial-id"]
+
+
+def code_of(topic: str, payload: bytes) -> str:
+    with pytest.raises(ContractError) as caught:
+        decode(topic, payload)
+    assert 0 < len(caught.value.detail) <= 1000
+    return caught.value.code
+
+
+def event_with(**changes: Any) -> bytes:
+    return json.dumps({**EVENT.document, **changes}).encode()
+
+
+def event_with_metadata(text: str) -> bytes:
+    """The event with `text` as its metadata, written as it is: json.dumps could not write all of it."""
+    return event_with(metadata="HERE").replace(b'"HERE"', text.encode())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"17",
+        b'"text"',
+        b"{",
+        b"{}",
+        b"\xff\xfe{}",
+        b'{"a":1}{"b":2}',
+        b"\x00",
+        b"[" * 100_000,
+    ],
+    ids=["empty", "null", "list", "number", "text", "open", "bare", "utf-16", "two", "nul", "deep"],
+)
+def test_what_is_not_the_message_is_invalid(payload: bytes) -> None:
+    """Nothing but the message is accepted, and nothing crashes the reader."""
+    # Nothing in a receipt is required, so `{}` is one.
+    for name in BY_NAME if payload != b"{}" else BY_NAME.keys() - {"receipt"}:
+        assert code_of(BY_NAME[name].topic, payload) == errors.PAYLOAD_INVALID
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '{"distance": NaN}',
+        '{"distance": Infinity}',
+        '{"distance": -Infinity}',
+        '{"distance": 1e999}',
+        '{"count": 9223372036854775808}',
+        '{"count": -9223372036854775809}',
+        '{"count": 1' + "0" * 400 + "}",
+        '{"nul\\u0000key": 1}',
+        '{"deep": {"nul\\u0000key": 1}}',
+        '{"": 1}',
+        '{"' + "k" * 129 + '": 1}',
+        '{"d": ' * 9 + "1" + "}" * 9,
+        '{"d": [{"n": [NaN]}]}',
+        '{"lone": "\\ud800"}',
+    ],
+)
+def test_metadata_that_no_database_can_hold_is_refused(metadata: str) -> None:
+    """NaN, infinity, integers past 64 bits, NUL in keys and endless nesting break BSON or SQLite later."""
+    assert code_of(EVENT.topic, event_with_metadata(metadata)) == errors.PAYLOAD_INVALID
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '{"count": 9223372036854775807}',
+        '{"count": -9223372036854775808}',
+        '{"note": "caf\\u00e9 \\ud83d\\ude00"}',
+        '{"list": [1, 2.5, null, true, "x", {}]}',
+        "{}",
+        '{"a.b": 1, "$set": 2}',
+    ],
+)
+def test_metadata_that_can_be_held_is_kept_as_it_is(metadata: str) -> None:
+    """Free keys and all JSON types pass unchanged."""
+    message = decode(EVENT.topic, event_with_metadata(metadata)).message
+    assert message.metadata == json.loads(metadata)
+    assert json.loads(message.to_json())["metadata"] == json.loads(metadata)
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "-0.01", "1.01", '"0.9"', "true"]
+)
+def test_a_confidence_is_a_number_from_0_to_1(number: str) -> None:
+    """NaN and numbers outside are refused."""
+    assert code_of(EVENT.topic, event_with(confidence="HERE").replace(b'"HERE"', number.encode())) == (
+        errors.PAYLOAD_INVALID
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0000-01-01T00:00:00.000Z",
+        "10000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-02-30T10:00:00Z",
+        "2026-01-15T10:00:00",
+        "2026-01-15 10:00:00Z",
+        "2026-01-15",
+        "1768471200",
+        "2026-01-15T10:00:00.000Z ",
+        "2026-01-15T24:00:00Z",
+        "\u0662\u0660\u0662\u0666-01-15T10:00:00Z",
+        "",
+    ],
+)
+def test_a_time_that_is_not_rfc_3339_or_out_of_the_calendar_is_refused(text: str) -> None:
+    """Years outside 1..9999, missing offsets and other notations are refused."""
+    assert code_of(EVENT.topic, event_with(timestamp=text)) == errors.PAYLOAD_INVALID
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("2026-01-15T11:00:00+01:00", "2026-01-15T10:00:00.000Z"),
+        ("2026-01-15T10:00:00.123999Z", "2026-01-15T10:00:00.123Z"),
+        ("2026-01-15T10:00:00.5Z", "2026-01-15T10:00:00.500Z"),
+        ("2026-01-15T10:00:00.123456789Z", "2026-01-15T10:00:00.123Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"),
+        ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_times_are_brought_to_utc_with_milliseconds(text: str, normal: str) -> None:
+    """Any RFC 3339 offset is read; one form is written."""
+    message = decode(EVENT.topic, event_with(timestamp=text)).message
+    assert json.loads(message.to_json())["timestamp"] == normal
+
+
+def test_an_upward_message_has_at_most_256_kib() -> None:
+    """The largest message passes, one byte more is `payload-too-large`, downward there is no such bound."""
+    room = MAX_UP_BYTES - len(event_with(image=""))
+    decode(EVENT.topic, event_with(image="A" * room))
+    assert code_of(EVENT.topic, event_with(image="A" * (room + 1))) == errors.PAYLOAD_TOO_LARGE
+    page = BY_NAME["sync_page"]
+    decode(page.topic, json.dumps({**page.document, "padding": "x" * MAX_UP_BYTES}).encode())
+
+
+def test_an_event_belongs_on_the_topic_of_its_type() -> None:
+    """A visit on the topic of facial_id is refused, and so is a type that does not exist."""
+    assert code_of("wfm/v1/device/cam-001/up/event/visit", EVENT.payload) == errors.PAYLOAD_INVALID
+    assert code_of("wfm/v1/device/cam-001/up/event/dance", event_with(event_type="dance")) == (
+        errors.PAYLOAD_INVALID
+    )
+
+
+@pytest.mark.parametrize(
+    ("event_type", "changes"),
+    [
+        ("facial_id", {"user_id": None}),
+        ("facial_id", {"emotion_code": "EV2.2"}),
+        ("unknown", {}),
+        ("emotion", {}),
+        ("emotion", {"emotion_code": "EV1"}),
+        ("emotion", {"emotion_code": "EV2.2\n"}),
+    ],
+)
+def test_the_fields_of_an_event_fit_its_type(event_type: str, changes: dict[str, Any]) -> None:
+    """Only `unknown` goes without a user_id, only `emotion` has an emotion_code."""
+    topic = f"wfm/v1/device/cam-001/up/event/{event_type}"
+    assert code_of(topic, event_with(event_type=event_type, **changes)) == errors.PAYLOAD_INVALID
+
+
+HOSTILE_IDS = [
+    "", "a/b", "+", "#", "a+b", "a#", "a\0b", "a b", "a\n", "\n", "../x", "$SYS", "a" * 64,
+    "c\u0430m-001", "cam\u2010001", "CAM-001", "-cam", "\uff43am", "caf\u00e9", "cam-\u0661", "a\u200b",
+]  # fmt: skip
+"""Cyrillic a, typographic hyphen, full-width letter, Arabic digit, zero-width space and other look-alikes."""
+
+
+@pytest.mark.parametrize("device_id", HOSTILE_IDS)
+def test_a_hostile_device_or_site_id_is_not_an_id(device_id: str) -> None:
+    """Neither in a topic nor in a payload."""
+    assert code_of(f"wfm/v1/device/{device_id}/up/status", BY_NAME["status"].payload) == errors.TOPIC_UNKNOWN
+    info = json.dumps({**BY_NAME["info"].document, "site_id": device_id}).encode()
+    assert code_of(BY_NAME["info"].topic, info) == errors.PAYLOAD_INVALID
+    head = BY_NAME["sync_head"]
+    assert code_of(f"wfm/v1/site/{device_id}/enrollment/head", head.payload) == errors.TOPIC_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "user_id", [uid for uid in HOSTILE_IDS if uid not in ("CAM-001", "a" * 64)] + ["a" * 129]
+)
+def test_a_hostile_user_id_is_not_an_id(user_id: str) -> None:
+    """User ids end in file names, URLs and queries."""
+    assert code_of(EVENT.topic, event_with(user_id=user_id)) == errors.PAYLOAD_INVALID
+
+
+@pytest.mark.parametrize(
+    "event_id",
+    [
+        "EV1-1-",
+        "EV1",
+        "EV0-1-abcd",
+        "EV1-1-abc",
+        "EV1-1-a/bcd",
+        "EV1-1-abcd\n",
+        "EV1-1-" + "a" * 33,
+        "ev1-1-abcd",
+    ],
+)
+def test_an_event_id_has_its_form(event_id: str) -> None:
+    """The key under which an event counts once is checked to the last character."""
+    assert code_of(EVENT.topic, event_with(event_id=event_id)) == errors.PAYLOAD_INVALID
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "wfm/v1",
+        "wfm/v2/device/cam-001/up/status",
+        "/wfm/v1/device/cam-001/up/status",
+        "wfm/v1/device/cam-001/up/status/",
+        "wfm/v1/device/cam-001/up/status/more",
+        "wfm/v1/device/+/up/status",
+        "wfm/v1/device/cam-001/#",
+        "wfm/v1/device/cam-001/up/status\0",
+        "wfm/v1/device/cam-001/up/status\n",
+        "wfm/v1/device//up/status",
+        "wfm/v1/device/cam-001/up/Status",
+        "$share/bridge/wfm/v1/device/cam-001/up/status",
+    ],
+)
+def test_a_topic_outside_of_the_table_is_unknown(topic: str) -> None:
+    """Wildcards, NUL, other versions and extra levels belong to no channel."""
+    assert code_of(topic, BY_NAME["status"].payload) == errors.TOPIC_UNKNOWN
+
+
+@pytest.mark.parametrize("text", ["<base64-jpeg>", "", "AAAA", "/9j/4AA", "/9j/4AA=\n", "/9j/\u00e9"])
+def test_an_image_is_a_base64_jpeg(text: str) -> None:
+    """The image is checked where it is read, apart from the event."""
+    with pytest.raises(ContractError) as caught:
+        decode_image(text)
+    assert caught.value.code == errors.IMAGE_INVALID
+
+
+def test_a_jpeg_is_read() -> None:
+    """Bytes that begin as a JPEG does come back as they are."""
+    assert decode_image("/9j/4AA=") == b"\xff\xd8\xff\xe0\x00"
+
+
+@pytest.mark.parametrize(
+    ("payload", "claimed"),
+    [
+        (b'{"event_id": "EV1-1-abcd", "confidence": "high"}', "EV1-1-abcd"),
+        (b'{"event_id": "whatever it calls it"}', "whatever it calls it"),
+        (b'{"event_id": 7}', None),
+        (b'{"event_id": ""}', None),
+        (b'{"event_id": "' + b"x" * 129 + b'"}', None),
+        (b'{"event_id": "bell\\u0007"}', None),
+        (b"[]", None),
+        (b"{", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+        (b"1" * 5000, None),
+    ],
+)
+def test_an_invalid_event_can_still_be_answered_by_its_id(payload: bytes, claimed: str | None) -> None:
+    """The sender learns which of its events was refused, where a name can be read at all."""
+    assert claimed_event_id(payload) == claimed
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+topics = st.sampled_from([golden.topic for golden in BY_NAME.values()])
+
+
+def code_or_message(topic: str, payload: bytes) -> object:
+    try:
+        return decode(topic, payload).message
+    except ContractError as error:
+        return error.code
+
+
+@given(topic=topics | st.text(max_size=80), payload=st.binary(max_size=400))
+def test_arbitrary_bytes_raise_nothing_but_a_contract_error(topic: str, payload: bytes) -> None:
+    """Whatever arrives, the reader answers with a message or a code."""
+    assert code_or_message(topic, payload)
+
+
+@given(name=st.sampled_from(sorted(BY_NAME)), data=st.data())
+def test_one_arbitrary_field_raises_nothing_but_a_contract_error(name: str, data: st.DataObject) -> None:
+    """A message with one field replaced is either read, and can then be written again, or refused."""
+    golden = BY_NAME[name]
+    field = data.draw(st.sampled_from(sorted(golden.document)))
+    payload = json.dumps({**golden.document, field: data.draw(json_values)}).encode()
+    message = code_or_message(golden.topic, payload)
+    if isinstance(message, WireModel):
+        assert decode(golden.topic, message.to_json()).message == message
