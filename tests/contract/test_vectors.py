@@ -1,0 +1,126 @@
+"""The one encoding of vectors: unit length, little-endian float32, base64 on the wire."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_bridge.contract.embeddings import (
+    MAX_DIMENSION,
+    EmbeddingSpace,
+    check_vector,
+    from_base64,
+    normalise,
+    to_array,
+    to_base64,
+)
+from broker_bridge.contract.errors import VECTOR_INVALID, ContractError
+
+NAN, INF = float("nan"), float("inf")
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0, 0.0, 0.0],
+        [1e-9, 0.0, 0.0],
+        [NAN, 1.0, 0.0],
+        [INF, 1.0, 0.0],
+        [-INF, INF, 0.0],
+        [1.0, 0.0],
+        [1.0, 0.0, 0.0, 0.0],
+        [],
+        [[1.0, 0.0, 0.0]],
+        [[1.0], [0.0], [0.0]],
+        [1.0, [2.0], 3.0],
+        ["one", "two", "three"],
+        [None, 1.0, 0.0],
+        [10**400, 1, 0],
+        1.0,
+    ],
+    ids=str,
+)
+def test_what_is_not_a_vector_of_the_space_is_refused(values: list[float]) -> None:
+    """Zero, NaN, infinity, another length or shape, and things that are no numbers."""
+    with pytest.raises(ContractError) as caught:
+        normalise(values, 3)
+    assert caught.value.code == VECTOR_INVALID
+
+
+@given(values=st.lists(finite, min_size=1, max_size=16).filter(lambda v: max(map(abs, v)) >= 1e-6))
+def test_a_vector_gets_unit_length_and_keeps_its_direction(values: list[float]) -> None:
+    """Up to the largest numbers that there are: no overflow, no NaN."""
+    vector = normalise(values, len(values))
+    check_vector(vector, len(values))
+    scaled = np.array(values) / max(map(abs, values))
+    expected = scaled / np.linalg.norm(scaled)
+    np.testing.assert_allclose(to_array(vector), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e30, 1e300, 1.7e308])
+def test_the_scale_of_a_vector_leaves_no_trace(scale: float) -> None:
+    """The bytes are the same for every length, so the digest is too."""
+    assert normalise([0.75 * scale, -scale], 2) == struct.pack("<2f", 0.6, -0.8)
+
+
+def test_normalising_again_hardly_changes_anything() -> None:
+    """A vector that passed once passes again, within the rounding of float32."""
+    once = normalise(np.random.default_rng(1).normal(size=512), 512)
+    np.testing.assert_allclose(to_array(normalise(to_array(once), 512)), to_array(once), atol=1e-7)
+
+
+def test_the_wire_form_is_base64_of_little_endian_float32() -> None:
+    """Byte for byte, for whoever writes firmware in another language."""
+    vector = normalise([0.5, 0.5, 0.5, 0.5], 4)
+    assert vector == bytes.fromhex("0000003f" * 4)
+    assert to_base64(vector) == "AAAAPwAAAD8AAAA/AAAAPw=="
+    assert from_base64("AAAAPwAAAD8AAAA/AAAAPw==") == vector
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "AAAA",
+        "AAAAPw=",
+        "AAAAPw==\n",
+        "AAA\u0410Pw==",
+        "-_-_Pw==",
+        "gASVAA==AAAA",
+        "A" * 4 * MAX_DIMENSION * 2,
+    ],
+    ids=["empty", "3 bytes", "padding", "newline", "look-alike", "url-safe", "in the middle", "too long"],
+)
+def test_what_is_not_base64_of_whole_float32_is_refused(text: str) -> None:
+    """Short, long and misspelt vectors have one code."""
+    with pytest.raises(ContractError) as caught:
+        from_base64(text)
+    assert caught.value.code == VECTOR_INVALID
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "values",
+    [[2.0, 0.0], [0.0, 0.0], [0.5, 0.5], [NAN, 1.0], [INF, 0.0], [3e38, 3e38], [1.0], [1.0, 0.0, 0.0]],
+    ids=str,
+)
+def test_a_stored_vector_has_unit_length(values: list[float]) -> None:
+    """What is read from a store or the wire is checked before it is compared with anything."""
+    with pytest.raises(ContractError) as caught:
+        check_vector(struct.pack(f"<{len(values)}f", *values), 2)
+    assert caught.value.code == VECTOR_INVALID
+
+
+def test_the_array_of_a_stored_vector_cannot_be_written() -> None:
+    """It is a view of the stored bytes."""
+    with pytest.raises(ValueError, match="read-only"):
+        to_array(normalise([1.0, 0.0], 2))[0] = 5.0
+
+
+def test_a_space_names_its_modality_and_model() -> None:
+    """`<modality>:<model>`."""
+    space = EmbeddingSpace("face:arcface-w600k-r50", 512)
+    assert (space.modality, space.model) == ("face", "arcface-w600k-r50")
