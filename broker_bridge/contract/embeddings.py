@@ -70,9 +70,9 @@ def check_vector(vector: bytes, dimension: int) -> None:
     """Raise ContractError(`vector-invalid`) unless `vector` is float32[dimension], finite, of unit length."""
     if len(vector) != 4 * dimension:
         raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")
-    # NaN fails the comparison as well, so one test covers finite, zero and unit length; in float64 no square
-    # of a float32 overflows.
-    length = float(np.linalg.norm(to_array(vector).astype(np.float64)))
+    # NaN and an overflow to infinity fail the comparison as well, so one test covers finite, zero and unit.
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.linalg.norm(to_array(vector)))
     if not abs(length - 1.0) < _UNIT_TOLERANCE:
         raise ContractError(VECTOR_INVALID, f"a stored vector has unit length, this one has {length:.4g}")
 

@@ -108,10 +108,17 @@ def test_what_is_not_base64_of_whole_float32_is_refused(text: str) -> None:
     ids=str,
 )
 def test_a_stored_vector_has_unit_length(values: list[float]) -> None:
-    """What is read from a store or the wire is checked before it is compared with anything."""
+    """What is read from a store or the wire is checked, in silence, before it is compared with anything."""
     with pytest.raises(ContractError) as caught:
         check_vector(struct.pack(f"<{len(values)}f", *values), 2)
     assert caught.value.code == VECTOR_INVALID
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_is_refused_like_any_other() -> None:
+    """The one bit pattern that makes the processor itself complain."""
+    with pytest.raises(ContractError, match=VECTOR_INVALID):
+        check_vector(bytes.fromhex("0100807f") * 2, 2)
 
 
 def test_the_array_of_a_stored_vector_cannot_be_written() -> None:
