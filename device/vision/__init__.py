@@ -1,0 +1,1 @@
+"""From pixels to people: cameras, detector, tracker, alignment, embedder and gallery."""

@@ -1,0 +1,144 @@
+"""A person's vector from a photo. The photo is decoded in memory, and nothing keeps it."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.errors import ContractError
+
+from .alignment import FACE_SIZE, crop_faces
+from .detector import Detections, Detector, FaceBox, Float32
+from .embedder import Embedder
+from .picture_size import picture_size
+from .sources import Image
+
+PHOTO_INVALID = "photo-invalid"
+PHOTO_NO_FACE = "photo-no-face"
+PHOTO_SEVERAL_FACES = "photo-several-faces"
+
+MAX_PIXELS = 50_000_000
+# Larger photos are shrunk to this before the search for a face, smaller ones enlarged.
+_LONG_SIDE = 960
+_SHORT_SIDE = 320
+# A face this much smaller than the largest is a passer-by in the background or a false find.
+_BESIDE_THE_PERSON = 0.5
+# Variance of the Laplacian (grey levels squared) at which a 112x112 face counts as half sharp.
+_HALF_SHARP = 50.0
+
+
+class PhotoError(ContractError):
+    """A photo that cannot enroll anyone: `photo-invalid`, `photo-no-face` or `photo-several-faces`."""
+
+
+@dataclass(frozen=True)
+class PhotoFace:
+    """The one face of a photo: `vector` little-endian float32[d] of unit length, `quality` 0..1 (size times
+    sharpness), `box` in pixels of the photo."""
+
+    vector: bytes
+    quality: float
+    box: FaceBox
+
+
+class PhotoEmbedder:
+    """Finds and embeds the one face of a photo by the same code that runs at a door."""
+
+    def __init__(self, detector: Detector, embedder: Embedder) -> None:
+        self._detector = detector
+        self._embedder = embedder
+
+    @property
+    def embedder(self) -> Embedder:
+        return self._embedder
+
+    def embed_photo(self, data: bytes) -> PhotoFace:
+        """The face in `data`, a JPEG or PNG of at most 50 megapixels. Raises PhotoError."""
+        photo = decode_photo(data)
+        scale = _search_scale(photo)
+        image = _resize(photo, scale)
+        box = self._one_face(image)
+        face = crop_faces(image, box[None])
+        vector = self._embedder.embed(face)[0]
+        if not vector.any():
+            raise PhotoError(
+                PHOTO_NO_FACE, "what was found in the photo has too little contrast to be a face"
+            )
+        return PhotoFace(
+            vector=normalise(vector, self._embedder.space.dimension),
+            quality=_quality(face[0], float(box[2:].min()) / max(scale, 1.0)),
+            box=FaceBox(*(round(float(value) / scale) for value in box)),
+        )
+
+    def _one_face(self, image: Image) -> Float32:
+        """The box float32[4] of the only large face in `image`."""
+        found = self._detector.detect(image)
+        margin = 0
+        if not len(found):
+            # A portrait cut close to the face has no surroundings, which the cascade looks for.
+            margin = max(image.shape[:2]) // 4
+            sides = (margin, margin, margin, margin)
+            bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
+            found = self._detector.detect(np.asarray(bordered, dtype=np.uint8))
+        boxes = _large(found)
+        if not len(boxes):
+            raise PhotoError(PHOTO_NO_FACE, "no face was found: use a frontal portrait with an even light")
+        if len(boxes) > 1:
+            raise PhotoError(
+                PHOTO_SEVERAL_FACES, f"{len(boxes)} faces were found: use a photo of one person alone"
+            )
+        box: Float32 = boxes[0] - np.array([margin, margin, 0, 0], dtype=np.float32)
+        return box
+
+
+def decode_photo(data: bytes) -> Image:
+    """uint8[h, w, 3] BGR of a JPEG or PNG, turned upright; raises PhotoError(`photo-invalid`)."""
+    size = picture_size(data)
+    if size is None:
+        raise PhotoError(PHOTO_INVALID, "a photo is a JPEG or a PNG file")
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise PhotoError(
+            PHOTO_INVALID,
+            f"a photo has at most {MAX_PIXELS // 1_000_000} megapixels, this is {width}x{height}",
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise PhotoError(PHOTO_INVALID, "the photo is damaged and cannot be decoded") from error
+    if image is None:
+        raise PhotoError(PHOTO_INVALID, "the photo is damaged and cannot be decoded")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _search_scale(photo: Image) -> float:
+    height, width = photo.shape[:2]
+    enlarge = max(1.0, _SHORT_SIDE / min(height, width))
+    scale: float = min(_LONG_SIDE / max(height, width), enlarge)
+    return scale
+
+
+def _resize(photo: Image, scale: float) -> Image:
+    if scale == 1.0:
+        return photo
+    height, width = photo.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(photo, size, interpolation=how), dtype=np.uint8)
+
+
+def _large(found: Detections) -> Float32:
+    """The boxes float32[k, 4] at least half as wide as the widest."""
+    if not len(found):
+        return found.boxes
+    widths = found.boxes[:, 2]
+    large: Float32 = found.boxes[widths >= _BESIDE_THE_PERSON * widths.max()]
+    return large
+
+
+def _quality(face: Image, side: float) -> float:
+    """0..1 for a face crop that was `side` pixels wide in the photo."""
+    sharpness = float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_64F).var())
+    quality: float = min(1.0, side / FACE_SIZE) * sharpness / (sharpness + _HALF_SHARP)
+    return quality
