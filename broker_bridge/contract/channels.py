@@ -46,6 +46,11 @@ class Channel(Generic[M]):
         """The subscription filter that matches every topic of this row."""
         return _PLACEHOLDER.sub("+", self.pattern)
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the placeholders, in the order of the topic's levels."""
+        return tuple(_PLACEHOLDER.findall(self.pattern))
+
     @cached_property
     def _regex(self) -> re.Pattern[str]:
         return re.compile(_PLACEHOLDER.sub(rf"(?P<\1>{_LEVEL})", self.pattern))

@@ -1,0 +1,119 @@
+"""Renders the channel table as an AsyncAPI 3.0 document: what code generators and documentation tools read.
+
+Written from the backend's side, as AsyncAPI wants one application's view: it receives what goes up and sends
+what goes down. https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""
+
+import inspect
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from .channels import CHANNELS, ROOT, Channel
+from .ids import EVENT_CODES
+from .wire import MAX_UP_BYTES
+
+Document = dict[str, Any]
+
+_MQTT_BINDING = "0.2.0"
+_SCHEMAS = "#/components/schemas"
+
+_REPLIES = {
+    "event": "receipt",
+    "observation": "assigned",
+    "sync_request": "sync_page",
+    "register": "registered",
+    "config_desired": "config_reported",
+    "command": "command_result",
+}
+"""Which channel answers which."""
+
+_PARAMETERS: Document = {
+    "device_id": {
+        "description": "A camera: [a-z0-9][a-z0-9-]{0,62}. Also its MQTT user name.",
+        "examples": ["cam-001"],
+    },
+    "site_id": {
+        "description": "A place whose cameras share one gallery: [a-z0-9][a-z0-9-]{0,62}.",
+        "examples": ["lobby"],
+    },
+    "event_type": {"description": "The `event_type` of the payload.", "enum": list(EVENT_CODES)},
+    "command": {"description": "The command's name.", "examples": ["resync", "restart"]},
+}
+
+
+def render() -> Document:
+    """The AsyncAPI document of wire contract 1, ready for `json.dumps`."""
+    used = {name for channel in CHANNELS for name in channel.parameters}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "WFM Fleet on the wire, the backend's side",
+            "version": ROOT.rpartition("/v")[2],
+            "description": (
+                "MQTT 5, JSON in UTF-8. Identity comes from the topic. Unknown fields are ignored, missing "
+                f"ones refused. Upward messages have at most {MAX_UP_BYTES} bytes. Only a receipt settles "
+                "an event."
+            ),
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {channel.name: _channel(channel) for channel in CHANNELS},
+        "operations": {f"{_action(channel)}_{channel.name}": _operation(channel) for channel in CHANNELS},
+        "components": {
+            "messages": {channel.message.__name__: _message(channel) for channel in CHANNELS},
+            "parameters": {name: _PARAMETERS[name] for name in _PARAMETERS if name in used},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _ref(*path: str) -> dict[str, str]:
+    return {"$ref": "/".join(["#", *path])}
+
+
+def _action(channel: Channel[Any]) -> str:
+    return "receive" if channel.direction == "up" else "send"
+
+
+def _channel(channel: Channel[Any]) -> Document:
+    name = channel.message.__name__
+    return {
+        "address": channel.pattern,
+        "title": channel.about,
+        "messages": {name: _ref("components", "messages", name)},
+        "parameters": {name: _ref("components", "parameters", name) for name in channel.parameters},
+    }
+
+
+def _operation(channel: Channel[Any]) -> Document:
+    operation = {
+        "action": _action(channel),
+        "channel": _ref("channels", channel.name),
+        "summary": channel.about,
+        "messages": [_ref("channels", channel.name, "messages", channel.message.__name__)],
+        "bindings": {"mqtt": {"qos": channel.qos, "retain": channel.retain, "bindingVersion": _MQTT_BINDING}},
+    }
+    if channel.name in _REPLIES:
+        operation["reply"] = {"channel": _ref("channels", _REPLIES[channel.name])}
+    return operation
+
+
+def _message(channel: Channel[Any]) -> Document:
+    name = channel.message.__name__
+    return {
+        "name": name,
+        "title": name,
+        "summary": inspect.getdoc(channel.message) or channel.about,
+        "contentType": "application/json",
+        "payload": {"$ref": f"{_SCHEMAS}/{name}"},
+    }
+
+
+def _schemas() -> Document:
+    """JSON Schema of every message and of what they are made of."""
+    _, schemas = models_json_schema(
+        [(channel.message, "validation") for channel in CHANNELS], ref_template=f"{_SCHEMAS}/{{model}}"
+    )
+    definitions: Document = schemas["$defs"]
+    return definitions

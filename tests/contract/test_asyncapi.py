@@ -1,0 +1,93 @@
+"""The AsyncAPI document: complete, resolvable, and the one that is published in docs/."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker_bridge.contract.asyncapi import render
+from broker_bridge.contract.channels import CHANNELS
+
+PUBLISHED = Path(__file__).parents[2] / "docs" / "asyncapi.json"
+DOCUMENT = json.loads(json.dumps(render()))
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for child in node.values():
+            yield from references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def resolve(reference: str) -> Any:
+    root, *path = reference.split("/")
+    assert root == "#"
+    node = DOCUMENT
+    for part in path:
+        node = node[part]
+    return node
+
+
+def test_the_head_is_that_of_asyncapi_3() -> None:
+    """The fields that the specification requires are there."""
+    assert DOCUMENT["asyncapi"] == "3.0.0"
+    assert DOCUMENT["info"]["title"]
+    assert DOCUMENT["info"]["version"] == "1"
+    assert set(DOCUMENT) <= {"asyncapi", "info", "defaultContentType", "channels", "operations", "components"}
+
+
+def test_every_reference_resolves() -> None:
+    """No reference leads nowhere, and none is left that only pydantic understands."""
+    found = list(references(DOCUMENT))
+    assert len(found) > 100
+    for reference in found:
+        assert resolve(reference) is not None
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.name)
+def test_a_row_of_the_table_is_a_channel_with_its_operation(channel) -> None:  # type: ignore[no-untyped-def]
+    """Address, message, parameters, action, QoS and retain are those of the table."""
+    rendered = DOCUMENT["channels"][channel.name]
+    assert rendered["address"] == channel.pattern
+    in_address = [part.strip("{}") for part in channel.pattern.split("/") if part.startswith("{")]
+    assert list(rendered["parameters"]) == in_address
+    action = {"up": "receive", "down": "send"}[channel.direction]
+    operation = DOCUMENT["operations"][f"{action}_{channel.name}"]
+    assert operation["action"] == action
+    assert resolve(operation["channel"]["$ref"]) == rendered
+    assert operation["bindings"]["mqtt"]["qos"] == channel.qos
+    assert operation["bindings"]["mqtt"]["retain"] == channel.retain
+    (message,) = operation["messages"]
+    # An operation names a message of its channel, by way of that channel.
+    assert message["$ref"] == f"#/channels/{channel.name}/messages/{channel.message.__name__}"
+    described = resolve(resolve(message["$ref"])["$ref"])
+    assert resolve(described["payload"]["$ref"])["title"] == channel.message.__name__
+
+
+def test_parameters_have_only_what_asyncapi_3_knows() -> None:
+    """Since 3.0 a parameter is a string and has no schema."""
+    for parameter in DOCUMENT["components"]["parameters"].values():
+        assert set(parameter) <= {"enum", "default", "description", "examples", "location"}
+
+
+def test_a_schema_tells_required_from_optional() -> None:
+    """What the schemas require is what the reader requires."""
+    for channel in CHANNELS:
+        schema = DOCUMENT["components"]["schemas"][channel.message.__name__]
+        required = {name for name, field in channel.message.model_fields.items() if field.is_required()}
+        assert set(schema.get("required", [])) == required
+
+
+def test_the_published_document_is_this_one() -> None:
+    """docs/asyncapi.json is rendered anew when the contract changes (the message says how)."""
+    command = (
+        "python -c 'import json; from broker_bridge.contract.asyncapi import render; "
+        "print(json.dumps(render(), indent=2))' > docs/asyncapi.json"
+    )
+    assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == DOCUMENT, f"run: {command}"
