@@ -20,7 +20,7 @@ from .detector import Float32
 SPACE_ID = "face:gabor-512"
 DISTANCE_THRESHOLD = 0.25
 """Cosine distance up to which a match counts in this space (other spaces: 0.35, seed 003)."""
-MIN_MARGIN = 0.08
+MIN_MARGIN = 0.05
 """Similarity by which the best person must lead the second best in this space."""
 
 WAVELENGTHS = (5.0, 8.0, 12.0, 18.0)
