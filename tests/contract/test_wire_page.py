@@ -1,0 +1,41 @@
+"""docs/wire.md says what the contract says: its table, its examples and its codes are checked."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from broker_bridge.contract import errors
+from broker_bridge.contract.channels import CHANNELS, decode
+
+PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^(wfm/v1/\S+) (\{.*\})$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("topic", "payload"), EXAMPLES, ids=[topic for topic, _ in EXAMPLES])
+def test_an_example_is_a_message(topic: str, payload: str) -> None:
+    """What stands on the page decodes, and is written by us as it stands there."""
+    decoded = decode(topic, payload.encode())
+    assert decoded.message.to_json().decode() == payload
+
+
+def test_the_table_on_the_page_is_the_table() -> None:
+    """Topic, way, QoS, retained or shared, and message of every row, in order."""
+    rows = re.findall(r"^\| `(wfm/v1/[^`]+)` \| (\w+) \| (\d) \| (\w*) ?\| (\w+)", PAGE, re.MULTILINE)
+    assert rows == [
+        (
+            channel.pattern,
+            channel.direction,
+            str(channel.qos),
+            "retained" if channel.retain else "shared" if channel.shared else "",
+            channel.message.__name__,
+        )
+        for channel in CHANNELS
+    ]
+
+
+def test_every_code_of_the_contract_is_explained() -> None:
+    """Who meets a code finds it on the page."""
+    codes = {value for name, value in vars(errors).items() if name.isupper()}
+    explained = set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)+)` \|", PAGE, re.MULTILINE))
+    assert codes == explained
