@@ -45,13 +45,24 @@ class Devices:
         """Record a device and its site; one that is known keeps its place."""
         now = datetime.now(timezone.utc)
         await self._sites.update_one({"_id": site_id}, {"$setOnInsert": {"created_at": now}}, upsert=True)
-        begun = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
-        await self._devices.update_one({"_id": device_id}, {"$setOnInsert": begun}, upsert=True)
+        await self.meet([device_id])
+        registered = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
+        await self._devices.update_one({"_id": device_id, "site_id": None}, {"$set": registered})
         return (await self.known([device_id]))[device_id]
+
+    async def meet(self, device_ids: Sequence[str]) -> None:
+        """Note that these devices have spoken. Until one is registered it is only shown, not served."""
+        now = datetime.now(timezone.utc)
+        begun = [
+            UpdateOne({"_id": d}, {"$setOnInsert": {"first_seen_at": now}}, upsert=True) for d in device_ids
+        ]
+        if begun:
+            await self._devices.bulk_write(begun, ordered=False)
 
     async def known(self, device_ids: Sequence[str]) -> dict[str, Device]:
         """Those of `device_ids` that are registered."""
-        cursor = self._devices.find({"_id": {"$in": list(device_ids)}}, {"site_id": 1, "dev_mode": 1})
+        registered = {"_id": {"$in": list(device_ids)}, "site_id": {"$ne": None}}
+        cursor = self._devices.find(registered, {"site_id": 1, "dev_mode": 1})
         return {
             found["_id"]: Device(found["_id"], found["site_id"], found["dev_mode"]) async for found in cursor
         }
@@ -61,7 +72,7 @@ class Devices:
         return sorted([found["_id"] async for found in self._sites.find({}, {"_id": 1})])
 
     async def note(self, reports: Sequence["Report"]) -> None:
-        """Write what devices reported, in one round trip; devices nobody registered are left out."""
+        """Write what devices reported, in one round trip; devices that were never met are left out."""
         if reports:
             await self._devices.bulk_write([report.update for report in reports], ordered=False)
 
@@ -77,7 +88,7 @@ class Devices:
 
     async def applied(self, sites: Sequence[str] | None = None) -> list[Applied]:
         """What each device (of `sites`, or all) has confirmed, in order of device id."""
-        query: Document = {"site_id": {"$in": list(sites)}} if sites is not None else {}
+        query: Document = {"site_id": {"$in": list(sites)} if sites is not None else {"$ne": None}}
         cursor = self._devices.find(query, {"site_id": 1, "applied": 1}).sort("_id", 1)
         return [_applied(found) async for found in cursor]
 

@@ -120,7 +120,7 @@ class Events:
     def watch(self, resume_after: str | None = None) -> Any:
         """A change stream of new events, from now or from a token of `resume_token`."""
         options = {"resume_after": {"_data": resume_after}} if resume_after else {}
-        return self._mongo.watch("events", [{"$match": {"operationType": "insert"}}], **options)
+        return self._mongo.watch([{"$match": {"operationType": "insert"}}], "events", **options)
 
 
 def _prepare(batch: Sequence[Incoming]) -> _Prepared:

@@ -77,7 +77,8 @@ class Identities:
     async def enroll_many(self, orders: Sequence[Enrollment]) -> list[Person]:
         """Carry out `orders` (one per person), a transaction per 200 people, in order.
 
-        Raises ContractError before anything is written if a vector or space of any order is not valid.
+        Raises ContractError before anything is written if a vector or space of any order is not valid, and
+        `person-unknown` for an order that may not make its person, whose transaction is then not written.
         """
         await self._check(orders)
         people: list[Person] = []
@@ -193,6 +194,8 @@ class Identities:
         known = await self._known(session, user_ids)
         for order in orders:
             before = known.get(order.user_id)
+            if order.must_exist and (before is None or before.deleted):
+                raise ContractError(PERSON_UNKNOWN, f"there is no person {order.user_id}")
             if before and before.deleted:
                 # Enrolling somebody again must not bring back the face that was deleted.
                 await self._templates.delete_many({"user_id": order.user_id}, session=session)

@@ -129,9 +129,11 @@ class Mongo:
             yield session
 
     @asynccontextmanager
-    async def watch(self, collection: str, pipeline: list[Document], **options: Any) -> AsyncIterator[Any]:
-        """A change stream on `collection`: an async iterator of change documents."""
-        stream = self.db[collection].watch(pipeline, **options)
+    async def watch(
+        self, pipeline: list[Document], collection: str | None = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        """A change stream on `collection` or the whole database: an async iterator of change documents."""
+        stream = (self.db if collection is None else self.db[collection]).watch(pipeline, **options)
         if self.driver == "pymongo":
             stream = await stream
         async with stream:
@@ -150,7 +152,7 @@ class Mongo:
             raise RegistryUnavailableError(explain_refusal(error, self.hosts, self.db.name)) from error
         except ConnectionFailure as error:
             raise RegistryUnavailableError(
-                f"no MongoDB primary answers at {self.hosts}: is mongod running, is its replica set initiated, "
+                f"no MongoDB primary answers at {self.hosts}: is mongod running, is its replica set up, "
                 "and is mongo.uri (WFM_MONGO__URI) right?"
             ) from error
 
@@ -161,7 +163,7 @@ class Mongo:
             )
 
         await self.transact(write)
-        async with self.watch("meta", []):
+        async with self.watch([], "meta"):
             pass
 
 

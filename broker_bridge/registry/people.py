@@ -64,7 +64,8 @@ class Person:
 class Enrollment:
     """An order to the registry: what to add to a person or change about them; None leaves a field alone.
 
-    `replace_modality` drops the templates of that modality first. An empty `sites` means every site.
+    `replace_modality` drops the templates of that modality first. An empty `sites` means every site; an empty
+    `display_name` or `flag` clears it. `must_exist` refuses to make a person, or to bring back a deleted one.
     """
 
     user_id: str
@@ -73,6 +74,7 @@ class Enrollment:
     display_name: str | None = None
     flag: str | None = None
     sites: tuple[str, ...] | None = None
+    must_exist: bool = False
 
 
 def amend(
@@ -92,15 +94,16 @@ def amend(
         sites=sites,
         reach=tuple(sorted({*(known.reach if known else ()), *sites})),
         holdings=holdings(order.user_id, held),
-        display_name=order.display_name
-        if order.display_name is not None
-        else kept.display_name
-        if kept
-        else None,
-        flag=order.flag if order.flag is not None else kept.flag if kept else None,
+        display_name=_ordered(order.display_name, kept.display_name if kept else None),
+        flag=_ordered(order.flag, kept.flag if kept else None),
         created_at=known.created_at if known else now,
         updated_at=now,
     )
+
+
+def _ordered(said: str | None, kept: str | None) -> str | None:
+    """What stands after an order: None leaves what was there, empty clears it."""
+    return kept if said is None else said or None
 
 
 def remove(known: Person, version: int, now: datetime) -> Person:

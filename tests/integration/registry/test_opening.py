@@ -92,11 +92,17 @@ async def test_an_older_session_cannot_change_a_devices_status(registry: Registr
     assert found["status"]["state"] == "lost"
 
 
-async def test_what_an_unregistered_device_says_is_not_kept(registry: Registry) -> None:
-    """A report never makes a device."""
+async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registered(registry: Registry) -> None:
+    """An operator sees who knocks; registering it later keeps what it said."""
     now = datetime.now(timezone.utc)
+    await registry.devices.meet(["cam-666"])
     await registry.devices.note([Report.of("cam-666", "heartbeat", {"uptime_s": 1.0}, now)])
-    assert await registry.devices.get("cam-666") is None
+    assert await registry.devices.known(["cam-666"]) == {}
+    assert await registry.devices.applied() == []
+    await registry.devices.register("cam-666", "lobby")
+    assert (await registry.devices.known(["cam-666"]))["cam-666"].site_id == "lobby"
+    (found,) = await registry.devices.page()
+    assert found["heartbeat"]["uptime_s"] == 1.0
 
 
 async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registry: Registry) -> None:

@@ -1,0 +1,75 @@
+"""`python -m broker_bridge`: a bridge worker, and the contract as a document."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .bootstrap import Bridge, open_registry
+from .contract.asyncapi import render
+from .contract.errors import ContractError
+from .contract.logs import configure_logging
+from .contract.settings import SettingsError, load_settings
+from .registry import RegistryUnavailableError
+from .settings import BridgeProgram
+
+_log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    add_completion=False, help="The bridge between the MQTT broker and the registry in MongoDB."
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="JSON file; environment variables (WFM_MQTT__HOST, ...) go over it."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def start(context: typer.Context, config: ConfigFile = None) -> None:
+    """Run a bridge worker until SIGTERM or Ctrl-C. Any number of workers may run beside each other."""
+    if context.invoked_subcommand:
+        return
+    try:
+        settings = load_settings(BridgeProgram, config, os.environ)
+        configure_logging(settings.log)
+        asyncio.run(_run(settings))
+    except (SettingsError, RegistryUnavailableError, ContractError) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def asyncapi() -> None:
+    """Print the wire contract as an AsyncAPI 3.0 document."""
+    print(json.dumps(render(), indent=2))
+
+
+async def _run(settings: BridgeProgram) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    registry = await open_registry(settings)
+    try:
+        bridge = Bridge(registry, settings)
+        _log.info("bridge %s runs", bridge.bridge_id)
+        await bridge.run(stop)
+        _log.info("bridge stopped: %s", json.dumps(bridge.health(), default=str))
+    finally:
+        await registry.close()
+
+
+def main() -> None:
+    """The `wfm-bridge` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The one place where the bridge is put together: registry, link, and what runs between them."""
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from .contract import channels
+from .contract.channels import Channel, Decoded
+from .contract.embeddings import EmbeddingSpace
+from .enrollment import Answers
+from .ingest import Ingest
+from .leadership import Leadership
+from .link import Link
+from .presence import FOLLOWED, Presence
+from .publisher import HeadPublisher
+from .refusals import Refusals
+from .registry import Registry
+from .registry.leases import Lease
+from .settings import BridgeProgram
+
+_log = logging.getLogger(__name__)
+
+_SHARED = (channels.EVENT, channels.SYNC_REQUEST)
+_HEALTH_SECONDS = 5.0
+_DRAIN_SECONDS = 5.0
+
+
+class Bridge:
+    """One bridge worker. Any number may run; one of them leads (heads, deltas, presence)."""
+
+    def __init__(self, registry: Registry, settings: BridgeProgram) -> None:
+        self._registry = registry
+        own = settings.bridge
+        self.bridge_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
+        self.link = Link(settings.mqtt, f"bridge-{self.bridge_id}", _SHARED, self._handle, self._refuse)
+        self.ingest = Ingest(registry, self.link.publish, own)
+        self.answers = Answers(registry, self.link.publish, own)
+        self.refusals = Refusals(registry, self.link.publish)
+        self.presence = Presence(registry, own)
+        self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
+        self.link.on_connect(self._connected)
+        lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
+        self.leadership = Leadership(lease, own.lease_seconds, self._lead)
+        self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
+            channels.EVENT: self.ingest.accept,
+            channels.SYNC_REQUEST: self.answers.accept,
+            **dict.fromkeys(FOLLOWED, self.presence.accept),
+        }
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then record what is waiting and give the lease back."""
+        tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in {
+                "link": self.link.run(),
+                "ingest": self.ingest.run(),
+                "answers": self.answers.run(),
+                "refusals": self.refusals.run(),
+                "presence": self.presence.run(),
+                "leadership": self.leadership.run(),
+                "health": self._report_health(),
+            }.items()
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        try:
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            await self._stop(tasks, stopping)
+
+    async def _stop(self, tasks: list["asyncio.Task[Any]"], stopping: "asyncio.Task[Any]") -> None:
+        with suppress(asyncio.TimeoutError, PyMongoError):
+            await asyncio.wait_for(self.ingest.drain(), _DRAIN_SECONDS)
+        for task in [*tasks, stopping]:
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+    def _handle(self, decoded: Decoded[Any], payload: bytes) -> None:
+        self._handlers[decoded.channel](decoded, payload)
+
+    def _refuse(self, topic: str, payload: bytes, error: Any) -> None:
+        self.refusals.refuse(topic, payload, error)
+
+    async def _connected(self) -> None:
+        self.publisher.forget_heads()
+
+    async def _lead(self) -> None:
+        """What only one worker does, until cancelled."""
+        await self.link.follow(FOLLOWED)
+        self.publisher.forget_heads()
+        try:
+            await asyncio.gather(self.publisher.run(), self.publisher.watch())
+        finally:
+            await self.link.unfollow(FOLLOWED)
+
+    def health(self) -> dict[str, Any]:
+        """What this worker counts, for its health document and its log."""
+        parts = {
+            "link": self.link.counters,
+            "ingest": self.ingest.counters,
+            "answers": self.answers.counters,
+            "refusals": self.refusals.counters,
+            "presence": self.presence.counters,
+            "publisher": self.publisher.counters,
+        }
+        return {
+            "connected": self.link.connected,
+            "leading": self.leadership.leading,
+            "registry_failing_since": self.ingest.failing_since,
+            **{name: dict(counters) for name, counters in parts.items()},
+        }
+
+    async def _report_health(self) -> None:
+        meta = self._registry.mongo.db.meta
+        while True:
+            try:
+                document = {**self.health(), "at": datetime.now(timezone.utc)}
+                await meta.replace_one({"_id": f"bridge:{self.bridge_id}"}, document, upsert=True)
+            except PyMongoError as error:
+                _log.warning("the bridge's health could not be written: %s", type(error).__name__)
+            await asyncio.sleep(_HEALTH_SECONDS)
+
+
+async def open_registry(settings: BridgeProgram) -> Registry:
+    """The registry with the configured spaces; raises RegistryUnavailableError or ContractError."""
+    registry = await Registry.open(
+        settings.mongo,
+        image_retention_days=settings.bridge.image_retention_days,
+        dead_letter_retention_days=settings.bridge.dead_letter_retention_days,
+    )
+    for space_id, dimension in settings.bridge.default_spaces.items():
+        await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
+    return registry

@@ -1,0 +1,66 @@
+"""What each site's head is, kept up change by change: pure bookkeeping over people, no I/O."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from .contract.digest import Digest
+from .contract.messages import SpaceDigest, SyncHead
+from .registry.people import EVERY_SITE, Person
+from .registry.versions import History
+
+_Totals = dict[str, Digest]
+
+
+class HeadLedger:
+    """Counts and digests of every site, from the people told to it in order of version."""
+
+    def __init__(self, people: Iterable[Person] = ()) -> None:
+        # By entry of `sites`, so that "*" is kept once and not once per site.
+        self._totals: dict[str, _Totals] = defaultdict(dict)
+        self._versions: dict[str, int] = defaultdict(int)
+        self._counted: dict[str, Person] = {}
+        for person in people:
+            self.tell(person)
+
+    def tell(self, person: Person) -> None:
+        """Replace what is counted for a person by their state now."""
+        before = self._counted.pop(person.user_id, None)
+        if before is not None:
+            self._count(before, Digest.minus)
+        if not person.deleted:
+            self._count(person, Digest.plus)
+            self._counted[person.user_id] = person
+        for site in person.reach:
+            self._versions[site] = max(self._versions[site], person.version)
+
+    def version(self, site_id: str) -> int:
+        """The version of the site's latest change, 0 if there was none."""
+        return max(self._versions.get(site_id, 0), self._versions.get(EVERY_SITE, 0))
+
+    def head(self, site_id: str, history: History) -> SyncHead:
+        """The head to publish for a site."""
+        spaces: dict[str, Digest] = defaultdict(Digest)
+        for totals in (self._totals.get(EVERY_SITE, {}), self._totals.get(site_id, {})):
+            for space, digest in totals.items():
+                spaces[space] = spaces[space].plus(digest)
+        return SyncHead(
+            epoch=history.epoch,
+            version=self.version(site_id),
+            horizon=history.horizon,
+            spaces={
+                space: SpaceDigest(count=digest.count, digest=digest.hex)
+                for space, digest in sorted(spaces.items())
+                if digest.count
+            },
+        )
+
+    def _count(self, person: Person, how: Callable[[Digest, Digest], Digest]) -> None:
+        for site in person.sites:
+            totals = self._totals[site]
+            for held in person.holdings:
+                totals[held.space] = how(totals.get(held.space, Digest()), held.digest)
+
+
+def sites_that_hear(person: Person, sites: Sequence[str]) -> list[str]:
+    """Those of `sites` that a change of this person concerns."""
+    return list(sites) if EVERY_SITE in person.reach else [site for site in sites if site in person.reach]

@@ -1,0 +1,70 @@
+"""Leads while it holds the lease: what must not be done twice is done by one worker."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from pymongo.errors import PyMongoError
+
+from .registry.leases import Lease
+
+_log = logging.getLogger(__name__)
+
+
+class Leadership:
+    """Renews a lease three times in its length and runs `lead` while it is held."""
+
+    def __init__(self, lease: Lease, seconds: float, lead: Callable[[], Awaitable[None]]) -> None:
+        self._lease = lease
+        self._seconds = seconds
+        self._lead = lead
+        self._leading: asyncio.Task[None] | None = None
+
+    @property
+    def leading(self) -> bool:
+        return self._leading is not None
+
+    async def run(self) -> None:
+        """Take, keep and lose the lease until cancelled; then give it back."""
+        loop = asyncio.get_running_loop()
+        held_until = loop.time()
+        try:
+            while True:
+                asked_at = loop.time()
+                try:
+                    if await self._lease.take():
+                        held_until = asked_at + self._seconds
+                        self._start()
+                    else:
+                        held_until = asked_at
+                except PyMongoError as error:
+                    _log.warning("the lease could not be renewed: %s", type(error).__name__)
+                if loop.time() >= held_until:
+                    await self._end()
+                await self._watch_over(self._seconds / 3)
+        finally:
+            await self._end()
+            await self._lease.release()
+
+    def _start(self) -> None:
+        if self._leading is None:
+            _log.info("this worker leads: it publishes heads and deltas and follows presence")
+            self._leading = asyncio.ensure_future(self._lead())
+
+    async def _watch_over(self, seconds: float) -> None:
+        """Wait; a leader that ended by itself ended by a mistake, which is raised."""
+        waiting = asyncio.create_task(asyncio.sleep(seconds))
+        watched = {waiting} | ({self._leading} if self._leading else set())
+        try:
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if self._leading and self._leading.done():
+                self._leading.result()
+        finally:
+            waiting.cancel()
+
+    async def _end(self) -> None:
+        if self._leading is None:
+            return
+        self._leading.cancel()
+        await asyncio.gather(self._leading, return_exceptions=True)
+        self._leading = None

@@ -1,0 +1,228 @@
+"""The broker connection of the bridge: subscribe, decode by the table, hand over, publish, reconnect.
+
+A broker's PUBACK settles nothing here: what a handler does not get, or loses, its device sends again because
+it has no receipt. So the link may drop what it cannot take, as long as it counts it.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from .contract.channels import Channel, Decoded, decode
+from .contract.errors import ContractError
+from .contract.settings import MqttSettings
+from .contract.wire import WireModel
+
+_log = logging.getLogger(__name__)
+
+SHARE = "$share/bridge/"
+_INCOMING_LIMIT = 20_000
+_RETRY_SECONDS = (0.2, 10.0)
+_STABLE_SECONDS = 10.0
+_RECEIVE_MAXIMUM = 2000
+# MQTT 5 reason codes of CONNACK that mean: the user name, password or certificate is not accepted.
+_REFUSED = {0x86, 0x87, 4, 5}
+
+
+class Handler(Protocol):
+    """What becomes of a message. Both are called on the event loop and must not wait."""
+
+    def __call__(self, decoded: Decoded[Any], payload: bytes) -> None: ...
+
+
+class Refuser(Protocol):
+    """What becomes of bytes that are not a message of the contract."""
+
+    def __call__(self, topic: str, payload: bytes, error: ContractError) -> None: ...
+
+
+class Publish(Protocol):
+    """`Link.publish`, as those who only publish see it."""
+
+    async def __call__(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool: ...
+
+
+class Link:
+    """One connection to the broker, made again whenever it breaks.
+
+    `subscriptions` are the rows it always follows; `follow` and `unfollow` add and drop rows while running.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        client_id: str,
+        subscriptions: Sequence[Channel[Any]],
+        handle: Handler,
+        refuse: Refuser,
+    ) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._following = list(subscriptions)
+        self._handle = handle
+        self._refuse = refuse
+        self._client: aiomqtt.Client | None = None
+        self._on_connect: list[Callable[[], Awaitable[None]]] = []
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None
+
+    def on_connect(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Run `action` after every connect, once subscribed: a broker may have lost all it retained."""
+        self._on_connect.append(action)
+
+    async def follow(self, channels: Sequence[Channel[Any]]) -> None:
+        """Subscribe to further rows, now and after every connect."""
+        self._following += [channel for channel in channels if channel not in self._following]
+        if self._client:
+            await self._subscribe(self._client, channels)
+
+    async def unfollow(self, channels: Sequence[Channel[Any]]) -> None:
+        """Stop following rows."""
+        self._following = [channel for channel in self._following if channel not in channels]
+        if self._client:
+            for channel in channels:
+                await self._client.unsubscribe(_filter(channel))
+
+    async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
+        """Publish on the row's topic with its QoS and retain flag; False if the broker did not take it.
+
+        Nothing is queued: whoever misses it asks or sends again.
+        """
+        client = self._client
+        if client is None:
+            self.counters["publish_offline"] += 1
+            return False
+        try:
+            await client.publish(channel.topic(**ids), message.to_json(), channel.qos, channel.retain)
+        except aiomqtt.MqttError as error:
+            self.counters["publish_failed"] += 1
+            _log.warning("could not publish %s: %s", channel.name, error)
+            return False
+        self.counters["published"] += 1
+        return True
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        attempt = 0
+        while True:
+            connected_at = None
+            try:
+                async with self._connection() as client:
+                    connected_at = asyncio.get_running_loop().time()
+                    await self._serve(client)
+            except aiomqtt.MqttError as error:
+                self.counters["disconnects"] += 1
+                _log.warning("%s", self._explain(error))
+            if (
+                connected_at is not None
+                and asyncio.get_running_loop().time() - connected_at > _STABLE_SECONDS
+            ):
+                attempt = 0
+            shortest, longest = _RETRY_SECONDS
+            # Full jitter: a fleet of workers must not knock on a broker that is coming up all at once.
+            await asyncio.sleep(random.uniform(shortest, min(longest, shortest * 2 ** (attempt + 1))))  # noqa: S311
+            attempt = min(attempt + 1, 10)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[aiomqtt.Client]:
+        password = self._settings.password
+        # Receive Maximum lets the broker send that many QoS 1 messages ahead of our acknowledgements.
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+        async with aiomqtt.Client(
+            hostname=self._settings.host,
+            port=self._settings.port,
+            username=self._settings.username,
+            password=password.get_secret_value() if password else None,
+            identifier=self._client_id,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            # A dead worker that kept its session would go on receiving its share.
+            clean_start=True,
+            keepalive=self._settings.keepalive_seconds,
+            max_queued_incoming_messages=_INCOMING_LIMIT,
+            tls_context=_tls_context(self._settings),
+            properties=properties,
+        ) as client:
+            yield client
+
+    async def _serve(self, client: aiomqtt.Client) -> None:
+        await self._subscribe(client, self._following)
+        self._client = client
+        self.counters["connects"] += 1
+        _log.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
+        greeting = asyncio.create_task(self._greet())
+        try:
+            async for message in client.messages:
+                self._receive(message)
+        finally:
+            self._client = None
+            greeting.cancel()
+
+    async def _greet(self) -> None:
+        for action in self._on_connect:
+            await action()
+
+    async def _subscribe(self, client: aiomqtt.Client, channels: Sequence[Channel[Any]]) -> None:
+        for channel in channels:
+            # With "retain as published" an event that somebody retained can be told from a live one.
+            options = SubscribeOptions(qos=channel.qos, retainAsPublished=True)
+            granted = await client.subscribe(_filter(channel), options=options)
+            if any(code.is_failure for code in granted if not isinstance(code, int)):
+                _log.error("the broker does not let the bridge read %s: check its ACL", channel.pattern)
+
+    def _receive(self, message: aiomqtt.Message) -> None:
+        topic, payload = str(message.topic), message.payload
+        self.counters["received"] += 1
+        if not isinstance(payload, bytes) or (message.retain and not payload):
+            return
+        try:
+            decoded = _read(topic, payload, retained=message.retain)
+        except ContractError as error:
+            self.counters[f"refused_{error.code}"] += 1
+            self._refuse(topic, payload, error)
+            return
+        self._handle(decoded, payload)
+
+    def _explain(self, error: aiomqtt.MqttError) -> str:
+        where = f"{self._settings.host}:{self._settings.port}"
+        code = getattr(error, "rc", None)
+        if getattr(code, "value", code) in _REFUSED:
+            return (
+                f"the broker at {where} refused the bridge: check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD "
+                "or the client certificate"
+            )
+        return f"no connection to the broker at {where}: {error}"
+
+
+def _filter(channel: Channel[Any]) -> str:
+    return f"{SHARE}{channel.filter}" if channel.shared else channel.filter
+
+
+def _read(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:
+    decoded = decode(topic, payload)
+    if retained and not decoded.channel.retain:
+        code = f"{decoded.channel.name.replace('_', '-')}-retained"
+        raise ContractError(code, "retained, it would come again at every connect: publish it without retain")
+    return decoded
+
+
+def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    if settings.ca_file is None:
+        return None
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    if settings.cert_file and settings.key_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    return context

@@ -1,0 +1,121 @@
+"""What devices say of themselves (status, info, heartbeat, applied), written to the registry in batches."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from .contract import channels
+from .contract.channels import Decoded
+from .contract.embeddings import EmbeddingSpace
+from .contract.errors import ContractError
+from .contract.messages import DeviceInfo, DeviceStatus, Heartbeat
+from .registry import Registry
+from .registry.devices import Report
+from .settings import BridgeSettings
+
+_log = logging.getLogger(__name__)
+
+FOLLOWED = (
+    channels.STATUS,
+    channels.INFO,
+    channels.HEARTBEAT,
+    channels.SYNC_APPLIED,
+    channels.CONFIG_REPORTED,
+)
+_LIMIT = 20_000
+_RETRY_SECONDS = 1.0
+
+
+class Presence:
+    """Collects what devices say and writes it in batches: of each kind only a device's last word counts."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: BridgeSettings,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._registry = registry
+        self._auto_register = settings.auto_register
+        self._now = now
+        # A status is kept per session too, so that an older one cannot push a newer one out.
+        self._waiting: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
+        self._wake = asyncio.Event()
+        self.counters: Counter[str] = Counter()
+
+    def accept(self, decoded: Decoded[Any], _payload: bytes) -> None:
+        """Queue a report; a later one of the same kind takes its place."""
+        device_id = decoded.ids["device_id"]
+        kind = decoded.channel.name
+        if isinstance(decoded.message, DeviceStatus):
+            kind = f"{kind}/{decoded.message.session}"
+        if len(self._waiting) >= _LIMIT:
+            self.counters["dropped_queue_full"] += 1
+            return
+        self._waiting[device_id, kind] = (decoded, self._now())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write reports until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._waiting = self._waiting, {}
+            while batch:
+                try:
+                    await self._write(batch)
+                    break
+                except PyMongoError as error:
+                    self.counters["failed"] += 1
+                    _log.warning("reports of devices have to wait: %s", type(error).__name__)
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    batch, self._waiting = batch | self._waiting, {}
+
+    async def _write(self, batch: dict[tuple[str, str], tuple[Decoded[Any], datetime]]) -> None:
+        infos = {
+            decoded.ids["device_id"]: decoded.message
+            for decoded, _ in batch.values()
+            if isinstance(decoded.message, DeviceInfo)
+        }
+        for device_id, info in infos.items():
+            await self._introduce(device_id, info)
+        await self._registry.devices.meet(sorted({device_id for device_id, _ in batch}))
+        await self._registry.devices.note(
+            [_report(decoded, received_at) for decoded, received_at in batch.values()]
+        )
+        self.counters["reports"] += len(batch)
+
+    async def _introduce(self, device_id: str, info: DeviceInfo) -> None:
+        """Register a new device where that is allowed, and record the spaces of a known one."""
+        if self._auto_register:
+            await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
+        elif device_id not in await self._registry.devices.known([device_id]):
+            self.counters["unknown_devices"] += 1
+            _log.warning("%s is not registered: it is shown, but not served", device_id)
+            return
+        for space_id, space in info.spaces.items():
+            try:
+                await self._registry.spaces.ensure(
+                    EmbeddingSpace(space_id, space.dimension, space.model_sha256)
+                )
+            except ContractError as error:
+                self.counters["space_conflicts"] += 1
+                _log.error("%s: %s", device_id, error)
+
+
+def _report(decoded: Decoded[Any], received_at: datetime) -> Report:
+    device_id, message = decoded.ids["device_id"], decoded.message
+    if isinstance(message, DeviceStatus):
+        return Report.status(device_id, message.state, message.session, message.at, received_at)
+    said = message.model_dump(exclude_none=True, exclude={"device_id"})
+    if isinstance(message, Heartbeat):
+        said["clock_offset_ms"] = (message.at - received_at).total_seconds() * 1000
+    kind = {"sync_applied": "applied", "config_reported": "reported"}.get(
+        decoded.channel.name, decoded.channel.name
+    )
+    return Report.of(device_id, kind, said, received_at)

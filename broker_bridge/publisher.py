@@ -1,0 +1,160 @@
+"""Publishes each site's head and deltas. One process at a time: the holder of the lease.
+
+The version is the cursor; the change stream only wakes it, and should that be silent a poll does.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from pymongo.errors import PyMongoError
+
+from .contract import channels
+from .contract.messages import SyncDelta
+from .contract.wire import MAX_PAGE_BYTES
+from .enrollment import told
+from .heads import HeadLedger, sites_that_hear
+from .link import Publish
+from .registry import Registry
+from .registry.identities import Changed
+from .registry.versions import History
+
+_log = logging.getLogger(__name__)
+
+_CHANGES_AT_ONCE = 200
+_RETRY_SECONDS = 1.0
+# Beside its templates a person takes about this much of a delta, and a template beside its vector.
+_PERSON_BYTES = 160
+_TEMPLATE_BYTES = 150
+
+
+class HeadPublisher:
+    """Follows the registry by version and tells every site."""
+
+    def __init__(self, registry: Registry, publish: Publish, poll_seconds: float) -> None:
+        self._registry = registry
+        self._publish = publish
+        self._poll_seconds = poll_seconds
+        self._changed = asyncio.Event()
+        self._told_heads: dict[str, bytes] = {}
+        self.counters: Counter[str] = Counter()
+
+    def wake(self) -> None:
+        """Look for changes now."""
+        self._changed.set()
+
+    def forget_heads(self) -> None:
+        """Publish every head again: after a reconnect the broker may hold none."""
+        self._told_heads.clear()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled. Whatever fails is begun again from the registry."""
+        while True:
+            try:
+                await self._follow()
+            except (PyMongoError, asyncio.TimeoutError) as error:
+                self.counters["restarts"] += 1
+                _log.warning("the publisher starts over: %s", type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def watch(self) -> None:
+        """Wake the publisher at every change until cancelled; when the stream breaks, open another."""
+        concerns = [{"$match": {"ns.coll": {"$in": ["identities", "sites"]}}}]
+        while True:
+            try:
+                async with self._registry.mongo.watch(concerns) as stream:
+                    self.wake()
+                    async for _ in stream:
+                        self.wake()
+            except PyMongoError as error:
+                self.counters["stream_breaks"] += 1
+                _log.warning("the change stream broke, polling meanwhile: %s", type(error).__name__)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        history, people = await self._registry.identities.everyone()
+        ledger = HeadLedger(people)
+        cursor = history.version
+        while True:
+            sites = await self._registry.devices.site_ids()
+            await self._tell_heads(ledger, history, sites)
+            await self._wait()
+            now, changed = await self._registry.identities.since(cursor, _CHANGES_AT_ONCE)
+            if now.epoch != history.epoch or now.version < cursor:
+                _log.warning("the registry has begun another history: every device takes a full snapshot")
+                return
+            history = now
+            if changed:
+                await self._tell_changes(ledger, history, sites, changed)
+                cursor = changed[-1].person.version
+                if len(changed) == _CHANGES_AT_ONCE:
+                    self.wake()
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), self._poll_seconds)
+        except asyncio.TimeoutError:
+            self.counters["polls"] += 1
+        self._changed.clear()
+
+    async def _tell_heads(self, ledger: HeadLedger, history: History, sites: Sequence[str]) -> None:
+        for site_id in sites:
+            head = ledger.head(site_id, history)
+            payload = head.to_json()
+            if self._told_heads.get(site_id) == payload:
+                continue
+            if await self._publish(channels.SYNC_HEAD, head, site_id=site_id):
+                self._told_heads[site_id] = payload
+                self.counters["heads"] += 1
+
+    async def _tell_changes(
+        self, ledger: HeadLedger, history: History, sites: Sequence[str], changed: Sequence[Changed]
+    ) -> None:
+        """Deltas per site. A delta that is lost is made good by the head that follows it."""
+        concerns: dict[str, list[Changed]] = {}
+        for change in changed:
+            for site_id in sites_that_hear(change.person, sites):
+                concerns.setdefault(site_id, []).append(change)
+        previous = {site_id: ledger.version(site_id) for site_id in concerns}
+        for change in changed:
+            ledger.tell(change.person)
+        await asyncio.gather(
+            *(
+                self._tell_site(site_id, news, previous[site_id], history)
+                for site_id, news in concerns.items()
+            )
+        )
+
+    async def _tell_site(
+        self, site_id: str, news: Sequence[Changed], previous: int, history: History
+    ) -> None:
+        for part in _parts(news):
+            upserts, removals = told(part, site_id, with_names=False)
+            version = part[-1].person.version
+            delta = SyncDelta(
+                epoch=history.epoch,
+                prev_version=previous,
+                version=version,
+                upserts=upserts,
+                removals=removals,
+            )
+            await self._publish(channels.SYNC_DELTA, delta, site_id=site_id)
+            self.counters["deltas"] += 1
+            previous = version
+
+
+def _parts(news: Sequence[Changed]) -> Iterator[list[Changed]]:
+    """`news` cut so that each part fits into a message."""
+    part: list[Changed] = []
+    size = 0
+    for change in news:
+        own = _PERSON_BYTES + sum(len(t.vector) * 4 // 3 + _TEMPLATE_BYTES for t in change.templates)
+        if part and size + own > MAX_PAGE_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(change)
+        size += own
+    if part:
+        yield part

@@ -1,0 +1,73 @@
+"""What becomes of bytes that are no message: an answer if they name an event, else a dead letter.
+
+Apart from ingest, so that a sender of rubbish does not slow down the events of its neighbours.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+
+from pymongo.errors import PyMongoError
+
+from .contract import channels
+from .contract.channels import claimed_event_id
+from .contract.errors import EVENT_INVALID, PAYLOAD_INVALID, ContractError
+from .contract.messages import Receipts, Rejection
+from .link import Publish
+from .registry import Registry
+
+_log = logging.getLogger(__name__)
+
+_LIMIT = 1000
+_RETRY_SECONDS = 1.0
+
+
+class Refusals:
+    """Answers and keeps what the link could not decode."""
+
+    def __init__(self, registry: Registry, publish: Publish) -> None:
+        self._registry = registry
+        self._publish = publish
+        self._waiting: asyncio.Queue[tuple[str, bytes, ContractError]] = asyncio.Queue(_LIMIT)
+        self.counters: Counter[str] = Counter()
+
+    def refuse(self, topic: str, payload: bytes, error: ContractError) -> None:
+        """Queue what was refused; past 1,000 waiting it is only counted."""
+        _log.warning("refused a message on %s: %s", topic[:200], error)
+        try:
+            self._waiting.put_nowait((topic, payload, error))
+        except asyncio.QueueFull:
+            self.counters["dropped_queue_full"] += 1
+
+    async def run(self) -> None:
+        """Answer and keep until cancelled."""
+        while True:
+            topic, payload, error = await self._waiting.get()
+            rejection = _rejection(topic, payload, error)
+            if rejection is None:
+                await self._keep(topic, payload, error)
+            else:
+                device_id, answer = rejection
+                self.counters["rejected"] += 1
+                await self._publish(channels.RECEIPT, Receipts(rejected=[answer]), device_id=device_id)
+
+    async def _keep(self, topic: str, payload: bytes, error: ContractError) -> None:
+        while True:
+            try:
+                await self._registry.dead_letters.keep(topic, payload, error.code, error.detail)
+            except PyMongoError as failure:
+                _log.warning("a dead letter has to wait: %s", type(failure).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self.counters["dead_letters"] += 1
+                return
+
+
+def _rejection(topic: str, payload: bytes, error: ContractError) -> tuple[str, Rejection] | None:
+    """The device and answer for an event that names its id; None for everything else."""
+    ids = channels.EVENT.match(topic)
+    claimed = claimed_event_id(payload) if ids else None
+    if ids is None or claimed is None:
+        return None
+    code = EVENT_INVALID if error.code == PAYLOAD_INVALID else error.code
+    return ids["device_id"], Rejection(event_id=claimed, code=code, detail=error.detail)
