@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from golden_messages import BY_NAME
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from broker_bridge.contract import errors
 from broker_bridge.contract.channels import claimed_event_id, decode
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.wire import MAX_UP_BYTES, WireModel, decode_image
+from tests.contract.golden_messages import BY_NAME
 
 EVENT = BY_NAME["event-facial-id"]
 

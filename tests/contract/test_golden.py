@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from golden_messages import BY_NAME, GOLDEN, Golden
 from pydantic import BaseModel
 
 from broker_bridge.contract import errors
 from broker_bridge.contract.channels import CHANNELS, decode
 from broker_bridge.contract.errors import ContractError
+from tests.contract.golden_messages import BY_NAME, GOLDEN, Golden
 
 
 def refused(topic: str, payload: bytes) -> str:

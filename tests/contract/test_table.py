@@ -1,11 +1,11 @@
 """The channel table is the published one: topic, message, direction, QoS, retained, shared."""
 
 import pytest
-from golden_messages import GOLDEN
 
 from broker_bridge.contract.channels import CHANNELS, find
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import UpMessage
+from tests.contract.golden_messages import GOLDEN
 
 PUBLISHED = """
 wfm/v1/device/{device_id}/up/status                 up   1 retained        DeviceStatus
