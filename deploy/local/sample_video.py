@@ -156,7 +156,7 @@ def _background(index: int) -> Image:
 @lru_cache(maxsize=32)
 def _face(person: int, size: int) -> Image:
     """uint8[size, size], grey."""
-    small = (lfw_subset()[person] * 255).astype(np.uint8)
+    small = (lfw_subset()[person] * 255).astype(np.uint8)  # type: ignore[no-untyped-call]
     return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
@@ -171,7 +171,7 @@ def _jitter(face: Image, random: np.random.Generator, *, degrees: float, light: 
 def _paste(picture: Image, face: Image, left: int, top: int) -> None:
     """Lays a grey face with soft edges, on shoulders, onto `picture`; parts outside are cut off."""
     size = face.shape[0]
-    shoulders = (left + size // 2, top + round(1.75 * size))
+    shoulders = (left + size // 2, top + round(1.6 * size))
     cv2.ellipse(picture, shoulders, (round(0.85 * size), round(0.75 * size)), 0, 0, 360, (92, 74, 60), -1)
     x0, x1 = max(0, left), min(picture.shape[1], left + size)
     y0, y1 = max(0, top), min(picture.shape[0], top + size)

@@ -1,0 +1,225 @@
+"""When a recognition becomes an event, and what is said when it does not."""
+
+from collections import Counter
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device.event_validator import EventValidator
+
+AT = datetime(2025, 1, 15, 12, 0, 0, tzinfo=timezone.utc)
+
+
+class Door:
+    """A validator with time in the test's hands; `see` is one frame of a track."""
+
+    def __init__(self, **settings):
+        self.now = 0.0
+        self.frame = 0
+        self.validator = EventValidator(
+            "cam-001", clock=lambda: self.now, wall_clock=lambda: AT, new_suffix=lambda: "a1b2c3", **settings
+        )
+
+    def see(self, user_id="EMP-12345", distance=0.28, track="face_0", step=0.1, **more):
+        self.now += step
+        self.frame += 1
+        return self.validator.process_recognition(track, user_id, distance, self.frame, **more)
+
+    def see_many(self, users, **more):
+        return [self.see(user, **more) for user in users]
+
+
+def test_the_fifth_frame_of_one_person_is_an_event():
+    """The payload is that of seed 003, with what the frames had in common."""
+    door = Door()
+    distances = [0.30, 0.26, 0.28, 0.29, 0.27]
+    events = [
+        door.see(distance=distance, margin=0.2, inference_ms=45, space="face:gabor-512", gallery_version=812)
+        for distance in distances
+    ]
+    assert events[:4] == [None] * 4
+    assert events[4].model_dump(mode="json", exclude_none=True) == {
+        "event_id": "EV1-1736942400000-a1b2c3",
+        "device_id": "cam-001",
+        "user_id": "EMP-12345",
+        "event_type": "facial_id",
+        "timestamp": "2025-01-15T12:00:00.000Z",
+        "confidence": 0.72,
+        "metadata": {
+            "distance": 0.28,
+            "frames_tracked": 5,
+            "inference_ms": 45,
+            "track_id": "face_0",
+            "margin": 0.2,
+            "space": "face:gabor-512",
+            "gallery_version": 812,
+        },
+    }
+    assert door.validator.refusals == Counter(unconfirmed=4)
+
+
+def test_the_seeds_call_works_as_written():
+    """Keyword for keyword, with real clocks."""
+    validator = EventValidator(
+        device_id="cam-001", confirmation_frames=5, consistency_threshold=0.8, cooldown_seconds=30
+    )
+    events = [
+        validator.process_recognition(track_id="face_0", user_id="EMP-123", distance=0.28, frame_id=frame)
+        for frame in range(100, 105)
+    ]
+    assert [event is not None for event in events] == [False] * 4 + [True]
+    assert abs((datetime.now(timezone.utc) - events[4].timestamp).total_seconds()) < 5
+
+
+def test_a_given_confidence_stands():
+    """Otherwise it is the mean cosine similarity."""
+    door = Door(confirmation_frames=1)
+    assert door.see(confidence=0.92).confidence == 0.92
+    assert door.see("EMP-2", distance=-0.0000001, track="t2").confidence == 1.0
+
+
+@pytest.mark.parametrize("odd_one", [None, "EMP-9"])
+@pytest.mark.parametrize("position", range(5))
+def test_one_odd_frame_in_five_is_tolerated_wherever_it_is(odd_one, position):
+    """Four of five is 80 %; the mean distance leaves the odd frame out."""
+    users = ["EMP-1"] * 5
+    users[position] = odd_one
+    door = Door()
+    events = [door.see(user, distance=0.2 if user == "EMP-1" else 0.3) for user in users]
+    assert [event is not None for event in events] == [False] * 4 + [True]
+    assert events[4].user_id == "EMP-1"
+    assert events[4].metadata["distance"] == 0.2
+
+
+def test_two_odd_frames_in_five_are_too_many():
+    """60 % is inconsistent; once the oldest odd frame has left the window it is an event."""
+    door = Door()
+    assert door.see_many(["EMP-9", "EMP-1", "EMP-9", "EMP-1", "EMP-1"]) == [None] * 5
+    assert door.validator.refusals == Counter(unconfirmed=4, inconsistent_track=1)
+    assert door.see("EMP-1") is not None
+
+
+def test_a_face_past_the_distance_counts_against_consistency():
+    """Also one whose distance is not a number."""
+    door = Door()
+    assert [door.see(distance=d) for d in (0.36, float("nan"), 0.3, 0.3, 0.3)] == [None] * 5
+    assert door.validator.refusals == Counter(below_threshold=2, unconfirmed=2, inconsistent_track=1)
+    assert Door(confirmation_frames=1).see(distance=0.35) is not None
+
+
+def test_an_unknown_face_gives_no_event():
+    """However long it stays."""
+    door = Door()
+    assert door.see_many([None] * 50, distance=2.0) == [None] * 50
+    assert door.validator.refusals == Counter(no_match=50)
+
+
+def test_a_person_who_stays_triggers_again_after_the_cooldown():
+    """Once every thirty seconds, to the frame."""
+    door = Door()
+    at = [door.now for _ in range(1000) if door.see() is not None]
+    assert at == pytest.approx([0.5, 30.5, 60.5, 90.5], abs=0.11)
+    assert door.validator.refusals["cooldown"] == 1000 - 4 - 4
+
+
+def test_two_tracks_of_one_person_give_one_event():
+    """The cooldown belongs to the person."""
+    door = Door()
+    events = [door.see(track=track) for _ in range(10) for track in ("face_0", "face_1")]
+    assert sum(event is not None for event in events) == 1
+
+
+def test_two_people_at_once_each_give_an_event():
+    """Tracks do not mix, nor do cooldowns."""
+    door = Door()
+    events = [door.see(user, track=user) for _ in range(5) for user in ("EMP-1", "EMP-2")]
+    assert [event.user_id for event in events if event] == ["EMP-1", "EMP-2"]
+
+
+def test_a_repeated_or_older_frame_is_ignored():
+    """The same frame five times is one frame."""
+    validator = EventValidator("cam-001", clock=lambda: 0.0)
+    for frame in (7, 7, 6, 7, 7, 8, 9):
+        assert validator.process_recognition("face_0", "EMP-1", 0.1, frame) is None
+    assert validator.refusals == Counter(unconfirmed=3, repeated_frame=4)
+
+
+def test_a_track_that_was_away_too_long_begins_anew():
+    """Four frames, six seconds of nothing, one frame: no event."""
+    door = Door()
+    door.see_many(["EMP-1"] * 4)
+    assert door.see("EMP-1", step=5.1) is None
+    assert door.see_many(["EMP-1"] * 4)[-1] is not None
+
+
+def test_memory_stays_bounded_over_days():
+    """Three days with a new track and a new person every half minute; only the last ones are held."""
+    door = Door(confirmation_frames=2)
+    events = 0
+    for number in range(3 * 24 * 120):
+        events += door.see(f"EMP-{number}", track=f"face_{number}", step=29.9) is not None
+        events += door.see(f"EMP-{number}", track=f"face_{number}") is not None
+        assert door.validator.tracks_held <= 1
+        assert door.validator.cooldowns_held <= 2
+    assert events == 3 * 24 * 120
+
+
+@pytest.mark.parametrize("settings", [{"confirmation_frames": 0}, {"consistency_threshold": 0}])
+def test_settings_without_sense_are_refused(settings):
+    """A window of no frames would make an event of everything."""
+    with pytest.raises(ValueError, match="not 0"):
+        Door(**settings)
+
+
+def test_a_clock_before_1970_still_gives_a_valid_event():
+    """A device whose battery died reports what it sees; the backend judges the time."""
+    validator = EventValidator(
+        "cam-001", confirmation_frames=1, wall_clock=lambda: datetime(1969, 1, 1, tzinfo=timezone.utc)
+    )
+    event = validator.process_recognition("face_0", "EMP-1", 0.1, 1)
+    assert event is not None
+    assert event.event_id.startswith("EV1-0-")
+
+
+FRAMES = st.lists(
+    st.tuples(
+        st.sampled_from(["face_0", "face_1", "face_2"]),
+        st.sampled_from([None, "EMP-1", "EMP-2"]),
+        st.floats(0, 0.6),
+        st.sampled_from([0.0, 0.05, 1.0, 6.0]),
+        st.integers(-1, 1),
+    ),
+    max_size=150,
+)
+
+
+@given(FRAMES, st.integers(1, 6), st.sampled_from([0.5, 0.6, 0.8, 1.0]), st.sampled_from([0.0, 3.0]))
+def test_whatever_is_seen_the_rules_hold(frames, needed, consistency, cooldown):
+    """Every call is an event or one refusal; every event stands on its track's frames."""
+    door = Door(confirmation_frames=needed, consistency_threshold=consistency, cooldown_seconds=cooldown)
+    seen: dict[str, list] = {}
+    last_event: dict[str, float] = {}
+    last_frame: dict[str, tuple[int, float]] = {}
+    events = 0
+    for track, user, distance, step, ahead in frames:
+        door.now += step
+        old_frame, old_at = last_frame.get(track, (0, -100.0))
+        if door.now - old_at > 5.0:
+            seen[track] = []
+            old_frame = -10
+        frame = old_frame + ahead
+        event = door.validator.process_recognition(track, user, distance, frame)
+        if ahead > 0 or not seen[track]:
+            seen[track].append(user if distance <= 0.35 else None)
+            last_frame[track] = (frame, door.now)
+        window = seen[track][-needed:]
+        if event is not None:
+            events += 1
+            assert len(window) == needed
+            assert window.count(event.user_id) >= consistency * needed - 1e-9
+            assert door.now - last_event.get(event.user_id, -100.0) >= cooldown
+            last_event[event.user_id] = door.now
+            assert 0 <= event.confidence <= 1
+    assert events + sum(door.validator.refusals.values()) == len(frames)
