@@ -1,0 +1,1 @@
+"""The edge: camera, recognition, local store, delivery. Imports nothing heavy by itself."""

@@ -1,0 +1,147 @@
+"""`python -m device`: run a camera, simulate many, look at rejected events."""
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, SettingsError, load_settings
+
+from .assembly import utc_now
+from .bootstrap import AlreadyRunningError, build, database_path, sole_owner
+from .logs import set_up_logging
+from .settings import DeviceSettings
+from .simulator import Simulator, SimulatorOptions
+from .store.connection import StoreError
+from .store.db_manager import DatabaseManager
+from .store.outbox import Outbox
+from .vision.embedder import ModelError
+from .vision.sources import CameraError
+
+app = typer.Typer(add_completion=False, help="A camera that recognises people, and what belongs to it.")
+rejected = typer.Typer(help="Events that the bridge refused.")
+app.add_typer(rejected, name="rejected")
+
+Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
+ExitAtEnd = Annotated[bool, typer.Option("--exit-at-end", help="End when a file or folder has been seen.")]
+
+
+class SimulatorSettings(Settings):
+    """What `simulate` reads of the configuration; the rest are its options."""
+
+    mqtt: MqttSettings = MqttSettings()
+    log: LogSettings = LogSettings()
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
+    try:
+        yield
+    except (SettingsError, StoreError, AlreadyRunningError, ModelError, CameraError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+def _on_signal(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
+    """Without a command: `run`."""
+    context.obj = config
+    if context.invoked_subcommand is None:
+        run(config, exit_at_end)
+
+
+@app.command()
+def run(config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
+    """Recognise people at a camera and follow the registry, until SIGTERM."""
+    with _sentences():
+        settings = load_settings(DeviceSettings, config, os.environ)
+        set_up_logging(settings.log)
+        with sole_owner(settings.device.data_dir):
+            program = build(settings)
+            _on_signal(program.request_stop)
+            program.run(exit_at_end=exit_at_end)
+
+
+@app.command()
+def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
+    config: Config = None,
+    devices: Annotated[int, typer.Option(min=1, max=999)] = 1,
+    prefix: str = "sim",
+    site: str = "lobby",
+    rate: Annotated[float, typer.Option(min=0, help="Events a second over all devices; 0: no pause.")] = 1.0,
+    count: Annotated[int, typer.Option(min=0, help="Events over all devices; 0: without end.")] = 0,
+    data_dir: Path = Path("data/simulator"),
+    image_kb: Annotated[int, typer.Option(min=0, max=190)] = 0,
+    space: str = "face:gabor-512",
+    dimension: Annotated[int, typer.Option(min=1, max=4096)] = 512,
+    ledger: Annotated[Path | None, typer.Option(help="Each event id, once the outbox has it.")] = None,
+    settle_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for receipts.")] = 30.0,
+    heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = 30.0,
+) -> None:
+    """Many virtual devices without cameras. Ends with a summary as JSON, status 1 if events are unsettled.
+
+    With a password and no user name in the settings, each device logs in under its own id.
+    """
+    with _sentences():
+        settings = load_settings(SimulatorSettings, config, os.environ)
+        set_up_logging(settings.log)
+        options = SimulatorOptions(
+            devices, prefix, site, rate, count, data_dir, image_kb, space, dimension, ledger,
+            settle_seconds, heartbeat_seconds,
+        )  # fmt: skip
+        with sole_owner(data_dir):
+            simulator = Simulator(settings.mqtt, options)
+            _on_signal(simulator.request_stop)
+            summary = simulator.run()
+    typer.echo(summary.to_json())
+    if summary.pending:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _outbox(config: Path | None) -> Iterator[Outbox]:
+    settings = load_settings(DeviceSettings, config, os.environ)
+    db = DatabaseManager(database_path(settings), settings.device.dev_mode)
+    db.connection.open()
+    try:
+        yield Outbox(db.connection, utc_now=utc_now, source=random.Random())  # noqa: S311
+    finally:
+        db.close()
+
+
+@rejected.command("list")
+def list_rejected(config: Config = None) -> None:
+    """One line per event: id, code, when, why. Also while the device runs."""
+    with _sentences(), _outbox(config) as outbox:
+        for one in outbox.rejected():
+            typer.echo(f"{one.event_id}  {one.code}  {one.rejected_at}  {one.detail}")
+
+
+@rejected.command()
+def requeue(
+    event_ids: Annotated[list[str] | None, typer.Argument(help="Which; none: all.")] = None,
+    config: Config = None,
+) -> None:
+    """Put rejected events back in line, after their cause is mended. Also while the device runs."""
+    with _sentences(), _outbox(config) as outbox:
+        wanted = event_ids or [one.event_id for one in outbox.rejected()]
+        typer.echo(f"{outbox.requeue(wanted)} events are in line again")
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

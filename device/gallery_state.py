@@ -1,0 +1,87 @@
+"""The gallery on disk and in memory, moved together: what is committed is what is recognised."""
+
+from collections.abc import Callable, Mapping
+
+from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.messages import SpaceDigest
+
+from .gallery_rows import GalleryRows
+from .store.cursor import ResetProgress, SyncCursor
+from .store.db_manager import DatabaseManager
+from .sync_policy import Change
+
+OnGallery = Callable[[GalleryRows], None]
+
+
+class GalleryState:
+    """The gallery of one site in some spaces (`{space: dimension}`).
+
+    `on_gallery` gets the rows of each space at the start and after each change. `intact` is False if the rows
+    on disk no longer had their digests at the start; rows that cannot be compared are then left out.
+    """
+
+    def __init__(
+        self, db: DatabaseManager, site_id: str, dimensions: Mapping[str, int], on_gallery: OnGallery
+    ) -> None:
+        self._db = db
+        self._on_gallery = on_gallery
+        self.dimensions = dict(sorted(dimensions.items()))
+        spaces = tuple(self.dimensions)
+        # A cursor belongs to a site and its spaces; the old gallery stays in use until the new is complete.
+        cursor = db.cursor()
+        mine = cursor is not None and cursor.belongs_to(site_id, spaces)
+        self.cursor = cursor if cursor and mine else SyncCursor(site_id, spaces)
+        self.staged = db.reset_progress()
+        if self.staged and not self.staged.cursor.belongs_to(site_id, spaces):
+            self.abandon_reset()
+        self.intact = db.verify()
+        self._digests: Mapping[str, Digest] = {}
+        self._rows: dict[str, GalleryRows] = {}
+        self._reload()
+
+    def _reload(self) -> None:
+        self._digests = self._db.digests()
+        for space, dimension in self.dimensions.items():
+            user_ids, vectors = self._db.load_gallery(space)
+            self._rows[space] = GalleryRows.usable(space, dimension, user_ids, vectors, self.cursor.version)
+            self._on_gallery(self._rows[space])
+
+    def held(self) -> dict[str, SpaceDigest]:
+        """Count and digest of every space, also of one without templates."""
+        digests = self._digests
+        totals = {space: digests.get(space, Digest()) for space in self.dimensions}
+        return {space: SpaceDigest(count=one.count, digest=one.hex) for space, one in totals.items()}
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(rows.user_ids for rows in self._rows.values())
+
+    def has_reached(self, epoch: str | None, version: int) -> bool:
+        return self.cursor.epoch == epoch and self.cursor.version >= version
+
+    def apply(self, change: Change, cursor: SyncCursor) -> None:
+        """Commit, then swap."""
+        self._digests = self._db.apply_delta(change.upserts, change.removals, cursor)
+        self.cursor = cursor
+        for space, rows in self._rows.items():
+            self._rows[space] = rows.changed(change.upserts, change.removals, cursor.version)
+            self._on_gallery(self._rows[space])
+
+    def begin_reset(self, change: Change, progress: ResetProgress) -> None:
+        self._db.begin_reset(change.upserts, progress)
+        self.staged = progress
+
+    def stage(self, change: Change, progress: ResetProgress) -> None:
+        self._db.stage_page(change.upserts, change.removals, progress)
+        self.staged = progress
+
+    def finish_reset(self, staged: ResetProgress) -> None:
+        """Swap in the complete snapshot."""
+        self._db.finish_reset(staged.cursor)
+        self.cursor = staged.cursor
+        self.staged = None
+        self._reload()
+
+    def abandon_reset(self) -> None:
+        self._db.abandon_reset()
+        self.staged = None

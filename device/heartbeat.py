@@ -1,0 +1,90 @@
+"""The heartbeat: how a device is, every 30 seconds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.messages import Heartbeat
+
+from .iot_client import IoTClient
+from .sync_manager import SyncManager
+from .system import read_system
+
+
+@dataclass(frozen=True)
+class VisionReadings:
+    """What the camera and the recognition tell; all absent on a device that does not see."""
+
+    fps: float | None = None
+    inference_ms: float | None = None
+    camera: Literal["ok", "reopening", "ended"] | None = None
+    refusals: Mapping[str, int] = field(default_factory=dict)
+
+
+class HeartbeatSender:
+    """Composes a heartbeat and publishes it in the client's thread; `send` is for any thread."""
+
+    def __init__(
+        self,
+        client: IoTClient,
+        sync: SyncManager,
+        *,
+        folder: Path,
+        clock: Callable[[], float],
+        utc_now: Callable[[], datetime],
+        vision: Callable[[], VisionReadings] = VisionReadings,
+    ) -> None:
+        self._client = client
+        self._sync = sync
+        self._folder = folder
+        self._clock = clock
+        self._utc_now = utc_now
+        self._vision = vision
+        self._started = clock()
+
+    def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        # The dashboard need not wait for the first interval.
+        self._publish()
+
+    def disconnected(self) -> None:
+        """Nothing to do: a heartbeat that is not sent is not sent later."""
+
+    def receive(self, decoded: object, now: float) -> None:
+        """Nothing that comes down concerns the heartbeat."""
+
+    def tick(self, now: float) -> None:  # noqa: ARG002  # the scheduler calls `send`
+        return None
+
+    def send(self) -> None:
+        self._client.submit(self._publish)
+
+    def _publish(self) -> None:
+        self._client.publish(channels.HEARTBEAT, self.compose().to_json())
+
+    def compose(self) -> Heartbeat:
+        """The heartbeat of this moment, with every field that can be known."""
+        system = read_system(self._folder)
+        vision = self._vision()
+        outbox = self._client.outbox
+        return Heartbeat(
+            device_id=self._client.config.device_id,
+            at=self._utc_now(),
+            session=self._client.line.session or "0",
+            uptime_s=round(max(0.0, self._clock() - self._started), 1),
+            software=self._client.config.software,
+            fps=vision.fps,
+            inference_ms=vision.inference_ms,
+            camera=vision.camera,
+            temperatures=system.temperatures,
+            memory_mb=system.memory_mb,
+            disk_free_mb=system.disk_free_mb,
+            outbox_depth=outbox.depth,
+            outbox_dropped=outbox.events_dropped,
+            images_dropped=outbox.images_dropped,
+            rejected=outbox.rejected_count,
+            refusals=dict(vision.refusals),
+            sync=self._sync.position(),
+        )

@@ -1,0 +1,1 @@
+"""What a device keeps: one SQLite file with its gallery, its cursor and its outbox."""

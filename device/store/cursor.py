@@ -1,0 +1,62 @@
+"""Where a gallery stands in the history of its site."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SyncCursor:
+    """Everything up to `version` of history `epoch` is held, for this site and these (sorted) spaces."""
+
+    site_id: str
+    spaces: tuple[str, ...]
+    epoch: str | None = None
+    version: int = 0
+
+    def belongs_to(self, site_id: str, spaces: tuple[str, ...]) -> bool:
+        return (self.site_id, self.spaces) == (site_id, spaces)
+
+
+@dataclass(frozen=True)
+class ResetProgress:
+    """A full snapshot that is being staged: its own cursor, and the head of its first page."""
+
+    cursor: SyncCursor
+    head_version: int
+
+
+def read_live(connection: sqlite3.Connection) -> SyncCursor | None:
+    row = _read(connection, "live")
+    return row[0] if row else None
+
+
+def read_staged(connection: sqlite3.Connection) -> ResetProgress | None:
+    row = _read(connection, "staged")
+    return ResetProgress(row[0], row[1] or 0) if row else None
+
+
+def _read(connection: sqlite3.Connection, name: str) -> tuple[SyncCursor, int | None] | None:
+    row = connection.execute(
+        "SELECT site_id, spaces, epoch, version, head_version FROM sync_cursors WHERE name = ?", (name,)
+    ).fetchone()
+    if row is None:
+        return None
+    site_id, spaces, epoch, version, head_version = row
+    return SyncCursor(site_id, tuple(json.loads(spaces)), epoch, version), head_version
+
+
+def write_live(connection: sqlite3.Connection, cursor: SyncCursor) -> None:
+    _write(connection, "live", cursor, None)
+
+
+def write_staged(connection: sqlite3.Connection, progress: ResetProgress) -> None:
+    _write(connection, "staged", progress.cursor, progress.head_version)
+
+
+def _write(connection: sqlite3.Connection, name: str, cursor: SyncCursor, head: int | None) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO sync_cursors (name, epoch, version, site_id, spaces, head_version) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (name, cursor.epoch, cursor.version, cursor.site_id, json.dumps(cursor.spaces), head),
+    )

@@ -1,0 +1,189 @@
+"""`DatabaseManager`: a device's gallery, its place in the history and its small values (seed 003)."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.embeddings import Vector, normalise, to_array
+from broker_bridge.contract.messages import Upsert, WireTemplate
+from broker_bridge.contract.wire import format_time
+
+from . import cursor as cursors
+from . import enrollments, staging
+from .connection import StoreConnection
+from .cursor import ResetProgress, SyncCursor
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class DatabaseManager:
+    """One SQLite file, usable from several threads. Display names are kept in `dev_mode` only.
+
+    A change of the gallery commits rows, removals, cursor and digests in one transaction, and leaves no
+    copy of what it removed or replaced in the file or its log. When the file fails, every method raises
+    StoreError.
+    """
+
+    def __init__(
+        self, path: str | Path, dev_mode: bool = False, *, utc_now: Callable[[], datetime] = _utc_now
+    ) -> None:
+        self.connection = StoreConnection(Path(path))
+        self.dev_mode = dev_mode
+        self._utc_now = utc_now
+        self._log_holds_removed = False
+
+    def initialize(self) -> None:
+        """Open the file, creating it or migrating it as needed. Raises StoreError with one sentence."""
+        self.connection.open()
+        if not self.dev_mode:
+            with self.connection.transaction() as connection:
+                connection.execute(
+                    "UPDATE enrolled_users SET display_name = NULL WHERE display_name NOT NULL"
+                )
+                connection.execute(
+                    "UPDATE staged_templates SET display_name = NULL WHERE display_name NOT NULL"
+                )
+                changed = connection.execute("SELECT changes()").fetchone()[0]
+            self._log_holds_removed = bool(changed)
+        # Also what a process that died before its checkpoint left in the log.
+        self._forget_removed(force=True)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # The gallery
+
+    def upsert_enrollment(
+        self, user_id: str, embedding: Sequence[float] | NDArray[np.floating], model: str
+    ) -> None:
+        """Enroll one local template (seed 003): `embedding` float[d] is scaled to unit length.
+
+        `model` is a space id or a face model's name (`ArcFace` becomes `face:arcface`). The registry does
+        not know such a person: the next full resync removes them. Raises ContractError for a bad vector.
+        """
+        space = model if ":" in model else f"face:{re.sub(r'[^a-z0-9]+', '-', model.lower()).strip('-')}"
+        vector = normalise(embedding, np.shape(embedding)[0] if np.ndim(embedding) else 0)
+        template = WireTemplate(template_id="local", space=space, vector=vector)
+        upsert = Upsert(user_id=user_id, version=0, templates=[template])
+        self._change([upsert], [], None)
+
+    def get_all_enrollments(self) -> dict[str, Vector]:
+        """The first template of every person: `{user_id: float32[d]}`, unit length (seed 003)."""
+        with self.connection.reading() as connection:
+            rows = connection.execute("SELECT user_id, embedding FROM enrolled_users ORDER BY id")
+            return {user_id: to_array(vector) for user_id, vector in rows}
+
+    def load_gallery(self, space: str) -> tuple[list[str], Vector]:
+        """All templates of `space`: their user ids and vectors float32[n,d], row by row."""
+        with self.connection.reading() as connection:
+            return enrollments.load_gallery(connection, space)
+
+    def digests(self) -> dict[str, Digest]:
+        """The digests as they were stored with the last change; spaces without templates have none."""
+        with self.connection.reading() as connection:
+            return enrollments.read_digests(connection)
+
+    def verify(self) -> bool:
+        """Whether the rows still have the stored digests; False is drift, say a bit flipped on the disk."""
+        with self.connection.reading() as connection:
+            return enrollments.compute_digests(connection) == enrollments.read_digests(connection)
+
+    # Changes from the registry
+
+    def cursor(self) -> SyncCursor | None:
+        """Where the gallery stands, or None if it never synced."""
+        with self.connection.reading() as connection:
+            return cursors.read_live(connection)
+
+    def apply_delta(
+        self, upserts: Sequence[Upsert], removals: Iterable[str], cursor: SyncCursor
+    ) -> dict[str, Digest]:
+        """Commit people, removals and cursor together; returns the digests that now hold."""
+        return self._change(upserts, removals, cursor)
+
+    def _change(
+        self, upserts: Sequence[Upsert], removals: Iterable[str], cursor: SyncCursor | None
+    ) -> dict[str, Digest]:
+        synced_at = format_time(self._utc_now())
+        with self.connection.transaction() as connection:
+            changes = [enrollments.remove_person(connection, user_id) for user_id in removals]
+            changes += [
+                enrollments.remove_person(connection, one.user_id, keep_row=bool(one.templates))
+                for one in upserts
+            ]
+            removed = any(changes)
+            changes += [enrollments.add_person(connection, one, synced_at, self.dev_mode) for one in upserts]
+            digests: Mapping[str, Digest] = enrollments.read_digests(connection)
+            for change in changes:
+                digests = enrollments.add(digests, change)
+            enrollments.write_digests(connection, digests)
+            if cursor is not None:
+                cursors.write_live(connection, cursor)
+        self._forget_removed(force=removed)
+        return dict(digests)
+
+    def reset_progress(self) -> ResetProgress | None:
+        """How far a reset has come, or None if none is under way; it survives a restart."""
+        with self.connection.reading() as connection:
+            return cursors.read_staged(connection)
+
+    def begin_reset(self, upserts: Iterable[Upsert], progress: ResetProgress) -> None:
+        """Stage the first page of a reset, forgetting one that was under way."""
+        with self.connection.transaction() as connection:
+            staging.clear(connection)
+            staging.stage(connection, upserts, [], self.dev_mode)
+            cursors.write_staged(connection, progress)
+
+    def stage_page(self, upserts: Iterable[Upsert], removals: Iterable[str], progress: ResetProgress) -> None:
+        """Stage a further page, together with how far the reset has come."""
+        with self.connection.transaction() as connection:
+            staging.stage(connection, upserts, removals, self.dev_mode)
+            cursors.write_staged(connection, progress)
+
+    def finish_reset(self, cursor: SyncCursor) -> dict[str, Digest]:
+        """Swap the staged people in, with cursor and digests; whoever was not staged is gone."""
+        with self.connection.transaction() as connection:
+            staging.swap_in(connection, format_time(self._utc_now()))
+            digests = enrollments.compute_digests(connection)
+            enrollments.write_digests(connection, digests)
+            cursors.write_live(connection, cursor)
+        self._forget_removed(force=True)
+        return digests
+
+    def abandon_reset(self) -> None:
+        with self.connection.transaction() as connection:
+            staging.clear(connection)
+        self._forget_removed(force=True)
+
+    def _forget_removed(self, *, force: bool) -> None:
+        if force or self._log_holds_removed:
+            # Another process may be reading (an operator's shell): then the next change tries again.
+            self._log_holds_removed = not self.connection.truncate_log()
+
+    # Small values
+
+    def get_config(self, key: str) -> str | None:
+        with self.connection.reading() as connection:
+            row = connection.execute("SELECT value FROM device_config WHERE key = ?", (key,)).fetchone()
+            return str(row[0]) if row else None
+
+    def set_config(self, key: str, value: str) -> None:
+        with self.connection.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO device_config (key, value, updated_at) VALUES (?, ?, ?)",
+                (key, value, format_time(self._utc_now())),
+            )
+
+    def next_session(self, unix_seconds: int) -> str:
+        """A session for a new connection: higher than every earlier one, even when the clock jumped back."""
+        previous = self.get_config("session")
+        session = f"{max(int(previous, 16) + 1 if previous else 1, unix_seconds):x}"
+        self.set_config("session", session)
+        return session

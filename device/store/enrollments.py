@@ -1,0 +1,126 @@
+"""The rows of the gallery: people, templates, digest. Every function runs in the caller's transaction."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from broker_bridge.contract.digest import Digest, template_hash
+from broker_bridge.contract.embeddings import Vector, to_array
+from broker_bridge.contract.messages import Upsert
+
+Digests = dict[str, Digest]
+
+_PUT_FIRST = """
+    INSERT INTO enrolled_users (user_id, display_name, model, embedding, embedding_dim, sync_version,
+                                synced_at, created_at, template_id, space, quality, flag)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)
+    ON CONFLICT (user_id) DO UPDATE SET
+        display_name = excluded.display_name, model = excluded.model, detector = NULL,
+        embedding = excluded.embedding, embedding_dim = excluded.embedding_dim,
+        sync_version = excluded.sync_version, synced_at = excluded.synced_at,
+        template_id = excluded.template_id, space = excluded.space, quality = excluded.quality,
+        flag = excluded.flag
+"""
+_PUT_FURTHER = """
+    INSERT INTO additional_templates (user_id, template_id, space, model, embedding, embedding_dim, quality)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def model_of(space: str) -> str:
+    """The model part of a space id: `arcface-w600k-r50` of `face:arcface-w600k-r50`."""
+    return space.partition(":")[2]
+
+
+def add(digests: Mapping[str, Digest], change: Mapping[str, Digest]) -> Digests:
+    """Per space, the sum of both; a space without templates has no entry."""
+    total = {
+        space: digests.get(space, Digest()).plus(change.get(space, Digest()))
+        for space in digests.keys() | change.keys()
+    }
+    return {space: digest for space, digest in total.items() if digest != Digest()}
+
+
+def add_person(connection: sqlite3.Connection, upsert: Upsert, synced_at: str, dev_mode: bool) -> Digests:
+    """Write the person's templates and return the change of the digests; `remove_person` comes before."""
+    change: Digests = {}
+    for position, template in enumerate(upsert.templates):
+        dimension = len(template.vector) // 4
+        model = model_of(template.space)
+        if position == 0:
+            name = upsert.display_name if dev_mode else None
+            connection.execute(
+                _PUT_FIRST,
+                (
+                    upsert.user_id, name, model, template.vector, dimension, upsert.version, synced_at,
+                    template.template_id, template.space, template.quality, upsert.flag,
+                ),
+            )  # fmt: skip
+        else:
+            connection.execute(
+                _PUT_FURTHER,
+                (
+                    upsert.user_id, template.template_id, template.space, model, template.vector, dimension,
+                    template.quality,
+                ),
+            )  # fmt: skip
+        change = add(change, {template.space: Digest.of(upsert.user_id, template.space, [template.vector])})
+    return change
+
+
+def remove_person(connection: sqlite3.Connection, user_id: str, *, keep_row: bool = False) -> Digests:
+    """Delete the person's templates, return the change of the digests; `keep_row` for one who is replaced."""
+    change: Digests = defaultdict(Digest)
+    for space, vector in connection.execute(
+        "SELECT space, embedding FROM gallery_templates WHERE user_id = ?", (user_id,)
+    ):
+        change[space] = change[space].minus(Digest(1, template_hash(user_id, space, vector)))
+    if change:
+        connection.execute("DELETE FROM additional_templates WHERE user_id = ?", (user_id,))
+        if not keep_row:
+            connection.execute("DELETE FROM enrolled_users WHERE user_id = ?", (user_id,))
+    return dict(change)
+
+
+def compute_digests(connection: sqlite3.Connection) -> Digests:
+    """Per space, the digest of the rows as they are now, bit flips included."""
+    digests: Digests = defaultdict(Digest)
+    for user_id, space, vector in connection.execute(
+        "SELECT user_id, space, embedding FROM gallery_templates"
+    ):
+        digests[space] = digests[space].plus(Digest(1, template_hash(user_id, space, vector)))
+    return dict(digests)
+
+
+def read_digests(connection: sqlite3.Connection) -> Digests:
+    rows = connection.execute("SELECT space, count, digest FROM gallery_digests")
+    return {space: Digest(count, int(digest, 16)) for space, count, digest in rows}
+
+
+def write_digests(connection: sqlite3.Connection, digests: Mapping[str, Digest]) -> None:
+    connection.execute("DELETE FROM gallery_digests")
+    connection.executemany(
+        "INSERT INTO gallery_digests (space, count, digest) VALUES (?, ?, ?)",
+        [(space, digest.count, digest.hex) for space, digest in digests.items()],
+    )
+
+
+def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
+    """User ids and vectors (float32[n,d]) of `space`, row by row into one preallocated matrix."""
+    count, dimension = connection.execute(
+        "SELECT COUNT(*), COALESCE(MAX(embedding_dim), 0) FROM gallery_templates WHERE space = ?", (space,)
+    ).fetchone()
+    user_ids: list[str] = []
+    vectors = np.empty((count, dimension), dtype=np.float32)
+    for row, (user_id, vector) in enumerate(_stream(connection, space)):
+        vectors[row] = to_array(vector)
+        user_ids.append(user_id)
+    return user_ids, vectors
+
+
+def _stream(connection: sqlite3.Connection, space: str) -> Iterator[tuple[str, bytes]]:
+    yield from connection.execute(
+        "SELECT user_id, embedding FROM gallery_templates WHERE space = ?", (space,)
+    )

@@ -1,0 +1,244 @@
+"""`Outbox`: an event is on disk before anything is sent, and stays there until the bridge's receipt."""
+
+import base64
+import random
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE, ContractError
+from broker_bridge.contract.messages import Event, Rejection
+from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image, format_time
+
+from .connection import StoreConnection
+from .resend import RESEND, ResendSchedule
+
+DEFAULT_MAX_BYTES = 512 * 1024 * 1024
+_MOST_REJECTED = 1000
+# A row costs more than its body and image: its page, its indexes.
+_ROW_BYTES = 200
+
+
+@dataclass(frozen=True)
+class OutboxEvent:
+    """An event to send now. `payload` goes on the wire as it is; a repeat says `replayed: true`."""
+
+    seq: int
+    event_id: str
+    event_type: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class RejectedEvent:
+    """An event that the bridge will never store, and why."""
+
+    event_id: str
+    code: str
+    detail: str
+    rejected_at: str
+
+
+class Outbox:
+    """Events in order of arrival within a budget of `max_bytes` on disk.
+
+    When it is spent, the images of the oldest events go first, whole events last; both are counted and the
+    counts survive a restart. `window` bounds how many sent events may be without a receipt. `put` may be
+    called by any thread, all about sending by one. The connection must be open.
+    """
+
+    def __init__(
+        self,
+        connection: StoreConnection,
+        *,
+        utc_now: Callable[[], datetime],
+        source: random.Random,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        window: int = 200,
+    ) -> None:
+        if max_bytes < 4 * MAX_UP_BYTES:
+            raise ValueError(f"an outbox needs at least {4 * MAX_UP_BYTES} bytes, got {max_bytes}")
+        self._connection = connection
+        self._utc_now = utc_now
+        self._max_bytes = max_bytes
+        self._schedule = ResendSchedule(window, source, RESEND)
+        with connection.reading() as sql:
+            self._bytes, self._last_of_earlier_run = sql.execute(
+                "SELECT COALESCE(SUM(LENGTH(body) + COALESCE(LENGTH(image), 0) + ?), 0), "
+                "COALESCE(MAX(seq), 0) FROM outbox",
+                (_ROW_BYTES,),
+            ).fetchone()
+
+    def put(self, event: Event, image: bytes | None = None) -> None:
+        """Commit `event` and its `image` (JPEG) to disk; a repeat of an id that waits changes nothing.
+
+        Raises ContractError(`payload-too-large`) before storing what the broker would disconnect us for,
+        and StoreError if the disk refuses.
+        """
+        if event.image is not None:
+            image = image if image is not None else decode_image(event.image)
+        stored = event.model_copy(update={"image": None, "metadata": {**event.metadata, "replayed": False}})
+        size = len(_payload(stored, image, replayed=False))
+        if size > MAX_UP_BYTES:
+            raise ContractError(
+                PAYLOAD_TOO_LARGE, f"the event has {size} bytes, at most {MAX_UP_BYTES} may go"
+            )
+        body = stored.to_json()
+        needed = len(body) + len(image or b"") + _ROW_BYTES
+        with self._connection.transaction() as sql:
+            freed = self._make_room(sql, needed)
+            added = sql.execute(
+                "INSERT INTO outbox (event_id, body, image, created_at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (event_id) DO NOTHING",
+                (event.event_id, body, image, format_time(self._utc_now())),
+            ).rowcount
+            self._bytes += needed * added - freed
+
+    def _make_room(self, sql: sqlite3.Connection, needed: int) -> int:
+        """Bytes freed for `needed` more: first images, then events, oldest first."""
+        freed = 0
+        while self._bytes - freed + needed > self._max_bytes:
+            row = sql.execute(
+                "SELECT seq, LENGTH(image) FROM outbox WHERE image IS NOT NULL ORDER BY seq LIMIT 1"
+            ).fetchone()
+            if row is None:
+                break
+            sql.execute("UPDATE outbox SET image = NULL WHERE seq = ?", (row[0],))
+            _count(sql, "images_dropped")
+            freed += row[1]
+        while self._bytes - freed + needed > self._max_bytes:
+            row = sql.execute("SELECT seq, LENGTH(body) FROM outbox ORDER BY seq LIMIT 1").fetchone()
+            if row is None:
+                break
+            sql.execute("DELETE FROM outbox WHERE seq = ?", (row[0],))
+            _count(sql, "events_dropped")
+            freed += row[1] + _ROW_BYTES
+        return freed
+
+    def due(self, now: float, limit: int) -> list[OutboxEvent]:
+        """At most `limit` events to send at `now` (monotonic seconds), oldest first, repeats before new."""
+        repeats = self._schedule.due(now)[:limit]
+        room = min(limit - len(repeats), self._schedule.room)
+        columns = "SELECT seq, event_id, body, image FROM outbox"
+        with self._connection.reading() as sql:
+            rows = [row for one in repeats for row in sql.execute(f"{columns} WHERE event_id = ?", (one,))]
+            rows += sql.execute(
+                f"{columns} WHERE seq > ? ORDER BY seq LIMIT ?", (self._schedule.sent_up_to, room)
+            )
+        for gone in set(repeats) - {row[1] for row in rows}:
+            self._schedule.forget(gone)
+        return [self._to_send(*row) for row in rows]
+
+    def _to_send(self, seq: int, event_id: str, body: bytes, image: bytes | None) -> OutboxEvent:
+        event = Event.model_validate_json(body)
+        replayed = event_id in self._schedule or seq <= self._last_of_earlier_run
+        return OutboxEvent(seq, event_id, event.event_type, _payload(event, image, replayed=replayed))
+
+    def mark_sent(self, event: OutboxEvent, now: float) -> None:
+        """It went out at `now`: due again after 2 s to 5 min, unless a receipt comes first."""
+        self._schedule.sent(event.event_id, event.seq, now)
+
+    def postpone(self, event: OutboxEvent, now: float) -> None:
+        """Its last copy is still on its way out: look again later."""
+        self._schedule.postpone(event.event_id, now)
+
+    def reconnected(self, now: float) -> None:
+        """A new connection: everything without a receipt is due again, spread a little when it is much."""
+        self._schedule.reconnected(now, spread=min(2.0, 0.01 * len(self._schedule)))
+
+    def next_due(self) -> float | None:
+        """When the next repeat is due (monotonic seconds)."""
+        return self._schedule.next_due()
+
+    def settle(self, event_ids: Sequence[str]) -> None:
+        """The bridge has stored these: delete them. Ids that are not here (a repeated receipt) do nothing."""
+        with self._connection.transaction() as sql:
+            for event_id in event_ids:
+                self._bytes -= _delete(sql, event_id)
+        for event_id in event_ids:
+            self._schedule.forget(event_id)
+
+    def reject(self, rejections: Iterable[Rejection]) -> None:
+        """The bridge will never store these: move them to `rejected`, which keeps the newest thousand."""
+        rejected_at = format_time(self._utc_now())
+        with self._connection.transaction() as sql:
+            for one in rejections:
+                sql.execute(
+                    "INSERT OR REPLACE INTO rejected (event_id, body, image, code, detail, rejected_at) "
+                    "SELECT event_id, body, image, ?, ?, ? FROM outbox WHERE event_id = ?",
+                    (one.code, one.detail, rejected_at, one.event_id),
+                )
+                self._bytes -= _delete(sql, one.event_id)
+                self._schedule.forget(one.event_id)
+            sql.execute(
+                "DELETE FROM rejected WHERE seq <= (SELECT MAX(seq) FROM rejected) - ?", (_MOST_REJECTED,)
+            )
+
+    def rejected(self) -> list[RejectedEvent]:
+        """What the bridge refused, oldest first."""
+        with self._connection.reading() as sql:
+            rows = sql.execute(
+                "SELECT event_id, code, detail, rejected_at FROM rejected ORDER BY seq"
+            ).fetchall()
+        return [RejectedEvent(*row) for row in rows]
+
+    def requeue(self, event_ids: Iterable[str]) -> int:
+        """Put rejected events back in line, after their cause is mended; returns how many were found."""
+        found = 0
+        with self._connection.transaction() as sql:
+            for event_id in event_ids:
+                moved = sql.execute(
+                    "INSERT INTO outbox (event_id, body, image, created_at) "
+                    "SELECT event_id, body, image, ? FROM rejected WHERE event_id = ? ON CONFLICT DO NOTHING",
+                    (format_time(self._utc_now()), event_id),
+                ).rowcount
+                sql.execute("DELETE FROM rejected WHERE event_id = ?", (event_id,))
+                found += moved
+        return found
+
+    @property
+    def depth(self) -> int:
+        """Events that have no receipt yet."""
+        return self._number("SELECT COUNT(*) FROM outbox")
+
+    @property
+    def rejected_count(self) -> int:
+        return self._number("SELECT COUNT(*) FROM rejected")
+
+    @property
+    def events_dropped(self) -> int:
+        """Whole events that the budget cost, over all runs."""
+        return self._number("SELECT COALESCE(SUM(value), 0) FROM counters WHERE name = 'events_dropped'")
+
+    @property
+    def images_dropped(self) -> int:
+        """Images that the budget cost, over all runs."""
+        return self._number("SELECT COALESCE(SUM(value), 0) FROM counters WHERE name = 'images_dropped'")
+
+    def _number(self, query: str) -> int:
+        with self._connection.reading() as sql:
+            return int(sql.execute(query).fetchone()[0])
+
+
+def _payload(event: Event, image: bytes | None, *, replayed: bool) -> bytes:
+    text = base64.b64encode(image).decode("ascii") if image is not None else None
+    return event.model_copy(
+        update={"image": text, "metadata": {**event.metadata, "replayed": replayed}}
+    ).to_json()
+
+
+def _delete(sql: sqlite3.Connection, event_id: str) -> int:
+    """Delete a waiting event and return the bytes of budget that it held."""
+    row = sql.execute(
+        "DELETE FROM outbox WHERE event_id = ? RETURNING LENGTH(body) + COALESCE(LENGTH(image), 0)",
+        (event_id,),
+    ).fetchone()
+    return row[0] + _ROW_BYTES if row else 0
+
+
+def _count(sql: sqlite3.Connection, name: str) -> None:
+    sql.execute(
+        "INSERT INTO counters (name, value) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
+        (name,),
+    )

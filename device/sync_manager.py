@@ -1,0 +1,289 @@
+"""`SyncManager`: keeps the gallery equal to the registry's, by deltas, by pages and by a look at the head."""
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from apscheduler.schedulers.base import BaseScheduler
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import (
+    SpaceDigest,
+    SyncApplied,
+    SyncDelta,
+    SyncHead,
+    SyncPage,
+    SyncPosition,
+    WireError,
+)
+
+from .gallery_rows import GalleryRows
+from .gallery_state import GalleryState
+from .link import Link
+from .store.cursor import ResetProgress
+from .store.db_manager import DatabaseManager
+from .sync_policy import (
+    DeltaDecision,
+    HeadDecision,
+    PageDecision,
+    decide_on_delta,
+    decide_on_head,
+    decide_on_page,
+    moved,
+    plan_change,
+)
+from .sync_requests import SyncOptions, SyncRequests
+
+_log = logging.getLogger(__name__)
+
+_UNEXPECTED = WireError(code="sync-page-unexpected", detail="a page did not follow on what is held")
+# After these a reset that was under way cannot go on.
+_ENDS_RESET = ("sync-epoch-changed", _UNEXPECTED.code)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _ignore_rows(_: GalleryRows) -> None:
+    """For devices that recognise nobody."""
+
+
+@dataclass(frozen=True)
+class SyncStatus:
+    """Where the gallery stands. `version` 0 without an epoch: never synced."""
+
+    epoch: str | None
+    version: int
+    spaces: Mapping[str, SpaceDigest]
+    in_progress: bool
+    resetting: bool
+    synced_at: datetime | None
+    error: WireError | None
+    counts: Mapping[str, int]
+
+
+class SyncManager:
+    """Follows the registry through `link`; all methods but the last group run in the link's thread.
+
+    `spaces` is `{space: dimension}`. `on_gallery` gets the rows of each space at the start and after every
+    commit. Loss, repetition and reordering of any message is harmless.
+    """
+
+    def __init__(
+        self,
+        db: DatabaseManager,
+        link: Link,
+        *,
+        device_id: str,
+        site_id: str,
+        spaces: Mapping[str, int],
+        scheduler: BaseScheduler,
+        source: random.Random,
+        on_gallery: Callable[[GalleryRows], None] = _ignore_rows,
+        options: SyncOptions | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        utc_now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._link = link
+        self._device_id = device_id
+        self._scheduler = scheduler
+        self._options = options or SyncOptions()
+        self._random = source
+        self._clock = clock
+        self._utc_now = utc_now
+        self._gallery = GalleryState(db, site_id, spaces, on_gallery)
+        self._requests = SyncRequests(link, self._gallery, device_id, self._options, source)
+        self._counts: Counter[str] = Counter()
+        self._head: SyncHead | None = None
+        self._error: WireError | None = None
+        self._synced_at: datetime | None = None
+        self._connections = 0
+        self._failures = 0
+        self._drifts = 0
+        self._drift_not_before = float("-inf")
+        if not self._gallery.intact:
+            self._counts["drift"] += 1
+            self._requests.from_zero = True
+            _log.warning("the stored gallery differs from its digests; it is fetched again in full")
+
+    # The link's events
+
+    def connected(self, now: float) -> None:
+        self._connections += 1
+        self._requests.restart()
+        self._publish_applied(0.0)
+        at_once = self._connections == 1 or self._gallery.is_empty
+        self._requests.wish(now, 0.0 if at_once else self._options.grace + self._requests.jitter())
+
+    def disconnected(self) -> None:
+        self._requests.restart()
+
+    def receive(self, decoded: Decoded[Any], now: float) -> None:
+        if decoded.channel is channels.SYNC_DELTA:
+            self._take_delta(decoded.message, now)
+        elif decoded.channel is channels.SYNC_HEAD:
+            self._take_head(decoded.message, now)
+        elif decoded.channel is channels.SYNC_PAGE:
+            self._take_page(decoded.message, now)
+
+    def tick(self, now: float) -> float | None:
+        return self._requests.tick(now)
+
+    def _take_delta(self, delta: SyncDelta, now: float) -> None:
+        decision = decide_on_delta(self._gallery.cursor, delta)
+        self._counts[f"delta_{decision.value}"] += 1
+        if decision is DeltaDecision.APPLY:
+            change = plan_change(delta.upserts, delta.removals, self._gallery.dimensions)
+            self._gallery.apply(change, moved(self._gallery.cursor, delta.epoch, delta.version))
+            self._error = change.error
+            self._publish_applied(self._clock() - now)
+        elif decision is DeltaDecision.REQUEST:
+            self._requests.wish(now, self._requests.jitter(), unless=(delta.epoch, delta.version))
+
+    def _take_head(self, head: SyncHead, now: float) -> None:
+        self._head = head
+        if not self._requests.is_open and self._gallery.staged is None:
+            self._compare_with(head, now)
+
+    def _compare_with(self, head: SyncHead, now: float) -> None:
+        decision = decide_on_head(self._gallery.cursor, self._gallery.held(), head)
+        if decision is HeadDecision.CURRENT:
+            self._drifts = 0
+            if not self._requests.from_zero and self._connections > 1:
+                self._requests.unwish()
+        elif decision is HeadDecision.DRIFT:
+            self._resync_from_zero(now)
+        else:
+            delay = 0.0 if self._gallery.is_empty else self._requests.jitter()
+            self._requests.wish(now, delay, unless=(head.epoch, head.version))
+
+    def _resync_from_zero(self, now: float) -> None:
+        if now < self._drift_not_before:
+            return
+        self._drifts += 1
+        self._drift_not_before = now + self._options.drift_pause.delay(self._drifts, self._random)
+        self._counts["drift"] += 1
+        self._requests.from_zero = True
+        version = self._gallery.cursor.version
+        _log.warning("at version %d the gallery is not the registry's; it is fetched again in full", version)
+        self._requests.wish(now, self._requests.jitter())
+
+    def _take_page(self, page: SyncPage, now: float) -> None:
+        request = self._requests.answered(page.request_id)
+        if request is None:
+            self._counts["pages_ignored"] += 1
+            return
+        staged = self._gallery.staged
+        decision = decide_on_page(
+            self._gallery.cursor, staged.cursor if staged else None, request.since_version, page
+        )
+        fault = page.error or (_UNEXPECTED if decision is PageDecision.REQUEST else None)
+        if fault is not None:
+            self._fail(fault, now)
+            return
+        self._take_in(decision, page)
+        self._failures = 0
+        staged = self._gallery.staged
+        # A delta may have moved the live gallery past the snapshot: swapping now would undo it for a moment.
+        if staged and page.done and not self._gallery.has_reached(page.epoch, page.to_version + 1):
+            self._gallery.finish_reset(staged)
+        if self._gallery.staged or not page.done:
+            # A page that brought nothing although there is more: do not ask in a circle.
+            pause = 0.0 if page.to_version > page.from_version else self._options.grace
+            self._requests.wish(now, pause)
+        else:
+            self._complete(now)
+
+    def _take_in(self, decision: PageDecision, page: SyncPage) -> None:
+        change = plan_change(page.upserts, page.removals, self._gallery.dimensions)
+        target = moved(self._gallery.cursor, page.epoch, page.to_version)
+        staged = self._gallery.staged
+        if decision is PageDecision.BEGIN_RESET:
+            self._gallery.begin_reset(change, ResetProgress(target, page.head_version))
+            self._error = change.error
+            self._requests.from_zero = False
+            self._counts["resets"] += 1
+        elif staged is not None:
+            self._gallery.stage(change, ResetProgress(target, staged.head_version))
+            self._error = self._error or change.error
+        else:
+            if decision is PageDecision.APPLY:
+                self._gallery.apply(change, target)
+            self._error = change.error
+
+    def _complete(self, now: float) -> None:
+        self._synced_at = self._utc_now()
+        self._publish_applied(self._clock() - now)
+        head = self._head
+        # A head from before this sync says nothing about it.
+        if head and head.epoch == self._gallery.cursor.epoch and head.version >= self._gallery.cursor.version:
+            self._compare_with(head, now)
+
+    def _fail(self, error: WireError, now: float) -> None:
+        self._failures += 1
+        self._error = error
+        _log.error("sync is held up: %s: %s", error.code, error.detail)
+        if error.code in _ENDS_RESET and self._gallery.staged:
+            self._gallery.abandon_reset()
+        self._requests.wish(now, self._options.retry.delay(self._failures, self._random))
+
+    def _publish_applied(self, seconds: float) -> None:
+        position = self.position()
+        if position is None:
+            return
+        applied = SyncApplied(
+            device_id=self._device_id,
+            epoch=position.epoch,
+            version=position.version,
+            spaces=position.spaces,
+            duration_ms=round(max(0.0, seconds) * 1000, 1),
+            error=self._error,
+        )
+        self._link.publish(channels.SYNC_APPLIED, applied.to_json())
+
+    # For other threads
+
+    def position(self) -> SyncPosition | None:
+        """For the heartbeat; None before the first sync."""
+        cursor = self._gallery.cursor
+        if cursor.epoch is None:
+            return None
+        return SyncPosition(epoch=cursor.epoch, version=cursor.version, spaces=self._gallery.held())
+
+    def get_sync_status(self) -> SyncStatus:
+        return SyncStatus(
+            epoch=self._gallery.cursor.epoch,
+            version=self._gallery.cursor.version,
+            spaces=self._gallery.held(),
+            in_progress=self._requests.is_open,
+            resetting=self._gallery.staged is not None,
+            synced_at=self._synced_at,
+            error=self._error,
+            counts={**self._counts, **self._requests.counts},
+        )
+
+    def sync_now(self) -> None:
+        """Ask for what has changed, soon; while there is no connection, connecting asks."""
+        self._link.submit(lambda: self._requests.wish(self._clock(), 0.0))
+
+    def request_sync(self, since_version: int | None = None) -> None:
+        """`sync_now`; a `since_version` of 0 fetches everything anew. Any other leaves it to the cursor."""
+
+        def ask() -> None:
+            self._requests.from_zero = self._requests.from_zero or since_version == 0
+            self._requests.wish(self._clock(), 0.0)
+
+        self._link.submit(ask)
+
+    def start_periodic_sync(self, interval_minutes: float = 15) -> None:
+        """Ask every `interval_minutes` as long as the scheduler runs, however late it wakes up."""
+        self._scheduler.add_job(
+            self.sync_now, "interval", minutes=interval_minutes, coalesce=True, misfire_grace_time=None
+        )

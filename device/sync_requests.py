@@ -1,0 +1,120 @@
+"""When to ask for changes: one request at a time, spread over a fleet, repeated while unanswered."""
+
+import random
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.messages import SyncRequest
+
+from .backoff import Backoff
+from .gallery_state import GalleryState
+from .link import Link
+
+
+@dataclass(frozen=True)
+class SyncOptions:
+    """Times in seconds. `jitter` spreads a fleet's requests, `grace` waits for the retained head."""
+
+    limit: int = 200
+    jitter: float = 0.5
+    grace: float = 0.5
+    retry: Backoff = field(default_factory=lambda: Backoff(base=5.0, cap=300.0))
+    drift_pause: Backoff = field(default_factory=lambda: Backoff(base=60.0, cap=3600.0))
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """A request to send at `at`, unless the gallery has come to `unless` (epoch, version) by then."""
+
+    at: float
+    unless: tuple[str, int] | None
+
+
+@dataclass(frozen=True)
+class _Open:
+    request: SyncRequest
+    sent: int
+    repeat_at: float
+
+
+class SyncRequests:
+    """The request that is open and the one that is wished for. `from_zero` makes the next one ask for all."""
+
+    def __init__(
+        self, link: Link, gallery: GalleryState, device_id: str, options: SyncOptions, source: random.Random
+    ) -> None:
+        self._link = link
+        self._gallery = gallery
+        self._device_id = device_id
+        self._options = options
+        self._random = source
+        self._open: _Open | None = None
+        self._wish: _Wish | None = None
+        self.from_zero = False
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def is_open(self) -> bool:
+        return self._open is not None
+
+    def restart(self) -> None:
+        """A new connection: what was asked on the old one gets no answer."""
+        self._open = self._wish = None
+
+    def wish(self, now: float, delay: float, unless: tuple[str, int] | None = None) -> None:
+        """Ask in `delay` seconds or at an earlier wish; `unless` makes it void once the gallery is there."""
+        at = now + delay
+        if self._wish is not None:
+            at = min(at, self._wish.at)
+            unless = unless if self._wish.unless == unless else None
+        self._wish = _Wish(at, unless)
+
+    def unwish(self) -> None:
+        self._wish = None
+
+    def jitter(self) -> float:
+        return self._random.uniform(0.0, self._options.jitter)
+
+    def answered(self, request_id: str) -> SyncRequest | None:
+        """The open request that `request_id` answers, which is closed by it; None for any other."""
+        if self._open is None or self._open.request.request_id != request_id:
+            return None
+        request, self._open = self._open.request, None
+        return request
+
+    def tick(self, now: float) -> float | None:
+        """Send what is due; returns when to come again."""
+        if self._open is not None and now >= self._open.repeat_at:
+            self.counts["requests_repeated"] += 1
+            self._send(self._open.request, self._open.sent + 1, now)
+        elif self._open is None and self._wish is not None and now >= self._wish.at:
+            unless, self._wish = self._wish.unless, None
+            if self.from_zero or unless is None or not self._gallery.has_reached(*unless):
+                self.counts["requests"] += 1
+                self._send(self._next(), 1, now)
+        if self._open is not None:
+            return self._open.repeat_at
+        return self._wish.at if self._wish else None
+
+    def _next(self) -> SyncRequest:
+        staged = self._gallery.staged
+        position = staged.cursor if staged else self._gallery.cursor
+        return SyncRequest(
+            device_id=self._device_id,
+            request_id=secrets.token_hex(8),
+            site_id=position.site_id,
+            epoch=position.epoch,
+            since_version=0 if self.from_zero and not staged else position.version,
+            limit=self._options.limit,
+            spaces=list(position.spaces),
+            reset_head_version=staged.head_version if staged else None,
+        )
+
+    def _send(self, request: SyncRequest, sent: int, now: float) -> None:
+        if self._link.publish(channels.SYNC_REQUEST, request.to_json()) is None:
+            # Not connected: connecting asks anew.
+            self._open = None
+        else:
+            self._open = _Open(request, sent, now + self._options.retry.delay(sent, self._random))
