@@ -58,7 +58,7 @@ async def _run(settings: BridgeProgram) -> None:
         loop.add_signal_handler(number, stop.set)
     registry = await open_registry(settings)
     try:
-        bridge = Bridge(registry, settings)
+        bridge = Bridge(registry, settings, await registry.versions.share_group())
         _log.info("bridge %s runs", bridge.bridge_id)
         await bridge.run(stop)
         _log.info("bridge stopped: %s", json.dumps(bridge.health(), default=str))

@@ -9,8 +9,6 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from pymongo.errors import PyMongoError
-
 from .contract import channels
 from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
@@ -21,7 +19,7 @@ from .link import Link
 from .presence import FOLLOWED, Presence
 from .publisher import HeadPublisher
 from .refusals import Refusals
-from .registry import Registry
+from .registry import Registry, RegistryError
 from .registry.leases import Lease
 from .settings import BridgeProgram
 
@@ -35,11 +33,13 @@ _DRAIN_SECONDS = 5.0
 class Bridge:
     """One bridge worker. Any number may run; one of them leads (heads, deltas, presence)."""
 
-    def __init__(self, registry: Registry, settings: BridgeProgram) -> None:
+    def __init__(self, registry: Registry, settings: BridgeProgram, share_group: str) -> None:
         self._registry = registry
         own = settings.bridge
         self.bridge_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
-        self.link = Link(settings.mqtt, f"bridge-{self.bridge_id}", _SHARED, self._handle, self._refuse)
+        self.link = Link(
+            settings.mqtt, f"bridge-{self.bridge_id}", _SHARED, self._handle, self._refuse, share_group
+        )
         self.ingest = Ingest(registry, self.link.publish, own)
         self.answers = Answers(registry, self.link.publish, own)
         self.refusals = Refusals(registry, self.link.publish)
@@ -77,7 +77,7 @@ class Bridge:
             await self._stop(tasks, stopping)
 
     async def _stop(self, tasks: list["asyncio.Task[Any]"], stopping: "asyncio.Task[Any]") -> None:
-        with suppress(asyncio.TimeoutError, PyMongoError):
+        with suppress(asyncio.TimeoutError, RegistryError):
             await asyncio.wait_for(self.ingest.drain(), _DRAIN_SECONDS)
         for task in [*tasks, stopping]:
             task.cancel()
@@ -124,7 +124,7 @@ class Bridge:
             try:
                 document = {**self.health(), "at": datetime.now(timezone.utc)}
                 await meta.replace_one({"_id": f"bridge:{self.bridge_id}"}, document, upsert=True)
-            except PyMongoError as error:
+            except RegistryError as error:
                 _log.warning("the bridge's health could not be written: %s", type(error).__name__)
             await asyncio.sleep(_HEALTH_SECONDS)
 

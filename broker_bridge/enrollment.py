@@ -5,8 +5,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from pymongo.errors import PyMongoError
-
 from .contract import channels
 from .contract.channels import Decoded
 from .contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH
@@ -20,8 +18,8 @@ from .contract.messages import (
 )
 from .contract.wire import MAX_PAGE_BYTES
 from .link import Publish
-from .registry import Registry
-from .registry.devices import Device
+from .registry import Registry, RegistryError
+from .registry.devices import RESERVED, Device
 from .registry.identities import Changed
 from .registry.versions import History
 from .settings import BridgeSettings
@@ -65,7 +63,7 @@ class Answers:
             request = self._waiting.pop(device_id)
             try:
                 page = await self.answer(device_id, request)
-            except (PyMongoError, asyncio.TimeoutError) as error:
+            except RegistryError as error:
                 self.counters["failed"] += 1
                 _log.warning("no answer to %s, it will ask again: %s", device_id, type(error).__name__)
                 continue
@@ -101,7 +99,7 @@ class Answers:
 
     async def _device(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.known([device_id])).get(device_id)
-        if device is None and self._settings.auto_register:
+        if device is None and self._settings.auto_register and device_id not in RESERVED:
             device = await self._registry.devices.register(device_id, request.site_id)
         return device
 

@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from pymongo.errors import PyMongoError
-
 from .contract import channels
 from .contract.channels import Decoded
 from .contract.errors import DEVICE_UNKNOWN, EVENT_TIME_IMPLAUSIBLE
 from .contract.messages import Event, Receipts, Rejection
 from .contract.wire import format_time
 from .link import Publish
-from .registry import Registry
+from .registry import Registry, RegistryError
 from .registry.devices import Device
 from .registry.events import Incoming
 from .settings import BridgeSettings
@@ -104,7 +102,7 @@ class Ingest:
             try:
                 receipts = await self._record_once(batch, repeated=attempt > 0)
                 break
-            except (PyMongoError, asyncio.TimeoutError) as error:
+            except RegistryError as error:
                 self._note_failure(error)
                 shortest, longest = _RETRY_SECONDS
                 await asyncio.sleep(min(longest, shortest * 2**attempt))

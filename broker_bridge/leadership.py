@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from pymongo.errors import PyMongoError
-
+from .registry import RegistryError
 from .registry.leases import Lease
 
 _log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Leadership:
                         self._start()
                     else:
                         held_until = asked_at
-                except PyMongoError as error:
+                except RegistryError as error:
                     _log.warning("the lease could not be renewed: %s", type(error).__name__)
                 if loop.time() >= held_until:
                     await self._end()

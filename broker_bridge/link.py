@@ -25,7 +25,6 @@ from .contract.wire import WireModel
 
 _log = logging.getLogger(__name__)
 
-SHARE = "$share/bridge/"
 _INCOMING_LIMIT = 20_000
 _RETRY_SECONDS = (0.2, 10.0)
 _STABLE_SECONDS = 10.0
@@ -55,22 +54,26 @@ class Publish(Protocol):
 class Link:
     """One connection to the broker, made again whenever it breaks.
 
-    `subscriptions` are the rows it always follows; `follow` and `unfollow` add and drop rows while running.
+    `subscriptions` are the rows it always follows, those that workers share under `share_group`; `follow` and
+    `unfollow` add and drop rows while running.
     """
 
     def __init__(
         self,
         settings: MqttSettings,
+        *,
         client_id: str,
         subscriptions: Sequence[Channel[Any]],
         handle: Handler,
         refuse: Refuser,
+        share_group: str,
     ) -> None:
         self._settings = settings
         self._client_id = client_id
         self._following = list(subscriptions)
         self._handle = handle
         self._refuse = refuse
+        self._share = f"$share/{share_group}/"
         self._client: aiomqtt.Client | None = None
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self.counters: Counter[str] = Counter()
@@ -94,7 +97,7 @@ class Link:
         self._following = [channel for channel in self._following if channel not in channels]
         if self._client:
             for channel in channels:
-                await self._client.unsubscribe(_filter(channel))
+                await self._client.unsubscribe(self._filter(channel))
 
     async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
         """Publish on the row's topic with its QoS and retain flag; False if the broker did not take it.
@@ -179,7 +182,7 @@ class Link:
         for channel in channels:
             # With "retain as published" an event that somebody retained can be told from a live one.
             options = SubscribeOptions(qos=channel.qos, retainAsPublished=True)
-            granted = await client.subscribe(_filter(channel), options=options)
+            granted = await client.subscribe(self._filter(channel), options=options)
             if any(code.is_failure for code in granted if not isinstance(code, int)):
                 _log.error("the broker does not let the bridge read %s: check its ACL", channel.pattern)
 
@@ -196,6 +199,9 @@ class Link:
             return
         self._handle(decoded, payload)
 
+    def _filter(self, channel: Channel[Any]) -> str:
+        return f"{self._share}{channel.filter}" if channel.shared else channel.filter
+
     def _explain(self, error: aiomqtt.MqttError) -> str:
         where = f"{self._settings.host}:{self._settings.port}"
         code = getattr(error, "rc", None)
@@ -205,10 +211,6 @@ class Link:
                 "or the client certificate"
             )
         return f"no connection to the broker at {where}: {error}"
-
-
-def _filter(channel: Channel[Any]) -> str:
-    return f"{SHARE}{channel.filter}" if channel.shared else channel.filter
 
 
 def _read(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:

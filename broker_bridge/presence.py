@@ -7,15 +7,13 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from pymongo.errors import PyMongoError
-
 from .contract import channels
 from .contract.channels import Decoded
 from .contract.embeddings import EmbeddingSpace
 from .contract.errors import ContractError
 from .contract.messages import DeviceInfo, DeviceStatus, Heartbeat
-from .registry import Registry
-from .registry.devices import Report
+from .registry import Registry, RegistryError
+from .registry.devices import RESERVED, Report
 from .settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
@@ -70,7 +68,7 @@ class Presence:
                 try:
                     await self._write(batch)
                     break
-                except PyMongoError as error:
+                except RegistryError as error:
                     self.counters["failed"] += 1
                     _log.warning("reports of devices have to wait: %s", type(error).__name__)
                     await asyncio.sleep(_RETRY_SECONDS)
@@ -92,7 +90,7 @@ class Presence:
 
     async def _introduce(self, device_id: str, info: DeviceInfo) -> None:
         """Register a new device where that is allowed, and record the spaces of a known one."""
-        if self._auto_register:
+        if self._auto_register and device_id not in RESERVED:
             await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
         elif device_id not in await self._registry.devices.known([device_id]):
             self.counters["unknown_devices"] += 1

@@ -8,15 +8,13 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from pymongo.errors import PyMongoError
-
 from .contract import channels
 from .contract.messages import SyncDelta
 from .contract.wire import MAX_PAGE_BYTES
 from .enrollment import told
 from .heads import HeadLedger, sites_that_hear
 from .link import Publish
-from .registry import Registry
+from .registry import Registry, RegistryError
 from .registry.identities import Changed
 from .registry.versions import History
 
@@ -54,7 +52,7 @@ class HeadPublisher:
         while True:
             try:
                 await self._follow()
-            except (PyMongoError, asyncio.TimeoutError) as error:
+            except RegistryError as error:
                 self.counters["restarts"] += 1
                 _log.warning("the publisher starts over: %s", type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -68,7 +66,7 @@ class HeadPublisher:
                     self.wake()
                     async for _ in stream:
                         self.wake()
-            except PyMongoError as error:
+            except RegistryError as error:
                 self.counters["stream_breaks"] += 1
                 _log.warning("the change stream broke, polling meanwhile: %s", type(error).__name__)
             await asyncio.sleep(_RETRY_SECONDS)

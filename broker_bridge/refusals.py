@@ -7,14 +7,12 @@ import asyncio
 import logging
 from collections import Counter
 
-from pymongo.errors import PyMongoError
-
 from .contract import channels
 from .contract.channels import claimed_event_id
 from .contract.errors import EVENT_INVALID, PAYLOAD_INVALID, ContractError
 from .contract.messages import Receipts, Rejection
 from .link import Publish
-from .registry import Registry
+from .registry import Registry, RegistryError
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ class Refusals:
         while True:
             try:
                 await self._registry.dead_letters.keep(topic, payload, error.code, error.detail)
-            except PyMongoError as failure:
+            except RegistryError as failure:
                 _log.warning("a dead letter has to wait: %s", type(failure).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:

@@ -8,7 +8,7 @@ from .devices import Devices
 from .events import Events
 from .identities import Identities
 from .indexes import ensure_indexes
-from .mongo import Mongo, MongoSettings, RegistryUnavailableError
+from .mongo import Mongo, MongoSettings, RegistryError, RegistryUnavailableError
 from .spaces import Spaces
 from .versions import Versions
 
@@ -56,4 +56,4 @@ class Registry:
         await self.mongo.close()
 
 
-__all__ = ["MongoSettings", "Registry", "RegistryUnavailableError"]
+__all__ = ["MongoSettings", "Registry", "RegistryError", "RegistryUnavailableError"]

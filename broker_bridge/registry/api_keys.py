@@ -35,9 +35,13 @@ class ApiKeys:
         await self._keys.update_one({"_id": _digest(text)}, {"$setOnInsert": document}, upsert=True)
         return text
 
+    async def any(self) -> bool:
+        """Whether there is a key at all, revoked ones included."""
+        return await self._keys.find_one({}, {"_id": 1}) is not None
+
     async def ensure_first(self, secret: str) -> bool:
         """Make `secret` an admin key if there is no key yet; whether it was made."""
-        if await self._keys.find_one({}, {"_id": 1}):
+        if await self.any():
             return False
         await self.create("bootstrap", "admin", secret)
         return True

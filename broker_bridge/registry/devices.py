@@ -7,7 +7,12 @@ from typing import Any
 
 from pymongo import UpdateOne
 
+from broker_bridge.contract.errors import DEVICE_RESERVED, ContractError
+
 from .mongo import Document, Mongo
+
+RESERVED = frozenset({"admin", "bridge", "operator"})
+"""A device's id is its user name at the broker, and these have rights of their own there."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,12 @@ class Devices:
         self._sites = mongo.db.sites
 
     async def register(self, device_id: str, site_id: str, *, dev_mode: bool = False) -> Device:
-        """Record a device and its site; one that is known keeps its place."""
+        """Record a device and its site; one that is known keeps its place.
+
+        Raises ContractError(`device-reserved`) for a name that is a user of the broker with other rights.
+        """
+        if device_id in RESERVED:
+            raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
         now = datetime.now(timezone.utc)
         await self._sites.update_one({"_id": site_id}, {"$setOnInsert": {"created_at": now}}, upsert=True)
         await self.meet([device_id])

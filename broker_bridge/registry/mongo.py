@@ -49,8 +49,16 @@ class MongoSettings(Section):
         return uri
 
 
+RegistryError = PyMongoError
+"""Whatever the driver raises. After one, a write may or may not be there."""
+
+
 class RegistryUnavailableError(Exception):
     """The registry cannot be used; the text is one sentence for an operator."""
+
+
+class TransactionTimeoutError(RegistryError):
+    """A transaction did not end in time; the change may or may not be there."""
 
 
 class Mongo:
@@ -110,7 +118,7 @@ class Mongo:
     async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run `work(session)` in one transaction, repeated as long as it only lost a race.
 
-        Raises PyMongoError, or asyncio.TimeoutError after 15 s; then the change may or may not be there.
+        Raises RegistryError, after 15 s at the latest; then the change may or may not be there.
         """
 
         async def attempt() -> T:
@@ -120,7 +128,10 @@ class Mongo:
                 )
                 return done
 
-        return await asyncio.wait_for(attempt(), _TRANSACTION_SECONDS)
+        try:
+            return await asyncio.wait_for(attempt(), _TRANSACTION_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise TransactionTimeoutError(f"no end after {_TRANSACTION_SECONDS:g} s") from error
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Any]:

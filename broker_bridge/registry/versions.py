@@ -49,6 +49,16 @@ class Versions:
         last: int = found["version"]
         return last - count + 1
 
+    async def share_group(self) -> str:
+        """The name under which bridge workers share subscriptions: random, the same for all of them.
+
+        A broker may let anybody join a group by its name, and so take events out of it: nobody can guess it.
+        """
+        key = {"_id": "share-group"}
+        await self._meta.update_one(key, {"$setOnInsert": {"name": secrets.token_hex(16)}}, upsert=True)
+        name: str = (await self._meta.find_one(key))["name"]
+        return name
+
     async def begin_epoch(self) -> History:
         """Start another history, as after restoring a backup: every device then takes a full snapshot."""
         await self._meta.update_one(_KEY, {"$set": {"epoch": secrets.token_hex(8)}})

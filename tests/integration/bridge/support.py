@@ -108,7 +108,7 @@ async def connected(broker: Mosquitto, device: FreshDevice) -> AsyncIterator[Pee
 @asynccontextmanager
 async def running(registry: Registry, program: BridgeProgram) -> AsyncIterator[Bridge]:
     """A bridge worker in this process, connected."""
-    worker = Bridge(registry, program)
+    worker = Bridge(registry, program, await registry.versions.share_group())
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
 

@@ -1,0 +1,143 @@
+"""The whole product on this machine: broker, database, bridge, API and any number of cameras, all real."""
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from .stack import Mongod, Mosquitto, Program, ProgramError, free_port
+
+SITE = "lobby"
+_READY_SECONDS = 30.0
+
+
+class LocalFleet:
+    """Servers and programs with their files in `folder`; `devices` are the names that the broker lets in.
+
+    Everything listens on loopback and on free ports (the usual ones if asked for and free); passwords and the
+    API key are random. Use it as a context manager: at its end nothing is left running.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        devices: Sequence[str],
+        *,
+        bridge: Mapping[str, object] | None = None,
+        usual_ports: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.api_key = f"wfm_{secrets.token_urlsafe(24)}"
+        users = {name: secrets.token_hex(12) for name in ("bridge", "operator", *devices)}
+        self.broker = Mosquitto(
+            folder / "broker", free_port(1883 if usual_ports else None), users, dict.fromkeys(devices, SITE)
+        )
+        self.mongod = Mongod(folder / "mongod", free_port(27017 if usual_ports else None))
+        self.api_port = free_port(8000 if usual_ports else None)
+        self.database = "wfm"
+        self._bridge_settings = {"auto_register": True, **(bridge or {})}
+        self.bridge = self.make_bridge("bridge")
+        self.api = Program(
+            [sys.executable, "-m", "dashboard_api"],
+            folder / "api.log",
+            {**self._mongo(), "WFM_API__PORT": str(self.api_port), "WFM_API__BOOTSTRAP_KEY": self.api_key},
+            name="api",
+        )
+        self.http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.api_key}"}, timeout=30
+        )
+        self.programs: list[Program] = [self.bridge, self.api]
+        self.devices: dict[str, Program] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    def make_bridge(self, name: str) -> Program:
+        """Another bridge worker, not started."""
+        environment = {
+            f"WFM_BRIDGE__{key.upper()}": _text(value) for key, value in self._bridge_settings.items()
+        }
+        return Program(
+            [sys.executable, "-m", "broker_bridge"],
+            self.folder / f"{name}.log",
+            {**self._mqtt("bridge"), **self._mongo(), **environment},
+            name=name,
+        )
+
+    def make_device(
+        self, device_id: str, settings: Mapping[str, object], arguments: Sequence[str] = ()
+    ) -> Program:
+        """A camera, not started; `settings` are those of section `device`."""
+        own = {"id": device_id, "site": SITE, "data_dir": str(self.folder / device_id), **settings}
+        environment = {f"WFM_DEVICE__{key.upper()}": _text(value) for key, value in own.items()}
+        program = Program(
+            [sys.executable, "-m", "device", *arguments],
+            self.folder / f"{device_id}.log",
+            {**self._mqtt(device_id), **environment},
+            name=device_id,
+        )
+        self.programs.append(program)
+        self.devices[device_id] = program
+        return program
+
+    def start_servers(self) -> None:
+        """Broker and database, ready."""
+        self.broker.start()
+        self.mongod.start()
+
+    def start_backend(self) -> None:
+        """Bridge and API, ready: the bridge connected, the API answering."""
+        self.bridge.start()
+        self.api.start()
+        self.bridge.wait_for_line("connected to the broker", _READY_SECONDS)
+        self.api.wait_until(self._api_ready, "answer /readyz", _READY_SECONDS)
+
+    def _api_ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> dict[str, str]:
+        """Stop everything in order; what did not end within ten seconds of SIGTERM, with why."""
+        failures = {}
+        self.http.close()
+        for program in reversed(self.programs):
+            try:
+                if program.running:
+                    program.stop()
+            except ProgramError as error:
+                failures[program.name] = str(error)
+                program.kill()
+        for server in (self.broker, self.mongod):
+            if server.program.running:
+                server.stop()
+        return failures
+
+    def __enter__(self) -> "LocalFleet":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _mqtt(self, user: str) -> dict[str, str]:
+        return {
+            "WFM_MQTT__HOST": self.broker.host,
+            "WFM_MQTT__PORT": str(self.broker.port),
+            "WFM_MQTT__USERNAME": user,
+            "WFM_MQTT__PASSWORD": self.broker.users[user],
+        }
+
+    def _mongo(self) -> dict[str, str]:
+        return {"WFM_MONGO__URI": self.mongod.uri, "WFM_MONGO__DATABASE": self.database}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
