@@ -38,7 +38,12 @@ class Bridge:
         own = settings.bridge
         self.bridge_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
         self.link = Link(
-            settings.mqtt, f"bridge-{self.bridge_id}", _SHARED, self._handle, self._refuse, share_group
+            settings.mqtt,
+            client_id=f"bridge-{self.bridge_id}",
+            subscriptions=_SHARED,
+            handle=self._handle,
+            refuse=self._refuse,
+            share_group=share_group,
         )
         self.ingest = Ingest(registry, self.link.publish, own)
         self.answers = Answers(registry, self.link.publish, own)
