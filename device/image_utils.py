@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 _BYTES_PER_KB = 1000
 _LONGEST_SIDE = 960
 _FIRST_QUALITY = 90
-_LOWEST_QUALITY = 50
+_QUALITIES = (80, 70, 60)
+_QUALITY_WHEN_SHRUNK = 70
+# Measured on photographs, relative to quality 90; the sizes of three pictures agreed within 0.02.
+_QUALITY_STEPS = (40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 100.0)
+_BYTES_AT_STEPS = (0.36, 0.41, 0.46, 0.54, 0.68, 1.0, 1.5, 2.7)
+# Bytes went as the scale to the power of 1.5 to 1.7 on photographs, 2 on noise: the lowest is the safe one.
+_BYTES_PER_SCALE = 1.5
+_CAUTION = 0.95
 # A JPEG never gets smaller than its tables; under this many pixels a side nobody is recognised any more.
 _SHORTEST_SIDE = 16
 _MOST_ENCODES = 8
@@ -72,13 +79,18 @@ def compress_to_jpeg(
 def _smaller(scale: float, quality: int, wanted: float) -> tuple[float, int]:
     """Scale and quality for a JPEG `wanted` (a share below 1) times as large.
 
-    Measured on photographs, bytes go as the square of the scale, or a little more slowly than the distance
-    of the quality to 100; lower quality is used first, since it costs a face less than lost pixels do.
+    Lower quality comes first, since down to 60 it costs a face less than lost pixels do.
     """
-    lower = max(_LOWEST_QUALITY, 100 - math.ceil((100 - quality) / max(wanted, 0.01) ** 1.5))
-    if lower < quality and wanted > 0.4:
-        return scale, lower
-    return scale * 0.92 * math.sqrt(wanted), quality
+    aim = _CAUTION * wanted * _relative_bytes(quality)
+    for lower in _QUALITIES:
+        if lower < quality and _relative_bytes(lower) <= aim:
+            return scale, lower
+    kept = min(quality, _QUALITY_WHEN_SHRUNK)
+    return scale * min(0.95, (aim / _relative_bytes(kept)) ** (1 / _BYTES_PER_SCALE)), kept
+
+
+def _relative_bytes(quality: int) -> float:
+    return float(np.interp(quality, _QUALITY_STEPS, _BYTES_AT_STEPS))
 
 
 def _encode(image: NDArray[np.uint8], scale: float, quality: int) -> bytes:

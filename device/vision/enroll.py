@@ -21,7 +21,7 @@ PHOTO_SEVERAL_FACES = "photo-several-faces"
 MAX_PIXELS = 50_000_000
 # Larger photos are shrunk to this before the search for a face, smaller ones enlarged.
 _LONG_SIDE = 960
-_SHORT_SIDE = 320
+_SHORT_SIDE = 640
 # A face this much smaller than the largest is a passer-by in the background or a false find.
 _BESIDE_THE_PERSON = 0.5
 # Variance of the Laplacian (grey levels squared) at which a 112x112 face counts as half sharp.
@@ -73,14 +73,11 @@ class PhotoEmbedder:
 
     def _one_face(self, image: Image) -> Float32:
         """The box float32[4] of the only large face in `image`."""
-        found = self._detector.detect(image)
-        margin = 0
-        if not len(found):
-            # A portrait cut close to the face has no surroundings, which the cascade looks for.
-            margin = max(image.shape[:2]) // 4
-            sides = (margin, margin, margin, margin)
-            bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
-            found = self._detector.detect(np.asarray(bordered, dtype=np.uint8))
+        # A portrait cut close to the face has no surroundings, which the cascade looks for.
+        margin = max(image.shape[:2]) // 4
+        sides = (margin, margin, margin, margin)
+        bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
+        found = self._detector.detect(np.asarray(bordered, dtype=np.uint8))
         boxes = _large(found)
         if not len(boxes):
             raise PhotoError(PHOTO_NO_FACE, "no face was found: use a frontal portrait with an even light")

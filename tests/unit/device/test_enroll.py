@@ -1,0 +1,124 @@
+"""Enrollment by photo: one face in, one vector out, and a code for everything else."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut, lfw_subset
+
+from broker_bridge.contract.embeddings import check_vector, to_array
+from broker_bridge.contract.errors import ContractError
+from deploy.local.sample_video import PEOPLE, enrollment_photo
+from device.vision.detector import CascadeDetector
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder, PhotoError
+from device.vision.picture_size import picture_size
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return PhotoEmbedder(CascadeDetector(), load_embedder())
+
+
+def encode(image, extension=".jpg"):
+    return cv2.imencode(extension, image)[1].tobytes()
+
+
+def portrait():
+    return np.ascontiguousarray(astronaut()[..., ::-1])
+
+
+def refusal(photos, data):
+    with pytest.raises(PhotoError) as caught:
+        photos.embed_photo(data)
+    assert isinstance(caught.value, ContractError)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_a_portrait_gives_a_vector_of_the_space(photos, extension):
+    """float32[512] of unit length, a quality, and where the face is in the photo."""
+    face = photos.embed_photo(encode(portrait(), extension))
+    check_vector(face.vector, 512)
+    assert 0 < face.quality <= 1
+    assert abs(face.box.x + face.box.width / 2 - 222) < 20
+    assert abs(face.box.y + face.box.height / 2 - 115) < 25
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 4.0])
+def test_the_size_of_the_photo_matters_little(photos, scale):
+    """A thumbnail and a twelve megapixel photo of one person are the same person."""
+    size = (round(512 * scale), round(512 * scale))
+    photo = cv2.resize(portrait(), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    face = photos.embed_photo(encode(photo))
+    same = to_array(photos.embed_photo(encode(portrait())).vector) @ to_array(face.vector)
+    assert same > 0.8
+    assert abs((face.box.x + face.box.width / 2) / scale - 222) < 20
+
+
+def test_a_portrait_without_surroundings_is_enrolled(photos):
+    """Cut off at the ears, as badge photos are: nearest to the same person's ordinary portrait."""
+    wide = np.stack([to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()])
+    for person, row in enumerate(PEOPLE.values()):
+        face = cv2.resize(
+            (lfw_subset()[row] * 255).astype(np.uint8), (112, 112), interpolation=cv2.INTER_CUBIC
+        )
+        similar = wide @ to_array(photos.embed_photo(encode(face)).vector)
+        assert similar.argmax() == person
+        assert similar.max() > 0.65
+
+
+def test_the_sample_portraits_are_told_apart(photos):
+    """No two of the demo's people resemble each other."""
+    vectors = np.stack(
+        [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()]
+    )
+    similar = vectors @ vectors.T - np.eye(len(vectors))
+    assert similar.max() < 0.65
+
+
+def test_what_is_no_picture_is_photo_invalid(photos):
+    """Text, a GIF, nothing, and a JPEG that is damaged after its header."""
+    whole = encode(portrait())
+    for data in (b"", b"hello", b"GIF89a" + bytes(50), whole[:30], b"\xff\xd8\xff\xe0" + bytes(200)):
+        assert refusal(photos, data) == "photo-invalid"
+
+
+def test_a_picture_bomb_is_refused_before_it_is_decoded(photos):
+    """60,000 x 60,000 pixels in a few hundred bytes, as PNG and as JPEG."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    assert refusal(photos, b"\x89PNG\r\n\x1a\n" + chunk) == "photo-invalid"
+    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 60_000, 60_000)
+    assert refusal(photos, b"\xff\xd8\xff\xe0\x00\x04xx" + frame + bytes(20)) == "photo-invalid"
+
+
+def test_no_face_and_several_faces_have_their_own_codes(photos):
+    """A wall, and two portraits side by side."""
+    assert refusal(photos, encode(np.full((480, 640, 3), 120, np.uint8))) == "photo-no-face"
+    assert refusal(photos, encode(np.hstack([portrait(), portrait()]))) == "photo-several-faces"
+
+
+def test_a_picture_of_one_pixel_has_no_face(photos):
+    """The smallest picture there is."""
+    assert refusal(photos, encode(np.zeros((1, 1, 3), np.uint8), ".png")) == "photo-no-face"
+
+
+@pytest.mark.parametrize("size", [(640, 480), (33, 1001)])
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_the_header_tells_the_size(size, extension):
+    """For what OpenCV itself writes, progressive or not."""
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    assert picture_size(encode(image, extension)) == size
+    progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert picture_size(progressive) == size
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\x00\x00", b"\x89PNG\r\n\x1a\n"]
+)
+def test_a_cut_header_tells_nothing(data):
+    """And does not loop for ever."""
+    assert picture_size(data + b"") is None
