@@ -1,0 +1,89 @@
+"""The application: services, rings around every request, routes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from broker_bridge.registry import Registry
+from broker_bridge.registry.overview import Overview
+
+from . import problems
+from .deps import Services
+from .live import EventHub
+from .middleware import BodyLimit, SecurityHeaders
+from .photos import PhotoEmbedder, Photos
+from .routes import devices, events, health, identities, identity, pages, photos, sync
+from .settings import ApiSettings
+
+_PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem document (RFC 9457) with a stable `code`",
+        "content": {
+            problems.MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail", "code"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "code": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def create_app(
+    registry: Registry,
+    settings: ApiSettings,
+    photo_embedder: PhotoEmbedder | None = None,
+    *,
+    now: Callable[[], datetime] = utc_now,
+) -> FastAPI:
+    """The API over `registry`, which stays the caller's to close. Without `photo_embedder` photos are off."""
+    hub = EventHub(registry.events)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await hub.stop()
+
+    app = FastAPI(
+        title="WFM Fleet",
+        version=version("wfm-fleet"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        responses=_PROBLEM,
+    )
+    app.state.services = Services(
+        registry=registry,
+        overview=Overview(registry.mongo),
+        settings=settings,
+        hub=hub,
+        photos=Photos(photo_embedder, asyncio.Lock()) if photo_embedder else None,
+        now=now,
+    )
+    app.add_middleware(
+        BodyLimit, json_max_bytes=settings.json_max_bytes, photo_max_bytes=settings.photo_max_bytes
+    )
+    problems.install(app)
+    app.add_middleware(SecurityHeaders, content_security_policy=pages.CONTENT_SECURITY_POLICY)
+    for noun in (identity, identities, photos, devices, events, sync, health):
+        app.include_router(noun.router)
+    pages.mount(app)
+    return app

@@ -1,0 +1,79 @@
+"""The one wiring place: from settings to a registry with its spaces and keys, and to the app."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
+from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
+from broker_bridge.contract.settings import SettingsError
+from broker_bridge.registry import Registry
+
+from .app import create_app
+from .photos import PhotoEmbedder
+from .settings import ApiProgram, ApiSettings
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
+    """The app while its registry is open.
+
+    Raises RegistryUnavailableError or SettingsError, each with sentences for an operator.
+    """
+    embedder = _photo_embedder(program.api) if program.api.photos else None
+    registry = await Registry.open(program.mongo)
+    try:
+        if embedder is not None:
+            await _ensure_model(registry, embedder[1])
+        await ensure_spaces(registry, program.api)
+        await ensure_key(registry, program.api)
+        yield create_app(registry, program.api, embedder[0] if embedder else None)
+    finally:
+        await registry.close()
+
+
+def _photo_embedder(settings: ApiSettings) -> tuple[PhotoEmbedder, EmbeddingSpace]:
+    # Imported only where photos are on: without them this program needs neither OpenCV nor ONNX Runtime.
+    from device.vision import enroll  # noqa: PLC0415
+    from device.vision.detector import CascadeDetector  # noqa: PLC0415
+    from device.vision.embedder import ModelError, load_embedder  # noqa: PLC0415
+
+    model = None if settings.face_model is None else str(settings.face_model)
+    try:
+        embedder = load_embedder(model, settings.default_spaces.get("face"))
+    except ModelError as error:
+        raise SettingsError([f"api.face_model: {error}"]) from error
+    return enroll.PhotoEmbedder(CascadeDetector(), embedder), embedder.space
+
+
+async def _ensure_model(registry: Registry, space: EmbeddingSpace) -> None:
+    try:
+        await registry.spaces.ensure(space)
+    except ContractError as error:
+        raise SettingsError([f"api.face_model: {error}"]) from error
+
+
+async def ensure_spaces(registry: Registry, settings: ApiSettings) -> None:
+    """Record the default spaces that are not known yet, with the usual dimension of their modality."""
+    for modality, space_id in settings.default_spaces.items():
+        try:
+            await registry.spaces.get(space_id)
+        except ContractError as error:
+            if error.code != SPACE_UNKNOWN:
+                raise
+            await registry.spaces.ensure(EmbeddingSpace(space_id, DEFAULT_DIMENSIONS[modality]))
+
+
+async def ensure_key(registry: Registry, settings: ApiSettings) -> None:
+    """Make the configured first key in a fresh database, or say how to get one."""
+    if settings.bootstrap_key is not None:
+        await registry.api_keys.ensure_first(settings.bootstrap_key.get_secret_value())
+    elif not await registry.api_keys.any():
+        _log.warning(
+            "there is no API key yet, so nobody can log in: set WFM_API__BOOTSTRAP_KEY to a long random text "
+            "and start again; it is then an admin key"
+        )

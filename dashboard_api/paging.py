@@ -1,0 +1,53 @@
+"""Lists by cursor: an opaque text that says after which item the next page begins."""
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Query
+
+from broker_bridge.contract.wire import format_time
+
+from .problems import Problem
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of a page")]
+Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before")]
+
+
+def to_cursor(*parts: str) -> str:
+    return base64.urlsafe_b64encode("\0".join(parts).encode()).decode().rstrip("=")
+
+
+def from_cursor(cursor: str | None, parts: int) -> list[str] | None:
+    """The parts that `to_cursor` was given, or None without a cursor; raises Problem 422."""
+    if cursor is None:
+        return None
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        found = base64.b64decode(padded, altchars=b"-_", validate=True).decode().split("\0")
+    except (ValueError, binascii.Error) as error:
+        raise _invalid() from error
+    if len(found) != parts:
+        raise _invalid()
+    return found
+
+
+def to_event_cursor(received_at: datetime, key: str) -> str:
+    return to_cursor(format_time(received_at), key)
+
+
+def from_event_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    """Time of receipt and key of the last event of the page before."""
+    parts = from_cursor(cursor, 2)
+    if parts is None:
+        return None
+    try:
+        # Python 3.10 does not read the closing Z.
+        return datetime.fromisoformat(parts[0].replace("Z", "+00:00")), parts[1]
+    except ValueError as error:
+        raise _invalid() from error
+
+
+def _invalid() -> Problem:
+    return Problem(422, "cursor-invalid", "cursor: take it unchanged from next_cursor of the page before")

@@ -1,0 +1,157 @@
+"""From request bodies to orders to the registry, and from people to what is shown of them."""
+
+from collections.abc import Sequence
+
+from broker_bridge.contract.embeddings import from_base64, normalise, to_array
+from broker_bridge.contract.errors import SPACE_UNKNOWN, VECTOR_INVALID, ContractError
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices import Applied
+from broker_bridge.registry.overview import TemplateNote
+from broker_bridge.registry.people import EVERY_SITE, Enrollment, Person, Template
+from broker_bridge.registry.versions import History
+
+from .problems import Problem
+from .settings import ApiSettings, Modality
+from .views import (
+    MAX_TEMPLATES,
+    Confirmations,
+    HoldingView,
+    IdentityRow,
+    PersonBody,
+    PersonDetail,
+    PersonPatch,
+    PersonView,
+    TemplateBody,
+    TemplateView,
+)
+
+
+def default_space(settings: ApiSettings, modality: Modality) -> str:
+    """The space of vectors that name only their modality; raises ContractError(`space-unknown`)."""
+    space = settings.default_spaces.get(modality)
+    if space is None:
+        raise ContractError(SPACE_UNKNOWN, f"no default space is configured for {modality}")
+    return space
+
+
+def to_template(body: TemplateBody, dimensions: dict[str, int], source: str) -> Template:
+    """A template with its vector brought to unit length; raises ContractError."""
+    dimension = dimensions.get(body.space)
+    if dimension is None:
+        known = ", ".join(sorted(dimensions)) or "none"
+        raise ContractError(SPACE_UNKNOWN, f"there is no embedding space {body.space!r}; known are: {known}")
+    if (body.vector is None) == (body.embedding is None):
+        raise ContractError(
+            VECTOR_INVALID, "a template has either a vector (base64) or an embedding (numbers)"
+        )
+    values = body.embedding if body.embedding is not None else to_array(from_base64(body.vector or ""))
+    return Template(body.space, normalise(values, dimension), body.quality, source)
+
+
+async def add_templates(
+    registry: Registry, order: Enrollment, added: Sequence[Template], known: Person | None
+) -> Person:
+    """Carry out `order` with those of `added` that the person does not hold yet, so that a repeat adds none.
+
+    Raises Problem 409 when the person would hold too many.
+    """
+    held: Sequence[Template] = ()
+    if known is not None and not known.deleted:
+        held = (await registry.identities.templates_of([order.user_id])).get(order.user_id, [])
+    present = {(template.space, template.vector) for template in held}
+    fresh = {(one.space, one.vector): one for one in added if (one.space, one.vector) not in present}
+    if len(held) + len(fresh) > MAX_TEMPLATES:
+        detail = f"a person has at most {MAX_TEMPLATES} templates, {order.user_id} has {len(held)}"
+        raise Problem(409, "templates-too-many", detail)
+    return await registry.identities.enroll(
+        Enrollment(
+            order.user_id,
+            templates=tuple(fresh.values()),
+            display_name=order.display_name,
+            flag=order.flag,
+            sites=order.sites,
+            must_exist=order.must_exist,
+        )
+    )
+
+
+def to_order(body: PersonBody) -> Enrollment:
+    sites = None if body.sites is None else tuple(body.sites)
+    return Enrollment(body.user_id, display_name=body.display_name, flag=body.flag, sites=sites)
+
+
+def to_patch(user_id: str, body: PersonPatch) -> Enrollment:
+    """As in JSON Merge Patch (RFC 7396): a field that is null is cleared, one that is absent stays."""
+    said = body.model_fields_set
+    return Enrollment(
+        user_id,
+        display_name=(body.display_name or "") if "display_name" in said else None,
+        flag=(body.flag or "") if "flag" in said else None,
+        sites=tuple(body.sites or ()) if "sites" in said else None,
+        must_exist=True,
+    )
+
+
+def to_view(person: Person) -> PersonView:
+    return PersonView(
+        user_id=person.user_id,
+        version=person.version,
+        display_name=person.display_name,
+        flag=person.flag,
+        sites=list(person.sites),
+        templates=[HoldingView(space=held.space, count=held.digest.count) for held in person.holdings],
+        deleted=person.deleted,
+        created_at=person.created_at,
+        updated_at=person.updated_at,
+    )
+
+
+def to_detail(person: Person, notes: Sequence[TemplateNote]) -> PersonDetail:
+    shown = [
+        TemplateView(
+            template_id=note.template_id,
+            space=note.space,
+            quality=note.quality,
+            source=note.source,
+            created_at=note.created_at,
+        )
+        for note in notes
+    ]
+    return PersonDetail(**to_view(person).model_dump(), template_list=[] if person.deleted else shown)
+
+
+def to_rows(person: Person, notes: Sequence[TemplateNote], dimensions: dict[str, int]) -> list[IdentityRow]:
+    """A person's rows as seed 000 lists them: the newest template of each modality speaks for it."""
+    newest = {note.space.partition(":")[0]: note for note in notes}
+    return [
+        IdentityRow(
+            name=person.user_id,
+            modality=modality,
+            embedding_dim=dimensions[note.space],
+            source_node=note.source,
+            created_at=person.created_at,
+            updated_at=note.created_at,
+        )
+        for modality, note in sorted(newest.items())
+    ]
+
+
+def confirmations(person: Person, history: History, applied: Sequence[Applied]) -> Confirmations:
+    """Who of `applied`, the devices of all sites that ever had the person, holds the last change."""
+    confirmed = [one.device_id for one in applied if one.confirms(history.epoch, person.version)]
+    waiting = [one.device_id for one in applied if not one.confirms(history.epoch, person.version)]
+    return Confirmations(
+        user_id=person.user_id,
+        version=person.version,
+        deleted=person.deleted,
+        confirmed=confirmed,
+        waiting=waiting,
+        confirmed_count=len(confirmed),
+        device_count=len(applied),
+        summary=f"{len(confirmed)} of {len(applied)} devices",
+    )
+
+
+def sites_to_ask(person: Person) -> tuple[str, ...] | None:
+    """The sites whose devices must confirm; None means all."""
+    return None if EVERY_SITE in person.reach else person.reach

@@ -1,0 +1,101 @@
+"""`/api/v1/devices` and `/api/v1/sites`: who takes part, and how they are."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH, ContractError
+from broker_bridge.contract.ids import DeviceId, SiteId
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry.mongo import Document
+from dashboard_api.deps import JSON_BODY, ServicesDep
+from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
+from dashboard_api.security import MAY_ADMINISTER, MAY_READ
+from dashboard_api.views import DeviceBody, DevicePage, DeviceView, SiteList, SiteView
+
+router = APIRouter(prefix="/api/v1", tags=["devices"])
+
+SILENT_AFTER = timedelta(seconds=90)
+"""Three heartbeats of 30 s."""
+
+
+@router.get("/devices", dependencies=[MAY_READ])
+async def list_devices(
+    services: ServicesDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    site_id: Annotated[SiteId | None, Query()] = None,
+) -> DevicePage:
+    """Devices in order of device id."""
+    after = from_cursor(cursor, 1) or [""]
+    found = await services.registry.devices.page(after=after[0], limit=limit + 1, site_id=site_id)
+    now = services.now()
+    shown = [to_view(document, now) for document in found[:limit]]
+    return DevicePage(items=shown, next_cursor=to_cursor(shown[-1].device_id) if len(found) > limit else None)
+
+
+@router.post(
+    "/devices",
+    dependencies=[MAY_ADMINISTER, JSON_BODY],
+    responses={201: {"model": DeviceView, "description": "Registered"}},
+)
+async def register(body: DeviceBody, services: ServicesDep, response: Response) -> DeviceView:
+    """Let a device take part. Repeating it changes nothing; another site is refused with 409."""
+    devices = services.registry.devices
+    is_new = not await devices.known([body.device_id])
+    device = await devices.register(body.device_id, body.site_id, dev_mode=body.dev_mode)
+    if device.site_id != body.site_id:
+        raise ContractError(SITE_MISMATCH, f"{body.device_id} is registered at site {device.site_id}")
+    response.status_code = 201 if is_new else 200
+    return await show(body.device_id, services)
+
+
+@router.get("/devices/{device_id}", dependencies=[MAY_READ])
+async def show(device_id: DeviceId, services: ServicesDep) -> DeviceView:
+    """One device with what it last said."""
+    found = await services.registry.devices.get(device_id)
+    if found is None:
+        raise ContractError(DEVICE_UNKNOWN, f"there is no device {device_id}")
+    return to_view(found, services.now())
+
+
+@router.get("/sites", dependencies=[MAY_READ])
+async def list_sites(services: ServicesDep) -> SiteList:
+    """Sites with the number of their devices and the newest version that concerns them."""
+    placed = [applied.site_id for applied in await services.registry.devices.applied()]
+    return SiteList(
+        items=[
+            SiteView(
+                site_id=site_id,
+                devices=placed.count(site_id),
+                head_version=await services.overview.site_head(site_id),
+            )
+            for site_id in await services.registry.devices.site_ids()
+        ]
+    )
+
+
+def to_view(found: Document, now: datetime) -> DeviceView:
+    """A device document as it is shown at `now`."""
+    status = found.get("status")
+    signs = [found.get("last_seen"), status and status["received_at"]]
+    last_seen = max((sign for sign in signs if sign), default=None)
+    return DeviceView(
+        device_id=found["_id"],
+        site_id=found["site_id"],
+        dev_mode=found["dev_mode"],
+        state=status["state"] if status else "never-seen",
+        silent=last_seen is None or now - last_seen > SILENT_AFTER,
+        last_seen=last_seen,
+        registered_at=found.get("registered_at"),
+        info=_shown(found.get("info")),
+        heartbeat=_shown(found.get("heartbeat")),
+        applied=_shown(found.get("applied")),
+    )
+
+
+def _shown(said: Document | None) -> dict[str, Any] | None:
+    if said is None:
+        return None
+    return {key: format_time(value) if isinstance(value, datetime) else value for key, value in said.items()}

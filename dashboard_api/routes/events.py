@@ -1,0 +1,98 @@
+"""`/api/v1/events`: what cameras have recognised, as a list, one by one, and live."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import AwareDatetime
+
+from broker_bridge.contract.ids import DeviceId, EventId, UserId
+from broker_bridge.registry.events import event_to_wire
+from broker_bridge.registry.mongo import Document
+from dashboard_api.deps import ServicesDep
+from dashboard_api.live import Subscription
+from dashboard_api.paging import Cursor, Limit, from_event_cursor, to_event_cursor
+from dashboard_api.problems import not_found
+from dashboard_api.security import MAY_READ
+from dashboard_api.views import EventPage
+
+router = APIRouter(prefix="/api/v1/events", tags=["events"])
+
+EventType = Literal["facial_id", "emotion", "visit", "unknown"]
+Token = Annotated[str, Header(pattern=r"^[0-9A-Fa-f]{1,2048}$", alias="Last-Event-ID")]
+# The bridge refuses an event whose time is further ahead of the backend than this.
+_CLOCK_AHEAD = timedelta(days=1)
+
+
+def to_query(
+    user_id: Annotated[UserId | None, Query()] = None,
+    device_id: Annotated[DeviceId | None, Query()] = None,
+    event_type: Annotated[EventType | None, Query()] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Recognised at this time or later")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Recognised before this time")] = None,
+) -> Document:
+    """The question to the registry; values are of checked types, never documents."""
+    wanted = {"user_id": user_id, "device_id": device_id, "event_type": event_type}
+    query: Document = {key: value for key, value in wanted.items() if value is not None}
+    period: dict[str, datetime] = {}
+    if since is not None:
+        period["$gte"] = since
+        # The index is on the time of receipt, which bounds the search.
+        query["received_at"] = {"$gte": since - _CLOCK_AHEAD}
+    if until is not None:
+        period["$lt"] = until
+    return query | ({"timestamp": period} if period else {})
+
+
+@router.get("", dependencies=[MAY_READ])
+async def list_events(
+    services: ServicesDep,
+    query: Annotated[Document, Depends(to_query)],
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> EventPage:
+    """Events by time of receipt, newest first."""
+    before = from_event_cursor(cursor)
+    found = await services.registry.events.page(query, before=before, limit=limit + 1)
+    shown = found[:limit]
+    following = to_event_cursor(shown[-1]["received_at"], shown[-1]["_id"]) if len(found) > limit else None
+    return EventPage(items=[event_to_wire(event) for event in shown], next_cursor=following)
+
+
+async def subscribed(
+    services: ServicesDep, last_event_id: Token | None = None
+) -> AsyncIterator[Subscription]:
+    async with services.hub.subscribe(last_event_id) as subscription:
+        yield subscription
+
+
+@router.get("/stream", dependencies=[MAY_READ], response_class=EventSourceResponse)
+async def stream(
+    subscription: Annotated[Subscription, Depends(subscribed)],
+) -> AsyncIterator[ServerSentEvent]:
+    """New events as they are recorded. Send the last `id` as Last-Event-ID to go on where it broke."""
+    # The first id lets a watcher go on from here who has not seen an event yet.
+    first = None if subscription.catching_up is not None else subscription.position
+    yield ServerSentEvent(comment="connected", id=first)
+    async for event in subscription:
+        yield ServerSentEvent(event="event", raw_data=event.data, id=event.token)
+
+
+@router.get("/{device_id}/{event_id}", dependencies=[MAY_READ])
+async def show(device_id: DeviceId, event_id: EventId, services: ServicesDep) -> dict[str, Any]:
+    """One event without its image."""
+    found = await services.registry.events.get(device_id, event_id)
+    if found is None:
+        raise not_found(f"event {event_id} of {device_id}")
+    return event_to_wire(found)
+
+
+@router.get("/{device_id}/{event_id}/image", dependencies=[MAY_READ], response_class=Response)
+async def show_image(device_id: DeviceId, event_id: EventId, services: ServicesDep) -> Response:
+    """The event's JPEG, as long as it is kept."""
+    image = await services.registry.events.image(device_id, event_id)
+    if image is None:
+        raise not_found(f"image of event {event_id} of {device_id}; images expire")
+    return Response(image, media_type="image/jpeg")

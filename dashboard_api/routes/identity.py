@@ -1,0 +1,74 @@
+"""`/api/v1/identity/`, as seed 000 has it: one embedding per name and modality; its name is our user id."""
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.ids import UserId
+from broker_bridge.registry import Registry
+from broker_bridge.registry.people import Enrollment, Person, Template
+from dashboard_api.deps import JSON_BODY, ServicesDep
+from dashboard_api.people import default_space, to_rows
+from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
+from dashboard_api.settings import Modality
+from dashboard_api.views import IdentityChange, IdentityPush, IdentityRow
+
+router = APIRouter(prefix="/api/v1/identity", tags=["identity (seed 000)"])
+_AT_ONCE = 1000
+
+
+@router.get("", include_in_schema=False, dependencies=[MAY_READ])
+@router.get("/", dependencies=[MAY_READ])
+async def list_all(services: ServicesDep) -> list[IdentityRow]:
+    """All identities with metadata. `created_at` is the person's, `updated_at` the embedding's."""
+    dimensions = await services.registry.spaces.dimensions()
+    rows: list[IdentityRow] = []
+    async for people in _everyone(services.registry):
+        notes = await services.overview.template_notes([person.user_id for person in people])
+        for person in people:
+            rows += to_rows(person, notes.get(person.user_id, []), dimensions)
+    return rows
+
+
+@router.get("/names", dependencies=[MAY_READ])
+async def names(services: ServicesDep) -> dict[str, list[str]]:
+    """The names of each modality."""
+    manifest: dict[str, list[str]] = {modality: [] for modality in services.settings.default_spaces}
+    async for people in _everyone(services.registry):
+        for person in people:
+            for modality in sorted({held.space.partition(":")[0] for held in person.holdings}):
+                manifest.setdefault(modality, []).append(person.user_id)
+    return manifest
+
+
+@router.post("", include_in_schema=False, dependencies=[MAY_ENROLL, JSON_BODY])
+@router.post("/", dependencies=[MAY_ENROLL, JSON_BODY])
+async def push(body: IdentityPush, services: ServicesDep) -> IdentityChange:
+    """Add a person's embedding, or replace that modality's, at every site unless the person has sites."""
+    space = await services.registry.spaces.get(default_space(services.settings, body.modality))
+    template = Template(space.id, normalise(body.embedding, space.dimension), source=body.source_node)
+    order = Enrollment(body.name, templates=(template,), replace_modality=body.modality)
+    person = await services.registry.identities.enroll(order)
+    return IdentityChange(name=body.name, modality=body.modality, version=person.version)
+
+
+@router.delete("/{name}/{modality}", dependencies=[MAY_CHANGE])
+async def delete_modality(name: UserId, modality: Modality, services: ServicesDep) -> IdentityChange:
+    """Drop a person's embeddings of one modality; the person stays."""
+    person = await services.registry.identities.remove_modality(name, modality)
+    return IdentityChange(name=name, modality=modality, version=person.version)
+
+
+@router.delete("/{name}", dependencies=[MAY_CHANGE])
+async def delete(name: UserId, services: ServicesDep) -> IdentityChange:
+    """Soft-delete the person with all modalities."""
+    person = await services.registry.identities.delete(name)
+    return IdentityChange(name=name, modality=None, version=person.version)
+
+
+async def _everyone(registry: Registry) -> AsyncIterator[list[Person]]:
+    after = ""
+    while people := await registry.identities.page(after=after, limit=_AT_ONCE):
+        yield people
+        after = people[-1].user_id

@@ -1,0 +1,46 @@
+"""Who may do what: bearer keys with a role. A key is taken from the header only; URLs end up in logs."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from broker_bridge.registry.api_keys import ApiKey, Role
+
+from .deps import ServicesDep
+from .problems import Problem
+
+_BEARER = HTTPBearer(auto_error=False, description="An API key")
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wfm"'}
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+
+
+async def authenticate(services: ServicesDep, credentials: _Credentials) -> ApiKey:
+    """The key of a request; raises Problem 401."""
+    if credentials is None:
+        detail = "send an API key in the header: Authorization: Bearer <api key>"
+        raise Problem(401, "key-missing", detail, _CHALLENGE)
+    key = await services.registry.api_keys.find(credentials.credentials)
+    if key is None:
+        detail = "this API key is not known here, or it was revoked"
+        raise Problem(401, "key-invalid", detail, _CHALLENGE)
+    return key
+
+
+def allow(*roles: Role) -> Callable[..., Awaitable[ApiKey]]:
+    """A dependency that lets these roles pass, and `admin`; raises Problem 401 or 403."""
+
+    async def check(key: Annotated[ApiKey, Depends(authenticate)]) -> ApiKey:
+        if key.role != "admin" and key.role not in roles:
+            needed = " or ".join(("admin", *roles))
+            raise Problem(403, "role-insufficient", f"this needs the role {needed}; the key is a {key.role}")
+        return key
+
+    return check
+
+
+MAY_READ = Depends(allow("operator", "viewer"))
+MAY_ENROLL = Depends(allow("operator", "source"))
+MAY_CHANGE = Depends(allow("operator"))
+MAY_ADMINISTER = Depends(allow())

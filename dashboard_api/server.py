@@ -1,0 +1,70 @@
+"""uvicorn, ended in good time: live streams end first, since they would never end by themselves."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from broker_bridge.contract.settings import SettingsError
+
+from .deps import Services
+from .settings import ApiProgram
+
+_GRACE_SECONDS = 5
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises SettingsError, for example when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            [
+                (
+                    f"api.port: cannot listen on {host}:{port} ({reason}); set api.host and api.port, "
+                    "or WFM_API__HOST and WFM_API__PORT in the environment"
+                )
+            ]
+        ) from error
+
+
+class Server(uvicorn.Server):
+    """Serves one app until SIGTERM or Ctrl-C, and then ends with status 0."""
+
+    def __init__(self, app: FastAPI, program: ApiProgram) -> None:
+        self._services: Services = app.state.services
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=program.api.host,
+                port=program.api.port,
+                log_config=None,
+                log_level=program.log.level,
+                access_log=program.log.level == "debug",
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._services.hub.stop()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would raise the signal again after its own end, and skip closing the registry.
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)

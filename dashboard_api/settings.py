@@ -1,0 +1,41 @@
+"""The settings of the API."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from broker_bridge.contract.ids import SpaceId
+from broker_bridge.contract.settings import LogSettings, Port, Section, Settings
+from broker_bridge.registry import MongoSettings
+
+Modality = Literal["face", "gait", "speaker"]
+
+
+def _default_spaces() -> dict[Modality, str]:
+    return {"face": "face:gabor-512", "gait": "gait:default-256", "speaker": "speaker:default-192"}
+
+
+class ApiSettings(Section):
+    """How the API behaves. Sizes in bytes."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    bootstrap_key: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """Made an admin key in a database that has no key yet."""
+    json_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    photos: bool = True
+    """Whether people can be enrolled by photo, which loads the face model into this program."""
+    photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
+    face_model: Path | None = None
+    """ONNX model that photos are embedded with; none is the embedded one, which is for trying out."""
+    default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
+    """The embedding space of a modality where a request names none."""
+
+
+class ApiProgram(Settings):
+    """Every section that `python -m dashboard_api` reads."""
+
+    mongo: MongoSettings = MongoSettings()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()

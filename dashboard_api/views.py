@@ -1,0 +1,212 @@
+"""What the API takes and shows: one model per body and per answer."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from broker_bridge.contract.embeddings import MAX_DIMENSION
+from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId, UserId
+from broker_bridge.contract.messages import Flag, Ratio
+from broker_bridge.contract.wire import format_time
+
+from .settings import Modality
+
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
+# Vectors are read without a check for NaN here: the contract's own check says it in better words.
+Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION)]
+DisplayName = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+SourceNode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+MAX_TEMPLATES = 64
+"""Templates of one person: with more, the person would not fit into one message on the wire."""
+
+
+class Body(BaseModel):
+    """A request body: an unknown field is refused, so that a typing error is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+# Seed 000
+
+
+class IdentityPush(Body):
+    """One person's embedding in one modality; it takes the place of the one before."""
+
+    name: UserId
+    modality: Modality
+    embedding: Numbers
+    source_node: SourceNode | None = None
+
+
+class IdentityRow(View):
+    """One row per name and modality, without the vector."""
+
+    name: str
+    modality: str
+    embedding_dim: int
+    source_node: str | None
+    created_at: Time | None
+    updated_at: Time | None
+
+
+class IdentityChange(View):
+    name: str
+    modality: str | None
+    version: int
+
+
+# People
+
+
+class TemplateBody(Body):
+    """A vector as base64 of little-endian float32, or as a list of numbers; any length but zero will do."""
+
+    space: SpaceId
+    vector: Annotated[str, Field(max_length=8 * MAX_DIMENSION)] | None = None
+    embedding: Numbers | None = None
+    quality: Ratio | None = None
+
+
+class PersonBody(Body):
+    user_id: UserId
+    display_name: DisplayName | None = None
+    flag: Flag | None = None
+    sites: Annotated[list[SiteId], Field(max_length=1000)] | None = None
+    templates: Annotated[list[TemplateBody], Field(max_length=MAX_TEMPLATES)] = Field(default_factory=list)
+
+
+class PersonPatch(Body):
+    """What is named changes, null clears it; without sites a person belongs to every site."""
+
+    display_name: DisplayName | None = None
+    flag: Flag | None = None
+    sites: Annotated[list[SiteId], Field(max_length=1000)] | None = None
+
+
+class HoldingView(View):
+    space: str
+    count: int
+
+
+class PersonView(View):
+    """A person as of `version`; `sites` is `["*"]` for every site."""
+
+    user_id: str
+    version: int
+    display_name: str | None
+    flag: str | None
+    sites: list[str]
+    templates: list[HoldingView]
+    deleted: bool
+    created_at: Time | None
+    updated_at: Time | None
+
+
+class PersonPage(View):
+    items: list[PersonView]
+    next_cursor: str | None
+
+
+class TemplateView(View):
+    template_id: str
+    space: str
+    quality: float | None
+    source: str | None
+    created_at: Time
+
+
+class PersonDetail(PersonView):
+    template_list: list[TemplateView]
+
+
+class PhotoResult(View):
+    user_id: str
+    version: int
+    space: str
+    quality: float
+
+
+class Confirmations(View):
+    """Which devices hold the person's last change, a deletion too."""
+
+    user_id: str
+    version: int
+    deleted: bool
+    confirmed: list[str]
+    waiting: list[str]
+    confirmed_count: int
+    device_count: int
+    summary: str
+
+
+# Devices
+
+
+class DeviceBody(Body):
+    device_id: DeviceId
+    site_id: SiteId
+    dev_mode: bool = False
+
+
+class DeviceView(View):
+    """What a device last said. `silent`: no sign of life for three heartbeats, whatever its status says."""
+
+    device_id: str
+    site_id: str
+    dev_mode: bool
+    state: Literal["online", "stopped", "lost", "never-seen"]
+    silent: bool
+    last_seen: Time | None
+    registered_at: Time | None
+    info: dict[str, Any] | None
+    heartbeat: dict[str, Any] | None
+    applied: dict[str, Any] | None
+
+
+class DevicePage(View):
+    items: list[DeviceView]
+    next_cursor: str | None
+
+
+class SiteView(View):
+    site_id: str
+    devices: int
+    head_version: int
+
+
+class SiteList(View):
+    items: list[SiteView]
+
+
+# Events and sync
+
+
+class EventPage(View):
+    """Events as on the wire (seed 003) without their image, with `site_id`, `received_at`, `has_image`."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class DeviceSync(View):
+    device_id: str
+    site_id: str
+    epoch: str | None
+    version: int | None
+    applied_at: Time | None
+    site_version: int
+    up_to_date: bool
+
+
+class SyncStatus(View):
+    epoch: str
+    version: int
+    horizon: int
+    up_to_date: int
+    behind: int
+    devices: list[DeviceSync]
