@@ -69,7 +69,7 @@ class DatabaseManager:
         not know such a person: the next full resync removes them. Raises ContractError for a bad vector.
         """
         space = model if ":" in model else f"face:{re.sub(r'[^a-z0-9]+', '-', model.lower()).strip('-')}"
-        vector = normalise(embedding, np.shape(embedding)[0] if np.ndim(embedding) else 0)
+        vector = normalise(embedding, max(1, np.shape(embedding)[0]))
         template = WireTemplate(template_id="local", space=space, vector=vector)
         upsert = Upsert(user_id=user_id, version=0, templates=[template])
         self._change([upsert], [], None)

@@ -1,0 +1,237 @@
+"""The outbox: on disk before anything is sent, there until the receipt."""
+
+import base64
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from broker_bridge.contract.channels import EVENT
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.messages import Rejection
+from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image
+from device.store.connection import StoreConnection
+from device.store.outbox import Outbox
+from tests.device_samples import Clock, event, seeded
+
+JPEG = b"\xff\xd8" + bytes(2000) + b"\xff\xd9"
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> StoreConnection:
+    store = StoreConnection(tmp_path / "device.db")
+    store.open()
+    return store
+
+
+def new(connection: StoreConnection, clock: Clock, **options: int) -> Outbox:
+    return Outbox(connection, utc_now=clock.utc_now, source=seeded(), **options)
+
+
+@pytest.fixture
+def outbox(connection: StoreConnection, clock: Clock) -> Outbox:
+    return new(connection, clock)
+
+
+def send_due(outbox: Outbox, now: float, limit: int = 50) -> list[dict]:
+    """Send everything due, as the client does; the payloads."""
+    due = outbox.due(now, limit)
+    for one in due:
+        outbox.mark_sent(one, now)
+    return [json.loads(one.payload) for one in due]
+
+
+def test_an_event_is_committed_when_put_returns(connection: StoreConnection, outbox: Outbox) -> None:
+    """Another connection to the file sees it."""
+    outbox.put(event(1), JPEG)
+    with sqlite3.connect(connection.path) as reader:
+        assert reader.execute("SELECT event_id, image FROM outbox").fetchall() == [(event(1).event_id, JPEG)]
+
+
+def test_events_go_out_oldest_first_with_their_image(outbox: Outbox, clock: Clock) -> None:
+    """The payload is the wire's own event."""
+    for number in (3, 1, 2):
+        outbox.put(event(number), JPEG if number == 1 else None)
+    due = outbox.due(clock(), 50)
+    events = [EVENT.decode(one.payload) for one in due]
+    assert [one.event_id for one in events] == [event(n).event_id for n in (3, 1, 2)]
+    assert [one.image for one in events] == [None, base64.b64encode(JPEG).decode(), None]
+    assert events[0].metadata == {"distance": 0.28, "replayed": False}
+
+
+def test_an_image_that_comes_inside_the_event_is_kept(outbox: Outbox, clock: Clock) -> None:
+    """It is stored as bytes and leaves as base64 again."""
+    outbox.put(event(1, image=base64.b64encode(JPEG).decode()))
+    [payload] = send_due(outbox, clock())
+    assert decode_image(payload["image"]) == JPEG
+
+
+def test_the_same_event_twice_is_one(outbox: Outbox) -> None:
+    """An id names one event."""
+    outbox.put(event(1))
+    outbox.put(event(1))
+    assert outbox.depth == 1
+
+
+def test_an_event_that_the_broker_would_not_take_is_refused_before_storing(
+    outbox: Outbox, clock: Clock
+) -> None:
+    """The limit is the size on the wire, base64 and `replayed` included, to the byte."""
+    room = MAX_UP_BYTES - len(_sized(outbox, clock, 2))
+    largest = (2 + room) // 4 * 4 // 4 * 3
+    with pytest.raises(ContractError) as refused:
+        outbox.put(event(2), b"\xff\xd8" + bytes(largest + 3))
+    assert refused.value.code == "payload-too-large"
+    assert outbox.depth == 0
+    outbox.put(event(2), b"\xff\xd8" + bytes(largest - 8))
+    [due] = outbox.due(clock(), 1)
+    assert MAX_UP_BYTES - 20 < len(due.payload) <= MAX_UP_BYTES
+
+
+def _sized(outbox: Outbox, clock: Clock, image_bytes: int) -> bytes:
+    outbox.put(event(1), b"\xff\xd8"[:image_bytes])
+    [due] = outbox.due(clock(), 1)
+    outbox.settle([due.event_id])
+    return due.payload
+
+
+def test_a_receipt_settles_and_a_repeated_one_does_nothing(outbox: Outbox, clock: Clock) -> None:
+    """Also for ids that were never here."""
+    for number in (1, 2):
+        outbox.put(event(number))
+    send_due(outbox, clock())
+    for _ in range(2):
+        outbox.settle([event(1).event_id, event(99).event_id])
+    assert outbox.depth == 1
+    clock.advance(1000)
+    assert [one["event_id"] for one in send_due(outbox, clock())] == [event(2).event_id]
+
+
+def test_without_a_receipt_it_is_sent_again_later_and_later_and_says_so(outbox: Outbox, clock: Clock) -> None:
+    """First after 2 to 4 s, at the latest after 5 min; `replayed` from the second on."""
+    outbox.put(event(1))
+    assert [one["metadata"]["replayed"] for one in send_due(outbox, clock())] == [False]
+    waits = []
+    for _ in range(14):
+        following = outbox.next_due()
+        assert following is not None
+        waits.append(following - clock())
+        assert outbox.due(following - 0.001, 50) == []
+        clock.advance(waits[-1])
+        assert [one["metadata"]["replayed"] for one in send_due(outbox, clock())] == [True]
+    assert 2 <= waits[0] <= 4
+    assert all(2 <= wait <= 300 for wait in waits)
+    assert max(waits) > 60
+
+
+def test_a_restart_makes_everything_due_at_once_and_says_so(
+    connection: StoreConnection, outbox: Outbox, clock: Clock
+) -> None:
+    """Nobody knows what of it went out before."""
+    outbox.put(event(1))
+    outbox.put(event(2))
+    send_due(outbox, clock(), limit=1)
+
+    again = new(connection, clock)
+    again.put(event(3))
+
+    assert [one["metadata"]["replayed"] for one in send_due(again, clock())] == [True, True, False]
+
+
+def test_a_new_connection_makes_everything_unanswered_due_again(outbox: Outbox, clock: Clock) -> None:
+    """Spread over a moment when it is much, and never later than it was due anyway."""
+    for number in range(150):
+        outbox.put(event(number))
+    assert len(send_due(outbox, clock(), 200)) == 150
+    outbox.reconnected(clock())
+    at_once = send_due(outbox, clock(), 200)
+    clock.advance(2.0)
+    soon = send_due(outbox, clock(), 200)
+    assert len(at_once) < 20
+    assert len(at_once) + len(soon) >= 150
+
+
+def test_no_more_than_a_window_waits_for_receipts(connection: StoreConnection, clock: Clock) -> None:
+    """New events are held back until receipts make room."""
+    outbox = new(connection, clock, window=10)
+    for number in range(30):
+        outbox.put(event(number))
+    assert len(send_due(outbox, clock())) == 10
+    assert send_due(outbox, clock()) == []
+    outbox.settle([event(n).event_id for n in range(4)])
+    assert len(send_due(outbox, clock())) == 4
+
+
+def test_events_that_never_get_an_answer_do_not_hold_up_the_others(
+    connection: StoreConnection, clock: Clock
+) -> None:
+    """After several sends they no longer count against the window."""
+    outbox = new(connection, clock, window=5)
+    for number in range(10):
+        outbox.put(event(number))
+    seen = set()
+    for _ in range(10):
+        seen |= {one["event_id"] for one in send_due(outbox, clock())}
+        clock.advance(300)
+    assert len(seen) == 10
+
+
+def test_a_rejected_event_moves_aside_and_can_be_put_back_in_line(outbox: Outbox, clock: Clock) -> None:
+    """With its image, its code and its sentence; a rejection of something unknown does nothing."""
+    outbox.put(event(1), JPEG)
+    send_due(outbox, clock())
+    outbox.reject(
+        [
+            Rejection(event_id=event(n).event_id, code="event-invalid", detail="user unknown here")
+            for n in (1, 2)
+        ]
+    )
+    assert (outbox.depth, outbox.rejected_count) == (0, 1)
+    [one] = outbox.rejected()
+    assert (one.event_id, one.code, one.detail) == (event(1).event_id, "event-invalid", "user unknown here")
+
+    assert outbox.requeue([one.event_id, "EV1-1-unknown"]) == 1
+
+    assert (outbox.depth, outbox.rejected_count) == (1, 0)
+    assert decode_image(send_due(outbox, clock())[0]["image"]) == JPEG
+
+
+def test_a_spent_budget_costs_old_images_first_and_events_last(
+    connection: StoreConnection, clock: Clock
+) -> None:
+    """Every drop is counted, also over a restart."""
+    outbox = new(connection, clock, max_bytes=MEBIBYTE)
+    image = b"\xff\xd8" + bytes(100_000)
+    for number in range(20):
+        outbox.put(event(number), image)
+    rows = [json.loads(one.payload) for one in outbox.due(clock(), 50)]
+    assert ["image" in row for row in rows] == [False] * 10 + [True] * 10
+    assert (outbox.depth, outbox.images_dropped, outbox.events_dropped) == (20, 10, 0)
+
+    for number in range(100, 4100):
+        outbox.put(event(number))
+
+    again = new(connection, clock, max_bytes=MEBIBYTE)
+    assert again.images_dropped == 20
+    assert again.events_dropped == 4020 - again.depth > 0
+    assert json.loads(again.due(clock(), 1)[0].payload)["event_id"] == event(4100 - again.depth).event_id
+
+
+def test_an_event_dropped_while_it_waits_for_its_receipt_is_not_sent_again(
+    connection: StoreConnection, clock: Clock
+) -> None:
+    """The schedule forgets what the budget took."""
+    outbox = new(connection, clock, max_bytes=MEBIBYTE)
+    outbox.put(event(1))
+    send_due(outbox, clock())
+    for number in range(100, 4100):
+        outbox.put(event(number))
+    clock.advance(1000)
+    assert event(1).event_id not in {one["event_id"] for one in send_due(outbox, clock())}
