@@ -65,7 +65,7 @@ class LocalFleet:
         return Program(
             [sys.executable, "-m", "broker_bridge"],
             self.folder / f"{name}.log",
-            {**self._mqtt("bridge"), **self._mongo(), **environment},
+            {**self.mqtt_environment("bridge"), **self._mongo(), **environment},
             name=name,
         )
 
@@ -78,7 +78,7 @@ class LocalFleet:
         program = Program(
             [sys.executable, "-m", "device", *arguments],
             self.folder / f"{device_id}.log",
-            {**self._mqtt(device_id), **environment},
+            {**self.mqtt_environment(device_id), **environment},
             name=device_id,
         )
         self.programs.append(program)
@@ -127,7 +127,8 @@ class LocalFleet:
     ) -> None:
         self.stop()
 
-    def _mqtt(self, user: str) -> dict[str, str]:
+    def mqtt_environment(self, user: str) -> dict[str, str]:
+        """What a program needs to log in at the broker as `user`."""
         return {
             "WFM_MQTT__HOST": self.broker.host,
             "WFM_MQTT__PORT": str(self.broker.port),
