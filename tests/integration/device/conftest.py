@@ -1,0 +1,146 @@
+"""A scripted peer that plays the bridge on a real broker, and devices made of the real parts."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Channel, Decoded, decode
+from broker_bridge.contract.messages import Receipts, Rejection, SpaceInfo
+from broker_bridge.contract.settings import MqttSettings
+from deploy.local.stack import Mosquitto
+from device.assembly import Assembly, assemble
+from device.backoff import Backoff
+from device.iot_config import IoTClientConfig
+from tests.device_samples import DIMENSION, SPACE, ModelRegistry
+
+SECONDS = 15.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
+    """Return when `condition` holds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        pause.wait(0.005)
+
+
+class Peer:
+    """Sees all that devices send; answers with receipts and pages as long as it is told to."""
+
+    def __init__(self, broker: Mosquitto, user: str = "bridge") -> None:
+        self.seen: list[Decoded[Any]] = []
+        self.gives_receipts = True
+        self.rejects: set[str] = set()
+        self.registry: ModelRegistry | None = None
+        self.page_limit: int | None = None
+        self._broker = broker
+        self._client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=f"{user}-{id(self)}", protocol=mqtt.MQTTv5
+        )
+        self._client.username_pw_set(user, broker.users[user])
+        self._client.reconnect_delay_set(0.1, 0.2)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = self._on_message
+        self._ready = threading.Event()
+
+    def start(self) -> "Peer":
+        self._client.connect(self._broker.host, self._broker.port)
+        self._client.loop_start()
+        assert self._ready.wait(SECONDS)
+        return self
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
+        client.subscribe("wfm/v1/device/+/up/#", 1)
+
+    def _on_message(self, _c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
+        decoded = decode(message.topic, bytes(message.payload))
+        self.seen.append(decoded)
+        device_id = decoded.ids["device_id"]
+        if decoded.channel is channels.EVENT and self.gives_receipts:
+            event_id = decoded.message.event_id
+            if event_id in self.rejects:
+                answer = Receipts(rejected=[Rejection(event_id=event_id, code="event-invalid", detail="no")])
+            else:
+                answer = Receipts(stored=[event_id])
+            self.send(channels.RECEIPT, answer, device_id=device_id)
+        elif decoded.channel is channels.SYNC_REQUEST and self.registry is not None:
+            page = self.registry.answer(decoded.message, self.page_limit)
+            self.send(channels.SYNC_PAGE, page, device_id=device_id)
+
+    def send(self, channel: Channel[Any], message: Any, *, retain: bool | None = None, **ids: str) -> None:
+        kept = channel.retain if retain is None else retain
+        self.send_bytes(channel.topic(**ids), message.to_json(), retain=kept)
+
+    def send_bytes(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, 1, retain)
+
+    def of(self, channel: Channel[Any], device_id: str) -> list[Any]:
+        return [
+            one.message
+            for one in list(self.seen)
+            if one.channel is channel and one.ids["device_id"] == device_id
+        ]
+
+
+def config_for(broker: Mosquitto, device_id: str, site: str, **changes: Any) -> IoTClientConfig:
+    mqtt_settings = MqttSettings.model_validate(
+        {"port": broker.port, "username": device_id, "password": broker.users.get(device_id, "none")}
+    )
+    fields = {
+        "device_id": device_id,
+        "site_id": site,
+        "mqtt": mqtt_settings,
+        "spaces": {SPACE: SpaceInfo(dimension=DIMENSION)},
+        "reconnect": Backoff(0.05, 0.3),
+        "drain_seconds": 0.5,
+    }
+    return IoTClientConfig(**{**fields, **changes})
+
+
+StartDevice = Callable[..., Assembly]
+
+
+@pytest.fixture
+def start_device(tmp_path: Path) -> Iterator[StartDevice]:
+    """`start_device(broker, device_id, site, **changes)`: a started device that is stopped after the test."""
+    started: list[Assembly] = []
+
+    def start(
+        broker: Mosquitto, device_id: str, site: str, *, path: Path | None = None, **changes: Any
+    ) -> Assembly:
+        config = config_for(broker, device_id, site, **changes)
+        parts = assemble(config, path or tmp_path / device_id / "device.db", BackgroundScheduler())
+        started.append(parts)
+        parts.client.start()
+        return parts
+
+    yield start
+    for parts in started:
+        parts.client.stop()
+        parts.db.close()
+
+
+@pytest.fixture
+def peer(mosquitto: Mosquitto) -> Iterator[Peer]:
+    with closing(Peer(mosquitto).start()) as one:
+        yield one
+
+
+@pytest.fixture
+def own_peer(own_mosquitto: Mosquitto) -> Iterator[Peer]:
+    with closing(Peer(own_mosquitto).start()) as one:
+        yield one
