@@ -154,7 +154,7 @@ class Line:
         now = self.clock()
         wishes = [listener.tick(now) for listener in self._listeners]
         if self._stop_at is not None:
-            if not self.is_up or now >= self._stop_at or self._drained():
+            if self._connection is None or now >= self._stop_at or self._drained():
                 self._finish()
                 return
             wishes.append(self._stop_at)

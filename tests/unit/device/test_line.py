@@ -1,0 +1,237 @@
+"""The line's decisions, on a connection played by the test and with injected time."""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import decode
+from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
+from broker_bridge.contract.settings import MqttSettings
+from device.backoff import Backoff
+from device.delivery import Delivery
+from device.iot_config import IoTClientConfig, mqtt_settings
+from device.line import Came, Line
+from device.store.db_manager import DatabaseManager
+from device.store.outbox import Outbox
+from tests.device_samples import DIMENSION, SPACE, Clock, event, seeded
+
+
+class Word:
+    def __init__(self) -> None:
+        self.out = False
+
+    def is_out(self) -> bool:
+        return self.out
+
+    def wait(self, seconds: float) -> None:
+        self.out = True
+
+
+class PlayedConnection:
+    """Keeps what is asked of it; the test says what happens."""
+
+    def __init__(self, session: str, will: bytes, report: Callable[[Came], None], reachable: bool) -> None:
+        self.session = session
+        self.will = will
+        self.closed = False
+        self.filters: list[str] = []
+        self.sent: list[tuple[str, Any]] = []
+        self.words: list[Word] = []
+        self._report = report
+        self._reachable = reachable
+
+    def open(self) -> None:
+        if not self._reachable:
+            raise ConnectionRefusedError("nobody listens")
+
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+        self.filters += [name for name, _ in filters]
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Word:
+        self.sent.append((topic.rpartition("/up/")[2], decode(topic, payload).message))
+        self.words.append(Word())
+        return self.words[-1]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def happens(self, kind: Any, **details: Any) -> None:
+        self._report(Came(self, kind, **details))
+
+
+class Stage:
+    def __init__(self, path: Path) -> None:
+        self.clock = Clock()
+        self.connections: list[PlayedConnection] = []
+        self.reachable = True
+        db = DatabaseManager(path)
+        db.initialize()
+        self.outbox = Outbox(db.connection, utc_now=self.clock.utc_now, source=seeded())
+        config = IoTClientConfig(
+            "cam-001", "lobby", MqttSettings(), {SPACE: SpaceInfo(dimension=DIMENSION)}, drain_seconds=3.0
+        )
+        self.line = Line(
+            config,
+            db,
+            self._open,
+            drained=lambda: self.outbox.depth == 0,
+            source=seeded(),
+            clock=self.clock,
+            utc_now=self.clock.utc_now,
+        )
+        self.delivery = Delivery(self.outbox, self.line)
+        self.line.attach(self.delivery)
+
+    def _open(self, session: str, will: bytes, report: Callable[[Came], None]) -> PlayedConnection:
+        self.connections.append(PlayedConnection(session, will, report, self.reachable))
+        return self.connections[-1]
+
+    @property
+    def connection(self) -> PlayedConnection:
+        return self.connections[-1]
+
+    def step(self, times: int = 2) -> None:
+        """Let the line take what happened and do what is due, without waiting."""
+        for _ in range(times):
+            self.line.submit(lambda: None)
+            self.line._step()
+
+    def connect(self) -> None:
+        self.step(1)
+        self.connection.happens("connected")
+        self.step()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path / "device.db")
+
+
+def test_it_subscribes_before_it_says_that_it_is_there(stage: Stage) -> None:
+    """So that no answer to what it says is missed."""
+    stage.connect()
+    assert stage.connection.filters == [
+        "wfm/v1/device/cam-001/down/event/receipt",
+        "wfm/v1/device/cam-001/down/enrollment/page",
+        "wfm/v1/site/lobby/enrollment/head",
+        "wfm/v1/site/lobby/enrollment/delta",
+    ]
+    assert [topic for topic, _ in stage.connection.sent] == ["status", "info"]
+
+
+def test_the_last_will_has_the_session_of_its_connection(stage: Stage) -> None:
+    """And every connection has a higher one."""
+    stage.connect()
+    stage.connection.happens("lost", reason="Keep alive timeout")
+    stage.step()
+    stage.clock.advance(5.0)
+    stage.step()
+    wills = [DeviceStatus.model_validate_json(one.will) for one in stage.connections]
+    assert [one.state for one in wills] == ["lost", "lost"]
+    assert [one.session for one in wills] == [one.session for one in stage.connections]
+    assert int(wills[1].session, 16) > int(wills[0].session, 16)
+
+
+def test_an_unreachable_broker_is_tried_ever_more_rarely(stage: Stage) -> None:
+    """Between one second and one minute."""
+    stage.reachable = False
+    for _ in range(3600):
+        stage.step(1)
+        stage.clock.advance(1.0)
+    assert 60 <= len(stage.connections) <= 300
+
+
+def test_two_devices_with_one_id_do_not_push_each_other_out_many_times_a_second(stage: Stage) -> None:
+    """A connection that is lost at once counts as a failure."""
+    for _ in range(600):
+        stage.step(1)
+        if not stage.connection.closed and not stage.line.is_up:
+            stage.connection.happens("connected")
+            stage.connection.happens("lost", reason="Session taken over")
+        stage.clock.advance(0.1)
+    assert len(stage.connections) <= 15
+
+
+def test_a_broker_that_never_answers_connect_is_left(stage: Stage) -> None:
+    """After ten seconds, for another try."""
+    stage.step(1)
+    stage.clock.advance(10.0)
+    stage.step()
+    assert stage.connection.closed
+    stage.clock.advance(2.0)
+    stage.step()
+    assert len(stage.connections) == 2
+
+
+def test_what_an_older_connection_reports_is_ignored(stage: Stage) -> None:
+    """A late `lost` does not end the connection that works."""
+    stage.connect()
+    old = stage.connection
+    old.happens("lost")
+    stage.step()
+    stage.clock.advance(5.0)
+    stage.connect()
+    old.happens("lost")
+    stage.step()
+    assert stage.line.is_up
+
+
+def test_an_event_whose_copy_is_still_on_its_way_is_not_sent_again(stage: Stage) -> None:
+    """A slow line gets no second copy on top of the first, whatever the time; a new connection does."""
+    stage.connect()
+    stage.outbox.put(event(1))
+    stage.step()
+    stage.clock.advance(60.0)
+    stage.step()
+    assert sum(topic.startswith("event/") for topic, _ in stage.connection.sent) == 1
+    for word in stage.connection.words:
+        word.out = True
+    stage.clock.advance(60.0)
+    stage.step()
+    assert sum(topic.startswith("event/") for topic, _ in stage.connection.sent) == 2
+
+
+def test_stopping_waits_for_receipts_but_not_for_long(stage: Stage) -> None:
+    """What has no receipt after the drain time stays on disk; `stopped` is the last word."""
+    stage.connect()
+    stage.outbox.put(event(1))
+    stage.outbox.put(event(2))
+    stage.step()
+    stage.line._begin_stop()
+    receipt = Receipts(stored=[event(1).event_id])
+    topic = channels.RECEIPT.topic(device_id="cam-001")
+    stage.connection.happens("message", topic=topic, payload=receipt.to_json())
+    stage.step()
+    assert not stage.connection.closed
+    stage.clock.advance(3.0)
+    stage.step(1)
+    assert stage.connection.closed
+    assert stage.connection.sent[-1][1].state == "stopped"
+    assert stage.outbox.depth == 1
+
+
+def test_backoff_stays_within_its_bounds() -> None:
+    """Also after more tries than a float could double."""
+    backoff = Backoff(1.0, 60.0)
+    delays = [backoff.delay(attempt, random.Random(attempt)) for attempt in range(1, 3000)]
+    assert all(1.0 <= delay <= 60.0 for delay in delays)
+    assert delays[0] <= 2.0
+
+
+@pytest.mark.parametrize("url", ["https://broker", "mqtt://", "mqtts://broker:8883", "broker:1883"])
+def test_a_broker_url_that_cannot_be_used_is_refused_with_a_sentence(url: str) -> None:
+    """TLS without an authority would be no protection."""
+    with pytest.raises(ValueError, match="mqtt"):
+        mqtt_settings(url)
+
+
+def test_a_broker_url_may_carry_user_and_password() -> None:
+    """Percent-encoded where needed."""
+    settings = mqtt_settings("mqtt://cam-001:p%40ss@broker.example:2883")
+    assert settings.password is not None
+    assert (settings.host, settings.port, settings.username) == ("broker.example", 2883, "cam-001")
+    assert settings.password.get_secret_value() == "p@ss"
