@@ -5,11 +5,14 @@ from pymongo.errors import OperationFailure, PyMongoError
 DriverError = PyMongoError
 """Whatever MongoDB or the way to it has done wrong."""
 
-# FailedToParse, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and what the server says
-# of hex that is no token (Overflow, KeyString format).
-_NOT_RESUMABLE = {9, 15, 260, 280, 286, 50_811, 50_821, 50_824, 50_829}
+# FailedToParse, Overflow, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost.
+_NOT_RESUMABLE = {9, 15, 260, 280, 286}
+# Numbered assertions of the server; where a stream is opened from a token they say that it is none.
+_ASSERTIONS = range(40_000, 60_000)
 
 
 def cannot_resume(error: Exception) -> bool:
     """Whether a change stream will never go on from its token: too old, or none of this database's."""
-    return isinstance(error, OperationFailure) and error.code in _NOT_RESUMABLE
+    if not isinstance(error, OperationFailure) or error.code is None:
+        return False
+    return error.code in _NOT_RESUMABLE or error.code in _ASSERTIONS

@@ -43,11 +43,11 @@ async def list_devices(
 async def register(body: DeviceBody, services: ServicesDep, response: Response) -> DeviceView:
     """Let a device take part. Repeating it changes nothing; another site is refused with 409."""
     devices = services.registry.devices
-    is_new = not await devices.known([body.device_id])
-    device = await devices.register(body.device_id, body.site_id, dev_mode=body.dev_mode)
-    if device.site_id != body.site_id:
-        raise ContractError(SITE_MISMATCH, f"{body.device_id} is registered at site {device.site_id}")
-    response.status_code = 201 if is_new else 200
+    known = (await devices.known([body.device_id])).get(body.device_id)
+    if known is not None and known.site_id != body.site_id:
+        raise ContractError(SITE_MISMATCH, f"{body.device_id} is registered at site {known.site_id}")
+    await devices.register(body.device_id, body.site_id, dev_mode=body.dev_mode)
+    response.status_code = 200 if known else 201
     return await show(body.device_id, services)
 
 

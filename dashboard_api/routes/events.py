@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import AwareDatetime
+from pydantic import AfterValidator, AwareDatetime
 
 from broker_bridge.contract.ids import DeviceId, EventId, UserId
 from broker_bridge.registry.events import event_to_wire
@@ -21,17 +21,28 @@ from dashboard_api.views import EventPage
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
 EventType = Literal["facial_id", "emotion", "visit", "unknown"]
-Token = Annotated[str, Header(pattern=r"^[0-9A-Fa-f]{1,2048}$", alias="Last-Event-ID")]
+LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{1,2048}$", alias="Last-Event-ID")]
 # The bridge refuses an event whose time is further ahead of the backend than this.
 _CLOCK_AHEAD = timedelta(days=1)
+# Neither an offset nor the day above may lead out of the years that a datetime can hold.
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
+
+def _within_reason(at: datetime) -> datetime:
+    if not _FIRST_YEAR <= at.year <= _LAST_YEAR:
+        raise ValueError(f"a year of events lies within {_FIRST_YEAR}..{_LAST_YEAR}")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_within_reason)]
 
 
 def to_query(
     user_id: Annotated[UserId | None, Query()] = None,
     device_id: Annotated[DeviceId | None, Query()] = None,
     event_type: Annotated[EventType | None, Query()] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Recognised at this time or later")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Recognised before this time")] = None,
+    since: Annotated[Moment | None, Query(description="Recognised at this time or later")] = None,
+    until: Annotated[Moment | None, Query(description="Recognised before this time")] = None,
 ) -> Document:
     """The question to the registry; values are of checked types, never documents."""
     wanted = {"user_id": user_id, "device_id": device_id, "event_type": event_type}
@@ -61,9 +72,7 @@ async def list_events(
     return EventPage(items=[event_to_wire(event) for event in shown], next_cursor=following)
 
 
-async def subscribed(
-    services: ServicesDep, last_event_id: Token | None = None
-) -> AsyncIterator[Subscription]:
+async def subscribed(services: ServicesDep, last_event_id: LastEventId = None) -> AsyncIterator[Subscription]:
     async with services.hub.subscribe(last_event_id) as subscription:
         yield subscription
 

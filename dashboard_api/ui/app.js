@@ -1,0 +1,107 @@
+// Signing in and out, and what is loaded when.
+
+import { Problem, getJson, key } from "/ui/api.js";
+import { showDevices } from "/ui/devices.js";
+import { byId } from "/ui/dom.js";
+import { Events } from "/ui/events.js";
+import { People } from "/ui/people.js";
+import { follow } from "/ui/stream.js";
+
+const DEVICES_MS = 3000;
+const PEOPLE_MS = 15000;
+
+const people = new People(refused);
+const events = new Events((userId) => people.name(userId));
+let session = null;
+
+function show(signedIn) {
+  byId("login").hidden = signedIn;
+  byId("board").hidden = !signedIn;
+  byId("sign-out").hidden = !signedIn;
+  byId("link").hidden = !signedIn;
+}
+
+function signOut(why = "") {
+  session?.abort();
+  session = null;
+  key.clear();
+  people.deleting.clear();
+  events.clear();
+  byId("login-error").textContent = why;
+  show(false);
+  byId("key").focus();
+}
+
+/** Whether `error` says that the key is no longer good, after which the page is signed out. */
+function refused(error) {
+  if (error instanceof Problem && error.status === 401) {
+    signOut(error.message);
+    return true;
+  }
+  return false;
+}
+
+function linkState(live) {
+  byId("link").textContent = live ? "live" : "connecting again";
+  byId("link").classList.toggle("broken", !live);
+}
+
+/** Run `load` now and every `ms`, one at a time; a failure shows as a broken link and is tried again. */
+async function every(ms, signal, load) {
+  while (!signal.aborted) {
+    try {
+      await load();
+    } catch (error) {
+      if (signal.aborted || refused(error)) {
+        return;
+      }
+      linkState(false);
+    }
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  }
+}
+
+async function start() {
+  const { signal } = (session = new AbortController());
+  show(true);
+  linkState(false);
+  follow({
+    signal,
+    onEvent: (event) => events.add(event),
+    onState: (live) => {
+      linkState(live);
+      if (live) {
+        events.refresh().catch(refused);
+      }
+    },
+    onGap: () => events.clear(),
+    onRefused: (problem) => signOut(problem.message),
+  });
+  every(PEOPLE_MS, signal, () => people.refresh());
+  every(DEVICES_MS, signal, showDevices);
+}
+
+async function signIn(text) {
+  key.set(text);
+  try {
+    await getJson("/api/v1/devices?limit=1");
+  } catch (error) {
+    signOut(error.message);
+    return;
+  }
+  byId("login-error").textContent = "";
+  start();
+}
+
+byId("login-form").addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  signIn(byId("key").value.trim());
+  byId("key").value = "";
+});
+byId("sign-out").addEventListener("click", () => signOut());
+
+if (key.get()) {
+  signIn(key.get());
+} else {
+  show(false);
+}

@@ -1,0 +1,51 @@
+// Cameras: what each says of itself, and how far it has followed the changes of people.
+
+import { getJson } from "/ui/api.js";
+import { ago, badge, byId, el, plural } from "/ui/dom.js";
+
+const MOST_SHOWN = 1000;
+
+export async function showDevices() {
+  const [devices, sync] = await Promise.all([
+    getJson(`/api/v1/devices?limit=${MOST_SHOWN}`),
+    getJson("/api/v1/sync/status"),
+  ]);
+  const positions = new Map(sync.devices.map((device) => [device.device_id, device]));
+  const rows = devices.items.map((device) => row(device, positions.get(device.device_id)));
+  byId("devices").replaceChildren(...(rows.length ? rows : [el("li", "empty", "No camera is registered yet.")]));
+  byId("sync-summary").textContent =
+    `${sync.up_to_date} of ${plural(sync.devices.length, "camera", "cameras")} up to date · version ${sync.version}`;
+}
+
+function row(device, position) {
+  const heartbeat = device.heartbeat ?? {};
+  const facts = [
+    device.site_id,
+    `seen ${ago(device.last_seen)}`,
+    heartbeat.fps === undefined ? null : `${heartbeat.fps.toFixed(1)} fps`,
+    heartbeat.outbox_depth ? `${heartbeat.outbox_depth} waiting to be sent` : null,
+  ];
+  return el(
+    "li",
+    "row",
+    el("div", "what", el("strong", "", device.device_id), el("span", "hint", facts.filter(Boolean).join(" · "))),
+    el("div", "marks", state(device), syncMark(position)),
+  );
+}
+
+function state(device) {
+  if (device.state === "online" && device.silent) {
+    return badge("silent", "warn");
+  }
+  const kinds = { online: "good", lost: "bad", stopped: "calm", "never-seen": "calm" };
+  return badge(device.state.replace("-", " "), kinds[device.state]);
+}
+
+function syncMark(position) {
+  if (!position || position.version === null) {
+    return badge("not synced", "calm");
+  }
+  return position.up_to_date
+    ? badge("up to date", "good")
+    : badge(`at ${position.version} of ${position.site_version}`, "warn");
+}

@@ -1,0 +1,72 @@
+// Server-sent events by fetch, since EventSource cannot send a header with the key.
+
+import { Problem, request } from "/ui/api.js";
+
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 10000;
+
+/**
+ * Follows the stream until `signal` aborts, and goes on behind the last event after a break.
+ * `onGap` is called when it could not: what is shown must then be loaded again.
+ */
+export async function follow({ signal, onEvent, onState, onGap, onRefused }) {
+  let last = null;
+  let retry = FIRST_RETRY_MS;
+  while (!signal.aborted) {
+    try {
+      const headers = last ? { "Last-Event-ID": last } : {};
+      const answer = await request("/api/v1/events/stream", { headers, signal });
+      onState(true);
+      retry = FIRST_RETRY_MS;
+      for await (const block of blocks(answer.body)) {
+        if (block.data) {
+          onEvent(JSON.parse(block.data));
+        }
+        last = block.id ?? last;
+      }
+    } catch (error) {
+      if (signal.aborted) {
+        return;
+      }
+      if (error instanceof Problem && (error.status === 401 || error.status === 403)) {
+        onRefused(error);
+        return;
+      }
+      if (error instanceof Problem && error.code === "resume-lost") {
+        last = null;
+        onGap();
+      }
+    }
+    onState(false);
+    await new Promise((resolve) => setTimeout(resolve, retry));
+    retry = Math.min(2 * retry, LONGEST_RETRY_MS);
+  }
+}
+
+async function* blocks(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) {
+      return;
+    }
+    text += value;
+    const parts = text.split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      yield parse(part);
+    }
+  }
+}
+
+function parse(part) {
+  const block = {};
+  for (const line of part.split("\n")) {
+    const colon = line.indexOf(": ");
+    if (colon > 0) {
+      block[line.slice(0, colon)] = line.slice(colon + 2);
+    }
+  }
+  return block;
+}

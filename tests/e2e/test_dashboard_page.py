@@ -1,0 +1,257 @@
+"""The dashboard page in a real browser: what an operator sees and does."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import pytest
+from fastapi import FastAPI
+from playwright.async_api import Page, Request, async_playwright, expect
+from pydantic import SecretStr
+from skimage import data as samples
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.messages import Event
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.devices import Report
+from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.people import Enrollment, Template
+from dashboard_api.app import create_app
+from dashboard_api.server import Server, listen
+from dashboard_api.settings import ApiProgram, ApiSettings
+from deploy.local.stack import Mongod, free_port
+
+KEY = "key-of-an-operator"
+SPACE = EmbeddingSpace("face:gabor-512", 512)
+EVIL = "<img src=x onerror=document.title='owned'>"
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    vector: bytes
+    quality: float
+
+
+class OneFace:
+    """Finds a face in every photo."""
+
+    def embed_photo(self, data: bytes, /) -> FoundFace:
+        return FoundFace(normalise([1.0 + n + len(data) for n in range(512)], 512), 0.9)
+
+
+@dataclass
+class Board:
+    """A running dashboard with the registry behind it."""
+
+    registry: Registry
+    url: str
+
+    async def applied(self, device_id: str, version: int) -> None:
+        said = {"epoch": (await self.registry.versions.read()).epoch, "version": version, "spaces": {}}
+        await self.registry.devices.note([Report.of(device_id, "applied", said, now())])
+
+    async def recognised(self, n: int, user_id: str | None, image: str | None = None) -> None:
+        code, kind = ("EV1", "facial_id") if user_id else ("EV4", "unknown")
+        event = Event.model_validate(
+            {
+                "event_id": f"{code}-1736942400000-{n:06x}",
+                "device_id": "cam-001",
+                "user_id": user_id,
+                "event_type": kind,
+                "timestamp": format_time(now()),
+                "confidence": 0.92,
+                "image": image,
+            }
+        )
+        await self.registry.events.record([Incoming(event, "lobby", now())])
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+async def furnish(registry: Registry) -> None:
+    await registry.spaces.ensure(SPACE)
+    await registry.api_keys.create("operator", "operator", KEY)
+    for n, device_id in enumerate(["cam-001", "cam-002"]):
+        await registry.devices.register(device_id, "lobby")
+        heartbeat = {"fps": 14.8 + n, "outbox_depth": n * 3}
+        await registry.devices.note(
+            [
+                Report.status(device_id, "online", "1", now(), now()),
+                Report.of(device_id, "heartbeat", heartbeat, now()),
+            ]
+        )
+    for n, (user_id, name) in enumerate([("EMP-12345", "Ana Petrova"), ("EMP-777", EVIL), ("VIS-9", None)]):
+        template = Template(SPACE.id, normalise([1.0 + (n + place) % 7 for place in range(512)], 512), 0.8)
+        await registry.identities.enroll(
+            Enrollment(user_id, (template,), display_name=name, flag="vip" if n == 0 else None)
+        )
+
+
+@pytest.fixture
+async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
+    registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    await furnish(registry)
+    app: FastAPI = create_app(registry, ApiSettings(), OneFace())
+    port = free_port()
+    with listen("127.0.0.1", port) as sock:
+        server = Server(app, ApiProgram())
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        board = Board(registry, f"http://127.0.0.1:{port}")
+        await board.applied("cam-001", 3)
+        await board.applied("cam-002", 2)
+        yield board
+        server.should_exit = True
+        await asyncio.wait_for(serving, 15)
+    await registry.close()
+
+
+@pytest.fixture
+async def page(board: Board) -> AsyncIterator[Page]:
+    """A page that has asked nobody but the dashboard, and met no error of script or policy."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "Chromium is not on PATH: run `make setup`, or install the package chromium"
+    strangers: list[str] = []
+    errors: list[str] = []
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((board.url, "blob:", "data:")):
+            strangers.append(request.url)
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        page = await browser.new_page(viewport={"width": 1280, "height": 860})
+        page.on("request", asked)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+        await page.goto(board.url)
+        yield page
+        await picture(page, "last")
+        await browser.close()
+    assert strangers == []
+    assert errors == []
+
+
+async def picture(page: Page, name: str) -> None:
+    """Keep a screenshot for people, in the folder that WFM_SCREENSHOTS names."""
+    folder = os.environ.get("WFM_SCREENSHOTS")
+    if folder:
+        await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+async def sign_in(page: Page, key: str = KEY) -> None:
+    await page.get_by_label("API key").fill(key)
+    await page.get_by_role("button", name="Sign in").click()
+
+
+def photo(size: int = 96) -> str:
+    import base64
+
+    face = cv2.resize(samples.astronaut()[60:260, 120:320, ::-1], (size, size))
+    return base64.b64encode(cv2.imencode(".jpg", face)[1].tobytes()).decode()
+
+
+async def test_a_wrong_key_is_told_and_the_right_one_is_kept_for_the_tab(page: Page) -> None:
+    """The message stands where the key was typed; a reload does not ask again, signing out does."""
+    await picture(page, "login")
+    await sign_in(page, "wrong")
+    await expect(page.get_by_role("alert")).to_contain_text("not known here")
+    await sign_in(page)
+    await expect(page.get_by_role("heading", name="Cameras")).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_role("heading", name="Cameras")).to_be_visible()
+    assert KEY not in page.url
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("API key")).to_be_visible()
+    assert await page.evaluate("Object.keys(sessionStorage).length + Object.keys(localStorage).length") == 0
+
+
+async def test_cameras_people_and_events_are_shown_and_events_arrive_live(page: Page, board: Board) -> None:
+    """Names that look like markup stay text; a picture is loaded with the key."""
+    await board.recognised(1, "EMP-12345", photo())
+    await sign_in(page)
+    cameras, people, events = page.locator("#devices"), page.locator("#people"), page.locator("#events")
+    await expect(cameras.locator("li").first).to_contain_text("up to date")
+    await expect(cameras.locator("li").last).to_contain_text("at 2 of 3")
+    await expect(people).to_contain_text("Ana Petrova")
+    await expect(people).to_contain_text(EVIL)
+    await expect(events.locator("li")).to_have_count(1)
+    await expect(page.get_by_text("live", exact=True)).to_be_visible()
+    await board.recognised(2, None)
+    await board.recognised(3, "EMP-777", photo(64))
+    await expect(events.locator("li")).to_have_count(3)
+    await expect(events.locator("li").nth(1)).to_contain_text("unknown person")
+    await expect(events.get_by_role("img", name="EMP-12345 at cam-001")).to_be_visible()
+    await expect(events.locator("img")).to_have_count(2)
+    widths = await events.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
+    assert sorted(widths) == [64, 96]
+    assert await page.title() == "WFM Fleet"
+    await picture(page, "board-light")
+    await page.emulate_media(color_scheme="dark")
+    await picture(page, "board-dark")
+
+
+async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page, board: Board) -> None:
+    """Asked once more first; then 0, 1 and 2 of 2 cameras without a reload."""
+    await sign_in(page)
+    row = page.locator("#people li", has_text="EMP-12345")
+    await row.get_by_role("button", name="Delete").click()
+    await page.get_by_role("button", name="Keep").click()
+    await row.get_by_role("button", name="Delete").click()
+    await picture(page, "delete-asked")
+    await page.get_by_role("button", name="Delete for good").click()
+    await expect(row).to_contain_text("0 of 2 cameras have confirmed")
+    await board.applied("cam-001", 4)
+    await expect(row).to_contain_text("1 of 2 cameras have confirmed")
+    await expect(row).to_contain_text("waiting for cam-002")
+    await board.applied("cam-002", 4)
+    await expect(row).to_contain_text("2 of 2 cameras have confirmed")
+    assert (await board.registry.identities.get("EMP-12345")).deleted
+
+
+async def test_somebody_is_enrolled_by_photo(page: Page, board: Board) -> None:
+    """Id, name and photo, and the person is in the list; a wrong id is told."""
+    await sign_in(page)
+    picked = {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8 a photo"}
+    await page.get_by_label("Id").fill("no good/id")
+    await page.get_by_label("Photo").set_input_files([picked])
+    await page.get_by_role("button", name="Enroll").click()
+    await expect(page.locator("#notice")).to_contain_text("user_id")
+    await page.get_by_label("Id").fill("EMP-42")
+    await page.get_by_label("Name").fill("Zoë Ω")
+    await page.get_by_role("button", name="Enroll").click()
+    await expect(page.locator("#notice")).to_contain_text("EMP-42 is enrolled")
+    await expect(page.locator("#people")).to_contain_text("Zoë Ω")
+    held = await board.registry.identities.templates_of(["EMP-42"])
+    assert [template.source for template in held["EMP-42"]] == ["photo"]
+
+
+async def test_on_a_phone_it_is_one_column_without_sideways_scrolling(page: Page, board: Board) -> None:
+    """360 pixels wide, nothing sticks out."""
+    await board.recognised(1, "EMP-777", photo())
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await sign_in(page)
+    await expect(page.locator("#events li")).to_have_count(1)
+    await expect(page.locator("#people")).to_contain_text("Ana Petrova")
+    await picture(page, "phone")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    tops = await page.locator("section").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().left)"
+    )
+    assert len(set(tops)) == 1
+
+
+async def test_the_documentation_page_shows_the_paths(page: Page, board: Board) -> None:
+    """Swagger UI from our own files, under the page's policy."""
+    await page.goto(f"{board.url}/docs")
+    await expect(page.get_by_text("/api/v1/identities/{user_id}/photos")).to_be_visible()
+    await picture(page, "docs")

@@ -1,0 +1,130 @@
+"""`python -m dashboard_api`: starts, says what is wrong in a sentence, and ends in time."""
+
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pymongo import MongoClient
+
+from deploy.local.stack import Mongod, Program, free_port
+from tests.conftest import StartProgram
+
+ARGS = [sys.executable, "-m", "dashboard_api"]
+KEY = "a-long-enough-bootstrap-key"
+
+
+def settings(mongod: Mongod, database: str, **more: Any) -> dict[str, str]:
+    chosen = {"WFM_MONGO__URI": mongod.uri, "WFM_MONGO__DATABASE": database, "WFM_LOG__FORMAT": "json"}
+    return chosen | {f"WFM_API__{name.upper()}": str(value) for name, value in more.items()}
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            httpx.get(f"{url}/healthz", timeout=5).raise_for_status()
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, "the API does not answer"
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_sigterm_ends_it_in_time_with_a_stream_open(
+    mongod: Mongod, mongo_database: str, start_program: StartProgram
+) -> None:
+    """The stream is closed, the exit status is 0, and the configured key was made an admin's."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    program: Program = start_program(ARGS, settings(mongod, mongo_database, port=port, bootstrap_key=KEY))
+    wait_for(url)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert httpx.get(f"{url}/api/v1/identities", headers=headers).json() == {"items": [], "next_cursor": None}
+    with httpx.stream("GET", f"{url}/api/v1/events/stream", headers=headers, timeout=15) as stream:
+        blocks = stream.iter_bytes()
+        assert b"connected" in next(blocks)
+        begun = time.monotonic()
+        program.process.terminate()
+        list(blocks)
+        assert program.wait(10) == 0
+    assert time.monotonic() - begun < 10
+    assert KEY not in program.log.read_text()
+
+
+def test_without_any_key_it_says_how_to_get_one(
+    mongod: Mongod, mongo_database: str, start_program: StartProgram
+) -> None:
+    """One sentence in the log that names the setting."""
+    port = free_port()
+    program = start_program(ARGS, settings(mongod, mongo_database, port=port, photos=False))
+    wait_for(f"http://127.0.0.1:{port}")
+    assert program.stop() == 0
+    lines = [json.loads(line) for line in program.log.read_text().splitlines()]
+    assert any("WFM_API__BOOTSTRAP_KEY" in line["message"] and line["level"] == "warning" for line in lines)
+
+
+def test_wrong_settings_are_told_in_a_sentence_each(tmp_path: Path, start_program: StartProgram) -> None:
+    """Exit status 2, and a secret that is too short is not repeated."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"api": {"port": 0, "bootstrap_key": "hunter2", "prot": 1}}))
+    program = start_program([*ARGS, "--config", str(file)])
+    assert program.wait(20) == 2
+    said = program.log.read_text()
+    assert [name for name in ("api.port", "api.bootstrap_key", "api.prot") if name not in said] == []
+    assert len(said.splitlines()) == 3
+    assert "hunter2" not in said
+
+
+def test_no_mongodb_and_a_taken_port_and_a_missing_model_are_a_sentence_each(
+    mongod: Mongod, mongo_database: str, start_program: StartProgram
+) -> None:
+    """Exit status 2 and no traceback."""
+    nowhere = f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
+    away = start_program(ARGS, {"WFM_MONGO__URI": nowhere, "WFM_API__PORT": str(free_port())})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        busy = start_program(ARGS, settings(mongod, mongo_database, port=port))
+        assert busy.wait(20) == 2
+    model = start_program(
+        ARGS, settings(mongod, mongo_database, port=free_port(), face_model="/no/model.onnx")
+    )
+    for program, words in [
+        (away, "no MongoDB primary"),
+        (busy, f"127.0.0.1:{port}"),
+        (model, "api.face_model"),
+    ]:
+        assert program.wait(20) == 2
+        assert words in program.log.read_text()
+        assert len(program.log.read_text().splitlines()) == 1
+
+
+def test_while_mongodb_is_away_requests_are_told_so_and_then_go_on(
+    own_mongod: Mongod, start_program: StartProgram
+) -> None:
+    """503 with a code, `readyz` too; alive all the time; and all is well again by itself."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    uri = f"{own_mongod.uri}&serverSelectionTimeoutMS=500"
+    env = settings(own_mongod, "wfm", port=port, bootstrap_key=KEY, photos=False) | {"WFM_MONGO__URI": uri}
+    start_program(ARGS, env)
+    wait_for(url)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20) as api:
+        assert api.get("/readyz").json()["ready"] is True
+        own_mongod.kill()
+        away = api.get("/api/v1/identities")
+        assert (away.status_code, away.json()["code"]) == (503, "registry-unavailable")
+        assert away.headers["content-type"] == "application/problem+json"
+        stream = api.get("/api/v1/events/stream")
+        assert (stream.status_code, stream.json()["code"]) == (503, "registry-unavailable")
+        assert api.get("/readyz").status_code == 503
+        assert api.get("/healthz").status_code == 200
+        own_mongod.restart()
+        with MongoClient(own_mongod.uri) as client:
+            client.admin.command("ping")
+        deadline = time.monotonic() + 20
+        while api.get("/api/v1/identities").status_code != 200:
+            assert time.monotonic() < deadline
