@@ -48,6 +48,7 @@ class Peer:
         )
         self._client.username_pw_set(user, broker.users[user])
         self._client.reconnect_delay_set(0.1, 0.2)
+        self._client.on_socket_open = lambda _c, _u, opened: opened.setsockopt(6, 1, 1)  # TCP_NODELAY
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._on_message
