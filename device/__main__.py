@@ -12,8 +12,8 @@ import typer
 
 from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, SettingsError, load_settings
 
-from .assembly import utc_now
 from .bootstrap import AlreadyRunningError, build, database_path, sole_owner
+from .clocks import utc_now
 from .logs import set_up_logging
 from .settings import DeviceSettings
 from .simulator import Simulator, SimulatorOptions

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import timezone
 from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -13,25 +13,18 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from broker_bridge.contract.messages import SpaceInfo
 
+from .clocks import utc_now
 from .gallery_rows import GalleryRows
 from .iot_client import EncodeImage, IoTClient
 from .iot_config import IoTClientConfig, mqtt_settings
 from .store.db_manager import DatabaseManager
 from .store.outbox import DEFAULT_MAX_BYTES, Outbox
-from .sync_manager import SyncManager
+from .sync_manager import SyncManager, ignore_rows
 from .sync_requests import SyncOptions
 
 
 def software_version() -> str:
     return f"wfm-fleet {importlib.metadata.version('wfm-fleet')}"
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-def ignore_rows(_: GalleryRows) -> None:
-    """For devices that recognise nobody."""
 
 
 @dataclass(frozen=True)

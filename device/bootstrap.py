@@ -16,7 +16,8 @@ from apscheduler.schedulers.base import BaseScheduler
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SpaceInfo
 
-from .assembly import Assembly, assemble, software_version, utc_now
+from .assembly import Assembly, assemble, software_version
+from .clocks import utc_now
 from .event_validator import EventValidator
 from .gallery_rows import GalleryRows
 from .heartbeat import HeartbeatSender, VisionReadings

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as ReceiptTimeout
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.errors import DEVICE_MISMATCH, ContractError
 from broker_bridge.contract.messages import Event
 
+from .clocks import utc_now
 from .delivery import Delivery, Outcome
 from .iot_config import IoTClientConfig
 from .line import Came, Line
@@ -36,10 +37,6 @@ _log = logging.getLogger(__name__)
 Image = NDArray[np.uint8]
 EncodeImage = Callable[[Image, Sequence[float] | None], bytes | None]
 """Frame uint8[h,w,3] BGR and face box [x, y, width, height] in pixels -> JPEG within the byte budget."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 class _Sent:
@@ -157,7 +154,7 @@ class IoTClient:
         source: random.Random,
         encode_image: EncodeImage | None = None,
         clock: Callable[[], float] = time.monotonic,
-        utc_now: Callable[[], datetime] = _utc_now,
+        utc_now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.config = config
         self.outbox = outbox

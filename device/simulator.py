@@ -17,7 +17,8 @@ from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event, SpaceInfo
 from broker_bridge.contract.settings import MqttSettings
 
-from .assembly import Assembly, assemble, software_version, utc_now
+from .assembly import Assembly, assemble, software_version
+from .clocks import utc_now
 from .heartbeat import HeartbeatSender
 from .iot_config import IoTClientConfig
 

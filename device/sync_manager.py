@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from apscheduler.schedulers.base import BaseScheduler
@@ -23,6 +23,7 @@ from broker_bridge.contract.messages import (
     WireError,
 )
 
+from .clocks import utc_now
 from .gallery_rows import GalleryRows
 from .gallery_state import GalleryState
 from .link import Link
@@ -47,11 +48,7 @@ _UNEXPECTED = WireError(code="sync-page-unexpected", detail="a page did not foll
 _ENDS_RESET = ("sync-epoch-changed", _UNEXPECTED.code)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-def _ignore_rows(_: GalleryRows) -> None:
+def ignore_rows(_: GalleryRows) -> None:
     """For devices that recognise nobody."""
 
 
@@ -86,10 +83,10 @@ class SyncManager:
         spaces: Mapping[str, int],
         scheduler: BaseScheduler,
         source: random.Random,
-        on_gallery: Callable[[GalleryRows], None] = _ignore_rows,
+        on_gallery: Callable[[GalleryRows], None] = ignore_rows,
         options: SyncOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
-        utc_now: Callable[[], datetime] = _utc_now,
+        utc_now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._link = link
         self._device_id = device_id

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,12 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import Vector, normalise, to_array
 from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.contract.wire import format_time
+from device.clocks import utc_now
 
 from . import cursor as cursors
 from . import enrollments, staging
 from .connection import StoreConnection
 from .cursor import ResetProgress, SyncCursor
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 class DatabaseManager:
@@ -32,7 +29,7 @@ class DatabaseManager:
     """
 
     def __init__(
-        self, path: str | Path, dev_mode: bool = False, *, utc_now: Callable[[], datetime] = _utc_now
+        self, path: str | Path, dev_mode: bool = False, *, utc_now: Callable[[], datetime] = utc_now
     ) -> None:
         self.connection = StoreConnection(Path(path))
         self.dev_mode = dev_mode

@@ -13,9 +13,16 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract import channels
+from broker_bridge.contract.embeddings import to_base64
+from broker_bridge.contract.messages import Upsert, WireTemplate
+from broker_bridge.contract.wire import decode_image
+from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto, Program
+from device.vision.detector import CascadeDetector
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder
 from tests.conftest import FreshDevice
-from tests.device_samples import event
+from tests.device_samples import ModelRegistry, event
 from tests.integration.device.conftest import Peer, wait_until
 
 StartProgram = Callable[..., Program]
@@ -81,6 +88,39 @@ def test_a_camera_whose_file_ends_stays_connected_until_sigterm(
     assert peer.of(channels.STATUS, fresh_device.id)[-1].state == "stopped"
     for line in program.log.read_text().splitlines():
         assert {"at", "level", "logger", "message"} <= set(json.loads(line))
+
+
+def test_a_known_face_on_video_becomes_one_event_and_an_unknown_one_none(
+    mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
+) -> None:
+    """The whole line of a device: enrolled over the wire, seen by the camera, sent with a picture, settled."""
+    space = "face:gabor-512"
+    [user_id, other_id] = list(PEOPLE)[:2]
+    photo = enrollment_photo(PEOPLE[user_id])
+    face = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(photo)
+    template = WireTemplate(template_id="photo", space=space, vector=face.vector, quality=face.quality)
+    registry = peer.registry = ModelRegistry()
+    registry.version = 1
+    registry.people[user_id] = Upsert(user_id=user_id, version=1, templates=[template])
+    [video] = make_sample(tmp_path, [PEOPLE[user_id], PEOPLE[other_id]], cameras=1)
+    env = camera(mosquitto, fresh_device, video.path, tmp_path / "data")
+    env["WFM_DEVICE__HEARTBEAT_SECONDS"] = "0.2"
+    program = start_program(PYTHON, {**env, "WFM_DEVICE__FPS": "0"})
+
+    def seen_through() -> bool:
+        beats = peer.of(channels.HEARTBEAT, fresh_device.id)
+        return bool(beats) and beats[-1].camera == "ended" and beats[-1].outbox_depth == 0
+
+    wait_until(seen_through, "the end of the video", 60.0)
+    program.stop()
+
+    [seen] = peer.of(channels.EVENT, fresh_device.id)
+    assert (seen.user_id, seen.event_type) == (user_id, "facial_id")
+    assert seen.metadata["gallery_version"] == 1
+    assert decode_image(seen.image)
+    log = program.log.read_text()
+    assert seen.image[:40] not in log
+    assert to_base64(face.vector)[:40] not in log
 
 
 def test_exit_at_end_ends_with_the_file(
