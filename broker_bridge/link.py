@@ -7,6 +7,7 @@ it has no receipt. So the link may drop what it cannot take, as long as it count
 import asyncio
 import logging
 import random
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -158,6 +159,8 @@ class Link:
             max_queued_incoming_messages=_INCOMING_LIMIT,
             tls_context=_tls_context(self._settings),
             properties=properties,
+            # Small messages both ways: Nagle's algorithm would hold each for up to 40 ms.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         ) as client:
             yield client
 

@@ -4,6 +4,7 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -83,6 +84,26 @@ class LocalFleet:
         )
         self.programs.append(program)
         self.devices[device_id] = program
+        return program
+
+    def make_simulator(
+        self, device_id: str, folder: Path, *, count: int, rate: float, arguments: Sequence[str] = ()
+    ) -> Program:
+        """A simulated camera (its id ends in -001), not started, with its data in `folder`/`device_id`."""
+        options = {
+            "--prefix": device_id.removesuffix("-001"),
+            "--site": SITE,
+            "--rate": str(rate),
+            "--count": str(count),
+            "--data-dir": str(folder / device_id),
+        }
+        program = Program(
+            [sys.executable, "-m", "device", "simulate", *chain.from_iterable(options.items()), *arguments],
+            folder / f"{device_id}.log",
+            self.mqtt_environment(device_id),
+            name=device_id,
+        )
+        self.programs.append(program)
         return program
 
     def start_servers(self) -> None:

@@ -1,10 +1,8 @@
 """A stream of events and of enrollment changes while something dies, and the questions asked afterwards."""
 
 import base64
-import itertools
 import random
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +13,7 @@ import httpx
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
 
-from deploy.local.fleet import SITE, LocalFleet
+from deploy.local.fleet import LocalFleet
 from deploy.local.stack import Program
 
 DEVICES = ("a-001", "b-001")
@@ -109,26 +107,18 @@ class Scene:
     # How it is done
 
     def _camera(self, device: str) -> Program:
-        folder = self._folder / device
-        options = {
-            "--devices": "1",
-            "--prefix": device.removesuffix("-001"),
-            "--site": SITE,
-            "--rate": "60",
-            "--count": "0",
-            "--data-dir": str(folder),
-            "--ledger": str(self._ledger(device)),
-            "--settle-seconds": str(SETTLE_SECONDS),
-            "--space": SPACE,
-        }
-        program = Program(
-            [sys.executable, "-m", "device", "simulate", *itertools.chain.from_iterable(options.items())],
-            self._folder / f"{device}.log",
-            self.fleet.mqtt_environment(device),
-            name=device,
+        return self.fleet.make_simulator(
+            device,
+            self._folder,
+            count=0,
+            rate=60,
+            arguments=[
+                "--ledger",
+                str(self._ledger(device)),
+                "--settle-seconds",
+                str(SETTLE_SECONDS),
+            ],
         )
-        self.fleet.programs.append(program)
-        return program
 
     def _ledger(self, device: str) -> Path:
         return self._folder / f"{device}.ledger"

@@ -1,0 +1,1 @@
+"""Measurements beside the bare libraries in one run, `make bench`. Ratios travel, absolute figures do not."""

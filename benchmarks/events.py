@@ -1,0 +1,75 @@
+"""From a camera's validated recognition to MongoDB, at 50 events a second."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from rich.progress import Progress
+
+from deploy.local.fleet import LocalFleet
+
+from . import bare
+from .stats import Latency, Row
+
+RATE = 50.0
+LIMIT_MS = 250.0
+DEVICES = tuple(f"{letter}-001" for letter in "abcde")
+
+
+def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress) -> list[Row]:
+    """Five simulated cameras with real outboxes and clients, 10 events a second each."""
+    count = int(RATE * seconds)
+    task = progress.add_task("events to MongoDB", total=count * 3)
+    ours = _ours(fleet, folder, count)
+    progress.advance(task, count)
+    wire = Latency.of(bare.mqtt_latencies(fleet.broker, count, RATE))
+    progress.advance(task, count)
+    insert = Latency.of(bare.insert_latencies(fleet.mongod, count, RATE))
+    progress.advance(task, count)
+    both = Latency(count, wire.p50 + insert.p50, wire.p99 + insert.p99, wire.worst + insert.worst)
+    return [
+        Row("event, camera to MongoDB (outbox, broker, bridge, majority+journal)", ours, LIMIT_MS, both),
+        Row("  bare paho publisher to paho subscriber", wire),
+        Row("  bare insert_many, majority+journal", insert),
+    ]
+
+
+def _ours(fleet: LocalFleet, folder: Path, count: int) -> Latency:
+    """Seconds from an event's own timestamp until a reader of MongoDB sees it."""
+    with _watched(fleet, count) as took:
+        cameras = [
+            fleet.make_simulator(device, folder, count=count // len(DEVICES), rate=RATE / len(DEVICES))
+            for device in DEVICES
+        ]
+        for camera in cameras:
+            camera.start()
+        for camera in cameras:
+            if camera.wait(count / RATE + 60) != 0:
+                raise camera.failure(f"{camera.name} did not get a receipt for every event")
+    return Latency.of(took)
+
+
+@contextmanager
+def _watched(fleet: LocalFleet, count: int) -> Iterator[list[float]]:
+    client: MongoClient[dict[str, Any]] = MongoClient(fleet.mongod.uri, tz_aware=True)
+    took: list[float] = []
+    stream = client[fleet.database].events.watch([{"$match": {"operationType": "insert"}}])
+
+    def follow() -> None:
+        took.extend(_age(change["fullDocument"]["timestamp"]) for change in itertools.islice(stream, count))
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    yield took
+    follower.join(30)
+    stream.close()
+    client.close()
+
+
+def _age(at: datetime) -> float:
+    return (datetime.now(timezone.utc) - at).total_seconds()
