@@ -93,7 +93,7 @@ def test_a_camera_whose_file_ends_stays_connected_until_sigterm(
 def test_a_known_face_on_video_becomes_one_event_and_an_unknown_one_none(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> None:
-    """The whole line of a device: enrolled over the wire, seen by the camera, sent with a picture, settled."""
+    """The whole line of a device: enrolled over the wire, seen, sent with a picture, settled."""
     space = "face:gabor-512"
     [user_id, other_id] = list(PEOPLE)[:2]
     photo = enrollment_photo(PEOPLE[user_id])
