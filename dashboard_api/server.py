@@ -22,7 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; raises SettingsError, for example when the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
@@ -33,6 +33,10 @@ def listen(host: str, port: int) -> socket.socket:
                 )
             ]
         ) from error
+    # asyncio turns Nagle's algorithm off only on sockets that it made itself, and accepted ones inherit this:
+    # with it an answer's body waits 40 ms for the acknowledgement of its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 class Server(uvicorn.Server):
