@@ -54,7 +54,7 @@ async def _ensure_model(registry: Registry, space: EmbeddingSpace) -> None:
     try:
         await registry.spaces.ensure(space)
     except ContractError as error:
-        raise SettingsError([f"api.face_model: {error}"]) from error
+        raise SettingsError([f"api.face_model: {error.detail}"]) from error
 
 
 async def ensure_spaces(registry: Registry, settings: ApiSettings) -> None:

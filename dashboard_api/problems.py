@@ -73,7 +73,7 @@ def too_large(limit: int) -> Problem:
 
 
 def of_contract(error: ContractError) -> Problem:
-    return Problem(_STATUS_BY_CODE.get(error.code, 422), error.code, str(error))
+    return Problem(_STATUS_BY_CODE.get(error.code, 422), error.code, error.detail)
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:

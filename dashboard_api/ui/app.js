@@ -65,6 +65,11 @@ async function start() {
   const { signal } = (session = new AbortController());
   show(true);
   linkState(false);
+  // Names first, so that events show them from the start; a failure is tried again below.
+  await people.refresh().catch(refused);
+  if (signal.aborted) {
+    return;
+  }
   follow({
     signal,
     onEvent: (event) => events.add(event),
@@ -74,7 +79,6 @@ async function start() {
         events.refresh().catch(refused);
       }
     },
-    onGap: () => events.clear(),
     onRefused: (problem) => signOut(problem.message),
   });
   every(PEOPLE_MS, signal, () => people.refresh());

@@ -13,13 +13,13 @@ export class Events {
     this.shown = new Set();
   }
 
+  /** Add what is on record to what the stream has told meanwhile. */
   async refresh() {
     const page = await getJson(`/api/v1/events?limit=${MOST_SHOWN}`);
-    this.clear();
     for (const event of page.items.reverse()) {
       this.add(event);
     }
-    if (!page.items.length) {
+    if (!byId("events").children.length) {
       byId("events").append(el("li", "empty", "Nothing has been recognised yet."));
     }
   }
@@ -34,7 +34,9 @@ export class Events {
     list.querySelector(".empty")?.remove();
     const row = this.row(event);
     row.dataset.name = name;
-    list.prepend(row);
+    row.dataset.at = event.received_at;
+    const older = [...list.children].find((other) => other.dataset.at <= event.received_at);
+    list.insertBefore(row, older ?? null);
     while (list.children.length > MOST_SHOWN) {
       this.drop(list.lastElementChild);
     }

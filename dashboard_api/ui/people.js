@@ -28,26 +28,29 @@ export class People {
   /** Load as many people again as are shown. */
   async refresh() {
     const wanted = Math.max(PAGE, this.people.size);
-    this.people.clear();
-    this.cursor = null;
+    const people = new Map();
+    let cursor = null;
     do {
-      await this.load();
-    } while (this.cursor && this.people.size < wanted);
+      cursor = await this.load(people, cursor);
+    } while (cursor && people.size < wanted);
+    this.people = people;
+    this.cursor = cursor;
     this.draw();
   }
 
   async more() {
-    await this.load();
+    this.cursor = await this.load(this.people, this.cursor);
     this.draw();
   }
 
-  async load() {
-    const after = this.cursor ? `&cursor=${encodeURIComponent(this.cursor)}` : "";
+  /** Read the page behind `cursor` into `people`; the cursor of the page after it. */
+  async load(people, cursor) {
+    const after = cursor ? `&cursor=${encodeURIComponent(cursor)}` : "";
     const page = await getJson(`/api/v1/identities?limit=${PAGE}${after}`);
     for (const person of page.items) {
-      this.people.set(person.user_id, person);
+      people.set(person.user_id, person);
     }
-    this.cursor = page.next_cursor;
+    return page.next_cursor;
   }
 
   async enroll(form) {
@@ -108,7 +111,10 @@ export class People {
       ...[...this.deleting].map(([userId, said]) => this.deletedRow(userId, said)),
       ...[...this.people.values()].map((person) => this.row(person)),
     ];
+    // Drawing again must not take the focus from who works with the keyboard.
+    const focused = byId("people").contains(document.activeElement) ? document.activeElement.ariaLabel : null;
     byId("people").replaceChildren(...(rows.length ? rows : [el("li", "empty", "Nobody is enrolled yet.")]));
+    [...byId("people").querySelectorAll("button")].find((one) => one.ariaLabel === focused)?.focus();
     byId("people-summary").textContent = `${this.people.size}${this.cursor ? "+" : ""} enrolled`;
     byId("more-people").hidden = !this.cursor;
   }
@@ -131,9 +137,11 @@ export class People {
       ask.setAttribute("aria-label", `Delete ${userId}`);
       return [ask];
     }
-    const sure = button("Delete for good", "danger", () => this.attempt(() => this.remove(userId)));
-    sure.autofocus = true;
-    return [sure, button("Keep", "quiet", () => this.ask(null))];
+    const sure = button("Yes, delete", "danger", () => this.attempt(() => this.remove(userId)));
+    sure.setAttribute("aria-label", `Yes, delete ${userId}`);
+    const keep = button("Keep", "quiet", () => this.ask(null));
+    keep.setAttribute("aria-label", `Keep ${userId}`);
+    return [sure, keep];
   }
 
   ask(userId) {

@@ -7,9 +7,9 @@ const LONGEST_RETRY_MS = 10000;
 
 /**
  * Follows the stream until `signal` aborts, and goes on behind the last event after a break.
- * `onGap` is called when it could not: what is shown must then be loaded again.
+ * `onState(true)` says that from now on nothing is missed: what is on record is to be loaded then.
  */
-export async function follow({ signal, onEvent, onState, onGap, onRefused }) {
+export async function follow({ signal, onEvent, onState, onRefused }) {
   let last = null;
   let retry = FIRST_RETRY_MS;
   while (!signal.aborted) {
@@ -34,7 +34,6 @@ export async function follow({ signal, onEvent, onState, onGap, onRefused }) {
       }
       if (error instanceof Problem && error.code === "resume-lost") {
         last = null;
-        onGap();
       }
     }
     onState(false);

@@ -1,6 +1,7 @@
 """The dashboard page in a real browser: what an operator sees and does."""
 
 import asyncio
+import base64
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -154,8 +155,6 @@ async def sign_in(page: Page, key: str = KEY) -> None:
 
 
 def photo(size: int = 96) -> str:
-    import base64
-
     face = cv2.resize(samples.astronaut()[60:260, 120:320, ::-1], (size, size))
     return base64.b64encode(cv2.imencode(".jpg", face)[1].tobytes()).decode()
 
@@ -204,11 +203,11 @@ async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page,
     """Asked once more first; then 0, 1 and 2 of 2 cameras without a reload."""
     await sign_in(page)
     row = page.locator("#people li", has_text="EMP-12345")
-    await row.get_by_role("button", name="Delete").click()
+    await row.get_by_role("button", name="Delete EMP-12345").click()
     await page.get_by_role("button", name="Keep").click()
-    await row.get_by_role("button", name="Delete").click()
+    await row.get_by_role("button", name="Delete EMP-12345").click()
     await picture(page, "delete-asked")
-    await page.get_by_role("button", name="Delete for good").click()
+    await page.get_by_role("button", name="Yes, delete").click()
     await expect(row).to_contain_text("0 of 2 cameras have confirmed")
     await board.applied("cam-001", 4)
     await expect(row).to_contain_text("1 of 2 cameras have confirmed")

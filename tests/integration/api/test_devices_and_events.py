@@ -112,8 +112,8 @@ async def test_events_are_listed_newest_first_and_filtered(
 ) -> None:
     """By person, device, type and time of recognition."""
     await stored(registry)
-    await registry.events.record([event(9, event_id="EV4-1736942400000-000009", user_id=None,
-                                        event_type="unknown", timestamp="2026-01-15T09:00:00.000Z")])  # fmt: skip
+    stranger = {"event_id": "EV4-1736942400000-000009", "user_id": None, "event_type": "unknown"}
+    await registry.events.record([event(9, **stranger, timestamp="2026-01-15T09:00:00.000Z")])
     assert await ids(api) == [5, 4, 3, 2, 9, 1, 0]
     assert await ids(api, user_id="EMP-0") == [3, 0]
     assert await ids(api, device_id="cam-001") == [5, 3, 9, 1]

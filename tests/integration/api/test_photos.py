@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -13,11 +14,18 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
+from device.vision.detector import CascadeDetector
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder
 
 from .conftest import JPEG, FakeEmbedder, client_of, is_problem
 
 PERSON = "/api/v1/identities/EMP-12345"
 HEADERS = {"content-type": "image/jpeg"}
+
+
+def left_in(folder: Path) -> list[Path]:
+    return list(folder.rglob("*"))
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ async def test_a_photo_leaves_a_vector_and_nothing_else(
     assert answer.status_code == 201
     assert answer.json() == {"user_id": "EMP-12345", "version": 2, "space": "face:test-8", "quality": 0.8}
     assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 1
-    assert list(tmp_path.rglob("*")) == []
+    assert left_in(tmp_path) == []
     for name in await registry.mongo.db.list_collection_names():
         async for document in registry.mongo.db[name].find_raw_batches({}):
             assert marker not in document
@@ -116,11 +124,6 @@ async def test_where_photos_are_off_the_answer_says_so(registry: Registry, api_s
 
 async def test_a_real_photo_is_embedded_by_the_devices_own_code(registry: Registry) -> None:
     """A portrait gives one vector of the embedded model; a picture of gravel is refused."""
-    cv2 = pytest.importorskip("cv2")
-    from device.vision.detector import CascadeDetector
-    from device.vision.embedder import load_embedder
-    from device.vision.enroll import PhotoEmbedder
-
     embedder = PhotoEmbedder(CascadeDetector(), load_embedder())
     await registry.spaces.ensure(EmbeddingSpace("face:gabor-512", 512))
     settings = ApiSettings()
