@@ -55,7 +55,7 @@ class HeadLedger:
         )
 
     def _count(self, person: Person, how: Callable[[Digest, Digest], Digest]) -> None:
-        for site in person.sites:
+        for site in (EVERY_SITE,) if EVERY_SITE in person.sites else person.sites:
             totals = self._totals[site]
             for held in person.holdings:
                 totals[held.space] = how(totals.get(held.space, Digest()), held.digest)

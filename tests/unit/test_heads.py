@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_bridge.contract.digest import Digest
+from broker_bridge.heads import HeadLedger, sites_that_hear
+from broker_bridge.registry.people import EVERY_SITE, Person, SpaceHolding
+from broker_bridge.registry.versions import History
+
+SITES = ["north", "south", "west"]
+SPACES = ["face:a", "gait:b"]
+HISTORY = History("ab12", 99, 3)
+
+
+def person(user_id: str, version: int, sites: tuple[str, ...] = (EVERY_SITE,), value: int = 5) -> Person:
+    held = (SpaceHolding("face:a", Digest(1, value)),)
+    return Person(user_id=user_id, version=version, sites=sites, reach=sites, holdings=held)
+
+
+people = st.builds(
+    lambda user, sites, before, deleted, held: Person(
+        user_id=user,
+        version=0,
+        sites=tuple(sorted(sites)),
+        reach=tuple(sorted(sites | before)),
+        deleted=deleted,
+        holdings=tuple(SpaceHolding(space, Digest(count, value)) for space, (count, value) in held.items()),
+    ),
+    st.sampled_from(["A", "B", "C", "D"]),
+    st.sets(st.sampled_from([*SITES, EVERY_SITE]), min_size=1),
+    st.sets(st.sampled_from([*SITES, EVERY_SITE])),
+    st.booleans(),
+    st.dictionaries(
+        st.sampled_from(SPACES), st.tuples(st.integers(1, 5), st.integers(0, 2**64 - 1)), max_size=2
+    ),
+)
+
+
+@given(st.lists(people, max_size=20))
+def test_keeping_up_equals_summing_up_anew(told: list[Person]) -> None:
+    """Whatever happened to whom, every site's head is the sum over the people who belong there now."""
+    ledger = HeadLedger()
+    newest: dict[str, Person] = {}
+    for version, one in enumerate(told, 1):
+        newest[one.user_id] = replace(one, version=version)
+        ledger.tell(newest[one.user_id])
+    for site in SITES:
+        expected = dict.fromkeys(SPACES, Digest())
+        for one in newest.values():
+            for held in one.holdings if one.belongs_to(site) else ():
+                expected[held.space] = expected[held.space].plus(held.digest)
+        head = ledger.head(site, HISTORY)
+        assert {s: (d.count, d.digest) for s, d in head.spaces.items()} == {
+            space: (digest.count, digest.hex) for space, digest in expected.items() if digest.count
+        }
+
+
+def test_a_sites_version_is_that_of_its_own_last_change() -> None:
+    """Changes of people who never were at a site leave its version alone; those for every site do not."""
+    ledger = HeadLedger([person("A", 1), person("B", 2, ("north",)), person("C", 3, ("south",))])
+    assert [ledger.version(site) for site in SITES] == [2, 3, 1]
+    ledger.tell(person("D", 4))
+    assert [ledger.version(site) for site in SITES] == [4, 4, 4]
+
+
+def test_a_person_in_every_site_and_in_one_is_counted_once() -> None:
+    """Naming a site beside "every site" adds nothing."""
+    ledger = HeadLedger([person("A", 1, (EVERY_SITE, "north"))])
+    assert ledger.head("north", HISTORY).spaces["face:a"].count == 1
+
+
+def test_who_left_still_hears_of_it() -> None:
+    """The site that a person left is told, and no site that never had them."""
+    moved = replace(person("A", 2, ("south",)), reach=("north", "south"))
+    assert sites_that_hear(moved, SITES) == ["north", "south"]
+    assert sites_that_hear(person("B", 3), SITES) == SITES
