@@ -188,8 +188,7 @@ class SyncManager:
         self._take_in(decision, page)
         self._failures = 0
         staged = self._gallery.staged
-        # A delta may have moved the live gallery past the snapshot: swapping now would undo it for a moment.
-        if staged and page.done and not self._gallery.has_reached(page.epoch, page.to_version + 1):
+        if staged and page.done and self._may_swap(page):
             self._gallery.finish_reset(staged)
         if self._gallery.staged or not page.done:
             # A page that brought nothing although there is more: do not ask in a circle.
@@ -197,6 +196,15 @@ class SyncManager:
             self._requests.wish(now, pause)
         else:
             self._complete(now)
+
+    def _may_swap(self, page: SyncPage) -> bool:
+        """Not while a delta has moved the live gallery past the snapshot: that would undo it for a moment.
+
+        Unless we were past the registry's head when we asked: then the registry itself went back.
+        """
+        asked_at = self._requests.asked_at
+        went_back = asked_at.epoch == page.epoch and asked_at.version > page.head_version
+        return went_back or not self._gallery.has_reached(page.epoch, page.to_version + 1)
 
     def _take_in(self, decision: PageDecision, page: SyncPage) -> None:
         change = plan_change(page.upserts, page.removals, self._gallery.dimensions)

@@ -40,7 +40,10 @@ class _Open:
 
 
 class SyncRequests:
-    """The request that is open and the one that is wished for. `from_zero` makes the next one ask for all."""
+    """The request that is open and the one that is wished for.
+
+    `from_zero` makes the next one ask for all; `asked_at` is where the gallery stood at the last one.
+    """
 
     def __init__(
         self, link: Link, gallery: GalleryState, device_id: str, options: SyncOptions, source: random.Random
@@ -53,6 +56,7 @@ class SyncRequests:
         self._open: _Open | None = None
         self._wish: _Wish | None = None
         self.from_zero = False
+        self.asked_at = gallery.cursor
         self.counts: Counter[str] = Counter()
 
     @property
@@ -117,4 +121,5 @@ class SyncRequests:
             # Not connected: connecting asks anew.
             self._open = None
         else:
+            self.asked_at = self._gallery.cursor
             self._open = _Open(request, sent, now + self._options.retry.delay(sent, self._random))

@@ -308,6 +308,17 @@ def test_a_delta_during_a_reset_is_never_undone_by_its_end(synced: Device, regis
     synced.assert_equals(registry)
 
 
+def test_a_registry_that_went_back_within_its_epoch_is_followed(
+    synced: Device, registry: ModelRegistry
+) -> None:
+    """It should not happen; if it does, the registry is right and the device does not ask in a circle."""
+    registry.restore(registry.epoch, 4)
+    synced.sync.request_sync(0)
+    synced.tick()
+    synced.sync_with(registry, rounds=4)
+    synced.assert_equals(registry)
+
+
 def test_drift_is_mended_by_a_full_resync_without_being_told(synced: Device, registry: ModelRegistry) -> None:
     """Equal version, other templates: counted, fetched from zero, and then equal."""
     synced.db.apply_delta([], ["EMP-2"], synced.db.cursor())  # type: ignore[arg-type]
