@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _SHARED = (channels.EVENT, channels.SYNC_REQUEST)
 _HEALTH_SECONDS = 5.0
-_DRAIN_SECONDS = 5.0
+_DRAIN_SECONDS = 3.0
 
 
 class Bridge:

@@ -9,6 +9,8 @@ from .registry.leases import Lease
 
 _log = logging.getLogger(__name__)
 
+_RELEASE_SECONDS = 1.0
+
 
 class Leadership:
     """Renews a lease three times in its length and runs `lead` while it is held."""
@@ -43,7 +45,13 @@ class Leadership:
                 await self._watch_over(self._seconds / 3)
         finally:
             await self._end()
-            await self._lease.release()
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        try:
+            await asyncio.wait_for(self._lease.release(), _RELEASE_SECONDS)
+        except (RegistryError, asyncio.TimeoutError):
+            _log.info("the lease is left to run out")
 
     def _start(self) -> None:
         if self._leading is None:

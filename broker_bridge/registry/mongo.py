@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, field_validator
@@ -28,6 +28,7 @@ MINIMUM_VERSION = (5, 0)
 
 _TRANSACTION_SECONDS = 15.0
 _WTIMEOUT_MS = 10_000
+_GOODBYE_SECONDS = 1.0
 _UNAUTHORISED = 13
 _AUTHENTICATION_FAILED = 18
 
@@ -99,9 +100,11 @@ class Mongo:
             return "the configured hosts"
 
     async def close(self) -> None:
+        """Say goodbye to the server, but do not wait long for one that does not answer."""
         closing = self.client.close()
         if closing is not None:
-            await closing
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(closing, _GOODBYE_SECONDS)
 
     async def ping(self) -> None:
         """Raise PyMongoError unless a primary answers."""

@@ -137,6 +137,8 @@ class LocalFleet:
                 program.kill()
         for server in (self.broker, self.mongod):
             if server.program.running:
+                # A server that a test has frozen would not hear the signal.
+                server.program.thaw()
                 server.stop()
         return failures
 

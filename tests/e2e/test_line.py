@@ -1,0 +1,71 @@
+"""The whole product as processes: the demo's story, and an end in good time whatever else has died."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.local import sample_video
+from deploy.local.fleet import LocalFleet
+from deploy.local.stack import ROOT
+
+CAMERA = "cam-001"
+LIMIT_SECONDS = 10.0
+
+
+def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
+    """Video to MongoDB, enrollment to both cameras, a deletion confirmed within a second."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "deploy.local.demo", "--once"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "All as it should be." in ended.stdout
+    assert "was not recognised again; everyone else was" in ended.stdout
+
+
+def nothing(_fleet: LocalFleet) -> None:
+    """Everything is up."""
+
+
+def no_broker(fleet: LocalFleet) -> None:
+    """The broker is dead."""
+    fleet.broker.kill()
+
+
+def no_database(fleet: LocalFleet) -> None:
+    """MongoDB is dead."""
+    fleet.mongod.kill()
+
+
+def no_answer(fleet: LocalFleet) -> None:
+    """Broker and MongoDB hold their connections open and say nothing."""
+    fleet.broker.program.freeze()
+    fleet.mongod.program.freeze()
+
+
+@pytest.mark.parametrize("trouble", [nothing, no_broker, no_database, no_answer])
+def test_each_program_ends_within_ten_seconds_of_sigterm(
+    tmp_path: Path, trouble: Callable[[LocalFleet], None]
+) -> None:
+    """Bridge, API and camera at work end by themselves with status 0, also when their servers are gone."""
+    with LocalFleet(tmp_path, [CAMERA]) as fleet:
+        fleet.start_servers()
+        fleet.start_backend()
+        (video,) = sample_video.make_sample(tmp_path / "videos", cameras=1)
+        camera = fleet.make_device(CAMERA, {"source": str(video.path), "loop": True})
+        camera.start()
+        camera.wait_for_line("connected to")
+        trouble(fleet)
+        for program in (camera, fleet.bridge, fleet.api):
+            started = time.monotonic()
+            status = program.stop(LIMIT_SECONDS)
+            assert (program.name, status) == (program.name, 0)
+            assert time.monotonic() - started < LIMIT_SECONDS

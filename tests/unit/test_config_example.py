@@ -1,0 +1,25 @@
+import json
+import re
+
+import pytest
+
+from broker_bridge.contract.settings import SECTIONS, Settings, load_settings
+from broker_bridge.settings import BridgeProgram
+from dashboard_api.settings import ApiProgram
+from deploy.local.stack import ROOT
+from device.settings import DeviceSettings
+
+EXAMPLE = ROOT / "config_example.json"
+
+
+@pytest.mark.parametrize("program", [BridgeProgram, ApiProgram, DeviceSettings])
+def test_every_program_reads_the_example(program: type[Settings]) -> None:
+    """One file serves all three."""
+    load_settings(program, EXAMPLE, {})
+
+
+def test_the_example_has_every_section_and_no_secret() -> None:
+    """Secrets come from the environment or files; the example holds none that could be left in."""
+    document = json.loads(EXAMPLE.read_text())
+    assert set(document) == set(SECTIONS)
+    assert not re.search(r"password|secret|bootstrap_key|//[^/@\"]+:[^/@\"]+@", EXAMPLE.read_text())
