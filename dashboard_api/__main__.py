@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from broker_bridge.contract.logs import configure_logging
 from broker_bridge.contract.settings import SettingsError, load_settings
 from broker_bridge.registry import RegistryUnavailableError
 
 from .bootstrap import wired
-from .logs import configure
 from .server import Server, listen
 from .settings import ApiProgram
 
@@ -32,7 +32,7 @@ def run(
     """The REST API and the dashboard page of WFM Fleet."""
     try:
         program = load_settings(ApiProgram, config, os.environ)
-        configure(program.log)
+        configure_logging(program.log)
         asyncio.run(serve(program))
     except SettingsError as error:
         print(*error.mistakes, sep="\n", file=sys.stderr)

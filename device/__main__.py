@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
+from broker_bridge.contract.logs import configure_logging
 from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, SettingsError, load_settings
 
 from .bootstrap import AlreadyRunningError, build, database_path, sole_owner
 from .clocks import utc_now
-from .logs import set_up_logging
 from .settings import DeviceSettings
 from .simulator import Simulator, SimulatorOptions
 from .store.connection import StoreError
@@ -66,7 +66,7 @@ def run(config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Recognise people at a camera and follow the registry, until SIGTERM."""
     with _sentences():
         settings = load_settings(DeviceSettings, config, os.environ)
-        set_up_logging(settings.log)
+        configure_logging(settings.log)
         with sole_owner(settings.device.data_dir):
             program = build(settings)
             _on_signal(program.request_stop)
@@ -95,7 +95,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
     """
     with _sentences():
         settings = load_settings(SimulatorSettings, config, os.environ)
-        set_up_logging(settings.log)
+        configure_logging(settings.log)
         options = SimulatorOptions(
             devices, prefix, site, rate, count, data_dir, image_kb, space, dimension, ledger,
             settle_seconds, heartbeat_seconds,

@@ -25,8 +25,9 @@ from .image_utils import compress_to_jpeg
 from .iot_client import Image
 from .iot_config import IoTClientConfig
 from .pipeline import RecognitionPipeline
-from .settings import DeviceSettings
+from .settings import DeviceSection, DeviceSettings
 from .store.connection import StoreError
+from .vision import gabor
 from .vision.camera import Camera, Frame, open_camera
 from .vision.detector import CascadeDetector
 from .vision.embedder import load_embedder
@@ -37,6 +38,8 @@ from .vision.tracker import IouTracker
 _log = logging.getLogger(__name__)
 
 _REOPEN_SECONDS = 5.0
+# Seed 003's, made for ArcFace: distance threshold and margin.
+_THRESHOLDS = (0.35, 0.0)
 
 
 class AlreadyRunningError(RuntimeError):
@@ -192,17 +195,28 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         encode_image=_encoder(device.image_kb * 1000),
         outbox_bytes=device.outbox_mb * 1024 * 1024,
     )
+    distance_threshold, min_margin = thresholds(device, space.id)
     validator = EventValidator(
         device.id,
         device.confirmation_frames,
         device.consistency_threshold,
         device.cooldown_seconds,
-        device.distance_threshold,
+        distance_threshold,
     )
     pipeline = RecognitionPipeline(
-        CascadeDetector(), IouTracker(), embedder, galleries, validator, min_margin=device.min_margin
+        CascadeDetector(), IouTracker(), embedder, galleries, validator, min_margin=min_margin
     )
     return DeviceProgram(settings, parts, pipeline, validator, scheduler)
+
+
+def thresholds(device: DeviceSection, space_id: str) -> tuple[float, float]:
+    """Distance threshold and least margin: as configured, else as the space wants them."""
+    suited = (gabor.DISTANCE_THRESHOLD, gabor.MIN_MARGIN) if space_id == gabor.SPACE_ID else _THRESHOLDS
+    configured = (device.distance_threshold, device.min_margin)
+    distance, margin = (
+        own if own is not None else usual for own, usual in zip(configured, suited, strict=True)
+    )
+    return distance, margin
 
 
 def _encoder(budget: int) -> Callable[[Image, Sequence[float] | None], bytes | None]:

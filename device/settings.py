@@ -31,8 +31,10 @@ class DeviceSection(Section):
     confirmation_frames: Annotated[int, Field(ge=1, le=1000)] = 5
     consistency_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     cooldown_seconds: Annotated[float, Field(ge=0)] = 30.0
-    distance_threshold: Annotated[float, Field(ge=0, le=2)] = 0.35
-    min_margin: Annotated[float, Field(ge=0, le=2)] = 0.0
+    distance_threshold: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Largest cosine distance that is a match; none set is what suits the space (0.35 for ArcFace)."""
+    min_margin: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Smallest lead over the second-best person; none set is what suits the space."""
 
     event_images: bool = True
     image_kb: Annotated[int, Field(ge=1, le=150)] = 50

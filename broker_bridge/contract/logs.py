@@ -1,4 +1,4 @@
-"""Logs of every program: to standard error, for people or as one JSON object a line."""
+"""Logs of every program, on standard error: for people or as JSON lines. Never vectors, images or names."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from .wire import format_time
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: at, level, logger, message, and the traceback where there is one."""
+    """One object a line: at, level, logger, message, and `error` with the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -20,7 +20,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+            entry["error"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -30,6 +30,6 @@ def configure_logging(settings: LogSettings) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    # The drivers tell of every heartbeat and topology change at debug.
+    # At debug the drivers tell of every heartbeat, and of every command with its documents, vectors included.
     for chatty in ("pymongo", "asyncio", "aiomqtt", "mqtt", "apscheduler"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

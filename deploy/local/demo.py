@@ -27,7 +27,6 @@ LATECOMER = "EMP-10006"
 LEAVER = "EMP-10002"
 # Short, so that everyone is seen again on the second pass of a video of twenty seconds.
 COOLDOWN_SECONDS = 8.0
-DISTANCE_THRESHOLD = 0.25
 _PASS_SECONDS = 120.0
 _CONFIRM_SECONDS = 10.0
 _DELETION_LIMIT_SECONDS = 1.0
@@ -198,7 +197,6 @@ def _run(folder: Path, stop: threading.Event, *, once: bool) -> int:
                     "source": str(video.path),
                     "loop": True,
                     "cooldown_seconds": COOLDOWN_SECONDS,
-                    "distance_threshold": DISTANCE_THRESHOLD,
                     "heartbeat_seconds": 5,
                 },
             )

@@ -27,8 +27,8 @@ class Match:
 class Gallery:
     """Templates of one space; immutable. `version` is the registry version that it was read at.
 
-    `user_ids[i]` is the person of row i of `vectors` (float32[n, d], unit length); a person may have several
-    rows. Raises ValueError when shapes or lengths are wrong.
+    `user_ids[i]` is the person of row i of `vectors` (float32[n, d], unit length), kept without a copy; a
+    person may have several rows. Raises ValueError when shapes or lengths are wrong.
     """
 
     def __init__(
@@ -39,24 +39,20 @@ class Gallery:
                 f"a gallery of {len(user_ids)} templates in {space.id} is float32[{len(user_ids)}, "
                 f"{space.dimension}], this one is {vectors.dtype}{list(vectors.shape)}"
             )
-        lengths = np.linalg.norm(vectors, axis=1)
-        if not (np.abs(lengths - 1.0) < _UNIT_TOLERANCE).all():
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        # The square of a length within the tolerance; NaN fails the comparison too.
+        if not (np.abs(squares - 1.0) < 2 * _UNIT_TOLERANCE).all():
             raise ValueError("a gallery's vectors are finite and of unit length")
         self.space = space
         self.version = version
-        # A person's rows lie side by side, so that the best per person is one `reduceat` over the columns.
-        order = np.argsort(np.array(user_ids, dtype=np.str_), kind="stable")
-        ids = [user_ids[row] for row in order]
-        self._first_rows = np.array(
-            [row for row, user_id in enumerate(ids) if row == 0 or ids[row - 1] != user_id], dtype=np.intp
-        )
-        self.people: tuple[str, ...] = tuple(ids[row] for row in self._first_rows)
-        self._columns: Float32 = np.ascontiguousarray(vectors[order].T)
-        self._columns.setflags(write=False)
+        places = {user_id: place for place, user_id in enumerate(dict.fromkeys(user_ids))}
+        self.people: tuple[str, ...] = tuple(places)
+        self._person_of_row = np.fromiter((places[user_id] for user_id in user_ids), np.intp, len(user_ids))
+        self._vectors: Float32 = vectors
 
     def __len__(self) -> int:
         """The number of templates."""
-        return int(self._columns.shape[1])
+        return len(self._vectors)
 
     def match(self, queries: Float32) -> list[Match | None]:
         """The best person for each of `queries` (float32[q, d], unit length), in one matrix product.
@@ -71,16 +67,16 @@ class Gallery:
         if not self.people or not len(queries):
             return [None] * len(queries)
         usable: NDArray[np.bool_] = np.isfinite(queries).all(axis=1) & (queries != 0).any(axis=1)
-        per_template = np.where(usable[:, None], queries, np.float32(0)) @ self._columns
-        per_person = np.maximum.reduceat(per_template, self._first_rows, axis=1)
-        return [self._best(row) if use else None for row, use in zip(per_person, usable, strict=True)]
+        similarities = np.where(usable[:, None], queries, np.float32(0)) @ self._vectors.T
+        return [self._best(row) if use else None for row, use in zip(similarities, usable, strict=True)]
 
-    def _best(self, similarities: NDArray[np.float32]) -> Match:
-        best = int(similarities.argmax())
-        similarity = float(similarities[best])
-        others = np.delete(similarities, best)
+    def _best(self, similarities: Float32) -> Match:
+        """The best person by the best of their rows, and the lead over the best row of anybody else."""
+        person = self._person_of_row[similarities.argmax()]
+        similarity = float(similarities.max())
+        others = similarities[self._person_of_row != person]
         second = float(others.max()) if len(others) else -1.0
-        return Match(self.people[best], similarity, 1.0 - similarity, similarity - second)
+        return Match(self.people[person], similarity, 1.0 - similarity, similarity - second)
 
     @classmethod
     def empty(cls, space: EmbeddingSpace) -> "Gallery":

@@ -1,7 +1,6 @@
 """The pure parts of the API: what is shown, what is asked of the registry, what an error says."""
 
 import json
-import logging
 from datetime import datetime, timezone
 
 import pytest
@@ -12,7 +11,6 @@ from broker_bridge.registry.overview import TemplateNote
 from broker_bridge.registry.people import Person
 from broker_bridge.registry.versions import History
 from dashboard_api import problems
-from dashboard_api.logs import JsonLines
 from dashboard_api.paging import from_cursor, from_event_cursor, to_cursor, to_event_cursor
 from dashboard_api.people import confirmations, sites_to_ask, to_patch, to_rows
 from dashboard_api.problems import Problem
@@ -120,15 +118,3 @@ def test_a_validation_error_names_fields_and_no_values() -> None:
     assert "0.123" not in json.dumps(problem.more)
     assert len(problem.more["fields"]) == 20
     assert len(problem.detail) < 200
-
-
-def test_a_log_line_is_an_object_with_its_error() -> None:
-    """Time in UTC with milliseconds; a traceback stays within the line."""
-    error = (ValueError, ValueError("no"), None)
-    record = logging.LogRecord("api", logging.ERROR, "f", 1, "it %s", ("broke",), error)
-    line = JsonLines().format(record)
-    said = json.loads(line)
-    assert "\n" not in line
-    assert (said["level"], said["logger"], said["message"]) == ("error", "api", "it broke")
-    assert said["at"].endswith("Z")
-    assert "ValueError: no" in said["error"]

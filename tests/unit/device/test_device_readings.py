@@ -1,13 +1,11 @@
 """What a device tells of its machine and its settings."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
 
 from broker_bridge.contract.settings import SettingsError, load_settings
-from device.logs import JsonFormatter
 from device.settings import DeviceSettings
 from device.system import read_system
 
@@ -58,15 +56,3 @@ def test_every_wrong_setting_gets_its_sentence() -> None:
             {"WFM_DEVICE__ID": "cam-001", "WFM_DEVICE__SITE": "a/b", "WFM_DEVICE__FPS": "-1"},
         )
     assert len(wrong.value.mistakes) == 2
-
-
-def test_a_log_line_is_one_json_object_with_its_traceback_inside() -> None:
-    """For collectors that read line by line."""
-    error = RuntimeError("sample")
-    trouble = (RuntimeError, error, None)
-    record = logging.LogRecord("device.line", logging.ERROR, __file__, 1, "went %s", ("wrong",), trouble)
-    text = JsonFormatter().format(record)
-    assert "\n" not in text
-    entry = json.loads(text)
-    assert (entry["level"], entry["message"]) == ("error", "went wrong")
-    assert "RuntimeError: sample" in entry["error"]

@@ -27,7 +27,7 @@ def test_the_best_of_a_persons_templates_counts_and_the_margin_is_over_another_p
     assert match.similarity == pytest.approx(1.0, abs=1e-6)
     assert match.distance == pytest.approx(0.0, abs=1e-6)
     assert match.margin == pytest.approx(1.0 - 0.1 / np.hypot(1, 0.1), abs=1e-6)
-    assert (len(gallery), gallery.version, gallery.people) == (3, 9, ("EMP-1", "EMP-2"))
+    assert (len(gallery), gallery.version, gallery.people) == (3, 9, ("EMP-2", "EMP-1"))
 
 
 def test_an_empty_gallery_knows_nobody():

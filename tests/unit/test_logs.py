@@ -1,0 +1,16 @@
+import json
+import logging
+
+from broker_bridge.contract.logs import JsonFormatter
+
+
+def test_a_log_line_is_one_json_object_with_its_traceback_inside() -> None:
+    """For collectors that read line by line."""
+    error = RuntimeError("sample")
+    trouble = (RuntimeError, error, None)
+    record = logging.LogRecord("device.line", logging.ERROR, __file__, 1, "went %s", ("wrong",), trouble)
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    entry = json.loads(text)
+    assert (entry["level"], entry["message"]) == ("error", "went wrong")
+    assert "RuntimeError: sample" in entry["error"]
