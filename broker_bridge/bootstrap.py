@@ -19,7 +19,7 @@ from .link import Link
 from .presence import FOLLOWED, Presence
 from .publisher import HeadPublisher
 from .refusals import Refusals
-from .registry import Registry, RegistryError
+from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
 from .settings import BridgeProgram
 
@@ -136,11 +136,9 @@ class Bridge:
 
 async def open_registry(settings: BridgeProgram) -> Registry:
     """The registry with the configured spaces; raises RegistryUnavailableError or ContractError."""
-    registry = await Registry.open(
-        settings.mongo,
-        image_retention_days=settings.bridge.image_retention_days,
-        dead_letter_retention_days=settings.bridge.dead_letter_retention_days,
-    )
+    own = settings.bridge
+    retention = Retention(own.image_retention_days, own.dead_letter_retention_days)
+    registry = await Registry.open(settings.mongo, retention)
     for space_id, dimension in settings.bridge.default_spaces.items():
         await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
     return registry

@@ -7,7 +7,7 @@ from .dead_letters import DeadLetters
 from .devices import Devices
 from .events import Events
 from .identities import Identities
-from .indexes import ensure_indexes
+from .indexes import Retention, ensure_indexes
 from .mongo import Mongo, MongoSettings, RegistryError, RegistryUnavailableError
 from .spaces import Spaces
 from .versions import Versions
@@ -27,14 +27,15 @@ class Registry:
     api_keys: ApiKeys
 
     @classmethod
-    async def open(
-        cls, settings: MongoSettings, *, image_retention_days: int = 30, dead_letter_retention_days: int = 30
-    ) -> "Registry":
-        """A checked registry with its indexes; raises RegistryUnavailableError with one sentence."""
+    async def open(cls, settings: MongoSettings, retention: Retention | None = None) -> "Registry":
+        """A checked registry with its indexes; raises RegistryUnavailableError with one sentence.
+
+        Who passes no `retention` leaves it as it is: it is the bridge's to set.
+        """
         mongo = Mongo(settings)
         try:
             await mongo.check()
-            await ensure_indexes(mongo, image_retention_days, dead_letter_retention_days)
+            await ensure_indexes(mongo, retention)
             versions = Versions(mongo)
             await versions.ensure()
         except BaseException:
@@ -56,4 +57,4 @@ class Registry:
         await self.mongo.close()
 
 
-__all__ = ["MongoSettings", "Registry", "RegistryError", "RegistryUnavailableError"]
+__all__ = ["MongoSettings", "Registry", "RegistryError", "RegistryUnavailableError", "Retention"]

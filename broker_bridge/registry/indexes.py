@@ -1,5 +1,7 @@
 """Every index of the registry, made at start; an index that is there already costs nothing."""
 
+from dataclasses import dataclass
+
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
@@ -9,15 +11,24 @@ _DAY_SECONDS = 86_400
 _OPTIONS_DIFFER = 85
 
 
-async def ensure_indexes(mongo: Mongo, image_retention_days: int, dead_letter_retention_days: int) -> None:
+@dataclass(frozen=True)
+class Retention:
+    """Days that event images and dead letters are kept."""
+
+    image_days: int = 30
+    dead_letter_days: int = 30
+
+
+async def ensure_indexes(mongo: Mongo, retention: Retention | None) -> None:
     """Create what is missing, and change a retention that was configured otherwise before."""
     for collection, indexes in _INDEXES.items():
         await mongo.db[collection].create_indexes(indexes)
-    await _ensure_expiry(mongo, "event_images", "stored_at", image_retention_days)
-    await _ensure_expiry(mongo, "dead_letters", "last_at", dead_letter_retention_days)
+    if retention:
+        await _ensure_expiry(mongo, "event_images", "stored_at", retention.image_days)
+        await _ensure_expiry(mongo, "dead_letters", "last_at", retention.dead_letter_days)
     # Collections without an index of their own must exist too: a transaction cannot always create one.
     present = set(await mongo.db.list_collection_names())
-    for collection in {"spaces", "sites", "meta", "api_keys"} - present:
+    for collection in {"spaces", "sites", "meta", "api_keys", "event_images", "dead_letters"} - present:
         await mongo.db.create_collection(collection, check_exists=False)
 
 

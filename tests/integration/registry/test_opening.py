@@ -8,7 +8,7 @@ from pymongo.errors import OperationFailure
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError
+from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError, Retention
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.leases import Lease
 from broker_bridge.registry.mongo import explain_refusal, what_is_missing
@@ -56,11 +56,12 @@ def test_a_refusal_of_the_server_is_one_sentence(code: int, sentence: str) -> No
 
 
 async def test_opening_twice_keeps_history_and_takes_a_new_retention(mongo_settings: MongoSettings) -> None:
-    """The epoch survives a restart; a retention that was configured otherwise is changed."""
-    first = await Registry.open(mongo_settings)
+    """The epoch survives a restart; another retention is set, and kept by who sets none."""
+    first = await Registry.open(mongo_settings, Retention())
     epoch = (await first.versions.read()).epoch
     await first.close()
-    second = await Registry.open(mongo_settings, image_retention_days=7)
+    await (await Registry.open(mongo_settings, Retention(image_days=7))).close()
+    second = await Registry.open(mongo_settings)
     indexes = await second.mongo.db.event_images.index_information()
     assert (await second.versions.read()).epoch == epoch
     assert indexes["expiry"]["expireAfterSeconds"] == 7 * 86_400
