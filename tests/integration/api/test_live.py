@@ -207,6 +207,30 @@ async def test_without_watchers_nothing_is_followed(registry: Registry) -> None:
     await hub.stop()
 
 
+async def test_a_watcher_who_stops_reading_does_not_hold_up_the_end(app: FastAPI, registry: Registry) -> None:
+    """His connection is cut after the grace period, and the server is gone within ten seconds."""
+    port = free_port()
+    with listen("127.0.0.1", port) as sock:
+        server = Server(app, ApiProgram())
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        key = KEYS["viewer"]
+        request = f"GET /api/v1/events/stream HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {key}\r\n\r\n"
+        writer.write(request.encode())
+        await asyncio.wait_for(reader.readuntil(b"connected"), SECONDS)
+        hub: EventHub = app.state.services.hub
+        # More than all buffers on the way hold, so that the server waits for him.
+        padding = {"note": "x" * 60_000}
+        for start in range(0, 2000, 100):
+            await registry.events.record([event(start + n, metadata=padding) for n in range(100)])
+            if not hub._subscriptions:
+                break
+        await wait_until(lambda: not hub._subscriptions)
+        server.should_exit = True
+        await asyncio.wait_for(serving, 10)
+        writer.close()
+
+
 async def test_a_stream_outlives_a_restart_of_mongodb(own_mongod: Mongod) -> None:
     """A watcher is told what came after the restart without connecting again."""
     registry = await Registry.open(MongoSettings(uri=SecretStr(own_mongod.uri), database="live"))
