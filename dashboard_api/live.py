@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from broker_bridge.registry.events import event_to_wire
-from broker_bridge.registry.failures import DriverError, cannot_resume
+from broker_bridge.registry.failures import RegistryError, cannot_resume
 
 from .problems import Problem
 
@@ -91,8 +91,8 @@ class EventHub:
     async def subscribe(self, after: str | None = None) -> AsyncIterator[Subscription]:
         """New events from now, or from behind the token `after`, none left out.
 
-        Raises Problem 503 while the API stops, Problem 410 if `after` cannot be gone on from, and DriverError
-        while MongoDB is away.
+        Raises Problem 503 while the API stops, Problem 410 if `after` cannot be gone on from, and
+        RegistryError while MongoDB is away.
         """
         async with AsyncExitStack() as stack:
             stack.callback(self._leave)
@@ -127,7 +127,7 @@ class EventHub:
     async def _open_from(self, after: str, stack: AsyncExitStack) -> Any:
         try:
             return await stack.enter_async_context(self._events.watch(after))
-        except DriverError as error:
+        except RegistryError as error:
             if not cannot_resume(error):
                 raise
             detail = "events cannot be told from this Last-Event-ID on: load the list, connect without it"
@@ -172,7 +172,7 @@ class EventHub:
                         if change is not None:
                             self._hand_out(_live(change))
                         self._position = stream.resume_token["_data"]
-            except DriverError as error:
+            except RegistryError as error:
                 if not opened.done():
                     self._following = self._opened = None
                     opened.set_exception(error)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.failures import DriverError
+from broker_bridge.registry import RegistryError
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def install(app: FastAPI) -> None:
         ContractError,
         RequestValidationError,
         HTTPException,
-        DriverError,
+        RegistryError,
         asyncio.TimeoutError,
     ):
         app.add_exception_handler(kind, answer)

@@ -6,9 +6,10 @@ from .api_keys import ApiKeys
 from .dead_letters import DeadLetters
 from .devices import Devices
 from .events import Events
+from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
-from .mongo import Mongo, MongoSettings, RegistryError, RegistryUnavailableError
+from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .spaces import Spaces
 from .versions import Versions
 

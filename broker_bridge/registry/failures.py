@@ -2,8 +2,8 @@
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-DriverError = PyMongoError
-"""Whatever MongoDB or the way to it has done wrong."""
+RegistryError = PyMongoError
+"""Whatever MongoDB or the way to it has done wrong. After one, a write may or may not be there."""
 
 # FailedToParse, Overflow, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost.
 _NOT_RESUMABLE = {9, 15, 260, 280, 286}

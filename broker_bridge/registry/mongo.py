@@ -20,6 +20,8 @@ from pymongo.write_concern import WriteConcern
 
 from broker_bridge.contract.settings import Section
 
+from .failures import RegistryError
+
 Document = dict[str, Any]
 T = TypeVar("T")
 
@@ -48,10 +50,6 @@ class MongoSettings(Section):
         if not uri.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("a MongoDB URI begins with mongodb:// or mongodb+srv://")
         return uri
-
-
-RegistryError = PyMongoError
-"""Whatever the driver raises. After one, a write may or may not be there."""
 
 
 class RegistryUnavailableError(Exception):
@@ -107,7 +105,7 @@ class Mongo:
                 await asyncio.wait_for(closing, _GOODBYE_SECONDS)
 
     async def ping(self) -> None:
-        """Raise PyMongoError unless a primary answers."""
+        """Raise RegistryError unless a primary answers."""
         await self.client.admin.command("ping")
 
     @asynccontextmanager

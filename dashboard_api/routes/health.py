@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from fastapi import APIRouter, Response
 
-from broker_bridge.registry.failures import DriverError
+from broker_bridge.registry import RegistryError
 from dashboard_api.deps import ServicesDep
 
 router = APIRouter(tags=["health"])
@@ -26,7 +26,7 @@ async def ready(services: ServicesDep, response: Response) -> dict[str, bool]:
     since = services.now() - _BRIDGE_REPORTS_WITHIN
     try:
         bridge = await asyncio.wait_for(services.overview.bridge_seen_since(since), _PING_SECONDS)
-    except (DriverError, asyncio.TimeoutError):
+    except (RegistryError, asyncio.TimeoutError):
         response.status_code = 503
         return {"ready": False, "mongo": False, "bridge": False}
     return {"ready": True, "mongo": True, "bridge": bridge}
