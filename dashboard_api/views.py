@@ -154,10 +154,13 @@ class DeviceBody(Body):
 
 
 class DeviceView(View):
-    """What a device last said. `silent`: no sign of life for three heartbeats, whatever its status says."""
+    """What a device last said. `silent`: no sign of life for three heartbeats, whatever its status says.
+
+    Without `site_id` it is one that nobody has registered: shown, not served.
+    """
 
     device_id: str
-    site_id: str
+    site_id: str | None
     dev_mode: bool
     state: Literal["online", "stopped", "lost", "never-seen"]
     silent: bool

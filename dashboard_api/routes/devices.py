@@ -83,8 +83,8 @@ def to_view(found: Document, now: datetime) -> DeviceView:
     last_seen = max((sign for sign in signs if sign), default=None)
     return DeviceView(
         device_id=found["_id"],
-        site_id=found["site_id"],
-        dev_mode=found["dev_mode"],
+        site_id=found.get("site_id"),
+        dev_mode=found.get("dev_mode", False),
         state=status["state"] if status else "never-seen",
         silent=last_seen is None or now - last_seen > SILENT_AFTER,
         last_seen=last_seen,

@@ -4,6 +4,7 @@ import { getJson } from "/ui/api.js";
 import { ago, badge, byId, el, plural } from "/ui/dom.js";
 
 const MOST_SHOWN = 1000;
+const TRIAL_SPACE = "face:gabor-512";
 
 export async function showDevices() {
   const [devices, sync] = await Promise.all([
@@ -13,6 +14,7 @@ export async function showDevices() {
   const positions = new Map(sync.devices.map((device) => [device.device_id, device]));
   const rows = devices.items.map((device) => row(device, positions.get(device.device_id)));
   byId("devices").replaceChildren(...(rows.length ? rows : [el("li", "empty", "No camera is registered yet.")]));
+  byId("trial").hidden = !devices.items.some((device) => TRIAL_SPACE in (device.info?.spaces ?? {}));
   byId("sync-summary").textContent =
     `${sync.up_to_date} of ${plural(sync.devices.length, "camera", "cameras")} up to date · version ${sync.version}`;
 }
@@ -20,7 +22,7 @@ export async function showDevices() {
 function row(device, position) {
   const heartbeat = device.heartbeat ?? {};
   const facts = [
-    device.site_id,
+    device.site_id ?? "not registered",
     `seen ${ago(device.last_seen)}`,
     heartbeat.fps === undefined ? null : `${heartbeat.fps.toFixed(1)} fps`,
     heartbeat.outbox_depth ? `${heartbeat.outbox_depth} waiting to be sent` : null,

@@ -49,6 +49,18 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
     is_problem(await api.get("/api/v1/devices/cam-404"), 404, "device-unknown")
 
 
+async def test_a_device_that_nobody_registered_is_shown_without_a_site(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """An operator sees who knocks; registering it gives it its place."""
+    await registry.devices.meet(["cam-009"])
+    await registry.devices.note([Report.of("cam-009", "info", {"software": "1.0"}, NOW)])
+    knocking = (await api.get("/api/v1/devices/cam-009")).json()
+    assert (knocking["site_id"], knocking["info"]["software"]) == (None, "1.0")
+    added = await api.post("/api/v1/devices", json={"device_id": "cam-009", "site_id": "lobby"})
+    assert (added.status_code, added.json()["site_id"]) == (201, "lobby")
+
+
 async def test_devices_are_paged_and_picked_by_site(api: httpx.AsyncClient, registry: Registry) -> None:
     """Two pages of three devices; a site shows its own."""
     for device_id, site in [("cam-001", "lobby"), ("cam-002", "gate"), ("cam-003", "lobby")]:
