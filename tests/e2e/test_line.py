@@ -1,11 +1,14 @@
 """The whole product as processes: the demo's story, and an end in good time whatever else has died."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.local import sample_video
@@ -14,21 +17,48 @@ from deploy.local.stack import ROOT
 
 CAMERA = "cam-001"
 LIMIT_SECONDS = 10.0
+USUAL_PORTS = (1883, 8000, 27017)
 
 
 def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
-    """Video to MongoDB, enrollment to both cameras, a deletion confirmed within a second."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "deploy.local.demo", "--once"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """Video to MongoDB, enrollment to both cameras, a deletion confirmed within a second, nothing left over.
+
+    The usual ports are taken by somebody else, so it finds others.
+    """
+    with contextlib.ExitStack() as taken:
+        for port in USUAL_PORTS:
+            taken.enter_context(listening(port))
+        ended = subprocess.run(
+            [sys.executable, "-m", "deploy.local.demo", "--once"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "All as it should be." in ended.stdout
     assert "was not recognised again; everyone else was" in ended.stdout
+    left = [command for command in map(cmdline, psutil.process_iter()) if "wfm-demo-" in " ".join(command)]
+    assert left == []
+
+
+@contextlib.contextmanager
+def listening(port: int) -> Iterator[None]:
+    """Somebody listens on `port`: this test, unless another program does already."""
+    with socket.socket() as taker:
+        with contextlib.suppress(OSError):
+            taker.bind(("127.0.0.1", port))
+            taker.listen()
+        yield
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    """The command of a process, nothing for one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def nothing(_fleet: LocalFleet) -> None:
