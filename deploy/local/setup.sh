@@ -48,14 +48,17 @@ install_packages() {
         apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+need_library() {
+    ldconfig -p | grep -qF "$1" || missing+=("$2")
+}
+
 missing=()
 for program in "$@"; do
     command -v "$program" >/dev/null || missing+=("$(package_of "$program")")
 done
-# What the wheel's mongod is linked to and a minimal Debian lacks.
-if ! command -v mongod >/dev/null && ! ldconfig -p | grep -q 'libcurl\.so\.4'; then
-    missing+=(libcurl4)
-fi
+# What programs in our wheels are linked to and a minimal Debian lacks: mongod, and Playwright's driver.
+command -v mongod >/dev/null || need_library libcurl.so.4 libcurl4
+case " $* " in *" chromium "*) need_library libatomic.so.1 libatomic1 ;; esac
 if [ ! -e "$READY" ] && ! find_python >/dev/null && [ -z "${PYTHON:-}" ]; then
     missing+=(python3-venv)
 fi

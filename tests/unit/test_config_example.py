@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "config_example.json"
 @pytest.mark.parametrize("program", [BridgeProgram, ApiProgram, DeviceSettings])
 def test_every_program_reads_the_example(program: type[Settings]) -> None:
     """One file serves all three."""
-    load_settings(program, EXAMPLE, {})
+    assert isinstance(load_settings(program, EXAMPLE, {}), program)
 
 
 def test_the_example_has_every_section_and_no_secret() -> None:
