@@ -74,7 +74,8 @@ def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str])
 
     Raises SettingsError with one sentence per mistake.
     """
-    document = _read_file(file) if file else {}
+    # Every section is there, if empty: then what a section lacks is told key by key.
+    document = {name: {} for name in model.model_fields} | (_read_file(file) if file else {})
     mistakes = [
         f"{file}: there is no section {name!r}; the sections are {', '.join(SECTIONS)}"
         for name in document

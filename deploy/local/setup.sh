@@ -49,7 +49,7 @@ install_packages() {
 }
 
 need_library() {
-    ldconfig -p | grep -qF "$1" || missing+=("$2")
+    ldconfig -p | grep -F "$1" >/dev/null || missing+=("$2")
 }
 
 missing=()

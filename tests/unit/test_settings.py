@@ -5,6 +5,7 @@ import pytest
 
 from broker_bridge.contract.settings import SettingsError, load_settings
 from broker_bridge.settings import BridgeProgram
+from device.settings import DeviceSettings
 
 
 def written(folder: Path, document: object) -> Path:
@@ -36,6 +37,14 @@ def test_every_mistake_is_a_sentence(tmp_path: Path) -> None:
     assert len(refused.value.mistakes) == 4
     for part in ("no section 'mqtts'", "mqtt.hots", "WFM_MQTT__PORT", "mongodb://", "WFM_MONGO__URI"):
         assert part in text
+
+
+def test_what_must_be_set_is_named_key_by_key() -> None:
+    """A camera without any settings is told both keys that it cannot do without."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(DeviceSettings, None, {})
+    assert [mistake.split(":")[0] for mistake in refused.value.mistakes] == ["device.id", "device.site"]
+    assert "WFM_DEVICE__ID" in refused.value.mistakes[0]
 
 
 def test_a_secret_is_not_shown(tmp_path: Path) -> None:
