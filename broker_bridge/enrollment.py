@@ -19,7 +19,7 @@ from .contract.messages import (
 from .contract.wire import MAX_PAGE_BYTES
 from .link import Publish
 from .registry import Registry, RegistryError
-from .registry.devices import RESERVED, Device
+from .registry.devices import Device, is_reserved
 from .registry.identities import Changed
 from .registry.versions import History
 from .settings import BridgeSettings
@@ -99,7 +99,7 @@ class Answers:
 
     async def _device(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.known([device_id])).get(device_id)
-        if device is None and self._settings.auto_register and device_id not in RESERVED:
+        if device is None and self._settings.auto_register and not is_reserved(device_id):
             device = await self._registry.devices.register(device_id, request.site_id)
         return device
 

@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
-from .contract.settings import MqttSettings
+from .contract.settings import MqttSettings, SettingsError
 from .contract.wire import WireModel
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Link:
     """One connection to the broker, made again whenever it breaks.
 
     `subscriptions` are the rows it always follows, those that workers share under `share_group`; `follow` and
-    `unfollow` add and drop rows while running.
+    `unfollow` add and drop rows while running. Raises SettingsError if the certificates cannot be read.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Link:
         self._following = list(subscriptions)
         self._handle = handle
         self._refuse = refuse
+        self._tls = _tls_context(settings)
         self._share = f"$share/{share_group}/"
         self._client: aiomqtt.Client | None = None
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
@@ -157,7 +158,7 @@ class Link:
             clean_start=True,
             keepalive=self._settings.keepalive_seconds,
             max_queued_incoming_messages=_INCOMING_LIMIT,
-            tls_context=_tls_context(self._settings),
+            tls_context=self._tls,
             properties=properties,
             # Small messages both ways: Nagle's algorithm would hold each for up to 40 ms.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
@@ -227,7 +228,11 @@ def _read(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     if settings.ca_file is None:
         return None
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.cert_file and settings.key_file:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file and settings.key_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except OSError as error:
+        files = ", ".join(str(f) for f in (settings.ca_file, settings.cert_file, settings.key_file) if f)
+        raise SettingsError([f"mqtt: the certificates cannot be read ({files}): {error.strerror}"]) from error
     return context

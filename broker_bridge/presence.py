@@ -13,7 +13,7 @@ from .contract.embeddings import EmbeddingSpace
 from .contract.errors import ContractError
 from .contract.messages import DeviceInfo, DeviceStatus, Heartbeat
 from .registry import Registry, RegistryError
-from .registry.devices import RESERVED, Report
+from .registry.devices import Report, is_reserved
 from .settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Presence:
 
     async def _introduce(self, device_id: str, info: DeviceInfo) -> None:
         """Register a new device where that is allowed, and record the spaces of a known one."""
-        if self._auto_register and device_id not in RESERVED:
+        if self._auto_register and not is_reserved(device_id):
             await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
         elif device_id not in await self._registry.devices.known([device_id]):
             self.counters["unknown_devices"] += 1

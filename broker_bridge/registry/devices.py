@@ -11,8 +11,12 @@ from broker_bridge.contract.errors import DEVICE_RESERVED, ContractError
 
 from .mongo import Document, Mongo
 
-RESERVED = frozenset({"admin", "bridge", "operator"})
-"""A device's id is its user name at the broker, and these have rights of their own there."""
+_RESERVED = frozenset({"admin", "bridge", "operator"})
+
+
+def is_reserved(device_id: str) -> bool:
+    """Whether this is a user of the broker with rights of its own, as `bridge`, `bridge-2` or `operator` are."""
+    return device_id in _RESERVED or device_id.startswith("bridge-")
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Devices:
 
         Raises ContractError(`device-reserved`) for a name that is a user of the broker with other rights.
         """
-        if device_id in RESERVED:
+        if is_reserved(device_id):
             raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
         now = datetime.now(timezone.utc)
         await self._sites.update_one({"_id": site_id}, {"$setOnInsert": {"created_at": now}}, upsert=True)

@@ -4,6 +4,7 @@ import getpass
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ import aiomqtt
 import pytest
 
 from deploy.local.mosquitto import TEMPLATES, find_mosquitto
-from deploy.local.stack import Program, free_port
+from deploy.local.stack import Mongod, Program, free_port
+from tests.conftest import StartProgram
 
 SUBJECTS = ["broker", "bridge", "cam-001", "cam-002"]
 Connect = Callable[..., AbstractAsyncContextManager[aiomqtt.Client]]
@@ -96,6 +98,31 @@ async def test_the_certificate_is_the_identity(connect: Connect) -> None:
         await device.publish(mine, b"{}", qos=1)
         first = await anext(aiter(bridge.messages))
     assert str(first.topic) == mine
+
+
+def test_bridge_and_camera_meet_over_tls(
+    port: int,
+    certificates: Path,
+    mongod: Mongod,
+    mongo_database: str,
+    start_program: StartProgram,
+    tmp_path: Path,
+) -> None:
+    """The programs as they are installed: events of a camera with its certificate come back receipted."""
+
+    def mqtt(name: str) -> dict[str, str]:
+        files = {"CA_FILE": "ca.crt", "CERT_FILE": f"{name}.crt", "KEY_FILE": f"{name}.key"}
+        paths = {f"WFM_MQTT__{key}": str(certificates / file) for key, file in files.items()}
+        return {"WFM_MQTT__HOST": "127.0.0.1", "WFM_MQTT__PORT": str(port), **paths}
+
+    mongo = {"WFM_MONGO__URI": mongod.uri, "WFM_MONGO__DATABASE": mongo_database}
+    environment = {**mqtt("bridge"), **mongo, "WFM_BRIDGE__AUTO_REGISTER": "true"}
+    bridge = start_program([sys.executable, "-m", "broker_bridge"], environment, "bridge")
+    bridge.wait_for_line("connected to the broker")
+    options = ["--prefix", "cam", "--count", "5", "--rate", "0", "--data-dir", str(tmp_path / "camera")]
+    camera = start_program([sys.executable, "-m", "device", "simulate", *options], mqtt("cam-001"), "camera")
+    assert camera.wait(30) == 0, camera.output()
+    assert '"stored": 5' in camera.output()
 
 
 def test_who_has_no_certificate_stays_outside(port: int, certificates: Path) -> None:

@@ -106,6 +106,14 @@ async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registere
     assert found["heartbeat"]["uptime_s"] == 1.0
 
 
+@pytest.mark.parametrize("name", ["bridge", "bridge-2", "operator", "admin"])
+async def test_a_user_of_the_broker_cannot_be_a_device(registry: Registry, name: str) -> None:
+    """It would inherit rights that no device has."""
+    with pytest.raises(ContractError, match="device-reserved"):
+        await registry.devices.register(name, "lobby")
+    assert await registry.devices.site_ids() == []
+
+
 async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registry: Registry) -> None:
     """Renewing keeps it, another waits; release or expiry lets the other in."""
     first = Lease(registry.mongo, "publisher", "bridge-1", 60)
