@@ -15,7 +15,7 @@ _RESERVED = frozenset({"admin", "bridge", "operator"})
 
 
 def is_reserved(device_id: str) -> bool:
-    """Whether this is a user of the broker with rights of its own, as `bridge`, `bridge-2` or `operator` are."""
+    """Whether this is a user of the broker with rights of its own, like `bridge`, `bridge-2`, `operator`."""
     return device_id in _RESERVED or device_id.startswith("bridge-")
 
 
