@@ -1,17 +1,24 @@
 """Delivery: from the outbox to the broker, and from receipts back to the outbox."""
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Literal
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from broker_bridge.contract.messages import Receipts
+from broker_bridge.contract.errors import DEVICE_UNKNOWN
+from broker_bridge.contract.messages import Receipts, Rejection
 
 from .link import Link, Publication
 from .store.outbox import Outbox
 
+_log = logging.getLogger(__name__)
+
 Outcome = Literal["stored", "rejected"]
+# Refusals that end by themselves: the events of a camera that nobody has registered yet are not lost.
+_FOR_NOW = frozenset({DEVICE_UNKNOWN})
 # So many may be on their way to the broker at once: a slow line is not flooded with repeats.
 _MOST_UNSENT = 100
 _BATCH = 50
@@ -47,14 +54,22 @@ class Delivery:
             self._settle(decoded.message)
 
     def _settle(self, receipts: Receipts) -> None:
+        final = [one for one in receipts.rejected if one.code not in _FOR_NOW]
         self._outbox.settle(receipts.stored)
-        self._outbox.reject(receipts.rejected)
+        self._outbox.reject(final)
         self.counts["stored"] += len(receipts.stored)
-        self.counts["rejected"] += len(receipts.rejected)
+        self.counts["rejected"] += len(final)
         for event_id in receipts.stored:
             self._tell(event_id, "stored")
-        for one in receipts.rejected:
+        for one in final:
             self._tell(one.event_id, "rejected")
+        self._note_refusals([one for one in receipts.rejected if one.code in _FOR_NOW])
+
+    def _note_refusals(self, refused: Sequence[Rejection]) -> None:
+        """Said once; the events wait and are sent again."""
+        if refused and not self.counts["refused_for_now"]:
+            _log.error("events wait here, the bridge refuses them for now: %s", refused[0].detail)
+        self.counts["refused_for_now"] += len(refused)
 
     def _tell(self, event_id: str, outcome: Outcome) -> None:
         self._on_their_way.pop(event_id, None)

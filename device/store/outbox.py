@@ -160,7 +160,10 @@ class Outbox:
             self._schedule.forget(event_id)
 
     def reject(self, rejections: Iterable[Rejection]) -> None:
-        """The bridge will never store these: move them to `rejected`, which keeps the newest thousand."""
+        """The bridge will never store these: move them to `rejected`, which keeps the newest thousand.
+
+        What that limit costs is counted as dropped.
+        """
         rejected_at = format_time(self._utc_now())
         with self._connection.transaction() as sql:
             for one in rejections:
@@ -171,9 +174,11 @@ class Outbox:
                 )
                 self._bytes -= _delete(sql, one.event_id)
                 self._schedule.forget(one.event_id)
-            sql.execute(
+            pruned = sql.execute(
                 "DELETE FROM rejected WHERE seq <= (SELECT MAX(seq) FROM rejected) - ?", (_MOST_REJECTED,)
-            )
+            ).rowcount
+            for _ in range(pruned):
+                _count(sql, "events_dropped")
 
     def rejected(self) -> list[RejectedEvent]:
         """What the bridge refused, oldest first."""

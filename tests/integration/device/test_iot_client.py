@@ -9,7 +9,7 @@ import pytest
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.contract.messages import Receipts
+from broker_bridge.contract.messages import Receipts, Rejection
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
 from tests.device_samples import SPACE, ModelRegistry, event
@@ -83,6 +83,24 @@ def test_the_bridges_word_can_be_waited_for(
     peer.gives_receipts = False
     assert parts.client.send_event_sync(own(3, fresh_device), 0.1) == "pending"
     assert parts.outbox.depth == 1
+
+
+def test_events_wait_for_the_registration_of_their_camera(
+    mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_device: StartDevice
+) -> None:
+    """`device-unknown` ends by itself: the event stays in the outbox, comes again, and is stored then."""
+    sent = own(1, fresh_device)
+    peer.gives_receipts = False
+    parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
+    parts.client.send_event(sent)
+    wait_until(lambda: peer.of(channels.EVENT, fresh_device.id), "the event")
+    refusal = Rejection(event_id=sent.event_id, code="device-unknown", detail="not registered")
+    peer.send(channels.RECEIPT, Receipts(rejected=[refusal]), device_id=fresh_device.id)
+    wait_until(lambda: parts.client.delivery.counts["refused_for_now"] == 1, "the refusal")
+    assert (parts.outbox.depth, parts.outbox.rejected()) == (1, [])
+    peer.gives_receipts = True
+    wait_until(lambda: parts.outbox.depth == 0, "the repeat and its receipt")
+    assert parts.client.delivery.counts["stored"] == 1
 
 
 def test_what_the_broker_would_disconnect_us_for_is_refused_before_it_is_stored(

@@ -235,3 +235,16 @@ def test_an_event_dropped_while_it_waits_for_its_receipt_is_not_sent_again(
         outbox.put(event(number))
     clock.advance(1000)
     assert event(1).event_id not in {one["event_id"] for one in send_due(outbox, clock())}
+
+
+def test_the_newest_thousand_rejected_events_are_kept_and_the_rest_counted(outbox: Outbox) -> None:
+    """A camera that is refused for ever does not fill its disk, and says how much that cost."""
+    for number in range(1003):
+        outbox.put(event(number))
+    refusals = [
+        Rejection(event_id=event(number).event_id, code="event-invalid", detail="no")
+        for number in range(1003)
+    ]
+    outbox.reject(refusals)
+    assert (outbox.depth, outbox.rejected_count, outbox.events_dropped) == (0, 1000, 3)
+    assert outbox.rejected()[0].event_id == event(3).event_id
