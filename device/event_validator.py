@@ -43,9 +43,10 @@ class EventValidator:
     """Decides which recognition becomes an event.
 
     A track's last `confirmation_frames` frames are its window. A full window with at least
-    `consistency_threshold` of its frames on one person is an event, unless that person had one less than
-    `cooldown_seconds` ago (on any track). Frames without a match, or past `distance_threshold` (cosine
-    distance 0..2), count against consistency. A track unseen for `max_track_age_seconds` begins anew.
+    `consistency_threshold` of its frames on the person of the newest frame is an event, unless that person
+    had one less than `cooldown_seconds` ago (on any track). Frames without a match, or past
+    `distance_threshold` (cosine distance 0..2), count against consistency. A track unseen for
+    `max_track_age_seconds` begins anew.
 
     Every call answers with an event or adds one to `refusals` under one reason: `no_match` and
     `below_threshold` (this frame), `unconfirmed` (the window is not full yet), `inconsistent_track`,
@@ -156,12 +157,15 @@ class EventValidator:
         self._tracks.move_to_end(track_id)
 
     def _winner(self, track: _Track) -> str | None:
-        """The person on whom enough frames of a full window agree."""
-        if len(track.window) < self._frames_needed:
+        """The person of the newest frame, if enough frames of a full window agree with it.
+
+        The newest must agree: somebody who was just deleted from the gallery has frames in the window still.
+        """
+        newest = track.window[-1].user_id
+        if newest is None or len(track.window) < self._frames_needed:
             return None
-        votes = Counter(each.user_id for each in track.window if each.user_id is not None)
-        user_id, count = max(votes.items(), key=lambda vote: vote[1], default=(None, 0))
-        return user_id if count >= self._votes_needed else None
+        votes = sum(each.user_id == newest for each in track.window)
+        return newest if votes >= self._votes_needed else None
 
     def _refusal(self, track: _Track, user_id: str | None, winner: str | None, now: float) -> str | None:
         """Why this frame makes no event; None if it makes one."""

@@ -81,8 +81,22 @@ def test_a_given_confidence_stands():
 
 
 @pytest.mark.parametrize("odd_one", [None, "EMP-9"])
-@pytest.mark.parametrize("position", range(5))
-def test_one_odd_frame_in_five_is_tolerated_wherever_it_is(odd_one, position):
+def test_an_odd_newest_frame_waits_for_the_next_that_agrees(odd_one):
+    """Four of five agree, but the newest does not: the event comes with the frame after it."""
+    door = Door()
+    events = [door.see(user) for user in ["EMP-1"] * 4 + [odd_one, "EMP-1"]]
+    assert [event is not None for event in events] == [False] * 5 + [True]
+
+
+def test_who_was_deleted_in_front_of_the_camera_causes_no_event():
+    """The window still holds four frames of them when the gallery lets go: that is no recognition any more."""
+    door = Door()
+    assert [door.see(user) for user in ["EMP-1"] * 4 + [None] * 20] == [None] * 24
+
+
+@pytest.mark.parametrize("odd_one", [None, "EMP-9"])
+@pytest.mark.parametrize("position", range(4))
+def test_one_odd_frame_in_five_is_tolerated_before_the_newest(odd_one, position):
     """Four of five is 80 %; the mean distance leaves the odd frame out."""
     users = ["EMP-1"] * 5
     users[position] = odd_one
