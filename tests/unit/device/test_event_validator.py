@@ -89,7 +89,7 @@ def test_an_odd_newest_frame_waits_for_the_next_that_agrees(odd_one):
 
 
 def test_who_was_deleted_in_front_of_the_camera_causes_no_event():
-    """The window still holds four frames of them when the gallery lets go: that is no recognition any more."""
+    """The window still holds four frames of them when the gallery lets go: that is no recognition."""
     door = Door()
     assert [door.see(user) for user in ["EMP-1"] * 4 + [None] * 20] == [None] * 24
 
