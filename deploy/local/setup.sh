@@ -74,7 +74,7 @@ if ! python=$(find_python); then
     echo "WFM Fleet needs Python 3.10 or later with its venv module; PYTHON=/path/to/python names one." >&2
     exit 1
 fi
-echo "Making .venv with $("$python" --version)"
+echo "Making .venv with $("$python" --version) and installing the locked packages (about a minute) ..."
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
