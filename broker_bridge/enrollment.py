@@ -76,13 +76,16 @@ class Answers:
         history = await self._registry.versions.read()
         if device is None:
             return _refused(request, history, DEVICE_UNKNOWN, f"{device_id} is not registered")
-        if device.site_id != request.site_id:
+        if request.site_id not in (None, device.site_id):
             detail = f"{device_id} belongs to site {device.site_id}, not {request.site_id}"
             return _refused(request, history, SITE_MISMATCH, detail)
         reset = starts_over(request, history)
         since = 0 if reset else request.since_version
+        spaces = request.spaces
+        if spaces is None:
+            spaces = sorted(await self._registry.spaces.dimensions())
         changes = await self._registry.identities.since_at_site(
-            device.site_id, since, request.spaces, request.limit, MAX_PAGE_BYTES, snapshot=reset
+            device.site_id, since, spaces, request.limit, MAX_PAGE_BYTES, snapshot=reset
         )
         upserts, removals = told(changes.changed, device.site_id, with_names=device.dev_mode)
         return SyncPage(
@@ -99,9 +102,12 @@ class Answers:
 
     async def _device(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.known([device_id])).get(device_id)
-        if device is None and self._settings.auto_register and not is_reserved(device_id):
+        if device is None and request.site_id and self._may_register(device_id):
             device = await self._registry.devices.register(device_id, request.site_id)
         return device
+
+    def _may_register(self, device_id: str) -> bool:
+        return self._settings.auto_register and not is_reserved(device_id)
 
 
 def starts_over(request: SyncRequest, history: History) -> bool:

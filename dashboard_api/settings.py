@@ -21,7 +21,7 @@ class ApiSettings(Section):
 
     host: str = "127.0.0.1"
     port: Port = 8000
-    bootstrap_key: Annotated[SecretStr, Field(min_length=16)] | None = None
+    bootstrap_key: Annotated[SecretStr, Field(min_length=8)] | None = None
     """Made an admin key in a database that has no key yet."""
     json_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     photos: bool = True

@@ -66,9 +66,9 @@ class Heartbeat(UpMessage):
     """Every 30 s. Times in seconds or milliseconds as named, temperatures in degrees Celsius, sizes in MB."""
 
     at: WireTime
-    session: Session
+    session: Session | None = None
     uptime_s: Annotated[float, Field(ge=0)]
-    software: ShortText
+    software: ShortText | None = None
     fps: Annotated[float, Field(ge=0)] | None = None
     inference_ms: Annotated[float, Field(ge=0)] | None = None
     camera: Literal["ok", "reopening", "ended"] | None = None
@@ -166,18 +166,19 @@ class SyncHead(WireModel):
 
 
 class SyncRequest(UpMessage):
-    """A device asks for what has changed since `since_version` (0: everything).
+    """A device asks for what has changed since `since_version` (0: everything) in `spaces` (None: in all).
 
+    `site_id` is where the device believes it is; a registered device may leave it out.
     `reset_head_version` is set while a reset is under way: the `head_version` of its first page. It lets the
     registry tell a reset that goes on from a cursor that fell below the horizon.
     """
 
     request_id: RequestId
-    site_id: SiteId
+    site_id: SiteId | None = None
     epoch: Epoch | None = None
     since_version: Version = 0
     limit: Annotated[int, Field(ge=1, le=5000)] = 200
-    spaces: Annotated[list[SpaceId], Field(max_length=16)]
+    spaces: Annotated[list[SpaceId], Field(max_length=16)] | None = None
     reset_head_version: Version | None = None
 
 

@@ -92,6 +92,15 @@ async def test_a_site_that_is_not_the_devices_own_is_refused(peer: Peer) -> None
     assert (page.error.code, page.upserts) == ("site-mismatch", [])
 
 
+async def test_a_request_may_leave_out_what_the_registry_knows(peer: Peer, registry: Registry) -> None:
+    """Without site and spaces a registered device gets its own site's people with all their templates."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(Enrollment("FAR", (face(2),), sites=("far-away",)))
+    await peer.say("enrollment/request", b'{"request_id":"r1","epoch":null,"since_version":0,"limit":200}')
+    page = await peer.hear("sync_page")
+    assert [(u.user_id, len(u.templates)) for u in page.upserts] == [("EMP-1", 1)]
+
+
 async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
     bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
