@@ -72,8 +72,8 @@ def measure(fleet: LocalFleet, folder: Path, changes: int, progress: Progress) -
     wire = Latency.of(bare.mqtt_latencies(fleet.broker, changes, 50))
     both = Latency(changes, floor.p50 + 2 * wire.p50, floor.p99 + 2 * wire.p99, floor.worst + 2 * wire.worst)
     return [
-        Row("enrollment change, REST request to applied on the camera", Latency.of(took), LIMIT_MS, both),
-        Row("  bare transaction of counter, person and template, majority+journal", floor),
+        Row("enrollment: REST to applied on camera", Latency.of(took), LIMIT_MS, both),
+        Row("  bare transaction, majority and journal", floor),
     ]
 
 

@@ -33,9 +33,9 @@ def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress)
     progress.advance(task, count)
     both = Latency(count, wire.p50 + insert.p50, wire.p99 + insert.p99, wire.worst + insert.worst)
     return [
-        Row("event, camera to MongoDB (outbox, broker, bridge, majority+journal)", ours, LIMIT_MS, both),
-        Row("  bare paho publisher to paho subscriber", wire),
-        Row("  bare insert_many, majority+journal", insert),
+        Row("event: camera to MongoDB", ours, LIMIT_MS, both),
+        Row("  bare paho, publisher to subscriber", wire),
+        Row("  bare insert_many, majority and journal", insert),
     ]
 
 

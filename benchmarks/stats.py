@@ -42,9 +42,9 @@ class Row:
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
-    """Print `rows`; a ratio is of medians, ours to bare."""
+    """Print `rows`; a ratio is of medians, ours to the bare steps below it together."""
     table = Table(title=title, title_justify="left")
-    for heading in ("what", "samples", "p50 ms", "p99 ms", "worst ms", "must", "to bare"):
+    for heading in ("what", "samples", "p50 ms", "p99 ms", "worst ms", "must", "ratio to bare"):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for row in rows:
         must = "" if row.limit is None else f"p99 < {row.limit:g}  {'holds' if row.holds else 'MISSED'}"
@@ -53,4 +53,4 @@ def show(title: str, rows: Sequence[Row]) -> None:
         table.add_row(
             row.name, str(one.count), f"{one.p50:.1f}", f"{one.p99:.1f}", f"{one.worst:.1f}", must, ratio
         )
-    Console(width=130).print(table)
+    Console(width=140).print(table)
