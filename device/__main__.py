@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings,
 
 from .bootstrap import AlreadyRunningError, build, database_path, sole_owner
 from .clocks import utc_now
+from .iot_config import check_tls_files
 from .settings import DeviceSettings
 from .simulator import Simulator, SimulatorOptions
 from .store.connection import StoreError
@@ -48,9 +50,10 @@ def _sentences() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def _on_signal(stop: Callable[[], None]) -> None:
+def on_signal(stop: Callable[[], None]) -> None:
+    """In a thread of its own: a handler interrupts the main thread, which may hold the lock `stop` takes."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop())
+        signal.signal(number, lambda *_: threading.Thread(target=stop, daemon=True).start())
 
 
 @app.callback(invoke_without_command=True)
@@ -66,10 +69,11 @@ def run(config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Recognise people at a camera and follow the registry, until SIGTERM."""
     with _sentences():
         settings = load_settings(DeviceSettings, config, os.environ)
+        check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         with sole_owner(settings.device.data_dir):
             program = build(settings)
-            _on_signal(program.request_stop)
+            on_signal(program.request_stop)
             program.run(exit_at_end=exit_at_end)
 
 
@@ -95,6 +99,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
     """
     with _sentences():
         settings = load_settings(SimulatorSettings, config, os.environ)
+        check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         options = SimulatorOptions(
             devices, prefix, site, rate, count, data_dir, image_kb, space, dimension, ledger,
@@ -102,7 +107,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
         )  # fmt: skip
         with sole_owner(data_dir):
             simulator = Simulator(settings.mqtt, options)
-            _on_signal(simulator.request_stop)
+            on_signal(simulator.request_stop)
             summary = simulator.run()
     typer.echo(summary.to_json())
     if summary.pending:
@@ -112,7 +117,10 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
 @contextmanager
 def _outbox(config: Path | None) -> Iterator[Outbox]:
     settings = load_settings(DeviceSettings, config, os.environ)
-    db = DatabaseManager(database_path(settings), settings.device.dev_mode)
+    file = database_path(settings)
+    if not file.exists():
+        raise StoreError(f"{file}: does not exist; name the data folder of a device that has run here")
+    db = DatabaseManager(file, settings.device.dev_mode)
     db.connection.open()
     try:
         yield Outbox(db.connection, utc_now=utc_now, source=random.Random())  # noqa: S311

@@ -24,7 +24,7 @@ from .heartbeat import HeartbeatSender, VisionReadings
 from .image_utils import compress_to_jpeg
 from .iot_client import Image
 from .iot_config import IoTClientConfig
-from .pipeline import RecognitionPipeline
+from .pipeline import LOW_MARGIN, RecognitionPipeline
 from .settings import DeviceSection, DeviceSettings
 from .store.connection import StoreError
 from .vision import gabor
@@ -48,9 +48,19 @@ class AlreadyRunningError(RuntimeError):
 
 @contextmanager
 def sole_owner(data_dir: Path) -> Iterator[None]:
-    """Hold `data_dir` for this process: two devices on one outbox would send everything twice."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "device.lock").open("w") as lock:
+    """Hold `data_dir` for this process: two devices on one outbox would send everything twice.
+
+    Raises AlreadyRunningError, or StoreError when the folder cannot be made or written.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file = (data_dir / "device.lock").open("w")
+    except OSError as error:
+        raise StoreError(
+            f"{data_dir}: cannot be used as data folder ({error.strerror}); set WFM_DEVICE__DATA_DIR to a "
+            "folder that this user may write"
+        ) from error
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -103,7 +113,7 @@ class DeviceProgram:
     def run(self, *, exit_at_end: bool = False) -> None:
         """Work until `request_stop`; a file that ends leaves the device connected unless `exit_at_end`.
 
-        Raises CameraError if a source that is not live cannot be opened.
+        Raises CameraError if a source that is not live cannot be opened, or a live one is to be repeated.
         """
         self.parts.client.start()
         self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
@@ -118,7 +128,7 @@ class DeviceProgram:
             self.parts.db.close()
 
     def request_stop(self) -> None:
-        """End `run` soon; safe in a signal handler."""
+        """End `run` soon; for any thread, not for a signal handler itself."""
         self._stop.set()
         if self._camera is not None:
             self._camera.stop()
@@ -141,7 +151,7 @@ class DeviceProgram:
             try:
                 return open_camera(source, loop=self._settings.loop, fps=self._settings.fps)
             except CameraError as error:
-                if not is_live(source):
+                if not is_live(source) or self._settings.loop:
                     raise
                 _log.warning("%s; next try in %.0f s", error, _REOPEN_SECONDS)
                 self._stop.wait(_REOPEN_SECONDS)
@@ -163,7 +173,7 @@ class DeviceProgram:
             fps=stats.fps,
             inference_ms=stats.inference_ms,
             camera=self._camera.state if self._camera else None,
-            refusals={**self._validator.refusals, **self.counts},
+            refusals={**self._validator.refusals, LOW_MARGIN: stats.counts[LOW_MARGIN], **self.counts},
         )
 
 

@@ -75,8 +75,8 @@ class HeartbeatSender:
             session=self._client.line.session or "0",
             uptime_s=round(max(0.0, self._clock() - self._started), 1),
             software=self._client.config.software,
-            fps=vision.fps,
-            inference_ms=vision.inference_ms,
+            fps=_rounded(vision.fps),
+            inference_ms=_rounded(vision.inference_ms),
             camera=vision.camera,
             temperatures=system.temperatures,
             memory_mb=system.memory_mb,
@@ -88,3 +88,7 @@ class HeartbeatSender:
             refusals=dict(vision.refusals),
             sync=self._sync.position(),
         )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

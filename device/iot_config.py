@@ -1,12 +1,13 @@
 """What `IoTClient` needs to know."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from broker_bridge.contract.messages import SpaceInfo
-from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.contract.settings import MqttSettings, SettingsError
 
 from .backoff import Backoff
 
@@ -27,6 +28,35 @@ class IoTClientConfig:
     reconnect: Backoff = field(default_factory=lambda: Backoff(base=1.0, cap=60.0))
     connect_timeout: float = 3.0
     drain_seconds: float = 3.0
+
+
+def check_tls_files(settings: MqttSettings) -> None:
+    """Raise SettingsError unless the files that `settings` names can be used; without any, do nothing."""
+    if settings.ca_file is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(settings.ca_file)
+    except OSError as error:
+        raise SettingsError(
+            [f"mqtt.ca_file: {settings.ca_file} cannot be used ({_reason(error)})"]
+        ) from error
+    if settings.cert_file is None:
+        return
+    try:
+        # An empty password: a key that has one is refused here, where OpenSSL would ask the terminal for it.
+        context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+    except OSError as error:
+        names = f"{settings.cert_file} and {settings.key_file}"
+        raise SettingsError(
+            [f"mqtt.cert_file, mqtt.key_file: {names} cannot be used ({_reason(error)})"]
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"not a PEM file, or a key with a password or of another certificate: {error.reason}"
+    return error.strerror or str(error)
 
 
 def mqtt_settings(broker_url: str, ca_file: Path | None = None) -> MqttSettings:

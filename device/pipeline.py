@@ -24,8 +24,8 @@ _NEWEST = 0.1
 
 @dataclass
 class PipelineStats:
-    """What the heartbeat tells: moving averages of frames a second and of detector plus embedder time, and
-    counts of `frames`, `faces`, `matches`, `low_margin` and `events` since the start."""
+    """Moving averages of frames a second and of detector plus embedder time, and counts of `frames`,
+    `faces`, `matches`, `low_margin` and `events` since the start."""
 
     fps: float | None = None
     inference_ms: float | None = None

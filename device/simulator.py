@@ -93,7 +93,7 @@ class Simulator:
         return parts
 
     def request_stop(self) -> None:
-        """End `run` soon; safe in a signal handler."""
+        """End `run` soon; for any thread, not for a signal handler itself."""
         self._stop.set()
 
     def run(self) -> SimulatorSummary:

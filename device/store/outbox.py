@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE, ContractError
 from broker_bridge.contract.messages import Event, Rejection
 from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image, format_time
@@ -15,6 +17,8 @@ from .connection import StoreConnection
 from .resend import RESEND, ResendSchedule
 
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
+EVENT_UNREADABLE = "event-unreadable"
+_UNREADABLE = "the stored event is no longer readable: the disk has changed it"
 _MOST_REJECTED = 1000
 # A row costs more than its body and image: its page, its indexes.
 _ROW_BYTES = 200
@@ -117,7 +121,10 @@ class Outbox:
         return freed
 
     def due(self, now: float, limit: int) -> list[OutboxEvent]:
-        """At most `limit` events to send at `now` (monotonic seconds), oldest first, repeats before new."""
+        """At most `limit` events to send at `now` (monotonic seconds), oldest first, repeats before new.
+
+        A row that the disk has spoilt goes to `rejected`.
+        """
         repeats = self._schedule.due(now)[:limit]
         room = min(limit - len(repeats), self._schedule.room)
         columns = "SELECT seq, event_id, body, image FROM outbox"
@@ -128,7 +135,17 @@ class Outbox:
             )
         for gone in set(repeats) - {row[1] for row in rows}:
             self._schedule.forget(gone)
-        return [self._to_send(*row) for row in rows]
+        to_send: list[OutboxEvent] = []
+        spoilt: list[Rejection] = []
+        for row in rows:
+            try:
+                to_send.append(self._to_send(*row))
+            except ValidationError:
+                # A flipped bit passes SQLite's own check; left in line, it would hold up all behind it.
+                spoilt.append(Rejection(event_id=row[1], code=EVENT_UNREADABLE, detail=_UNREADABLE))
+        if spoilt:
+            self.reject(spoilt)
+        return to_send
 
     def _to_send(self, seq: int, event_id: str, body: bytes, image: bytes | None) -> OutboxEvent:
         event = Event.model_validate_json(body)

@@ -55,6 +55,7 @@ class Camera:
         self.state: Literal["ok", "reopening", "ended"] = "ok"
         self.reopened = 0
         self._skipped_before = 0
+        self._seen = False
         self._source_text = source
         self._loop = loop
         self._clock = clock
@@ -78,7 +79,7 @@ class Camera:
         self._source.close()
 
     def stop(self) -> None:
-        """End the iteration promptly; safe from another thread and from a signal handler."""
+        """End the iteration promptly; safe from another thread."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -98,19 +99,20 @@ class Camera:
 
     def _next_image(self) -> Image | None:
         """The next picture, over the end of a looped file and the failure of a live source; None: over."""
-        fresh = False
+        fresh = not self._seen
         while not self._stopped.is_set():
             image = self._source.read()
             if image is not None:
                 self.state = "ok"
+                self._seen = True
                 return image
             if self._source.live:
                 self._reopen_live()
                 continue
-            if not self._loop:
-                return None
             if fresh:
                 raise CameraError(f"{self.name} has no picture that can be read")
+            if not self._loop:
+                return None
             self._replace_source(self._opener(self._source_text))
             fresh = True
         return None

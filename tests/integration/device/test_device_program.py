@@ -146,6 +146,47 @@ def test_wrong_settings_end_with_a_sentence_each() -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("WFM_DEVICE__DATA_DIR", "{file}", "WFM_DEVICE__DATA_DIR"),
+        ("WFM_DEVICE__DATA_DIR", "{file}/below", "WFM_DEVICE__DATA_DIR"),
+        ("WFM_DEVICE__SOURCE", "0", "cannot be repeated"),
+        ("WFM_MQTT__CA_FILE", "/nowhere/ca.pem", "/nowhere/ca.pem cannot be used (No such file"),
+        ("WFM_MQTT__CA_FILE", "{file}", "not a PEM file"),
+    ],
+)
+def test_what_an_operator_can_mend_ends_the_program_with_a_sentence(
+    tmp_path: Path, setting: str, value: str, sentence: str
+) -> None:
+    """Not with a traceback, and not with a line in the log every few seconds."""
+    file = tmp_path / "file"
+    file.write_text("hello")
+    env = {
+        "WFM_DEVICE__ID": "cam-001",
+        "WFM_DEVICE__SITE": "lobby",
+        "WFM_DEVICE__DATA_DIR": str(tmp_path / "data"),
+        "WFM_DEVICE__LOOP": "true",
+    }
+    finished = run([], {**env, setting: value.format(file=file)})
+    assert finished.returncode == 2
+    assert sentence in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_looking_at_rejected_events_makes_no_database(tmp_path: Path) -> None:
+    """A mistyped folder must not look like a device without rejected events."""
+    env = {
+        "WFM_DEVICE__ID": "cam-001",
+        "WFM_DEVICE__SITE": "lobby",
+        "WFM_DEVICE__DATA_DIR": str(tmp_path / "mistyped"),
+    }
+    listed = run(["rejected", "list"], env)
+    assert listed.returncode == 2
+    assert "does not exist" in listed.stderr
+    assert not (tmp_path / "mistyped").exists()
+
+
 def test_two_devices_do_not_share_one_folder(
     mosquitto: Mosquitto,
     fresh_device: FreshDevice,

@@ -114,11 +114,12 @@ def test_a_damaged_picture_in_a_folder_is_skipped_and_counted(folder: Path):
         assert camera.skipped == 2
 
 
-def test_a_looped_folder_with_nothing_readable_ends_with_a_sentence(tmp_path: Path):
-    """It must not spin for ever."""
+@pytest.mark.parametrize("loop", [True, False])
+def test_a_folder_with_nothing_readable_ends_with_a_sentence(tmp_path: Path, loop: bool):
+    """It must neither spin for ever nor look like a folder that has been seen."""
     (tmp_path / "only.jpg").write_bytes(b"damaged")
     with (
-        open_camera(str(tmp_path), loop=True, fps=0) as camera,
+        open_camera(str(tmp_path), loop=loop, fps=0) as camera,
         pytest.raises(CameraError, match="no picture"),
     ):
         next(iter(camera))

@@ -248,3 +248,18 @@ def test_the_newest_thousand_rejected_events_are_kept_and_the_rest_counted(outbo
     outbox.reject(refusals)
     assert (outbox.depth, outbox.rejected_count, outbox.events_dropped) == (0, 1000, 3)
     assert outbox.rejected()[0].event_id == event(3).event_id
+
+
+def test_an_event_that_the_disk_has_spoilt_does_not_hold_up_the_others(
+    connection: StoreConnection, outbox: Outbox, clock: Clock
+) -> None:
+    """SQLite does not notice a flipped bit: the row is put aside and counted, the rest goes out."""
+    for number in (1, 2, 3):
+        outbox.put(event(number))
+    with connection.transaction() as sql:
+        sql.execute("UPDATE outbox SET body = CAST('{' AS BLOB) WHERE event_id = ?", (event(2).event_id,))
+    sent = [one["event_id"] for one in send_due(outbox, clock())]
+    assert sent == [event(1).event_id, event(3).event_id]
+    [spoilt] = outbox.rejected()
+    assert (spoilt.event_id, spoilt.code) == (event(2).event_id, "event-unreadable")
+    assert outbox.depth == 2
