@@ -1,8 +1,9 @@
-"""`python -m dashboard_api --config FILE`."""
+"""`python -m dashboard_api --config FILE`: serve, or make a further API key."""
 
 import asyncio
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,40 +11,73 @@ import typer
 
 from broker_bridge.contract.logs import configure_logging
 from broker_bridge.contract.settings import SettingsError, load_settings
-from broker_bridge.registry import RegistryUnavailableError
+from broker_bridge.registry import Registry, RegistryUnavailableError
+from broker_bridge.registry.api_keys import Role
 
 from .bootstrap import wired
 from .server import Server, listen
 from .settings import ApiProgram
 
+app = typer.Typer(add_completion=False, help="The REST API and the dashboard page of WFM Fleet.")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings as JSON; WFM_* variables go over them.")
+]
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What an operator can mend ends the program with its sentences and status 2, not with a traceback."""
+    try:
+        yield
+    except (SettingsError, RegistryUnavailableError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+@app.callback(invoke_without_command=True)
+def run(context: typer.Context, config: Config = None) -> None:
+    """Without a command: serve until SIGTERM or Ctrl-C."""
+    if context.invoked_subcommand:
+        return
+    with _sentences():
+        program = load_settings(ApiProgram, config, os.environ)
+        configure_logging(program.log)
+        asyncio.run(serve(program))
+
+
+@app.command("new-key")
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose it is.")],
+    role: Annotated[Role, typer.Option(help="What it may do.")] = "viewer",
+    config: Config = None,
+) -> None:
+    """Make an API key and print it, once: only its hash is kept."""
+    with _sentences():
+        typer.echo(asyncio.run(make_key(load_settings(ApiProgram, config, os.environ), name, role)))
+
 
 async def serve(program: ApiProgram) -> None:
     """Serve until a signal; raises SettingsError or RegistryUnavailableError, in sentences."""
     with listen(program.api.host, program.api.port) as sock:
-        async with wired(program) as app:
-            await Server(app, program).serve(sockets=[sock])
+        async with wired(program) as served:
+            await Server(served, program).serve(sockets=[sock])
 
 
-def run(
-    config: Annotated[
-        Path | None, typer.Option(help="Settings as JSON; WFM_* variables go over them")
-    ] = None,
-) -> None:
-    """The REST API and the dashboard page of WFM Fleet."""
+async def make_key(program: ApiProgram, name: str, role: Role) -> str:
+    """The text of a new key; raises RegistryUnavailableError."""
+    registry = await Registry.open(program.mongo)
     try:
-        program = load_settings(ApiProgram, config, os.environ)
-        configure_logging(program.log)
-        asyncio.run(serve(program))
-    except SettingsError as error:
-        print(*error.mistakes, sep="\n", file=sys.stderr)
-        raise typer.Exit(2) from error
-    except RegistryUnavailableError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+        if program.api.bootstrap_key is not None:
+            # Else this key would be the first, and the configured one would never be made.
+            await registry.api_keys.ensure_first(program.api.bootstrap_key.get_secret_value())
+        return await registry.api_keys.create(name, role)
+    finally:
+        await registry.close()
 
 
 def main() -> None:
-    typer.run(run)
+    app()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from broker_bridge.contract.embeddings import from_base64, normalise, to_array
 from broker_bridge.contract.errors import SPACE_UNKNOWN, VECTOR_INVALID, ContractError
 from broker_bridge.registry import Registry
@@ -44,7 +46,12 @@ def to_template(body: TemplateBody, dimensions: dict[str, int], source: str) -> 
         raise ContractError(
             VECTOR_INVALID, "a template has either a vector (base64) or an embedding (numbers)"
         )
-    values = body.embedding if body.embedding is not None else to_array(from_base64(body.vector or ""))
+    if body.embedding is None:
+        values = to_array(from_base64(body.vector or ""))
+    else:
+        # As float32 first, as on the wire: else the same vector, sent in both forms, would be two templates.
+        with np.errstate(over="ignore"):
+            values = np.asarray(body.embedding, dtype=np.float32)
     return Template(body.space, normalise(values, dimension), body.quality, source)
 
 

@@ -27,7 +27,9 @@ async def applied(registry: Registry, device_id: str, version: int, epoch: str |
 
 async def test_a_person_is_made_shown_and_never_with_a_vector(api: httpx.AsyncClient) -> None:
     """201 with the version; the detail lists templates by space and quality."""
-    made = await api.post(PATH, json=person(display_name="Ana Å.", flag="vip", sites=["lobby", "gate"]))
+    made = await api.post(
+        PATH, json=person(display_name="Sample Person Å", flag="vip", sites=["lobby", "gate"])
+    )
     shown = await api.get(f"{PATH}/EMP-12345")
     assert made.status_code == 201
     assert made.json()["version"] == 1
@@ -50,6 +52,18 @@ async def test_a_vector_may_come_as_base64_and_is_the_same_as_its_numbers(
     assert again.status_code == 200
     assert len(held) == 1
     assert np.linalg.norm(np.frombuffer(held[0].vector, "<f4")) == np.float32(1)
+
+
+async def test_numbers_in_double_precision_are_the_same_template_as_their_float32(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A source may send one model's output as numbers today and as base64 tomorrow."""
+    random = np.random.default_rng(1)
+    for numbers in random.normal(size=(20, 8)):
+        text = base64.b64encode(numbers.astype("<f4").tobytes()).decode()
+        forms = [{"space": FACE, "embedding": numbers.tolist()}, {"space": FACE, "vector": text}]
+        await api.post(PATH, json=person(templates=forms))
+    assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 20
 
 
 async def test_repeating_a_request_adds_no_template(api: httpx.AsyncClient, registry: Registry) -> None:

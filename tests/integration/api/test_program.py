@@ -55,6 +55,25 @@ def test_sigterm_ends_it_in_time_with_a_stream_open(
     assert KEY not in program.log.read_text()
 
 
+def test_a_key_for_a_role_can_be_made_at_any_time(
+    mongod: Mongod, mongo_database: str, start_program: StartProgram
+) -> None:
+    """Printed once; a viewer's reads and does not change."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    env = settings(mongod, mongo_database, port=port, photos=False, bootstrap_key=KEY)
+    maker = start_program([*ARGS, "new-key", "wall-display", "--role", "viewer"], env)
+    assert maker.wait(20) == 0
+    headers = {"Authorization": f"Bearer {maker.output().strip()}"}
+    start_program(ARGS, env)
+    wait_for(url)
+    assert httpx.get(f"{url}/api/v1/identities", headers=headers).status_code == 200
+    assert httpx.delete(f"{url}/api/v1/identities/EMP-12345", headers=headers).status_code == 403
+    admin = {"Authorization": f"Bearer {KEY}"}
+    assert httpx.delete(f"{url}/api/v1/identities/EMP-12345", headers=admin).status_code == 404
+    assert start_program([*ARGS, "new-key", "x", "--role", "king"], env).wait(20) == 2
+
+
 def test_without_any_key_it_says_how_to_get_one(
     mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
