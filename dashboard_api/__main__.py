@@ -38,6 +38,7 @@ def _sentences() -> Iterator[None]:
 @app.callback(invoke_without_command=True)
 def run(context: typer.Context, config: Config = None) -> None:
     """Without a command: serve until SIGTERM or Ctrl-C."""
+    context.obj = config
     if context.invoked_subcommand:
         return
     with _sentences():
@@ -48,13 +49,16 @@ def run(context: typer.Context, config: Config = None) -> None:
 
 @app.command("new-key")
 def new_key(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="Whose it is.")],
     role: Annotated[Role, typer.Option(help="What it may do.")] = "viewer",
     config: Config = None,
 ) -> None:
     """Make an API key and print it, once: only its hash is kept."""
     with _sentences():
-        typer.echo(asyncio.run(make_key(load_settings(ApiProgram, config, os.environ), name, role)))
+        # `--config` may stand before the command as well.
+        program = load_settings(ApiProgram, config or context.find_object(Path), os.environ)
+        typer.echo(asyncio.run(make_key(program, name, role)))
 
 
 async def serve(program: ApiProgram) -> None:

@@ -56,19 +56,24 @@ def on_signal(stop: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: threading.Thread(target=stop, daemon=True).start())
 
 
+def _file(context: typer.Context, config: Path | None) -> Path | None:
+    """The configuration file, whether `--config` stood after the command or before it."""
+    return config or context.find_object(Path)
+
+
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Without a command: `run`."""
     context.obj = config
     if context.invoked_subcommand is None:
-        run(config, exit_at_end)
+        run(context, config, exit_at_end)
 
 
 @app.command()
-def run(config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
+def run(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Recognise people at a camera and follow the registry, until SIGTERM."""
     with _sentences():
-        settings = load_settings(DeviceSettings, config, os.environ)
+        settings = load_settings(DeviceSettings, _file(context, config), os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         with sole_owner(settings.device.data_dir):
@@ -79,6 +84,7 @@ def run(config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
 
 @app.command()
 def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
+    context: typer.Context,
     config: Config = None,
     devices: Annotated[int, typer.Option(min=1, max=999)] = 1,
     prefix: str = "sim",
@@ -98,7 +104,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
     With a password and no user name in the settings, each device logs in under its own id.
     """
     with _sentences():
-        settings = load_settings(SimulatorSettings, config, os.environ)
+        settings = load_settings(SimulatorSettings, _file(context, config), os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         options = SimulatorOptions(
@@ -129,20 +135,21 @@ def _outbox(config: Path | None) -> Iterator[Outbox]:
 
 
 @rejected.command("list")
-def list_rejected(config: Config = None) -> None:
+def list_rejected(context: typer.Context, config: Config = None) -> None:
     """One line per event: id, code, when, why. Also while the device runs."""
-    with _sentences(), _outbox(config) as outbox:
+    with _sentences(), _outbox(_file(context, config)) as outbox:
         for one in outbox.rejected():
             typer.echo(f"{one.event_id}  {one.code}  {one.rejected_at}  {one.detail}")
 
 
 @rejected.command()
 def requeue(
+    context: typer.Context,
     event_ids: Annotated[list[str] | None, typer.Argument(help="Which; none: all.")] = None,
     config: Config = None,
 ) -> None:
     """Put rejected events back in line, after their cause is mended. Also while the device runs."""
-    with _sentences(), _outbox(config) as outbox:
+    with _sentences(), _outbox(_file(context, config)) as outbox:
         wanted = event_ids or [one.event_id for one in outbox.rejected()]
         typer.echo(f"{outbox.requeue(wanted)} events are in line again")
 

@@ -174,6 +174,18 @@ def test_what_an_operator_can_mend_ends_the_program_with_a_sentence(
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    "order", [["--config", "FILE", "rejected", "list"], ["rejected", "list", "--config", "FILE"]]
+)
+def test_the_configuration_may_stand_before_a_command_or_after_it(tmp_path: Path, order: list[str]) -> None:
+    """An option that is silently not read would show another device's folder."""
+    file = tmp_path / "config.json"
+    section = {"id": "cam-001", "site": "lobby", "data_dir": str(tmp_path / "here")}
+    file.write_text(json.dumps({"device": section}))
+    listed = run([str(file) if word == "FILE" else word for word in order], {})
+    assert f"{tmp_path / 'here'}/device.db: does not exist" in listed.stderr
+
+
 def test_looking_at_rejected_events_makes_no_database(tmp_path: Path) -> None:
     """A mistyped folder must not look like a device without rejected events."""
     env = {
