@@ -16,10 +16,12 @@ from .contract.asyncapi import render
 from .contract.errors import ContractError
 from .contract.logs import configure_logging
 from .contract.settings import SettingsError, load_settings
-from .registry import RegistryUnavailableError
+from .registry import Registry, RegistryUnavailableError
 from .settings import BridgeProgram
 
 _log = logging.getLogger(__name__)
+
+_GOODBYE_SECONDS = 1.0
 
 app = typer.Typer(
     add_completion=False, help="The bridge between the MQTT broker and the registry in MongoDB."
@@ -56,7 +58,10 @@ async def _run(settings: BridgeProgram) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    registry = await open_registry(settings)
+    registry = await _open(settings, stop)
+    if registry is None:
+        _log.info("stopped before the registry was open")
+        return
     try:
         bridge = Bridge(registry, settings, await registry.versions.share_group())
         _log.info("bridge %s runs", bridge.bridge_id)
@@ -64,6 +69,20 @@ async def _run(settings: BridgeProgram) -> None:
         _log.info("bridge stopped: %s", json.dumps(bridge.health(), default=str))
     finally:
         await registry.close()
+
+
+async def _open(settings: BridgeProgram, stop: asyncio.Event) -> Registry | None:
+    """The registry, or None if `stop` came first: a server in trouble may keep it opening for long."""
+    opening = asyncio.create_task(open_registry(settings))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if opening.done():
+        return opening.result()
+    # It may want to take leave of that server, which the end of the event loop then cuts short.
+    opening.cancel()
+    await asyncio.wait({opening}, timeout=_GOODBYE_SECONDS)
+    return None
 
 
 def main() -> None:

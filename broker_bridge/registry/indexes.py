@@ -9,6 +9,7 @@ from .mongo import Mongo
 
 _DAY_SECONDS = 86_400
 _OPTIONS_DIFFER = 85
+_COLLECTION_EXISTS = 48
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,16 @@ async def ensure_indexes(mongo: Mongo, retention: Retention | None) -> None:
     # Collections without an index of their own must exist too: a transaction cannot always create one.
     present = set(await mongo.db.list_collection_names())
     for collection in {"spaces", "sites", "meta", "api_keys", "event_images", "dead_letters"} - present:
+        await _ensure_collection(mongo, collection)
+
+
+async def _ensure_collection(mongo: Mongo, collection: str) -> None:
+    try:
         await mongo.db.create_collection(collection, check_exists=False)
+    except OperationFailure as error:
+        # Another program that started at the same moment was quicker.
+        if error.code != _COLLECTION_EXISTS:
+            raise
 
 
 async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -> None:

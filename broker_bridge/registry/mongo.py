@@ -29,6 +29,7 @@ MINIMUM_VERSION = (5, 0)
 """Snapshot sessions, which sync pages are read in, came with MongoDB 5.0."""
 
 _TRANSACTION_SECONDS = 15.0
+_RACE_SECONDS = 0.01
 _WTIMEOUT_MS = 10_000
 _GOODBYE_SECONDS = 1.0
 _UNAUTHORISED = 13
@@ -72,7 +73,7 @@ class Mongo:
         try:
             self.client: Any = self._connect()
         except (InvalidURI, ConfigurationError, ValueError) as error:
-            raise RegistryUnavailableError(f"mongo.uri cannot be used: {error}") from error
+            raise RegistryUnavailableError(_explain_uri(self._uri, error)) from error
         self.db: Any = self.client.get_database(
             settings.database, write_concern=DURABLE, read_concern=ReadConcern("majority")
         )
@@ -124,10 +125,18 @@ class Mongo:
 
         async def attempt() -> T:
             async with self._session() as session:
-                done: T = await session.with_transaction(
-                    work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
-                )
-                return done
+                while True:
+                    try:
+                        done: T = await session.with_transaction(
+                            work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
+                        )
+                    except RegistryError as error:
+                        # Motor 3.7 does not begin again when it is the commit that has lost the race.
+                        if not error.has_error_label("TransientTransactionError"):
+                            raise
+                        await asyncio.sleep(_RACE_SECONDS)
+                    else:
+                        return done
 
         try:
             return await asyncio.wait_for(attempt(), _TRANSACTION_SECONDS)
@@ -177,6 +186,12 @@ class Mongo:
         await self.transact(write)
         async with self.watch([], "meta"):
             pass
+
+
+def _explain_uri(uri: str, error: Exception) -> str:
+    """What is wrong with a URI; the driver's own words may quote a piece of an unescaped password."""
+    why = "write /, ?, @, : and % in user name and password as %2F, %3F, %40, %3A and %25"
+    return f"mongo.uri cannot be used: {why if '@' in uri else error}"
 
 
 def what_is_missing(hello: Document, build: Document) -> str | None:

@@ -10,9 +10,14 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from .failures import RegistryError
 from .mongo import Mongo
 
 _KEY = {"_id": "versions"}
+
+
+class HistoryMissingError(RegistryError):
+    """The counter is not there: the database was dropped or is being restored under a running program."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,10 @@ class Versions:
         return await self.read()
 
     async def read(self, session: Any = None) -> History:
-        """The history as `session` sees it."""
+        """The history as `session` sees it; raises HistoryMissingError."""
         found = await self._meta.find_one(_KEY, session=session)
+        if found is None:
+            raise _history_missing()
         return History(found["epoch"], found["version"], found["horizon"])
 
     async def take(self, session: Any, count: int = 1) -> int:
@@ -46,6 +53,8 @@ class Versions:
         found = await self._meta.find_one_and_update(
             _KEY, {"$inc": {"version": count}}, return_document=ReturnDocument.AFTER, session=session
         )
+        if found is None:
+            raise _history_missing()
         last: int = found["version"]
         return last - count + 1
 
@@ -63,3 +72,9 @@ class Versions:
         """Start another history, as after restoring a backup: every device then takes a full snapshot."""
         await self._meta.update_one(_KEY, {"$set": {"epoch": secrets.token_hex(8)}})
         return await self.read()
+
+
+def _history_missing() -> HistoryMissingError:
+    return HistoryMissingError(
+        "the registry has no version counter: finish restoring it, then start bridge and API again"
+    )

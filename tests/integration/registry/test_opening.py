@@ -1,5 +1,8 @@
+import asyncio
+import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -13,7 +16,7 @@ from broker_bridge.registry.devices import Report
 from broker_bridge.registry.leases import Lease
 from broker_bridge.registry.mongo import explain_refusal, what_is_missing
 from deploy.local.mongod import find_mongod
-from deploy.local.stack import free_port
+from deploy.local.stack import Mongod, free_port
 from tests.conftest import StartProgram
 
 
@@ -151,3 +154,43 @@ async def test_a_key_is_found_by_its_text_and_stored_as_a_hash(
     assert await registry.api_keys.find("second-secret") is None
     with MongoClient(registry.mongo._uri) as client:
         assert "first-secret" not in str(list(client[mongo_database].api_keys.find()))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["mongodb://wfm:Sec/ret@h:1/?replicaSet=rs0", "mongodb://wfm:Se?cret=Sec@h", "mongodb://wfm:Se:c@h"],
+)
+async def test_an_unescaped_password_is_not_quoted(uri: str) -> None:
+    """The driver takes a piece of it for a port or a database and would name it."""
+    with pytest.raises(RegistryUnavailableError, match="%2F") as refused:
+        await Registry.open(MongoSettings(uri=SecretStr(uri)))
+    assert not any(piece in str(refused.value) for piece in ("ret@", "Sec", "cret"))
+
+
+async def test_programs_may_open_an_empty_database_at_the_same_moment(mongo_settings: MongoSettings) -> None:
+    """Bridge and API start together: who comes second finds each collection made."""
+    opened = await asyncio.gather(*(Registry.open(mongo_settings) for _ in range(4)))
+    assert len({(await registry.versions.read()).epoch for registry in opened}) == 1
+    await asyncio.gather(*(registry.close() for registry in opened))
+
+
+async def test_a_bridge_can_be_stopped_while_it_waits_for_the_registry(
+    own_mongod: Mongod, start_program: StartProgram
+) -> None:
+    """A server that takes no writes keeps the start-up check waiting; SIGTERM ends it all the same."""
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(own_mongod.uri) as client:  # type: ignore[var-annotated]
+        client.admin.command("fsync", lock=True)
+        program = start_program(
+            [sys.executable, "-m", "broker_bridge"],
+            {"WFM_MONGO__URI": own_mongod.uri, "WFM_LOG__LEVEL": "info"},
+        )
+        program.wait_until(
+            lambda: bool(
+                list(client.admin.aggregate([{"$currentOp": {}}, {"$match": {"waitingForLock": True}}]))
+            ),
+            "wait for the lock",
+            20,
+        )
+        assert program.stop(timeout=5) == 0
+        client.admin.command("fsyncUnlock")
