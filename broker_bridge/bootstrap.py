@@ -6,7 +6,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .contract import channels
@@ -21,12 +21,15 @@ from .publisher import HeadPublisher
 from .refusals import Refusals
 from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
+from .registry.overview import Workers
 from .settings import BridgeProgram
 
 _log = logging.getLogger(__name__)
 
 _SHARED = (channels.EVENT, channels.SYNC_REQUEST)
 _HEALTH_SECONDS = 5.0
+_FORGOTTEN = timedelta(days=1)
+_GOODBYE_SECONDS = 1.0
 _DRAIN_SECONDS = 3.0
 
 
@@ -51,6 +54,7 @@ class Bridge:
         self.presence = Presence(registry, own)
         self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
         self.link.on_connect(self._connected)
+        self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
         self.leadership = Leadership(lease, own.lease_seconds, self._lead)
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
@@ -87,6 +91,8 @@ class Bridge:
         for task in [*tasks, stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        with suppress(asyncio.TimeoutError, RegistryError):
+            await asyncio.wait_for(self._workers.leave(self.bridge_id), _GOODBYE_SECONDS)
 
     def _handle(self, decoded: Decoded[Any], payload: bytes) -> None:
         self._handlers[decoded.channel](decoded, payload)
@@ -99,12 +105,12 @@ class Bridge:
 
     async def _lead(self) -> None:
         """What only one worker does, until cancelled."""
-        await self.link.follow(FOLLOWED)
+        self.link.follow(FOLLOWED)
         self.publisher.forget_heads()
         try:
             await asyncio.gather(self.publisher.run(), self.publisher.watch())
         finally:
-            await self.link.unfollow(FOLLOWED)
+            self.link.unfollow(FOLLOWED)
 
     def health(self) -> dict[str, Any]:
         """What this worker counts, for its health document and its log."""
@@ -124,11 +130,11 @@ class Bridge:
         }
 
     async def _report_health(self) -> None:
-        meta = self._registry.mongo.db.meta
         while True:
+            now = datetime.now(timezone.utc)
             try:
-                document = {**self.health(), "at": datetime.now(timezone.utc)}
-                await meta.replace_one({"_id": f"bridge:{self.bridge_id}"}, document, upsert=True)
+                await self._workers.report(self.bridge_id, self.health(), now)
+                await self._workers.forget(now - _FORGOTTEN)
             except RegistryError as error:
                 _log.warning("the bridge's health could not be written: %s", type(error).__name__)
             await asyncio.sleep(_HEALTH_SECONDS)

@@ -33,12 +33,14 @@ class Leadership:
             while True:
                 asked_at = loop.time()
                 try:
-                    if await self._lease.take():
+                    # A server that says nothing must not keep this worker leading past its lease.
+                    patience = max(held_until - asked_at, self._seconds / 3)
+                    if await asyncio.wait_for(self._lease.take(), patience):
                         held_until = asked_at + self._seconds
                         self._start()
                     else:
                         held_until = asked_at
-                except RegistryError as error:
+                except (RegistryError, asyncio.TimeoutError) as error:
                     _log.warning("the lease could not be renewed: %s", type(error).__name__)
                 if loop.time() >= held_until:
                     await self._end()

@@ -22,7 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
 from .contract.settings import MqttSettings, SettingsError
-from .contract.wire import WireModel
+from .contract.wire import MAX_DOWN_BYTES, WireModel
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class Link:
     ) -> None:
         self._settings = settings
         self._client_id = client_id
-        self._following = list(subscriptions)
+        self._following: dict[Channel[Any], None] = dict.fromkeys(subscriptions)
+        self._following_changed = asyncio.Event()
         self._handle = handle
         self._refuse = refuse
         self._tls = _tls_context(settings)
@@ -88,30 +89,33 @@ class Link:
         """Run `action` after every connect, once subscribed: a broker may have lost all it retained."""
         self._on_connect.append(action)
 
-    async def follow(self, channels: Sequence[Channel[Any]]) -> None:
-        """Subscribe to further rows, now and after every connect."""
-        self._following += [channel for channel in channels if channel not in self._following]
-        if self._client:
-            await self._subscribe(self._client, channels)
+    def follow(self, channels: Sequence[Channel[Any]]) -> None:
+        """Follow further rows, now and after every connect."""
+        self._following |= dict.fromkeys(channels)
+        self._following_changed.set()
 
-    async def unfollow(self, channels: Sequence[Channel[Any]]) -> None:
+    def unfollow(self, channels: Sequence[Channel[Any]]) -> None:
         """Stop following rows."""
-        self._following = [channel for channel in self._following if channel not in channels]
-        if self._client:
-            for channel in channels:
-                await self._client.unsubscribe(self._filter(channel))
+        self._following = {channel: None for channel in self._following if channel not in channels}
+        self._following_changed.set()
 
     async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
         """Publish on the row's topic with its QoS and retain flag; False if the broker did not take it.
 
-        Nothing is queued: whoever misses it asks or sends again.
+        Nothing is queued: whoever misses it asks or sends again. What is larger than a broker takes is not
+        sent: it would cost everybody the connection.
         """
+        payload = message.to_json()
+        if len(payload) > MAX_DOWN_BYTES:
+            self.counters["publish_too_large"] += 1
+            _log.error("%s for %s has %d bytes and is not sent", channel.name, ids, len(payload))
+            return False
         client = self._client
         if client is None:
             self.counters["publish_offline"] += 1
             return False
         try:
-            await client.publish(channel.topic(**ids), message.to_json(), channel.qos, channel.retain)
+            await client.publish(channel.topic(**ids), payload, channel.qos, channel.retain)
         except aiomqtt.MqttError as error:
             self.counters["publish_failed"] += 1
             _log.warning("could not publish %s: %s", channel.name, error)
@@ -163,32 +167,61 @@ class Link:
             # Small messages both ways: Nagle's algorithm would hold each for up to 40 ms.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         ) as client:
+            # Many receipts or deltas at once are the ordinary case: no warning for each.
+            client.pending_calls_threshold = _INCOMING_LIMIT
             yield client
 
     async def _serve(self, client: aiomqtt.Client) -> None:
-        await self._subscribe(client, self._following)
+        subscribed = await self._subscribe(client, {})
         self._client = client
         self.counters["connects"] += 1
         _log.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
-        greeting = asyncio.create_task(self._greet())
+        working = [
+            asyncio.create_task(self._greet()),
+            asyncio.create_task(self._receive_all(client)),
+            asyncio.create_task(self._keep_subscribed(client, subscribed)),
+        ]
         try:
-            async for message in client.messages:
-                self._receive(message)
+            # None of them ends but by a mistake or with the connection; the greeting ends well.
+            await asyncio.gather(*working)
         finally:
             self._client = None
-            greeting.cancel()
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    async def _receive_all(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            self._receive(message)
+
+    async def _keep_subscribed(self, client: aiomqtt.Client, subscribed: dict[Channel[Any], None]) -> None:
+        """Follow what is to be followed; a broker that does not answer raises, and is connected to anew."""
+        while True:
+            subscribed = await self._subscribe(client, subscribed)
+            await self._following_changed.wait()
 
     async def _greet(self) -> None:
         for action in self._on_connect:
             await action()
 
-    async def _subscribe(self, client: aiomqtt.Client, channels: Sequence[Channel[Any]]) -> None:
-        for channel in channels:
+    async def _subscribe(
+        self, client: aiomqtt.Client, subscribed: dict[Channel[Any], None]
+    ) -> dict[Channel[Any], None]:
+        """Make the broker's subscriptions those that are wanted now, which are returned."""
+        self._following_changed.clear()
+        wanted = dict(self._following)
+        for channel in wanted:
+            if channel in subscribed:
+                continue
             # With "retain as published" an event that somebody retained can be told from a live one.
             options = SubscribeOptions(qos=channel.qos, retainAsPublished=True)
             granted = await client.subscribe(self._filter(channel), options=options)
             if any(code.is_failure for code in granted if not isinstance(code, int)):
                 _log.error("the broker does not let the bridge read %s: check its ACL", channel.pattern)
+        for channel in subscribed:
+            if channel not in wanted:
+                await client.unsubscribe(self._filter(channel))
+        return wanted
 
     def _receive(self, message: aiomqtt.Message) -> None:
         topic, payload = str(message.topic), message.payload

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -52,7 +52,7 @@ class Presence:
         kind = decoded.channel.name
         if isinstance(decoded.message, DeviceStatus):
             kind = f"{kind}/{decoded.message.session}"
-        if len(self._waiting) >= _LIMIT:
+        if (device_id, kind) not in self._waiting and len(self._waiting) >= _LIMIT:
             self.counters["dropped_queue_full"] += 1
             return
         self._waiting[device_id, kind] = (decoded, self._now())
@@ -83,10 +83,19 @@ class Presence:
         for device_id, info in infos.items():
             await self._introduce(device_id, info)
         await self._registry.devices.meet(sorted({device_id for device_id, _ in batch}))
-        await self._registry.devices.note(
-            [_report(decoded, received_at) for decoded, received_at in batch.values()]
-        )
-        self.counters["reports"] += len(batch)
+        reports = self._reports(batch.values())
+        await self._registry.devices.note(reports)
+        self.counters["reports"] += len(reports)
+
+    def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[Report]:
+        reports = []
+        for decoded, received_at in batch:
+            try:
+                reports.append(_report(decoded, received_at))
+            except ContractError as error:
+                self.counters["unfit"] += 1
+                _log.warning("%s: %s", decoded.ids["device_id"], error)
+        return reports
 
     async def _introduce(self, device_id: str, info: DeviceInfo) -> None:
         """Register a new device where that is allowed, and record the spaces of a known one."""

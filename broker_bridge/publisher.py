@@ -16,15 +16,15 @@ from .heads import HeadLedger, sites_that_hear
 from .link import Publish
 from .registry import Registry, RegistryError
 from .registry.identities import Changed
+from .registry.people import template_bytes
 from .registry.versions import History
 
 _log = logging.getLogger(__name__)
 
 _CHANGES_AT_ONCE = 200
 _RETRY_SECONDS = 1.0
-# Beside its templates a person takes about this much of a delta, and a template beside its vector.
-_PERSON_BYTES = 160
-_TEMPLATE_BYTES = 150
+# Beside its templates a person takes at most about this much of a delta, which has no names.
+_PERSON_BYTES = 320
 
 
 class HeadPublisher:
@@ -148,7 +148,7 @@ def _parts(news: Sequence[Changed]) -> Iterator[list[Changed]]:
     part: list[Changed] = []
     size = 0
     for change in news:
-        own = _PERSON_BYTES + sum(len(t.vector) * 4 // 3 + _TEMPLATE_BYTES for t in change.templates)
+        own = _PERSON_BYTES + sum(template_bytes(len(t.vector)) for t in change.templates)
         if part and size + own > MAX_PAGE_BYTES:
             yield part
             part, size = [], 0

@@ -17,6 +17,7 @@ from .registry import Registry, RegistryError
 _log = logging.getLogger(__name__)
 
 _LIMIT = 1000
+_LIMIT_BYTES = 32 * 1024 * 1024
 _RETRY_SECONDS = 1.0
 
 
@@ -27,20 +28,23 @@ class Refusals:
         self._registry = registry
         self._publish = publish
         self._waiting: asyncio.Queue[tuple[str, bytes, ContractError]] = asyncio.Queue(_LIMIT)
+        self._waiting_bytes = 0
         self.counters: Counter[str] = Counter()
 
     def refuse(self, topic: str, payload: bytes, error: ContractError) -> None:
-        """Queue what was refused; past 1,000 waiting it is only counted."""
+        """Queue what was refused; past 1,000 or 32 MiB waiting it is only counted."""
         _log.warning("refused a message on %s: %s", topic[:200], error)
-        try:
-            self._waiting.put_nowait((topic, payload, error))
-        except asyncio.QueueFull:
+        if self._waiting.full() or self._waiting_bytes + len(payload) > _LIMIT_BYTES:
             self.counters["dropped_queue_full"] += 1
+            return
+        self._waiting.put_nowait((topic, payload, error))
+        self._waiting_bytes += len(payload)
 
     async def run(self) -> None:
         """Answer and keep until cancelled."""
         while True:
             topic, payload, error = await self._waiting.get()
+            self._waiting_bytes -= len(payload)
             rejection = _rejection(topic, payload, error)
             if rejection is None:
                 await self._keep(topic, payload, error)

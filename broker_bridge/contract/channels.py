@@ -79,9 +79,10 @@ class Channel(Generic[M]):
 def describe(error: ValidationError) -> str:
     """One sentence for a validation error: where and what, without the value (it may be biometric)."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the message"
+    # A key of the sender's choice may stand there: with a line break it could forge a line of a log.
+    where = ".".join(str(part) if str(part).isprintable() else ascii(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}{more}"[:1000]
+    return f"{where or 'the message'}: {first['msg']}{more}"[:1000]
 
 
 _UP = f"{ROOT}/device/{{device_id}}/up"

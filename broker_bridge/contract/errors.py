@@ -16,6 +16,7 @@ SPACE_UNKNOWN: Final = "space-unknown"
 SPACE_MISMATCH: Final = "space-mismatch"
 SITE_MISMATCH: Final = "site-mismatch"
 VECTOR_INVALID: Final = "vector-invalid"
+TEMPLATES_TOO_MANY: Final = "templates-too-many"
 
 
 class ContractError(ValueError):

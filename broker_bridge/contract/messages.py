@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from .ids import DeviceId, Epoch, EventId, RequestId, Session, SiteId, SpaceId, TemplateId, UserId
-from .wire import OpenDocument, UpMessage, WireModel, WireTime, WireVector
+from .wire import Name, OpenDocument, UpMessage, WireModel, WireTime, WireVector
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Version = Annotated[int, Field(ge=0, lt=2**63)]
@@ -72,14 +72,14 @@ class Heartbeat(UpMessage):
     fps: Annotated[float, Field(ge=0)] | None = None
     inference_ms: Annotated[float, Field(ge=0)] | None = None
     camera: Literal["ok", "reopening", "ended"] | None = None
-    temperatures: Annotated[dict[ShortText, float], Field(max_length=32)] = Field(default_factory=dict)
+    temperatures: Annotated[dict[Name, float], Field(max_length=32)] = Field(default_factory=dict)
     memory_mb: Annotated[float, Field(ge=0)] | None = None
     disk_free_mb: Annotated[float, Field(ge=0)] | None = None
     outbox_depth: Count = 0
     outbox_dropped: Count = 0
     images_dropped: Count = 0
     rejected: Count = 0
-    refusals: Annotated[dict[ShortText, Count], Field(max_length=32)] = Field(default_factory=dict)
+    refusals: Annotated[dict[Name, Count], Field(max_length=32)] = Field(default_factory=dict)
     sync: SyncPosition | None = None
     clock_offset_ms: float | None = None
 
@@ -88,10 +88,7 @@ class Heartbeat(UpMessage):
 
 
 class Event(UpMessage):
-    """A validated recognition (seed 003). The key is `(device_id, event_id)`.
-
-    `image` is base64 JPEG; `wire.decode_image` reads it. `confidence` is 0..1.
-    """
+    """A validated recognition (seed 003), key `(device_id, event_id)`. `wire.decode_image` reads `image`."""
 
     event_id: EventId
     device_id: DeviceId

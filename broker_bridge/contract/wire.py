@@ -24,6 +24,10 @@ MAX_UP_BYTES = 256 * 1024
 """Largest upward message; the device refuses a larger one before its outbox (`payload-too-large`)."""
 MAX_PAGE_BYTES = 256 * 1024
 """Default size at which a sync page or delta is cut."""
+MAX_PERSON_BYTES = 512 * 1024
+"""A person's templates together, since a person travels whole: some 180 of 512 dimensions."""
+MAX_DOWN_BYTES = 1000 * 1024
+"""Largest downward payload: a broker ends the connection of whoever sends more than its limit, 1 MiB."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 _INT64 = 2**63
@@ -94,8 +98,9 @@ def _check_open_value(value: Any, depth: int) -> None:
         raise ValueError(f"an open document nests at most {_MAX_DEPTH} levels")
     if isinstance(value, dict):
         for key, child in value.items():
-            if not key or len(key) > _MAX_KEY or "\0" in key:
-                raise ValueError(f"a key has 1 to {_MAX_KEY} characters and no NUL")
+            # MongoDB's drivers read an object with "$ref" as a reference, not as what was stored.
+            if not key or len(key) > _MAX_KEY or "\0" in key or key == "$ref":
+                raise ValueError(f"a key has 1 to {_MAX_KEY} characters and no NUL, and is not $ref")
             _check_open_value(child, depth + 1)
     elif isinstance(value, list):
         for child in value:
@@ -113,6 +118,10 @@ def _check_open_document(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 OpenDocument = Annotated[dict[str, JsonValue], AfterValidator(_check_open_document)]
 """A JSON object with free keys that BSON and SQLite can hold too: no NaN, no NUL in keys, 64-bit integers."""
+
+
+Name = Annotated[str, Field(pattern=r"^[^\x00$][^\x00]*$", max_length=_MAX_KEY)]
+"""A key that a device chooses, such as a sensor's: no NUL and no $ in front."""
 
 
 def decode_image(text: str) -> bytes:

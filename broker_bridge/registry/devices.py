@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+import bson
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
-from broker_bridge.contract.errors import DEVICE_RESERVED, ContractError
+from broker_bridge.contract.errors import DEVICE_RESERVED, PAYLOAD_INVALID, ContractError
 
 from .mongo import Document, Mongo
 
@@ -135,6 +138,12 @@ class Report:
 
     @classmethod
     def of(cls, device_id: str, kind: str, said: Document, received_at: datetime) -> "Report":
-        """`info`, `heartbeat`, `applied` or `reported`: the last one said, under its name."""
-        document = {**said, "received_at": received_at}
+        """`info`, `heartbeat`, `applied` or `reported`: the last one said, under its name.
+
+        Raises ContractError(`payload-invalid`) for what BSON cannot hold: in a batch it would stop the rest.
+        """
+        try:
+            document = RawBSONDocument(bson.encode({**said, "received_at": received_at}))
+        except (BSONError, OverflowError, ValueError) as error:
+            raise ContractError(PAYLOAD_INVALID, f"the {kind} cannot be stored") from error
         return cls(UpdateOne({"_id": device_id}, {"$set": {kind: document, "last_seen": received_at}}))

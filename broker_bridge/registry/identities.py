@@ -1,7 +1,7 @@
 """People and their templates: every change takes the next version in the transaction that writes it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pymongo import ReplaceOne
 
 from broker_bridge.contract.embeddings import check_vector
-from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
+from broker_bridge.contract.wire import MAX_PERSON_BYTES
 
 from .mongo import Document, Mongo
 from .people import (
@@ -24,6 +25,7 @@ from .people import (
     remove,
     template_from_document,
     template_to_document,
+    wire_bytes,
 )
 from .spaces import Spaces
 from .versions import History, Versions
@@ -77,13 +79,14 @@ class Identities:
     async def enroll_many(self, orders: Sequence[Enrollment]) -> list[Person]:
         """Carry out `orders` (one per person), a transaction per 200 people, in order.
 
-        Raises ContractError before anything is written if a vector or space of any order is not valid, and
-        `person-unknown` for an order that may not make its person, whose transaction is then not written.
+        Raises ContractError before anything is written if a vector or space of any order is not valid. An
+        order that may not make its person (`person-unknown`), or leaves more templates than a message
+        can carry (`templates-too-many`), ends it there: its transaction is not written.
         """
-        await self._check(orders)
+        dimensions = await self._check(orders)
         people: list[Person] = []
         for chunk in _chunks(orders):
-            people += await self._write(partial(self._enroll_chunk, orders=chunk))
+            people += await self._write(partial(self._enroll_chunk, orders=chunk, dimensions=dimensions))
         return people
 
     async def delete(self, user_id: str) -> Person:
@@ -160,13 +163,16 @@ class Identities:
         query: Document = {"version": {"$gt": version}, "reach": reach}
         if snapshot:
             query |= {"deleted": False, "sites": reach}
+        dimensions = {
+            space: size for space, size in (await self._spaces.dimensions()).items() if space in spaces
+        }
         async with self._mongo.snapshot() as session:
             history = await self._versions.read(session)
             newest = await self._people.find_one({"reach": reach}, sort=[("version", -1)], session=session)
             head = newest["version"] if newest else 0
             cursor = self._people.find(query, session=session).sort("version", 1).limit(limit + 1)
             people = [person_from_document(found) async for found in cursor]
-            page = _cut(people[:limit], spaces, max_bytes)
+            page = _cut(people[:limit], dimensions, max_bytes)
             done = len(page) == len(people)
             told = max(head, version) if done else page[-1].version
             return SiteChanges(
@@ -179,15 +185,18 @@ class Identities:
         async with self._writing:
             return await self._mongo.transact(work)
 
-    async def _check(self, orders: Sequence[Enrollment]) -> None:
+    async def _check(self, orders: Sequence[Enrollment]) -> dict[str, int]:
         dimensions = await self._spaces.dimensions()
         for order in orders:
             for template in order.templates:
                 if template.space not in dimensions:
                     await self._spaces.get(template.space)
                 check_vector(template.vector, dimensions[template.space])
+        return dimensions
 
-    async def _enroll_chunk(self, session: Any, orders: Sequence[Enrollment]) -> list[Person]:
+    async def _enroll_chunk(
+        self, session: Any, orders: Sequence[Enrollment], dimensions: Mapping[str, int]
+    ) -> list[Person]:
         now = _now()
         first = await self._versions.take(session, len(orders))
         user_ids = [order.user_id for order in orders]
@@ -213,6 +222,11 @@ class Identities:
             amend(known.get(order.user_id), order, held.get(order.user_id, []), first + place, now)
             for place, order in enumerate(orders)
         ]
+        for person in people:
+            if wire_bytes(person, dimensions) > MAX_PERSON_BYTES:
+                raise ContractError(
+                    TEMPLATES_TOO_MANY, f"{person.user_id} would have more than a message holds"
+                )
         await self._people.bulk_write(
             [ReplaceOne({"_id": p.user_id}, person_to_document(p), upsert=True) for p in people],
             session=session,
@@ -270,20 +284,14 @@ def _chunks(orders: Sequence[Enrollment]) -> Iterator[list[Enrollment]]:
         yield list(chunk.values())
 
 
-def _cut(people: Sequence[Person], spaces: Sequence[str], max_bytes: int) -> list[Person]:
+def _cut(people: Sequence[Person], dimensions: Mapping[str, int], max_bytes: int) -> list[Person]:
     """As many of `people` as fit into a message of `max_bytes`, at least one (of those there are)."""
     total = 0
     for place, person in enumerate(people):
-        total += (
-            160 + sum(held.digest.count for held in person.holdings if held.space in spaces) * _TEMPLATE_BYTES
-        )
+        total += wire_bytes(person, dimensions)
         if total > max_bytes and place:
             return list(people[:place])
     return list(people)
-
-
-# A 512-d template on the wire: 2,732 characters of base64, its id, space, quality and punctuation.
-_TEMPLATE_BYTES = 2880
 
 
 def _now() -> datetime:

@@ -1,7 +1,7 @@
 """Values of the registry: people, templates, and the pure rules by which an order changes a person."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,12 @@ EVERY_SITE = "*"
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
 _FLOAT32_HEADER = b"\x27\x00"
+
+# On the wire beside ids, names and vectors: keys, version, flag and punctuation of a person, of a template.
+_PERSON_BYTES = 160
+_TEMPLATE_BYTES = 150
+# A character of a name takes at most this many bytes in JSON.
+_ESCAPED = 6
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,25 @@ def holdings(user_id: str, templates: Iterable[Template]) -> tuple[SpaceHolding,
     return tuple(
         SpaceHolding(space, Digest.of(user_id, space, held)) for space, held in sorted(vectors.items())
     )
+
+
+def wire_bytes(person: Person, dimensions: Mapping[str, int]) -> int:
+    """About how many bytes a person with their templates in the spaces of `dimensions` takes of a message."""
+    named = len(person.user_id) + _ESCAPED * len(person.display_name or "")
+    return (
+        _PERSON_BYTES
+        + named
+        + sum(
+            held.digest.count * template_bytes(4 * dimensions[held.space])
+            for held in person.holdings
+            if held.space in dimensions
+        )
+    )
+
+
+def template_bytes(vector_bytes: int) -> int:
+    """About how many bytes a template with a vector of `vector_bytes` takes of a message."""
+    return vector_bytes * 4 // 3 + _TEMPLATE_BYTES
 
 
 def person_to_document(person: Person) -> Document:

@@ -116,7 +116,7 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
             break
     assert met == [f"EMP-{n}" for n in range(25)]
     assert (pages, since, page.head_version) == (3, 25, 25)
-    small = await registry.identities.since_at_site("north", 0, SPACES, 100, 7000, snapshot=False)
+    small = await registry.identities.since_at_site("north", 0, SPACES, 100, 800, snapshot=False)
     assert (len(small.changed), small.done) == (2, False)
 
 
@@ -183,3 +183,13 @@ async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
         with pytest.raises(ContractError, match="person-unknown"):
             await registry.identities.delete(user_id)
     assert (await registry.versions.read()).version == 2
+
+
+async def test_a_person_stays_small_enough_for_a_message(registry: Registry) -> None:
+    """A person travels whole, so what no message can carry is refused and takes no version."""
+    many = tuple(face(n) for n in range(1500))
+    await registry.identities.enroll(Enrollment("EMP-1", many))
+    with pytest.raises(ContractError, match="templates-too-many"):
+        await registry.identities.enroll(Enrollment("EMP-1", tuple(face(n) for n in range(1500, 4000))))
+    assert (await registry.versions.read()).version == 1
+    assert len((await registry.identities.templates_of(["EMP-1"]))["EMP-1"]) == 1500
