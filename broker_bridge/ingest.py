@@ -79,8 +79,8 @@ class Ingest:
                 await self._record(self._gather())
 
     async def drain(self) -> None:
-        """Record what is waiting, once, for an orderly stop."""
-        if self._waiting:
+        """Record all that is waiting, for an orderly stop."""
+        while self._waiting:
             await self._record(self._gather())
 
     def _gather(self) -> list[_Arrival]:

@@ -159,7 +159,7 @@ class SyncHead(WireModel):
     epoch: Epoch
     version: Version
     horizon: Version
-    spaces: SpaceDigests
+    spaces: dict[SpaceId, SpaceDigest]
 
 
 class SyncRequest(UpMessage):

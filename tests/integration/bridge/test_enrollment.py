@@ -105,11 +105,11 @@ async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
     bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
     """The registry, not the device, says who is in dev mode."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="Ada"))
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="Sample Person"))
     async with connected(mosquitto, fresh_device) as peer:
         assert [u.display_name for u in (await peer.ask()).upserts] == [None]
         await registry.mongo.db.devices.update_one({"_id": fresh_device.id}, {"$set": {"dev_mode": True}})
-        assert [u.display_name for u in (await peer.ask()).upserts] == ["Ada"]
+        assert [u.display_name for u in (await peer.ask()).upserts] == ["Sample Person"]
 
 
 async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry: Registry) -> None:
