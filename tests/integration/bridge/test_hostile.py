@@ -118,4 +118,5 @@ async def test_many_messages_at_once_are_no_news(
         await asyncio.gather(
             *(bridge.link.publish(channels.RECEIPT, Receipts(), device_id=peer.device.id) for _ in range(50))
         )
-    assert caplog.messages == []
+    told = [record.message for record in caplog.records if record.name != "broker_bridge.presence"]
+    assert told == []
