@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,13 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from deploy.local.stack import ROOT, Mongod, Mosquitto, Program, ProgramError, free_port
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
-        time.sleep(0.01)
+from tests.waiting import wait_until
 
 
 def test_mongod_takes_transactions_and_keeps_journaled_writes_over_a_kill(own_mongod: Mongod) -> None:

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +16,7 @@ from dashboard_api.live import EventHub, Subscription
 from dashboard_api.server import Server, listen
 from dashboard_api.settings import ApiProgram
 from deploy.local.stack import Mongod, free_port
+from tests.waiting import until
 
 from .conftest import KEYS, event, is_problem
 
@@ -147,14 +147,6 @@ async def test_an_id_that_cannot_be_gone_on_from_is_a_problem(
         is_problem(await client.get(f"{url}/api/v1/events/stream", headers=headers), status, code)
 
 
-async def wait_until(condition: Any) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(poll(), SECONDS)
-
-
 async def take(subscription: Subscription, count: int | None = None) -> list[Told]:
     """The next `count` events, or all until it ends."""
     told: list[Told] = []
@@ -175,7 +167,11 @@ async def test_who_reads_too_slowly_is_ended_and_can_go_on(registry: Registry) -
     async with hub.subscribe() as slow, hub.subscribe() as quick:
         await record(registry, *range(10))
         reading = asyncio.create_task(take(quick, 10))
-        await wait_until(lambda: slow not in hub._subscriptions)
+
+        async def let_go() -> bool:
+            return slow not in hub._subscriptions
+
+        await until(let_go)
         first = await take(slow)
         assert numbers(first) == [0, 1, 2]
         reading.cancel()
@@ -225,7 +221,11 @@ async def test_a_watcher_who_stops_reading_does_not_hold_up_the_end(app: FastAPI
             await registry.events.record([event(start + n, metadata=padding) for n in range(100)])
             if not hub._subscriptions:
                 break
-        await wait_until(lambda: not hub._subscriptions)
+
+        async def nobody_left() -> bool:
+            return not hub._subscriptions
+
+        await until(nobody_left)
         server.should_exit = True
         await asyncio.wait_for(serving, 10)
         writer.close()

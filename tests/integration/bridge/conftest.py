@@ -9,7 +9,8 @@ from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
 from tests.conftest import FreshDevice
-from tests.integration.bridge.support import SPACE, Peer, connected, running, until
+from tests.integration.bridge.support import SPACE, Peer, connected, running
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -20,9 +20,9 @@ from broker_bridge.registry.people import Template
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
+from tests.waiting import SECONDS, until
 
 SPACE = "face:test-8"
-WAIT_SECONDS = 15
 
 
 def face(seed: int) -> Template:
@@ -41,16 +41,6 @@ def event(n: int, device: str, **changed: object) -> dict[str, Any]:
     } | changed
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for a condition in a server that tells nobody when it comes true."""
-
-    async def poll() -> None:
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(poll(), WAIT_SECONDS)
-
-
 class Peer:
     """A device's side of the wire, by hand: says what it is told to and keeps what it hears."""
 
@@ -66,7 +56,7 @@ class Peer:
     async def hear(self, name: str) -> Any:
         """The next message of the named channel; others before it are passed over."""
         while True:
-            decoded = await asyncio.wait_for(self.heard.get(), WAIT_SECONDS)
+            decoded = await asyncio.wait_for(self.heard.get(), SECONDS)
             if decoded.channel.name == name:
                 return decoded.message
 

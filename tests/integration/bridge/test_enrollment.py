@@ -8,7 +8,8 @@ from broker_bridge.registry.people import Enrollment
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
-from tests.integration.bridge.support import SPACE, Peer, connected, event, face, running, until
+from tests.integration.bridge.support import SPACE, Peer, connected, event, face, running
+from tests.waiting import until
 
 
 async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, registry: Registry) -> None:

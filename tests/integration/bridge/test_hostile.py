@@ -19,7 +19,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.people import Enrollment, Template
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
-from tests.integration.bridge.support import Peer, event, until
+from tests.integration.bridge.support import Peer, event
+from tests.waiting import until
 
 HEARTBEAT: dict[str, Any] = {"at": "2026-01-15T10:00:00.000Z", "uptime_s": 1}
 

@@ -10,7 +10,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
-from tests.integration.bridge.support import Peer, connected, event, running, until
+from tests.integration.bridge.support import Peer, connected, event, running
+from tests.waiting import until
 
 
 def body(document: dict[str, Any]) -> bytes:

@@ -18,7 +18,8 @@ from broker_bridge.registry.overview import Overview, Workers
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import SITE, FreshDevice
-from tests.integration.bridge.support import connected, running, until
+from tests.integration.bridge.support import connected, running
+from tests.waiting import until
 
 
 class SilentLease:

@@ -1,7 +1,6 @@
 """A scripted peer that plays the bridge on a real broker, and devices made of the real parts."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,17 +19,7 @@ from device.assembly import Assembly, assemble
 from device.backoff import Backoff
 from device.iot_config import IoTClientConfig
 from tests.device_samples import DIMENSION, SPACE, ModelRegistry
-
-SECONDS = 15.0
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
-    """Return when `condition` holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        pause.wait(0.005)
+from tests.waiting import SECONDS
 
 
 class Peer:

@@ -23,7 +23,8 @@ from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder
 from tests.conftest import FreshDevice
 from tests.device_samples import ModelRegistry, event
-from tests.integration.device.conftest import Peer, wait_until
+from tests.integration.device.conftest import Peer
+from tests.waiting import wait_until
 
 StartProgram = Callable[..., Program]
 PYTHON = [sys.executable, "-m", "device"]

@@ -13,7 +13,8 @@ from broker_bridge.contract.messages import Receipts, Rejection
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
 from tests.device_samples import SPACE, ModelRegistry, event
-from tests.integration.device.conftest import Peer, StartDevice, wait_until
+from tests.integration.device.conftest import Peer, StartDevice
+from tests.waiting import wait_until
 
 
 def own(number: int, device: FreshDevice, **changes: Any) -> Any:

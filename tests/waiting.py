@@ -1,0 +1,29 @@
+"""Waiting for what a server or another thread tells nobody: the condition ends it, a deadline fails it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+SECONDS = 20.0
+_PAUSE_SECONDS = 0.005
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
+    """Return when `condition` holds; fail with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        pause.wait(_PAUSE_SECONDS)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> None:
+    """The same on the event loop, for a condition that has to be asked for."""
+
+    async def poll() -> None:
+        while not await condition():
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    await asyncio.wait_for(poll(), seconds)
