@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from .contract.digest import Digest
-from .contract.messages import SpaceDigest, SyncHead
+from .contract.messages import SpaceHead, SyncHead
 from .registry.people import EVERY_SITE, Person
 from .registry.versions import History
 
@@ -48,7 +48,7 @@ class HeadLedger:
             version=self.version(site_id),
             horizon=history.horizon,
             spaces={
-                space: SpaceDigest(count=digest.count, digest=digest.hex)
+                space: SpaceHead(count=digest.count, digest=digest.hex)
                 for space, digest in sorted(spaces.items())
                 if digest.count
             },

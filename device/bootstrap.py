@@ -25,7 +25,7 @@ from .image_utils import compress_to_jpeg
 from .iot_client import Image
 from .iot_config import IoTClientConfig
 from .pipeline import LOW_MARGIN, RecognitionPipeline
-from .settings import DeviceSection, DeviceSettings
+from .settings import DeviceSection, DeviceSettings, Thresholds
 from .store.connection import StoreError
 from .vision import gabor
 from .vision.camera import Camera, Frame, open_camera
@@ -38,8 +38,8 @@ from .vision.tracker import IouTracker
 _log = logging.getLogger(__name__)
 
 _REOPEN_SECONDS = 5.0
-# Seed 003's, made for ArcFace: distance threshold and margin.
-_THRESHOLDS = (0.35, 0.0)
+# Seed 003's distance.
+_FOR_ARCFACE = Thresholds(distance=0.35)
 
 
 class AlreadyRunningError(RuntimeError):
@@ -205,28 +205,24 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         encode_image=_encoder(device.image_kb * 1000),
         outbox_bytes=device.outbox_mb * 1024 * 1024,
     )
-    distance_threshold, min_margin = thresholds(device, space.id)
+    limits = thresholds(device, space.id)
     validator = EventValidator(
         device.id,
         device.confirmation_frames,
         device.consistency_threshold,
         device.cooldown_seconds,
-        distance_threshold,
+        limits.distance,
     )
     pipeline = RecognitionPipeline(
-        CascadeDetector(), IouTracker(), embedder, galleries, validator, min_margin=min_margin
+        CascadeDetector(), IouTracker(), embedder, galleries, validator, min_margin=limits.margin
     )
     return DeviceProgram(settings, parts, pipeline, validator, scheduler)
 
 
-def thresholds(device: DeviceSection, space_id: str) -> tuple[float, float]:
-    """Distance threshold and least margin: as configured, else as the space wants them."""
-    suited = (gabor.DISTANCE_THRESHOLD, gabor.MIN_MARGIN) if space_id == gabor.SPACE_ID else _THRESHOLDS
-    configured = (device.distance_threshold, device.min_margin)
-    distance, margin = (
-        own if own is not None else usual for own, usual in zip(configured, suited, strict=True)
-    )
-    return distance, margin
+def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
+    """What counts as a match: as configured for the space, else as suits it."""
+    suited = Thresholds(distance=gabor.DISTANCE_THRESHOLD, margin=gabor.MIN_MARGIN)
+    return device.thresholds.get(space_id, suited if space_id == gabor.SPACE_ID else _FOR_ARCFACE)
 
 
 def _encoder(budget: int) -> Callable[[Image, Sequence[float] | None], bytes | None]:

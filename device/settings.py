@@ -1,7 +1,7 @@
 """The settings of a device: section `device` of the file, `WFM_DEVICE__*` in the environment."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,56 @@ from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
 from broker_bridge.contract.settings import LogSettings, MqttSettings, Section, Settings
 
 Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Distance = Annotated[float, Field(ge=0, le=2)]
+EmotionCode = Annotated[str, Field(pattern=r"^EV2\.[0-9]{1,3}$")]
+
+
+class Thresholds(Section):
+    """When the nearest person is a match: at most `distance` away (cosine distance 0..2), and nearer by at
+    least `margin` than the second-nearest person."""
+
+    distance: Distance
+    margin: Distance = 0.0
+
+
+class QualityLimits(Section):
+    """What a face must be to be recognised; a limit of 0 asks nothing. Brightness is the mean grey level."""
+
+    min_side: Annotated[float, Field(ge=0)] = 40.0
+    """Pixels of the shorter side of the box."""
+    min_sharpness: Annotated[float, Field(ge=0)] = 15.0
+    """Variance of the Laplacian of the 112x112 face, in grey levels squared."""
+    min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
+    max_brightness: Annotated[float, Field(ge=0, le=255)] = 230.0
+    max_yaw: Annotated[float, Field(ge=0, le=90)] = 45.0
+    max_pitch: Annotated[float, Field(ge=0, le=90)] = 40.0
+    max_roll: Annotated[float, Field(ge=0, le=180)] = 45.0
+    """Degrees, estimated from the landmarks; a detector that gives none asks for no pose."""
+
+
+class EmotionSettings(Section):
+    """An ONNX classifier of the faces of recognised people; none is used unless this is set.
+
+    `classes` names the outputs in order, `codes` those of them that are reported. The input is
+    (pixels - `mean`) / `scale`, in grey for a network with one channel, in RGB for one with three.
+    """
+
+    model: Path
+    classes: Annotated[list[str], Field(min_length=2, max_length=64)]
+    codes: Annotated[dict[str, EmotionCode], Field(min_length=1)]
+    mean: float = 0.0
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    min_duration_ms: Annotated[float, Field(ge=0)] = 500.0
+    confidence_threshold: Share = 0.7
+    cooldown_seconds: Annotated[float, Field(ge=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _codes_are_of_classes(self) -> "EmotionSettings":
+        unknown = sorted(set(self.codes) - set(self.classes))
+        if unknown:
+            raise ValueError(f"codes name {', '.join(unknown)}, which classes does not have")
+        return self
 
 
 class DeviceSection(Section):
@@ -23,18 +73,37 @@ class DeviceSection(Section):
     source: str = "0"
     loop: bool = False
     fps: Annotated[float, Field(ge=0)] | None = None
-    model: Path | None = None
-    space: SpaceId | None = None
     dev_mode: bool = False
     hardware: Annotated[str, Field(max_length=128)] | None = None
 
+    model: Path | None = None
+    """ONNX file or TensorRT engine of the embedder."""
+    space: SpaceId | None = None
+    reference_model: Path | None = None
+    """The ONNX file that an engine in `model` was built from, for the canary; none set: beside the engine."""
+    detector: Literal["cascade", "scrfd", "yunet"] = "cascade"
+    detector_model: Path | None = None
+    detector_score: Share = 0.5
+    min_face_pixels: Annotated[int, Field(ge=16)] = 80
+    providers: Annotated[tuple[Literal["cpu", "cuda", "tensorrt"], ...], Field(min_length=1)] = ("cpu",)
+    """What runs ONNX files, tried in this order."""
+    engine_cache: Path | None = None
+    fp16: bool = False
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+
+    thresholds: dict[SpaceId, Thresholds] = Field(default_factory=dict)
+    """Per space; a space that is not named has what suits it (distance 0.35 for ArcFace)."""
+    quality: QualityLimits = QualityLimits()
     confirmation_frames: Annotated[int, Field(ge=1, le=1000)] = 5
-    consistency_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    consistency_threshold: Share = 0.8
     cooldown_seconds: Annotated[float, Field(ge=0)] = 30.0
-    distance_threshold: Annotated[float, Field(ge=0, le=2)] | None = None
-    """Largest cosine distance that is a match; none set is what suits the space (0.35 for ArcFace)."""
-    min_margin: Annotated[float, Field(ge=0, le=2)] | None = None
-    """Smallest lead over the second-best person; none set is what suits the space."""
+    unknown_events: bool = True
+    max_gallery_age_hours: Annotated[float, Field(gt=0)] | None = None
+    """Refuse matches when the gallery was last known to be current longer ago; none set: never."""
+    emotion: EmotionSettings | None = None
+    record_scores: Path | None = None
+    """A folder for recordings of scores (never pictures or vectors), to be replayed under other settings."""
+    record_mb: Annotated[int, Field(ge=1)] = 64
 
     event_images: bool = True
     image_kb: Annotated[int, Field(ge=1, le=150)] = 50
@@ -43,9 +112,11 @@ class DeviceSection(Section):
     sync_interval_minutes: Seconds = 15.0
 
     @model_validator(mode="after")
-    def _space_of_the_model(self) -> "DeviceSection":
+    def _models_belong_together(self) -> "DeviceSection":
         if (self.model is None) != (self.space is None):
             raise ValueError("model (the path of an ONNX file) and space (its name) belong together")
+        if (self.detector == "cascade") != (self.detector_model is None):
+            raise ValueError("detector scrfd or yunet needs detector_model (its ONNX file), cascade none")
         return self
 
 

@@ -9,6 +9,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import (
     Removal,
     SpaceDigest,
+    SpaceHead,
     SyncDelta,
     SyncHead,
     SyncPage,
@@ -51,8 +52,11 @@ def decide_on_head(cursor: SyncCursor, held: Mapping[str, SpaceDigest], head: Sy
     """DRIFT when the version is the head's and the templates are not; `held` has one entry per space held."""
     if head.epoch != cursor.epoch or head.version != cursor.version:
         return HeadDecision.REQUEST
-    nothing = SpaceDigest(count=0, digest="0" * 16)
-    same = all(head.spaces.get(space, nothing) == digest for space, digest in held.items())
+    nothing = SpaceHead(count=0, digest="0" * 16)
+    wanted = {space: head.spaces.get(space, nothing) for space in held}
+    same = all(
+        (wanted[space].count, wanted[space].digest) == (one.count, one.digest) for space, one in held.items()
+    )
     return HeadDecision.CURRENT if same else HeadDecision.DRIFT
 
 

@@ -11,7 +11,7 @@ from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import (
     Event,
     Removal,
-    SpaceDigest,
+    SpaceHead,
     SyncDelta,
     SyncHead,
     SyncPage,
@@ -117,7 +117,7 @@ class ModelRegistry:
             epoch=self.epoch,
             version=self.version,
             horizon=self.horizon,
-            spaces={space: SpaceDigest(count=digest.count, digest=digest.hex)},
+            spaces={space: SpaceHead(count=digest.count, digest=digest.hex)},
         )
 
     def answer(self, request: SyncRequest, limit: int | None = None) -> SyncPage:

@@ -14,6 +14,9 @@ Code = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 Sentence = Annotated[str, Field(max_length=1000)]
 ShortText = Annotated[str, Field(max_length=128)]
 Flag = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+EnrollmentPolicy = Literal["closed", "visitors"]
+"""Whether cameras of a site register people whom nobody knows: `visitors`, or not: `closed`."""
 
 
 # Presence
@@ -31,7 +34,7 @@ class SpaceInfo(WireModel):
     """A space that a device embeds into, with the SHA-256 of the model file behind it."""
 
     dimension: Annotated[int, Field(ge=1, le=4096)]
-    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    model_sha256: Sha256 | None = None
 
 
 class DeviceInfo(UpMessage):
@@ -51,6 +54,12 @@ class SpaceDigest(WireModel):
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
+class SpaceHead(SpaceDigest):
+    """A space in a site's head; `model_sha256` is that of the model file which the registry has on record."""
+
+    model_sha256: Sha256 | None = None
+
+
 SpaceDigests = Annotated[dict[SpaceId, SpaceDigest], Field(max_length=16)]
 
 
@@ -62,13 +71,24 @@ class SyncPosition(WireModel):
     spaces: SpaceDigests
 
 
+class WireError(WireModel):
+    code: Code
+    detail: Sentence
+
+
 class Heartbeat(UpMessage):
-    """Every 30 s. Times in seconds or milliseconds as named, temperatures in degrees Celsius, sizes in MB."""
+    """Every 30 s. Times in seconds or milliseconds as named, temperatures in degrees Celsius, sizes in MB.
+
+    `problems` say why a device is `degraded`. `refusals` count why recognitions made no event, `quality` why
+    faces were too poor to recognise, `frames` what became of the camera's pictures; all since the start.
+    """
 
     at: WireTime
     session: Session | None = None
     uptime_s: Annotated[float, Field(ge=0)]
     software: ShortText | None = None
+    state: Literal["ok", "degraded"] | None = None
+    problems: Annotated[list[WireError], Field(max_length=16)] = Field(default_factory=list)
     fps: Annotated[float, Field(ge=0)] | None = None
     inference_ms: Annotated[float, Field(ge=0)] | None = None
     camera: Literal["ok", "reopening", "ended"] | None = None
@@ -80,6 +100,8 @@ class Heartbeat(UpMessage):
     images_dropped: Count = 0
     rejected: Count = 0
     refusals: Annotated[dict[Name, Count], Field(max_length=32)] = Field(default_factory=dict)
+    quality: Annotated[dict[Name, Count], Field(max_length=32)] = Field(default_factory=dict)
+    frames: Annotated[dict[Name, Count], Field(max_length=32)] = Field(default_factory=dict)
     sync: SyncPosition | None = None
     clock_offset_ms: float | None = None
 
@@ -154,12 +176,13 @@ class Assignment(WireModel):
 
 
 class SyncHead(WireModel):
-    """The site's newest version. Retained and tiny."""
+    """The site's newest version, and what all its devices have to know. Retained and tiny."""
 
     epoch: Epoch
     version: Version
     horizon: Version
-    spaces: dict[SpaceId, SpaceDigest]
+    spaces: dict[SpaceId, SpaceHead]
+    enrollment_policy: EnrollmentPolicy | None = None
 
 
 class SyncRequest(UpMessage):
@@ -201,11 +224,6 @@ class Removal(WireModel):
 
     user_id: UserId
     version: Version
-
-
-class WireError(WireModel):
-    code: Code
-    detail: Sentence
 
 
 class SyncPage(WireModel):
