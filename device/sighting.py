@@ -54,7 +54,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class FrameReport:
-    """All that was seen in frame `index` at `captured_at` (monotonic seconds), and `milliseconds` per stage."""
+    """All that was seen in frame `index`, taken at `captured_at` (monotonic seconds); time by stage."""
 
     index: int
     captured_at: float

@@ -39,8 +39,8 @@ class SessionOptions:
 class Session(Protocol):
     """A network with one input of float32 and one or more outputs of float32.
 
-    `sha256` is that of the ONNX file, also for an engine that was built from it: it names the model. `runs_on`
-    says what runs it, for people: `cpu`, `cuda`, `tensorrt (ONNX Runtime)`, `tensorrt`.
+    `sha256` is that of the ONNX file, also for an engine that was built from it: it names the model.
+    `runs_on` says what runs it, for people: `cpu`, `cuda`, `tensorrt (ONNX Runtime)`, `tensorrt`.
     """
 
     @property
