@@ -7,26 +7,34 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import JsonValue
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 
-NO_MATCH: Final = "no_match"
-BELOW_THRESHOLD: Final = "below_threshold"
-INCONSISTENT_TRACK: Final = "inconsistent_track"
-COOLDOWN: Final = "cooldown"
-UNCONFIRMED: Final = "unconfirmed"
-REPEATED_FRAME: Final = "repeated_frame"
+from .sighting import (
+    BELOW_THRESHOLD,
+    COOLDOWN,
+    INCONSISTENT_TRACK,
+    LOW_MARGIN,
+    NO_MATCH,
+    REPEATED_FRAME,
+    UNCONFIRMED,
+    Decision,
+)
+
+# Reasons of a single frame that say: this is nobody we know.
+_NOBODY: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
 
 
 @dataclass(frozen=True)
 class _Recognition:
-    """One frame of a track; `user_id` is None when nobody matched well enough."""
+    """One frame of a track: a person, or None with the reason."""
 
     user_id: str | None
+    reason: str | None
     distance: float
     margin: float | None
 
@@ -37,6 +45,8 @@ class _Track:
     last_frame_id: int
     seen_at: float
     frames: int = field(default=0)
+    is_told: bool = field(default=False)
+    """Whether the track has been somebody, or was reported as unknown."""
 
 
 class EventValidator:
@@ -44,13 +54,16 @@ class EventValidator:
 
     A track's last `confirmation_frames` frames are its window. A full window with at least
     `consistency_threshold` of its frames on the person of the newest frame is an event, unless that person
-    had one less than `cooldown_seconds` ago (on any track). Frames without a match, or past
-    `distance_threshold` (cosine distance 0..2), count against consistency. A track unseen for
-    `max_track_age_seconds` begins anew.
+    had one less than `cooldown_seconds` ago (on any track). Frames without a match, past
+    `distance_threshold` (cosine distance 0..2) or with less than `min_margin` to the second-best person count
+    against consistency. A track unseen for `max_track_age_seconds` begins anew. With `unknown_events` a full
+    window with as many frames that are near nobody is an `unknown` event, once in a track that was never
+    anyone.
 
-    Every call answers with an event or adds one to `refusals` under one reason: `no_match` and
-    `below_threshold` (this frame), `unconfirmed` (the window is not full yet), `inconsistent_track`,
-    `cooldown`, `repeated_frame` (not newer than the track's last, and ignored).
+    Every frame is answered with an event or adds one to `refusals` under one reason: `no_match`,
+    `below_threshold` and `low_margin` (this frame), `unconfirmed` (the window is not full yet),
+    `inconsistent_track`, `cooldown`, `repeated_frame` (not newer than the track's last, and ignored), or the
+    reason for which its caller barred it.
 
     `clock` is monotonic seconds, `wall_clock` the time that the event bears, `new_suffix` the random tail of
     its id. Does no I/O and is not thread-safe: it belongs to the thread that recognises.
@@ -65,6 +78,8 @@ class EventValidator:
         distance_threshold: float = 0.35,
         max_track_age_seconds: float = 5.0,
         *,
+        min_margin: float = 0.0,
+        unknown_events: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         new_suffix: Callable[[], str] = lambda: secrets.token_hex(6),
@@ -79,6 +94,8 @@ class EventValidator:
         self._votes_needed = math.ceil(consistency_threshold * confirmation_frames - 1e-9)
         self._cooldown = cooldown_seconds
         self._distance_threshold = distance_threshold
+        self._min_margin = min_margin
+        self._unknown_events = unknown_events
         self._max_track_age = max_track_age_seconds
         self._clock = clock
         self._wall_clock = wall_clock
@@ -113,9 +130,40 @@ class EventValidator:
     ) -> Event | None:
         """The event that this frame of `track_id` completes, or None with a reason counted in `refusals`.
 
-        `user_id` is None when nobody matched; `distance` is the cosine distance of the match. The event's
-        confidence is the mean cosine similarity of the frames that agree, clipped to 0..1, unless
+        `user_id` is the nearest person, None if there is nobody; `distance` is the cosine distance to them.
+        The event's confidence is the mean cosine similarity of the frames that agree, clipped to 0..1, unless
         `confidence` is given.
+        """
+        return self.judge(
+            track_id,
+            user_id,
+            distance,
+            frame_id,
+            confidence=confidence,
+            margin=margin,
+            inference_ms=inference_ms,
+            space=space,
+            gallery_version=gallery_version,
+        ).event
+
+    def judge(
+        self,
+        track_id: str,
+        user_id: str | None,
+        distance: float,
+        frame_id: int,
+        *,
+        barred: str | None = None,
+        confidence: float | None = None,
+        margin: float | None = None,
+        inference_ms: float | None = None,
+        space: str | None = None,
+        gallery_version: int | None = None,
+    ) -> Decision:
+        """`process_recognition` with the reason.
+
+        A frame that is `barred` for a reason (a blurred face, a gallery that cannot be trusted) is no
+        evidence: neither for a person nor against.
         """
         now = self._clock()
         self._expire(now)
@@ -124,91 +172,106 @@ class EventValidator:
             track = _Track(deque(maxlen=self._frames_needed), frame_id - 1, now)
             self._tracks[track_id] = track
         if frame_id <= track.last_frame_id:
-            self.refusals[REPEATED_FRAME] += 1
-            return None
-        self._add(track, track_id, self._judge(user_id, distance, margin), frame_id, now)
+            return self._refuse(REPEATED_FRAME)
+        track.last_frame_id = frame_id
+        track.frames += 1
+        if barred is not None:
+            return self._refuse(barred)
+        track.window.append(self._recognition(user_id, distance, margin))
+        track.seen_at = now
+        self._tracks.move_to_end(track_id)
 
-        winner = self._winner(track)
-        refusal = self._refusal(track, user_id, winner, now)
-        if refusal is not None or winner is None:
-            self.refusals[refusal or INCONSISTENT_TRACK] += 1
-            return None
-        self._last_events[winner] = now
-        self._last_events.move_to_end(winner)
         given: dict[str, JsonValue] = {
             "inference_ms": inference_ms,
             "space": space,
             "gallery_version": gallery_version,
         }
-        return self._event(winner, track_id, track, confidence, given)
+        person, refusal = self._verdict(track, now)
+        if person is not None:
+            track.is_told = True
+        if refusal is None and person is not None:
+            self._last_events[person] = now
+            self._last_events.move_to_end(person)
+            return Decision(self._event(person, track_id, track, confidence, given), None, person)
+        if self._is_stranger(track):
+            track.is_told = True
+            return Decision(self._event(None, track_id, track, confidence, given), None)
+        return self._refuse(refusal or INCONSISTENT_TRACK, person)
 
-    def _judge(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
-        # Written so that a distance which is not a number is no match either.
-        near = distance <= self._distance_threshold
-        return _Recognition(user_id if near else None, distance, margin)
+    def _refuse(self, reason: str, person: str | None = None) -> Decision:
+        self.refusals[reason] += 1
+        return Decision(None, reason, person)
 
-    def _add(
-        self, track: _Track, track_id: str, recognition: _Recognition, frame_id: int, now: float
-    ) -> None:
-        track.window.append(recognition)
-        track.last_frame_id = frame_id
-        track.seen_at = now
-        track.frames += 1
-        self._tracks.move_to_end(track_id)
-
-    def _winner(self, track: _Track) -> str | None:
-        """The person of the newest frame, if enough frames of a full window agree with it.
-
-        The newest must agree: somebody who was just deleted from the gallery has frames in the window still.
-        """
-        newest = track.window[-1].user_id
-        if newest is None or len(track.window) < self._frames_needed:
-            return None
-        votes = sum(each.user_id == newest for each in track.window)
-        return newest if votes >= self._votes_needed else None
-
-    def _refusal(self, track: _Track, user_id: str | None, winner: str | None, now: float) -> str | None:
-        """Why this frame makes no event; None if it makes one."""
-        last_event = self._last_events.get(winner) if winner is not None else None
-        if winner is not None and (last_event is None or now - last_event >= self._cooldown):
-            return None
+    def _recognition(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
+        reason = None
         if user_id is None:
-            return NO_MATCH
-        if track.window[-1].user_id is None:
-            return BELOW_THRESHOLD
+            reason = NO_MATCH
+        # Written so that a distance or margin which is not a number is no match either.
+        elif not distance <= self._distance_threshold:
+            reason = BELOW_THRESHOLD
+        elif margin is not None and not margin >= self._min_margin:
+            reason = LOW_MARGIN
+        return _Recognition(user_id if reason is None else None, reason, distance, margin)
+
+    def _verdict(self, track: _Track, now: float) -> tuple[str | None, str | None]:
+        """Who the track is, and why the newest frame makes no event of it (None: it does).
+
+        The newest frame must agree: somebody who was just deleted from the gallery has frames in the window
+        still.
+        """
+        newest = track.window[-1]
+        if newest.user_id is None:
+            return None, newest.reason
         if len(track.window) < self._frames_needed:
-            return UNCONFIRMED
-        return INCONSISTENT_TRACK if winner is None else COOLDOWN
+            return None, UNCONFIRMED
+        if sum(each.user_id == newest.user_id for each in track.window) < self._votes_needed:
+            return None, INCONSISTENT_TRACK
+        last_event = self._last_events.get(newest.user_id)
+        cooling = last_event is not None and now - last_event < self._cooldown
+        return newest.user_id, COOLDOWN if cooling else None
+
+    def _is_stranger(self, track: _Track) -> bool:
+        """Whether the track is to be reported as unknown now: nearly all of a full window is near nobody."""
+        if not self._unknown_events or track.is_told or len(track.window) < self._frames_needed:
+            return False
+        votes = sum(each.reason in _NOBODY for each in track.window)
+        return track.window[-1].reason in _NOBODY and votes >= self._votes_needed
 
     def _event(
         self,
-        user_id: str,
+        user_id: str | None,
         track_id: str,
         track: _Track,
         confidence: float | None,
         given: dict[str, JsonValue],
     ) -> Event:
-        agreeing = [each for each in track.window if each.user_id == user_id]
-        margins = [each.margin for each in agreeing if each.margin is not None]
+        """`facial_id` of a person, or `unknown` for None."""
+        event_type: Literal["facial_id", "unknown"] = "facial_id" if user_id else "unknown"
+        agreeing = [
+            each for each in track.window if (each.user_id == user_id if user_id else each.reason in _NOBODY)
+        ]
         distance = _mean([each.distance for each in agreeing])
+        margins = [each.margin for each in agreeing if each.margin is not None]
         metadata: dict[str, JsonValue] = {
-            "distance": round(distance, 4),
+            "distance": round(distance, 4) if math.isfinite(distance) else None,
             "frames_tracked": track.frames,
             "track_id": track_id,
-            "margin": round(_mean(margins), 4) if margins else None,
+            "margin": round(_mean(margins), 4) if margins and user_id else None,
             **given,
         }
+        if confidence is None:
+            # Of an unknown person nothing is sure but how many frames found nobody.
+            confidence = 1.0 - distance if user_id else len(agreeing) / len(track.window)
         at = self._wall_clock()
         # A clock before 1970 (a dead battery) still gives a valid id.
         at_ms = max(0, int(at.timestamp() * 1000))
-        similarity = 1.0 - distance if confidence is None else confidence
         return Event(
-            event_id=new_event_id(EVENT_CODES["facial_id"], at_ms, self._new_suffix()),
+            event_id=new_event_id(EVENT_CODES[event_type], at_ms, self._new_suffix()),
             device_id=self._device_id,
             user_id=user_id,
-            event_type="facial_id",
+            event_type=event_type,
             timestamp=at,
-            confidence=round(min(1.0, max(0.0, similarity)), 4),
+            confidence=round(min(1.0, max(0.0, confidence)), 4),
             metadata={key: value for key, value in metadata.items() if value is not None},
         )
 

@@ -24,10 +24,12 @@ QUARANTINED: Final = "quarantined"
 
 @dataclass(frozen=True)
 class Decision:
-    """An event, or the reason why there is none: exactly one of both."""
+    """An event, or the reason why there is none: exactly one of both. `person` is who the track is by now,
+    also while a cooldown keeps back the event."""
 
     event: Event | None
     refusal: str | None
+    person: str | None = None
 
     def __post_init__(self) -> None:
         if (self.event is None) == (self.refusal is None):

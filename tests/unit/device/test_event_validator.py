@@ -237,3 +237,85 @@ def test_whatever_is_seen_the_rules_hold(frames, needed, consistency, cooldown):
             last_event[event.user_id] = door.now
             assert 0 <= event.confidence <= 1
     assert events + sum(door.validator.refusals.values()) == len(frames)
+
+
+def test_a_lead_too_small_is_no_match():
+    """Two people who are equally like the face: better nobody than the wrong one."""
+    door = Door(min_margin=0.05)
+    assert door.see_many(["EMP-1"] * 5, margin=0.049) == [None] * 5
+    assert door.validator.refusals == Counter(low_margin=5)
+    assert [event is not None for event in door.see_many(["EMP-1"] * 4, margin=0.06)][-1]
+
+
+def test_barred_frames_are_no_evidence():
+    """Blurred frames neither confirm a person nor stand in the way of one; each is counted by its reason."""
+    door = Door()
+    decisions = []
+    for number in range(10):
+        door.now += 0.1
+        door.frame += 1
+        barred = "low_quality" if number % 2 else None
+        decisions.append(door.validator.judge("face_0", "EMP-1", 0.2, door.frame, barred=barred))
+    assert [place for place, one in enumerate(decisions) if one.event] == [8]
+    assert door.validator.refusals == Counter(low_quality=5, unconfirmed=4)
+
+
+def test_a_track_of_barred_frames_alone_forgets_what_it_was():
+    """Five seconds without a usable frame: the four from before do not count any more."""
+    door = Door()
+    door.see_many(["EMP-1"] * 4)
+    for _ in range(60):
+        door.now += 0.1
+        door.frame += 1
+        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, barred="low_quality")
+    assert door.see("EMP-1") is None
+
+
+def test_the_person_of_a_track_is_told_through_the_cooldown():
+    """What follows a person, such as their emotion, goes on after the event."""
+    door = Door()
+    door.see_many(["EMP-1"] * 5)
+    door.now += 0.1
+    decision = door.validator.judge("face_0", "EMP-1", 0.2, door.frame + 1)
+    assert (decision.event, decision.refusal, decision.person) == (None, "cooldown", "EMP-1")
+
+
+def test_a_track_near_nobody_is_unknown_once():
+    """However long the stranger stays; the next track is another stranger."""
+    door = Door(unknown_events=True)
+    events = [door.see("EMP-1", distance=0.8) for _ in range(20)]
+    assert [place for place, event in enumerate(events) if event] == [4]
+    unknown = events[4]
+    assert (unknown.event_type, unknown.user_id, unknown.confidence) == ("unknown", None, 1.0)
+    assert unknown.event_id.startswith("EV4-")
+    assert unknown.metadata == {"distance": 0.8, "frames_tracked": 5, "track_id": "face_0"}
+    assert any(door.see("EMP-1", distance=0.8, track="face_1") for _ in range(5))
+    assert door.validator.refusals == Counter(below_threshold=15 + 4 + 4)
+
+
+def test_somebody_who_was_recognised_never_becomes_unknown_by_turning_away():
+    """The track has been a person."""
+    door = Door(unknown_events=True)
+    assert door.see_many(["EMP-1"] * 5)[-1]
+    assert not any(door.see("EMP-1", distance=0.9) for _ in range(20))
+
+
+def test_a_face_between_two_people_is_not_unknown():
+    """Too near to two of ours is something else than near to nobody."""
+    door = Door(unknown_events=True, min_margin=0.05)
+    assert not any(door.see("EMP-1", margin=0.01) for _ in range(20))
+
+
+def test_no_unknown_events_unless_asked_for():
+    """As seed 003 knows them not."""
+    door = Door()
+    assert not any(door.see(None, distance=2.0) for _ in range(20))
+
+
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf")])
+def test_a_distance_that_is_no_number_matches_nobody_and_makes_a_valid_event(nonsense):
+    """JSON has no NaN: an unknown event leaves the distance out."""
+    door = Door(unknown_events=True)
+    event = [door.see("EMP-1", distance=nonsense) for _ in range(5)][-1]
+    assert event.event_type == "unknown"
+    assert "distance" not in event.metadata
