@@ -56,10 +56,14 @@ class Sighting:
 
 @dataclass(frozen=True)
 class FrameReport:
-    """All that was seen in frame `index`, taken at `captured_at` (monotonic seconds); time by stage."""
+    """All that was seen in frame `index`, taken at `captured_at` (monotonic seconds); time by stage.
+
+    `events` are those of the sightings and of emotions, each with the face that it is about.
+    """
 
     index: int
     captured_at: float
     gallery_version: int
     sightings: tuple[Sighting, ...]
     milliseconds: Mapping[str, float]
+    events: tuple[tuple[Event, FaceBox], ...] = ()
