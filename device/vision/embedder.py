@@ -10,23 +10,14 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.ids import SpaceId
 
 from . import gabor
-from .detector import Float32
+from .alignment import FACE_SIZE
+from .batches import shape_text
+from .session import Float32, ModelError, Session, SessionOptions, open_session
+
+__all__ = ["Embedder", "FaceEmbedder", "ModelError", "load_embedder"]
 
 # Networks answer faces with lengths of ten and more; what is this short is rounding noise of a flat picture.
 _SHORTEST = 1e-2
-
-
-class ModelError(Exception):
-    """A model file that is missing or is not what it should be; one sentence that says which and how."""
-
-
-class Session(Protocol):
-    """What runs the network; `onnx_session.OnnxSession` is one."""
-
-    sha256: str
-    dimension: int
-
-    def run(self, batch: Float32) -> Float32: ...
 
 
 class Embedder(Protocol):
@@ -39,11 +30,14 @@ class Embedder(Protocol):
 
 
 class FaceEmbedder:
-    """ArcFace's own preprocessing round any network of its shape (Deng et al. 2019, arXiv 1801.07698)."""
+    """ArcFace's own preprocessing round any network of its shape (Deng et al. 2019, arXiv 1801.07698).
+
+    The network takes float32[n, 3, 112, 112] and answers one float32[n, d]; raises ModelError for another.
+    """
 
     def __init__(self, session: Session, space_id: str) -> None:
         self._session = session
-        self._space = EmbeddingSpace(space_id, session.dimension, session.sha256)
+        self._space = EmbeddingSpace(space_id, _dimension(session), session.sha256)
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -53,38 +47,54 @@ class FaceEmbedder:
         if not len(faces):
             return np.empty((0, self._space.dimension), dtype=np.float32)
         rgb = faces[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
-        raw = self._session.run(np.ascontiguousarray((rgb - 127.5) / 127.5))
+        raw = self._session.run(np.ascontiguousarray((rgb - 127.5) / 127.5))[0]
+        if raw.shape != (len(faces), self._space.dimension):
+            raise ModelError(
+                f"{self._session.path} answers {list(raw.shape)}, "
+                f"expected {[len(faces), self._space.dimension]} as before"
+            )
         raw = np.nan_to_num(raw) * np.isfinite(raw).all(axis=1, keepdims=True)
-        lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(raw, axis=1, keepdims=True)
         usable = np.isfinite(lengths) & (lengths >= _SHORTEST)
         unit: Float32 = np.divide(raw, lengths, out=np.zeros_like(raw), where=usable)
         return unit
 
 
-def load_embedder(model: str | None = None, space: str | None = None, *, threads: int = 1) -> Embedder:
+def _dimension(session: Session) -> int:
+    """d of a network from float32[n, 3, 112, 112] to one float32[n, d], found out by running it."""
+    face = (3, FACE_SIZE, FACE_SIZE)
+    if session.input.shape[1:] != face:
+        raise ModelError(
+            f"{session.path} takes {shape_text(session.input.shape)}, expected {shape_text((None, *face))}"
+        )
+    # What a file declares of its outputs is often wrong: InsightFace's say [1, 512] for any batch.
+    answers = session.run(np.zeros((2, *face), dtype=np.float32))
+    if len(answers) != 1 or answers[0].ndim != 2 or len(answers[0]) != 2 or not answers[0].size:
+        found = ", ".join(str(list(answer.shape)) for answer in answers)
+        raise ModelError(f"{session.path} answers {found} to two faces, expected one float32[2, d]")
+    return int(answers[0].shape[1])
+
+
+def load_embedder(
+    model: str | None = None, space: str | None = None, options: SessionOptions | None = None
+) -> Embedder:
     """The embedder that a device or the API is configured with.
 
     `model` None is the embedded `face:gabor-512`, which is for trying the product out and not for
-    identifying people in earnest. A path is an ONNX network of ArcFace's shape, and `space` then names the
-    space of its vectors, for example `face:arcface-w600k-r50`. Raises ModelError.
+    identifying people in earnest. A path is a network of ArcFace's shape (ONNX, or a TensorRT engine), and
+    `space` then names the space of its vectors, for example `face:arcface-w600k-r50`. Raises ModelError.
     """
     if model is None:
         if space not in (None, gabor.SPACE_ID):
             raise ModelError(
                 f"the space {space} needs the path of its model; without one there is {gabor.SPACE_ID}"
             )
-        return FaceEmbedder(_session(str(gabor.model_path()), threads), gabor.SPACE_ID)
+        return FaceEmbedder(open_session(gabor.model_path(), options), gabor.SPACE_ID)
     if space is None:
         raise ModelError(f"the model {model} needs the name of its space, for example face:arcface-w600k-r50")
     try:
         TypeAdapter(SpaceId).validate_python(space)
     except ValidationError as error:
         raise ModelError(f"{space!r} is not a space: expected face:<model>, in lower case") from error
-    return FaceEmbedder(_session(model, threads), space)
-
-
-def _session(path: str, threads: int) -> Session:
-    # Imported when it is used: a device with another kind of session does without ONNX Runtime.
-    from .onnx_session import OnnxSession  # noqa: PLC0415
-
-    return OnnxSession(path, threads=threads)
+    return FaceEmbedder(open_session(model, options), space)

@@ -1,23 +1,41 @@
-"""Runs an embedding network with ONNX Runtime. The only file that imports it."""
+"""Runs a network with ONNX Runtime. The only file that imports it."""
 
-import hashlib
+import logging
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from .alignment import FACE_SIZE
-from .detector import Float32
-from .embedder import ModelError
+from .batches import check_batch, run_in_chunks
+from .model_file import ModelFile
+from .session import Float32, ModelError, Provider, SessionOptions, TensorInfo
 
-_LOAD_ERRORS = (
+_log = logging.getLogger(__name__)
+
+_NAMES: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_RUNS_ON = {
+    _NAMES["cpu"]: "cpu",
+    _NAMES["cuda"]: "cuda",
+    _NAMES["tensorrt"]: "tensorrt (ONNX Runtime)",
+}
+_FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
+# ONNX Runtime's own errors share no base but Exception.
+_ERRORS: tuple[type[Exception], ...] = (
+    ort_errors.EPFail,
+    ort_errors.EngineError,
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
     ort_errors.InvalidProtobuf,
     ort_errors.NoModel,
+    ort_errors.NoSuchFile,
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
     RuntimeError,
@@ -26,46 +44,140 @@ _LOAD_ERRORS = (
 
 
 class OnnxSession:
-    """A network with one input float32[n, 3, 112, 112] and one output float32[n, d].
+    """An ONNX file on the first of `options.providers` that works here, at the latest on the CPU.
 
-    `sha256` is the hex digest of the file, `dimension` is d. Raises ModelError when the file is missing, is
-    not a model, or has another shape. A network with a fixed batch of one is run face by face.
+    A network with a fixed batch of k is run k rows at a time. Raises ModelError with one sentence when the
+    file is missing, is no model, or does not have one input and all outputs of floating point numbers.
     """
 
-    def __init__(
-        self, path: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1
-    ) -> None:
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise ModelError(f"the model {path} cannot be read: {error.strerror}") from error
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-        except _LOAD_ERRORS as error:
-            reason = str(error).splitlines()[0][:200]
-            raise ModelError(f"{path} is not an ONNX model that can be run here: {reason}") from error
-        self._check_input(path)
-        probe = self._session.run(None, {self._input: np.zeros((1, 3, FACE_SIZE, FACE_SIZE), np.float32)})[0]
-        if probe.ndim != 2 or probe.shape[0] != 1 or probe.dtype != np.float32:
-            raise ModelError(f"{path} answers {probe.dtype}{list(probe.shape)}, expected float32[1, d]")
-        self.dimension = int(probe.shape[1])
+    def __init__(self, path: str | Path, options: SessionOptions | None = None) -> None:
+        options = options or SessionOptions()
+        self._path = Path(path)
+        file = ModelFile.read(self._path)
+        self._session = _start(self._path, options)
+        file.check_unchanged()
+        self._sha256 = file.sha256
+        self._input = _only_input(self._path, self._session)
+        self._outputs = _float_outputs(self._path, self._session)
 
-    def _check_input(self, path: str | Path) -> None:
-        inputs = self._session.get_inputs()
-        shape = inputs[0].shape if len(inputs) == 1 else None
-        if shape is None or shape[1:] != [3, FACE_SIZE, FACE_SIZE] or inputs[0].type != "tensor(float)":
-            found = ", ".join(f"{each.type}{each.shape}" for each in inputs)
-            raise ModelError(f"{path} takes {found}, expected one tensor(float)[n, 3, 112, 112]")
-        self._input: str = inputs[0].name
-        self._one_by_one = shape[0] == 1
+    @property
+    def path(self) -> Path:
+        return self._path
 
-    def run(self, batch: Float32) -> Float32:
-        """The network's raw output float32[n, d] for `batch` float32[n, 3, 112, 112]."""
-        parts = [batch[row : row + 1] for row in range(len(batch))] if self._one_by_one else [batch]
-        outputs = [self._session.run(None, {self._input: part})[0] for part in parts]
-        return np.concatenate(outputs).astype(np.float32, copy=False)
+    @property
+    def sha256(self) -> str:
+        return self._sha256
+
+    @property
+    def runs_on(self) -> str:
+        # What was asked for proves nothing: ONNX Runtime goes on without a provider that does not start.
+        first: str = self._session.get_providers()[0]
+        return _RUNS_ON.get(first, first)
+
+    @property
+    def input(self) -> TensorInfo:
+        return self._input
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        return self._outputs
+
+    def run(self, batch: Float32) -> list[Float32]:
+        """Every output for `batch`, as the protocol `Session` says. Raises ModelError."""
+        try:
+            check_batch(batch, self._input)
+            fixed = self._input.shape[0]
+            return run_in_chunks(self._run, batch, at_most=fixed, exactly=fixed is not None)
+        except ModelError as error:
+            raise ModelError(f"{self._path}: {error}") from error
+
+    def _run(self, batch: Float32) -> list[Any]:
+        try:
+            outputs: list[Any] = self._session.run(None, {self._input.name: batch})
+        except _ERRORS as error:
+            raise ModelError(f"the network failed on {list(batch.shape)}: {_first_line(error)}") from error
+        return outputs
+
+
+def _start(path: Path, options: SessionOptions) -> Any:
+    """A session on the providers asked for, less those that are not there or do not start, with one warning
+    that names them; the CPU comes last."""
+    available = onnxruntime.get_available_providers()
+    # The CPU always starts, so what stands behind it is never tried.
+    asked = list(takewhile(lambda each: each != "cpu", dict.fromkeys(options.providers)))
+    reasons = {
+        each: "this ONNX Runtime was built without it" for each in asked if _NAMES[each] not in available
+    }
+    wanted = [each for each in asked if each not in reasons]
+    while True:
+        try:
+            session = _open(path, wanted, options)
+            break
+        except _ERRORS as error:
+            if not wanted:
+                raise ModelError(
+                    f"{path} is not an ONNX model that can be run here: {_first_line(error)}"
+                ) from error
+            reasons[wanted.pop(0)] = _first_line(error)
+    running = session.get_providers()
+    reasons.update({each: "it did not start" for each in wanted if _NAMES[each] not in running})
+    if reasons:
+        _log.warning(
+            "%s was to run on %s and runs on %s: %s",
+            path,
+            ", ".join(options.providers),
+            _RUNS_ON.get(running[0], running[0]),
+            "; ".join(f"{each}: {reason}" for each, reason in reasons.items()),
+        )
+    return session
+
+
+def _open(path: Path, providers: Sequence[Provider], options: SessionOptions) -> Any:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    chosen = [(_NAMES[each], _provider_options(each, options)) for each in (*providers, "cpu")]
+    # Its own fallback prints to standard output and forgets what else was asked for.
+    return onnxruntime.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
+
+
+def _provider_options(provider: Provider, options: SessionOptions) -> dict[str, str]:
+    """https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html"""
+    if provider != "tensorrt":
+        return {}
+    chosen = {"trt_fp16_enable": str(options.fp16)}
+    if options.engine_cache is not None:
+        options.engine_cache.mkdir(parents=True, exist_ok=True)
+        chosen["trt_engine_cache_enable"] = "True"
+        chosen["trt_engine_cache_path"] = str(options.engine_cache)
+        # What is measured to choose kernels is kept as well, which shortens the next build.
+        chosen["trt_timing_cache_enable"] = "True"
+        chosen["trt_timing_cache_path"] = str(options.engine_cache)
+    return chosen
+
+
+def _only_input(path: Path, session: Any) -> TensorInfo:
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not inputs[0].shape:
+        found = ", ".join(f"{each.type}{each.shape}" for each in inputs) or "nothing"
+        raise ModelError(f"{path} takes {found}, expected one tensor(float) of a known number of dimensions")
+    return _info(inputs[0])
+
+
+def _float_outputs(path: Path, session: Any) -> tuple[TensorInfo, ...]:
+    outputs = session.get_outputs()
+    if not all(each.type in _FLOATS for each in outputs):
+        found = ", ".join(f"{each.name} {each.type}" for each in outputs)
+        raise ModelError(f"{path} answers {found}, expected floating point numbers only")
+    return tuple(_info(each) for each in outputs)
+
+
+def _info(node: Any) -> TensorInfo:
+    # A free dimension is a name, or None; some exporters write it as -1 or 0.
+    sizes = (size if isinstance(size, int) and size > 0 else None for size in node.shape)
+    return TensorInfo(node.name, tuple(sizes))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]

@@ -1,28 +1,38 @@
-"""Networks and their preprocessing: what is refused, and what a broken answer becomes."""
+"""The embedder round a network: preprocessing, what is refused, and what a broken answer becomes."""
 
-import hashlib
+from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from device.vision.embedder import FaceEmbedder, ModelError, load_embedder
 from device.vision.onnx_session import OnnxSession
+from device.vision.session import SessionOptions, TensorInfo
+from tests.networks import (
+    save_arcface_like,
+    save_channel_means,
+    save_identity,
+    save_means_and_peaks,
+    save_nan,
+    save_network,
+)
 
 
-def save_model(path, *, batch="n", side=112, nodes=None, output=("n", 3)):
-    """A network that answers the mean of each channel, or what `nodes` say."""
-    nodes = nodes or [helper.make_node("ReduceMean", ["input"], ["output"], axes=[2, 3], keepdims=0)]
-    graph = helper.make_graph(
-        nodes,
-        "means",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output))],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, path)
-    return path
+class Scripted:
+    """A session whose answers the test decides."""
+
+    path = Path("scripted.onnx")
+    sha256 = "0" * 64
+    runs_on = "cpu"
+    input = TensorInfo("input", (None, 3, 112, 112))
+    outputs = (TensorInfo("output", (None, 3)),)
+
+    def __init__(self, *answers):
+        self.answers = [np.zeros((2, 3), np.float32), *answers]
+
+    def run(self, batch):
+        return [self.answers.pop(0)]
 
 
 def faces(*bgr):
@@ -31,17 +41,16 @@ def faces(*bgr):
 
 def test_faces_are_turned_to_rgb_scaled_and_answered_in_unit_length(tmp_path):
     """(x - 127.5) / 127.5 in RGB order is what ArcFace was trained on."""
-    embedder = FaceEmbedder(OnnxSession(save_model(tmp_path / "m.onnx")), "face:means")
+    embedder = FaceEmbedder(OnnxSession(save_channel_means(tmp_path / "m.onnx")), "face:means")
     vector = embedder.embed(faces((255, 0, 0)))[0]
     np.testing.assert_allclose(vector, np.array([-1, -1, 1]) / np.sqrt(3), atol=1e-6)
     assert embedder.embed(faces((255, 0, 0))[:0]).shape == (0, 3)
 
 
-@pytest.mark.parametrize("batch", ["n", 1])
+@pytest.mark.parametrize("batch", ["n", 1, 2, 4])
 def test_a_batch_equals_its_faces_one_by_one(tmp_path, batch):
-    """Also for a network that takes one face at a time."""
-    session = OnnxSession(save_model(tmp_path / "m.onnx", batch=batch, output=(batch, 3)))
-    embedder = FaceEmbedder(session, "face:means")
+    """Also for a network that takes a fixed number of faces at a time."""
+    embedder = FaceEmbedder(OnnxSession(save_channel_means(tmp_path / "m.onnx", batch=batch)), "face:means")
     several = faces((255, 0, 0), (0, 200, 9), (1, 2, 250))
     together = embedder.embed(several)
     apart = np.concatenate([embedder.embed(several[row : row + 1]) for row in range(3)])
@@ -50,15 +59,17 @@ def test_a_batch_equals_its_faces_one_by_one(tmp_path, batch):
 
 def test_nan_from_a_network_becomes_a_vector_that_matches_nobody(tmp_path):
     """Rows of zeros; the neighbours in the batch stay whole."""
-
-    class Broken:
-        sha256, dimension = "0" * 64, 3
-
-        def run(self, batch):
-            return np.array([[np.nan, 1, 1], [3, 0, 4], [0, 0, 0], [np.inf, 0, 0]], np.float32)
-
-    vectors = FaceEmbedder(Broken(), "face:broken").embed(np.zeros((4, 112, 112, 3), np.uint8))
+    broken = np.array([[np.nan, 1, 1], [3, 0, 4], [0, 0, 0], [np.inf, 0, 0]], np.float32)
+    vectors = FaceEmbedder(Scripted(broken), "face:broken").embed(np.zeros((4, 112, 112, 3), np.uint8))
     np.testing.assert_allclose(vectors, [[0, 0, 0], [0.6, 0, 0.8], [0, 0, 0], [0, 0, 0]], atol=1e-6)
+    embedder = FaceEmbedder(OnnxSession(save_nan(tmp_path / "nan.onnx")), "face:nan")
+    assert not embedder.embed(faces((1, 2, 3), (200, 100, 0))).any()
+
+
+def test_numbers_too_large_to_have_a_length_become_a_row_of_zeros():
+    """float32 overflows to infinity in the square."""
+    vectors = FaceEmbedder(Scripted(np.full((1, 3), 3e38, np.float32)), "face:big").embed(faces((1, 2, 3)))
+    assert not vectors.any()
 
 
 def test_a_flat_picture_has_no_vector():
@@ -66,38 +77,63 @@ def test_a_flat_picture_has_no_vector():
     assert not load_embedder().embed(faces((90, 90, 90), (0, 0, 0), (255, 255, 255))).any()
 
 
-def test_the_session_knows_the_files_hash_and_dimension(tmp_path):
+@pytest.mark.parametrize("shape", [(1, 4), (2, 3), (3,), (1, 3, 1)])
+def test_a_network_that_changes_the_shape_of_its_answers_is_refused(shape):
+    """Its vectors would not be comparable."""
+    embedder = FaceEmbedder(Scripted(np.ones(shape, np.float32)), "face:changing")
+    with pytest.raises(ModelError, match=r"scripted\.onnx answers .*, expected \[1, 3\] as before"):
+        embedder.embed(faces((1, 2, 3)))
+
+
+def test_the_space_names_the_files_hash_and_dimension(tmp_path):
     """The space's record is made of them."""
-    path = save_model(tmp_path / "m.onnx")
-    session = OnnxSession(path)
-    assert session.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert session.dimension == 3
+    session = OnnxSession(save_arcface_like(tmp_path / "m.onnx", dimension=256))
+    space = FaceEmbedder(session, "face:mine").space
+    assert (space.id, space.dimension, space.model_sha256) == ("face:mine", 256, session.sha256)
 
 
-def test_a_missing_truncated_or_foreign_file_is_refused_in_a_sentence(tmp_path):
-    """Each names the file."""
-    whole = save_model(tmp_path / "whole.onnx").read_bytes()
-    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.onnx").write_text("this is not a model")
-    (tmp_path / "empty.onnx").write_bytes(b"")
-    for name in ("missing.onnx", "half.onnx", "text.onnx", "empty.onnx"):
-        with pytest.raises(ModelError, match=name):
-            OnnxSession(tmp_path / name)
+@pytest.mark.parametrize("sides", [(64, 64), ("h", "w")])
+def test_a_network_for_pictures_of_another_or_of_any_size_is_refused(tmp_path, sides):
+    """An embedder takes 112x112 faces and nothing else."""
+    session = OnnxSession(save_channel_means(tmp_path / "m.onnx", sides=sides))
+    with pytest.raises(ModelError, match=r"m\.onnx takes .*expected \[n, 3, 112, 112\]"):
+        FaceEmbedder(session, "face:m")
 
 
-def test_a_network_of_another_shape_is_refused(tmp_path):
-    """Another input size, or an output that is no vector per face."""
-    with pytest.raises(ModelError, match="n, 3, 112, 112"):
-        OnnxSession(save_model(tmp_path / "small.onnx", side=64))
-    same = [helper.make_node("Identity", ["input"], ["output"])]
-    with pytest.raises(ModelError, match=r"float32\[1, d\]"):
-        OnnxSession(save_model(tmp_path / "same.onnx", nodes=same, output=("n", 3, 112, 112)))
+def test_a_network_that_does_not_answer_one_vector_a_face_is_refused(tmp_path):
+    """Pictures, two outputs, or a single answer for the batch."""
+    whole_batch = save_network(
+        tmp_path / "one.onnx",
+        [helper.make_node("ReduceMean", ["input"], ["output"], axes=[0, 2, 3], keepdims=0)],
+        outputs=[("output", (3,))],
+    )
+    for path in (
+        save_identity(tmp_path / "same.onnx"),
+        save_means_and_peaks(tmp_path / "two.onnx"),
+        whole_batch,
+    ):
+        with pytest.raises(ModelError, match=rf"{path.name} answers .*expected one float32\[2, d\]"):
+            FaceEmbedder(OnnxSession(path), "face:m")
+
+
+def test_what_a_file_declares_of_its_outputs_is_not_relied_on(tmp_path):
+    """InsightFace's ArcFace files declare [1, 512] and answer [n, 512]."""
+    path = save_network(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("ReduceMean", ["input"], ["output"], axes=[2, 3], keepdims=0),
+        ],
+        outputs=[("output", (1, 3))],
+    )
+    vectors = FaceEmbedder(OnnxSession(path), "face:m").embed(faces((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    assert vectors.shape == (3, 3)
 
 
 def test_a_model_of_ones_own_needs_the_name_of_its_space(tmp_path):
     """And the embedded one has its own name only."""
-    path = str(save_model(tmp_path / "m.onnx"))
-    assert load_embedder(path, "face:arcface-w600k-r50").space.id == "face:arcface-w600k-r50"
+    path = str(save_channel_means(tmp_path / "m.onnx"))
+    options = SessionOptions(threads=2)
+    assert load_embedder(path, "face:arcface-w600k-r50", options).space.id == "face:arcface-w600k-r50"
     with pytest.raises(ModelError, match="name of its space"):
         load_embedder(path)
     with pytest.raises(ModelError, match="is not a space"):
