@@ -29,6 +29,10 @@ _STABLE_SECONDS = 5.0
 _CONNACK_SECONDS = 10.0
 _LAST_WORD_SECONDS = 2.0
 _MOST_WAITING = 10_000
+_DOWN = (
+    channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA, channels.REGISTERED,
+    channels.COMMAND,
+)  # fmt: skip
 _CREDENTIALS = ("Bad user name or password", "Not authorized")
 
 
@@ -217,9 +221,8 @@ class Line:
         self.is_up = True
         self._since = self.clock()
         self.counts["connections"] += 1
-        ids = {"device_id": config.device_id, "site_id": config.site_id}
-        down = (channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA)
-        self._connection.subscribe([(channel.pattern.format(**ids), channel.qos) for channel in down])
+        ids = {"device_id": config.device_id, "site_id": config.site_id, "command": "+"}
+        self._connection.subscribe([(channel.pattern.format(**ids), channel.qos) for channel in _DOWN])
         self.publish(channels.STATUS, self._status("online"))
         info = DeviceInfo(
             device_id=config.device_id,

@@ -2,9 +2,11 @@
 
 import random
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 
+from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.ids import new_event_id
@@ -66,6 +68,31 @@ def event(number: int = 1, device_id: str = "cam-001", **changes: object) -> Eve
         "metadata": {"distance": 0.28},
     }
     return Event.model_validate({**fields, **changes})
+
+
+class Out:
+    def is_out(self) -> bool:
+        return True
+
+
+class ScriptedLink:
+    """Keeps what is published; `submit` runs at once."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.published: list[tuple[Channel[Any], Any]] = []
+
+    def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> Out | None:
+        if not self.up:
+            return None
+        self.published.append((channel, channel.decode(payload)))
+        return Out()
+
+    def submit(self, action: Any) -> None:
+        action()
+
+    def of(self, channel: Channel[Any]) -> list[Any]:
+        return [message for one, message in self.published if one is channel]
 
 
 class ModelRegistry:

@@ -119,6 +119,8 @@ def test_it_subscribes_before_it_says_that_it_is_there(stage: Stage) -> None:
         "wfm/v1/device/cam-001/down/enrollment/page",
         "wfm/v1/site/lobby/enrollment/head",
         "wfm/v1/site/lobby/enrollment/delta",
+        "wfm/v1/device/cam-001/down/enrollment/registered",
+        "wfm/v1/device/cam-001/down/command/+",
     ]
     assert [topic for topic, _ in stage.connection.sent] == ["status", "info"]
 

@@ -18,32 +18,7 @@ from device.gallery_rows import GalleryRows
 from device.store.db_manager import DatabaseManager
 from device.sync_manager import SyncManager
 from device.sync_requests import SyncOptions
-from tests.device_samples import DIMENSION, SPACE, Clock, ModelRegistry, person, seeded, vector
-
-
-class Out:
-    def is_out(self) -> bool:
-        return True
-
-
-class ScriptedLink:
-    """Keeps what is published; `submit` runs at once."""
-
-    def __init__(self) -> None:
-        self.up = True
-        self.published: list[tuple[Channel[Any], Any]] = []
-
-    def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> Out | None:
-        if not self.up:
-            return None
-        self.published.append((channel, channel.decode(payload)))
-        return Out()
-
-    def submit(self, action: Any) -> None:
-        action()
-
-    def of(self, channel: Channel[Any]) -> list[Any]:
-        return [message for one, message in self.published if one is channel]
+from tests.device_samples import DIMENSION, SPACE, Clock, ModelRegistry, ScriptedLink, person, seeded, vector
 
 
 class Device:

@@ -1,0 +1,119 @@
+"""Orders from the backend: each is run once, however often it arrives, and always answered."""
+
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import Command, CommandResult
+
+from .link import Link
+from .store.db_manager import DatabaseManager
+
+_log = logging.getLogger(__name__)
+
+State = Literal["accepted", "done", "failed", "expired", "unknown"]
+Handler = Callable[[Mapping[str, JsonValue]], str]
+"""Carries a command out and returns a sentence about what it did; CommandFailedError says what went wrong."""
+
+_KEY = "answered_commands"
+_REMEMBERED = 64
+
+
+class CommandFailedError(Exception):
+    """A command that could not be carried out; one sentence for the person who gave it."""
+
+
+class Commands:
+    """Runs `handlers` (by the command's name) one after another in a thread of its own.
+
+    An answer is remembered on disk before it is sent: an id that comes again, also after a restart, is
+    answered again and not run again. One that is still running says `accepted`. Part of the link: see `LinkListener`.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        db: DatabaseManager,
+        handlers: Mapping[str, Handler],
+        *,
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self._link = link
+        self._db = db
+        self._handlers = handlers
+        self._utc_now = utc_now
+        self._lock = threading.Lock()
+        self._running: set[str] = set()
+        remembered = db.get_config(_KEY)
+        self._answered: OrderedDict[str, tuple[State, str]] = OrderedDict(
+            (command_id, (state, detail)) for command_id, state, detail in json.loads(remembered or "[]")
+        )
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="command")
+
+    def close(self) -> None:
+        """Let the command that runs end, and start no other."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def connected(self, now: float) -> None:
+        """Nothing to do: the backend sends what is open again."""
+
+    def disconnected(self) -> None:
+        """A command that runs goes on."""
+
+    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        if decoded.channel is channels.COMMAND:
+            self._take(decoded.ids["command"], decoded.message)
+
+    def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
+        return None
+
+    def _take(self, name: str, command: Command) -> None:
+        with self._lock:
+            answered = self._answered.get(command.id)
+            running = command.id in self._running
+        if answered is not None:
+            self._publish(command.id, *answered)
+        elif running:
+            self._publish(command.id, "accepted", "")
+        elif self._utc_now() >= command.expires_at:
+            self._answer(command.id, "expired", "it arrived after its expires_at")
+        elif name not in self._handlers:
+            self._answer(command.id, "unknown", f"this device knows {', '.join(sorted(self._handlers))}")
+        else:
+            with self._lock:
+                self._running.add(command.id)
+            self._publish(command.id, "accepted", "")
+            self._worker.submit(self._run, self._handlers[name], command)
+
+    def _run(self, handler: Handler, command: Command) -> None:
+        try:
+            state, detail = "done", handler(command.args)
+        except CommandFailedError as error:
+            state, detail = "failed", str(error)
+        except Exception as error:  # noqa: BLE001  # the outermost loop of this thread
+            _log.exception("command %s failed", command.id)
+            state, detail = "failed", f"{type(error).__name__}; see the device's log"
+        self._answer(command.id, state, detail)  # type: ignore[arg-type]
+
+    def _answer(self, command_id: str, state: State, detail: str) -> None:
+        with self._lock:
+            self._answered[command_id] = (state, detail)
+            while len(self._answered) > _REMEMBERED:
+                self._answered.popitem(last=False)
+            remembered = [[one, *answer] for one, answer in self._answered.items()]
+            self._db.set_config(_KEY, json.dumps(remembered))
+            self._running.discard(command_id)
+        self._link.submit(lambda: self._publish(command_id, state, detail))
+
+    def _publish(self, command_id: str, state: State, detail: str) -> None:
+        result = CommandResult(id=command_id, state=state, detail=detail[:1000] or None)
+        self._link.publish(channels.COMMAND_RESULT, result.to_json())

@@ -1,0 +1,68 @@
+"""Compares a device's model files with those that the registry has on record for the same spaces."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.errors import MODEL_DIFFERS
+from broker_bridge.contract.messages import SpaceInfo, SyncHead
+
+from .health import Health
+from .store.db_manager import DatabaseManager
+
+_KEY = "model_on_record:"
+
+
+class ModelRecord:
+    """Vectors of two model files do not compare, even under one name: a device whose file differs from the
+    record reports `model-differs` and is in quarantine until either is changed.
+
+    The record comes with a site's head and is remembered, so that a device that starts offline knows it too.
+    Part of the link: see `LinkListener`.
+    """
+
+    def __init__(self, db: DatabaseManager, health: Health, spaces: Mapping[str, SpaceInfo]) -> None:
+        self._db = db
+        self._health = health
+        self._own = {space: info.model_sha256 for space, info in spaces.items() if info.model_sha256}
+        remembered = {space: db.get_config(_KEY + space) for space in self._own}
+        self._record = {space: sha256 for space, sha256 in remembered.items() if sha256}
+        self._judge()
+
+    def _judge(self) -> None:
+        differing = sorted(
+            space for space, sha256 in self._record.items() if sha256 != self._own.get(space, sha256)
+        )
+        if not differing:
+            self._health.clear(MODEL_DIFFERS)
+            return
+        space = differing[0]
+        self._health.report(
+            MODEL_DIFFERS,
+            f"the model file for {space} is {self._own[space][:12]}..., the registry has "
+            f"{self._record[space][:12]}... on record: nobody is recognised until this device has that file "
+            "or a space of its own",
+        )
+
+    def connected(self, now: float) -> None:
+        """Nothing to do: the head comes by itself."""
+
+    def disconnected(self) -> None:
+        """The record stays as it was."""
+
+    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        if decoded.channel is channels.SYNC_HEAD:
+            self._take(decoded.message)
+
+    def _take(self, head: SyncHead) -> None:
+        told = {space: one.model_sha256 for space, one in head.spaces.items() if space in self._own}
+        news = {s: sha256 for s, sha256 in told.items() if sha256 and sha256 != self._record.get(s)}
+        for space, sha256 in news.items():
+            self._db.set_config(_KEY + space, sha256)
+        if news:
+            self._record.update(news)
+            self._judge()
+
+    def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
+        return None

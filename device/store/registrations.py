@@ -1,0 +1,54 @@
+"""Registrations that wait for the registry's decision, kept over restarts."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from broker_bridge.contract.messages import RegisterIdentity
+from broker_bridge.contract.wire import format_time
+
+from .connection import StoreConnection
+
+MOST = 200
+"""So many wait at most: the oldest makes way."""
+KEPT = timedelta(days=1)
+
+
+class RegistrationStore:
+    """Table `registrations`. Every method raises StoreError when the file fails."""
+
+    def __init__(self, connection: StoreConnection, *, utc_now: Callable[[], datetime]) -> None:
+        self._connection = connection
+        self._utc_now = utc_now
+
+    def put(self, registration: RegisterIdentity) -> int:
+        """Keep `registration`; returns how many older ones had to go."""
+        now = self._utc_now()
+        with self._connection.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO registrations (request_id, body, created_at) VALUES (?, ?, ?)",
+                (registration.request_id, registration.to_json(), format_time(now)),
+            )
+            dropped = connection.execute(
+                "DELETE FROM registrations WHERE created_at < ? OR request_id NOT IN "
+                "(SELECT request_id FROM registrations ORDER BY created_at DESC LIMIT ?)",
+                (format_time(now - KEPT), MOST),
+            ).rowcount
+        if dropped:
+            self._connection.truncate_log()
+        return dropped
+
+    def waiting(self) -> list[RegisterIdentity]:
+        """All of them, oldest first."""
+        with self._connection.reading() as connection:
+            rows = connection.execute("SELECT body FROM registrations ORDER BY created_at").fetchall()
+        return [RegisterIdentity.model_validate_json(body) for (body,) in rows]
+
+    def settle(self, request_id: str) -> bool:
+        """Forget one that was decided, leaving no copy of its vector; False if it was not there."""
+        with self._connection.transaction() as connection:
+            deleted = connection.execute(
+                "DELETE FROM registrations WHERE request_id = ?", (request_id,)
+            ).rowcount
+        if deleted:
+            self._connection.truncate_log()
+        return bool(deleted)

@@ -1,0 +1,70 @@
+"""A device whose model is not the registry's."""
+
+import pytest
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
+from device.health import Health
+from device.model_record import ModelRecord
+from device.store.db_manager import DatabaseManager
+
+OURS, OTHER = "a" * 64, "b" * 64
+SPACE = "face:test-8"
+
+
+@pytest.fixture
+def db(tmp_path):
+    manager = DatabaseManager(tmp_path / "device.db")
+    manager.initialize()
+    yield manager
+    manager.close()
+
+
+def record_of(db, sha256=OURS):
+    health = Health()
+    return ModelRecord(db, health, {SPACE: SpaceInfo(dimension=8, model_sha256=sha256)}), health
+
+
+def tell(record, sha256, space=SPACE):
+    head = SyncHead(
+        epoch="aa",
+        version=1,
+        horizon=0,
+        spaces={space: SpaceHead(count=1, digest="0" * 16, model_sha256=sha256)},
+    )
+    record.receive(Decoded(channels.SYNC_HEAD, {}, head), 0.0)
+
+
+def test_the_same_model_is_no_problem(db):
+    """Nor is a registry that has none on record, or one for a space that is not ours."""
+    record, health = record_of(db)
+    for sha256, space in [(OURS, SPACE), (None, SPACE), (OTHER, "face:other")]:
+        tell(record, sha256, space)
+        assert (health.problems(), health.is_quarantined) == ([], False)
+
+
+def test_another_model_is_a_quarantine_that_says_both(db):
+    """Until the registry's record, or the device's file, is another."""
+    record, health = record_of(db)
+    tell(record, OTHER)
+    (problem,) = health.problems()
+    assert (problem.code, health.is_quarantined) == ("model-differs", True)
+    assert OURS[:12] in problem.detail
+    assert OTHER[:12] in problem.detail
+    tell(record, OURS)
+    assert (health.problems(), health.is_quarantined) == ([], False)
+
+
+def test_the_record_outlives_a_restart_without_a_network(db):
+    """A device that starts offline must not recognise people with the wrong model."""
+    tell(record_of(db)[0], OTHER)
+    assert record_of(db)[1].is_quarantined
+    assert not record_of(db, OTHER)[1].is_quarantined
+
+
+def test_a_device_that_names_no_hash_is_not_judged(db):
+    """Firmware with a recognition of its own may not know one."""
+    record, health = record_of(db, None)
+    tell(record, OTHER)
+    assert not health.is_quarantined

@@ -1,0 +1,145 @@
+"""Visitors who wait for the registry's decision, on a real SQLite file."""
+
+from datetime import timedelta
+
+import pytest
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import Registered, SyncHead, WireError
+from device.registration import Registrations
+from device.store.db_manager import DatabaseManager
+from device.store.registrations import MOST
+from tests.device_samples import SPACE, Clock, ScriptedLink, seeded, vector
+
+
+class Door:
+    """Registrations of one device, opened again by opening another on the same file."""
+
+    def __init__(self, path, clock=None, policy="visitors"):
+        self.clock = clock or Clock()
+        self.link = ScriptedLink()
+        self.path = path
+        self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
+        self.db.initialize()
+        self.registrations = Registrations(self.link, self.db, source=seeded(), utc_now=self.clock.utc_now)
+        if policy:
+            self.tell(policy)
+        self.registrations.connected(self.clock())
+
+    def tell(self, policy):
+        head = SyncHead(epoch="aa", version=1, horizon=0, spaces={}, enrollment_policy=policy)
+        self.registrations.receive(Decoded(channels.SYNC_HEAD, {}, head), self.clock())
+
+    def tick(self, seconds=0.0):
+        self.clock.advance(seconds)
+        return self.registrations.tick(self.clock())
+
+    def answer(self, request_id, result="created", error=None):
+        message = Registered(request_id=request_id, result=result, error=error)
+        self.registrations.receive(Decoded(channels.REGISTERED, {}, message), self.clock())
+
+    @property
+    def sent(self):
+        return [one.request_id for one in self.link.of(channels.REGISTER)]
+
+
+@pytest.fixture
+def door(tmp_path):
+    door = Door(tmp_path / "device.db")
+    yield door
+    door.db.close()
+
+
+def test_nobody_is_registered_unless_the_site_wants_it(door):
+    """Closed is the rule; the head changes it and takes it back."""
+    door.tell(None)
+    door.registrations.offer(SPACE, vector(1))
+    door.tick()
+    assert door.sent == []
+    door.tell("visitors")
+    door.registrations.offer(SPACE, vector(1))
+    door.tick()
+    (sent,) = door.link.of(channels.REGISTER)
+    assert (sent.kind, sent.space, sent.vector, sent.user_id) == ("visitor", SPACE, vector(1), None)
+
+
+def test_the_policy_is_known_after_a_restart_without_a_network(door):
+    """Visitors of an hour without a line are registered when it is back."""
+    again = Door(door.path, door.clock, policy=None)
+    assert again.registrations.registers_visitors
+    again.db.close()
+
+
+def test_a_registration_is_repeated_until_it_is_answered_and_then_never(door):
+    """Ever later; a repeated answer does no harm."""
+    door.registrations.offer(SPACE, vector(1))
+    for _ in range(4):
+        due = door.tick()
+        door.clock.seconds = due
+    assert len(door.sent) == 4
+    assert len(set(door.sent)) == 1
+    door.answer(door.sent[0])
+    door.answer(door.sent[0])
+    assert door.tick(1000.0) is None
+    assert door.registrations.counts == {"offered": 1, "created": 1}
+
+
+def test_what_waits_survives_a_restart_and_what_was_answered_does_not_come_back(door):
+    """The file is the queue."""
+    for seed in (1, 2):
+        door.registrations.offer(SPACE, vector(seed))
+        door.clock.advance(1.0)
+    door.tick()
+    first, second = door.sent
+    door.answer(first, "exists")
+    again = Door(door.path, door.clock)
+    again.tick(5.0)
+    assert again.sent == [second]
+    again.db.close()
+
+
+def test_an_answered_vector_leaves_no_copy_in_the_file(door):
+    """Nobody's face stays on a camera for having walked by."""
+    door.registrations.offer(SPACE, vector(1))
+    door.tick()
+    door.answer(door.sent[0], "rejected", WireError(code="enrollment-closed", detail="closed"))
+    message = door.link.of(channels.REGISTER)[0]
+    wire = message.to_json()
+    files = [file.read_bytes() for file in door.path.parent.iterdir()]
+    assert b'"vector"' in wire
+    assert not any(wire[-60:] in data or vector(1) in data for data in files)
+
+
+def test_a_device_that_nobody_has_registered_yet_waits(door):
+    """`device-unknown` ends by itself."""
+    door.registrations.offer(SPACE, vector(1))
+    door.tick()
+    door.answer(door.sent[0], "rejected", WireError(code="device-unknown", detail="not registered"))
+    door.tick(400.0)
+    assert len(door.sent) == 2
+
+
+def test_too_many_or_too_old_make_way_for_the_new(door):
+    """A day without a line in a busy street does not fill the disk."""
+    for seed in range(MOST + 5):
+        door.registrations.offer(SPACE, vector(seed))
+        door.clock.advance(1.0)
+    door.tick()
+    assert len(set(door.sent)) == MOST
+    assert door.registrations.counts["dropped"] == 5
+    door.clock.advance(timedelta(days=2).total_seconds())
+    door.registrations.offer(SPACE, vector(1))
+    assert door.registrations.counts["dropped"] == MOST + 5
+
+
+def test_while_the_line_is_down_nothing_is_lost(door):
+    """It goes out within a second of the next connection."""
+    door.link.up = False
+    door.registrations.offer(SPACE, vector(1))
+    assert door.tick() is None
+    door.registrations.disconnected()
+    door.link.up = True
+    door.registrations.connected(door.clock())
+    door.tick(1.0)
+    assert len(door.sent) == 1
