@@ -1,7 +1,8 @@
 """`DatabaseManager`: a device's gallery, its place in the history and its small values (seed 003)."""
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -19,13 +20,19 @@ from . import enrollments, staging
 from .connection import StoreConnection
 from .cursor import ResetProgress, SyncCursor
 
+_log = logging.getLogger(__name__)
+
 
 class DatabaseManager:
-    """One SQLite file, usable from several threads. Display names are kept in `dev_mode` only.
+    """One SQLite file, usable from several threads.
 
     A change of the gallery commits rows, removals, cursor and digests in one transaction, and leaves no
     copy of what it removed or replaced in the file or its log. When the file fails, every method raises
     StoreError.
+
+    In `dev_mode` display names are kept, and people who were enrolled on this device are its own: the digests
+    leave them out and full resets leave them in, until the registry has a person of their id. Outside of
+    it there are no names, and a local person is drift, which the next sync removes.
     """
 
     def __init__(
@@ -58,18 +65,47 @@ class DatabaseManager:
     # The gallery
 
     def upsert_enrollment(
-        self, user_id: str, embedding: Sequence[float] | NDArray[np.floating], model: str
+        self,
+        user_id: str,
+        embedding: Sequence[float] | NDArray[np.floating],
+        model: str,
+        detector: str | None = None,
+        display_name: str | None = None,
     ) -> None:
         """Enroll one local template (seed 003): `embedding` float[d] is scaled to unit length.
 
-        `model` is a space id or a face model's name (`ArcFace` becomes `face:arcface`). The registry does
-        not know such a person: the next full resync removes them. Raises ContractError for a bad vector.
+        `model` is a space id or a face model's name (`ArcFace` becomes `face:arcface`); otherwise as
+        `enroll_locally`. Raises ContractError for a bad vector, ValueError for an id that is none.
         """
         space = model if ":" in model else f"face:{re.sub(r'[^a-z0-9]+', '-', model.lower()).strip('-')}"
-        vector = normalise(embedding, max(1, np.shape(embedding)[0]))
-        template = WireTemplate(template_id="local", space=space, vector=vector)
-        upsert = Upsert(user_id=user_id, version=0, templates=[template])
-        self._change([upsert], [], None)
+        vector = normalise(embedding, max(1, np.size(embedding)))
+        self.enroll_locally(user_id, space, [(vector, None)], detector=detector, display_name=display_name)
+
+    def enroll_locally(
+        self,
+        user_id: str,
+        space: str,
+        templates: Sequence[tuple[bytes, float | None]],
+        *,
+        detector: str | None = None,
+        display_name: str | None = None,
+    ) -> None:
+        """Enroll a person whom the registry does not know, in place of what was held of that id.
+
+        `templates` are unit vectors (float32 bytes) of `space` with their quality 0..1, `detector` is the
+        name of what found the faces. Raises ValueError for an id that is none.
+        """
+        ours = [
+            WireTemplate(template_id=f"{enrollments.LOCAL}-{n}", space=space, vector=vector, quality=quality)
+            for n, (vector, quality) in enumerate(templates, start=1)
+        ]
+        upsert = Upsert(user_id=user_id, version=0, display_name=display_name, templates=ours)
+        self._change([upsert], [], None, detector)
+
+    def is_local(self, user_id: str) -> bool | None:
+        """Whether this person was enrolled on this device; None for somebody who is not here."""
+        with self.connection.reading() as connection:
+            return enrollments.is_local(connection, user_id)
 
     def get_all_enrollments(self) -> dict[str, Vector]:
         """The first template of every person: `{user_id: float32[d]}`, unit length (seed 003)."""
@@ -90,7 +126,9 @@ class DatabaseManager:
     def verify(self) -> bool:
         """Whether the rows still have the stored digests; False is drift, say a bit flipped on the disk."""
         with self.connection.reading() as connection:
-            return enrollments.compute_digests(connection) == enrollments.read_digests(connection)
+            return enrollments.compute_digests(connection, self.dev_mode) == enrollments.read_digests(
+                connection
+            )
 
     # Changes from the registry
 
@@ -106,24 +144,33 @@ class DatabaseManager:
         return self._change(upserts, removals, cursor)
 
     def _change(
-        self, upserts: Sequence[Upsert], removals: Iterable[str], cursor: SyncCursor | None
+        self,
+        upserts: Sequence[Upsert],
+        removals: Iterable[str],
+        cursor: SyncCursor | None,
+        detector: str | None = None,
     ) -> dict[str, Digest]:
         synced_at = format_time(self._utc_now())
         with self.connection.transaction() as connection:
-            changes = [enrollments.remove_person(connection, user_id) for user_id in removals]
-            changes += [
-                enrollments.remove_person(connection, one.user_id, keep_row=bool(one.templates))
-                for one in upserts
+            removed = [
+                change
+                for user_id, replaced in _gone(upserts, removals)
+                if (
+                    change := enrollments.remove_person(connection, user_id, self.dev_mode, keep_row=replaced)
+                )
+                is not None
             ]
-            removed = any(changes)
-            changes += [enrollments.add_person(connection, one, synced_at, self.dev_mode) for one in upserts]
+            added = [
+                enrollments.add_person(connection, one, synced_at, self.dev_mode, detector) for one in upserts
+            ]
             digests: Mapping[str, Digest] = enrollments.read_digests(connection)
-            for change in changes:
+            for change in (*removed, *added):
                 digests = enrollments.add(digests, change)
             enrollments.write_digests(connection, digests)
             if cursor is not None:
                 cursors.write_live(connection, cursor)
-        self._forget_removed(force=removed)
+        self._forget_removed(force=bool(removed))
+        _log.debug("gallery: %d people written, %d removed or replaced", len(upserts), len(removed))
         return dict(digests)
 
     def reset_progress(self) -> ResetProgress | None:
@@ -147,8 +194,8 @@ class DatabaseManager:
     def finish_reset(self, cursor: SyncCursor) -> dict[str, Digest]:
         """Swap the staged people in, with cursor and digests; whoever was not staged is gone."""
         with self.connection.transaction() as connection:
-            staging.swap_in(connection, format_time(self._utc_now()))
-            digests = enrollments.compute_digests(connection)
+            staging.swap_in(connection, format_time(self._utc_now()), self.dev_mode)
+            digests = enrollments.compute_digests(connection, self.dev_mode)
             enrollments.write_digests(connection, digests)
             cursors.write_live(connection, cursor)
         self._forget_removed(force=True)
@@ -184,3 +231,9 @@ class DatabaseManager:
         session = f"{max(int(previous, 16) + 1 if previous else 1, unix_seconds):x}"
         self.set_config("session", session)
         return session
+
+
+def _gone(upserts: Iterable[Upsert], removals: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Whose templates go, and whether others take their place."""
+    yield from ((user_id, False) for user_id in removals)
+    yield from ((one.user_id, bool(one.templates)) for one in upserts)

@@ -12,18 +12,22 @@ from broker_bridge.contract.messages import Upsert
 
 Digests = dict[str, Digest]
 
-_PUT_FIRST = """
-    INSERT INTO enrolled_users (user_id, display_name, model, embedding, embedding_dim, sync_version,
-                                synced_at, created_at, template_id, space, quality, flag)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)
+LOCAL = "local"
+"""How the ids of templates begin that were enrolled on the device itself."""
+
+# Whole people only: a person's first template, and everything that is told of the person.
+PUT_FIRST = """
+    INSERT INTO enrolled_users (user_id, display_name, model, detector, embedding, embedding_dim,
+                                sync_version, synced_at, created_at, template_id, space, quality, flag)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?11, ?12)
     ON CONFLICT (user_id) DO UPDATE SET
-        display_name = excluded.display_name, model = excluded.model, detector = NULL,
+        display_name = excluded.display_name, model = excluded.model, detector = excluded.detector,
         embedding = excluded.embedding, embedding_dim = excluded.embedding_dim,
         sync_version = excluded.sync_version, synced_at = excluded.synced_at,
         template_id = excluded.template_id, space = excluded.space, quality = excluded.quality,
         flag = excluded.flag
 """
-_PUT_FURTHER = """
+PUT_FURTHER = """
     INSERT INTO additional_templates (user_id, template_id, space, model, embedding, embedding_dim, quality)
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
@@ -43,7 +47,18 @@ def add(digests: Mapping[str, Digest], change: Mapping[str, Digest]) -> Digests:
     return {space: digest for space, digest in total.items() if digest != Digest()}
 
 
-def add_person(connection: sqlite3.Connection, upsert: Upsert, synced_at: str, dev_mode: bool) -> Digests:
+def is_counted(template_id: str, dev_mode: bool) -> bool:
+    """Whether a template is in the digests, which the registry knows: in dev mode the device's own is not."""
+    return not (dev_mode and template_id.startswith(LOCAL))
+
+
+def add_person(
+    connection: sqlite3.Connection,
+    upsert: Upsert,
+    synced_at: str,
+    dev_mode: bool,
+    detector: str | None = None,
+) -> Digests:
     """Write the person's templates and return the change of the digests; `remove_person` comes before."""
     change: Digests = {}
     for position, template in enumerate(upsert.templates):
@@ -52,46 +67,65 @@ def add_person(connection: sqlite3.Connection, upsert: Upsert, synced_at: str, d
         if position == 0:
             name = upsert.display_name if dev_mode else None
             connection.execute(
-                _PUT_FIRST,
+                PUT_FIRST,
                 (
-                    upsert.user_id, name, model, template.vector, dimension, upsert.version, synced_at,
-                    template.template_id, template.space, template.quality, upsert.flag,
+                    upsert.user_id, name, model, detector, template.vector, dimension, upsert.version,
+                    synced_at, template.template_id, template.space, template.quality, upsert.flag,
                 ),
             )  # fmt: skip
         else:
             connection.execute(
-                _PUT_FURTHER,
+                PUT_FURTHER,
                 (
                     upsert.user_id, template.template_id, template.space, model, template.vector, dimension,
                     template.quality,
                 ),
             )  # fmt: skip
-        change = add(change, {template.space: Digest.of(upsert.user_id, template.space, [template.vector])})
+        if is_counted(template.template_id, dev_mode):
+            counted = Digest.of(upsert.user_id, template.space, [template.vector])
+            change = add(change, {template.space: counted})
     return change
 
 
-def remove_person(connection: sqlite3.Connection, user_id: str, *, keep_row: bool = False) -> Digests:
-    """Delete the person's templates, return the change of the digests; `keep_row` for one who is replaced."""
+def remove_person(
+    connection: sqlite3.Connection, user_id: str, dev_mode: bool, *, keep_row: bool = False
+) -> Digests | None:
+    """Delete the person's templates and return the change of the digests, None if there were none.
+
+    `keep_row` is for one who is replaced.
+    """
     change: Digests = defaultdict(Digest)
-    for space, vector in connection.execute(
-        "SELECT space, embedding FROM gallery_templates WHERE user_id = ?", (user_id,)
-    ):
-        change[space] = change[space].minus(Digest(1, template_hash(user_id, space, vector)))
-    if change:
-        connection.execute("DELETE FROM additional_templates WHERE user_id = ?", (user_id,))
-        if not keep_row:
-            connection.execute("DELETE FROM enrolled_users WHERE user_id = ?", (user_id,))
+    found = connection.execute(
+        "SELECT template_id, space, embedding FROM gallery_templates WHERE user_id = ?", (user_id,)
+    ).fetchall()
+    if not found:
+        return None
+    for template_id, space, vector in found:
+        if is_counted(template_id, dev_mode):
+            change[space] = change[space].minus(Digest(1, template_hash(user_id, space, vector)))
+    connection.execute("DELETE FROM additional_templates WHERE user_id = ?", (user_id,))
+    if not keep_row:
+        connection.execute("DELETE FROM enrolled_users WHERE user_id = ?", (user_id,))
     return dict(change)
 
 
-def compute_digests(connection: sqlite3.Connection) -> Digests:
+def compute_digests(connection: sqlite3.Connection, dev_mode: bool) -> Digests:
     """Per space, the digest of the rows as they are now, bit flips included."""
     digests: Digests = defaultdict(Digest)
-    for user_id, space, vector in connection.execute(
-        "SELECT user_id, space, embedding FROM gallery_templates"
+    for user_id, template_id, space, vector in connection.execute(
+        "SELECT user_id, template_id, space, embedding FROM gallery_templates"
     ):
-        digests[space] = digests[space].plus(Digest(1, template_hash(user_id, space, vector)))
+        if is_counted(template_id, dev_mode):
+            digests[space] = digests[space].plus(Digest(1, template_hash(user_id, space, vector)))
     return dict(digests)
+
+
+def is_local(connection: sqlite3.Connection, user_id: str) -> bool | None:
+    """Whether the person was enrolled on this device; None for somebody who is not here."""
+    row = connection.execute(
+        "SELECT template_id FROM enrolled_users WHERE user_id = ?", (user_id,)
+    ).fetchone()
+    return row[0].startswith(LOCAL) if row else None
 
 
 def read_digests(connection: sqlite3.Connection) -> Digests:

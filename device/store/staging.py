@@ -5,31 +5,30 @@ from collections.abc import Iterable
 
 from broker_bridge.contract.messages import Upsert
 
-from .enrollments import model_of
+from .enrollments import LOCAL, PUT_FIRST, PUT_FURTHER, model_of
 
 _STAGE = """
     INSERT INTO staged_templates (user_id, position, display_name, model, embedding, embedding_dim,
                                   sync_version, template_id, space, quality, flag)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-# `WHERE true` keeps SQLite from reading ON CONFLICT as a join's ON.
-_SWAP_FIRST = """
-    INSERT INTO enrolled_users (user_id, display_name, model, embedding, embedding_dim, sync_version,
-                                synced_at, created_at, template_id, space, quality, flag)
-    SELECT user_id, display_name, model, embedding, embedding_dim, sync_version, ?1, ?1, template_id, space,
+_STAGED_FIRST = """
+    SELECT user_id, display_name, model, NULL, embedding, embedding_dim, sync_version, ?, template_id, space,
            quality, flag
     FROM staged_templates WHERE position = 0
-    ON CONFLICT (user_id) DO UPDATE SET
-        display_name = excluded.display_name, model = excluded.model, detector = NULL,
-        embedding = excluded.embedding, embedding_dim = excluded.embedding_dim,
-        sync_version = excluded.sync_version, synced_at = excluded.synced_at,
-        template_id = excluded.template_id, space = excluded.space, quality = excluded.quality,
-        flag = excluded.flag
 """
-_SWAP_FURTHER = """
-    INSERT INTO additional_templates (user_id, template_id, space, model, embedding, embedding_dim, quality)
+_STAGED_FURTHER = """
     SELECT user_id, template_id, space, model, embedding, embedding_dim, quality
     FROM staged_templates WHERE position > 0 ORDER BY user_id, position
+"""
+# ?1: whether people whom this device enrolled itself stay, unless a staged person has their id.
+_DROP_PEOPLE = """
+    DELETE FROM enrolled_users
+    WHERE user_id NOT IN (SELECT user_id FROM staged_templates) AND NOT (?1 AND template_id GLOB ?2)
+"""
+_DROP_FURTHER = """
+    DELETE FROM additional_templates
+    WHERE user_id IN (SELECT user_id FROM staged_templates) OR NOT (?1 AND template_id GLOB ?2)
 """
 
 
@@ -60,12 +59,11 @@ def stage(
         )  # fmt: skip
 
 
-def swap_in(connection: sqlite3.Connection, synced_at: str) -> None:
-    """Make the staged people the gallery: whoever is not among them goes."""
-    connection.execute("DELETE FROM additional_templates")
-    connection.execute(
-        "DELETE FROM enrolled_users WHERE user_id NOT IN (SELECT user_id FROM staged_templates)"
-    )
-    connection.execute(_SWAP_FIRST, (synced_at,))
-    connection.execute(_SWAP_FURTHER)
+def swap_in(connection: sqlite3.Connection, synced_at: str, dev_mode: bool) -> None:
+    """Make the staged people the gallery: whoever is not among them goes, in dev mode but for local ones."""
+    local = (dev_mode, f"{LOCAL}*")
+    connection.execute(_DROP_FURTHER, local)
+    connection.execute(_DROP_PEOPLE, local)
+    connection.executemany(PUT_FIRST, connection.execute(_STAGED_FIRST, (synced_at,)))
+    connection.executemany(PUT_FURTHER, connection.execute(_STAGED_FURTHER))
     clear(connection)
