@@ -29,7 +29,7 @@ from .settings import DeviceSection, DeviceSettings, Thresholds
 from .store.connection import StoreError
 from .vision import gabor
 from .vision.camera import Camera, Frame, open_camera
-from .vision.detector import CascadeDetector
+from .vision.cascade import CascadeDetector
 from .vision.embedder import load_embedder
 from .vision.gallery import Gallery, GalleryHolder
 from .vision.sources import CameraError, is_live

@@ -4,10 +4,71 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detector import Float32
+from .detector import Detections, Float32
 from .sources import Image
 
 FACE_SIZE = 112
+
+Float64 = NDArray[np.float64]
+
+ARCFACE_TEMPLATE: tuple[tuple[float, float], ...] = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+"""Where eyes, nose and corners of the mouth lie in the 112x112 faces that ArcFace was trained on."""
+
+# Landmarks that lie closer together than this (root mean square distance from their middle, in pixels) say
+# nothing of size and direction.
+_LEAST_SPREAD = 1.0
+
+
+def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
+    """uint8[n, 112, 112, 3]: each face turned, scaled and moved so that its landmarks lie on ArcFace's.
+
+    A face without landmarks, or with landmarks that are not finite or all in one place, is the plain square
+    of its box (`crop_faces`). What lies outside the picture is black, as in ArcFace's own training.
+    """
+    if found.landmarks is None or not len(found):
+        return crop_faces(image, found.boxes)
+    transforms = similarity_transforms(found.landmarks)
+    faces = np.empty((len(found), FACE_SIZE, FACE_SIZE, 3), dtype=np.uint8)
+    for row, transform in enumerate(transforms):
+        if np.isfinite(transform).all():
+            cv2.warpAffine(
+                image, transform, (FACE_SIZE, FACE_SIZE), faces[row], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT
+            )
+        else:
+            faces[row] = crop_faces(image, found.boxes[row : row + 1])[0]
+    return faces
+
+
+def similarity_transforms(landmarks: Float32) -> Float64:
+    """float64[n, 2, 3]: what takes `landmarks` (float32[n, 5, 2], pixels) nearest to ArcFace's template by
+    turning, scaling and moving; rows of NaN where the landmarks do not say.
+
+    The least-squares similarity of Umeyama (1991). In the plane a turn with a scale is a product with one
+    complex number, whose best value is a plain regression: sum(conj(z) w) / sum(|z|^2) of the centred points.
+    """
+    points = landmarks.astype(np.float64) @ (1.0, 1.0j)
+    target = np.array(ARCFACE_TEMPLATE) @ (1.0, 1.0j)
+    with np.errstate(all="ignore"):
+        middle = points.mean(axis=1)
+        centred = points - middle[:, None]
+        spread = (centred.real**2 + centred.imag**2).sum(axis=1)
+        usable = np.isfinite(spread) & (spread >= points.shape[1] * _LEAST_SPREAD**2)
+        turn = np.where(usable, centred.conj() @ (target - target.mean()) / spread, np.nan)
+        shift = target.mean() - turn * middle
+    transforms = np.empty((len(points), 2, 3))
+    transforms[:, 0, 0] = transforms[:, 1, 1] = turn.real
+    transforms[:, 1, 0] = turn.imag
+    transforms[:, 0, 1] = -turn.imag
+    transforms[:, 0, 2], transforms[:, 1, 2] = shift.real, shift.imag
+    # Mirrored or scattered points can pull the best scale to nothing, which has no inverse.
+    transforms[np.abs(turn) < np.finfo(np.float32).eps] = np.nan
+    return transforms
 
 
 def crop_faces(image: Image, boxes: Float32, padding: float = 0.0) -> NDArray[np.uint8]:

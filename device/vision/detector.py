@@ -1,16 +1,20 @@
-"""Faces in a picture, by OpenCV's bundled frontal cascade unless a model is configured."""
+"""Faces in a picture: what a detector answers, and which detectors there are."""
 
 from dataclasses import dataclass
-from importlib import resources
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .session import ModelError, SessionOptions, open_session
 from .sources import Image
 
 Float32 = NDArray[np.float32]
+DetectorKind = Literal["cascade", "scrfd", "yunet"]
+
+# A box with less of it in the picture holds nothing that could be looked at.
+_LEAST_SIDE = 1.0
 
 
 class FaceBox(NamedTuple):
@@ -25,7 +29,9 @@ class FaceBox(NamedTuple):
 @dataclass(frozen=True)
 class Detections:
     """Faces of one picture: `boxes` float32[n, 4] as x, y, width, height in pixels, `scores` float32[n],
-    `landmarks` float32[n, 5, 2] in pixels where the model gives them. Raises ValueError for other shapes."""
+    `landmarks` float32[n, 5, 2] in pixels where the model gives them: the eye on the left of the picture,
+    the other eye, the tip of the nose, the corner of the mouth on the left, the other corner (ArcFace's
+    order). Raises ValueError for other shapes."""
 
     boxes: Float32
     scores: Float32
@@ -45,6 +51,28 @@ class Detections:
         """Row `row` in whole pixels."""
         return FaceBox(*(round(float(value)) for value in self.boxes[row]))
 
+    def sane(self, image: Image, *, min_side: float = 0.0) -> "Detections":
+        """What of this can be worked with: boxes cut to `image`, without those that are not finite, lie
+        outside, or whose longer side is then below `min_side` pixels. Landmarks stay as they are: a model
+        may be right about an eye beyond the edge."""
+        height, width = image.shape[:2]
+        wide = self.boxes.astype(np.float64)
+        finite = np.isfinite(wide).all(axis=1) & np.isfinite(self.scores)
+        wide[~finite] = 0.0
+        corners = np.concatenate([wide[:, :2], wide[:, :2] + wide[:, 2:]], axis=1)
+        corners = np.clip(corners, 0.0, (width, height, width, height))
+        sides = corners[:, 2:] - corners[:, :2]
+        kept = finite & (sides.min(axis=1) >= _LEAST_SIDE) & (sides.max(axis=1) >= min_side)
+        boxes = np.concatenate([corners[:, :2], sides], axis=1)[kept].astype(np.float32)
+        landmarks = None if self.landmarks is None else self.landmarks[kept]
+        return Detections(boxes, self.scores[kept], landmarks)
+
+    @classmethod
+    def none(cls, *, landmarks: bool = False) -> "Detections":
+        """Nobody; with an empty array of landmarks for a model that gives them."""
+        points = np.empty((0, 5, 2), dtype=np.float32) if landmarks else None
+        return cls(np.empty((0, 4), dtype=np.float32), np.empty(0, dtype=np.float32), points)
+
 
 def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
     if array.shape != shape or array.dtype != np.float32:
@@ -52,36 +80,55 @@ def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
 
 
 class Detector(Protocol):
+    """Finds faces. One thread uses it at a time."""
+
+    @property
+    def name(self) -> str:
+        """`cascade`, `scrfd` or `yunet`: what seed 003's column `enrolled_users.detector` holds."""
+        ...
+
     def detect(self, image: Image) -> Detections:
-        """The faces in `image`, uint8[h, w, 3] BGR."""
+        """The faces in `image`, uint8[h, w, 3] BGR: finite, with an area, within the picture.
+
+        A picture without pixels has none. Raises ValueError for what is not such a picture, ModelError when
+        the network fails."""
+        ...
 
 
-class CascadeDetector:
-    """OpenCV's `haarcascade_frontalface_default` (Viola and Jones 2001): frontal faces, no landmarks.
+def has_pixels(image: Image) -> bool:
+    """Whether there is anything to look at; raises ValueError unless `image` is uint8[h, w, 3]."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"a frame is uint8[h, w, 3] in BGR, this one is {image.dtype}{list(image.shape)}: "
+            "have the camera or its pipeline convert it to BGR"
+        )
+    return image.size > 0
 
-    `scores` rank by how many overlapping windows agreed, n / (n + 10); they are no probabilities. Faces
-    under `min_face_pixels` are not looked for, which is what keeps it fast.
+
+def load_detector(
+    kind: DetectorKind = "cascade",
+    model: str | Path | None = None,
+    score: float = 0.5,
+    min_face_pixels: int = 80,
+    options: SessionOptions | None = None,
+) -> Detector:
+    """The detector that a device is configured with.
+
+    `model` is the ONNX file of `scrfd` (or its TensorRT engine) and of `yunet`; `cascade` needs none. Faces
+    below `score` (0..1; not for the cascade, whose scores are ranks) or `min_face_pixels` are not reported.
+    `options` say how SCRFD is run: YuNet runs on OpenCV's own CPU code. Raises ModelError.
     """
+    # Imported when they are used: a device needs the libraries of its own detector alone.
+    if kind == "cascade":
+        from .cascade import CascadeDetector  # noqa: PLC0415
 
-    def __init__(
-        self, *, min_face_pixels: int = 80, scale_factor: float = 1.15, min_neighbours: int = 4
-    ) -> None:
-        file = resources.files("cv2") / "data" / "haarcascade_frontalface_default.xml"
-        self._cascade = cv2.CascadeClassifier(str(file))
-        if self._cascade.empty():
-            raise FileNotFoundError(
-                f"{file} is missing: install opencv-python-headless 4.10 or newer, below 5"
-            )
-        self._min_size = (min_face_pixels, min_face_pixels)
-        self._scale_factor = scale_factor
-        self._min_neighbours = min_neighbours
+        return CascadeDetector(min_face_pixels=min_face_pixels)
+    if model is None:
+        raise ModelError(f"the detector {kind} needs the path of its model, an ONNX file")
+    if kind == "yunet":
+        from .yunet import YuNetDetector  # noqa: PLC0415
 
-    def detect(self, image: Image) -> Detections:
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        boxes, counts = self._cascade.detectMultiScale2(
-            grey, self._scale_factor, self._min_neighbours, minSize=self._min_size
-        )
-        agreed = np.asarray(counts, dtype=np.float32).reshape(-1)
-        return Detections(
-            boxes=np.asarray(boxes, dtype=np.float32).reshape(-1, 4), scores=agreed / (agreed + 10)
-        )
+        return YuNetDetector(model, score=score, min_face_pixels=min_face_pixels)
+    from .scrfd import ScrfdDetector  # noqa: PLC0415
+
+    return ScrfdDetector(open_session(model, options), score=score, min_face_pixels=min_face_pixels)

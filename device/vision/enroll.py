@@ -8,8 +8,8 @@ import numpy as np
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 
-from .alignment import FACE_SIZE, crop_faces
-from .detector import Detections, Detector, FaceBox, Float32
+from .alignment import FACE_SIZE, align_faces
+from .detector import Detections, Detector, FaceBox
 from .embedder import Embedder
 from .picture_size import picture_size
 from .sources import Image
@@ -58,8 +58,8 @@ class PhotoEmbedder:
         photo = decode_photo(data)
         scale = _search_scale(photo)
         image = _resize(photo, scale)
-        box = self._one_face(image)
-        face = crop_faces(image, box[None])
+        found = self._one_face(image)
+        face = align_faces(image, found)
         vector = self._embedder.embed(face)[0]
         if not vector.any():
             raise PhotoError(
@@ -67,26 +67,26 @@ class PhotoEmbedder:
             )
         return PhotoFace(
             vector=normalise(vector, self._embedder.space.dimension),
-            quality=_quality(face[0], float(box[2:].min()) / max(scale, 1.0)),
-            box=FaceBox(*(round(float(value) / scale) for value in box)),
+            quality=_quality(face[0], float(found.boxes[0, 2:].min()) / max(scale, 1.0)),
+            box=FaceBox(*(round(float(value) / scale) for value in found.boxes[0])),
         )
 
-    def _one_face(self, image: Image) -> Float32:
-        """The box float32[4] of the only large face in `image`."""
+    def _one_face(self, image: Image) -> Detections:
+        """The only large face in `image`."""
         # A portrait cut close to the face has no surroundings, which the cascade looks for.
         margin = max(image.shape[:2]) // 4
         sides = (margin, margin, margin, margin)
         bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
-        found = self._detector.detect(np.asarray(bordered, dtype=np.uint8))
-        boxes = _large(found)
-        if not len(boxes):
+        found = _large(self._detector.detect(np.asarray(bordered, dtype=np.uint8)))
+        if not len(found):
             raise PhotoError(PHOTO_NO_FACE, "no face was found: use a frontal portrait with an even light")
-        if len(boxes) > 1:
+        if len(found) > 1:
             raise PhotoError(
-                PHOTO_SEVERAL_FACES, f"{len(boxes)} faces were found: use a photo of one person alone"
+                PHOTO_SEVERAL_FACES, f"{len(found)} faces were found: use a photo of one person alone"
             )
-        box: Float32 = boxes[0] - np.array([margin, margin, 0, 0], dtype=np.float32)
-        return box
+        boxes = found.boxes - np.array([margin, margin, 0, 0], dtype=np.float32)
+        landmarks = None if found.landmarks is None else found.landmarks - np.float32(margin)
+        return Detections(boxes, found.scores, landmarks)
 
 
 def decode_photo(data: bytes) -> Image:
@@ -125,13 +125,14 @@ def _resize(photo: Image, scale: float) -> Image:
     return np.asarray(cv2.resize(photo, size, interpolation=how), dtype=np.uint8)
 
 
-def _large(found: Detections) -> Float32:
-    """The boxes float32[k, 4] at least half as wide as the widest."""
+def _large(found: Detections) -> Detections:
+    """Those at least half as wide as the widest."""
     if not len(found):
-        return found.boxes
+        return found
     widths = found.boxes[:, 2]
-    large: Float32 = found.boxes[widths >= _BESIDE_THE_PERSON * widths.max()]
-    return large
+    large = widths >= _BESIDE_THE_PERSON * widths.max()
+    landmarks = None if found.landmarks is None else found.landmarks[large]
+    return Detections(found.boxes[large], found.scores[large], landmarks)
 
 
 def _quality(face: Image, side: float) -> float:

@@ -6,7 +6,8 @@ import pytest
 from skimage.data import astronaut, lfw_subset
 
 from device.vision.alignment import crop_faces
-from device.vision.detector import CascadeDetector, Detections, FaceBox
+from device.vision.cascade import CascadeDetector
+from device.vision.detector import Detections, FaceBox
 
 
 def test_shapes_are_checked_on_construction():

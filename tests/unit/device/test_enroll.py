@@ -11,7 +11,7 @@ from skimage.data import astronaut, lfw_subset
 from broker_bridge.contract.embeddings import check_vector, to_array
 from broker_bridge.contract.errors import ContractError
 from deploy.local.sample_video import PEOPLE, enrollment_photo
-from device.vision.detector import CascadeDetector
+from device.vision.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder, PhotoError
 from device.vision.picture_size import picture_size

@@ -9,7 +9,8 @@ from device.event_validator import EventValidator
 from device.pipeline import RecognitionPipeline
 from device.vision import gabor
 from device.vision.camera import Frame, open_camera
-from device.vision.detector import CascadeDetector, Detections
+from device.vision.cascade import CascadeDetector
+from device.vision.detector import Detections
 from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder
 from device.vision.gallery import Gallery, GalleryHolder

@@ -1,0 +1,46 @@
+"""OpenCV's bundled frontal cascade: the detector that needs no model file."""
+
+from importlib import resources
+
+import cv2
+import numpy as np
+
+from .detector import Detections, has_pixels
+from .sources import Image
+
+
+class CascadeDetector:
+    """OpenCV's `haarcascade_frontalface_default` (Viola and Jones 2001): frontal faces, no landmarks.
+
+    `scores` rank by how many overlapping windows agreed, n / (n + 10); they are no probabilities. Faces
+    under `min_face_pixels` are not looked for, which is what keeps it fast.
+    """
+
+    name = "cascade"
+
+    def __init__(
+        self, *, min_face_pixels: int = 80, scale_factor: float = 1.15, min_neighbours: int = 4
+    ) -> None:
+        file = resources.files("cv2") / "data" / "haarcascade_frontalface_default.xml"
+        self._cascade = cv2.CascadeClassifier(str(file))
+        if self._cascade.empty():
+            raise FileNotFoundError(
+                f"{file} is missing: install opencv-python-headless 4.10 or newer, below 5"
+            )
+        self._min_size = (min_face_pixels, min_face_pixels)
+        self._scale_factor = scale_factor
+        self._min_neighbours = min_neighbours
+
+    def detect(self, image: Image) -> Detections:
+        """The faces in `image`, uint8[h, w, 3] BGR. Raises ValueError for what is not such a picture."""
+        if not has_pixels(image):
+            return Detections.none()
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        boxes, counts = self._cascade.detectMultiScale2(
+            grey, self._scale_factor, self._min_neighbours, minSize=self._min_size
+        )
+        if not len(boxes):
+            return Detections.none()
+        agreed = np.asarray(counts, dtype=np.float32).reshape(-1)
+        found = Detections(np.asarray(boxes, dtype=np.float32).reshape(-1, 4), agreed / (agreed + 10))
+        return found.sane(image)

@@ -1,0 +1,138 @@
+"""Whether a face is good enough to be recognised: large, sharp, evenly lit and looking at the camera."""
+
+from functools import cache
+from typing import Final, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment import ARCFACE_TEMPLATE, FACE_SIZE
+from .detector import Detections, Float32
+
+# Why a face is too poor. The heartbeat counts them.
+TOO_SMALL: Final = "too_small"
+TURNED: Final = "turned"
+TOO_DARK: Final = "too_dark"
+TOO_BRIGHT: Final = "too_bright"
+BLURRED: Final = "blurred"
+
+Float64 = NDArray[np.float64]
+
+# Border of the face that is not looked at: background, or black from beyond the edge of the picture.
+_MARGIN = 16
+_MIDDLE = slice(_MARGIN, FACE_SIZE - _MARGIN)
+
+# How far eyes, nose tip and corners of the mouth lie behind the tip of the nose, in the template's pixels (of
+# about 1.8 mm, as 63 mm between the pupils are 35 pixels): 27 and 25 mm, as in OpenCV's generic head model.
+_DEPTHS = (15.0, 15.0, 0.0, 14.0, 14.0)
+
+
+class QualityLimits(Protocol):
+    """What is asked of a face; 0 asks nothing. Pixels, grey levels squared, grey levels, degrees."""
+
+    @property
+    def min_side(self) -> float: ...
+    @property
+    def min_sharpness(self) -> float: ...
+    @property
+    def min_brightness(self) -> float: ...
+    @property
+    def max_brightness(self) -> float: ...
+    @property
+    def max_yaw(self) -> float: ...
+    @property
+    def max_pitch(self) -> float: ...
+    @property
+    def max_roll(self) -> float: ...
+
+
+class QualityGate:
+    """Judges the faces of a frame by `limits`."""
+
+    def __init__(self, limits: QualityLimits) -> None:
+        self._limits = limits
+
+    def judge(self, faces: NDArray[np.uint8], found: Detections) -> list[str | None]:
+        """Per face the first of `too_small`, `turned`, `too_dark`, `too_bright`, `blurred` that holds, or
+        None: good enough.
+
+        `faces` are uint8[n, 112, 112, 3] of the n `found`. A face without (finite) landmarks is not judged
+        by its pose. Raises ValueError for other shapes.
+        """
+        if faces.shape != (len(found), FACE_SIZE, FACE_SIZE, 3) or faces.dtype != np.uint8:
+            raise ValueError(
+                f"faces are uint8[{len(found)}, {FACE_SIZE}, {FACE_SIZE}, 3], "
+                f"these are {faces.dtype}{list(faces.shape)}"
+            )
+        if not len(found):
+            return []
+        small = found.boxes[:, 2:].min(axis=1) < self._limits.min_side
+        turned = self._turned(found.landmarks, len(found))
+        light = brightness_and_sharpness(faces)
+        return [
+            TOO_SMALL if is_small else TURNED if is_turned else self._ill_lit(*measures)
+            for is_small, is_turned, measures in zip(small, turned, light.tolist(), strict=True)
+        ]
+
+    def _ill_lit(self, brightness: float, sharpness: float) -> str | None:
+        limits = self._limits
+        if brightness < limits.min_brightness:
+            return TOO_DARK
+        if 0 < limits.max_brightness < brightness:
+            return TOO_BRIGHT
+        return BLURRED if sharpness < limits.min_sharpness else None
+
+    def _turned(self, landmarks: Float32 | None, count: int) -> NDArray[np.bool_]:
+        limits = self._limits
+        most = np.array([limits.max_yaw, limits.max_pitch, limits.max_roll])
+        if landmarks is None or not most.any():
+            return np.zeros(count, dtype=np.bool_)
+        # NaN, where there is no pose, is greater than nothing.
+        beyond = (np.abs(head_poses(landmarks)) > most) & (most > 0)
+        return np.asarray(beyond.any(axis=1), dtype=np.bool_)
+
+
+def brightness_and_sharpness(faces: NDArray[np.uint8]) -> Float64:
+    """float64[n, 2] of uint8[n, 112, 112, 3]: mean grey level (0..255), and variance of the Laplacian in grey
+    levels squared (Pech-Pacheco et al. 2000), both of the middle 80x80 pixels of each face."""
+    # One tall picture: a call of OpenCV costs more than what it does to a single face.
+    grey = cv2.cvtColor(np.ascontiguousarray(faces).reshape(-1, FACE_SIZE, 3), cv2.COLOR_BGR2GRAY)
+    edges = cv2.Laplacian(grey, cv2.CV_16S)
+    measures = np.empty((len(faces), 2))
+    for row in range(len(faces)):
+        rows = slice(row * FACE_SIZE + _MARGIN, (row + 1) * FACE_SIZE - _MARGIN)
+        measures[row, 0] = cv2.mean(grey[rows, _MIDDLE])[0]
+        measures[row, 1] = cv2.meanStdDev(edges[rows, _MIDDLE])[1][0, 0] ** 2
+    return measures
+
+
+def head_poses(landmarks: Float32) -> Float64:
+    """float64[n, 3]: yaw, pitch and roll in degrees, estimated from `landmarks` float32[n, 5, 2].
+
+    Positive is towards the right of the picture, down, and clockwise; NaN where the landmarks do not say.
+    ArcFace's template is 0, 0, 0. Pose from orthography and scaling (DeMenthon and Davis 1995): the affine
+    camera that takes a generic head to the landmarks is a product with the head's pseudo-inverse; its rows are
+    the first two of the rotation, scaled. People's noses differ, so this is right to some ten degrees.
+    """
+    with np.errstate(all="ignore"):
+        points = landmarks.astype(np.float64)
+        camera = _head_inverse() @ (points - points.mean(axis=1, keepdims=True))
+        right, down = (
+            camera[..., axis] / np.linalg.norm(camera[..., axis], axis=1)[:, None] for axis in (0, 1)
+        )
+        away = np.cross(right, down)
+        yaw = np.arctan2(away[:, 0], away[:, 2])
+        pitch = np.arctan2(away[:, 1], np.hypot(away[:, 0], away[:, 2]))
+        roll = np.arctan2(-right[:, 1], down[:, 1])
+    poses: Float64 = np.degrees(np.stack([yaw, pitch, roll], axis=1))
+    poses[~np.isfinite(poses).all(axis=1)] = np.nan
+    return poses
+
+
+@cache
+def _head_inverse() -> Float64:
+    """float64[3, 5]: the pseudo-inverse of the centred head."""
+    head = np.column_stack([ARCFACE_TEMPLATE, _DEPTHS])
+    inverse: Float64 = np.linalg.pinv(head - head.mean(axis=0))
+    return inverse
