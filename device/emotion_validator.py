@@ -1,0 +1,204 @@
+"""From readings of faces to emotion events: what one person showed surely and long enough (seed 003)."""
+
+import math
+import re
+import secrets
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import JsonValue
+
+from broker_bridge.contract.ids import new_event_id
+from broker_bridge.contract.messages import Event
+
+from .clocks import utc_now
+from .sighting import COOLDOWN, REPEATED_FRAME
+
+# Beside those of device.sighting: why a reading of a face made no emotion event.
+UNKNOWN_PERSON: Final = "unknown_person"
+NO_CODE: Final = "no_code"
+LOW_CONFIDENCE: Final = "low_confidence"
+TOO_SHORT: Final = "too_short"
+
+_CODE = re.compile(r"EV2\.[0-9]{1,3}")
+
+
+@dataclass
+class _Run:
+    """One person showing one emotion on one track, sure in every frame since `since` (monotonic seconds)."""
+
+    user_id: str
+    code: str
+    since: float
+    frames: int = 0
+    confidence_sum: float = 0.0
+
+    @property
+    def mean_confidence(self) -> float:
+        return self.confidence_sum / self.frames
+
+
+@dataclass
+class _Track:
+    frame_id: int | None
+    seen_at: float
+    run: _Run | None
+
+
+class EmotionEventValidator:
+    """Decides which reading of a recognised person's face becomes an `emotion` event.
+
+    An event needs one code on one track for one person in every frame of at least `min_duration_ms`, each
+    with at least `confidence_threshold`, and none of that person and code within `cooldown_seconds` (on any
+    track). An unsure frame, another code or person, or `max_gap_seconds` without a frame begin anew.
+
+    Every call answers with an event or adds one to `refusals` under one reason: `unknown_person`, `no_code`
+    (an emotion that is not reported), `low_confidence` (also a confidence that is no number), `too_short`,
+    `cooldown`, `repeated_frame` (not newer than the track's last, and ignored).
+
+    `clock` is monotonic seconds, `wall_clock` the time that the event bears, `new_suffix` the random tail of
+    its id. Does no I/O and is not thread-safe: it belongs to the thread that recognises.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        min_duration_ms: float = 500.0,
+        confidence_threshold: float = 0.7,
+        cooldown_seconds: float = 10.0,
+        *,
+        max_gap_seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = utc_now,
+        new_suffix: Callable[[], str] = lambda: secrets.token_hex(6),
+    ) -> None:
+        if not 0 < confidence_threshold <= 1:
+            raise ValueError(f"confidence_threshold is a share in (0, 1], not {confidence_threshold}")
+        if not (min_duration_ms >= 0 and max_gap_seconds > 0):
+            raise ValueError(
+                f"durations are positive, not {min_duration_ms} ms with gaps of {max_gap_seconds} s"
+            )
+        self._device_id = device_id
+        # A microsecond of allowance: the difference of two readings of the clock is rounded.
+        self._min_duration = min_duration_ms / 1000 - 1e-6
+        self._confidence_threshold = confidence_threshold
+        self._cooldown = cooldown_seconds
+        self._max_gap = max_gap_seconds
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._new_suffix = new_suffix
+        self.refusals: Counter[str] = Counter()
+        # Both are kept oldest first, so that expiry looks at the front only.
+        self._tracks: OrderedDict[str, _Track] = OrderedDict()
+        self._last_events: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    @property
+    def tracks_held(self) -> int:
+        """Tracks in memory."""
+        return len(self._tracks)
+
+    @property
+    def cooldowns_held(self) -> int:
+        """Pairs of person and code in memory because of a recent event."""
+        return len(self._last_events)
+
+    def process_emotion(
+        self,
+        track_id: str,
+        user_id: str | None,
+        emotion_code: str | None,
+        confidence: float,
+        *,
+        intensity: float | None = None,
+        frame_id: int | None = None,
+    ) -> Event | None:
+        """The event that this frame of `track_id` completes, or None with a reason counted in `refusals`.
+
+        `user_id` is None for a face that was not recognised, `emotion_code` (`EV2.n`) for an emotion without
+        a code. `confidence` and `intensity` are 0..1; without an intensity the event bears the run's mean
+        confidence. Raises ValueError for a code that is none.
+        """
+        if emotion_code is not None and not _CODE.fullmatch(emotion_code):
+            raise ValueError(f"an emotion code is EV2.n with up to three digits, not {emotion_code!r}")
+        now = self._clock()
+        self._expire(now)
+        track = self._tracks.setdefault(track_id, _Track(None, now, None))
+        if frame_id is not None:
+            if track.frame_id is not None and frame_id <= track.frame_id:
+                self.refusals[REPEATED_FRAME] += 1
+                return None
+            track.frame_id = frame_id
+        track.seen_at = now
+        self._tracks.move_to_end(track_id)
+
+        run, refusal = self._continued(track.run, user_id, emotion_code, confidence, now)
+        track.run = run
+        if run is None or refusal is not None:
+            self.refusals[refusal or TOO_SHORT] += 1
+            return None
+        self._last_events[run.user_id, run.code] = now
+        self._last_events.move_to_end((run.user_id, run.code))
+        return self._event(run, track_id, now, intensity)
+
+    def _continued(
+        self, run: _Run | None, user_id: str | None, code: str | None, confidence: float, now: float
+    ) -> tuple[_Run | None, str | None]:
+        """What is shown after one more frame, and why that makes no event (None: it does)."""
+        if user_id is None:
+            return None, UNKNOWN_PERSON
+        # Written so that a confidence which is not a number is low.
+        if not self._confidence_threshold <= confidence < math.inf:
+            return None, LOW_CONFIDENCE
+        if code is None:
+            return None, NO_CODE
+        if run is None or (run.user_id, run.code) != (user_id, code):
+            run = _Run(user_id, code, now)
+        run.frames += 1
+        run.confidence_sum += confidence
+        if now - run.since < self._min_duration:
+            return run, TOO_SHORT
+        last_event = self._last_events.get((user_id, code))
+        return run, None if last_event is None or now - last_event >= self._cooldown else COOLDOWN
+
+    def _event(self, run: _Run, track_id: str, now: float, intensity: float | None) -> Event:
+        if intensity is None or not math.isfinite(intensity):
+            intensity = run.mean_confidence
+        metadata: dict[str, JsonValue] = {
+            "intensity": _share(intensity),
+            "duration_ms": round((now - run.since) * 1000),
+            "track_id": track_id,
+            "frames_tracked": run.frames,
+        }
+        at = self._wall_clock()
+        # A clock before 1970 (a dead battery) still gives a valid id.
+        at_ms = max(0, int(at.timestamp() * 1000))
+        return Event(
+            event_id=new_event_id(run.code, at_ms, self._new_suffix()),
+            device_id=self._device_id,
+            user_id=run.user_id,
+            event_type="emotion",
+            emotion_code=run.code,
+            timestamp=at,
+            confidence=_share(run.mean_confidence),
+            metadata=metadata,
+        )
+
+    def _expire(self, now: float) -> None:
+        while self._tracks:
+            track_id, track = next(iter(self._tracks.items()))
+            if now - track.seen_at <= self._max_gap:
+                break
+            del self._tracks[track_id]
+        while self._last_events:
+            key, at = next(iter(self._last_events.items()))
+            if now - at < self._cooldown:
+                break
+            del self._last_events[key]
+
+
+def _share(value: float) -> float:
+    return round(min(1.0, max(0.0, value)), 4)
