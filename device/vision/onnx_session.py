@@ -54,7 +54,7 @@ class OnnxSession:
         options = options or SessionOptions()
         self._path = Path(path)
         file = ModelFile.read(self._path)
-        self._session = _start(self._path, options)
+        self._session = _start(file, options)
         file.check_unchanged()
         self._sha256 = file.sha256
         self._input = _only_input(self._path, self._session)
@@ -99,7 +99,7 @@ class OnnxSession:
         return outputs
 
 
-def _start(path: Path, options: SessionOptions) -> Any:
+def _start(file: ModelFile, options: SessionOptions) -> Any:
     """A session on the providers asked for, less those that are not there or do not start, with one warning
     that names them; the CPU comes last."""
     available = onnxruntime.get_available_providers()
@@ -111,20 +111,22 @@ def _start(path: Path, options: SessionOptions) -> Any:
     wanted = [each for each in asked if each not in reasons]
     while True:
         try:
-            session = _open(path, wanted, options)
+            session = _open(file, wanted, options)
             break
         except _ERRORS as error:
             if not wanted:
                 raise ModelError(
-                    f"{path} is not an ONNX model that can be run here: {_first_line(error)}"
+                    f"{file.path} is not an ONNX model that can be run here: {_first_line(error)}"
                 ) from error
             reasons[wanted.pop(0)] = _first_line(error)
     running = session.get_providers()
-    reasons.update({each: "it did not start" for each in wanted if _NAMES[each] not in running})
+    reasons.update(
+        {each: "it did not start (standard error says why)" for each in wanted if _NAMES[each] not in running}
+    )
     if reasons:
         _log.warning(
             "%s was to run on %s and runs on %s: %s",
-            path,
+            file.path,
             ", ".join(options.providers),
             _RUNS_ON.get(running[0], running[0]),
             "; ".join(f"{each}: {reason}" for each, reason in reasons.items()),
@@ -132,28 +134,39 @@ def _start(path: Path, options: SessionOptions) -> Any:
     return session
 
 
-def _open(path: Path, providers: Sequence[Provider], options: SessionOptions) -> Any:
+def _open(file: ModelFile, providers: Sequence[Provider], options: SessionOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
-    chosen = [(_NAMES[each], _provider_options(each, options)) for each in (*providers, "cpu")]
+    chosen = [(_NAMES[each], _provider_options(each, options, file)) for each in (*providers, "cpu")]
     # Its own fallback prints to standard output and forgets what else was asked for.
-    return onnxruntime.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
+    return onnxruntime.InferenceSession(str(file.path), settings, providers=chosen, enable_fallback=0)
 
 
-def _provider_options(provider: Provider, options: SessionOptions) -> dict[str, str]:
-    """https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html"""
+def _provider_options(provider: Provider, options: SessionOptions, file: ModelFile) -> dict[str, str]:
+    """https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
+
+    Raises ModelError when the engine cache cannot be made.
+    """
     if provider != "tensorrt":
         return {}
     chosen = {"trt_fp16_enable": str(options.fp16)}
     if options.engine_cache is not None:
-        options.engine_cache.mkdir(parents=True, exist_ok=True)
-        chosen["trt_engine_cache_enable"] = "True"
-        chosen["trt_engine_cache_path"] = str(options.engine_cache)
-        # What is measured to choose kernels is kept as well, which shortens the next build.
-        chosen["trt_timing_cache_enable"] = "True"
-        chosen["trt_timing_cache_path"] = str(options.engine_cache)
+        # A folder for each model: engines are cached by the graph alone, and the same graph with other
+        # weights would get the old ones.
+        cache = options.engine_cache / file.sha256[:16]
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ModelError(f"the engine cache {cache} cannot be made: {error.strerror}") from error
+        chosen.update(
+            trt_engine_cache_enable="True",
+            trt_engine_cache_path=str(cache),
+            # What was measured to choose kernels is kept as well, which shortens the next build.
+            trt_timing_cache_enable="True",
+            trt_timing_cache_path=str(cache),
+        )
     return chosen
 
 
