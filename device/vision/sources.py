@@ -1,7 +1,8 @@
 """Where pictures come from: one class per kind of source, each with `read` and `close`."""
 
+import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import cv2
@@ -12,9 +13,12 @@ Image = NDArray[np.uint8]
 """uint8[h, w, 3] in BGR, OpenCV's order."""
 
 FOLDER_FPS = 10.0
+_FASTEST_FPS = 1000.0
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 # OpenCV waits 30 s for a dead stream by default, longer than a device may take to stop.
 _STREAM_TIMEOUT_MS = 5000
+# A failed read at the end of a file takes microseconds, so asking that often costs milliseconds.
+_FEWEST_TRIES, _MOST_TRIES = 1_000, 10_000
 
 
 class CameraError(Exception):
@@ -22,59 +26,90 @@ class CameraError(Exception):
 
 
 class Source(Protocol):
-    """A sequence of pictures. `live` sources have no end: a failed read means that they are gone."""
+    """A sequence of pictures; `corrupt` counts those that could not be decoded and were left out."""
 
-    live: bool
     fps: float
-    skipped: int
+    corrupt: int
 
     def read(self) -> Image | None:
-        """The next picture, or None at the end (or when a live source fails)."""
+        """The next picture, or None: a file's end, or a live source that has none (now or any more)."""
 
     def close(self) -> None: ...
 
 
-class VideoSource:
-    """Camera index, video file, stream URL or GStreamer pipeline through `cv2.VideoCapture`."""
+class LiveSource:
+    """Camera index, stream URL or GStreamer pipeline through `cv2.VideoCapture`. Raises CameraError."""
 
-    def __init__(self, source: str, *, live: bool) -> None:
-        self.live = live
-        self.skipped = 0
+    def __init__(self, source: str) -> None:
+        self.corrupt = 0
         self._capture = _open_capture(source)
-        if not self._capture.isOpened():
-            self._capture.release()
-            raise CameraError(f"{describe(source)} cannot be opened: check that it exists and can be read")
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or FOLDER_FPS
+        self.fps = _frame_rate(self._capture)
 
     def read(self) -> Image | None:
-        grabbed, image = self._capture.read()
-        if not grabbed or image is None:
-            return None
-        return np.asarray(image, dtype=np.uint8)
+        return _read(self._capture)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class FileSource:
+    """A video file; damaged frames are skipped and counted, also those that its container lost."""
+
+    def __init__(self, file: str) -> None:
+        self.corrupt = 0
+        self._given = 0
+        self._capture = _open_capture(file)
+        self.fps = _frame_rate(self._capture)
+        # Of a damaged header this is some number, often negative; of others it may be an estimate.
+        self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def read(self) -> Image | None:
+        # OpenCV answers a damaged frame as it answers the end: only asking again tells which it was.
+        left = self._promised - self._given - self.corrupt
+        for failed in range(max(_FEWEST_TRIES, min(left, _MOST_TRIES))):
+            image = _read(self._capture)
+            if image is not None:
+                self._given += 1
+                self.corrupt += failed
+                return image
+        self.corrupt += self._lost()
+        self._promised = 0
+        return None
+
+    def _lost(self) -> int:
+        """Frames that never came, where they are more than an estimated length may be off by."""
+        lost = self._promised - self._given - self.corrupt
+        return lost if lost > max(2, self._promised // 100) else 0
 
     def close(self) -> None:
         self._capture.release()
 
 
 class FolderSource:
-    """The pictures of a folder by name; one that cannot be decoded is skipped and counted."""
+    """The pictures of a folder by name. Raises CameraError if it has none or cannot be read."""
 
-    live = False
     fps = FOLDER_FPS
 
     def __init__(self, folder: Path) -> None:
-        self.skipped = 0
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+        self.corrupt = 0
+        try:
+            files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+        except OSError as error:
+            raise CameraError(f"{folder} cannot be read ({error.strerror})") from error
         if not files:
             raise CameraError(f"{folder} has no pictures: expected files ending in .jpg, .png or .bmp")
         self._files = iter(files)
 
     def read(self) -> Image | None:
         for file in self._files:
-            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            try:
+                image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            except cv2.error:
+                # Raised for a header that claims more pixels than OpenCV allows; otherwise it gives None.
+                image = None
             if image is not None:
                 return np.asarray(image, dtype=np.uint8)
-            self.skipped += 1
+            self.corrupt += 1
         return None
 
     def close(self) -> None:
@@ -84,15 +119,19 @@ class FolderSource:
 def open_source(source: str) -> Source:
     """The source behind a setting: "0", a path, `rtsp://...` or `... ! ... ! appsink`. Raises CameraError."""
     if is_live(source):
-        return VideoSource(source, live=True)
+        return LiveSource(source)
     path = Path(source)
-    if path.is_dir():
-        return FolderSource(path)
-    if not path.is_file():
+    try:
+        if path.is_dir():
+            return FolderSource(path)
+        found = path.is_file()
+    except OSError as error:
+        raise CameraError(f"{describe(source)[:200]} cannot be read ({error.strerror})") from error
+    if not found:
         raise CameraError(
             f"{describe(source)} is neither a camera index, a file, a folder, a stream URL nor a pipeline"
         )
-    return VideoSource(source, live=False)
+    return FileSource(source)
 
 
 def is_live(source: str) -> bool:
@@ -111,13 +150,44 @@ def describe(source: str) -> str:
 
 
 def _open_capture(source: str) -> cv2.VideoCapture:
+    # FFmpeg would write a line to standard error for every damaged block of a picture, thousands a second.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if source.isdecimal():
-        return cv2.VideoCapture(int(source))
-    if " ! " in source:
-        return cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
-    if "://" in source:
+        capture = cv2.VideoCapture(int(source))
+    elif " ! " in source:
+        capture = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
+    elif "://" in source:
         # Named, since OpenCV's other backends print the whole URL, password included, when they fail.
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _STREAM_TIMEOUT_MS]
         timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, _STREAM_TIMEOUT_MS]
-        return cv2.VideoCapture(source, cv2.CAP_FFMPEG, timeouts)
-    return cv2.VideoCapture(source)
+        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, timeouts)
+    else:
+        capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        capture.release()
+        raise CameraError(f"{describe(source)} cannot be opened: check that it exists and can be read")
+    return capture
+
+
+def _frame_rate(capture: cv2.VideoCapture) -> float:
+    """Frames a second; what a damaged header claims is not believed."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if 0 < fps <= _FASTEST_FPS else FOLDER_FPS
+
+
+def _read(capture: cv2.VideoCapture) -> Image | None:
+    try:
+        grabbed, image = capture.read()
+    except cv2.error:
+        # A picture that OpenCV cannot convert, such as one whose size changed to none.
+        return None
+    return _as_bgr(image) if grabbed and image is not None and image.size else None
+
+
+def _as_bgr(image: NDArray[Any]) -> Image:
+    """Infrared cameras and pipelines give one channel, some pipelines four."""
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if channels == 3:
+        return np.asarray(image, dtype=np.uint8)
+    conversion = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
+    return np.asarray(cv2.cvtColor(image, conversion), dtype=np.uint8)

@@ -1,6 +1,9 @@
 """Cameras: pacing, looping, reopening, stopping, and errors without secrets."""
 
 import os
+import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -27,20 +30,57 @@ class Time:
         self.now += seconds
 
 
-class FakeCapture:
-    """A live camera that gives `pictures` pictures and is then gone."""
+class FakeLive:
+    """A live camera whose reads give the letters of `reads`: a picture for `+`, none for `-`, then none."""
 
-    live, fps, skipped = True, 30.0, 0
+    fps, corrupt = 30.0, 0
 
-    def __init__(self, pictures):
-        self.left = pictures
+    def __init__(self, reads, between=lambda: None):
+        self.reads = iter(reads)
+        self.between = between
+        self.closed = False
 
     def read(self):
-        self.left -= 1
-        return np.zeros((4, 6, 3), np.uint8) if self.left >= 0 else None
+        assert not self.closed
+        self.between()
+        return np.zeros((4, 6, 3), np.uint8) if next(self.reads, "-") == "+" else None
 
     def close(self):
-        self.left = 0
+        self.closed = True
+
+
+class Openings:
+    """An opener that gives `sources` in turn; None stands for a camera that is away."""
+
+    def __init__(self, *sources):
+        self.left = list(sources)
+        self.given = []
+
+    def __call__(self, source):
+        assert all(given.closed for given in self.given), "a device that is held is busy"
+        opened = self.left.pop(0)
+        if opened is None:
+            raise CameraError("still away")
+        self.given.append(opened)
+        return opened
+
+
+class Longest(random.Random):
+    """The longest wait that the jitter allows."""
+
+    def uniform(self, a, b):
+        return b
+
+
+def live_camera(time, *sources, **settings):
+    opener = Openings(*sources)
+    return open_camera(
+        "rtsp://door/1", clock=time.clock, wait=time.wait, opener=opener, jitter=Longest(), **settings
+    )
+
+
+def first(count, camera):
+    return [frame for _, frame in zip(range(count), camera, strict=False)]
 
 
 @pytest.fixture
@@ -108,10 +148,10 @@ def test_a_damaged_picture_in_a_folder_is_skipped_and_counted(folder: Path):
     with open_camera(str(folder), fps=0) as camera:
         greys = [round(float(frame.image.mean())) for frame in camera]
     assert greys == [10, 200]
-    assert camera.skipped == 1
+    assert camera.corrupt == 1
     with open_camera(str(folder), fps=0, loop=True) as camera:
         assert len([frame for _, frame in zip(range(5), camera, strict=False)]) == 5
-        assert camera.skipped == 2
+        assert camera.corrupt == 2
 
 
 @pytest.mark.parametrize("loop", [True, False])
@@ -126,21 +166,119 @@ def test_a_folder_with_nothing_readable_ends_with_a_sentence(tmp_path: Path, loo
 
 
 def test_a_live_camera_that_fails_is_opened_again_with_backoff():
-    """Two failed attempts double the wait; frames and indices then go on."""
+    """It is closed first; failed attempts double the wait; frames and indices then go on."""
     time = Time()
-    captures = iter([FakeCapture(2), None, None, FakeCapture(2)])
-
-    def opener(source):
-        capture = next(captures)
-        if capture is None:
-            raise CameraError("still away")
-        return capture
-
-    camera = open_camera("rtsp://door/1", clock=time.clock, wait=time.wait, opener=opener)
-    frames = [frame for _, frame in zip(range(4), camera, strict=False)]
+    camera = live_camera(time, FakeLive("++"), None, None, FakeLive("++"))
+    frames = first(4, camera)
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
-    assert time.waits == [0.5, 1.0, 2.0]
+    assert [wait for wait in time.waits if wait >= 0.5] == [1.0, 2.0, 4.0]
     assert (camera.reopened, camera.state) == (1, "ok")
+
+
+def test_waits_are_spread_and_never_longer_than_half_a_minute():
+    """Cameras behind one switch that failed together do not come back together, nor after an hour."""
+    time = Time()
+    away = [None] * 12
+    camera = open_camera(
+        "0",
+        wait_for_live=True,
+        clock=time.clock,
+        wait=time.wait,
+        opener=Openings(*away, FakeLive("+")),
+        jitter=random.Random(1),
+    )
+    first(1, camera)
+    assert len(set(time.waits)) == len(away)
+    assert all(0.5 <= wait <= 30 for wait in time.waits)
+    assert max(time.waits) > 10
+
+
+def test_a_camera_that_opens_but_shows_nothing_is_given_more_and_more_time():
+    """Opening alone is no success: the backoff starts again only with a picture."""
+    time = Time()
+    camera = live_camera(time, FakeLive("+"), FakeLive(""), FakeLive(""), FakeLive("+"))
+    first(2, camera)
+    assert [wait for wait in time.waits if wait >= 0.5] == [1.0, 2.0, 4.0]
+    assert camera.reopened == 1
+
+
+def test_a_damaged_picture_of_a_live_camera_is_skipped_and_counted():
+    """One failed read does not mean that the camera is gone."""
+    time = Time()
+    camera = live_camera(time, FakeLive("+--+-+"))
+    assert len(first(3, camera)) == 3
+    assert (camera.corrupt, camera.reopened, camera.state) == (3, 0, "ok")
+
+
+def test_a_live_camera_that_is_away_at_the_start_is_waited_for(caplog):
+    """It is opened by the iteration, reported as reopening until then, and complained of once."""
+    time = Time()
+    camera = live_camera(time, None, None, None, FakeLive("++"), wait_for_live=True)
+    assert camera.state == "reopening"
+    assert [frame.index for frame in first(2, camera)] == [0, 1]
+    assert time.waits == [1.0, 2.0, 4.0]
+    assert (camera.state, camera.reopened) == ("ok", 0)
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+def test_without_waiting_a_live_camera_that_is_away_is_an_error():
+    """Whoever only wants to know whether it is there is told at once."""
+    with pytest.raises(CameraError, match="still away"):
+        live_camera(Time(), None)
+
+
+def test_waiting_for_a_live_camera_does_not_hide_a_missing_file():
+    """A file that does not exist will not come by itself."""
+    with pytest.raises(CameraError, match="neither"):
+        open_camera("/nowhere/at/all.mp4", wait_for_live=True)
+
+
+def test_a_live_camera_that_does_not_answer_is_reported_as_reopening():
+    """A read that hangs raises nothing: the time since it was asked tells."""
+    time = Time()
+    states = []
+
+    def hang():
+        states.append(camera.state)
+        time.now += 6.0
+        states.append(camera.state)
+
+    camera = live_camera(time, FakeLive("+", between=hang))
+    first(1, camera)
+    assert states == ["ok", "reopening"]
+    assert camera.state == "ok"
+
+
+def test_a_read_that_fails_after_a_long_silence_is_not_repeated():
+    """A driver's own timeout has waited long enough."""
+    time = Time()
+    reads = []
+
+    def slow():
+        reads.append(time.now)
+        time.now += 3.0
+
+    camera = live_camera(time, FakeLive("", between=slow), FakeLive("+"))
+    first(1, camera)
+    assert len(reads) == 1
+
+
+def test_a_live_camera_is_thinned_to_the_wanted_rate_without_ageing():
+    """30 pictures a second at fps=10: every third, each as old as its read, none held back."""
+    time = Time()
+    camera = live_camera(time, FakeLive("+" * 31, between=lambda: time.wait(1 / 30)), fps=10)
+    frames = first(10, camera)
+    assert np.diff([frame.captured_at for frame in frames]) == pytest.approx([0.1] * 9)
+    assert set(time.waits) == {1 / 30}
+
+
+def test_thinning_to_the_cameras_own_rate_drops_nothing_for_its_jitter():
+    """Pictures that come a few milliseconds early or late are all taken."""
+    time = Time()
+    steps = iter([0.030, 0.037, 0.033, 0.029, 0.038, 0.033] * 10)
+    camera = live_camera(time, FakeLive("+" * 60, between=lambda: time.wait(next(steps))), fps=30)
+    first(50, camera)
+    assert len(time.waits) == 50
 
 
 def test_stop_from_another_thread_ends_a_wait_at_once(video: Path):
@@ -169,7 +307,7 @@ def test_stop_ends_the_wait_for_a_lost_camera():
 
     def opener(source):
         opened.append(source)
-        return FakeCapture(1)
+        return FakeLive("+")
 
     camera = open_camera("0", opener=opener)
     frames = iter(camera)
@@ -216,17 +354,139 @@ def test_a_pipeline_is_described_without_its_text():
     assert "pw" not in describe("rtspsrc location=rtsp://x user-pw=pw ! decodebin ! appsink")
 
 
-def test_a_video_cut_off_in_the_middle_of_a_frame_ends_there(tmp_path: Path):
-    """What can be read is given, then it is the end."""
-    file = tmp_path / "cut.avi"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
-    noise = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    for _ in range(10):
-        writer.write(noise)
+def make_video(file: Path, codec: str, frames: int = 20) -> bytearray:
+    """A video of grey pictures 10, 20, ... with some noise, and its bytes."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 20, (320, 240))
+    random_pixels = np.random.default_rng(1)
+    for number in range(1, frames + 1):
+        image = np.full((240, 320, 3), number * 10, np.uint8)
+        image[100:200, 100:200] = random_pixels.integers(0, 255, (100, 100, 3))
+        writer.write(image)
     writer.release()
-    os.truncate(file, file.stat().st_size // 2)
+    return bytearray(file.read_bytes())
+
+
+def read_all(file: Path) -> tuple[list[int], int]:
+    """Which frames came, by their grey, and how many are counted as corrupt."""
     with open_camera(str(file), fps=0) as camera:
-        assert 1 <= len(list(camera)) < 10
+        return [round(float(frame.image[:50].mean()) / 10) for frame in camera], camera.corrupt
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("MJPG", "avi"), ("MJPG", "mkv")])
+@pytest.mark.parametrize("damage", ["zeros", "noise"])
+def test_a_damaged_stretch_of_a_video_is_skipped_and_counted(tmp_path: Path, codec, suffix, damage):
+    """A fifth of the bytes is overwritten in the middle: the rest comes, what is missing is counted."""
+    file = tmp_path / f"damaged.{suffix}"
+    data = make_video(file, codec)
+    begin, length = int(len(data) * 0.4), len(data) // 5
+    noise = np.random.default_rng(2).integers(0, 255, length, np.uint8).tobytes()
+    data[begin : begin + length] = bytes(length) if damage == "zeros" else noise
+    file.write_bytes(data)
+    came, corrupt = read_all(file)
+    assert came[:5] == [1, 2, 3, 4, 5]
+    assert came[-5:] == [16, 17, 18, 19, 20]
+    assert 15 <= len(came) < 20
+    assert corrupt == 20 - len(came)
+
+
+def jpeg_chunks(data: bytearray) -> list[slice]:
+    """Where the pictures of an MJPG avi lie."""
+    found, at = [], data.find(b"00dc", data.find(b"movi"))
+    while at >= 0 and len(found) < 20:
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        found.append(slice(at + 8, at + 8 + length))
+        at = data.find(b"00dc", at + 8 + length)
+    return found
+
+
+@pytest.mark.parametrize("gone", [range(1), range(5, 8), range(19), range(17, 20)])
+def test_damaged_frames_anywhere_are_skipped_and_counted_one_by_one(tmp_path: Path, gone):
+    """At the start, in the middle, nearly all, and at the end."""
+    file = tmp_path / "frames.avi"
+    data = make_video(file, "MJPG")
+    for number, chunk in enumerate(jpeg_chunks(data)):
+        if number in gone:
+            data[chunk] = bytes(chunk.stop - chunk.start)
+    file.write_bytes(data)
+    came, corrupt = read_all(file)
+    # JPEG's grey of a frame may round to its neighbour's: the number of frames is what is exact.
+    assert len(came) == 20 - len(gone)
+    assert corrupt == len(gone)
+
+
+def test_a_looped_damaged_video_goes_on_and_on(tmp_path: Path):
+    """Neither an end nor an error; each round counts its damage."""
+    file = tmp_path / "loop.avi"
+    data = make_video(file, "MJPG")
+    for chunk in jpeg_chunks(data)[5:8]:
+        data[chunk] = bytes(chunk.stop - chunk.start)
+    file.write_bytes(data)
+    with open_camera(str(file), fps=0, loop=True) as camera:
+        assert len(first(17 * 3, camera)) == 17 * 3
+        assert camera.corrupt == 9
+
+
+def test_a_video_of_nothing_but_damage_ends_with_a_sentence(tmp_path: Path):
+    """It opens, and no frame of it can be read."""
+    file = tmp_path / "none.avi"
+    data = make_video(file, "MJPG")
+    for chunk in jpeg_chunks(data):
+        data[chunk] = bytes(chunk.stop - chunk.start)
+    file.write_bytes(data)
+    with pytest.raises(CameraError, match=r"none\.avi has no picture"):
+        read_all(file)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("MJPG", "avi"), ("XVID", "avi"), ("MJPG", "mkv")])
+def test_a_video_cut_off_in_the_middle_of_a_frame_ends_there(tmp_path: Path, codec, suffix):
+    """What can be read is given, then it is the end, and what its header promised is counted."""
+    file = tmp_path / f"cut.{suffix}"
+    data = make_video(file, codec)
+    file.write_bytes(data[: len(data) // 2])
+    came, corrupt = read_all(file)
+    assert 8 <= len(came) <= 11
+    assert came == sorted(came)
+    assert corrupt == 20 - len(came)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("MJPG", "avi"), ("MJPG", "mkv")])
+@pytest.mark.parametrize("keep", [0, 1, 40, 200, 2000, 5000])
+def test_a_stump_of_a_video_ends_or_is_refused_in_a_sentence(tmp_path: Path, codec, suffix, keep):
+    """Cut anywhere, nothing crashes or goes on for ever."""
+    file = tmp_path / f"stump.{suffix}"
+    data = make_video(file, codec)
+    file.write_bytes(data[:keep])
+    came, refusal = [], f"stump.{suffix} in a sentence"
+    try:
+        came, _ = read_all(file)
+    except CameraError as error:
+        refusal = str(error)
+    assert len(came) <= 3
+    assert f"stump.{suffix}" in refusal
+    assert "\n" not in refusal
+
+
+def test_a_damaged_header_is_not_believed(tmp_path: Path):
+    """Without its index an avi still plays, at a rate that can be."""
+    file = tmp_path / "header.avi"
+    data = make_video(file, "MJPG")
+    data[:3000] = bytes(3000)
+    file.write_bytes(data)
+    with open_camera(str(file), fps=0) as camera:
+        assert len(list(camera)) >= 18
+        assert camera.corrupt < 3
+
+
+def test_damage_prints_nothing(tmp_path: Path):
+    """FFmpeg would fill the log with a line per damaged block."""
+    file = tmp_path / "loud.mp4"
+    data = make_video(file, "mp4v")
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    file.write_bytes(data)
+    # In a program of its own: OpenCV asks once, and the writer above has already asked.
+    program = "import sys; from device.vision.camera import open_camera as o; list(o(sys.argv[1], fps=0))"
+    ran = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, check=True)
+    assert ran.stderr == b""
 
 
 def test_a_video_without_its_end_is_refused_in_a_sentence(video: Path):

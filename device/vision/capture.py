@@ -1,0 +1,107 @@
+"""Capture that keeps up: the camera is read on a thread of its own, and the newest frame wins."""
+
+import logging
+import threading
+from collections.abc import Iterator
+
+from .camera import Camera, CameraState, Frame
+
+_log = logging.getLogger(__name__)
+_CLOSE_SECONDS = 2.0
+
+
+class Capture:
+    """Frames of a camera for one thread that works on them; a context manager that owns the camera.
+
+    A live camera is read as fast as it comes into one slot, so that a frame is at most one frame period old
+    when it is taken; what nobody took in time is stale: dropped and counted. A file or folder loses nothing:
+    it waits until its frame is taken.
+    """
+
+    def __init__(self, camera: Camera, *, close_seconds: float = _CLOSE_SECONDS) -> None:
+        self._camera = camera
+        self._close_seconds = close_seconds
+        self._slot: Frame | None = None
+        self._seen = 0
+        self._stale = 0
+        self._stopped = False
+        self._over = False
+        self._failure: Exception | None = None
+        self._news = threading.Condition()
+        # A daemon: a read that a driver never answers must not keep the program from ending.
+        self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
+
+    @property
+    def state(self) -> CameraState:
+        return self._camera.state
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Since the start: frames `seen` and of those `stale`; pictures left out as `corrupt`; times that the
+        camera was `reopened`."""
+        with self._news:
+            seen, stale = self._seen, self._stale
+        return {
+            "seen": seen,
+            "stale": stale,
+            "corrupt": self._camera.corrupt,
+            "reopened": self._camera.reopened,
+        }
+
+    def __enter__(self) -> "Capture":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._thread.join(self._close_seconds)
+        if self._thread.is_alive():
+            _log.warning("%s does not answer; it is left to end by itself", self._camera.name)
+
+    def stop(self) -> None:
+        """End the iteration promptly, also while the camera is being read; for any thread."""
+        self._camera.stop()
+        with self._news:
+            self._stopped = True
+            self._news.notify_all()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The newest frame each time. Raises what ended the camera, CameraError above all."""
+        while (frame := self._take()) is not None:
+            yield frame
+        if self._failure is not None and not self._stopped:
+            raise self._failure
+
+    def _take(self) -> Frame | None:
+        with self._news:
+            self._news.wait_for(lambda: self._slot is not None or self._over or self._stopped)
+            frame, self._slot = self._slot, None
+            self._news.notify_all()
+            return None if self._stopped else frame
+
+    def _read(self) -> None:
+        try:
+            # Closed where it is read: releasing a camera under another thread's read crashes OpenCV.
+            with self._camera:
+                for frame in self._camera:
+                    if not self._offer(frame):
+                        break
+        except Exception as error:  # noqa: BLE001  # raised again to whoever iterates
+            self._failure = error
+        finally:
+            with self._news:
+                self._over = True
+                self._news.notify_all()
+
+    def _offer(self, frame: Frame) -> bool:
+        """Put `frame` into the slot; False when nobody wants more."""
+        with self._news:
+            if self._stopped:
+                return False
+            self._seen += 1
+            self._stale += self._slot is not None
+            self._slot = frame
+            self._news.notify_all()
+            if not self._camera.live:
+                self._news.wait_for(lambda: self._slot is None or self._stopped)
+            return not self._stopped
