@@ -186,21 +186,22 @@ class EventValidator:
             "space": space,
             "gallery_version": gallery_version,
         }
-        person, refusal = self._verdict(track, now)
+        votes = _votes(track)
+        person, refusal = self._verdict(track, votes, now)
         if person is not None:
             track.is_told = True
         if refusal is None and person is not None:
             self._last_events[person] = now
             self._last_events.move_to_end(person)
-            return Decision(self._event(person, track_id, track, confidence, given), None, person)
-        if self._is_stranger(track):
+            return Decision(self._event(person, track_id, track, confidence, given), None, person, votes)
+        if self._is_stranger(track, votes):
             track.is_told = True
-            return Decision(self._event(None, track_id, track, confidence, given), None)
-        return self._refuse(refusal or INCONSISTENT_TRACK, person)
+            return Decision(self._event(None, track_id, track, confidence, given), None, None, votes)
+        return self._refuse(refusal or INCONSISTENT_TRACK, person, votes)
 
-    def _refuse(self, reason: str, person: str | None = None) -> Decision:
+    def _refuse(self, reason: str, person: str | None = None, votes: int = 0) -> Decision:
         self.refusals[reason] += 1
-        return Decision(None, reason, person)
+        return Decision(None, reason, person, votes)
 
     def _recognition(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
         reason = None
@@ -213,7 +214,7 @@ class EventValidator:
             reason = LOW_MARGIN
         return _Recognition(user_id if reason is None else None, reason, distance, margin)
 
-    def _verdict(self, track: _Track, now: float) -> tuple[str | None, str | None]:
+    def _verdict(self, track: _Track, votes: int, now: float) -> tuple[str | None, str | None]:
         """Who the track is, and why the newest frame makes no event of it (None: it does).
 
         The newest frame must agree: somebody who was just deleted from the gallery has frames in the window
@@ -224,17 +225,16 @@ class EventValidator:
             return None, newest.reason
         if len(track.window) < self._frames_needed:
             return None, UNCONFIRMED
-        if sum(each.user_id == newest.user_id for each in track.window) < self._votes_needed:
+        if votes < self._votes_needed:
             return None, INCONSISTENT_TRACK
         last_event = self._last_events.get(newest.user_id)
         cooling = last_event is not None and now - last_event < self._cooldown
         return newest.user_id, COOLDOWN if cooling else None
 
-    def _is_stranger(self, track: _Track) -> bool:
+    def _is_stranger(self, track: _Track, votes: int) -> bool:
         """Whether the track is to be reported as unknown now: nearly all of a full window is near nobody."""
         if not self._unknown_events or track.is_told or len(track.window) < self._frames_needed:
             return False
-        votes = sum(each.reason in _NOBODY for each in track.window)
         return track.window[-1].reason in _NOBODY and votes >= self._votes_needed
 
     def _event(
@@ -286,6 +286,14 @@ class EventValidator:
             if now - at < self._cooldown:
                 break
             del self._last_events[user_id]
+
+
+def _votes(track: _Track) -> int:
+    """How many frames of the window say what the newest says: the same person, or nobody we know."""
+    newest = track.window[-1]
+    if newest.user_id is not None:
+        return sum(each.user_id == newest.user_id for each in track.window)
+    return sum(each.reason in _NOBODY for each in track.window)
 
 
 def _mean(values: list[float]) -> float:

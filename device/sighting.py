@@ -24,12 +24,16 @@ QUARANTINED: Final = "quarantined"
 
 @dataclass(frozen=True)
 class Decision:
-    """An event, or the reason why there is none: exactly one of both. `person` is who the track is by now,
-    also while a cooldown keeps back the event."""
+    """An event, or the reason why there is none: exactly one of both.
+
+    `person` is who the track is by now, also while a cooldown keeps back the event; `votes` how many frames
+    of the track's window say what the newest says.
+    """
 
     event: Event | None
     refusal: str | None
     person: str | None = None
+    votes: int = 0
 
     def __post_init__(self) -> None:
         if (self.event is None) == (self.refusal is None):
