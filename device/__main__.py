@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, SettingsError, load_settings
+from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, load_settings
 
-from .bootstrap import AlreadyRunningError, build, database_path, sole_owner
+from .bootstrap import build, database_path, sole_owner
+from .cli.common import Config, config_file, sentences
 from .clocks import utc_now
 from .iot_config import check_tls_files
 from .settings import DeviceSettings
@@ -22,14 +23,11 @@ from .simulator import Simulator, SimulatorOptions
 from .store.connection import StoreError
 from .store.db_manager import DatabaseManager
 from .store.outbox import Outbox
-from .vision.embedder import ModelError
-from .vision.sources import CameraError
 
 app = typer.Typer(add_completion=False, help="A camera that recognises people, and what belongs to it.")
 rejected = typer.Typer(help="Events that the bridge refused.")
 app.add_typer(rejected, name="rejected")
 
-Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 ExitAtEnd = Annotated[bool, typer.Option("--exit-at-end", help="End when a file or folder has been seen.")]
 
 
@@ -40,25 +38,10 @@ class SimulatorSettings(Settings):
     log: LogSettings = LogSettings()
 
 
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
-    try:
-        yield
-    except (SettingsError, StoreError, AlreadyRunningError, ModelError, CameraError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
-
-
 def on_signal(stop: Callable[[], None]) -> None:
     """In a thread of its own: a handler interrupts the main thread, which may hold the lock `stop` takes."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=stop, daemon=True).start())
-
-
-def _file(context: typer.Context, config: Path | None) -> Path | None:
-    """The configuration file, whether `--config` stood after the command or before it."""
-    return config or context.find_object(Path)
 
 
 @app.callback(invoke_without_command=True)
@@ -72,8 +55,8 @@ def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEn
 @app.command()
 def run(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Recognise people at a camera and follow the registry, until SIGTERM."""
-    with _sentences():
-        settings = load_settings(DeviceSettings, _file(context, config), os.environ)
+    with sentences():
+        settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         with sole_owner(settings.device.data_dir):
@@ -103,8 +86,8 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
 
     With a password and no user name in the settings, each device logs in under its own id.
     """
-    with _sentences():
-        settings = load_settings(SimulatorSettings, _file(context, config), os.environ)
+    with sentences():
+        settings = load_settings(SimulatorSettings, config_file(context, config), os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         options = SimulatorOptions(
@@ -137,7 +120,7 @@ def _outbox(config: Path | None) -> Iterator[Outbox]:
 @rejected.command("list")
 def list_rejected(context: typer.Context, config: Config = None) -> None:
     """One line per event: id, code, when, why. Also while the device runs."""
-    with _sentences(), _outbox(_file(context, config)) as outbox:
+    with sentences(), _outbox(config_file(context, config)) as outbox:
         for one in outbox.rejected():
             typer.echo(f"{one.event_id}  {one.code}  {one.rejected_at}  {one.detail}")
 
@@ -149,7 +132,7 @@ def requeue(
     config: Config = None,
 ) -> None:
     """Put rejected events back in line, after their cause is mended. Also while the device runs."""
-    with _sentences(), _outbox(_file(context, config)) as outbox:
+    with sentences(), _outbox(config_file(context, config)) as outbox:
         wanted = event_ids or [one.event_id for one in outbox.rejected()]
         typer.echo(f"{outbox.requeue(wanted)} events are in line again")
 
