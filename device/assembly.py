@@ -1,22 +1,18 @@
-"""Store, line and sync of one device put together: what a camera and a virtual device have in common."""
+"""A device put together: what a camera, a virtual device and firmware with its own recognition share."""
 
 import importlib.metadata
-import random
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timezone
 from pathlib import Path
 
-from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import BaseScheduler
 
 from broker_bridge.contract.messages import SpaceInfo
 
 from .clocks import utc_now
-from .gallery_rows import GalleryRows
-from .iot_client import EncodeImage, IoTClient
-from .iot_config import IoTClientConfig, mqtt_settings
+from .gallery_state import OnGallery
+from .iot_client import EncodeImage, IoTClient, compress_face
+from .iot_config import DEFAULT_SITE, IoTClientConfig, arcface
 from .store.db_manager import DatabaseManager
 from .store.outbox import DEFAULT_MAX_BYTES, Outbox
 from .sync_manager import SyncManager, ignore_rows
@@ -42,37 +38,24 @@ def assemble(
     db_path: Path,
     scheduler: BaseScheduler,
     *,
-    on_gallery: Callable[[GalleryRows], None] = ignore_rows,
-    encode_image: EncodeImage | None = None,
+    on_gallery: OnGallery = ignore_rows,
+    encode_image: EncodeImage = compress_face,
     outbox_bytes: int = DEFAULT_MAX_BYTES,
     sync_options: SyncOptions | None = None,
-    source: random.Random | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Assembly:
-    """Open the store and wire client and sync manager to it. Raises StoreError."""
-    source = source or random.Random()  # noqa: S311  # spreads retries; nothing secret
+    """Open the store and wire a client to it; who calls closes the store. Raises StoreError."""
     db = DatabaseManager(db_path, config.dev_mode, utc_now=utc_now)
     db.initialize()
-    outbox = Outbox(db.connection, utc_now=utc_now, source=source, max_bytes=outbox_bytes)
     client = IoTClient(
-        config, db, outbox, source=source, encode_image=encode_image, clock=clock, utc_now=utc_now
-    )
-    sync = SyncManager(
+        config,
         db,
-        client,
-        device_id=config.device_id,
-        site_id=config.site_id,
-        spaces={space: info.dimension for space, info in config.spaces.items()},
         scheduler=scheduler,
-        source=source,
         on_gallery=on_gallery,
-        options=sync_options,
-        clock=clock,
-        utc_now=utc_now,
+        encode_image=encode_image,
+        outbox_bytes=outbox_bytes,
+        sync_options=sync_options,
     )
-    client.attach(sync)
-    client.follow_with(sync.request_sync)
-    return Assembly(db, outbox, client, sync)
+    return Assembly(db, client.outbox, client, client.sync)
 
 
 class SyncManagerFactory:
@@ -84,26 +67,30 @@ class SyncManagerFactory:
         device_id: str,
         broker_url: str,
         *,
-        site_id: str,
-        spaces: Mapping[str, int],
-        on_gallery: Callable[[GalleryRows], None] = ignore_rows,
+        api_key: str | None = None,
         ca_file: Path | None = None,
+        site_id: str = DEFAULT_SITE,
+        spaces: Mapping[str, int] | None = None,
+        on_gallery: OnGallery = ignore_rows,
         dev_mode: bool = False,
     ) -> tuple[SyncManager, DatabaseManager, IoTClient]:
-        """Sync manager, database and client of one device: start the client, then the periodic sync.
+        """Sync manager, database and client of one device; the client runs, and its `stop` closes all.
 
-        `broker_url` is `mqtt://[user:password@]host[:port]` or `mqtts://` with `ca_file`; `spaces` is
-        `{space: dimension}`. The scheduler of the periodic sync runs from the start. Raises ValueError for
-        the URL, StoreError for the file.
+        `broker_url`, `api_key` and `ca_file` are those of `IoTClientConfig`, `spaces` is
+        `{space: dimension}`, by default that of seed 003's ArcFace. Raises ValueError for the URL or an id,
+        StoreError for the file.
         """
-        scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
+        infos = {space: SpaceInfo(dimension=dimension) for space, dimension in (spaces or {}).items()}
         config = IoTClientConfig(
             device_id=device_id,
+            broker_url=broker_url,
+            api_key=api_key,
+            ca_file=ca_file,
             site_id=site_id,
-            mqtt=mqtt_settings(broker_url, ca_file),
-            spaces={space: SpaceInfo(dimension=dimension) for space, dimension in spaces.items()},
+            spaces=infos or arcface(),
+            db_path=Path(db_path),
             dev_mode=dev_mode,
         )
-        parts = assemble(config, Path(db_path), scheduler, on_gallery=on_gallery)
-        scheduler.start()
-        return parts.sync, parts.db, parts.client
+        client = IoTClient(config, on_gallery=on_gallery)
+        client.start()
+        return client.sync, client.db, client

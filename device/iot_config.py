@@ -2,32 +2,70 @@
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pydantic import SecretStr
+
+from broker_bridge.contract.ids import DEVICE_ID
 from broker_bridge.contract.messages import SpaceInfo
 from broker_bridge.contract.settings import MqttSettings, SettingsError
 
 from .backoff import Backoff
 
+DEFAULT_SITE = "default"
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
+_URL = "a broker URL is mqtt://[user:password@]host[:port], or mqtts:// for TLS"
+# Where OpenSSL's own default names no file: Debian, Ubuntu and with them JetPack.
+_SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def arcface() -> dict[str, SpaceInfo]:
+    """Seed 003's model, `ArcFace`: one space of 512 dimensions."""
+    return {"face:arcface": SpaceInfo(dimension=512)}
 
 
 @dataclass(frozen=True)
 class IoTClientConfig:
-    """One device and its broker. Times in seconds."""
+    """One device and its broker (seed 003). Times in seconds.
+
+    The broker is given as `mqtt`, or as `broker_url` with `api_key`, the broker's password for this device;
+    the user name is then the device id, unless the URL has a login of its own. `mqtts://` is checked against
+    `ca_file`, or without one against the system's authorities. Both become `mqtt`, which shows no secret.
+    `db_path` is the file of a client that opens its own, in the working directory by default.
+
+    Raises ValueError with a sentence for an id or a URL that cannot be used.
+    """
 
     device_id: str
-    site_id: str
-    mqtt: MqttSettings
-    spaces: Mapping[str, SpaceInfo]
+    _: KW_ONLY
+    broker_url: InitVar[str | None] = None
+    api_key: InitVar[str | None] = None
+    ca_file: InitVar[Path | None] = None
+    site_id: str = DEFAULT_SITE
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    spaces: Mapping[str, SpaceInfo] = field(default_factory=arcface)
+    db_path: Path = Path("device.db")
     software: str = "wfm-fleet"
     hardware: str | None = None
     dev_mode: bool = False
     reconnect: Backoff = field(default_factory=lambda: Backoff(base=1.0, cap=60.0))
     connect_timeout: float = 3.0
     drain_seconds: float = 3.0
+
+    def __post_init__(self, broker_url: str | None, api_key: str | None, ca_file: Path | None) -> None:
+        for name, value in (("device_id", self.device_id), ("site_id", self.site_id)):
+            if not DEVICE_ID.match(value):
+                raise ValueError(
+                    f"{name} {value!r}: expected up to 63 of a-z, 0-9 and -, the first of them no -"
+                )
+        if broker_url is not None:
+            if self.mqtt != MqttSettings():
+                raise ValueError("give the broker as broker_url or as mqtt, not as both")
+            object.__setattr__(self, "mqtt", mqtt_settings(broker_url, ca_file, self.device_id, api_key))
+        elif api_key is not None or ca_file is not None:
+            raise ValueError("api_key and ca_file belong to broker_url; mqtt has its own")
 
 
 def check_tls_files(settings: MqttSettings) -> None:
@@ -59,24 +97,37 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def mqtt_settings(broker_url: str, ca_file: Path | None = None) -> MqttSettings:
-    """Settings for `mqtt://[user:password@]host[:port]`, or `mqtts://` with the authority's `ca_file`.
+def mqtt_settings(
+    broker_url: str, ca_file: Path | None = None, device_id: str | None = None, api_key: str | None = None
+) -> MqttSettings:
+    """Settings for `mqtt://[user:password@]host[:port]`, or `mqtts://`, whose broker `ca_file` vouches for.
 
-    Raises ValueError with a sentence for anything else.
+    What the URL leaves open of user name and password is `device_id` and `api_key`. Raises ValueError with a
+    sentence that quotes nothing of the URL, which may hold a password.
     """
-    url = urlsplit(broker_url)
-    if url.scheme not in _SCHEMES or not url.hostname:
-        raise ValueError("a broker URL is mqtt://host:port or mqtts://host:port")
-    if (url.scheme == "mqtts") != (ca_file is not None):
-        raise ValueError(
-            "mqtts:// needs ca_file, the authority that the broker is checked against; mqtt:// none"
-        )
-    return MqttSettings.model_validate(
-        {
-            "host": url.hostname,
-            "port": url.port or _SCHEMES[url.scheme],
-            "username": unquote(url.username) if url.username else None,
-            "password": unquote(url.password) if url.password else None,
-            "ca_file": ca_file,
-        }
+    try:
+        url = urlsplit(broker_url)
+        host, port = url.hostname, url.port
+    except ValueError:
+        # Its own sentence may quote a piece of the password.
+        raise ValueError(_URL) from None
+    if url.scheme not in _SCHEMES or not host or url.path not in ("", "/") or url.query or url.fragment:
+        raise ValueError(_URL)
+    if url.scheme == "mqtt" and ca_file is not None:
+        raise ValueError("ca_file goes with mqtts://; mqtt:// is not encrypted")
+    password = unquote(url.password) if url.password else api_key
+    return MqttSettings(
+        host=host,
+        port=port or _SCHEMES[url.scheme],
+        username=unquote(url.username) if url.username else device_id if password else None,
+        password=SecretStr(password) if password else None,
+        ca_file=(ca_file or _system_authorities()) if url.scheme == "mqtts" else None,
     )
+
+
+def _system_authorities() -> Path:
+    named = ssl.get_default_verify_paths().cafile
+    file = Path(named) if named else _SYSTEM_AUTHORITIES
+    if not file.is_file():
+        raise ValueError("mqtts:// needs ca_file: this system has no file of authorities that it trusts")
+    return file

@@ -74,7 +74,7 @@ class Line:
     """Keeps one connection up and implements `Link`.
 
     `counts` has `connections`, `refused`, `lost`, `denied`, `ignored_retained`, `undecodable`, `overrun` and
-    `errors`. `start`, `stop` and `submit` are for any thread, all else is for the line's own.
+    `errors`. `start`, `stop` and `submit` are for any thread, all else is for the line's own, `thread`.
     """
 
     def __init__(
@@ -105,25 +105,25 @@ class Line:
         self._since = 0.0
         self._retry_at = float("-inf")
         self._stop_at: float | None = None
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self._ended = threading.Event()
 
     def attach(self, listener: LinkListener) -> None:
         self._listeners.append(listener)
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"line-{self._config.device_id}", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name=f"line-{self._config.device_id}", daemon=True)
+        self.thread.start()
 
     def stop(self, timeout: float) -> None:
         """Wait for receipts a few seconds, say `stopped`, disconnect and end."""
-        if self._thread is None:
+        if self.thread is None:
             return
         self.submit(self._begin_stop)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        self.thread.join(timeout)
+        if self.thread.is_alive():
             _log.warning("the line did not end within %.0f s; the end of the program ends it", timeout)
-        self._thread = None
+        self.thread = None
 
     def submit(self, action: Callable[[], None]) -> None:
         self._inbox.put(action)

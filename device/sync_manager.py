@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,6 +44,7 @@ from .sync_requests import SyncOptions, SyncRequests
 
 _log = logging.getLogger(__name__)
 
+_SYNCED_AT = "synced_at"
 _UNEXPECTED = WireError(code="sync-page-unexpected", detail="a page did not follow on what is held")
 # After these a reset that was under way cannot go on.
 _ENDS_RESET = ("sync-epoch-changed", _UNEXPECTED.code)
@@ -54,7 +56,8 @@ def ignore_rows(_: GalleryRows) -> None:
 
 @dataclass(frozen=True)
 class SyncStatus:
-    """Where the gallery stands. `version` 0 without an epoch: never synced."""
+    """Where the gallery stands. `version` 0 without an epoch: never synced. `synced_at` is when it was last
+    known to be the registry's, also before a restart."""
 
     epoch: str | None
     version: int
@@ -88,6 +91,7 @@ class SyncManager:
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = utc_now,
     ) -> None:
+        self._db = db
         self._link = link
         self._device_id = device_id
         self._scheduler = scheduler
@@ -100,7 +104,8 @@ class SyncManager:
         self._counts: Counter[str] = Counter()
         self._head: SyncHead | None = None
         self._error: WireError | None = None
-        self._synced_at: datetime | None = None
+        remembered = db.get_config(_SYNCED_AT)
+        self._synced_at = datetime.fromisoformat(remembered) if remembered else None
         self._connections = 0
         self._failures = 0
         self._drifts = 0
@@ -225,11 +230,13 @@ class SyncManager:
 
     def _complete(self, now: float) -> None:
         self._synced_at = self._utc_now()
+        self._db.set_config(_SYNCED_AT, self._synced_at.isoformat())
         self._publish_applied(self._clock() - now)
         head = self._head
         # A head from before this sync says nothing about it.
         if head and head.epoch == self._gallery.cursor.epoch and head.version >= self._gallery.cursor.version:
             self._compare_with(head, now)
+        self._requests.completed()
 
     def _fail(self, error: WireError, now: float) -> None:
         self._failures += 1
@@ -255,6 +262,11 @@ class SyncManager:
 
     # For other threads
 
+    @property
+    def synced_at(self) -> datetime | None:
+        """When the gallery was last known to be the registry's; None before the first sync."""
+        return self._synced_at
+
     def position(self) -> SyncPosition | None:
         """For the heartbeat; None before the first sync."""
         cursor = self._gallery.cursor
@@ -278,14 +290,19 @@ class SyncManager:
         """Ask for what has changed, soon; while there is no connection, connecting asks."""
         self._link.submit(lambda: self._requests.wish(self._clock(), 0.0))
 
-    def request_sync(self, since_version: int | None = None) -> None:
-        """`sync_now`; a `since_version` of 0 fetches everything anew. Any other leaves it to the cursor."""
+    def request_sync(self, since_version: int | None = None) -> "Future[None]":
+        """`sync_now`; a `since_version` of 0 fetches everything anew. Any other leaves it to the cursor.
+
+        Done once all is applied that the registry had when it was asked; cancel it when nobody waits.
+        """
+        asked: Future[None] = Future()
 
         def ask() -> None:
             self._requests.from_zero = self._requests.from_zero or since_version == 0
-            self._requests.wish(self._clock(), 0.0)
+            self._requests.ask(self._clock(), asked)
 
         self._link.submit(ask)
+        return asked
 
     def start_periodic_sync(self, interval_minutes: float = 15) -> None:
         """Ask every `interval_minutes` as long as the scheduler runs, however late it wakes up."""

@@ -3,6 +3,7 @@
 import random
 import secrets
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from broker_bridge.contract import channels
@@ -55,6 +56,7 @@ class SyncRequests:
         self._random = source
         self._open: _Open | None = None
         self._wish: _Wish | None = None
+        self._asked: list[Future[None]] = []
         self.from_zero = False
         self.asked_at = gallery.cursor
         self.counts: Counter[str] = Counter()
@@ -75,8 +77,25 @@ class SyncRequests:
             unless = unless if self._wish.unless == unless else None
         self._wish = _Wish(at, unless)
 
+    def ask(self, now: float, asked: "Future[None]") -> None:
+        """Ask at once for somebody who waits for `asked`, or has cancelled it."""
+        self._asked = [*(one for one in self._asked if not one.cancelled()), asked]
+        self.wish(now, 0.0)
+
     def unwish(self) -> None:
-        self._wish = None
+        """Take the wish back, unless somebody waits for its answer."""
+        self._asked = [one for one in self._asked if not one.cancelled()]
+        if not self._asked:
+            self._wish = None
+
+    def completed(self) -> None:
+        """What was asked for is applied: tell who waits, unless they asked while it was on its way."""
+        if self._wish is not None:
+            return
+        asked, self._asked = self._asked, []
+        for one in asked:
+            if one.set_running_or_notify_cancel():
+                one.set_result(None)
 
     def jitter(self) -> float:
         return self._random.uniform(0.0, self._options.jitter)

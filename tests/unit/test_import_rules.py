@@ -62,7 +62,7 @@ ONLY_IN = {
     "sqlite3": ("device.store",),
     "onnxruntime": ("device.vision.onnx_session",),
     "tensorrt": ("device.vision.tensorrt_session",),
-    "paho": ("device.iot_client", "broker_bridge.link"),
+    "paho": ("device.paho_connection", "broker_bridge.link"),
     "aiomqtt": ("broker_bridge.link",),
     "gmqtt": ("broker_bridge.link",),
 }
@@ -165,7 +165,7 @@ def test_a_closed_door_is_noticed(module: str, source: str) -> None:
         ("broker_bridge.contract.ids", "import re\nfrom pydantic import Field\nfrom .errors import X"),
         ("broker_bridge.registry.mongo", "import pymongo\nfrom ..contract.ids import DeviceId"),
         ("broker_bridge.ingest", "from .registry import events\nfrom .contract import channels"),
-        ("device.iot_client", "import paho.mqtt.client\nfrom broker_bridge.contract import channels"),
+        ("device.paho_connection", "import paho.mqtt.client\nfrom broker_bridge.contract import channels"),
         ("device.vision.onnx_session", "import onnxruntime"),
         ("dashboard_api.routes.people", "from device.vision import embedder\nfrom fastapi import Depends"),
     ],

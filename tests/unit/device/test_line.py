@@ -10,10 +10,9 @@ import pytest
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
-from broker_bridge.contract.settings import MqttSettings
 from device.backoff import Backoff
 from device.delivery import Delivery
-from device.iot_config import IoTClientConfig, mqtt_settings
+from device.iot_config import IoTClientConfig
 from device.line import Came, Line
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
@@ -72,7 +71,7 @@ class Stage:
         db.initialize()
         self.outbox = Outbox(db.connection, utc_now=self.clock.utc_now, source=seeded())
         config = IoTClientConfig(
-            "cam-001", "lobby", MqttSettings(), {SPACE: SpaceInfo(dimension=DIMENSION)}, drain_seconds=3.0
+            "cam-001", site_id="lobby", spaces={SPACE: SpaceInfo(dimension=DIMENSION)}, drain_seconds=3.0
         )
         self.line = Line(
             config,
@@ -222,18 +221,3 @@ def test_backoff_stays_within_its_bounds() -> None:
     delays = [backoff.delay(attempt, random.Random(attempt)) for attempt in range(1, 3000)]
     assert all(1.0 <= delay <= 60.0 for delay in delays)
     assert delays[0] <= 2.0
-
-
-@pytest.mark.parametrize("url", ["https://broker", "mqtt://", "mqtts://broker:8883", "broker:1883"])
-def test_a_broker_url_that_cannot_be_used_is_refused_with_a_sentence(url: str) -> None:
-    """TLS without an authority would be no protection."""
-    with pytest.raises(ValueError, match="mqtt"):
-        mqtt_settings(url)
-
-
-def test_a_broker_url_may_carry_user_and_password() -> None:
-    """Percent-encoded where needed."""
-    settings = mqtt_settings("mqtt://cam-001:p%40ss@broker.example:2883")
-    assert settings.password is not None
-    assert (settings.host, settings.port, settings.username) == ("broker.example", 2883, "cam-001")
-    assert settings.password.get_secret_value() == "p@ss"

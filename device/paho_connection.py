@@ -1,0 +1,121 @@
+"""One connection to the broker through paho, the only file that knows it.
+
+Its callbacks run while paho holds its own locks, so they report and return.
+"""
+
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from broker_bridge.contract import channels
+
+from .iot_config import IoTClientConfig
+from .line import Came
+
+_log = logging.getLogger(__name__)
+
+
+class _Sent:
+    """A message in paho's hands."""
+
+    def __init__(self, info: mqtt.MQTTMessageInfo) -> None:
+        self._info = info
+
+    def is_out(self) -> bool:
+        try:
+            return self._info.is_published()
+        except (RuntimeError, ValueError):
+            # It never went onto a connection that is gone.
+            return True
+
+    def wait(self, seconds: float) -> None:
+        try:
+            self._info.wait_for_publish(seconds)
+        except (RuntimeError, ValueError) as error:
+            _log.info("a last message did not go out: %s", error)
+
+
+class PahoConnection:
+    """One connection and its session, from CONNECT to its end."""
+
+    def __init__(
+        self, config: IoTClientConfig, session: str, will: bytes, report: Callable[[Came], None]
+    ) -> None:
+        self.session = session
+        self._config = config
+        self._report = report
+        settings = config.mqtt
+        self._client = client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=config.device_id,
+            protocol=mqtt.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = config.connect_timeout
+        client.max_inflight_messages = 100
+        if settings.username is not None:
+            password = settings.password.get_secret_value() if settings.password else None
+            client.username_pw_set(settings.username, password)
+        if settings.ca_file is not None:
+            certificate, key = settings.cert_file, settings.key_file
+            client.tls_set(
+                str(settings.ca_file),
+                certfile=str(certificate) if certificate else None,
+                keyfile=str(key) if key else None,
+            )
+        client.will_set(channels.STATUS.topic(device_id=config.device_id), will, qos=1, retain=True)
+        client.on_socket_open = _send_at_once
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+
+    def open(self) -> None:
+        """Raises OSError when the broker cannot be reached."""
+        settings = self._config.mqtt
+        self._client.connect(settings.host, settings.port, settings.keepalive_seconds, clean_start=True)
+        self._client.loop_start()
+
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+        options = [(name, SubscribeOptions(qos=qos)) for name, qos in filters]
+        self._client.subscribe(options)
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> _Sent:
+        return _Sent(self._client.publish(topic, payload, qos, retain))
+
+    def close(self) -> None:
+        """End in good order: the broker does not publish the last will."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    # Called by paho's thread, which holds its locks: report and return.
+
+    def _on_connect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
+        self._report(Came(self, "refused" if reason.is_failure else "connected", str(reason)))
+
+    def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
+        self._report(Came(self, "lost", str(reason)))
+
+    def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
+        self._report(Came(self, "message", "", message.topic, bytes(message.payload), message.retain))
+
+    def _on_publish(self, _c: object, _u: object, _mid: int, reason: ReasonCode, _p: object) -> None:
+        if reason.is_failure:
+            self._report(Came(self, "denied", f"a publication: {reason}"))
+
+    def _on_subscribe(self, _c: object, _u: object, _mid: int, reasons: list[ReasonCode], _p: object) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                self._report(Came(self, "denied", f"a subscription: {reason}"))
+
+
+def _send_at_once(_c: object, _u: object, opened: Any) -> None:
+    """Without TCP_NODELAY a small message waits up to 40 ms for the acknowledgement of the one before."""
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
