@@ -29,16 +29,38 @@ class Latency:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `limit` is the p99 that must hold, in milliseconds."""
+    """One line of the table, with what must hold: `limit` of the p99 and `p50_limit` of the median, both in
+    milliseconds, and `at_most`, the median's ratio to that of `bare` (0.5: twice as fast)."""
 
     name: str
     latency: Latency
     limit: float | None = None
     bare: Latency | None = None
+    p50_limit: float | None = None
+    at_most: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        return self.latency.p50 / self.bare.p50 if self.bare else None
 
     @property
     def holds(self) -> bool:
-        return self.limit is None or self.latency.p99 < self.limit
+        return (
+            (self.limit is None or self.latency.p99 < self.limit)
+            and (self.p50_limit is None or self.latency.p50 < self.p50_limit)
+            and (self.at_most is None or self.ratio is None or self.ratio <= self.at_most)
+        )
+
+    @property
+    def must(self) -> str:
+        """What must hold, and whether it does."""
+        musts = [
+            "" if self.limit is None else f"p99 < {self.limit:g}",
+            "" if self.p50_limit is None else f"p50 < {self.p50_limit:g}",
+            "" if self.at_most is None else f"ratio <= {self.at_most:.2g}",
+        ]
+        said = ", ".join(must for must in musts if must)
+        return f"{said}  {'holds' if self.holds else 'MISSED'}" if said else ""
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
@@ -47,10 +69,11 @@ def show(title: str, rows: Sequence[Row]) -> None:
     for heading in ("what", "samples", "p50 ms", "p99 ms", "worst ms", "must", "ratio to bare"):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for row in rows:
-        must = "" if row.limit is None else f"p99 < {row.limit:g}  {'holds' if row.holds else 'MISSED'}"
-        ratio = f"{row.latency.p50 / row.bare.p50:.1f}x" if row.bare else ""
+        ratio = "" if row.ratio is None else f"{row.ratio:.2g}x"
         one = row.latency
-        table.add_row(
-            row.name, str(one.count), f"{one.p50:.1f}", f"{one.p99:.1f}", f"{one.worst:.1f}", must, ratio
-        )
-    Console(width=140).print(table)
+        table.add_row(row.name, str(one.count), _ms(one.p50), _ms(one.p99), _ms(one.worst), row.must, ratio)
+    Console(width=150).print(table)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
