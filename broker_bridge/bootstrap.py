@@ -9,6 +9,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from . import commands, presence
+from .commands import CommandDesk
 from .contract import channels
 from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
@@ -16,7 +18,7 @@ from .enrollment import Answers
 from .ingest import Ingest
 from .leadership import Leadership
 from .link import Link
-from .presence import FOLLOWED, Presence
+from .presence import Presence
 from .publisher import HeadPublisher
 from .refusals import Refusals
 from .registry import Registry, RegistryError, Retention
@@ -27,6 +29,8 @@ from .settings import BridgeProgram
 _log = logging.getLogger(__name__)
 
 _SHARED = (channels.EVENT, channels.SYNC_REQUEST)
+# Answers first: a status that says "online" is what makes the leader send commands.
+_FOLLOWED = (*commands.FOLLOWED, *presence.FOLLOWED)
 _HEALTH_SECONDS = 5.0
 _FORGOTTEN = timedelta(days=1)
 _GOODBYE_SECONDS = 1.0
@@ -34,7 +38,7 @@ _DRAIN_SECONDS = 3.0
 
 
 class Bridge:
-    """One bridge worker. Any number may run; one of them leads (heads, deltas, presence)."""
+    """One bridge worker. Any number may run; one of them leads (heads, deltas, presence, commands)."""
 
     def __init__(self, registry: Registry, settings: BridgeProgram, share_group: str) -> None:
         self._registry = registry
@@ -53,6 +57,7 @@ class Bridge:
         self.refusals = Refusals(registry, self.link.publish)
         self.presence = Presence(registry, own)
         self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
+        self.commands = CommandDesk(registry, self.link.publish, own.poll_seconds)
         self.link.on_connect(self._connected)
         self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
@@ -60,7 +65,9 @@ class Bridge:
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
             channels.EVENT: self.ingest.accept,
             channels.SYNC_REQUEST: self.answers.accept,
-            **dict.fromkeys(FOLLOWED, self.presence.accept),
+            **dict.fromkeys(presence.FOLLOWED, self.presence.accept),
+            channels.STATUS: self._note_status,
+            channels.COMMAND_RESULT: self.commands.note_result,
         }
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,6 +104,10 @@ class Bridge:
     def _handle(self, decoded: Decoded[Any], payload: bytes) -> None:
         self._handlers[decoded.channel](decoded, payload)
 
+    def _note_status(self, decoded: Decoded[Any], payload: bytes) -> None:
+        self.presence.accept(decoded, payload)
+        self.commands.note_status(decoded, payload)
+
     def _refuse(self, topic: str, payload: bytes, error: Any) -> None:
         self.refusals.refuse(topic, payload, error)
 
@@ -105,12 +116,15 @@ class Bridge:
 
     async def _lead(self) -> None:
         """What only one worker does, until cancelled."""
-        self.link.follow(FOLLOWED)
+        self.commands.forget()
+        self.link.follow(_FOLLOWED)
         self.publisher.forget_heads()
         try:
-            await asyncio.gather(self.publisher.run(), self.publisher.watch())
+            await asyncio.gather(
+                self.publisher.run(), self.publisher.watch(), self.commands.run(), self.commands.watch()
+            )
         finally:
-            self.link.unfollow(FOLLOWED)
+            self.link.unfollow(_FOLLOWED)
 
     def health(self) -> dict[str, Any]:
         """What this worker counts, for its health document and its log."""
@@ -121,6 +135,7 @@ class Bridge:
             "refusals": self.refusals.counters,
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,
+            "commands": self.commands.counters,
         }
         return {
             "connected": self.link.connected,

@@ -20,7 +20,7 @@ from .contract.wire import MAX_PAGE_BYTES
 from .link import Publish
 from .registry import Registry, RegistryError
 from .registry.devices import Device, is_reserved
-from .registry.identities import Changed
+from .registry.people import Changed
 from .registry.versions import History
 from .settings import BridgeSettings
 

@@ -1,11 +1,12 @@
 """What each site's head is, kept up change by change: pure bookkeeping over people, no I/O."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .contract.digest import Digest
 from .contract.messages import SpaceHead, SyncHead
 from .registry.people import EVERY_SITE, Person
+from .registry.sites import CLOSED, Site
 from .registry.versions import History
 
 _Totals = dict[str, Digest]
@@ -37,21 +38,27 @@ class HeadLedger:
         """The version of the site's latest change, 0 if there was none."""
         return max(self._versions.get(site_id, 0), self._versions.get(EVERY_SITE, 0))
 
-    def head(self, site_id: str, history: History) -> SyncHead:
-        """The head to publish for a site."""
-        spaces: dict[str, Digest] = defaultdict(Digest)
-        for totals in (self._totals.get(EVERY_SITE, {}), self._totals.get(site_id, {})):
+    def head(self, site: Site, history: History, models: Mapping[str, str]) -> SyncHead:
+        """The head to publish for a site; `models` are the SHA-256 on record by space.
+
+        A space that has nobody yet is named too once its model is settled: a device with another one should
+        know before anybody is enrolled.
+        """
+        spaces = dict.fromkeys(models, Digest())
+        for totals in (self._totals.get(EVERY_SITE, {}), self._totals.get(site.site_id, {})):
             for space, digest in totals.items():
-                spaces[space] = spaces[space].plus(digest)
+                spaces[space] = spaces.get(space, Digest()).plus(digest)
         return SyncHead(
             epoch=history.epoch,
-            version=self.version(site_id),
+            version=self.version(site.site_id),
             horizon=history.horizon,
             spaces={
-                space: SpaceHead(count=digest.count, digest=digest.hex)
+                space: SpaceHead(count=digest.count, digest=digest.hex, model_sha256=models.get(space))
                 for space, digest in sorted(spaces.items())
-                if digest.count
+                if digest.count or space in models
             },
+            # Left out while closed, as it was before there was a choice.
+            enrollment_policy=None if site.enrollment_policy == CLOSED else site.enrollment_policy,
         )
 
     def _count(self, person: Person, how: Callable[[Digest, Digest], Digest]) -> None:

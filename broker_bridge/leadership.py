@@ -57,7 +57,7 @@ class Leadership:
 
     def _start(self) -> None:
         if self._leading is None:
-            _log.info("this worker leads: it publishes heads and deltas and follows presence")
+            _log.info("this worker leads: it publishes heads, deltas and commands and follows presence")
             self._leading = asyncio.ensure_future(self._lead())
 
     async def _watch_over(self, seconds: float) -> None:

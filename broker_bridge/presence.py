@@ -44,6 +44,8 @@ class Presence:
         # A status is kept per session too, so that an older one cannot push a newer one out.
         self._waiting: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
         self._wake = asyncio.Event()
+        # What was last logged about the models of a device: its info comes again with every connect.
+        self._differing: dict[str, dict[str, str]] = {}
         self.counters: Counter[str] = Counter()
 
     def accept(self, decoded: Decoded[Any], _payload: bytes) -> None:
@@ -105,14 +107,29 @@ class Presence:
             self.counters["unknown_devices"] += 1
             _log.warning("%s is not registered: it is shown, but not served", device_id)
             return
+        differing = {}
         for space_id, space in info.spaces.items():
             try:
-                await self._registry.spaces.ensure(
+                known = await self._registry.spaces.ensure(
                     EmbeddingSpace(space_id, space.dimension, space.model_sha256)
                 )
             except ContractError as error:
                 self.counters["space_conflicts"] += 1
                 _log.error("%s: %s", device_id, error)
+            else:
+                if space.model_sha256 not in (None, known.model_sha256):
+                    differing[space_id] = f"{space.model_sha256}, on record is {known.model_sha256}"
+        self._note_models(device_id, differing)
+
+    def _note_models(self, device_id: str, differing: dict[str, str]) -> None:
+        self.counters["models_differ"] += len(differing)
+        if differing and self._differing.get(device_id) != differing:
+            for space_id, which in differing.items():
+                _log.warning("%s: its model for %s has the SHA-256 %s", device_id, space_id, which)
+        if differing:
+            self._differing[device_id] = differing
+        else:
+            self._differing.pop(device_id, None)
 
 
 def _report(decoded: Decoded[Any], received_at: datetime) -> Report:

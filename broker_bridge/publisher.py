@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from .changes import wake_on
 from .contract import channels
 from .contract.messages import SyncDelta
 from .contract.wire import MAX_PAGE_BYTES
@@ -15,8 +16,8 @@ from .enrollment import told
 from .heads import HeadLedger, sites_that_hear
 from .link import Publish
 from .registry import Registry, RegistryError
-from .registry.identities import Changed
-from .registry.people import template_bytes
+from .registry.people import Changed, template_bytes
+from .registry.sites import Site
 from .registry.versions import History
 
 _log = logging.getLogger(__name__)
@@ -58,25 +59,16 @@ class HeadPublisher:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def watch(self) -> None:
-        """Wake the publisher at every change until cancelled; when the stream breaks, open another."""
-        concerns = [{"$match": {"ns.coll": {"$in": ["identities", "sites"]}}}]
-        while True:
-            try:
-                async with self._registry.mongo.watch(concerns) as stream:
-                    self.wake()
-                    async for _ in stream:
-                        self.wake()
-            except RegistryError as error:
-                self.counters["stream_breaks"] += 1
-                _log.warning("the change stream broke, polling meanwhile: %s", type(error).__name__)
-            await asyncio.sleep(_RETRY_SECONDS)
+        """Wake the publisher at every change of what a head or a delta tells, until cancelled."""
+        concerns = {"ns.coll": {"$in": ["identities", "sites", "spaces"]}}
+        await wake_on(self._registry, concerns, self.wake, self.counters)
 
     async def _follow(self) -> None:
         history, people = await self._registry.identities.everyone()
         ledger = HeadLedger(people)
         cursor = history.version
         while True:
-            sites = await self._registry.devices.site_ids()
+            sites = await self._registry.sites.all()
             await self._tell_heads(ledger, history, sites)
             await self._wait()
             now, changed = await self._registry.identities.since(cursor, _CHANGES_AT_ONCE)
@@ -97,23 +89,25 @@ class HeadPublisher:
             self.counters["polls"] += 1
         self._changed.clear()
 
-    async def _tell_heads(self, ledger: HeadLedger, history: History, sites: Sequence[str]) -> None:
-        for site_id in sites:
-            head = ledger.head(site_id, history)
+    async def _tell_heads(self, ledger: HeadLedger, history: History, sites: Sequence[Site]) -> None:
+        models = await self._registry.spaces.models()
+        for site in sites:
+            head = ledger.head(site, history, models)
             payload = head.to_json()
-            if self._told_heads.get(site_id) == payload:
+            if self._told_heads.get(site.site_id) == payload:
                 continue
-            if await self._publish(channels.SYNC_HEAD, head, site_id=site_id):
-                self._told_heads[site_id] = payload
+            if await self._publish(channels.SYNC_HEAD, head, site_id=site.site_id):
+                self._told_heads[site.site_id] = payload
                 self.counters["heads"] += 1
 
     async def _tell_changes(
-        self, ledger: HeadLedger, history: History, sites: Sequence[str], changed: Sequence[Changed]
+        self, ledger: HeadLedger, history: History, sites: Sequence[Site], changed: Sequence[Changed]
     ) -> None:
         """Deltas per site. A delta that is lost is made good by the head that follows it."""
+        site_ids = [site.site_id for site in sites]
         concerns: dict[str, list[Changed]] = {}
         for change in changed:
-            for site_id in sites_that_hear(change.person, sites):
+            for site_id in sites_that_hear(change.person, site_ids):
                 concerns.setdefault(site_id, []).append(change)
         previous = {site_id: ledger.version(site_id) for site_id in concerns}
         for change in changed:

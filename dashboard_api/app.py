@@ -17,7 +17,7 @@ from .deps import Services
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
-from .routes import devices, events, health, identities, identity, pages, photos, sync
+from .routes import audit, commands, devices, events, health, identities, identity, pages, photos, sites, sync
 from .settings import ApiSettings
 
 _PROBLEM: dict[int | str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ def create_app(
     )
     problems.install(app)
     app.add_middleware(SecurityHeaders, content_security_policy=pages.CONTENT_SECURITY_POLICY)
-    for noun in (identity, identities, photos, devices, events, sync, health):
+    for noun in (identity, identities, photos, devices, sites, commands, events, sync, audit, health):
         app.include_router(noun.router)
     pages.mount(app)
     return app

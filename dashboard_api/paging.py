@@ -33,12 +33,12 @@ def from_cursor(cursor: str | None, parts: int) -> list[str] | None:
     return found
 
 
-def to_event_cursor(received_at: datetime, key: str) -> str:
-    return to_cursor(format_time(received_at), key)
+def to_moment_cursor(at: datetime, key: str) -> str:
+    return to_cursor(format_time(at), key)
 
 
-def from_event_cursor(cursor: str | None) -> tuple[datetime, str] | None:
-    """Time of receipt and key of the last event of the page before."""
+def from_moment_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    """Time and key of the last item of the page before, in a list by time."""
     parts = from_cursor(cursor, 2)
     if parts is None:
         return None

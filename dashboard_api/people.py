@@ -105,6 +105,7 @@ def to_view(person: Person) -> PersonView:
         version=person.version,
         display_name=person.display_name,
         flag=person.flag,
+        kind=person.kind,
         sites=list(person.sites),
         templates=[HoldingView(space=held.space, count=held.digest.count) for held in person.holdings],
         deleted=person.deleted,

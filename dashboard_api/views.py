@@ -1,14 +1,17 @@
 """What the API takes and shows: one model per body and per answer."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
 
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId, UserId
-from broker_bridge.contract.messages import Flag, Ratio
-from broker_bridge.contract.wire import format_time
+from broker_bridge.contract.messages import EnrollmentPolicy, Flag, Ratio
+from broker_bridge.contract.wire import OpenDocument, format_time
+from broker_bridge.registry.commands import State
+from broker_bridge.registry.people import Kind
 
 from .settings import Modality
 
@@ -17,6 +20,7 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_us
 Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION)]
 DisplayName = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 SourceNode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+MAX_ARGS_BYTES = 16 * 1024
 MAX_TEMPLATES = 64
 """Templates of one person: with more, the person would not fit into one message on the wire."""
 
@@ -100,6 +104,7 @@ class PersonView(View):
     version: int
     display_name: str | None
     flag: str | None
+    kind: Kind
     sites: list[str]
     templates: list[HoldingView]
     deleted: bool
@@ -153,9 +158,15 @@ class DeviceBody(Body):
     dev_mode: bool = False
 
 
+class ProblemView(View):
+    code: str
+    detail: str
+
+
 class DeviceView(View):
     """What a device last said. `silent`: no sign of life for three heartbeats, whatever its status says.
 
+    `problems` say why it works with less than all it has, by its own word and by the registry's records.
     Without `site_id` it is one that nobody has registered: shown, not served.
     """
 
@@ -164,6 +175,7 @@ class DeviceView(View):
     dev_mode: bool
     state: Literal["online", "stopped", "lost", "never-seen"]
     silent: bool
+    problems: list[ProblemView]
     last_seen: Time | None
     registered_at: Time | None
     info: dict[str, Any] | None
@@ -176,14 +188,75 @@ class DevicePage(View):
     next_cursor: str | None
 
 
+class SitePatch(Body):
+    enrollment_policy: EnrollmentPolicy
+
+
 class SiteView(View):
+    """`enrollment_policy`: whether the site's cameras register people whom nobody knows."""
+
     site_id: str
+    enrollment_policy: EnrollmentPolicy
     devices: int
     head_version: int
 
 
 class SiteList(View):
     items: list[SiteView]
+
+
+# Commands and audit
+
+
+def _check_size(args: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(json.dumps(args)) > MAX_ARGS_BYTES:
+        raise ValueError(f"the arguments of a command have at most {MAX_ARGS_BYTES} bytes as JSON")
+    return args
+
+
+class CommandBody(Body):
+    device_id: DeviceId
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    args: Annotated[OpenDocument, AfterValidator(_check_size)] = Field(default_factory=dict)
+    expires_in_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 60
+
+
+class CommandView(View):
+    """A command. `waiting`: not sent yet, its device is away; `sent`: not answered yet; then its answer."""
+
+    id: str
+    device_id: str
+    name: str
+    args: dict[str, Any]
+    state: State
+    detail: str | None
+    requested_by: str
+    created_at: Time
+    expires_at: Time
+    sent_at: Time | None
+    answered_at: Time | None
+
+
+class CommandPage(View):
+    items: list[CommandView]
+    next_cursor: str | None
+
+
+class AuditView(View):
+    """`who` is the name of an API key, or `device:<id>`; `before` and `after` are what `what` changed."""
+
+    id: str
+    at: Time
+    who: str
+    what: str
+    subject: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class AuditPage(View):
+    items: list[AuditView]
+    next_cursor: str | None
 
 
 # Events and sync

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from .api_keys import ApiKeys
+from .audit import Audit
+from .commands import Commands
 from .dead_letters import DeadLetters
 from .devices import Devices
 from .events import Events
@@ -10,6 +12,8 @@ from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
+from .registrations import Registrations
+from .sites import Sites
 from .spaces import Spaces
 from .versions import Versions
 
@@ -22,10 +26,14 @@ class Registry:
     versions: Versions
     spaces: Spaces
     identities: Identities
+    registrations: Registrations
+    sites: Sites
     devices: Devices
+    commands: Commands
     events: Events
     dead_letters: DeadLetters
     api_keys: ApiKeys
+    audit: Audit
 
     @classmethod
     async def open(cls, settings: MongoSettings, retention: Retention | None = None) -> "Registry":
@@ -43,15 +51,22 @@ class Registry:
             await mongo.close()
             raise
         spaces = Spaces(mongo)
+        audit = Audit(mongo)
+        identities = Identities(mongo, versions, spaces)
+        sites = Sites(mongo, audit)
         return cls(
             mongo=mongo,
             versions=versions,
             spaces=spaces,
-            identities=Identities(mongo, versions, spaces),
-            devices=Devices(mongo),
+            identities=identities,
+            registrations=Registrations(mongo, identities, audit),
+            sites=sites,
+            devices=Devices(mongo, sites),
+            commands=Commands(mongo, audit),
             events=Events(mongo),
             dead_letters=DeadLetters(mongo),
             api_keys=ApiKeys(mongo),
+            audit=audit,
         )
 
     async def close(self) -> None:

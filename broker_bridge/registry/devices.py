@@ -1,4 +1,4 @@
-"""Devices and sites: who may speak, what each last said, and who has confirmed which version."""
+"""Devices: who may speak, what each last said, and who has confirmed which version."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pymongo import UpdateOne
 from broker_bridge.contract.errors import DEVICE_RESERVED, PAYLOAD_INVALID, ContractError
 
 from .mongo import Document, Mongo
+from .sites import Sites
 
 _RESERVED = frozenset({"admin", "bridge", "operator"})
 
@@ -47,11 +48,11 @@ class Applied:
 
 
 class Devices:
-    """Collections `devices` and `sites`."""
+    """Collection `devices`."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, sites: Sites) -> None:
         self._devices = mongo.db.devices
-        self._sites = mongo.db.sites
+        self._sites = sites
 
     async def register(self, device_id: str, site_id: str, *, dev_mode: bool = False) -> Device:
         """Record a device and its site; one that is known keeps its place.
@@ -61,7 +62,7 @@ class Devices:
         if is_reserved(device_id):
             raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
         now = datetime.now(timezone.utc)
-        await self._sites.update_one({"_id": site_id}, {"$setOnInsert": {"created_at": now}}, upsert=True)
+        await self._sites.ensure(site_id)
         await self.meet([device_id])
         registered = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
         await self._devices.update_one({"_id": device_id, "site_id": None}, {"$set": registered})
@@ -83,10 +84,6 @@ class Devices:
         return {
             found["_id"]: Device(found["_id"], found["site_id"], found["dev_mode"]) async for found in cursor
         }
-
-    async def site_ids(self) -> list[str]:
-        """Every site, in order."""
-        return sorted([found["_id"] async for found in self._sites.find({}, {"_id": 1})])
 
     async def note(self, reports: Sequence["Report"]) -> None:
         """Write what devices reported, in one round trip; devices that were never met are left out."""

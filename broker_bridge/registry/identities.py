@@ -1,8 +1,7 @@
 """People and their templates: every change takes the next version in the transaction that writes it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
@@ -16,10 +15,14 @@ from broker_bridge.contract.wire import MAX_PERSON_BYTES
 from .mongo import Document, Mongo
 from .people import (
     EVERY_SITE,
+    Changed,
     Enrollment,
     Person,
+    SiteChanges,
     Template,
     amend,
+    cut,
+    in_chunks,
     person_from_document,
     person_to_document,
     remove,
@@ -32,30 +35,6 @@ from .versions import History, Versions
 
 T = TypeVar("T")
 PERSON_UNKNOWN = "person-unknown"
-BULK = 200
-"""People per transaction of a bulk write: past a few hundred a transaction only grows."""
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A person as they are now, with their templates in the spaces asked for."""
-
-    person: Person
-    templates: tuple[Template, ...]
-
-
-@dataclass(frozen=True)
-class SiteChanges:
-    """What has changed for a site since a version, read at one point in time.
-
-    `to_version` is how far the site's history is told by `changed`; `done` says that this is its head.
-    """
-
-    history: History
-    head_version: int
-    to_version: int
-    changed: tuple[Changed, ...]
-    done: bool
 
 
 class Identities:
@@ -85,9 +64,34 @@ class Identities:
         """
         dimensions = await self._check(orders)
         people: list[Person] = []
-        for chunk in _chunks(orders):
+        for chunk in in_chunks(orders):
             people += await self._write(partial(self._enroll_chunk, orders=chunk, dimensions=dimensions))
         return people
+
+    async def create_at(
+        self,
+        order: Enrollment,
+        history: History,
+        record: Callable[[Any, Person], Awaitable[None]],
+    ) -> Person | None:
+        """Make a person if the registry still stands at `history`; `record` writes to the same transaction.
+
+        None, and nothing is written, if anything has changed since, or the user id was ever taken: so what
+        was found out at `history` still holds where a person is made. Raises ContractError like enroll_many.
+        """
+        dimensions = await self._check([order])
+
+        async def work(session: Any) -> Person | None:
+            version = await self._versions.take_after(session, history)
+            if version is None:
+                return None
+            (person,) = await self._enroll_chunk(session, [order], dimensions, version)
+            await record(session, person)
+            return person
+
+        if await self._known(None, [order.user_id]):
+            return None
+        return await self._write(work)
 
     async def delete(self, user_id: str) -> Person:
         """Soft-delete: the person becomes a tombstone that every site they ever were in hears of."""
@@ -144,13 +148,18 @@ class Identities:
             cursor = self._people.find({}, session=session).sort("version", 1)
             return history, [person_from_document(found) async for found in cursor]
 
-    async def since(self, version: int, limit: int) -> tuple[History, list[Changed]]:
-        """The next `limit` changes past `version` at any site, in order of version, with all templates."""
+    async def since(
+        self, version: int, limit: int, spaces: Sequence[str] | None = None
+    ) -> tuple[History, list[Changed]]:
+        """The next `limit` changes past `version` at any site, in order of version.
+
+        With all templates, or those in `spaces`.
+        """
         async with self._mongo.snapshot() as session:
             history = await self._versions.read(session)
             cursor = self._people.find({"version": {"$gt": version}}, session=session)
             people = [person_from_document(found) async for found in cursor.sort("version", 1).limit(limit)]
-            return history, await self._with_templates(session, people, None)
+            return history, await self._with_templates(session, people, spaces)
 
     async def since_at_site(
         self, site_id: str, version: int, spaces: Sequence[str], limit: int, max_bytes: int, *, snapshot: bool
@@ -172,7 +181,7 @@ class Identities:
             head = newest["version"] if newest else 0
             cursor = self._people.find(query, session=session).sort("version", 1).limit(limit + 1)
             people = [person_from_document(found) async for found in cursor]
-            page = _cut(people[:limit], dimensions, max_bytes)
+            page = cut(people[:limit], dimensions, max_bytes)
             done = len(page) == len(people)
             told = max(head, version) if done else page[-1].version
             return SiteChanges(
@@ -195,10 +204,15 @@ class Identities:
         return dimensions
 
     async def _enroll_chunk(
-        self, session: Any, orders: Sequence[Enrollment], dimensions: Mapping[str, int]
+        self,
+        session: Any,
+        orders: Sequence[Enrollment],
+        dimensions: Mapping[str, int],
+        taken: int | None = None,
     ) -> list[Person]:
+        """Carry out `orders`, one per person, from version `taken` on; None takes the next ones."""
         now = _now()
-        first = await self._versions.take(session, len(orders))
+        first = taken or await self._versions.take(session, len(orders))
         user_ids = [order.user_id for order in orders]
         known = await self._known(session, user_ids)
         for order in orders:
@@ -270,28 +284,6 @@ class Identities:
         live = [p.user_id for p in people if not p.deleted and (site_id is None or p.belongs_to(site_id))]
         held = await self._held(session, live, spaces) if live else {}
         return [Changed(person, tuple(held.get(person.user_id, ()))) for person in people]
-
-
-def _chunks(orders: Sequence[Enrollment]) -> Iterator[list[Enrollment]]:
-    """`orders` in runs of at most BULK in which nobody is named twice."""
-    chunk: dict[str, Enrollment] = {}
-    for order in orders:
-        if order.user_id in chunk or len(chunk) == BULK:
-            yield list(chunk.values())
-            chunk = {}
-        chunk[order.user_id] = order
-    if chunk:
-        yield list(chunk.values())
-
-
-def _cut(people: Sequence[Person], dimensions: Mapping[str, int], max_bytes: int) -> list[Person]:
-    """As many of `people` as fit into a message of `max_bytes`, at least one (of those there are)."""
-    total = 0
-    for place, person in enumerate(people):
-        total += wire_bytes(person, dimensions)
-        if total > max_bytes and place:
-            return list(people[:place])
-    return list(people)
 
 
 def _now() -> datetime:

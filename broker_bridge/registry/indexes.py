@@ -58,6 +58,13 @@ _INDEXES = {
         IndexModel([("reach", ASCENDING), ("version", ASCENDING)]),
     ],
     "templates": [IndexModel([("user_id", ASCENDING), ("space", ASCENDING)])],
+    "audit": [IndexModel([("at", DESCENDING), ("_id", DESCENDING)])],
+    "commands": [
+        IndexModel([("device_id", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("state", ASCENDING), ("expires_at", ASCENDING)]),
+        IndexModel([("created_at", DESCENDING)], expireAfterSeconds=90 * _DAY_SECONDS),
+    ],
+    "registrations": [IndexModel([("at", ASCENDING)], expireAfterSeconds=7 * _DAY_SECONDS)],
     "devices": [IndexModel([("site_id", ASCENDING)])],
     # The unique key (device_id, event_id) is the `_id`.
     "events": [

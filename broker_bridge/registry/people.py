@@ -1,19 +1,25 @@
 """Values of the registry: people, templates, and the pure rules by which an order changes a person."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from bson.binary import VECTOR_SUBTYPE, Binary
 
 from broker_bridge.contract.digest import Digest
 
 from .mongo import Document
+from .versions import History
+
+Kind = Literal["employee", "visitor"]
 
 EVERY_SITE = "*"
 """In `sites`: the person belongs to every site, also to those that come later."""
+
+BULK = 200
+"""People per transaction of a bulk write: past a few hundred a transaction only grows."""
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
 _FLOAT32_HEADER = b"\x27\x00"
@@ -56,6 +62,7 @@ class Person:
     holdings: tuple[SpaceHolding, ...] = ()
     display_name: str | None = None
     flag: str | None = None
+    kind: Kind = "employee"
     deleted: bool = False
     deleted_at: datetime | None = None
     created_at: datetime | None = None
@@ -71,7 +78,8 @@ class Enrollment:
     """An order to the registry: what to add to a person or change about them; None leaves a field alone.
 
     `replace_modality` drops the templates of that modality first. An empty `sites` means every site; an empty
-    `display_name` or `flag` clears it. `must_exist` refuses to make a person, or to bring back a deleted one.
+    `display_name` or `flag` clears it; whoever is not said to be a visitor is made an employee. `must_exist`
+    refuses to make a person, or to bring back a deleted one.
     """
 
     user_id: str
@@ -80,7 +88,30 @@ class Enrollment:
     display_name: str | None = None
     flag: str | None = None
     sites: tuple[str, ...] | None = None
+    kind: Kind | None = None
     must_exist: bool = False
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A person as they are now, with their templates in the spaces asked for."""
+
+    person: Person
+    templates: tuple[Template, ...]
+
+
+@dataclass(frozen=True)
+class SiteChanges:
+    """What has changed for a site since a version, read at one point in time.
+
+    `to_version` is how far the site's history is told by `changed`; `done` says that this is its head.
+    """
+
+    history: History
+    head_version: int
+    to_version: int
+    changed: tuple[Changed, ...]
+    done: bool
 
 
 def amend(
@@ -102,6 +133,7 @@ def amend(
         holdings=holdings(order.user_id, held),
         display_name=_ordered(order.display_name, kept.display_name if kept else None),
         flag=_ordered(order.flag, kept.flag if kept else None),
+        kind=order.kind or (kept.kind if kept else "employee"),
         created_at=known.created_at if known else now,
         updated_at=now,
     )
@@ -146,6 +178,28 @@ def template_bytes(vector_bytes: int) -> int:
     return vector_bytes * 4 // 3 + _TEMPLATE_BYTES
 
 
+def in_chunks(orders: Sequence[Enrollment]) -> Iterator[list[Enrollment]]:
+    """`orders` in runs of at most BULK in which nobody is named twice."""
+    chunk: dict[str, Enrollment] = {}
+    for order in orders:
+        if order.user_id in chunk or len(chunk) == BULK:
+            yield list(chunk.values())
+            chunk = {}
+        chunk[order.user_id] = order
+    if chunk:
+        yield list(chunk.values())
+
+
+def cut(people: Sequence[Person], dimensions: Mapping[str, int], max_bytes: int) -> list[Person]:
+    """As many of `people` as fit into a message of `max_bytes`, at least one (of those there are)."""
+    total = 0
+    for place, person in enumerate(people):
+        total += wire_bytes(person, dimensions)
+        if total > max_bytes and place:
+            return list(people[:place])
+    return list(people)
+
+
 def person_to_document(person: Person) -> Document:
     return {
         "_id": person.user_id,
@@ -158,6 +212,7 @@ def person_to_document(person: Person) -> Document:
         ],
         "display_name": person.display_name,
         "flag": person.flag,
+        "kind": person.kind,
         "deleted": person.deleted,
         "deleted_at": person.deleted_at,
         "created_at": person.created_at,
@@ -177,6 +232,8 @@ def person_from_document(found: Document) -> Person:
         ),
         display_name=found["display_name"],
         flag=found["flag"],
+        # People of before there were visitors have none.
+        kind=found.get("kind", "employee"),
         deleted=found["deleted"],
         deleted_at=found["deleted_at"],
         created_at=found["created_at"],

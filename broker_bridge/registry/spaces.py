@@ -46,3 +46,8 @@ class Spaces:
     async def dimensions(self) -> dict[str, int]:
         """Dimension by space id."""
         return {found["_id"]: found["dimension"] async for found in self._spaces.find({})}
+
+    async def models(self) -> dict[str, str]:
+        """SHA-256 of the model file on record by space id, for the spaces that have one."""
+        recorded = self._spaces.find({"model_sha256": {"$ne": None}})
+        return {found["_id"]: found["model_sha256"] async for found in recorded}

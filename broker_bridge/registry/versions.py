@@ -58,6 +58,14 @@ class Versions:
         last: int = found["version"]
         return last - count + 1
 
+    async def take_after(self, session: Any, history: History) -> int | None:
+        """The next version if nothing has changed since `history`, else None. Call it first, like `take`."""
+        unchanged = _KEY | {"epoch": history.epoch, "version": history.version}
+        found = await self._meta.find_one_and_update(
+            unchanged, {"$inc": {"version": 1}}, return_document=ReturnDocument.AFTER, session=session
+        )
+        return found and int(found["version"])
+
     async def share_group(self) -> str:
         """The name under which bridge workers share subscriptions: random, the same for all of them.
 

@@ -1,18 +1,19 @@
-"""`/api/v1/devices` and `/api/v1/sites`: who takes part, and how they are."""
+"""`/api/v1/devices`: who takes part, and how they are."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH, ContractError
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, SITE_MISMATCH, ContractError
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.security import MAY_ADMINISTER, MAY_READ
-from dashboard_api.views import DeviceBody, DevicePage, DeviceView, SiteList, SiteView
+from dashboard_api.views import DeviceBody, DevicePage, DeviceView, ProblemView
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 
@@ -31,7 +32,8 @@ async def list_devices(
     after = from_cursor(cursor, 1) or [""]
     found = await services.registry.devices.page(after=after[0], limit=limit + 1, site_id=site_id)
     now = services.now()
-    shown = [to_view(document, now) for document in found[:limit]]
+    models = await services.registry.spaces.models()
+    shown = [to_view(document, models, now) for document in found[:limit]]
     return DevicePage(items=shown, next_cursor=to_cursor(shown[-1].device_id) if len(found) > limit else None)
 
 
@@ -57,27 +59,11 @@ async def show(device_id: DeviceId, services: ServicesDep) -> DeviceView:
     found = await services.registry.devices.get(device_id)
     if found is None:
         raise ContractError(DEVICE_UNKNOWN, f"there is no device {device_id}")
-    return to_view(found, services.now())
+    return to_view(found, await services.registry.spaces.models(), services.now())
 
 
-@router.get("/sites", dependencies=[MAY_READ])
-async def list_sites(services: ServicesDep) -> SiteList:
-    """Sites with the number of their devices and the newest version that concerns them."""
-    placed = [applied.site_id for applied in await services.registry.devices.applied()]
-    return SiteList(
-        items=[
-            SiteView(
-                site_id=site_id,
-                devices=placed.count(site_id),
-                head_version=await services.overview.site_head(site_id),
-            )
-            for site_id in await services.registry.devices.site_ids()
-        ]
-    )
-
-
-def to_view(found: Document, now: datetime) -> DeviceView:
-    """A device document as it is shown at `now`."""
+def to_view(found: Document, models: Mapping[str, str], now: datetime) -> DeviceView:
+    """A device document as it is shown at `now`; `models` are the SHA-256 on record by space."""
     status = found.get("status")
     signs = [found.get("last_seen"), status and status["received_at"]]
     last_seen = max((sign for sign in signs if sign), default=None)
@@ -87,12 +73,30 @@ def to_view(found: Document, now: datetime) -> DeviceView:
         dev_mode=found.get("dev_mode", False),
         state=status["state"] if status else "never-seen",
         silent=last_seen is None or now - last_seen > SILENT_AFTER,
+        problems=problems(found, models),
         last_seen=last_seen,
         registered_at=found.get("registered_at"),
         info=_shown(found.get("info")),
         heartbeat=_shown(found.get("heartbeat")),
         applied=_shown(found.get("applied")),
     )
+
+
+def problems(found: Document, models: Mapping[str, str]) -> list[ProblemView]:
+    """What a device says is wrong with it, and a model of its own that the registry knows to be another."""
+    said = [ProblemView(**one) for one in (found.get("heartbeat") or {}).get("problems", ())]
+    if any(problem.code == MODEL_DIFFERS for problem in said):
+        return said
+    spaces: Document = (found.get("info") or {}).get("spaces", {})
+    declared = {space: info.get("model_sha256") for space, info in spaces.items()}
+    return said + [
+        ProblemView(
+            code=MODEL_DIFFERS,
+            detail=f"its model file for {space} is {sha256[:12]}..., on record is {models[space][:12]}...",
+        )
+        for space, sha256 in sorted(declared.items())
+        if sha256 and space in models and sha256 != models[space]
+    ]
 
 
 def _shown(said: Document | None) -> dict[str, Any] | None:

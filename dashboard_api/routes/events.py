@@ -13,7 +13,7 @@ from broker_bridge.registry.events import event_to_wire
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import ServicesDep
 from dashboard_api.live import Subscription
-from dashboard_api.paging import Cursor, Limit, from_event_cursor, to_event_cursor
+from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.problems import not_found
 from dashboard_api.security import MAY_READ
 from dashboard_api.views import EventPage
@@ -65,10 +65,10 @@ async def list_events(
     cursor: Cursor = None,
 ) -> EventPage:
     """Events by time of receipt, newest first."""
-    before = from_event_cursor(cursor)
+    before = from_moment_cursor(cursor)
     found = await services.registry.events.page(query, before=before, limit=limit + 1)
     shown = found[:limit]
-    following = to_event_cursor(shown[-1]["received_at"], shown[-1]["_id"]) if len(found) > limit else None
+    following = to_moment_cursor(shown[-1]["received_at"], shown[-1]["_id"]) if len(found) > limit else None
     return EventPage(items=[event_to_wire(event) for event in shown], next_cursor=following)
 
 

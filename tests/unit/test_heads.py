@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from broker_bridge.contract.digest import Digest
 from broker_bridge.heads import HeadLedger, sites_that_hear
 from broker_bridge.registry.people import EVERY_SITE, Person, SpaceHolding
+from broker_bridge.registry.sites import Site
 from broker_bridge.registry.versions import History
 
 SITES = ["north", "south", "west"]
@@ -50,7 +51,7 @@ def test_keeping_up_equals_summing_up_anew(told: list[Person]) -> None:
         for one in newest.values():
             for held in one.holdings if one.belongs_to(site) else ():
                 expected[held.space] = expected[held.space].plus(held.digest)
-        head = ledger.head(site, HISTORY)
+        head = ledger.head(Site(site), HISTORY, {})
         assert {s: (d.count, d.digest) for s, d in head.spaces.items()} == {
             space: (digest.count, digest.hex) for space, digest in expected.items() if digest.count
         }
@@ -67,7 +68,25 @@ def test_a_sites_version_is_that_of_its_own_last_change() -> None:
 def test_a_person_in_every_site_and_in_one_is_counted_once() -> None:
     """Naming a site beside "every site" adds nothing."""
     ledger = HeadLedger([person("A", 1, (EVERY_SITE, "north"))])
-    assert ledger.head("north", HISTORY).spaces["face:a"].count == 1
+    assert ledger.head(Site("north"), HISTORY, {}).spaces["face:a"].count == 1
+
+
+def test_a_head_names_the_models_on_record() -> None:
+    """Beside what is held, and for a space that nobody is enrolled in yet: no device starts wrongly."""
+    models = {"face:a": "aa" * 32, "gait:b": "bb" * 32}
+    head = HeadLedger([person("A", 1)]).head(Site("north"), HISTORY, models)
+    assert {space: (one.count, one.model_sha256) for space, one in head.spaces.items()} == {
+        "face:a": (1, "aa" * 32),
+        "gait:b": (0, "bb" * 32),
+    }
+    assert head.spaces["gait:b"].digest == "0" * 16
+
+
+def test_a_head_says_when_its_site_is_open_to_visitors() -> None:
+    """And says nothing while it is closed, which is what devices of before expect."""
+    ledger = HeadLedger()
+    assert ledger.head(Site("north"), HISTORY, {}).enrollment_policy is None
+    assert ledger.head(Site("north", "visitors"), HISTORY, {}).enrollment_policy == "visitors"
 
 
 def test_who_left_still_hears_of_it() -> None:

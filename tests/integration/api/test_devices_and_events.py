@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices import Report
 
@@ -22,7 +23,7 @@ async def test_a_device_is_registered_once_and_stays_at_its_site(api: httpx.Asyn
     moved = await api.post("/api/v1/devices", json={**body, "site_id": "gate"})
     assert "lobby" in is_problem(moved, 409, "site-mismatch")["detail"]
     assert (await api.get("/api/v1/sites")).json()["items"][0] == {
-        "site_id": "lobby", "devices": 1, "head_version": 0
+        "site_id": "lobby", "enrollment_policy": "closed", "devices": 1, "head_version": 0
     }  # fmt: skip
 
 
@@ -47,6 +48,29 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
     assert still_there["heartbeat"]["uptime_s"] == 1.5
     assert (silent["state"], silent["silent"]) == ("online", True)
     is_problem(await api.get("/api/v1/devices/cam-404"), 404, "device-unknown")
+
+
+async def test_a_device_with_another_model_than_the_record_shows_it(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """By the registry's own comparison, until the device says so itself; beside its other problems."""
+    await registry.devices.register("cam-001", "lobby")
+    await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "a" * 64))
+    spaces = {"face:test-8": {"dimension": 8, "model_sha256": "b" * 64}}
+    warm = {"code": "canary-failed", "detail": "it computes something else"}
+
+    async def problems(heartbeat: dict[str, Any]) -> list[dict[str, str]]:
+        await registry.devices.note([Report.of("cam-001", "heartbeat", heartbeat, NOW)])
+        shown: list[dict[str, str]] = (await api.get("/api/v1/devices")).json()["items"][0]["problems"]
+        return shown
+
+    assert await problems({}) == []
+    await registry.devices.note([Report.of("cam-001", "info", {"spaces": spaces}, NOW)])
+    by_registry = await problems({"problems": [warm]})
+    assert [one["code"] for one in by_registry] == ["canary-failed", "model-differs"]
+    assert "face:test-8" in by_registry[1]["detail"]
+    own = {"code": "model-differs", "detail": "in the device's own words"}
+    assert await problems({"problems": [own]}) == [own]
 
 
 async def test_a_device_that_nobody_registered_is_shown_without_a_site(

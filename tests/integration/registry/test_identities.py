@@ -7,8 +7,7 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.identities import SiteChanges
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.people import Enrollment, SiteChanges, Template
 
 SPACES = ["face:test-8", "gait:test-4"]
 

@@ -114,7 +114,7 @@ async def test_a_user_of_the_broker_cannot_be_a_device(registry: Registry, name:
     """It would inherit rights that no device has."""
     with pytest.raises(ContractError, match="device-reserved"):
         await registry.devices.register(name, "lobby")
-    assert await registry.devices.site_ids() == []
+    assert await registry.sites.all() == []
 
 
 async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registry: Registry) -> None:

@@ -11,7 +11,7 @@ from broker_bridge.registry.overview import TemplateNote
 from broker_bridge.registry.people import Person
 from broker_bridge.registry.versions import History
 from dashboard_api import problems
-from dashboard_api.paging import from_cursor, from_event_cursor, to_cursor, to_event_cursor
+from dashboard_api.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.people import confirmations, sites_to_ask, to_patch, to_rows
 from dashboard_api.problems import Problem
 from dashboard_api.routes.events import to_query
@@ -74,7 +74,7 @@ def test_a_patch_tells_absent_from_null() -> None:
 def test_a_cursor_comes_back_as_it_went() -> None:
     """With one part or two, and with the millisecond that MongoDB keeps."""
     assert from_cursor(to_cursor("EMP-1"), 1) == ["EMP-1"]
-    assert from_event_cursor(to_event_cursor(AT, "cam-001/EV1-1-abcd")) == (AT, "cam-001/EV1-1-abcd")
+    assert from_moment_cursor(to_moment_cursor(AT, "cam-001/EV1-1-abcd")) == (AT, "cam-001/EV1-1-abcd")
     assert from_cursor(None, 1) is None
 
 
@@ -82,7 +82,7 @@ def test_a_cursor_comes_back_as_it_went() -> None:
 def test_a_cursor_of_somebody_elses_making_is_a_problem(cursor: str) -> None:
     """Not base64, not UTF-8, too few or too many parts, no time."""
     with pytest.raises(Problem) as refused:
-        from_event_cursor(cursor)
+        from_moment_cursor(cursor)
     assert (refused.value.status, refused.value.code) == (422, "cursor-invalid")
 
 

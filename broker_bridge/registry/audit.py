@@ -1,0 +1,47 @@
+"""Who changed what, and when: one entry per change, never altered."""
+
+import secrets
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .mongo import Document, Mongo
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """`who` is the name of an API key, or `device:<id>`; `what` the act, such as `site.enrollment-policy`.
+
+    `subject` is the id of what was changed; `before` and `after` hold what the change is about, never a
+    vector, a picture or a key.
+    """
+
+    who: str
+    what: str
+    subject: str
+    at: datetime
+    before: Document | None = None
+    after: Document | None = None
+    # Hex of its own rather than an ObjectId: it stands in cursors.
+    entry_id: str = field(default_factory=lambda: secrets.token_hex(12))
+
+
+class Audit:
+    """Collection `audit`."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._entries = mongo.db.audit
+
+    async def record(self, entry: AuditEntry, session: Any) -> None:
+        """Write an entry in the transaction of the change that it tells of."""
+        document = asdict(entry)
+        await self._entries.insert_one({"_id": document.pop("entry_id"), **document}, session=session)
+
+    async def page(self, *, before: tuple[datetime, str] | None = None, limit: int = 100) -> list[AuditEntry]:
+        """Up to `limit` entries, newest first, past the `before` cursor of time and id."""
+        query: Document = {}
+        if before:
+            at, key = before
+            query = {"$or": [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": key}}]}
+        cursor = self._entries.find(query).sort([("at", -1), ("_id", -1)]).limit(limit)
+        return [AuditEntry(entry_id=found.pop("_id"), **found) async for found in cursor]

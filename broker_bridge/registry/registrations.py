@@ -1,0 +1,83 @@
+"""What was decided about registrations at the edge, so that a repeated request is answered as before."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pymongo import ReturnDocument
+
+from .audit import Audit, AuditEntry
+from .identities import Identities
+from .mongo import Document, Mongo
+from .people import Enrollment, Person
+from .versions import History
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer to one request of one device: who the face belongs to, or (`code`, `detail`) why to nobody.
+
+    `similarity` is that to the nearest person known before, if anybody was near.
+    """
+
+    device_id: str
+    request_id: str
+    result: Literal["created", "exists", "rejected"]
+    at: datetime
+    user_id: str | None = None
+    similarity: float | None = None
+    code: str | None = None
+    detail: str | None = None
+
+    @property
+    def key(self) -> str:
+        """`<device_id>/<request_id>`: neither has a slash."""
+        return f"{self.device_id}/{self.request_id}"
+
+
+class Registrations:
+    """Collection `registrations`: decisions without vectors, forgotten after seven days."""
+
+    def __init__(self, mongo: Mongo, identities: Identities, audit: Audit) -> None:
+        self._registrations = mongo.db.registrations
+        self._identities = identities
+        self._audit = audit
+
+    async def find(self, device_id: str, request_id: str) -> Decision | None:
+        """What was decided before, or None."""
+        found = await self._registrations.find_one({"_id": f"{device_id}/{request_id}"})
+        return found and _decision(found)
+
+    async def keep(self, decision: Decision) -> Decision:
+        """The decision that stands: this one, or one that was made meanwhile for the same request."""
+        found = await self._registrations.find_one_and_update(
+            {"_id": decision.key},
+            {"$setOnInsert": asdict(decision)},
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        return _decision(found)
+
+    async def create(self, decision: Decision, order: Enrollment, history: History) -> Person | None:
+        """Make the person of `order` together with its `decision` and an audit entry.
+
+        None, and nothing is written, unless the registry still stands at `history` and has never had anybody
+        of that user id: then somebody else may have been quicker, and the decision has to be made again.
+        """
+
+        async def record(session: Any, person: Person) -> None:
+            await self._registrations.insert_one({"_id": decision.key, **asdict(decision)}, session=session)
+            entry = AuditEntry(
+                who=f"device:{decision.device_id}",
+                what="person.registered",
+                subject=person.user_id,
+                at=decision.at,
+                after={"kind": person.kind, "sites": list(person.sites)},
+            )
+            await self._audit.record(entry, session)
+
+        return await self._identities.create_at(order, history, record)
+
+
+def _decision(found: Document) -> Decision:
+    return Decision(**{name: value for name, value in found.items() if name != "_id"})

@@ -1,0 +1,30 @@
+"""`/api/v1/audit`: who changed what, and when."""
+
+from fastapi import APIRouter
+
+from dashboard_api.deps import ServicesDep
+from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.security import MAY_ADMINISTER
+from dashboard_api.views import AuditPage, AuditView
+
+router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
+
+
+@router.get("", dependencies=[MAY_ADMINISTER])
+async def list_entries(services: ServicesDep, limit: Limit = 100, cursor: Cursor = None) -> AuditPage:
+    """Entries, newest first."""
+    found = await services.registry.audit.page(before=from_moment_cursor(cursor), limit=limit + 1)
+    shown = [
+        AuditView(
+            id=entry.entry_id,
+            at=entry.at,
+            who=entry.who,
+            what=entry.what,
+            subject=entry.subject,
+            before=entry.before,
+            after=entry.after,
+        )
+        for entry in found[:limit]
+    ]
+    following = to_moment_cursor(shown[-1].at, shown[-1].id) if len(found) > limit else None
+    return AuditPage(items=shown, next_cursor=following)

@@ -1,0 +1,88 @@
+"""`/api/v1/commands`: orders to devices. The bridge sends them; here they are given and looked at."""
+
+import secrets
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from broker_bridge.contract.errors import COMMAND_UNKNOWN, DEVICE_UNKNOWN, ContractError
+from broker_bridge.contract.ids import DeviceId, RequestId
+from broker_bridge.registry.api_keys import ApiKey
+from broker_bridge.registry.commands import CommandRecord
+from dashboard_api.deps import JSON_BODY, ServicesDep
+from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.problems import not_found
+from dashboard_api.security import MAY_CHANGE, MAY_READ
+from dashboard_api.views import CommandBody, CommandPage, CommandView
+
+router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
+
+KNOWN = frozenset({"resync", "run_canary"})
+"""What devices can be told to do."""
+
+
+@router.post("", status_code=202, dependencies=[JSON_BODY])
+async def give(body: CommandBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> CommandView:
+    """Give a device a command. It is sent as soon as the device is online, unless it has expired by then."""
+    if body.name not in KNOWN:
+        raise ContractError(
+            COMMAND_UNKNOWN, f"there is no command {body.name}; known are: {', '.join(sorted(KNOWN))}"
+        )
+    if body.device_id not in await services.registry.devices.known([body.device_id]):
+        raise ContractError(DEVICE_UNKNOWN, f"{body.device_id} is not registered")
+    now = services.now()
+    command = CommandRecord(
+        command_id=f"cmd-{secrets.token_hex(8)}",
+        device_id=body.device_id,
+        name=body.name,
+        args=dict(body.args),
+        created_at=now,
+        expires_at=now + timedelta(seconds=body.expires_in_seconds),
+        requested_by=key.name,
+    )
+    await services.registry.commands.give(command)
+    return _view(command)
+
+
+@router.get("", dependencies=[MAY_READ])
+async def list_commands(
+    services: ServicesDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    device_id: Annotated[DeviceId | None, Query()] = None,
+) -> CommandPage:
+    """Commands, newest first."""
+    found = await services.registry.commands.page(
+        device_id=device_id, before=from_moment_cursor(cursor), limit=limit + 1
+    )
+    shown = found[:limit]
+    following = None
+    if len(found) > limit:
+        following = to_moment_cursor(shown[-1].created_at, shown[-1].command_id)
+    return CommandPage(items=[_view(command) for command in shown], next_cursor=following)
+
+
+@router.get("/{command_id}", dependencies=[MAY_READ])
+async def show(command_id: RequestId, services: ServicesDep) -> CommandView:
+    """One command and what became of it."""
+    found = await services.registry.commands.get(command_id)
+    if found is None:
+        raise not_found(f"command {command_id}")
+    return _view(found)
+
+
+def _view(command: CommandRecord) -> CommandView:
+    return CommandView(
+        id=command.command_id,
+        device_id=command.device_id,
+        name=command.name,
+        args=command.args,
+        state=command.state,
+        detail=command.detail,
+        requested_by=command.requested_by,
+        created_at=command.created_at,
+        expires_at=command.expires_at,
+        sent_at=command.sent_at,
+        answered_at=command.answered_at,
+    )
