@@ -52,9 +52,9 @@ def similarity_transforms(landmarks: Float32) -> Float64:
     The least-squares similarity of Umeyama (1991). In the plane a turn with a scale is a product with one
     complex number, whose best value is a plain regression: sum(conj(z) w) / sum(|z|^2) of the centred points.
     """
-    points = landmarks.astype(np.float64) @ (1.0, 1.0j)
     target = np.array(ARCFACE_TEMPLATE) @ (1.0, 1.0j)
     with np.errstate(all="ignore"):
+        points = landmarks.astype(np.float64) @ (1.0, 1.0j)
         middle = points.mean(axis=1)
         centred = points - middle[:, None]
         spread = (centred.real**2 + centred.imag**2).sum(axis=1)

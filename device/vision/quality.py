@@ -112,8 +112,8 @@ def head_poses(landmarks: Float32) -> Float64:
 
     Positive is towards the right of the picture, down, and clockwise; NaN where the landmarks do not say.
     ArcFace's template is 0, 0, 0. Pose from orthography and scaling (DeMenthon and Davis 1995): the affine
-    camera that takes a generic head to the landmarks is a product with the head's pseudo-inverse; its rows are
-    the first two of the rotation, scaled. People's noses differ, so this is right to some ten degrees.
+    camera that takes a generic head to the landmarks is a product with the head's pseudo-inverse; its rows
+    are the first two of the rotation, scaled. People's noses differ, so this is right to some ten degrees.
     """
     with np.errstate(all="ignore"):
         points = landmarks.astype(np.float64)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .batches import shape_text
 from .detector import Detections, Float32, has_pixels
 from .session import ModelError, Session
 from .sources import Image
@@ -113,7 +114,7 @@ def _input_size(session: Session) -> tuple[int, int]:
     size = [_FREE_SIZE if side is None else side for side in shape[2:]]
     if len(shape) != 4 or shape[1] not in (3, None) or any(side < 32 or side % 32 for side in size):
         raise ModelError(
-            f"{session.path} takes {_shown(shape)}, expected an SCRFD network with [1, 3, h, w] in multiples "
+            f"{session.path} takes {shape_text(shape)}, expected an SCRFD network with [1, 3, h, w] in multiples "
             "of 32, for example [1, 3, 640, 640]"
         )
     return size[0], size[1]
@@ -158,15 +159,11 @@ def _centres(rows: int, columns: int, stride: int, anchors: int) -> Float32:
 
 
 def _not_scrfd(session: Session, shapes: list[tuple[int, ...]]) -> ModelError:
-    answers = ", ".join(_shown(shape) for shape in shapes[:15])
+    answers = ", ".join(shape_text(shape) for shape in shapes[:15])
     return ModelError(
         f"{session.path} answers {answers}: expected an SCRFD network, with scores [k, 1], boxes [k, 4] and "
         "perhaps landmarks [k, 10] for 3 or 5 strides"
     )
-
-
-def _shown(shape: tuple[int | None, ...]) -> str:
-    return "[" + ", ".join("n" if side is None else str(side) for side in shape) + "]"
 
 
 def _suppress(boxes: Float32, scores: Float32) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ _MOST_CANDIDATES = 1000
 # Larger frames are shrunk to this: it finds faces of 10 to 300 pixels, and its time grows with the frame.
 _LONG_SIDE = 640
 # Two sizes, so that a network which is fixed to one of them is noticed.
-_TRIALS = ((64, 96), (96, 64))
+_TRIALS = ((64, 96), (96, 96))
 
 
 class YuNetDetector:

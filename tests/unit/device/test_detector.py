@@ -1,13 +1,12 @@
-"""Detections check themselves, the cascade finds real faces, crops lie where the face is."""
+"""Detections check themselves and drop what cannot be worked with; the cascade finds real faces."""
 
 import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut, lfw_subset
 
-from device.vision.alignment import crop_faces
 from device.vision.cascade import CascadeDetector
-from device.vision.detector import Detections, FaceBox
+from device.vision.detector import Detections, FaceBox, load_detector
 
 
 def test_shapes_are_checked_on_construction():
@@ -41,41 +40,88 @@ def test_an_empty_wall_has_no_face():
     assert (found.boxes.shape, found.scores.shape, found.landmarks) == ((0, 4), (0,), None)
 
 
-def test_faces_smaller_than_the_smallest_are_not_looked_for():
-    """The setting that keeps it fast."""
-    face = cv2.resize((lfw_subset()[0] * 255).astype(np.uint8), (70, 70), interpolation=cv2.INTER_CUBIC)
-    frame = np.full((480, 640, 3), 128, np.uint8)
-    frame[200:270, 300:370] = face[..., None]
-    assert len(CascadeDetector(min_face_pixels=120).detect(frame)) == 0
-    assert len(CascadeDetector(min_face_pixels=50).detect(frame)) == 1
-
-
-def test_a_crop_is_the_square_round_the_box():
-    """The middle of the box is the middle of the crop, and scale is kept."""
-    frame = np.zeros((200, 300, 3), np.uint8)
-    frame[50:106, 100:156] = 200
-    crop = crop_faces(frame, np.array([[100, 50, 56, 56]], np.float32))
-    assert crop.shape == (1, 112, 112, 3)
-    assert (crop[0, 4:-4, 4:-4] == 200).all()
-    padded = crop_faces(frame, np.array([[100, 50, 56, 56]], np.float32), padding=0.5)[0]
-    assert (padded[32:80, 32:80] == 200).all()
-    assert not padded[:24].any()
-
-
-def test_a_crop_over_the_edge_repeats_the_edge():
-    """A face half out of the picture is still 112x112."""
-    frame = np.full((100, 100, 3), 70, np.uint8)
-    assert (crop_faces(frame, np.array([[-30, -30, 60, 60], [80, 80, 90, 90]], np.float32)) == 70).all()
-
-
-@pytest.mark.parametrize("box", [[10, 10, 0, 20], [10, 10, float("nan"), 20], [float("inf"), 0, 5, 5]])
-def test_a_box_without_area_is_refused(box):
-    """Not an OpenCV assertion."""
-    with pytest.raises(ValueError, match="face box"):
-        crop_faces(np.zeros((50, 50, 3), np.uint8), np.array([box], np.float32))
-
-
 def test_a_face_box_is_whole_pixels():
     """It goes into events and images."""
     found = Detections(np.array([[1.4, 2.6, 10.5, 11.2]], np.float32), np.ones(1, np.float32))
     assert found.face_box(0) == FaceBox(1, 3, 10, 11)
+
+
+NAN, INF = float("nan"), float("inf")
+PICTURE = np.zeros((100, 200, 3), np.uint8)
+
+
+def detections(*rows, landmarks=None):
+    """Boxes xywh, all of score 0.9."""
+    return Detections(np.array(rows, np.float32), np.full(len(rows), 0.9, np.float32), landmarks)
+
+
+def test_boxes_are_cut_to_the_picture():
+    """What is left of a face at the edge; landmarks stay where the model saw them."""
+    points = np.arange(20, dtype=np.float32).reshape(2, 5, 2) - 15
+    found = detections([-20, 10, 50, 60], [150, 70, 80, 80], landmarks=points).sane(PICTURE)
+    assert found.boxes.tolist() == [[0, 10, 30, 60], [150, 70, 50, 30]]
+    np.testing.assert_array_equal(found.landmarks, points)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [NAN, 10, 50, 50],
+        [10, 10, 50, NAN],
+        [10, 10, INF, 50],
+        [-INF, 10, 50, 50],
+        [10, 10, 0, 0],
+        [10, 10, 50, 0],
+        [10, 10, -5, 50],
+        [200, 10, 50, 50],
+        [10, -60, 50, 50],
+        [3e38, 10, 3e38, 50],
+        [10, 10, 0.2, 50],
+    ],
+)
+def test_boxes_that_are_none_are_dropped(box):
+    """Not finite, without an area, or beyond the edge; their neighbours and their neighbours' scores stay."""
+    whole = [20, 20, 40, 40]
+    points = np.arange(30, dtype=np.float32).reshape(3, 5, 2)
+    found = detections(whole, box, whole, landmarks=points).sane(PICTURE)
+    assert found.boxes.tolist() == [whole, whole]
+    np.testing.assert_array_equal(found.landmarks, points[[0, 2]])
+
+
+def test_a_score_that_is_no_number_is_no_face():
+    """Whatever its box says."""
+    found = Detections(np.array([[10, 10, 50, 50]] * 2, np.float32), np.array([NAN, 0.5], np.float32))
+    assert found.sane(PICTURE).scores.tolist() == [0.5]
+
+
+def test_the_longer_side_decides_what_is_too_small():
+    """A tight box round a face is narrower than high."""
+    found = detections([10, 10, 30, 40], [10, 10, 38, 39]).sane(PICTURE, min_side=40)
+    assert found.boxes.tolist() == [[10, 10, 30, 40]]
+
+
+def test_a_frame_without_pixels_has_no_face():
+    """A camera that hiccups is no error."""
+    found = CascadeDetector().detect(np.zeros((0, 0, 3), np.uint8))
+    assert (len(found), found.landmarks) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((480, 640), np.uint8), np.zeros((480, 640, 1), np.uint8), np.zeros((48, 64, 3))]
+)
+def test_a_frame_of_another_kind_is_refused(frame):
+    """Grey, or of floats: the sentence says what a frame is."""
+    with pytest.raises(
+        ValueError, match=r"a frame is uint8\[h, w, 3\] in BGR, this one is (uint8|float64)\["
+    ):
+        CascadeDetector().detect(frame)
+
+
+def test_the_cascade_is_what_is_loaded_unless_told_otherwise():
+    """Without any model file, with the size that is configured."""
+    assert load_detector().name == "cascade"
+    face = cv2.resize((lfw_subset()[0] * 255).astype(np.uint8), (70, 70), interpolation=cv2.INTER_CUBIC)
+    frame = np.full((480, 640, 3), 128, np.uint8)
+    frame[200:270, 300:370] = face[..., None]
+    assert len(load_detector("cascade", min_face_pixels=50).detect(frame)) == 1
+    assert len(load_detector("cascade", min_face_pixels=120).detect(frame)) == 0

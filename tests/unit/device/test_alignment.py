@@ -1,0 +1,145 @@
+"""Alignment: landmarks end up on ArcFace's, and a face without them is the square of its box."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.data import astronaut
+from skimage.transform import SimilarityTransform
+
+from device.vision.alignment import ARCFACE_TEMPLATE, align_faces, crop_faces, similarity_transforms
+from device.vision.detector import Detections
+
+TEMPLATE = np.array(ARCFACE_TEMPLATE)
+NAN = float("nan")
+
+
+def moved(points, degrees=0.0, scale=1.0, shift=(0.0, 0.0)):
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return points @ turn.T * scale + shift
+
+
+def applied(transform, points):
+    return points @ transform[:, :2].T + transform[:, 2]
+
+
+def detections(*landmarks):
+    boxes = np.tile(np.array([[20, 30, 60, 70]], np.float32), (len(landmarks), 1))
+    return Detections(boxes, np.ones(len(landmarks), np.float32), np.array(landmarks, np.float32))
+
+
+@given(
+    degrees=st.floats(-180, 180),
+    scale=st.floats(0.1, 20),
+    shift=st.tuples(st.floats(-2000, 2000), st.floats(-2000, 2000)),
+)
+def test_a_turned_scaled_and_moved_face_comes_back_to_the_template(degrees, scale, shift):
+    """Exactly, whatever the turn."""
+    landmarks = moved(TEMPLATE, degrees, scale, shift).astype(np.float32)
+    transform = similarity_transforms(landmarks[None])[0]
+    np.testing.assert_allclose(applied(transform, landmarks), TEMPLATE, atol=0.05)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_fit_is_the_least_squares_similarity_of_umeyama(seed):
+    """The same as scikit-image's, for faces that no turn brings onto the template."""
+    random = np.random.default_rng(seed)
+    landmarks = moved(TEMPLATE, random.uniform(-60, 60), random.uniform(0.5, 5), random.uniform(0, 900, 2))
+    landmarks = (landmarks + random.normal(0, 3, (5, 2))).astype(np.float32)
+    reference = SimilarityTransform.from_estimate(landmarks.astype(np.float64), TEMPLATE)
+    np.testing.assert_allclose(
+        similarity_transforms(landmarks[None])[0], reference.params[:2], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_faces_of_one_frame_are_aligned_each_for_itself():
+    """Three people, tilted and of different sizes, look alike afterwards: their landmarks are where the
+    template has them."""
+    frame = np.zeros((600, 900, 3), np.uint8)
+    people = [
+        moved(TEMPLATE, *course)
+        for course in [(0, 1.0, (50, 60)), (25, 2.0, (400, 60)), (-35, 1.5, (500, 400))]
+    ]
+    for points in people:
+        for x, y in points:
+            cv2.circle(frame, (round(x), round(y)), 4, (255, 255, 255), -1)
+    faces = align_faces(frame, detections(*people))
+    assert faces.shape == (3, 112, 112, 3)
+    for face in faces:
+        for x, y in TEMPLATE:
+            assert face[round(y), round(x)].min() > 200
+        assert face.mean() < 60
+
+
+def test_a_real_face_is_turned_upright():
+    """A photograph turned by 30 degrees gives nearly the face of the upright one."""
+    image = np.ascontiguousarray(astronaut()[..., ::-1])
+    eyes_nose_mouth = np.array([[202, 104], [243, 101], [226, 126], [208, 147], [246, 144]], np.float64)
+    turn = cv2.getRotationMatrix2D((256, 256), 30, 1.0)
+    turned = cv2.warpAffine(image, turn, (512, 512))
+    upright = align_faces(image, detections(eyes_nose_mouth))[0]
+    again = align_faces(turned, detections(applied(turn, eyes_nose_mouth)))[0]
+    middle = np.s_[16:96, 16:96]
+    assert np.abs(upright[middle].astype(float) - again[middle]).mean() < 6
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.full((5, 2), 50.0),
+        np.full((5, 2), NAN),
+        np.where(np.arange(10).reshape(5, 2) == 3, NAN, TEMPLATE),
+        np.where(np.arange(10).reshape(5, 2) == 3, np.inf, TEMPLATE),
+        np.full((5, 2), 50.0) + np.eye(5, 2) * 0.1,
+    ],
+    ids=["all in one place", "NaN", "one NaN", "one infinite", "nearly in one place"],
+)
+def test_landmarks_that_say_nothing_fall_back_to_the_box(points):
+    """For that face alone; the other one is aligned."""
+    frame = np.random.default_rng(3).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    found = detections(points, moved(TEMPLATE, 10, 1.2, (30, 5)))
+    faces = align_faces(frame, found)
+    np.testing.assert_array_equal(faces[0], crop_faces(frame, found.boxes[:1])[0])
+    np.testing.assert_array_equal(faces[1], align_faces(frame, detections(found.landmarks[1]))[0])
+    assert (faces[1] != crop_faces(frame, found.boxes[1:])[0]).any()
+
+
+def test_without_landmarks_faces_are_the_squares_of_their_boxes():
+    """What the cascade gives."""
+    frame = np.random.default_rng(4).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    found = Detections(np.array([[20, 30, 60, 70], [90, 10, 50, 50]], np.float32), np.ones(2, np.float32))
+    np.testing.assert_array_equal(align_faces(frame, found), crop_faces(frame, found.boxes))
+
+
+@pytest.mark.parametrize("landmarks", [True, False])
+def test_nobody_is_an_empty_array(landmarks):
+    """Also of a frame without pixels."""
+    faces = align_faces(np.zeros((0, 0, 3), np.uint8), Detections.none(landmarks=landmarks))
+    assert (faces.shape, faces.dtype) == ((0, 112, 112, 3), np.uint8)
+
+
+def test_a_crop_is_the_square_round_the_box():
+    """The middle of the box is the middle of the crop, and scale is kept."""
+    frame = np.zeros((200, 300, 3), np.uint8)
+    frame[50:106, 100:156] = 200
+    crop = crop_faces(frame, np.array([[100, 50, 56, 56]], np.float32))
+    assert crop.shape == (1, 112, 112, 3)
+    assert (crop[0, 4:-4, 4:-4] == 200).all()
+    padded = crop_faces(frame, np.array([[100, 50, 56, 56]], np.float32), padding=0.5)[0]
+    assert (padded[32:80, 32:80] == 200).all()
+    assert not padded[:24].any()
+
+
+def test_a_crop_over_the_edge_repeats_the_edge():
+    """A face half out of the picture is still 112x112."""
+    frame = np.full((100, 100, 3), 70, np.uint8)
+    assert (crop_faces(frame, np.array([[-30, -30, 60, 60], [80, 80, 90, 90]], np.float32)) == 70).all()
+
+
+@pytest.mark.parametrize("box", [[10, 10, 0, 20], [10, 10, float("nan"), 20], [float("inf"), 0, 5, 5]])
+def test_a_box_without_area_is_refused(box):
+    """Not an OpenCV assertion."""
+    with pytest.raises(ValueError, match="face box"):
+        crop_faces(np.zeros((50, 50, 3), np.uint8), np.array([box], np.float32))

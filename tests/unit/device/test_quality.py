@@ -1,0 +1,175 @@
+"""The quality gate: each reason for what it is, and nothing for the faces that the product is shown with."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.data import astronaut, lfw_subset
+
+from deploy.local.sample_video import make_sample
+from device.settings import QualityLimits
+from device.vision.alignment import ARCFACE_TEMPLATE, align_faces
+from device.vision.camera import open_camera
+from device.vision.cascade import CascadeDetector
+from device.vision.detector import Detections
+from device.vision.quality import QualityGate, brightness_and_sharpness, head_poses
+
+GATE = QualityGate(QualityLimits())
+NO_LIMITS = QualityLimits(
+    min_side=0, min_sharpness=0, min_brightness=0, max_brightness=0, max_yaw=0, max_pitch=0, max_roll=0
+)
+TEMPLATE = np.array(ARCFACE_TEMPLATE)
+HEAD = np.column_stack([TEMPLATE, (15, 15, 0, 14, 14)])
+
+
+def a_face(person=0):
+    """uint8[112, 112, 3] of a real face."""
+    small = (lfw_subset()[person] * 255).astype(np.uint8)
+    grown = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
+    noisy = np.clip(grown + np.random.default_rng(person).normal(0, 3, grown.shape), 0, 255)
+    return cv2.cvtColor(noisy.astype(np.uint8), cv2.COLOR_GRAY2BGR)
+
+
+def found(count=1, side=100.0, landmarks=None):
+    boxes = np.tile(np.array([[50, 50, side, 1.3 * side]], np.float32), (count, 1))
+    points = None if landmarks is None else np.asarray(landmarks, np.float32)
+    return Detections(boxes, np.ones(count, np.float32), points)
+
+
+def turned_head(yaw=0.0, pitch=0.0, roll=0.0, distance=None):
+    """float64[5, 2]: the generic head, seen from far away or from `distance` head widths."""
+    y, p, r = np.radians([-yaw, pitch, roll])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    points = (HEAD - HEAD.mean(axis=0)) @ (about_z @ about_x @ about_y).T
+    size = 1.7 if distance is None else 1.7 / (1 + points[:, 2:] / (distance * 80))
+    return points[:, :2] * size + (300, 200)
+
+
+def judge_one(face, detections=None):
+    return GATE.judge(face[None], detections or found())[0]
+
+
+def test_the_people_of_the_demo_pass(tmp_path):
+    """Every face that the cascade finds in the sample video, under the settings a device has by default."""
+    detector = CascadeDetector()
+    reasons = []
+    with open_camera(str(make_sample(tmp_path, cameras=1)[0].path), fps=0) as frames:
+        for frame in frames:
+            seen = detector.detect(frame.image)
+            reasons += GATE.judge(align_faces(frame.image, seen), seen)
+    assert len(reasons) > 200
+    assert set(reasons) == {None}
+
+
+def test_a_small_face_is_too_small():
+    """By the shorter side of its box in the frame."""
+    assert judge_one(a_face(), found(side=39)) == "too_small"
+    assert judge_one(a_face(), found(side=41)) is None
+
+
+@pytest.mark.parametrize("blur", [4, 6])
+def test_a_blurred_photograph_is_blurred(blur):
+    """A real portrait, out of focus; sharp it passes."""
+    image = cv2.resize(np.ascontiguousarray(astronaut()[..., ::-1]), None, fx=2, fy=2)
+    seen = CascadeDetector().detect(image)
+    blurred = cv2.GaussianBlur(image, (0, 0), blur)
+    assert GATE.judge(align_faces(image, seen), seen) == [None]
+    assert GATE.judge(align_faces(blurred, seen), seen) == ["blurred"]
+
+
+def test_light_is_judged_by_the_mean_grey():
+    """Night and glare, which also take the sharpness away: the cause is named, not its effect."""
+    face = a_face().astype(np.float32)
+    assert judge_one((face * 0.15).astype(np.uint8)) == "too_dark"
+    assert judge_one(np.clip(face * 0.2 + 215, 0, 255).astype(np.uint8)) == "too_bright"
+
+
+def test_the_edge_of_the_crop_counts_for_nothing():
+    """A face at the edge of the picture is black beyond it: neither dark nor sharp for that."""
+    face = a_face()
+    framed = np.zeros_like(face)
+    framed[12:100, 12:100] = face[12:100, 12:100]
+    whole, cut = brightness_and_sharpness(np.stack([face, framed]))
+    assert cut.tolist() == whole.tolist()
+
+
+@given(yaw=st.floats(-60, 60), pitch=st.floats(-50, 50), roll=st.floats(-170, 170))
+def test_the_pose_of_the_generic_head_is_found(yaw, pitch, roll):
+    """Exactly, when it is seen from far away; signs are those of the docstring."""
+    pose = head_poses(turned_head(yaw, pitch, roll)[None].astype(np.float32))[0]
+    np.testing.assert_allclose(pose, (yaw, pitch, roll), atol=0.1)
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (30, 0), (0, 20), (-40, 15)])
+def test_the_pose_holds_from_near_as_well(yaw, pitch):
+    """From half a metre perspective shifts it by a few degrees."""
+    pose = head_poses(turned_head(yaw, pitch, 5, distance=4)[None].astype(np.float32))[0]
+    np.testing.assert_allclose(pose, (yaw, pitch, 5), atol=8)
+
+
+@pytest.mark.parametrize(
+    ("pose", "reason"),
+    [
+        ({}, None),
+        ({"yaw": 30, "pitch": 20, "roll": 20}, None),
+        ({"yaw": 60}, "turned"),
+        ({"yaw": -60}, "turned"),
+        ({"pitch": 50}, "turned"),
+        ({"pitch": -50}, "turned"),
+        ({"roll": 60}, "turned"),
+        ({"roll": 180}, "turned"),
+    ],
+)
+def test_a_face_that_looks_away_is_turned(pose, reason):
+    """To either side, up, down, or lying."""
+    assert judge_one(a_face(), found(landmarks=[turned_head(**pose)])) == reason
+
+
+@pytest.mark.parametrize("points", [None, np.full((1, 5, 2), np.nan), np.full((1, 5, 2), 7.0)])
+def test_without_landmarks_the_pose_is_not_asked(points):
+    """None, NaN, or all in one place: the rest is judged all the same."""
+    assert judge_one(a_face(), found(landmarks=points)) is None
+    assert judge_one(np.zeros((112, 112, 3), np.uint8), found(landmarks=points)) == "too_dark"
+
+
+def test_each_face_of_a_frame_is_judged_for_itself():
+    """In one call, in order."""
+    faces = np.stack([a_face(), a_face(1) // 8, cv2.GaussianBlur(a_face(2), (0, 0), 6), a_face(3)])
+    points = np.stack([turned_head(yaw=70), turned_head(), turned_head(), turned_head()])
+    assert GATE.judge(faces, found(4, landmarks=points)) == ["turned", "too_dark", "blurred", None]
+    assert GATE.judge(np.empty((0, 112, 112, 3), np.uint8), Detections.none()) == []
+
+
+@pytest.mark.parametrize("face", [np.zeros((112, 112, 3), np.uint8), np.full((112, 112, 3), 255, np.uint8)])
+def test_a_limit_of_zero_asks_nothing(face):
+    """All of them off: everything passes."""
+    lying = found(side=3, landmarks=[turned_head(yaw=80, roll=180)])
+    assert QualityGate(NO_LIMITS).judge(face[None], lying) == [None]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"min_side": 40}, "too_small"),
+        ({"min_sharpness": 1}, "blurred"),
+        ({"min_brightness": 30}, "too_dark"),
+        ({"max_yaw": 45}, "turned"),
+        ({"max_roll": 45}, "turned"),
+    ],
+)
+def test_each_limit_alone_gives_its_reason(limit, reason):
+    """None stands in for another."""
+    gate = QualityGate(NO_LIMITS.model_copy(update=limit))
+    bad = found(side=3, landmarks=[turned_head(yaw=80, roll=170)])
+    assert gate.judge(np.zeros((1, 112, 112, 3), np.uint8), bad) == [reason]
+
+
+def test_faces_and_detections_belong_together():
+    """Another number or another size of faces is a mistake of the caller."""
+    with pytest.raises(ValueError, match=r"faces are uint8\[2, 112, 112, 3\]"):
+        GATE.judge(np.zeros((1, 112, 112, 3), np.uint8), found(2))
+    with pytest.raises(ValueError, match="these are uint8"):
+        GATE.judge(np.zeros((1, 96, 96, 3), np.uint8), found())

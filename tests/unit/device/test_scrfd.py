@@ -1,0 +1,244 @@
+"""SCRFD: networks with known answers, in the shapes of InsightFace's files and in others."""
+
+import cv2
+import numpy as np
+import pytest
+
+from device.vision.detector import load_detector
+from device.vision.scrfd import ScrfdDetector
+from device.vision.session import ModelError, TensorInfo, open_session
+from tests.detector_networks import POINTS, SCRFD_BOX, save_scrfd
+from tests.networks import save_channel_means, save_identity
+
+RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)
+FIVE_STRIDES = (8, 16, 32, 64, 128)
+
+
+def detector_of(path, **settings):
+    return ScrfdDetector(open_session(path), **settings)
+
+
+@pytest.fixture(scope="module")
+def scrfd(tmp_path_factory):
+    return detector_of(save_scrfd(tmp_path_factory.mktemp("model") / "scrfd.onnx"))
+
+
+def picture(*cells, size=(640, 640)):
+    """Black, with a square of `colour` and `stride` pixels at each of the cells (x, y in pixels)."""
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    for colour, stride, x, y in cells:
+        image[y : y + stride, x : x + stride] = colour
+    return image
+
+
+def expected(stride, x, y):
+    """The box xywh and the landmarks of the anchor at (x, y)."""
+    left, top, right, bottom = (stride * side for side in SCRFD_BOX)
+    points = np.array(POINTS).reshape(5, 2) * stride + (x, y)
+    return [x - left, y - top, left + right, top + bottom], points
+
+
+@pytest.mark.parametrize(
+    ("colour", "stride"), [(RED, 8), (GREEN, 16), (BLUE, 32)], ids=["stride 8", "stride 16", "stride 32"]
+)
+def test_each_stride_finds_its_face_where_it_is(scrfd, colour, stride):
+    """Box and landmarks are the anchor's place plus the network's answer in strides; colours are RGB."""
+    found = scrfd.detect(picture((colour, stride, 320, 256)))
+    box, points = expected(stride, 320, 256)
+    np.testing.assert_allclose(found.boxes, [box])
+    np.testing.assert_allclose(found.landmarks, [points])
+    assert found.scores[0] == pytest.approx(127.5 / 128)
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["rows", "batch of rows"])
+@pytest.mark.parametrize("landmarks", [True, False], ids=["landmarks", "no landmarks"])
+@pytest.mark.parametrize(
+    "order", [("score", "box", "points"), ("points", "score", "box")], ids=["usual", "other"]
+)
+@pytest.mark.parametrize(
+    ("strides", "anchors", "size"),
+    [((8, 16, 32), 2, "free"), ((8, 16, 32), 1, 320), (FIVE_STRIDES, 1, 640)],
+    ids=["3 strides", "1 anchor, 320", "5 strides"],
+)
+def test_outputs_are_known_by_their_shapes(tmp_path, strides, anchors, size, landmarks, batched, order):
+    """Six, nine, ten or fifteen outputs, with a batch dimension or without, in whatever order."""
+    network = save_scrfd(
+        tmp_path / "scrfd.onnx",
+        strides=strides,
+        anchors=anchors,
+        size=size,
+        landmarks=landmarks,
+        batched=batched,
+        order=order,
+    )
+    side = 320 if size == 320 else 640
+    found = detector_of(network).detect(picture((GREEN, 16, 160, 128), size=(side, side)))
+    box, points = expected(16, 160, 128)
+    np.testing.assert_allclose(found.boxes, [box])
+    if landmarks:
+        np.testing.assert_allclose(found.landmarks, [points])
+    else:
+        assert found.landmarks is None
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1280, 960), (320, 240), (480, 640)])
+def test_a_frame_of_any_size_is_fitted_into_the_input_and_back(scrfd, size):
+    """Letterboxed from the top left corner: the answer is in the frame's own pixels."""
+    scale = 640 / max(size)
+    anchor = (192, 160)
+    left, top, side = round(anchor[0] / scale), round(anchor[1] / scale), round(32 / scale)
+    found = scrfd.detect(picture((BLUE, side, left, top), size=size))
+    assert len(found) == 1
+    box, points = expected(32, *anchor)
+    inside = np.clip([box[0], box[1], box[0] + box[2], box[1] + box[3]], 0, 1e9) / scale
+    np.testing.assert_allclose(found.boxes[0, :2], inside[:2], atol=1.5)
+    np.testing.assert_allclose(found.boxes[0, :2] + found.boxes[0, 2:], inside[2:], atol=1.5)
+    np.testing.assert_allclose(found.landmarks[0], points / scale, atol=1.5)
+
+
+def test_the_smallest_and_the_thinnest_frame_are_looked_at(scrfd):
+    """One pixel, and a line: no face, no division by zero."""
+    for size in [(1, 1), (5000, 1), (1, 5000)]:
+        assert len(scrfd.detect(np.zeros((size[1], size[0], 3), np.uint8))) == 0
+
+
+def test_boxes_of_one_face_become_one_and_two_faces_stay_two(scrfd):
+    """Neighbouring anchors overlap by more than 0.4 of their union; others do not."""
+    neighbours = scrfd.detect(picture((RED, 8, 320, 256), (RED, 8, 328, 256)))
+    assert len(neighbours) == 1
+    apart = scrfd.detect(picture((RED, 8, 320, 256), (RED, 8, 400, 256)))
+    assert sorted(apart.boxes[:, 0].tolist()) == [304.0, 384.0]
+    strides = scrfd.detect(picture((RED, 8, 64, 64), (BLUE, 32, 320, 320)))
+    assert sorted(strides.boxes[:, 2].tolist()) == [48.0, 192.0]
+
+
+def test_a_face_below_the_score_or_the_size_is_not_reported(scrfd, tmp_path):
+    """Half red is half sure."""
+    path = save_scrfd(tmp_path / "scrfd.onnx")
+    half = picture(((0, 0, 191), 8, 320, 256))
+    assert len(detector_of(path, score=0.6).detect(half)) == 0
+    assert len(detector_of(path, score=0.4).detect(half)) == 1
+    whole = picture((RED, 8, 320, 256))
+    assert len(detector_of(path, min_face_pixels=65).detect(whole)) == 0
+    assert len(detector_of(path, min_face_pixels=64).detect(whole)) == 1
+
+
+def test_a_box_over_the_edge_is_cut_and_one_beyond_it_dropped(tmp_path):
+    """What comes out lies within the picture."""
+    network = save_scrfd(tmp_path / "scrfd.onnx", box=(9, 9, 9, 9))
+    found = detector_of(network).detect(picture((RED, 8, 0, 0)))
+    np.testing.assert_allclose(found.boxes, [[0, 0, 72, 72]])
+    beyond = save_scrfd(tmp_path / "beyond.onnx", box=(4, 0, -3, 5))
+    assert len(detector_of(beyond).detect(picture((RED, 8, 0, 0)))) == 0
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"score_bias": NAN},
+        {"box": (NAN, 1, 1, 1)},
+        {"box": (1, 1, INF, 1)},
+        {"box": (0, 0, 0, 0)},
+        {"box": (1, 1, -3, 1)},
+    ],
+    ids=["score NaN", "box NaN", "box infinite", "box without area", "box inside out"],
+)
+def test_numbers_that_are_none_are_no_face(tmp_path, spoilt):
+    """A network gone wild, with a face painted in."""
+    network = save_scrfd(tmp_path / "scrfd.onnx", **spoilt)
+    assert len(detector_of(network).detect(picture((RED, 8, 320, 256)))) == 0
+
+
+def test_a_network_that_sees_faces_everywhere_ends(tmp_path):
+    """All 16,800 anchors sure: a bounded number is compared, and all boxes lie in the picture."""
+    network = save_scrfd(tmp_path / "scrfd.onnx", score_bias=5.0)
+    found = detector_of(network).detect(picture())
+    assert 0 < len(found) <= 1000
+    assert (found.boxes >= 0).all()
+
+
+def test_a_frame_without_pixels_has_no_face(scrfd):
+    """And landmarks of nobody have their shape."""
+    found = scrfd.detect(np.zeros((0, 0, 3), np.uint8))
+    assert (found.boxes.shape, found.landmarks.shape) == ((0, 4), (0, 5, 2))
+
+
+def test_a_grey_frame_is_refused(scrfd):
+    """With a sentence that says what a frame is."""
+    with pytest.raises(ValueError, match="uint8\\[h, w, 3\\] in BGR"):
+        scrfd.detect(np.zeros((480, 640), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        save_channel_means,
+        save_identity,
+        lambda path: save_identity(path, shape=(1, 3, 64, 64)),
+        lambda path: save_channel_means(path, sides=(640, 640)),
+        lambda path: save_scrfd(path, strides=(8, 16)),
+        lambda path: save_scrfd(path, anchors=3),
+        lambda path: save_scrfd(path, strides=(8, 16, 64)),
+        lambda path: save_scrfd(path, box=(1, 1, 1)),
+        lambda path: save_scrfd(path, points=POINTS[:8]),
+        lambda path: save_scrfd(path, order=("score", "points")),
+        lambda path: save_scrfd(path, size=200),
+    ],
+    ids=["112x112", "identity", "identity 64", "classifier", "2 strides", "3 anchors", "stride 64", "3 sides",
+         "4 landmarks", "no boxes", "odd size"],
+)  # fmt: skip
+def test_another_network_is_refused_in_a_sentence(tmp_path, make):
+    """At start, with what it is and what was expected."""
+    with pytest.raises(ModelError, match="SCRFD") as caught:
+        detector_of(make(tmp_path / "other.onnx"))
+    assert "other.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_file_is_refused_in_a_sentence(tmp_path):
+    """As a copy that was interrupted is."""
+    path = save_scrfd(tmp_path / "scrfd.onnx")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        load_detector("scrfd", path)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    """Both when no path is set and when there is no such file."""
+    with pytest.raises(ModelError, match="scrfd needs the path"):
+        load_detector("scrfd")
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        load_detector("scrfd", tmp_path / "absent.onnx")
+
+
+class RecordingSession:
+    """Keeps what it was given and answers with nobody, in the shape of the smallest SCRFD."""
+
+    path = "recording"
+    input = TensorInfo("input", (1, 3, None, None))
+
+    def run(self, batch):
+        self.batch = batch
+        rows = [batch.shape[2] * batch.shape[3] // stride**2 for stride in (8, 16, 32)]
+        return [np.zeros((count, width), np.float32) for width in (1, 4) for count in rows]
+
+
+def test_the_input_is_what_insightface_feeds():
+    """RGB, (pixel - 127.5) / 128, resized into the top left corner on black."""
+    session = RecordingSession()
+    random = np.random.default_rng(5)
+    frame = random.integers(0, 256, (480, 1280, 3), dtype=np.uint8)
+    ScrfdDetector(session).detect(frame)
+    rgb = cv2.resize(frame, (640, 240))[..., ::-1].astype(np.float32)
+    np.testing.assert_allclose(session.batch[0, :, :240], ((rgb - 127.5) / 128).transpose(2, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(session.batch[0, :, 240:], -127.5 / 128)
+
+
+def test_it_says_its_name(scrfd, tmp_path):
+    """For the column `detector`; loading by kind gives the same detector."""
+    loaded = load_detector("scrfd", save_scrfd(tmp_path / "scrfd.onnx"), min_face_pixels=16)
+    assert (scrfd.name, loaded.name) == ("scrfd", "scrfd")
+    assert len(loaded.detect(picture((RED, 8, 320, 256)))) == 1
