@@ -1,0 +1,83 @@
+"""A door whose scores are recorded, for tests of recordings and their replay."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from device.event_validator import EventValidator
+from device.recording import ScoreRecorder
+from device.scores import RecordedSettings
+from device.sighting import LOW_QUALITY, FrameReport, Sighting
+from device.vision.detector import FaceBox
+from device.vision.gallery import Match
+from tests.device_samples import NOON
+
+SETTINGS = RecordedSettings(
+    device_id="cam-001",
+    space="face:test-8",
+    distance_threshold=0.35,
+    min_margin=0.05,
+    confirmation_frames=5,
+    consistency_threshold=0.8,
+    cooldown_seconds=30.0,
+    unknown_events=True,
+    fps=10.0,
+)
+
+
+class RecordedDoor:
+    """A validator and a recorder under one set of settings; time is in the test's hands."""
+
+    def __init__(self, folder: Path, max_bytes: int = 1 << 20, **changes: object) -> None:
+        self.settings = SETTINGS.model_copy(update=changes)
+        self.now = 5000.0
+        self.frame = 0
+        self.events: list[tuple[int, str, str | None]] = []
+        self.recorder = ScoreRecorder(folder, max_bytes, self.settings, wall_clock=self.time_of_day)
+        self.validator = EventValidator(
+            self.settings.device_id,
+            self.settings.confirmation_frames,
+            self.settings.consistency_threshold,
+            self.settings.cooldown_seconds,
+            self.settings.distance_threshold,
+            min_margin=self.settings.min_margin,
+            unknown_events=self.settings.unknown_events,
+            clock=lambda: self.now,
+            wall_clock=self.time_of_day,
+        )
+
+    def time_of_day(self) -> datetime:
+        return NOON + timedelta(seconds=self.now - 5000.0)
+
+    def see(self, *faces: Sighting, step: float = 0.1) -> FrameReport:
+        """One frame, recorded."""
+        report = FrameReport(self.frame, self.now, 812, faces, {})
+        self.recorder.record(report)
+        self.events += [
+            (self.frame, one.track_id, one.decision.event.user_id) for one in faces if one.decision.event
+        ]
+        self.frame += 1
+        self.now += step
+        return report
+
+    def face(
+        self,
+        user_id: str | None = "EMP-1",
+        distance: float = 0.28,
+        *,
+        track: str = "face_0",
+        margin: float = 0.2,
+        poor: str | None = None,
+        barred: str | None = None,
+    ) -> Sighting:
+        """A face of the next frame, judged."""
+        barred = barred or (LOW_QUALITY if poor else None)
+        match = Match(user_id, 1 - distance, distance, margin) if user_id and not barred else None
+        decision = self.validator.judge(
+            track,
+            match.user_id if match else None,
+            match.distance if match else 2.0,
+            self.frame,
+            barred=barred,
+            margin=match.margin if match else None,
+        )
+        return Sighting(track, FaceBox(10, 20, 60, 70), None, poor, match, None, decision)
