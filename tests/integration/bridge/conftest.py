@@ -24,7 +24,8 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
             password=SecretStr(mosquitto.users["bridge"]),
         ),
         mongo=MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database),
-        bridge=BridgeSettings(default_spaces={SPACE: 8}),
+        # Long enough that only a change stream can be what made a test pass.
+        bridge=BridgeSettings(default_spaces={SPACE: 8}, poll_seconds=60),
     )
 
 

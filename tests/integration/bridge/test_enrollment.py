@@ -148,10 +148,15 @@ async def test_a_new_worker_publishes_heads_of_what_it_finds(
         assert (head.version, head.spaces[SPACE].count) == (1, 2)
 
 
-async def test_another_history_is_told_while_running(peer: Peer, registry: Registry) -> None:
-    """After a restore has begun a new epoch, the head names it without a restart."""
-    first = await peer.hear("sync_head")
-    history = await registry.versions.begin_epoch()
-    while (head := await peer.hear("sync_head")).epoch == first.epoch:
-        pass
-    assert head.epoch == history.epoch
+async def test_another_history_is_told_while_running(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """After a restore has begun a new epoch, the head names it without a restart, at the next poll."""
+    often = program.bridge.model_copy(update={"poll_seconds": 0.1})
+    settings = program.model_copy(update={"bridge": often})
+    async with connected(mosquitto, fresh_device) as peer, running(registry, settings):
+        first = await peer.hear("sync_head")
+        history = await registry.versions.begin_epoch()
+        while (head := await peer.hear("sync_head")).epoch == first.epoch:
+            pass
+        assert head.epoch == history.epoch
