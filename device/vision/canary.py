@@ -50,13 +50,15 @@ def canary_input(shape: tuple[int | None, ...]) -> Float32:
     tint = random.uniform(-0.25, 0.25, (INPUTS, channels, _COARSE, _COARSE))
     fields = _stretch(height) @ (shared + tint) @ _stretch(width).T
     grain = random.normal(0, 0.03, (INPUTS, channels, height, width))
-    return np.clip(fields + grain, -1, 1).astype(np.float32)
+    batch: Float32 = np.clip(fields + grain, -1, 1).astype(np.float32)
+    return batch
 
 
 def _stretch(size: int) -> NDArray[np.float64]:
     """float64[size, 7]: what interpolates 7 values to `size`, linearly."""
     at = np.linspace(0, _COARSE - 1, size)
-    return np.clip(1 - np.abs(at[:, None] - np.arange(_COARSE)), 0, None)
+    weights: NDArray[np.float64] = np.clip(1 - np.abs(at[:, None] - np.arange(_COARSE)), 0, None)
+    return weights
 
 
 def find_reference(model: Path, reference_model: Path | None) -> Path:
@@ -137,7 +139,7 @@ def _problem(answers: list[Float32], expected: list[Float32]) -> str | None:
     if not all(np.isfinite(answer).all() for answer in answers):
         return "answers NaN or infinity"
     if not all(answer.reshape(len(answer), -1).any(axis=1).all() for answer in answers if answer.size):
-        return "answers nothing but zeros"
+        return "answers zeros to one of the inputs"
     return None
 
 

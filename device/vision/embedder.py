@@ -33,10 +33,11 @@ class FaceEmbedder:
     """ArcFace's own preprocessing round any network of its shape (Deng et al. 2019, arXiv 1801.07698).
 
     The network takes float32[n, 3, 112, 112] and answers one float32[n, d]; raises ModelError for another.
+    `session` is what runs it, for the canary.
     """
 
     def __init__(self, session: Session, space_id: str) -> None:
-        self._session = session
+        self.session = session
         self._space = EmbeddingSpace(space_id, _dimension(session), session.sha256)
 
     @property
@@ -47,10 +48,10 @@ class FaceEmbedder:
         if not len(faces):
             return np.empty((0, self._space.dimension), dtype=np.float32)
         rgb = faces[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
-        raw = self._session.run(np.ascontiguousarray((rgb - 127.5) / 127.5))[0]
+        raw = self.session.run(np.ascontiguousarray((rgb - 127.5) / 127.5))[0]
         if raw.shape != (len(faces), self._space.dimension):
             raise ModelError(
-                f"{self._session.path} answers {list(raw.shape)}, "
+                f"{self.session.path} answers {list(raw.shape)}, "
                 f"expected {[len(faces), self._space.dimension]} as before"
             )
         raw = np.nan_to_num(raw) * np.isfinite(raw).all(axis=1, keepdims=True)
@@ -78,7 +79,7 @@ def _dimension(session: Session) -> int:
 
 def load_embedder(
     model: str | None = None, space: str | None = None, options: SessionOptions | None = None
-) -> Embedder:
+) -> FaceEmbedder:
     """The embedder that a device or the API is configured with.
 
     `model` None is the embedded `face:gabor-512`, which is for trying the product out and not for

@@ -99,6 +99,12 @@ class OnnxSession:
         return outputs
 
 
+def available_providers() -> tuple[Provider, ...]:
+    """Those that this build of ONNX Runtime has; whether one starts here is another matter."""
+    built = onnxruntime.get_available_providers()
+    return tuple(provider for provider, name in _NAMES.items() if name in built)
+
+
 def _start(file: ModelFile, options: SessionOptions) -> Any:
     """A session on the providers asked for, less those that are not there or do not start, with one warning
     that names them; the CPU comes last."""
@@ -138,7 +144,8 @@ def _open(file: ModelFile, providers: Sequence[Provider], options: SessionOption
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    # Its errors come as exceptions; the log would say them twice, on standard error.
+    settings.log_severity_level = 4
     chosen = [(_NAMES[each], _provider_options(each, options, file)) for each in (*providers, "cpu")]
     # Its own fallback prints to standard output and forgets what else was asked for.
     return onnxruntime.InferenceSession(str(file.path), settings, providers=chosen, enable_fallback=0)

@@ -1,0 +1,44 @@
+"""`wfm-device build-engine`: an ONNX file becomes a TensorRT engine for this GPU."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from device.clocks import utc_now
+from device.vision.canary import check_canary, open_reference
+from device.vision.engine_file import record_path
+from device.vision.session import ModelError, open_session
+from device.vision.tensorrt_builder import build_engine as build
+
+
+def build_engine(
+    onnx: Annotated[Path, typer.Argument(help="The model, for example w600k_r50.onnx.")],
+    engine: Annotated[Path, typer.Argument(help="Where the engine goes, for example w600k_r50.engine.")],
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision: faster, half the memory.")] = False,
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Faces at once.")] = 8,
+    workspace_mb: Annotated[int, typer.Option(min=16, help="GPU memory the builder may try out.")] = 1024,
+) -> None:
+    """Build a TensorRT engine from an ONNX model, on the GPU that will run it; takes minutes.
+
+    The engine is then compared with the model on the CPU: status 1 if they disagree, 2 if it cannot be built.
+    """
+    try:
+        typer.echo(f"building {engine} from {onnx}, which takes minutes")
+        record = build(
+            onnx, engine, fp16=fp16, max_batch=max_batch, workspace_mb=workspace_mb, built_at=utc_now()
+        )
+        session = open_session(engine)
+        result = check_canary(session, open_reference(session, onnx))
+    except ModelError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    typer.echo(
+        f"{engine}: TensorRT {record.tensorrt}, {record.gpu} ({record.compute_capability}), "
+        f"{'half' if record.fp16 else 'single'} precision, up to {record.max_batch} at once; "
+        f"record in {record_path(engine)}"
+    )
+    typer.echo(f"canary: {result.detail}; {result.milliseconds:.1f} ms")
+    if not result.passed:
+        typer.echo(f"{engine} does not answer what {onnx} answers: do not use it", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,228 @@
+"""ONNX Runtime: which provider runs, what is said when it is another than asked, what files are refused."""
+
+import logging
+import re
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from device.vision.onnx_session import OnnxSession
+from device.vision.session import ModelError, SessionOptions
+from tests.networks import save_arcface_like, save_channel_means, save_identity, save_network
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+class GpuBuild:
+    """ONNX Runtime as built for GPUs, where the providers `broken` do not start: by an error, or silently."""
+
+    def __init__(self, monkeypatch, *, broken=(), silent=()):
+        self.asked = []
+        self.broken, self.silent = broken, silent
+        self.real = onnxruntime.InferenceSession
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", self.start)
+
+    def start(self, path, settings, providers, enable_fallback):
+        assert enable_fallback == 0
+        self.asked.append(dict(providers))
+        for name, _ in providers:
+            if name in self.broken:
+                raise RuntimeError(f"CUDA failure 35 in {name}\nmore lines")
+        session = self.real(path, settings, providers=[CPU], enable_fallback=0)
+        running = [name for name, _ in providers if name not in self.silent]
+        session.get_providers = lambda: running
+        return session
+
+
+def test_without_options_the_cpu_runs_and_nothing_is_said(tmp_path, caplog, capfd):
+    """The ordinary case is quiet, ONNX Runtime's own log included."""
+    session = OnnxSession(save_channel_means(tmp_path / "m.onnx"))
+    assert session.runs_on == "cpu"
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def test_providers_this_build_does_not_have_are_left_out_with_one_warning(tmp_path, caplog):
+    """It says what was asked for, what runs, and why."""
+    path = save_channel_means(tmp_path / "m.onnx")
+    session = OnnxSession(path, SessionOptions(providers=("tensorrt", "cuda", "cpu")))
+    assert session.runs_on == "cpu"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    said = caplog.messages[0]
+    assert f"{path} was to run on tensorrt, cuda, cpu and runs on cpu" in said
+    assert said.count("built without it") == 2
+
+
+def test_providers_are_given_in_the_order_asked_with_the_cpu_last(tmp_path, monkeypatch, caplog):
+    """The TensorRT provider gets its precision and its cache."""
+    build = GpuBuild(monkeypatch)
+    path = save_channel_means(tmp_path / "m.onnx")
+    options = SessionOptions(providers=("tensorrt", "cuda"), engine_cache=tmp_path / "cache", fp16=True)
+    session = OnnxSession(path, options)
+    assert session.runs_on == "tensorrt (ONNX Runtime)"
+    (asked,) = build.asked
+    assert list(asked) == [TENSORRT, CUDA, CPU]
+    assert asked[TENSORRT]["trt_fp16_enable"] == "True"
+    assert asked[TENSORRT]["trt_engine_cache_enable"] == "True"
+    assert not caplog.records
+
+
+def test_models_do_not_share_cached_engines(tmp_path, monkeypatch):
+    """ONNX Runtime names a cached engine by its graph: other weights would get the old engine."""
+    build = GpuBuild(monkeypatch)
+    options = SessionOptions(providers=("tensorrt",), engine_cache=tmp_path / "cache")
+    for seed in (1, 2):
+        OnnxSession(save_arcface_like(tmp_path / f"{seed}.onnx", seed=seed), options)
+    folders = {asked[TENSORRT]["trt_engine_cache_path"] for asked in build.asked}
+    assert len(folders) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_what_stands_behind_the_cpu_is_never_tried(tmp_path, monkeypatch, caplog):
+    """The CPU always starts."""
+    build = GpuBuild(monkeypatch)
+    session = OnnxSession(save_channel_means(tmp_path / "m.onnx"), SessionOptions(providers=("cpu", "cuda")))
+    assert (session.runs_on, list(build.asked[0])) == ("cpu", [CPU])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("broken", "silent", "runs_on"),
+    [
+        ([TENSORRT], [], "cuda"),
+        ([TENSORRT, CUDA], [], "cpu"),
+        ([], [TENSORRT], "cuda"),
+        ([], [TENSORRT, CUDA], "cpu"),
+        ([TENSORRT], [CUDA], "cpu"),
+    ],
+)
+def test_a_provider_that_does_not_start_is_replaced_by_the_next(
+    tmp_path, monkeypatch, caplog, broken, silent, runs_on
+):
+    """Whether ONNX Runtime raises or goes on in silence, `runs_on` is what runs, and one warning says so."""
+    GpuBuild(monkeypatch, broken=broken, silent=silent)
+    path = save_channel_means(tmp_path / "m.onnx")
+    session = OnnxSession(path, SessionOptions(providers=("tensorrt", "cuda", "cpu")))
+    assert session.runs_on == runs_on
+    (said,) = caplog.messages
+    assert f"and runs on {runs_on}: tensorrt: " in said
+    assert "\n" not in said
+    assert session.run(np.zeros((1, 3, 112, 112), np.float32))[0].shape == (1, 3)
+
+
+def test_an_engine_cache_that_cannot_be_made_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    """A file lies where the folder should be."""
+    GpuBuild(monkeypatch)
+    (tmp_path / "cache").write_text("")
+    options = SessionOptions(providers=("tensorrt",), engine_cache=tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"the engine cache .* cannot be made"):
+        OnnxSession(save_channel_means(tmp_path / "m.onnx"), options)
+
+
+def test_a_missing_truncated_foreign_or_empty_file_is_refused_in_a_sentence(tmp_path, capfd):
+    """Each sentence names the file; nothing is printed past it."""
+    whole = save_arcface_like(tmp_path / "whole.onnx").read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.onnx").write_text("this is not a model")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "folder.onnx").mkdir()
+    for name in ("missing.onnx", "half.onnx", "text.onnx", "empty.onnx", "folder.onnx"):
+        with pytest.raises(ModelError, match=name) as caught:
+            OnnxSession(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64]
+)
+def test_an_input_of_other_numbers_than_float32_is_refused(tmp_path, kind):
+    """What a session is given is float32."""
+    path = save_identity(tmp_path / "m.onnx", kind=kind)
+    with pytest.raises(ModelError, match=r"m\.onnx takes tensor\(\w+\).*expected one tensor\(float\)"):
+        OnnxSession(path)
+
+
+def test_half_and_double_precision_answers_become_float32_and_whole_numbers_are_refused(tmp_path):
+    """Whole numbers are classes or counts, which no part of this product takes."""
+    for kind in (TensorProto.FLOAT16, TensorProto.DOUBLE):
+        node = onnx.helper.make_node("Cast", ["input"], ["output"], to=kind)
+        path = save_network(
+            tmp_path / "m.onnx", [node], outputs=[("output", ("n", 3, 112, 112))], output_type=kind
+        )
+        assert OnnxSession(path).run(np.ones((1, 3, 112, 112), np.float32))[0].dtype == np.float32
+    node = onnx.helper.make_node("Cast", ["input"], ["output"], to=TensorProto.INT64)
+    path = save_network(
+        tmp_path / "m.onnx", [node], outputs=[("output", ("n", 3, 112, 112))], output_type=TensorProto.INT64
+    )
+    with pytest.raises(ModelError, match=r"m\.onnx answers output tensor\(int64\)"):
+        OnnxSession(path)
+
+
+def test_two_inputs_are_refused(tmp_path):
+    """A session has one."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["a", "b"], ["c"])],
+        "sum",
+        [value("a", TensorProto.FLOAT, ["n", 3]), value("b", TensorProto.FLOAT, ["n", 3])],
+        [value("c", TensorProto.FLOAT, ["n", 3])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"m\.onnx takes .*expected one"):
+        OnnxSession(tmp_path / "m.onnx")
+
+
+def test_an_open_height_and_width_take_pictures_of_any_size(tmp_path):
+    """What detectors have; whether it suits is for the session's user to say."""
+    session = OnnxSession(save_channel_means(tmp_path / "m.onnx", sides=("h", "w")))
+    assert session.input.shape == (None, 3, None, None)
+    for sides in ((32, 48), (7, 5)):
+        assert session.run(np.ones((2, 3, *sides), np.float32))[0].tolist() == [[1, 1, 1]] * 2
+
+
+def test_a_network_that_fails_on_a_batch_is_a_sentence_that_names_the_file(tmp_path, capfd):
+    """A pooling window larger than the picture, for example."""
+    node = onnx.helper.make_node("MaxPool", ["input"], ["output"], kernel_shape=[64, 64])
+    path = save_network(
+        tmp_path / "m.onnx", [node], input_shape=("n", 3, "h", "w"), outputs=[("output", ("n", 3, "a", "b"))]
+    )
+    session = OnnxSession(path)
+    with pytest.raises(
+        ModelError, match=rf"{re.escape(str(path))}: the network failed on \[1, 3, 8, 8\]"
+    ) as caught:
+        session.run(np.zeros((1, 3, 8, 8), np.float32))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_in_a_file_beside_the_model_are_found(tmp_path):
+    """ONNX keeps them there for large models."""
+    whole = save_arcface_like(tmp_path / "whole.onnx")
+    batch = np.random.RandomState(1).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32)
+    expected = OnnxSession(whole).run(batch)[0]
+    onnx.save_model(
+        onnx.load(whole), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+    )
+    np.testing.assert_array_equal(OnnxSession(tmp_path / "m.onnx").run(batch)[0], expected)
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(tmp_path, monkeypatch):
+    """Else the hash would name another model than the one that runs."""
+    path = save_arcface_like(tmp_path / "m.onnx", seed=1)
+    other = save_arcface_like(tmp_path / "other.onnx", seed=2)
+    real = onnxruntime.InferenceSession
+
+    def replaced_first(*arguments, **options):
+        shutil.move(other, path)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", replaced_first)
+    with pytest.raises(ModelError, match=r"m\.onnx was changed while it was loaded"):
+        OnnxSession(path)
