@@ -15,7 +15,10 @@ from broker_bridge.contract.logs import configure_logging
 from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, load_settings
 
 from .bootstrap import build, database_path, sole_owner
+from .cli.annotate import annotate
+from .cli.build_engine import build_engine
 from .cli.common import Config, config_file, sentences
+from .cli.replay import replay
 from .clocks import utc_now
 from .iot_config import check_tls_files
 from .settings import DeviceSettings
@@ -27,6 +30,9 @@ from .store.outbox import Outbox
 app = typer.Typer(add_completion=False, help="A camera that recognises people, and what belongs to it.")
 rejected = typer.Typer(help="Events that the bridge refused.")
 app.add_typer(rejected, name="rejected")
+app.command()(annotate)
+app.command()(build_engine)
+app.command()(replay)
 
 ExitAtEnd = Annotated[bool, typer.Option("--exit-at-end", help="End when a file or folder has been seen.")]
 

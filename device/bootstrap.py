@@ -1,45 +1,36 @@
-"""The wiring of `python -m device`: settings in, a running camera out."""
+"""The wiring of `python -m device`: settings in, a camera that is ready to run out."""
 
 import fcntl
-import logging
-import threading
+import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timezone
 from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.schedulers.base import BaseScheduler
 
-from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SpaceInfo
 
 from .assembly import Assembly, assemble, software_version
+from .canary_run import CanaryRun
 from .clocks import utc_now
-from .event_validator import EventValidator
+from .commands import Commands, Handler
 from .gallery_rows import GalleryRows
-from .heartbeat import HeartbeatSender, VisionReadings
+from .health import Health
+from .heartbeat import HeartbeatSender
 from .image_utils import compress_to_jpeg
 from .iot_client import Image
 from .iot_config import IoTClientConfig
-from .pipeline import LOW_MARGIN, RecognitionPipeline
-from .settings import DeviceSection, DeviceSettings, Thresholds
+from .model_record import ModelRecord
+from .program import DeviceProgram
+from .recognition import Recognition, build_recognition, thresholds
+from .recording import ScoreRecorder
+from .registration import Registrations
+from .scores import RecordedSettings
+from .settings import DeviceSection, DeviceSettings
 from .store.connection import StoreError
-from .vision import gabor
-from .vision.camera import Camera, Frame, open_camera
-from .vision.cascade import CascadeDetector
-from .vision.embedder import load_embedder
-from .vision.gallery import Gallery, GalleryHolder
-from .vision.sources import CameraError, is_live
-from .vision.tracker import IouTracker
-
-_log = logging.getLogger(__name__)
-
-_REOPEN_SECONDS = 5.0
-# Seed 003's distance.
-_FOR_ARCFACE = Thresholds(distance=0.35)
+from .vision.gallery import Gallery
 
 
 class AlreadyRunningError(RuntimeError):
@@ -74,115 +65,11 @@ def database_path(settings: DeviceSettings) -> Path:
     return settings.device.data_dir / "device.db"
 
 
-class DeviceProgram:
-    """A camera at a door: recognises, sends events, follows the registry. `counts` has `events_lost`."""
-
-    def __init__(
-        self,
-        settings: DeviceSettings,
-        parts: Assembly,
-        pipeline: RecognitionPipeline,
-        validator: EventValidator,
-        scheduler: BaseScheduler,
-    ) -> None:
-        self.parts = parts
-        self.counts: Counter[str] = Counter()
-        self._settings = settings.device
-        self._pipeline = pipeline
-        self._validator = validator
-        self._scheduler = scheduler
-        self._camera: Camera | None = None
-        self._stop = threading.Event()
-        heartbeat = HeartbeatSender(
-            parts.client,
-            parts.sync,
-            folder=self._settings.data_dir,
-            clock=time.monotonic,
-            utc_now=utc_now,
-            vision=self._vision_readings,
-        )
-        parts.client.attach(heartbeat)
-        scheduler.add_job(
-            heartbeat.send,
-            "interval",
-            seconds=self._settings.heartbeat_seconds,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
-
-    def run(self, *, exit_at_end: bool = False) -> None:
-        """Work until `request_stop`; a file that ends leaves the device connected unless `exit_at_end`.
-
-        Raises CameraError if a source that is not live cannot be opened, or a live one is to be repeated.
-        """
-        self.parts.client.start()
-        self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
-        self._scheduler.start()
-        try:
-            self._watch()
-            if not exit_at_end:
-                self._stop.wait()
-        finally:
-            self._scheduler.shutdown(wait=False)
-            self.parts.client.stop()
-            self.parts.db.close()
-
-    def request_stop(self) -> None:
-        """End `run` soon; for any thread, not for a signal handler itself."""
-        self._stop.set()
-        if self._camera is not None:
-            self._camera.stop()
-
-    def _watch(self) -> None:
-        camera = self._open_camera()
-        if camera is None:
-            return
-        with camera:
-            self._camera = camera
-            if self._stop.is_set():
-                return
-            for frame in camera:
-                self._recognise(frame)
-
-    def _open_camera(self) -> Camera | None:
-        """The camera; a live one that is away is tried again until it is there or the program ends."""
-        source = self._settings.source
-        while not self._stop.is_set():
-            try:
-                return open_camera(source, loop=self._settings.loop, fps=self._settings.fps)
-            except CameraError as error:
-                if not is_live(source) or self._settings.loop:
-                    raise
-                _log.warning("%s; next try in %.0f s", error, _REOPEN_SECONDS)
-                self._stop.wait(_REOPEN_SECONDS)
-        return None
-
-    def _recognise(self, frame: Frame) -> None:
-        for event, box in self._pipeline.process(frame):
-            image = frame.image if self._settings.event_images else None
-            try:
-                self.parts.client.send_event(event, image, box)
-            except (ContractError, StoreError) as error:
-                # Recognition goes on: the next event may fit, the disk may be freed.
-                self.counts["events_lost"] += 1
-                _log.error("event %s could not be kept: %s", event.event_id, error)
-
-    def _vision_readings(self) -> VisionReadings:
-        stats = self._pipeline.stats
-        return VisionReadings(
-            fps=stats.fps,
-            inference_ms=stats.inference_ms,
-            camera=self._camera.state if self._camera else None,
-            refusals={**self._validator.refusals, LOW_MARGIN: stats.counts[LOW_MARGIN], **self.counts},
-        )
-
-
 def build(settings: DeviceSettings) -> DeviceProgram:
-    """Every part from its settings. Raises StoreError or ModelError with one sentence."""
+    """Every part from its settings. Raises StoreError, ModelError or RecordingError with one sentence."""
     device = settings.device
-    embedder = load_embedder(str(device.model) if device.model else None, device.space)
-    space = embedder.space
-    galleries = GalleryHolder(Gallery.empty(space))
+    recognition = build_recognition(device)
+    space, galleries = recognition.space, recognition.galleries
 
     def swap(rows: GalleryRows) -> None:
         galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
@@ -205,24 +92,61 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         encode_image=_encoder(device.image_kb * 1000),
         outbox_bytes=device.outbox_mb * 1024 * 1024,
     )
-    limits = thresholds(device, space.id)
-    validator = EventValidator(
-        device.id,
-        device.confirmation_frames,
-        device.consistency_threshold,
-        device.cooldown_seconds,
-        limits.distance,
+    health = Health()
+    canary = CanaryRun(recognition.embedder.session, space.id, health, device.reference_model)
+    canary.run()
+    spread = random.Random()  # noqa: S311  # spreads repeats; nothing secret
+    registrations = Registrations(parts.client, parts.db, source=spread, utc_now=utc_now)
+    commands = Commands(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
+    program = DeviceProgram(
+        device,
+        parts,
+        recognition,
+        health=health,
+        registrations=registrations,
+        commands=commands,
+        scheduler=scheduler,
+        recorder=_recorder(device, recognition),
     )
-    pipeline = RecognitionPipeline(
-        CascadeDetector(), IouTracker(), embedder, galleries, validator, min_margin=limits.margin
+    heartbeat = HeartbeatSender(
+        parts.client,
+        parts.sync,
+        folder=device.data_dir,
+        clock=time.monotonic,
+        utc_now=utc_now,
+        vision=program.vision_readings,
     )
-    return DeviceProgram(settings, parts, pipeline, validator, scheduler)
+    scheduler.add_job(
+        heartbeat.send, "interval", seconds=device.heartbeat_seconds, coalesce=True, misfire_grace_time=None
+    )
+    for listener in (ModelRecord(parts.db, health, config.spaces), registrations, commands, heartbeat):
+        parts.client.attach(listener)
+    return program
 
 
-def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
-    """What counts as a match: as configured for the space, else as suits it."""
-    suited = Thresholds(distance=gabor.DISTANCE_THRESHOLD, margin=gabor.MIN_MARGIN)
-    return device.thresholds.get(space_id, suited if space_id == gabor.SPACE_ID else _FOR_ARCFACE)
+def _handlers(parts: Assembly, canary: CanaryRun) -> dict[str, Handler]:
+    def resync(_: object) -> str:
+        parts.sync.request_sync(0)
+        return "a full resync has begun"
+
+    return {"run_canary": canary.handle, "resync": resync}
+
+
+def _recorder(device: DeviceSection, recognition: Recognition) -> ScoreRecorder | None:
+    if device.record_scores is None:
+        return None
+    limits = thresholds(device, recognition.space.id)
+    settings = RecordedSettings(
+        device_id=device.id,
+        space=recognition.space.id,
+        confirmation_frames=device.confirmation_frames,
+        consistency_threshold=device.consistency_threshold,
+        cooldown_seconds=device.cooldown_seconds,
+        distance_threshold=limits.distance,
+        min_margin=limits.margin,
+        unknown_events=device.unknown_events,
+    )
+    return ScoreRecorder(device.record_scores, device.record_mb * 1024 * 1024, settings)
 
 
 def _encoder(budget: int) -> Callable[[Image, Sequence[float] | None], bytes | None]:

@@ -36,7 +36,8 @@ class Commands:
     """Runs `handlers` (by the command's name) one after another in a thread of its own.
 
     An answer is remembered on disk before it is sent: an id that comes again, also after a restart, is
-    answered again and not run again. One that is still running says `accepted`. Part of the link: see `LinkListener`.
+    answered again and not run again. One that is still running says `accepted`. Part of the link: see
+    `LinkListener`.
     """
 
     def __init__(

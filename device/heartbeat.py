@@ -1,13 +1,13 @@
 """The heartbeat: how a device is, every 30 seconds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from broker_bridge.contract import channels
-from broker_bridge.contract.messages import Heartbeat
+from broker_bridge.contract.messages import Heartbeat, WireError
 
 from .iot_client import IoTClient
 from .sync_manager import SyncManager
@@ -22,6 +22,9 @@ class VisionReadings:
     inference_ms: float | None = None
     camera: Literal["ok", "reopening", "ended"] | None = None
     refusals: Mapping[str, int] = field(default_factory=dict)
+    quality: Mapping[str, int] = field(default_factory=dict)
+    frames: Mapping[str, int] = field(default_factory=dict)
+    problems: Sequence[WireError] = ()
 
 
 class HeartbeatSender:
@@ -75,6 +78,8 @@ class HeartbeatSender:
             session=self._client.line.session or "0",
             uptime_s=round(max(0.0, self._clock() - self._started), 1),
             software=self._client.config.software,
+            state="degraded" if vision.problems else "ok",
+            problems=list(vision.problems),
             fps=_rounded(vision.fps),
             inference_ms=_rounded(vision.inference_ms),
             camera=vision.camera,
@@ -86,6 +91,8 @@ class HeartbeatSender:
             images_dropped=outbox.images_dropped,
             rejected=outbox.rejected_count,
             refusals=dict(vision.refusals),
+            quality=dict(vision.quality),
+            frames=dict(vision.frames),
             sync=self._sync.position(),
         )
 

@@ -1,54 +1,90 @@
-"""The life of a recognition: detect, track, crop, embed, match, validate."""
+"""The life of a recognition: detect, track, align, judge the quality, embed, match, validate."""
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 
 from .event_validator import EventValidator
-from .vision.alignment import crop_faces
+from .sighting import LOW_QUALITY, Decision, FrameReport, Sighting
+from .vision.alignment import align_faces
 from .vision.camera import Frame
-from .vision.detector import Detector, FaceBox
+from .vision.detector import Detections, Detector, FaceBox, Float32
 from .vision.embedder import Embedder
-from .vision.gallery import GalleryHolder, Match
-from .vision.tracker import IouTracker
+from .vision.gallery import Gallery, GalleryHolder, Match
 
-LOW_MARGIN = "low_margin"
-# The distance of a face that matches nobody: as far as two vectors can be.
+# The distance of a face that was compared with nobody: as far as two vectors can be.
 _FARTHEST = 2.0
 # Share of the newest frame in the moving averages; about the last twenty frames count.
 _NEWEST = 0.1
+_INFERENCE = ("detect", "embed")
+
+OnEvent = Callable[[Event, FaceBox, Frame], None]
+
+
+class Tracker(Protocol):
+    def update(self, boxes: Float32, now: float) -> list[str]:
+        """The track id of each row of `boxes` (float32[n, 4], xywh pixels) at `now` (monotonic seconds)."""
+        ...
+
+
+class Quality(Protocol):
+    def judge(self, faces: NDArray[np.uint8], found: Detections) -> Sequence[str | None]:
+        """Why each of `faces` (uint8[n, 112, 112, 3]) is too poor to be recognised; None: good enough."""
+        ...
+
+
+class Emotions(Protocol):
+    def watch(
+        self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
+    ) -> Sequence[tuple[Event, FaceBox]]:
+        """The emotion events that this frame completes; `faces` belong to `sightings` row by row."""
+        ...
 
 
 @dataclass
 class PipelineStats:
-    """Moving averages of frames a second and of detector plus embedder time, and counts of `frames`,
-    `faces`, `matches`, `low_margin` and `events` since the start."""
+    """Moving averages of frames a second and of milliseconds a stage, and counts of `frames`, `faces` and
+    `events` since the start; `poor` counts faces by what they lacked."""
 
     fps: float | None = None
-    inference_ms: float | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    poor: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def inference_ms(self) -> float | None:
+        """Detector and embedder together; None before the first frame."""
+        return sum(self.milliseconds[stage] for stage in _INFERENCE) if self.milliseconds else None
 
 
 class RecognitionPipeline:
     """Takes frames, gives events. One thread owns it; the gallery may be swapped from another.
 
-    `min_margin` is the lead in cosine similarity that the best person needs over the second best: with less
-    the face counts as no match. `timer` is monotonic seconds. Raises ValueError when the gallery is of
-    another space than the embedder's.
+    `on_event` is called while the gallery that an event comes from is held: once a swap has returned, nothing
+    of the old gallery can come out any more. `barred` is asked once a frame for a reason not to match at all
+    (a model that is not the registry's, a gallery that is too old). `timer` is monotonic seconds. Raises
+    ValueError when the gallery is of another space than the embedder's.
     """
 
     def __init__(
         self,
         detector: Detector,
-        tracker: IouTracker,
+        tracker: Tracker,
         embedder: Embedder,
         galleries: GalleryHolder,
         validator: EventValidator,
         *,
-        min_margin: float = 0.0,
+        quality: Quality,
+        emotions: Emotions | None = None,
+        barred: Callable[[], str | None] = lambda: None,
+        on_event: OnEvent = lambda _event, _box, _frame: None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         space, held = embedder.space, galleries.current.space
@@ -59,60 +95,119 @@ class RecognitionPipeline:
         self._embedder = embedder
         self._galleries = galleries
         self._validator = validator
-        self._min_margin = min_margin
+        self._quality = quality
+        self._emotions = emotions
+        self._barred = barred
+        self._on_event = on_event
         self._timer = timer
         self._last_frame_at: float | None = None
         self.stats = PipelineStats()
 
-    def process(self, frame: Frame) -> list[tuple[Event, FaceBox]]:
-        """The events that `frame` completes, each with the face it is about, in pixels of the frame."""
-        began = self._timer()
+    def process(self, frame: Frame) -> FrameReport:
+        """What is seen in `frame`. Raises ModelError when a network fails on it."""
+        laps = _Laps(self._timer)
         found = self._detector.detect(frame.image)
-        detected = self._timer()
+        laps.end("detect")
         track_ids = self._tracker.update(found.boxes, frame.captured_at)
-        faces = crop_faces(frame.image, found.boxes)
-        cropped = self._timer()
-        vectors = self._embedder.embed(faces)
-        inference_ms = (self._timer() - cropped + detected - began) * 1000
-        gallery = self._galleries.current
-        matches = [self._trusted(match) for match in gallery.match(vectors)]
-        self._measure(frame, len(found), inference_ms)
+        laps.end("track")
+        faces = align_faces(frame.image, found)
+        laps.end("align")
+        poor = self._quality.judge(faces, found)
+        laps.end("quality")
+        barred = self._barred()
+        rows = [row for row, reason in enumerate(poor) if reason is None and barred is None]
+        vectors = self._embedder.embed(faces[rows])
+        laps.end("embed")
+        with self._galleries.held() as gallery:
+            matches = dict(zip(rows, gallery.match(vectors), strict=True))
+            laps.end("match")
+            at = _Moment(frame.index, gallery, laps.spent(_INFERENCE))
+            sightings = [
+                Sighting(
+                    track_id=track_id,
+                    box=found.face_box(row),
+                    landmarks=None if found.landmarks is None else found.landmarks[row],
+                    poor=poor[row],
+                    match=matches.get(row),
+                    vector=vectors[rows.index(row)] if row in matches else None,
+                    decision=self._judge(
+                        track_id, matches.get(row), barred or (LOW_QUALITY if poor[row] else None), at
+                    ),
+                )
+                for row, track_id in enumerate(track_ids)
+            ]
+            events = [(one.decision.event, one.box) for one in sightings if one.decision.event]
+            laps.end("validate")
+            if self._emotions is not None:
+                events += self._emotions.watch(faces, sightings, frame.index)
+                laps.end("emotion")
+            for event, box in events:
+                self._on_event(event, box, frame)
+            laps.end("send")
+        self._measure(frame, poor, len(events), laps.milliseconds)
+        return FrameReport(
+            frame.index,
+            frame.captured_at,
+            gallery.version,
+            tuple(sightings),
+            laps.milliseconds,
+            tuple(events),
+        )
 
-        events = []
-        for row, (track_id, match) in enumerate(zip(track_ids, matches, strict=True)):
-            event = self._validator.process_recognition(
-                track_id,
-                match.user_id if match else None,
-                match.distance if match else _FARTHEST,
-                frame.index,
-                margin=match.margin if match else None,
-                inference_ms=round(inference_ms, 1),
-                space=gallery.space.id,
-                gallery_version=gallery.version,
-            )
-            if event is not None:
-                events.append((event, found.face_box(row)))
-        self.stats.counts["events"] += len(events)
-        return events
+    def _judge(self, track_id: str, match: Match | None, barred: str | None, at: "_Moment") -> Decision:
+        return self._validator.judge(
+            track_id,
+            match.user_id if match else None,
+            match.distance if match else _FARTHEST,
+            at.frame_id,
+            barred=barred,
+            margin=match.margin if match else None,
+            inference_ms=round(at.inference_ms, 1),
+            space=at.gallery.space.id,
+            gallery_version=at.gallery.version,
+        )
 
-    def _trusted(self, match: Match | None) -> Match | None:
-        if match is None:
-            return None
-        if match.margin < self._min_margin:
-            self.stats.counts[LOW_MARGIN] += 1
-            return None
-        self.stats.counts["matches"] += 1
-        return match
-
-    def _measure(self, frame: Frame, faces: int, inference_ms: float) -> None:
+    def _measure(
+        self, frame: Frame, poor: Sequence[str | None], events: int, milliseconds: dict[str, float]
+    ) -> None:
         stats = self.stats
         stats.counts["frames"] += 1
-        stats.counts["faces"] += faces
-        stats.inference_ms = _moving(stats.inference_ms, inference_ms)
+        stats.counts["faces"] += len(poor)
+        stats.counts["events"] += events
+        stats.poor.update(reason for reason in poor if reason is not None)
+        stats.milliseconds = {
+            stage: _moving(stats.milliseconds.get(stage), spent) for stage, spent in milliseconds.items()
+        }
         if self._last_frame_at is not None and frame.captured_at > self._last_frame_at:
             interval = _moving(1 / stats.fps if stats.fps else None, frame.captured_at - self._last_frame_at)
             stats.fps = 1 / interval
         self._last_frame_at = frame.captured_at
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What the faces of one frame have in common."""
+
+    frame_id: int
+    gallery: Gallery
+    inference_ms: float
+
+
+class _Laps:
+    """Milliseconds of each stage, from the end of the one before."""
+
+    def __init__(self, timer: Callable[[], float]) -> None:
+        self._timer = timer
+        self._since = timer()
+        self.milliseconds: dict[str, float] = {}
+
+    def end(self, stage: str) -> None:
+        now = self._timer()
+        self.milliseconds[stage] = (now - self._since) * 1000
+        self._since = now
+
+    def spent(self, stages: Sequence[str]) -> float:
+        return sum(self.milliseconds[stage] for stage in stages)
 
 
 def _moving(average: float | None, newest: float) -> float:

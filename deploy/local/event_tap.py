@@ -14,6 +14,9 @@ import paho.mqtt.client as mqtt
 
 from .mosquitto import Mosquitto
 
+NOBODY = ""
+"""Stands for the user of an `unknown` event."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -50,13 +53,16 @@ class EventTap:
     def wait_for(
         self, wanted: Iterable[tuple[str, str]], since: float, timeout: float
     ) -> set[tuple[str, str]]:
-        """Those of `wanted` (device, user) pairs that happened after `since`, once all have or time is up."""
+        """Those of `wanted` (device, user) pairs that happened after `since`, once all have or time is up.
+
+        The user of an `unknown` event is NOBODY.
+        """
         remaining = set(wanted)
         found: set[tuple[str, str]] = set()
         deadline = time.monotonic() + timeout
         with self._news:
             while True:
-                came = {(s.device_id, s.user_id or "") for s in self._seen if s.happened_at > since}
+                came = {(s.device_id, s.user_id or NOBODY) for s in self._seen if s.happened_at > since}
                 found = remaining & came
                 left = deadline - time.monotonic()
                 if found == remaining or left <= 0:

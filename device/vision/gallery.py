@@ -1,6 +1,8 @@
 """The people a device knows, and who of them a face is."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,21 +86,28 @@ class Gallery:
 
 
 class GalleryHolder:
-    """The gallery in use. `swap` replaces one reference, so recognition never waits and never sees a mixture:
-    whoever works on a frame reads `current` once."""
+    """The gallery in use. Once `swap` has returned, nothing can come out of the old one any more."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._current = gallery
+        self._lock = threading.Lock()
 
     @property
     def current(self) -> Gallery:
         return self._current
 
+    @contextmanager
+    def held(self) -> Iterator[Gallery]:
+        """The gallery in use, for as long as the `with` lasts: `swap` waits for its end."""
+        with self._lock:
+            yield self._current
+
     def swap(self, gallery: Gallery) -> None:
-        """Use `gallery` from the next frame on; raises ValueError if it is of another space."""
+        """Use `gallery` from now on; raises ValueError if it is of another space."""
         if (gallery.space.id, gallery.space.dimension) != (
             self._current.space.id,
             self._current.space.dimension,
         ):
             raise ValueError(f"this gallery holds {self._current.space.id}, not {gallery.space.id}")
-        self._current = gallery
+        with self._lock:
+            self._current = gallery

@@ -91,7 +91,7 @@ def test_a_camera_whose_file_ends_stays_connected_until_sigterm(
         assert {"at", "level", "logger", "message"} <= set(json.loads(line))
 
 
-def test_a_known_face_on_video_becomes_one_event_and_an_unknown_one_none(
+def test_a_known_face_on_video_becomes_one_event_and_strangers_unknown_ones(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> None:
     """The whole line of a device: enrolled over the wire, seen, sent with a picture, settled."""
@@ -115,8 +115,13 @@ def test_a_known_face_on_video_becomes_one_event_and_an_unknown_one_none(
     wait_until(seen_through, "the end of the video", 60.0)
     program.stop()
 
-    [seen] = peer.of(channels.EVENT, fresh_device.id)
-    assert (seen.user_id, seen.event_type) == (user_id, "facial_id")
+    events = peer.of(channels.EVENT, fresh_device.id)
+    [seen] = [one for one in events if one.event_type == "facial_id"]
+    assert seen.user_id == user_id
+    strangers = [one for one in events if one.event_type == "unknown"]
+    # Played without pauses, two strangers who follow each other at one place may be one track.
+    assert len(strangers) == len(events) - 1
+    assert len(strangers) in (1, 2)
     assert seen.metadata["gallery_version"] == 1
     assert decode_image(seen.image)
     log = program.log.read_text()

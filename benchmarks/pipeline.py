@@ -1,0 +1,114 @@
+"""What recognition costs beside its two networks: 640x480, four faces, 10,000 templates."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.progress import Progress
+
+from deploy.local.sample_video import enrollment_photo
+from device.pipeline import RecognitionPipeline
+from device.recognition import build_recognition
+from device.settings import DeviceSection
+from device.sighting import FrameReport
+from device.vision.camera import Frame
+from device.vision.detector import Detections, Float32
+from device.vision.enroll import decode_photo
+from device.vision.gallery import Gallery
+from device.vision.sources import Image
+
+from .stats import Latency, Row
+
+FACES = 4
+TEMPLATES = 10_000
+LIMIT_MS = 2.0
+_NETWORKS = ("detect", "embed")
+# ArcFace's five points, as shares of the face's box.
+_POINTS = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63, 0.82]], dtype=np.float32)
+
+
+class _Knowing:
+    """A detector that knows where the faces are and takes no time: what is measured is the rest."""
+
+    name = "knowing"
+
+    def __init__(self, boxes: Float32) -> None:
+        self._found = Detections(
+            boxes=boxes,
+            scores=np.ones(len(boxes), np.float32),
+            landmarks=boxes[:, None, :2] + _POINTS[None] * boxes[:, None, 2:],
+        )
+
+    def detect(self, image: Image) -> Detections:  # noqa: ARG002
+        return self._found
+
+
+def measure(frames: int, progress: Progress) -> list[Row]:
+    """Medians over `frames` frames, with landmarks; the two networks beside it."""
+    task = progress.add_task("pipeline", total=frames)
+    picture, boxes = _four_faces()
+    pipeline = _pipeline(boxes)
+    reports: list[FrameReport] = []
+    for index in range(frames):
+        reports.append(pipeline.process(Frame(picture, index, index / 15)))
+        progress.advance(task)
+    assert all(len(report.sightings) == FACES for report in reports)
+    assert all(seen.match for report in reports for seen in report.sightings)
+    own = [sum(ms for stage, ms in one.milliseconds.items() if stage not in _NETWORKS) for one in reports]
+    rows = [Row(f"pipeline: all but the networks, {FACES} faces", _latency(own), p50_limit=LIMIT_MS)]
+    rows += [
+        Row(f"  {stage}", _latency([one.milliseconds[stage] for one in reports]))
+        for stage in ("track", "align", "quality", "match", "validate")
+    ]
+    embed = [one.milliseconds["embed"] for one in reports]
+    cascade = _cascade(picture, min(frames, 100))
+    return [
+        *rows,
+        Row("  beside it: embedder gabor-512, four faces", _latency(embed)),
+        Row("  beside it: cascade detector", _latency(cascade)),
+    ]
+
+
+def _pipeline(boxes: Float32) -> RecognitionPipeline:
+    device = DeviceSection(id="bench-001", site="bench", unknown_events=False)
+    recognition = build_recognition(device)
+    space = recognition.space
+    random = np.random.default_rng(3).normal(size=(TEMPLATES, space.dimension)).astype(np.float32)
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    people = [f"EMP-{row:05d}" for row in range(TEMPLATES)]
+    recognition.galleries.swap(Gallery(space, people, random, version=1))
+    return RecognitionPipeline(
+        _Knowing(boxes),
+        recognition.tracker(),
+        recognition.embedder,
+        recognition.galleries,
+        recognition.validator,
+        quality=recognition.quality,
+    )
+
+
+def _cascade(picture: Image, frames: int) -> list[float]:
+    detector = build_recognition(DeviceSection(id="bench-001", site="bench")).detector
+    return [_timed(lambda: detector.detect(picture)) for _ in range(frames)]
+
+
+def _four_faces() -> tuple[Image, Float32]:
+    """A 640x480 frame of four portraits of 200 pixels, and the boxes of their faces."""
+    picture = np.full((480, 640, 3), 150, dtype=np.uint8)
+    boxes = []
+    for place, person in enumerate((0, 1, 2, 3)):
+        face = decode_photo(enrollment_photo(person))[110:310, 140:340]
+        left, top = 80 + 260 * (place % 2), 20 + 220 * (place // 2)
+        picture[top : top + 200, left : left + 200] = face
+        boxes.append([left + 30, top + 30, 140, 140])
+    return picture, np.array(boxes, dtype=np.float32)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) * 1000
+
+
+def _latency(milliseconds: list[float]) -> Latency:
+    return Latency.of([each / 1000 for each in milliseconds])

@@ -1,0 +1,92 @@
+"""A video through the pipeline, with everything that was thought drawn in."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from broker_bridge.contract.messages import Event
+
+from .recognition import Recognition
+from .sighting import COOLDOWN, LOW_QUALITY, QUARANTINED, STALE_GALLERY, UNCONFIRMED, FrameReport, Sighting
+from .vision.camera import Frame
+from .vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
+from .vision.sources import Image
+
+_FOOTER_SECONDS = 2.0
+_FOOTER_LINES = 3
+_COLOURS = {
+    COOLDOWN: GREEN,
+    UNCONFIRMED: GREEN,
+    LOW_QUALITY: GREY,
+    QUARANTINED: RED,
+    STALE_GALLERY: RED,
+}
+
+
+@dataclass
+class VideoClock:
+    """The time of the frame that is looked at: seconds from the start of the video."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One frame with its drawing, and a line for each event that it gave."""
+
+    image: Image
+    report: FrameReport
+    events: tuple[str, ...]
+
+
+@dataclass
+class Annotator:
+    """Feeds frames to a pipeline at the video's own time and draws what it says.
+
+    `frames_needed` is the window that a track has to fill.
+    """
+
+    recognition: Recognition
+    clock: VideoClock
+    frames_needed: int
+    refusals: Counter[str] = field(default_factory=Counter)
+    _recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_FOOTER_LINES))
+
+    def __post_init__(self) -> None:
+        self._pipeline = self.recognition.pipeline(
+            barred=lambda: None, on_event=lambda _event, _box, _frame: None
+        )
+
+    def annotate(self, image: Image, index: int, seconds: float) -> Annotated:
+        """Frame `index` (uint8[h, w, 3]) at `seconds`. Raises ModelError when a network fails on it."""
+        self.clock.seconds = seconds
+        report = self._pipeline.process(Frame(image, index, seconds))
+        events = tuple(_event_line(seconds, event) for event, _ in report.events)
+        self._recent.extend((seconds, line) for line in events)
+        self.refusals.update(one.decision.refusal for one in report.sightings if one.decision.refusal)
+        footer = [line for at, line in self._recent if seconds - at <= _FOOTER_SECONDS]
+        faces = len(report.sightings)
+        header = f"{seconds:7.2f} s  frame {index}  faces {faces}  gallery {report.gallery_version}"
+        notes = [self._note(one) for one in report.sightings]
+        return Annotated(draw(image, notes, header, footer), report, events)
+
+    def _note(self, seen: Sighting) -> FaceNote:
+        decision, match = seen.decision, seen.match
+        lines = [seen.track_id]
+        if match is not None:
+            lines += [match.user_id, f"distance {match.distance:.2f}  margin {match.margin:.2f}"]
+        if decision.event is not None:
+            lines.append(f"EVENT {decision.event.event_type}")
+        elif seen.poor is not None:
+            lines.append(f"{decision.refusal}: {seen.poor}")
+        else:
+            lines.append(f"{decision.refusal} {decision.votes}/{self.frames_needed}")
+        colour = GREEN if decision.event else _COLOURS.get(decision.refusal or "", AMBER)
+        return FaceNote(seen.box, lines, colour, seen.landmarks, decision.event is not None)
+
+
+def _event_line(seconds: float, event: Event) -> str:
+    code = f" {event.emotion_code}" if event.emotion_code else ""
+    return f"{seconds:7.2f} s  {event.event_type}{code}  {event.user_id or 'somebody unknown'}"

@@ -1,0 +1,168 @@
+"""A camera at a door, at work: frames in, events out, from start to stop."""
+
+import logging
+import threading
+from collections import Counter
+from datetime import datetime, timedelta
+
+from apscheduler.schedulers.base import BaseScheduler
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, ContractError
+from broker_bridge.contract.messages import Event
+
+from .assembly import Assembly
+from .clocks import utc_now
+from .commands import Commands
+from .health import Health
+from .heartbeat import VisionReadings
+from .recognition import Recognition
+from .recording import ScoreRecorder
+from .registration import Registrations
+from .settings import DeviceSection
+from .sighting import QUARANTINED, STALE_GALLERY, FrameReport
+from .store.connection import StoreError
+from .vision.camera import Frame, open_camera
+from .vision.capture import Capture
+from .vision.detector import FaceBox
+from .vision.session import ModelError
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceProgram:
+    """Recognises, sends events, follows the registry. `counts` has `events_lost` and `frames_failed`."""
+
+    def __init__(
+        self,
+        settings: DeviceSection,
+        parts: Assembly,
+        recognition: Recognition,
+        *,
+        health: Health,
+        registrations: Registrations,
+        commands: Commands,
+        scheduler: BaseScheduler,
+        recorder: ScoreRecorder | None,
+    ) -> None:
+        self.parts = parts
+        self.health = health
+        self.counts: Counter[str] = Counter()
+        self._settings = settings
+        self._recognition = recognition
+        self._registrations = registrations
+        self._commands = commands
+        self._scheduler = scheduler
+        self._recorder = recorder
+        self._capture: Capture | None = None
+        self._stop = threading.Event()
+        self._pipeline = recognition.pipeline(barred=self._barred, on_event=self._send)
+
+    def run(self, *, exit_at_end: bool = False) -> None:
+        """Work until `request_stop`; a file that ends leaves the device connected unless `exit_at_end`.
+
+        Raises CameraError if a source that is not live cannot be opened, or a live one is to be repeated.
+        """
+        self.parts.client.start()
+        self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
+        self._scheduler.start()
+        try:
+            self._watch()
+            if not exit_at_end:
+                self._stop.wait()
+        finally:
+            self._scheduler.shutdown(wait=False)
+            self._commands.close()
+            self.parts.client.stop()
+            if self._recorder is not None:
+                self._recorder.close()
+            self.parts.db.close()
+
+    def request_stop(self) -> None:
+        """End `run` soon; for any thread, not for a signal handler itself."""
+        self._stop.set()
+        if self._capture is not None:
+            self._capture.stop()
+
+    def _watch(self) -> None:
+        settings = self._settings
+        camera = open_camera(settings.source, loop=settings.loop, fps=settings.fps, wait_for_live=True)
+        with Capture(camera) as capture:
+            self._capture = capture
+            if self._stop.is_set():
+                return
+            for frame in capture:
+                self._recognise(frame)
+
+    def _recognise(self, frame: Frame) -> None:
+        try:
+            report = self._pipeline.process(frame)
+        except ModelError as error:
+            # Recognition goes on: the next frame may do.
+            self.counts["frames_failed"] += 1
+            self.health.report(MODEL_FAILED, str(error))
+            return
+        self.health.clear(MODEL_FAILED)
+        self._register_strangers(report)
+        if self._recorder is not None:
+            self._recorder.record(report)
+
+    def _send(self, event: Event, box: FaceBox, frame: Frame) -> None:
+        image = frame.image if self._settings.event_images else None
+        try:
+            self.parts.client.send_event(event, image, box)
+        except (ContractError, StoreError) as error:
+            # Recognition goes on: the next event may fit, the disk may be freed.
+            self.counts["events_lost"] += 1
+            _log.error("event %s could not be kept: %s", event.event_id, error)
+
+    def _register_strangers(self, report: FrameReport) -> None:
+        if not self._registrations.registers_visitors:
+            return
+        space = self._recognition.space
+        for seen in report.sightings:
+            event = seen.decision.event
+            if event is None or event.event_type != "unknown" or seen.vector is None or not seen.vector.any():
+                continue
+            try:
+                self._registrations.offer(space.id, normalise(seen.vector, space.dimension))
+            except StoreError as error:
+                self.counts["registrations_lost"] += 1
+                _log.error("a visitor could not be kept for registration: %s", error)
+
+    def _barred(self) -> str | None:
+        """Why nobody may be recognised now, if so."""
+        if self._is_stale(utc_now()):
+            self.health.report(
+                GALLERY_STALE,
+                "nobody is recognised until the next sync: the gallery was never synced, or longer ago than "
+                "max_gallery_age_hours allows",
+            )
+            return STALE_GALLERY
+        self.health.clear(GALLERY_STALE)
+        return QUARANTINED if self.health.is_quarantined else None
+
+    def _is_stale(self, now: datetime) -> bool:
+        synced_at = self.parts.sync.synced_at
+        if synced_at is None and not len(self._recognition.galleries.current):
+            # Before the first sync everybody would be a stranger.
+            return True
+        longest = self._settings.max_gallery_age_hours
+        return longest is not None and (synced_at is None or now - synced_at > timedelta(hours=longest))
+
+    def vision_readings(self) -> VisionReadings:
+        """For the heartbeat."""
+        stats = self._pipeline.stats
+        capture = self._capture
+        return VisionReadings(
+            fps=stats.fps,
+            inference_ms=stats.inference_ms,
+            camera=capture.state if capture else None,
+            refusals={**self._recognition.refusals(), **self.counts, **self._registration_counts()},
+            quality=dict(stats.poor),
+            frames=capture.counts if capture else {},
+            problems=self.health.problems(),
+        )
+
+    def _registration_counts(self) -> dict[str, int]:
+        return {f"visitors_{name}": count for name, count in self._registrations.counts.items()}

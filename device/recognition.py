@@ -1,0 +1,122 @@
+"""Everything that recognition is made of, built from a device's settings."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+
+from .emotion_validator import EmotionEventValidator
+from .emotions import EmotionWatch
+from .event_validator import EventValidator
+from .pipeline import OnEvent, RecognitionPipeline
+from .settings import DeviceSection, EmotionSettings, Thresholds
+from .vision import gabor
+from .vision.detector import Detector, load_detector
+from .vision.embedder import FaceEmbedder, load_embedder
+from .vision.emotion import EmotionClassifier
+from .vision.gallery import Gallery, GalleryHolder
+from .vision.quality import QualityGate
+from .vision.session import SessionOptions, open_session
+from .vision.tracker import IouTracker
+
+# Seed 003's distance.
+_FOR_ARCFACE = Thresholds(distance=0.35)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The parts of a pipeline; `galleries` may be swapped while it runs."""
+
+    detector: Detector
+    embedder: FaceEmbedder
+    galleries: GalleryHolder
+    validator: EventValidator
+    quality: QualityGate
+    emotions: EmotionWatch | None
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return self.embedder.space
+
+    def refusals(self) -> dict[str, int]:
+        """Why recognitions and emotions made no event, since the start."""
+        return {**self.validator.refusals, **(self.emotions.refusals if self.emotions else {})}
+
+    def tracker(self) -> IouTracker:
+        """A tracker that has seen nothing yet."""
+        return IouTracker()
+
+    def pipeline(self, *, barred: Callable[[], str | None], on_event: OnEvent) -> RecognitionPipeline:
+        """A pipeline of these parts."""
+        return RecognitionPipeline(
+            self.detector,
+            self.tracker(),
+            self.embedder,
+            self.galleries,
+            self.validator,
+            quality=self.quality,
+            emotions=self.emotions,
+            barred=barred,
+            on_event=on_event,
+        )
+
+
+def session_options(device: DeviceSection) -> SessionOptions:
+    """How the device's networks are run."""
+    return SessionOptions(
+        providers=device.providers,
+        threads=device.threads,
+        engine_cache=device.engine_cache or device.data_dir / "engines",
+        fp16=device.fp16,
+    )
+
+
+def build_recognition(device: DeviceSection, *, clock: Callable[[], float] = time.monotonic) -> Recognition:
+    """Detector, embedder and what decides, as configured. Raises ModelError with one sentence."""
+    options = session_options(device)
+    embedder = load_embedder(str(device.model) if device.model else None, device.space, options)
+    detector = load_detector(
+        device.detector, device.detector_model, device.detector_score, device.min_face_pixels, options
+    )
+    limits = thresholds(device, embedder.space.id)
+    validator = EventValidator(
+        device.id,
+        device.confirmation_frames,
+        device.consistency_threshold,
+        device.cooldown_seconds,
+        limits.distance,
+        min_margin=limits.margin,
+        unknown_events=device.unknown_events,
+        clock=clock,
+    )
+    return Recognition(
+        detector=detector,
+        embedder=embedder,
+        galleries=GalleryHolder(Gallery.empty(embedder.space)),
+        validator=validator,
+        quality=QualityGate(device.quality),
+        emotions=_emotions(device.id, device.emotion, options, clock) if device.emotion else None,
+    )
+
+
+def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
+    """What counts as a match: as configured for the space, else as suits it."""
+    suited = Thresholds(distance=gabor.DISTANCE_THRESHOLD, margin=gabor.MIN_MARGIN)
+    return device.thresholds.get(space_id, suited if space_id == gabor.SPACE_ID else _FOR_ARCFACE)
+
+
+def _emotions(
+    device_id: str, emotion: EmotionSettings, options: SessionOptions, clock: Callable[[], float]
+) -> EmotionWatch:
+    classifier = EmotionClassifier(
+        open_session(emotion.model, options), emotion.classes, emotion.codes, emotion.mean, emotion.scale
+    )
+    validator = EmotionEventValidator(
+        device_id,
+        emotion.min_duration_ms,
+        emotion.confidence_threshold,
+        emotion.cooldown_seconds,
+        clock=clock,
+    )
+    return EmotionWatch(classifier, validator)
