@@ -1,0 +1,114 @@
+"""`wfm-device doctor`: what is right and wrong with this device."""
+
+import json
+import os
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from broker_bridge.contract.logs import configure_logging
+from broker_bridge.contract.settings import load_settings
+from device.cli.common import Config, config_file, sentences
+from device.doctor.check import Check
+from device.doctor.examination import Report, examine
+from device.doctor.timing import Times
+from device.settings import DeviceSettings
+
+_STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
+
+
+def doctor(
+    context: typer.Context,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    no_camera: Annotated[bool, typer.Option("--no-camera", help="Leave the camera alone.")] = False,
+    frames: Annotated[
+        int, typer.Option(min=0, max=200, help="Time the stages on so many frames of the camera.")
+    ] = 0,
+) -> None:
+    """Look at everything this device needs, with advice. Status 1 when there is a fault.
+
+    Also while the device runs: then it does not log in to the broker, and the camera may be busy.
+    """
+    with sentences():
+        settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
+        configure_logging(settings.log)
+    report = _examined(settings, with_camera=not no_camera, camera_frames=frames)
+    if as_json:
+        typer.echo(json.dumps(_document(report), indent=2, allow_nan=False))
+    else:
+        _print(report)
+    if report.count("fault"):
+        raise typer.Exit(1)
+
+
+def _examined(settings: DeviceSettings, **options: Any) -> Report:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return examine(settings, **options)
+    with console.status("") as status:
+        return examine(settings, begin=status.update, **options)
+
+
+def summary(report: Report) -> str:
+    """The last line."""
+    faults, warnings = report.count("fault"), report.count("warning")
+    if faults:
+        return f"{_some(faults, 'fault')}, {_some(warnings, 'warning')}: this device is not fit for work"
+    return f"no fault, {_some(warnings, 'warning')}"
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _document(report: Report) -> dict[str, Any]:
+    times = report.times
+    return {
+        "summary": summary(report),
+        "faults": report.count("fault"),
+        "warnings": report.count("warning"),
+        "checks": [asdict(check) for check in report.checks],
+        "times": None if times is None else {**asdict(times), "frames_per_second": times.frames_per_second},
+    }
+
+
+def _print(report: Report) -> None:
+    console = Console(markup=False, highlight=False, emoji=False)
+    if console.is_terminal:
+        console.print(_table(report.checks))
+    else:
+        for check in report.checks:
+            advice = f" -> {check.advice}" if check.advice else ""
+            typer.echo(f"{check.state:8}{check.name:10}{check.detail}{advice}")
+    if report.times is not None:
+        _print_times(console, report.times)
+    console.print(summary(report), style=_STYLES["fault" if report.count("fault") else "ok"])
+
+
+def _table(checks: tuple[Check, ...]) -> Table:
+    table = Table("check", "state", "found", "what to do", show_lines=True)
+    for check in checks:
+        table.add_row(check.name, check.state, check.detail, check.advice or "", style=_STYLES[check.state])
+    return table
+
+
+def _print_times(console: Console, times: Times) -> None:
+    source = "a synthetic frame" if times.synthetic else "frames of the camera"
+    typer.echo(
+        f"{times.frames} runs on {source}, {times.faces / times.frames:.1f} faces each, "
+        f"{times.templates} templates:"
+    )
+    # Lines and colours are for a terminal; a pipe gets columns.
+    table = Table(box=box.HEAVY_HEAD if console.is_terminal else None)
+    table.add_column("stage")
+    for heading in ("median ms", "p95 ms"):
+        table.add_column(heading, justify="right")
+    for each in times.stages:
+        table.add_row(each.stage, f"{each.median_ms:.2f}", f"{each.p95_ms:.2f}")
+    console.print(table)
+    typer.echo(f"{times.frames_per_second:.1f} frames a second on one thread")

@@ -1,0 +1,102 @@
+"""The broker: whether this device gets in, and for how long its certificates last."""
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from broker_bridge.contract.settings import MqttSettings, SettingsError
+from broker_bridge.contract.wire import format_time
+from device.bootstrap import AlreadyRunningError, sole_owner
+from device.iot_config import check_tls_files
+from device.store.connection import StoreError
+
+from .broker_probe import BrokerError, Contact, probe_broker
+from .certificates import certificate_ends
+from .check import Check
+
+_SOON = timedelta(days=30)
+
+
+def check_broker(
+    settings: MqttSettings, device_id: str, data_dir: Path, now: datetime, seconds: float = 5.0
+) -> Check:
+    """Name, TCP, TLS and, unless a device runs on `data_dir`, a login as this device."""
+    values: dict[str, JsonValue] = {
+        "host": settings.host,
+        "port": settings.port,
+        "tls": settings.ca_file is not None,
+    }
+    try:
+        check_tls_files(settings)
+    except SettingsError as error:
+        return Check("broker", "fault", str(error), "check the file, or name another", values)
+    own_ends = certificate_ends(settings.cert_file) if settings.cert_file else None
+    values["certificate_ends"] = format_time(own_ends) if own_ends else None
+    if own_ends is not None and own_ends <= now:
+        detail = f"this device's certificate {settings.cert_file} ran out on {own_ends:%Y-%m-%d}"
+        return Check("broker", "fault", detail, _RENEW, values)
+    with _alone(data_dir) as obstacle:
+        try:
+            contact = probe_broker(settings, device_id, login=obstacle is None, seconds=seconds)
+        except BrokerError as error:
+            return Check("broker", "fault", str(error), error.advice, values)
+    values.update(
+        connect_ms=round(contact.connect_ms, 1),
+        tls_version=contact.tls,
+        broker_certificate_ends=format_time(contact.ends) if contact.ends else None,
+        login_ms=None if contact.login_ms is None else round(contact.login_ms, 1),
+    )
+    detail = _found(settings, contact, obstacle, own_ends)
+    advice = _advice(settings, now, [each for each in (contact.ends, own_ends) if each is not None])
+    return Check("broker", "warning" if advice else "ok", detail, advice, values)
+
+
+_RENEW = "have it renewed by who runs the broker's authority"
+
+
+@contextmanager
+def _alone(data_dir: Path) -> Iterator[str | None]:
+    """Why a login must not be tried, if so: the broker ends the older of two connections of one id."""
+    obstacle = None
+    with ExitStack() as held:
+        if data_dir.exists():
+            try:
+                held.enter_context(sole_owner(data_dir))
+            except AlreadyRunningError:
+                obstacle = "a device runs on this data folder and would be thrown off"
+            except StoreError:
+                obstacle = "the data folder cannot be locked, so that a device may be running on it"
+        yield obstacle
+
+
+def _found(settings: MqttSettings, contact: Contact, obstacle: str | None, own_ends: datetime | None) -> str:
+    parts = [f"{settings.host}:{settings.port} answers in {contact.connect_ms:.0f} ms"]
+    parts.append(
+        f"{contact.tls}, its certificate lasts until {contact.ends:%Y-%m-%d}" if contact.ends else "no TLS"
+    )
+    if own_ends is not None:
+        parts.append(f"this device's until {own_ends:%Y-%m-%d}")
+    if contact.login_ms is None:
+        parts.append(f"login not tried: {obstacle}")
+    else:
+        parts.append(f"login takes {contact.login_ms:.0f} ms")
+    return ", ".join(parts)
+
+
+def _advice(settings: MqttSettings, now: datetime, ends: list[datetime]) -> str | None:
+    if any(each - now < _SOON for each in ends):
+        return "renew the certificate that ends within 30 days"
+    if settings.ca_file is None and not _is_loopback(settings.host):
+        return "set WFM_MQTT__CA_FILE: without TLS, passwords and face templates travel in clear"
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,223 @@
+"""One connection to the broker, step by step, so that it can be said which of them fails.
+
+A client library tells the same things apart less well: name, TCP, TLS, CONNECT (MQTT 5, section 3.1).
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from broker_bridge.contract.settings import MqttSettings
+
+_CONNACK = 0x20
+_DISCONNECT = b"\xe0\x00"
+_KEEPALIVE = (60).to_bytes(2, "big")
+_CLEAN_START, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
+_LONGEST_PACKET = 1 << 20
+_CREDENTIALS = "check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD, or the client certificate"
+# Section 3.2.2.2; 4 and 5 are what a broker of MQTT 3.1.1 says.
+_REFUSALS = {
+    0x84: ("it does not speak MQTT 5", "use a broker that does: Mosquitto 2, EMQX, HiveMQ, VerneMQ"),
+    0x01: ("it does not speak MQTT 5", "use a broker that does: Mosquitto 2, EMQX, HiveMQ, VerneMQ"),
+    0x85: ("it does not take this device's id as client id", "check WFM_DEVICE__ID"),
+    0x86: ("wrong user name or password", _CREDENTIALS),
+    0x87: ("not authorised", _CREDENTIALS),
+    0x88: ("it is not available", "try again when it is"),
+    0x89: ("it is busy", "try again when it is not"),
+    0x8A: ("this device is banned", "ask who runs the broker"),
+}
+
+
+class BrokerError(Exception):
+    """A step that failed: what, and what to do about it."""
+
+    def __init__(self, detail: str, advice: str) -> None:
+        super().__init__(detail)
+        self.advice = advice
+
+
+@dataclass(frozen=True)
+class Contact:
+    """A connection that worked: how long TCP with TLS took, and CONNECT; None for what was not tried."""
+
+    connect_ms: float
+    tls: str | None = None
+    ends: datetime | None = None
+    """When the broker's own certificate runs out."""
+    login_ms: float | None = None
+
+
+def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds: float) -> Contact:
+    """Connect as the device `client_id` would, log in if `login`, and leave.
+
+    Raises BrokerError with one sentence for the step that fails, at the latest after `seconds` for each.
+    """
+    where = f"{settings.host}:{settings.port}"
+    began = time.perf_counter()
+    with _tcp(settings, where, seconds) as plain, _steps(where, settings, seconds):
+        context = _context(settings)
+        if context is None:
+            connected = _since(began)
+            return Contact(connected, login_ms=_login(plain, settings, client_id, where) if login else None)
+        with context.wrap_socket(plain, server_hostname=settings.host) as secured:
+            connected = _since(began)
+            if login:
+                login_ms = _login(secured, settings, client_id, where)
+            else:
+                login_ms = None
+                _await_refusal(secured)
+            return Contact(connected, secured.version(), _ends(secured.getpeercert()), login_ms)
+
+
+def _tcp(settings: MqttSettings, where: str, seconds: float) -> socket.socket:
+    try:
+        return socket.create_connection((settings.host, settings.port), seconds)
+    except socket.gaierror as error:
+        raise BrokerError(f"the name {settings.host} is not known", "check WFM_MQTT__HOST and DNS") from error
+    except ConnectionRefusedError as error:
+        raise BrokerError(
+            f"nothing listens at {where}", "check WFM_MQTT__HOST, WFM_MQTT__PORT and that the broker runs"
+        ) from error
+    except TimeoutError as error:
+        raise BrokerError(
+            f"{where} does not answer within {seconds:.0f} s", "check the network and its firewalls"
+        ) from error
+    except OSError as error:
+        raise BrokerError(
+            f"{where} cannot be reached ({error.strerror or error})", "check the network and WFM_MQTT__HOST"
+        ) from error
+
+
+@contextmanager
+def _steps(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]:
+    """What goes wrong once there is a TCP connection, as a sentence."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise BrokerError(
+            f"the certificate of {where} is not trusted ({error.verify_message})",
+            "WFM_MQTT__CA_FILE is the authority that signed it, WFM_MQTT__HOST a name that it is for",
+        ) from error
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        if "alert" in reason and settings.cert_file is not None:
+            detail, advice = f"{where} refuses this device's certificate ({reason})", _RENEW
+        elif "alert" in reason:
+            detail, advice = f"{where} refuses TLS ({reason})", _NO_CERTIFICATE
+        else:
+            detail, advice = f"{where} does not speak TLS ({reason})", "check WFM_MQTT__PORT: 8883 is usual"
+        raise BrokerError(detail, advice) from error
+    except TimeoutError as error:
+        raise BrokerError(
+            f"{where} took the connection and said nothing for {seconds:.0f} s",
+            "check that it is an MQTT broker, and whether it expects TLS (WFM_MQTT__CA_FILE)",
+        ) from error
+    except OSError as error:
+        raise BrokerError(f"{where} ended the connection ({error.strerror or error})", _TLS) from error
+
+
+_RENEW = "renew it, or check that the broker trusts its authority and has not revoked it"
+_NO_CERTIFICATE = "does it want a certificate of the client? set WFM_MQTT__CERT_FILE and WFM_MQTT__KEY_FILE"
+_TLS = "check whether it expects TLS (WFM_MQTT__CA_FILE) or a client certificate"
+
+
+def _context(settings: MqttSettings) -> ssl.SSLContext | None:
+    if settings.ca_file is None:
+        return None
+    context = ssl.create_default_context(cafile=str(settings.ca_file))
+    if settings.cert_file is not None:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    return context
+
+
+def _await_refusal(secured: ssl.SSLSocket) -> None:
+    """With TLS 1.3 the client has finished before the server has looked at its certificate: only the next
+    read tells. A broker that is content says nothing before CONNECT."""
+    secured.settimeout(1.0)
+    try:
+        if not secured.recv(1):
+            raise ConnectionResetError
+    except TimeoutError:
+        return
+
+
+def _login(connection: socket.socket, settings: MqttSettings, client_id: str, where: str) -> float:
+    """Milliseconds from CONNECT to the broker's consent."""
+    began = time.perf_counter()
+    connection.sendall(_connect_packet(settings, client_id))
+    kind, body = _read_packet(connection)
+    if kind != _CONNACK or len(body) < 2:
+        raise BrokerError(f"{where} does not answer in MQTT", "check WFM_MQTT__HOST and WFM_MQTT__PORT")
+    reason = body[1]
+    if reason:
+        why, advice = _REFUSALS.get(reason, (f"reason 0x{reason:02x}", "look into the broker's log"))
+        raise BrokerError(f"{where} refuses this device: {why}", advice)
+    took = _since(began)
+    connection.sendall(_DISCONNECT)
+    return took
+
+
+def _connect_packet(settings: MqttSettings, client_id: str) -> bytes:
+    """Section 3.1: no last will, no session. Sent without a password there is none to be wrong."""
+    flags = _CLEAN_START
+    payload = _text(client_id.encode())
+    if settings.username is not None:
+        flags |= _USERNAME
+        payload += _text(settings.username.encode())
+        if settings.password is not None:
+            flags |= _PASSWORD
+            payload += _text(settings.password.get_secret_value().encode())
+    body = _text(b"MQTT") + bytes([5, flags]) + _KEEPALIVE + b"\0" + payload
+    return b"\x10" + _varint(len(body)) + body
+
+
+def _text(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
+
+
+def _varint(value: int) -> bytes:
+    """Section 1.5.5: seven bits a byte, the low ones first."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_packet(connection: socket.socket) -> tuple[int, bytes]:
+    """Type (with flags) and body of the next packet. Raises OSError when the connection ends before."""
+    kind = _read(connection, 1)[0]
+    length, shift = 0, 0
+    while True:
+        digit = _read(connection, 1)[0]
+        length |= (digit & 0x7F) << shift
+        shift += 7
+        if digit < 0x80 or shift > 21:
+            break
+    return kind, _read(connection, min(length, _LONGEST_PACKET))
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise ConnectionResetError(None, "without an answer")
+        data += piece
+    return data
+
+
+def _since(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
+
+
+def _ends(certificate: object) -> datetime | None:
+    text = certificate.get("notAfter") if isinstance(certificate, dict) else None
+    if not isinstance(text, str):
+        return None
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), timezone.utc)

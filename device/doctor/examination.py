@@ -1,0 +1,207 @@
+"""All checks on one device, one after another."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from device.bootstrap import database_path
+from device.clocks import utc_now
+from device.gallery_rows import GalleryRows
+from device.recognition import session_options
+from device.settings import DeviceSettings
+from device.store.connection import StoreError
+from device.store.inspection import inspect_store
+from device.vision.detector import Detector, load_detector
+from device.vision.embedder import FaceEmbedder, load_embedder
+from device.vision.gallery import Gallery
+from device.vision.quality import QualityGate
+from device.vision.session import ModelError
+
+from .broker import check_broker
+from .camera import Look, check_camera, look
+from .check import Check, guarded
+from .machine import check_clock, check_versions, clock_is_synchronised
+from .models import check_canary_of, check_detector, check_model, check_providers
+from .storage import check_disk, is_in_use
+from .synthetic import synthetic_frame
+from .timing import Stages, Times, stand_in_gallery, time_stages
+
+_CAMERA_SECONDS = 10.0
+_SYNTHETIC_FRAMES = 30
+# As `device/model_record.py` keeps it.
+_RECORD_KEY = "model_on_record:"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found; `times` is absent when the stages could not be run."""
+
+    checks: tuple[Check, ...]
+    times: Times | None
+
+    def count(self, state: str) -> int:
+        return sum(check.state == state for check in self.checks)
+
+
+def examine(
+    settings: DeviceSettings,
+    *,
+    with_camera: bool = True,
+    camera_frames: int = 0,
+    begin: Callable[[str], None] = lambda _name: None,
+) -> Report:
+    """Every check on the device of `settings`; `begin` is told each one's name as it starts.
+
+    The stages are timed on `camera_frames` frames of the camera, on a synthetic one if that is 0.
+    """
+    examination = _Examination(settings, with_camera, camera_frames)
+    checks = []
+    for name, check in examination.checks().items():
+        begin(name)
+        checks.append(guarded(name, check))
+    return Report(tuple(checks), examination.times)
+
+
+class _Examination:
+    """The checks, and what earlier ones found out for later ones."""
+
+    def __init__(self, settings: DeviceSettings, with_camera: bool, camera_frames: int) -> None:
+        self.times: Times | None = None
+        self._settings = settings
+        self._device = settings.device
+        self._with_camera = with_camera
+        self._camera_frames = camera_frames
+        self._database = database_path(settings)
+        self._embedder: FaceEmbedder | None = None
+        self._detector: Detector | None = None
+        self._look: Look | None = None
+
+    def checks(self) -> dict[str, Callable[[], Check]]:
+        device = self._device
+        return {
+            "versions": check_versions,
+            "model": self._model,
+            "providers": self._providers,
+            "canary": self._canary,
+            "detector": self._find_faces,
+            "camera": self._camera,
+            "disk": lambda: check_disk(device.data_dir, self._database, device.outbox_mb),
+            "clock": lambda: check_clock(utc_now(), clock_is_synchronised()),
+            "broker": lambda: check_broker(self._settings.mqtt, device.id, device.data_dir, utc_now()),
+            "stages": self._stages,
+        }
+
+    def _model(self) -> Check:
+        device = self._device
+        try:
+            self._embedder = load_embedder(
+                str(device.model) if device.model else None, device.space, session_options(device)
+            )
+        except ModelError as error:
+            values: dict[str, JsonValue] = {"path": str(device.model), "space": device.space}
+            return Check("model", "fault", str(error), "check WFM_DEVICE__MODEL", values)
+        return check_model(self._embedder, self._record(self._embedder.space.id))
+
+    def _record(self, space: str) -> str | None:
+        if not self._database.exists():
+            return None
+        try:
+            with inspect_store(self._database) as store:
+                return store.config(_RECORD_KEY + space)
+        except StoreError:
+            # Told by the check of the disk, which reads the same file.
+            return None
+
+    def _providers(self) -> Check:
+        if self._embedder is None:
+            return _skipped("providers", "the model cannot be loaded")
+        # Imported when it is used, as by `open_session`.
+        from device.vision.onnx_session import available_providers  # noqa: PLC0415
+
+        return check_providers(self._device.providers, available_providers(), self._embedder.session)
+
+    def _canary(self) -> Check:
+        if self._embedder is None:
+            return _skipped("canary", "the model cannot be loaded")
+        embedder = self._embedder
+        return check_canary_of(embedder.session, embedder.space.id, self._device.reference_model)
+
+    def _find_faces(self) -> Check:
+        device = self._device
+        try:
+            self._detector = load_detector(
+                device.detector,
+                device.detector_model,
+                device.detector_score,
+                device.min_face_pixels,
+                session_options(device),
+            )
+            return check_detector(self._detector, device)
+        except ModelError as error:
+            self._detector = None
+            return Check("detector", "fault", str(error), "check WFM_DEVICE__DETECTOR_MODEL")
+
+    def _camera(self) -> Check:
+        if not self._with_camera:
+            return _skipped("camera", "as asked (--no-camera)")
+        return check_camera(
+            self._device.source, self._see, _CAMERA_SECONDS, in_use=is_in_use(self._device.data_dir) is True
+        )
+
+    def _see(self) -> Look | None:
+        self._look = look(self._device.source, _CAMERA_SECONDS, self._camera_frames)
+        return self._look
+
+    def _stages(self) -> Check:
+        if self._embedder is None or self._detector is None:
+            return _skipped("stages", "the networks cannot be loaded")
+        seen = self._look.pictures if self._look else []
+        images = seen or [synthetic_frame()] * _SYNTHETIC_FRAMES
+        stages = Stages(
+            self._detector, QualityGate(self._device.quality), self._embedder, self._gallery(self._embedder)
+        )
+        try:
+            self.times = time_stages(stages, images, synthetic=not seen, timer=time.perf_counter)
+        except ModelError as error:
+            return Check("stages", "fault", str(error), "see what the checks of the models say")
+        return _judge_times(self.times, self._camera_frames > 0)
+
+    def _gallery(self, embedder: FaceEmbedder) -> Gallery:
+        """The device's own people, or as many as nobody."""
+        space = embedder.space
+        if self._database.exists():
+            try:
+                with inspect_store(self._database) as store:
+                    user_ids, vectors = store.load_gallery(space.id)
+            except StoreError:
+                # Told by the check of the disk, which reads the same file.
+                return stand_in_gallery(space)
+            rows = GalleryRows.usable(space.id, space.dimension, user_ids, vectors, 0)
+            if rows.user_ids:
+                return Gallery(space, rows.user_ids, rows.vectors)
+        return stand_in_gallery(space)
+
+
+def _judge_times(times: Times, asked_for_camera: bool) -> Check:
+    together = times.stages[-1]
+    detail = (
+        f"{together.median_ms:.1f} ms a frame, {times.frames_per_second:.0f} frames a second on one thread, "
+        f"with {times.templates} templates"
+    )
+    values: dict[str, JsonValue] = {
+        "median_ms": round(together.median_ms, 3),
+        "p95_ms": round(together.p95_ms, 3),
+        "frames_per_second": round(times.frames_per_second, 1),
+        "templates": times.templates,
+    }
+    if times.synthetic and asked_for_camera:
+        return Check(
+            "stages", "warning", f"{detail}; on a synthetic frame, the camera gave none", None, values
+        )
+    return Check("stages", "ok", detail, None, values)
+
+
+def _skipped(name: str, why: str) -> Check:
+    return Check(name, "skipped", f"not looked at: {why}")

@@ -1,0 +1,152 @@
+"""The networks: what runs them, whether they are the right ones, and whether they answer what they should."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from broker_bridge.contract.errors import CANARY_FAILED, MODEL_DIFFERS
+from device.settings import DeviceSection
+from device.vision import gabor
+from device.vision.batches import shape_text
+from device.vision.canary import check_canary, open_reference
+from device.vision.detector import Detector
+from device.vision.embedder import FaceEmbedder
+from device.vision.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo
+
+from .check import Check
+from .synthetic import HEIGHT, WIDTH, synthetic_frame
+
+_MEGABYTE = 1e6
+_DETECTOR_RUNS = 3
+
+
+def check_providers(configured: Sequence[str], offered: Sequence[str], session: Session) -> Check:
+    """What was asked for, what this ONNX Runtime was built with, and what the embedder really runs on."""
+    values: dict[str, JsonValue] = {
+        "configured": list(configured),
+        "offered": list(offered),
+        "runs_on": session.runs_on,
+    }
+    if session.path.suffix.lower() in ENGINE_SUFFIXES:
+        return Check("providers", "ok", f"runs on {session.runs_on}, for which none is needed", None, values)
+    detail = (
+        f"runs on {session.runs_on}; configured {', '.join(configured)}, "
+        f"this ONNX Runtime has {', '.join(offered)}"
+    )
+    # `tensorrt (ONNX Runtime)` is the provider `tensorrt`.
+    if session.runs_on.split()[0] == configured[0]:
+        return Check("providers", "ok", detail, None, values)
+    advice = (
+        f"{configured[0]} did not start; the log says why"
+        if configured[0] in offered
+        else f"install an ONNX Runtime that has {configured[0]}, or take it out of WFM_DEVICE__PROVIDERS"
+    )
+    return Check("providers", "warning", detail, advice, values)
+
+
+def check_model(embedder: FaceEmbedder, on_record: str | None) -> Check:
+    """The embedder's file and space; `on_record` is the SHA-256 that the registry has for the space."""
+    session, space = embedder.session, embedder.space
+    values: dict[str, JsonValue] = {
+        "path": str(session.path),
+        "bytes": session.path.stat().st_size,
+        "sha256": session.sha256,
+        "input": _tensor(session.input),
+        "outputs": [_tensor(each) for each in session.outputs],
+        "space": space.id,
+        "dimension": space.dimension,
+        "on_record": on_record,
+    }
+    detail = (
+        f"{space.id}, {space.dimension} dimensions, from {session.path} "
+        f"({session.path.stat().st_size / _MEGABYTE:.1f} MB, SHA-256 {session.sha256[:12]}...), "
+        f"from {shape_text(session.input.shape)} to "
+        f"{', '.join(shape_text(each.shape) for each in session.outputs)}"
+    )
+    if on_record is not None and on_record != session.sha256:
+        return Check(
+            "model",
+            "fault",
+            f"{MODEL_DIFFERS}: {detail}; the registry has {on_record[:12]}... on record: "
+            "nobody is recognised",
+            "give this device the file on record, or a space of its own",
+            values,
+        )
+    if space.id == gabor.SPACE_ID:
+        advice = "this embedded model is for trying out: set WFM_DEVICE__MODEL and WFM_DEVICE__SPACE"
+        return Check("model", "warning", detail, advice, values)
+    told = "as the registry has it" if on_record else "this device has not been told of a record for it yet"
+    return Check("model", "ok", f"{detail}; {told}", None, values)
+
+
+def check_canary_of(
+    session: Session,
+    space: str,
+    reference_model: Path | None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Check:
+    """Fixed inputs on the configured session and on the CPU, compared; see `vision/canary.py`."""
+    began = clock()
+    try:
+        reference = open_reference(session, reference_model)
+        opened = clock()
+        result = check_canary(session, reference, clock)
+    except ModelError as error:
+        return Check(
+            "canary",
+            "fault",
+            f"{CANARY_FAILED}: {error}",
+            "until they can be compared, nobody is recognised",
+            {"passed": False},
+        )
+    whole = (clock() - opened) * 1000
+    values: dict[str, JsonValue] = {
+        "passed": result.passed,
+        "cosine": result.cosine,
+        "session_ms": round(result.milliseconds, 3),
+        "reference_ms": round(max(0.0, whole - result.milliseconds), 3),
+        "reference_open_ms": round((opened - began) * 1000, 3),
+        "reference": str(reference.path),
+    }
+    if not result.passed:
+        detail = f"{CANARY_FAILED}: {result.detail}; {space} is in quarantine, so nobody is recognised"
+        advice = "build the engine again, or run on another provider (fp16 off, then cpu)"
+        return Check("canary", "fault", detail, advice, values)
+    detail = f"{result.detail}; {result.milliseconds:.1f} ms for four faces"
+    if reference is not session:
+        detail += f", {values['reference_ms']} ms on the CPU"
+    return Check("canary", "ok", detail, None, values)
+
+
+def check_detector(
+    detector: Detector, device: DeviceSection, clock: Callable[[], float] = time.perf_counter
+) -> Check:
+    """The detector on a synthetic picture. Raises ModelError."""
+    frame = synthetic_frame()
+    times = []
+    for _ in range(_DETECTOR_RUNS):
+        began = clock()
+        found = detector.detect(frame)
+        times.append((clock() - began) * 1000)
+    landmarks = found.landmarks is not None
+    model = str(device.detector_model) if device.detector_model else None
+    detail = (
+        f"{detector.name}{f' from {model}' if model else ''}, {min(times):.1f} ms for {WIDTH}x{HEIGHT}, "
+        f"{'with' if landmarks else 'without'} landmarks, {len(found)} faces in a picture without any"
+    )
+    values: dict[str, JsonValue] = {
+        "name": detector.name,
+        "model": model,
+        "milliseconds": round(min(times), 3),
+        "landmarks": landmarks,
+        "found": len(found),
+    }
+    if len(found):
+        return Check("detector", "warning", detail, "raise WFM_DEVICE__DETECTOR_SCORE", values)
+    return Check("detector", "ok", detail, None, values)
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, JsonValue]:
+    return {"name": tensor.name, "shape": list(tensor.shape)}

@@ -1,0 +1,56 @@
+"""A device's database, opened to be looked at: nothing is written, and the device may be running."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from broker_bridge.contract.embeddings import Vector
+
+from . import enrollments
+from .connection import BUSY_TIMEOUT_MS, StoreError, migrations
+
+
+class StoreInspection:
+    """Readings of one database. Every method raises sqlite3.Error, which `inspect_store` translates."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def damage(self) -> str | None:
+        """What SQLite's `quick_check` finds first, or None."""
+        finding: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        return None if finding == "ok" else finding
+
+    def schemas(self) -> tuple[int, int]:
+        """The number of the file's schema and of the newest that this software knows."""
+        (current,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(current), migrations()[-1][0]
+
+    def outbox_depth(self) -> int:
+        return self._count("SELECT count(*) FROM outbox")
+
+    def rejected_count(self) -> int:
+        return self._count("SELECT count(*) FROM rejected")
+
+    def config(self, key: str) -> str | None:
+        row = self._connection.execute("SELECT value FROM device_config WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+    def load_gallery(self, space: str) -> tuple[list[str], Vector]:
+        """All templates of `space`: their user ids and vectors float32[n, d], row by row."""
+        return enrollments.load_gallery(self._connection, space)
+
+    def _count(self, query: str) -> int:
+        return int(self._connection.execute(query).fetchone()[0])
+
+
+@contextmanager
+def inspect_store(path: Path) -> Iterator[StoreInspection]:
+    """The database at `path`, which must exist. Raises StoreError with one sentence."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            yield StoreInspection(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
