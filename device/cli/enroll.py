@@ -1,0 +1,120 @@
+"""`wfm-device enroll`: a person from a folder of pictures, on this device alone and in dev mode only."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.progress import track
+
+from broker_bridge.contract.embeddings import Vector, to_array
+from broker_bridge.contract.ids import UserId
+from broker_bridge.contract.settings import SettingsError, load_settings
+from device.bootstrap import database_path, sole_owner
+from device.cli.common import Config, config_file, sentences
+from device.recognition import Recognition, build_recognition, thresholds
+from device.settings import DeviceSettings
+from device.store.db_manager import DatabaseManager
+from device.template_choice import choose_templates, find_strangers
+from device.vision.enroll import PhotoEmbedder, PhotoError, PhotoFace
+
+_PICTURES = frozenset({".jpg", ".jpeg", ".png"})
+# Pictures of one person may lie further apart than a match at a door has to; strangers lie further still.
+_REACH = 2.0
+
+Refusals = dict[Path, str]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    file: Path
+    face: PhotoFace
+
+
+def _user_id(text: str) -> str:
+    try:
+        return TypeAdapter(UserId).validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} is no user id; an id is like EMP-12345") from error
+
+
+def enroll(
+    context: typer.Context,
+    user: Annotated[str, typer.Option("--user", help="The person's id.", callback=_user_id)],
+    images: Annotated[
+        Path,
+        typer.Option("--images", exists=True, file_okay=False, help="A folder of pictures of one person."),
+    ],
+    config: Config = None,
+) -> None:
+    """Enroll a person on this device alone, from a folder of JPEG and PNG pictures; in dev mode only.
+
+    At most five templates are kept, the most different of the good pictures. They replace an earlier local
+    enrollment, and give way to a person of that id in the registry. The device must not be running.
+    """
+    with sentences():
+        settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
+        if not settings.device.dev_mode:
+            raise SettingsError(
+                ["device.dev_mode: is off, and in production everyone comes from the registry: enroll there"]
+            )
+        with sole_owner(settings.device.data_dir):
+            enrolled = _enroll(user, images, settings)
+    if not enrolled:
+        raise typer.Exit(1)
+
+
+def _enroll(user: str, images: Path, settings: DeviceSettings) -> bool:
+    db = DatabaseManager(database_path(settings), dev_mode=True)
+    db.initialize()
+    with closing(db):
+        if db.is_local(user) is False:
+            raise SettingsError([f"{user} comes from the registry: enroll there, or take another id"])
+        recognition = build_recognition(settings.device)
+        space = recognition.space.id
+        files = sorted(file for file in images.iterdir() if file.suffix.lower() in _PICTURES)
+        refusals: Refusals = {}
+        usable = list(_faces(files, recognition, refusals))
+        usable = _of_one_person(usable, _REACH * thresholds(settings.device, space).distance, refusals)
+        for file, reason in sorted(refusals.items()):
+            typer.echo(f"{file.name}: {reason}")
+        if not usable:
+            typer.echo(f"{user} was not enrolled: none of {len(files)} pictures can be used")
+            return False
+        faces = [usable[row].face for row in _best(usable)]
+        templates = [(face.vector, round(face.quality, 4)) for face in faces]
+        db.enroll_locally(user, space, templates, detector=recognition.detector.name)
+    typer.echo(f"{user}: {len(templates)} templates of {space} from {len(usable)} of {len(files)} pictures")
+    return True
+
+
+def _faces(files: Sequence[Path], recognition: Recognition, refusals: Refusals) -> Iterator[_Picture]:
+    photos = PhotoEmbedder(recognition.detector, recognition.embedder)
+    for file in track(files, "Looking at pictures", console=Console(stderr=True), transient=True):
+        try:
+            yield _Picture(file, photos.embed_photo(file.read_bytes()))
+        except PhotoError as error:
+            refusals[file] = error.detail
+        except OSError as error:
+            refusals[file] = f"cannot be read ({error.strerror})"
+
+
+def _of_one_person(usable: list[_Picture], reach: float, refusals: Refusals) -> list[_Picture]:
+    strangers = find_strangers(_vectors(usable), reach) if usable else []
+    for row in strangers:
+        refusals[usable[row].file] = "shows somebody else than the other pictures do"
+    return [picture for row, picture in enumerate(usable) if row not in strangers]
+
+
+def _best(usable: Sequence[_Picture]) -> list[int]:
+    return choose_templates(_vectors(usable), [picture.face.quality for picture in usable])
+
+
+def _vectors(pictures: Sequence[_Picture]) -> Vector:
+    return np.stack([to_array(picture.face.vector) for picture in pictures])
