@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from device.cli.common import sentences
 from device.clocks import utc_now
 from device.vision.canary import check_canary, open_reference
 from device.vision.engine_file import record_path
-from device.vision.session import ModelError, open_session
+from device.vision.session import open_session
 from device.vision.tensorrt_builder import build_engine as build
 
 
@@ -23,16 +24,13 @@ def build_engine(
 
     The engine is then compared with the model on the CPU: status 1 if they disagree, 2 if it cannot be built.
     """
-    try:
-        typer.echo(f"building {engine} from {onnx}, which takes minutes")
+    typer.echo(f"building {engine} from {onnx}, which takes minutes")
+    with sentences():
         record = build(
             onnx, engine, fp16=fp16, max_batch=max_batch, workspace_mb=workspace_mb, built_at=utc_now()
         )
         session = open_session(engine)
         result = check_canary(session, open_reference(session, onnx))
-    except ModelError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
     typer.echo(
         f"{engine}: TensorRT {record.tensorrt}, {record.gpu} ({record.compute_capability}), "
         f"{'half' if record.fp16 else 'single'} precision, up to {record.max_batch} at once; "

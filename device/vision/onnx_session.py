@@ -108,12 +108,10 @@ def available_providers() -> tuple[Provider, ...]:
 def _start(file: ModelFile, options: SessionOptions) -> Any:
     """A session on the providers asked for, less those that are not there or do not start, with one warning
     that names them; the CPU comes last."""
-    available = onnxruntime.get_available_providers()
+    built = available_providers()
     # The CPU always starts, so what stands behind it is never tried.
     asked = list(takewhile(lambda each: each != "cpu", dict.fromkeys(options.providers)))
-    reasons = {
-        each: "this ONNX Runtime was built without it" for each in asked if _NAMES[each] not in available
-    }
+    reasons = {each: "this ONNX Runtime was built without it" for each in asked if each not in built}
     wanted = [each for each in asked if each not in reasons]
     while True:
         try:

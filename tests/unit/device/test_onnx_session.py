@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from device.vision.onnx_session import OnnxSession
+from device.vision.onnx_session import OnnxSession, available_providers
 from device.vision.session import ModelError, SessionOptions
 from tests.networks import save_arcface_like, save_channel_means, save_identity, save_network
 
@@ -45,6 +45,13 @@ def test_without_options_the_cpu_runs_and_nothing_is_said(tmp_path, caplog, capf
     assert session.runs_on == "cpu"
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_providers_of_this_build_go_by_the_names_of_the_configuration(monkeypatch):
+    """And those that the product does not know are left out."""
+    assert "cpu" in available_providers()
+    GpuBuild(monkeypatch)
+    assert set(available_providers()) == {"tensorrt", "cuda", "cpu"}
 
 
 def test_providers_this_build_does_not_have_are_left_out_with_one_warning(tmp_path, caplog):
