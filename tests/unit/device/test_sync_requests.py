@@ -1,0 +1,127 @@
+"""Waiting for a sync that somebody asked for: it ends when all is applied that was there at that moment."""
+
+from pathlib import Path
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Channel, Decoded
+from device.store.db_manager import DatabaseManager
+from device.sync_manager import SyncManager
+from tests.device_samples import DIMENSION, SPACE, Clock, ModelRegistry, ScriptedLink, seeded
+
+
+class Camera:
+    """A sync manager beside a registry; the test decides when an answer arrives."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock = Clock()
+        self.link = ScriptedLink()
+        self.registry = ModelRegistry()
+        db = DatabaseManager(path, utc_now=self.clock.utc_now)
+        db.initialize()
+        self.sync = SyncManager(
+            db,
+            self.link,
+            device_id="cam-001",
+            site_id="lobby",
+            spaces={SPACE: DIMENSION},
+            scheduler=BackgroundScheduler(),
+            source=seeded(),
+            clock=self.clock,
+            utc_now=self.clock.utc_now,
+        )
+
+    def connect(self) -> None:
+        self.sync.connected(self.clock())
+        self.tick()
+
+    def tick(self, seconds: float = 0.0) -> None:
+        self.clock.advance(seconds)
+        self.sync.tick(self.clock())
+
+    def tell(self, channel: Channel, message: object) -> None:
+        self.sync.receive(Decoded(channel, {}, message), self.clock())
+
+    def answer(self, limit: int | None = None) -> None:
+        """The registry's answer, as it is now, to the newest request."""
+        request = self.link.of(channels.SYNC_REQUEST)[-1]
+        self.tell(channels.SYNC_PAGE, self.registry.answer(request, limit))
+        self.tick()
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Camera:
+    one = Camera(tmp_path / "device.db")
+    one.registry.enroll("EMP-1", 1)
+    one.connect()
+    one.answer()
+    return one
+
+
+def test_it_ends_with_the_last_page(camera: Camera) -> None:
+    """Not before."""
+    camera.registry.enroll("EMP-2", 2)
+    camera.registry.enroll("EMP-3", 3)
+    asked = camera.sync.request_sync()
+    camera.tick()
+    camera.answer(limit=1)
+    assert not asked.done()
+    camera.answer(limit=1)
+    assert asked.done()
+    assert camera.sync.get_sync_status().version == 3
+
+
+def test_an_answer_that_was_on_its_way_already_does_not_count(camera: Camera) -> None:
+    """It may be older than the question."""
+    camera.sync.sync_now()
+    camera.tick()
+    page = camera.registry.answer(camera.link.of(channels.SYNC_REQUEST)[-1])
+    camera.registry.enroll("EMP-2", 2)
+    asked = camera.sync.request_sync(100)
+    camera.tell(channels.SYNC_PAGE, page)
+    camera.tick()
+    assert not asked.done()
+    camera.answer()
+    assert asked.done()
+    assert camera.sync.get_sync_status().version == 2
+
+
+def test_a_head_that_says_that_all_is_well_does_not_leave_anybody_waiting(camera: Camera) -> None:
+    """The request is sent all the same; one whose asker has gone is spared."""
+    camera.sync.disconnected()
+    camera.connect()
+    waiting = camera.sync.request_sync()
+    camera.tell(channels.SYNC_HEAD, camera.registry.head())
+    camera.tick()
+    camera.answer()
+    assert waiting.done()
+
+    requests = len(camera.link.of(channels.SYNC_REQUEST))
+    camera.sync.request_sync().cancel()
+    camera.tell(channels.SYNC_HEAD, camera.registry.head())
+    camera.tick(1.0)
+    assert len(camera.link.of(channels.SYNC_REQUEST)) == requests
+
+
+def test_it_outlives_a_lost_connection(camera: Camera) -> None:
+    """The next connection asks anyway."""
+    asked = camera.sync.request_sync()
+    camera.tick()
+    camera.sync.disconnected()
+    camera.connect()
+    camera.tick(2.0)
+    assert not asked.done()
+    camera.answer()
+    assert asked.done()
+
+
+def test_since_version_0_fetches_everything_anew(camera: Camera) -> None:
+    """Done when the whole snapshot is in."""
+    asked = camera.sync.request_sync(0)
+    camera.tick()
+    assert camera.link.of(channels.SYNC_REQUEST)[-1].since_version == 0
+    camera.answer()
+    assert asked.done()
+    assert camera.sync.get_sync_status().counts["resets"] == 2
