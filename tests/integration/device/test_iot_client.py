@@ -1,19 +1,24 @@
 """The client on a real broker: presence, events and receipts, and what breaks in between."""
 
 import logging
+import queue
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Receipts, Rejection
 from deploy.local.stack import Mosquitto
+from device.iot_client import IoTClient
+from device.store.connection import StoreError
 from tests.conftest import FreshDevice
 from tests.device_samples import SPACE, ModelRegistry, event
-from tests.integration.device.conftest import Peer, StartDevice
+from tests.integration.device.conftest import Peer, StartDevice, config_for
 from tests.waiting import wait_until
 
 
@@ -100,8 +105,8 @@ def test_events_wait_for_the_registration_of_their_camera(
     wait_until(lambda: parts.client.delivery.counts["refused_for_now"] == 1, "the refusal")
     assert (parts.outbox.depth, parts.outbox.rejected()) == (1, [])
     peer.gives_receipts = True
-    wait_until(lambda: parts.outbox.depth == 0, "the repeat and its receipt")
-    assert parts.client.delivery.counts["stored"] == 1
+    wait_until(lambda: parts.client.delivery.counts["stored"] == 1, "the repeat and its receipt")
+    assert parts.outbox.depth == 0
 
 
 def test_what_the_broker_would_disconnect_us_for_is_refused_before_it_is_stored(
@@ -249,3 +254,92 @@ def test_the_file_stays_whole_after_all_this(
     wait_until(lambda: parts.outbox.depth == 0, "all settled")
     with sqlite3.connect(parts.db.connection.path) as reader:
         assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def alone(broker: Mosquitto, device: FreshDevice, db_path: Path, **changes: Any) -> IoTClient:
+    """A client that is given nothing but its configuration."""
+    return IoTClient(config_for(broker, device.id, device.site, db_path=db_path, **changes))
+
+
+def test_a_client_alone_opens_its_own_store_and_closes_it(
+    mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, tmp_path: Path
+) -> None:
+    """It sends, syncs, and holds nothing after `stop`; starting and stopping twice are harmless."""
+    registry = peer.registry = ModelRegistry()
+    registry.enroll("EMP-1", 1)
+    client = alone(mosquitto, fresh_device, tmp_path / "own.db")
+    client.start()
+    client.start()
+    assert client.send_event_sync(own(1, fresh_device), 10.0) == "stored"
+    status = client.request_sync(since_version=100)
+    assert (status.version, list(client.db.get_all_enrollments())) == (1, ["EMP-1"])
+    assert client.line.counts["connections"] == 1
+
+    client.stop()
+    client.stop()
+    with pytest.raises(StoreError, match="not open"):
+        client.db.get_all_enrollments()
+    names = [thread.name for thread in threading.enumerate()]
+    assert f"line-{fresh_device.id}" not in names
+
+
+def test_a_sync_that_is_waited_for_ends_in_time(
+    mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, tmp_path: Path
+) -> None:
+    """When nobody answers, with the state of now; a client that was not started does not wait at all."""
+    client = alone(mosquitto, fresh_device, tmp_path / "own.db")
+    assert client.request_sync(timeout=600).epoch is None
+    client.start()
+    wait_until(lambda: peer.of(channels.SYNC_REQUEST, fresh_device.id), "a request")
+    status = client.request_sync(timeout=0.05)
+    assert (status.epoch, status.in_progress) == (None, True)
+    client.stop()
+
+
+def test_the_clients_own_thread_is_told_not_to_wait_for_itself(
+    mosquitto: Mosquitto, fresh_device: FreshDevice, start_device: StartDevice
+) -> None:
+    """An error at once, where a wait could never end."""
+    client = start_device(mosquitto, fresh_device.id, fresh_device.site).client
+    refusals: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def try_to_wait() -> None:
+        for wait in (client.request_sync, lambda: client.send_event_sync(own(1, fresh_device))):
+            with pytest.raises(RuntimeError) as refused:
+                wait()
+            refusals.put(str(refused.value))
+
+    client.submit(try_to_wait)
+    assert all("cannot wait for what it has to do itself" in refusals.get(timeout=10.0) for _ in range(2))
+    assert client.outbox.depth == 0
+
+
+def test_an_event_goes_without_an_image_that_cannot_be_encoded(
+    mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_device: StartDevice
+) -> None:
+    """And is counted; the picture of its neighbour goes along."""
+    client = start_device(mosquitto, fresh_device.id, fresh_device.site).client
+    frame = np.full((480, 640, 3), 90, np.uint8)
+    client.send_event(own(1, fresh_device), frame[:0], [10, 10, 50, 50])
+    client.send_event(own(2, fresh_device), frame, [900, 900, 50, 50])
+    client.send_event(own(3, fresh_device), frame, [10, 10, 50, 50])
+    wait_until(lambda: client.outbox.depth == 0, "three receipts")
+    images = {one.event_id: one.image for one in peer.of(channels.EVENT, fresh_device.id)}
+    with_image = [bool(images[own(n, fresh_device).event_id]) for n in (1, 2, 3)]
+    assert with_image == [False, False, True]
+    assert client.counts == {"images_left_out": 2}
+
+
+@pytest.mark.parametrize("dev_mode", [True, False])
+def test_dev_mode_logs_more(
+    mosquitto: Mosquitto, fresh_device: FreshDevice, tmp_path: Path, dev_mode: bool
+) -> None:
+    """The device's loggers are at debug, nobody else's."""
+    logger = logging.getLogger("device")
+    before, others = logger.level, logging.getLogger().level
+    try:
+        alone(mosquitto, fresh_device, tmp_path / "own.db", dev_mode=dev_mode).stop()
+        assert (logger.level == logging.DEBUG) is dev_mode
+        assert logging.getLogger().level == others
+    finally:
+        logger.setLevel(before)

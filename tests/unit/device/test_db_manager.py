@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +59,23 @@ def test_an_unusable_vector_is_refused(db: DatabaseManager, unusable: list) -> N
 
 
 def test_the_tables_have_the_columns_that_firmware_knows(db: DatabaseManager, path: Path) -> None:
-    """Seed 003's columns are all there, under their names."""
-    with sqlite3.connect(path) as reader:
-        columns = {row[1] for row in reader.execute("PRAGMA table_info(enrolled_users)")}
-        config = {row[1] for row in reader.execute("PRAGMA table_info(device_config)")}
-    assert columns >= {
-        "id", "user_id", "display_name", "model", "detector", "embedding", "embedding_dim", "sync_version",
-        "synced_at", "created_at",
-    }  # fmt: skip
-    assert config == {"key", "value", "updated_at"}
+    """Seed 003's columns are all there, under their names and with their types."""
+    with closing(sqlite3.connect(path)) as reader:
+        users, config = (
+            {row[1]: row[2] for row in reader.execute(f"PRAGMA table_info({table})")}
+            for table in ("enrolled_users", "device_config")
+        )
+        unique = reader.execute(
+            "SELECT ii.name FROM pragma_index_list('enrolled_users') il, pragma_index_info(il.name) ii "
+            'WHERE il."unique"'
+        ).fetchall()
+    assert users.items() >= {
+        "id": "INTEGER", "user_id": "TEXT", "display_name": "TEXT", "model": "TEXT", "detector": "TEXT",
+        "embedding": "BLOB", "embedding_dim": "INTEGER", "sync_version": "INTEGER", "synced_at": "TEXT",
+        "created_at": "TEXT",
+    }.items()  # fmt: skip
+    assert config == {"key": "TEXT", "value": "TEXT", "updated_at": "TEXT"}
+    assert unique == [("user_id",)]
 
 
 def test_the_file_is_opened_with_what_keeps_rows_and_forgets_templates(db: DatabaseManager) -> None:
