@@ -10,11 +10,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from broker_bridge.contract.wire import format_time
+from device.cli.common import sentences
 from device.replay import Change, Replay, SeenEvent, compare
 from device.replay import replay as judge_again
 from device.scores import Recording, find_recordings
-
-from .common import sentences
 
 # Below this a replay is over before a bar can be seen.
 _LONG_BYTES = 4_000_000

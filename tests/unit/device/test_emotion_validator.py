@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.emotion_validator import EmotionEventValidator
-from device.emotion_watch import EmotionWatch
+from device.emotions import EmotionWatch
 from device.sighting import UNCONFIRMED, Decision, Sighting
 from device.vision.detector import FaceBox
 from device.vision.emotion import Emotion
@@ -236,17 +236,3 @@ def test_only_confirmed_people_are_asked_about():
     [(event, box)] = watch.watch(faces, seen, 1)
     assert (event.user_id, box) == ("EMP-1", FaceBox(1, 2, 60, 60))
     assert classifier.asked == [1]
-    assert door.validator.refusals == Counter(unknown_person=1)
-
-
-def test_a_blurred_frame_does_not_end_a_smile():
-    """It says nothing either way; somebody who is no longer recognised does end it."""
-    for odd_one, events in ((sighting("face_0", None, "blurred"), 1), (sighting("face_0", None), 0)):
-        door = Door()
-        watch = EmotionWatch(Smiling(), door.validator)
-        found = []
-        for frame in range(7):
-            door.now += 0.1
-            seen = odd_one if frame == 3 else sighting("face_0", "EMP-1")
-            found += watch.watch(np.zeros((1, 112, 112, 3), np.uint8), [seen], frame)
-        assert len(found) == events

@@ -167,6 +167,17 @@ def test_a_full_disk_ends_the_recording_and_not_recognition(tmp_path, caplog):
     assert (recording.damaged, recording.is_torn) == (0, True)
 
 
+def test_a_disk_that_fills_up_before_the_end_is_told_at_the_end(tmp_path, caplog):
+    """What was still to be written counts as lost."""
+    door = RecordedDoor(tmp_path)
+    for _ in range(5):
+        door.see(door.face())
+    with full_disk(100):
+        door.recorder.close()
+    assert door.recorder.counts["lost"] == 5
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 def test_a_folder_that_goes_away_ends_the_recording(tmp_path, caplog):
     """A disk that was pulled out: the next file cannot be made."""
     folder = tmp_path / "scores"
