@@ -138,7 +138,7 @@ def _print(
         console.print(f"{name}: {getattr(settings, name)} -> {value}")
     counts = {kind: sum(each.kind == kind for each in events) for kind in ("stays", "new", "vanishes")}
     console.print(
-        f"events: {counts['stays']} stay, {counts['new']} are new, {counts['vanishes']} vanish", style="bold"
+        f"events: {counts['stays']} stay, {counts['new']} new, {counts['vanishes']} vanish", style="bold"
     )
     if events:
         console.print(_event_table(events))

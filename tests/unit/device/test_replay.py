@@ -235,7 +235,7 @@ def test_the_command_prints_events_and_reasons(door, tmp_path):
     answer = run_command(tmp_path, "--distance-threshold", "0.25", "--confirmation-frames", "4")
     assert answer.exit_code == 0
     assert "distance_threshold: 0.35 -> 0.25" in answer.stdout
-    assert "events: 1 stay, 1 are new, 1 vanish" in answer.stdout
+    assert "events: 1 stay, 1 new, 1 vanish" in answer.stdout
     rows = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in answer.stdout.splitlines() if "│" in line
     ]
