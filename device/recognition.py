@@ -18,7 +18,7 @@ from .vision.emotion import EmotionClassifier
 from .vision.gallery import Gallery, GalleryHolder
 from .vision.quality import QualityGate
 from .vision.session import SessionOptions, open_session
-from .vision.tracker import IouTracker
+from .vision.tracker import FaceTracker
 
 # Seed 003's distance.
 _FOR_ARCFACE = Thresholds(distance=0.35)
@@ -43,9 +43,9 @@ class Recognition:
         """Why recognitions and emotions made no event, since the start."""
         return {**self.validator.refusals, **(self.emotions.refusals if self.emotions else {})}
 
-    def tracker(self) -> IouTracker:
+    def tracker(self) -> FaceTracker:
         """A tracker that has seen nothing yet."""
-        return IouTracker()
+        return FaceTracker()
 
     def pipeline(self, *, barred: Callable[[], str | None], on_event: OnEvent) -> RecognitionPipeline:
         """A pipeline of these parts."""

@@ -114,8 +114,8 @@ def _input_size(session: Session) -> tuple[int, int]:
     size = [_FREE_SIZE if side is None else side for side in shape[2:]]
     if len(shape) != 4 or shape[1] not in (3, None) or any(side < 32 or side % 32 for side in size):
         raise ModelError(
-            f"{session.path} takes {shape_text(shape)}, expected an SCRFD network with [1, 3, h, w] in multiples "
-            "of 32, for example [1, 3, 640, 640]"
+            f"{session.path} takes {shape_text(shape)}, expected an SCRFD network with [1, 3, h, w] in "
+            "multiples of 32, for example [1, 3, 640, 640]"
         )
     return size[0], size[1]
 

@@ -19,7 +19,7 @@ from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.quality import QualityGate
-from device.vision.tracker import IouTracker
+from device.vision.tracker import FaceTracker
 
 NAMES = {row: user_id for user_id, row in PEOPLE.items()}
 
@@ -61,7 +61,7 @@ def pipeline_for(embedder, galleries, clock, parts=MappingProxyType({}), **setti
     )
     gate = QualityGate(QualityLimits())
     pipeline = RecognitionPipeline(
-        CascadeDetector(), IouTracker(), embedder, galleries, validator, quality=gate, **parts
+        CascadeDetector(), FaceTracker(), embedder, galleries, validator, quality=gate, **parts
     )
     return pipeline, validator
 
@@ -145,7 +145,9 @@ def events_of_two(angle, min_margin):
     vectors = np.array([[1, 0], [np.cos(angle), np.sin(angle)]], np.float32)
     holder = GalleryHolder(Gallery(OneFace.space, ["EMP-1", "EMP-2"], vectors))
     validator = EventValidator("cam-001", min_margin=min_margin)
-    pipeline = RecognitionPipeline(OneFace(), IouTracker(), OneFace(), holder, validator, quality=ANY_QUALITY)
+    pipeline = RecognitionPipeline(
+        OneFace(), FaceTracker(), OneFace(), holder, validator, quality=ANY_QUALITY
+    )
     frames = [Frame(np.zeros((80, 80, 3), np.uint8), index, index / 15) for index in range(10)]
     return [event for frame in frames for event, _ in pipeline.process(frame).events], validator.refusals
 
@@ -165,7 +167,7 @@ def one_face(count=10, *, galleries=None, quality=ANY_QUALITY, validator=None, *
     galleries = galleries or GalleryHolder(Gallery(OneFace.space, ["EMP-1"], vectors, version=3))
     validator = validator or EventValidator("cam-001")
     pipeline = RecognitionPipeline(
-        OneFace(), IouTracker(), OneFace(), galleries, validator, quality=quality, **parts
+        OneFace(), FaceTracker(), OneFace(), galleries, validator, quality=quality, **parts
     )
     frames = [Frame(np.zeros((80, 80, 3), np.uint8), index, index / 15) for index in range(count)]
     return [pipeline.process(frame) for frame in frames], pipeline
