@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from broker_bridge.contract.messages import Event
 
 from .recognition import Recognition
-from .sighting import COOLDOWN, LOW_QUALITY, QUARANTINED, STALE_GALLERY, UNCONFIRMED, FrameReport, Sighting
+from .sighting import (
+    COOLDOWN,
+    INCONSISTENT_TRACK,
+    LOW_QUALITY,
+    QUARANTINED,
+    STALE_GALLERY,
+    UNCONFIRMED,
+    FrameReport,
+    Sighting,
+)
 from .vision.camera import Frame
 from .vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
 from .vision.sources import Image
@@ -20,6 +29,8 @@ _COLOURS = {
     QUARANTINED: RED,
     STALE_GALLERY: RED,
 }
+# The frame itself is that person's; what is missing is time or others that agree.
+_NEAR = frozenset({COOLDOWN, UNCONFIRMED, INCONSISTENT_TRACK})
 
 
 @dataclass
@@ -76,14 +87,17 @@ class Annotator:
         decision, match = seen.decision, seen.match
         lines = [seen.track_id]
         if match is not None:
-            lines += [match.user_id, f"distance {match.distance:.2f}  margin {match.margin:.2f}"]
+            near = decision.refusal in _NEAR or (decision.event and decision.event.user_id)
+            lines += [match.user_id if near else f"nearest {match.user_id}"]
+            lines += [f"distance {match.distance:.2f}  margin {match.margin:.2f}"]
         if decision.event is not None:
             lines.append(f"EVENT {decision.event.event_type}")
         elif seen.poor is not None:
             lines.append(f"{decision.refusal}: {seen.poor}")
         else:
             lines.append(f"{decision.refusal} {decision.votes}/{self.frames_needed}")
-        colour = GREEN if decision.event else _COLOURS.get(decision.refusal or "", AMBER)
+        named = decision.event is not None and decision.event.user_id is not None
+        colour = GREEN if named else _COLOURS.get(decision.refusal or "", AMBER)
         return FaceNote(seen.box, lines, colour, seen.landmarks, decision.event is not None)
 
 

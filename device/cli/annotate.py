@@ -18,12 +18,12 @@ from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.vision.drawing import VideoFile
 from device.vision.gallery import Gallery
-from device.vision.sources import CameraError, Source, is_live, open_source
+from device.vision.sources import CameraError, Source, describe, is_live, open_source
 
 
 def annotate(
     context: typer.Context,
-    video: Annotated[Path, typer.Argument(help="A video file, or a folder of pictures.")],
+    video: Annotated[str, typer.Argument(help="A video file, or a folder of pictures.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .mp4 or .avi; VIDEO-annotated.mp4 if not set.")
     ] = None,
@@ -37,16 +37,16 @@ def annotate(
         _annotate(video, output, load_settings(DeviceSettings, config_file(context, config), os.environ))
 
 
-def _annotate(video: Path, output: Path | None, settings: DeviceSettings) -> None:
-    target = output or video.with_name(f"{video.stem}-annotated.mp4")
-    if is_live(str(video)):
-        raise CameraError(f"{video} is a camera; annotate takes a file or a folder")
-    if target.resolve() == video.resolve():
+def _annotate(video: str, output: Path | None, settings: DeviceSettings) -> None:
+    if is_live(video):
+        raise CameraError(f"{describe(video)} is a camera: annotate takes a file or a folder")
+    target = output or Path(video).with_name(f"{Path(video).stem}-annotated.mp4")
+    if target.resolve() == Path(video).resolve():
         raise CameraError(f"{target}: the annotated video must not replace the one that is read")
     clock = VideoClock()
     recognition = build_recognition(settings.device, clock=clock)
     people = _load_gallery(settings, recognition)
-    source = open_source(str(video))
+    source = open_source(video)
     annotator = Annotator(recognition, clock, settings.device.confirmation_frames)
     file = VideoFile(target, source.fps)
     typer.echo(f"{people} people in the gallery of {settings.device.id}; writing {target}")

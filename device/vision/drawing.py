@@ -13,12 +13,11 @@ from .sources import CameraError, Image
 Colour = tuple[int, int, int]
 """Blue, green, red."""
 
-GREEN: Colour = (80, 200, 60)
+GREEN: Colour = (110, 240, 90)
 AMBER: Colour = (40, 170, 250)
 GREY: Colour = (170, 170, 170)
-RED: Colour = (60, 60, 230)
+RED: Colour = (90, 90, 255)
 _INK: Colour = (255, 255, 255)
-_SHADE: Colour = (0, 0, 0)
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 
 
@@ -40,11 +39,11 @@ def draw(image: Image, notes: Sequence[FaceNote], header: str, footer: Sequence[
     for note in notes:
         _face(drawn, note, scale)
     step = round(36 * scale)
-    _bar(drawn, 0, step + 4)
+    _shade(drawn, 0, step + 4)
     _text(drawn, header, (8, step - 2), scale, _INK)
     top = image.shape[0] - len(footer) * step - 8
     if footer:
-        _bar(drawn, top - 4, image.shape[0])
+        _shade(drawn, top - 4, image.shape[0])
     for row, line in enumerate(footer):
         _text(drawn, line, (8, top + (row + 1) * step - 6), scale, GREEN)
     return drawn
@@ -57,28 +56,32 @@ def _face(image: Image, note: FaceNote, scale: float) -> None:
     if note.landmarks is not None:
         for point in np.round(note.landmarks).astype(int):
             cv2.circle(image, (int(point[0]), int(point[1])), max(2, round(3 * scale)), note.colour, -1)
-    step = round(32 * scale)
-    # Beside the face where there is room, so that the face itself stays visible.
-    widest = max((_width(line, scale) for line in note.lines), default=0)
-    left = x + width + 6 if x + width + 6 + widest <= image.shape[1] else max(0, x - widest - 6)
+    step = round(40 * scale)
+    # Below the face where there is room, else above, so that the face itself stays visible.
+    tall = step * len(note.lines) + 8
+    wide = max((_width(line, scale) for line in note.lines), default=0) + 12
+    left = max(0, min(x, image.shape[1] - wide))
+    top = y + height + 4 if y + height + 4 + tall <= image.shape[0] else max(0, y - tall - 4)
+    _shade(image, top, top + tall, left, left + wide)
     for row, line in enumerate(note.lines):
-        _text(image, line, (left, y + (row + 1) * step), scale, note.colour)
+        _text(image, line, (left + 6, top + (row + 1) * step - 4), scale, note.colour)
 
 
 def _width(text: str, scale: float) -> int:
-    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0])
+    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 2)[0][0])
 
 
 def _text(image: Image, text: str, at: tuple[int, int], scale: float, colour: Colour) -> None:
-    """With a dark rim: readable on any background. The font has ASCII only."""
+    """The font has ASCII only."""
     ascii_text = text.encode("ascii", "replace").decode()
     weight = max(1, round(1.6 * scale))
-    cv2.putText(image, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, _SHADE, weight + 2, cv2.LINE_AA)
     cv2.putText(image, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, weight, cv2.LINE_AA)
 
 
-def _bar(image: Image, top: int, bottom: int) -> None:
-    image[max(0, top) : bottom] = image[max(0, top) : bottom] // 3
+def _shade(image: Image, top: int, bottom: int, left: int = 0, right: int | None = None) -> None:
+    """Darkens a part, so that text on it can be read whatever lies behind."""
+    part = (slice(max(0, top), bottom), slice(left, right))
+    image[part] = image[part] // 4
 
 
 class VideoFile:

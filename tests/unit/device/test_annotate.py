@@ -1,0 +1,119 @@
+"""`wfm-device annotate`, run as an engineer does."""
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from broker_bridge.contract.messages import Upsert, WireTemplate
+from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
+from device.__main__ import app
+from device.store.cursor import SyncCursor
+from device.store.db_manager import DatabaseManager
+from device.vision import gabor
+from device.vision.cascade import CascadeDetector
+from device.vision.detector import FaceBox
+from device.vision.drawing import AMBER, GREEN, FaceNote, draw
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder
+
+[KNOWN, *_] = PEOPLE
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    """A video of one person who is enrolled on the device in `data`, and of one stranger."""
+    folder = tmp_path_factory.mktemp("footage")
+    photos = PhotoEmbedder(CascadeDetector(), load_embedder())
+    face = photos.embed_photo(enrollment_photo(PEOPLE[KNOWN]))
+    template = WireTemplate(template_id="t1", space=gabor.SPACE_ID, vector=face.vector, quality=face.quality)
+    db = DatabaseManager(folder / "data" / "device.db")
+    db.initialize()
+    upsert = Upsert(user_id=KNOWN, version=1, templates=[template])
+    db.apply_delta([upsert], [], SyncCursor("lobby", (gabor.SPACE_ID,), "aa", 1))
+    db.close()
+    return make_sample(folder, [PEOPLE[KNOWN]], cameras=1)[0]
+
+
+@pytest.fixture
+def run(footage, monkeypatch):
+    def run(*args, data="data"):
+        monkeypatch.setenv("WFM_DEVICE__ID", "cam-001")
+        monkeypatch.setenv("WFM_DEVICE__SITE", "lobby")
+        monkeypatch.setenv("WFM_DEVICE__DATA_DIR", str(footage.path.parent / data))
+        return CliRunner().invoke(app, ["annotate", *map(str, args)])
+
+    return run
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (picture := capture.read()[1]) is not None:
+        frames.append(picture)
+    capture.release()
+    return frames
+
+
+def test_the_video_comes_back_with_everything_drawn_in(run, footage, tmp_path):
+    """As many frames, a frame round the face where it is, and the events on the terminal."""
+    target = tmp_path / "out.mp4"
+    ended = run(footage.path, "--output", target)
+    assert ended.exit_code == 0, ended.output
+    assert f"facial_id  {KNOWN}" in ended.output
+    assert "unknown  somebody unknown" in ended.output
+    assert f"{footage.frames} frames, 2 events" in ended.output
+    before, after = frames_of(footage.path), frames_of(target)
+    assert len(after) == len(before) == footage.frames
+    empty, full = 2, footage.appearances[0].first_frame + 20
+    changed = [np.abs(after[n].astype(int) - before[n]).max(axis=2) > 60 for n in (empty, full)]
+    assert not changed[0][40:].any()
+    assert changed[1][100:400].sum() > 1000
+
+
+def test_the_same_video_gives_the_same_events_however_fast_the_machine_is(run, footage, tmp_path):
+    """Time is the video's own."""
+    first = run(footage.path, "-o", tmp_path / "1.mp4").output.replace("1.mp4", "")
+    second = run(footage.path, "-o", tmp_path / "2.mp4").output.replace("2.mp4", "")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["nowhere.mp4"], "nowhere.mp4"),
+        (["rtsp://camera/stream"], "annotate takes a file"),
+        (["{video}", "-o", "{video}"], "must not replace"),
+        (["{video}", "-o", "{folder}/out.txt"], ".mp4 or .avi"),
+        (["{video}", "-o", "{folder}/not/there/out.mp4"], "cannot be written"),
+        (["{text}"], "text.mp4"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_a_sentence(run, footage, tmp_path, args, sentence):
+    """Status 2 and no traceback."""
+    (tmp_path / "text.mp4").write_text("not a video")
+    names = {"video": footage.path, "folder": tmp_path, "text": tmp_path / "text.mp4"}
+    ended = run(*(arg.format(**names) for arg in args))
+    assert ended.exit_code == 2, ended.output
+    assert sentence in ended.output
+    assert footage.path.stat().st_size > 10_000
+
+
+def test_a_device_that_never_ran_has_no_gallery(run, footage, tmp_path):
+    """Rather than a video in which everybody is unknown."""
+    ended = run(footage.path, "-o", tmp_path / "out.mp4", data="elsewhere")
+    assert ended.exit_code == 2
+    assert "does not exist" in ended.output
+
+
+def test_notes_stay_inside_the_picture():
+    """Also those of faces at its edges, and ids that no font has."""
+    image = np.full((120, 160, 3), 100, np.uint8)
+    notes = [
+        FaceNote(FaceBox(-10, -10, 40, 40), ["face_0", "EMP-\N{GREEK SMALL LETTER ALPHA}"], GREEN),
+        FaceNote(FaceBox(140, 100, 40, 40), ["face_1", "x" * 80], AMBER, np.zeros((5, 2), np.float32), True),
+    ]
+    drawn = draw(image, notes, "header", ["footer"])
+    assert drawn.shape == image.shape
+    assert (image == 100).all()
+    assert (drawn != image).any()
