@@ -54,6 +54,7 @@ class Stream:
     def __init__(self):
         self.work = []
         self.alive = True
+        self.running = False
 
     def __int__(self):
         return id(self)
@@ -177,12 +178,18 @@ def _cuda_runtime(machine):  # noqa: C901
 
     def cudaStreamSynchronize(stream):  # noqa: N802
         assert stream.alive
-        while stream.work:
-            stream.work.pop(0)()
+        assert not stream.running, "two threads use one stream"
+        stream.running = True
+        try:
+            while stream.work:
+                stream.work.pop(0)()
+        finally:
+            stream.running = False
         return CudaError.cudaSuccess
 
     def cudaMemcpyAsync(target, source, size, kind, stream):  # noqa: N802
         assert stream.alive
+        assert not stream.running, "two threads use one stream"
         sides = ("device", "pinned") if kind is CopyKind.cudaMemcpyHostToDevice else ("pinned", "device")
 
         def copy():
