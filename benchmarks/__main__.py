@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import enrollment, events
+from . import enrollment, events, images
 from .stats import show
 
 
@@ -27,6 +27,7 @@ def main() -> int:
         with Progress(transient=True) as progress:
             rows = events.measure(fleet, Path(name), options.seconds, progress)
             rows += enrollment.measure(fleet, Path(name), options.changes, progress)
+            rows += images.measure(progress)
     show(f"WFM Fleet on {platform.machine()}, Python {platform.python_version()}, all on this machine", rows)
     return 0 if all(row.holds for row in rows) else 1
 

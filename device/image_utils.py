@@ -1,47 +1,78 @@
 """Event images within a byte budget, in as few encodes as can be."""
 
 import base64
+import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .vision.jpeg_size import JpegSample, sample_for_jpeg
+
+_log = logging.getLogger(__name__)
+
+Image = NDArray[np.uint8]
+
 _BYTES_PER_KB = 1000
+_PADDING = 0.4
 _LONGEST_SIDE = 960
-_FIRST_QUALITY = 90
-_QUALITIES = (80, 70, 60)
+_BEST_QUALITY = 90
+# Down to here lower quality costs a face less than lost pixels do.
+_LOWEST_QUALITY = 60
+# Where a picture is made smaller, there are pixels left to spend on this.
 _QUALITY_WHEN_SHRUNK = 70
-# Measured on photographs, relative to quality 90; the sizes of three pictures agreed within 0.02.
-_QUALITY_STEPS = (40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 100.0)
-_BYTES_AT_STEPS = (0.36, 0.41, 0.46, 0.54, 0.68, 1.0, 1.5, 2.7)
-# Bytes went as the scale to the power of 1.5 to 1.7 on photographs, 2 on noise: the lowest is the safe one.
-_BYTES_PER_SCALE = 1.5
-_CAUTION = 0.95
+# Bytes go as the scale to the power of 1.5 to 1.7 on photographs, 2 on noise.
+_BYTES_PER_SCALE = 1.6
+_CAUTION = 0.94
 # A JPEG never gets smaller than its tables; under this many pixels a side nobody is recognised any more.
 _SHORTEST_SIDE = 16
-_MOST_ENCODES = 8
+_MOST_SHRINKS = 12
+_MOST_ENCODES = 6
+
+
+@dataclass(frozen=True)
+class EventImage:
+    """`jpeg` or, where it cannot be made, None and the `reason`; `encodes` is how often one was made."""
+
+    jpeg: bytes | None
+    reason: str | None
+    encodes: int
+
+    def __post_init__(self) -> None:
+        if (self.jpeg is None) == (self.reason is None):
+            raise ValueError("an event image has either its bytes or the reason why there are none")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A picture of the size that it is to have, the quality, and the bytes that this should give."""
+
+    image: Image
+    quality: int
+    estimate: float
 
 
 def compress_image_for_event(
-    frame: NDArray[np.uint8],
+    frame: Image,
     target_size_kb: float = 50,
     face_bbox: Sequence[float] | None = None,
     *,
-    padding: float = 0.4,
+    padding: float = _PADDING,
     max_side: int = _LONGEST_SIDE,
-    quality: int = _FIRST_QUALITY,
+    quality: int = _BEST_QUALITY,
 ) -> str | None:
     """Base64 of a JPEG of at most `target_size_kb` (of 1,000 bytes, before base64) for an event (seed 003).
 
     `frame` is uint8[h, w, 3] BGR or uint8[h, w]. With `face_bbox` (x, y, width, height in pixels) it is cut
-    round the face, widened by `padding` of the box on each side. None when it cannot be done: an empty
-    picture, a box outside of it, or a budget that no JPEG fits.
+    round the face, widened by `padding` of the box on each side. The picture's longer side is at most
+    `max_side`, its quality at most `quality`. None when it cannot be done: the reason is logged.
     """
     jpeg = compress_to_jpeg(
         frame,
-        int(target_size_kb * _BYTES_PER_KB),
+        target_size_kb * _BYTES_PER_KB,
         face_bbox,
         padding=padding,
         max_side=max_side,
@@ -51,62 +82,139 @@ def compress_image_for_event(
 
 
 def compress_to_jpeg(
-    frame: NDArray[np.uint8],
-    budget: int,
+    frame: Image,
+    budget: float,
     face_bbox: Sequence[float] | None = None,
     *,
-    padding: float = 0.4,
+    padding: float = _PADDING,
     max_side: int = _LONGEST_SIDE,
-    quality: int = _FIRST_QUALITY,
+    quality: int = _BEST_QUALITY,
 ) -> bytes | None:
     """A JPEG of at most `budget` bytes; arguments and None as in `compress_image_for_event`."""
-    if frame.ndim not in (2, 3) or frame.dtype != np.uint8 or 0 in frame.shape:
-        return None
-    image = frame if face_bbox is None else _crop(frame, face_bbox, padding)
-    if image is None:
-        return None
-    scale = min(1.0, max_side / max(image.shape[:2]))
-    for _ in range(_MOST_ENCODES):
-        jpeg = _encode(image, scale, quality)
+    made = make_event_image(frame, budget, face_bbox, padding=padding, max_side=max_side, quality=quality)
+    if made.reason is not None:
+        _log.warning("no event image: %s", made.reason)
+    return made.jpeg
+
+
+def make_event_image(
+    frame: Image,
+    budget: float,
+    face_bbox: Sequence[float] | None = None,
+    *,
+    padding: float = _PADDING,
+    max_side: int = _LONGEST_SIDE,
+    quality: int = _BEST_QUALITY,
+) -> EventImage:
+    """A JPEG of at most `budget` bytes or the reason why not; arguments as in `compress_image_for_event`.
+
+    Its size is estimated before it is made, and the estimate corrected by each one that came out too large.
+    No picture or box raises an error; ValueError is for a padding, side or quality that cannot be.
+    """
+    if not (padding >= 0 and max_side >= 1 and 1 <= quality <= 100):
+        raise ValueError(
+            f"expected a padding of 0 or more, a side of 1 or more and a quality of 1 to 100, not {padding}, "
+            f"{max_side} and {quality}"
+        )
+    cut = _cut(frame, face_bbox, padding)
+    if isinstance(cut, str):
+        return EventImage(None, cut, 0)
+    image = _resized(cut, max_side / max(cut.shape[:2]))
+    bias, encodes = 1.0, 0
+    while encodes < _MOST_ENCODES:
+        plan = _plan(image, quality, _CAUTION * budget / bias)
+        if plan is None:
+            break
+        encodes += 1
+        jpeg = _encode(plan)
         if len(jpeg) <= budget:
-            return jpeg
-        if min(image.shape[:2]) * scale <= _SHORTEST_SIDE:
+            return EventImage(jpeg, None, encodes)
+        bias = len(jpeg) / plan.estimate
+    height, width = cut.shape[:2]
+    return EventImage(None, f"no JPEG of the {width}x{height} picture fits into {budget:g} bytes", encodes)
+
+
+def _cut(frame: Image, box: Sequence[float] | None, padding: float) -> Image | str:
+    """What of `frame` is to be shown, or why nothing can be."""
+    fault = _fault_of_frame(frame) or (box is not None and _fault_of_box(box))
+    if fault:
+        return fault
+    image = frame.reshape(frame.shape[:2]) if frame.ndim == 3 and frame.shape[2] == 1 else frame
+    if box is None:
+        return image
+    cut = _crop(image, box, padding)
+    return cut if cut.size else f"the face box lies outside of the {frame.shape[1]}x{frame.shape[0]} frame"
+
+
+def _fault_of_frame(frame: object) -> str | None:
+    if not isinstance(frame, np.ndarray):
+        return f"a frame is an array of uint8, this one is a {type(frame).__name__}"
+    if frame.dtype != np.uint8 or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
+        return f"a frame is uint8[h, w, 3] or uint8[h, w], this one is {frame.dtype}{list(frame.shape)}"
+    return None if frame.size else f"the frame is empty, {frame.shape[1]}x{frame.shape[0]}"
+
+
+def _fault_of_box(box: Sequence[float]) -> str | None:
+    if len(box) == 4 and all(math.isfinite(value) for value in box) and box[2] > 0 and box[3] > 0:
+        return None
+    return "a face box is x, y, width, height in pixels, finite and not empty"
+
+
+def _crop(frame: Image, box: Sequence[float], padding: float) -> Image:
+    height, width = frame.shape[:2]
+
+    def span(start: float, length: float, end: int) -> slice:
+        first, last = start - padding * length, start + length * (1 + padding)
+        return slice(math.floor(min(max(first, 0), end)), math.ceil(min(max(last, 0), end)))
+
+    return frame[span(box[1], box[3], height), span(box[0], box[2], width)]
+
+
+def _plan(picture: Image, best: int, aim: float) -> _Plan | None:
+    """`picture`, made smaller if it must be, at the best quality at which it should take `aim` bytes."""
+    image, scale = picture, 1.0
+    for _ in range(_MOST_SHRINKS):
+        sample = sample_for_jpeg(image)
+        quality = _quality(sample, best, aim)
+        if quality is not None:
+            return _Plan(image, quality, sample.bytes_at(quality))
+        if min(image.shape[:2]) <= _SHORTEST_SIDE or not aim > 0:
             return None
-        scale, quality = _smaller(scale, quality, budget / len(jpeg))
+        share = aim / sample.bytes_at(min(best, _QUALITY_WHEN_SHRUNK))
+        scale *= min(0.95, share ** (1 / _BYTES_PER_SCALE))
+        image = _resized(picture, scale)
     return None
 
 
-def _smaller(scale: float, quality: int, wanted: float) -> tuple[float, int]:
-    """Scale and quality for a JPEG `wanted` (a share below 1) times as large.
-
-    Lower quality comes first, since down to 60 it costs a face less than lost pixels do.
-    """
-    aim = _CAUTION * wanted * _relative_bytes(quality)
-    for lower in _QUALITIES:
-        if lower < quality and _relative_bytes(lower) <= aim:
-            return scale, lower
-    kept = min(quality, _QUALITY_WHEN_SHRUNK)
-    return scale * min(0.95, (aim / _relative_bytes(kept)) ** (1 / _BYTES_PER_SCALE)), kept
-
-
-def _relative_bytes(quality: int) -> float:
-    return float(np.interp(quality, _QUALITY_STEPS, _BYTES_AT_STEPS))
-
-
-def _encode(image: NDArray[np.uint8], scale: float, quality: int) -> bytes:
-    if scale < 1.0:
-        height, width = image.shape[:2]
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return encoded.tobytes()
-
-
-def _crop(frame: NDArray[np.uint8], box: Sequence[float], padding: float) -> NDArray[np.uint8] | None:
-    x, y, width, height = (float(value) for value in box)
-    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
+def _quality(sample: JpegSample, best: int, aim: float) -> int | None:
+    """The highest quality up to `best` that should take `aim` bytes; None if even the lowest takes more."""
+    high, low = best, min(best, _LOWEST_QUALITY)
+    high_bytes, low_bytes = sample.bytes_at(high), sample.bytes_at(low)
+    if high_bytes <= aim:
+        return high
+    if not low_bytes <= aim:
         return None
-    left, right = max(0, math.floor(x - padding * width)), math.ceil(x + width * (1 + padding))
-    top, bottom = max(0, math.floor(y - padding * height)), math.ceil(y + height * (1 + padding))
-    cut = frame[top : max(top, bottom), left : max(left, right)]
-    return cut if cut.size else None
+    while high - low > 1:
+        share = math.log(aim / low_bytes) / math.log(high_bytes / low_bytes)
+        guess = min(max(low + 1, low + round(share * (high - low))), high - 1)
+        guess_bytes = sample.bytes_at(guess)
+        if guess_bytes > aim:
+            high, high_bytes = guess, guess_bytes
+            continue
+        low, low_bytes = guess, guess_bytes
+        if low_bytes > _CAUTION * aim:
+            break
+    return low
+
+
+def _resized(image: Image, scale: float) -> Image:
+    if scale >= 1.0:
+        return image
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _encode(plan: _Plan) -> bytes:
+    encoded = cv2.imencode(".jpg", plan.image, [cv2.IMWRITE_JPEG_QUALITY, plan.quality])[1]
+    return encoded.tobytes()
