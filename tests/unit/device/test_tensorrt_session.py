@@ -96,9 +96,11 @@ def test_frames_and_a_canary_may_run_at_once(machine, means):
     session = open_session(build(means)[0])
     batches = [np.full((3, 3, 112, 112), value, np.float32) for value in range(6)]
     answers = [None] * len(batches)
+    together = threading.Barrier(len(batches))
 
     def run(index):
-        for _ in range(10):
+        together.wait(timeout=10)
+        for _ in range(30):
             answers[index] = session.run(batches[index])[0]
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(batches))]
