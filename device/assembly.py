@@ -10,12 +10,12 @@ from apscheduler.schedulers.base import BaseScheduler
 from broker_bridge.contract.messages import SpaceInfo
 
 from .clocks import utc_now
-from .gallery_state import OnGallery
+from .gallery_state import OnGallery, ignore_rows
 from .iot_client import EncodeImage, IoTClient, compress_face
 from .iot_config import DEFAULT_SITE, IoTClientConfig, arcface
 from .store.db_manager import DatabaseManager
 from .store.outbox import DEFAULT_MAX_BYTES, Outbox
-from .sync_manager import SyncManager, ignore_rows
+from .sync_manager import SyncManager
 from .sync_requests import SyncOptions
 
 

@@ -72,6 +72,7 @@ class Delivery:
         self.counts["refused_for_now"] += len(refused)
 
     def _tell(self, event_id: str, outcome: Outcome) -> None:
+        _log.debug("event %s is %s", event_id, outcome)
         self._on_their_way.pop(event_id, None)
         waiting = self._waiting.pop(event_id, None)
         if waiting is not None:

@@ -13,6 +13,10 @@ from .sync_policy import Change
 OnGallery = Callable[[GalleryRows], None]
 
 
+def ignore_rows(_: GalleryRows) -> None:
+    """For devices that recognise nobody."""
+
+
 class GalleryState:
     """The gallery of one site in some spaces (`{space: dimension}`).
 

@@ -24,15 +24,16 @@ from broker_bridge.contract.messages import Event
 
 from .clocks import utc_now
 from .delivery import Delivery, Outcome
-from .gallery_state import OnGallery
+from .gallery_state import OnGallery, ignore_rows
 from .iot_config import IoTClientConfig
 from .line import Line
 from .link import LinkListener, Publication
 from .paho_connection import PahoConnection
 from .store.db_manager import DatabaseManager
 from .store.outbox import DEFAULT_MAX_BYTES, Outbox
-from .sync_manager import SyncManager, SyncStatus, ignore_rows
+from .sync_manager import SyncManager
 from .sync_requests import SyncOptions
+from .sync_status import SyncStatus
 
 _log = logging.getLogger(__name__)
 

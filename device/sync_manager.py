@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +14,6 @@ from apscheduler.schedulers.base import BaseScheduler
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import (
-    SpaceDigest,
     SyncApplied,
     SyncDelta,
     SyncHead,
@@ -25,8 +23,7 @@ from broker_bridge.contract.messages import (
 )
 
 from .clocks import utc_now
-from .gallery_rows import GalleryRows
-from .gallery_state import GalleryState
+from .gallery_state import GalleryState, OnGallery, ignore_rows
 from .link import Link
 from .store.cursor import ResetProgress
 from .store.db_manager import DatabaseManager
@@ -41,6 +38,7 @@ from .sync_policy import (
     plan_change,
 )
 from .sync_requests import SyncOptions, SyncRequests
+from .sync_status import SyncStatus
 
 _log = logging.getLogger(__name__)
 
@@ -48,25 +46,6 @@ _SYNCED_AT = "synced_at"
 _UNEXPECTED = WireError(code="sync-page-unexpected", detail="a page did not follow on what is held")
 # After these a reset that was under way cannot go on.
 _ENDS_RESET = ("sync-epoch-changed", _UNEXPECTED.code)
-
-
-def ignore_rows(_: GalleryRows) -> None:
-    """For devices that recognise nobody."""
-
-
-@dataclass(frozen=True)
-class SyncStatus:
-    """Where the gallery stands. `version` 0 without an epoch: never synced. `synced_at` is when it was last
-    known to be the registry's, also before a restart."""
-
-    epoch: str | None
-    version: int
-    spaces: Mapping[str, SpaceDigest]
-    in_progress: bool
-    resetting: bool
-    synced_at: datetime | None
-    error: WireError | None
-    counts: Mapping[str, int]
 
 
 class SyncManager:
@@ -86,7 +65,7 @@ class SyncManager:
         spaces: Mapping[str, int],
         scheduler: BaseScheduler,
         source: random.Random,
-        on_gallery: Callable[[GalleryRows], None] = ignore_rows,
+        on_gallery: OnGallery = ignore_rows,
         options: SyncOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = utc_now,

@@ -1,5 +1,6 @@
 """When to ask for changes: one request at a time, spread over a fleet, repeated while unanswered."""
 
+import logging
 import random
 import secrets
 from collections import Counter
@@ -12,6 +13,8 @@ from broker_bridge.contract.messages import SyncRequest
 from .backoff import Backoff
 from .gallery_state import GalleryState
 from .link import Link
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,9 @@ class SyncRequests:
         )
 
     def _send(self, request: SyncRequest, sent: int, now: float) -> None:
+        _log.debug(
+            "asking for what changed since version %d of epoch %s", request.since_version, request.epoch
+        )
         if self._link.publish(channels.SYNC_REQUEST, request.to_json()) is None:
             # Not connected: connecting asks anew.
             self._open = None
