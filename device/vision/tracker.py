@@ -20,8 +20,9 @@ _FARTHEST = 1.5
 # How much a change of size by a factor of e counts, as a distance; and the change that nobody makes.
 _SIZE_WEIGHT = 0.5
 _MOST_GROWTH = 2.0
-# Seconds over which velocities are averaged, and for which they are trusted when a face is not seen.
-_MEMORY, _HORIZON = 0.15, 0.6
+# An alpha-beta filter: the share of a surprise that is believed at once, and the seconds over which velocity
+# follows it. A face that is not seen is expected to go on as it went for the horizon, in seconds.
+_TRUST, _MEMORY, _HORIZON = 0.6, 0.3, 0.6
 
 
 @dataclass
@@ -42,12 +43,14 @@ class _Track:
         return min(_REACH + speed * (now - self.seen_at), _FARTHEST)
 
     def see(self, middle: Float64, size: float, now: float) -> None:
-        elapsed = now - self.seen_at
+        elapsed, expected = now - self.seen_at, self.expected(now)
+        surprise = middle - expected
+        self.middle = expected + surprise * (_TRUST if self.moved else 1.0)
         if elapsed > 0:
             share = elapsed / (elapsed + _MEMORY) if self.moved else 1.0
-            self.velocity += share * ((middle - self.middle) / elapsed - self.velocity)
+            self.velocity += share * surprise / elapsed
             self.moved = True
-        self.middle, self.size, self.seen_at = middle, size, now
+        self.size, self.seen_at = size, now
 
 
 class FaceTracker:

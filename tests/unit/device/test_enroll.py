@@ -12,6 +12,7 @@ from broker_bridge.contract.embeddings import check_vector, to_array
 from broker_bridge.contract.errors import ContractError
 from deploy.local.sample_video import PEOPLE, enrollment_photo
 from device.vision.cascade import CascadeDetector
+from device.vision.detector import Detections
 from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder, PhotoError
 from device.vision.picture_size import picture_size
@@ -122,3 +123,46 @@ def test_the_header_tells_the_size(size, extension):
 def test_a_cut_header_tells_nothing(data):
     """And does not loop for ever."""
     assert picture_size(data + b"") is None
+
+
+class WithLandmarks:
+    """Knows where the astronaut's eyes, nose and mouth are, in the portrait turned by `turn`."""
+
+    name = "with-landmarks"
+    SEEN = np.array([[202, 104], [243, 101], [226, 126], [208, 147], [246, 144]], np.float32)
+
+    def __init__(self, turn):
+        self._turn = turn
+
+    def detect(self, image):
+        # The photo is enlarged to a short side of 640, with a border of a quarter of its side all round.
+        upright = self.SEEN @ self._turn[:, :2].T + self._turn[:, 2]
+        middle, side = upright.mean(axis=0) * 1.25 + 160, 130.0
+        box = np.array([[middle[0] - side / 2, middle[1] - side / 2, side, side]], np.float32)
+        return Detections(box, np.ones(1, np.float32), (upright * 1.25 + 160)[None].astype(np.float32))
+
+
+def test_a_tilted_portrait_is_turned_upright_by_its_landmarks():
+    """Where the detector gives landmarks, a photo turned by 30 degrees is still the same person."""
+    turn = cv2.getRotationMatrix2D((256, 256), 30, 1.0)
+    tilted = cv2.warpAffine(portrait(), turn, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+    upright = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    embedder = load_embedder()
+    once = PhotoEmbedder(WithLandmarks(upright), embedder).embed_photo(encode(portrait()))
+    again = PhotoEmbedder(WithLandmarks(turn), embedder).embed_photo(encode(tilted))
+    assert to_array(once.vector) @ to_array(again.vector) > 0.9
+    unaligned = PhotoEmbedder(OnlyBoxes(WithLandmarks(turn)), embedder).embed_photo(encode(tilted))
+    assert to_array(once.vector) @ to_array(unaligned.vector) < 0.8
+
+
+class OnlyBoxes:
+    """A detector without its landmarks."""
+
+    name = "only-boxes"
+
+    def __init__(self, detector):
+        self._detector = detector
+
+    def detect(self, image):
+        found = self._detector.detect(image)
+        return Detections(found.boxes, found.scores)

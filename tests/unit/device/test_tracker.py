@@ -73,19 +73,20 @@ def test_who_walks_past_is_one_track(fps, seed):
     assert set(ids) == {"face_0"}
 
 
-@pytest.mark.parametrize("hides", [False, True], ids=["both seen", "one hidden"])
-def test_people_who_cross_keep_their_ids(hides):
-    """Of a hundred pairs who pass each other, at most three change ids for good: not even people could tell
-    the rest apart by place alone."""
-    wrong = []
+@pytest.mark.parametrize(("hides", "unsure"), [(False, 6), (True, 12)], ids=["both seen", "one hidden"])
+def test_people_who_cross_keep_their_ids(hides, unsure):
+    """A hundred pairs who pass each other: ids come out as they went in, and few are mixed up for the moment
+    in which one face lies upon the other."""
+    mixed = 0
     for fps in (5, 10, 15, 30):
         for seed in range(25):
             random = np.random.default_rng([seed, fps])
             left, right = random.uniform(150, 260, 2)
             pair = [Person(walk(0, left)), Person(walk(640, -right, y=200 + random.uniform(-15, 15)))]
             ids = tracked(pair, fps=fps, seed=seed, hides=hides)
-            wrong += [(fps, seed)] * any(each[0] != each[-1] for each in ids)
-    assert len(wrong) <= 3, wrong
+            assert [each[-1] for each in ids] == [each[0] for each in ids]
+            mixed += any(len(set(each)) > 1 for each in ids)
+    assert mixed <= unsure
 
 
 @pytest.mark.parametrize("seed", range(10))
