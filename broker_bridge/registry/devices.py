@@ -107,6 +107,12 @@ class Devices:
         return [_applied(found) async for found in cursor]
 
 
+def declared_models(device: Document) -> dict[str, str]:
+    """The SHA-256 of the model files that a device document declares, by space."""
+    spaces: Document = (device.get("info") or {}).get("spaces", {})
+    return {space: info["model_sha256"] for space, info in spaces.items() if info.get("model_sha256")}
+
+
 def _applied(found: Mapping[str, Any]) -> Applied:
     said = found.get("applied") or {}
     return Applied(

@@ -21,6 +21,7 @@ class Decision:
     """
 
     device_id: str
+    site_id: str
     request_id: str
     result: Literal["created", "exists", "rejected"]
     at: datetime

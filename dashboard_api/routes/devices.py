@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, SITE_MISMATCH, ContractError
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.wire import format_time
+from broker_bridge.registry.devices import declared_models
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
@@ -87,15 +88,13 @@ def problems(found: Document, models: Mapping[str, str]) -> list[ProblemView]:
     said = [ProblemView(**one) for one in (found.get("heartbeat") or {}).get("problems", ())]
     if any(problem.code == MODEL_DIFFERS for problem in said):
         return said
-    spaces: Document = (found.get("info") or {}).get("spaces", {})
-    declared = {space: info.get("model_sha256") for space, info in spaces.items()}
     return said + [
         ProblemView(
             code=MODEL_DIFFERS,
             detail=f"its model file for {space} is {sha256[:12]}..., on record is {models[space][:12]}...",
         )
-        for space, sha256 in sorted(declared.items())
-        if sha256 and space in models and sha256 != models[space]
+        for space, sha256 in sorted(declared_models(found).items())
+        if sha256 != models.get(space, sha256)
     ]
 
 

@@ -30,8 +30,14 @@ function row(device, position) {
   return el(
     "li",
     "row",
-    el("div", "what", el("strong", "", device.device_id), el("span", "hint", facts.filter(Boolean).join(" · "))),
-    el("div", "marks", state(device), syncMark(position)),
+    el(
+      "div",
+      "what",
+      el("strong", "", device.device_id),
+      el("span", "hint", facts.filter(Boolean).join(" · ")),
+      ...device.problems.map((problem) => el("span", "problem", problem.detail)),
+    ),
+    el("div", "marks", state(device), degradedMark(device), syncMark(position)),
   );
 }
 
@@ -41,6 +47,11 @@ function state(device) {
   }
   const kinds = { online: "good", lost: "bad", stopped: "calm", "never-seen": "calm" };
   return badge(device.state.replace("-", " "), kinds[device.state]);
+}
+
+function degradedMark(device) {
+  const degraded = device.problems.length || device.heartbeat?.state === "degraded";
+  return degraded ? badge("degraded", "warn") : null;
 }
 
 function syncMark(position) {

@@ -199,6 +199,25 @@ async def test_cameras_people_and_events_are_shown_and_events_arrive_live(page: 
     await picture(page, "board-dark")
 
 
+async def test_a_degraded_camera_says_what_is_wrong_with_it(page: Page, board: Board) -> None:
+    """A sentence for each problem, and the mark is gone once the camera says that all is well."""
+    sentence = "the model file for face:gabor-512 is another one than the registry has on record"
+
+    async def beats(state: str, *problems: str) -> None:
+        said = {"state": state, "problems": [{"code": "model-differs", "detail": one} for one in problems]}
+        await board.registry.devices.note([Report.of("cam-002", "heartbeat", said, now())])
+
+    await beats("degraded", sentence, EVIL)
+    await sign_in(page)
+    first, last = page.locator("#devices li").first, page.locator("#devices li").last
+    for text in ("degraded", sentence, EVIL):
+        await expect(last).to_contain_text(text)
+    await expect(first).not_to_contain_text("degraded")
+    await picture(page, "degraded")
+    await beats("ok")
+    await expect(last).not_to_contain_text("degraded")
+
+
 async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page, board: Board) -> None:
     """Asked once more first; then 0, 1 and 2 of 2 cameras without a reload."""
     await sign_in(page)

@@ -1,0 +1,162 @@
+"""Sites with a policy, commands, registrations and the audit, with both drivers."""
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.registry import Registry
+from broker_bridge.registry.audit import AuditEntry
+from broker_bridge.registry.commands import CommandRecord
+from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.registrations import Decision
+from broker_bridge.registry.sites import Site
+
+NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
+
+
+def face() -> Template:
+    return Template("face:test-8", normalise(np.arange(1.0, 9.0), 8))
+
+
+def command(n: int, seconds: float = 60) -> CommandRecord:
+    at = NOW + timedelta(seconds=n)
+    return CommandRecord(
+        f"cmd-{n}", "cam-001", "resync", {}, at, NOW + timedelta(seconds=seconds), "operator"
+    )
+
+
+def decision(request_id: str = "r-1", user_id: str = "VIS-1") -> Decision:
+    return Decision("cam-001", "lobby", request_id, "created", NOW, user_id)
+
+
+async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> None:
+    """Also one that was recorded before sites had a policy; registering a device leaves it as it is."""
+    await registry.mongo.db.sites.insert_one({"_id": "gate", "created_at": NOW})
+    await registry.devices.register("cam-001", "lobby")
+    assert await registry.sites.all() == [Site("gate"), Site("lobby")]
+    assert await registry.sites.set_policy("lobby", "visitors", who="a", at=NOW) == Site("lobby", "visitors")
+    await registry.devices.register("cam-002", "lobby")
+    assert await registry.sites.get("lobby") == Site("lobby", "visitors")
+    assert await registry.sites.set_policy("nowhere", "visitors", who="a", at=NOW) is None
+    assert await registry.sites.get("nowhere") is None
+    assert [(entry.who, entry.subject) for entry in await registry.audit.page()] == [("a", "lobby")]
+
+
+async def test_the_first_model_of_a_space_is_on_record(registry: Registry) -> None:
+    """A later one changes nothing, and a space without a model is not among them."""
+    assert await registry.spaces.models() == {}
+    for sha256 in ("a" * 64, "b" * 64):
+        known = await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, sha256))
+        assert known.model_sha256 == "a" * 64
+    assert await registry.spaces.models() == {"face:test-8": "a" * 64}
+
+
+async def test_open_commands_are_those_that_can_still_be_carried_out(registry: Registry) -> None:
+    """Oldest first: neither answered for good nor expired."""
+    for n in range(5):
+        await registry.commands.give(command(n, seconds=10 if n == 4 else 60))
+    await registry.commands.sent("cmd-1", NOW)
+    assert await registry.commands.answer("cmd-2", "cam-001", "accepted", None, NOW) == "noted"
+    assert await registry.commands.answer("cmd-3", "cam-001", "done", "well", NOW) == "noted"
+    still = await registry.commands.open(NOW + timedelta(seconds=10))
+    assert [(one.command_id, one.state) for one in still] == [
+        ("cmd-0", "waiting"), ("cmd-1", "sent"), ("cmd-2", "accepted")
+    ]  # fmt: skip
+    assert await registry.commands.expire(NOW + timedelta(seconds=60)) == 3
+    states = {one.command_id: one.state for one in await registry.commands.page()}
+    assert states == {
+        "cmd-0": "expired", "cmd-1": "expired", "cmd-2": "accepted", "cmd-3": "done", "cmd-4": "expired"
+    }  # fmt: skip
+
+
+async def test_a_final_answer_stands(registry: Registry) -> None:
+    """It takes the place of `expired` when we had given up, and nothing takes its place."""
+    await registry.commands.give(command(1))
+    await registry.commands.expire(NOW + timedelta(hours=1))
+    answers = [
+        await registry.commands.answer("cmd-1", device, state, None, NOW)  # type: ignore[arg-type]
+        for device, state in (
+            ("cam-002", "done"), ("cam-001", "accepted"), ("cam-001", "failed"), ("cam-001", "done"),
+        )
+    ]  # fmt: skip
+    assert answers == ["unknown", "noted", "noted", "repeated"]
+    found = await registry.commands.get("cmd-1")
+    assert found is not None
+    assert (found.state, found.answered_at) == ("failed", NOW)
+
+
+async def test_a_person_is_made_only_where_the_registry_still_stands(registry: Registry) -> None:
+    """With decision and audit entry; after any change, and for an id that was taken, nothing is written."""
+    history = await registry.versions.read()
+    order = Enrollment("VIS-1", (face(),), sites=("lobby",), kind="visitor")
+    person = await registry.registrations.create(decision(), order, history)
+    assert person is not None
+    assert (person.version, person.kind) == (1, "visitor")
+    assert await registry.registrations.find("cam-001", "r-1") == decision()
+    assert (await registry.identities.get("VIS-1")).sites == ("lobby",)
+    later = await registry.versions.read()
+    for user_id, known in (("VIS-2", history), ("VIS-1", later)):
+        again = Enrollment(user_id, (face(),), kind="visitor")
+        assert await registry.registrations.create(decision("r-2", user_id), again, known) is None
+    assert await registry.registrations.find("cam-001", "r-2") is None
+    assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 1)
+    await registry.versions.begin_epoch()
+    other = Enrollment("VIS-3", (face(),), kind="visitor")
+    assert await registry.registrations.create(decision("r-3", "VIS-3"), other, later) is None
+
+
+async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Registry) -> None:
+    """Ten at once, of whom nine have to look again."""
+    history = await registry.versions.read()
+    made = await asyncio.gather(
+        *(
+            registry.registrations.create(
+                decision(f"r-{n}", f"VIS-{n}"), Enrollment(f"VIS-{n}", (face(),), kind="visitor"), history
+            )
+            for n in range(10)
+        )
+    )
+    assert len([person for person in made if person]) == 1
+    assert (await registry.versions.read()).version == 1
+
+
+async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> None:
+    """The kind is kept by orders that do not name it; whoever was there before kinds were is an employee."""
+    await registry.identities.enroll(Enrollment("VIS-1", (face(),), kind="visitor"))
+    assert (await registry.identities.enroll(Enrollment("VIS-1", flag="red"))).kind == "visitor"
+    await registry.identities.enroll(Enrollment("EMP-1", (face(),)))
+    await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": {"kind": ""}})
+    assert (await registry.identities.get("EMP-1")).kind == "employee"
+
+
+async def test_the_first_decision_about_a_request_stands(registry: Registry) -> None:
+    """Whoever decides later is given that one."""
+    first = await registry.registrations.keep(decision("r-1", "EMP-1"))
+    assert await registry.registrations.keep(decision("r-1", "EMP-2")) == first
+    assert await registry.registrations.find("cam-002", "r-1") is None
+
+
+async def test_an_audit_entry_comes_back_as_it_was_written(registry: Registry) -> None:
+    """Newest first, past a cursor between two of one instant too."""
+    entries = [
+        AuditEntry("a", "x", str(n), NOW + timedelta(seconds=n // 2), None, {"n": n}) for n in range(4)
+    ]
+
+    for entry in entries:
+        await registry.mongo.transact(lambda session, entry=entry: registry.audit.record(entry, session))
+    newest = await registry.audit.page(limit=3)
+    rest = await registry.audit.page(before=(newest[-1].at, newest[-1].entry_id))
+    assert newest + rest == sorted(entries, key=lambda one: (one.at, one.entry_id), reverse=True)
+
+
+async def test_decisions_and_commands_are_forgotten_in_time(registry: Registry) -> None:
+    """By indexes that let them expire: neither collection grows for ever."""
+    expiry = {}
+    for collection in ("registrations", "commands", "audit"):
+        indexes = await registry.mongo.db[collection].index_information()
+        expiry[collection] = [
+            one["expireAfterSeconds"] for one in indexes.values() if "expireAfterSeconds" in one
+        ]
+    assert expiry == {"registrations": [7 * 86_400], "commands": [90 * 86_400], "audit": []}
