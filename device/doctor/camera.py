@@ -17,7 +17,6 @@ _LIVE_FRAMES = 30
 # A file's length is only known at its end; a long one is not read through.
 _MOST_FRAMES = 600
 _DARK = 8.0
-# The reading thread stops by itself at its deadline, unless the camera does not answer.
 _GRACE_SECONDS = 1.0
 
 
@@ -56,12 +55,14 @@ def look(
     source: str,
     seconds: float,
     keep: int = 0,
+    *,
+    loop: bool = False,
     opener: Callable[..., Camera] = open_camera,
 ) -> Look | None:
     """The frames of `source` for at most `seconds`: 30 of a live one, of a file as many as can be read.
 
     None when it has not shown anything by then: a driver may never answer, which is why a thread asks it that
-    is left behind in that case. Raises CameraError.
+    is left behind in that case. Raises CameraError, also for a live one that is to be repeated (`loop`).
     """
     seen = Look(keep)
     ended = threading.Event()
@@ -70,8 +71,9 @@ def look(
 
     def read() -> None:
         try:
-            # At its own rate a file would take as long as it lasts.
-            with opener(source, fps=None if is_live(source) else 0) as camera:
+            # At its own rate a file would take as long as it lasts, and repeated for ever.
+            live = is_live(source)
+            with opener(source, loop=loop and live, fps=None if live else 0) as camera:
                 open_cameras.append(camera)
                 _read(camera, seen, deadline)
                 seen.corrupt = camera.corrupt
@@ -81,10 +83,12 @@ def look(
             ended.set()
 
     threading.Thread(target=read, name="doctor-camera", daemon=True).start()
-    if not ended.wait(seconds + _GRACE_SECONDS):
+    # The reading thread stops by itself at its deadline, unless the camera does not answer.
+    grace = min(_GRACE_SECONDS, seconds)
+    if not ended.wait(seconds + grace):
         for camera in open_cameras:
             camera.stop()
-        ended.wait(_GRACE_SECONDS)
+        ended.wait(grace)
     if seen.failure is not None:
         raise seen.failure
     return seen if seen.count else None

@@ -17,13 +17,13 @@ from device.vision.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.gallery import Gallery
 from device.vision.quality import QualityGate
-from device.vision.session import ModelError
+from device.vision.session import ModelError, open_session
 
 from .broker import check_broker
 from .camera import Look, check_camera, look
 from .check import Check, guarded
 from .machine import check_clock, check_versions, clock_is_synchronised
-from .models import check_canary_of, check_detector, check_model, check_providers
+from .models import check_canary_of, check_detector, check_emotion, check_model, check_providers
 from .storage import check_disk, is_in_use
 from .synthetic import synthetic_frame
 from .timing import Stages, Times, stand_in_gallery, time_stages
@@ -86,6 +86,7 @@ class _Examination:
             "providers": self._providers,
             "canary": self._canary,
             "detector": self._find_faces,
+            **({"emotion": self._emotion} if device.emotion else {}),
             "camera": self._camera,
             "disk": lambda: check_disk(device.data_dir, self._database, device.outbox_mb),
             "clock": lambda: check_clock(utc_now(), clock_is_synchronised()),
@@ -143,6 +144,15 @@ class _Examination:
             self._detector = None
             return Check("detector", "fault", str(error), "check WFM_DEVICE__DETECTOR_MODEL")
 
+    def _emotion(self) -> Check:
+        emotion = self._device.emotion
+        assert emotion is not None  # noqa: S101  # `checks` asked
+        try:
+            session = open_session(emotion.model, session_options(self._device))
+            return check_emotion(session, emotion)
+        except ModelError as error:
+            return Check("emotion", "fault", str(error), "check the section `emotion` of the settings")
+
     def _camera(self) -> Check:
         if not self._with_camera:
             return _skipped("camera", "as asked (--no-camera)")
@@ -151,7 +161,8 @@ class _Examination:
         )
 
     def _see(self) -> Look | None:
-        self._look = look(self._device.source, _CAMERA_SECONDS, self._camera_frames)
+        device = self._device
+        self._look = look(device.source, _CAMERA_SECONDS, self._camera_frames, loop=device.loop)
         return self._look
 
     def _stages(self) -> Check:

@@ -7,16 +7,18 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from broker_bridge.contract.errors import CANARY_FAILED, MODEL_DIFFERS
-from device.settings import DeviceSection
+from device.settings import DeviceSection, EmotionSettings
 from device.vision import gabor
+from device.vision.alignment import align_faces
 from device.vision.batches import shape_text
 from device.vision.canary import check_canary, open_reference
 from device.vision.detector import Detector
 from device.vision.embedder import FaceEmbedder
+from device.vision.emotion import EmotionClassifier
 from device.vision.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo
 
 from .check import Check
-from .synthetic import HEIGHT, WIDTH, synthetic_frame
+from .synthetic import HEIGHT, WIDTH, synthetic_faces, synthetic_frame
 
 _MEGABYTE = 1e6
 _DETECTOR_RUNS = 3
@@ -146,6 +148,27 @@ def check_detector(
     if len(found):
         return Check("detector", "warning", detail, "raise WFM_DEVICE__DETECTOR_SCORE", values)
     return Check("detector", "ok", detail, None, values)
+
+
+def check_emotion(session: Session, emotion: EmotionSettings) -> Check:
+    """The classifier on the faces of a synthetic picture. Raises ModelError."""
+    classifier = EmotionClassifier(
+        session, emotion.classes, emotion.codes, mean=emotion.mean, scale=emotion.scale
+    )
+    frame = synthetic_frame()
+    [found] = classifier.classify(align_faces(frame, synthetic_faces(1, frame)))
+    detail = f"{session.path} ({len(emotion.classes)} classes) runs on {session.runs_on}"
+    values: dict[str, JsonValue] = {
+        "path": str(session.path),
+        "sha256": session.sha256,
+        "runs_on": session.runs_on,
+    }
+    if found.label is None:
+        return Check("emotion", "fault", f"{detail} and answers no probabilities", _WRONG_EMOTIONS, values)
+    return Check("emotion", "ok", detail, None, values)
+
+
+_WRONG_EMOTIONS = "take another model, or check mean, scale and classes of the section `emotion`"
 
 
 def _tensor(tensor: TensorInfo) -> dict[str, JsonValue]:

@@ -1,0 +1,524 @@
+"""What the doctor says of a machine, its models, its camera and its data folder."""
+
+import hashlib
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
+from deploy.local.stack import free_port
+from device.bootstrap import sole_owner
+from device.doctor.camera import check_camera, look
+from device.doctor.check import Check, guarded
+from device.doctor.examination import examine
+from device.doctor.machine import check_clock, check_versions, clock_is_synchronised
+from device.doctor.models import check_canary_of, check_detector, check_model, check_providers
+from device.doctor.storage import check_disk
+from device.doctor.synthetic import synthetic_frame
+from device.doctor.timing import STAGES, Stages, stand_in_gallery, time_stages
+from device.health import Health
+from device.model_record import ModelRecord
+from device.settings import DeviceSettings, QualityLimits
+from device.store.db_manager import DatabaseManager
+from device.store.outbox import Outbox
+from device.vision.cascade import CascadeDetector
+from device.vision.detector import Detections
+from device.vision.embedder import load_embedder
+from device.vision.quality import QualityGate
+from device.vision.session import open_session
+from tests.device_samples import NOON, event, person, seeded
+from tests.networks import save_arcface_like, save_channel_means, save_nan
+
+SHA = "0" * 64
+
+
+def settings(data_dir: Path, **changes) -> DeviceSettings:
+    """A device whose broker is not there."""
+    device = {"id": "cam-001", "site": "lobby", "data_dir": data_dir, "source": str(data_dir / "none")}
+    return DeviceSettings.model_validate({"device": {**device, **changes}, "mqtt": {"port": free_port()}})
+
+
+def findings(found: DeviceSettings) -> dict[str, Check]:
+    report = examine(found, with_camera=False)
+    assert len({check.name for check in report.checks}) == len(report.checks)
+    return {check.name: check for check in report.checks}
+
+
+# One failing check hides no other
+
+
+def test_a_check_that_fails_itself_is_a_fault_with_its_type(caplog):
+    """And the log has where it was."""
+
+    def broken():
+        raise KeyError("lens")
+
+    check = guarded("camera", broken)
+    assert (check.name, check.state) == ("camera", "fault")
+    assert "KeyError" in check.detail
+    assert "Traceback" in caplog.text
+
+
+def test_a_broken_model_leaves_the_rest_of_the_examination(tmp_path):
+    """What needs it is skipped, and says so."""
+    model = tmp_path / "truncated.onnx"
+    model.write_bytes(save_arcface_like(tmp_path / "whole.onnx").read_bytes()[:500])
+    found = findings(settings(tmp_path / "data", model=model, space="face:mine"))
+    assert found["model"].state == "fault"
+    assert str(model) in found["model"].detail
+    assert {found[name].state for name in ("providers", "canary", "stages", "camera")} == {"skipped"}
+    assert {found[name].state for name in ("versions", "detector", "disk")} == {"ok"}
+    assert found["broker"].state == "fault"
+
+
+def test_a_new_device_with_the_embedded_model_is_sound_but_for_its_broker(tmp_path):
+    """Nothing is written: the data folder is not even made."""
+    found = findings(settings(tmp_path / "data"))
+    assert {name for name, check in found.items() if check.state == "fault"} == {"broker"}
+    assert found["model"].state == "warning"
+    assert "trying out" in found["model"].advice
+    assert "no database yet" in found["disk"].detail
+    assert "1000 templates" in found["stages"].detail
+    assert not (tmp_path / "data").exists()
+
+
+def test_detector_and_emotion_models_that_are_missing_are_told_by_name(tmp_path):
+    """Each under its own check."""
+    emotion = {"model": tmp_path / "no-emotion.onnx", "classes": ["calm", "glad"], "codes": {"glad": "EV2.1"}}
+    found = findings(
+        settings(
+            tmp_path / "data", detector="scrfd", detector_model=tmp_path / "no-scrfd.onnx", emotion=emotion
+        )
+    )
+    assert found["detector"].state == found["emotion"].state == "fault"
+    assert "no-scrfd.onnx" in found["detector"].detail
+    assert "no-emotion.onnx" in found["emotion"].detail
+    assert found["stages"].state == "skipped"
+
+
+def test_an_emotion_model_that_answers_is_sound(tmp_path):
+    """Three channel means are three scores."""
+    emotion = {
+        "model": save_channel_means(tmp_path / "emotion.onnx"),
+        "classes": ["calm", "glad", "sad"],
+        "codes": {"glad": "EV2.1"},
+    }
+    assert findings(settings(tmp_path / "data", emotion=emotion))["emotion"].state == "ok"
+
+
+# Machine
+
+
+def versions_of(**installed):
+    return {name.replace("_", "-"): version for name, version in installed.items()}.get
+
+
+def test_versions_come_from_what_is_installed_without_importing_it(tmp_path):
+    """A Jetson is recognised by its release file."""
+    release = tmp_path / "nv_tegra_release"
+    release.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
+    check = check_versions(versions_of(wfm_fleet="0.1.0", numpy="2.4.6", tensorrt="10.3.0"), release)
+    assert (check.state, check.values["TensorRT"], check.values["l4t"]) == ("ok", "10.3.0", "R36.4.3")
+    assert "TensorRT 10.3.0" in check.detail
+    assert "L4T R36.4.3" in check.detail
+    assert "tensorrt" not in sys.modules
+    # Installed here, but not as a distribution: JetPack's OpenCV is like that.
+    assert check.values["OpenCV"] == "of the system"
+
+
+def test_two_onnx_runtimes_in_one_place_are_a_warning(tmp_path):
+    """The one without a GPU overwrites the other's files."""
+    check = check_versions(versions_of(onnxruntime="1.20", onnxruntime_gpu="1.20"), tmp_path / "none")
+    assert check.state == "warning"
+    assert "uninstall both" in check.advice
+
+
+@pytest.mark.parametrize(
+    ("year", "synchronised", "state"),
+    [
+        (2026, True, "ok"),
+        (2026, None, "ok"),
+        (2026, False, "warning"),
+        (1970, None, "fault"),
+        (1970, True, "fault"),
+    ],
+)
+def test_a_clock_is_judged_by_its_year_and_by_who_keeps_it(year, synchronised, state):
+    """A Jetson without a battery boots in 1970, and the registry rejects what it sees then."""
+    check = check_clock(datetime(year, 1, 15, tzinfo=timezone.utc), synchronised)
+    assert check.state == state
+    assert "how far it is off is not measured" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("answer", "flag", "expected"),
+    [("yes", False, True), ("no", True, False), ("", True, True), ("", False, None)],
+)
+def test_who_keeps_the_time_is_asked_then_looked_up(tmp_path, answer, flag, expected):
+    """Where systemd does not run, its flag may still be there, or nothing."""
+    command, file = tmp_path / "timedatectl", tmp_path / "synchronized"
+    command.write_text(f"#!/bin/sh\necho {answer}\n")
+    command.chmod(0o755)
+    if flag:
+        file.touch()
+    assert clock_is_synchronised(file, str(command)) is expected
+    assert clock_is_synchronised(file, str(tmp_path / "none")) is (True if flag else None)
+
+
+# Data folder
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A data folder with two people, one event that waits and one that was rejected."""
+    db = DatabaseManager(tmp_path / "data" / "device.db")
+    db.initialize()
+    db.enroll_locally("EMP-1", "face:test-8", [(person("EMP-1", 1).templates[0].vector, 0.9)])
+    outbox = Outbox(db.connection, utc_now=lambda: NOON, source=seeded())
+    outbox.put(event(1))
+    with db.connection.transaction() as connection:
+        connection.execute(
+            "INSERT INTO rejected (event_id, body, code, detail, rejected_at) "
+            "VALUES ('E', '{}', 'c', 'd', 't')"
+        )
+    db.close()
+    return db.connection.path
+
+
+def test_outbox_and_rejected_events_are_counted_without_writing(database):
+    """Rejected ones are worth a look; the file stays byte for byte."""
+    before = hashlib.sha256(database.read_bytes()).hexdigest()
+    check = check_disk(database.parent, database, outbox_mb=1)
+    assert (check.values["outbox_depth"], check.values["rejected"], check.values["in_use"]) == (1, 1, False)
+    assert check.state == "warning"
+    assert "rejected list" in check.advice
+    assert hashlib.sha256(database.read_bytes()).hexdigest() == before
+
+
+def test_a_device_that_runs_on_the_folder_is_no_fault(database):
+    """The doctor reads beside it."""
+    with sole_owner(database.parent), closing(sqlite3.connect(database)) as writer:
+        writer.execute("DELETE FROM rejected")
+        writer.commit()
+        check = check_disk(database.parent, database, outbox_mb=1)
+    assert (check.state, check.values["in_use"]) == ("ok", True)
+    assert "a device runs on it" in check.detail
+
+
+def test_a_damaged_database_is_a_fault_and_stays_as_it_is(database):
+    """Pages of noise in its middle; then a file that is no database at all."""
+    content = bytearray(database.read_bytes())
+    content[4096:8192] = bytes(range(256)) * 16
+    database.write_bytes(content)
+    for damaged in (bytes(content), b"not a database" * 1000):
+        database.write_bytes(damaged)
+        check = check_disk(database.parent, database, outbox_mb=1)
+        assert check.state == "fault"
+        assert "aside" in check.advice
+        assert database.read_bytes() == damaged
+
+
+def test_a_database_of_newer_software_is_a_fault(database):
+    """An older doctor cannot say what stands in it."""
+    with closing(sqlite3.connect(database)) as writer:
+        writer.execute("PRAGMA user_version = 999")
+    check = check_disk(database.parent, database, outbox_mb=1)
+    assert check.state == "fault"
+    assert "schema 999" in check.detail
+
+
+def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path):
+    """Below a file, and on a file system that takes none."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "data", Path("/proc/wfm-data")):
+        check = check_disk(folder, folder / "device.db", outbox_mb=1)
+        assert check.state == "fault"
+        assert "WFM_DEVICE__DATA_DIR" in check.advice
+
+
+def test_too_little_room_for_the_outbox_is_a_warning(tmp_path):
+    """A thousand terabytes are more than there is."""
+    check = check_disk(tmp_path, tmp_path / "device.db", outbox_mb=10**9)
+    assert check.state == "warning"
+    assert "make room" in check.advice
+
+
+# Models
+
+
+@pytest.fixture
+def embedder(tmp_path):
+    return load_embedder(str(save_arcface_like(tmp_path / "mine.onnx")), "face:mine")
+
+
+def test_a_model_is_told_by_path_hash_shapes_and_space(embedder):
+    """So that two devices can be compared."""
+    check = check_model(embedder, None)
+    digest = hashlib.sha256(embedder.session.path.read_bytes()).hexdigest()
+    assert check.state == "ok"
+    assert check.values["sha256"] == digest
+    assert check.values["input"] == {"name": "input", "shape": [None, 3, 112, 112]}
+    assert check.values["outputs"] == [{"name": "output", "shape": [None, 512]}]
+    assert (check.values["space"], check.values["dimension"]) == ("face:mine", 512)
+    assert digest[:12] in check.detail
+    assert check_model(embedder, digest).state == "ok"
+
+
+def test_another_file_than_the_registrys_is_a_fault(tmp_path):
+    """As the device itself remembers what a head told it, in its own database."""
+    model = save_arcface_like(tmp_path / "mine.onnx")
+    db = DatabaseManager(tmp_path / "data" / "device.db")
+    db.initialize()
+    record = ModelRecord(db, Health(), {"face:mine": SpaceInfo(dimension=512, model_sha256="1" * 64)})
+    head = SyncHead(
+        epoch="aa",
+        version=1,
+        horizon=0,
+        spaces={"face:mine": SpaceHead(count=0, digest="0" * 16, model_sha256=SHA)},
+    )
+    record.receive(Decoded(channels.SYNC_HEAD, {"site_id": "lobby"}, head), 0.0)
+    db.close()
+    check = findings(settings(tmp_path / "data", model=model, space="face:mine"))["model"]
+    assert check.state == "fault"
+    assert check.detail.startswith("model-differs")
+    assert SHA[:12] in check.detail
+
+
+class Played:
+    """A session that says it runs on a GPU; `answer` makes its answer out of the CPU's."""
+
+    def __init__(self, path, answer, runs_on="cuda"):
+        self.cpu = open_session(path)
+        self.path, self.sha256, self.runs_on = path, self.cpu.sha256, runs_on
+        self.input, self.outputs = self.cpu.input, self.cpu.outputs
+        self.answer = answer
+
+    def run(self, batch):
+        return [self.answer(each) for each in self.cpu.run(batch)]
+
+
+def test_a_provider_that_did_not_start_is_a_warning(tmp_path):
+    """What was configured proves nothing; what the session runs on does."""
+    session = open_session(save_arcface_like(tmp_path / "m.onnx"))
+    assert check_providers(["cpu"], ["cpu"], session).state == "ok"
+    missing = check_providers(["cuda", "cpu"], ["cpu"], session)
+    assert (missing.state, missing.values["runs_on"]) == ("warning", "cpu")
+    assert "install an ONNX Runtime that has cuda" in missing.advice
+    silent = check_providers(["cuda", "cpu"], ["cuda", "cpu"], session)
+    assert "the log says why" in silent.advice
+    on_tensorrt = Played(tmp_path / "m.onnx", lambda x: x, "tensorrt (ONNX Runtime)")
+    assert check_providers(["tensorrt"], ["tensorrt", "cpu"], on_tensorrt).state == "ok"
+
+
+def test_an_engine_needs_no_provider(tmp_path):
+    """TensorRT runs it, without ONNX Runtime."""
+    session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
+    session.path = tmp_path / "m.engine"
+    check = check_providers(["cpu"], ["cpu"], session)
+    assert (check.state, check.values["runs_on"]) == ("ok", "tensorrt")
+
+
+def test_the_canary_passes_a_session_that_answers_as_the_cpu_does(tmp_path):
+    """With the times of both, by the clock that it is given."""
+    session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x * np.float32(1.001))
+    check = check_canary_of(session, "face:mine", None)
+    assert check.state == "ok"
+    assert check.values["cosine"] > 0.999
+    assert check.values["reference_ms"] > 0
+    assert "on the CPU" in check.detail
+
+
+@pytest.mark.parametrize("answer", [lambda x: x[:, ::-1], lambda x: x * np.nan, lambda x: x * 0])
+def test_the_canary_catches_wrong_numbers(tmp_path, answer):
+    """Elsewhere, NaN or zeros: the space is in quarantine, and the advice says what to try."""
+    check = check_canary_of(Played(save_arcface_like(tmp_path / "m.onnx"), answer), "face:mine", None)
+    assert (check.state, check.values["passed"]) == ("fault", False)
+    assert check.detail.startswith("canary-failed")
+    assert "quarantine" in check.detail
+    assert "fp16 off" in check.advice
+
+
+def test_the_canary_of_a_model_that_answers_nan_fails_on_the_cpu_too(tmp_path):
+    """There it is its own reference, and not finite."""
+    session = open_session(save_nan(tmp_path / "nan.onnx"))
+    check = check_canary_of(session, "face:nan", None)
+    assert check.state == "fault"
+    assert "NaN" in check.detail
+
+
+def test_an_engine_without_its_onnx_file_cannot_be_trusted(tmp_path):
+    """What cannot be compared has not passed."""
+    session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
+    session.path = tmp_path / "m.engine"
+    check = check_canary_of(session, "face:mine", tmp_path / "gone.onnx")
+    assert check.state == "fault"
+    assert "gone.onnx" in check.detail
+
+
+class Sees:
+    """A detector that finds what it is told."""
+
+    name = "scripted"
+
+    def __init__(self, *boxes):
+        self.boxes = np.array(boxes, np.float32).reshape(-1, 4)
+
+    def detect(self, image):
+        return Detections(self.boxes, np.ones(len(self.boxes), np.float32))
+
+
+def test_a_detector_that_sees_faces_where_there_are_none_is_a_warning(tmp_path):
+    """The synthetic picture shows nobody, and the cascade agrees."""
+    device = settings(tmp_path).device
+    assert check_detector(CascadeDetector(), device).state == "ok"
+    check = check_detector(Sees([0, 0, 90, 90]), device)
+    assert (check.state, check.values["found"]) == ("warning", 1)
+
+
+# Times
+
+
+class Ticks:
+    """A timer by which every lap takes a millisecond more than the one before."""
+
+    def __init__(self):
+        self.now, self.lap = 0.0, 0.0
+
+    def __call__(self):
+        self.now += self.lap / 1000
+        self.lap += 1
+        return self.now
+
+
+def test_times_are_the_medians_of_every_stage_and_of_all_together(tmp_path):
+    """By a timer that can be worked out: frame n's laps start at 6n; the first frame only warms up."""
+    embedder = load_embedder()
+    stages = Stages(Sees(), QualityGate(QualityLimits()), embedder, stand_in_gallery(embedder.space))
+    times = time_stages(stages, [synthetic_frame()] * 3, synthetic=True, timer=Ticks())
+    assert [each.stage for each in times.stages] == list(STAGES)
+    # Frames 1 to 3 read the timer at laps 6 to 23; the stages of frame 2 take 13 to 17 ms.
+    assert [round(each.median_ms, 6) for each in times.stages] == [13, 14, 15, 16, 17, 75]
+    assert [round(each.p95_ms, 6) for each in times.stages] == pytest.approx(
+        [18.4, 19.4, 20.4, 21.4, 22.4, 102]
+    )
+    assert times.frames_per_second == pytest.approx(1000 / 75)
+    assert (times.frames, times.faces, times.templates) == (3, 3, 1000)
+
+
+def test_times_count_the_faces_that_are_there(tmp_path):
+    """Two found a frame are two embedded and matched."""
+    embedder = load_embedder()
+    stages = Stages(
+        Sees([10, 10, 100, 100], [200, 10, 100, 100]),
+        QualityGate(QualityLimits()),
+        embedder,
+        stand_in_gallery(embedder.space),
+    )
+    times = time_stages(stages, [synthetic_frame()] * 2, synthetic=False, timer=Ticks())
+    assert (times.faces, times.synthetic) == (4, False)
+
+
+def test_the_devices_own_people_are_matched_against_when_there_are_any(tmp_path):
+    """And spoilt rows are left out, as when it runs."""
+    model = save_arcface_like(tmp_path / "mine.onnx", dimension=8)
+    db = DatabaseManager(tmp_path / "data" / "device.db")
+    db.initialize()
+    vector = person("EMP-1", 1).templates[0].vector
+    db.enroll_locally("EMP-1", "face:mine", [(vector, 0.9), (bytes(32), 0.9)])
+    db.close()
+    check = findings(settings(tmp_path / "data", model=model, space="face:mine"))["stages"]
+    assert check.values["templates"] == 1
+
+
+# Camera
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n in range(5):
+        cv2.imwrite(str(folder / f"{n}.png"), np.full((120, 160, 3), 100, np.uint8))
+    return folder
+
+
+def seen(source, **options):
+    return check_camera(str(source), lambda: look(str(source), 10.0, **options), 10.0)
+
+
+def test_a_file_is_told_by_size_and_length(pictures):
+    """Read as fast as it can be, not at its own rate."""
+    check = seen(pictures)
+    assert check.state == "ok"
+    assert (check.values["sizes"], check.values["frames"], check.values["ended"]) == (["160x120"], 5, True)
+
+
+def test_damaged_and_black_pictures_are_warnings(pictures):
+    """A covered lens looks like a working camera to everybody else."""
+    (pictures / "9.png").write_bytes(b"no picture")
+    damaged = seen(pictures)
+    assert (damaged.state, damaged.values["corrupt"]) == ("warning", 1)
+    for n in range(5):
+        cv2.imwrite(str(pictures / f"{n}.png"), np.zeros((120, 160, 3), np.uint8))
+    (pictures / "9.png").unlink()
+    dark = seen(pictures)
+    assert dark.state == "warning"
+    assert "almost black" in dark.detail
+
+
+@pytest.mark.parametrize("source", ["/none/video.mp4", "97"])
+def test_a_camera_that_is_not_there_is_a_fault(source):
+    """With the sentence that the device itself would end with."""
+    check = seen(source)
+    assert check.state == "fault"
+    assert "WFM_DEVICE__SOURCE" in check.advice
+
+
+def test_a_live_camera_cannot_be_repeated():
+    """`run` would end with that, so the doctor says it."""
+    check = seen("97", loop=True)
+    assert check.state == "fault"
+    assert "live and cannot be repeated" in check.detail
+
+
+def test_a_camera_that_a_running_device_holds_is_no_fault():
+    """Whether it works, only that device knows."""
+    check = check_camera("97", lambda: look("97", 10.0), 10.0, in_use=True)
+    assert check.state == "warning"
+    assert "a device runs" in check.detail
+
+
+def test_a_driver_that_never_answers_does_not_hang_the_doctor():
+    """It is asked by a thread that can be left behind."""
+    never = threading.Event()
+
+    def opener(source, **_):
+        never.wait()
+        raise AssertionError
+
+    try:
+        check = check_camera("0", lambda: look("0", 0.05, opener=opener), 0.05)
+    finally:
+        never.set()
+    assert check.state == "fault"
+    assert "shows nothing within" in check.detail
+
+
+def test_frames_of_the_camera_are_kept_for_the_times(pictures):
+    """As many as were asked for; without any, the times are of the synthetic frame and say so."""
+    assert [each.shape for each in look(str(pictures), 10.0, 3).pictures] == [(120, 160, 3)] * 3
+    found = settings(pictures.parent / "data", source=str(pictures))
+    report = examine(found, camera_frames=3)
+    assert (report.times.frames, report.times.synthetic) == (3, False)
+    missing = examine(settings(pictures.parent / "data"), camera_frames=3)
+    assert missing.times.synthetic
+    assert missing.checks[-1].state == "warning"

@@ -1,0 +1,244 @@
+"""What the doctor says of brokers that are not there, silent, or something else; and of certificates."""
+
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from broker_bridge.contract.settings import MqttSettings
+from deploy.local.stack import free_port
+from device.bootstrap import sole_owner
+from device.doctor.broker import check_broker
+from device.doctor.broker_probe import BrokerError, probe_broker
+from device.doctor.certificates import certificate_ends
+from tests.device_samples import NOON
+
+SECRET = "correct horse battery staple"
+CONNACK = b"\x20\x03\x00\x00\x00"
+
+
+@contextmanager
+def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port where one connection is talked to by `talk`."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                talk(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(5)
+
+
+def mqtt(port: int, **changes) -> MqttSettings:
+    return MqttSettings.model_validate({"port": port, "username": "cam-001", "password": SECRET, **changes})
+
+
+def answering(reply: bytes, heard: list[bytes] | None = None) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        packet = connection.recv(4096)
+        connection.sendall(reply)
+        if heard is not None:
+            heard.extend([packet, connection.recv(4096)])
+
+    return talk
+
+
+def failure(settings: MqttSettings, seconds: float = 5.0) -> BrokerError:
+    with pytest.raises(BrokerError) as caught:
+        probe_broker(settings, "cam-001", login=True, seconds=seconds)
+    assert SECRET not in f"{caught.value} {caught.value.advice}"
+    return caught.value
+
+
+def test_a_login_is_one_connect_and_one_disconnect() -> None:
+    """MQTT 5 with the device's id, a clean start, no last will."""
+    heard: list[bytes] = []
+    with server(answering(CONNACK, heard)) as port:
+        contact = probe_broker(mqtt(port), "cam-001", login=True, seconds=5)
+    assert contact.login_ms is not None
+    assert contact.tls is None
+    body = b"\0\4MQTT\5\xc2\0\x3c\0" + b"\0\7cam-001" * 2 + b"\0\x1c" + SECRET.encode()
+    assert heard == [b"\x10" + bytes([len(body)]) + body, b"\xe0\0"]
+
+
+def test_a_long_password_makes_a_long_packet() -> None:
+    """Past 127 bytes the length takes two."""
+    heard: list[bytes] = []
+    with server(answering(CONNACK, heard)) as port:
+        probe_broker(mqtt(port, password="x" * 300), "cam-001", login=True, seconds=5)
+    length = (heard[0][1] & 0x7F) | heard[0][2] << 7
+    assert length == len(heard[0]) - 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"\x20\x03\x00\x86\x00", "wrong user name or password"),
+        (b"\x20\x03\x00\x87\x00", "not authorised"),
+        (b"\x20\x02\x00\x01", "does not speak MQTT 5"),
+        (b"\x20\x03\x00\x97\x00", "reason 0x97"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n" + b"x" * 200, "does not answer in MQTT"),
+        (b"", "ended the connection"),
+        (b"\x20", "ended the connection"),
+    ],
+)
+def test_what_a_broker_refuses_is_one_sentence(reply: bytes, said: str) -> None:
+    """With what to do, and never the password."""
+    with server(answering(reply)) as port:
+        error = failure(mqtt(port))
+    assert said in str(error)
+    assert error.advice
+    assert "\n" not in str(error)
+
+
+def test_nothing_listens() -> None:
+    """A dead broker."""
+    assert "nothing listens at 127.0.0.1" in str(failure(mqtt(free_port())))
+
+
+def test_an_unknown_host() -> None:
+    """A name that no resolver knows (RFC 6761)."""
+    assert "is not known" in str(failure(mqtt(1883, host="broker.invalid")))
+
+
+def test_a_server_that_says_nothing() -> None:
+    """Taken, and then silence: perhaps it waits for TLS."""
+    done = threading.Event()
+    with server(lambda _connection: done.wait(5) and None) as port:
+        error = failure(mqtt(port), seconds=0.2)
+        done.set()
+    assert "said nothing" in str(error)
+    assert "WFM_MQTT__CA_FILE" in error.advice
+
+
+def test_tls_spoken_to_a_plain_broker(authority: Path) -> None:
+    """Its answer is no TLS."""
+    with server(answering(b"\x20\x02\x00\x01\x00\x00\x00\x00")) as port:
+        error = failure(mqtt(port, ca_file=authority))
+    assert "does not speak TLS" in str(error)
+
+
+def openssl(command: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["openssl", *command.split()], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that vouches for itself until tomorrow, its key beside it."""
+    folder = tmp_path_factory.mktemp("certificates")
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout own.key -out own.crt "
+        "-subj /CN=here -days 1 -addext subjectAltName=IP:127.0.0.1",
+        folder,
+    )
+    return folder / "own.crt"
+
+
+@contextmanager
+def tls_server(certificate: Path) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+
+    def talk(connection: socket.socket) -> None:
+        try:
+            with context.wrap_socket(connection, server_side=True) as secured:
+                answering(CONNACK)(secured)
+        except OSError:
+            # A client that does not trust the certificate leaves.
+            return
+
+    with server(talk) as port:
+        yield port
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(authority: Path, tmp_path: Path) -> None:
+    """With the day, and the version of TLS."""
+    with tls_server(authority) as port:
+        now = datetime.now(timezone.utc)
+        check = check_broker(mqtt(port, ca_file=authority), "cam-001", tmp_path, now)
+    assert check.state == "warning"
+    assert check.values["tls_version"] == "TLSv1.3"
+    ends = certificate_ends(authority)
+    assert ends is not None
+    assert f"lasts until {ends:%Y-%m-%d}" in check.detail
+    assert "within 30 days" in str(check.advice)
+
+
+def test_a_broker_with_another_name_than_its_certificate_is_a_fault(authority: Path, tmp_path: Path) -> None:
+    """`localhost` is not 127.0.0.1 to a certificate."""
+    with tls_server(authority) as port:
+        settings = mqtt(port, ca_file=authority, host="localhost")
+        check = check_broker(settings, "cam-001", tmp_path, datetime.now(timezone.utc))
+    assert check.state == "fault"
+    assert "is not trusted" in check.detail
+
+
+def test_a_certificate_file_that_cannot_be_used_is_a_fault(tmp_path: Path) -> None:
+    """As `run` says it, but beside the other checks."""
+    file = tmp_path / "ca.crt"
+    file.write_text("no certificate")
+    check = check_broker(mqtt(1, ca_file=file), "cam-001", tmp_path, NOON)
+    assert check.state == "fault"
+    assert str(file) in check.detail
+
+
+def test_the_devices_own_certificate_that_ran_out_is_a_fault(authority: Path, tmp_path: Path) -> None:
+    """Before anything is tried: brokers say no more than `handshake failure`."""
+    settings = mqtt(1, ca_file=authority, cert_file=authority, key_file=authority.with_suffix(".key"))
+    ends = certificate_ends(authority)
+    assert ends is not None
+    check = check_broker(settings, "cam-001", tmp_path, ends + timedelta(seconds=1))
+    assert check.state == "fault"
+    assert "ran out" in check.detail
+
+
+def test_no_login_while_a_device_runs_on_the_folder(tmp_path: Path) -> None:
+    """It would be thrown off: the server hears nothing."""
+    heard: list[bytes] = []
+    with sole_owner(tmp_path), server(lambda connection: heard.append(connection.recv(1))) as port:
+        check = check_broker(mqtt(port), "cam-001", tmp_path, NOON)
+    assert check.state == "ok"
+    assert "login not tried: a device runs" in check.detail
+    assert heard == [b""]
+
+
+def test_no_login_where_nobody_can_tell_whether_a_device_runs(tmp_path: Path) -> None:
+    """The lock cannot be taken on a folder that is a file."""
+    folder = tmp_path / "data"
+    folder.touch()
+    with server(lambda connection: connection.recv(1) and None) as port:
+        check = check_broker(mqtt(port), "cam-001", folder, NOON)
+    assert "cannot be locked" in check.detail
+
+
+@pytest.mark.parametrize("days", [1, 36500])
+def test_the_end_of_a_certificate_is_what_openssl_says(tmp_path: Path, days: int) -> None:
+    """Also past 2049, where X.509 writes years with four digits."""
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=x "
+        f"-days {days}",
+        tmp_path,
+    )
+    told = openssl("x509 -in c -noout -enddate", tmp_path)
+    ends = certificate_ends(tmp_path / "c")
+    assert ends is not None
+    assert ends.timestamp() == ssl.cert_time_to_seconds(told.removeprefix("notAfter="))
+
+
+def test_the_end_of_what_is_no_certificate_is_unknown(tmp_path: Path) -> None:
+    """A key, say."""
+    (tmp_path / "k").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    assert certificate_ends(tmp_path / "k") is None
