@@ -18,6 +18,8 @@ from .bootstrap import build, database_path, sole_owner
 from .cli.annotate import annotate
 from .cli.build_engine import build_engine
 from .cli.common import Config, config_file, sentences
+from .cli.doctor import doctor
+from .cli.enroll import enroll
 from .cli.replay import replay
 from .clocks import utc_now
 from .iot_config import check_tls_files
@@ -32,6 +34,8 @@ rejected = typer.Typer(help="Events that the bridge refused.")
 app.add_typer(rejected, name="rejected")
 app.command()(annotate)
 app.command()(build_engine)
+app.command()(doctor)
+app.command()(enroll)
 app.command()(replay)
 
 ExitAtEnd = Annotated[bool, typer.Option("--exit-at-end", help="End when a file or folder has been seen.")]

@@ -5,17 +5,9 @@ from dataclasses import dataclass, field
 
 from broker_bridge.contract.messages import Event
 
+from .decision import COOLDOWN, INCONSISTENT_TRACK, LOW_QUALITY, QUARANTINED, STALE_GALLERY, UNCONFIRMED
 from .recognition import Recognition
-from .sighting import (
-    COOLDOWN,
-    INCONSISTENT_TRACK,
-    LOW_QUALITY,
-    QUARANTINED,
-    STALE_GALLERY,
-    UNCONFIRMED,
-    FrameReport,
-    Sighting,
-)
+from .sighting import FrameReport, Sighting
 from .vision.camera import Frame
 from .vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
 from .vision.sources import Image
@@ -31,16 +23,6 @@ _COLOURS = {
 }
 # The frame itself is that person's; what is missing is time or others that agree.
 _NEAR = frozenset({COOLDOWN, UNCONFIRMED, INCONSISTENT_TRACK})
-
-
-@dataclass
-class VideoClock:
-    """The time of the frame that is looked at: seconds from the start of the video."""
-
-    seconds: float = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,6 @@ class Annotator:
     """
 
     recognition: Recognition
-    clock: VideoClock
     frames_needed: int
     refusals: Counter[str] = field(default_factory=Counter)
     _recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_FOOTER_LINES))
@@ -72,7 +53,6 @@ class Annotator:
 
     def annotate(self, image: Image, index: int, seconds: float) -> Annotated:
         """Frame `index` (uint8[h, w, 3]) at `seconds`. Raises ModelError when a network fails on it."""
-        self.clock.seconds = seconds
         report = self._pipeline.process(Frame(image, index, seconds))
         events = tuple(_event_line(seconds, event) for event, _ in report.events)
         self._recent.extend((seconds, line) for line in events)

@@ -16,7 +16,7 @@ from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
 
 from .clocks import utc_now
-from .sighting import COOLDOWN, REPEATED_FRAME
+from .decision import COOLDOWN, REPEATED_FRAME
 
 # Beside those of device.sighting: why a reading of a face made no emotion event.
 UNKNOWN_PERSON: Final = "unknown_person"

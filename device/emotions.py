@@ -29,10 +29,13 @@ class EmotionWatch:
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> list[tuple[Event, FaceBox]]:
         rows = [row for row, one in enumerate(sightings) if one.decision.person is not None]
-        if not rows:
-            return []
+        for seen in sightings:
+            if seen.decision.person is None and seen.poor is None:
+                # Whoever this is now interrupts what the track's person was showing.
+                self._validator.process_emotion(seen.track_id, None, None, 0.0, frame_id=frame_id)
         events = []
-        for row, emotion in zip(rows, self._classifier.classify(faces[rows]), strict=True):
+        emotions = self._classifier.classify(faces[rows]) if rows else []
+        for row, emotion in zip(rows, emotions, strict=True):
             seen = sightings[row]
             event = self._validator.process_emotion(
                 seen.track_id, seen.decision.person, emotion.code, emotion.confidence, frame_id=frame_id

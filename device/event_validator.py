@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 
-from .sighting import (
+from .decision import (
     BELOW_THRESHOLD,
     COOLDOWN,
     INCONSISTENT_TRACK,

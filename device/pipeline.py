@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 
+from .clocks import FrameClock
+from .decision import LOW_QUALITY, Decision
 from .event_validator import EventValidator
-from .sighting import LOW_QUALITY, Decision, FrameReport, Sighting
+from .sighting import FrameReport, Sighting
 from .vision.alignment import align_faces
 from .vision.camera import Frame
 from .vision.detector import Detections, Detector, FaceBox, Float32
@@ -69,7 +71,8 @@ class RecognitionPipeline:
 
     `on_event` is called while the gallery that an event comes from is held: once a swap has returned, nothing
     of the old gallery can come out any more. `barred` is asked once a frame for a reason not to match at all
-    (a model that is not the registry's, a gallery that is too old). `timer` is monotonic seconds. Raises
+    (a model that is not the registry's, a gallery that is too old). `clock`, which validator and emotions go
+    by, is set to the moment of each frame. `timer` is monotonic seconds. Raises
     ValueError when the gallery is of another space than the embedder's.
     """
 
@@ -83,6 +86,7 @@ class RecognitionPipeline:
         *,
         quality: Quality,
         emotions: Emotions | None = None,
+        clock: FrameClock | None = None,
         barred: Callable[[], str | None] = lambda: None,
         on_event: OnEvent = lambda _event, _box, _frame: None,
         timer: Callable[[], float] = time.perf_counter,
@@ -97,6 +101,7 @@ class RecognitionPipeline:
         self._validator = validator
         self._quality = quality
         self._emotions = emotions
+        self._clock = clock or FrameClock()
         self._barred = barred
         self._on_event = on_event
         self._timer = timer
@@ -106,6 +111,7 @@ class RecognitionPipeline:
     def process(self, frame: Frame) -> FrameReport:
         """What is seen in `frame`. Raises ModelError when a network fails on it."""
         laps = _Laps(self._timer)
+        self._clock.seconds = frame.captured_at
         found = self._detector.detect(frame.image)
         laps.end("detect")
         track_ids = self._tracker.update(found.boxes, frame.captured_at)

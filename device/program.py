@@ -14,13 +14,14 @@ from broker_bridge.contract.messages import Event
 from .assembly import Assembly
 from .clocks import utc_now
 from .commands import Commands
+from .decision import QUARANTINED, STALE_GALLERY
 from .health import Health
 from .heartbeat import VisionReadings
 from .recognition import Recognition
 from .recording import ScoreRecorder
 from .registration import Registrations
 from .settings import DeviceSection
-from .sighting import QUARANTINED, STALE_GALLERY, FrameReport
+from .sighting import FrameReport
 from .store.connection import StoreError
 from .vision.camera import Frame, open_camera
 from .vision.capture import Capture
@@ -158,11 +159,13 @@ class DeviceProgram:
             fps=stats.fps,
             inference_ms=stats.inference_ms,
             camera=capture.state if capture else None,
-            refusals={**self._recognition.refusals(), **self.counts, **self._registration_counts()},
+            refusals={**self._recognition.refusals(), **self.counts, **self._counts_of_parts()},
             quality=dict(stats.poor),
             frames=capture.counts if capture else {},
             problems=self.health.problems(),
         )
 
-    def _registration_counts(self) -> dict[str, int]:
-        return {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
+    def _counts_of_parts(self) -> dict[str, int]:
+        visitors = {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
+        lost = self._recorder.counts["lost"] if self._recorder else 0
+        return {**visitors, "recording_lost": lost} if lost else visitors

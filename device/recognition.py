@@ -1,11 +1,11 @@
 """Everything that recognition is made of, built from a device's settings."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 
+from .clocks import FrameClock
 from .emotion_validator import EmotionEventValidator
 from .emotions import EmotionWatch
 from .event_validator import EventValidator
@@ -34,6 +34,7 @@ class Recognition:
     validator: EventValidator
     quality: QualityGate
     emotions: EmotionWatch | None
+    clock: FrameClock
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -57,6 +58,7 @@ class Recognition:
             self.validator,
             quality=self.quality,
             emotions=self.emotions,
+            clock=self.clock,
             barred=barred,
             on_event=on_event,
         )
@@ -72,8 +74,9 @@ def session_options(device: DeviceSection) -> SessionOptions:
     )
 
 
-def build_recognition(device: DeviceSection, *, clock: Callable[[], float] = time.monotonic) -> Recognition:
+def build_recognition(device: DeviceSection) -> Recognition:
     """Detector, embedder and what decides, as configured. Raises ModelError with one sentence."""
+    clock = FrameClock()
     options = session_options(device)
     embedder = load_embedder(str(device.model) if device.model else None, device.space, options)
     detector = load_detector(
@@ -97,6 +100,7 @@ def build_recognition(device: DeviceSection, *, clock: Callable[[], float] = tim
         validator=validator,
         quality=QualityGate(device.quality),
         emotions=_emotions(device.id, device.emotion, options, clock) if device.emotion else None,
+        clock=clock,
     )
 
 
@@ -107,7 +111,7 @@ def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
 
 
 def _emotions(
-    device_id: str, emotion: EmotionSettings, options: SessionOptions, clock: Callable[[], float]
+    device_id: str, emotion: EmotionSettings, options: SessionOptions, clock: FrameClock
 ) -> EmotionWatch:
     classifier = EmotionClassifier(
         open_session(emotion.model, options), emotion.classes, emotion.codes, emotion.mean, emotion.scale

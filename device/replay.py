@@ -11,9 +11,7 @@ from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
 
 from .clocks import utc_now
-from .event_validator import EventValidator
-from .scores import FaceScore, FrameScores, RecordedSettings, Recording
-from .sighting import (
+from .decision import (
     BELOW_THRESHOLD,
     COOLDOWN,
     INCONSISTENT_TRACK,
@@ -23,6 +21,8 @@ from .sighting import (
     UNCONFIRMED,
     Decision,
 )
+from .event_validator import EventValidator
+from .scores import FaceScore, FrameScores, RecordedSettings, Recording
 
 # What the validator finds by itself. Any other reason was given to it, and is given to it again.
 _JUDGED: Final = frozenset(

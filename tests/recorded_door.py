@@ -3,10 +3,11 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from device.decision import LOW_QUALITY
 from device.event_validator import EventValidator
 from device.recording import ScoreRecorder
 from device.scores import RecordedSettings
-from device.sighting import LOW_QUALITY, FrameReport, Sighting
+from device.sighting import FrameReport, Sighting
 from device.vision.detector import FaceBox
 from device.vision.gallery import Match
 from tests.device_samples import NOON

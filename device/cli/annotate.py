@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress
 
 from broker_bridge.contract.settings import load_settings
-from device.annotation import Annotator, VideoClock
+from device.annotation import Annotator
 from device.bootstrap import database_path
 from device.cli.common import Config, config_file, sentences
 from device.gallery_rows import GalleryRows
@@ -43,11 +43,10 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings) -> None
     target = output or Path(video).with_name(f"{Path(video).stem}-annotated.mp4")
     if target.resolve() == Path(video).resolve():
         raise CameraError(f"{target}: the annotated video must not replace the one that is read")
-    clock = VideoClock()
-    recognition = build_recognition(settings.device, clock=clock)
+    recognition = build_recognition(settings.device)
     people = _load_gallery(settings, recognition)
     source = open_source(video)
-    annotator = Annotator(recognition, clock, settings.device.confirmation_frames)
+    annotator = Annotator(recognition, settings.device.confirmation_frames)
     file = VideoFile(target, source.fps)
     typer.echo(f"{people} people in the gallery of {settings.device.id}; writing {target}")
     try:

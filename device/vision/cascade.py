@@ -32,7 +32,7 @@ class CascadeDetector:
         self._min_neighbours = min_neighbours
 
     def detect(self, image: Image) -> Detections:
-        """The faces in `image`, uint8[h, w, 3] BGR, from left to right. Raises ValueError for what is not such a picture."""
+        """The faces in `image`, uint8[h, w, 3] BGR, from left to right. ValueError for any other array."""
         if not has_pixels(image):
             return Detections.none()
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -42,7 +42,8 @@ class CascadeDetector:
         if not len(boxes):
             return Detections.none()
         # OpenCV searches on several threads: in whatever order they finish, faces come from left to right.
-        order = np.lexsort((boxes[:, 1], boxes[:, 0]))
+        places = np.asarray(boxes, dtype=np.float32)
+        order = np.lexsort((places[:, 1], places[:, 0]))
         agreed = np.asarray(counts, dtype=np.float32).reshape(-1)[order]
-        found = Detections(np.asarray(boxes, dtype=np.float32)[order], agreed / (agreed + 10))
+        found = Detections(places[order], agreed / (agreed + 10))
         return found.sane(image)

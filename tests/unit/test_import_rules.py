@@ -62,6 +62,7 @@ ONLY_IN = {
     "sqlite3": ("device.store",),
     "onnxruntime": ("device.vision.onnx_session",),
     "tensorrt": ("device.vision.tensorrt_session",),
+    "cuda": ("device.vision.tensorrt_session",),
     "paho": ("device.paho_connection", "broker_bridge.link"),
     "aiomqtt": ("broker_bridge.link",),
     "gmqtt": ("broker_bridge.link",),

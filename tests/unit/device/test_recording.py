@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from device.decision import NO_MATCH, Decision
 from device.recording import ScoreRecorder
 from device.scores import RecordingError, find_recordings, read_recording
-from device.sighting import NO_MATCH, Decision, FrameReport, Sighting
+from device.sighting import FrameReport, Sighting
 from device.vision.detector import FaceBox
 from device.vision.gallery import Match
 from tests.recorded_door import SETTINGS, RecordedDoor

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from broker_bridge.contract.embeddings import to_array
 from deploy.local.sample_video import FPS, PEOPLE, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
+from device.decision import QUARANTINED
 from device.recognition import build_recognition
 from device.recording import ScoreRecorder
 from device.replay import SeenEvent, compare, replay
 from device.scores import RecordedSettings, find_recordings
 from device.settings import DeviceSection, QualityLimits
-from device.sighting import QUARANTINED
 from device.vision import gabor
 from device.vision.camera import open_camera
 from device.vision.cascade import CascadeDetector
@@ -49,12 +49,11 @@ def door(tmp_path):
 
 def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     """The sample video through the whole pipeline: the same frames, tracks and people, reason by reason."""
-    now = [0.0]
     # Sharper than the sample always is, so that quality refuses some faces too.
     device = DeviceSection(
         id="cam-001", site="lobby", cooldown_seconds=2.0, quality=QualityLimits(min_sharpness=70.0)
     )
-    recognition = build_recognition(device, clock=lambda: now[0])
+    recognition = build_recognition(device)
     photos = PhotoEmbedder(CascadeDetector(), recognition.embedder)
     vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()]
     recognition.galleries.swap(Gallery(recognition.space, list(PEOPLE), np.stack(vectors), version=6))
@@ -74,8 +73,8 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     sample = make_sample(tmp_path, cameras=1)[0]
     with open_camera(str(sample.path), fps=0) as frames:
         for frame in frames:
-            now[0] = 1000.1 + frame.index / FPS
-            report = pipeline.process(dataclasses.replace(frame, captured_at=now[0]))
+            taken_at = 1000.1 + frame.index / FPS
+            report = pipeline.process(dataclasses.replace(frame, captured_at=taken_at))
             recorder.record(report)
             happened += [
                 (report.index, seen.track_id, event.event_type, event.user_id)
