@@ -2,12 +2,12 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from broker_bridge.contract.digest import Digest, template_hash
-from broker_bridge.contract.embeddings import Vector, to_array
+from broker_bridge.contract.embeddings import Vector
 from broker_bridge.contract.messages import Upsert
 
 Digests = dict[str, Digest]
@@ -142,19 +142,16 @@ def write_digests(connection: sqlite3.Connection, digests: Mapping[str, Digest])
 
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
-    """User ids and vectors (float32[n,d]) of `space`, row by row into one preallocated matrix."""
-    count, dimension = connection.execute(
-        "SELECT COUNT(*), COALESCE(MAX(embedding_dim), 0) FROM gallery_templates WHERE space = ?", (space,)
-    ).fetchone()
-    user_ids: list[str] = []
-    vectors = np.empty((count, dimension), dtype=np.float32)
-    for row, (user_id, vector) in enumerate(_stream(connection, space)):
-        vectors[row] = to_array(vector)
-        user_ids.append(user_id)
-    return user_ids, vectors
-
-
-def _stream(connection: sqlite3.Connection, space: str) -> Iterator[tuple[str, bytes]]:
-    yield from connection.execute(
+    """User ids and vectors (float32[n,d]) of `space`; were there several d, those of the most frequent."""
+    # Rows are laid end to end as they come: counting them first would read the whole file once more.
+    by_length: dict[int, tuple[list[str], bytearray]] = {}
+    for user_id, vector in connection.execute(
         "SELECT user_id, embedding FROM gallery_templates WHERE space = ?", (space,)
-    )
+    ):
+        group = by_length.get(len(vector))
+        if group is None:
+            group = by_length[len(vector)] = ([], bytearray())
+        group[0].append(user_id)
+        group[1].extend(vector)
+    user_ids, data = max(by_length.values(), key=lambda group: len(group[0]), default=([], bytearray()))
+    return user_ids, np.frombuffer(data, dtype="<f4").reshape(len(user_ids), -1 if user_ids else 0)

@@ -6,13 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.vectors import DEFAULT_FLOOR, Nearest, VectorIndex
 
 from .detector import Float32
-
-_UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,11 @@ class Match:
     similarity: float
     distance: float
     margin: float
+
+
+def _to_match(nearest: Nearest) -> Match:
+    similarity = nearest.similarity
+    return Match(nearest.key, similarity, 1.0 - similarity, similarity - nearest.runner_up)
 
 
 class Gallery:
@@ -41,44 +44,31 @@ class Gallery:
                 f"a gallery of {len(user_ids)} templates in {space.id} is float32[{len(user_ids)}, "
                 f"{space.dimension}], this one is {vectors.dtype}{list(vectors.shape)}"
             )
-        squares = np.einsum("ij,ij->i", vectors, vectors)
-        # The square of a length within the tolerance; NaN fails the comparison too.
-        if not (np.abs(squares - 1.0) < 2 * _UNIT_TOLERANCE).all():
-            raise ValueError("a gallery's vectors are finite and of unit length")
         self.space = space
         self.version = version
-        places = {user_id: place for place, user_id in enumerate(dict.fromkeys(user_ids))}
-        self.people: tuple[str, ...] = tuple(places)
-        self._person_of_row = np.fromiter((places[user_id] for user_id in user_ids), np.intp, len(user_ids))
-        self._vectors: Float32 = vectors
+        try:
+            self._index = VectorIndex.of(user_ids, vectors)
+        except ValueError as error:
+            raise ValueError(f"the gallery of {space.id} cannot be searched: {error}") from error
 
     def __len__(self) -> int:
         """The number of templates."""
-        return len(self._vectors)
+        return len(self._index)
 
-    def match(self, queries: Float32) -> list[Match | None]:
-        """The best person for each of `queries` (float32[q, d], unit length), in one matrix product.
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Everyone, in the order of their first templates."""
+        return self._index.keys
 
+    def match(self, queries: Float32, floor: float = DEFAULT_FLOOR) -> list[Match | None]:
+        """The best person for each of `queries` (float32[q, d]); the same as comparing with every template.
+
+        That holds for similarities of `floor` and more, the second-best person's too: `floor` is at most the
+        similarity that counts, less the margin that is asked for. Below it somebody else may be nearer still.
         None for everyone when the gallery is empty, and for a query that is zero or not finite. With a single
         person the second best counts as opposite (similarity -1): the margin is then similarity + 1.
         """
-        if queries.ndim != 2 or queries.shape[1] != self.space.dimension:
-            raise ValueError(
-                f"queries are float32[q, {self.space.dimension}], these are {list(queries.shape)}"
-            )
-        if not self.people or not len(queries):
-            return [None] * len(queries)
-        usable: NDArray[np.bool_] = np.isfinite(queries).all(axis=1) & (queries != 0).any(axis=1)
-        similarities = np.where(usable[:, None], queries, np.float32(0)) @ self._vectors.T
-        return [self._best(row) if use else None for row, use in zip(similarities, usable, strict=True)]
-
-    def _best(self, similarities: Float32) -> Match:
-        """The best person by the best of their rows, and the lead over the best row of anybody else."""
-        person = self._person_of_row[similarities.argmax()]
-        similarity = float(similarities.max())
-        others = similarities[self._person_of_row != person]
-        second = float(others.max()) if len(others) else -1.0
-        return Match(self.people[person], similarity, 1.0 - similarity, similarity - second)
+        return [_to_match(nearest) if nearest else None for nearest in self._index.search(queries, floor)]
 
     @classmethod
     def empty(cls, space: EmbeddingSpace) -> "Gallery":
@@ -86,11 +76,15 @@ class Gallery:
 
 
 class GalleryHolder:
-    """The gallery in use. Once `swap` has returned, nothing can come out of the old one any more."""
+    """The gallery in use. `swap` replaces one reference, so recognition never waits and never sees a mixture:
+    whoever works on a frame does so within `held`."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._current = gallery
-        self._lock = threading.Lock()
+        self._generation = 0
+        # The generation of every gallery that somebody works with.
+        self._held: list[int] = []
+        self._left = threading.Condition()
 
     @property
     def current(self) -> Gallery:
@@ -98,16 +92,32 @@ class GalleryHolder:
 
     @contextmanager
     def held(self) -> Iterator[Gallery]:
-        """The gallery in use, for as long as the `with` lasts: `swap` waits for its end."""
-        with self._lock:
-            yield self._current
+        """The gallery in use; a `swap` meanwhile gives the others the new one, and waits until this is left.
+
+        So whatever shall not outlive a deletion, up to storing an event, belongs inside. Swapping from inside
+        would wait for itself.
+        """
+        with self._left:
+            gallery, generation = self._current, self._generation
+            self._held.append(generation)
+        try:
+            yield gallery
+        finally:
+            with self._left:
+                self._held.remove(generation)
+                self._left.notify_all()
 
     def swap(self, gallery: Gallery) -> None:
-        """Use `gallery` from now on; raises ValueError if it is of another space."""
+        """Use `gallery` from now on; when this returns, nobody works with an older one any more.
+
+        Raises ValueError if it is of another space.
+        """
         if (gallery.space.id, gallery.space.dimension) != (
             self._current.space.id,
             self._current.space.dimension,
         ):
             raise ValueError(f"this gallery holds {self._current.space.id}, not {gallery.space.id}")
-        with self._lock:
-            self._current = gallery
+        with self._left:
+            self._generation += 1
+            self._current, generation = gallery, self._generation
+            self._left.wait_for(lambda: all(held >= generation for held in self._held))

@@ -1,0 +1,301 @@
+"""Nearest neighbours among unit vectors: sign bits and Hamming distance first, then exact cosine.
+
+Of a vector, turned by a random rotation, the sign of each coordinate is kept: 64 bytes for 512 dimensions.
+Two vectors of cosine c then differ in Binomial(bits, arccos(c)/pi) of their bits (Charikar 2002), whatever
+their space is like. So whoever is as similar as `floor` lies within a Hamming radius that can be stated, and
+every search ranks *all* rows within it: there is no list that could be too short. Where they are too many to
+pay, or leave nobody to compare with, the search is exact. FAISS counts bits where it is installed, numpy
+otherwise; the rows within the radius, and so the answers, are the same.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
+from math import acos, pi, sqrt
+from statistics import NormalDist
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Codes = NDArray[np.uint64]
+Rows = NDArray[np.intp]
+Engine = Literal["faiss", "numpy"]
+Layout = Literal["C", "F"]
+N = TypeVar("N", bound=np.generic)
+
+DEFAULT_FLOOR = 0.5
+EXACT_ROWS = 1000
+"""Up to here looking at every vector is as fast as looking at bits first."""
+
+_UNIT_TOLERANCE = 1e-3
+# Standard deviations. A rotation's bits spread a fifth less than independent ones: by theirs this is six.
+_DEVIATIONS = 5.0
+# Re-ranked at the least, so that an answer below the floor is a near one too.
+_LEAST_CANDIDATES = 32
+# Past this share of the rows, picking them out costs as much as going through all.
+_EXACT_SHARE = 0.25
+# Fewer dimensions have too few directions for their signs to tell angles.
+_FEWEST_BITS = 64
+_BLOCK_ROWS = 256
+_ROWS_PER_THREAD = 4096
+_SEED = 512
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The key with the most similar vector, its cosine, and that of the best *other* key (-1: no other)."""
+
+    key: str
+    similarity: float
+    runner_up: float
+
+
+class SignBits:
+    """Vectors float32[n, d] to codes uint64[n, bits/64]: the signs after a random rotation.
+
+    The rotation is two rounds of random signs and a Walsh-Hadamard transform. One round is not enough: where
+    few coordinates outweigh the rest, as after a PCA, its rows repeat and the bits depend on each other.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self.bits = max(_FEWEST_BITS, 1 << (dimension - 1).bit_length())
+        inner = 1 << (self.bits.bit_length() // 2)
+        self._shape = (-1, self.bits // inner, inner)
+        self._inner, self._outer = _hadamard(inner), _hadamard(self.bits // inner)
+        signs = np.random.default_rng(_SEED).integers(0, 2, (2, self.bits))
+        self._signs = (2 * signs - 1).astype(np.float32)
+
+    def of(self, vectors: Vectors) -> Codes:
+        """The codes of finite vectors; many are shared among threads."""
+        codes = np.empty((len(vectors), self.bits // 64), dtype=np.uint64)
+        if len(vectors) <= _ROWS_PER_THREAD:
+            self._encode(vectors, codes)
+            return codes
+        parts = [slice(at, at + _ROWS_PER_THREAD) for at in range(0, len(vectors), _ROWS_PER_THREAD)]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(lambda part: self._encode(vectors[part], codes[part]), parts))
+        return codes
+
+    def _encode(self, vectors: Vectors, codes: Codes) -> None:
+        # Block by block, so that the rows stay in the cache through all steps.
+        work = np.zeros((min(len(vectors), _BLOCK_ROWS), self.bits), dtype=np.float32)
+        other = np.empty_like(work)
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            rows = vectors[start : start + _BLOCK_ROWS]
+            mixed, spare = work[: len(rows)], other[: len(rows)]
+            np.multiply(rows, self._signs[0, : self.dimension], out=mixed[:, : self.dimension])
+            mixed[:, self.dimension :] = 0
+            self._transform(mixed, spare)
+            np.multiply(mixed, self._signs[1], out=mixed)
+            self._transform(mixed, spare)
+            codes[start : start + len(rows)] = np.packbits(mixed > 0, axis=1).view(np.uint64)
+
+    def _transform(self, values: Vectors, spare: Vectors) -> None:
+        """Walsh-Hadamard in place: as a product of two small ones, which BLAS does at full speed."""
+        folded, between = values.reshape(self._shape), spare.reshape(self._shape)
+        np.matmul(folded, self._inner, out=between)
+        np.matmul(self._outer, between, out=folded)
+
+
+def _hadamard(size: int) -> Vectors:
+    """float32[size, size], orthogonal, of a power of two (Sylvester); scaled so that lengths are kept."""
+    matrix = np.ones((1, 1), dtype=np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]]) / np.float32(sqrt(2))
+    return matrix
+
+
+def search_radius(bits: int, floor: float, count: int) -> int:
+    """The Hamming distance within which the rows of cosine `floor` or more lie, of `count` rows.
+
+    It is wider where fewer than `_LEAST_CANDIDATES` unrelated rows are to be expected in it.
+    """
+    share = acos(max(-1.0, min(1.0, floor))) / pi
+    bound = bits * share + _DEVIATIONS * sqrt(bits * share * (1 - share))
+    unrelated = NormalDist(bits / 2, sqrt(bits) / 2)
+    return int(max(bound, unrelated.inv_cdf(min(0.5, _LEAST_CANDIDATES / count))))
+
+
+def _within_numpy(_: Any, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+    """For each query the rows at a distance of at most `radius`, in ascending order."""
+    different = np.empty(len(codes), dtype=np.uint64)
+    ones = np.empty(len(codes), dtype=np.uint8)
+    distances = np.empty(len(codes), dtype=np.uint16)
+    found: list[Rows] = []
+    for query in queries:
+        distances[:] = 0
+        for word, of_query in zip(codes.T, query, strict=True):
+            np.bitwise_xor(word, of_query, out=different)
+            np.bitwise_count(different, out=ones)
+            np.add(distances, ones, out=distances)
+        found.append(np.flatnonzero(distances <= radius))
+    return found
+
+
+def _within_faiss(faiss: Any, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+    result = faiss.RangeSearchResult(len(queries))
+    pointers = [faiss.swig_ptr(array.view(np.uint8)) for array in (queries, codes)]
+    # FAISS leaves the radius itself out.
+    faiss.hamming_range_search(*pointers, len(queries), len(codes), radius + 1, 8 * codes.shape[1], result)
+    # The result owns these arrays and ends with this call.
+    limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
+    rows: Rows = faiss.rev_swig_ptr(result.labels, limits[-1]).copy()
+    return [rows[start:end] for start, end in pairwise(limits)]
+
+
+class VectorIndex:
+    """Unit vectors float32[d], several per key. `engine` None: FAISS where it is installed, else numpy.
+
+    Searches may run in several threads at once; `put` and `remove` must be alone with the index. ValueError
+    for vectors of another shape or type, and on the way in for those that are not finite and of unit length.
+    """
+
+    def __init__(self, dimension: int, engine: Engine | None = None) -> None:
+        self.dimension = dimension
+        self._bits = SignBits(dimension)
+        self.engine = engine or ("faiss" if find_spec("faiss") else "numpy")
+        self._faiss: Any = import_module("faiss") if self.engine == "faiss" else None
+        # numpy runs over one word of all rows at a time, FAISS over all words of a row.
+        self._layout: Layout = "C" if self._faiss else "F"
+        self._count = 0
+        self._vectors: Vectors = np.empty((0, dimension), dtype=np.float32)
+        self._codes: Codes = np.empty((0, self._bits.bits // 64), dtype=np.uint64)
+        self._numbers: dict[str, int] = {}
+        self._keys: list[str] = []
+        self._free: list[int] = []
+        # The number of the key that a row belongs to.
+        self._owners = np.empty(0, dtype=np.int32)
+
+    @classmethod
+    def of(cls, keys: Sequence[str], vectors: Vectors, engine: Engine | None = None) -> "VectorIndex":
+        """Row i of `vectors` float32[n, d] is of `keys[i]`. Not copied until a change; never written to."""
+        if vectors.ndim != 2 or len(keys) != len(vectors):
+            raise ValueError(f"expected one vector for each of {len(keys)} keys, got {list(vectors.shape)}")
+        index = cls(vectors.shape[1], engine)
+        index._adopt(keys, vectors)
+        return index
+
+    def _adopt(self, keys: Sequence[str], vectors: Vectors) -> None:
+        self._check_units(vectors)
+        self._codes = np.asarray(self._bits.of(vectors), order=self._layout)
+        self._vectors = vectors.view()
+        self._vectors.flags.writeable = False
+        self._keys = list(dict.fromkeys(keys))
+        self._numbers = {key: number for number, key in enumerate(self._keys)}
+        self._owners = np.fromiter(map(self._numbers.__getitem__, keys), np.int32, len(keys))
+        self._count = len(keys)
+
+    def __len__(self) -> int:
+        """The number of vectors."""
+        return self._count
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key once; after bulk construction in the order of their first rows."""
+        return tuple(self._numbers)
+
+    def put(self, key: str, vectors: Vectors) -> None:
+        """Make `vectors` (float32[m, d]) all that `key` has."""
+        self._check_units(vectors)
+        codes = self._bits.of(vectors)
+        self.remove(key)
+        if not len(vectors):
+            return
+        self._reserve(len(vectors))
+        number = self._free.pop() if self._free else len(self._keys)
+        self._keys[number : number + 1] = [key]
+        self._numbers[key] = number
+        rows = slice(self._count, self._count + len(vectors))
+        self._vectors[rows], self._codes[rows], self._owners[rows] = vectors, codes, number
+        self._count += len(vectors)
+
+    def remove(self, key: str) -> None:
+        """Forget `key`, if it is there, and overwrite its numbers."""
+        number = self._numbers.pop(key, None)
+        if number is None:
+            return
+        self._reserve(0)
+        self._keys[number] = ""
+        self._free.append(number)
+        # From the end: the last row, which fills the gap, is then never one of those that go.
+        for row in np.flatnonzero(self._owners[: self._count] == number)[::-1].tolist():
+            last = self._count = self._count - 1
+            for array in (self._vectors, self._codes, self._owners):
+                array[row] = array[last]
+                array[last] = 0
+
+    def _reserve(self, more: int) -> None:
+        """Room of our own for `more` rows."""
+        if self._vectors.flags.writeable and self._count + more <= len(self._vectors):
+            return
+        capacity = self._count + max(more, self._count // 2)
+        self._vectors = self._grown(self._vectors, capacity, "C")
+        self._codes = self._grown(self._codes, capacity, self._layout)
+        self._owners = self._grown(self._owners, capacity, "C")
+
+    def _grown(self, array: NDArray[N], capacity: int, order: Layout) -> NDArray[N]:
+        grown = np.zeros((capacity, *array.shape[1:]), dtype=array.dtype, order=order)
+        grown[: self._count] = array[: self._count]
+        return grown
+
+    def _squares(self, vectors: Vectors) -> Vectors:
+        if vectors.shape[1:] != (self.dimension,) or vectors.dtype != np.float32:
+            these = f"{vectors.dtype}{list(vectors.shape)}"
+            raise ValueError(f"vectors are float32[n, {self.dimension}], these are {these}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares: Vectors = np.einsum("ij,ij->i", vectors, vectors)
+        return squares
+
+    def _check_units(self, vectors: Vectors) -> None:
+        # The square of a length within the tolerance; NaN fails the comparison too.
+        if not (np.abs(self._squares(vectors) - 1) < 2 * _UNIT_TOLERANCE).all():
+            raise ValueError("vectors are finite and of unit length, some of these are not")
+
+    def search(self, queries: Vectors, floor: float = DEFAULT_FLOOR) -> list[Nearest | None]:
+        """The nearest key of each of `queries` (float32[q, d]); None for one that is zero or not finite.
+
+        Similarities of `floor` and more, also the runner-up's, are those of an exact search. Below the floor
+        they are the best among the nearest few by sign bits: for whom that is nobody anyway.
+        """
+        squares = self._squares(queries)
+        answers: list[Nearest | None] = [None] * len(queries)
+        usable = np.flatnonzero(np.isfinite(squares) & (squares > 0))
+        if not self._count or not len(usable):
+            return answers
+        units = (queries[usable] / np.sqrt(squares[usable, None])).astype(np.float32, copy=False)
+        for place, unit, rows in zip(usable, units, self._candidates(units, floor), strict=True):
+            answers[place] = self._nearest(unit, rows)
+        return answers
+
+    def _candidates(self, units: Vectors, floor: float) -> Sequence[Rows | slice]:
+        """For each query all rows that can reach `floor`; or every row, where that costs no more."""
+        every = slice(self._count)
+        radius = search_radius(self._bits.bits, floor, self._count)
+        if self._count <= EXACT_ROWS or self.dimension < _FEWEST_BITS or radius >= self._bits.bits // 2:
+            return [every] * len(units)
+        codes, wanted = self._codes[: self._count], self._bits.of(units)
+        near = (_within_faiss if self._faiss else _within_numpy)(self._faiss, codes, wanted, radius)
+        return [rows if self._suffice(rows) else every for rows in near]
+
+    def _suffice(self, rows: Rows) -> bool:
+        """Whether two keys at least are among `rows`, and few enough of them to be worth picking out."""
+        owners = self._owners[rows]
+        return 0 < len(rows) <= self._count * _EXACT_SHARE and bool((owners != owners[0]).any())
+
+    def _nearest(self, unit: Vectors, rows: Rows | slice) -> Nearest:
+        # Not a matrix-vector product: that sums differently for another number of rows, and starts threads of
+        # BLAS, which on a busy machine wait for each other for milliseconds.
+        similarities: Vectors = np.vecdot(self._vectors[rows], unit)
+        owners = self._owners[rows]
+        best = similarities.argmax()
+        others = similarities[owners != owners[best]]
+        runner_up = float(others.max()) if len(others) else -1.0
+        # Rounding may carry a cosine past 1.
+        return Nearest(self._keys[owners[best]], min(1.0, float(similarities[best])), min(1.0, runner_up))
