@@ -21,7 +21,6 @@ Float64 = NDArray[np.float64]
 
 # Border of the face that is not looked at: background, or black from beyond the edge of the picture.
 _MARGIN = 16
-_MIDDLE = slice(_MARGIN, FACE_SIZE - _MARGIN)
 
 # How far eyes, nose tip and corners of the mouth lie behind the tip of the nose, in the template's pixels (of
 # about 1.8 mm, as 63 mm between the pupils are 35 pixels): 27 and 25 mm, as in OpenCV's generic head model.
@@ -52,6 +51,8 @@ class QualityGate:
 
     def __init__(self, limits: QualityLimits) -> None:
         self._limits = limits
+        self._most_turned = np.array([limits.max_yaw, limits.max_pitch, limits.max_roll])
+        self._most_turned[self._most_turned == 0] = np.inf
 
     def judge(self, faces: NDArray[np.uint8], found: Detections) -> list[str | None]:
         """Per face the first of `too_small`, `turned`, `too_dark`, `too_bright`, `blurred` that holds, or
@@ -72,7 +73,9 @@ class QualityGate:
         light = brightness_and_sharpness(faces)
         return [
             TOO_SMALL if is_small else TURNED if is_turned else self._ill_lit(*measures)
-            for is_small, is_turned, measures in zip(small, turned, light.tolist(), strict=True)
+            for is_small, is_turned, measures in zip(
+                small.tolist(), turned.tolist(), light.tolist(), strict=True
+            )
         ]
 
     def _ill_lit(self, brightness: float, sharpness: float) -> str | None:
@@ -84,26 +87,27 @@ class QualityGate:
         return BLURRED if sharpness < limits.min_sharpness else None
 
     def _turned(self, landmarks: Float32 | None, count: int) -> NDArray[np.bool_]:
-        limits = self._limits
-        most = np.array([limits.max_yaw, limits.max_pitch, limits.max_roll])
-        if landmarks is None or not most.any():
+        if landmarks is None or np.isinf(self._most_turned).all():
             return np.zeros(count, dtype=np.bool_)
         # NaN, where there is no pose, is greater than nothing.
-        beyond = (np.abs(head_poses(landmarks)) > most) & (most > 0)
+        beyond = np.abs(head_poses(landmarks)) > self._most_turned
         return np.asarray(beyond.any(axis=1), dtype=np.bool_)
 
 
 def brightness_and_sharpness(faces: NDArray[np.uint8]) -> Float64:
     """float64[n, 2] of uint8[n, 112, 112, 3]: mean grey level (0..255), and variance of the Laplacian in grey
     levels squared (Pech-Pacheco et al. 2000), both of the middle 80x80 pixels of each face."""
-    # One tall picture: a call of OpenCV costs more than what it does to a single face.
-    grey = cv2.cvtColor(np.ascontiguousarray(faces).reshape(-1, FACE_SIZE, 3), cv2.COLOR_BGR2GRAY)
+    # One tall picture, since a call of OpenCV costs more than what it does to a face; with a pixel more on
+    # each side than is measured, which the Laplacian looks at.
+    middles = faces[:, _MARGIN - 1 : 1 - _MARGIN, _MARGIN - 1 : 1 - _MARGIN]
+    side = middles.shape[1]
+    grey = cv2.cvtColor(np.ascontiguousarray(middles).reshape(-1, side, 3), cv2.COLOR_BGR2GRAY)
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     measures = np.empty((len(faces), 2))
     for row in range(len(faces)):
-        rows = slice(row * FACE_SIZE + _MARGIN, (row + 1) * FACE_SIZE - _MARGIN)
-        measures[row, 0] = cv2.mean(grey[rows, _MIDDLE])[0]
-        measures[row, 1] = cv2.meanStdDev(edges[rows, _MIDDLE])[1][0, 0] ** 2
+        middle = np.s_[row * side + 1 : (row + 1) * side - 1, 1:-1]
+        measures[row, 0] = cv2.mean(grey[middle])[0]
+        measures[row, 1] = cv2.meanStdDev(edges[middle])[1][0, 0] ** 2
     return measures
 
 
@@ -121,9 +125,12 @@ def head_poses(landmarks: Float32) -> Float64:
         right, down = (
             camera[..., axis] / np.linalg.norm(camera[..., axis], axis=1)[:, None] for axis in (0, 1)
         )
-        away = np.cross(right, down)
-        yaw = np.arctan2(away[:, 0], away[:, 2])
-        pitch = np.arctan2(away[:, 1], np.hypot(away[:, 0], away[:, 2]))
+        # The third row of the rotation: where the back of the head is.
+        x = right[:, 1] * down[:, 2] - right[:, 2] * down[:, 1]
+        y = right[:, 2] * down[:, 0] - right[:, 0] * down[:, 2]
+        z = right[:, 0] * down[:, 1] - right[:, 1] * down[:, 0]
+        yaw = np.arctan2(x, z)
+        pitch = np.arctan2(y, np.hypot(x, z))
         roll = np.arctan2(-right[:, 1], down[:, 1])
     poses: Float64 = np.degrees(np.stack([yaw, pitch, roll], axis=1))
     poses[~np.isfinite(poses).all(axis=1)] = np.nan
