@@ -17,6 +17,7 @@ _CONNACK = 0x20
 _DISCONNECT = b"\xe0\x00"
 _KEEPALIVE = (60).to_bytes(2, "big")
 _CLEAN_START, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
+_REFUSAL_SECONDS = 0.5
 _LONGEST_PACKET = 1 << 20
 _CREDENTIALS = "check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD, or the client certificate"
 # Section 3.2.2.2; 4 and 5 are what a broker of MQTT 3.1.1 says.
@@ -65,11 +66,10 @@ def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds
             return Contact(connected, login_ms=_login(plain, settings, client_id, where) if login else None)
         with context.wrap_socket(plain, server_hostname=settings.host) as secured:
             connected = _since(began)
-            if login:
-                login_ms = _login(secured, settings, client_id, where)
-            else:
-                login_ms = None
+            with _after_handshake(where, settings):
                 _await_refusal(secured)
+                secured.settimeout(seconds)
+                login_ms = _login(secured, settings, client_id, where) if login else None
             return Contact(connected, secured.version(), _ends(secured.getpeercert()), login_ms)
 
 
@@ -103,14 +103,12 @@ def _steps(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]
             "WFM_MQTT__CA_FILE is the authority that signed it, WFM_MQTT__HOST a name that it is for",
         ) from error
     except ssl.SSLError as error:
-        reason = (error.reason or str(error)).replace("_", " ").lower()
-        if "alert" in reason and settings.cert_file is not None:
-            detail, advice = f"{where} refuses this device's certificate ({reason})", _RENEW
-        elif "alert" in reason:
-            detail, advice = f"{where} refuses TLS ({reason})", _NO_CERTIFICATE
-        else:
-            detail, advice = f"{where} does not speak TLS ({reason})", "check WFM_MQTT__PORT: 8883 is usual"
-        raise BrokerError(detail, advice) from error
+        reason = _reason(error)
+        if "alert" in reason:
+            raise _not_let_in(where, settings, reason) from error
+        raise BrokerError(
+            f"{where} does not speak TLS ({reason})", "check WFM_MQTT__PORT: 8883 is usual"
+        ) from error
     except TimeoutError as error:
         raise BrokerError(
             f"{where} took the connection and said nothing for {seconds:.0f} s",
@@ -120,8 +118,29 @@ def _steps(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]
         raise BrokerError(f"{where} ended the connection ({error.strerror or error})", _TLS) from error
 
 
+@contextmanager
+def _after_handshake(where: str, settings: MqttSettings) -> Iterator[None]:
+    """Who spoke TLS until here and ends the connection does not want this client."""
+    try:
+        yield
+    except (ssl.SSLError, ConnectionError) as error:
+        raise _not_let_in(where, settings, _reason(error)) from error
+
+
+def _not_let_in(where: str, settings: MqttSettings, reason: str) -> BrokerError:
+    if settings.cert_file is not None:
+        return BrokerError(f"{where} refuses this device's certificate ({reason})", _RENEW)
+    return BrokerError(f"{where} refuses a client without a certificate ({reason})", _NO_CERTIFICATE)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return error.strerror or "the connection ended"
+
+
 _RENEW = "renew it, or check that the broker trusts its authority and has not revoked it"
-_NO_CERTIFICATE = "does it want a certificate of the client? set WFM_MQTT__CERT_FILE and WFM_MQTT__KEY_FILE"
+_NO_CERTIFICATE = "set WFM_MQTT__CERT_FILE and WFM_MQTT__KEY_FILE, if it asks its clients for one"
 _TLS = "check whether it expects TLS (WFM_MQTT__CA_FILE) or a client certificate"
 
 
@@ -136,11 +155,11 @@ def _context(settings: MqttSettings) -> ssl.SSLContext | None:
 
 def _await_refusal(secured: ssl.SSLSocket) -> None:
     """With TLS 1.3 the client has finished before the server has looked at its certificate: only the next
-    read tells. A broker that is content says nothing before CONNECT."""
-    secured.settimeout(1.0)
+    read tells, and an early write may lose what it says. A broker that is content says nothing."""
+    secured.settimeout(_REFUSAL_SECONDS)
     try:
         if not secured.recv(1):
-            raise ConnectionResetError
+            raise ConnectionResetError(None, "the connection ended")
     except TimeoutError:
         return
 
