@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import load_settings
+from broker_bridge.contract.settings import LogSettings, load_settings
 from device.cli.common import Config, config_file, sentences
 from device.doctor.check import Check
 from device.doctor.examination import Report, examine
@@ -36,7 +36,7 @@ def doctor(
     """
     with sentences():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
-        configure_logging(settings.log)
+        configure_logging(_quieter(settings.log))
     report = _examined(settings, with_camera=not no_camera, camera_frames=frames)
     if as_json:
         typer.echo(json.dumps(_document(report), indent=2, allow_nan=False))
@@ -44,6 +44,11 @@ def doctor(
         _print(report)
     if report.count("fault"):
         raise typer.Exit(1)
+
+
+def _quieter(log: LogSettings) -> LogSettings:
+    """What libraries tell as they load is not what somebody looks for here."""
+    return log.model_copy(update={"level": "warning"}) if log.level == "info" else log
 
 
 def _examined(settings: DeviceSettings, **options: Any) -> Report:

@@ -27,6 +27,7 @@ _LIBRARIES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("NumPy", ("numpy",), "numpy"),
     ("OpenCV", ("opencv-python-headless", "opencv-python", "opencv-contrib-python"), "cv2"),
     ("ONNX Runtime", ("onnxruntime-gpu", "onnxruntime"), "onnxruntime"),
+    ("FAISS", ("faiss-cpu", "faiss-gpu"), "faiss"),
     ("TensorRT", ("tensorrt",), "tensorrt"),
     ("cuda-python", ("cuda-python", "cuda-bindings"), "cuda"),
 )
