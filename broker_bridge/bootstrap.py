@@ -21,6 +21,7 @@ from .link import Link
 from .presence import Presence
 from .publisher import HeadPublisher
 from .refusals import Refusals
+from .registration import Registrar
 from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
 from .registry.overview import Workers
@@ -28,7 +29,7 @@ from .settings import BridgeProgram
 
 _log = logging.getLogger(__name__)
 
-_SHARED = (channels.EVENT, channels.SYNC_REQUEST)
+_SHARED = (channels.EVENT, channels.SYNC_REQUEST, channels.REGISTER)
 # Answers first: a status that says "online" is what makes the leader send commands.
 _FOLLOWED = (*commands.FOLLOWED, *presence.FOLLOWED)
 _HEALTH_SECONDS = 5.0
@@ -54,6 +55,7 @@ class Bridge:
         )
         self.ingest = Ingest(registry, self.link.publish, own)
         self.answers = Answers(registry, self.link.publish, own)
+        self.registrar = Registrar(registry, self.link.publish, own)
         self.refusals = Refusals(registry, self.link.publish)
         self.presence = Presence(registry, own)
         self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
@@ -65,6 +67,7 @@ class Bridge:
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
             channels.EVENT: self.ingest.accept,
             channels.SYNC_REQUEST: self.answers.accept,
+            channels.REGISTER: self.registrar.accept,
             **dict.fromkeys(presence.FOLLOWED, self.presence.accept),
             channels.STATUS: self._note_status,
             channels.COMMAND_RESULT: self.commands.note_result,
@@ -78,6 +81,7 @@ class Bridge:
                 "link": self.link.run(),
                 "ingest": self.ingest.run(),
                 "answers": self.answers.run(),
+                "registrar": self.registrar.run(),
                 "refusals": self.refusals.run(),
                 "presence": self.presence.run(),
                 "leadership": self.leadership.run(),
@@ -132,6 +136,7 @@ class Bridge:
             "link": self.link.counters,
             "ingest": self.ingest.counters,
             "answers": self.answers.counters,
+            "registrar": self.registrar.counters,
             "refusals": self.refusals.counters,
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,

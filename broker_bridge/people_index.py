@@ -1,0 +1,72 @@
+"""Who in the registry a vector is nearest to: one index per space, kept up with the registry by version."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from .contract.embeddings import EmbeddingSpace, to_array
+from .registry.identities import Identities
+from .registry.people import Changed
+from .registry.versions import History
+from .vectors import Nearest, VectorIndex
+
+# The driver decodes a page on the event loop: 200 people take it some 40 ms.
+_PAGE = 200
+
+
+class PeopleIndex:
+    """Everybody's templates in one space, loaded when first asked.
+
+    Deleted people are not in it. Loading and searching run in a thread, one at a time.
+    """
+
+    def __init__(self, identities: Identities, space: EmbeddingSpace) -> None:
+        self._identities = identities
+        self._space = space
+        self._index = VectorIndex(space.dimension)
+        self._epoch: str | None = None
+        self._version = 0
+        self._lock = asyncio.Lock()
+
+    async def find(self, vector: bytes, floor: float) -> tuple[History, Nearest | None]:
+        """The nearest person to `vector` (float32[d], unit length) among all whom the registry holds.
+
+        None if nobody has a cosine similarity of `floor` or more. The history says as of when. Raises
+        RegistryError.
+        """
+        async with self._lock:
+            history = await self._catch_up()
+            query = to_array(vector)[np.newaxis]
+            (found,) = await asyncio.to_thread(self._index.search, query, floor)
+        # Below the floor the index answers whomever it came across.
+        return history, found if found is not None and found.similarity >= floor else None
+
+    async def _catch_up(self) -> History:
+        while True:
+            history, changed = await self._identities.since(self._version, _PAGE, [self._space.id])
+            if self._epoch != history.epoch or history.version < self._version:
+                begun = self._version > 0
+                self._begin(history.epoch)
+                if begun:
+                    continue
+            if changed:
+                await asyncio.to_thread(self._take, changed)
+                self._version = changed[-1].person.version
+            if len(changed) < _PAGE:
+                self._version = history.version
+                return history
+
+    def _begin(self, epoch: str) -> None:
+        self._index = VectorIndex(self._space.dimension)
+        self._epoch = epoch
+        self._version = 0
+
+    def _take(self, changed: Sequence[Changed]) -> None:
+        for change in changed:
+            # A deleted person comes without templates.
+            if change.templates:
+                vectors = np.stack([to_array(one.vector) for one in change.templates])
+                self._index.put(change.person.user_id, vectors)
+            else:
+                self._index.remove(change.person.user_id)

@@ -1,0 +1,95 @@
+"""Is a face somebody who is known, somebody new, or too near to tell? Pure decisions over what was found."""
+
+import hashlib
+import secrets
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+from .contract.errors import FACE_AMBIGUOUS
+from .contract.ids import EVENT_CODES, new_event_id
+from .contract.messages import Event, Registered, RegisterIdentity, WireError
+from .registry.people import Enrollment, Template
+from .registry.registrations import Decision
+from .settings import Similarities
+from .vectors import Nearest
+
+_AMBIGUOUS = "somebody who is known looks alike: too near for another person, too far to be the same"
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def new_visitor_id() -> str:
+    """A user id that says nothing about its person."""
+    return f"VIS-{secrets.token_hex(5)}"
+
+
+def decide(
+    request: RegisterIdentity,
+    device_id: str,
+    site_id: str,
+    nearest: Nearest | None,
+    limits: Similarities,
+    *,
+    at: datetime,
+    new_user_id: str,
+) -> Decision:
+    """`exists` from similarity `same_person` up, `created` below `look_alike`, between both `rejected`."""
+    asked = Decision(
+        device_id=device_id,
+        site_id=site_id,
+        request_id=request.request_id,
+        result="created",
+        # As MongoDB keeps it, so that what is derived from it is the same when it is read again.
+        at=at.replace(microsecond=at.microsecond // 1000 * 1000),
+    )
+    if nearest is None or nearest.similarity < limits.look_alike:
+        return replace(asked, user_id=new_user_id)
+    similarity = min(1.0, float(nearest.similarity))
+    if nearest.similarity >= limits.same_person:
+        return replace(asked, result="exists", user_id=nearest.key, similarity=similarity)
+    return replace(asked, result="rejected", similarity=similarity, code=FACE_AMBIGUOUS, detail=_AMBIGUOUS)
+
+
+def order_of(request: RegisterIdentity, user_id: str, site_id: str, vector: bytes) -> Enrollment:
+    """The order that makes a visitor of the device's site, with this one template."""
+    return Enrollment(
+        user_id,
+        templates=(Template(request.space, vector, request.quality, "edge"),),
+        display_name=request.display_name,
+        sites=(site_id,),
+        kind="visitor",
+    )
+
+
+def visit_of(decision: Decision, space: str) -> Event:
+    """The visit of somebody who exists. Its id follows from the request: a repeat is the same event."""
+    suffix = hashlib.sha256(decision.key.encode()).hexdigest()[:12]
+    similarity = decision.similarity or 0.0
+    return Event(
+        event_id=new_event_id(
+            EVENT_CODES["visit"], (decision.at - _EPOCH) // timedelta(milliseconds=1), suffix
+        ),
+        device_id=decision.device_id,
+        user_id=decision.user_id,
+        event_type="visit",
+        timestamp=decision.at,
+        confidence=max(0.0, similarity),
+        metadata={
+            "distance": round(1.0 - similarity, 6),
+            "space": space,
+            "registration": decision.request_id,
+        },
+    )
+
+
+def answer_of(decision: Decision) -> Registered:
+    """A decision as its device hears it."""
+    error = None
+    if decision.code:
+        error = WireError(code=decision.code, detail=decision.detail or "")
+    return Registered(
+        request_id=decision.request_id,
+        result=decision.result,
+        user_id=decision.user_id,
+        similarity=decision.similarity,
+        error=error,
+    )

@@ -1,0 +1,94 @@
+"""Known, new or too near to tell: the pure part of registration at the edge."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from pydantic import ValidationError
+
+from broker_bridge.contract.channels import EVENT
+from broker_bridge.contract.messages import RegisterIdentity
+from broker_bridge.registry.registrations import Decision
+from broker_bridge.settings import BridgeSettings, Similarities
+from broker_bridge.vectors import Nearest
+from broker_bridge.visitors import answer_of, decide, new_visitor_id, order_of, visit_of
+
+AT = datetime(2026, 1, 15, 10, 0, 0, 123_456, tzinfo=timezone.utc)
+LIMITS = Similarities(same_person=0.65, look_alike=0.5)
+REQUEST = RegisterIdentity(request_id="r-1", space="face:test-4", vector=b"\0" * 16, kind="visitor")
+
+
+def decided(similarity: float | None) -> Decision:
+    nearest = None if similarity is None else Nearest("EMP-1", similarity, 0.3)
+    return decide(REQUEST, "cam-001", "lobby", nearest, LIMITS, at=AT, new_user_id="VIS-new")
+
+
+@pytest.mark.parametrize(
+    ("similarity", "result", "user_id", "code"),
+    [
+        (None, "created", "VIS-new", None),
+        (0.4999, "created", "VIS-new", None),
+        (0.5, "rejected", None, "face-ambiguous"),
+        (0.6499, "rejected", None, "face-ambiguous"),
+        (0.65, "exists", "EMP-1", None),
+        (1.0000001, "exists", "EMP-1", None),
+    ],
+)
+def test_similarity_decides(
+    similarity: float | None, result: str, user_id: str | None, code: str | None
+) -> None:
+    """Known from `same_person` up, new below `look_alike`, and neither in between."""
+    decision = decided(similarity)
+    assert (decision.result, decision.user_id, decision.code) == (result, user_id, code)
+    answer = answer_of(decision)
+    assert (answer.request_id, answer.result, answer.user_id) == ("r-1", result, user_id)
+    assert (answer.error and answer.error.code) == code
+    assert answer.similarity is None or answer.similarity <= 1
+
+
+def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
+    """Its id follows from device and request, and from a time that MongoDB keeps to the millisecond."""
+    decision = decided(0.9)
+    assert decision.at == AT.replace(microsecond=123_000)
+    visit = visit_of(decision, "face:test-4")
+    assert EVENT.decode(visit.to_json()) == visit
+    assert visit.event_id.startswith("EV3-1768471200123-")
+    assert (visit.user_id, visit.device_id, visit.confidence) == ("EMP-1", "cam-001", 0.9)
+    assert visit_of(replace(decision), "face:test-4") == visit
+    others = [
+        replace(decision, request_id="r-2"),
+        replace(decision, device_id="cam-002"),
+        replace(decision, at=decision.at + timedelta(milliseconds=1)),
+    ]
+    assert len({visit_of(other, "face:test-4").event_id for other in [decision, *others]}) == 4
+
+
+def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
+    """With one template that says where it comes from; an id tells nothing about its person."""
+    order = order_of(REQUEST, "VIS-1", "lobby", b"vector")
+    assert (order.sites, order.kind, order.templates[0].source) == (("lobby",), "visitor", "edge")
+    assert len({new_visitor_id() for _ in range(100)}) == 100
+
+
+def test_similarities_are_those_of_the_space_else_the_general_ones() -> None:
+    """The trial space, where strangers are near each other, has stricter ones unless told otherwise."""
+    own = Similarities(same_person=0.7, look_alike=0.6)
+    settings = BridgeSettings(same_person_similarity=0.66, similarities={"face:own": own})
+    assert settings.similarities_in("face:own") == own
+    assert settings.similarities_in("face:gabor-512").same_person == 0.75
+    general = settings.similarities_in("face:other")
+    assert (general.same_person, general.look_alike) == (0.66, 0.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"same_person_similarity": 0.4},
+        {"similarities": {"face:own": {"same_person": 0.4, "look_alike": 0.5}}},
+        {"look_alike_similarity": 1.5},
+    ],
+)
+def test_similarities_in_the_wrong_order_are_refused_at_start(wrong: dict[str, object]) -> None:
+    """A look-alike that is nearer than the person itself makes no sense."""
+    with pytest.raises(ValidationError, match=r"look_alike|less than or equal"):
+        BridgeSettings.model_validate(wrong)
