@@ -23,14 +23,18 @@ class Thresholds(Section):
 
 
 class QualityLimits(Section):
-    """What a face must be to be recognised; a limit of 0 asks nothing. Brightness is the mean grey level."""
+    """What a face must be to be recognised; a limit of 0 asks nothing.
+
+    Light and sharpness are those of the middle of the face: 80x80 of the 112x112 pixels that are embedded.
+    """
 
     min_side: Annotated[float, Field(ge=0)] = 40.0
     """Pixels of the shorter side of the box."""
     min_sharpness: Annotated[float, Field(ge=0)] = 15.0
-    """Variance of the Laplacian of the 112x112 face, in grey levels squared."""
+    """Variance of the Laplacian, in grey levels squared."""
     min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
     max_brightness: Annotated[float, Field(ge=0, le=255)] = 230.0
+    """Mean grey level."""
     max_yaw: Annotated[float, Field(ge=0, le=90)] = 45.0
     max_pitch: Annotated[float, Field(ge=0, le=90)] = 40.0
     max_roll: Annotated[float, Field(ge=0, le=180)] = 45.0
@@ -85,6 +89,7 @@ class DeviceSection(Section):
     detector_model: Path | None = None
     detector_score: Share = 0.5
     min_face_pixels: Annotated[int, Field(ge=16)] = 80
+    """Longer side of the smallest face that is looked for."""
     providers: Annotated[tuple[Literal["cpu", "cuda", "tensorrt"], ...], Field(min_length=1)] = ("cpu",)
     """What runs ONNX files, tried in this order."""
     engine_cache: Path | None = None

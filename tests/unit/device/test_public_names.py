@@ -22,10 +22,10 @@ def test_a_name_that_is_not_public_is_not_there() -> None:
 
 
 def test_what_is_not_named_is_not_loaded() -> None:
-    """Reading the settings, or writing a client's, costs neither OpenCV nor paho."""
+    """Settings, a client's configuration and the validators cost neither OpenCV nor paho."""
     script = """
 import sys, device, device.settings
-from device import IoTClientConfig
+from device import EmotionEventValidator, EventValidator, IoTClientConfig
 print(*sorted({"cv2", "paho", "sqlite3", "apscheduler", "onnxruntime"} & set(sys.modules)))
 """
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,0 +1,240 @@
+"""Twenty-four hours of a busy door in a minute: nothing grows that should not."""
+
+import gc
+import os
+import random
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
+from broker_bridge.contract.messages import Registered, SyncHead
+from device.clocks import FrameClock
+from device.emotion_validator import EmotionEventValidator
+from device.emotions import EmotionWatch
+from device.event_validator import EventValidator
+from device.pipeline import RecognitionPipeline
+from device.recording import ScoreRecorder
+from device.registration import Registrations
+from device.scores import RecordedSettings
+from device.store.db_manager import DatabaseManager
+from device.store.outbox import Outbox
+from device.sync_manager import SyncManager
+from device.vision.camera import Frame
+from device.vision.detector import Detections
+from device.vision.emotion import Emotion
+from device.vision.gallery import Gallery, GalleryHolder
+from device.vision.tracker import FaceTracker
+from tests.device_samples import ModelRegistry, ScriptedLink, seeded, vector
+
+DAY_SECONDS = 24 * 3600
+SPACE = "face:test-64"
+DIMENSION = 64
+PEOPLE = 200
+RECORDING_BYTES = 400_000
+BEGIN = datetime(2026, 1, 15, tzinfo=timezone.utc)
+PICTURE = np.full((96, 128, 3), 120, np.uint8)
+
+
+class Visits:
+    """Who stands before the camera: somebody new every eight seconds, one in five of them a stranger.
+
+    Detector and embedder at once: both are told what the moment is.
+    """
+
+    name = "visits"
+    space = EmbeddingSpace(SPACE, DIMENSION)
+
+    def __init__(self, clock):
+        self._clock = clock
+        self._random = random.Random(5)
+        self._visit = -1
+        self._vector = None
+
+    def detect(self, image):
+        visit, second = divmod(self._clock.seconds, 8)
+        if visit != self._visit:
+            self._visit = visit
+            stranger = self._random.random() < 0.2
+            seed = self._random.randrange(10_000, 10_000_000) if stranger else self._random.randrange(PEOPLE)
+            self._vector = to_array(vector(seed, DIMENSION))
+        if second >= 6:
+            return Detections.none()
+        left = 20 + 40 * (visit % 2)
+        return Detections(np.array([[left, 20, 40, 40]], np.float32), np.ones(1, np.float32))
+
+    def embed(self, faces):
+        return np.tile(self._vector, (len(faces), 1)) if len(faces) else np.empty((0, DIMENSION), np.float32)
+
+
+class Smiles:
+    """Everybody smiles."""
+
+    def classify(self, faces):
+        return [Emotion("happy", "EV2.2", 0.9)] * len(faces)
+
+
+class GoodEnough:
+    def judge(self, faces, found):
+        return [None] * len(faces)
+
+
+class Camera:
+    """A device's parts without threads, an hour of which takes seconds; the backend answers every minute."""
+
+    def __init__(self, folder: Path):
+        self.clock = FrameClock()
+        self.folder = folder
+        self.link = ScriptedLink()
+        self.registry = ModelRegistry()
+        self.db = DatabaseManager(folder / "device.db", utc_now=self.now)
+        self.db.initialize()
+        self.outbox = Outbox(self.db.connection, utc_now=self.now, source=seeded(), max_bytes=4_000_000)
+        self.events = 0
+        visits = Visits(self.clock)
+        self.galleries = GalleryHolder(Gallery.empty(visits.space))
+        self.sync = SyncManager(
+            self.db,
+            self.link,
+            device_id="cam-001",
+            site_id="lobby",
+            spaces={SPACE: DIMENSION},
+            scheduler=BackgroundScheduler(timezone=timezone.utc),
+            source=seeded(),
+            on_gallery=lambda rows: self.galleries.swap(
+                Gallery(visits.space, rows.user_ids, rows.vectors, version=rows.version)
+            ),
+            clock=self.clock,
+            utc_now=self.now,
+        )
+        self.registrations = Registrations(self.link, self.db, source=seeded(), utc_now=self.now)
+        settings = RecordedSettings(
+            device_id="cam-001",
+            space=SPACE,
+            distance_threshold=0.35,
+            min_margin=0.0,
+            confirmation_frames=3,
+            consistency_threshold=0.8,
+            cooldown_seconds=30.0,
+        )
+        self.recorder = ScoreRecorder(folder / "scores", RECORDING_BYTES, settings, wall_clock=self.now)
+        self.validator = EventValidator(
+            "cam-001", 3, unknown_events=True, clock=self.clock, wall_clock=self.now
+        )
+        self.emotions = EmotionEventValidator("cam-001", clock=self.clock, wall_clock=self.now)
+        self.tracker = FaceTracker()
+        self.pipeline = RecognitionPipeline(
+            visits,
+            self.tracker,
+            visits,
+            self.galleries,
+            self.validator,
+            quality=GoodEnough(),
+            emotions=EmotionWatch(Smiles(), self.emotions),
+            clock=self.clock,
+            on_event=self.keep,
+        )
+        head = SyncHead(epoch="aa", version=0, horizon=0, spaces={}, enrollment_policy="visitors")
+        self.tell(channels.SYNC_HEAD, head)
+        self.sync.connected(0.0)
+        self.registrations.connected(0.0)
+
+    def now(self):
+        return BEGIN + timedelta(seconds=self.clock.seconds)
+
+    def keep(self, event, box, frame):
+        self.events += 1
+        self.outbox.put(event, None)
+
+    def tell(self, channel, message):
+        for part in (self.sync, self.registrations):
+            part.receive(Decoded(channel, {}, message), self.clock())
+
+    def look(self, index):
+        self.clock.seconds = float(index)
+        report = self.pipeline.process(Frame(PICTURE, index, float(index)))
+        self.recorder.record(report)
+        for seen in report.sightings:
+            if seen.decision.event and seen.decision.event.event_type == "unknown":
+                self.registrations.offer(SPACE, seen.vector.astype("<f4").tobytes())
+
+    def answer(self, minute):
+        """What the backend says in a minute: receipts, decisions, and somebody changes."""
+        for _ in range(20):
+            due = self.outbox.due(self.clock(), 100)
+            for event in due:
+                self.outbox.mark_sent(event, self.clock())
+            self.outbox.settle([event.event_id for event in due])
+            if not due:
+                break
+        self.registrations.tick(self.clock())
+        for one in self.link.of(channels.REGISTER):
+            self.tell(channels.REGISTERED, Registered(request_id=one.request_id, result="created"))
+        user_id = minute % PEOPLE
+        if minute > PEOPLE and minute % 7 == 0:
+            delta = self.registry.delete(f"EMP-{user_id}")
+        else:
+            delta = self.registry.enroll(f"EMP-{user_id}", user_id, space=SPACE)
+        self.tell(channels.SYNC_DELTA, delta)
+        self.sync.tick(self.clock())
+        for request in self.link.of(channels.SYNC_REQUEST):
+            self.tell(channels.SYNC_PAGE, self.registry.answer(request))
+        self.link.published.clear()
+
+    def sizes(self):
+        """Everything that could grow, by name."""
+        gc.collect()
+        with self.db.connection.reading() as connection:
+            tables = [
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+                )
+            ]
+            rows = {
+                name: connection.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone()[0] for name in tables
+            }
+        return rows | {
+            "tracks": len(self.tracker),
+            "validator's tracks": self.validator.tracks_held,
+            "validator's people": self.validator.cooldowns_held,
+            "emotions' tracks": self.emotions.tracks_held,
+            "emotions' people": self.emotions.cooldowns_held,
+            "KB of the database": sum(file.stat().st_size for file in self.folder.glob("device.db*")) // 1000,
+            "MB of memory": resident_mb(),
+        }
+
+
+def resident_mb():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+def test_after_a_day_nothing_has_grown(tmp_path):
+    """86,400 frames, 10,800 visits, a change of the gallery a minute: as large at midnight as at six."""
+    camera = Camera(tmp_path)
+    sizes = {}
+    for second in range(DAY_SECONDS):
+        camera.look(second)
+        if second % 60 == 59:
+            camera.answer(second // 60)
+        if (second + 1) % (6 * 3600) == 0:
+            sizes[(second + 1) // 3600] = camera.sizes()
+    assert camera.events > 10_000
+    assert camera.registrations.counts["created"] > 1000
+    morning, night = sizes[6], sizes[24]
+    grown = {
+        name: (morning[name], night[name])
+        for name in night
+        if night[name] > max(1.1 * morning[name], morning[name] + 3)
+    }
+    assert grown == {}, f"{sizes}"
+    assert sum(file.stat().st_size for file in (tmp_path / "scores").iterdir()) <= RECORDING_BYTES
+    camera.recorder.close()
+    camera.db.close()
