@@ -1,16 +1,14 @@
 """Nearest neighbours among unit vectors: sign bits and Hamming distance first, then exact cosine.
 
-Of a vector, turned by a random rotation, the sign of each coordinate is kept: 64 bytes for 512 dimensions.
-Two vectors of cosine c then differ in Binomial(bits, arccos(c)/pi) of their bits (Charikar 2002), whatever
-their space is like. So whoever is as similar as `floor` lies within a Hamming radius that can be stated, and
-every search ranks *all* rows within it: there is no list that could be too short. Where they are too many to
-pay, or leave nobody to compare with, the search is exact. FAISS counts bits where it is installed, numpy
-otherwise; the rows within the radius, and so the answers, are the same.
+Of each coordinate the sign is kept, after a random rotation unless the coordinates are as even as one would
+leave them: 64 bytes for 512 dimensions. Two vectors of cosine c differ in Binomial(bits, arccos(c)/pi) of
+those bits (Charikar 2002). So whoever is as similar as `floor` lies within a Hamming radius that can be
+stated, and every search ranks *all* rows within it: no list can be too short. Where they are too many to pay,
+or leave nobody to compare with, the search is exact. FAISS counts bits where it is installed, else numpy; the
+rows within the radius, and so the answers, are the same.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,8 +41,6 @@ _EXACT_SHARE = 0.25
 # Fewer dimensions have too few directions for their signs to tell angles.
 _FEWEST_BITS = 64
 _BLOCK_ROWS = 256
-_ROWS_PER_THREAD = 4096
-_SEED = 512
 
 
 @dataclass(frozen=True)
@@ -57,51 +53,49 @@ class Nearest:
 
 
 class SignBits:
-    """Vectors float32[n, d] to codes uint64[n, bits/64]: the signs after a random rotation.
+    """Vectors float32[n, d] to codes uint64[n, bits/64]: the signs of their coordinates, rotated if asked.
 
-    The rotation is two rounds of random signs and a Walsh-Hadamard transform. One round is not enough: where
-    few coordinates outweigh the rest, as after a PCA, its rows repeat and the bits depend on each other.
+    The rotation is two rounds of random signs and a Walsh-Hadamard transform. One is not enough: where few
+    coordinates outweigh the rest, as after a PCA, its rows repeat and the bits depend on each other.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, *, rotated: bool = True) -> None:
         self.dimension = dimension
         self.bits = max(_FEWEST_BITS, 1 << (dimension - 1).bit_length())
         inner = 1 << (self.bits.bit_length() // 2)
         self._shape = (-1, self.bits // inner, inner)
         self._inner, self._outer = _hadamard(inner), _hadamard(self.bits // inner)
-        signs = np.random.default_rng(_SEED).integers(0, 2, (2, self.bits))
+        signs = np.random.default_rng(self.bits).integers(0, 2, (2, self.bits))
         self._signs = (2 * signs - 1).astype(np.float32)
+        self._rotated = rotated or dimension < self.bits
+
+    @classmethod
+    def for_space_of(cls, vectors: Vectors) -> "SignBits":
+        """Rotated unless the coordinates of (a sample of) `vectors` are like those of random directions."""
+        sample = vectors[:: len(vectors) // 1024 + 1].astype(np.float64)
+        count, dimension = sample.shape
+        with np.errstate(invalid="ignore"):
+            offset = np.square(sample.sum(axis=1)).sum()
+            fourth = dimension * np.square(np.square(sample)).sum()
+        # Of random directions the square of the sum is 1 in the mean, the sum of fourth powers 3 / dimension.
+        even = offset < 2 * count and abs(fourth - 3 * count) < 0.5 * count
+        return cls(dimension, rotated=not even)
 
     def of(self, vectors: Vectors) -> Codes:
-        """The codes of finite vectors; many are shared among threads."""
-        codes = np.empty((len(vectors), self.bits // 64), dtype=np.uint64)
-        if len(vectors) <= _ROWS_PER_THREAD:
-            self._encode(vectors, codes)
-            return codes
-        parts = [slice(at, at + _ROWS_PER_THREAD) for at in range(0, len(vectors), _ROWS_PER_THREAD)]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(lambda part: self._encode(vectors[part], codes[part]), parts))
-        return codes
+        """The codes of finite vectors."""
+        values = self._rotate(vectors) if self._rotated else vectors
+        return np.packbits(values > 0, axis=1).view(np.uint64)
 
-    def _encode(self, vectors: Vectors, codes: Codes) -> None:
-        # Block by block, so that the rows stay in the cache through all steps.
-        work = np.zeros((min(len(vectors), _BLOCK_ROWS), self.bits), dtype=np.float32)
-        other = np.empty_like(work)
-        for start in range(0, len(vectors), _BLOCK_ROWS):
-            rows = vectors[start : start + _BLOCK_ROWS]
-            mixed, spare = work[: len(rows)], other[: len(rows)]
-            np.multiply(rows, self._signs[0, : self.dimension], out=mixed[:, : self.dimension])
-            mixed[:, self.dimension :] = 0
-            self._transform(mixed, spare)
-            np.multiply(mixed, self._signs[1], out=mixed)
-            self._transform(mixed, spare)
-            codes[start : start + len(rows)] = np.packbits(mixed > 0, axis=1).view(np.uint64)
-
-    def _transform(self, values: Vectors, spare: Vectors) -> None:
-        """Walsh-Hadamard in place: as a product of two small ones, which BLAS does at full speed."""
-        folded, between = values.reshape(self._shape), spare.reshape(self._shape)
-        np.matmul(folded, self._inner, out=between)
-        np.matmul(self._outer, between, out=folded)
+    def _rotate(self, vectors: Vectors) -> Vectors:
+        values = np.zeros((len(vectors), self.bits), dtype=np.float32)
+        values[:, : self.dimension] = vectors
+        folded, between = values.reshape(self._shape), np.empty_like(values).reshape(self._shape)
+        for signs in self._signs:
+            np.multiply(values, signs, out=values)
+            # A product of two small transforms is the large one, and runs at the speed of BLAS.
+            np.matmul(folded, self._inner, out=between)
+            np.matmul(self._outer, between, out=folded)
+        return values
 
 
 def _hadamard(size: int) -> Vectors:
@@ -183,8 +177,13 @@ class VectorIndex:
         return index
 
     def _adopt(self, keys: Sequence[str], vectors: Vectors) -> None:
-        self._check_units(vectors)
-        self._codes = np.asarray(self._bits.of(vectors), order=self._layout)
+        if len(keys) > EXACT_ROWS:
+            self._bits = SignBits.for_space_of(vectors)
+        self._codes = np.empty((len(keys), self._bits.bits // 64), dtype=np.uint64, order=self._layout)
+        # In blocks that stay in the cache through all steps.
+        for start in range(0, len(keys), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            self._codes[block] = self._encoded(vectors[block])
         self._vectors = vectors.view()
         self._vectors.flags.writeable = False
         self._keys = list(dict.fromkeys(keys))
@@ -203,8 +202,7 @@ class VectorIndex:
 
     def put(self, key: str, vectors: Vectors) -> None:
         """Make `vectors` (float32[m, d]) all that `key` has."""
-        self._check_units(vectors)
-        codes = self._bits.of(vectors)
+        codes = self._encoded(vectors)
         self.remove(key)
         if not len(vectors):
             return
@@ -253,10 +251,11 @@ class VectorIndex:
             squares: Vectors = np.einsum("ij,ij->i", vectors, vectors)
         return squares
 
-    def _check_units(self, vectors: Vectors) -> None:
+    def _encoded(self, vectors: Vectors) -> Codes:
         # The square of a length within the tolerance; NaN fails the comparison too.
         if not (np.abs(self._squares(vectors) - 1) < 2 * _UNIT_TOLERANCE).all():
             raise ValueError("vectors are finite and of unit length, some of these are not")
+        return self._bits.of(vectors)
 
     def search(self, queries: Vectors, floor: float = DEFAULT_FLOOR) -> list[Nearest | None]:
         """The nearest key of each of `queries` (float32[q, d]); None for one that is zero or not finite.
@@ -280,8 +279,8 @@ class VectorIndex:
         radius = search_radius(self._bits.bits, floor, self._count)
         if self._count <= EXACT_ROWS or self.dimension < _FEWEST_BITS or radius >= self._bits.bits // 2:
             return [every] * len(units)
-        codes, wanted = self._codes[: self._count], self._bits.of(units)
-        near = (_within_faiss if self._faiss else _within_numpy)(self._faiss, codes, wanted, radius)
+        within = _within_faiss if self._faiss else _within_numpy
+        near = within(self._faiss, self._codes[: self._count], self._bits.of(units), radius)
         return [rows if self._suffice(rows) else every for rows in near]
 
     def _suffice(self, rows: Rows) -> bool:

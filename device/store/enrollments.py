@@ -12,6 +12,9 @@ from broker_bridge.contract.messages import Upsert
 
 Digests = dict[str, Digest]
 
+# So many that a block of them stays in the cache until it has been copied.
+_ROWS_AT_ONCE = 16
+
 LOCAL = "local"
 """How the ids of templates begin that were enrolled on the device itself."""
 
@@ -142,16 +145,27 @@ def write_digests(connection: sqlite3.Connection, digests: Mapping[str, Digest])
 
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
-    """User ids and vectors (float32[n,d]) of `space`; were there several d, those of the most frequent."""
-    # Rows are laid end to end as they come: counting them first would read the whole file once more.
-    by_length: dict[int, tuple[list[str], bytearray]] = {}
-    for user_id, vector in connection.execute(
-        "SELECT user_id, embedding FROM gallery_templates WHERE space = ?", (space,)
-    ):
-        group = by_length.get(len(vector))
-        if group is None:
-            group = by_length[len(vector)] = ([], bytearray())
-        group[0].append(user_id)
-        group[1].extend(vector)
-    user_ids, data = max(by_length.values(), key=lambda group: len(group[0]), default=([], bytearray()))
-    return user_ids, np.frombuffer(data, dtype="<f4").reshape(len(user_ids), -1 if user_ids else 0)
+    """User ids and vectors (float32[n,d]) of `space`, of which `d` is the first row's dimension.
+
+    Rows of another length, and rows beyond the recorded count, are drift: they are left out.
+    """
+    # Counting the rows themselves would read the whole file once more.
+    recorded = read_digests(connection).get(space, Digest()).count
+    selected = "FROM gallery_templates WHERE space = ?"
+    first = connection.execute(f"SELECT length(embedding) {selected} LIMIT 1", (space,)).fetchone()
+    if first is None or not recorded:
+        return [], np.empty((0, 0), dtype=np.float32)
+    user_ids: list[str] = []
+    vectors = np.empty((recorded, first[0] // 4), dtype="<f4")
+    target = vectors.reshape(-1).view(np.uint8).data
+    rows = connection.execute(
+        f"SELECT user_id, embedding {selected} AND length(embedding) = ? LIMIT ?",
+        (space, vectors.strides[0], recorded),
+    )
+    while block := rows.fetchmany(_ROWS_AT_ONCE):
+        start = len(user_ids) * vectors.strides[0]
+        owners, blobs = zip(*block, strict=True)
+        data = b"".join(blobs)
+        target[start : start + len(data)] = data
+        user_ids.extend(owners)
+    return user_ids, vectors[: len(user_ids)]

@@ -1,12 +1,19 @@
 """The gallery: best per person, margin over the second person, and what a broken vector does."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.messages import Upsert, WireTemplate
+from device.gallery_rows import GalleryRows
+from device.store.db_manager import DatabaseManager
 from device.vision.gallery import Gallery, GalleryHolder
+from tests.waiting import wait_until
 
 SPACE = EmbeddingSpace("face:test", 4)
 
@@ -90,3 +97,177 @@ def test_matching_equals_a_search_by_hand(owners, seed):
     assert best[match.user_id] == pytest.approx(ranked[0], abs=1e-5)
     assert match.similarity == pytest.approx(ranked[0], abs=1e-5)
     assert match.margin == pytest.approx(ranked[0] - ranked[1], abs=1e-5)
+
+
+def test_thousands_of_people_give_the_answers_of_a_search_by_hand():
+    """Past the size that is compared one by one: the same person, similarity and margin."""
+    random = np.random.default_rng(1)
+    space = EmbeddingSpace("face:test", 128)
+    vectors = unit(*random.standard_normal((4000, 128)))
+    owners = [f"EMP-{row // 2}" for row in range(4000)]
+    gallery = Gallery(space, owners, vectors)
+    rows = random.integers(0, 4000, 50)
+    queries = unit(*(vectors[rows] + 0.05 * random.standard_normal((50, 128))))
+    for row, query, match in zip(rows, queries, gallery.match(queries, floor=0.3), strict=True):
+        similarities = vectors @ query
+        own = np.arange(4000) // 2 == row // 2
+        second = similarities[~own].max()
+        assert match is not None
+        assert match.user_id == owners[row]
+        assert match.similarity == pytest.approx(similarities[own].max(), abs=1e-5)
+        assert match.margin == pytest.approx(match.similarity - second, abs=1e-5) or second < 0.3
+
+
+def holder_of_one():
+    return GalleryHolder(Gallery(SPACE, ["EMP-1"], unit([1, 0, 0, 0])))
+
+
+def until_waiting(holder, threads=1):
+    """Return when so many threads wait in `swap` for an older gallery to be left."""
+    wait_until(lambda: len(holder._left._waiters) == threads, "a swap waits")
+
+
+def test_a_swap_returns_only_when_nobody_works_with_the_old_gallery():
+    """After it, no answer can come out of a gallery that still holds a deleted person."""
+    holder, new = holder_of_one(), Gallery.empty(SPACE)
+    with ThreadPoolExecutor(1) as threads:
+        with holder.held() as old:
+            swapped = threads.submit(holder.swap, new)
+            until_waiting(holder)
+            assert not swapped.done()
+            assert old.match(unit([1, 0, 0, 0]))[0].user_id == "EMP-1"
+        swapped.result(timeout=5)
+    assert holder.current is new
+
+
+def test_recognition_never_waits_for_a_swap():
+    """Whoever begins while a swap waits for another gets the new gallery at once."""
+    holder, new = holder_of_one(), Gallery.empty(SPACE)
+    with ThreadPoolExecutor(1) as threads:
+        with holder.held():
+            swapped = threads.submit(holder.swap, new)
+            until_waiting(holder)
+            with holder.held() as gallery:
+                assert gallery is new
+            assert not swapped.done()
+        swapped.result(timeout=5)
+
+
+def test_the_newest_of_two_swaps_waits_for_the_oldest_gallery_too():
+    """It is not enough that the one before has been left."""
+    holder, newest = holder_of_one(), Gallery.empty(SPACE)
+    with ThreadPoolExecutor(2) as threads:
+        with holder.held():
+            first = threads.submit(holder.swap, Gallery.empty(SPACE))
+            until_waiting(holder)
+            second = threads.submit(holder.swap, newest)
+            until_waiting(holder, threads=2)
+            with holder.held() as gallery:
+                assert gallery is newest
+            assert not first.done()
+            assert not second.done()
+        first.result(timeout=5)
+        second.result(timeout=5)
+
+
+def test_a_failure_while_held_leaves_the_gallery():
+    """An exception in recognition does not make the next swap wait for ever."""
+    holder, new = holder_of_one(), Gallery.empty(SPACE)
+    with pytest.raises(RuntimeError), holder.held():
+        raise RuntimeError
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(holder.swap, new).result(timeout=5)
+    assert holder.current is new
+
+
+def test_no_answer_of_an_old_gallery_after_a_swap_under_load():
+    """Two threads recognise without a pause while people come and go, and are never a step behind."""
+    holder = GalleryHolder(Gallery.empty(SPACE))
+    newest, late, stop = 0, [], threading.Event()
+
+    def recognise():
+        while not stop.is_set():
+            known = newest
+            with holder.held() as gallery:
+                if gallery.version < known:
+                    late.append((gallery.version, known))
+
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(recognise) for _ in range(2)]
+        for version in range(1, 301):
+            holder.swap(Gallery(SPACE, ["EMP-1"], unit([1, 0, 0, 0]), version=version))
+            newest = version
+        stop.set()
+        for one in running:
+            one.result(timeout=5)
+    assert late == []
+
+
+@pytest.fixture
+def db(tmp_path):
+    manager = DatabaseManager(tmp_path / "device.db")
+    manager.initialize()
+    yield manager
+    manager.close()
+
+
+def enroll(db, user_id, vector):
+    db.upsert_enrollment(user_id, vector, SPACE.id)
+
+
+def test_a_gallery_is_loaded_whole_and_row_by_row(db):
+    """More rows than are read at once; each vector with its person, ready to be searched."""
+    random = np.random.default_rng(2)
+    vectors = unit(*random.standard_normal((100, 4)))
+    for number, vector in enumerate(vectors):
+        enroll(db, f"EMP-{number}", vector)
+    user_ids, loaded = db.load_gallery(SPACE.id)
+    assert sorted(user_ids) == sorted(f"EMP-{number}" for number in range(100))
+    order = [int(user_id.removeprefix("EMP-")) for user_id in user_ids]
+    np.testing.assert_allclose(loaded, vectors[order], atol=1e-6)
+    rows = GalleryRows.usable(SPACE.id, 4, user_ids, loaded, 3)
+    match = Gallery(SPACE, rows.user_ids, rows.vectors).match(vectors[:1])[0]
+    assert match is not None
+    assert match.user_id == "EMP-0"
+
+
+def test_an_empty_space_loads_as_an_empty_gallery(db):
+    """No row to tell the dimension by."""
+    user_ids, vectors = db.load_gallery(SPACE.id)
+    assert (user_ids, vectors.shape) == ([], (0, 0))
+    assert len(GalleryRows.usable(SPACE.id, 4, user_ids, vectors, 0).user_ids) == 0
+
+
+def test_rows_of_another_length_and_unrecorded_rows_stay_out(db):
+    """They are drift, which the digests tell and a full sync repairs; the device starts with the rest."""
+    enroll(db, "EMP-1", [1, 0, 0, 0])
+    enroll(db, "EMP-2", [1, 0, 0])
+    enroll(db, "EMP-3", [0, 1, 0, 0])
+    assert db.load_gallery(SPACE.id)[0] == ["EMP-1", "EMP-3"]
+    with db.connection.transaction() as connection:
+        connection.execute("UPDATE gallery_digests SET count = 1")
+    user_ids, vectors = db.load_gallery(SPACE.id)
+    assert (user_ids, vectors.shape) == (["EMP-1"], (1, 4))
+    assert not db.verify()
+
+
+def test_a_spoilt_row_is_left_out_of_the_gallery(db):
+    """A flipped bit in an exponent: that template cannot be compared, the others can."""
+    for number, vector in enumerate(np.eye(4)):
+        enroll(db, f"EMP-{number}", vector)
+    with db.connection.transaction() as connection:
+        spoilt = np.array([3e38, 0, 0, 0], "<f4").tobytes()
+        connection.execute("UPDATE enrolled_users SET embedding = ? WHERE user_id = 'EMP-2'", (spoilt,))
+    rows = GalleryRows.usable(SPACE.id, 4, *db.load_gallery(SPACE.id), 1)
+    assert set(rows.user_ids) == {"EMP-0", "EMP-1", "EMP-3"}
+    assert len(Gallery(SPACE, rows.user_ids, rows.vectors)) == 3
+
+
+def test_a_delta_leaves_the_rows_it_came_from_as_they_were():
+    """The gallery in use lies on them until it is swapped."""
+    rows = GalleryRows(SPACE.id, 4, ["EMP-1", "EMP-2", "EMP-1"], unit(*np.eye(4)[:3]), 1)
+    template = WireTemplate(template_id="t", space=SPACE.id, vector=unit([1, 1, 0, 0]).tobytes())
+    changed = rows.changed([Upsert(user_id="EMP-1", version=2, templates=[template])], ["EMP-9"], 2)
+    assert (changed.user_ids, changed.version) == (["EMP-2", "EMP-1"], 2)
+    np.testing.assert_allclose(changed.vectors, unit([0, 1, 0, 0], [1, 1, 0, 0]), atol=1e-6)
+    assert (rows.user_ids, rows.vectors.tolist()) == (["EMP-1", "EMP-2", "EMP-1"], np.eye(4)[:3].tolist())

@@ -1,0 +1,376 @@
+"""Nearest neighbours: the answers of a search through every vector, whichever engine counts the bits."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker_bridge import vectors
+from broker_bridge.vectors import EXACT_ROWS, SignBits, VectorIndex, search_radius
+
+D = 512
+ENGINES = ("numpy", "faiss")
+
+
+def unit(values):
+    values = np.asarray(values, np.float32)
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def towards(base, cosine, random):
+    """Vectors at `cosine` (number or array[n]) from `base` float32[n, d], in random directions."""
+    noise = random.standard_normal(base.shape)
+    noise -= np.einsum("ij,ij->i", noise, base)[:, None] * base
+    cosine = np.broadcast_to(cosine, len(base))[:, None]
+    return unit(cosine * base + np.sqrt(1 - cosine**2) * unit(noise))
+
+
+def people(count, random, templates=5):
+    """As ArcFace gives: two templates of one person at cosine 0.6 to 0.8, two people around 0."""
+    base = unit(random.standard_normal((count, D)))
+    keys = [f"EMP-{row // templates}" for row in range(count * templates)]
+    cosine = np.sqrt(random.uniform(0.6, 0.8, count * templates))
+    return keys, towards(np.repeat(base, templates, axis=0), cosine, random)
+
+
+def by_hand(keys, matrix, query):
+    """Key, similarity and runner-up of a plain maximum over all rows."""
+    best = {}
+    for key, similarity in zip(keys, (matrix @ query).tolist(), strict=True):
+        best[key] = max(best.get(key, -1.0), similarity)
+    ranked = sorted(best, key=best.get, reverse=True)
+    return ranked[0], best[ranked[0]], best[ranked[1]] if len(ranked) > 1 else -1.0
+
+
+def assert_exact(index, keys, matrix, queries, floor):
+    """What lies at or above `floor` is what a search by hand finds; the rest is below it in both."""
+    for query, answer in zip(queries, index.search(queries, floor), strict=True):
+        key, similarity, runner_up = by_hand(keys, matrix, query)
+        if similarity >= floor + 1e-5:
+            assert (answer.key, answer.similarity) == (key, pytest.approx(similarity, abs=1e-5))
+        else:
+            assert answer.similarity < floor + 2e-5
+        if runner_up >= floor + 1e-5:
+            assert answer.runner_up == pytest.approx(runner_up, abs=1e-5)
+        else:
+            assert answer.runner_up < floor + 2e-5
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    return people(2000, np.random.default_rng(1))
+
+
+@pytest.fixture(params=ENGINES)
+def index(request, crowd):
+    return VectorIndex.of(*crowd, engine=request.param)
+
+
+def test_ten_thousand_templates_are_searched_as_by_hand(index, crowd):
+    """People met again from clearly to barely, and strangers: the answers of a plain maximum."""
+    random = np.random.default_rng(2)
+    keys, matrix = crowd
+    met = towards(matrix[random.integers(0, len(keys), 200)], random.uniform(0.45, 0.95, 200), random)
+    strangers = unit(random.standard_normal((50, D)))
+    assert_exact(index, keys, matrix, np.concatenate([met, strangers]), floor=0.5)
+
+
+def test_both_engines_give_the_same_answers_to_the_last_bit(crowd):
+    """Not only the same people: the same numbers, also below the floor."""
+    random = np.random.default_rng(3)
+    queries = np.concatenate([towards(crowd[1][:100], 0.6, random), unit(random.standard_normal((100, D)))])
+    one, other = (VectorIndex.of(*crowd, engine=engine).search(queries) for engine in ENGINES)
+    assert one == other
+
+
+def test_a_query_at_a_half_from_its_own_template_is_found(index, crowd):
+    """1,000 of 1,000 at the floor itself, where the bound is tightest."""
+    random = np.random.default_rng(4)
+    keys, matrix = crowd
+    rows = random.integers(0, len(keys), 1000)
+    answers = index.search(towards(matrix[rows], 0.5, random))
+    assert [answer.key for answer in answers] == [keys[row] for row in rows]
+
+
+def test_look_alikes_are_told_apart_and_seen_in_the_runner_up(crowd):
+    """Pairs of people at cosine 0.55: each is found, and the margin is over the other one."""
+    random = np.random.default_rng(5)
+    keys, matrix = crowd
+    doubles = towards(matrix[:500], 0.55, random)
+    keys, matrix = [*keys, *(f"TWIN-{row}" for row in range(500))], np.concatenate([matrix, doubles])
+    index = VectorIndex.of(keys, matrix)
+    answers = index.search(doubles)
+    assert [answer.key for answer in answers] == [f"TWIN-{row}" for row in range(500)]
+    assert all(answer.runner_up > 0.54 for answer in answers)
+    assert_exact(index, keys, matrix, towards(doubles, 0.8, random), floor=0.5)
+
+
+SKEWED = {
+    "a large common part": lambda random, n: random.standard_normal((n, D)) + 1.5,
+    "no negative coordinate": lambda random, n: np.maximum(random.standard_normal((n, D)), 0) ** 2,
+    "after a PCA": lambda random, n: random.standard_normal((n, D)) * np.exp(-np.arange(D) / 40),
+    "eight large ones": lambda random, n: random.standard_normal((n, D)) * np.where(np.arange(D) < 8, 12, 1),
+    "few coordinates": lambda random, n: random.standard_normal((n, D)) * (random.random((n, D)) < 0.03),
+    "192 dimensions": lambda random, n: random.standard_normal((n, 192)) + 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("floor", [0.6, 0.8])
+@pytest.mark.parametrize("space", SKEWED)
+def test_a_skewed_space_is_searched_exactly_too(space, floor):
+    """The bound holds for the angle, not for a habit of one model's coordinates."""
+    random = np.random.default_rng(6)
+    base = SKEWED[space](random, 3000)
+    keys = [f"EMP-{row}" for row in range(len(base))]
+    noise = SKEWED[space](random, 100)
+    queries = unit(base[:100] + random.uniform(0.2, 1.0, (100, 1)) * noise)
+    assert_exact(VectorIndex.of(keys, unit(base)), keys, unit(base), queries, floor)
+
+
+@pytest.mark.parametrize("space", SKEWED)
+def test_bits_differ_as_the_angle_says_in_every_space(space):
+    """Nobody lies past the radius for their similarity, of a hundred thousand pairs."""
+    random = np.random.default_rng(7)
+    base, noise = SKEWED[space](random, 400), SKEWED[space](random, 400)
+    one, other = unit(base), unit(base + 0.5 * noise)
+    bits = SignBits.for_space_of(one)
+    codes = [np.unpackbits(bits.of(each).view(np.uint8), axis=1).astype(np.int16) for each in (one, other)]
+    distances = (codes[0][:, None] != codes[1][None]).sum(axis=2)
+    cosines = one @ other.T
+    pairs = [(d, c) for d, c in zip(distances.ravel(), cosines.ravel(), strict=True) if 0.3 < c < 0.98]
+    assert len(pairs) >= 300
+    assert all(d <= search_radius(bits.bits, c, 10**9) for d, c in pairs)
+
+
+def test_signs_alone_would_miss_people_in_a_skewed_space(monkeypatch):
+    """What the rotation is for: without it the same search loses somebody."""
+    random = np.random.default_rng(8)
+    base = SKEWED["after a PCA"](random, 3000)
+    queries = unit(base + 0.8 * SKEWED["after a PCA"](random, 3000))
+    keys = [f"EMP-{row}" for row in range(len(base))]
+    monkeypatch.setattr(SignBits, "for_space_of", lambda vectors: SignBits(D, rotated=False))
+    index = VectorIndex.of(keys, unit(base))
+    with pytest.raises(AssertionError):
+        assert_exact(index, keys, unit(base), queries, floor=0.6)
+
+
+def crowded_near(query, random, decoys):
+    """Rows that differ from `query` in no bit at cosine 0.4, and last one of cosine 0.62."""
+    tilt = np.where(np.arange(D) < 30, 8.0, 0.2) * random.uniform(0.5, 1.5, (decoys, D))
+    near = unit(np.sign(query) * tilt)
+    return np.concatenate([near, towards(query[None], 0.62, random)])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_number_of_rows_with_nearer_bits_hides_the_nearest(engine, monkeypatch):
+    """600 rows share every bit with the query and are less similar: a list of 256 would end there."""
+    random = np.random.default_rng(9)
+    query = unit(random.standard_normal(D))
+    others = unit(random.standard_normal((4000, D)))
+    matrix = np.concatenate([others, crowded_near(query, random, 600)])
+    keys = [f"EMP-{row}" for row in range(len(matrix))]
+    monkeypatch.setattr(SignBits, "for_space_of", lambda vectors: SignBits(D, rotated=False))
+    index = VectorIndex.of(keys, matrix, engine)
+    code = SignBits(D, rotated=False).of(np.concatenate([query[None], matrix])).view(np.uint8)
+    distances = np.unpackbits(code[0] ^ code[1:], axis=1).sum(axis=1)
+    assert (distances < distances[-1]).sum() > 256
+    assert index.search(query[None])[0].key == keys[-1]
+
+
+def test_a_lower_floor_widens_the_radius():
+    """What counts as nearer has to be looked for farther away; half the bits is no bound any more."""
+    radii = [search_radius(512, floor, 100_000) for floor in (0.9, 0.7, 0.5, 0.3)]
+    assert radii == sorted(radii)
+    assert radii[2] < 230
+    assert radii[3] > 256
+    assert search_radius(512, 0.9, 2000) > search_radius(512, 0.9, 1_000_000)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("floor", [-1.0, 0.0, 0.3, 0.99, 1.0])
+def test_any_floor_is_answered(engine, floor, crowd):
+    """Very low floors are exact for everybody; very high ones still name the nearest whom they saw."""
+    random = np.random.default_rng(10)
+    keys, matrix = crowd
+    index = VectorIndex.of(keys, matrix, engine)
+    queries = np.concatenate([towards(matrix[:20], 0.9, random), unit(random.standard_normal((20, D)))])
+    assert_exact(index, keys, matrix, queries, floor)
+    assert [answer.key for answer in index.search(queries[:20], floor)] == keys[:20]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_many_rows_of_one_key_leave_a_true_runner_up(engine):
+    """When all near rows are of one person, the second person is found all the same."""
+    random = np.random.default_rng(11)
+    base = unit(random.standard_normal((1, D)))
+    crowd = towards(np.repeat(base, 2000, axis=0), 0.95, random)
+    matrix = np.concatenate([crowd, -base])
+    index = VectorIndex.of(["EMP-1"] * 2000 + ["EMP-2"], matrix, engine)
+    answer = index.search(base)[0]
+    assert (answer.key, answer.runner_up) == ("EMP-1", pytest.approx(-1.0, abs=1e-5))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_person_alone_has_no_runner_up(engine):
+    """-1, as if the other were opposite."""
+    matrix = unit(np.random.default_rng(12).standard_normal((EXACT_ROWS + 1, D)))
+    answer = VectorIndex.of(["EMP-1"] * len(matrix), matrix, engine).search(matrix[:1])[0]
+    assert (answer.key, answer.similarity, answer.runner_up) == ("EMP-1", pytest.approx(1.0, abs=1e-6), -1.0)
+    assert answer.similarity <= 1.0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_duplicates_are_found_under_the_first_key(engine, crowd):
+    """The same template under two keys: one of them, and no margin at all."""
+    keys, matrix = crowd
+    index = VectorIndex.of([*keys, "COPY"], np.concatenate([matrix, matrix[:1]]), engine)
+    answer = index.search(matrix[:1])[0]
+    assert (answer.key, answer.similarity - answer.runner_up) == (keys[0], 0.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rows", [1, EXACT_ROWS, EXACT_ROWS + 1, 5000])
+def test_a_broken_query_is_nobody_and_spoils_no_neighbour(engine, rows):
+    """Zero, NaN and infinity give None; the sound one beside them is answered."""
+    matrix = unit(np.random.default_rng(13).standard_normal((rows, D)))
+    index = VectorIndex.of([f"EMP-{row}" for row in range(rows)], matrix, engine)
+    queries = np.stack([np.zeros(D), np.full(D, np.nan), np.full(D, np.inf), np.full(D, 3e38), 7 * matrix[0]])
+    answers = index.search(queries.astype(np.float32))
+    assert answers[:4] == [None] * 4
+    assert (answers[4].key, answers[4].similarity) == ("EMP-0", pytest.approx(1.0, abs=1e-6))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_empty_index_answers_nobody(engine):
+    """One None per query, and none for no query."""
+    index = VectorIndex(D, engine)
+    assert index.search(unit(np.ones((2, D)))) == [None, None]
+    assert VectorIndex.of([], np.empty((0, D), np.float32), engine).search(np.ones((1, D), np.float32)) == [
+        None
+    ]
+    assert index.search(np.empty((0, D), np.float32)) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 8), np.float32),
+        np.full((1, 8), np.nan, np.float32),
+        np.full((1, 8), np.inf, np.float32),
+        np.ones((1, 8), np.float32),
+        np.ones((1, 7), np.float32),
+        np.ones(8, np.float32),
+        np.eye(8)[:1],
+    ],
+)
+def test_what_cannot_be_compared_is_refused_and_changes_nothing(wrong):
+    """Zero, NaN, infinite, not of unit length, another dimension, another type."""
+    index = VectorIndex(8)
+    index.put("EMP-1", np.eye(8, dtype=np.float32)[:1])
+    with pytest.raises(ValueError, match="vectors are"):
+        index.put("EMP-1", wrong)
+    with pytest.raises(ValueError, match=r"vectors are|expected one vector"):
+        VectorIndex.of(["EMP-1"], wrong[..., :8] if wrong.shape[-1] == 8 else wrong.reshape(-1)[None, None])
+    assert index.search(np.eye(8, dtype=np.float32)[:1])[0].key == "EMP-1"
+
+
+@pytest.mark.parametrize("wrong", [np.ones((1, 7), np.float32), np.ones(8, np.float32), np.ones((1, 8))])
+def test_a_query_of_another_shape_or_type_is_refused(wrong):
+    """A mistake of the program, not of the face."""
+    with pytest.raises(ValueError, match="float32"):
+        VectorIndex(8).search(wrong)
+
+
+def test_keys_and_vectors_come_in_pairs():
+    with pytest.raises(ValueError, match="2 keys"):
+        VectorIndex.of(["EMP-1", "EMP-2"], np.eye(8, dtype=np.float32)[:1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_matrix_that_was_taken_over_is_never_written_to(engine, crowd):
+    """The caller keeps using it: changes of the index go to a copy."""
+    keys, matrix = crowd
+    before = matrix.copy()
+    index = VectorIndex.of(keys, matrix, engine)
+    assert np.shares_memory(index._vectors, matrix)
+    index.remove(keys[0])
+    index.put("NEW", matrix[:1])
+    assert (matrix == before).all()
+    assert index.search(matrix[:1])[0].key == "NEW"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_was_removed_is_overwritten(engine):
+    """Templates are biometric: no copy stays in the spare rows."""
+    random = np.random.default_rng(14)
+    index = VectorIndex(D, engine)
+    for number in range(10):
+        index.put(f"EMP-{number}", unit(random.standard_normal((3, D))))
+    for number in range(10):
+        index.remove(f"EMP-{number}")
+    assert (len(index), index.keys) == (0, ())
+    assert not index._vectors.any()
+    assert not index._codes.any()
+
+
+changes = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 2**31)), max_size=25)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("dimension", [4, 64, 100])
+@settings(max_examples=25, deadline=None)
+@given(changes=changes, seed=st.integers(0, 2**31))
+def test_changes_are_those_of_a_dictionary(engine, dimension, changes, seed):
+    """Put, replace and remove in any order; searched through bits as soon as there are enough dimensions."""
+    model, index = {}, VectorIndex(dimension, engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "EXACT_ROWS", 0)
+        for number, count, source in changes:
+            key = f"EMP-{number}"
+            model.pop(key, None)
+            if count:
+                model[key] = unit(np.random.default_rng(source).standard_normal((count, dimension)))
+                index.put(key, model[key])
+            elif source % 2:
+                index.remove(key)
+            else:
+                index.put(key, np.empty((0, dimension), np.float32))
+        assert (len(index), set(index.keys)) == (sum(map(len, model.values())), set(model))
+        if not model:
+            assert index.search(unit(np.ones((1, dimension)))) == [None]
+            return
+        keys = [key for key, rows in model.items() for _ in rows]
+        matrix = np.concatenate(list(model.values()))
+        random = np.random.default_rng(seed)
+        queries = np.concatenate([matrix, towards(matrix, 0.9, random)])
+        assert_exact(index, keys, matrix, queries, floor=0.8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_index_that_grew_equals_one_that_was_built(engine, crowd):
+    """Ten thousand rows by `put`, half of them replaced and some removed."""
+    keys, matrix = crowd
+    people = list(dict.fromkeys(keys))
+    index = VectorIndex(D, engine)
+    for place, key in enumerate(people):
+        index.put(key, matrix[-5:] if place % 2 else matrix[5 * place : 5 * place + 5])
+    for place, key in enumerate(people):
+        if place % 2:
+            index.put(key, matrix[5 * place : 5 * place + 5])
+    for key in people[::10]:
+        index.remove(key)
+    gone = set(people[::10])
+    kept = [row for row, key in enumerate(keys) if key not in gone]
+    queries = towards(matrix[::50], 0.7, np.random.default_rng(15))
+    assert_exact(index, [keys[row] for row in kept], matrix[kept], queries, floor=0.5)
+
+
+def test_without_faiss_numpy_counts_and_asking_for_faiss_says_so(monkeypatch):
+    """A camera need not install it."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(vectors, "find_spec", lambda name: None)
+    assert VectorIndex(8).engine == "numpy"
+    with pytest.raises(ImportError):
+        VectorIndex(8, "faiss")
