@@ -11,7 +11,8 @@ from broker_bridge.contract.messages import SpaceInfo, SyncHead
 from .health import Health
 from .store.db_manager import DatabaseManager
 
-_KEY = "model_on_record:"
+RECORD_KEY = "model_on_record:"
+"""Prefix of the key in `device_config` under which a space's record is remembered."""
 
 
 class ModelRecord:
@@ -26,7 +27,7 @@ class ModelRecord:
         self._db = db
         self._health = health
         self._own = {space: info.model_sha256 for space, info in spaces.items() if info.model_sha256}
-        remembered = {space: db.get_config(_KEY + space) for space in self._own}
+        remembered = {space: db.get_config(RECORD_KEY + space) for space in self._own}
         self._record = {space: sha256 for space, sha256 in remembered.items() if sha256}
         self._judge()
 
@@ -59,7 +60,7 @@ class ModelRecord:
         told = {space: one.model_sha256 for space, one in head.spaces.items() if space in self._own}
         news = {s: sha256 for s, sha256 in told.items() if sha256 and sha256 != self._record.get(s)}
         for space, sha256 in news.items():
-            self._db.set_config(_KEY + space, sha256)
+            self._db.set_config(RECORD_KEY + space, sha256)
         if news:
             self._record.update(news)
             self._judge()

@@ -30,6 +30,7 @@ def configure_logging(settings: LogSettings) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    # At debug the drivers tell of every heartbeat, and of every command with its documents, vectors included.
-    for chatty in ("pymongo", "asyncio", "aiomqtt", "mqtt", "apscheduler"):
+    # At debug the drivers tell of every heartbeat, and of every command with its documents, vectors included;
+    # FAISS tells at info how it was loaded.
+    for chatty in ("pymongo", "asyncio", "aiomqtt", "mqtt", "apscheduler", "faiss"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

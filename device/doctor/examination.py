@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from device.bootstrap import database_path
 from device.clocks import utc_now
 from device.gallery_rows import GalleryRows
+from device.model_record import RECORD_KEY
 from device.recognition import session_options
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
@@ -30,8 +31,6 @@ from .timing import Stages, Times, stand_in_gallery, time_stages
 
 _CAMERA_SECONDS = 10.0
 _SYNTHETIC_FRAMES = 30
-# As `device/model_record.py` keeps it.
-_RECORD_KEY = "model_on_record:"
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class _Examination:
             return None
         try:
             with inspect_store(self._database) as store:
-                return store.config(_RECORD_KEY + space)
+                return store.config(RECORD_KEY + space)
         except StoreError:
             # Told by the check of the disk, which reads the same file.
             return None

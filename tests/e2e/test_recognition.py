@@ -1,0 +1,175 @@
+"""What cameras recognise, end to end: visitors, emotions, orders from the dashboard, another model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local import sample_video
+from deploy.local.fleet import SITE, LocalFleet
+from tests.networks import save_arcface_like, save_network
+from tests.waiting import wait_until
+
+FIRST, SECOND = "cam-001", "cam-002"
+KNOWN = "EMP-10001"
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
+    """Servers and backend, with one person enrolled and a site that wants visitors registered."""
+    folder = tmp_path_factory.mktemp("fleet")
+    with LocalFleet(folder, [FIRST, SECOND]) as fleet:
+        fleet.start_servers()
+        fleet.start_backend()
+        call(fleet, "POST", "/api/v1/identities", {"user_id": KNOWN})
+        photo = sample_video.enrollment_photo(sample_video.PEOPLE[KNOWN])
+        headers = {"Content-Type": "image/jpeg"}
+        fleet.http.post(
+            f"/api/v1/identities/{KNOWN}/photos", content=photo, headers=headers
+        ).raise_for_status()
+        yield fleet
+
+
+def call(fleet: LocalFleet, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    answer = fleet.http.request(method, path, json=body)
+    answer.raise_for_status()
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def events(fleet: LocalFleet, **wanted: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = call(fleet, "GET", "/api/v1/events?limit=500")["items"]
+    return [one for one in items if all(one.get(key) == value for key, value in wanted.items())]
+
+
+@pytest.fixture(scope="module")
+def camera(fleet: LocalFleet) -> LocalFleet:
+    """A camera at work: everybody smiles at it, by the classifier that it has."""
+    videos = sample_video.make_sample(fleet.folder / "videos", [sample_video.PEOPLE[KNOWN]], cameras=1)
+    smiles = save_network(
+        fleet.folder / "smiles.onnx", *smiling(), input_shape=("n", 1, 64, 64), outputs=[("output", ("n", 3))]
+    )
+    emotion = {
+        "model": str(smiles),
+        "classes": ["neutral", "happy", "sad"],
+        "codes": {"happy": "EV2.2"},
+        "min_duration_ms": 300,
+    }
+    camera = fleet.make_device(
+        FIRST,
+        {
+            "source": str(videos[0].path),
+            "loop": True,
+            "cooldown_seconds": 5,
+            "heartbeat_seconds": 1,
+            "emotion": emotion,
+            "record_scores": str(fleet.folder / "scores"),
+        },
+    )
+    camera.start()
+    wait_until(lambda: events(fleet, user_id=KNOWN), "the camera recognises somebody", SECONDS)
+    return fleet
+
+
+def smiling() -> tuple[list[Any]]:
+    """Nodes that answer happy, whoever it is."""
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    answer = helper.make_tensor("answer", TensorProto.FLOAT, [1, 3], [0.05, 0.9, 0.05])
+    return (
+        [
+            helper.make_node("Constant", [], ["answer"], value=answer),
+            helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+            helper.make_node("Flatten", ["mean"], ["flat"]),
+            helper.make_node("Sub", ["flat", "flat"], ["zero"]),
+            helper.make_node("Add", ["zero", "answer"], ["output"]),
+        ],
+    )
+
+
+def test_a_recognised_person_shows_an_emotion_and_a_stranger_none(camera: LocalFleet) -> None:
+    """Seed 003's second event: code, intensity and duration, of people whom we know only."""
+    wait_until(lambda: events(camera, event_type="emotion"), "an emotion", SECONDS)
+    for event in events(camera, event_type="emotion"):
+        assert (event["user_id"], event["emotion_code"]) == (KNOWN, "EV2.2")
+        assert event["event_id"].startswith("EV2.2-")
+        assert event["metadata"]["intensity"] == pytest.approx(0.9, abs=0.01)
+        assert event["metadata"]["duration_ms"] >= 300
+
+
+def test_a_stranger_is_an_unknown_event_and_nobody_is_registered_while_the_site_is_closed(
+    camera: LocalFleet,
+) -> None:
+    """Closed is the rule."""
+    wait_until(lambda: events(camera, event_type="unknown"), "the stranger", SECONDS)
+    assert call(camera, "GET", "/api/v1/sites")["items"][0]["enrollment_policy"] == "closed"
+    assert [one["user_id"] for one in call(camera, "GET", "/api/v1/identities")["items"]] == [KNOWN]
+
+
+def test_a_canary_ordered_from_the_dashboard_is_run_and_answered(camera: LocalFleet) -> None:
+    """By the camera that is at work, which stays in good health."""
+    order = call(camera, "POST", "/api/v1/commands", {"device_id": FIRST, "name": "run_canary"})
+
+    def answer() -> dict[str, Any]:
+        return call(camera, "GET", f"/api/v1/commands/{order['id']}")
+
+    wait_until(lambda: answer()["state"] == "done", "the canary", SECONDS)
+    assert "face:gabor-512" in answer()["detail"]
+    health = call(camera, "GET", f"/api/v1/devices/{FIRST}")
+    assert health["heartbeat"]["state"] == "ok"
+    assert health["problems"] == []
+
+
+def test_a_site_that_wants_visitors_registers_strangers_and_meets_them_again(camera: LocalFleet) -> None:
+    """The stranger of the video becomes a visitor of this site, and is recognised on the next pass."""
+    call(camera, "PATCH", f"/api/v1/sites/{SITE}", {"enrollment_policy": "visitors"})
+
+    def visitors() -> list[str]:
+        people = call(camera, "GET", "/api/v1/identities")["items"]
+        return [one["user_id"] for one in people if one["user_id"].startswith("VIS-")]
+
+    wait_until(visitors, "a visitor", SECONDS)
+    [visitor] = visitors()
+    wait_until(lambda: events(camera, event_type="facial_id", user_id=visitor), "the visitor again", SECONDS)
+    person = call(camera, "GET", f"/api/v1/identities/{visitor}")
+    assert (person["kind"], person["sites"]) == ("visitor", [SITE])
+
+
+def test_recordings_of_the_camera_hold_scores_and_nothing_else(camera: LocalFleet) -> None:
+    """No picture and no vector lies in them."""
+    recording = b"".join(file.read_bytes() for file in Path(camera.folder / "scores").iterdir())
+    assert KNOWN.encode() in recording
+    assert b"distance" in recording
+    assert b"vector" not in recording
+    assert max(map(len, recording.split(b"\n"))) < 2000
+
+
+def test_a_camera_with_another_model_under_the_same_name_recognises_nobody_and_says_so(
+    camera: LocalFleet,
+) -> None:
+    """The dashboard shows it as degraded, with the sentence; it sends no event."""
+    model = save_arcface_like(camera.folder / "other.onnx")
+    [video] = sample_video.make_sample(camera.folder / "more", [sample_video.PEOPLE[KNOWN]], cameras=1)
+    other = camera.make_device(
+        SECOND,
+        {
+            "source": str(video.path),
+            "loop": True,
+            "model": str(model),
+            "space": "face:gabor-512",
+            "heartbeat_seconds": 1,
+        },
+    )
+    other.start()
+
+    def problems() -> list[str]:
+        found = camera.http.get(f"/api/v1/devices/{SECOND}")
+        heartbeat = (found.json().get("heartbeat") or {}) if found.status_code == 200 else {}
+        refused = (heartbeat.get("refusals") or {}).get("quarantined", 0)
+        return [one["code"] for one in heartbeat.get("problems", [])] if refused > 20 else []
+
+    wait_until(lambda: "model-differs" in problems(), "twenty refusals for the model", SECONDS)
+    assert events(camera, device_id=SECOND) == []
+    other.stop()
