@@ -39,7 +39,7 @@ async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
 def _photo_embedder(settings: ApiSettings) -> tuple[PhotoEmbedder, EmbeddingSpace]:
     # Imported only where photos are on: without them this program needs neither OpenCV nor ONNX Runtime.
     from device.vision import enroll  # noqa: PLC0415
-    from device.vision.cascade import CascadeDetector  # noqa: PLC0415
+    from device.vision.detector import load_detector  # noqa: PLC0415
     from device.vision.embedder import ModelError, load_embedder  # noqa: PLC0415
 
     model = None if settings.face_model is None else str(settings.face_model)
@@ -47,14 +47,25 @@ def _photo_embedder(settings: ApiSettings) -> tuple[PhotoEmbedder, EmbeddingSpac
         embedder = load_embedder(model, settings.default_spaces.get("face"))
     except ModelError as error:
         raise SettingsError([f"api.face_model: {error}"]) from error
-    return enroll.PhotoEmbedder(CascadeDetector(), embedder), embedder.space
+    try:
+        detector = load_detector(settings.face_detector, settings.face_detector_model)
+    except ModelError as error:
+        raise SettingsError([f"api.face_detector_model: {error}"]) from error
+    return enroll.PhotoEmbedder(detector, embedder), embedder.space
 
 
 async def _ensure_model(registry: Registry, space: EmbeddingSpace) -> None:
     try:
-        await registry.spaces.ensure(space)
+        known = await registry.spaces.ensure(space)
     except ContractError as error:
         raise SettingsError([f"api.face_model: {error.detail}"]) from error
+    if known.model_sha256 != space.model_sha256:
+        mistake = (
+            f"api.face_model: for {space.id} the registry has another model file on record "
+            f"({known.model_sha256}), with whose vectors these do not compare: use that file, or another "
+            "name for the space"
+        )
+        raise SettingsError([mistake])
 
 
 async def ensure_spaces(registry: Registry, settings: ApiSettings) -> None:

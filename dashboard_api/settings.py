@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.settings import LogSettings, Port, Section, Settings
@@ -29,8 +29,17 @@ class ApiSettings(Section):
     photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
     face_model: Path | None = None
     """ONNX model that photos are embedded with; none is the embedded one, which is for trying out."""
+    face_detector: Literal["cascade", "scrfd", "yunet"] = "cascade"
+    """What finds the face in a photo: the same as on the cameras, since landmarks change the crop."""
+    face_detector_model: Path | None = None
     default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
     """The embedding space of a modality where a request names none."""
+
+    @model_validator(mode="after")
+    def _detector_and_its_model(self) -> "ApiSettings":
+        if (self.face_detector == "cascade") != (self.face_detector_model is None):
+            raise ValueError("face_detector scrfd or yunet needs face_detector_model, cascade none")
+        return self
 
 
 class ApiProgram(Settings):

@@ -12,6 +12,7 @@ import httpx
 
 from deploy.local.stack import Mongod, Program, free_port
 from tests.conftest import StartProgram
+from tests.networks import save_arcface_like
 from tests.waiting import wait_until
 
 ARGS = [sys.executable, "-m", "dashboard_api"]
@@ -118,6 +119,26 @@ def test_no_mongodb_and_a_taken_port_and_a_missing_model_are_a_sentence_each(
         assert program.wait(20) == 2
         assert words in program.log.read_text()
         assert len(program.log.read_text().splitlines()) == 1
+
+
+def test_a_model_that_is_not_the_one_on_record_is_refused_at_the_start(
+    mongod: Mongod, mongo_database: str, start_program: StartProgram, tmp_path: Path
+) -> None:
+    """Its vectors would compare with nobody's; and SCRFD without its file is a mistake too."""
+    first = save_arcface_like(tmp_path / "first.onnx", seed=1)
+    other = save_arcface_like(tmp_path / "other.onnx", seed=2)
+    spaces = json.dumps({"face": "face:test-512"})
+    port = free_port()
+    own = settings(mongod, mongo_database, port=port, bootstrap_key=KEY, default_spaces=spaces)
+    program = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(first)})
+    wait_for(f"http://127.0.0.1:{port}")
+    program.stop()
+    refused = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(other)})
+    assert refused.wait(20) == 2
+    assert "another model file on record" in refused.log.read_text()
+    blind = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(first), "WFM_API__FACE_DETECTOR": "scrfd"})
+    assert blind.wait(20) == 2
+    assert "face_detector_model" in blind.log.read_text()
 
 
 async def test_while_mongodb_is_away_requests_are_told_so_and_then_go_on(
