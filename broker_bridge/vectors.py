@@ -3,16 +3,14 @@
 Of each coordinate the sign is kept, after a random rotation unless the coordinates are as even as one would
 leave them: 64 bytes for 512 dimensions. Two vectors of cosine c differ in Binomial(bits, arccos(c)/pi) of
 those bits (Charikar 2002). So whoever is as similar as `floor` lies within a Hamming radius that can be
-stated, and every search ranks *all* rows within it: no list can be too short. Where they are too many to pay,
-or leave nobody to compare with, the search is exact. FAISS counts bits where it is installed, else numpy; the
-rows within the radius, and so the answers, are the same.
+stated, and a search ranks *all* rows within it: no list can be too short. Where they are too many to pay, or
+leave nobody to compare with, it is exact. FAISS or numpy counts bits: the answers are the same.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import pairwise
 from math import acos, pi, sqrt
 from statistics import NormalDist
 from typing import Any, Literal, TypeVar
@@ -134,6 +132,8 @@ def _within_numpy(_: Any, codes: Codes, queries: Codes, radius: int) -> list[Row
 
 
 def _within_faiss(faiss: Any, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+    # For this thread's calls: helpers would wait for cores that the networks' threads are spinning on.
+    faiss.omp_set_num_threads(1)
     result = faiss.RangeSearchResult(len(queries))
     pointers = [faiss.swig_ptr(array.view(np.uint8)) for array in (queries, codes)]
     # FAISS leaves the radius itself out.
@@ -141,7 +141,7 @@ def _within_faiss(faiss: Any, codes: Codes, queries: Codes, radius: int) -> list
     # The result owns these arrays and ends with this call.
     limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
     rows: Rows = faiss.rev_swig_ptr(result.labels, limits[-1]).copy()
-    return [rows[start:end] for start, end in pairwise(limits)]
+    return np.split(rows, limits[1:-1])
 
 
 class VectorIndex:
@@ -180,7 +180,7 @@ class VectorIndex:
         if len(keys) > EXACT_ROWS:
             self._bits = SignBits.for_space_of(vectors)
         self._codes = np.empty((len(keys), self._bits.bits // 64), dtype=np.uint64, order=self._layout)
-        # In blocks that stay in the cache through all steps.
+        # Blocks that stay in the cache.
         for start in range(0, len(keys), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             self._codes[block] = self._encoded(vectors[block])

@@ -1,0 +1,249 @@
+"""Whose face is it: the vector index beside a bare numpy product; a gallery from SQLite beside bare reading.
+
+ArcFace-like people: two templates of one person at cosine 0.6 to 0.8, two people at 0 +- 0.05, look-alikes at
+0.55. Whoever is asked for is met again at 0.5 to 0.95, is a look-alike, or is a stranger. Ours and bare take
+turns, some queries each: threads of BLAS that spin after a product would else slow down what comes next.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.messages import Upsert, WireTemplate
+from broker_bridge.vectors import DEFAULT_FLOOR, Engine, Nearest, VectorIndex
+from device.gallery_rows import GalleryRows
+from device.store.cursor import SyncCursor
+from device.store.db_manager import DatabaseManager
+from device.vision.gallery import Gallery
+
+from .stats import Latency, Row
+
+SPACE = EmbeddingSpace("face:bench-512", 512)
+TEMPLATES = 5
+BATCH = 8
+SMALL, LARGE = 10_000, 100_000
+ENGINES: tuple[Engine, ...] = ("faiss", "numpy")
+_SAME = 1e-5
+_TURN = 25
+
+Vectors = NDArray[np.float32]
+Answer = tuple[str, float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MatchingRow(Row):
+    """A row that must also give the answers of the bare product: so many of `asked` differ."""
+
+    differences: int = 0
+    asked: int = 0
+
+    @property
+    def holds(self) -> bool:
+        return super().holds and not self.differences
+
+    @property
+    def must(self) -> str:
+        return f"{super().must}, {self.differences} of {self.asked} answers differ".lstrip(", ")
+
+
+def measure(folder: Path, progress: Progress, *, large: bool = True) -> list[Row]:
+    """Searches among 10,000 and, if `large`, 100,000 templates; loads and changes the larger of the two."""
+    size = LARGE if large else SMALL
+    random = np.random.default_rng(1)
+    keys, matrix = make_people(size, random)
+    task = progress.add_task("matching", total=2 + 2 * large)
+    rows = _search(keys[:SMALL], matrix[:SMALL], random, batch=1, rounds=400, must=(1 / 3, None))
+    rows += _search(keys[:SMALL], matrix[:SMALL], random, batch=BATCH, rounds=200, must=(1.0, None))
+    progress.advance(task)
+    if large:
+        rows += _search(keys, matrix, random, batch=1, rounds=200, must=(None, 2.0))
+        progress.advance(task)
+        rows += _search(keys, matrix, random, batch=BATCH, rounds=50, must=(1.0, None))
+        progress.advance(task)
+    with _filled(folder / "matching.db", keys, matrix) as db:
+        rows += _load(db, size)
+    rows += _change(keys, matrix)
+    progress.advance(task)
+    return rows
+
+
+def make_people(count: int, random: np.random.Generator) -> tuple[list[str], Vectors]:
+    """Keys and float32[count, 512]; every tenth person looks like the one before, at cosine 0.55."""
+    base = _unit(random.standard_normal((count // TEMPLATES, SPACE.dimension)))
+    base[9::10] = _towards(base[8::10], 0.55, random)
+    cosine = np.sqrt(random.uniform(0.6, 0.8, count))
+    keys = [f"EMP-{row // TEMPLATES}" for row in range(count)]
+    return keys, _towards(np.repeat(base, TEMPLATES, axis=0), cosine, random)
+
+
+def make_queries(matrix: Vectors, count: int, random: np.random.Generator) -> Vectors:
+    """float32[count, 512]: two thirds met again, a sixth look-alikes, a sixth strangers, in random order."""
+    rows = matrix[random.integers(0, len(matrix), count)]
+    queries = _towards(rows, random.uniform(DEFAULT_FLOOR, 0.95, count), random)
+    queries[0::6] = _towards(rows[0::6], 0.55, random)
+    queries[1::6] = _unit(random.standard_normal(queries[1::6].shape))
+    return queries[random.permutation(count)]
+
+
+def _search(
+    keys: Sequence[str],
+    matrix: Vectors,
+    random: np.random.Generator,
+    *,
+    batch: int,
+    rounds: int,
+    must: tuple[float | None, float | None],
+) -> list[Row]:
+    """`must`: our median against the bare one for the default engine, and its limit in ms for both."""
+    batches = list(make_queries(matrix, rounds * batch, random).reshape(rounds, batch, -1))
+    indexes = [VectorIndex.of(keys, matrix, engine) for engine in ENGINES]
+    bare: list[float] = []
+    took: list[list[float]] = [[] for _ in indexes]
+    differences = [0 for _ in indexes]
+    for start in range(0, rounds, _TURN):
+        turn = batches[start : start + _TURN]
+        products = _timed_all(lambda queries: _product(matrix, queries), turn, bare)
+        expected = [_best_two(keys, row) for product in products for row in product]
+        for number, index in enumerate(indexes):
+            answers = [one for found in _timed_all(index.search, turn, took[number]) for one in found]
+            differences[number] += sum(map(_differ, expected, answers))
+    faces = "1 face" if batch == 1 else f"{batch} faces in one call"
+    floor = Latency.of(bare)
+    rows: list[Row] = [
+        MatchingRow(
+            f"match {faces} among {len(keys):,} ({engine})",
+            Latency.of(seconds),
+            bare=floor,
+            p50_limit=must[1],
+            at_most=must[0] if engine == ENGINES[0] else None,
+            differences=different,
+            asked=rounds * batch,
+        )
+        for engine, seconds, different in zip(ENGINES, took, differences, strict=True)
+    ]
+    return [*rows, Row("  bare numpy product and argmax", floor)]
+
+
+def _timed_all(act: Callable[[Vectors], T], batches: Sequence[Vectors], took: list[float]) -> list[T]:
+    results = []
+    for queries in batches:
+        seconds, result = _timed(partial(act, queries))
+        took.append(seconds)
+        results.append(result)
+    return results
+
+
+def _product(matrix: Vectors, queries: Vectors) -> Vectors:
+    """float32[q, n] and, for the time it takes, the best of each."""
+    product: Vectors = queries @ matrix.T if len(queries) > 1 else (matrix @ queries[0])[np.newaxis]
+    product.argmax(axis=1)
+    return product
+
+
+def _best_two(keys: Sequence[str], similarities: Vectors) -> tuple[Answer, float]:
+    best = int(similarities.argmax())
+    mine = best // TEMPLATES * TEMPLATES
+    others = np.delete(similarities, slice(mine, mine + TEMPLATES))
+    return (keys[best], float(similarities[best])), float(others.max())
+
+
+def _differ(expected: tuple[Answer, float], answer: Nearest | None) -> bool:
+    """Whether person, similarity or runner-up is another one; below the floor only that it is below."""
+    (key, similarity), runner_up = expected
+    if answer is None:
+        return True
+    if similarity < DEFAULT_FLOOR:
+        return answer.similarity >= DEFAULT_FLOOR + _SAME
+    second = max(runner_up, DEFAULT_FLOOR) - max(answer.runner_up, DEFAULT_FLOOR)
+    return answer.key != key or abs(answer.similarity - similarity) > _SAME or abs(second) > _SAME
+
+
+@contextmanager
+def _filled(path: Path, keys: Sequence[str], matrix: Vectors) -> Iterator[DatabaseManager]:
+    db = DatabaseManager(path)
+    db.initialize()
+    step = 1000 * TEMPLATES
+    for start in range(0, len(keys), step):
+        people = [_upsert(keys, matrix, row) for row in range(start, start + step, TEMPLATES)]
+        db.apply_delta(people, [], SyncCursor("bench", (SPACE.id,), "e", start + 1))
+    yield db
+    db.close()
+
+
+def _upsert(keys: Sequence[str], matrix: Vectors, row: int) -> Upsert:
+    templates = [
+        WireTemplate(template_id=f"t{number}", space=SPACE.id, vector=matrix[row + number].tobytes())
+        for number in range(TEMPLATES)
+    ]
+    return Upsert(user_id=keys[row], version=1, templates=templates)
+
+
+def _load(db: DatabaseManager, size: int, rounds: int = 7) -> list[Row]:
+    """From the file to a gallery that answers, beside going through the same rows."""
+
+    def read() -> None:
+        with db.connection.reading() as connection:
+            for _ in connection.execute(
+                "SELECT user_id, embedding FROM gallery_templates WHERE space = ?", (SPACE.id,)
+            ):
+                pass
+
+    def load() -> int:
+        rows = GalleryRows.usable(SPACE.id, SPACE.dimension, *db.load_gallery(SPACE.id), 1)
+        return len(Gallery(SPACE, rows.user_ids, rows.vectors, version=1))
+
+    bare, took = [], []
+    for _ in range(rounds):
+        bare.append(_timed(read)[0])
+        seconds, count = _timed(load)
+        if count != size:
+            raise RuntimeError(f"the gallery has {count} templates instead of {size}")
+        took.append(seconds)
+    floor = Latency.of(bare)
+    return [
+        Row(f"load {size:,} templates from SQLite", Latency.of(took), bare=floor, at_most=2.0),
+        Row("  bare reading of the same rows", floor),
+    ]
+
+
+def _change(keys: Sequence[str], matrix: Vectors, rounds: int = 15) -> list[Row]:
+    """One person changed and one gone, up to a gallery that answers."""
+    rows = GalleryRows(SPACE.id, SPACE.dimension, keys, matrix, 1)
+    took = []
+    for version in range(2, rounds + 2):
+        upsert, gone = _upsert(keys, matrix, version * TEMPLATES), keys[-version * TEMPLATES]
+
+        def change(upsert: Upsert = upsert, gone: str = gone, version: int = version) -> Gallery:
+            changed = rows.changed([upsert], [gone], version)
+            return Gallery(SPACE, changed.user_ids, changed.vectors, version=version)
+
+        took.append(_timed(change)[0])
+    return [Row(f"change two people of a gallery of {len(keys):,}", Latency.of(took), p50_limit=500.0)]
+
+
+def _timed(act: Callable[[], T]) -> tuple[float, T]:
+    began = time.perf_counter()
+    result = act()
+    return time.perf_counter() - began, result
+
+
+def _unit(vectors: NDArray[np.floating]) -> Vectors:
+    unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def _towards(base: Vectors, cosine: float | NDArray[np.float64], random: np.random.Generator) -> Vectors:
+    noise = random.standard_normal(base.shape, dtype=np.float32)
+    noise -= np.vecdot(noise, base)[:, np.newaxis] * base
+    share = np.broadcast_to(np.asarray(cosine, np.float32), len(base))[:, np.newaxis]
+    return _unit(share * base + np.sqrt(1 - share**2) * _unit(noise))
