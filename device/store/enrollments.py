@@ -147,20 +147,22 @@ def write_digests(connection: sqlite3.Connection, digests: Mapping[str, Digest])
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
     """User ids and vectors (float32[n,d]) of `space`, of which `d` is the first row's dimension.
 
-    Rows of another length, and rows beyond the recorded count, are drift: they are left out.
+    Rows of another length are drift: they are left out.
     """
-    # Counting the rows themselves would read the whole file once more.
-    recorded = read_digests(connection).get(space, Digest()).count
+    # At most so many, whatever their space: counted in the indexes, since counting rows would read the whole
+    # file once more. Memory that no row comes to is never touched.
+    (most,) = connection.execute(
+        "SELECT (SELECT COUNT(*) FROM enrolled_users) + (SELECT COUNT(*) FROM additional_templates)"
+    ).fetchone()
     selected = "FROM gallery_templates WHERE space = ?"
     first = connection.execute(f"SELECT length(embedding) {selected} LIMIT 1", (space,)).fetchone()
-    if first is None or not recorded:
+    if first is None:
         return [], np.empty((0, 0), dtype=np.float32)
     user_ids: list[str] = []
-    vectors = np.empty((recorded, first[0] // 4), dtype="<f4")
+    vectors = np.empty((most, first[0] // 4), dtype="<f4")
     target = vectors.reshape(-1).view(np.uint8).data
     rows = connection.execute(
-        f"SELECT user_id, embedding {selected} AND length(embedding) = ? LIMIT ?",
-        (space, vectors.strides[0], recorded),
+        f"SELECT user_id, embedding {selected} AND length(embedding) = ?", (space, vectors.strides[0])
     )
     while block := rows.fetchmany(_ROWS_AT_ONCE):
         start = len(user_ids) * vectors.strides[0]
