@@ -4,30 +4,49 @@ import argparse
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import enrollment, events, images
-from .stats import show
+from . import enrollment, events, images, matching, pipeline
+from .stats import Row, show
+
+Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
+
+
+def _line(folder: Path, progress: Progress, options: argparse.Namespace) -> list[Row]:
+    devices = [*events.DEVICES, enrollment.DEVICE, "bare-001"]
+    with LocalFleet(folder, devices) as fleet:
+        fleet.start_servers()
+        fleet.start_backend()
+        rows = events.measure(fleet, folder, options.seconds, progress)
+        return rows + enrollment.measure(fleet, folder, options.changes, progress)
+
+
+GROUPS: dict[str, Measure] = {
+    "line": _line,
+    "matching": lambda folder, progress, options: matching.measure(folder, progress, large=not options.small),
+    "pipeline": lambda _, progress, options: pipeline.measure(options.frames, progress),
+    "images": lambda _, progress, __: images.measure(progress),
+}
 
 
 def main() -> int:
     """Print the table; 1 if something that must hold does not."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=GROUPS, help="this group of measurements, not all")
     parser.add_argument("--seconds", type=float, default=30, help="length of the stream of events")
     parser.add_argument("--changes", type=int, default=200, help="number of enrollment changes")
+    parser.add_argument("--frames", type=int, default=500, help="frames through the pipeline")
+    parser.add_argument("--small", action="store_true", help="no gallery of 100,000 templates")
     options = parser.parse_args()
-    devices = [*events.DEVICES, enrollment.DEVICE, "bare-001"]
-    with tempfile.TemporaryDirectory(prefix="wfm-bench-") as name, LocalFleet(Path(name), devices) as fleet:
-        fleet.start_servers()
-        fleet.start_backend()
-        with Progress(transient=True) as progress:
-            rows = events.measure(fleet, Path(name), options.seconds, progress)
-            rows += enrollment.measure(fleet, Path(name), options.changes, progress)
-            rows += images.measure(progress)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="wfm-bench-") as name, Progress(transient=True) as progress:
+        for group in [options.only] if options.only else GROUPS:
+            rows += GROUPS[group](Path(name), progress, options)
     show(f"WFM Fleet on {platform.machine()}, Python {platform.python_version()}, all on this machine", rows)
     return 0 if all(row.holds for row in rows) else 1
 
