@@ -36,8 +36,7 @@ _DEVIATIONS = 5.0
 _LEAST_CANDIDATES = 32
 # Past this share of the rows, picking them out costs as much as going through all.
 _EXACT_SHARE = 0.25
-# Fewer dimensions have too few directions for their signs to tell angles.
-_FEWEST_BITS = 64
+_FEWEST_BITS = 64  # Fewer dimensions have too few directions for their signs to tell angles.
 _BLOCK_ROWS = 256
 
 
@@ -48,6 +47,16 @@ class Nearest:
     key: str
     similarity: float
     runner_up: float
+
+
+def are_units(vectors: Vectors) -> NDArray[np.bool_]:
+    """bool[n]: which rows are of unit length, and so finite: NaN fails the comparison too."""
+    return np.abs(_squares(vectors) - 1) < 2 * _UNIT_TOLERANCE
+
+
+def _squares(vectors: Vectors) -> Vectors:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.einsum("ij,ij->i", vectors, vectors), dtype=np.float32)
 
 
 class SignBits:
@@ -105,10 +114,8 @@ def _hadamard(size: int) -> Vectors:
 
 
 def search_radius(bits: int, floor: float, count: int) -> int:
-    """The Hamming distance within which the rows of cosine `floor` or more lie, of `count` rows.
-
-    It is wider where fewer than `_LEAST_CANDIDATES` unrelated rows are to be expected in it.
-    """
+    """The Hamming distance within which all of `count` rows with a cosine of `floor` or more lie; at least
+    so wide that `_LEAST_CANDIDATES` unrelated rows are to be expected in it."""
     share = acos(max(-1.0, min(1.0, floor))) / pi
     bound = bits * share + _DEVIATIONS * sqrt(bits * share * (1 - share))
     unrelated = NormalDist(bits / 2, sqrt(bits) / 2)
@@ -119,10 +126,9 @@ def _within_numpy(_: Any, codes: Codes, queries: Codes, radius: int) -> list[Row
     """For each query the rows at a distance of at most `radius`, in ascending order."""
     different = np.empty(len(codes), dtype=np.uint64)
     ones = np.empty(len(codes), dtype=np.uint8)
-    distances = np.empty(len(codes), dtype=np.uint16)
     found: list[Rows] = []
     for query in queries:
-        distances[:] = 0
+        distances = np.zeros(len(codes), dtype=np.uint16)
         for word, of_query in zip(codes.T, query, strict=True):
             np.bitwise_xor(word, of_query, out=different)
             np.bitwise_count(different, out=ones)
@@ -140,8 +146,7 @@ def _within_faiss(faiss: Any, codes: Codes, queries: Codes, radius: int) -> list
     faiss.hamming_range_search(*pointers, len(queries), len(codes), radius + 1, 8 * codes.shape[1], result)
     # The result owns these arrays and ends with this call.
     limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
-    rows: Rows = faiss.rev_swig_ptr(result.labels, limits[-1]).copy()
-    return np.split(rows, limits[1:-1])
+    return np.split(faiss.rev_swig_ptr(result.labels, limits[-1]).copy(), limits[1:-1])
 
 
 class VectorIndex:
@@ -164,8 +169,7 @@ class VectorIndex:
         self._numbers: dict[str, int] = {}
         self._keys: list[str] = []
         self._free: list[int] = []
-        # The number of the key that a row belongs to.
-        self._owners = np.empty(0, dtype=np.int32)
+        self._owners = np.empty(0, dtype=np.int32)  # Of each row, the number of its key.
 
     @classmethod
     def of(cls, keys: Sequence[str], vectors: Vectors, engine: Engine | None = None) -> "VectorIndex":
@@ -180,8 +184,7 @@ class VectorIndex:
         if len(keys) > EXACT_ROWS:
             self._bits = SignBits.for_space_of(vectors)
         self._codes = np.empty((len(keys), self._bits.bits // 64), dtype=np.uint64, order=self._layout)
-        # Blocks that stay in the cache.
-        for start in range(0, len(keys), _BLOCK_ROWS):
+        for start in range(0, len(keys), _BLOCK_ROWS):  # Blocks stay in the cache through all steps.
             block = slice(start, start + _BLOCK_ROWS)
             self._codes[block] = self._encoded(vectors[block])
         self._vectors = vectors.view()
@@ -230,7 +233,6 @@ class VectorIndex:
                 array[last] = 0
 
     def _reserve(self, more: int) -> None:
-        """Room of our own for `more` rows."""
         if self._vectors.flags.writeable and self._count + more <= len(self._vectors):
             return
         capacity = self._count + max(more, self._count // 2)
@@ -243,34 +245,32 @@ class VectorIndex:
         grown[: self._count] = array[: self._count]
         return grown
 
-    def _squares(self, vectors: Vectors) -> Vectors:
+    def _check(self, vectors: Vectors) -> None:
         if vectors.shape[1:] != (self.dimension,) or vectors.dtype != np.float32:
-            these = f"{vectors.dtype}{list(vectors.shape)}"
-            raise ValueError(f"vectors are float32[n, {self.dimension}], these are {these}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares: Vectors = np.einsum("ij,ij->i", vectors, vectors)
-        return squares
+            raise ValueError(
+                f"expected float32[n, {self.dimension}], got {vectors.dtype}{list(vectors.shape)}"
+            )
 
     def _encoded(self, vectors: Vectors) -> Codes:
-        # The square of a length within the tolerance; NaN fails the comparison too.
-        if not (np.abs(self._squares(vectors) - 1) < 2 * _UNIT_TOLERANCE).all():
+        self._check(vectors)
+        if not are_units(vectors).all():
             raise ValueError("vectors are finite and of unit length, some of these are not")
         return self._bits.of(vectors)
 
     def search(self, queries: Vectors, floor: float = DEFAULT_FLOOR) -> list[Nearest | None]:
         """The nearest key of each of `queries` (float32[q, d]); None for one that is zero or not finite.
 
-        Similarities of `floor` and more, also the runner-up's, are those of an exact search. Below the floor
-        they are the best among the nearest few by sign bits: for whom that is nobody anyway.
+        Similarities of `floor` and more, also the runner-up's, are those of an exact search; lower ones are
+        the best of the nearest few by sign bits.
         """
-        squares = self._squares(queries)
+        self._check(queries)
+        squares = _squares(queries)
         answers: list[Nearest | None] = [None] * len(queries)
         usable = np.flatnonzero(np.isfinite(squares) & (squares > 0))
-        if not self._count or not len(usable):
-            return answers
-        units = (queries[usable] / np.sqrt(squares[usable, None])).astype(np.float32, copy=False)
-        for place, unit, rows in zip(usable, units, self._candidates(units, floor), strict=True):
-            answers[place] = self._nearest(unit, rows)
+        if self._count and len(usable):
+            units = (queries[usable] / np.sqrt(squares[usable, None])).astype(np.float32, copy=False)
+            for place, unit, rows in zip(usable, units, self._candidates(units, floor), strict=True):
+                answers[place] = self._nearest(unit, rows)
         return answers
 
     def _candidates(self, units: Vectors, floor: float) -> Sequence[Rows | slice]:

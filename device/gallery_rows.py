@@ -8,8 +8,6 @@ import numpy as np
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.messages import Upsert
 
-UNIT_TOLERANCE = 1e-3
-
 
 @dataclass(frozen=True)
 class GalleryRows:
@@ -32,16 +30,10 @@ class GalleryRows:
     def usable(
         cls, space: str, dimension: int, user_ids: Sequence[str], vectors: Vector, version: int
     ) -> "GalleryRows":
-        """The rows that are finite and of unit length: a flipped bit on the disk may have spoilt one."""
+        """These rows, or none if the space has another dimension by now."""
         if vectors.shape[1] != dimension:
             return cls(space, dimension, [], np.empty((0, dimension), dtype=np.float32), version)
-        with np.errstate(over="ignore", invalid="ignore"):
-            # The square of a length within the tolerance; NaN fails the comparison too.
-            fine = np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1.0) < 2 * UNIT_TOLERANCE
-        if fine.all():
-            return cls(space, dimension, user_ids, vectors, version)
-        kept = [user_id for user_id, use in zip(user_ids, fine, strict=True) if use]
-        return cls(space, dimension, kept, vectors[fine], version)
+        return cls(space, dimension, user_ids, vectors, version)
 
     def changed(self, upserts: Sequence[Upsert], removals: Iterable[str], version: int) -> "GalleryRows":
         """New rows in which `upserts` are as they say and `removals` are gone; these stay unchanged."""

@@ -4,11 +4,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from broker_bridge.vectors import DEFAULT_FLOOR, Nearest, VectorIndex
+from broker_bridge.vectors import DEFAULT_FLOOR, Nearest, VectorIndex, are_units
 
 from .detector import Float32
 
@@ -33,7 +34,8 @@ class Gallery:
     """Templates of one space; immutable. `version` is the registry version that it was read at.
 
     `user_ids[i]` is the person of row i of `vectors` (float32[n, d], unit length), kept without a copy; a
-    person may have several rows. Raises ValueError when shapes or lengths are wrong.
+    person may have several rows. Rows that are not finite and of unit length (a bit may have flipped on the
+    disk) cannot be compared and are left out. Raises ValueError for another shape or type.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Gallery:
         self.version = version
         try:
             self._index = VectorIndex.of(user_ids, vectors)
-        except ValueError as error:
-            raise ValueError(f"the gallery of {space.id} cannot be searched: {error}") from error
+        except ValueError:
+            # Looked for only now: the index checks while it has the rows in the cache anyway.
+            fine = are_units(vectors)
+            self._index = VectorIndex.of(list(compress(user_ids, fine)), vectors[fine])
 
     def __len__(self) -> int:
         """The number of templates."""

@@ -269,9 +269,9 @@ def test_what_cannot_be_compared_is_refused_and_changes_nothing(wrong):
     """Zero, NaN, infinite, not of unit length, another dimension, another type."""
     index = VectorIndex(8)
     index.put("EMP-1", np.eye(8, dtype=np.float32)[:1])
-    with pytest.raises(ValueError, match="vectors are"):
+    with pytest.raises(ValueError, match=r"vectors are|expected float32"):
         index.put("EMP-1", wrong)
-    with pytest.raises(ValueError, match=r"vectors are|expected one vector"):
+    with pytest.raises(ValueError, match=r"vectors are|expected (one vector|float32)"):
         VectorIndex.of(["EMP-1"], wrong[..., :8] if wrong.shape[-1] == 8 else wrong.reshape(-1)[None, None])
     assert index.search(np.eye(8, dtype=np.float32)[:1])[0].key == "EMP-1"
 
