@@ -12,7 +12,6 @@ from .contract.channels import Decoded
 from .contract.messages import Command, CommandResult, DeviceStatus
 from .link import Publish
 from .registry import Registry, RegistryError
-from .registry.commands import CommandRecord
 
 _log = logging.getLogger(__name__)
 
@@ -113,19 +112,24 @@ class CommandDesk:
     async def _send(self) -> None:
         self.counters["expired"] += await self._registry.commands.expire(self._now())
         open_commands = await self._registry.commands.open(self._now())
-        still_open = {command.command_id for command in open_commands}
-        self._told = {key: session for key, session in self._told.items() if key in still_open}
-        for command in open_commands:
-            session, online = self._sessions.get(command.device_id, (-1, False))
-            if online and self._told.get(command.command_id) != session:
-                await self._tell(command, session)
+        self._told = {key: session for key, session in self._told.items() if key in open_commands}
+        for command_id, device_id in open_commands.items():
+            session, online = self._sessions.get(device_id, (-1, False))
+            if online and self._told.get(command_id) != session:
+                await self._tell(command_id, session)
+                # Thousands take a while, in which the first of them are answered.
+                await self._note_results()
 
-    async def _tell(self, command: CommandRecord, session: int) -> None:
+    async def _tell(self, command_id: str, session: int) -> None:
+        command = await self._registry.commands.get(command_id)
+        if command is None:
+            return
         order = Command(id=command.command_id, args=command.args, expires_at=command.expires_at)
         if not await self._publish(
             channels.COMMAND, order, device_id=command.device_id, command=command.name
         ):
             return
-        self._told[command.command_id] = session
+        # Noted first: should that fail, it is sent once more, rather than called never sent.
+        await self._registry.commands.sent(command_id, self._now())
+        self._told[command_id] = session
         self.counters["sent"] += 1
-        await self._registry.commands.sent(command.command_id, self._now())

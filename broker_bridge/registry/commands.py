@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Literal
 
 from .audit import Audit, AuditEntry
@@ -78,10 +79,16 @@ class Commands:
         cursor = self._commands.find(query).sort([("created_at", -1), ("_id", -1)]).limit(limit)
         return [_command(found) async for found in cursor]
 
-    async def open(self, now: datetime) -> list[CommandRecord]:
-        """Commands without a final answer that may still be carried out, oldest first."""
+    async def open(self, now: datetime) -> dict[str, str]:
+        """The device by command id, oldest first, where no final answer came and it is not too late for one.
+
+        Not the commands: their arguments may be large, and are wanted of the few that can be sent now.
+        """
         query = {"state": {"$in": _OPEN}, "expires_at": {"$gt": now}}
-        return [_command(found) async for found in self._commands.find(query).sort("created_at", 1)]
+        # Sorted here: for MongoDB it would be a reason to go through all 90 days in order of time.
+        found = [one async for one in self._commands.find(query, {"device_id": 1, "created_at": 1})]
+        found.sort(key=itemgetter("created_at", "_id"))
+        return {one["_id"]: one["device_id"] for one in found}
 
     async def expire(self, now: datetime) -> int:
         """Close unanswered commands whose time is over; how many there were."""

@@ -61,6 +61,7 @@ _INDEXES = {
     "audit": [IndexModel([("at", DESCENDING), ("_id", DESCENDING)])],
     "commands": [
         IndexModel([("device_id", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)]),
         IndexModel([("state", ASCENDING), ("expires_at", ASCENDING)]),
         IndexModel([("created_at", DESCENDING)], expireAfterSeconds=90 * _DAY_SECONDS),
     ],

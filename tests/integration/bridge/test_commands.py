@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from pymongo.errors import ConnectionFailure
 
 from broker_bridge.bootstrap import Bridge
 from broker_bridge.commands import CommandDesk
@@ -127,7 +129,9 @@ class Clock:
 
 
 @asynccontextmanager
-async def at_work(registry: Registry, wire: Wire, clock: Clock) -> AsyncIterator[CommandDesk]:
+async def at_work(
+    registry: Registry, wire: Wire, clock: Callable[[], datetime]
+) -> AsyncIterator[CommandDesk]:
     """A desk that polls often, without a broker."""
     desk = CommandDesk(registry, wire.publish, 0.05, clock)
     task = asyncio.create_task(desk.run())
@@ -215,6 +219,44 @@ async def test_a_command_that_the_broker_did_not_take_waits(
         says(desk, fresh_device.id, "online", "2")
         await settled(desk)("polls", desk.counters["polls"] + 2)
         assert len(wire.sent) == 1
+
+
+async def test_answers_are_noted_while_many_commands_go_out(registry: Registry) -> None:
+    """A fleet answers the first of them before the last is sent: none of that is dropped or asked for again."""
+    count = 1200
+
+    class Answering(Wire):
+        async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
+            answers(desk, ids["device_id"], message.id, "done")  # type: ignore[attr-defined]
+            return await super().publish(channel, message, **ids)
+
+    documents = [asdict(order(f"cmd-{n:04}", f"cam-{n}", seconds=600)) for n in range(count)]
+    await registry.mongo.db.commands.insert_many([{"_id": one.pop("command_id"), **one} for one in documents])
+    wire = Answering()
+    async with at_work(registry, wire, now) as desk:
+        for n in range(count):
+            says(desk, f"cam-{n}", "online", "1")
+        await settled(desk)("results_noted", count)
+        assert (len(wire.sent), desk.counters["dropped_queue_full"]) == (count, 0)
+
+
+async def test_a_command_is_sent_again_if_it_could_not_be_noted_as_sent(
+    registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would end as one that waited for its device, which had it all along."""
+    noted, failures = registry.commands.sent, [ConnectionFailure("away")]
+
+    async def sent(command_id: str, at: datetime) -> None:
+        if failures:
+            raise failures.pop()
+        await noted(command_id, at)
+
+    monkeypatch.setattr(registry.commands, "sent", sent)
+    async with at_work(registry, Wire(), now) as desk:
+        await registry.commands.give(order("cmd-1", fresh_device.id))
+        says(desk, fresh_device.id, "online", "1")
+        await in_state(registry, "cmd-1", "sent")
+        assert (desk.counters["failed"], failures) == (1, [])
 
 
 async def test_answers_past_the_bound_are_dropped_and_counted(registry: Registry) -> None:
