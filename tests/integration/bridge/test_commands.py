@@ -222,7 +222,7 @@ async def test_a_command_that_the_broker_did_not_take_waits(
 
 
 async def test_answers_are_noted_while_many_commands_go_out(registry: Registry) -> None:
-    """A fleet answers the first of them before the last is sent: none of that is dropped or asked for again."""
+    """A fleet answers the first before the last is sent: none of that is dropped or asked for again."""
     count = 1200
 
     class Answering(Wire):
