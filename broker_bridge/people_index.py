@@ -43,10 +43,13 @@ class PeopleIndex:
         return history, found if found is not None and found.similarity >= floor else None
 
     async def _catch_up(self) -> History:
+        stood_at = self._version
         while True:
             history, changed = await self._identities.since(self._version, _PAGE, [self._space.id])
-            if self._epoch != history.epoch or history.version < self._version:
-                begun = self._version > 0
+            # Of whom was deleted below the horizon nothing tells any more.
+            lost_sight = 0 < stood_at < history.horizon
+            if self._epoch != history.epoch or history.version < self._version or lost_sight:
+                begun, stood_at = self._version > 0, 0
                 self._begin(history.epoch)
                 if begun:
                     continue

@@ -152,9 +152,7 @@ class Registrar:
         if request.kind != "visitor":
             raise ContractError(ENROLLMENT_CLOSED, "employees are enrolled in the registry, not by a camera")
         site_id: str = found["site_id"]
-        site = await self._registry.sites.get(site_id)
-        if site is None or site.enrollment_policy != "visitors":
-            raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let cameras register people")
+        await self._registry.sites.check_open(site_id)
         space = await self._registry.spaces.get(request.space)
         _check_model(found, space)
         return site_id, space

@@ -59,7 +59,7 @@ class Registry:
             versions=versions,
             spaces=spaces,
             identities=identities,
-            registrations=Registrations(mongo, identities, audit),
+            registrations=Registrations(mongo, identities, sites, audit),
             sites=sites,
             devices=Devices(mongo, sites),
             commands=Commands(mongo, audit),

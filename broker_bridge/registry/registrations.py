@@ -10,6 +10,7 @@ from .audit import Audit, AuditEntry
 from .identities import Identities
 from .mongo import Document, Mongo
 from .people import Enrollment, Person
+from .sites import Sites
 from .versions import History
 
 
@@ -39,9 +40,10 @@ class Decision:
 class Registrations:
     """Collection `registrations`: decisions without vectors, forgotten after seven days."""
 
-    def __init__(self, mongo: Mongo, identities: Identities, audit: Audit) -> None:
+    def __init__(self, mongo: Mongo, identities: Identities, sites: Sites, audit: Audit) -> None:
         self._registrations = mongo.db.registrations
         self._identities = identities
+        self._sites = sites
         self._audit = audit
 
     async def find(self, device_id: str, request_id: str) -> Decision | None:
@@ -64,9 +66,11 @@ class Registrations:
 
         None, and nothing is written, unless the registry still stands at `history` and has never had anybody
         of that user id: then somebody else may have been quicker, and the decision has to be made again.
+        Raises ContractError(`enrollment-closed`) if the site has been closed since.
         """
 
         async def record(session: Any, person: Person) -> None:
+            await self._sites.check_open(decision.site_id, session)
             await self._registrations.insert_one({"_id": decision.key, **asdict(decision)}, session=session)
             entry = AuditEntry(
                 who=f"device:{decision.device_id}",

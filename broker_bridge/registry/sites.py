@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
+from broker_bridge.contract.errors import ENROLLMENT_CLOSED, ContractError
 from broker_bridge.contract.messages import EnrollmentPolicy
 
 from .audit import Audit, AuditEntry
@@ -44,6 +45,12 @@ class Sites:
         """The site, or None."""
         found = await self._sites.find_one({"_id": site_id})
         return found and _site(found)
+
+    async def check_open(self, site_id: str, session: Any = None) -> None:
+        """Raise ContractError(`enrollment-closed`) unless the site's cameras may register visitors."""
+        found = await self._sites.find_one({"_id": site_id}, session=session)
+        if found is None or _site(found).enrollment_policy != "visitors":
+            raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let cameras register people")
 
     async def set_policy(
         self, site_id: str, policy: EnrollmentPolicy, *, who: str, at: datetime

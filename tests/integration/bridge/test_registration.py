@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pymongo.errors import ConnectionFailure
 
 from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.channels import REGISTER, Decoded
@@ -204,6 +205,48 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
     assert (await said(one, open_site, asks("r-1", face(1).vector))).result == "created"
 
 
+async def test_a_site_that_is_closed_during_the_search_registers_nobody(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """The first search loads everybody, which takes a while; whoever closed the site is not contradicted."""
+    one = registrar(registry)
+    index = one._indexes[SPACE] = PeopleIndex(registry.identities, await registry.spaces.get(SPACE))
+    find = index.find
+
+    async def find_and_close(vector: bytes, floor: float) -> Any:
+        found = await find(vector, floor)
+        await registry.sites.set_policy(open_site.site, "closed", who="tester", at=now())
+        return found
+
+    index.find = find_and_close  # type: ignore[method-assign]
+    answer = await said(one, open_site, asks("r-1", face(1).vector))
+    assert answer.error is not None
+    assert (answer.result, answer.error.code) == ("rejected", "enrollment-closed")
+    assert (await registry.versions.read()).version == 0
+    assert await registry.mongo.db.registrations.count_documents({}) == 0
+
+
+async def test_the_visit_of_a_worker_that_died_is_made_good_by_the_repeat(
+    open_site: FreshDevice, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had decided, and neither recorded the visit nor answered; both happen, once, as of the decision."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    with monkeypatch.context() as died:
+        died.setattr(registry.events, "record", _die)
+        with pytest.raises(ConnectionFailure):
+            await registrar(registry).answer(open_site.id, asks("r-1", face(1).vector))
+    assert await visits(registry) == []
+    for _ in range(2):
+        assert (await said(registrar(registry), open_site, asks("r-1", face(1).vector))).result == "exists"
+    decided = await registry.registrations.find(open_site.id, "r-1")
+    assert decided is not None
+    assert [visit["timestamp"] for visit in await visits(registry)] == [decided.at]
+
+
+async def _die(*_: Any, **__: Any) -> None:
+    raise ConnectionFailure("as if killed")
+
+
 async def test_an_id_that_was_ever_taken_is_not_given_again(
     open_site: FreshDevice, registry: Registry
 ) -> None:
@@ -331,6 +374,19 @@ async def test_the_index_begins_anew_with_another_history(index: PeopleIndex, re
     await registry.versions.begin_epoch()
     await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
     assert [await key(index, face(n).vector) for n in (1, 2)] == [None, "EMP-2"]
+
+
+async def test_the_index_forgets_whom_a_purged_tombstone_told_of(
+    index: PeopleIndex, registry: Registry
+) -> None:
+    """A worker that searched nothing for longer than tombstones are kept does not find the deleted."""
+    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(450)])
+    assert await key(index, face(1).vector) == "EMP-1"
+    await registry.identities.delete("EMP-1")
+    await registry.identities.enroll(Enrollment("EMP-2", flag="red"))
+    await registry.mongo.db.identities.delete_one({"_id": "EMP-1"})
+    await registry.mongo.db.meta.update_one({"_id": "versions"}, {"$set": {"horizon": 451}})
+    assert [await key(index, face(n).vector) for n in (1, 2, 449)] == [None, "EMP-2", "EMP-449"]
 
 
 async def test_a_large_registry_is_loaded_page_by_page(index: PeopleIndex, registry: Registry) -> None:

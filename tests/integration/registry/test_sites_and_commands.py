@@ -31,6 +31,11 @@ def decision(request_id: str = "r-1", user_id: str = "VIS-1") -> Decision:
     return Decision("cam-001", "lobby", request_id, "created", NOW, user_id)
 
 
+async def open_lobby(registry: Registry) -> None:
+    await registry.sites.ensure("lobby")
+    await registry.sites.set_policy("lobby", "visitors", who="tester", at=NOW)
+
+
 async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> None:
     """Also one that was recorded before sites had a policy; registering a device leaves it as it is."""
     await registry.mongo.db.sites.insert_one({"_id": "gate", "created_at": NOW})
@@ -104,6 +109,7 @@ async def test_a_final_answer_stands(registry: Registry) -> None:
 
 async def test_a_person_is_made_only_where_the_registry_still_stands(registry: Registry) -> None:
     """With decision and audit entry; after any change, and for an id that was taken, nothing is written."""
+    await open_lobby(registry)
     history = await registry.versions.read()
     order = Enrollment("VIS-1", (face(),), sites=("lobby",), kind="visitor")
     person = await registry.registrations.create(decision(), order, history)
@@ -116,7 +122,7 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
         again = Enrollment(user_id, (face(),), kind="visitor")
         assert await registry.registrations.create(decision("r-2", user_id), again, known) is None
     assert await registry.registrations.find("cam-001", "r-2") is None
-    assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 1)
+    assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 2)
     await registry.versions.begin_epoch()
     other = Enrollment("VIS-3", (face(),), kind="visitor")
     assert await registry.registrations.create(decision("r-3", "VIS-3"), other, later) is None
@@ -124,6 +130,7 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
 
 async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Registry) -> None:
     """Ten at once, of whom nine have to look again."""
+    await open_lobby(registry)
     history = await registry.versions.read()
     made = await asyncio.gather(
         *(
