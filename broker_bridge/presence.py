@@ -110,7 +110,7 @@ class Presence:
         differing = {}
         for space_id, space in info.spaces.items():
             try:
-                known = await self._registry.spaces.ensure(
+                known = await self._registry.spaces.declare(
                     EmbeddingSpace(space_id, space.dimension, space.model_sha256)
                 )
             except ContractError as error:

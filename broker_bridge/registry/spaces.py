@@ -7,6 +7,9 @@ from broker_bridge.contract.errors import SPACE_MISMATCH, SPACE_UNKNOWN, Contrac
 
 from .mongo import Mongo
 
+FROM_DEVICES = 64
+"""So many spaces there are at most, unless the settings of the backend name more."""
+
 
 class Spaces:
     """Collection `spaces`: a space never changes once it is recorded; another model is another space."""
@@ -32,6 +35,18 @@ class Spaces:
                 SPACE_MISMATCH, f"{space.id} has {known.dimension} dimensions here, not {space.dimension}"
             )
         return known
+
+    async def declare(self, space: EmbeddingSpace) -> EmbeddingSpace:
+        """As ensure, for a device: it adds a space to no more than FROM_DEVICES, else `space-unknown`.
+
+        Every head names every space: with thousands of made-up ones it would be more than a message holds.
+        """
+        known = await self.dimensions()
+        if space.id not in known and len(known) >= FROM_DEVICES:
+            raise ContractError(
+                SPACE_UNKNOWN, f"{space.id} is not recorded: devices add no spaces past {FROM_DEVICES}"
+            )
+        return await self.ensure(space)
 
     async def get(self, space_id: str) -> EmbeddingSpace:
         """The space, or ContractError(`space-unknown`)."""

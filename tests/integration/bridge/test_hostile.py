@@ -12,7 +12,7 @@ from broker_bridge.bootstrap import Bridge
 from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import PAYLOAD_INVALID, ContractError
-from broker_bridge.contract.messages import Receipts, Rejection, SyncRequest
+from broker_bridge.contract.messages import DeviceInfo, Receipts, Rejection, SpaceInfo, SyncRequest
 from broker_bridge.enrollment import Answers
 from broker_bridge.refusals import Refusals
 from broker_bridge.registry import Registry
@@ -44,6 +44,24 @@ async def test_a_key_that_bson_cannot_hold_does_not_end_the_bridge(
 
     await until(recorded)
     assert bridge.link.counters["refused_payload-invalid"] == 1
+
+
+async def test_spaces_that_a_device_makes_up_do_not_make_the_heads_too_large(
+    peer: Peer, bridge: Bridge, registry: Registry
+) -> None:
+    """Each head names each space. Past a bound no device adds one; the spaces before it stay in use."""
+    for n in range(0, 80, 16):
+        made_up = {f"face:fake-{k}": SpaceInfo(dimension=8, model_sha256="f" * 64) for k in range(n, n + 16)}
+        info = DeviceInfo(site_id=peer.device.site, software="0", spaces=made_up)
+
+        async def looked_at(info: DeviceInfo = info) -> bool:
+            found = await registry.devices.get(peer.device.id)
+            return bool(found and (found.get("info") or {}).get("spaces", {}).keys() == info.spaces.keys())
+
+        await peer.say("info", info)
+        await until(looked_at)
+    # One is there from the settings of this bridge.
+    assert (len(await registry.spaces.models()), bridge.presence.counters["space_conflicts"]) == (63, 17)
 
 
 async def test_an_event_that_the_driver_would_read_as_a_reference_is_rejected(peer: Peer) -> None:
