@@ -177,7 +177,7 @@ def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str],
 
 @contextmanager
 def _pages_read_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """Keep hardly any pages: nobody comes back to them, and they push the rows out of the processor's cache."""
+    """Keep hardly any pages: nobody comes back to them, and they push rows out of the processor's cache."""
     (kept,) = connection.execute("PRAGMA cache_size").fetchone()
     connection.execute("PRAGMA cache_size = -64")
     try:
