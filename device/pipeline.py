@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
+from broker_bridge.vectors import DEFAULT_FLOOR
 
 from .clocks import FrameClock
 from .decision import LOW_QUALITY, Decision
@@ -71,7 +72,8 @@ class RecognitionPipeline:
 
     `on_event` is called while the gallery that an event comes from is held: once a swap has returned, nothing
     of the old gallery can come out any more. `barred` is asked once a frame for a reason not to match at all
-    (a model that is not the registry's, a gallery that is too old). `clock`, which validator and emotions go
+    (a model that is not the registry's, a gallery that is too old). `floor` is the similarity down to which
+    matches are exact (see `Gallery.match`). `clock`, which validator and emotions go
     by, is set to the moment of each frame. `timer` is monotonic seconds. Raises
     ValueError when the gallery is of another space than the embedder's.
     """
@@ -86,6 +88,7 @@ class RecognitionPipeline:
         *,
         quality: Quality,
         emotions: Emotions | None = None,
+        floor: float = DEFAULT_FLOOR,
         clock: FrameClock | None = None,
         barred: Callable[[], str | None] = lambda: None,
         on_event: OnEvent = lambda _event, _box, _frame: None,
@@ -101,6 +104,7 @@ class RecognitionPipeline:
         self._validator = validator
         self._quality = quality
         self._emotions = emotions
+        self._floor = floor
         self._clock = clock or FrameClock()
         self._barred = barred
         self._on_event = on_event
@@ -125,7 +129,7 @@ class RecognitionPipeline:
         vectors = self._embedder.embed(faces[rows])
         laps.end("embed")
         with self._galleries.held() as gallery:
-            matches = dict(zip(rows, gallery.match(vectors), strict=True))
+            matches = dict(zip(rows, gallery.match(vectors, self._floor), strict=True))
             laps.end("match")
             at = _Moment(frame.index, gallery, laps.spent(_INFERENCE))
             sightings = [

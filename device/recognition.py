@@ -20,6 +20,9 @@ from .vision.quality import QualityGate
 from .vision.session import SessionOptions, open_session
 from .vision.tracker import FaceTracker
 
+# Matches are exact so far beyond what counts: a recording that is replayed under looser thresholds, and a
+# drawing, show true distances there too.
+_BEYOND = 0.15
 # Seed 003's distance.
 _FOR_ARCFACE = Thresholds(distance=0.35)
 
@@ -35,6 +38,7 @@ class Recognition:
     quality: QualityGate
     emotions: EmotionWatch | None
     clock: FrameClock
+    limits: Thresholds
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -58,6 +62,7 @@ class Recognition:
             self.validator,
             quality=self.quality,
             emotions=self.emotions,
+            floor=max(-1.0, 1.0 - self.limits.distance - self.limits.margin - _BEYOND),
             clock=self.clock,
             barred=barred,
             on_event=on_event,
@@ -101,6 +106,7 @@ def build_recognition(device: DeviceSection) -> Recognition:
         quality=QualityGate(device.quality),
         emotions=_emotions(device.id, device.emotion, options, clock) if device.emotion else None,
         clock=clock,
+        limits=limits,
     )
 
 

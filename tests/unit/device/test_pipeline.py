@@ -10,7 +10,8 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from deploy.local.sample_video import FPS, PEOPLE, UNKNOWN, enrollment_photo, make_sample
 from device.event_validator import EventValidator
 from device.pipeline import RecognitionPipeline
-from device.settings import QualityLimits
+from device.recognition import build_recognition
+from device.settings import DeviceSection, QualityLimits, Thresholds
 from device.vision import gabor
 from device.vision.camera import Frame, open_camera
 from device.vision.cascade import CascadeDetector
@@ -236,6 +237,27 @@ def test_once_a_swap_has_returned_nothing_comes_out_of_the_old_gallery():
     one_face(5, galleries=galleries, on_event=on_event)
     other.join(10)
     assert order == ["sent", "swapped"]
+
+
+@pytest.mark.parametrize(("distance", "margin"), [(0.35, 0.0), (0.25, 0.05), (0.8, 0.1), (2.0, 0.5)])
+def test_matches_are_exact_as_far_as_the_thresholds_reach(distance, margin):
+    """The second-best person's too, by whom the margin goes."""
+
+    class Watched(Gallery):
+        floors = []
+
+        def match(self, queries, floor):
+            self.floors.append(floor)
+            return super().match(queries, floor)
+
+    limits = Thresholds(distance=distance, margin=margin)
+    device = DeviceSection(id="cam-001", site="lobby", thresholds={gabor.SPACE_ID: limits})
+    recognition = build_recognition(device)
+    recognition.galleries.swap(Watched.empty(recognition.space))
+    pipeline = recognition.pipeline(barred=lambda: None, on_event=lambda *_: None)
+    pipeline.process(Frame(np.full((100, 100, 3), 90, np.uint8), 0, 0.0))
+    [floor] = Watched.floors
+    assert -1 <= floor <= max(-1, 1 - distance - margin - 0.1)
 
 
 def test_embedder_and_gallery_must_be_of_one_space(embedder):
