@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.vectors import DEFAULT_FLOOR
 
 from .clocks import FrameClock
-from .decision import LOW_QUALITY, Decision
+from .decision import LOW_QUALITY, NO_VECTOR, Decision
 from .event_validator import EventValidator
 from .sighting import FrameReport, Sighting
 from .vision.alignment import align_faces
@@ -21,6 +22,7 @@ from .vision.camera import Frame
 from .vision.detector import Detections, Detector, FaceBox, Float32
 from .vision.embedder import Embedder
 from .vision.gallery import Gallery, GalleryHolder, Match
+from .vision.session import ModelError
 
 # The distance of a face that was compared with nobody: as far as two vectors can be.
 _FARTHEST = 2.0
@@ -44,10 +46,18 @@ class Quality(Protocol):
 
 
 class Emotions(Protocol):
+    @property
+    def failure(self) -> str | None:
+        """What the network said that failed at its last use, if it did."""
+        ...
+
     def watch(
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> Sequence[tuple[Event, FaceBox]]:
-        """The emotion events that this frame completes; `faces` belong to `sightings` row by row."""
+        """The emotion events that this frame completes; `faces` belong to `sightings` row by row.
+
+        A network that fails raises nothing: the frame's recognitions are decided by then, and go out.
+        """
         ...
 
 
@@ -73,9 +83,10 @@ class RecognitionPipeline:
     `on_event` is called while the gallery that an event comes from is held: once a swap has returned, nothing
     of the old gallery can come out any more. `barred` is asked once a frame for a reason not to match at all
     (a model that is not the registry's, a gallery that is too old). `floor` is the similarity down to which
-    matches are exact (see `Gallery.match`). `clock`, which validator and emotions go
-    by, is set to the moment of each frame. `timer` is monotonic seconds. Raises
-    ValueError when the gallery is of another space than the embedder's.
+    matches are exact (see `Gallery.match`). `clock`, which validator and emotions go by, is set to the moment
+    of each frame. `timer` is monotonic seconds. `failing` has what each network (`detect`, `embed`,
+    `emotion`) said that failed at its last use. Raises ValueError when the gallery is of another space than
+    the embedder's.
     """
 
     def __init__(
@@ -111,12 +122,14 @@ class RecognitionPipeline:
         self._timer = timer
         self._last_frame_at: float | None = None
         self.stats = PipelineStats()
+        self.failing: dict[str, str] = {}
 
     def process(self, frame: Frame) -> FrameReport:
         """What is seen in `frame`. Raises ModelError when a network fails on it."""
         laps = _Laps(self._timer)
         self._clock.seconds = frame.captured_at
-        found = self._detector.detect(frame.image)
+        with self._noting_failure("detect"):
+            found = self._detector.detect(frame.image)
         laps.end("detect")
         track_ids = self._tracker.update(found.boxes, frame.captured_at)
         laps.end("track")
@@ -125,8 +138,12 @@ class RecognitionPipeline:
         poor = self._quality.judge(faces, found)
         laps.end("quality")
         barred = self._barred()
-        rows = [row for row, reason in enumerate(poor) if reason is None and barred is None]
-        vectors = self._embedder.embed(faces[rows])
+        refused = [barred or (LOW_QUALITY if reason else None) for reason in poor]
+        rows = [row for row, reason in enumerate(refused) if reason is None]
+        vectors = self._embed(faces[rows])
+        for row in np.flatnonzero(~vectors.any(axis=1)):
+            # Nobody, but no stranger either.
+            refused[rows[row]] = NO_VECTOR
         laps.end("embed")
         with self._galleries.held() as gallery:
             matches = dict(zip(rows, gallery.match(vectors, self._floor), strict=True))
@@ -140,9 +157,7 @@ class RecognitionPipeline:
                     poor=poor[row],
                     match=matches.get(row),
                     vector=vectors[rows.index(row)] if row in matches else None,
-                    decision=self._judge(
-                        track_id, matches.get(row), barred or (LOW_QUALITY if poor[row] else None), at
-                    ),
+                    decision=self._judge(track_id, matches.get(row), refused[row], at),
                 )
                 for row, track_id in enumerate(track_ids)
             ]
@@ -150,6 +165,7 @@ class RecognitionPipeline:
             laps.end("validate")
             if self._emotions is not None:
                 events += self._emotions.watch(faces, sightings, frame.index)
+                self._note("emotion", self._emotions.failure)
                 laps.end("emotion")
             for event, box in events:
                 self._on_event(event, box, frame)
@@ -163,6 +179,33 @@ class RecognitionPipeline:
             laps.milliseconds,
             tuple(events),
         )
+
+    def _embed(self, faces: NDArray[np.uint8]) -> Float32:
+        with self._noting_failure("embed", used=len(faces) > 0):
+            vectors = self._embedder.embed(faces)
+        if not vectors.any(axis=1).all():
+            self._note(
+                "embed",
+                f"the network of {self._embedder.space.id} gives a face no vector: it answers NaN, infinity "
+                "or zeros",
+            )
+        return vectors
+
+    @contextmanager
+    def _noting_failure(self, network: str, *, used: bool = True) -> Iterator[None]:
+        try:
+            yield
+        except ModelError as error:
+            self._note(network, str(error))
+            raise
+        if used:
+            self._note(network, None)
+
+    def _note(self, network: str, failure: str | None) -> None:
+        if failure is None:
+            self.failing.pop(network, None)
+        else:
+            self.failing[network] = failure
 
     def _judge(self, track_id: str, match: Match | None, barred: str | None, at: "_Moment") -> Decision:
         return self._validator.judge(

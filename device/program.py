@@ -96,14 +96,19 @@ class DeviceProgram:
                 self._recognise(frame)
 
     def _recognise(self, frame: Frame) -> None:
+        report = None
         try:
             report = self._pipeline.process(frame)
-        except ModelError as error:
+        except ModelError:
             # Recognition goes on: the next frame may do.
             self.counts["frames_failed"] += 1
-            self.health.report(MODEL_FAILED, str(error))
+        # By network: a frame without a face tells nothing of the one that embeds faces.
+        if self._pipeline.failing:
+            self.health.report(MODEL_FAILED, "; ".join(self._pipeline.failing.values()))
+        else:
+            self.health.clear(MODEL_FAILED)
+        if report is None:
             return
-        self.health.clear(MODEL_FAILED)
         self._register_strangers(report)
         if self._recorder is not None:
             self._recorder.record(report)
@@ -123,7 +128,7 @@ class DeviceProgram:
         space = self._recognition.space
         for seen in report.sightings:
             event = seen.decision.event
-            if event is None or event.event_type != "unknown" or seen.vector is None or not seen.vector.any():
+            if event is None or event.event_type != "unknown" or seen.vector is None:
                 continue
             try:
                 self._registrations.offer(space.id, normalise(seen.vector, space.dimension))

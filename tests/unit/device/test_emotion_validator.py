@@ -14,6 +14,7 @@ from device.emotions import EmotionWatch
 from device.sighting import Sighting
 from device.vision.detector import FaceBox
 from device.vision.emotion import Emotion
+from device.vision.session import ModelError
 
 AT = datetime(2026, 1, 15, 10, 0, 5, tzinfo=timezone.utc)
 
@@ -237,3 +238,28 @@ def test_only_confirmed_people_are_asked_about():
     [(event, box)] = watch.watch(faces, seen, 1)
     assert (event.user_id, box) == ("EMP-1", FaceBox(1, 2, 60, 60))
     assert classifier.asked == [1]
+
+
+@pytest.mark.parametrize("answer", [ModelError("emotion.onnx: the network failed"), Emotion(None, None, 0.0)])
+def test_a_network_that_fails_breaks_what_was_shown_and_says_so(answer):
+    """Half a second with a gap is not half a second; the failure is over with the next good answer."""
+    door = Door()
+    answers = [Emotion("happiness", "EV2.2", 0.9)] * 4 + [answer] + [Emotion("happiness", "EV2.2", 0.9)] * 6
+
+    class Answering:
+        def classify(self, faces):
+            door.now += 0.1
+            now = answers.pop(0)
+            if isinstance(now, ModelError):
+                raise now
+            return [now]
+
+    watch = EmotionWatch(Answering(), door.validator)
+    face, seen = np.zeros((1, 112, 112, 3), np.uint8), [sighting("face_0", "EMP-1")]
+    events, failures = [], []
+    for frame in range(11):
+        events.append(len(watch.watch(face, seen, frame)))
+        failures.append(watch.failure)
+    assert events == [0] * 10 + [1]
+    assert [bool(failure) for failure in failures] == [False] * 4 + [True] + [False] * 6
+    assert watch.refusals["emotion_low_confidence"] == 1

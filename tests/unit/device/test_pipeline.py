@@ -20,6 +20,7 @@ from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.quality import QualityGate
+from device.vision.session import ModelError
 from device.vision.tracker import FaceTracker
 
 NAMES = {row: user_id for user_id, row in PEOPLE.items()}
@@ -215,6 +216,86 @@ def test_a_device_that_is_barred_says_nobody(reason):
     assert validator.refusals == {reason: 10}
 
 
+class Moody(OneFace):
+    """Detector, embedder and emotions in one; `mood` says what fails now."""
+
+    mood = ""
+    failure = None
+
+    def detect(self, image):
+        if self.mood == "nobody":
+            return Detections.none()
+        if self.mood == "detector fails":
+            raise ModelError("det.onnx: the network failed")
+        return super().detect(image)
+
+    def embed(self, faces):
+        if self.mood == "embedder fails":
+            raise ModelError("w600k.onnx: the network failed")
+        # What FaceEmbedder makes of NaN.
+        return super().embed(faces) * np.float32(self.mood != "NaN")
+
+    def watch(self, faces, sightings, frame_id):
+        if sightings:
+            self.failure = "emotion.onnx: the network failed" if self.mood == "emotions fail" else None
+        return []
+
+
+def moods(*each, validator=None, **parts):
+    """The events of a frame in each of these moods, and what was failing after it."""
+    camera = Moody()
+    holder = GalleryHolder(Gallery(camera.space, ["EMP-1"], np.array([[1, 0]], np.float32)))
+    pipeline = RecognitionPipeline(
+        camera,
+        FaceTracker(),
+        camera,
+        holder,
+        validator or EventValidator("cam-001", confirmation_frames=2),
+        quality=ANY_QUALITY,
+        emotions=camera,
+        **parts,
+    )
+    seen = []
+    for index, camera.mood in enumerate(each):
+        try:
+            events = pipeline.process(Frame(np.zeros((80, 80, 3), np.uint8), index, index / 15)).events
+        except ModelError:
+            events = None
+        seen.append((events, dict(pipeline.failing)))
+    return seen
+
+
+def test_a_face_without_a_vector_is_nobody_and_no_stranger_and_said():
+    """An embedder that answers NaN must not report everybody as unknown, nor register them as visitors."""
+    validator = EventValidator("cam-001", confirmation_frames=2, unknown_events=True)
+    seen = moods(*["NaN"] * 6, validator=validator)
+    assert [events for events, _ in seen] == [()] * 6
+    assert "face:test gives a face no vector" in seen[-1][1]["embed"]
+    assert validator.refusals == {"no_vector": 6}
+
+
+@pytest.mark.parametrize(
+    ("network", "mood"),
+    [
+        ("detect", "detector fails"),
+        ("embed", "embedder fails"),
+        ("emotion", "emotions fail"),
+        ("embed", "NaN"),
+    ],
+)
+def test_a_network_that_failed_is_failing_until_it_was_used_again(network, mood):
+    """A frame without a face says nothing of the embedder; every frame says something of the detector."""
+    seen = moods(mood, "", mood, "nobody", "")
+    failing = [network in failing for _, failing in seen]
+    assert failing == [True, False, True, network != "detect", False]
+
+
+def test_an_emotion_network_that_fails_takes_no_recognition_with_it():
+    """The person is reported, though what the face shows is not known; and only once."""
+    seen = moods(*["emotions fail"] * 4)
+    assert [len(events) for events, _ in seen] == [0, 1, 0, 0]
+
+
 def test_once_a_swap_has_returned_nothing_comes_out_of_the_old_gallery():
     """An event is sent while its gallery is held: the swap waits, and what follows is the new one's."""
     galleries = GalleryHolder(Gallery(OneFace.space, ["EMP-1"], np.array([[1, 0]], np.float32)))
@@ -243,11 +324,11 @@ def test_once_a_swap_has_returned_nothing_comes_out_of_the_old_gallery():
 def test_matches_are_exact_as_far_as_the_thresholds_reach(distance, margin):
     """The second-best person's too, by whom the margin goes."""
 
-    class Watched(Gallery):
-        floors = []
+    floors = []
 
+    class Watched(Gallery):
         def match(self, queries, floor):
-            self.floors.append(floor)
+            floors.append(floor)
             return super().match(queries, floor)
 
     limits = Thresholds(distance=distance, margin=margin)
@@ -256,7 +337,7 @@ def test_matches_are_exact_as_far_as_the_thresholds_reach(distance, margin):
     recognition.galleries.swap(Watched.empty(recognition.space))
     pipeline = recognition.pipeline(barred=lambda: None, on_event=lambda *_: None)
     pipeline.process(Frame(np.full((100, 100, 3), 90, np.uint8), 0, 0.0))
-    [floor] = Watched.floors
+    [floor] = floors
     assert -1 <= floor <= max(-1, 1 - distance - margin - 0.1)
 
 
