@@ -268,6 +268,19 @@ async def test_on_a_phone_it_is_one_column_without_sideways_scrolling(page: Page
     assert len(set(tops)) == 1
 
 
+async def test_what_is_wrong_with_a_camera_can_be_read_on_a_phone(page: Page, board: Board) -> None:
+    """Its sentence has the width of the screen, not of a word."""
+    sentence = "the model file for face:gabor-512 is another one than the registry has on record"
+    said = {"state": "degraded", "problems": [{"code": "model-differs", "detail": sentence}]}
+    await board.registry.devices.note([Report.of("cam-002", "heartbeat", said, now())])
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await sign_in(page)
+    problem = page.get_by_text(sentence)
+    await expect(problem).to_be_visible()
+    await picture(page, "phone-degraded")
+    assert (await problem.bounding_box() or {"width": 0})["width"] > 280
+
+
 async def test_the_documentation_page_shows_the_paths(page: Page, board: Board) -> None:
     """Swagger UI from our own files, under the page's policy."""
     await page.goto(f"{board.url}/docs")
