@@ -36,6 +36,10 @@ class Mongod:
                     "0.5",
                     "--setParameter",
                     "diagnosticDataCollectionEnabled=false",
+                    # What a killed program left open holds the version counter, and so everybody's writes,
+                    # for so long: by default a minute. Ours take milliseconds.
+                    "--setParameter",
+                    "transactionLifetimeLimitSeconds=5",
                 ),
             ],
             folder / "mongod.log",

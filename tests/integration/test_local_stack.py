@@ -1,14 +1,19 @@
 """What the local stack promises: real servers, ready when started, and never left behind."""
 
+import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 from pymongo import MongoClient
 
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.people import Enrollment
 from deploy.local.stack import ROOT, Mongod, Mosquitto, Program, ProgramError, free_port
 from tests.waiting import wait_until
 
@@ -25,6 +30,28 @@ def test_mongod_takes_transactions_and_keeps_journaled_writes_over_a_kill(own_mo
     own_mongod.restart()
     with MongoClient(own_mongod.uri) as client:
         assert client.wfm.people.count_documents({}) == 1
+
+
+KILLED_IN_A_CHANGE = """
+import os, signal, sys
+from pymongo import MongoClient
+client = MongoClient(sys.argv[1])
+session = client.start_session()
+session.start_transaction()
+client[sys.argv[2]].meta.update_one({"_id": "versions"}, {"$inc": {"version": 1}}, session=session)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_a_program_killed_in_a_change_does_not_make_the_next_change_fail(
+    mongod: Mongod, mongo_database: str
+) -> None:
+    """Its transaction, which holds the version counter, is ended before others give up waiting."""
+    registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    killed = [sys.executable, "-c", KILLED_IN_A_CHANGE, mongod.uri, mongo_database]
+    assert (await asyncio.to_thread(subprocess.run, killed, check=False)).returncode == -signal.SIGKILL
+    assert (await registry.identities.enroll(Enrollment("EMP-12345"))).version == 1
+    await registry.close()
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
