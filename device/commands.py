@@ -2,10 +2,10 @@
 
 import json
 import logging
+import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Command, CommandResult
 
 from .link import Link
+from .store.connection import StoreError
 from .store.db_manager import DatabaseManager
 
 _log = logging.getLogger(__name__)
@@ -58,11 +59,15 @@ class Commands:
         self._answered: OrderedDict[str, tuple[State, str]] = OrderedDict(
             (command_id, (state, detail)) for command_id, state, detail in json.loads(remembered or "[]")
         )
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="command")
+        self._closed = threading.Event()
+        self._orders: queue.SimpleQueue[tuple[Handler, Command] | None] = queue.SimpleQueue()
+        # A daemon: a command that a driver never ends must not keep the program from ending.
+        threading.Thread(target=self._work, name="command", daemon=True).start()
 
     def close(self) -> None:
-        """Let the command that runs end, and start no other."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        """Let the command that runs end, and start no other: the backend sends those again."""
+        self._closed.set()
+        self._orders.put(None)
 
     def connected(self, now: float) -> None:
         """Nothing to do: the backend sends what is open again."""
@@ -83,6 +88,8 @@ class Commands:
             running = command.id in self._running
         if answered is not None:
             self._publish(command.id, *answered)
+        elif self._closed.is_set():
+            return
         elif running:
             self._publish(command.id, "accepted", "")
         elif self._utc_now() >= command.expires_at:
@@ -93,9 +100,17 @@ class Commands:
             with self._lock:
                 self._running.add(command.id)
             self._publish(command.id, "accepted", "")
-            self._worker.submit(self._run, self._handlers[name], command)
+            self._orders.put((self._handlers[name], command))
+
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None and not self._closed.is_set():
+            self._run(*order)
 
     def _run(self, handler: Handler, command: Command) -> None:
+        if self._utc_now() >= command.expires_at:
+            self._answer(command.id, "expired", "others took too long before it")
+            return
+        state: State
         try:
             state, detail = "done", handler(command.args)
         except CommandFailedError as error:
@@ -103,7 +118,7 @@ class Commands:
         except Exception as error:  # noqa: BLE001  # the outermost loop of this thread
             _log.exception("command %s failed", command.id)
             state, detail = "failed", f"{type(error).__name__}; see the device's log"
-        self._answer(command.id, state, detail)  # type: ignore[arg-type]
+        self._answer(command.id, state, detail)
 
     def _answer(self, command_id: str, state: State, detail: str) -> None:
         with self._lock:
@@ -111,8 +126,12 @@ class Commands:
             while len(self._answered) > _REMEMBERED:
                 self._answered.popitem(last=False)
             remembered = [[one, *answer] for one, answer in self._answered.items()]
-            self._db.set_config(_KEY, json.dumps(remembered))
             self._running.discard(command_id)
+            try:
+                self._db.set_config(_KEY, json.dumps(remembered))
+            except StoreError as error:
+                # Answered all the same: only after a restart could it be run again.
+                _log.error("the answer to command %s cannot be remembered: %s", command_id, error)
         self._link.submit(lambda: self._publish(command_id, state, detail))
 
     def _publish(self, command_id: str, state: State, detail: str) -> None:

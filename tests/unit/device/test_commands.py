@@ -1,6 +1,10 @@
 """Orders from the backend, on a real SQLite file."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from threading import Event as Gate
 
 import pytest
@@ -22,8 +26,9 @@ class Camera:
         self.db = DatabaseManager(path)
         self.db.initialize()
         self.ran = []
+        self.now = NOON
         self.commands = Commands(
-            self.link, self.db, {"resync": self.resync, **handlers}, utc_now=lambda: NOON
+            self.link, self.db, {"resync": self.resync, **handlers}, utc_now=lambda: self.now
         )
 
     def resync(self, args):
@@ -133,3 +138,69 @@ def test_answers_are_remembered_within_bounds(camera):
     assert len(camera.db.get_config("answered_commands")) < 64 * 120
     camera.order("c-199", seconds=60)
     assert camera.answers(201)[200][1] == "expired"
+
+
+def test_one_that_waited_too_long_behind_another_is_not_carried_out(tmp_path):
+    """It came in time, but its time was over when its turn came."""
+    gate = Gate()
+    camera = Camera(tmp_path / "device.db", slow=lambda args: str(gate.wait(10)))
+    camera.order("c-1", "slow", seconds=600)
+    camera.order("c-2", seconds=60)
+    camera.now = NOON + timedelta(seconds=61)
+    gate.set()
+    assert camera.answers(4)[3][:2] == ("c-2", "expired")
+    assert camera.ran == []
+    camera.close()
+
+
+def test_a_disk_that_fails_does_not_swallow_an_answer(camera, caplog):
+    """What was done is said to the backend, and what is wrong to the log; the next command runs."""
+    camera.db.connection.close()
+    camera.order("c-1")
+    camera.order("c-2")
+    states = {(command_id, state) for command_id, state, _ in camera.answers(4)}
+    assert {("c-1", "done"), ("c-2", "done")} <= states
+    assert "the answer to command c-1 cannot be remembered" in caplog.text
+    camera.order("c-1")
+    assert camera.answers(5)[4][:2] == ("c-1", "done")
+    assert len(camera.ran) == 2
+
+
+def test_a_device_that_stops_starts_no_further_command(tmp_path):
+    """Neither one that waits nor one that comes now; both are sent again when it is back."""
+    gate, started = Gate(), Gate()
+
+    def slow(args):
+        started.set()
+        gate.wait(10)
+        return "slow"
+
+    camera = Camera(tmp_path / "device.db", slow=slow)
+    camera.order("c-1", "slow")
+    assert started.wait(10)
+    camera.order("c-2")
+    camera.commands.close()
+    camera.order("c-3")
+    gate.set()
+    assert camera.answers(3)[2] == ("c-1", "done", "slow")
+    assert (camera.ran, [one[0] for one in camera.answers(3)]) == ([], ["c-1", "c-2", "c-1"])
+    camera.close()
+
+
+def test_a_command_that_never_ends_does_not_keep_the_program_from_ending(tmp_path):
+    """As a network may that a driver lost: the interpreter does not wait for it."""
+    program = """
+import threading
+from pathlib import Path
+from tests.unit.device.test_commands import Camera
+running = threading.Event()
+def hang(args):
+    running.set()
+    threading.Event().wait()
+camera = Camera(Path("device.db"), hang=hang)
+camera.order(name="hang")
+running.wait()
+camera.close()
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, timeout=30, check=True)
