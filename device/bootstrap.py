@@ -96,7 +96,13 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     canary = CanaryRun(recognition.embedder.session, space.id, health, device.reference_model)
     canary.run()
     spread = random.Random()  # noqa: S311  # spreads repeats; nothing secret
-    registrations = Registrations(parts.client, parts.db, source=spread, utc_now=utc_now)
+    registrations = Registrations(
+        parts.client,
+        parts.db,
+        source=spread,
+        utc_now=utc_now,
+        distrusted=lambda: health.is_quarantined,
+    )
     commands = Commands(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(
         device,

@@ -59,11 +59,13 @@ class ModelRecord:
     def _take(self, head: SyncHead) -> None:
         told = {space: one.model_sha256 for space, one in head.spaces.items() if space in self._own}
         news = {s: sha256 for s, sha256 in told.items() if sha256 and sha256 != self._record.get(s)}
+        if not news:
+            return
+        # Judged first: a disk that is full must not keep the device from its quarantine.
+        self._record.update(news)
+        self._judge()
         for space, sha256 in news.items():
             self._db.set_config(RECORD_KEY + space, sha256)
-        if news:
-            self._record.update(news)
-            self._judge()
 
     def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
         return None

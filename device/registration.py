@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _POLICY_KEY = "enrollment_policy"
 _RESEND = Backoff(base=5.0, cap=300.0)
+_EXPIRY_SECONDS = 600.0
 # Refusals that end by themselves.
 _FOR_NOW = frozenset({DEVICE_UNKNOWN})
 
@@ -38,16 +39,25 @@ class Registrations:
     """Asks the registry about unknown people, once each, until it answers.
 
     `offer` is for any thread, all else runs in the link's (see `LinkListener`). `counts` has `offered`,
-    `created`, `exists`, `rejected` and `dropped` (too many waited, or a day went by without an answer).
+    `created`, `exists`, `rejected` and `dropped` (too many waited, a day went by without an answer, or
+    `distrusted` says that the device's vectors are not to be trusted).
     """
 
     def __init__(
-        self, link: Link, db: DatabaseManager, *, source: random.Random, utc_now: Callable[[], datetime]
+        self,
+        link: Link,
+        db: DatabaseManager,
+        *,
+        source: random.Random,
+        utc_now: Callable[[], datetime],
+        distrusted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._link = link
         self._db = db
         self._store = RegistrationStore(db.connection, utc_now=utc_now)
         self._random = source
+        self._distrusted = distrusted
+        self._expire_at = float("-inf")
         self._online = False
         remembered = db.get_config(_POLICY_KEY)
         self._policy: EnrollmentPolicy = "visitors" if remembered == "visitors" else "closed"
@@ -76,6 +86,10 @@ class Registrations:
     def _take_over(self, registration: RegisterIdentity, dropped: int) -> None:
         self.counts["offered"] += 1
         self._waiting[registration.request_id] = _Waiting(registration, 0, 0.0)
+        self._drop(dropped)
+
+    def _drop(self, dropped: int) -> None:
+        """Wait no longer for what is not in the store any more."""
         if dropped:
             self.counts["dropped"] += dropped
             kept = {one.request_id for one in self._store.waiting()}
@@ -98,9 +112,10 @@ class Registrations:
     def _take_policy(self, head: SyncHead) -> None:
         policy = head.enrollment_policy or "closed"
         if policy != self._policy:
-            self._db.set_config(_POLICY_KEY, policy)
+            # Followed first: a disk that is full must not keep a site from closing.
             self._policy = policy
             _log.info("the site's enrollment policy is now %s", policy)
+            self._db.set_config(_POLICY_KEY, policy)
 
     def _settle(self, answer: Registered) -> None:
         if answer.request_id not in self._waiting:
@@ -114,6 +129,14 @@ class Registrations:
             _log.warning("a visitor was not registered: %s: %s", answer.error.code, answer.error.detail)
 
     def tick(self, now: float) -> float | None:
+        if not self._waiting:
+            return None
+        if self._distrusted():
+            # Under a model that is not the registry's they would be somebody else.
+            self._drop(self._store.clear())
+        elif now >= self._expire_at:
+            self._expire_at = now + _EXPIRY_SECONDS
+            self._drop(self._store.expire())
         if not self._online or not self._waiting:
             return None
         for one in self._waiting.values():

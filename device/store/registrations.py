@@ -22,20 +22,25 @@ class RegistrationStore:
 
     def put(self, registration: RegisterIdentity) -> int:
         """Keep `registration`; returns how many older ones had to go."""
-        now = self._utc_now()
         with self._connection.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO registrations (request_id, body, created_at) VALUES (?, ?, ?)",
-                (registration.request_id, registration.to_json(), format_time(now)),
+                (registration.request_id, registration.to_json(), format_time(self._utc_now())),
             )
-            dropped = connection.execute(
-                "DELETE FROM registrations WHERE created_at < ? OR request_id NOT IN "
-                "(SELECT request_id FROM registrations ORDER BY created_at DESC LIMIT ?)",
-                (format_time(now - KEPT), MOST),
-            ).rowcount
-        if dropped:
-            self._connection.truncate_log()
-        return dropped
+        return self.expire()
+
+    def expire(self) -> int:
+        """Forget those that are too old or too many, leaving no copy of their vectors; returns how many."""
+        oldest = format_time(self._utc_now() - KEPT)
+        return self._delete(
+            "created_at < ? OR request_id NOT IN "
+            "(SELECT request_id FROM registrations ORDER BY created_at DESC LIMIT ?)",
+            (oldest, MOST),
+        )
+
+    def clear(self) -> int:
+        """Forget all of them, leaving no copy of their vectors; returns how many."""
+        return self._delete("TRUE", ())
 
     def waiting(self) -> list[RegisterIdentity]:
         """All of them, oldest first."""
@@ -45,10 +50,11 @@ class RegistrationStore:
 
     def settle(self, request_id: str) -> bool:
         """Forget one that was decided, leaving no copy of its vector; False if it was not there."""
+        return bool(self._delete("request_id = ?", (request_id,)))
+
+    def _delete(self, which: str, values: tuple[str | int, ...]) -> int:
         with self._connection.transaction() as connection:
-            deleted = connection.execute(
-                "DELETE FROM registrations WHERE request_id = ?", (request_id,)
-            ).rowcount
+            deleted = connection.execute(f"DELETE FROM registrations WHERE {which}", values).rowcount  # noqa: S608
         if deleted:
             self._connection.truncate_log()
-        return bool(deleted)
+        return deleted

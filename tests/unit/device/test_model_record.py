@@ -7,6 +7,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
 from device.health import Health
 from device.model_record import ModelRecord
+from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 
 OURS, OTHER = "a" * 64, "b" * 64
@@ -68,3 +69,12 @@ def test_a_device_that_names_no_hash_is_not_judged(db):
     record, health = record_of(db, None)
     tell(record, OTHER)
     assert not health.is_quarantined
+
+
+def test_a_full_disk_does_not_keep_a_device_from_its_quarantine(db):
+    """The record cannot be remembered, which is an error of its own; it counts all the same."""
+    record, health = record_of(db)
+    db.connection.close()
+    with pytest.raises(StoreError):
+        tell(record, OTHER)
+    assert health.is_quarantined

@@ -6,8 +6,10 @@ import pytest
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.messages import Registered, SyncHead, WireError
 from device.registration import Registrations
+from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.registrations import MOST
 from tests.device_samples import SPACE, Clock, ScriptedLink, seeded, vector
@@ -22,7 +24,14 @@ class Door:
         self.path = path
         self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
         self.db.initialize()
-        self.registrations = Registrations(self.link, self.db, source=seeded(), utc_now=self.clock.utc_now)
+        self.distrusted = False
+        self.registrations = Registrations(
+            self.link,
+            self.db,
+            source=seeded(),
+            utc_now=self.clock.utc_now,
+            distrusted=lambda: self.distrusted,
+        )
         if policy:
             self.tell(policy)
         self.registrations.connected(self.clock())
@@ -99,6 +108,12 @@ def test_what_waits_survives_a_restart_and_what_was_answered_does_not_come_back(
     again.db.close()
 
 
+def left(door, *needles):
+    """Whether anything of these is in the device's files, or the vector of seed 1."""
+    files = [file.read_bytes() for file in door.path.parent.iterdir()]
+    return any(needle in data for data in files for needle in (*needles, vector(1)))
+
+
 def test_an_answered_vector_leaves_no_copy_in_the_file(door):
     """Nobody's face stays on a camera for having walked by."""
     door.registrations.offer(SPACE, vector(1))
@@ -106,9 +121,8 @@ def test_an_answered_vector_leaves_no_copy_in_the_file(door):
     door.answer(door.sent[0], "rejected", WireError(code="enrollment-closed", detail="closed"))
     message = door.link.of(channels.REGISTER)[0]
     wire = message.to_json()
-    files = [file.read_bytes() for file in door.path.parent.iterdir()]
     assert b'"vector"' in wire
-    assert not any(wire[-60:] in data or vector(1) in data for data in files)
+    assert not left(door, wire[-60:])
 
 
 def test_a_device_that_nobody_has_registered_yet_waits(door):
@@ -143,3 +157,37 @@ def test_while_the_line_is_down_nothing_is_lost(door):
     door.registrations.connected(door.clock())
     door.tick(1.0)
     assert len(door.sent) == 1
+
+
+def test_a_day_without_an_answer_and_without_another_visitor_leaves_no_vector(door):
+    """The last face of a season does not stay on a camera that was unplugged: also after a restart."""
+    text = to_base64(vector(1)).encode()
+    door.registrations.offer(SPACE, vector(1))
+    door.registrations.disconnected()
+    assert left(door, text)
+    door.tick(timedelta(days=1, minutes=1).total_seconds())
+    assert not left(door, text)
+    assert door.registrations.counts["dropped"] == 1
+    door.registrations.connected(door.clock())
+    assert door.tick(1.0) is None
+    assert door.sent == []
+
+
+def test_what_a_quarantined_model_has_made_is_registered_by_nobody(door):
+    """It waited for the line, and the line brought the news that the model is another."""
+    door.registrations.offer(SPACE, vector(1))
+    door.distrusted = True
+    door.tick(10.0)
+    assert (door.sent, door.registrations.counts["dropped"]) == ([], 1)
+    door.distrusted = False
+    door.tick(1000.0)
+    assert door.sent == []
+    assert not left(door, to_base64(vector(1)).encode())
+
+
+def test_a_site_closes_though_the_disk_is_full(door):
+    """What the head says counts from now on; only a restart may forget it."""
+    door.db.connection.close()
+    with pytest.raises(StoreError):
+        door.tell("closed")
+    assert not door.registrations.registers_visitors
