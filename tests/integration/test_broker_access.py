@@ -45,13 +45,20 @@ async def test_a_device_writes_only_its_own_up(connect: Connect) -> None:
         await listener.subscribe("wfm/v1/#", qos=1)
         for topic in (
             "wfm/v1/device/cam-002/up/status",
+            "wfm/v1/device/cam-002/up/enrollment/register",
+            "wfm/v1/device/cam-002/up/command/result",
             "wfm/v1/device/cam-001/down/event/receipt",
+            "wfm/v1/device/cam-001/down/command/resync",
             "wfm/v1/site/lobby/enrollment/head",
+            "wfm/v1/device/cam-001/up/enrollment/register",
+            "wfm/v1/device/cam-001/up/command/result",
             "wfm/v1/device/cam-001/up/status",
         ):
             await device.publish(topic, b"{}", qos=1)
         seen = await topics_until(listener, "wfm/v1/device/cam-001/up/status")
-    assert seen == ["wfm/v1/device/cam-001/up/status"]
+    assert seen == [
+        f"wfm/v1/device/cam-001/up/{tail}" for tail in ("enrollment/register", "command/result", "status")
+    ]
 
 
 @pytest.mark.parametrize("prefix", ["", "$share/anything/"])
@@ -61,13 +68,21 @@ async def test_a_device_reads_its_own_down_and_its_site_only(connect: Connect, p
         await device.subscribe(f"{prefix}wfm/v1/#", qos=1)
         for topic in (
             "wfm/v1/device/cam-002/down/enrollment/page",
+            "wfm/v1/device/cam-002/down/enrollment/registered",
+            "wfm/v1/device/cam-002/down/command/resync",
             "wfm/v1/site/elsewhere/enrollment/delta",
-            "wfm/v1/site/lobby/enrollment/delta",
-            "wfm/v1/device/cam-001/down/enrollment/page",
+            *(
+                own := [
+                    "wfm/v1/site/lobby/enrollment/delta",
+                    "wfm/v1/device/cam-001/down/enrollment/registered",
+                    "wfm/v1/device/cam-001/down/command/resync",
+                    "wfm/v1/device/cam-001/down/enrollment/page",
+                ]
+            ),
         ):
             await bridge.publish(topic, b"{}", qos=1)
-        seen = await topics_until(device, "wfm/v1/device/cam-001/down/enrollment/page")
-    assert seen == ["wfm/v1/site/lobby/enrollment/delta", "wfm/v1/device/cam-001/down/enrollment/page"]
+        seen = await topics_until(device, own[-1])
+    assert seen == own
 
 
 async def test_bridge_workers_share_events(connect: Connect) -> None:
