@@ -40,7 +40,7 @@ def annotate(
 def _annotate(video: str, output: Path | None, settings: DeviceSettings) -> None:
     if is_live(video):
         raise CameraError(f"{describe(video)} is a camera: annotate takes a file or a folder")
-    target = output or Path(video).with_name(f"{Path(video).stem}-annotated.mp4")
+    target = output or _beside(Path(video))
     if target.resolve() == Path(video).resolve():
         raise CameraError(f"{target}: the annotated video must not replace the one that is read")
     recognition = build_recognition(settings.device)
@@ -55,7 +55,14 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings) -> None
         source.close()
         file.close()
     refusals = ", ".join(f"{count} {reason}" for reason, count in annotator.refusals.most_common())
-    typer.echo(f"{frames} frames, {events} events; no event for: {refusals or 'nothing'}")
+    damaged = f" ({source.corrupt} damaged ones left out)" if source.corrupt else ""
+    typer.echo(f"{frames} frames{damaged}, {events} events; no event for: {refusals or 'nothing'}")
+
+
+def _beside(video: Path) -> Path:
+    """Where the drawing goes if nobody says: beside what was read, also when that is `.`."""
+    named = video if video.name else video.resolve()
+    return named.parent / f"{named.stem or 'video'}-annotated.mp4"
 
 
 def _run(source: Source, annotator: Annotator, file: VideoFile) -> tuple[int, int]:

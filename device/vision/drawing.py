@@ -12,6 +12,8 @@ from .sources import CameraError, Image
 
 Colour = tuple[int, int, int]
 """Blue, green, red."""
+_Area = tuple[int, int, int, int]
+"""Left, top, right, bottom, in pixels; the last two beyond it."""
 
 GREEN: Colour = (110, 240, 90)
 AMBER: Colour = (40, 170, 250)
@@ -36,14 +38,21 @@ def draw(image: Image, notes: Sequence[FaceNote], header: str, footer: Sequence[
     """A copy of `image` (uint8[h, w, 3]) with `notes`, a `header` on top and `footer` lines at the bottom."""
     drawn: Image = image.copy()
     scale = max(0.4, min(image.shape[:2]) / 1000)
+    step = round(36 * scale)
+    top = image.shape[0] - len(footer) * step - 8
+    bottom = top - 4 if footer else image.shape[0]
     for note in notes:
         _face(drawn, note, scale)
-    step = round(36 * scale)
-    _shade(drawn, 0, step + 4)
+    faces = [(x, y, x + width, y + height) for x, y, width, height in (note.box for note in notes)]
+    taken: list[_Area] = []
+    for note in notes:
+        area = _free_place(note, scale, (step + 4, bottom, image.shape[1]), faces, taken)
+        _label(drawn, note, scale, area)
+        taken.append(area)
+    _shade(drawn, (0, 0, image.shape[1], step + 4))
     _text(drawn, header, (8, step - 2), scale, _INK)
-    top = image.shape[0] - len(footer) * step - 8
     if footer:
-        _shade(drawn, top - 4, image.shape[0])
+        _shade(drawn, (0, bottom, image.shape[1], image.shape[0]))
     for row, line in enumerate(footer):
         _text(drawn, line, (8, top + (row + 1) * step - 6), scale, GREEN)
     return drawn
@@ -56,15 +65,47 @@ def _face(image: Image, note: FaceNote, scale: float) -> None:
     if note.landmarks is not None:
         for point in np.round(note.landmarks).astype(int):
             cv2.circle(image, (int(point[0]), int(point[1])), max(2, round(3 * scale)), note.colour, -1)
-    step = round(40 * scale)
-    # Below the face where there is room, else above, so that the face itself stays visible.
-    tall = step * len(note.lines) + 8
+
+
+def _free_place(
+    note: FaceNote, scale: float, room: tuple[int, int, int], faces: Sequence[_Area], taken: Sequence[_Area]
+) -> _Area:
+    """Where the label covers least of faces and of the labels that are `taken`: below its face by preference,
+    else above, at its sides, or further off. `room` is top, bottom and width."""
+    top, bottom, width = room
+    x, y, face_wide, face_tall = note.box
+    tall = round(40 * scale) * len(note.lines) + 8
     wide = max((_width(line, scale) for line in note.lines), default=0) + 12
-    left = max(0, min(x, image.shape[1] - wide))
-    top = y + height + 4 if y + height + 4 + tall <= image.shape[0] else max(0, y - tall - 4)
-    _shade(image, top, top + tall, left, left + wide)
+    below, above, right = y + face_tall + 4, y - tall - 4, x + face_wide - wide
+    corners = [
+        (x, below),
+        (right, below),
+        (x, above),
+        (right, above),
+        (x + face_wide + 4, y),
+        (x - wide - 4, y),
+    ]
+    corners += [(at_x, at_y) for at_y in (below + tall, above - tall) for at_x in (x, right)]
+    inside = [(max(0, min(at_x, width - wide)), max(top, min(at_y, bottom - tall))) for at_x, at_y in corners]
+    areas = [(at_x, at_y, at_x + wide, at_y + tall) for at_x, at_y in inside]
+    # A little of another face is a lesser evil than a label far off, a label under another a greater one.
+    nearness = [rank * wide * tall // 20 for rank in range(len(areas))]
+    costs = [sum(_covered(area, other) for other in (*faces, *taken, *taken, *taken)) for area in areas]
+    return min(zip(costs, nearness, areas, strict=True), key=lambda one: one[0] + one[1])[2]
+
+
+def _covered(one: _Area, other: _Area) -> int:
+    """Square pixels that both have."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    tall = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, wide) * max(0, tall)
+
+
+def _label(image: Image, note: FaceNote, scale: float, area: _Area) -> None:
+    _shade(image, area)
+    step = round(40 * scale)
     for row, line in enumerate(note.lines):
-        _text(image, line, (left + 6, top + (row + 1) * step - 4), scale, note.colour)
+        _text(image, line, (area[0] + 6, area[1] + (row + 1) * step - 4), scale, note.colour)
 
 
 def _width(text: str, scale: float) -> int:
@@ -78,10 +119,10 @@ def _text(image: Image, text: str, at: tuple[int, int], scale: float, colour: Co
     cv2.putText(image, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, weight, cv2.LINE_AA)
 
 
-def _shade(image: Image, top: int, bottom: int, left: int = 0, right: int | None = None) -> None:
+def _shade(image: Image, area: _Area) -> None:
     """Darkens a part, so that text on it can be read whatever lies behind."""
-    part = (slice(max(0, top), bottom), slice(left, right))
-    image[part] = image[part] // 4
+    left, top, right, bottom = (max(0, edge) for edge in area)
+    image[top:bottom, left:right] //= 4
 
 
 class VideoFile:

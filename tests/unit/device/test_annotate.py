@@ -106,6 +106,47 @@ def test_a_device_that_never_ran_has_no_gallery(run, footage, tmp_path):
     assert "does not exist" in ended.output
 
 
+def test_a_folder_of_pictures_becomes_a_video_of_one_size(run, footage, tmp_path):
+    """Whatever their sizes; what cannot be read is left out, and said."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, size in (("a.png", (320, 240)), ("b.png", (100, 300)), ("d.png", (17, 9))):
+        cv2.imwrite(str(folder / name), np.full((size[1], size[0], 3), 120, np.uint8))
+    (folder / "c.png").write_bytes(b"no picture")
+    ended = run(folder)
+    assert ended.exit_code == 0, ended.output
+    assert "3 frames (1 damaged ones left out), 0 events" in ended.output
+    assert {frame.shape for frame in frames_of(tmp_path / "pictures-annotated.mp4")} == {(240, 320, 3)}
+
+
+def test_the_folder_where_one_stands_can_be_annotated(run, footage, tmp_path, monkeypatch):
+    """`.` has no name of its own to name the video after."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.full((240, 320, 3), 120, np.uint8))
+    monkeypatch.chdir(folder)
+    ended = run(".")
+    assert ended.exit_code == 0, ended.output
+    assert frames_of(tmp_path / "pictures-annotated.mp4")
+
+
+@pytest.mark.parametrize("second", [(640, 300), (470, 330), (400, 660)])
+def test_two_who_stand_together_can_both_be_read(second):
+    """Neither label lies on the other, nor on its own face."""
+    blank = np.full((1080, 1920, 3), 200, np.uint8)
+    lines = ["face_1", "nearest EMP-10001", "distance 0.33  margin 0.02", "inconsistent_track 3/5"]
+    boxes = [FaceBox(400, 300, 220, 220), FaceBox(*second, 220, 220)]
+    alone = [draw(blank, [FaceNote(box, lines, AMBER)], "") for box in boxes]
+    both = draw(blank, [FaceNote(box, lines, AMBER) for box in boxes], "")
+
+    def dark(image):
+        return (image[60:] < 60).all(axis=2)
+
+    inked = [dark(one).sum() for one in alone]
+    assert dark(both).sum() > 0.97 * sum(inked)
+    assert min(inked) > 10_000
+
+
 def test_notes_stay_inside_the_picture():
     """Also those of faces at its edges, and ids that no font has."""
     image = np.full((120, 160, 3), 100, np.uint8)
