@@ -20,6 +20,7 @@ from broker_bridge.contract.messages import DeviceInfo, DeviceStatus
 
 from .iot_config import IoTClientConfig
 from .link import LinkListener, Publication
+from .listeners import Listeners
 from .store.db_manager import DatabaseManager
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Line:
         self._drained = drained
         self._random = source
         self._utc_now = utc_now
-        self._listeners: list[LinkListener] = []
+        self._listeners = Listeners(self.counts)
         self._inbox: queue.SimpleQueue[Came | Callable[[], None]] = queue.SimpleQueue()
         self._connection: Connection | None = None
         self._attempts = 0
@@ -109,7 +110,7 @@ class Line:
         self._ended = threading.Event()
 
     def attach(self, listener: LinkListener) -> None:
-        self._listeners.append(listener)
+        self._listeners.attach(listener)
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self._run, name=f"line-{self._config.device_id}", daemon=True)
@@ -156,7 +157,7 @@ class Line:
         elif self._connection is not None and not self.is_up and now >= self._since + _CONNACK_SECONDS:
             self._drop("the broker did not answer CONNECT")
         now = self.clock()
-        wishes = [listener.tick(now) for listener in self._listeners]
+        wishes = [self._listeners.tick(now)]
         if self._stop_at is not None:
             if self._connection is None or now >= self._stop_at or self._drained():
                 self._finish()
@@ -234,8 +235,7 @@ class Line:
         )
         self.publish(channels.INFO, info.to_json())
         _log.info("connected to %s:%d, session %s", config.mqtt.host, config.mqtt.port, self.session)
-        for listener in self._listeners:
-            listener.connected(self._since)
+        self._listeners.connected(self._since)
 
     def _receive(self, came: Came) -> None:
         now = self.clock()
@@ -250,8 +250,7 @@ class Line:
             self.counts["ignored_retained"] += 1
             _log.warning("a retained message on %s is ignored; only a mistake puts one there", came.topic)
             return
-        for listener in self._listeners:
-            listener.receive(decoded, now)
+        self._listeners.receive(decoded, now)
 
     def _drop(self, why: str) -> None:
         now = self.clock()
@@ -264,8 +263,7 @@ class Line:
         delay = self._config.reconnect.delay(max(1, self._attempts), self._random)
         self._retry_at = now + delay
         _log.warning("%s; next try in %.1f s", why, delay)
-        for listener in self._listeners:
-            listener.disconnected()
+        self._listeners.disconnected()
         if connection is not None:
             connection.close()
 

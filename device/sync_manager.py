@@ -84,7 +84,9 @@ class SyncManager:
         self._head: SyncHead | None = None
         self._error: WireError | None = None
         remembered = db.get_config(_SYNCED_AT)
-        self._synced_at = datetime.fromisoformat(remembered) if remembered else None
+        # Another site or other spaces than before: nothing is known of those yet.
+        begun = self._gallery.cursor.epoch is not None
+        self._synced_at = datetime.fromisoformat(remembered) if remembered and begun else None
         self._connections = 0
         self._failures = 0
         self._drifts = 0
@@ -137,13 +139,18 @@ class SyncManager:
         decision = decide_on_head(self._gallery.cursor, self._gallery.held(), head)
         if decision is HeadDecision.CURRENT:
             self._drifts = 0
-            if not self._requests.from_zero and self._connections > 1:
+            if not self._requests.from_zero and self._connections > 1 and self._is_fresh():
                 self._requests.unwish()
         elif decision is HeadDecision.DRIFT:
             self._resync_from_zero(now)
         else:
             delay = 0.0 if self._gallery.is_empty else self._requests.jitter()
             self._requests.wish(now, delay, unless=(head.epoch, head.version))
+
+    def _is_fresh(self) -> bool:
+        """Whether the registry itself has said so lately: the broker keeps a head that may be days old."""
+        age = self._utc_now() - self._synced_at if self._synced_at else None
+        return age is not None and age.total_seconds() < self._options.fresh
 
     def _resync_from_zero(self, now: float) -> None:
         if now < self._drift_not_before:
@@ -243,7 +250,8 @@ class SyncManager:
 
     @property
     def synced_at(self) -> datetime | None:
-        """When the gallery was last known to be the registry's; None before the first sync."""
+        """When the gallery was last known to be the registry's; None before the first sync of this site in
+        these spaces."""
         return self._synced_at
 
     def position(self) -> SyncPosition | None:

@@ -19,11 +19,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """Times in seconds. `jitter` spreads a fleet's requests, `grace` waits for the retained head."""
+    """Times in seconds. `jitter` spreads a fleet's requests, `grace` waits for the retained head. That speaks
+    for the registry to a device that has had its own word within `fresh`: longer than the periodic sync."""
 
     limit: int = 200
     jitter: float = 0.5
     grace: float = 0.5
+    fresh: float = 1200.0
     retry: Backoff = field(default_factory=lambda: Backoff(base=5.0, cap=300.0))
     drift_pause: Backoff = field(default_factory=lambda: Backoff(base=60.0, cap=3600.0))
 

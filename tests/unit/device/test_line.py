@@ -14,6 +14,7 @@ from device.backoff import Backoff
 from device.delivery import Delivery
 from device.iot_config import IoTClientConfig
 from device.line import Came, Line
+from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
 from tests.device_samples import DIMENSION, SPACE, Clock, event, seeded
@@ -221,3 +222,60 @@ def test_backoff_stays_within_its_bounds() -> None:
     delays = [backoff.delay(attempt, random.Random(attempt)) for attempt in range(1, 3000)]
     assert all(1.0 <= delay <= 60.0 for delay in delays)
     assert delays[0] <= 2.0
+
+
+class Part:
+    """Hears everything; raises `fault` whatever it is told."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+        self.heard: list[str] = []
+
+    def hear(self, what: str) -> None:
+        self.heard.append(what)
+        if self.fault is not None:
+            raise self.fault
+
+    def connected(self, now: float) -> None:
+        self.hear("connected")
+
+    def disconnected(self) -> None:
+        self.hear("disconnected")
+
+    def receive(self, decoded: Any, now: float) -> None:
+        self.hear("received")
+
+    def tick(self, now: float) -> None:
+        self.hear("tick")
+
+
+@pytest.mark.parametrize("fault", [StoreError("device.db: disk is full"), KeyError("?")])
+def test_a_part_that_fails_keeps_no_other_from_hearing(
+    stage: Stage, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk must not hide from the next part that the model differs or that a command came."""
+    broken, sound = Part(fault), Part()
+    stage.line.attach(broken)
+    stage.line.attach(sound)
+    stage.connect()
+    payload = Receipts(stored=["EV1-1736942400000-a1b2c3"]).to_json()
+    stage.connection.happens("message", topic="wfm/v1/device/cam-001/down/event/receipt", payload=payload)
+    stage.step()
+    stage.connection.happens("lost", reason="pulled")
+    stage.step()
+    assert [what for what in sound.heard if what != "tick"] == ["connected", "received", "disconnected"]
+    assert stage.line.counts["errors"] == len(broken.heard)
+    assert "Part" in caplog.text
+    # What an operator can mend is a sentence.
+    assert ("Traceback" in caplog.text) == isinstance(fault, KeyError)
+
+
+def test_a_part_that_cannot_do_what_is_due_tries_again_later(stage: Stage) -> None:
+    """Not in a circle that leaves no time to listen; the others are called as they wish."""
+    broken, sound = Part(StoreError("device.db: disk is full")), Part()
+    stage.line.attach(broken)
+    stage.line.attach(sound)
+    stage.step(20)
+    stage.clock.advance(2.0)
+    stage.step(20)
+    assert (len(broken.heard), sound.heard) == (2, ["tick"] * 40)

@@ -206,6 +206,19 @@ def test_a_reconnected_device_asks_only_if_the_head_has_moved(
     synced.assert_equals(registry)
 
 
+def test_after_a_long_absence_the_registry_itself_is_asked(synced: Device, registry: ModelRegistry) -> None:
+    """A retained head may be as old as the absence; and a gallery that is too old waits for this answer."""
+    asked = len(synced.requests)
+    synced.sync.disconnected()
+    synced.clock.advance(3600.0)
+    synced.connect()
+    synced.tell(channels.SYNC_HEAD, registry.head())
+    synced.sync_with(registry)
+    assert len(synced.requests) == asked + 1
+    assert synced.sync.synced_at is not None
+    assert (synced.clock.utc_now() - synced.sync.synced_at).total_seconds() < 5
+
+
 def test_without_a_head_a_reconnected_device_asks_by_itself(synced: Device) -> None:
     """The broker may have lost its retained messages."""
     asked = len(synced.requests)
@@ -504,3 +517,12 @@ def test_loss_repetition_and_reordering_are_harmless(
     chaos.device.assert_equals(chaos.registry)
     assert "drift" not in chaos.device.sync.get_sync_status().counts
     chaos.device.db.close()
+
+
+def test_a_device_that_moved_to_another_site_was_never_synced(synced: Device) -> None:
+    """What it held belongs to the old one: until the first sync everybody would be a stranger."""
+    assert synced.sync.synced_at is not None
+    moved = Device(synced.db.connection.path, site="roof", clock=synced.clock)
+    assert moved.sync.synced_at is None
+    again = Device(synced.db.connection.path, clock=synced.clock)
+    assert again.sync.synced_at == synced.sync.synced_at
