@@ -110,6 +110,7 @@ class IoTClient:
         self.line.attach(self.delivery)
         self.line.attach(self.sync)
         self._wake_is_queued = False
+        self._was_stopped = False
 
     def _open_store(self, utc_now: Callable[[], datetime]) -> DatabaseManager:
         db = DatabaseManager(self.config.db_path, self.config.dev_mode, utc_now=utc_now)
@@ -122,7 +123,12 @@ class IoTClient:
         self.line.attach(listener)
 
     def start(self) -> None:
-        """Connect, and reconnect for ever, in a thread of its own; started already, do nothing."""
+        """Connect, and reconnect for ever, in a thread of its own; started already, do nothing.
+
+        Raises RuntimeError for a client that was stopped.
+        """
+        if self._was_stopped:
+            raise RuntimeError("a client that was stopped is not started again: make another")
         if self.line.thread is not None:
             return
         if self._own_scheduler is not None:
@@ -135,6 +141,7 @@ class IoTClient:
 
         A client that was stopped is not started again: make another.
         """
+        self._was_stopped = True
         self.line.stop(timeout)
         self._opened.close()
 

@@ -264,7 +264,8 @@ def alone(broker: Mosquitto, device: FreshDevice, db_path: Path, **changes: Any)
 def test_a_client_alone_opens_its_own_store_and_closes_it(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, tmp_path: Path
 ) -> None:
-    """It sends, syncs, and holds nothing after `stop`; starting and stopping twice are harmless."""
+    """It sends, syncs, and holds nothing after `stop`; starting and stopping twice are harmless, and to start
+    what was stopped is refused in a sentence rather than left without effect."""
     registry = peer.registry = ModelRegistry()
     registry.enroll("EMP-1", 1)
     client = alone(mosquitto, fresh_device, tmp_path / "own.db")
@@ -279,6 +280,8 @@ def test_a_client_alone_opens_its_own_store_and_closes_it(
     client.stop()
     with pytest.raises(StoreError, match="not open"):
         client.db.get_all_enrollments()
+    with pytest.raises(RuntimeError, match="make another"):
+        client.start()
     names = [thread.name for thread in threading.enumerate()]
     assert f"line-{fresh_device.id}" not in names
 
