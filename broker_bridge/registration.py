@@ -102,7 +102,8 @@ class Registrar:
         try:
             decision = await self._decide(device_id, request)
         except ContractError as error:
-            why = WireError(code=error.code, detail=error.detail)
+            # It may name all spaces that there are: cut to what a sentence on the wire may have.
+            why = WireError(code=error.code, detail=error.detail[:1000])
             return Registered(request_id=request.request_id, result="rejected", error=why)
         if decision is None:
             return None

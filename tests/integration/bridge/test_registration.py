@@ -279,6 +279,17 @@ async def test_what_cannot_be_registered_is_refused_with_a_code(
     assert await registry.mongo.db.registrations.count_documents({}) == 0
 
 
+async def test_a_refusal_fits_its_message_however_many_spaces_there_are(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """It names those that are known: by a few long names no device ends the workers."""
+    for n in range(30):
+        await registry.spaces.ensure(EmbeddingSpace(f"face:{n:02}{'x' * 57}", 8))
+    answer = await said(registrar(registry), open_site, asks("r-1", face(1).vector, space="face:unheard-of"))
+    assert answer.error is not None
+    assert answer.error.code == "space-unknown"
+
+
 async def test_a_closed_site_and_an_unknown_device_register_nobody(
     registry: Registry, fresh_device: FreshDevice
 ) -> None:
