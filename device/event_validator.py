@@ -44,6 +44,7 @@ class _Track:
     window: deque[_Recognition]
     last_frame_id: int
     seen_at: float
+    judged_at: float
     frames: int = field(default=0)
     is_told: bool = field(default=False)
     """Whether the track has been somebody, or was reported as unknown."""
@@ -162,24 +163,25 @@ class EventValidator:
     ) -> Decision:
         """`process_recognition` with the reason.
 
-        A frame that is `barred` for a reason (a blurred face, a gallery that cannot be trusted) is no
-        evidence: neither for a person nor against.
+        A frame that is `barred` for a reason (a blurred face, a stale gallery) is evidence neither way.
         """
         now = self._clock()
         self._expire(now)
-        track = self._tracks.get(track_id)
-        if track is None:
-            track = _Track(deque(maxlen=self._frames_needed), frame_id - 1, now)
-            self._tracks[track_id] = track
+        begun = _Track(deque(maxlen=self._frames_needed), frame_id - 1, now, now)
+        track = self._tracks.setdefault(track_id, begun)
         if frame_id <= track.last_frame_id:
             return self._refuse(REPEATED_FRAME)
         track.last_frame_id = frame_id
         track.frames += 1
-        if barred is not None:
-            return self._refuse(barred)
-        track.window.append(self._recognition(user_id, distance, margin))
         track.seen_at = now
         self._tracks.move_to_end(track_id)
+        if barred is not None:
+            return self._refuse(barred)
+        if now - track.judged_at > self._max_track_age:
+            # What was seen before is no evidence any more, but whoever the track was is told.
+            track.window.clear()
+        track.window.append(self._recognition(user_id, distance, margin))
+        track.judged_at = now
 
         given: dict[str, JsonValue] = {
             "inference_ms": inference_ms,
@@ -188,8 +190,7 @@ class EventValidator:
         }
         votes = _votes(track)
         person, refusal = self._verdict(track, votes, now)
-        if person is not None:
-            track.is_told = True
+        track.is_told = track.is_told or person is not None
         if refusal is None and person is not None:
             self._last_events[person] = now
             self._last_events.move_to_end(person)
@@ -217,8 +218,7 @@ class EventValidator:
     def _verdict(self, track: _Track, votes: int, now: float) -> tuple[str | None, str | None]:
         """Who the track is, and why the newest frame makes no event of it (None: it does).
 
-        The newest frame must agree: somebody who was just deleted from the gallery has frames in the window
-        still.
+        The newest frame must agree: who was just deleted from the gallery has frames in the window still.
         """
         newest = track.window[-1]
         if newest.user_id is None:

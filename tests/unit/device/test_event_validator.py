@@ -271,6 +271,32 @@ def test_a_track_of_barred_frames_alone_forgets_what_it_was():
     assert door.see("EMP-1") is None
 
 
+def bar(door, seconds, reason="low_quality"):
+    """Only frames that say nothing."""
+    for _ in range(round(seconds * 10)):
+        door.now += 0.1
+        door.frame += 1
+        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, barred=reason)
+
+
+def test_a_stranger_who_turned_away_for_long_is_no_second_stranger():
+    """The face never left the picture: one unknown event, one visitor to register."""
+    door = Door(unknown_events=True)
+    events = door.see_many([None] * 5)
+    bar(door, 60.0)
+    events += door.see_many([None] * 10)
+    assert [place for place, event in enumerate(events) if event] == [4]
+    assert door.validator.tracks_held == 1
+
+
+def test_an_employee_who_turned_away_for_long_is_no_stranger():
+    """Recognised once on this track; what follows may be too poor for the threshold, but is no news."""
+    door = Door(unknown_events=True)
+    door.see_many(["EMP-1"] * 5)
+    bar(door, 60.0)
+    assert door.see_many([None] * 10) == [None] * 10
+
+
 def test_the_person_of_a_track_is_told_through_the_cooldown():
     """What follows a person, such as their emotion, goes on after the event."""
     door = Door()
