@@ -66,6 +66,9 @@ class ScrfdDetector:
         scores, corners, points = self._candidates(outputs)
         finite = np.isfinite(scores) & np.isfinite(corners).all(axis=1)
         if not finite.any():
+            if len(finite) or not all(np.isfinite(outputs[level.score]).all() for level in self._levels):
+                # Half precision that overflows, for one: silence would look like an empty door.
+                raise ModelError(f"{self._session.path} answers NaN or infinity where faces would be")
             return Detections.none(landmarks=with_landmarks)
         scores, points = scores[finite], points[finite]
         left_top, right_bottom = corners[finite, :2] / scale, corners[finite, 2:] / scale
