@@ -209,7 +209,11 @@ class SiteList(View):
 
 
 def _check_size(args: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if len(json.dumps(args)) > MAX_ARGS_BYTES:
+    try:
+        size = len(json.dumps(args, ensure_ascii=False).encode())
+    except UnicodeEncodeError as error:
+        raise ValueError("a text holds half a surrogate pair, which is no character") from error
+    if size > MAX_ARGS_BYTES:
         raise ValueError(f"the arguments of a command have at most {MAX_ARGS_BYTES} bytes as JSON")
     return args
 

@@ -57,6 +57,14 @@ async def test_what_is_no_command_is_refused(
     assert (await api.get("/api/v1/commands")).json() == {"items": [], "next_cursor": None}
 
 
+@pytest.mark.parametrize("args", ['{"a": "\\ud800"}', '{"\\ud800": 1}', '{"a": [{"b": "\\udfff x"}]}'])
+async def test_half_a_surrogate_pair_in_the_arguments_is_refused(api: httpx.AsyncClient, args: str) -> None:
+    """Neither MongoDB nor the wire can hold it. Written as an escape: it could not be sent otherwise."""
+    body = f'{{"device_id": "cam-001", "name": "resync", "args": {args}}}'
+    answer = await api.post("/api/v1/commands", content=body, headers={"Content-Type": "application/json"})
+    is_problem(answer, 422, "request-invalid")
+
+
 async def test_commands_are_listed_newest_first_by_device(api: httpx.AsyncClient, clock: Clock) -> None:
     """Page by page, also where two were given at the same instant."""
     given = []
