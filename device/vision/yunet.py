@@ -28,6 +28,7 @@ class YuNetDetector:
 
     def __init__(self, model: str | Path, *, score: float = 0.5, min_face_pixels: int = 0) -> None:
         _check_network(Path(model))
+        self._path = Path(model)
         self._min_face_pixels = min_face_pixels
         self._size = (_LONG_SIDE, _LONG_SIDE)
         self._detector = cv2.FaceDetectorYN.create(
@@ -55,6 +56,8 @@ class YuNetDetector:
         if not isinstance(answer, np.ndarray):  # None for nobody
             return Detections.none(landmarks=True)
         rows: Float32 = answer.astype(np.float32, copy=False)
+        if not np.isfinite(rows[:, :4]).all(axis=1).any():
+            raise ModelError(f"{self._path} answers NaN or infinity where faces would be")
         # x, y, width, height, then right eye, left eye, nose and corners of the mouth as the person sees
         # them, which is ArcFace's order as the camera sees them; the score is last.
         scale = np.array([width / size[0], height / size[1]], dtype=np.float32)
@@ -94,6 +97,9 @@ def _check_network(path: Path) -> None:
                     f"{path} answers {output.dtype}{list(output.shape)} as {name} to a picture of "
                     f"{width}x{height}, expected YuNet's {cell} x {number} float32"
                 )
+            if not np.isfinite(output).all():
+                # OpenCV would see nobody, and say nothing.
+                raise ModelError(f"{path} answers NaN or infinity as {name} to a black picture")
 
 
 def _reason(error: cv2.error) -> str:
