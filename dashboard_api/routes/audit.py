@@ -1,4 +1,4 @@
-"""`/api/v1/audit`: who changed what, and when."""
+"""`/api/v1/audit`: who gave which command or changed a site, and which visitors cameras registered."""
 
 from fastapi import APIRouter
 
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
 @router.get("", dependencies=[MAY_ADMINISTER])
 async def list_entries(services: ServicesDep, limit: Limit = 100, cursor: Cursor = None) -> AuditPage:
-    """Entries, newest first."""
+    """Commands, changes of sites and visitors who were registered, newest first: who, what and when."""
     found = await services.registry.audit.page(before=from_moment_cursor(cursor), limit=limit + 1)
     shown = [
         AuditView(

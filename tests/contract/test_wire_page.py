@@ -7,6 +7,7 @@ import pytest
 
 from broker_bridge.contract import errors
 from broker_bridge.contract.channels import CHANNELS, decode
+from broker_bridge.contract.messages import Heartbeat
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^(wfm/v1/\S+) (\{.*\})$", PAGE, re.MULTILINE)
@@ -39,3 +40,11 @@ def test_every_code_of_the_contract_is_explained() -> None:
     codes = {value for name, value in vars(errors).items() if name.isupper()}
     explained = set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)+)` \|", PAGE, re.MULTILINE))
     assert codes == explained
+
+
+def test_every_field_of_a_heartbeat_is_explained() -> None:
+    """Who looks on with mosquitto_sub knows what each number is of."""
+    table = PAGE[PAGE.index("A heartbeat, of which") : PAGE.index("## Codes")]
+    named = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
+    explained = set(re.findall(r"`(\w+)`", " ".join(named)))
+    assert explained == set(Heartbeat.model_fields) - {"device_id", "at"}

@@ -1,0 +1,30 @@
+"""docs/recognition.md names every reason that a heartbeat counts."""
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from device import decision, emotion_validator
+from device.vision import quality
+
+PAGE = (Path(__file__).parents[3] / "docs" / "recognition.md").read_text(encoding="utf-8")
+SECTION = PAGE[PAGE.index("## Why there was no event") : PAGE.index("**See it.**")]
+
+
+def reasons_of(module: ModuleType) -> set[str]:
+    return {value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
+
+
+@pytest.mark.parametrize("module", [decision, emotion_validator, quality], ids=lambda one: one.__name__)
+def test_every_reason_is_explained(module: ModuleType) -> None:
+    """Whoever asks why there was no event finds the word on the page."""
+    reasons = reasons_of(module)
+    assert len(reasons) >= 5
+    assert reasons - set(re.findall(r"`(\w+)`", SECTION)) == set()
+
+
+def test_no_reason_is_explained_that_does_not_exist() -> None:
+    """The table of refusals is the code's."""
+    assert set(re.findall(r"^\| `(\w+)` \|", SECTION, re.MULTILINE)) == reasons_of(decision)
