@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from broker_bridge.contract.wire import format_time
 from device.cli.common import sentences
@@ -17,6 +17,7 @@ from device.scores import Recording, find_recordings
 
 # Below this a replay is over before a bar can be seen.
 _LONG_BYTES = 4_000_000
+_WIDTH_OF_A_PIPE = 1000
 
 
 def replay(  # noqa: PLR0917  # typer reads the options from the arguments
@@ -52,7 +53,11 @@ def replay(  # noqa: PLR0917  # typer reads the options from the arguments
         return
     for note in notes:
         typer.echo(note, err=True)
-    _print(Console(markup=False, highlight=False, emoji=False), recordings, changes, result, events)
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        # A pipe is as wide as its lines: nothing is cut off for who searches them.
+        console.width = _WIDTH_OF_A_PIPE
+    _print(console, recordings, changes, result, events)
 
 
 def _judged(recordings: list[Recording], changes: dict[str, Any]) -> Replay:
@@ -146,7 +151,7 @@ def _print(
 
 
 def _event_table(events: list[Change]) -> Table:
-    table = Table("event", "time", "track", "user", "distance", "moved")
+    table = Table("event", "time", "track", Column("user", overflow="fold"), "distance", "moved")
     for each in events:
         event = each.event
         moved = each.after.seconds - each.before.seconds if each.after and each.before else 0.0

@@ -246,6 +246,15 @@ def test_the_command_prints_events_and_reasons(door, tmp_path):
     assert ["events", "2", "2"] in rows
 
 
+def test_an_id_of_any_length_is_whole_where_it_is_searched(door, tmp_path):
+    """A pipe has no width that a table must be cut to."""
+    user = "EMP-" + "0123456789" * 12
+    for _ in range(6):
+        door.see(door.face(user, 0.2))
+    door.recorder.close()
+    assert f" {user} " in run_command(tmp_path).stdout
+
+
 def test_the_command_answers_in_json(door, tmp_path):
     """For a program: the same, and nothing else on standard output."""
     for _ in range(6):
