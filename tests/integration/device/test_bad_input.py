@@ -1,0 +1,256 @@
+"""`python -m device` with models and videos that are not what they should be, on a real broker."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from onnx import helper
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.messages import Heartbeat, Upsert, WireTemplate
+from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
+from deploy.local.stack import Mosquitto
+from device.vision import gabor
+from device.vision.cascade import CascadeDetector
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder
+from device.vision.tensorrt_builder import build_engine
+from tests.conftest import FreshDevice
+from tests.detector_networks import save_scrfd
+from tests.device_samples import ModelRegistry
+from tests.fake_tensorrt import Machine
+from tests.integration.device.conftest import Peer
+from tests.integration.device.test_device_program import PYTHON, StartProgram, camera
+from tests.networks import save_arcface_like, save_identity, save_nan, save_network
+from tests.waiting import wait_until
+
+SPACE = "face:arcface-test"
+NAN = float("nan")
+Save = Callable[[Path], Path]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person walks by, and a stranger."""
+    [sample] = make_sample(tmp_path_factory.mktemp("video"), list(PEOPLE.values())[:1], cameras=1)
+    return sample.path
+
+
+def truncated(path: Path) -> Path:
+    save_arcface_like(path)
+    path.write_bytes(path.read_bytes()[:-5000])
+    return path
+
+
+def save_nan_on_pictures(path: Path) -> Path:
+    """Means of the channels; NaN for what was made of whole grey levels, as a picture is and a canary not."""
+    node = helper.make_node
+    return save_network(
+        path,
+        [
+            node("Mul", ["input", "half"], ["scaled"]),
+            node("Add", ["scaled", "half"], ["levels"]),
+            node("Round", ["levels"], ["whole"]),
+            node("Sub", ["levels", "whole"], ["odd"]),
+            node("Abs", ["odd"], ["off"]),
+            node("ReduceMax", ["off"], ["most"], axes=[1, 2, 3], keepdims=0),
+            node("Unsqueeze", ["most", "last"], ["column"]),
+            node("Greater", ["column", "little"], ["canary"]),
+            node("Where", ["canary", "one", "nan"], ["factor"]),
+            node("ReduceMean", ["input"], ["means"], axes=[2, 3], keepdims=0),
+            node("Mul", ["means", "factor"], ["output"]),
+        ],
+        weights={
+            "half": np.array(127.5, np.float32),
+            "last": np.array([1], np.int64),
+            "little": np.array(0.01, np.float32),
+            "one": np.array(1, np.float32),
+            "nan": np.array(NAN, np.float32),
+        },
+    )
+
+
+def no_model(tmp_path: Path, video: Path, **settings: str) -> dict[str, str]:
+    return {
+        "WFM_DEVICE__ID": "cam-001",
+        "WFM_DEVICE__SITE": "lobby",
+        "WFM_DEVICE__DATA_DIR": str(tmp_path / "data"),
+        "WFM_DEVICE__SOURCE": str(video),
+        **{f"WFM_DEVICE__{name}": value for name, value in settings.items()},
+    }
+
+
+def run_device(env: dict[str, str], program: Sequence[str] = PYTHON) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "save", "sentence"),
+    [
+        ("MODEL", truncated, "is not an ONNX model that can be run here"),
+        ("MODEL", save_scrfd, "expected [n, 3, 112, 112]"),
+        ("MODEL", save_identity, "expected one float32[2, d]"),
+        ("DETECTOR_MODEL", truncated, "is not an ONNX model that can be run here"),
+        ("DETECTOR_MODEL", save_arcface_like, "expected an SCRFD network"),
+    ],
+)
+def test_a_file_that_is_not_the_model_ends_the_program_with_a_sentence(
+    tmp_path: Path, video: Path, setting: str, save: Save, sentence: str
+) -> None:
+    """One line that names the file, and status 2."""
+    model = str(save(tmp_path / "model.onnx"))
+    more = {"SPACE": SPACE} if setting == "MODEL" else {"DETECTOR": "scrfd"}
+    env = no_model(tmp_path, video, **{setting: model}, **more)
+    ended = run_device(env)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "model.onnx" in ended.stderr
+    assert sentence in ended.stderr
+
+
+def test_an_engine_for_another_gpu_ends_the_program_with_a_sentence(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built on one Jetson, copied to another; with what to do."""
+    with monkeypatch.context() as patch:
+        Machine().install(patch)
+        build_engine(
+            save_arcface_like(tmp_path / "m.onnx"),
+            tmp_path / "m.engine",
+            fp16=False,
+            max_batch=4,
+            workspace_mb=64,
+            built_at=datetime(2026, 1, 15, tzinfo=timezone.utc),
+        )
+    env = no_model(tmp_path, video, MODEL=str(tmp_path / "m.engine"), SPACE=SPACE)
+    other = (
+        "import pytest; from tests.fake_tensorrt import Machine; from device.__main__ import main; "
+        "Machine(gpu='Thor', capability=(11, 0)).install(pytest.MonkeyPatch()); main()"
+    )
+    program = [sys.executable, "-c", other]
+    ended = run_device(env, program)
+    assert ended.returncode == 2
+    assert "built for Orin (compute capability 8.7) and this is Thor (11.0)" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+Watch = Callable[..., tuple[Heartbeat, list[Any]]]
+
+
+@pytest.fixture
+def watch(
+    mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
+) -> Watch:
+    """`watch(source, *people, **settings)` to its end: the last heartbeat, and the events that were sent."""
+
+    def run(source: Path, *people: Upsert, **settings: str) -> tuple[Heartbeat, list[Any]]:
+        peer.registry = ModelRegistry()
+        peer.registry.version = 1
+        peer.registry.people = {one.user_id: one for one in people}
+        env = camera(mosquitto, fresh_device, source, tmp_path / "data")
+        env |= {f"WFM_DEVICE__{name}": value for name, value in settings.items()}
+        # Slow enough for the first sync to be over long before the first face is there.
+        env |= {"WFM_DEVICE__FPS": "60", "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"}
+        program = start_program(PYTHON, env)
+
+        def beats() -> list[Heartbeat]:
+            return [one for one in peer.of(channels.HEARTBEAT, fresh_device.id) if one.camera == "ended"]
+
+        wait_until(lambda: len(beats()) > 1, "the end of the video", 60.0)
+        assert "Traceback" not in program.log.read_text()
+        return beats()[-1], peer.of(channels.EVENT, fresh_device.id)
+
+    return run
+
+
+def test_the_same_video_is_a_stranger_to_a_sound_device(watch: Watch, video: Path) -> None:
+    """What the following tests must not see."""
+    beat, events = watch(video)
+    assert (beat.state, beat.problems) == ("ok", [])
+    assert {one.event_type for one in events} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("save", "code", "sentence", "refusal"),
+    [
+        (save_nan, "canary-failed", "answers NaN or infinity", "quarantined"),
+        (save_nan_on_pictures, "model-failed", "gives a face no vector", "no_vector"),
+    ],
+)
+def test_an_embedder_that_answers_nan_recognises_nobody_and_reports_no_stranger(
+    watch: Watch, video: Path, tmp_path: Path, save: Save, code: str, sentence: str, refusal: str
+) -> None:
+    """Whether the canary finds it or the first face: degraded, counted, and the program goes on."""
+    beat, events = watch(video, MODEL=str(save(tmp_path / "m.onnx")), SPACE=SPACE)
+    assert events == []
+    [problem] = beat.problems
+    assert (beat.state, problem.code) == ("degraded", code)
+    assert sentence in problem.detail
+    assert beat.refusals[refusal] >= 5
+
+
+def test_a_detector_that_answers_nan_is_said(watch: Watch, video: Path, tmp_path: Path) -> None:
+    """Every frame fails; the program goes on, since the next driver may do better."""
+    network = save_scrfd(tmp_path / "det.onnx", score_bias=NAN)
+    beat, events = watch(video, DETECTOR="scrfd", DETECTOR_MODEL=str(network))
+    assert events == []
+    [problem] = beat.problems
+    assert problem.code == "model-failed"
+    assert "det.onnx answers NaN or infinity" in problem.detail
+    assert beat.refusals["frames_failed"] >= 5
+
+
+def test_a_video_that_ends_within_a_frame_ends_there(watch: Watch, video: Path, tmp_path: Path) -> None:
+    """What could be read has been seen."""
+    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    reader = cv2.VideoCapture(str(video))
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
+    while (picture := reader.read()[1]) is not None:
+        writer.write(picture)
+    writer.release()
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) * 9 // 10])
+    beat, events = watch(cut)
+    assert beat.problems == []
+    assert beat.frames["seen"] > 10
+    assert {one.event_type for one in events} == {"unknown"}
+
+
+def test_a_video_without_its_end_that_cannot_be_opened_is_a_sentence(tmp_path: Path, video: Path) -> None:
+    """An MP4 has its table of frames at the end."""
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[:-20_000])
+    ended = run_device(no_model(tmp_path, cut))
+    assert ended.returncode == 2
+    assert "cut.mp4" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
+    watch: Watch, video: Path, tmp_path: Path
+) -> None:
+    """Everybody is recognised as ever; of what their faces show nothing is said, but that it fails."""
+    [(user_id, row)] = list(PEOPLE.items())[:1]
+    photo = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(enrollment_photo(row))
+    template = WireTemplate(template_id="photo", space=gabor.SPACE_ID, vector=photo.vector)
+    emotion = {
+        "model": str(save_nan(tmp_path / "emotion.onnx")),
+        "classes": list("abcd"),
+        "codes": {"a": "EV2.1"},
+    }
+    beat, events = watch(
+        video, Upsert(user_id=user_id, version=1, templates=[template]), EMOTION=json.dumps(emotion)
+    )
+    [problem] = beat.problems
+    assert (problem.code, problem.detail) == (
+        "model-failed",
+        "the emotion network answers NaN or infinity to a face",
+    )
+    assert {one.event_type for one in events} == {"facial_id", "unknown"}
+    assert beat.refusals["emotion_low_confidence"] >= 1
