@@ -3,7 +3,8 @@
 import base64
 import random
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -67,12 +68,10 @@ class Outbox:
         self._utc_now = utc_now
         self._max_bytes = max_bytes
         self._schedule = ResendSchedule(window, source, RESEND)
+        self._bytes = 0
+        self._counted_at: int | None = None
         with connection.reading() as sql:
-            self._bytes, self._last_of_earlier_run = sql.execute(
-                "SELECT COALESCE(SUM(LENGTH(body) + COALESCE(LENGTH(image), 0) + ?), 0), "
-                "COALESCE(MAX(seq), 0) FROM outbox",
-                (_ROW_BYTES,),
-            ).fetchone()
+            self._last_of_earlier_run = sql.execute("SELECT COALESCE(MAX(seq), 0) FROM outbox").fetchone()[0]
 
     def put(self, event: Event, image: bytes | None = None) -> None:
         """Commit `event` and its `image` (JPEG) to disk; a repeat of an id that waits changes nothing.
@@ -90,14 +89,36 @@ class Outbox:
             )
         body = stored.to_json()
         needed = len(body) + len(image or b"") + _ROW_BYTES
-        with self._connection.transaction() as sql:
-            freed = self._make_room(sql, needed)
+        with self._changing() as (sql, change):
+            change.append(-self._make_room(sql, needed))
             added = sql.execute(
                 "INSERT INTO outbox (event_id, body, image, created_at) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (event_id) DO NOTHING",
                 (event.event_id, body, image, format_time(self._utc_now())),
             ).rowcount
-            self._bytes += needed * added - freed
+            change.append(needed * added)
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[sqlite3.Connection, list[int]]]:
+        """A transaction, and a list for the bytes that it adds to the budget or, below 0, gives back: they
+        count once it is committed, so that what a full disk refuses costs nothing."""
+        change: list[int] = []
+        # Held until the change is counted: another thread may be next.
+        with self._connection.reading():
+            with self._connection.transaction() as sql:
+                self._count_what_others_changed(sql)
+                yield sql, change
+            self._bytes += sum(change)
+
+    def _count_what_others_changed(self, sql: sqlite3.Connection) -> None:
+        """Another process may have put rejected events back in line."""
+        version: int = sql.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._counted_at:
+            self._counted_at = version
+            (self._bytes,) = sql.execute(
+                "SELECT COALESCE(SUM(LENGTH(body) + COALESCE(LENGTH(image), 0) + ?), 0) FROM outbox",
+                (_ROW_BYTES,),
+            ).fetchone()
 
     def _make_room(self, sql: sqlite3.Connection, needed: int) -> int:
         """Bytes freed for `needed` more: first images, then events, oldest first."""
@@ -170,9 +191,8 @@ class Outbox:
 
     def settle(self, event_ids: Sequence[str]) -> None:
         """The bridge has stored these: delete them. Ids that are not here (a repeated receipt) do nothing."""
-        with self._connection.transaction() as sql:
-            for event_id in event_ids:
-                self._bytes -= _delete(sql, event_id)
+        with self._changing() as (sql, change):
+            change += [-_delete(sql, event_id) for event_id in event_ids]
         for event_id in event_ids:
             self._schedule.forget(event_id)
 
@@ -182,20 +202,22 @@ class Outbox:
         What that limit costs is counted as dropped.
         """
         rejected_at = format_time(self._utc_now())
-        with self._connection.transaction() as sql:
-            for one in rejections:
+        refused = list(rejections)
+        with self._changing() as (sql, change):
+            for one in refused:
                 sql.execute(
                     "INSERT OR REPLACE INTO rejected (event_id, body, image, code, detail, rejected_at) "
                     "SELECT event_id, body, image, ?, ?, ? FROM outbox WHERE event_id = ?",
                     (one.code, one.detail, rejected_at, one.event_id),
                 )
-                self._bytes -= _delete(sql, one.event_id)
-                self._schedule.forget(one.event_id)
+                change.append(-_delete(sql, one.event_id))
             pruned = sql.execute(
                 "DELETE FROM rejected WHERE seq <= (SELECT MAX(seq) FROM rejected) - ?", (_MOST_REJECTED,)
             ).rowcount
             for _ in range(pruned):
                 _count(sql, "events_dropped")
+        for one in refused:
+            self._schedule.forget(one.event_id)
 
     def rejected(self) -> list[RejectedEvent]:
         """What the bridge refused, oldest first."""
@@ -208,14 +230,19 @@ class Outbox:
     def requeue(self, event_ids: Iterable[str]) -> int:
         """Put rejected events back in line, after their cause is mended; returns how many were found."""
         found = 0
-        with self._connection.transaction() as sql:
+        with self._changing() as (sql, change):
             for event_id in event_ids:
                 moved = sql.execute(
                     "INSERT INTO outbox (event_id, body, image, created_at) "
                     "SELECT event_id, body, image, ? FROM rejected WHERE event_id = ? ON CONFLICT DO NOTHING",
                     (format_time(self._utc_now()), event_id),
                 ).rowcount
-                sql.execute("DELETE FROM rejected WHERE event_id = ?", (event_id,))
+                size = sql.execute(
+                    "DELETE FROM rejected WHERE event_id = ? "
+                    "RETURNING LENGTH(body) + COALESCE(LENGTH(image), 0)",
+                    (event_id,),
+                ).fetchone()
+                change.append((size[0] + _ROW_BYTES) * moved if size else 0)
                 found += moved
         return found
 

@@ -3,6 +3,8 @@
 import base64
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from broker_bridge.contract.channels import EVENT
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Rejection
 from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image
-from device.store.connection import StoreConnection
+from device.store.connection import StoreConnection, StoreError
 from device.store.outbox import Outbox
 from tests.device_samples import Clock, event, seeded
 
@@ -263,3 +265,71 @@ def test_an_event_that_the_disk_has_spoilt_does_not_hold_up_the_others(
     [spoilt] = outbox.rejected()
     assert (spoilt.event_id, spoilt.code) == (event(2).event_id, "event-unreadable")
     assert outbox.depth == 2
+
+
+class FullDisk:
+    """A connection whose commits fail, as they do where the log has no room to grow."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(sql, *values)
+
+
+@contextmanager
+def full_disk(connection: StoreConnection) -> Iterator[None]:
+    real = connection._connection
+    connection._connection = FullDisk(real)
+    yield
+    connection._connection = real
+
+
+def test_what_a_full_disk_refused_takes_no_room(connection: StoreConnection, clock: Clock) -> None:
+    """Once there is room again nothing has to go for events that were never stored."""
+    outbox = new(connection, clock, max_bytes=MEBIBYTE)
+    outbox.put(event(1), JPEG)
+    with full_disk(connection):
+        for number in range(2, 12):
+            with pytest.raises(StoreError):
+                outbox.put(event(number), b"\xff\xd8" + bytes(150_000))
+    outbox.put(event(20), JPEG)
+    assert (outbox.depth, outbox.images_dropped, outbox.events_dropped) == (2, 0, 0)
+
+
+def test_a_rejection_that_a_full_disk_refused_leaves_the_event_in_line(
+    connection: StoreConnection, outbox: Outbox, clock: Clock
+) -> None:
+    """It is sent again, and the next receipt settles it."""
+    outbox.put(event(1))
+    send_due(outbox, clock())
+    with full_disk(connection), pytest.raises(StoreError):
+        outbox.reject([Rejection(event_id=event(1).event_id, code="event-invalid", detail="no")])
+    assert [one["event_id"] for one in send_due(outbox, clock() + 400)] == [event(1).event_id]
+
+
+def test_the_budget_holds_what_another_process_put_back_in_line(
+    connection: StoreConnection, clock: Clock
+) -> None:
+    """`wfm-device rejected requeue` runs beside the device."""
+    outbox = new(connection, clock, max_bytes=MEBIBYTE)
+    picture = b"\xff\xd8" + bytes(150_000)
+    for number in range(6):
+        outbox.put(event(number), picture)
+    ids = [event(number).event_id for number in range(6)]
+    outbox.reject([Rejection(event_id=one, code="event-invalid", detail="no") for one in ids])
+    other = StoreConnection(connection.path)
+    other.open()
+    assert new(other, clock).requeue(ids) == 6
+    other.close()
+    for number in range(10, 13):
+        outbox.put(event(number), picture)
+    with connection.reading() as sql:
+        (held,) = sql.execute("SELECT SUM(LENGTH(body) + COALESCE(LENGTH(image), 0)) FROM outbox").fetchone()
+    assert held <= MEBIBYTE
+    assert (outbox.depth, outbox.images_dropped) == (9, 3)
