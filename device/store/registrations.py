@@ -1,12 +1,17 @@
 """Registrations that wait for the registry's decision, kept over restarts."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+
+from pydantic import ValidationError
 
 from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.contract.wire import format_time
 
 from .connection import StoreConnection
+
+_log = logging.getLogger(__name__)
 
 MOST = 200
 """So many wait at most: the oldest makes way."""
@@ -43,10 +48,20 @@ class RegistrationStore:
         return self._delete("TRUE", ())
 
     def waiting(self) -> list[RegisterIdentity]:
-        """All of them, oldest first."""
+        """All of them, oldest first; a row that the disk has spoilt is forgotten."""
         with self._connection.reading() as connection:
-            rows = connection.execute("SELECT body FROM registrations ORDER BY created_at").fetchall()
-        return [RegisterIdentity.model_validate_json(body) for (body,) in rows]
+            rows = connection.execute(
+                "SELECT request_id, body FROM registrations ORDER BY created_at"
+            ).fetchall()
+        found = []
+        for request_id, body in rows:
+            try:
+                found.append(RegisterIdentity.model_validate_json(body))
+            except ValidationError:
+                # A flipped bit passes SQLite's own check; the camera will meet the visitor again.
+                _log.warning("registration %s is no longer readable and is forgotten", request_id)
+                self.settle(request_id)
+        return found
 
     def settle(self, request_id: str) -> bool:
         """Forget one that was decided, leaving no copy of its vector; False if it was not there."""

@@ -191,3 +191,22 @@ def test_a_site_closes_though_the_disk_is_full(door):
     with pytest.raises(StoreError):
         door.tell("closed")
     assert not door.registrations.registers_visitors
+
+
+def test_a_registration_that_the_disk_has_spoilt_does_not_keep_the_device_from_starting(tmp_path):
+    """It is forgotten, file and log included, and the others wait on."""
+    first = Door(tmp_path / "device.db")
+    for number in (1, 2):
+        first.registrations.offer(SPACE, vector(number))
+    with first.db.connection.transaction() as connection:
+        connection.execute(
+            "UPDATE registrations SET body = X'7BFF' "
+            "WHERE request_id = (SELECT MIN(request_id) FROM registrations)"
+        )
+    first.db.close()
+    second = Door(tmp_path / "device.db")
+    second.tick(2.0)
+    assert len(second.sent) == 1
+    with second.db.connection.reading() as connection:
+        assert connection.execute("SELECT COUNT(*) FROM registrations").fetchone() == (1,)
+    second.db.close()
