@@ -92,8 +92,14 @@ class Camera:
         for index, image in enumerate(wanted):
             if self._stopped.is_set():
                 break
-            yield Frame(image, index, self._clock())
+            yield self._frame(image, index)
         self._ended = True
+
+    def _frame(self, image: Image, index: int) -> Frame:
+        try:
+            return Frame(image, index, self._clock())
+        except ValueError as error:
+            raise CameraError(f"{self.name}: {error}: have the camera or its pipeline give BGR") from error
 
     def _paced(self, images: Iterator[Image]) -> Iterator[Image]:
         """A file at its own rate. Late frames are not made up for: a slow device sees it in slow motion."""

@@ -501,3 +501,15 @@ def test_a_frame_checks_its_shape(image):
     """uint8[h, w, 3] and nothing else."""
     with pytest.raises(ValueError, match="uint8"):
         Frame(image, 0, 0.0)
+
+
+def test_a_pipeline_that_gives_grey_pictures_is_told_in_a_sentence():
+    """What it ends in, and what to do: it is the configuration that has to change."""
+
+    class Grey(FakeLive):
+        def read(self):
+            return np.zeros((4, 6), np.uint8)
+
+    camera = open_camera("videotestsrc ! appsink", opener=lambda _: Grey(""))
+    with camera, pytest.raises(CameraError, match=r"uint8\[4, 6\]: have the camera or its pipeline give BGR"):
+        next(iter(camera))
