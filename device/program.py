@@ -138,7 +138,13 @@ class DeviceProgram:
 
     def _barred(self) -> str | None:
         """Why nobody may be recognised now, if so."""
-        if self._is_stale(utc_now()):
+        stale = gallery_is_stale(
+            utc_now(),
+            self.parts.sync.synced_at,
+            empty=not len(self._recognition.galleries.current),
+            longest_hours=self._settings.max_gallery_age_hours,
+        )
+        if stale:
             self.health.report(
                 GALLERY_STALE,
                 "nobody is recognised until the next sync: the gallery was never synced, or longer ago than "
@@ -147,14 +153,6 @@ class DeviceProgram:
             return STALE_GALLERY
         self.health.clear(GALLERY_STALE)
         return QUARANTINED if self.health.is_quarantined else None
-
-    def _is_stale(self, now: datetime) -> bool:
-        synced_at = self.parts.sync.synced_at
-        if synced_at is None and not len(self._recognition.galleries.current):
-            # Before the first sync everybody would be a stranger.
-            return True
-        longest = self._settings.max_gallery_age_hours
-        return longest is not None and (synced_at is None or now - synced_at > timedelta(hours=longest))
 
     def vision_readings(self) -> VisionReadings:
         """For the heartbeat."""
@@ -174,3 +172,15 @@ class DeviceProgram:
         visitors = {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
         lost = self._recorder.counts["lost"] if self._recorder else 0
         return {**visitors, "recording_lost": lost} if lost else visitors
+
+
+def gallery_is_stale(
+    now: datetime, synced_at: datetime | None, *, empty: bool, longest_hours: float | None
+) -> bool:
+    """Whether nobody may be recognised by a gallery that was last known to be the registry's at `synced_at`
+    (None: never). No limit holds where `longest_hours` is None, but before its first sync an empty gallery
+    would make a stranger of everybody."""
+    if synced_at is None:
+        return empty or longest_hours is not None
+    # A sync that lies ahead tells of a clock that is wrong, and an age that nobody knows.
+    return longest_hours is not None and abs(now - synced_at) > timedelta(hours=longest_hours)

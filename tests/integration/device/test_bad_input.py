@@ -149,10 +149,13 @@ def watch(
 ) -> Watch:
     """`watch(source, *people, **settings)` to its end: the last heartbeat, and the events that were sent."""
 
-    def run(source: Path, *people: Upsert, **settings: str) -> tuple[Heartbeat, list[Any]]:
-        peer.registry = ModelRegistry()
-        peer.registry.version = 1
-        peer.registry.people = {one.user_id: one for one in people}
+    def run(
+        source: Path, *people: Upsert, synced: bool = True, **settings: str
+    ) -> tuple[Heartbeat, list[Any]]:
+        peer.registry = registry = ModelRegistry() if synced else None
+        if registry is not None:
+            registry.version = 1
+            registry.people = {one.user_id: one for one in people}
         env = camera(mosquitto, fresh_device, source, tmp_path / "data")
         env |= {f"WFM_DEVICE__{name}": value for name, value in settings.items()}
         # Slow enough for the first sync to be over long before the first face is there.
@@ -254,3 +257,11 @@ def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
     )
     assert {one.event_type for one in events} == {"facial_id", "unknown"}
     assert beat.refusals["emotion_low_confidence"] >= 1
+
+
+def test_before_the_first_sync_nobody_is_a_stranger(watch: Watch, video: Path) -> None:
+    """A registry that does not answer: the device says that it recognises nobody, and why."""
+    beat, events = watch(video, synced=False)
+    assert events == []
+    assert [one.code for one in beat.problems] == ["gallery-stale"]
+    assert beat.refusals["stale_gallery"] >= 5

@@ -1,0 +1,40 @@
+"""When a gallery is too old to recognise anybody by."""
+
+from datetime import timedelta
+
+import pytest
+
+from device.program import gallery_is_stale
+from tests.device_samples import NOON
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("synced_at", "empty", "longest", "stale"),
+    [
+        (None, True, None, True),
+        (None, False, None, False),
+        (None, False, 24.0, True),
+        (NOON - 100 * HOUR, False, None, False),
+        (NOON - 1 * HOUR, False, 2.0, False),
+        (NOON - 3 * HOUR, False, 2.0, True),
+        (NOON - 1 * HOUR, True, 2.0, False),
+        (NOON + 3 * HOUR, False, 2.0, True),
+        (NOON + 1 * HOUR, False, 2.0, False),
+    ],
+    ids=[
+        "never synced, nobody there",
+        "never synced, people of its own",
+        "never synced, with a limit",
+        "old, without a limit",
+        "young enough",
+        "too old",
+        "a site without people",
+        "a clock that lost its battery",
+        "a clock that was set back a little",
+    ],
+)
+def test_a_gallery_is_stale(synced_at, empty, longest, stale):
+    """As the limit says; and before the first sync, when everybody would be a stranger."""
+    assert gallery_is_stale(NOON, synced_at, empty=empty, longest_hours=longest) == stale
