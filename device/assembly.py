@@ -78,7 +78,7 @@ class SyncManagerFactory:
 
         `broker_url`, `api_key` and `ca_file` are those of `IoTClientConfig`, `spaces` is
         `{space: dimension}`, by default that of seed 003's ArcFace. Raises ValueError for the URL or an id,
-        StoreError for the file.
+        SettingsError for `ca_file`, StoreError for the database.
         """
         infos = {space: SpaceInfo(dimension=dimension) for space, dimension in (spaces or {}).items()}
         config = IoTClientConfig(

@@ -25,7 +25,7 @@ from broker_bridge.contract.messages import Event
 from .clocks import utc_now
 from .delivery import Delivery, Outcome
 from .gallery_state import OnGallery, ignore_rows
-from .iot_config import IoTClientConfig
+from .iot_config import IoTClientConfig, check_tls_files
 from .line import Line
 from .link import LinkListener, Publication
 from .paho_connection import PahoConnection
@@ -57,7 +57,7 @@ class IoTClient:
     Without `db` it opens the file that `config` names, without `scheduler` one of its own for the periodic
     sync, and closes at `stop` what it opened. `on_gallery` is the sync manager's, `encode_image` turns frames
     into JPEG. `counts` has `images_left_out`. Implements `Link` for the parts that are attached to it.
-    Raises StoreError.
+    Raises StoreError, and SettingsError for a certificate or key that cannot be used.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class IoTClient:
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = utc_now,
     ) -> None:
+        # Told now: a line that tries for ever would take it for a broker that is away.
+        check_tls_files(config.mqtt)
         if config.dev_mode:
             logging.getLogger(__package__).setLevel(logging.DEBUG)
         source = source or random.Random()  # noqa: S311  # spreads retries; nothing secret

@@ -13,8 +13,10 @@ import pytest
 from broker_bridge.contract import channels
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Receipts, Rejection
+from broker_bridge.contract.settings import SettingsError
 from deploy.local.stack import Mosquitto
 from device.iot_client import IoTClient
+from device.iot_config import IoTClientConfig
 from device.store.connection import StoreError
 from tests.conftest import FreshDevice
 from tests.device_samples import SPACE, ModelRegistry, event
@@ -284,6 +286,17 @@ def test_a_client_alone_opens_its_own_store_and_closes_it(
         client.start()
     names = [thread.name for thread in threading.enumerate()]
     assert f"line-{fresh_device.id}" not in names
+
+
+def test_a_certificate_file_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    """By its name, instead of trying for ever to reach the broker; no database is made."""
+    missing = tmp_path / "ca.pem"
+    config = IoTClientConfig(
+        "cam-001", broker_url="mqtts://127.0.0.1", ca_file=missing, db_path=tmp_path / "own.db"
+    )
+    with pytest.raises(SettingsError, match=r"ca\.pem cannot be used"):
+        IoTClient(config)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sync_that_is_waited_for_ends_in_time(
