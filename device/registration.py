@@ -11,7 +11,7 @@ from typing import Any
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from broker_bridge.contract.errors import DEVICE_UNKNOWN
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, SPACE_UNKNOWN
 from broker_bridge.contract.messages import EnrollmentPolicy, Registered, RegisterIdentity, SyncHead
 
 from .backoff import Backoff
@@ -25,7 +25,7 @@ _POLICY_KEY = "enrollment_policy"
 _RESEND = Backoff(base=5.0, cap=300.0)
 _EXPIRY_SECONDS = 600.0
 # Refusals that end by themselves.
-_FOR_NOW = frozenset({DEVICE_UNKNOWN})
+_FOR_NOW = frozenset({DEVICE_UNKNOWN, SPACE_UNKNOWN})
 
 
 @dataclass

@@ -125,11 +125,12 @@ def test_an_answered_vector_leaves_no_copy_in_the_file(door):
     assert not left(door, wire[-60:])
 
 
-def test_a_device_that_nobody_has_registered_yet_waits(door):
-    """`device-unknown` ends by itself."""
+@pytest.mark.parametrize("code", ["device-unknown", "space-unknown"])
+def test_what_the_backend_does_not_know_yet_waits(door, code):
+    """A device that nobody has registered, or whose spaces are not recorded yet: both end by themselves."""
     door.registrations.offer(SPACE, vector(1))
     door.tick()
-    door.answer(door.sent[0], "rejected", WireError(code="device-unknown", detail="not registered"))
+    door.answer(door.sent[0], "rejected", WireError(code=code, detail="not yet"))
     door.tick(400.0)
     assert len(door.sent) == 2
 
