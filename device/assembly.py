@@ -68,7 +68,7 @@ class SyncManagerFactory:
         broker_url: str,
         *,
         api_key: str | None = None,
-        ca_file: Path | None = None,
+        ca_file: str | Path | None = None,
         site_id: str = DEFAULT_SITE,
         spaces: Mapping[str, int] | None = None,
         on_gallery: OnGallery = ignore_rows,

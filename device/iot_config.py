@@ -42,7 +42,7 @@ class IoTClientConfig:
     _: KW_ONLY
     broker_url: InitVar[str | None] = None
     api_key: InitVar[str | None] = None
-    ca_file: InitVar[Path | None] = None
+    ca_file: InitVar[str | Path | None] = None
     site_id: str = DEFAULT_SITE
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     spaces: Mapping[str, SpaceInfo] = field(default_factory=arcface)
@@ -54,7 +54,7 @@ class IoTClientConfig:
     connect_timeout: float = 3.0
     drain_seconds: float = 3.0
 
-    def __post_init__(self, broker_url: str | None, api_key: str | None, ca_file: Path | None) -> None:
+    def __post_init__(self, broker_url: str | None, api_key: str | None, ca_file: str | Path | None) -> None:
         for name, value in (("device_id", self.device_id), ("site_id", self.site_id)):
             if not DEVICE_ID.match(value):
                 raise ValueError(
@@ -98,7 +98,10 @@ def _reason(error: OSError) -> str:
 
 
 def mqtt_settings(
-    broker_url: str, ca_file: Path | None = None, device_id: str | None = None, api_key: str | None = None
+    broker_url: str,
+    ca_file: str | Path | None = None,
+    device_id: str | None = None,
+    api_key: str | None = None,
 ) -> MqttSettings:
     """Settings for `mqtt://[user:password@]host[:port]`, or `mqtts://`, whose broker `ca_file` vouches for.
 
@@ -121,7 +124,7 @@ def mqtt_settings(
         port=port or _SCHEMES[url.scheme],
         username=unquote(url.username) if url.username else device_id if password else None,
         password=SecretStr(password) if password else None,
-        ca_file=(ca_file or _system_authorities()) if url.scheme == "mqtts" else None,
+        ca_file=(Path(ca_file) if ca_file else _system_authorities()) if url.scheme == "mqtts" else None,
     )
 
 

@@ -1,11 +1,14 @@
 """docs/recognition.md names every reason that a heartbeat counts."""
 
 import re
+import ssl
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+import device
 from device import decision, emotion_validator
 from device.vision import quality
 
@@ -28,3 +31,16 @@ def test_every_reason_is_explained(module: ModuleType) -> None:
 def test_no_reason_is_explained_that_does_not_exist() -> None:
     """The table of refusals is the code's."""
     assert set(re.findall(r"^\| `(\w+)` \|", SECTION, re.MULTILINE)) == reasons_of(decision)
+
+
+def test_the_example_for_firmware_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the broker's authority, which is another here."""
+    [example] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    authority = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    namespace: dict[str, Any] = {}
+    exec(example.replace("/etc/wfm/ca.pem", authority), namespace)
+    assert namespace["client"].config.mqtt.ca_file == Path(authority)
+    assert set(device.__all__) <= set(namespace)
+    namespace["client"].stop()
+    assert (tmp_path / "device.db").is_file()
