@@ -37,7 +37,7 @@ function row(device, position) {
       el("span", "hint", facts.filter(Boolean).join(" · ")),
       ...device.problems.map((problem) => el("span", "problem", problem.detail)),
     ),
-    el("div", "marks", state(device), degradedMark(device), syncMark(position)),
+    el("div", "marks", state(device), cameraMark(heartbeat), degradedMark(device), syncMark(position)),
   );
 }
 
@@ -47,6 +47,11 @@ function state(device) {
   }
   const kinds = { online: "good", lost: "bad", stopped: "calm", "never-seen": "calm" };
   return badge(device.state.replace("-", " "), kinds[device.state]);
+}
+
+function cameraMark(heartbeat) {
+  const marks = { reopening: badge("no picture", "bad"), ended: badge("video ended", "calm") };
+  return marks[heartbeat.camera] ?? null;
 }
 
 function degradedMark(device) {

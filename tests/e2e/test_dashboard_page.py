@@ -218,6 +218,23 @@ async def test_a_degraded_camera_says_what_is_wrong_with_it(page: Page, board: B
     await expect(last).not_to_contain_text("degraded")
 
 
+async def test_a_camera_without_a_picture_is_marked(page: Page, board: Board) -> None:
+    """It is online and in sync, and sees nobody."""
+
+    async def beats(camera: str) -> None:
+        await board.registry.devices.note([Report.of("cam-002", "heartbeat", {"camera": camera}, now())])
+
+    await beats("reopening")
+    await sign_in(page)
+    first, last = page.locator("#devices li").first, page.locator("#devices li").last
+    await expect(last).to_contain_text("no picture")
+    await expect(first).not_to_contain_text("no picture")
+    await beats("ok")
+    await expect(last).not_to_contain_text("no picture")
+    await beats("ended")
+    await expect(last).to_contain_text("video ended")
+
+
 async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page, board: Board) -> None:
     """Asked once more first; then 0, 1 and 2 of 2 cameras without a reload."""
     await sign_in(page)
