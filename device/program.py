@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from apscheduler.schedulers.base import BaseScheduler
 
 from broker_bridge.contract.embeddings import normalise
-from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, ContractError
+from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAILED, ContractError
 from broker_bridge.contract.messages import Event
 
 from .assembly import Assembly
@@ -121,6 +121,10 @@ class DeviceProgram:
             # Recognition goes on: the next event may fit, the disk may be freed.
             self.counts["events_lost"] += 1
             _log.error("event %s could not be kept: %s", event.event_id, error)
+            if isinstance(error, StoreError):
+                self.health.report(STORE_FAILED, f"events are lost: {error}")
+        else:
+            self.health.clear(STORE_FAILED)
 
     def _register_strangers(self, report: FrameReport) -> None:
         if not self._registrations.registers_visitors:

@@ -160,13 +160,13 @@ def watch(
         env |= {f"WFM_DEVICE__{name}": value for name, value in settings.items()}
         # Slow enough for the first sync to be over long before the first face is there.
         env |= {"WFM_DEVICE__FPS": "60", "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"}
-        program = start_program(PYTHON, env)
+        running = start_program(PYTHON, env)
 
         def beats() -> list[Heartbeat]:
             return [one for one in peer.of(channels.HEARTBEAT, fresh_device.id) if one.camera == "ended"]
 
         wait_until(lambda: len(beats()) > 1, "the end of the video", 60.0)
-        assert "Traceback" not in program.log.read_text()
+        assert "Traceback" not in running.log.read_text()
         return beats()[-1], peer.of(channels.EVENT, fresh_device.id)
 
     return run
