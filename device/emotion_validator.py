@@ -4,7 +4,7 @@ import math
 import re
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from broker_bridge.contract.messages import Event
 
 from .clocks import utc_now
 from .decision import COOLDOWN, REPEATED_FRAME
+from .recent import Recent
 
 # Beside those of device.sighting: why a reading of a face made no emotion event.
 UNKNOWN_PERSON: Final = "unknown_person"
@@ -45,7 +46,6 @@ class _Run:
 @dataclass
 class _Track:
     frame_id: int | None
-    seen_at: float
     run: _Run | None
 
 
@@ -87,14 +87,12 @@ class EmotionEventValidator:
         self._min_duration = min_duration_ms / 1000 - 1e-6
         self._confidence_threshold = confidence_threshold
         self._cooldown = cooldown_seconds
-        self._max_gap = max_gap_seconds
         self._clock = clock
         self._wall_clock = wall_clock
         self._new_suffix = new_suffix
         self.refusals: Counter[str] = Counter()
-        # Both are kept oldest first, so that expiry looks at the front only.
-        self._tracks: OrderedDict[str, _Track] = OrderedDict()
-        self._last_events: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._tracks: Recent[str, _Track] = Recent(max_gap_seconds)
+        self._last_events: Recent[tuple[str, str], float] = Recent(cooldown_seconds)
 
     @property
     def tracks_held(self) -> int:
@@ -125,23 +123,22 @@ class EmotionEventValidator:
         if emotion_code is not None and not _CODE.fullmatch(emotion_code):
             raise ValueError(f"an emotion code is EV2.n with up to three digits, not {emotion_code!r}")
         now = self._clock()
-        self._expire(now)
-        track = self._tracks.setdefault(track_id, _Track(None, now, None))
+        self._tracks.forget(now)
+        self._last_events.forget(now)
+        track = self._tracks.get(track_id) or _Track(None, None)
         if frame_id is not None:
             if track.frame_id is not None and frame_id <= track.frame_id:
                 self.refusals[REPEATED_FRAME] += 1
                 return None
             track.frame_id = frame_id
-        track.seen_at = now
-        self._tracks.move_to_end(track_id)
+        self._tracks.put(track_id, track, now)
 
         run, refusal = self._continued(track.run, user_id, emotion_code, confidence, now)
         track.run = run
         if run is None or refusal is not None:
             self.refusals[refusal or TOO_SHORT] += 1
             return None
-        self._last_events[run.user_id, run.code] = now
-        self._last_events.move_to_end((run.user_id, run.code))
+        self._last_events.put((run.user_id, run.code), now, now)
         return self._event(run, track_id, now, intensity)
 
     def _continued(
@@ -186,18 +183,6 @@ class EmotionEventValidator:
             confidence=_share(run.mean_confidence),
             metadata=metadata,
         )
-
-    def _expire(self, now: float) -> None:
-        while self._tracks:
-            track_id, track = next(iter(self._tracks.items()))
-            if now - track.seen_at <= self._max_gap:
-                break
-            del self._tracks[track_id]
-        while self._last_events:
-            key, at = next(iter(self._last_events.items()))
-            if now - at < self._cooldown:
-                break
-            del self._last_events[key]
 
 
 def _share(value: float) -> float:

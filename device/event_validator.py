@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,6 +24,7 @@ from .decision import (
     UNCONFIRMED,
     Decision,
 )
+from .recent import Recent
 
 # Reasons of a single frame that say: this is nobody we know.
 _NOBODY: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
@@ -43,7 +44,6 @@ class _Recognition:
 class _Track:
     window: deque[_Recognition]
     last_frame_id: int
-    seen_at: float
     judged_at: float
     frames: int = field(default=0)
     is_told: bool = field(default=False)
@@ -102,9 +102,8 @@ class EventValidator:
         self._wall_clock = wall_clock
         self._new_suffix = new_suffix
         self.refusals: Counter[str] = Counter()
-        # Both are kept oldest first, so that expiry looks at the front only.
-        self._tracks: OrderedDict[str, _Track] = OrderedDict()
-        self._last_events: OrderedDict[str, float] = OrderedDict()
+        self._tracks: Recent[str, _Track] = Recent(max_track_age_seconds)
+        self._last_events: Recent[str, float] = Recent(cooldown_seconds)
 
     @property
     def tracks_held(self) -> int:
@@ -166,15 +165,15 @@ class EventValidator:
         A frame that is `barred` for a reason (a blurred face, a stale gallery) is evidence neither way.
         """
         now = self._clock()
-        self._expire(now)
-        begun = _Track(deque(maxlen=self._frames_needed), frame_id - 1, now, now)
-        track = self._tracks.setdefault(track_id, begun)
+        self._tracks.forget(now)
+        self._last_events.forget(now)
+        begun = _Track(deque(maxlen=self._frames_needed), frame_id - 1, now)
+        track = self._tracks.get(track_id) or begun
         if frame_id <= track.last_frame_id:
             return self._refuse(REPEATED_FRAME)
         track.last_frame_id = frame_id
         track.frames += 1
-        track.seen_at = now
-        self._tracks.move_to_end(track_id)
+        self._tracks.put(track_id, track, now)
         if barred is not None:
             return self._refuse(barred)
         if now - track.judged_at > self._max_track_age:
@@ -192,8 +191,7 @@ class EventValidator:
         person, refusal = self._verdict(track, votes, now)
         track.is_told = track.is_told or person is not None
         if refusal is None and person is not None:
-            self._last_events[person] = now
-            self._last_events.move_to_end(person)
+            self._last_events.put(person, now, now)
             return Decision(self._event(person, track_id, track, confidence, given), None, person, votes)
         if self._is_stranger(track, votes):
             track.is_told = True
@@ -274,18 +272,6 @@ class EventValidator:
             confidence=round(min(1.0, max(0.0, confidence)), 4),
             metadata={key: value for key, value in metadata.items() if value is not None},
         )
-
-    def _expire(self, now: float) -> None:
-        while self._tracks:
-            track_id, track = next(iter(self._tracks.items()))
-            if now - track.seen_at <= self._max_track_age:
-                break
-            del self._tracks[track_id]
-        while self._last_events:
-            user_id, at = next(iter(self._last_events.items()))
-            if now - at < self._cooldown:
-                break
-            del self._last_events[user_id]
 
 
 def _votes(track: _Track) -> int:

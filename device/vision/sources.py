@@ -165,7 +165,9 @@ def _open_capture(source: str) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         capture.release()
-        raise CameraError(f"{describe(source)} cannot be opened: check that it exists and can be read")
+        raise CameraError(
+            f"{describe(source)} cannot be opened: check that it is there, may be read and is not damaged"
+        )
     return capture
 
 
