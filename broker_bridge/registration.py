@@ -124,7 +124,7 @@ class Registrar:
         index = self._index(space)
         limits = self._settings.similarities_in(space.id)
         for _ in range(_ATTEMPTS):
-            history, nearest = await index.find(vector, limits.look_alike)
+            history, nearest = await index.find(vector, limits.floor)
             user_id = self._new_user_id()
             decision = decide(
                 request, device_id, site_id, nearest, limits, at=self._now(), new_user_id=user_id

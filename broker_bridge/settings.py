@@ -18,6 +18,13 @@ class Similarities(Section):
     """At least this near it is that person: a cosine distance of 0.35, as devices recognise people by."""
     look_alike: Similarity = 0.5
     """Between this and `same_person` nobody can tell, so that no new person is made either."""
+    margin: Similarity = 0.05
+    """The person it is must be nearer than anybody else by this; else nobody can tell which of them it is."""
+
+    @property
+    def floor(self) -> float:
+        """The similarity down to which people must be found exactly, the second-nearest too."""
+        return max(0.0, min(self.look_alike, self.same_person - self.margin))
 
     @model_validator(mode="after")
     def _in_order(self) -> "Similarities":

@@ -14,6 +14,7 @@ from .settings import Similarities
 from .vectors import Nearest
 
 _AMBIGUOUS = "somebody who is known looks alike: too near for another person, too far to be the same"
+_ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -32,7 +33,8 @@ def decide(
     at: datetime,
     new_user_id: str,
 ) -> Decision:
-    """`exists` from similarity `same_person` up, `created` below `look_alike`, between both `rejected`."""
+    """`exists` from similarity `same_person` up, by `margin` before anybody else, `created` below
+    `look_alike`; `rejected` is what nobody can tell."""
     asked = Decision(
         device_id=device_id,
         site_id=site_id,
@@ -44,9 +46,11 @@ def decide(
     if nearest is None or nearest.similarity < limits.look_alike:
         return replace(asked, user_id=new_user_id)
     similarity = min(1.0, float(nearest.similarity))
-    if nearest.similarity >= limits.same_person:
+    is_known = nearest.similarity >= limits.same_person
+    if is_known and nearest.similarity - nearest.runner_up >= limits.margin:
         return replace(asked, result="exists", user_id=nearest.key, similarity=similarity)
-    return replace(asked, result="rejected", similarity=similarity, code=FACE_AMBIGUOUS, detail=_AMBIGUOUS)
+    detail = _ONE_OF_TWO if is_known else _AMBIGUOUS
+    return replace(asked, result="rejected", similarity=similarity, code=FACE_AMBIGUOUS, detail=detail)
 
 
 def order_of(request: RegisterIdentity, user_id: str, site_id: str, vector: bytes) -> Enrollment:

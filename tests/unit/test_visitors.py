@@ -46,6 +46,24 @@ def test_similarity_decides(
     assert answer.similarity is None or answer.similarity <= 1
 
 
+@pytest.mark.parametrize(
+    ("runner_up", "result"), [(0.80, "rejected"), (0.7501, "rejected"), (0.7499, "exists"), (-1.0, "exists")]
+)
+def test_nobody_is_taken_for_one_of_two_who_are_equally_near(runner_up: float, result: str) -> None:
+    """Twins, or somebody enrolled twice: a visit must not be written down for the wrong one."""
+    nearest = Nearest("EMP-1", 0.8, runner_up)
+    decision = decide(REQUEST, "cam-001", "lobby", nearest, LIMITS, at=AT, new_user_id="VIS-new")
+    assert decision.result == result
+    assert (decision.code == "face-ambiguous") == (result == "rejected")
+
+
+def test_people_are_searched_as_far_down_as_the_decision_looks() -> None:
+    """The second-nearest by whom the margin goes is found exactly too."""
+    assert LIMITS.floor == 0.5
+    assert Similarities(same_person=0.65, look_alike=0.65).floor == pytest.approx(0.6)
+    assert Similarities(same_person=0.02, look_alike=0.01).floor == 0.0
+
+
 def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
     """Its id follows from device and request, and from a time that MongoDB keeps to the millisecond."""
     decision = decided(0.9)
