@@ -72,7 +72,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
         ratio = "" if row.ratio is None else f"{row.ratio:.2g}x"
         one = row.latency
         table.add_row(row.name, str(one.count), _ms(one.p50), _ms(one.p99), _ms(one.worst), row.must, ratio)
-    Console(width=150).print(table)
+    Console(width=190).print(table)
 
 
 def _ms(value: float) -> str:

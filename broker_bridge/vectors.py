@@ -9,6 +9,7 @@ leave nobody to compare with, it is exact. FAISS or numpy counts bits: the answe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from math import acos, pi, sqrt
@@ -113,6 +114,7 @@ def _hadamard(size: int) -> Vectors:
     return matrix
 
 
+@lru_cache(maxsize=64)
 def search_radius(bits: int, floor: float, count: int) -> int:
     """The Hamming distance within which all of `count` rows with a cosine of `floor` or more lie; at least
     so wide that `_LEAST_CANDIDATES` unrelated rows are to be expected in it."""

@@ -1,5 +1,7 @@
 """From a face in a frame to the 112x112 picture that embedding models take."""
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,9 @@ ARCFACE_TEMPLATE: tuple[tuple[float, float], ...] = (
 # Landmarks that lie closer together than this (root mean square distance from their middle, in pixels) say
 # nothing of size and direction.
 _LEAST_SPREAD = 1.0
+_LEAST_SCALE = float(np.finfo(np.float32).eps)
+_TARGET_MIDDLE = sum(complex(x, y) for x, y in ARCFACE_TEMPLATE) / len(ARCFACE_TEMPLATE)
+_TARGETS = [complex(x, y) - _TARGET_MIDDLE for x, y in ARCFACE_TEMPLATE]
 
 
 def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
@@ -52,22 +57,23 @@ def similarity_transforms(landmarks: Float32) -> Float64:
     The least-squares similarity of Umeyama (1991). In the plane a turn with a scale is a product with one
     complex number, whose best value is a plain regression: sum(conj(z) w) / sum(|z|^2) of the centred points.
     """
-    target = np.array(ARCFACE_TEMPLATE) @ (1.0, 1.0j)
-    with np.errstate(all="ignore"):
-        points = landmarks.astype(np.float64) @ (1.0, 1.0j)
-        middle = points.mean(axis=1)
-        centred = points - middle[:, None]
-        spread = (centred.real**2 + centred.imag**2).sum(axis=1)
-        usable = np.isfinite(spread) & (spread >= points.shape[1] * _LEAST_SPREAD**2)
-        turn = np.where(usable, centred.conj() @ (target - target.mean()) / spread, np.nan)
-        shift = target.mean() - turn * middle
-    transforms = np.empty((len(points), 2, 3))
-    transforms[:, 0, 0] = transforms[:, 1, 1] = turn.real
-    transforms[:, 1, 0] = turn.imag
-    transforms[:, 0, 1] = -turn.imag
-    transforms[:, 0, 2], transforms[:, 1, 2] = shift.real, shift.imag
-    # Mirrored or scattered points can pull the best scale to nothing, which has no inverse.
-    transforms[np.abs(turn) < np.finfo(np.float32).eps] = np.nan
+    transforms = np.full((len(landmarks), 2, 3), np.nan)
+    # Few faces of five points: plain arithmetic costs less than arrays do.
+    for row, face in enumerate(landmarks.tolist()):
+        points = [complex(x, y) for x, y in face]
+        middle = sum(points) / len(points)
+        centred = [point - middle for point in points]
+        spread = sum(z.real * z.real + z.imag * z.imag for z in centred)
+        if not len(points) * _LEAST_SPREAD**2 <= spread < math.inf:
+            continue
+        turn = sum(z.conjugate() * w for z, w in zip(centred, _TARGETS, strict=True)) / spread
+        # Mirrored or scattered points can pull the best scale to nothing, which has no inverse.
+        if abs(turn) >= _LEAST_SCALE:
+            shift = _TARGET_MIDDLE - turn * middle
+            transforms[row] = (
+                (turn.real, -turn.imag, shift.real),
+                (turn.imag, turn.real, shift.imag),
+            )
     return transforms
 
 

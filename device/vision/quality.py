@@ -1,5 +1,7 @@
 """Whether a face is good enough to be recognised: large, sharp, evenly lit and looking at the camera."""
 
+import math
+import operator
 from functools import cache
 from typing import Final, Protocol
 
@@ -119,27 +121,32 @@ def head_poses(landmarks: Float32) -> Float64:
     camera that takes a generic head to the landmarks is a product with the head's pseudo-inverse; its rows
     are the first two of the rotation, scaled. People's noses differ, so this is right to some ten degrees.
     """
-    with np.errstate(all="ignore"):
-        points = landmarks.astype(np.float64)
-        camera = _head_inverse() @ (points - points.mean(axis=1, keepdims=True))
-        right, down = (
-            camera[..., axis] / np.linalg.norm(camera[..., axis], axis=1)[:, None] for axis in (0, 1)
-        )
+    poses = np.full((len(landmarks), 3), np.nan)
+    # Few faces of five points: plain arithmetic costs less than arrays do.
+    for row, face in enumerate(landmarks.tolist()):
+        right, down = (_direction([point[axis] for point in face]) for axis in (0, 1))
         # The third row of the rotation: where the back of the head is.
-        x = right[:, 1] * down[:, 2] - right[:, 2] * down[:, 1]
-        y = right[:, 2] * down[:, 0] - right[:, 0] * down[:, 2]
-        z = right[:, 0] * down[:, 1] - right[:, 1] * down[:, 0]
-        yaw = np.arctan2(x, z)
-        pitch = np.arctan2(y, np.hypot(x, z))
-        roll = np.arctan2(-right[:, 1], down[:, 1])
-    poses: Float64 = np.degrees(np.stack([yaw, pitch, roll], axis=1))
-    poses[~np.isfinite(poses).all(axis=1)] = np.nan
+        x = right[1] * down[2] - right[2] * down[1]
+        y = right[2] * down[0] - right[0] * down[2]
+        z = right[0] * down[1] - right[1] * down[0]
+        angles = (math.atan2(x, z), math.atan2(y, math.hypot(x, z)), math.atan2(-right[1], down[1]))
+        if all(map(math.isfinite, angles)):
+            poses[row] = [math.degrees(angle) for angle in angles]
     return poses
 
 
+def _direction(coordinates: list[float]) -> tuple[float, float, float]:
+    """One row of the rotation from the five landmarks' places along one axis; NaN where they do not say."""
+    middle = sum(coordinates) / len(coordinates)
+    away = [coordinate - middle for coordinate in coordinates]
+    x, y, z = (sum(map(operator.mul, weights, away)) for weights in _head_inverse())
+    length = math.hypot(x, y, z)
+    return (x / length, y / length, z / length) if length else (math.nan, math.nan, math.nan)
+
+
 @cache
-def _head_inverse() -> Float64:
-    """float64[3, 5]: the pseudo-inverse of the centred head."""
+def _head_inverse() -> list[list[float]]:
+    """3 x 5: the pseudo-inverse of the centred head."""
     head = np.column_stack([ARCFACE_TEMPLATE, _DEPTHS])
-    inverse: Float64 = np.linalg.pinv(head - head.mean(axis=0))
+    inverse: list[list[float]] = np.linalg.pinv(head - head.mean(axis=0)).tolist()
     return inverse

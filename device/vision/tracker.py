@@ -1,13 +1,9 @@
 """Which face of this frame is which of the last: constant velocity, nearest first (docs/decisions/0011)."""
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .detector import Float32
-
-Float64 = NDArray[np.float64]
 
 # All lengths are in widths of a face (of some 16 cm), so they hold for near and far people alike. A face is
 # looked for this far from where it is expected, as detectors' boxes jump about ...
@@ -19,7 +15,7 @@ _SPEED_UNKNOWN, _SPEED_KNOWN = 4.0, 0.8
 _FARTHEST = 1.5
 # How much a change of size by a factor of e counts, as a distance; and the change that nobody makes.
 _SIZE_WEIGHT = 0.5
-_MOST_GROWTH = 2.0
+_MOST_GROWTH = math.log(2.0)
 # An alpha-beta filter: the share of a surprise that is believed at once, and the seconds over which velocity
 # follows it. A face that is not seen is expected to go on as it went for the horizon, in seconds.
 _TRUST, _MEMORY, _HORIZON = 0.6, 0.3, 0.6
@@ -27,22 +23,24 @@ _TRUST, _MEMORY, _HORIZON = 0.6, 0.3, 0.6
 
 @dataclass
 class _Track:
+    """Places and velocity are complex numbers, x + yj in pixels: a picture has few faces, for which plain
+    arithmetic costs less than arrays do."""
+
     id: str
-    middle: Float64
+    middle: complex
     size: float
     seen_at: float
-    velocity: Float64
+    velocity: complex = 0j
     moved: bool = False
 
-    def expected(self, now: float) -> Float64:
-        place: Float64 = self.middle + self.velocity * min(now - self.seen_at, _HORIZON)
-        return place
+    def expected(self, now: float) -> complex:
+        return self.middle + self.velocity * min(now - self.seen_at, _HORIZON)
 
     def reach(self, now: float) -> float:
         speed = _SPEED_KNOWN if self.moved else _SPEED_UNKNOWN
         return min(_REACH + speed * (now - self.seen_at), _FARTHEST)
 
-    def see(self, middle: Float64, size: float, now: float) -> None:
+    def see(self, middle: complex, size: float, now: float) -> None:
         elapsed, expected = now - self.seen_at, self.expected(now)
         surprise = middle - expected
         self.middle = expected + surprise * (_TRUST if self.moved else 1.0)
@@ -72,51 +70,51 @@ class FaceTracker:
         """The track id of each row of `boxes` (float32[n, 4], xywh pixels, with an area) at `now` (monotonic
         seconds, never before that of the last call)."""
         self._tracks = [track for track in self._tracks if now - track.seen_at <= self._max_age]
-        wide = boxes.astype(np.float64)
-        middles, sizes = wide[:, :2] + wide[:, 2:] / 2, np.sqrt(wide[:, 2] * wide[:, 3])
-        ids: list[str | None] = [None] * len(boxes)
-        if len(boxes) and self._tracks:
-            for row, column in _pairs(self._distances(middles, sizes, now)):
-                track = self._tracks[column]
-                track.see(middles[row], float(sizes[row]), now)
-                ids[row] = track.id
-        return [found or self._begin(middles[row], float(sizes[row]), now) for row, found in enumerate(ids)]
+        faces = [(complex(x + w / 2, y + h / 2), math.sqrt(w * h)) for x, y, w, h in boxes.tolist()]
+        ids: list[str | None] = [None] * len(faces)
+        for row, column in _pairs(self._distances(faces, now)):
+            track = self._tracks[column]
+            track.see(*faces[row], now)
+            ids[row] = track.id
+        return [found or self._begin(*faces[row], now) for row, found in enumerate(ids)]
 
-    def _begin(self, middle: Float64, size: float, now: float) -> str:
-        track = _Track(f"face_{self._next_number}", middle, size, now, np.zeros(2))
+    def _begin(self, middle: complex, size: float, now: float) -> str:
+        track = _Track(f"face_{self._next_number}", middle, size, now)
         self._next_number += 1
         self._tracks.append(track)
         return track.id
 
-    def _distances(self, middles: Float64, sizes: Float64, now: float) -> Float64:
-        """float64[faces, tracks]: from where each track is expected to each face, in widths of a face;
-        infinite where it is out of reach."""
-        expected = np.stack([track.expected(now) for track in self._tracks])
-        known = np.array([track.size for track in self._tracks])
-        reach = np.array([track.reach(now) for track in self._tracks])
-        away = np.linalg.norm(middles[:, None] - expected, axis=2) / np.sqrt(np.outer(sizes, known))
-        growth = np.abs(np.log(sizes[:, None] / known))
-        distances: Float64 = away + _SIZE_WEIGHT * growth
-        return np.where((distances <= reach) & (growth <= np.log(_MOST_GROWTH)), distances, np.inf)
+    def _distances(self, faces: list[tuple[complex, float]], now: float) -> dict[tuple[int, int], float]:
+        """By (face, track): from where the track is expected to the face, in widths of a face; what is out
+        of reach is not there."""
+        tracks = [(track.expected(now), track.size, track.reach(now)) for track in self._tracks]
+        distances = {}
+        for row, (middle, size) in enumerate(faces):
+            for column, (expected, known, reach) in enumerate(tracks):
+                growth = abs(math.log(size / known))
+                distance = abs(middle - expected) / math.sqrt(size * known) + _SIZE_WEIGHT * growth
+                if distance <= reach and growth <= _MOST_GROWTH:
+                    distances[row, column] = distance
+        return distances
 
 
-def _pairs(distances: Float64) -> list[tuple[int, int]]:
+def _pairs(distances: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
     """(row, column) of the pairs to join, each row and each column at most once: nearest first, then any two
     pairs exchange partners where that makes the sum of squares smaller. For the few faces of a picture this
     is nearly always the optimal assignment; it keeps apart people who cross."""
-    left = distances.copy()
     pairs: list[tuple[int, int]] = []
-    for _ in range(min(left.shape)):
-        row, column = divmod(int(left.argmin()), left.shape[1])
-        if not np.isfinite(left[row, column]):
-            break
-        left[row, :] = left[:, column] = np.inf
-        pairs.append((row, column))
-    squares = distances**2
+    rows, columns = set(), set()
+    for row, column in sorted(distances, key=distances.__getitem__):
+        if row not in rows and column not in columns:
+            pairs.append((row, column))
+            rows.add(row)
+            columns.add(column)
+    squares = {pair: distance * distance for pair, distance in distances.items()}
     for second in range(1, len(pairs)):
         for first in range(second):
             (row, column), (other_row, other_column) = pairs[first], pairs[second]
             now = squares[row, column] + squares[other_row, other_column]
-            if squares[row, other_column] + squares[other_row, column] < now:
+            crossed = squares.get((row, other_column), math.inf) + squares.get((other_row, column), math.inf)
+            if crossed < now:
                 pairs[first], pairs[second] = (row, other_column), (other_row, column)
     return pairs
