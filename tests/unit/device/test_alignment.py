@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.data import astronaut
-from skimage.transform import SimilarityTransform
+from skimage.transform import estimate_transform
 
 from device.vision.alignment import ARCFACE_TEMPLATE, align_faces, crop_faces, similarity_transforms
 from device.vision.detector import Detections
@@ -48,7 +48,7 @@ def test_the_fit_is_the_least_squares_similarity_of_umeyama(seed):
     random = np.random.default_rng(seed)
     landmarks = moved(TEMPLATE, random.uniform(-60, 60), random.uniform(0.5, 5), random.uniform(0, 900, 2))
     landmarks = (landmarks + random.normal(0, 3, (5, 2))).astype(np.float32)
-    reference = SimilarityTransform.from_estimate(landmarks.astype(np.float64), TEMPLATE)
+    reference = estimate_transform("similarity", landmarks.astype(np.float64), TEMPLATE)
     np.testing.assert_allclose(
         similarity_transforms(landmarks[None])[0], reference.params[:2], rtol=1e-4, atol=1e-4
     )
