@@ -36,7 +36,7 @@ def people(count, random, templates=5):
 
 
 def by_hand(keys, matrix, query):
-    """The nearest keys (several if equally near), similarity and runner-up of a plain maximum over all rows."""
+    """The nearest keys (several if equally near), similarity and runner-up of a maximum over all rows."""
     best = {}
     for key, similarity in zip(keys, (matrix @ query).tolist(), strict=True):
         best[key] = max(best.get(key, -1.0), similarity)
