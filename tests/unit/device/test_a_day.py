@@ -120,13 +120,13 @@ class Camera:
             space=SPACE,
             distance_threshold=0.35,
             min_margin=0.0,
-            confirmation_frames=3,
+            confirmation_frames=2,
             consistency_threshold=0.8,
             cooldown_seconds=30.0,
         )
         self.recorder = ScoreRecorder(folder / "scores", RECORDING_BYTES, settings, wall_clock=self.now)
         self.validator = EventValidator(
-            "cam-001", 3, unknown_events=True, clock=self.clock, wall_clock=self.now
+            "cam-001", 2, unknown_events=True, clock=self.clock, wall_clock=self.now
         )
         self.emotions = EmotionEventValidator(
             "cam-001", max_gap_seconds=1.5 * FRAME_SECONDS, clock=self.clock, wall_clock=self.now
