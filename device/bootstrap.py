@@ -10,6 +10,7 @@ from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import SpaceInfo
 
 from .assembly import Assembly, assemble, software_version
@@ -75,15 +76,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
 
     scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
-    config = IoTClientConfig(
-        device_id=device.id,
-        site_id=device.site,
-        mqtt=settings.mqtt,
-        spaces={space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256)},
-        software=software_version(),
-        hardware=device.hardware,
-        dev_mode=device.dev_mode,
-    )
+    config = _client_config(settings, space)
     parts = assemble(
         config,
         database_path(settings),
@@ -128,6 +121,19 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     for listener in (ModelRecord(parts.db, health, config.spaces), registrations, commands, heartbeat):
         parts.client.attach(listener)
     return program
+
+
+def _client_config(settings: DeviceSettings, space: EmbeddingSpace) -> IoTClientConfig:
+    device = settings.device
+    return IoTClientConfig(
+        device_id=device.id,
+        site_id=device.site,
+        mqtt=settings.mqtt,
+        spaces={space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256)},
+        software=software_version(),
+        hardware=device.hardware,
+        dev_mode=device.dev_mode,
+    )
 
 
 def _handlers(parts: Assembly, canary: CanaryRun) -> dict[str, Handler]:
