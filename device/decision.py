@@ -18,6 +18,11 @@ REPEATED_FRAME: Final = "repeated_frame"
 STALE_GALLERY: Final = "stale_gallery"
 QUARANTINED: Final = "quarantined"
 
+JUDGED: Final = frozenset(
+    {BELOW_THRESHOLD, COOLDOWN, INCONSISTENT_TRACK, LOW_MARGIN, NO_MATCH, REPEATED_FRAME, UNCONFIRMED}
+)
+"""What EventValidator finds by itself; any other reason is given to it."""
+
 
 @dataclass(frozen=True)
 class Decision:

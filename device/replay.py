@@ -5,29 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
 
 from .clocks import utc_now
-from .decision import (
-    BELOW_THRESHOLD,
-    COOLDOWN,
-    INCONSISTENT_TRACK,
-    LOW_MARGIN,
-    NO_MATCH,
-    REPEATED_FRAME,
-    UNCONFIRMED,
-    Decision,
-)
+from .decision import JUDGED, Decision
 from .event_validator import EventValidator
 from .scores import FaceScore, FrameScores, RecordedSettings, Recording
 
-# What the validator finds by itself. Any other reason was given to it, and is given to it again.
-_JUDGED: Final = frozenset(
-    {BELOW_THRESHOLD, COOLDOWN, INCONSISTENT_TRACK, LOW_MARGIN, NO_MATCH, REPEATED_FRAME, UNCONFIRMED}
-)
 # The distance of a face that was compared with nobody: as far as two vectors can be.
 _FARTHEST = 2.0
 
@@ -123,7 +110,7 @@ class _Judge:
             face.user_id,
             missing if face.distance is None else face.distance,
             frame.index,
-            barred=face.refusal if face.refusal not in _JUDGED else None,
+            barred=face.refusal if face.refusal not in JUDGED else None,
             margin=missing if face.margin is None else face.margin,
         )
 
