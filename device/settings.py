@@ -110,6 +110,15 @@ class DeviceSection(Section):
     """A folder for recordings of scores (never pictures or vectors), to be replayed under other settings."""
     record_mb: Annotated[int, Field(ge=1)] = 64
 
+    further_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
+    """Spaces that are held besides the camera's own, with their dimension, say of gait and speaker."""
+    npy_dir: Path | None = None
+    """A folder with `face_db/`, `gait_db/` and `speaker_db/`: a new `<user id>.npy` there is registered."""
+    mirror_npy: bool = False
+    """Whether people of the registry appear in `npy_dir` as files."""
+    watch_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
+    """How often `npy_dir` is looked at."""
+
     event_images: bool = True
     image_kb: Annotated[int, Field(ge=1, le=150)] = 50
     outbox_mb: Annotated[int, Field(ge=1)] = 512
@@ -122,6 +131,12 @@ class DeviceSection(Section):
             raise ValueError("model (the path of an ONNX file) and space (its name) belong together")
         if (self.detector == "cascade") != (self.detector_model is None):
             raise ValueError("detector scrfd or yunet needs detector_model (its ONNX file), cascade none")
+        return self
+
+    @model_validator(mode="after")
+    def _a_mirror_has_a_folder(self) -> "DeviceSection":
+        if self.mirror_npy and self.npy_dir is None:
+            raise ValueError("mirror_npy needs npy_dir, the folder to mirror into")
         return self
 
 

@@ -21,9 +21,11 @@ STORE_FAILED: Final = "store-failed"
 CANARY_FAILED: Final = "canary-failed"
 ENROLLMENT_CLOSED: Final = "enrollment-closed"
 FACE_AMBIGUOUS: Final = "face-ambiguous"
+FACE_DIFFERS: Final = "face-differs"
 COMMAND_UNKNOWN: Final = "command-unknown"
 SITE_MISMATCH: Final = "site-mismatch"
 VECTOR_INVALID: Final = "vector-invalid"
+FILE_INVALID: Final = "file-invalid"
 TEMPLATES_TOO_MANY: Final = "templates-too-many"
 
 

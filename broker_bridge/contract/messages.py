@@ -71,6 +71,14 @@ class SyncPosition(WireModel):
     spaces: SpaceDigests
 
 
+class SyncProgress(WireModel):
+    """A sync under way: history told up to `version` of `head_version`, `people` staged so far by a reset."""
+
+    version: Version
+    head_version: Version
+    people: Count = 0
+
+
 class WireError(WireModel):
     code: Code
     detail: Sentence
@@ -103,6 +111,7 @@ class Heartbeat(UpMessage):
     quality: Annotated[dict[Name, Count], Field(max_length=32)] = Field(default_factory=dict)
     frames: Annotated[dict[Name, Count], Field(max_length=32)] = Field(default_factory=dict)
     sync: SyncPosition | None = None
+    syncing: SyncProgress | None = None
     clock_offset_ms: float | None = None
 
 

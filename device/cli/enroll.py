@@ -21,7 +21,7 @@ from device.cli.common import Config, config_file, sentences
 from device.recognition import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
-from device.template_choice import choose_templates, find_strangers
+from broker_bridge.contract.template_choice import choose_templates, find_strangers
 from device.vision.enroll import PhotoEmbedder, PhotoError, PhotoFace
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})

@@ -20,7 +20,7 @@ from device.bootstrap import sole_owner
 from device.cli.enroll import enroll
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
-from device.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
+from broker_bridge.contract.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
 from tests.device_samples import person
 
 Enroll = Callable[..., Result]
