@@ -16,12 +16,12 @@ from rich.progress import track
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
 from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.contract.template_choice import choose_templates, find_strangers
 from device.bootstrap import database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
 from device.recognition import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
-from broker_bridge.contract.template_choice import choose_templates, find_strangers
 from device.vision.enroll import PhotoEmbedder, PhotoError, PhotoFace
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})

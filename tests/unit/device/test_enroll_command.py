@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from broker_bridge.contract.embeddings import Vector
+from broker_bridge.contract.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
 from deploy.local.sample_video import PEOPLE, enrollment_photo
 from device.bootstrap import sole_owner
 from device.cli.enroll import enroll
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
-from broker_bridge.contract.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
 from tests.device_samples import person
 
 Enroll = Callable[..., Result]
