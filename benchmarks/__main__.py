@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import enrollment, events, images, matching, pipeline
+from . import cold_sync, enrollment, events, images, matching, pipeline
 from .stats import Row, show
 
 Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
@@ -28,6 +28,9 @@ def _line(folder: Path, progress: Progress, options: argparse.Namespace) -> list
 
 GROUPS: dict[str, Measure] = {
     "line": _line,
+    "sync": lambda folder, progress, options: cold_sync.measure(
+        folder, progress, runs=options.runs, large=not options.small
+    ),
     "matching": lambda folder, progress, options: matching.measure(folder, progress, large=not options.small),
     "pipeline": lambda _, progress, options: pipeline.measure(options.frames, progress),
     "images": lambda _, progress, __: images.measure(progress),
@@ -41,6 +44,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="length of the stream of events")
     parser.add_argument("--changes", type=int, default=200, help="number of enrollment changes")
     parser.add_argument("--frames", type=int, default=500, help="frames through the pipeline")
+    parser.add_argument("--runs", type=int, default=7, help="number of cold syncs")
     parser.add_argument("--small", action="store_true", help="no gallery of 100,000 templates")
     options = parser.parse_args()
     rows: list[Row] = []

@@ -1,9 +1,11 @@
 """The same machine's floor: bare paho and bare inserts, with the same payload at the same rate."""
 
+import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -11,8 +13,15 @@ from pymongo import MongoClient
 from pymongo.write_concern import WriteConcern
 
 from deploy.local.stack import Mongod, Mosquitto
+from device.store.connection import StoreConnection
 
 DURABLE = WriteConcern(w="majority", j=True)
+DIMENSION = 512
+_INSERT = """
+    INSERT INTO enrolled_users (user_id, model, embedding, embedding_dim, sync_version, synced_at, created_at,
+                                template_id, space, quality)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 def paced(count: int, rate: float) -> Iterator[int]:
@@ -86,3 +95,70 @@ def _client(broker: Mosquitto, user: str) -> mqtt.Client:
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"bench-{user}", protocol=mqtt.MQTTv5)
     client.username_pw_set(user, broker.users[user])
     return client
+
+
+def copy_seconds(broker: Mosquitto, device: str, payloads: Sequence[bytes]) -> float:
+    """Seconds from the first publish of `payloads` by a bare paho to the last of them in another, QoS 1."""
+    arrived = 0
+    done, ready = threading.Event(), threading.Event()
+
+    def receive(_client: object, _userdata: object, _message: mqtt.MQTTMessage) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == len(payloads):
+            done.set()
+
+    topic = f"wfm/v1/device/{device}/down/enrollment/page"
+    publisher, subscriber = _client(broker, "bridge"), _client(broker, device)
+    subscriber.on_message = receive
+    subscriber.on_subscribe = lambda *_: ready.set()
+    for client in (publisher, subscriber):
+        client.connect(broker.host, broker.port)
+        client.loop_start()
+    subscriber.subscribe(topic, 1)
+    if not ready.wait(10):
+        raise TimeoutError("the broker did not answer a subscription")
+    started = time.perf_counter()
+    for payload_ in payloads:
+        publisher.publish(topic, payload_, 1)
+    if not done.wait(60):
+        raise TimeoutError(f"{arrived} of {len(payloads)} messages arrived")
+    took = time.perf_counter() - started
+    for client in (publisher, subscriber):
+        client.disconnect()
+        client.loop_stop()
+    return took
+
+
+def executemany_seconds(file: Path, pages: Sequence[bytes]) -> float:
+    """Seconds that sqlite3 takes to insert the rows of `pages` into a camera's table, a transaction a page.
+
+    With a camera's schema and pragmas; reading the pages is not counted.
+    """
+    for left in file.parent.glob(f"{file.name}*"):
+        left.unlink()
+    batches = [_rows(page) for page in pages]
+    store = StoreConnection(file)
+    store.open()
+    try:
+        with store.reading() as connection:
+            started = time.perf_counter()
+            for batch in batches:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(_INSERT, batch)
+                connection.execute("COMMIT")
+            return time.perf_counter() - started
+    finally:
+        store.close()
+
+
+def _rows(page: bytes) -> list[tuple[object, ...]]:
+    return [
+        (
+            person["user_id"], "gabor-512", base64.b64decode(template["vector"]), DIMENSION,
+            person["version"], "2026-01-15T10:00:00.000Z", "2026-01-15T10:00:00.000Z",
+            template["template_id"], template["space"], template["quality"],
+        )
+        for person in json.loads(page)["upserts"]
+        for template in person["templates"]
+    ]  # fmt: skip
