@@ -17,7 +17,20 @@ from .deps import Services
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
-from .routes import audit, commands, devices, events, health, identities, identity, pages, photos, sites, sync
+from .routes import (
+    audit,
+    commands,
+    devices,
+    events,
+    health,
+    identities,
+    identity,
+    pages,
+    photos,
+    sites,
+    sync,
+    training,
+)
 from .settings import ApiSettings
 
 _PROBLEM: dict[int | str, dict[str, Any]] = {
@@ -83,7 +96,19 @@ def create_app(
     )
     problems.install(app)
     app.add_middleware(SecurityHeaders, content_security_policy=pages.CONTENT_SECURITY_POLICY)
-    for noun in (identity, identities, photos, devices, sites, commands, events, sync, audit, health):
+    for noun in (
+        identity,
+        identities,
+        photos,
+        devices,
+        sites,
+        commands,
+        events,
+        sync,
+        audit,
+        training,
+        health,
+    ):
         app.include_router(noun.router)
     pages.mount(app)
     return app

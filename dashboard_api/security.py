@@ -42,5 +42,7 @@ def allow(*roles: Role) -> Callable[..., Awaitable[ApiKey]]:
 
 MAY_READ = Depends(allow("operator", "viewer"))
 MAY_ENROLL = Depends(allow("operator", "source"))
+MAY_WORK = Depends(allow("source"))
+MAY_FOLLOW_WORK = Depends(allow("operator", "viewer", "source"))
 MAY_CHANGE = Depends(allow("operator"))
 MAY_ADMINISTER = Depends(allow())

@@ -11,6 +11,7 @@ from .events import Events
 from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
+from .jobs import Jobs
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .registrations import Registrations
 from .sites import Sites
@@ -30,6 +31,7 @@ class Registry:
     sites: Sites
     devices: Devices
     commands: Commands
+    jobs: Jobs
     events: Events
     dead_letters: DeadLetters
     api_keys: ApiKeys
@@ -63,6 +65,7 @@ class Registry:
             sites=sites,
             devices=Devices(mongo, sites),
             commands=Commands(mongo, audit),
+            jobs=Jobs(mongo, audit),
             events=Events(mongo),
             dead_letters=DeadLetters(mongo),
             api_keys=ApiKeys(mongo),

@@ -65,6 +65,16 @@ _INDEXES = {
         IndexModel([("state", ASCENDING), ("expires_at", ASCENDING)]),
         IndexModel([("created_at", DESCENDING)], expireAfterSeconds=90 * _DAY_SECONDS),
     ],
+    "jobs": [
+        IndexModel([("submitted_at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("status", ASCENDING), ("submitted_at", ASCENDING), ("_id", ASCENDING)]),
+        IndexModel(
+            [("source_system", ASCENDING), ("submission_id", ASCENDING)],
+            unique=True,
+            partialFilterExpression={"submission_id": {"$type": "string"}},
+        ),
+        IndexModel([("finished_at", ASCENDING)], expireAfterSeconds=90 * _DAY_SECONDS),
+    ],
     "registrations": [IndexModel([("at", ASCENDING)], expireAfterSeconds=7 * _DAY_SECONDS)],
     "devices": [IndexModel([("site_id", ASCENDING)])],
     # The unique key (device_id, event_id) is the `_id`.

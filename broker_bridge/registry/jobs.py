@@ -1,0 +1,199 @@
+"""Work for those who turn a catalog's photos into vectors: jobs that are queued, leased, and done once."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from .audit import Audit, AuditEntry
+from .job import (
+    MAX_ATTEMPTS,
+    Claim,
+    ClaimRequest,
+    Job,
+    JobOrder,
+    JobStatus,
+    Submission,
+    after_failure,
+    job_of,
+    over,
+    queued,
+    to_ms,
+)
+from .mongo import Document, Mongo
+
+_OPEN = ["queued", "claimed"]
+# Up to 100,000 ids of photos, which only the worker needs.
+_WITHOUT_PHOTOS = {"photo_ids": 0}
+
+
+class Jobs:
+    """Collection `jobs`; a job that is over is forgotten 90 days later.
+
+    Whoever shows a job's current `lease_token` has it. A lease that has run out but was taken by nobody can
+    still be used: its worker was slow, not dead.
+    """
+
+    def __init__(self, mongo: Mongo, audit: Audit) -> None:
+        self._mongo = mongo
+        self._jobs = mongo.db.jobs
+        self._audit = audit
+
+    async def submit(self, job_id: str, order: JobOrder, *, who: str, now: datetime) -> Submission:
+        """Queue `order` as `job_id`, or find the job that its submission id has made before."""
+        document = queued(job_id, order, who, to_ms(now))
+
+        async def work(session: Any) -> None:
+            await self._jobs.insert_one(document, session=session)
+            after = {key: document[key] for key in ("job_type", "source_system", "batch_id", "photo_count")}
+            await self._audit.record(AuditEntry(who, "job.submitted", job_id, now, after=after), session)
+
+        try:
+            await self._mongo.transact(work)
+        except DuplicateKeyError:
+            key = {"source_system": order.source_system, "submission_id": order.submission_id}
+            earlier = order.submission_id and await self._jobs.find_one(key)
+            if not earlier:
+                raise
+            same = all(earlier[name] == document[name] for name in ("job_type", "batch_id", "photo_ids"))
+            return Submission(job_of(earlier), "repeated" if same else "differs")
+        return Submission(job_of(document), "made")
+
+    async def claim(self, request: ClaimRequest, now: datetime) -> Claim | None:
+        """The oldest job that nobody has, now leased to this worker alone, or None."""
+        now = to_ms(now)
+        await self._give_up(now)
+        found = await self._jobs.find_one_and_update(
+            {
+                "status": {"$in": _OPEN},
+                "free_at": {"$lte": now},
+                "stalled": {"$lt": MAX_ATTEMPTS},
+                "job_type": {"$in": list(request.job_types)},
+            },
+            {
+                "$set": {
+                    "status": "claimed",
+                    "worker_id": request.worker_id,
+                    "lease_token": request.lease_token,
+                    "lease_seconds": request.lease_seconds,
+                    "free_at": now + timedelta(seconds=request.lease_seconds),
+                    "updated_at": now,
+                },
+                "$inc": {"attempt": 1, "stalled": 1},
+            },
+            sort=[("submitted_at", 1), ("_id", 1)],
+            return_document=ReturnDocument.AFTER,
+        )
+        if found is None:
+            return None
+        ids = found["photo_ids"]
+        return Claim(job_of(found), None if ids is None else tuple(ids))
+
+    async def _give_up(self, now: datetime) -> None:
+        """Fail what was in enough workers' hands, none of whom got any further or said why."""
+        error = f"the lease expired, and {MAX_ATTEMPTS} attempts in a row got no further"
+        stuck = {"status": "claimed", "free_at": {"$lte": now}, "stalled": {"$gte": MAX_ATTEMPTS}}
+        await self._jobs.update_many(stuck, {"$set": over("failed", now) | {"error": error}})
+
+    async def progress(
+        self,
+        job_id: str,
+        lease_token: str,
+        *,
+        position: int,
+        total: int | None,
+        counts: Mapping[str, int],
+        now: datetime,
+    ) -> Job | None:
+        """Note how far a worker is, and begin its lease anew; None if the lease is not its own any more.
+
+        A position never goes back: a report that was overtaken on its way changes no more than the lease.
+        """
+        now = to_ms(now)
+        overtaken = {"$lt": [position, "$position"]}
+        lease = {"$multiply": ["$lease_seconds", 1000]}
+        change = {
+            "stalled": {"$cond": [{"$gt": [position, "$position"]}, 0, "$stalled"]},
+            "counts": {"$cond": [overtaken, "$counts", {"$literal": dict(counts)}]},
+            "position": {"$max": [position, "$position"]},
+            "total": "$total" if total is None else total,
+            "free_at": {"$add": [now, lease]},
+            "updated_at": now,
+        }
+        return await self._change(_held(job_id, lease_token), [{"$set": change}])
+
+    async def complete(
+        self, job_id: str, lease_token: str, result: Mapping[str, int], now: datetime
+    ) -> Job | None:
+        """End a job well; None if the lease is not the worker's. The same word again changes nothing."""
+        change = over("done", to_ms(now)) | {"result": dict(result), "error": None}
+        return await self._settle(job_id, lease_token, "complete", change)
+
+    async def fail(
+        self, job_id: str, lease_token: str, error: str, *, retry: bool, now: datetime
+    ) -> Job | None:
+        """End an attempt badly: the job is over, or with `retry` waits for another. None as for complete."""
+        found = await self._jobs.find_one(_held(job_id, lease_token), _WITHOUT_PHOTOS)
+        change = after_failure(job_of(found), error, retry=retry, now=to_ms(now)) if found else {}
+        return await self._settle(job_id, lease_token, "fail", change)
+
+    async def cancel(self, job_id: str, *, who: str, now: datetime) -> Job | None:
+        """The job, cancelled unless it was over before; None if there is none."""
+        change = {"$set": over("cancelled", to_ms(now))}
+
+        async def work(session: Any) -> None:
+            before = await self._jobs.find_one_and_update(
+                {"_id": job_id, "status": {"$in": _OPEN}},
+                change,
+                {"status": 1, "position": 1},
+                session=session,
+            )
+            if before:
+                told = {"status": before["status"], "position": before["position"]}
+                entry = AuditEntry(who, "job.cancelled", job_id, now, before=told)
+                await self._audit.record(entry, session)
+
+        await self._mongo.transact(work)
+        return await self.get(job_id)
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job, or None."""
+        found = await self._jobs.find_one({"_id": job_id}, _WITHOUT_PHOTOS)
+        return found and job_of(found)
+
+    async def page(
+        self,
+        *,
+        status: JobStatus | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = 100,
+    ) -> list[Job]:
+        """Up to `limit` jobs (of one status), newest first, past the `before` cursor of time and id."""
+        query: Document = {"status": status} if status else {}
+        if before:
+            at, key = before
+            query["$or"] = [{"submitted_at": {"$lt": at}}, {"submitted_at": at, "_id": {"$lt": key}}]
+        found = self._jobs.find(query, _WITHOUT_PHOTOS).sort([("submitted_at", -1), ("_id", -1)]).limit(limit)
+        return [job_of(one) async for one in found]
+
+    async def _settle(self, job_id: str, lease_token: str, word: str, change: Document) -> Job | None:
+        """Carry out a worker's last word on its lease, or find that it has been carried out before."""
+        settled = {"token": lease_token, "word": word}
+        if change:
+            job = await self._change(_held(job_id, lease_token), {"$set": change | {"settled": settled}})
+            if job:
+                return job
+        found = await self._jobs.find_one({"_id": job_id, "settled": settled}, _WITHOUT_PHOTOS)
+        return found and job_of(found)
+
+    async def _change(self, query: Document, change: Document | list[Document]) -> Job | None:
+        found = await self._jobs.find_one_and_update(
+            query, change, _WITHOUT_PHOTOS, return_document=ReturnDocument.AFTER
+        )
+        return found and job_of(found)
+
+
+def _held(job_id: str, lease_token: str) -> Document:
+    return {"_id": job_id, "status": "claimed", "lease_token": lease_token}

@@ -1,0 +1,176 @@
+"""What the queue of embedding jobs takes and shows: ids and numbers, no vector and no picture."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from broker_bridge.contract.ids import RequestId
+from broker_bridge.contract.messages import Count
+from broker_bridge.registry.job import JobStatus, JobType
+
+from .views import Body, Time, View
+
+MAX_PHOTOS = 100_000
+MAX_PHOTO_IDS_BYTES = 8 * 1024 * 1024
+"""All ids of one job together, which have to fit into one document of MongoDB."""
+_LONGEST_WORD = 128
+
+
+def _no_address_or_picture(catalog_id: str) -> str:
+    # Neither can be written without a slash, except for these.
+    if catalog_id in (".", "..") or catalog_id.lower().startswith("data:"):
+        raise ValueError("an id of the catalog is neither a path nor a data URI")
+    return catalog_id
+
+
+def _no_smuggled_data(sentence: str) -> str:
+    if any(len(word) > _LONGEST_WORD for word in sentence.split()) or "data:" in sentence.lower():
+        raise ValueError(f"an error is a sentence: no word past {_LONGEST_WORD} characters, no data URI")
+    return sentence
+
+
+CatalogId = Annotated[
+    str,
+    # ASCII from space to tilde without slash and backslash: an id is one level of the catalog's own paths.
+    Field(min_length=1, max_length=255, pattern=r"^[ -.0-\[\]-~]+$"),
+    AfterValidator(_no_address_or_picture),
+]
+"""A photo or a batch as its catalog knows it, for example `photo_001`."""
+SourceSystem = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9_.-]+$")]
+WorkerId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:@-]+$")]
+Counts = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], Count], Field(max_length=64)
+]
+"""Numbers by name, for example `{"faces": 118, "photo-no-face": 3}`."""
+Sentence = Annotated[
+    str, Field(min_length=1, max_length=500, pattern=r"^[^\p{C}]+$"), AfterValidator(_no_smuggled_data)
+]
+
+
+class JobConfigBody(Body):
+    """Which photos of which catalog: exactly one of `photo_ids` and `batch_id`."""
+
+    source_system: SourceSystem
+    photo_ids: Annotated[list[CatalogId], Field(min_length=1, max_length=MAX_PHOTOS)] | None = None
+    batch_id: CatalogId | None = None
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> "JobConfigBody":
+        if (self.photo_ids is None) == (self.batch_id is None):
+            raise ValueError("give photo_ids or a batch_id: exactly one of them")
+        ids = self.photo_ids or ()
+        if len(set(ids)) != len(ids):
+            raise ValueError("photo_ids names a photo twice")
+        if sum(map(len, ids)) > MAX_PHOTO_IDS_BYTES:
+            raise ValueError(f"photo_ids have at most {MAX_PHOTO_IDS_BYTES} bytes together: submit two jobs")
+        return self
+
+
+class SubmitBody(Body):
+    """A job. Submitting the same `submission_id` again (say, after a lost answer) gives the same job."""
+
+    job_type: JobType
+    config: JobConfigBody
+    submission_id: RequestId | None = None
+
+
+class ClaimBody(Body):
+    """A worker asks for a job. It will report progress before `lease_seconds` are over, or lose the job."""
+
+    worker_id: WorkerId
+    job_types: Annotated[list[JobType], Field(min_length=1, max_length=16)]
+    lease_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
+
+
+class ProgressBody(Body):
+    """The first `position` of `total` photos are done: their vectors have been accepted."""
+
+    lease_token: RequestId
+    position: Count
+    total: Count | None = None
+    counts: Counts = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _within_total(self) -> "ProgressBody":
+        if self.total is not None and self.position > self.total:
+            raise ValueError("position lies within 0..total")
+        return self
+
+
+class CompleteBody(Body):
+    lease_token: RequestId
+    result: Counts = Field(default_factory=dict)
+
+
+class FailBody(Body):
+    """`retry` puts the job back, for a worker who can go on at its position after a pause."""
+
+    lease_token: RequestId
+    error: Sentence
+    retry: bool = False
+
+
+class PhotosConfig(View):
+    source_system: str
+    photo_ids: list[str]
+
+
+class BatchConfig(View):
+    source_system: str
+    batch_id: str
+
+
+class ClaimView(View):
+    """A job for a worker: it goes on at photo number `position`, and shows `lease_token` in all it says."""
+
+    job_id: str
+    job_type: JobType
+    config: PhotosConfig | BatchConfig
+    position: int
+    total: int | None
+    counts: Mapping[str, int]
+    attempt: int
+    lease_token: str
+    lease_expires_at: Time
+
+
+class JobView(View):
+    """A job as it stands. Its photos are counted, not named: `photo_count` is None for a batch.
+
+    `attempt` is how many workers have had it. `stalled` is how many of these in a row got no further; a job
+    that five have had in vain has failed. `error` is what the last failed attempt said.
+    """
+
+    job_id: str
+    job_type: JobType
+    status: JobStatus
+    source_system: str
+    photo_count: int | None
+    batch_id: str | None
+    submission_id: str | None
+    submitted_by: str
+    submitted_at: Time
+    updated_at: Time
+    position: int
+    total: int | None
+    counts: Mapping[str, int]
+    attempt: int
+    stalled: int
+    worker_id: str | None
+    lease_expires_at: Time | None
+    not_before: Time | None
+    finished_at: Time | None
+    result: Mapping[str, int] | None
+    error: str | None
+
+
+class JobAnswer(JobView):
+    """The job after what was asked for has been done."""
+
+    success: Literal[True] = True
+
+
+class JobPage(View):
+    items: list[JobView]
+    next_cursor: str | None
