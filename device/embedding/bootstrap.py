@@ -1,0 +1,98 @@
+"""The wiring of `python -m device.embed_worker`."""
+
+import asyncio
+import logging
+import math
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from broker_bridge.contract.settings import SettingsError
+from device.backoff import Backoff
+from device.vision.detector import load_detector
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder
+from device.vision.session import SessionOptions
+
+from .backend import Backend, Job
+from .catalog import Catalog
+from .endurance import Endurance, Sleep
+from .photos import PhotoEmbedder as Embedder
+from .photos import PhotoReader
+from .progress import Reporter
+from .service import Service
+from .settings import WorkerSection
+from .work import JobWork
+from .worker import Worker
+
+_BACKOFF = Backoff(base=1.0, cap=60.0)
+_MEGABYTE = 1_000_000
+
+
+def load_photo_embedder(worker: WorkerSection) -> PhotoEmbedder:
+    """What finds and embeds faces, as configured. Raises ModelError with one sentence."""
+    options = SessionOptions(providers=worker.providers, threads=worker.threads)
+    embedder = load_embedder(str(worker.model) if worker.model else None, worker.space, options)
+    detector = load_detector(
+        worker.detector, worker.detector_model, worker.detector_score, worker.min_face_pixels, options
+    )
+    return PhotoEmbedder(detector, embedder)
+
+
+def quiet_requests() -> None:
+    """Keep addresses of photos out of the log: httpx tells of every request."""
+    for chatty in ("httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+@asynccontextmanager
+async def open_worker(
+    worker: WorkerSection,
+    embedder: Embedder,
+    reporter: Reporter,
+    *,
+    once: bool,
+    sleep: Sleep = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Worker]:
+    """A worker while its connections are open. Raises SettingsError for a `ca_file` that is none."""
+    tls = _tls(worker)
+    source = random.Random()  # noqa: S311  # spreads repeats; nothing secret
+    catalog_key = worker.catalog_key.get_secret_value() if worker.catalog_key else None
+    timeout = worker.timeout_seconds
+    to_backend = Service(
+        "backend", str(worker.backend_url), worker.backend_key.get_secret_value(), timeout=timeout, tls=tls
+    )
+    to_catalog = Service("catalog", str(worker.catalog_url), catalog_key, timeout=timeout, tls=tls)
+
+    def endurance(patience: float) -> Endurance:
+        return Endurance(patience, backoff=_BACKOFF, source=source, clock=clock, sleep=sleep)
+
+    async with to_backend, to_catalog:
+        backend = Backend(
+            to_backend,
+            endurance(worker.patience_seconds if once else math.inf),
+            worker_id=worker.worker_id,
+            lease_seconds=worker.lease_seconds,
+        )
+        catalog = Catalog(
+            to_catalog, endurance(worker.patience_seconds), most_photo_bytes=worker.photo_mb * _MEGABYTE
+        )
+        reader = PhotoReader(catalog, embedder)
+
+        def begin(job: Job) -> JobWork:
+            return JobWork(
+                job, backend, catalog, reader, reporter,
+                group_photos=worker.group_photos, lease_seconds=worker.lease_seconds,
+            )  # fmt: skip
+
+        yield Worker(backend, begin, poll_seconds=worker.poll_seconds, sleep=sleep, source=source)
+
+
+def _tls(worker: WorkerSection) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=worker.ca_file)
+    except OSError as error:
+        raise SettingsError([f"worker.ca_file: {worker.ca_file} is not a file of certificates"]) from error

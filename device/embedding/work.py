@@ -1,0 +1,111 @@
+"""One job from its first photo to its last, group by group, under a lease that is kept alive."""
+
+import asyncio
+from collections.abc import Sequence
+
+from .backend import Backend, Face, Job, Progress
+from .catalog import PHOTO_UNAVAILABLE, Catalog
+from .errors import JobFailedError
+from .photos import Listed, PhotoReader
+from .progress import Reporter, Tally
+
+PERSON_REFUSED = "person-refused"
+
+
+class JobWork:
+    """Does `job`. What is reported as done is in the registry, so that a crash at any point repeats at most
+    one group; the backend skips what it has already."""
+
+    def __init__(
+        self,
+        job: Job,
+        backend: Backend,
+        catalog: Catalog,
+        reader: PhotoReader,
+        reporter: Reporter,
+        *,
+        group_photos: int,
+        lease_seconds: float,
+    ) -> None:
+        self.tally = Tally()
+        self._job = job
+        self._backend = backend
+        self._catalog = catalog
+        self._reader = reader
+        self._reporter = reporter
+        self._group_photos = group_photos
+        self._lease_seconds = lease_seconds
+        self._position = job.position
+        self._total: int | None = None
+        self._accepted = 0
+        self._refusal: str | None = None
+
+    async def run(self) -> None:
+        """Until the job is complete. Raises JobFailedError, LeaseLostError, AwayError, AccessRefusedError."""
+        work = asyncio.ensure_future(self._work())
+        lease = asyncio.ensure_future(self._keep_lease())
+        try:
+            await asyncio.wait({work, lease}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, lease):
+                task.cancel()
+            await asyncio.gather(work, lease, return_exceptions=True)
+            self._reporter.end()
+        # The lease's end comes first: it is why the work was cancelled.
+        for task in (lease, work):
+            if not task.cancelled():
+                task.result()
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            await self._backend.extend(self._job, self._progress)
+
+    def _progress(self) -> Progress:
+        return Progress(self._position, self._total, self.tally.counts())
+
+    async def _work(self) -> None:
+        photos = await self._photos()
+        self._total = len(photos)
+        # A batch may have become shorter since another worker got so far.
+        self._position = min(self._position, len(photos))
+        self._reporter.begin(self._job.job_id, self._position, len(photos))
+        while self._position < len(photos):
+            group = photos[self._position : self._position + self._group_photos]
+            await self._do(group)
+            self._position += len(group)
+            await self._backend.extend(self._job, self._progress)
+            self._reporter.stored(self._position, len(photos), self.tally)
+        if self._refusal and not self._accepted and not self._job.position:
+            raise JobFailedError(f"nobody was accepted: {self._refusal}")
+        await self._backend.complete(self._job, self.tally.counts())
+
+    async def _photos(self) -> Sequence[Listed]:
+        config = self._job.config
+        if config.photo_ids is not None:
+            return config.photo_ids
+        if config.batch_id is None:
+            raise JobFailedError("the job names neither photo_ids nor a batch_id")
+        return await self._catalog.list_batch(config.batch_id)
+
+    async def _do(self, group: Sequence[Listed]) -> None:
+        faces: list[Face] = []
+        unavailable = 0
+        async for seen in self._reader.read(group):
+            self.tally.photos += 1
+            if isinstance(seen, Face):
+                faces.append(seen)
+                self.tally.faces += 1
+            else:
+                unavailable += seen == PHOTO_UNAVAILABLE
+                self.tally.skip(seen)
+            self._reporter.looked(self.tally)
+        if unavailable == len(group):
+            raise JobFailedError("the catalog broke down over every photo of a group", retry=True)
+        if faces:
+            stored = await self._backend.store(self._job.config.source_system, faces)
+            self.tally.embeddings_stored += stored.embeddings
+            self._accepted += stored.people
+            if stored.refused:
+                self.tally.skip(PERSON_REFUSED, stored.refused)
+                self._refusal = stored.refusal

@@ -1,0 +1,122 @@
+"""The backend's part of seed 001, played: a queue with leases, and vectors that are kept once."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.recording_server import RecordingServer, Reply, Request
+
+
+@dataclass
+class QueuedJob:
+    job_id: str
+    config: dict[str, Any]
+    position: int = 0
+    attempt: int = 0
+    status: str = "queued"
+    token: str = ""
+    result: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+    retry: bool = False
+
+
+class EmbeddingBackend(RecordingServer):
+    """`jobs` in order, `stored` the vectors of each (source_system, external_id). `refused_people` answer 422.
+    `before` is called with each request; what it returns is the answer, unless that is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[QueuedJob] = []
+        self.stored: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+        self.names: dict[tuple[str, str], str] = {}
+        self.refused_people: set[str] = set()
+        self.before: Callable[[Request], Reply | None] = lambda _: None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "EmbeddingBackend":
+        super().__enter__()
+        return self
+
+    def submit(self, **config: Any) -> QueuedJob:
+        job = QueuedJob(f"job-{len(self.jobs) + 1}", {"source_system": "alfred_catalog", **config})
+        self.jobs.append(job)
+        return job
+
+    def expire(self, job: QueuedJob) -> None:
+        """What happens when a worker has been silent for too long."""
+        with self._lock:
+            job.status, job.token = "queued", ""
+
+    def bodies(self, path_end: str) -> list[Any]:
+        return [r.json() for r in list(self.requests) if r.path.endswith(path_end)]
+
+    def answer(self, request: Request) -> Reply:
+        early = self.before(request)
+        if early is not None:
+            return early
+        if request.headers.get("Authorization") != "Bearer worker-key":
+            return Reply.of({"detail": "this API key is not known here", "code": "key-invalid"}, 401)
+        with self._lock:
+            match request.path.split("/"):
+                case [_, "api", "training", "claim"]:
+                    return self._claim()
+                case [_, "api", "training", "jobs", job_id, act]:
+                    return self._settle(job_id, act, request.json())
+                case [_, "api", "identities", "ingest-embeddings"]:
+                    return self._ingest(request.json())
+        return Reply.of({"detail": "there is no such page"}, 404)
+
+    def _claim(self) -> Reply:
+        for job in self.jobs:
+            if job.status == "queued":
+                job.status, job.attempt = "claimed", job.attempt + 1
+                job.token = f"{job.job_id}-token-{job.attempt}"
+                return Reply.of(
+                    {
+                        "job_id": job.job_id,
+                        "job_type": "face_detect_embed",
+                        "config": job.config,
+                        "position": job.position,
+                        "attempt": job.attempt,
+                        "lease_token": job.token,
+                        "lease_expires_at": "2026-01-15T10:01:00.000Z",
+                    }
+                )
+        return Reply(204)
+
+    def _settle(self, job_id: str, act: str, body: dict[str, Any]) -> Reply:
+        job = next(one for one in self.jobs if one.job_id == job_id)
+        if body["lease_token"] != job.token or job.status != "claimed":
+            return Reply.of({"detail": "the lease is another worker's", "code": "lease-lost"}, 409)
+        if act == "progress":
+            job.position = body["position"]
+        elif act == "complete":
+            job.status, job.result = "done", body["result"]
+        else:
+            job.status, job.error, job.retry = "failed", body["error"], body["retry"]
+        return Reply.of({"success": True})
+
+    def _ingest(self, body: dict[str, Any]) -> Reply:
+        if self.refused_people & {person["external_id"] for person in body["results"]}:
+            return Reply.of({"detail": "results.0.name: looks like a picture"}, 422)
+        new = 0
+        for person in body["results"]:
+            key = (body["source_system"], person["external_id"])
+            self.names[key] = person["name"]
+            kept = self.stored.setdefault(key, [])
+            for face in person["faces"]:
+                vector = tuple(face["embedding"])
+                if vector not in kept:
+                    kept.append(vector)
+                    new += 1
+        resolved = len(body["results"])
+        return Reply.of(
+            {"success": True, "identities_resolved": resolved, "embeddings_stored": new, "errors": []}
+        )
+
+
+def sent_json(requests: list[Request]) -> bytes:
+    """Every body that arrived, one after the other."""
+    return b"\n".join(request.body or json.dumps(None).encode() for request in requests)
