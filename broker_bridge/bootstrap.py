@@ -55,7 +55,7 @@ class Bridge:
         )
         self.ingest = Ingest(registry, self.link.publish, own)
         self.answers = Answers(registry, self.link.publish, own)
-        self.registrar = Registrar(registry, self.link.publish, own)
+        self.registrar = Registrar(registry, self.link.publish)
         self.refusals = Refusals(registry, self.link.publish)
         self.presence = Presence(registry, own)
         self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
@@ -137,6 +137,7 @@ class Bridge:
             "ingest": self.ingest.counters,
             "answers": self.answers.counters,
             "registrar": self.registrar.counters,
+            "admissions": self._registry.admissions.counters,
             "refusals": self.refusals.counters,
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,
@@ -164,7 +165,7 @@ async def open_registry(settings: BridgeProgram) -> Registry:
     """The registry with the configured spaces; raises RegistryUnavailableError or ContractError."""
     own = settings.bridge
     retention = Retention(own.image_retention_days, own.dead_letter_retention_days)
-    registry = await Registry.open(settings.mongo, retention)
+    registry = await Registry.open(settings.mongo, retention, settings.registry)
     for space_id, dimension in settings.bridge.default_spaces.items():
         await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
     return registry

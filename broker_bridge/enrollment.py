@@ -79,12 +79,12 @@ class Answers:
         if request.site_id not in (None, device.site_id):
             detail = f"{device_id} belongs to site {device.site_id}, not {request.site_id}"
             return _refused(request, history, SITE_MISMATCH, detail)
-        reset = starts_over(request, history)
+        reset = starts_over(request, history, device.site_id)
         since = 0 if reset else request.since_version
         spaces = request.spaces
         if spaces is None:
             spaces = sorted(await self._registry.spaces.dimensions())
-        changes = await self._registry.identities.since_at_site(
+        changes = await self._registry.changes.since_at_site(
             device.site_id, since, spaces, request.limit, MAX_PAGE_BYTES, snapshot=reset
         )
         upserts, removals = told(changes.changed, device.site_id, with_names=device.dev_mode)
@@ -110,7 +110,7 @@ class Answers:
         return self._settings.auto_register and not is_reserved(device_id)
 
 
-def starts_over(request: SyncRequest, history: History) -> bool:
+def starts_over(request: SyncRequest, history: History, site_id: str) -> bool:
     """Whether a device needs a full snapshot: another history, nothing yet, or unseen tombstones purged.
 
     A reset that goes on is not begun again unless a tombstone younger than its start has been purged.
@@ -121,9 +121,10 @@ def starts_over(request: SyncRequest, history: History) -> bool:
         or request.since_version > history.version
     ):
         return True
-    if request.since_version >= history.horizon:
+    horizon = history.horizon_at(site_id)
+    if request.since_version >= horizon:
         return False
-    return request.reset_head_version is None or request.reset_head_version < history.horizon
+    return request.reset_head_version is None or request.reset_head_version < horizon
 
 
 def told(changed: Sequence[Changed], site_id: str, *, with_names: bool) -> tuple[list[Upsert], list[Removal]]:

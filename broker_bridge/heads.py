@@ -48,10 +48,12 @@ class HeadLedger:
         for totals in (self._totals.get(EVERY_SITE, {}), self._totals.get(site.site_id, {})):
             for space, digest in totals.items():
                 spaces[space] = spaces.get(space, Digest()).plus(digest)
+        horizon = history.horizon_at(site.site_id)
         return SyncHead(
             epoch=history.epoch,
-            version=self.version(site.site_id),
-            horizon=history.horizon,
+            # The latest change may have been a removal that was purged since.
+            version=max(self.version(site.site_id), horizon),
+            horizon=horizon,
             spaces={
                 space: SpaceHead(count=digest.count, digest=digest.hex, model_sha256=models.get(space))
                 for space, digest in sorted(spaces.items())
@@ -64,7 +66,7 @@ class HeadLedger:
     def _count(self, person: Person, how: Callable[[Digest, Digest], Digest]) -> None:
         for site in (EVERY_SITE,) if EVERY_SITE in person.sites else person.sites:
             totals = self._totals[site]
-            for held in person.holdings:
+            for held in person.sent:
                 totals[held.space] = how(totals.get(held.space, Digest()), held.digest)
 
 

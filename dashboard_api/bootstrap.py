@@ -25,7 +25,7 @@ async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
     Raises RegistryUnavailableError or SettingsError, each with sentences for an operator.
     """
     embedder = _photo_embedder(program.api) if program.api.photos else None
-    registry = await Registry.open(program.mongo)
+    registry = await Registry.open(program.mongo, settings=program.registry)
     try:
         if embedder is not None:
             await _ensure_model(registry, embedder[1])

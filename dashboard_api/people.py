@@ -6,16 +6,13 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import from_base64, normalise, to_array
 from broker_bridge.contract.errors import SPACE_UNKNOWN, VECTOR_INVALID, ContractError
-from broker_bridge.registry import Registry
 from broker_bridge.registry.devices import Applied
 from broker_bridge.registry.overview import TemplateNote
 from broker_bridge.registry.people import EVERY_SITE, Enrollment, Person, Template
 from broker_bridge.registry.versions import History
 
-from .problems import Problem
 from .settings import ApiSettings, Modality
 from .views import (
-    MAX_TEMPLATES,
     Confirmations,
     HoldingView,
     IdentityRow,
@@ -55,39 +52,18 @@ def to_template(body: TemplateBody, dimensions: dict[str, int], source: str) -> 
     return Template(body.space, normalise(values, dimension), body.quality, source)
 
 
-async def add_templates(
-    registry: Registry, order: Enrollment, added: Sequence[Template], known: Person | None
-) -> Person:
-    """Carry out `order` with those of `added` that the person does not hold yet, so that a repeat adds none.
-
-    Raises Problem 409 when the person would hold too many.
-    """
-    held: Sequence[Template] = ()
-    if known is not None and not known.deleted:
-        held = (await registry.identities.templates_of([order.user_id])).get(order.user_id, [])
-    present = {(template.space, template.vector) for template in held}
-    fresh = {(one.space, one.vector): one for one in added if (one.space, one.vector) not in present}
-    if len(held) + len(fresh) > MAX_TEMPLATES:
-        detail = f"a person has at most {MAX_TEMPLATES} templates, {order.user_id} has {len(held)}"
-        raise Problem(409, "templates-too-many", detail)
-    return await registry.identities.enroll(
-        Enrollment(
-            order.user_id,
-            templates=tuple(fresh.values()),
-            display_name=order.display_name,
-            flag=order.flag,
-            sites=order.sites,
-            must_exist=order.must_exist,
-        )
+def to_order(body: PersonBody, templates: Sequence[Template], by: str) -> Enrollment:
+    return Enrollment(
+        body.user_id,
+        templates=tuple(templates),
+        display_name=body.display_name,
+        flag=body.flag,
+        sites=None if body.sites is None else tuple(body.sites),
+        by=by,
     )
 
 
-def to_order(body: PersonBody) -> Enrollment:
-    sites = None if body.sites is None else tuple(body.sites)
-    return Enrollment(body.user_id, display_name=body.display_name, flag=body.flag, sites=sites)
-
-
-def to_patch(user_id: str, body: PersonPatch) -> Enrollment:
+def to_patch(user_id: str, body: PersonPatch, by: str) -> Enrollment:
     """As in JSON Merge Patch (RFC 7396): a field that is null is cleared, one that is absent stays."""
     said = body.model_fields_set
     return Enrollment(
@@ -96,6 +72,7 @@ def to_patch(user_id: str, body: PersonPatch) -> Enrollment:
         flag=(body.flag or "") if "flag" in said else None,
         sites=tuple(body.sites or ()) if "sites" in said else None,
         must_exist=True,
+        by=by,
     )
 
 

@@ -25,6 +25,9 @@ _MOST_FIELDS = 20
 _STATUS_BY_CODE = {
     "person-unknown": 404,
     "device-unknown": 404,
+    "person-merged": 409,
+    "face-differs": 409,
+    "look-alike": 409,
     "site-mismatch": 409,
     "space-mismatch": 409,
     "payload-too-large": 413,

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.settings import LogSettings, Port, Section, Settings
 from broker_bridge.registry import MongoSettings
+from broker_bridge.registry.settings import RegistrySettings
 
 Modality = Literal["face", "gait", "speaker"]
 
@@ -46,5 +47,6 @@ class ApiProgram(Settings):
     """Every section that `python -m dashboard_api` reads."""
 
     mongo: MongoSettings = MongoSettings()
+    registry: RegistrySettings = RegistrySettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from .admissions import Admissions
 from .api_keys import ApiKeys
 from .audit import Audit
+from .changes import Changes
 from .commands import Commands
 from .dead_letters import DeadLetters
 from .devices import Devices
@@ -13,7 +15,10 @@ from .identities import Identities
 from .indexes import Retention, ensure_indexes
 from .jobs import Jobs
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
+from .people_index import PeopleIndexes
+from .people_store import PeopleStore
 from .registrations import Registrations
+from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
 from .versions import Versions
@@ -27,7 +32,10 @@ class Registry:
     versions: Versions
     spaces: Spaces
     identities: Identities
+    changes: Changes
+    indexes: PeopleIndexes
     registrations: Registrations
+    admissions: Admissions
     sites: Sites
     devices: Devices
     commands: Commands
@@ -38,12 +46,18 @@ class Registry:
     audit: Audit
 
     @classmethod
-    async def open(cls, settings: MongoSettings, retention: Retention | None = None) -> "Registry":
+    async def open(
+        cls,
+        mongo_settings: MongoSettings,
+        retention: Retention | None = None,
+        settings: RegistrySettings | None = None,
+    ) -> "Registry":
         """A checked registry with its indexes; raises RegistryUnavailableError with one sentence.
 
         Who passes no `retention` leaves it as it is: it is the bridge's to set.
         """
-        mongo = Mongo(settings)
+        settings = settings or RegistrySettings()
+        mongo = Mongo(mongo_settings)
         try:
             await mongo.check()
             await ensure_indexes(mongo, retention)
@@ -54,19 +68,36 @@ class Registry:
             raise
         spaces = Spaces(mongo)
         audit = Audit(mongo)
-        identities = Identities(mongo, versions, spaces)
+        store = PeopleStore(mongo)
+        identities = Identities(store, versions, spaces, audit, settings.rules)
+        changes = Changes(store, versions, spaces)
+        indexes = PeopleIndexes(changes)
         sites = Sites(mongo, audit)
+        devices = Devices(mongo, sites)
+        events = Events(mongo)
+        registrations = Registrations(mongo, identities, sites)
         return cls(
             mongo=mongo,
             versions=versions,
             spaces=spaces,
             identities=identities,
-            registrations=Registrations(mongo, identities, sites, audit),
+            changes=changes,
+            indexes=indexes,
+            registrations=registrations,
+            admissions=Admissions(
+                registrations=registrations,
+                indexes=indexes,
+                devices=devices,
+                sites=sites,
+                spaces=spaces,
+                events=events,
+                settings=settings,
+            ),
             sites=sites,
-            devices=Devices(mongo, sites),
+            devices=devices,
             commands=Commands(mongo, audit),
             jobs=Jobs(mongo, audit),
-            events=Events(mongo),
+            events=events,
             dead_letters=DeadLetters(mongo),
             api_keys=ApiKeys(mongo),
             audit=audit,

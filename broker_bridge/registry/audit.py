@@ -1,6 +1,7 @@
 """Who changed what, and when: one entry per change, never altered."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -34,8 +35,15 @@ class Audit:
 
     async def record(self, entry: AuditEntry, session: Any) -> None:
         """Write an entry in the transaction of the change that it tells of."""
-        document = asdict(entry)
-        await self._entries.insert_one({"_id": document.pop("entry_id"), **document}, session=session)
+        await self.record_all([entry], session)
+
+    async def record_all(self, entries: Sequence[AuditEntry], session: Any) -> None:
+        """As record, for several changes of one transaction."""
+        documents = [asdict(entry) for entry in entries]
+        if documents:
+            await self._entries.insert_many(
+                [{"_id": document.pop("entry_id"), **document} for document in documents], session=session
+            )
 
     async def page(self, *, before: tuple[datetime, str] | None = None, limit: int = 100) -> list[AuditEntry]:
         """Up to `limit` entries, newest first, past the `before` cursor of time and id."""

@@ -1,72 +1,107 @@
-"""People and their templates: every change takes the next version in the transaction that writes it."""
+"""Orders about people: every change takes the next version in the transaction that writes it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
-from typing import Any, TypeVar
-
-from pymongo import ReplaceOne
+from typing import Any
 
 from broker_bridge.contract.embeddings import check_vector
 from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
 from broker_bridge.contract.wire import MAX_PERSON_BYTES
 
-from .mongo import Document, Mongo
+from . import person_audit, rules
+from .audit import Audit, AuditEntry
+from .mongo import Document
 from .people import (
-    EVERY_SITE,
-    Changed,
+    PERSON_EXISTS,
+    PERSON_MERGED,
+    SYSTEM,
+    Deletion,
     Enrollment,
+    Held,
+    Order,
     Person,
-    SiteChanges,
     Template,
-    amend,
-    cut,
-    in_chunks,
-    person_from_document,
-    person_to_document,
-    remove,
-    template_from_document,
-    template_to_document,
     wire_bytes,
 )
+from .people_store import PeopleStore
+from .person_documents import person_from_document
+from .rules import Rules, unknown
 from .spaces import Spaces
 from .versions import History, Versions
 
-T = TypeVar("T")
-PERSON_UNKNOWN = "person-unknown"
+BULK = 200
+"""Orders per transaction of a bulk write: past a few hundred a transaction only grows."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one order: the person before and after, or why not."""
+
+    order: Order
+    before: Person | None = None
+    person: Person | None = None
+    error: ContractError | None = None
+    added: int = 0
+
+    def settled(self) -> Person:
+        """The person after the order; raises its ContractError."""
+        if self.error:
+            raise self.error
+        assert self.person is not None  # noqa: S101  # without an error there is somebody
+        return self.person
+
+    @property
+    def created(self) -> bool:
+        return self.person is not None and (self.before is None or self.before.deleted)
+
+    @property
+    def changed(self) -> bool:
+        return self.person != self.before
 
 
 class Identities:
-    """Collections `identities` and `templates`."""
+    """People by user id."""
 
-    def __init__(self, mongo: Mongo, versions: Versions, spaces: Spaces) -> None:
-        self._mongo = mongo
+    def __init__(
+        self, store: PeopleStore, versions: Versions, spaces: Spaces, audit: Audit, settings: Rules
+    ) -> None:
+        self._store = store
         self._versions = versions
         self._spaces = spaces
-        self._people = mongo.db.identities
-        self._templates = mongo.db.templates
-        # Two writers of one process would only collide on the version counter and start over.
-        self._writing = asyncio.Lock()
+        self._audit = audit
+        self._rules = settings
 
     # Orders
 
     async def enroll(self, order: Enrollment) -> Person:
-        """Carry out one order; see enroll_many."""
-        return (await self.enroll_many([order]))[0]
+        """Carry out one order; raises ContractError."""
+        (outcome,) = await self.carry_out([order])
+        return outcome.settled()
 
     async def enroll_many(self, orders: Sequence[Enrollment]) -> list[Person]:
-        """Carry out `orders` (one per person), a transaction per 200 people, in order.
+        """Carry out `orders`; raises the first ContractError once the others are carried out."""
+        return [outcome.settled() for outcome in await self.carry_out(orders)]
 
-        Raises ContractError before anything is written if a vector or space of any order is not valid. An
-        order that may not make its person (`person-unknown`), or leaves more templates than a message
-        can carry (`templates-too-many`), ends it there: its transaction is not written.
-        """
-        dimensions = await self._check(orders)
-        people: list[Person] = []
-        for chunk in in_chunks(orders):
-            people += await self._write(partial(self._enroll_chunk, orders=chunk, dimensions=dimensions))
-        return people
+    async def carry_out(self, orders: Sequence[Order]) -> list[Outcome]:
+        """Carry out `orders` in their order, a transaction per 200. One that may not be is its own outcome:
+        the others are carried out. An order that changes nothing takes no version."""
+        dimensions = await self._spaces.dimensions()
+        outcomes: list[Outcome] = []
+        for chunk in _chunks(orders):
+
+            async def work(session: Any, chunk: Sequence[Order] = chunk) -> list[Outcome]:
+                first = await self._versions.take(session, len(chunk))
+                done = await self._carry_out(session, chunk, first, dimensions)
+                if not any(outcome.changed for outcome in done):
+                    raise _NothingChanged(done)
+                return done
+
+            try:
+                outcomes += await self._store.change(work)
+            except _NothingChanged as nothing:
+                outcomes += nothing.outcomes
+        return outcomes
 
     async def create_at(
         self,
@@ -74,217 +109,201 @@ class Identities:
         history: History,
         record: Callable[[Any, Person], Awaitable[None]],
     ) -> Person | None:
-        """Make a person if the registry still stands at `history`; `record` writes to the same transaction.
-
-        None, and nothing is written, if anything has changed since, or the user id was ever taken: so what
-        was found out at `history` still holds where a person is made. Raises ContractError like enroll_many.
-        """
-        dimensions = await self._check([order])
+        """Carry out an order if the registry still stands at `history`; `record` writes to the same
+        transaction. None, and nothing is written, if anything has changed since, so that what was found out
+        at `history` still holds, or if whoever must be new is not. Raises ContractError."""
+        dimensions = await self._spaces.dimensions()
 
         async def work(session: Any) -> Person | None:
             version = await self._versions.take_after(session, history)
             if version is None:
                 return None
-            (person,) = await self._enroll_chunk(session, [order], dimensions, version)
+            (outcome,) = await self._carry_out(session, [order], version, dimensions)
+            person = outcome.settled()
             await record(session, person)
             return person
 
-        if await self._known(None, [order.user_id]):
+        try:
+            return await self._store.change(work)
+        except ContractError as error:
+            if error.code != PERSON_EXISTS:
+                raise
             return None
-        return await self._write(work)
 
-    async def delete(self, user_id: str) -> Person:
+    async def delete(self, user_id: str, *, by: str = SYSTEM) -> Person:
         """Soft-delete: the person becomes a tombstone that every site they ever were in hears of."""
+        (outcome,) = await self.carry_out([Deletion(user_id, by=by)])
+        return outcome.settled()
 
-        async def work(session: Any) -> Person:
-            version = await self._versions.take(session)
-            person = remove(await self._live(session, user_id), version, _now())
-            await self._people.replace_one({"_id": user_id}, person_to_document(person), session=session)
-            return person
-
-        return await self._write(work)
-
-    async def remove_modality(self, user_id: str, modality: str) -> Person:
+    async def remove_modality(self, user_id: str, modality: str, *, by: str = SYSTEM) -> Person:
         """Drop a person's templates of one modality; the person stays."""
 
+        def change(before: Held, version: int, now: datetime) -> Held:
+            return rules.without_modality(before, modality, version, now)
+
+        return await self._change(user_id, "person.modality-removed", by, change, {"modality": modality})
+
+    async def restore(self, user_id: str, *, by: str = SYSTEM) -> Person:
+        """Bring a soft-deleted person back as they were; raises ContractError(`person-unknown`,
+        `person-merged`) where there is nobody to bring back."""
+
+        def change(before: Held, version: int, now: datetime) -> Held:
+            person = before.person
+            if person is None or not person.deleted or person.erased:
+                raise unknown_tombstone(user_id)
+            if person.merge:
+                raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: undo the merge")
+            return Held(rules.restored(person, version, now), before.templates)
+
+        return await self._change(user_id, "person.restored", by, change)
+
+    async def _change(
+        self,
+        user_id: str,
+        what: str,
+        by: str,
+        change: Callable[[Held, int, datetime], Held],
+        said: Document | None = None,
+    ) -> Person:
         async def work(session: Any) -> Person:
             version = await self._versions.take(session)
-            known = await self._live(session, user_id)
-            if not await self._drop(session, user_id, modality):
-                raise ContractError(PERSON_UNKNOWN, f"{user_id} has no {modality} template")
-            held = await self._held(session, [user_id])
-            order = Enrollment(user_id)
-            person = amend(known, order, held.get(user_id, []), version, _now())
-            await self._people.replace_one({"_id": user_id}, person_to_document(person), session=session)
-            return person
+            before = await self._store.held(session, [user_id])
+            now = utc_now()
+            after = change(before[user_id], version, now)
+            assert after.person is not None  # noqa: S101  # what can be changed is somebody
+            await self._store.write(session, before, {user_id: after})
+            await self._audit.record(
+                AuditEntry(who=by, what=what, subject=user_id, at=now, after=said), session
+            )
+            return after.person
 
-        return await self._write(work)
+        return await self._store.change(work)
 
     # Questions
 
     async def get(self, user_id: str) -> Person:
         """The person, also a soft-deleted one; raises ContractError(`person-unknown`)."""
-        found = await self._people.find_one({"_id": user_id})
+        found = (await self._store.known(None, [user_id])).get(user_id)
         if found is None:
-            raise ContractError(PERSON_UNKNOWN, f"there is no person {user_id}")
-        return person_from_document(found)
+            raise unknown(user_id)
+        return found
 
     async def templates_of(self, user_ids: Sequence[str]) -> dict[str, list[Template]]:
-        """Templates by user id, oldest first."""
-        return await self._held(None, user_ids)
+        """Templates by user id, oldest first, without parked ones."""
+        held = await self._store.templates_of(None, user_ids)
+        return {key: [one for one in found if one.parked_by is None] for key, found in held.items()}
 
-    async def page(self, *, after: str = "", limit: int = 100, deleted: bool = False) -> list[Person]:
-        """Up to `limit` people with user ids past `after`, in order of user id."""
+    async def page(
+        self, *, after: str = "", limit: int = 100, deleted: bool = False, external: bool = False
+    ) -> list[Person]:
+        """Up to `limit` people with user ids past `after`, in order of user id; with `external` only those
+        whom another system has brought."""
         query: Document = {"_id": {"$gt": after}}
         if not deleted:
             query["deleted"] = False
-        cursor = self._people.find(query).sort("_id", 1).limit(limit)
+        if external:
+            query["external"] = {"$exists": True}
+        cursor = self._store.people.find(query).sort("_id", 1).limit(limit)
         return [person_from_document(found) async for found in cursor]
-
-    async def everyone(self) -> tuple[History, list[Person]]:
-        """All people and tombstones in order of version, at one point in time."""
-        async with self._mongo.snapshot() as session:
-            history = await self._versions.read(session)
-            cursor = self._people.find({}, session=session).sort("version", 1)
-            return history, [person_from_document(found) async for found in cursor]
-
-    async def since(
-        self, version: int, limit: int, spaces: Sequence[str] | None = None
-    ) -> tuple[History, list[Changed]]:
-        """The next `limit` changes past `version` at any site, in order of version.
-
-        With all templates, or those in `spaces`.
-        """
-        async with self._mongo.snapshot() as session:
-            history = await self._versions.read(session)
-            cursor = self._people.find({"version": {"$gt": version}}, session=session)
-            people = [person_from_document(found) async for found in cursor.sort("version", 1).limit(limit)]
-            return history, await self._with_templates(session, people, spaces)
-
-    async def since_at_site(
-        self, site_id: str, version: int, spaces: Sequence[str], limit: int, max_bytes: int, *, snapshot: bool
-    ) -> SiteChanges:
-        """What a site's device that stands at `version` needs next: at most `limit` people and `max_bytes`.
-
-        With `snapshot` tombstones are left out: the device starts from nothing.
-        """
-        reach = {"$in": [site_id, EVERY_SITE]}
-        query: Document = {"version": {"$gt": version}, "reach": reach}
-        if snapshot:
-            query |= {"deleted": False, "sites": reach}
-        dimensions = {
-            space: size for space, size in (await self._spaces.dimensions()).items() if space in spaces
-        }
-        async with self._mongo.snapshot() as session:
-            history = await self._versions.read(session)
-            newest = await self._people.find_one({"reach": reach}, sort=[("version", -1)], session=session)
-            head = newest["version"] if newest else 0
-            cursor = self._people.find(query, session=session).sort("version", 1).limit(limit + 1)
-            people = [person_from_document(found) async for found in cursor]
-            page = cut(people[:limit], dimensions, max_bytes)
-            done = len(page) == len(people)
-            told = max(head, version) if done else page[-1].version
-            return SiteChanges(
-                history, head, told, tuple(await self._with_templates(session, page, spaces, site_id)), done
-            )
 
     # How it is done
 
-    async def _write(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        async with self._writing:
-            return await self._mongo.transact(work)
-
-    async def _check(self, orders: Sequence[Enrollment]) -> dict[str, int]:
-        dimensions = await self._spaces.dimensions()
-        for order in orders:
-            for template in order.templates:
-                if template.space not in dimensions:
-                    await self._spaces.get(template.space)
-                check_vector(template.vector, dimensions[template.space])
-        return dimensions
-
-    async def _enroll_chunk(
-        self,
-        session: Any,
-        orders: Sequence[Enrollment],
-        dimensions: Mapping[str, int],
-        taken: int | None = None,
-    ) -> list[Person]:
-        """Carry out `orders`, one per person, from version `taken` on; None takes the next ones."""
-        now = _now()
-        first = taken or await self._versions.take(session, len(orders))
-        user_ids = [order.user_id for order in orders]
-        known = await self._known(session, user_ids)
-        for order in orders:
-            before = known.get(order.user_id)
-            if order.must_exist and (before is None or before.deleted):
-                raise ContractError(PERSON_UNKNOWN, f"there is no person {order.user_id}")
-            if before and before.deleted:
-                # Enrolling somebody again must not bring back the face that was deleted.
-                await self._templates.delete_many({"user_id": order.user_id}, session=session)
-            elif before and order.replace_modality:
-                await self._drop(session, order.user_id, order.replace_modality)
-        added = [
-            template_to_document(order.user_id, template, now)
-            for order in orders
-            for template in order.templates
+    async def _carry_out(
+        self, session: Any, orders: Sequence[Order], first: int, dimensions: Mapping[str, int]
+    ) -> list[Outcome]:
+        """Carry out `orders` from version `first` on, each on what those before it have left."""
+        now = utc_now()
+        before, by_key = await self._read(session, orders)
+        after = dict(before)
+        outcomes = []
+        for version, order in enumerate(orders, start=first):
+            user_id = by_key.get(order.external.text, order.user_id) if order.external else order.user_id
+            known = after.get(user_id, Held())
+            try:
+                held = self._carried_out(known, order, version, now, dimensions)
+            except ContractError as error:
+                outcomes.append(Outcome(order, error=error))
+                continue
+            after[user_id] = held
+            if order.external:
+                by_key[order.external.text] = user_id
+            added = len(
+                {t.template_id for t in held.templates or ()} - {t.template_id for t in known.templates or ()}
+            )
+            outcomes.append(Outcome(order, known.person, held.person, added=added))
+        await self._store.write(session, before, after)
+        entries = [
+            person_audit.entry(one.order, one.before, one.person, one.added, now)
+            for one in outcomes
+            if one.person is not None and one.changed
         ]
-        if added:
-            await self._templates.insert_many(added, session=session)
-        held = await self._held(session, user_ids)
-        people = [
-            amend(known.get(order.user_id), order, held.get(order.user_id, []), first + place, now)
-            for place, order in enumerate(orders)
-        ]
-        for person in people:
-            if wire_bytes(person, dimensions) > MAX_PERSON_BYTES:
-                raise ContractError(
-                    TEMPLATES_TOO_MANY, f"{person.user_id} would have more than a message holds"
-                )
-        await self._people.bulk_write(
-            [ReplaceOne({"_id": p.user_id}, person_to_document(p), upsert=True) for p in people],
-            session=session,
-        )
-        return people
+        await self._audit.record_all(entries, session)
+        return outcomes
 
-    async def _drop(self, session: Any, user_id: str, modality: str) -> int:
-        spaces = [space for space in await self._spaces.dimensions() if space.startswith(f"{modality}:")]
-        dropped = await self._templates.delete_many(
-            {"user_id": user_id, "space": {"$in": spaces}}, session=session
-        )
-        count: int = dropped.deleted_count
-        return count
+    async def _read(self, session: Any, orders: Sequence[Order]) -> tuple[dict[str, Held], dict[str, str]]:
+        """The people whom `orders` are about, with templates where they matter, and user ids by key."""
+        keys = [order.external.text for order in orders if order.external]
+        having = await self._store.having(session, keys) if keys else {}
+        by_key = {key: person.user_id for key, person in having.items()}
+        wanted = [order.user_id for order in orders if not (order.external and order.external.text in by_key)]
+        people = {person.user_id: person for person in having.values()}
+        people |= await self._store.known(session, [key for key in wanted if key not in people])
+        touched, named = set(), set()
+        for order in orders:
+            user_id = by_key.get(order.external.text, order.user_id) if order.external else order.user_id
+            known = people.get(user_id)
+            # Whoever is named twice may be deleted and enrolled again.
+            if known and (user_id in named or _concerns_templates(order, known)):
+                touched.add(user_id)
+            named.add(user_id)
+        templates = await self._store.templates_of(session, sorted(touched))
+        return {
+            user_id: Held(person, tuple(templates.get(user_id, ())) if user_id in touched else None)
+            for user_id, person in people.items()
+        }, by_key
 
-    async def _known(self, session: Any, user_ids: Sequence[str]) -> dict[str, Person]:
-        cursor = self._people.find({"_id": {"$in": list(user_ids)}}, session=session)
-        return {found["_id"]: person_from_document(found) async for found in cursor}
-
-    async def _live(self, session: Any, user_id: str) -> Person:
-        person = (await self._known(session, [user_id])).get(user_id)
-        if person is None or person.deleted:
-            raise ContractError(PERSON_UNKNOWN, f"there is no person {user_id}")
-        return person
-
-    async def _held(
-        self, session: Any, user_ids: Sequence[str], spaces: Sequence[str] | None = None
-    ) -> dict[str, list[Template]]:
-        query: Document = {"user_id": {"$in": list(user_ids)}}
-        if spaces is not None:
-            query["space"] = {"$in": list(spaces)}
-        held: dict[str, list[Template]] = {}
-        async for found in self._templates.find(query, session=session).sort(
-            [("user_id", 1), ("created_at", 1)]
-        ):
-            held.setdefault(found["user_id"], []).append(template_from_document(found))
+    def _carried_out(
+        self, known: Held, order: Order, version: int, now: datetime, dimensions: Mapping[str, int]
+    ) -> Held:
+        if isinstance(order, Deletion):
+            if known.live is None:
+                raise unknown(order.user_id or (order.external.text if order.external else ""))
+            return Held(rules.removed(known.live, version, now), known.templates)
+        for template in order.templates:
+            if template.space not in dimensions:
+                raise self._spaces.unknown(template.space, dimensions)
+            check_vector(template.vector, dimensions[template.space])
+        held = rules.enrolled(known, order, version, now, self._rules)
+        if held.person and wire_bytes(held.person, dimensions) > MAX_PERSON_BYTES:
+            raise ContractError(
+                TEMPLATES_TOO_MANY, f"{held.person.user_id} would have more than a message holds"
+            )
         return held
 
-    async def _with_templates(
-        self, session: Any, people: Sequence[Person], spaces: Sequence[str] | None, site_id: str | None = None
-    ) -> list[Changed]:
-        live = [p.user_id for p in people if not p.deleted and (site_id is None or p.belongs_to(site_id))]
-        held = await self._held(session, live, spaces) if live else {}
-        return [Changed(person, tuple(held.get(person.user_id, ()))) for person in people]
+
+class _NothingChanged(Exception):  # noqa: N818  # no error: it gives back the versions that were taken
+    """Ends a transaction in which there was nothing to write."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+def _concerns_templates(order: Order, known: Person) -> bool:
+    if isinstance(order, Deletion):
+        return False
+    return bool(order.templates or order.replace_modality or known.deleted)
+
+
+def _chunks(orders: Sequence[Order]) -> Iterator[Sequence[Order]]:
+    return (orders[start : start + BULK] for start in range(0, len(orders), BULK))
+
+
+def unknown_tombstone(user_id: str) -> ContractError:
+    return ContractError("person-unknown", f"there is no deleted person {user_id} to bring back")
+
+
+def utc_now() -> datetime:
+    """Now, as MongoDB keeps it: to the millisecond."""
+    now = datetime.now(timezone.utc)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

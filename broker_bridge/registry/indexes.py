@@ -56,9 +56,17 @@ _INDEXES = {
     "identities": [
         IndexModel([("version", ASCENDING)], unique=True),
         IndexModel([("reach", ASCENDING), ("version", ASCENDING)]),
+        IndexModel([("reach", ASCENDING), ("updated_at", ASCENDING)]),
+        # One person per key of another system; people without one are not in it.
+        IndexModel([("external", ASCENDING)], unique=True, sparse=True),
+        IndexModel([("merge.into", ASCENDING)], sparse=True),
+        IndexModel([("deleted", ASCENDING), ("deleted_at", ASCENDING)]),
     ],
     "templates": [IndexModel([("user_id", ASCENDING), ("space", ASCENDING)])],
-    "audit": [IndexModel([("at", DESCENDING), ("_id", DESCENDING)])],
+    "audit": [
+        IndexModel([("at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("subject", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)]),
+    ],
     "commands": [
         IndexModel([("device_id", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)]),
         IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)]),

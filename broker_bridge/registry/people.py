@@ -1,16 +1,13 @@
-"""Values of the registry: people, templates, and the pure rules by which an order changes a person."""
+"""Values of the registry: people, their templates, and orders to change them."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from bson.binary import VECTOR_SUBTYPE, Binary
-
 from broker_bridge.contract.digest import Digest
 
-from .mongo import Document
 from .versions import History
 
 Kind = Literal["employee", "visitor"]
@@ -18,11 +15,12 @@ Kind = Literal["employee", "visitor"]
 EVERY_SITE = "*"
 """In `sites`: the person belongs to every site, also to those that come later."""
 
-BULK = 200
-"""People per transaction of a bulk write: past a few hundred a transaction only grows."""
+PERSON_UNKNOWN = "person-unknown"
+PERSON_MERGED = "person-merged"
+PERSON_EXISTS = "person-exists"
 
-# BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
-_FLOAT32_HEADER = b"\x27\x00"
+SYSTEM = "system"
+"""Who has given an order that comes from the product itself."""
 
 # On the wire beside ids, names and vectors: keys, version, flag and punctuation of a person, of a template.
 _PERSON_BYTES = 160
@@ -33,7 +31,11 @@ _ESCAPED = 6
 
 @dataclass(frozen=True)
 class Template:
-    """One embedding of a person: `vector` is unit-length little-endian float32 bytes, `quality` 0..1."""
+    """One embedding of a person: `vector` is unit-length little-endian float32 bytes, `quality` 0..1.
+
+    `merged_from` is the user id of whom it came with in a merge; `parked_by` that of whose templates took
+    its place in one: it is kept for an undo, and compared with by nobody.
+    """
 
     space: str
     vector: bytes = field(repr=False)
@@ -41,6 +43,34 @@ class Template:
     source: str | None = None
     template_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: datetime | None = None
+    merged_from: str | None = None
+    parked_by: str | None = None
+
+    @property
+    def modality(self) -> str:
+        return modality_of(self.space)
+
+
+def modality_of(space: str) -> str:
+    """`face` of `face:arcface-w600k-r50`."""
+    return space.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class ExternalKey:
+    """A person as another system knows them (seed 001): one of ours per key. `source_system` has no slash."""
+
+    source_system: str
+    external_id: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.source_system}/{self.external_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ExternalKey":
+        source_system, _, external_id = text.partition("/")
+        return cls(source_system, external_id)
 
 
 @dataclass(frozen=True)
@@ -52,8 +82,22 @@ class SpaceHolding:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """How a person went into another: what an undo gives back."""
+
+    into: str
+    sites_added: tuple[str, ...]
+    consent_before: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
 class Person:
-    """A person at their last change. `reach` are the sites that ever had them and so hear of each change."""
+    """A person at their last change. `reach` are the sites that ever had them and so hear of each change.
+
+    `born` is the version at which they (last) came to be, `consent` whether a modality may be sent to
+    devices, with an entry for each modality held. `merge` says that this tombstone went into somebody else,
+    `erased` that nothing but the tombstone is left.
+    """
 
     user_id: str
     version: int
@@ -67,19 +111,51 @@ class Person:
     deleted_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    born: int = 0
+    external: tuple[ExternalKey, ...] = ()
+    consent: Mapping[str, bool] = field(default_factory=dict)
+    merge: Merge | None = None
+    erased: bool = False
 
     def belongs_to(self, site_id: str) -> bool:
         """Whether cameras of this site should recognise the person."""
         return not self.deleted and (EVERY_SITE in self.sites or site_id in self.sites)
+
+    def may_be_sent(self, space: str) -> bool:
+        """Whether templates of a space may leave the registry for a device."""
+        return self.consent.get(modality_of(space), True)
+
+    @property
+    def sent(self) -> tuple[SpaceHolding, ...]:
+        """Those of `holdings` that devices hold too."""
+        return tuple(held for held in self.holdings if self.may_be_sent(held.space))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A person and all their templates, parked ones too; nobody where there is no such person.
+
+    `templates` is None where they were not read, since nothing is to happen to them.
+    """
+
+    person: Person | None = None
+    templates: tuple[Template, ...] | None = ()
+
+    @property
+    def live(self) -> Person | None:
+        """The person, unless deleted."""
+        return self.person if self.person and not self.person.deleted else None
 
 
 @dataclass(frozen=True)
 class Enrollment:
     """An order to the registry: what to add to a person or change about them; None leaves a field alone.
 
-    `replace_modality` drops the templates of that modality first. An empty `sites` means every site; an empty
-    `display_name` or `flag` clears it; whoever is not said to be a visitor is made an employee. `must_exist`
-    refuses to make a person, or to bring back a deleted one.
+    `replace_modality` drops the templates of that modality first. An empty `sites` means every site, an empty
+    `display_name` or `flag` clears it, whoever is not said to be a visitor is made an employee. `must_exist`
+    refuses to make a person, or to bring back a deleted one; `must_be_new` refuses everything else. With
+    `external` the person is the one who has that key, and only if there is none the one of `user_id`.
+    `by` is who ordered it (see AuditEntry), `noted` what the audit should say besides.
     """
 
     user_id: str
@@ -90,11 +166,28 @@ class Enrollment:
     sites: tuple[str, ...] | None = None
     kind: Kind | None = None
     must_exist: bool = False
+    must_be_new: bool = False
+    external: ExternalKey | None = None
+    consent: Mapping[str, bool] | None = None
+    by: str = SYSTEM
+    noted: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """An order to soft-delete a person, named by user id or by an external key."""
+
+    user_id: str = ""
+    external: ExternalKey | None = None
+    by: str = SYSTEM
+
+
+Order = Enrollment | Deletion
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A person as they are now, with their templates in the spaces asked for."""
+    """A person as they are now, with the templates in the spaces asked for that may be sent."""
 
     person: Person
     templates: tuple[Template, ...]
@@ -114,46 +207,12 @@ class SiteChanges:
     done: bool
 
 
-def amend(
-    known: Person | None, order: Enrollment, held: Sequence[Template], version: int, now: datetime
-) -> Person:
-    """The person after `order`; `held` are all templates they have then.
-
-    A deleted person who is enrolled again starts afresh, except for `reach`.
-    """
-    kept = None if known is None or known.deleted else known
-    sites = kept.sites if kept else (EVERY_SITE,)
-    if order.sites is not None:
-        sites = tuple(sorted(set(order.sites))) or (EVERY_SITE,)
-    return Person(
-        user_id=order.user_id,
-        version=version,
-        sites=sites,
-        reach=tuple(sorted({*(known.reach if known else ()), *sites})),
-        holdings=holdings(order.user_id, held),
-        display_name=_ordered(order.display_name, kept.display_name if kept else None),
-        flag=_ordered(order.flag, kept.flag if kept else None),
-        kind=order.kind or (kept.kind if kept else "employee"),
-        created_at=known.created_at if known else now,
-        updated_at=now,
-    )
-
-
-def _ordered(said: str | None, kept: str | None) -> str | None:
-    """What stands after an order: None leaves what was there, empty clears it."""
-    return kept if said is None else said or None
-
-
-def remove(known: Person, version: int, now: datetime) -> Person:
-    """The tombstone of a soft-deleted person."""
-    return replace(known, version=version, deleted=True, deleted_at=now, updated_at=now)
-
-
 def holdings(user_id: str, templates: Iterable[Template]) -> tuple[SpaceHolding, ...]:
-    """Count and digest per space of one person's templates."""
+    """Count and digest per space of one person's templates, but for parked ones."""
     vectors: dict[str, list[bytes]] = {}
     for template in templates:
-        vectors.setdefault(template.space, []).append(template.vector)
+        if template.parked_by is None:
+            vectors.setdefault(template.space, []).append(template.vector)
     return tuple(
         SpaceHolding(space, Digest.of(user_id, space, held)) for space, held in sorted(vectors.items())
     )
@@ -167,7 +226,7 @@ def wire_bytes(person: Person, dimensions: Mapping[str, int]) -> int:
         + named
         + sum(
             held.digest.count * template_bytes(4 * dimensions[held.space])
-            for held in person.holdings
+            for held in person.sent
             if held.space in dimensions
         )
     )
@@ -178,18 +237,6 @@ def template_bytes(vector_bytes: int) -> int:
     return vector_bytes * 4 // 3 + _TEMPLATE_BYTES
 
 
-def in_chunks(orders: Sequence[Enrollment]) -> Iterator[list[Enrollment]]:
-    """`orders` in runs of at most BULK in which nobody is named twice."""
-    chunk: dict[str, Enrollment] = {}
-    for order in orders:
-        if order.user_id in chunk or len(chunk) == BULK:
-            yield list(chunk.values())
-            chunk = {}
-        chunk[order.user_id] = order
-    if chunk:
-        yield list(chunk.values())
-
-
 def cut(people: Sequence[Person], dimensions: Mapping[str, int], max_bytes: int) -> list[Person]:
     """As many of `people` as fit into a message of `max_bytes`, at least one (of those there are)."""
     total = 0
@@ -198,67 +245,3 @@ def cut(people: Sequence[Person], dimensions: Mapping[str, int], max_bytes: int)
         if total > max_bytes and place:
             return list(people[:place])
     return list(people)
-
-
-def person_to_document(person: Person) -> Document:
-    return {
-        "_id": person.user_id,
-        "version": person.version,
-        "sites": list(person.sites),
-        "reach": list(person.reach),
-        "holdings": [
-            {"space": held.space, "count": held.digest.count, "digest": held.digest.hex}
-            for held in person.holdings
-        ],
-        "display_name": person.display_name,
-        "flag": person.flag,
-        "kind": person.kind,
-        "deleted": person.deleted,
-        "deleted_at": person.deleted_at,
-        "created_at": person.created_at,
-        "updated_at": person.updated_at,
-    }
-
-
-def person_from_document(found: Document) -> Person:
-    return Person(
-        user_id=found["_id"],
-        version=found["version"],
-        sites=tuple(found["sites"]),
-        reach=tuple(found["reach"]),
-        holdings=tuple(
-            SpaceHolding(held["space"], Digest(held["count"], int(held["digest"], 16)))
-            for held in found["holdings"]
-        ),
-        display_name=found["display_name"],
-        flag=found["flag"],
-        # People of before there were visitors have none.
-        kind=found.get("kind", "employee"),
-        deleted=found["deleted"],
-        deleted_at=found["deleted_at"],
-        created_at=found["created_at"],
-        updated_at=found["updated_at"],
-    )
-
-
-def template_to_document(user_id: str, template: Template, now: datetime) -> Document:
-    return {
-        "_id": template.template_id,
-        "user_id": user_id,
-        "space": template.space,
-        "vector": Binary(_FLOAT32_HEADER + template.vector, VECTOR_SUBTYPE),
-        "quality": template.quality,
-        "source": template.source,
-        "created_at": now,
-    }
-
-
-def template_from_document(found: Any) -> Template:
-    return Template(
-        space=found["space"],
-        vector=bytes(found["vector"])[len(_FLOAT32_HEADER) :],
-        quality=found["quality"],
-        source=found["source"],
-        template_id=found["_id"],
-        created_at=found["created_at"],
-    )

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pymongo import ReturnDocument
 
-from .audit import Audit, AuditEntry
 from .identities import Identities
 from .mongo import Document, Mongo
 from .people import Enrollment, Person
@@ -40,11 +39,10 @@ class Decision:
 class Registrations:
     """Collection `registrations`: decisions without vectors, forgotten after seven days."""
 
-    def __init__(self, mongo: Mongo, identities: Identities, sites: Sites, audit: Audit) -> None:
+    def __init__(self, mongo: Mongo, identities: Identities, sites: Sites) -> None:
         self._registrations = mongo.db.registrations
         self._identities = identities
         self._sites = sites
-        self._audit = audit
 
     async def find(self, device_id: str, request_id: str) -> Decision | None:
         """What was decided before, or None."""
@@ -62,24 +60,16 @@ class Registrations:
         return _decision(found)
 
     async def create(self, decision: Decision, order: Enrollment, history: History) -> Person | None:
-        """Make the person of `order` together with its `decision` and an audit entry.
+        """Carry out `order` together with its `decision`.
 
-        None, and nothing is written, unless the registry still stands at `history` and has never had anybody
-        of that user id: then somebody else may have been quicker, and the decision has to be made again.
-        Raises ContractError(`enrollment-closed`) if the site has been closed since.
+        None, and nothing is written, unless the registry still stands at `history` and who must be new is:
+        somebody else may have been quicker, and the decision has to be made again. Raises ContractError(`enrollment-closed`) if the
+        site has been closed since.
         """
 
-        async def record(session: Any, person: Person) -> None:
+        async def record(session: Any, _: Person) -> None:
             await self._sites.check_open(decision.site_id, session)
             await self._registrations.insert_one({"_id": decision.key, **asdict(decision)}, session=session)
-            entry = AuditEntry(
-                who=f"device:{decision.device_id}",
-                what="person.registered",
-                subject=person.user_id,
-                at=decision.at,
-                after={"kind": person.kind, "sites": list(person.sites)},
-            )
-            await self._audit.record(entry, session)
 
         return await self._identities.create_at(order, history, record)
 

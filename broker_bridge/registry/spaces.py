@@ -1,5 +1,6 @@
 """Embedding spaces known to the registry, each with its dimension and the hash of its model file."""
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
@@ -52,11 +53,13 @@ class Spaces:
         """The space, or ContractError(`space-unknown`)."""
         found = await self._spaces.find_one({"_id": space_id})
         if found is None:
-            known = ", ".join(sorted(await self.dimensions())) or "none"
-            raise ContractError(
-                SPACE_UNKNOWN, f"there is no embedding space {space_id!r}; known are: {known}"
-            )
+            raise self.unknown(space_id, await self.dimensions())
         return EmbeddingSpace(found["_id"], found["dimension"], found.get("model_sha256"))
+
+    @staticmethod
+    def unknown(space_id: str, known: Iterable[str]) -> ContractError:
+        named = ", ".join(sorted(known)) or "none"
+        return ContractError(SPACE_UNKNOWN, f"there is no embedding space {space_id!r}; known are: {named}")
 
     async def dimensions(self) -> dict[str, int]:
         """Dimension by space id."""

@@ -5,7 +5,8 @@ the second writer collides on the counter and starts over, so commit order is ve
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -22,11 +23,20 @@ class HistoryMissingError(RegistryError):
 
 @dataclass(frozen=True)
 class History:
-    """Where the registry stands: `epoch` names the history, tombstones up to `horizon` have been purged."""
+    """Where the registry stands: `epoch` names the history, tombstones up to `horizon` have been purged.
+
+    `horizons` has the newest purged version by entry of a tombstone's `reach`: a site's devices start over
+    only when they have missed a removal that concerned them.
+    """
 
     epoch: str
     version: int
     horizon: int
+    horizons: Mapping[str, int] = field(default_factory=dict)
+
+    def horizon_at(self, site_id: str) -> int:
+        """The newest version that was purged of what this site heard."""
+        return max(self.horizons.get(site_id, 0), self.horizons.get("*", 0))
 
 
 class Versions:
@@ -46,7 +56,7 @@ class Versions:
         found = await self._meta.find_one(_KEY, session=session)
         if found is None:
             raise _history_missing()
-        return History(found["epoch"], found["version"], found["horizon"])
+        return History(found["epoch"], found["version"], found["horizon"], found.get("horizons", {}))
 
     async def take(self, session: Any, count: int = 1) -> int:
         """The first of `count` new versions. Call it first in a transaction: it settles who goes first."""
@@ -65,6 +75,13 @@ class Versions:
             unchanged, {"$inc": {"version": 1}}, return_document=ReturnDocument.AFTER, session=session
         )
         return found and int(found["version"])
+
+    async def raise_horizons(self, session: Any, horizons: Mapping[str, int]) -> None:
+        """Note, by entry of `reach`, up to which version tombstones have been purged."""
+        raised = {f"horizons.{reach}": version for reach, version in horizons.items()}
+        await self._meta.update_one(
+            _KEY, {"$max": {"horizon": max(horizons.values()), **raised}}, session=session
+        )
 
     async def share_group(self) -> str:
         """The name under which bridge workers share subscriptions: random, the same for all of them.

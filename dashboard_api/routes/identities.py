@@ -4,14 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.ids import UserId
-from broker_bridge.registry.identities import PERSON_UNKNOWN
-from broker_bridge.registry.people import Person
-from dashboard_api.deps import JSON_BODY, Services, ServicesDep
+from broker_bridge.registry.api_keys import ApiKey
+from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.people import (
-    add_templates,
     confirmations,
     sites_to_ask,
     to_detail,
@@ -41,16 +38,16 @@ async def list_people(
     return PersonPage(items=[to_view(person) for person in shown], next_cursor=following)
 
 
-@router.post(
-    "", dependencies=[MAY_ENROLL, JSON_BODY], responses={201: {"model": PersonView, "description": "Made"}}
-)
-async def enroll(body: PersonBody, services: ServicesDep, response: Response) -> PersonView:
+@router.post("", dependencies=[JSON_BODY], responses={201: {"model": PersonView, "description": "Made"}})
+async def enroll(
+    body: PersonBody, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL], response: Response
+) -> PersonView:
     """Make a person or add to one. Templates the person holds already are not added twice."""
     dimensions = await services.registry.spaces.dimensions()
     templates = [to_template(template, dimensions, "api") for template in body.templates]
-    known = await _known(services, body.user_id)
-    person = await add_templates(services.registry, to_order(body), templates, known)
-    response.status_code = 201 if known is None or known.deleted else 200
+    (outcome,) = await services.registry.identities.carry_out([to_order(body, templates, key.name)])
+    person = outcome.settled()
+    response.status_code = 201 if outcome.created else 200
     return to_view(person)
 
 
@@ -62,16 +59,18 @@ async def show(user_id: UserId, services: ServicesDep) -> PersonDetail:
     return to_detail(person, notes.get(user_id, []))
 
 
-@router.patch("/{user_id}", dependencies=[MAY_CHANGE, JSON_BODY])
-async def change(user_id: UserId, body: PersonPatch, services: ServicesDep) -> PersonView:
+@router.patch("/{user_id}", dependencies=[JSON_BODY])
+async def change(
+    user_id: UserId, body: PersonPatch, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
+) -> PersonView:
     """Change name, flag or sites."""
-    return to_view(await services.registry.identities.enroll(to_patch(user_id, body)))
+    return to_view(await services.registry.identities.enroll(to_patch(user_id, body, key.name)))
 
 
-@router.delete("/{user_id}", dependencies=[MAY_CHANGE])
-async def delete(user_id: UserId, services: ServicesDep) -> PersonView:
+@router.delete("/{user_id}")
+async def delete(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
     """Soft-delete: every camera that had the person hears of it; see `confirmations`."""
-    return to_view(await services.registry.identities.delete(user_id))
+    return to_view(await services.registry.identities.delete(user_id, by=key.name))
 
 
 @router.get("/{user_id}/confirmations", dependencies=[MAY_READ])
@@ -80,12 +79,3 @@ async def show_confirmations(user_id: UserId, services: ServicesDep) -> Confirma
     person = await services.registry.identities.get(user_id)
     history = await services.registry.versions.read()
     return confirmations(person, history, await services.registry.devices.applied(sites_to_ask(person)))
-
-
-async def _known(services: Services, user_id: str) -> Person | None:
-    try:
-        return await services.registry.identities.get(user_id)
-    except ContractError as error:
-        if error.code != PERSON_UNKNOWN:
-            raise
-        return None

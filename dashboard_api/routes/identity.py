@@ -1,12 +1,14 @@
 """`/api/v1/identity/`, as seed 000 has it: one embedding per name and modality; its name is our user id."""
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 from fastapi import APIRouter
 
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry import Registry
+from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.people import Enrollment, Person, Template
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.people import default_space, to_rows
@@ -42,28 +44,32 @@ async def names(services: ServicesDep) -> dict[str, list[str]]:
     return manifest
 
 
-@router.post("", include_in_schema=False, dependencies=[MAY_ENROLL, JSON_BODY])
-@router.post("/", dependencies=[MAY_ENROLL, JSON_BODY])
-async def push(body: IdentityPush, services: ServicesDep) -> IdentityChange:
+@router.post("", include_in_schema=False, dependencies=[JSON_BODY])
+@router.post("/", dependencies=[JSON_BODY])
+async def push(
+    body: IdentityPush, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]
+) -> IdentityChange:
     """Add a person's embedding, or replace that modality's, at every site unless the person has sites."""
     space = await services.registry.spaces.get(default_space(services.settings, body.modality))
     template = Template(space.id, normalise(body.embedding, space.dimension), source=body.source_node)
-    order = Enrollment(body.name, templates=(template,), replace_modality=body.modality)
+    order = Enrollment(body.name, templates=(template,), replace_modality=body.modality, by=key.name)
     person = await services.registry.identities.enroll(order)
     return IdentityChange(name=body.name, modality=body.modality, version=person.version)
 
 
-@router.delete("/{name}/{modality}", dependencies=[MAY_CHANGE])
-async def delete_modality(name: UserId, modality: Modality, services: ServicesDep) -> IdentityChange:
+@router.delete("/{name}/{modality}")
+async def delete_modality(
+    name: UserId, modality: Modality, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
+) -> IdentityChange:
     """Drop a person's embeddings of one modality; the person stays."""
-    person = await services.registry.identities.remove_modality(name, modality)
+    person = await services.registry.identities.remove_modality(name, modality, by=key.name)
     return IdentityChange(name=name, modality=modality, version=person.version)
 
 
-@router.delete("/{name}", dependencies=[MAY_CHANGE])
-async def delete(name: UserId, services: ServicesDep) -> IdentityChange:
+@router.delete("/{name}")
+async def delete(name: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> IdentityChange:
     """Soft-delete the person with all modalities."""
-    person = await services.registry.identities.delete(name)
+    person = await services.registry.identities.delete(name, by=key.name)
     return IdentityChange(name=name, modality=None, version=person.version)
 
 

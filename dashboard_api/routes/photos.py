@@ -1,13 +1,14 @@
 """Enrollment by photo: the body is the picture, read into memory, embedded and forgotten."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 
 from broker_bridge.contract.ids import UserId
+from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.people import Enrollment, Template
 from dashboard_api.deps import ServicesDep
-from dashboard_api.people import add_templates, default_space
+from dashboard_api.people import default_space
 from dashboard_api.photos import PHOTO_TYPES
 from dashboard_api.problems import Problem
 from dashboard_api.security import MAY_ENROLL
@@ -24,8 +25,10 @@ _BODY: dict[str, Any] = {
 
 
 # A form with a file part would be written to a temporary file on its way: hence the bare body.
-@router.post("/{user_id}/photos", status_code=201, dependencies=[MAY_ENROLL], openapi_extra=_BODY)
-async def enroll_by_photo(user_id: UserId, request: Request, services: ServicesDep) -> PhotoResult:
+@router.post("/{user_id}/photos", status_code=201, openapi_extra=_BODY)
+async def enroll_by_photo(
+    user_id: UserId, request: Request, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]
+) -> PhotoResult:
     """Add the face of a photo to a person who is on record. Only the vector is kept."""
     if services.photos is None:
         raise Problem(501, "photos-off", "enrollment by photo is switched off here (api.photos)")
@@ -33,10 +36,10 @@ async def enroll_by_photo(user_id: UserId, request: Request, services: ServicesD
     if declared not in PHOTO_TYPES:
         raise Problem(415, "media-type-unsupported", f"send the photo itself as {' or '.join(PHOTO_TYPES)}")
     space = default_space(services.settings, "face")
-    person = await services.registry.identities.get(user_id)
+    await services.registry.identities.get(user_id)
     face = await services.photos.embed(await request.body())
     template = Template(space, face.vector, face.quality, source="photo")
     # The person may have been deleted meanwhile, and must not come back by this.
-    order = Enrollment(user_id, must_exist=True)
-    changed = await add_templates(services.registry, order, [template], person)
+    order = Enrollment(user_id, (template,), must_exist=True, by=key.name)
+    changed = await services.registry.identities.enroll(order)
     return PhotoResult(user_id=user_id, version=changed.version, space=space, quality=face.quality)

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from broker_bridge.contract.channels import EVENT
 from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.registrations import Decision
-from broker_bridge.settings import BridgeSettings, Similarities
+from broker_bridge.registry.settings import RegistrySettings, Similarities
+from broker_bridge.registry.visitors import answer_of, decide, new_visitor_id, order_of, visit_of
 from broker_bridge.vectors import Nearest
-from broker_bridge.visitors import answer_of, decide, new_visitor_id, order_of, visit_of
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_456, tzinfo=timezone.utc)
 LIMITS = Similarities(same_person=0.65, look_alike=0.5)
@@ -83,7 +83,7 @@ def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
 
 def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
     """With one template that says where it comes from; an id tells nothing about its person."""
-    order = order_of(REQUEST, "VIS-1", "lobby", b"vector")
+    order = order_of(REQUEST, "cam-001", "VIS-1", "lobby", b"vector")
     assert (order.sites, order.kind, order.templates[0].source) == (("lobby",), "visitor", "edge")
     assert len({new_visitor_id() for _ in range(100)}) == 100
 
@@ -91,7 +91,7 @@ def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
 def test_similarities_are_those_of_the_space_else_the_general_ones() -> None:
     """The trial space, where strangers are near each other, has stricter ones unless told otherwise."""
     own = Similarities(same_person=0.7, look_alike=0.6)
-    settings = BridgeSettings(same_person_similarity=0.66, similarities={"face:own": own})
+    settings = RegistrySettings(same_person_similarity=0.66, similarities={"face:own": own})
     assert settings.similarities_in("face:own") == own
     assert settings.similarities_in("face:gabor-512").same_person == 0.75
     general = settings.similarities_in("face:other")
@@ -109,4 +109,4 @@ def test_similarities_are_those_of_the_space_else_the_general_ones() -> None:
 def test_similarities_in_the_wrong_order_are_refused_at_start(wrong: dict[str, object]) -> None:
     """A look-alike that is nearer than the person itself makes no sense."""
     with pytest.raises(ValidationError, match=r"look_alike|less than or equal"):
-        BridgeSettings.model_validate(wrong)
+        RegistrySettings.model_validate(wrong)

@@ -1,6 +1,7 @@
 """Visitors that cameras register: who they are, that the first device wins, and what is refused."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.channels import REGISTER, Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Registered, RegisterIdentity
-from broker_bridge.people_index import PeopleIndex
 from broker_bridge.registration import Registrar
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.people import Enrollment
-from broker_bridge.settings import BridgeProgram, BridgeSettings
+from broker_bridge.registry.people_index import PeopleIndex
+from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.integration.bridge.support import SPACE, Peer, face
 from tests.integration.bridge.test_commands import Wire, now
@@ -38,7 +39,7 @@ def asks(request_id: str, vector: bytes, /, **changed: Any) -> RegisterIdentity:
 
 
 def registrar(registry: Registry) -> Registrar:
-    return Registrar(registry, Wire().publish, BridgeSettings())
+    return Registrar(registry, Wire().publish)
 
 
 async def visits(registry: Registry) -> list[dict[str, Any]]:
@@ -75,7 +76,7 @@ async def test_a_stranger_becomes_a_visitor_of_the_site_and_all_its_cameras_hear
     assert (template.quality, template.source) == (0.8, "edge")
     entry = (await registry.audit.page())[0]
     assert (entry.who, entry.what, entry.subject) == (
-        f"device:{open_site.id}", "person.registered", answer.user_id
+        f"device:{open_site.id}", "person.enrolled", answer.user_id
     )  # fmt: skip
     assert await visits(registry) == []
     assert bridge.registrar.counters["created"] == 1
@@ -168,7 +169,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
     """The very person is enrolled after the search said "nobody": the answer is that person."""
     one = registrar(registry)
     await said(one, open_site, asks("r-0", face(5).vector))
-    index = one._indexes[SPACE]
+    index = registry.indexes._indexes[SPACE]
     find = index.find
     times = 0
 
@@ -183,7 +184,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
     index.find = find_and_meddle  # type: ignore[method-assign]
     answer = await said(one, open_site, asks("r-1", face(1).vector))
     assert (answer.result, answer.user_id, times) == ("exists", "EMP-1", 2)
-    assert one.counters["decided_again"] == 1
+    assert registry.admissions.counters["decided_again"] == 1
 
 
 async def test_no_answer_is_given_while_the_registry_never_rests(
@@ -191,12 +192,13 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
 ) -> None:
     """As in a bulk import: the request is not decided, and the device asks again."""
     one = registrar(registry)
-    index = one._indexes[SPACE] = PeopleIndex(registry.identities, await registry.spaces.get(SPACE))
+    index = registry.indexes._indexes[SPACE] = PeopleIndex(registry.changes, await registry.spaces.get(SPACE))
     find = index.find
+    flags = itertools.cycle(["red", "blue"])
 
     async def find_and_meddle(vector: bytes, floor: float) -> Any:
         found = await find(vector, floor)
-        await registry.identities.enroll(Enrollment("EMP-1", flag="red"))
+        await registry.identities.enroll(Enrollment("EMP-1", flag=next(flags)))
         return found
 
     index.find = find_and_meddle  # type: ignore[method-assign]
@@ -210,7 +212,7 @@ async def test_a_site_that_is_closed_during_the_search_registers_nobody(
 ) -> None:
     """The first search loads everybody, which takes a while; whoever closed the site is not contradicted."""
     one = registrar(registry)
-    index = one._indexes[SPACE] = PeopleIndex(registry.identities, await registry.spaces.get(SPACE))
+    index = registry.indexes._indexes[SPACE] = PeopleIndex(registry.changes, await registry.spaces.get(SPACE))
     find = index.find
 
     async def find_and_close(vector: bytes, floor: float) -> Any:
@@ -254,7 +256,7 @@ async def test_an_id_that_was_ever_taken_is_not_given_again(
     await registry.identities.enroll(Enrollment("VIS-1", (face(1),)))
     await registry.identities.delete("VIS-1")
     ids = iter(["VIS-1", "VIS-2"])
-    one = Registrar(registry, Wire().publish, BridgeSettings(), new_user_id=lambda: next(ids))
+    one = Registrar(registry, Wire().publish, new_user_id=lambda: next(ids))
     assert (await said(one, open_site, asks("r-1", face(2).vector))).user_id == "VIS-2"
 
 
@@ -354,7 +356,7 @@ def _arrived(device_id: str, request: RegisterIdentity) -> Any:
 
 @pytest.fixture
 async def index(registry: Registry) -> PeopleIndex:
-    return PeopleIndex(registry.identities, await registry.spaces.get(SPACE))
+    return PeopleIndex(registry.changes, await registry.spaces.get(SPACE))
 
 
 async def key(index: PeopleIndex, vector: bytes) -> str | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.digest import Digest
-from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.people import Enrollment, SiteChanges, Template
@@ -21,7 +21,7 @@ def gait(seed: int) -> Template:
 
 
 async def changes(registry: Registry, site: str, since: int = 0, limit: int = 100) -> SiteChanges:
-    return await registry.identities.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
+    return await registry.changes.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
 
 
 async def told(registry: Registry, site: str, since: int = 0) -> dict[str, bool]:
@@ -58,7 +58,7 @@ async def test_two_processes_never_show_a_version_before_an_older_one(
     seen: list[int] = []
     writing = asyncio.gather(*(_enroll_many(r, name) for r, name in ((registry, "A"), (other, "B"))))
     while not writing.done() or (await registry.versions.read()).version > (seen[-1] if seen else 0):
-        _, news = await registry.identities.since(seen[-1] if seen else 0, 100)
+        _, news = await registry.changes.since(seen[-1] if seen else 0, 100)
         seen += [changed.person.version for changed in news]
     await writing
     await other.close()
@@ -108,14 +108,14 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
     await registry.identities.enroll(Enrollment("ELSEWHERE", (face(99),), sites=("far",)))
     met, since, pages = [], 0, 0
     while True:
-        page = await registry.identities.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
+        page = await registry.changes.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
         met += [changed.person.user_id for changed in page.changed]
         since, pages = page.to_version, pages + 1
         if page.done:
             break
     assert met == [f"EMP-{n}" for n in range(25)]
     assert (pages, since, page.head_version) == (3, 25, 25)
-    small = await registry.identities.since_at_site("north", 0, SPACES, 100, 800, snapshot=False)
+    small = await registry.changes.since_at_site("north", 0, SPACES, 100, 800, snapshot=False)
     assert (len(small.changed), small.done) == (2, False)
 
 
@@ -123,7 +123,7 @@ async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(regis
     """Who starts from nothing needs no removals, but must end where everyone else stands."""
     await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(3)])
     await registry.identities.delete("EMP-1")
-    page = await registry.identities.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
+    page = await registry.changes.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
     assert [c.person.user_id for c in page.changed] == ["EMP-0", "EMP-2"]
     assert (page.to_version, page.head_version, page.done) == (4, 4, True)
 
@@ -164,14 +164,17 @@ async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> Non
         (Enrollment("EMP-1", (Template("face:test-8", face(1).vector[:-4]),)), "vector-invalid"),
     ],
 )
-async def test_a_bad_template_is_refused_before_anything_is_written(
+async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
     registry: Registry, order: Enrollment, code: str
 ) -> None:
-    """Neither the bad order nor its good neighbours take a version."""
-    with pytest.raises(ContractError) as refused:
-        await registry.identities.enroll_many([Enrollment("EMP-0", (face(1),)), order])
-    assert refused.value.code == code
+    """The bad order writes nothing and takes no version; those before and after it are carried out."""
+    with pytest.raises(ContractError, match=code):
+        await registry.identities.enroll(order)
     assert (await registry.versions.read()).version == 0
+    neighbours = [Enrollment("EMP-0", (face(1),)), order, Enrollment("EMP-2", (face(2),))]
+    outcomes = await registry.identities.carry_out(neighbours)
+    assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, code, None]
+    assert [person.user_id for person in await registry.identities.page()] == ["EMP-0", "EMP-2"]
 
 
 async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
@@ -186,9 +189,18 @@ async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
 
 async def test_a_person_stays_small_enough_for_a_message(registry: Registry) -> None:
     """A person travels whole, so what no message can carry is refused and takes no version."""
-    many = tuple(face(n) for n in range(1500))
-    await registry.identities.enroll(Enrollment("EMP-1", many))
+    spaces = [EmbeddingSpace(f"face:wide-{n}", 4096) for n in range(6)]
+    for space in spaces:
+        await registry.spaces.ensure(space)
+
+    def wide(space: EmbeddingSpace) -> list[Template]:
+        rows = np.random.default_rng(1).standard_normal((5, 4096))
+        return [Template(space.id, normalise(row, 4096)) for row in rows]
+
+    first = await registry.identities.enroll(Enrollment("EMP-1", tuple(wide(spaces[0]))))
     with pytest.raises(ContractError, match="templates-too-many"):
-        await registry.identities.enroll(Enrollment("EMP-1", tuple(face(n) for n in range(1500, 4000))))
-    assert (await registry.versions.read()).version == 1
-    assert len((await registry.identities.templates_of(["EMP-1"]))["EMP-1"]) == 1500
+        await registry.identities.enroll(
+            Enrollment("EMP-1", tuple(template for space in spaces for template in wide(space)))
+        )
+    assert await registry.identities.get("EMP-1") == first
+    assert len((await registry.identities.templates_of(["EMP-1"]))["EMP-1"]) == 5

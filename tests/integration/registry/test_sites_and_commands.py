@@ -119,7 +119,7 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
     assert (await registry.identities.get("VIS-1")).sites == ("lobby",)
     later = await registry.versions.read()
     for user_id, known in (("VIS-2", history), ("VIS-1", later)):
-        again = Enrollment(user_id, (face(),), kind="visitor")
+        again = Enrollment(user_id, (face(),), kind="visitor", must_be_new=True)
         assert await registry.registrations.create(decision("r-2", user_id), again, known) is None
     assert await registry.registrations.find("cam-001", "r-2") is None
     assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 2)

@@ -66,8 +66,8 @@ def test_the_newest_template_of_a_modality_speaks_for_it() -> None:
 
 def test_a_patch_tells_absent_from_null() -> None:
     """Absent leaves alone (None), null clears (empty)."""
-    assert to_patch("EMP-1", PersonPatch()).display_name is None
-    cleared = to_patch("EMP-1", PersonPatch(display_name=None, flag=None, sites=None))
+    assert to_patch("EMP-1", PersonPatch(), "tester").display_name is None
+    cleared = to_patch("EMP-1", PersonPatch(display_name=None, flag=None, sites=None), "tester")
     assert (cleared.display_name, cleared.flag, cleared.sites, cleared.must_exist) == ("", "", (), True)
 
 

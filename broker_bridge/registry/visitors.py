@@ -5,13 +5,14 @@ import secrets
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from .contract.errors import FACE_AMBIGUOUS
-from .contract.ids import EVENT_CODES, new_event_id
-from .contract.messages import Event, Registered, RegisterIdentity, WireError
-from .registry.people import Enrollment, Template
-from .registry.registrations import Decision
+from broker_bridge.contract.errors import FACE_AMBIGUOUS
+from broker_bridge.contract.ids import EVENT_CODES, new_event_id
+from broker_bridge.contract.messages import Event, Registered, RegisterIdentity, WireError
+from broker_bridge.vectors import Nearest
+
+from .people import Enrollment, Template
+from .registrations import Decision
 from .settings import Similarities
-from .vectors import Nearest
 
 _AMBIGUOUS = "somebody who is known looks alike: too near for another person, too far to be the same"
 _ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
@@ -53,7 +54,9 @@ def decide(
     return replace(asked, result="rejected", similarity=similarity, code=FACE_AMBIGUOUS, detail=detail)
 
 
-def order_of(request: RegisterIdentity, user_id: str, site_id: str, vector: bytes) -> Enrollment:
+def order_of(
+    request: RegisterIdentity, device_id: str, user_id: str, site_id: str, vector: bytes
+) -> Enrollment:
     """The order that makes a visitor of the device's site, with this one template."""
     return Enrollment(
         user_id,
@@ -61,6 +64,8 @@ def order_of(request: RegisterIdentity, user_id: str, site_id: str, vector: byte
         display_name=request.display_name,
         sites=(site_id,),
         kind="visitor",
+        must_be_new=True,
+        by=f"device:{device_id}",
     )
 
 

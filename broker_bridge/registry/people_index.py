@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .contract.embeddings import EmbeddingSpace, to_array
-from .registry.identities import Identities
-from .registry.people import Changed
-from .registry.versions import History
-from .vectors import Nearest, VectorIndex
+from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
+from broker_bridge.vectors import Nearest, VectorIndex
+
+from .changes import Changes
+from .people import Changed
+from .versions import History
 
 # The driver decodes a page on the event loop: 200 people take it some 40 ms.
 _PAGE = 200
@@ -21,8 +22,8 @@ class PeopleIndex:
     Deleted people are not in it. Loading and searching run in a thread, one at a time.
     """
 
-    def __init__(self, identities: Identities, space: EmbeddingSpace) -> None:
-        self._identities = identities
+    def __init__(self, changes: Changes, space: EmbeddingSpace) -> None:
+        self._changes = changes
         self._space = space
         self._index = VectorIndex(space.dimension)
         self._epoch: str | None = None
@@ -30,22 +31,29 @@ class PeopleIndex:
         self._lock = asyncio.Lock()
 
     async def find(self, vector: bytes, floor: float) -> tuple[History, Nearest | None]:
-        """The nearest person to `vector` (float32[d], unit length) among all whom the registry holds.
+        """The nearest person to `vector`; see find_all."""
+        history, (found,) = await self.find_all([vector], floor)
+        return history, found
 
-        None if nobody has a cosine similarity of `floor` or more. The history says as of when. Raises
+    async def find_all(self, vectors: Sequence[bytes], floor: float) -> tuple[History, list[Nearest | None]]:
+        """For each of `vectors` (float32[d], unit length) the nearest person among all in the registry.
+
+        None where nobody has a cosine similarity of `floor` or more. The history says as of when. Raises
         RegistryError.
         """
         async with self._lock:
             history = await self._catch_up()
-            query = to_array(vector)[np.newaxis]
-            (found,) = await asyncio.to_thread(self._index.search, query, floor)
+            queries = np.stack([to_array(vector) for vector in vectors])
+            nearest = await asyncio.to_thread(self._index.search, queries, floor)
         # Below the floor the index answers whomever it came across.
-        return history, found if found is not None and found.similarity >= floor else None
+        return history, [
+            found if found is not None and found.similarity >= floor else None for found in nearest
+        ]
 
     async def _catch_up(self) -> History:
         stood_at = self._version
         while True:
-            history, changed = await self._identities.since(self._version, _PAGE, [self._space.id])
+            history, changed = await self._changes.since(self._version, _PAGE, [self._space.id])
             # Of whom was deleted below the horizon nothing tells any more.
             lost_sight = 0 < stood_at < history.horizon
             if self._epoch != history.epoch or history.version < self._version or lost_sight:
@@ -73,3 +81,14 @@ class PeopleIndex:
                 self._index.put(change.person.user_id, vectors)
             else:
                 self._index.remove(change.person.user_id)
+
+
+class PeopleIndexes:
+    """One index per space, made when it is first asked for."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._indexes: dict[str, PeopleIndex] = {}
+
+    def of(self, space: EmbeddingSpace) -> PeopleIndex:
+        return self._indexes.setdefault(space.id, PeopleIndex(self._changes, space))

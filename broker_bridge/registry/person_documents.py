@@ -1,0 +1,103 @@
+"""People and templates as MongoDB keeps them. Vectors are BSON float32 vectors."""
+
+from datetime import datetime
+from typing import Any
+
+from bson.binary import VECTOR_SUBTYPE, Binary
+
+from broker_bridge.contract.digest import Digest
+
+from .mongo import Document
+from .people import ExternalKey, Merge, Person, SpaceHolding, Template
+
+# BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
+_FLOAT32_HEADER = b"\x27\x00"
+
+
+def person_to_document(person: Person) -> Document:
+    document: Document = {
+        "_id": person.user_id,
+        "version": person.version,
+        "sites": list(person.sites),
+        "reach": list(person.reach),
+        "holdings": [
+            {"space": held.space, "count": held.digest.count, "digest": held.digest.hex}
+            for held in person.holdings
+        ],
+        "display_name": person.display_name,
+        "flag": person.flag,
+        "kind": person.kind,
+        "deleted": person.deleted,
+        "deleted_at": person.deleted_at,
+        "created_at": person.created_at,
+        "updated_at": person.updated_at,
+        "born": person.born,
+        "consent": dict(person.consent),
+    }
+    # Left out where there is none: the unique index of external keys takes no notice of those then.
+    if person.external:
+        document["external"] = [key.text for key in person.external]
+    if person.merge:
+        document["merge"] = {
+            "into": person.merge.into,
+            "sites_added": list(person.merge.sites_added),
+            "consent_before": dict(person.merge.consent_before),
+        }
+    if person.erased:
+        document["erased"] = True
+    return document
+
+
+def person_from_document(found: Document) -> Person:
+    """Fields that came later are absent in people who have not changed since."""
+    merge = found.get("merge")
+    return Person(
+        user_id=found["_id"],
+        version=found["version"],
+        sites=tuple(found["sites"]),
+        reach=tuple(found["reach"]),
+        holdings=tuple(
+            SpaceHolding(held["space"], Digest(held["count"], int(held["digest"], 16)))
+            for held in found["holdings"]
+        ),
+        display_name=found["display_name"],
+        flag=found["flag"],
+        kind=found.get("kind", "employee"),
+        deleted=found["deleted"],
+        deleted_at=found["deleted_at"],
+        created_at=found["created_at"],
+        updated_at=found["updated_at"],
+        born=found.get("born", 0),
+        external=tuple(ExternalKey.parse(text) for text in found.get("external", ())),
+        consent=found.get("consent", {}),
+        merge=Merge(merge["into"], tuple(merge["sites_added"]), merge["consent_before"]) if merge else None,
+        erased=found.get("erased", False),
+    )
+
+
+def template_to_document(user_id: str, template: Template, now: datetime) -> Document:
+    document: Document = {
+        "_id": template.template_id,
+        "user_id": user_id,
+        "space": template.space,
+        "vector": Binary(_FLOAT32_HEADER + template.vector, VECTOR_SUBTYPE),
+        "quality": template.quality,
+        "source": template.source,
+        "created_at": template.created_at or now,
+    }
+    if template.merged_from:
+        document["merged_from"] = template.merged_from
+    return document
+
+
+def template_from_document(found: Any) -> Template:
+    return Template(
+        space=found["space"],
+        vector=bytes(found["vector"])[len(_FLOAT32_HEADER) :],
+        quality=found["quality"],
+        source=found["source"],
+        template_id=found["_id"],
+        created_at=found["created_at"],
+        merged_from=found.get("merged_from"),
+        parked_by=found.get("parked_by"),
+    )

@@ -1,0 +1,169 @@
+"""What an order makes of a person: pure rules, no I/O."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+
+from broker_bridge.contract.embeddings import to_array
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.template_choice import choose_templates
+
+from .people import (
+    EVERY_SITE,
+    PERSON_EXISTS,
+    PERSON_MERGED,
+    PERSON_UNKNOWN,
+    Enrollment,
+    ExternalKey,
+    Held,
+    Person,
+    Template,
+    holdings,
+    modality_of,
+)
+
+# A template of which nobody has said how good it is: neither the best nor one of the bad.
+_UNTOLD_QUALITY = 0.5
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`templates_per_space` are kept of a person at most; `consent_assumed` is whether a modality may be sent
+    to devices of which nobody has said anything."""
+
+    templates_per_space: int = 5
+    consent_assumed: bool = True
+
+
+def unknown(user_id: str) -> ContractError:
+    return ContractError(PERSON_UNKNOWN, f"there is no person {user_id}")
+
+
+def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules: Rules) -> Held:
+    """The person after `order`; the same as before, version and all, if it changes nothing.
+
+    A deleted person who is enrolled again starts afresh, except for `reach` and external keys. Raises
+    ContractError(`person-unknown`, `person-exists`, `person-merged`).
+    """
+    known, kept = before.person, before.live
+    user_id = known.user_id if known else order.user_id
+    if known and known.merge:
+        raise ContractError(PERSON_MERGED, f"{user_id} went into {known.merge.into}: enroll there")
+    if known and order.must_be_new:
+        raise ContractError(PERSON_EXISTS, f"there is a person {user_id} already, or was")
+    if order.must_exist and kept is None:
+        raise unknown(user_id)
+    templates = before.templates
+    if kept is None:
+        # Enrolling somebody again must not bring back the face that was deleted.
+        templates = ()
+    if templates is not None:
+        templates = with_added(templates, order, rules)
+    sites = kept.sites if kept else (EVERY_SITE,)
+    if order.sites is not None:
+        sites = tuple(sorted(set(order.sites))) or (EVERY_SITE,)
+    held = holdings(user_id, templates) if templates is not None else known.holdings if known else ()
+    after = Person(
+        user_id=user_id,
+        version=version,
+        sites=sites,
+        reach=tuple(sorted({*(known.reach if known else ()), *sites})),
+        holdings=held,
+        display_name=_ordered(order.display_name, kept.display_name if kept else None),
+        flag=_ordered(order.flag, kept.flag if kept else None),
+        kind=order.kind or (kept.kind if kept else "employee"),
+        created_at=known.created_at if known else now,
+        updated_at=now,
+        born=kept.born if kept else version,
+        external=_with_key(known, order),
+        consent=_consent(kept, order, [one.space for one in held], rules),
+    )
+    if kept and replace(after, version=kept.version, updated_at=kept.updated_at) == kept:
+        return before
+    return Held(after, templates)
+
+
+def _ordered(said: str | None, kept: str | None) -> str | None:
+    """What stands after an order: None leaves what was there, empty clears it."""
+    return kept if said is None else said or None
+
+
+def _with_key(known: Person | None, order: Enrollment) -> tuple[ExternalKey, ...]:
+    keys = known.external if known else ()
+    return keys if order.external is None or order.external in keys else (*keys, order.external)
+
+
+def _consent(
+    kept: Person | None, order: Enrollment, spaces: Sequence[str], rules: Rules
+) -> Mapping[str, bool]:
+    consent = {**(kept.consent if kept else {}), **(order.consent or {})}
+    for modality in sorted({modality_of(space) for space in spaces}):
+        consent.setdefault(modality, rules.consent_assumed)
+    return consent
+
+
+def with_added(templates: Sequence[Template], order: Enrollment, rules: Rules) -> tuple[Template, ...]:
+    """`templates` after an order: none twice, and in a space no more than the rules allow."""
+    kept = [one for one in templates if one.modality != order.replace_modality]
+    present = {(one.space, one.vector) for one in kept}
+    touched = set()
+    for one in order.templates:
+        if (one.space, one.vector) not in present:
+            present.add((one.space, one.vector))
+            touched.add(one.space)
+            kept.append(one)
+    if order.replace_modality:
+        # The same vector once more is no change.
+        known = {(one.space, one.vector): one for one in templates}
+        kept = [known.get((one.space, one.vector), one) for one in kept]
+    dropped = {one.template_id for space in touched for one in beyond_cap(kept, space, rules)}
+    return tuple(one for one in kept if one.template_id not in dropped)
+
+
+def beyond_cap(templates: Sequence[Template], space: str, rules: Rules) -> list[Template]:
+    """Which templates of a space are too many: all but the most different good ones."""
+    active = [one for one in templates if one.space == space and one.parked_by is None]
+    if len(active) <= rules.templates_per_space:
+        return []
+    vectors = np.stack([to_array(one.vector) for one in active])
+    qualities = [_UNTOLD_QUALITY if one.quality is None else one.quality for one in active]
+    chosen = set(choose_templates(vectors, qualities, rules.templates_per_space))
+    return [one for place, one in enumerate(active) if place not in chosen]
+
+
+def without_modality(before: Held, modality: str, version: int, now: datetime) -> Held:
+    """The person without templates of a modality; ContractError(`person-unknown`) where there are none."""
+    person = before.live
+    if person is None or before.templates is None:
+        raise unknown(person.user_id if person else "of that id")
+    templates = tuple(one for one in before.templates if one.modality != modality)
+    if len(templates) == len(before.templates):
+        raise ContractError(PERSON_UNKNOWN, f"{person.user_id} has no {modality} template")
+    held = holdings(person.user_id, templates)
+    return Held(replace(person, version=version, holdings=held, updated_at=now), templates)
+
+
+def removed(person: Person, version: int, now: datetime) -> Person:
+    """The tombstone of a soft-deleted person."""
+    return replace(person, version=version, deleted=True, deleted_at=now, updated_at=now)
+
+
+def restored(person: Person, version: int, now: datetime) -> Person:
+    """A soft-deleted person as they were."""
+    return replace(person, version=version, born=version, deleted=False, deleted_at=None, updated_at=now)
+
+
+def erased(person: Person, version: int, now: datetime) -> Person:
+    """The tombstone of somebody of whom nothing else is kept."""
+    return Person(
+        user_id=person.user_id,
+        version=version,
+        sites=person.sites,
+        reach=person.reach,
+        deleted=True,
+        deleted_at=now,
+        updated_at=now,
+        erased=True,
+    )

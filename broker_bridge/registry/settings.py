@@ -1,0 +1,71 @@
+"""Settings of the registry that bridge and API share: section `registry`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from broker_bridge.contract.ids import SpaceId
+from broker_bridge.contract.settings import Section
+
+from .rules import Rules
+
+Similarity = Annotated[float, Field(ge=0, le=1)]
+
+
+class Similarities(Section):
+    """Cosine similarities by which a face that comes in is told from the faces that are known."""
+
+    same_person: Similarity = 0.65
+    """At least this near it is that person: a cosine distance of 0.35, as devices recognise people by."""
+    look_alike: Similarity = 0.5
+    """Between this and `same_person` nobody can tell, so that no new person is made at the edge, and an
+    enrollment is warned of."""
+    margin: Similarity = 0.05
+    """The person it is must be nearer than anybody else by this; else nobody can tell which of them it is."""
+
+    @property
+    def floor(self) -> float:
+        """The similarity down to which people must be found exactly, the second-nearest too."""
+        return max(0.0, min(self.look_alike, self.same_person - self.margin))
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Similarities":
+        if self.look_alike > self.same_person:
+            raise ValueError("look_alike is at most same_person")
+        return self
+
+
+# Strangers come nearer to each other there: 0.58 on average and up to 0.73 among a hundred.
+_TRIAL_SPACES = {"face:gabor-512": Similarities(same_person=0.75, look_alike=0.7)}
+
+
+class RegistrySettings(Section):
+    """What holds for people, whatever program writes them: bridge and API must be given the same."""
+
+    templates_per_space: Annotated[int, Field(ge=1, le=64)] = 5
+    """Templates of one person that are kept in a space: the most different good ones."""
+    consent: Literal["assumed", "required"] = "assumed"
+    """Whether a modality of which nobody has said anything may be sent to devices."""
+    look_alikes: Literal["warn", "refuse", "ignore"] = "warn"
+    """What becomes of an enrollment whose face is nearer than `look_alike` to somebody else's."""
+    same_person_similarity: Similarity = 0.65
+    look_alike_similarity: Similarity = 0.5
+    """See Similarities; these are for the spaces that `similarities` does not name."""
+    similarities: dict[SpaceId, Similarities] = Field(default_factory=dict)
+    tombstone_retention_days: Annotated[float, Field(gt=0)] = 30
+    """How long the deleted can be restored, and their removal is told to devices that were away."""
+
+    @model_validator(mode="after")
+    def _similarities_in_order(self) -> "RegistrySettings":
+        if self.look_alike_similarity > self.same_person_similarity:
+            raise ValueError("look_alike_similarity is at most same_person_similarity")
+        return self
+
+    def similarities_in(self, space: str) -> Similarities:
+        """What holds in a space: its own, else what suits the trial space, else the general ones."""
+        general = Similarities(same_person=self.same_person_similarity, look_alike=self.look_alike_similarity)
+        return self.similarities.get(space) or _TRIAL_SPACES.get(space) or general
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.templates_per_space, self.consent == "assumed")
