@@ -10,7 +10,7 @@ from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.messages import SpaceInfo
 
 from .assembly import Assembly, assemble, software_version
@@ -20,10 +20,13 @@ from .commands import Commands, Handler
 from .gallery_rows import GalleryRows
 from .health import Health
 from .heartbeat import HeartbeatSender
+from .held_spaces import hold_spaces, space_of_modality
 from .image_utils import compress_to_jpeg
 from .iot_client import Image
 from .iot_config import IoTClientConfig
 from .model_record import ModelRecord
+from .npy_people import LatestRows
+from .npy_watch import NpyWatch
 from .program import DeviceProgram
 from .recognition import Recognition, build_recognition, thresholds
 from .recording import ScoreRecorder
@@ -67,16 +70,22 @@ def database_path(settings: DeviceSettings) -> Path:
 
 
 def build(settings: DeviceSettings) -> DeviceProgram:
-    """Every part from its settings. Raises StoreError, ModelError or RecordingError with one sentence."""
+    """Every part from its settings. Raises StoreError, ModelError, RecordingError or SettingsError with one
+    sentence."""
     device = settings.device
     recognition = build_recognition(device)
     space, galleries = recognition.space, recognition.galleries
 
+    held = hold_spaces(space, device.further_spaces)
+    latest = LatestRows()
+
     def swap(rows: GalleryRows) -> None:
-        galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
+        if rows.space == space.id:
+            galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
+        latest.take(rows)
 
     scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
-    config = _client_config(settings, space)
+    config = _client_config(settings, held)
     parts = assemble(
         config,
         database_path(settings),
@@ -94,7 +103,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         parts.db,
         source=spread,
         utc_now=utc_now,
-        distrusted=lambda: health.is_quarantined,
+        distrusted=lambda of_space: of_space == space.id and health.is_quarantined,
     )
     commands = Commands(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(
@@ -106,6 +115,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         commands=commands,
         scheduler=scheduler,
         recorder=_recorder(device, recognition),
+        npy_watch=_npy_watch(device, held, latest, parts=parts, registrations=registrations, health=health),
     )
     heartbeat = HeartbeatSender(
         parts.client,
@@ -123,13 +133,15 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     return program
 
 
-def _client_config(settings: DeviceSettings, space: EmbeddingSpace) -> IoTClientConfig:
+def _client_config(settings: DeviceSettings, held: Sequence[EmbeddingSpace]) -> IoTClientConfig:
     device = settings.device
     return IoTClientConfig(
         device_id=device.id,
         site_id=device.site,
         mqtt=settings.mqtt,
-        spaces={space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256)},
+        spaces={
+            space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256) for space in held
+        },
         software=software_version(),
         hardware=device.hardware,
         dev_mode=device.dev_mode,
@@ -142,6 +154,31 @@ def _handlers(parts: Assembly, canary: CanaryRun) -> dict[str, Handler]:
         return "a full resync has begun"
 
     return {"run_canary": canary.handle, "resync": resync}
+
+
+def _npy_watch(
+    device: DeviceSection,
+    held: Sequence[EmbeddingSpace],
+    latest: LatestRows,
+    *,
+    parts: Assembly,
+    registrations: Registrations,
+    health: Health,
+) -> NpyWatch | None:
+    if device.npy_dir is None:
+        return None
+    return NpyWatch(
+        device.npy_dir,
+        {modality: space_of_modality(modality, held) for modality in DEFAULT_DIMENSIONS},
+        latest,
+        connection=parts.db.connection,
+        register=registrations.register,
+        health=health,
+        mirror=device.mirror_npy,
+        watch_seconds=device.watch_seconds,
+        synced=lambda: parts.sync.synced_at is not None,
+        clock=time.monotonic,
+    )
 
 
 def _recorder(device: DeviceSection, recognition: Recognition) -> ScoreRecorder | None:

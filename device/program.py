@@ -17,6 +17,7 @@ from .commands import Commands
 from .decision import QUARANTINED, STALE_GALLERY
 from .health import Health
 from .heartbeat import VisionReadings
+from .npy_watch import NpyWatch
 from .recognition import Recognition
 from .recording import ScoreRecorder
 from .registration import Registrations
@@ -45,6 +46,7 @@ class DeviceProgram:
         commands: Commands,
         scheduler: BaseScheduler,
         recorder: ScoreRecorder | None,
+        npy_watch: NpyWatch | None = None,
     ) -> None:
         self.parts = parts
         self.health = health
@@ -55,6 +57,7 @@ class DeviceProgram:
         self._commands = commands
         self._scheduler = scheduler
         self._recorder = recorder
+        self._npy_watch = npy_watch
         self._capture: Capture | None = None
         self._stop = threading.Event()
         self._pipeline = recognition.pipeline(barred=self._barred, on_event=self._send)
@@ -67,12 +70,16 @@ class DeviceProgram:
         self.parts.client.start()
         self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
         self._scheduler.start()
+        if self._npy_watch is not None:
+            self._npy_watch.start()
         try:
             self._watch()
             if not exit_at_end:
                 self._stop.wait()
         finally:
             self._scheduler.shutdown(wait=False)
+            if self._npy_watch is not None:
+                self._npy_watch.stop()
             self._commands.close()
             self.parts.client.stop()
             if self._recorder is not None:
@@ -173,9 +180,12 @@ class DeviceProgram:
         )
 
     def _counts_of_parts(self) -> dict[str, int]:
-        visitors = {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
-        lost = self._recorder.counts["lost"] if self._recorder else 0
-        return {**visitors, "recording_lost": lost} if lost else visitors
+        counts = {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
+        if self._npy_watch is not None:
+            counts |= {f"files_{name}": count for name, count in self._npy_watch.counts.items()}
+        if self._recorder is not None and self._recorder.counts["lost"]:
+            counts["recording_lost"] = self._recorder.counts["lost"]
+        return counts
 
 
 def gallery_is_stale(

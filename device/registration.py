@@ -1,4 +1,4 @@
-"""Visitors: in a site whose policy is `visitors`, whoever is unknown is registered (DESIGN 3.3)."""
+"""Whom a device tells the registry of: visitors, where the site wants it, and employees (DESIGN 3.3)."""
 
 import logging
 import random
@@ -24,8 +24,12 @@ _log = logging.getLogger(__name__)
 _POLICY_KEY = "enrollment_policy"
 _RESEND = Backoff(base=5.0, cap=300.0)
 _EXPIRY_SECONDS = 600.0
+_HELD_BACK_SECONDS = 5.0
 # Refusals that end by themselves.
 _FOR_NOW = frozenset({DEVICE_UNKNOWN, SPACE_UNKNOWN})
+
+OnAnswer = Callable[[Registered | None], None]
+"""The registry's decision, or None if there will be none: ask again. Called in the link's thread."""
 
 
 @dataclass
@@ -33,14 +37,15 @@ class _Waiting:
     registration: RegisterIdentity
     attempts: int
     due_at: float
+    answered: OnAnswer | None = None
 
 
 class Registrations:
-    """Asks the registry about unknown people, once each, until it answers.
+    """Asks the registry about each person once, and again until it answers; over restarts too.
 
-    `offer` is for any thread, all else runs in the link's (see `LinkListener`). `counts` has `offered`,
-    `created`, `exists`, `rejected` and `dropped` (too many waited, a day went by without an answer, or
-    `distrusted` says that the device's vectors are not to be trusted).
+    `offer` and `register` are for any thread, all else runs in the link's (see `LinkListener`). `counts` is
+    of visitors: `offered`, `created`, `exists`, `rejected` and `dropped` (too many waited, a day went by
+    without an answer, or `distrusted` says that the device's vectors of that space are not to be trusted).
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Registrations:
         *,
         source: random.Random,
         utc_now: Callable[[], datetime],
-        distrusted: Callable[[], bool] = lambda: False,
+        distrusted: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._link = link
         self._db = db
@@ -74,26 +79,53 @@ class Registrations:
         if not self.registers_visitors:
             return
         registration = RegisterIdentity(
-            request_id=f"reg-{secrets.token_hex(8)}",
-            space=space,
-            vector=vector,
-            quality=quality,
-            kind="visitor",
+            request_id=_new_request_id(), space=space, vector=vector, quality=quality, kind="visitor"
         )
         dropped = self._store.put(registration)
         self._link.submit(lambda: self._take_over(registration, dropped))
 
-    def _take_over(self, registration: RegisterIdentity, dropped: int) -> None:
-        self.counts["offered"] += 1
-        self._waiting[registration.request_id] = _Waiting(registration, 0, 0.0)
+    def register(self, user_id: str, space: str, vector: bytes, answered: OnAnswer) -> None:
+        """An employee of the WFM system, whatever the site does with visitors: `vector` is float32[d] of unit
+        length as bytes. `answered` is called once, unless the program ends before. Raises StoreError."""
+        registration = RegisterIdentity(
+            request_id=_new_request_id(), user_id=user_id, space=space, vector=vector, kind="employee"
+        )
+        dropped = self._store.put(registration)
+        self._link.submit(lambda: self._take_over(registration, dropped, answered))
+
+    def _take_over(
+        self, registration: RegisterIdentity, dropped: int, answered: OnAnswer | None = None
+    ) -> None:
+        before = self._same_as(registration)
+        if before is not None:
+            # It waits since before a restart, with nobody to tell.
+            before.answered = answered
+            self._store.settle(registration.request_id)
+        else:
+            self._waiting[registration.request_id] = _Waiting(registration, 0, 0.0, answered)
+            self.counts["offered"] += registration.kind == "visitor"
         self._drop(dropped)
+
+    def _same_as(self, registration: RegisterIdentity) -> _Waiting | None:
+        if registration.kind == "visitor":
+            return None
+        asked = {"user_id", "space", "vector", "kind"}
+        wanted = registration.model_dump(include=asked)
+        found = (one for one in self._waiting.values() if one.registration.vector == registration.vector)
+        return next((one for one in found if one.registration.model_dump(include=asked) == wanted), None)
 
     def _drop(self, dropped: int) -> None:
         """Wait no longer for what is not in the store any more."""
         if dropped:
-            self.counts["dropped"] += dropped
             kept = {one.request_id for one in self._store.waiting()}
-            self._waiting = {key: one for key, one in self._waiting.items() if key in kept}
+            self._give_up([key for key in self._waiting if key not in kept])
+
+    def _give_up(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            one = self._waiting.pop(request_id)
+            self.counts["dropped"] += one.registration.kind == "visitor"
+            if one.answered is not None:
+                one.answered(None)
 
     def connected(self, now: float) -> None:
         self._online = True
@@ -123,27 +155,53 @@ class Registrations:
         if answer.error is not None and answer.error.code in _FOR_NOW:
             return
         self._store.settle(answer.request_id)
-        del self._waiting[answer.request_id]
-        self.counts[answer.result] += 1
+        one = self._waiting.pop(answer.request_id)
+        if one.answered is not None:
+            one.answered(answer)
+        if one.registration.kind == "visitor":
+            self.counts[answer.result] += 1
         if answer.error is not None:
-            _log.warning("a visitor was not registered: %s: %s", answer.error.code, answer.error.detail)
+            who = one.registration.user_id or "a visitor"
+            _log.warning("%s was not registered: %s: %s", who, answer.error.code, answer.error.detail)
 
     def tick(self, now: float) -> float | None:
         if not self._waiting:
             return None
-        if self._distrusted():
-            # Under a model that is not the registry's they would be somebody else.
-            self._drop(self._store.clear())
-        elif now >= self._expire_at:
+        self._drop_distrusted()
+        if self._waiting and now >= self._expire_at:
             self._expire_at = now + _EXPIRY_SECONDS
             self._drop(self._store.expire())
-        if not self._online or not self._waiting:
+        if not self._online:
             return None
+        return self._send_due(now)
+
+    def _drop_distrusted(self) -> None:
+        """Visitors under a model that is not the registry's would be somebody else."""
+        doubtful = [
+            key
+            for key, one in self._waiting.items()
+            if one.registration.kind == "visitor" and self._distrusted(one.registration.space)
+        ]
+        if doubtful:
+            self._store.forget(doubtful)
+            self._give_up(doubtful)
+
+    def _send_due(self, now: float) -> float | None:
+        wishes = []
         for one in self._waiting.values():
+            if self._distrusted(one.registration.space):
+                # An employee's vector may be another program's; it can wait until the model is mended.
+                wishes.append(now + _HELD_BACK_SECONDS)
+                continue
             if one.due_at <= now:
                 if self._link.publish(channels.REGISTER, one.registration.to_json()) is None:
                     self._online = False
                     return None
                 one.attempts += 1
                 one.due_at = now + _RESEND.delay(one.attempts, self._random)
-        return min(one.due_at for one in self._waiting.values())
+            wishes.append(one.due_at)
+        return min(wishes, default=None)
+
+
+def _new_request_id() -> str:
+    return f"reg-{secrets.token_hex(8)}"

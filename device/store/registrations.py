@@ -1,7 +1,7 @@
 """Registrations that wait for the registry's decision, kept over restarts."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -43,9 +43,13 @@ class RegistrationStore:
             (oldest, MOST),
         )
 
-    def clear(self) -> int:
-        """Forget all of them, leaving no copy of their vectors; returns how many."""
-        return self._delete("TRUE", ())
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """Forget these, leaving no copy of their vectors."""
+        with self._connection.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM registrations WHERE request_id = ?", [(one,) for one in request_ids]
+            )
+        self._connection.truncate_log()
 
     def waiting(self) -> list[RegisterIdentity]:
         """All of them, oldest first; a row that the disk has spoilt is forgotten."""
@@ -58,7 +62,8 @@ class RegistrationStore:
             try:
                 found.append(RegisterIdentity.model_validate_json(body))
             except ValidationError:
-                # A flipped bit passes SQLite's own check; the camera will meet the visitor again.
+                # A flipped bit passes SQLite's own check; the camera will meet the visitor again,
+                # and the watched folder has its file still.
                 _log.warning("registration %s is no longer readable and is forgotten", request_id)
                 self.settle(request_id)
         return found

@@ -30,7 +30,7 @@ class Door:
             self.db,
             source=seeded(),
             utc_now=self.clock.utc_now,
-            distrusted=lambda: self.distrusted,
+            distrusted=lambda _: self.distrusted,
         )
         if policy:
             self.tell(policy)

@@ -1,0 +1,261 @@
+"""What lies in one watched folder, and which of it is known already."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.ids import UserId
+
+from .npy_file import (
+    SUFFIX,
+    FileMovedError,
+    NpyFileError,
+    Signature,
+    hash_content,
+    list_npy,
+    parse_npy,
+    read_bytes,
+    remove_temporary,
+)
+from .store.npy_files import NpyFileStore
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 80
+
+
+@dataclass
+class SeenFile:
+    """A file as it was at the last look; `content` is the hash of its bytes, None until it was read.
+
+    `is_done` when nothing more is to be found out about it.
+    """
+
+    signature: Signature
+    since: float
+    content: bytes | None = None
+    problem: str | None = None
+    is_done: bool = False
+
+
+class NpyFolder:
+    """One folder of `<user id>.npy`, in the one space that its vectors are of.
+
+    `files` has what a look found, by user id; names that are no user ids have their sentence among the
+    problems. A file is read when it is new or changed. What is wrong with it is said once it has been the
+    same for `settle_seconds`: until then somebody may be writing it. `is_open` if the last look was possible,
+    `invalid` counts files that had something wrong with them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        space: EmbeddingSpace | None,
+        store: NpyFileStore,
+        *,
+        settle_seconds: float,
+    ) -> None:
+        self.path = path
+        self.name = path.name
+        self.space = space
+        self.files: dict[str, SeenFile] = {}
+        self.invalid = 0
+        self.is_open = False
+        self._misnamed: dict[str, str] = {}
+        self._unread: set[str] = set()
+        self._fault: str | None = None
+        self._is_made = False
+        self._settle_seconds = settle_seconds
+        self._store = store
+        self._known = store.load(path.name)
+
+    def file_of(self, user_id: str) -> Path:
+        return self.path / f"{user_id}{SUFFIX}"
+
+    # Looking
+
+    def look(self, now: float) -> bool:
+        """Find what came, changed or went, and read it; False if the folder cannot be looked at.
+
+        The folder is made at the first look, for its owner alone, unless it is there.
+        """
+        self.is_open = False
+        try:
+            if not self._is_made:
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                remove_temporary(self.path)
+                self._is_made = True
+            found = list_npy(self.path)
+        except OSError as error:
+            # Nothing is forgotten, and nothing made in its place: the disk may only be away.
+            self._fault = f"{self.name}: cannot be looked at ({error.strerror})"
+            return False
+        self._fault = None
+        self.is_open = True
+        by_user = self._by_user(found)
+        self._lost(self.files.keys() - by_user.keys())
+        for user_id, signature in by_user.items():
+            seen = self.files.get(user_id)
+            if seen is None or seen.signature != signature:
+                # A problem stands until the file is found mended.
+                before = seen.problem if seen else None
+                self.files[user_id] = SeenFile(signature, now, problem=before)
+                self._unread.add(user_id)
+        for user_id in sorted(self._unread):
+            self._read_new(user_id, now)
+        return True
+
+    def _by_user(self, found: Mapping[str, Signature]) -> dict[str, Signature]:
+        misnamed = {
+            name for name in found if stem_of(name) not in self.files and not is_user_id(stem_of(name))
+        }
+        for name in misnamed - self._misnamed.keys():
+            self._misnamed[name] = "its name is no user id"
+            self._say(name, self._misnamed[name])
+        for name in self._misnamed.keys() - misnamed:
+            del self._misnamed[name]
+        return {stem_of(name): signature for name, signature in found.items() if name not in misnamed}
+
+    def _lost(self, user_ids: set[str]) -> None:
+        """Files are gone. Put back they would be new ones: what was registered is known no longer."""
+        for user_id in user_ids:
+            del self.files[user_id]
+        self._unread -= user_ids
+        self.forget(
+            (user_id, content)
+            for user_id in user_ids
+            for content, ours in self._known.get(user_id, {}).items()
+            if not ours
+        )
+
+    def _read_new(self, user_id: str, now: float) -> None:
+        seen = self.files[user_id]
+        content = problem = None
+        try:
+            data = read_bytes(self.file_of(user_id), seen.signature)
+            content = hash_content(data)
+            if content not in self._known.get(user_id, ()):
+                self._parse(data)
+        except FileMovedError:
+            return
+        except NpyFileError as error:
+            if now - seen.since < self._settle_seconds:
+                return
+            problem = str(error)
+            if problem != seen.problem:
+                self._say(f"{user_id}{SUFFIX}", problem)
+        seen.content, seen.problem, seen.is_done = content, problem, problem is not None
+        self._unread.discard(user_id)
+
+    def read_vector(self, user_id: str) -> bytes:
+        """The unit vector (float32[d]) in the file as it was seen. Raises NpyFileError, FileMovedError."""
+        return self._parse(read_bytes(self.file_of(user_id), self.files[user_id].signature))
+
+    def _parse(self, data: bytes) -> bytes:
+        if self.space is None:
+            modality = self.name.removesuffix("_db")
+            raise NpyFileError(f"this device holds no {modality} space; name one in device.further_spaces")
+        return parse_npy(data, self.space.dimension)
+
+    def _say(self, name: str, problem: str) -> None:
+        self.invalid += 1
+        _log.warning("%s/%s is left where it is: %s", self.name, printable(name), problem)
+
+    def problems(self) -> list[str]:
+        """One sentence per file, and one for the folder itself."""
+        named = {f"{user_id}{SUFFIX}": seen.problem for user_id, seen in self.files.items() if seen.problem}
+        sentences = [
+            f"{self.name}/{printable(name)}: {what}"
+            for name, what in sorted({**self._misnamed, **named}.items())
+        ]
+        return [self._fault, *sentences] if self._fault else sentences
+
+    # What is known
+
+    def is_ours(self, user_id: str) -> bool | None:
+        """Whether the mirror wrote the file as it was seen; None if its content is not known at all.
+
+        An empty file in the place of one that the mirror wrote is what a power cut leaves of it.
+        """
+        seen = self.files.get(user_id)
+        if seen is None or seen.content is None:
+            return None
+        contents = self._known.get(user_id, {})
+        if seen.signature.size == 0 and seen.problem:
+            return any(contents.values()) or None
+        return contents.get(seen.content)
+
+    def is_as_seen(self, user_id: str) -> bool:
+        """Whether the file is still, or still not, what the last look found; no look is waited for."""
+        seen = self.files.get(user_id)
+        try:
+            status = self.file_of(user_id).lstat()
+        except FileNotFoundError:
+            return seen is None
+        return seen is not None and Signature.of(status) == seen.signature
+
+    def mirrored(self) -> set[str]:
+        """Of whom the mirror has written a file."""
+        return {user_id for user_id, contents in self._known.items() if any(contents.values())}
+
+    def remember(self, contents: Iterable[tuple[str, bytes]], *, ours: bool) -> None:
+        """`(user id, content)` pairs that need no registration. Raises StoreError."""
+        pairs = list(contents)
+        if pairs:
+            self._store.remember(self.name, pairs, ours=ours)
+            for user_id, content in pairs:
+                self._known.setdefault(user_id, {})[content] = ours
+
+    def forget(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Raises StoreError."""
+        pairs = list(contents)
+        if pairs:
+            self._store.forget(self.name, pairs)
+            for user_id, content in pairs:
+                del self._known[user_id][content]
+                if not self._known[user_id]:
+                    del self._known[user_id]
+
+    def forget_superseded(self, user_ids: Iterable[str]) -> None:
+        """Of these, what the mirror wrote and what no file holds any more. Raises StoreError."""
+        self.forget(
+            (user_id, content)
+            for user_id in user_ids
+            for content, ours in self._known.get(user_id, {}).items()
+            if ours and (user_id not in self.files or content != self.files[user_id].content)
+        )
+
+    def removed(self, user_id: str) -> None:
+        """The mirror has removed a file of its own."""
+        del self.files[user_id]
+        self._unread.discard(user_id)
+
+    def wrote(self, user_id: str, signature: Signature, content: bytes, now: float) -> None:
+        """The mirror has written a file: there is nothing to be found out about it."""
+        self.files[user_id] = SeenFile(signature, now, content, is_done=True)
+        self._unread.discard(user_id)
+
+
+def stem_of(name: str) -> str:
+    return name.removesuffix(SUFFIX)
+
+
+_USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
+
+
+def is_user_id(text: str) -> bool:
+    try:
+        _USER_ID.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A file's name for a log and a heartbeat: neither control characters nor what is no Unicode."""
+    shown = name if name.isprintable() else ascii(name)
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}..."
