@@ -1,6 +1,5 @@
 """The backend's part of seed 001, played: a queue with leases, and vectors that are kept once."""
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ class QueuedJob:
     job_id: str
     config: dict[str, Any]
     position: int = 0
+    total: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
     attempt: int = 0
     status: str = "queued"
     token: str = ""
@@ -23,8 +24,10 @@ class QueuedJob:
 
 
 class EmbeddingBackend(RecordingServer):
-    """`jobs` in order, `stored` the vectors of each (source_system, external_id). `refused_people` answer 422.
-    `before` is called with each request; what it returns is the answer, unless that is None."""
+    """`jobs` in order, `stored` the vectors of each (source_system, external_id).
+
+    A body with one of `refused_people` is answered 422. `before` is called with each request; what it returns
+    is the answer, unless that is None."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +82,8 @@ class EmbeddingBackend(RecordingServer):
                         "job_type": "face_detect_embed",
                         "config": job.config,
                         "position": job.position,
+                        "total": job.total,
+                        "counts": job.counts,
                         "attempt": job.attempt,
                         "lease_token": job.token,
                         "lease_expires_at": "2026-01-15T10:01:00.000Z",
@@ -91,7 +96,9 @@ class EmbeddingBackend(RecordingServer):
         if body["lease_token"] != job.token or job.status != "claimed":
             return Reply.of({"detail": "the lease is another worker's", "code": "lease-lost"}, 409)
         if act == "progress":
-            job.position = body["position"]
+            if body["position"] >= job.position:
+                job.position, job.counts = body["position"], body["counts"]
+            job.total = job.total if body["total"] is None else body["total"]
         elif act == "complete":
             job.status, job.result = "done", body["result"]
         else:
@@ -115,8 +122,3 @@ class EmbeddingBackend(RecordingServer):
         return Reply.of(
             {"success": True, "identities_resolved": resolved, "embeddings_stored": new, "errors": []}
         )
-
-
-def sent_json(requests: list[Request]) -> bytes:
-    """Every body that arrived, one after the other."""
-    return b"\n".join(request.body or json.dumps(None).encode() for request in requests)

@@ -18,6 +18,10 @@ JOB_TYPE = "face_detect_embed"
 # How long the end of the program may be held up by giving a job back.
 _GIVE_BACK_SECONDS = 3.0
 _LONGEST_ERROR = 500
+_LONGEST_WORD = 120
+# A job names up to 100,000 photos.
+_MOST_CLAIMED_BYTES = 16 * 1024 * 1024
+_MOST_BYTES = 256 * 1024
 _LEASE_LOST = frozenset({404, 409})
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,12 +47,14 @@ class JobConfig(_Answered):
 
 
 class Job(_Answered):
-    """A job under this worker's lease. The first `position` photos are done."""
+    """A job under this worker's lease. The first `position` photos are done, with `counts`; `total` is how
+    many there were when somebody last looked."""
 
     job_id: str
     config: JobConfig
     position: int = Field(ge=0)
-    attempt: int
+    total: int | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
     lease_token: str
 
 
@@ -117,6 +123,7 @@ class Backend:
         answer = await self._post(
             "/api/training/claim",
             {"worker_id": self._worker_id, "job_types": [JOB_TYPE], "lease_seconds": self._lease_seconds},
+            _MOST_CLAIMED_BYTES,
         )
         return None if answer.status == 204 else _read(Job, answer)
 
@@ -134,13 +141,13 @@ class Backend:
 
     async def fail(self, job: Job, error: str, *, retry: bool) -> None:
         """Raises LeaseLostError."""
-        document = {"lease_token": job.lease_token, "error": error[:_LONGEST_ERROR], "retry": retry}
+        document = {"lease_token": job.lease_token, "error": to_sentence(error), "retry": retry}
         await self._settle(job, "fail", document)
 
     async def give_back(self, job: Job, reason: str) -> bool:
         """Let another worker have the job at once, if the backend can be told so quickly."""
-        document = {"lease_token": job.lease_token, "error": reason[:_LONGEST_ERROR], "retry": True}
-        told = asyncio.ensure_future(self._service.post(_path(job, "fail"), document))
+        document = {"lease_token": job.lease_token, "error": to_sentence(reason), "retry": True}
+        told = asyncio.ensure_future(self._service.post(_path(job, "fail"), document, _MOST_BYTES))
         try:
             await asyncio.wait({told}, timeout=_GIVE_BACK_SECONDS)
         finally:
@@ -178,9 +185,11 @@ class Backend:
                 raise LeaseLostError(str(error)) from error
             raise
 
-    async def _post(self, path: str, document: Mapping[str, Any]) -> Answer:
+    async def _post(self, path: str, document: Mapping[str, Any], most_bytes: int = _MOST_BYTES) -> Answer:
         try:
-            return await self._endurance.until_answered(lambda: self._service.post(path, document))
+            return await self._endurance.until_answered(
+                lambda: self._service.post(path, document, most_bytes)
+            )
         except RefusedError as error:
             raise RefusedError(error.status, f"{error}{_explanation(error.body)}") from error
         except TooLargeError as error:
@@ -196,6 +205,12 @@ def group_by_person(faces: Sequence[Face]) -> list[dict[str, Any]]:
         person["name"] = face.name
         person["faces"].append({"embedding": to_array(face.vector).tolist(), "confidence": face.confidence})
     return list(people.values())
+
+
+def to_sentence(text: str) -> str:
+    """`text` as the backend takes an error: one line without anything in it that could be a picture."""
+    words = (word[:_LONGEST_WORD] for word in text.split() if word.isprintable())
+    return " ".join(words).replace("data:", "data")[:_LONGEST_ERROR]
 
 
 def _path(job: Job, act: str) -> str:

@@ -1,6 +1,7 @@
 """How far a job is, for whoever watches: a bar on a terminal, lines in a log."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,10 +32,12 @@ class Tally:
         for reason, times in other.skipped.items():
             self.skip(reason, times)
 
-    def counts(self) -> Mapping[str, int]:
-        """One flat table, as the backend keeps it."""
+    def counts(self, earlier: Mapping[str, int]) -> Mapping[str, int]:
+        """One flat table, as the backend keeps it, on top of what it had from `earlier` attempts."""
         done = {"photos": self.photos, "faces": self.faces, "embeddings_stored": self.embeddings_stored}
-        return {**done, **self.skipped}
+        total = Counter(earlier)
+        total.update({**done, **self.skipped})
+        return dict(total)
 
 
 class Reporter(Protocol):

@@ -12,7 +12,7 @@ from .errors import AccessRefusedError, AwayError, FaultyError, RefusedError, To
 
 _ACCESS = frozenset({401, 403})
 _BUSY = frozenset({429, 502, 503, 504})
-_SHORT = 64 * 1024
+_MOST_ERROR_BYTES = 64 * 1024
 _CONNECT_SECONDS = 5.0
 _AWAY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -73,9 +73,9 @@ class Service:
         redirect) or TooLargeError."""
         return await self._ask("GET", url, most_bytes)
 
-    async def post(self, path: str, document: Mapping[str, Any]) -> Answer:
+    async def post(self, path: str, document: Mapping[str, Any], most_bytes: int) -> Answer:
         """The same for POST of a JSON document."""
-        return await self._ask("POST", self.url(path), _SHORT, document)
+        return await self._ask("POST", self.url(path), most_bytes, document)
 
     async def _ask(
         self, method: str, url: httpx.URL, most_bytes: int, document: Mapping[str, Any] | None = None
@@ -131,6 +131,6 @@ async def _beginning(response: httpx.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
-        if len(body) >= _SHORT:
+        if len(body) >= _MOST_ERROR_BYTES:
             break
-    return bytes(body[:_SHORT])
+    return bytes(body[:_MOST_ERROR_BYTES])

@@ -35,8 +35,7 @@ class JobWork:
         self._reporter = reporter
         self._group_photos = group_photos
         self._lease_seconds = lease_seconds
-        self._position = job.position
-        self._total: int | None = None
+        self._settled = Progress(job.position, job.total, job.counts)
         self._accepted = 0
         self._refusal: str | None = None
 
@@ -59,26 +58,29 @@ class JobWork:
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            await self._backend.extend(self._job, self._progress)
-
-    def _progress(self) -> Progress:
-        return Progress(self._position, self._total, self.tally.counts())
+            await self._backend.extend(self._job, lambda: self._settled)
 
     async def _work(self) -> None:
         photos = await self._photos()
-        self._total = len(photos)
-        # A batch may have become shorter since another worker got so far.
-        self._position = min(self._position, len(photos))
-        self._reporter.begin(self._job.job_id, self._position, len(photos))
-        while self._position < len(photos):
-            group = photos[self._position : self._position + self._group_photos]
+        earlier = self._job.counts
+        if self._job.total not in {None, len(photos)}:
+            # A batch that has changed is done again from its start.
+            self._settled, earlier = Progress(0, None, {}), {}
+        position = self._settled.position
+        self._reporter.begin(self._job.job_id, position, len(photos))
+        while position < len(photos):
+            group = photos[position : position + self._group_photos]
             await self._do(group)
-            self._position += len(group)
-            await self._backend.extend(self._job, self._progress)
-            self._reporter.stored(self._position, len(photos), self.tally)
+            position += len(group)
+            # The new length of a batch is not told before the point where it was left has passed: another
+            # worker would take that point for one in the new list.
+            total = len(photos) if position >= self._job.position else None
+            self._settled = Progress(position, total, self.tally.counts(earlier))
+            await self._backend.extend(self._job, lambda: self._settled)
+            self._reporter.stored(position, len(photos), self.tally)
         if self._refusal and not self._accepted and not self._job.position:
             raise JobFailedError(f"nobody was accepted: {self._refusal}")
-        await self._backend.complete(self._job, self.tally.counts())
+        await self._backend.complete(self._job, self.tally.counts(earlier))
 
     async def _photos(self) -> Sequence[Listed]:
         config = self._job.config

@@ -32,7 +32,8 @@ class Summary:
 
     def document(self) -> dict[str, Any]:
         document = asdict(self)
-        return {**document, **document.pop("tally")}
+        tally = document.pop("tally")
+        return {**document, **tally}
 
 
 class Worker:
@@ -87,7 +88,7 @@ class Worker:
             raise
         else:
             self.summary.jobs_done += 1
-            _log.info("job %s is complete: %s", job.job_id, dict(work.tally.counts()))
+            _log.info("job %s is complete: %s", job.job_id, work.tally)
         finally:
             self.summary.tally.add(work.tally)
 

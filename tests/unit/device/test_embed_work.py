@@ -1,0 +1,532 @@
+"""A job from its photos to the registry's vectors: in order, in bounded memory, with nothing lost."""
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker_bridge.contract.embeddings import normalise
+from device.embedding.backend import Face, group_by_person, to_sentence
+from device.embedding.bootstrap import open_worker
+from device.embedding.errors import AccessRefusedError, AwayError, RefusedError
+from device.embedding.progress import Tally
+from device.embedding.settings import WorkerSection
+from device.vision.detector import FaceBox
+from device.vision.enroll import PhotoError, PhotoFace
+from device.vision.session import ModelError
+from tests.embedding_backend import EmbeddingBackend
+from tests.photo_catalog import PhotoCatalog
+from tests.recording_server import Reply, Request
+
+SOURCE = "alfred_catalog"
+
+
+def vector_of(data: bytes) -> bytes:
+    """The same for the same photo."""
+    seed = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
+    return normalise(np.random.default_rng(seed).normal(size=512), 512)
+
+
+class FakeEmbedder:
+    """In place of the vision code: a photo has the face that its bytes say, or says why not."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        self.before = threading.Event()
+        self.before.set()
+
+    def embed_photo(self, data: bytes, /) -> PhotoFace:
+        self.before.wait(20)
+        self.seen.append(data)
+        if data.startswith(b"photo-"):
+            raise PhotoError(data.decode(), "no good")
+        if data == b"broken model":
+            raise ModelError("the network fails on it")
+        return PhotoFace(vector_of(data), 0.87654, FaceBox(0, 0, 10, 10))
+
+
+class Watcher:
+    """Keeps what a reporter is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def begin(self, job_id: str, position: int, total: int) -> None:
+        self.told.append((job_id, position, total))
+
+    def looked(self, tally: Tally) -> None:
+        pass
+
+    def stored(self, position: int, total: int, tally: Tally) -> None:
+        self.told.append((position, total, tally.faces))
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
+@pytest.fixture
+def catalog() -> Iterator[PhotoCatalog]:
+    with PhotoCatalog() as server:
+        yield server
+
+
+@pytest.fixture
+def backend() -> Iterator[EmbeddingBackend]:
+    with EmbeddingBackend() as server:
+        yield server
+
+
+@pytest.fixture
+def embedder() -> FakeEmbedder:
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def watcher() -> Watcher:
+    return Watcher()
+
+
+@pytest.fixture
+def opened(catalog: PhotoCatalog, backend: EmbeddingBackend, embedder: FakeEmbedder, watcher: Watcher):
+    """`opened(**settings)` is a worker whose pauses take no time; `pauses` holds how long they were."""
+
+    @asynccontextmanager
+    async def open_one(*, once: bool = True, pauses: list[float] | None = None, **changed: Any):
+        section = WorkerSection(
+            **{
+                "backend_url": backend.url,
+                "backend_key": "worker-key",
+                "catalog_url": catalog.url,
+                "group_photos": 4,
+                "timeout_seconds": 5,
+                **changed,
+            }
+        )
+        past = [0.0]
+
+        async def sleep(seconds: float) -> None:
+            past.append(past[-1] + seconds)
+            if pauses is not None:
+                pauses.append(seconds)
+            await asyncio.sleep(0)
+
+        async with open_worker(
+            section, embedder, watcher, once=once, sleep=sleep, clock=lambda: past[-1]
+        ) as worker:
+            yield worker
+
+    return open_one
+
+
+def fill(catalog: PhotoCatalog, count: int) -> list[str]:
+    """Photos of three people in turn."""
+    ids = [f"photo_{n:03}" for n in range(count)]
+    for n, photo_id in enumerate(ids):
+        catalog.add(photo_id, b"face of %d" % n, 40 + n % 3, f"Person {n % 3}")
+    return ids
+
+
+def everything(catalog: PhotoCatalog, ids: list[str]) -> dict[tuple[str, str], set[tuple[float, ...]]]:
+    """What the registry must hold in the end."""
+    people: dict[tuple[str, str], set[tuple[float, ...]]] = {}
+    for photo_id in ids:
+        photo = catalog.photos[photo_id]
+        vector = tuple(np.frombuffer(vector_of(photo.data), "<f4").tolist())
+        people.setdefault((SOURCE, str(photo.person_id)), set()).add(vector)
+    return people
+
+
+def held(backend: EmbeddingBackend) -> dict[tuple[str, str], set[tuple[float, ...]]]:
+    assert all(len(set(vectors)) == len(vectors) for vectors in backend.stored.values())
+    return {person: set(vectors) for person, vectors in backend.stored.items()}
+
+
+async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, watcher: Watcher
+) -> None:
+    """Grouped by person, in the seed's body, and the job is told how it went."""
+    ids = fill(catalog, 10)
+    job = backend.submit(photo_ids=ids)
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert held(backend) == everything(catalog, ids)
+    assert backend.names == {(SOURCE, str(40 + n)): f"Person {n}" for n in range(3)}
+    first = backend.bodies("ingest-embeddings")[0]
+    assert set(first) == {"source_system", "results"}
+    assert [set(person) for person in first["results"]] == [{"external_id", "name", "faces"}] * 3
+    face = first["results"][0]["faces"][0]
+    assert set(face) == {"embedding", "confidence"}
+    assert (len(face["embedding"]), face["confidence"]) == (512, 0.8765)
+    counts = {"photos": 10, "faces": 10, "embeddings_stored": 10}
+    assert (job.status, job.position, job.total, job.result) == ("done", 10, 10, counts)
+    assert watcher.told == [("job-1", 0, 10), (4, 10, 4), (8, 10, 8), (10, 10, 10), "end"]
+    assert worker.summary.document() == {
+        "jobs_done": 1, "jobs_failed": 0, "jobs_lost": 0, "jobs_given_back": 0, **counts, "skipped": {},
+    }  # fmt: skip
+
+
+async def test_a_job_by_batch_fetches_only_photos_of_somebody(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """A photo without a person, or of one without a name, is counted and its bytes are never asked for."""
+    ids = fill(catalog, 3)
+    catalog.add("nobody", b"x", None, None)
+    catalog.add("nameless", b"x", 7, None)
+    catalog.add("blank", b"x", 7, "  ")
+    catalog.batches["b1"] = ["nobody", *ids, "nameless", "blank"]
+    job = backend.submit(batch_id="b1")
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert held(backend) == everything(catalog, ids)
+    assert sorted(catalog.files_sent()) == ids
+    assert job.result == {"photos": 6, "faces": 3, "embeddings_stored": 3, "no-person": 1, "no-name": 2}
+
+
+async def test_what_cannot_be_embedded_is_counted_by_its_reason(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """No face, several faces, no picture, gone from the catalog, or strange metadata; the others go on."""
+    ids = fill(catalog, 2)
+    for n, code in enumerate(
+        ["photo-no-face", "photo-several-faces", "photo-several-faces", "photo-invalid"]
+    ):
+        catalog.add(f"bad_{n}", code.encode())
+    catalog.add("foreign", b"x", file_url="http://evil.example/x")
+    catalog.add("strange", b"x", metadata=1, person_id={"$ne": 1})
+    job = backend.submit(photo_ids=["gone", *catalog.photos])
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert held(backend) == everything(catalog, ids)
+    assert worker.summary.tally.skipped == {
+        "photo-missing": 1, "photo-no-face": 1, "photo-several-faces": 2, "photo-invalid": 1,
+        "url-foreign": 1, "metadata-invalid": 1,
+    }  # fmt: skip
+    assert (job.status, job.position) == ("done", 9)
+
+
+async def test_at_most_four_photos_are_in_memory(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, embedder: FakeEmbedder
+) -> None:
+    """While one is looked at three more are fetched, and then no other until it is done."""
+    ids = fill(catalog, 12)
+    backend.submit(photo_ids=ids)
+    embedder.before.clear()
+    async with opened(group_photos=12) as worker:
+        run = asyncio.ensure_future(worker.run(once=True))
+        while len(catalog.files_sent()) < 4:
+            await asyncio.sleep(0.001)
+        idle = await asyncio.wait({run}, timeout=0.1)
+        assert idle == (set(), {run})
+        assert sorted(catalog.files_sent()) == ids[:4]
+        embedder.before.set()
+        await run
+    assert embedder.seen == [catalog.photos[photo_id].data for photo_id in ids]
+
+
+async def test_a_position_is_reported_only_when_its_vectors_are_in_the_registry(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """At every report of n photos, the first n are there."""
+    ids = fill(catalog, 10)
+    backend.submit(photo_ids=ids)
+    reported = []
+
+    def check(request: Request) -> None:
+        if request.path.endswith("/progress"):
+            position = request.json()["position"]
+            reported.append(position)
+            wanted = everything(catalog, ids[:position])
+            assert all(wanted[person] <= held(backend)[person] for person in wanted)
+
+    backend.before = check
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert reported == [4, 8, 10]
+
+
+@pytest.mark.parametrize("path", ["ingest-embeddings", "/progress", "/complete"])
+@pytest.mark.parametrize("nth", [1, 2])
+async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, path: str, nth: int
+) -> None:
+    """It dies when the backend has taken what was sent and before it could hear so."""
+    ids = fill(catalog, 10)
+    job = backend.submit(photo_ids=ids)
+    dying = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    seen = []
+
+    def die(request: Request) -> Reply | None:
+        if request.path.endswith(path):
+            seen.append(request)
+            if len(seen) == nth:
+                backend.before = lambda _: None
+                backend.answer(request)
+                loop.call_soon_threadsafe(dying.set)
+                # Nobody waits for this answer any more.
+                return Reply(204)
+        return None
+
+    backend.before = die
+    async with opened() as worker:
+        run = asyncio.ensure_future(worker._begin(await worker._backend.claim()).run())
+        died = asyncio.ensure_future(dying.wait())
+        await asyncio.wait({run, died}, return_when=asyncio.FIRST_COMPLETED)
+        run.cancel()
+        died.cancel()
+        await asyncio.wait({run})
+    if job.status != "done":
+        backend.expire(job)
+    catalog.requests.clear()
+    position = job.position
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert held(backend) == everything(catalog, ids)
+    assert job.status == "done"
+    assert position >= 4 * (nth - 1) or path == "/complete"
+    assert not set(catalog.files_sent()) & set(ids[:position])
+
+
+async def test_counts_of_earlier_attempts_are_kept(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """The job's result is about all its photos, the summary about this worker's."""
+    ids = fill(catalog, 6)
+    job = backend.submit(photo_ids=ids)
+    job.position, job.total = 4, 6
+    job.counts = {"photos": 4, "faces": 3, "embeddings_stored": 3, "photo-no-face": 1}
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert job.result == {"photos": 6, "faces": 5, "embeddings_stored": 5, "photo-no-face": 1}
+    assert worker.summary.tally.photos == 2
+
+
+async def test_a_batch_that_has_changed_is_done_again_from_its_start(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """The position of the old list says nothing about the new one; its length is told only past that."""
+    ids = fill(catalog, 11)
+    catalog.batches["b"] = ids
+    job = backend.submit(batch_id="b")
+    job.position, job.total, job.counts = 6, 10, {"photos": 6, "faces": 6}
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert held(backend) == everything(catalog, ids)
+    assert [body["total"] for body in backend.bodies("/progress")] == [None, 11, 11]
+    assert job.result["photos"] == 11
+
+
+async def test_a_lost_lease_ends_the_job_and_not_the_worker(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """The next job is done as ever; the lost one is not touched again."""
+    lost, other = backend.submit(photo_ids=fill(catalog, 8)), backend.submit(photo_ids=["photo_000"])
+
+    def take_away(request: Request) -> None:
+        if request.path.endswith("ingest-embeddings"):
+            lost.token, lost.status = "another worker's", "claimed"
+            backend.before = lambda _: None
+
+    backend.before = take_away
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert (lost.status, lost.position, other.status) == ("claimed", 0, "done")
+    assert (worker.summary.jobs_lost, worker.summary.jobs_done, worker.summary.is_clean) == (1, 1, False)
+
+
+async def test_the_lease_is_kept_alive_during_a_long_photo(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, embedder: FakeEmbedder
+) -> None:
+    """With the position that holds, three times a lease; and a lease that is lost meanwhile ends the job."""
+    job = backend.submit(photo_ids=fill(catalog, 2))
+    embedder.before.clear()
+    async with opened() as worker:
+        work = worker._begin(await worker._backend.claim())
+        work._lease_seconds = 0.03
+        run = asyncio.ensure_future(work.run())
+        while len(backend.bodies("/progress")) < 3:
+            await asyncio.sleep(0.001)
+        assert {body["position"] for body in backend.bodies("/progress")} == {0}
+        assert not run.done()
+        backend.expire(job)
+        with pytest.raises(Exception, match="409: the lease is another worker's"):
+            await run
+        embedder.before.set()
+
+
+async def test_a_person_whom_the_backend_refuses_does_not_hold_up_the_others(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """Sent again person by person, and the refused one is counted."""
+    ids = fill(catalog, 6)
+    backend.refused_people = {"41"}
+    job = backend.submit(photo_ids=ids)
+    async with opened() as worker:
+        await worker.run(once=True)
+    wanted = everything(catalog, ids)
+    del wanted[SOURCE, "41"]
+    assert held(backend) == wanted
+    assert (job.status, job.result["person-refused"]) == ("done", 2)
+
+
+async def test_a_job_of_which_nobody_is_accepted_has_failed(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """With the backend's sentence: vectors of another length, for one."""
+    backend.refused_people = {"40", "41", "42"}
+    job = backend.submit(photo_ids=fill(catalog, 6))
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert (job.status, job.retry) == ("failed", False)
+    assert job.error.endswith("422: results.0.name: looks like a picture")
+    assert not worker.summary.is_clean
+
+
+async def test_a_backend_that_is_away_is_waited_for(
+    catalog: PhotoCatalog,
+    backend: EmbeddingBackend,
+    opened: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Pauses grow with jitter to a minute; the log has one line when it begins and one when it is over."""
+    ids = fill(catalog, 4)
+    job = backend.submit(photo_ids=ids)
+    away = iter([Reply(503), Reply(502), Reply(500), Reply(429)] * 3)
+    backend.before = lambda r: next(away, None) if r.path.endswith("ingest-embeddings") else None
+    pauses: list[float] = []
+    with caplog.at_level("INFO", "device.embedding.endurance"):
+        async with opened(pauses=pauses) as worker:
+            await worker.run(once=True)
+    assert (job.status, held(backend)) == ("done", everything(catalog, ids))
+    assert len(pauses) == 12
+    assert all(1 <= pause <= min(60, 2**n) for n, pause in enumerate(pauses, 1))
+    assert len(set(pauses)) == 12
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_with_once_the_patience_with_the_backend_has_an_end(
+    backend: EmbeddingBackend, opened: Any
+) -> None:
+    """Whoever started it from a timer wants to know."""
+    backend.before = lambda _: Reply(503)
+    async with opened(patience_seconds=300) as worker:
+        with pytest.raises(AwayError, match="503"):
+            await worker.run(once=True)
+
+
+async def test_a_catalog_that_stays_away_gives_the_job_back_where_it_stands(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """For another attempt, at the last position whose vectors are in the registry."""
+    ids = fill(catalog, 8)
+    catalog.overrides["/api/photos/photo_006/file"] = lambda _: Reply(503)
+    job = backend.submit(photo_ids=ids)
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert (job.status, job.retry, job.position) == ("failed", True, 4)
+    assert "503" in job.error
+    assert worker.summary.jobs_given_back == 1
+
+
+async def test_a_catalog_that_breaks_down_over_every_photo_is_not_taken_for_empty(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """One such photo is skipped; a whole group of them is to be tried again."""
+    ids = fill(catalog, 8)
+    one, all_of_them = backend.submit(photo_ids=ids[:5]), backend.submit(photo_ids=ids[4:])
+    for photo_id in ids[3:]:
+        catalog.overrides[f"/api/photos/{photo_id}/file"] = lambda _: Reply(500)
+    del catalog.overrides["/api/photos/photo_004/file"]
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert (one.status, one.result["photo-unavailable"]) == ("done", 1)
+    assert (all_of_them.status, all_of_them.position) == ("done", 4)
+    again = backend.submit(photo_ids=ids[5:])
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert (again.status, again.retry, again.position) == ("failed", True, 0)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_catalog_that_refuses_the_key_ends_the_program_and_gives_the_job_back(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, status: int
+) -> None:
+    """Nothing is skipped for it."""
+    job = backend.submit(photo_ids=fill(catalog, 2))
+    catalog.overrides["/api/photos/photo_001"] = lambda _: Reply(status)
+    async with opened() as worker:
+        with pytest.raises(AccessRefusedError, match="the catalog at"):
+            await worker.run(once=True)
+    assert (job.status, job.retry) == ("failed", True)
+
+
+async def test_a_network_that_fails_ends_the_program_and_gives_the_job_back(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """Another worker may have a network that works."""
+    catalog.add("photo_000", b"broken model")
+    job = backend.submit(photo_ids=["photo_000"])
+    async with opened() as worker:
+        with pytest.raises(ModelError):
+            await worker.run(once=True)
+    assert (job.status, job.retry, job.error) == ("failed", True, "the worker stopped (ModelError)")
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"photo_ids": ["a"], "batch_id": "b"}, {"photo_ids": [1]}, {"photo_ids": {}}]
+)
+async def test_a_job_that_cannot_be_read_is_told_in_a_sentence(
+    backend: EmbeddingBackend, opened: Any, config: dict[str, Any]
+) -> None:
+    """It is not this worker's backend, or newer than the worker."""
+    backend.submit(**config)
+    async with opened() as worker:
+        with pytest.raises(RefusedError, match="not what this worker expects"):
+            await worker.run(once=True)
+
+
+async def test_without_once_it_asks_again_and_again(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """With pauses around poll_seconds, until it is stopped."""
+    pauses: list[float] = []
+    ids = fill(catalog, 2)
+    async with opened(once=False, pauses=pauses, poll_seconds=8) as worker:
+        run = asyncio.ensure_future(worker.run())
+        while len(pauses) < 3:
+            await asyncio.sleep(0)
+        job = backend.submit(photo_ids=ids)
+        while job.status != "done":
+            await asyncio.sleep(0.001)
+        run.cancel()
+        await asyncio.wait({run})
+    assert all(6 <= pause <= 10 for pause in pauses)
+    assert held(backend) == everything(catalog, ids)
+
+
+def test_a_person_has_one_entry_under_the_latest_name() -> None:
+    """In the order in which people first appear."""
+    a, b = vector_of(b"a"), vector_of(b"b")
+    faces = [Face("2", "Jane", a, 0.5), Face("1", "John", a, 0.6), Face("2", "Jane Doe", b, 0.7)]
+    people = group_by_person(faces)
+    assert [(p["external_id"], p["name"], len(p["faces"])) for p in people] == [
+        ("2", "Jane Doe", 2),
+        ("1", "John", 1),
+    ]
+    assert normalise(json.loads(json.dumps(people))[0]["faces"][1]["embedding"], 512) == b
+
+
+def test_an_error_is_told_as_the_backend_takes_it() -> None:
+    """One line, no word that could be a picture, at most 500 characters."""
+    said = to_sentence("first\nsecond\t" + "A" * 5000 + " data:image/png \x00 " + "word " * 500)
+    assert said.startswith("first second AAA")
+    assert len(said) <= 500
+    assert max(map(len, said.split())) <= 128
+    assert "data:" not in said
+    assert said.isprintable()
