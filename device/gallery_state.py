@@ -39,12 +39,15 @@ class GalleryState:
         if self.staged and not self.staged.cursor.belongs_to(site_id, spaces):
             self.abandon_reset()
         self.intact = db.verify()
+        if self.staged and not self.intact:
+            self.abandon_reset()
         self._digests: Mapping[str, Digest] = {}
         self._rows: dict[str, GalleryRows] = {}
         self._reload()
 
     def _reload(self) -> None:
-        self._digests = self._db.digests()
+        # A gallery that is filling counts as empty until its first snapshot is complete.
+        self._digests = {} if self._db.is_filling() else self._db.digests()
         for space, dimension in self.dimensions.items():
             user_ids, vectors = self._db.load_gallery(space)
             self._rows[space] = GalleryRows.usable(space, dimension, user_ids, vectors, self.cursor.version)
@@ -85,6 +88,10 @@ class GalleryState:
         self.cursor = staged.cursor
         self.staged = None
         self._reload()
+
+    def staged_people(self) -> int:
+        """How many people the reset that is under way has brought; 0 without one."""
+        return self._db.staged_people() if self.staged else 0
 
     def abandon_reset(self) -> None:
         self._db.abandon_reset()

@@ -94,6 +94,7 @@ class HeartbeatSender:
             quality=dict(vision.quality),
             frames=dict(vision.frames),
             sync=self._sync.position(),
+            syncing=self._sync.progress(),
         )
 
 

@@ -14,17 +14,18 @@ from apscheduler.schedulers.base import BaseScheduler
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import (
-    SyncApplied,
     SyncDelta,
     SyncHead,
     SyncPage,
     SyncPosition,
+    SyncProgress,
     WireError,
 )
 
 from .clocks import utc_now
 from .gallery_state import GalleryState, OnGallery, ignore_rows
 from .link import Link
+from .store.connection import StoreError
 from .store.cursor import ResetProgress
 from .store.db_manager import DatabaseManager
 from .sync_policy import (
@@ -34,11 +35,13 @@ from .sync_policy import (
     decide_on_delta,
     decide_on_head,
     decide_on_page,
+    head_of_reset,
+    may_swap,
     moved,
     plan_change,
 )
-from .sync_requests import SyncOptions, SyncRequests
-from .sync_status import SyncStatus
+from .sync_requests import DriftPause, SyncOptions, SyncRequests
+from .sync_status import SyncStatus, applied_message
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +78,6 @@ class SyncManager:
         self._device_id = device_id
         self._scheduler = scheduler
         self._options = options or SyncOptions()
-        self._random = source
         self._clock = clock
         self._utc_now = utc_now
         self._gallery = GalleryState(db, site_id, spaces, on_gallery)
@@ -84,13 +86,11 @@ class SyncManager:
         self._head: SyncHead | None = None
         self._error: WireError | None = None
         remembered = db.get_config(_SYNCED_AT)
-        # Another site or other spaces than before: nothing is known of those yet.
-        begun = self._gallery.cursor.epoch is not None
+        begun = self._gallery.cursor.epoch is not None  # Not so for another site or other spaces than before.
         self._synced_at = datetime.fromisoformat(remembered) if remembered and begun else None
         self._connections = 0
-        self._failures = 0
-        self._drifts = 0
-        self._drift_not_before = float("-inf")
+        self._catching_up_to: int | None = None
+        self._drift = DriftPause(self._options.drift_pause, source)
         if not self._gallery.intact:
             self._counts["drift"] += 1
             self._requests.from_zero = True
@@ -120,7 +120,7 @@ class SyncManager:
         return self._requests.tick(now)
 
     def _take_delta(self, delta: SyncDelta, now: float) -> None:
-        decision = decide_on_delta(self._gallery.cursor, delta)
+        decision = decide_on_delta(self._gallery.cursor, delta, with_names=self._db.dev_mode)
         self._counts[f"delta_{decision.value}"] += 1
         if decision is DeltaDecision.APPLY:
             change = plan_change(delta.upserts, delta.removals, self._gallery.dimensions)
@@ -138,7 +138,7 @@ class SyncManager:
     def _compare_with(self, head: SyncHead, now: float) -> None:
         decision = decide_on_head(self._gallery.cursor, self._gallery.held(), head)
         if decision is HeadDecision.CURRENT:
-            self._drifts = 0
+            self._drift.is_over()
             if not self._requests.from_zero and self._connections > 1 and self._is_fresh():
                 self._requests.unwish()
         elif decision is HeadDecision.DRIFT:
@@ -153,15 +153,11 @@ class SyncManager:
         return age is not None and age.total_seconds() < self._options.fresh
 
     def _resync_from_zero(self, now: float) -> None:
-        if now < self._drift_not_before:
-            return
-        self._drifts += 1
-        self._drift_not_before = now + self._options.drift_pause.delay(self._drifts, self._random)
-        self._counts["drift"] += 1
-        self._requests.from_zero = True
-        version = self._gallery.cursor.version
-        _log.warning("at version %d the gallery is not the registry's; it is fetched again in full", version)
-        self._requests.wish(now, self._requests.jitter())
+        if self._drift.may_mend(now):
+            self._counts["drift"] += 1
+            self._requests.from_zero = True
+            _log.warning("equal version, other templates than the registry: all is fetched again")
+            self._requests.wish(now, self._requests.jitter())
 
     def _take_page(self, page: SyncPage, now: float) -> None:
         request = self._requests.answered(page.request_id)
@@ -176,26 +172,32 @@ class SyncManager:
         if fault is not None:
             self._fail(fault, now)
             return
-        self._take_in(decision, page)
-        self._failures = 0
-        staged = self._gallery.staged
-        if staged and page.done and self._may_swap(page):
-            self._gallery.finish_reset(staged)
-        if self._gallery.staged or not page.done:
+        self._ask_ahead(decision, page, now)
+        try:
+            self._take_in(decision, page)
+            staged = self._gallery.staged
+            if staged and page.done and may_swap(self._requests.asked_at, self._gallery.cursor, page):
+                self._gallery.finish_reset(staged)
+        except StoreError:
+            # What was asked for ahead would not follow on what is held.
+            self._requests.restart()
+            self._requests.failed(now)
+            raise
+        self._requests.succeeded()
+        self._catching_up_to = None if page.done else page.head_version
+        if self._gallery.staged is None and page.done:
+            self._complete(now)
+        elif not self._requests.is_open:
             # A page that brought nothing although there is more: do not ask in a circle.
             pause = 0.0 if page.to_version > page.from_version else self._options.grace
             self._requests.wish(now, pause)
-        else:
-            self._complete(now)
 
-    def _may_swap(self, page: SyncPage) -> bool:
-        """Not while a delta has moved the live gallery past the snapshot: that would undo it for a moment.
-
-        Unless we were past the registry's head when we asked: then the registry itself went back.
-        """
-        asked_at = self._requests.asked_at
-        went_back = asked_at.epoch == page.epoch and asked_at.version > page.head_version
-        return went_back or not self._gallery.has_reached(page.epoch, page.to_version + 1)
+    def _ask_ahead(self, decision: PageDecision, page: SyncPage, now: float) -> None:
+        """The bridge reads the next page while this one is written: at most one is on its way."""
+        if page.done or page.to_version <= page.from_version or decision is PageDecision.SKIP:
+            return
+        position = moved(self._gallery.cursor, page.epoch, page.to_version)
+        self._requests.ask_ahead(now, position, head_of_reset(decision, self._gallery.staged, page))
 
     def _take_in(self, decision: PageDecision, page: SyncPage) -> None:
         change = plan_change(page.upserts, page.removals, self._gallery.dimensions)
@@ -218,32 +220,23 @@ class SyncManager:
         self._synced_at = self._utc_now()
         self._db.set_config(_SYNCED_AT, self._synced_at.isoformat())
         self._publish_applied(self._clock() - now)
-        head = self._head
-        # A head from before this sync says nothing about it.
+        head = self._head  # One from before this sync says nothing about it.
         if head and head.epoch == self._gallery.cursor.epoch and head.version >= self._gallery.cursor.version:
             self._compare_with(head, now)
         self._requests.completed()
 
     def _fail(self, error: WireError, now: float) -> None:
-        self._failures += 1
         self._error = error
         _log.error("sync is held up: %s: %s", error.code, error.detail)
         if error.code in _ENDS_RESET and self._gallery.staged:
             self._gallery.abandon_reset()
-        self._requests.wish(now, self._options.retry.delay(self._failures, self._random))
+        self._requests.failed(now)
 
     def _publish_applied(self, seconds: float) -> None:
         position = self.position()
         if position is None:
             return
-        applied = SyncApplied(
-            device_id=self._device_id,
-            epoch=position.epoch,
-            version=position.version,
-            spaces=position.spaces,
-            duration_ms=round(max(0.0, seconds) * 1000, 1),
-            error=self._error,
-        )
+        applied = applied_message(self._device_id, position, seconds, self._error)
         self._link.publish(channels.SYNC_APPLIED, applied.to_json())
 
     # For other threads
@@ -260,6 +253,15 @@ class SyncManager:
         if cursor.epoch is None:
             return None
         return SyncPosition(epoch=cursor.epoch, version=cursor.version, spaces=self._gallery.held())
+
+    def progress(self) -> SyncProgress | None:
+        """For the heartbeat: a sync of several pages that is under way, None without one."""
+        staged = self._gallery.staged
+        if staged is None and self._catching_up_to is None:
+            return None
+        at = staged.cursor if staged else self._gallery.cursor
+        to = self._catching_up_to or (staged.head_version if staged else at.version)
+        return SyncProgress(version=at.version, head_version=to, people=self._gallery.staged_people())
 
     def get_sync_status(self) -> SyncStatus:
         return SyncStatus(

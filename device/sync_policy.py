@@ -1,10 +1,10 @@
 """What to do with a head, a delta or a page: pure decisions over where the gallery stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from broker_bridge.contract.embeddings import check_vector
+from broker_bridge.contract.embeddings import check_vector, to_array
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import (
     Removal,
@@ -16,7 +16,8 @@ from broker_bridge.contract.messages import (
     Upsert,
     WireError,
 )
-from device.store.cursor import SyncCursor
+from broker_bridge.vectors import are_units
+from device.store.cursor import ResetProgress, SyncCursor
 
 
 class DeltaDecision(Enum):
@@ -39,12 +40,18 @@ class PageDecision(Enum):
     REQUEST = "request"
 
 
-def decide_on_delta(cursor: SyncCursor, delta: SyncDelta) -> DeltaDecision:
-    """APPLY when the delta holds all that is missing: everything of `(prev_version, version]`."""
+def decide_on_delta(cursor: SyncCursor, delta: SyncDelta, *, with_names: bool = False) -> DeltaDecision:
+    """APPLY when the delta holds all that is missing: everything of `(prev_version, version]`.
+
+    A device that keeps names (`with_names`) learns from it only that there is something to ask for: names
+    travel in pages alone.
+    """
     if delta.epoch != cursor.epoch:
         return DeltaDecision.REQUEST
     if delta.version <= cursor.version:
         return DeltaDecision.IGNORE
+    if with_names and delta.upserts:
+        return DeltaDecision.REQUEST
     return DeltaDecision.APPLY if delta.prev_version <= cursor.version else DeltaDecision.REQUEST
 
 
@@ -78,6 +85,23 @@ def decide_on_page(
     return PageDecision.APPLY if page.to_version > cursor.version else PageDecision.SKIP
 
 
+def head_of_reset(decision: PageDecision, staged: ResetProgress | None, page: SyncPage) -> int | None:
+    """The `reset_head_version` to ask with for what follows on `page`; None outside of a reset."""
+    if decision is PageDecision.BEGIN_RESET:
+        return page.head_version
+    return staged.head_version if staged and decision is PageDecision.STAGE else None
+
+
+def may_swap(asked_at: SyncCursor, cursor: SyncCursor, page: SyncPage) -> bool:
+    """Whether the last page of a snapshot ends it; `asked_at` is where the live gallery stood at its request.
+
+    Not while a delta has moved the live gallery past the snapshot: that would undo it for a moment. Unless we
+    were past the registry's head when we asked: then the registry itself went back.
+    """
+    went_back = asked_at.epoch == page.epoch and asked_at.version > page.head_version
+    return went_back or cursor.epoch != page.epoch or cursor.version <= page.to_version
+
+
 @dataclass(frozen=True)
 class Change:
     """What one message changes: people with the templates that we hold, ids that go, a template at fault."""
@@ -99,13 +123,25 @@ def plan_change(
     for upsert in upserts:
         if upsert.version >= max(removed.get(upsert.user_id, 0), _version(latest.get(upsert.user_id))):
             latest[upsert.user_id] = upsert
+    kept: list[Upsert] = []
     error = None
-    kept = []
+    all_fine = _all_usable(latest.values(), dimensions)
     for upsert in latest.values():
-        ours, fault = _usable(upsert, dimensions)
+        ours, fault = (upsert, None) if all_fine else _usable(upsert, dimensions)
         kept.append(ours)
         error = error or fault
     return Change(tuple(kept), tuple(user_id for user_id in removed if user_id not in latest), error)
+
+
+def _all_usable(upserts: Iterable[Upsert], dimensions: Mapping[str, int]) -> bool:
+    """A quick look at a whole page: whether there is certainly nothing to leave out."""
+    vectors: dict[str, list[bytes]] = {}
+    for upsert in upserts:
+        for template in upsert.templates:
+            if len(template.vector) != 4 * dimensions.get(template.space, 0):
+                return False
+            vectors.setdefault(template.space, []).append(template.vector)
+    return all(are_units(to_array(b"".join(rows)).reshape(len(rows), -1)).all() for rows in vectors.values())
 
 
 def _version(upsert: Upsert | None) -> int:

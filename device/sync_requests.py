@@ -13,6 +13,7 @@ from broker_bridge.contract.messages import SyncRequest
 from .backoff import Backoff
 from .gallery_state import GalleryState
 from .link import Link
+from .store.cursor import SyncCursor
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,27 @@ class _Open:
     repeat_at: float
 
 
+class DriftPause:
+    """Keeps drift that stays from making a device fetch everything in a circle."""
+
+    def __init__(self, pause: Backoff, source: random.Random) -> None:
+        self._pause = pause
+        self._random = source
+        self._in_a_row = 0
+        self._not_before = float("-inf")
+
+    def may_mend(self, now: float) -> bool:
+        """Whether a full resync may begin, which then counts as begun."""
+        if now < self._not_before:
+            return False
+        self._in_a_row += 1
+        self._not_before = now + self._pause.delay(self._in_a_row, self._random)
+        return True
+
+    def is_over(self) -> None:
+        self._in_a_row = 0
+
+
 class SyncRequests:
     """The request that is open and the one that is wished for.
 
@@ -62,6 +84,7 @@ class SyncRequests:
         self._open: _Open | None = None
         self._wish: _Wish | None = None
         self._asked: list[Future[None]] = []
+        self._failures = 0
         self.from_zero = False
         self.asked_at = gallery.cursor
         self.counts: Counter[str] = Counter()
@@ -93,6 +116,14 @@ class SyncRequests:
         if not self._asked:
             self._wish = None
 
+    def failed(self, now: float) -> None:
+        """Ask again, ever later."""
+        self._failures += 1
+        self.wish(now, self._options.retry.delay(self._failures, self._random))
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
     def completed(self) -> None:
         """What was asked for is applied: tell who waits, unless they asked while it was on its way."""
         if self._wish is not None:
@@ -101,6 +132,11 @@ class SyncRequests:
         for one in asked:
             if one.set_running_or_notify_cancel():
                 one.set_result(None)
+
+    def ask_ahead(self, now: float, position: SyncCursor, reset_head_version: int | None) -> None:
+        """Ask for what follows on `position` while the page that leads there is being applied."""
+        self.counts["requests"] += 1
+        self._send(self._request(position, position.version, reset_head_version), 1, now)
 
     def jitter(self) -> float:
         return self._random.uniform(0.0, self._options.jitter)
@@ -129,15 +165,21 @@ class SyncRequests:
     def _next(self) -> SyncRequest:
         staged = self._gallery.staged
         position = staged.cursor if staged else self._gallery.cursor
+        since_version = 0 if self.from_zero and not staged else position.version
+        return self._request(position, since_version, staged.head_version if staged else None)
+
+    def _request(
+        self, position: SyncCursor, since_version: int, reset_head_version: int | None
+    ) -> SyncRequest:
         return SyncRequest(
             device_id=self._device_id,
             request_id=secrets.token_hex(8),
             site_id=position.site_id,
             epoch=position.epoch,
-            since_version=0 if self.from_zero and not staged else position.version,
+            since_version=since_version,
             limit=self._options.limit,
             spaces=list(position.spaces),
-            reset_head_version=staged.head_version if staged else None,
+            reset_head_version=reset_head_version,
         )
 
     def _send(self, request: SyncRequest, sent: int, now: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker_bridge.contract.messages import SpaceDigest, WireError
+from broker_bridge.contract.messages import SpaceDigest, SyncApplied, SyncPosition, WireError
 
 
 @dataclass(frozen=True)
@@ -20,3 +20,17 @@ class SyncStatus:
     synced_at: datetime | None
     error: WireError | None
     counts: Mapping[str, int]
+
+
+def applied_message(
+    device_id: str, position: SyncPosition, seconds: float, error: WireError | None
+) -> SyncApplied:
+    """What a device says it holds; `seconds` is how long it took to apply."""
+    return SyncApplied(
+        device_id=device_id,
+        epoch=position.epoch,
+        version=position.version,
+        spaces=position.spaces,
+        duration_ms=round(max(0.0, seconds) * 1000, 1),
+        error=error,
+    )

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SyncCursor:
-    """Everything up to `version` of history `epoch` is held, for this site and these (sorted) spaces."""
+    """Everything up to `version` of history `epoch` is held, for this site and these (sorted) spaces.
+
+    Without an epoch nothing is held yet.
+    """
 
     site_id: str
     spaces: tuple[str, ...]
@@ -52,6 +55,14 @@ def write_live(connection: sqlite3.Connection, cursor: SyncCursor) -> None:
 
 def write_staged(connection: sqlite3.Connection, progress: ResetProgress) -> None:
     _write(connection, "staged", progress.cursor, progress.head_version)
+
+
+def forget_live(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM sync_cursors WHERE name = 'live'")
+
+
+def forget_staged(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM sync_cursors WHERE name = 'staged'")
 
 
 def _write(connection: sqlite3.Connection, name: str, cursor: SyncCursor, head: int | None) -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -100,7 +101,9 @@ class DatabaseManager:
             for n, (vector, quality) in enumerate(templates, start=1)
         ]
         upsert = Upsert(user_id=user_id, version=0, display_name=display_name, templates=ours)
-        self._change([upsert], [], None, detector)
+        with self.connection.transaction() as connection:
+            _, forgotten = self._change(connection, [upsert], [], detector)
+        self._forget_removed(force=forgotten)
 
     def is_local(self, user_id: str) -> bool | None:
         """Whether this person was enrolled on this device; None for somebody who is not here."""
@@ -108,15 +111,23 @@ class DatabaseManager:
             return enrollments.is_local(connection, user_id)
 
     def get_all_enrollments(self) -> dict[str, Vector]:
-        """The first template of every person: `{user_id: float32[d]}`, unit length (seed 003)."""
+        """The first template of every person: `{user_id: float32[d]}`, unit length (seed 003).
+
+        Nobody while the first snapshot of this device is on its way.
+        """
         with self.connection.reading() as connection:
+            if staging.is_filling(connection):
+                return {}
             rows = connection.execute("SELECT user_id, embedding FROM enrolled_users ORDER BY id")
             return {user_id: to_array(vector) for user_id, vector in rows}
 
     def load_gallery(self, space: str) -> tuple[list[str], Vector]:
-        """All templates of `space`: their user ids and vectors float32[n,d], row by row."""
+        """All templates of `space`: their user ids and vectors float32[n,d], row by row.
+
+        None while the first snapshot of this device is on its way.
+        """
         with self.connection.reading() as connection:
-            return enrollments.load_gallery(connection, space)
+            return staging.load_gallery(connection, space)
 
     def digests(self) -> dict[str, Digest]:
         """The digests as they were stored with the last change; spaces without templates have none."""
@@ -138,72 +149,98 @@ class DatabaseManager:
             return cursors.read_live(connection)
 
     def apply_delta(
-        self, upserts: Sequence[Upsert], removals: Iterable[str], cursor: SyncCursor
+        self, upserts: Sequence[Upsert], removals: Sequence[str], cursor: SyncCursor
     ) -> dict[str, Digest]:
         """Commit people, removals and cursor together; returns the digests that now hold."""
-        return self._change(upserts, removals, cursor)
+        with self.connection.transaction() as connection:
+            digests, forgotten = self._change(connection, upserts, removals)
+            cursors.write_live(connection, cursor)
+        self._forget_removed(force=forgotten)
+        return digests
 
     def _change(
         self,
+        connection: sqlite3.Connection,
         upserts: Sequence[Upsert],
-        removals: Iterable[str],
-        cursor: SyncCursor | None,
+        removals: Sequence[str],
         detector: str | None = None,
-    ) -> dict[str, Digest]:
-        synced_at = format_time(self._utc_now())
-        with self.connection.transaction() as connection:
-            removed = [
-                change
-                for user_id, replaced in _gone(upserts, removals)
-                if (
-                    change := enrollments.remove_person(connection, user_id, self.dev_mode, keep_row=replaced)
-                )
-                is not None
-            ]
-            added = [
-                enrollments.add_person(connection, one, synced_at, self.dev_mode, detector) for one in upserts
-            ]
-            digests: Mapping[str, Digest] = enrollments.read_digests(connection)
-            for change in (*removed, *added):
-                digests = enrollments.add(digests, change)
-            enrollments.write_digests(connection, digests)
-            if cursor is not None:
-                cursors.write_live(connection, cursor)
-        self._forget_removed(force=bool(removed))
-        _log.debug("gallery: %d people written, %d removed or replaced", len(upserts), len(removed))
-        return dict(digests)
+    ) -> tuple[dict[str, Digest], bool]:
+        """The digests that now hold, and whether anybody's templates were removed or replaced."""
+        replaced = [one.user_id for one in upserts if one.templates]
+        gone = [*removals, *(one.user_id for one in upserts if not one.templates)]
+        lost = enrollments.remove_people(connection, gone, replaced, self.dev_mode)
+        now = format_time(self._utc_now())
+        gained = enrollments.add_people(connection, upserts, now, self.dev_mode, detector)
+        digests = enrollments.moved(enrollments.read_digests(connection), gained, lost or {})
+        enrollments.write_digests(connection, digests)
+        _log.debug("gallery: %d people written, %d told to go", len(upserts), len(gone))
+        return digests, lost is not None
 
     def reset_progress(self) -> ResetProgress | None:
         """How far a reset has come, or None if none is under way; it survives a restart."""
         with self.connection.reading() as connection:
             return cursors.read_staged(connection)
 
-    def begin_reset(self, upserts: Iterable[Upsert], progress: ResetProgress) -> None:
-        """Stage the first page of a reset, forgetting one that was under way."""
-        with self.connection.transaction() as connection:
-            staging.clear(connection)
-            staging.stage(connection, upserts, [], self.dev_mode)
-            cursors.write_staged(connection, progress)
+    def is_filling(self) -> bool:
+        """Whether the gallery's rows are those of a first snapshot that is not complete."""
+        with self.connection.reading() as connection:
+            return staging.is_filling(connection)
 
-    def stage_page(self, upserts: Iterable[Upsert], removals: Iterable[str], progress: ResetProgress) -> None:
-        """Stage a further page, together with how far the reset has come."""
+    def staged_people(self) -> int:
+        """How many people a reset that is under way has brought so far."""
+        with self.connection.reading() as connection:
+            return staging.count_people(connection)
+
+    def begin_reset(self, upserts: Sequence[Upsert], progress: ResetProgress) -> None:
+        """Take in the first page of a full snapshot, forgetting one that was under way.
+
+        It is staged beside the gallery, or fills one that is empty and never was synced.
+        """
         with self.connection.transaction() as connection:
+            forgotten = staging.clear(connection, self.dev_mode)
+            staging.begin(connection, progress.cursor)
+            self._take_in(connection, upserts, [], progress)
+        self._forget_removed(force=forgotten)
+
+    def stage_page(self, upserts: Sequence[Upsert], removals: Sequence[str], progress: ResetProgress) -> None:
+        """Take in a further page, together with how far the reset has come."""
+        with self.connection.transaction() as connection:
+            forgotten = self._take_in(connection, upserts, removals, progress)
+        self._forget_removed(force=forgotten)
+
+    def _take_in(
+        self,
+        connection: sqlite3.Connection,
+        upserts: Sequence[Upsert],
+        removals: Sequence[str],
+        progress: ResetProgress,
+    ) -> bool:
+        """Whether templates that were there have been removed or replaced in the gallery."""
+        forgotten = False
+        if staging.is_filling(connection):
+            _, forgotten = self._change(connection, upserts, removals)
+        else:
             staging.stage(connection, upserts, removals, self.dev_mode)
-            cursors.write_staged(connection, progress)
+        cursors.write_staged(connection, progress)
+        return forgotten
 
     def finish_reset(self, cursor: SyncCursor) -> dict[str, Digest]:
-        """Swap the staged people in, with cursor and digests; whoever was not staged is gone."""
+        """Make the snapshot the gallery, with cursor and digests; whoever it did not name is gone."""
         with self.connection.transaction() as connection:
-            staging.swap_in(connection, format_time(self._utc_now()), self.dev_mode)
-            digests = enrollments.compute_digests(connection, self.dev_mode)
-            enrollments.write_digests(connection, digests)
+            if staging.is_filling(connection):
+                cursors.forget_staged(connection)
+                digests = enrollments.read_digests(connection)
+            else:
+                staging.swap_in(connection, format_time(self._utc_now()), self.dev_mode)
+                digests = enrollments.compute_digests(connection, self.dev_mode)
+                enrollments.write_digests(connection, digests)
             cursors.write_live(connection, cursor)
         self._forget_removed(force=True)
         return digests
 
     def abandon_reset(self) -> None:
         with self.connection.transaction() as connection:
-            staging.clear(connection)
+            staging.clear(connection, self.dev_mode)
         self._forget_removed(force=True)
 
     def _forget_removed(self, *, force: bool) -> None:
@@ -231,9 +268,3 @@ class DatabaseManager:
         session = f"{max(int(previous, 16) + 1 if previous else 1, unix_seconds):x}"
         self.set_config("session", session)
         return session
-
-
-def _gone(upserts: Iterable[Upsert], removals: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Whose templates go, and whether others take their place."""
-    yield from ((user_id, False) for user_id in removals)
-    yield from ((one.user_id, bool(one.templates)) for one in upserts)

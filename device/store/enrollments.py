@@ -1,8 +1,9 @@
 """The rows of the gallery: people, templates, digest. Every function runs in the caller's transaction."""
 
+import json
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -35,6 +36,21 @@ PUT_FURTHER = """
     INSERT INTO additional_templates (user_id, template_id, space, model, embedding, embedding_dim, quality)
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+# ?1 is a JSON list of user ids.
+_THEIR_TEMPLATES = """
+    SELECT user_id, template_id, space, embedding FROM enrolled_users
+    WHERE user_id IN (SELECT value FROM json_each(?1))
+    UNION ALL
+    SELECT user_id, template_id, space, embedding FROM additional_templates
+    WHERE user_id IN (SELECT value FROM json_each(?1))
+"""
+_DROP_FURTHER = "DELETE FROM additional_templates WHERE user_id IN (SELECT value FROM json_each(?1))"
+_DROP_PEOPLE = "DELETE FROM enrolled_users WHERE user_id IN (SELECT value FROM json_each(?1))"
+# ?1: whether people who were enrolled on this device stay.
+_CLEAR = (
+    "DELETE FROM additional_templates WHERE NOT (?1 AND template_id GLOB ?2)",
+    "DELETE FROM enrolled_users WHERE NOT (?1 AND template_id GLOB ?2)",
+)
 
 
 def model_of(space: str) -> str:
@@ -42,11 +58,11 @@ def model_of(space: str) -> str:
     return space.partition(":")[2]
 
 
-def add(digests: Mapping[str, Digest], change: Mapping[str, Digest]) -> Digests:
-    """Per space, the sum of both; a space without templates has no entry."""
+def moved(digests: Mapping[str, Digest], gained: Digests, lost: Digests) -> Digests:
+    """Per space, the digest after a change; a space without templates has no entry."""
     total = {
-        space: digests.get(space, Digest()).plus(change.get(space, Digest()))
-        for space in digests.keys() | change.keys()
+        space: digests.get(space, Digest()).plus(gained.get(space, Digest())).minus(lost.get(space, Digest()))
+        for space in digests.keys() | gained.keys() | lost.keys()
     }
     return {space: digest for space, digest in total.items() if digest != Digest()}
 
@@ -56,72 +72,91 @@ def is_counted(template_id: str, dev_mode: bool) -> bool:
     return not (dev_mode and template_id.startswith(LOCAL))
 
 
-def add_person(
+def add_people(
     connection: sqlite3.Connection,
-    upsert: Upsert,
+    upserts: Sequence[Upsert],
     synced_at: str,
     dev_mode: bool,
     detector: str | None = None,
 ) -> Digests:
-    """Write the person's templates and return the change of the digests; `remove_person` comes before."""
-    change: Digests = {}
-    for position, template in enumerate(upsert.templates):
-        dimension = len(template.vector) // 4
-        model = model_of(template.space)
-        if position == 0:
-            name = upsert.display_name if dev_mode else None
-            connection.execute(
-                PUT_FIRST,
-                (
-                    upsert.user_id, name, model, detector, template.vector, dimension, upsert.version,
-                    synced_at, template.template_id, template.space, template.quality, upsert.flag,
-                ),
-            )  # fmt: skip
-        else:
-            connection.execute(
-                PUT_FURTHER,
-                (
-                    upsert.user_id, template.template_id, template.space, model, template.vector, dimension,
-                    template.quality,
-                ),
-            )  # fmt: skip
-        if is_counted(template.template_id, dev_mode):
-            counted = Digest.of(upsert.user_id, template.space, [template.vector])
-            change = add(change, {template.space: counted})
-    return change
+    """Write templates of different people, return the change of the digests; `remove_people` comes before."""
+    connection.executemany(
+        PUT_FIRST,
+        [
+            (
+                one.user_id, one.display_name if dev_mode else None, model_of(first.space), detector,
+                first.vector, len(first.vector) // 4, one.version, synced_at, first.template_id, first.space,
+                first.quality, one.flag,
+            )
+            for one in upserts
+            for first in one.templates[:1]
+        ],
+    )  # fmt: skip
+    connection.executemany(
+        PUT_FURTHER,
+        [
+            (
+                one.user_id, further.template_id, further.space, model_of(further.space), further.vector,
+                len(further.vector) // 4, further.quality,
+            )
+            for one in upserts
+            for further in one.templates[1:]
+        ],
+    )  # fmt: skip
+    return _sum(
+        (
+            (one.user_id, held.template_id, held.space, held.vector)
+            for one in upserts
+            for held in one.templates
+        ),
+        dev_mode,
+    )
 
 
-def remove_person(
-    connection: sqlite3.Connection, user_id: str, dev_mode: bool, *, keep_row: bool = False
+def remove_people(
+    connection: sqlite3.Connection, user_ids: Sequence[str], replaced: Sequence[str], dev_mode: bool
 ) -> Digests | None:
-    """Delete the person's templates and return the change of the digests, None if there were none.
+    """Delete the templates of `user_ids` and of those who are `replaced`, whose rows are kept.
 
-    `keep_row` is for one who is replaced.
+    Returns what the digests lose, None if nobody was there.
     """
-    change: Digests = defaultdict(Digest)
-    found = connection.execute(
-        "SELECT template_id, space, embedding FROM gallery_templates WHERE user_id = ?", (user_id,)
-    ).fetchall()
+    found = connection.execute(_THEIR_TEMPLATES, (json.dumps([*user_ids, *replaced]),)).fetchall()
     if not found:
         return None
-    for template_id, space, vector in found:
-        if is_counted(template_id, dev_mode):
-            change[space] = change[space].minus(Digest(1, template_hash(user_id, space, vector)))
-    connection.execute("DELETE FROM additional_templates WHERE user_id = ?", (user_id,))
-    if not keep_row:
-        connection.execute("DELETE FROM enrolled_users WHERE user_id = ?", (user_id,))
-    return dict(change)
+    present = {row[0] for row in found}
+    connection.execute(_DROP_FURTHER, (json.dumps(list(present)),))
+    gone = [user_id for user_id in user_ids if user_id in present]
+    if gone:
+        connection.execute(_DROP_PEOPLE, (json.dumps(gone),))
+    return _sum(found, dev_mode)
+
+
+def clear(connection: sqlite3.Connection, dev_mode: bool) -> None:
+    """Delete everybody, in dev mode but for people who were enrolled on this device."""
+    for statement in _CLEAR:
+        connection.execute(statement, (dev_mode, f"{LOCAL}*"))
+    write_digests(connection, compute_digests(connection, dev_mode))
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM enrolled_users LIMIT 1").fetchone() is None
 
 
 def compute_digests(connection: sqlite3.Connection, dev_mode: bool) -> Digests:
     """Per space, the digest of the rows as they are now, bit flips included."""
-    digests: Digests = defaultdict(Digest)
-    for user_id, template_id, space, vector in connection.execute(
-        "SELECT user_id, template_id, space, embedding FROM gallery_templates"
-    ):
+    return _sum(
+        connection.execute("SELECT user_id, template_id, space, embedding FROM gallery_templates"), dev_mode
+    )
+
+
+def _sum(rows: Iterable[tuple[str, str, str, bytes]], dev_mode: bool) -> Digests:
+    counts: Counter[str] = Counter()
+    values: dict[str, int] = defaultdict(int)
+    for user_id, template_id, space, vector in rows:
         if is_counted(template_id, dev_mode):
-            digests[space] = digests[space].plus(Digest(1, template_hash(user_id, space, vector)))
-    return dict(digests)
+            counts[space] += 1
+            values[space] ^= template_hash(user_id, space, vector)
+    return {space: Digest(count, values[space]) for space, count in counts.items()}
 
 
 def is_local(connection: sqlite3.Connection, user_id: str) -> bool | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broker_bridge.contract.embeddings import Vector
 
-from . import enrollments
+from . import staging
 from .connection import BUSY_TIMEOUT_MS, StoreError, migrations
 
 
@@ -39,7 +39,7 @@ class StoreInspection:
 
     def load_gallery(self, space: str) -> tuple[list[str], Vector]:
         """All templates of `space`: their user ids and vectors float32[n, d], row by row."""
-        return enrollments.load_gallery(self._connection, space)
+        return staging.load_gallery(self._connection, space)
 
     def _count(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])

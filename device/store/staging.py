@@ -1,11 +1,21 @@
-"""A full snapshot on its way in: pages gather here while the old gallery keeps working."""
+"""A full snapshot on its way in: pages gather here while the old gallery keeps working.
 
+Where there is no old gallery, nothing has to wait: the first snapshot of a device fills the gallery itself.
+Until it is complete the live cursor has no epoch, which tells that nobody is recognised by these rows yet.
+"""
+
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+import numpy as np
+
+from broker_bridge.contract.embeddings import Vector
 from broker_bridge.contract.messages import Upsert
 
-from .enrollments import LOCAL, PUT_FIRST, PUT_FURTHER, model_of
+from . import cursor as cursors
+from . import enrollments
+from .cursor import SyncCursor
 
 _STAGE = """
     INSERT INTO staged_templates (user_id, position, display_name, model, embedding, embedding_dim,
@@ -32,38 +42,73 @@ _DROP_FURTHER = """
 """
 
 
-def clear(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM staged_templates")
-    connection.execute("DELETE FROM sync_cursors WHERE name = 'staged'")
+def is_filling(connection: sqlite3.Connection) -> bool:
+    """Whether the gallery's rows are those of a first snapshot that is not complete."""
+    live = cursors.read_live(connection)
+    return live is not None and live.epoch is None
+
+
+def begin(connection: sqlite3.Connection, site: SyncCursor) -> None:
+    """Make room for a snapshot: in the gallery itself, if that is empty and never was anything else."""
+    live = cursors.read_live(connection)
+    known = live is not None and live.epoch is not None and live.belongs_to(site.site_id, site.spaces)
+    if not known and enrollments.is_empty(connection):
+        cursors.write_live(connection, SyncCursor(site.site_id, site.spaces))
+
+
+def clear(connection: sqlite3.Connection, dev_mode: bool) -> bool:
+    """Forget a snapshot that is not complete; whether there was one."""
+    filling = is_filling(connection)
+    if filling:
+        enrollments.clear(connection, dev_mode)
+        cursors.forget_live(connection)
+    staged = connection.execute("DELETE FROM staged_templates").rowcount
+    cursors.forget_staged(connection)
+    return filling or staged > 0
+
+
+def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
+    """As `enrollments.load_gallery`; nobody while the gallery is filling."""
+    if is_filling(connection):
+        return [], np.empty((0, 0), dtype=np.float32)
+    return enrollments.load_gallery(connection, space)
+
+
+def count_people(connection: sqlite3.Connection) -> int:
+    """How many people have come so far."""
+    staged = "SELECT COUNT(*) FROM staged_templates WHERE position = 0"
+    filled = "SELECT COUNT(*) FROM enrolled_users"
+    (count,) = connection.execute(filled if is_filling(connection) else staged).fetchone()
+    return int(count)
 
 
 def stage(
-    connection: sqlite3.Connection, upserts: Iterable[Upsert], removals: Iterable[str], dev_mode: bool
+    connection: sqlite3.Connection, upserts: Sequence[Upsert], removals: Sequence[str], dev_mode: bool
 ) -> None:
     """Put a page's people beside those of earlier pages; one who changed meanwhile is replaced."""
-    connection.executemany(
-        "DELETE FROM staged_templates WHERE user_id = ?", [(user_id,) for user_id in removals]
+    gone = json.dumps([*removals, *(upsert.user_id for upsert in upserts)])
+    connection.execute(
+        "DELETE FROM staged_templates WHERE user_id IN (SELECT value FROM json_each(?))", (gone,)
     )
-    for upsert in upserts:
-        connection.execute("DELETE FROM staged_templates WHERE user_id = ?", (upsert.user_id,))
-        connection.executemany(
-            _STAGE,
-            [
-                (
-                    upsert.user_id, position, upsert.display_name if dev_mode else None,
-                    model_of(template.space), template.vector, len(template.vector) // 4, upsert.version,
-                    template.template_id, template.space, template.quality, upsert.flag,
-                )
-                for position, template in enumerate(upsert.templates)
-            ],
-        )  # fmt: skip
+    connection.executemany(
+        _STAGE,
+        [
+            (
+                upsert.user_id, position, upsert.display_name if dev_mode else None,
+                enrollments.model_of(template.space), template.vector, len(template.vector) // 4,
+                upsert.version, template.template_id, template.space, template.quality, upsert.flag,
+            )
+            for upsert in upserts
+            for position, template in enumerate(upsert.templates)
+        ],
+    )  # fmt: skip
 
 
 def swap_in(connection: sqlite3.Connection, synced_at: str, dev_mode: bool) -> None:
     """Make the staged people the gallery: whoever is not among them goes, in dev mode but for local ones."""
-    local = (dev_mode, f"{LOCAL}*")
+    local = (dev_mode, f"{enrollments.LOCAL}*")
     connection.execute(_DROP_FURTHER, local)
     connection.execute(_DROP_PEOPLE, local)
-    connection.executemany(PUT_FIRST, connection.execute(_STAGED_FIRST, (synced_at,)))
-    connection.executemany(PUT_FURTHER, connection.execute(_STAGED_FURTHER))
-    clear(connection)
+    connection.executemany(enrollments.PUT_FIRST, connection.execute(_STAGED_FIRST, (synced_at,)))
+    connection.executemany(enrollments.PUT_FURTHER, connection.execute(_STAGED_FURTHER))
+    clear(connection, dev_mode)

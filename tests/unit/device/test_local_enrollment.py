@@ -150,6 +150,7 @@ class Camera:
         self.clock = Clock()
         self.link = ScriptedLink()
         self.rows: GalleryRows | None = None
+        self.answered = 0
         self.registry = registry
         self.db = opened(path, dev_mode=dev_mode)
         self.sync = SyncManager(
@@ -173,14 +174,18 @@ class Camera:
         """Connect, hear the head, and have requests answered until there are none; returns how many."""
         self.sync.connected(self.clock())
         self.tell(channels.SYNC_HEAD, self.registry.head())
-        answered = 0
+        return self.be_answered()
+
+    def be_answered(self) -> int:
+        """Have requests answered until there are no more; returns how many there ever were."""
+        answered = self.answered
         for _ in range(20):
             self.clock.advance(1.0)
             self.sync.tick(self.clock())
             requests = self.link.of(channels.SYNC_REQUEST)
             if len(requests) == answered:
                 return answered
-            answered = len(requests)
+            self.answered = answered = len(requests)
             self.tell(channels.SYNC_PAGE, self.registry.answer(requests[-1]))
         raise AssertionError("the device does not stop asking")
 
@@ -211,6 +216,7 @@ def test_in_dev_mode_a_local_person_stays_through_syncs_heads_and_deltas(
     assert camera.known == {"EMP-1", "EMP-2"}
     camera.tell(channels.SYNC_DELTA, registry.enroll("EMP-3", 3))
     camera.tell(channels.SYNC_HEAD, registry.head())
+    assert camera.be_answered() == 2
     assert camera.known == {"EMP-1", "EMP-2", "EMP-3"}
     assert "drift" not in camera.sync.get_sync_status().counts
     assert camera.sync.get_sync_status().spaces[SPACE].digest == registry.digest().hex

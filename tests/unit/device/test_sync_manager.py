@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded
-from broker_bridge.contract.messages import SyncApplied, SyncPage, SyncRequest, WireError, WireTemplate
+from broker_bridge.contract.messages import (
+    SyncApplied,
+    SyncPage,
+    SyncProgress,
+    SyncRequest,
+    WireError,
+    WireTemplate,
+)
 from device.gallery_rows import GalleryRows
+from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.sync_manager import SyncManager
 from device.sync_requests import SyncOptions
@@ -25,11 +33,17 @@ class Device:
     """A sync manager with its file, its link and the rows that recognition would use."""
 
     def __init__(
-        self, path: Path, *, site: str = "lobby", clock: Clock | None = None, **options: Any
+        self,
+        path: Path,
+        *,
+        site: str = "lobby",
+        clock: Clock | None = None,
+        dev_mode: bool = False,
+        **options: Any,
     ) -> None:
         self.clock = clock or Clock()
         self.link = ScriptedLink()
-        self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
+        self.db = DatabaseManager(path, dev_mode, utc_now=self.clock.utc_now)
         self.db.initialize()
         self.rows: GalleryRows | None = None
         self.sync = SyncManager(
@@ -281,6 +295,146 @@ def test_a_reset_goes_on_after_a_restart(tmp_path: Path, registry: ModelRegistry
     assert (again.requests[0].since_version, again.requests[0].reset_head_version) == (3, 8)
     again.sync_with(registry, limit=3)
     again.assert_equals(registry)
+
+
+def test_the_next_page_is_asked_for_before_this_one_is_written(
+    device: Device, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the bridge reads while the device writes: but never more than one page ahead."""
+    asked_before_write = []
+    take_in = device.db.begin_reset
+
+    def begin_reset(*page: Any) -> None:
+        asked_before_write.append([one.since_version for one in device.requests])
+        take_in(*page)
+
+    monkeypatch.setattr(device.db, "begin_reset", begin_reset)
+    device.connect()
+    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    assert asked_before_write == [[0, 3]]
+    assert len(device.requests) == 2
+
+
+def test_a_first_sync_is_in_nobodys_gallery_until_it_is_complete(
+    tmp_path: Path, registry: ModelRegistry
+) -> None:
+    """Not in recognition, not for firmware, not after a restart: to half a gallery the rest are strangers."""
+    device = Device(tmp_path / "device.db")
+    for last in (False, True):
+        device.connect()
+        device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+        assert device.people == []
+        assert device.sync.synced_at is None
+        assert device.sync.position() is None
+        assert device.db.get_all_enrollments() == {}
+        if not last:
+            device.db.close()
+            device = Device(tmp_path / "device.db")
+    device.sync_with(registry, limit=3)
+    device.assert_equals(registry)
+
+
+def test_whoever_changes_during_a_first_sync_is_as_they_came_last(
+    device: Device, registry: ModelRegistry
+) -> None:
+    """Deleted, enrolled again and other faces: a delta is not applied to half a gallery, later pages are."""
+    device.connect()
+    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.tell(channels.SYNC_DELTA, registry.delete("EMP-0"))
+    device.tell(channels.SYNC_DELTA, registry.enroll("EMP-1", 90, 91, 92))
+    assert device.people == []
+    device.sync_with(registry, limit=3)
+    device.assert_equals(registry)
+    content = b"".join(file.read_bytes() for file in device.db.connection.path.parent.iterdir())
+    assert vector(0) not in content
+    assert vector(1) not in content
+
+
+@pytest.mark.parametrize("how", ["epoch", "site"])
+def test_a_first_sync_that_cannot_go_on_leaves_nothing_of_its_people(
+    tmp_path: Path, registry: ModelRegistry, how: str
+) -> None:
+    """The registry has begun another history, or the camera was given to another site meanwhile."""
+    device = Device(tmp_path / "device.db")
+    device.connect()
+    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.db.close()
+    other = ModelRegistry("bb")
+    other.enroll("OTHER", 500)
+    again = Device(tmp_path / "device.db", site="gate" if how == "site" else "lobby")
+    again.connect()
+    again.sync_with(other)
+    again.assert_equals(other)
+    content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert vector(0) not in content
+
+
+def test_a_page_that_cannot_be_written_is_asked_for_again(
+    device: Device, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: what was asked for ahead is forgotten, and the sync goes on from what is held."""
+    device.connect()
+    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    with monkeypatch.context() as full:
+
+        def refuse(*_: Any) -> None:
+            raise StoreError("the disk is full")
+
+        full.setattr(device.db, "stage_page", refuse)
+        with pytest.raises(StoreError):
+            device.sync.receive(
+                Decoded(channels.SYNC_PAGE, {}, registry.answer(device.requests[-1], 3)), device.clock()
+            )
+    assert not device.sync.get_sync_status().in_progress
+    device.clock.advance(10.0)
+    device.tick()
+    assert device.requests[-1].since_version == 3
+    device.sync_with(registry, limit=3)
+    device.assert_equals(registry)
+
+
+def test_a_long_sync_tells_how_far_it_has_come(device: Device, registry: ModelRegistry) -> None:
+    """For the heartbeat: during a reset with the people staged, during a catch-up, and not otherwise."""
+    assert device.sync.progress() is None
+    device.connect()
+    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    assert device.sync.progress() == SyncProgress(version=3, head_version=8, people=3)
+    device.sync_with(registry)
+    assert device.sync.progress() is None
+
+    for n in range(4):
+        registry.enroll(f"NEW-{n}", 60 + n)
+    device.sync.sync_now()
+    device.tick()
+    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    assert device.sync.progress() == SyncProgress(version=11, head_version=12)
+    device.sync_with(registry)
+    assert device.sync.progress() is None
+
+
+def test_names_reach_a_device_in_dev_mode_live(tmp_path: Path, registry: ModelRegistry) -> None:
+    """Deltas carry no names, so such a device takes one as a call to ask; a removal it applies at once."""
+    device = Device(tmp_path / "device.db", dev_mode=True)
+    device.connect()
+    device.sync_with(registry)
+
+    def names() -> dict[str, str | None]:
+        with device.db.connection.reading() as sql:
+            return dict(sql.execute("SELECT user_id, display_name FROM enrolled_users"))
+
+    for name in ("First Name", "Second Name"):
+        delta = registry.enroll("NEW", 50)
+        device.tell(channels.SYNC_DELTA, delta)
+        registry.people["NEW"] = registry.people["NEW"].model_copy(update={"display_name": name})
+        device.clock.advance(0.5)
+        device.tick()
+        device.sync_with(registry)
+        assert names()["NEW"] == name
+    asked = len(device.requests)
+    device.tell(channels.SYNC_DELTA, registry.delete("NEW"))
+    assert "NEW" not in device.people
+    assert len(device.requests) == asked
+    device.assert_equals(registry)
 
 
 def test_a_delta_during_a_reset_is_never_undone_by_its_end(synced: Device, registry: ModelRegistry) -> None:
