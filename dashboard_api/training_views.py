@@ -44,7 +44,9 @@ Counts = Annotated[
 ]
 """Numbers by name, for example `{"faces": 118, "photo-no-face": 3}`."""
 Sentence = Annotated[
-    str, Field(min_length=1, max_length=500, pattern=r"^[^\p{C}]+$"), AfterValidator(_no_smuggled_data)
+    str,
+    Field(min_length=1, max_length=500, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"),
+    AfterValidator(_no_smuggled_data),
 ]
 
 

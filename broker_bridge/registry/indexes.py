@@ -29,7 +29,7 @@ async def ensure_indexes(mongo: Mongo, retention: Retention | None) -> None:
         await _ensure_expiry(mongo, "dead_letters", "last_at", retention.dead_letter_days)
     # Collections without an index of their own must exist too: a transaction cannot always create one.
     present = set(await mongo.db.list_collection_names())
-    for collection in {"spaces", "sites", "meta", "api_keys", "event_images", "dead_letters"} - present:
+    for collection in _WITHOUT_INDEX - present:
         await _ensure_collection(mongo, collection)
 
 
@@ -52,6 +52,7 @@ async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -
         await mongo.db.command("collMod", collection, index={"name": "expiry", "expireAfterSeconds": seconds})
 
 
+_WITHOUT_INDEX = {"spaces", "sites", "meta", "api_keys", "event_images", "dead_letters", "job_photos"}
 _INDEXES = {
     "identities": [
         IndexModel([("version", ASCENDING)], unique=True),

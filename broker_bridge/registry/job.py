@@ -1,5 +1,7 @@
 """A job: what it is, and what becomes of it. No I/O."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -31,6 +33,12 @@ class JobOrder:
     def __post_init__(self) -> None:
         if (self.photo_ids is None) == (self.batch_id is None):
             raise ValueError("a job is about photo_ids or a batch_id: one of them")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is ordered, by which a repeated order is known without its photo ids."""
+        ordered = [self.job_type, self.source_system, self.batch_id, self.photo_ids]
+        return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def over(status: JobStatus, now: datetime) -> Document:
 
 
 def queued(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
-    """The document of a fresh job, photo ids and all."""
+    """The document of a fresh job."""
     count = None if order.photo_ids is None else len(order.photo_ids)
     job = Job(
         job_id=job_id,
@@ -134,8 +142,7 @@ def queued(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
         total=count,
     )
     document = {one.name: getattr(job, one.name) for one in fields(job)}
-    ids = None if order.photo_ids is None else list(order.photo_ids)
-    return {"_id": document.pop("job_id"), **document, "photo_ids": ids}
+    return {"_id": document.pop("job_id"), **document, "order_digest": order.digest}
 
 
 def job_of(found: Document) -> Job:

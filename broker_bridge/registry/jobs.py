@@ -1,6 +1,6 @@
 """Work for those who turn a catalog's photos into vectors: jobs that are queued, leased, and done once."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,12 +25,13 @@ from .job import (
 from .mongo import Document, Mongo
 
 _OPEN = ["queued", "claimed"]
-# Up to 100,000 ids of photos, which only the worker needs.
-_WITHOUT_PHOTOS = {"photo_ids": 0}
 
 
 class Jobs:
-    """Collection `jobs`; a job that is over is forgotten 90 days later.
+    """Collections `jobs`, of which those that are over are forgotten after 90 days, and `job_photos`.
+
+    The photo ids, up to 100,000, lie apart: a report of progress would write them all again. They are gone as
+    soon as the job is over.
 
     Whoever shows a job's current `lease_token` has it. A lease that has run out but was taken by nobody can
     still be used: its worker was slow, not dead.
@@ -39,14 +40,19 @@ class Jobs:
     def __init__(self, mongo: Mongo, audit: Audit) -> None:
         self._mongo = mongo
         self._jobs = mongo.db.jobs
+        self._photos = mongo.db.job_photos
         self._audit = audit
 
     async def submit(self, job_id: str, order: JobOrder, *, who: str, now: datetime) -> Submission:
         """Queue `order` as `job_id`, or find the job that its submission id has made before."""
-        document = queued(job_id, order, who, to_ms(now))
+        now = to_ms(now)
+        document = queued(job_id, order, who, now)
 
         async def work(session: Any) -> None:
             await self._jobs.insert_one(document, session=session)
+            if order.photo_ids is not None:
+                photos = {"_id": job_id, "photo_ids": list(order.photo_ids)}
+                await self._photos.insert_one(photos, session=session)
             after = {key: document[key] for key in ("job_type", "source_system", "batch_id", "photo_count")}
             await self._audit.record(AuditEntry(who, "job.submitted", job_id, now, after=after), session)
 
@@ -57,7 +63,7 @@ class Jobs:
             earlier = order.submission_id and await self._jobs.find_one(key)
             if not earlier:
                 raise
-            same = all(earlier[name] == document[name] for name in ("job_type", "batch_id", "photo_ids"))
+            same = earlier["order_digest"] == order.digest
             return Submission(job_of(earlier), "repeated" if same else "differs")
         return Submission(job_of(document), "made")
 
@@ -88,14 +94,19 @@ class Jobs:
         )
         if found is None:
             return None
-        ids = found["photo_ids"]
-        return Claim(job_of(found), None if ids is None else tuple(ids))
+        job = job_of(found)
+        if job.photo_count is None:
+            return Claim(job, None)
+        photos = await self._photos.find_one({"_id": job.job_id})
+        # Without them the job was cancelled at this very moment.
+        return Claim(job, tuple(photos["photo_ids"])) if photos else None
 
     async def _give_up(self, now: datetime) -> None:
         """Fail what was in enough workers' hands, none of whom got any further or said why."""
         error = f"the lease expired, and {MAX_ATTEMPTS} attempts in a row got no further"
         stuck = {"status": "claimed", "free_at": {"$lte": now}, "stalled": {"$gte": MAX_ATTEMPTS}}
-        await self._jobs.update_many(stuck, {"$set": over("failed", now) | {"error": error}})
+        for one in [found async for found in self._jobs.find(stuck, {"_id": 1})]:
+            await self._end(stuck | one, over("failed", now) | {"error": error})
 
     async def progress(
         self,
@@ -122,7 +133,10 @@ class Jobs:
             "free_at": {"$add": [now, lease]},
             "updated_at": now,
         }
-        return await self._change(_held(job_id, lease_token), [{"$set": change}])
+        found = await self._jobs.find_one_and_update(
+            _held(job_id, lease_token), [{"$set": change}], return_document=ReturnDocument.AFTER
+        )
+        return found and job_of(found)
 
     async def complete(
         self, job_id: str, lease_token: str, result: Mapping[str, int], now: datetime
@@ -135,32 +149,23 @@ class Jobs:
         self, job_id: str, lease_token: str, error: str, *, retry: bool, now: datetime
     ) -> Job | None:
         """End an attempt badly: the job is over, or with `retry` waits for another. None as for complete."""
-        found = await self._jobs.find_one(_held(job_id, lease_token), _WITHOUT_PHOTOS)
+        found = await self._jobs.find_one(_held(job_id, lease_token))
         change = after_failure(job_of(found), error, retry=retry, now=to_ms(now)) if found else {}
         return await self._settle(job_id, lease_token, "fail", change)
 
     async def cancel(self, job_id: str, *, who: str, now: datetime) -> Job | None:
         """The job, cancelled unless it was over before; None if there is none."""
-        change = {"$set": over("cancelled", to_ms(now))}
 
-        async def work(session: Any) -> None:
-            before = await self._jobs.find_one_and_update(
-                {"_id": job_id, "status": {"$in": _OPEN}},
-                change,
-                {"status": 1, "position": 1},
-                session=session,
-            )
-            if before:
-                told = {"status": before["status"], "position": before["position"]}
-                entry = AuditEntry(who, "job.cancelled", job_id, now, before=told)
-                await self._audit.record(entry, session)
+        async def record(session: Any) -> None:
+            await self._audit.record(AuditEntry(who, "job.cancelled", job_id, now), session)
 
-        await self._mongo.transact(work)
-        return await self.get(job_id)
+        is_open = {"_id": job_id, "status": {"$in": _OPEN}}
+        cancelled = await self._end(is_open, over("cancelled", to_ms(now)), record)
+        return cancelled or await self.get(job_id)
 
     async def get(self, job_id: str) -> Job | None:
         """The job, or None."""
-        found = await self._jobs.find_one({"_id": job_id}, _WITHOUT_PHOTOS)
+        found = await self._jobs.find_one({"_id": job_id})
         return found and job_of(found)
 
     async def page(
@@ -175,24 +180,36 @@ class Jobs:
         if before:
             at, key = before
             query["$or"] = [{"submitted_at": {"$lt": at}}, {"submitted_at": at, "_id": {"$lt": key}}]
-        found = self._jobs.find(query, _WITHOUT_PHOTOS).sort([("submitted_at", -1), ("_id", -1)]).limit(limit)
+        found = self._jobs.find(query).sort([("submitted_at", -1), ("_id", -1)]).limit(limit)
         return [job_of(one) async for one in found]
 
     async def _settle(self, job_id: str, lease_token: str, word: str, change: Document) -> Job | None:
         """Carry out a worker's last word on its lease, or find that it has been carried out before."""
         settled = {"token": lease_token, "word": word}
-        if change:
-            job = await self._change(_held(job_id, lease_token), {"$set": change | {"settled": settled}})
-            if job:
-                return job
-        found = await self._jobs.find_one({"_id": job_id, "settled": settled}, _WITHOUT_PHOTOS)
+        job = change and await self._end(_held(job_id, lease_token), change | {"settled": settled})
+        if job:
+            return job
+        found = await self._jobs.find_one({"_id": job_id, "settled": settled})
         return found and job_of(found)
 
-    async def _change(self, query: Document, change: Document | list[Document]) -> Job | None:
-        found = await self._jobs.find_one_and_update(
-            query, change, _WITHOUT_PHOTOS, return_document=ReturnDocument.AFTER
-        )
-        return found and job_of(found)
+    async def _end(
+        self, query: Document, change: Document, then: Callable[[Any], Awaitable[None]] | None = None
+    ) -> Job | None:
+        """Make `change` to the job of `query`, whose photo ids go when it is over; None if there is none."""
+
+        async def work(session: Any) -> Job | None:
+            found = await self._jobs.find_one_and_update(
+                query, {"$set": change}, return_document=ReturnDocument.AFTER, session=session
+            )
+            if found is None:
+                return None
+            if found["finished_at"]:
+                await self._photos.delete_one({"_id": found["_id"]}, session=session)
+            if then:
+                await then(session)
+            return job_of(found)
+
+        return await self._mongo.transact(work)
 
 
 def _held(job_id: str, lease_token: str) -> Document:

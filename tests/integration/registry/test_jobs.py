@@ -1,0 +1,299 @@
+"""The queue of embedding jobs, with both drivers."""
+
+import asyncio
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from pymongo.errors import DuplicateKeyError
+
+from broker_bridge.registry import Registry
+from broker_bridge.registry.job import MAX_ATTEMPTS, Claim, ClaimRequest, Job, JobOrder
+
+NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
+PHOTOS = ("photo_001", "photo_002", "photo_003")
+
+
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def order(submission_id: str | None = None, photo_ids: tuple[str, ...] = PHOTOS) -> JobOrder:
+    return JobOrder("face_detect_embed", "alfred_catalog", photo_ids, submission_id=submission_id)
+
+
+async def submit(registry: Registry, job_id: str, seconds: float = 0) -> Job:
+    made = await registry.jobs.submit(job_id, order(), who="alfred", now=after(seconds))
+    return made.job
+
+
+async def try_to_claim(registry: Registry, lease_token: str, seconds: float = 0) -> Claim | None:
+    request = ClaimRequest("gpu-1", ["face_detect_embed"], 60, lease_token)
+    return await registry.jobs.claim(request, after(seconds))
+
+
+async def claim(registry: Registry, lease_token: str, seconds: float = 0) -> Job:
+    """The job that a worker gets, which has to be one."""
+    found = await try_to_claim(registry, lease_token, seconds)
+    assert found is not None
+    return found.job
+
+
+async def report(registry: Registry, lease_token: str, seconds: float, position: int, **counts: int) -> Any:
+    return await registry.jobs.progress(
+        "job-1", lease_token, position=position, total=None, counts=counts, now=after(seconds)
+    )
+
+
+async def test_a_job_is_what_was_submitted(registry: Registry) -> None:
+    """To the worker with its photos in order, to all others with their number; times to the millisecond."""
+    now = NOW.replace(microsecond=123_456)
+    made = await registry.jobs.submit("job-1", order("night-7"), who="alfred", now=now)
+    assert made.outcome == "made"
+    assert await registry.jobs.get("job-1") == made.job == (await registry.jobs.page())[0]
+    assert (made.job.photo_count, made.job.total, made.job.position) == (3, 3, 0)
+    assert made.job.submitted_at == NOW.replace(microsecond=123_000)
+    found = await try_to_claim(registry, "t-1", seconds=1)
+    assert found is not None
+    assert found.photo_ids == PHOTOS
+    assert (found.job.status, found.job.attempt, found.job.lease_expires_at) == ("claimed", 1, after(61))
+
+
+async def test_a_batch_has_a_name_instead_of_photos(registry: Registry) -> None:
+    """How many they are, the worker will say. An order for both, or for neither, cannot be made."""
+    batch = JobOrder("face_detect_embed", "alfred_catalog", batch_id="batch_2026_02_25")
+    await registry.jobs.submit("job-1", batch, who="alfred", now=NOW)
+    found = await try_to_claim(registry, "t-1")
+    assert found is not None
+    assert (found.photo_ids, found.job.batch_id, found.job.total) == (None, "batch_2026_02_25", None)
+    job = await registry.jobs.progress("job-1", "t-1", position=1, total=40, counts={}, now=NOW)
+    assert job is not None
+    assert (job.position, job.total) == (1, 40)
+    for both in ({"photo_ids": PHOTOS, "batch_id": "b"}, {}):
+        with pytest.raises(ValueError, match="one of them"):
+            JobOrder("face_detect_embed", "alfred_catalog", **both)  # type: ignore[arg-type]
+
+
+async def test_of_many_workers_no_two_have_the_same_job(registry: Registry) -> None:
+    """Twenty who ask at once get all of the ten jobs, each one of them once."""
+    for n in range(10):
+        await submit(registry, f"job-{n}")
+    claims = await asyncio.gather(*(try_to_claim(registry, f"t-{n}") for n in range(20)))
+    had = Counter(one.job.job_id for one in claims if one)
+    assert had == {f"job-{n}": 1 for n in range(10)}
+
+
+async def test_the_oldest_job_comes_first(registry: Registry) -> None:
+    """Of one instant that of the lowest id; also one whose worker has died, before those after it."""
+    for job_id, seconds in (("job-3", 2), ("job-2", 1), ("job-1", 1), ("job-4", 3)):
+        await submit(registry, job_id, seconds)
+    first = [(await claim(registry, f"t-{n}", 10)).job_id for n in range(2)]
+    assert first == ["job-1", "job-2"]
+    later = [(await claim(registry, f"u-{n}", 70)).job_id for n in range(4)]
+    assert later == ["job-1", "job-2", "job-3", "job-4"]
+    assert await try_to_claim(registry, "v-1", 70) is None
+
+
+async def test_a_dead_workers_job_goes_on_at_its_position(registry: Registry) -> None:
+    """When its lease is over and not before, as another attempt, with the counts that were reported."""
+    await submit(registry, "job-1")
+    await claim(registry, "t-1")
+    await report(registry, "t-1", 30, position=2, faces=5)
+    assert await try_to_claim(registry, "t-2", 89.999) is None
+    again = await claim(registry, "t-2", 90)
+    assert (again.position, again.counts, again.attempt) == (2, {"faces": 5}, 2)
+
+
+async def test_whoever_has_lost_the_lease_changes_nothing(registry: Registry) -> None:
+    """Not progress, not the result, not a failure; the new worker's attempt stands as it was."""
+    await submit(registry, "job-1")
+    await claim(registry, "t-1")
+    current = await claim(registry, "t-2", 60)
+    assert await report(registry, "t-1", 61, position=3) is None
+    assert await registry.jobs.complete("job-1", "t-1", {"faces": 1}, after(61)) is None
+    assert await registry.jobs.fail("job-1", "t-1", "no", retry=True, now=after(61)) is None
+    assert await registry.jobs.get("job-1") == current
+
+
+async def test_a_slow_worker_whom_nobody_missed_keeps_its_job(registry: Registry) -> None:
+    """Its lease was over, but the job is still in its hands alone: the work is not done twice."""
+    await submit(registry, "job-1")
+    await claim(registry, "t-1")
+    job = await report(registry, "t-1", 600, position=1)
+    assert job.lease_expires_at == after(660)
+    assert await try_to_claim(registry, "t-2", 659) is None
+
+
+async def test_a_position_never_goes_back(registry: Registry) -> None:
+    """A report that was overtaken by the next one renews the lease and nothing else."""
+    await submit(registry, "job-1")
+    await claim(registry, "t-1")
+    await report(registry, "t-1", 1, position=2, faces=7)
+    job = await report(registry, "t-1", 2, position=1, faces=3)
+    assert (job.position, job.counts, job.lease_expires_at) == (2, {"faces": 7}, after(62))
+
+
+async def test_a_job_that_kills_its_workers_is_given_up(registry: Registry) -> None:
+    """After five leases in a row that ran out without a step forward."""
+    await submit(registry, "job-1")
+    for n in range(MAX_ATTEMPTS):
+        job = await claim(registry, f"t-{n}", 60 * n)
+        assert (job.attempt, job.stalled) == (n + 1, n + 1)
+    assert await try_to_claim(registry, "t-9", 60 * MAX_ATTEMPTS) is None
+    found = await registry.jobs.get("job-1")
+    assert found is not None
+    assert (found.status, found.finished_at) == ("failed", after(300))
+    assert found.error == "the lease expired, and 5 attempts in a row got no further"
+    assert await report(registry, "t-4", 301, position=1) is None
+
+
+async def test_a_long_job_outlives_any_number_of_workers(registry: Registry) -> None:
+    """As long as each of them gets a little further than the one before."""
+    await submit(registry, "job-1")
+    for n in range(3 * MAX_ATTEMPTS):
+        job = await claim(registry, f"t-{n}", 100 * n)
+        await report(registry, f"t-{n}", 100 * n + 1, position=job.position + 1)
+    job = await claim(registry, "t-x", 100 * 3 * MAX_ATTEMPTS)
+    assert (job.attempt, job.position, job.stalled) == (16, 15, 1)
+
+
+async def test_what_was_put_back_waits_longer_each_time(registry: Registry) -> None:
+    """Half a minute, then twice that; then the fifth failure is the last, whatever the worker says."""
+    await submit(registry, "job-1")
+    seconds, pauses = 0.0, []
+    for n in range(MAX_ATTEMPTS):
+        await claim(registry, f"t-{n}", seconds)
+        job = await registry.jobs.fail("job-1", f"t-{n}", "catalog away", retry=True, now=after(seconds))
+        assert job is not None
+        if job.not_before is None:
+            break
+        pauses.append((job.not_before - after(seconds)).total_seconds())
+        seconds += pauses[-1]
+        assert await try_to_claim(registry, "t-x", seconds - 0.001) is None
+    assert pauses == [30, 60, 120, 240]
+    assert (job.status, job.error, job.attempt) == ("failed", "catalog away", 5)
+
+
+async def test_a_last_word_can_be_repeated(registry: Registry) -> None:
+    """With the same answer, by the same lease alone; another last word comes too late."""
+    for job_id, token in (("job-1", "t-1"), ("job-2", "t-2")):
+        await submit(registry, job_id)
+        await claim(registry, token)
+    done = await registry.jobs.complete("job-1", "t-1", {"faces": 5}, after(1))
+    assert done is not None
+    assert (done.status, done.result, done.finished_at) == ("done", {"faces": 5}, after(1))
+    assert await registry.jobs.complete("job-1", "t-1", {"faces": 6}, after(2)) == done
+    assert await registry.jobs.complete("job-1", "t-2", {"faces": 5}, after(2)) is None
+    assert await registry.jobs.fail("job-1", "t-1", "no", retry=True, now=after(2)) is None
+    failed = await registry.jobs.fail("job-2", "t-2", "no such batch", retry=False, now=after(1))
+    assert failed is not None
+    assert (failed.status, failed.error) == ("failed", "no such batch")
+    assert await registry.jobs.fail("job-2", "t-2", "no such batch", retry=False, now=after(2)) == failed
+    assert await registry.jobs.complete("job-2", "t-2", {}, after(2)) is None
+
+
+async def test_putting_back_twice_is_putting_back_once(registry: Registry) -> None:
+    """The repeat does not take the job from the worker who has gone on with it."""
+    await submit(registry, "job-1")
+    await claim(registry, "t-1")
+    await registry.jobs.fail("job-1", "t-1", "stopped", retry=True, now=NOW)
+    current = await claim(registry, "t-2", 30)
+    assert await registry.jobs.fail("job-1", "t-1", "stopped", retry=True, now=after(31)) == current
+    done = await registry.jobs.complete("job-1", "t-2", {}, after(40))
+    assert done is not None
+    assert (done.status, done.error) == ("done", None)
+
+
+async def test_submitting_again_makes_no_second_job(registry: Registry) -> None:
+    """Ten at once are one job; another order under that id is told, and another source has its own ids."""
+    submissions = await asyncio.gather(
+        *(registry.jobs.submit(f"job-{n}", order("night-7"), who="alfred", now=NOW) for n in range(10))
+    )
+    assert Counter(one.outcome for one in submissions) == {"made": 1, "repeated": 9}
+    assert len({one.job.job_id for one in submissions}) == 1
+    other = await registry.jobs.submit("job-x", order("night-7", ("p",)), who="alfred", now=NOW)
+    assert other.outcome == "differs"
+    berta = JobOrder("face_detect_embed", "berta", PHOTOS, submission_id="night-7")
+    assert (await registry.jobs.submit("job-y", berta, who="berta", now=NOW)).outcome == "made"
+    assert len(await registry.jobs.page()) == 2
+    audited = [(entry.who, entry.what, entry.subject) for entry in await registry.audit.page()]
+    made = submissions[0].job.job_id
+    assert sorted(audited) == [("alfred", "job.submitted", made), ("berta", "job.submitted", "job-y")]
+
+
+async def test_a_job_id_is_given_once(registry: Registry) -> None:
+    """One that is there already is not taken for a repeated submission."""
+    await submit(registry, "job-1")
+    with pytest.raises(DuplicateKeyError):
+        await submit(registry, "job-1")
+
+
+async def test_a_cancelled_job_is_nobodys(registry: Registry) -> None:
+    """Neither claimed nor gone on with; what was over stays what it was, and the audit knows who it was."""
+    await submit(registry, "job-1")
+    await submit(registry, "job-2", 1)
+    await claim(registry, "t-1")
+    for _ in range(2):
+        job = await registry.jobs.cancel("job-1", who="ops", now=after(1))
+        assert job is not None
+        assert (job.status, job.finished_at, job.lease_expires_at) == ("cancelled", after(1), None)
+    assert await report(registry, "t-1", 2, position=1) is None
+    assert (await claim(registry, "t-2", 100)).job_id == "job-2"
+    await registry.jobs.complete("job-2", "t-2", {}, after(101))
+    over = await registry.jobs.cancel("job-2", who="ops", now=after(102))
+    assert over is not None
+    assert over.status == "done"
+    assert await registry.jobs.cancel("job-9", who="ops", now=NOW) is None
+    cancelled = [entry for entry in await registry.audit.page() if entry.what == "job.cancelled"]
+    assert [(entry.who, entry.subject) for entry in cancelled] == [("ops", "job-1")]
+
+
+async def test_photo_ids_are_kept_no_longer_than_the_job_needs_them(registry: Registry) -> None:
+    """Gone when it is done, has failed, was cancelled or given up; not when it was put back."""
+    for n in range(5):
+        await submit(registry, f"job-{n}")
+        await claim(registry, f"t-{n}", n)
+    await registry.jobs.fail("job-0", "t-0", "stopped", retry=True, now=NOW)
+    await registry.jobs.fail("job-1", "t-1", "no such photos", retry=False, now=NOW)
+    await registry.jobs.complete("job-2", "t-2", {}, NOW)
+    await registry.jobs.cancel("job-3", who="ops", now=NOW)
+    await registry.mongo.db.jobs.update_one({"_id": "job-4"}, {"$set": {"stalled": MAX_ATTEMPTS}})
+    assert (await claim(registry, "t-5", 100)).job_id == "job-0"
+    statuses = [job.status for job in await registry.jobs.page()]
+    assert statuses == ["failed", "cancelled", "done", "failed", "claimed"]
+    kept = [(one["_id"], one["photo_ids"]) async for one in registry.mongo.db.job_photos.find()]
+    assert kept == [("job-0", list(PHOTOS))]
+
+
+async def test_jobs_are_listed_newest_first_by_status(registry: Registry) -> None:
+    """Past a cursor between two of one instant too."""
+    for n in range(6):
+        await submit(registry, f"job-{n}", n // 2)
+    for n in range(2):
+        await claim(registry, f"t-{n}", 10)
+    newest = await registry.jobs.page(status="queued", limit=3)
+    rest = await registry.jobs.page(status="queued", before=(newest[-1].submitted_at, newest[-1].job_id))
+    assert [job.job_id for job in newest + rest] == ["job-5", "job-4", "job-3", "job-2"]
+    assert [job.job_id for job in await registry.jobs.page(status="claimed")] == ["job-1", "job-0"]
+
+
+async def test_ninety_days_of_jobs_are_not_gone_through_to_find_one(registry: Registry) -> None:
+    """What is looked at is what is open, or one page; and what is over expires."""
+    for n in range(60):
+        await submit(registry, f"job-{n:02}", n)
+    await registry.mongo.db.jobs.update_many(
+        {"submitted_at": {"$lt": after(57)}},
+        {"$set": {"status": "done", "finished_at": NOW, "free_at": None}},
+    )
+    await registry.mongo.db.command("profile", 2)
+    assert (await claim(registry, "t-1", 100)).job_id == "job-57"
+    await registry.jobs.page(limit=5)
+    await registry.jobs.page(status="queued", limit=5)
+    await registry.mongo.db.command("profile", 0)
+    profiled = registry.mongo.db["system.profile"].find({"ns": {"$regex": r"\.jobs$"}}).sort("ts")
+    examined = [one["docsExamined"] async for one in profiled]
+    assert examined == [0, 1, 5, 2], "to give up, to claim, two pages"
+    indexes = await registry.mongo.db.jobs.index_information()
+    lives = [one["expireAfterSeconds"] for one in indexes.values() if "expireAfterSeconds" in one]
+    assert lives == [90 * 86_400]
