@@ -156,8 +156,8 @@ async def test_a_failed_attempt_is_repeated_when_the_worker_says_so(
     assert (put_back["status"], put_back["not_before"]) == ("queued", "2026-01-15T10:00:30.000Z")
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
     clock.now = NOW + timedelta(seconds=30)
-    failed = await say(source, await claimed(source), "fail", error="there is no such batch")
-    assert (failed.json()["status"], failed.json()["error"]) == ("failed", "there is no such batch")
+    failed = await say(source, await claimed(source), "fail", error="metadata: there is no such batch")
+    assert (failed.json()["status"], failed.json()["error"]) == ("failed", "metadata: there is no such batch")
     clock.now = NOW + timedelta(days=1)
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
     assert (await source.get(f"{JOBS}/{job_id}")).json()["status"] == "failed"
