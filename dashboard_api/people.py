@@ -1,6 +1,6 @@
 """From request bodies to orders to the registry, and from people to what is shown of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from broker_bridge.registry.versions import History
 from .settings import ApiSettings, Modality
 from .views import (
     Confirmations,
+    ExternalKeyView,
     HoldingView,
     IdentityRow,
     PersonBody,
@@ -59,6 +60,7 @@ def to_order(body: PersonBody, templates: Sequence[Template], by: str) -> Enroll
         display_name=body.display_name,
         flag=body.flag,
         sites=None if body.sites is None else tuple(body.sites),
+        consent=_consent(body.consent),
         by=by,
     )
 
@@ -71,9 +73,14 @@ def to_patch(user_id: str, body: PersonPatch, by: str) -> Enrollment:
         display_name=(body.display_name or "") if "display_name" in said else None,
         flag=(body.flag or "") if "flag" in said else None,
         sites=tuple(body.sites or ()) if "sites" in said else None,
+        consent=_consent(body.consent),
         must_exist=True,
         by=by,
     )
+
+
+def _consent(said: Mapping[Modality, bool] | None) -> dict[str, bool] | None:
+    return None if said is None else {str(modality): given for modality, given in said.items()}
 
 
 def to_view(person: Person) -> PersonView:
@@ -85,13 +92,20 @@ def to_view(person: Person) -> PersonView:
         kind=person.kind,
         sites=list(person.sites),
         templates=[HoldingView(space=held.space, count=held.digest.count) for held in person.holdings],
+        consent=dict(person.consent),
+        external=[
+            ExternalKeyView(source_system=key.source_system, external_id=key.external_id)
+            for key in person.external
+        ],
+        merged_into=person.merge.into if person.merge else None,
         deleted=person.deleted,
+        erased=person.erased,
         created_at=person.created_at,
         updated_at=person.updated_at,
     )
 
 
-def to_detail(person: Person, notes: Sequence[TemplateNote]) -> PersonDetail:
+def to_detail(person: Person, notes: Sequence[TemplateNote], merged: Sequence[str]) -> PersonDetail:
     shown = [
         TemplateView(
             template_id=note.template_id,
@@ -102,7 +116,9 @@ def to_detail(person: Person, notes: Sequence[TemplateNote]) -> PersonDetail:
         )
         for note in notes
     ]
-    return PersonDetail(**to_view(person).model_dump(), template_list=[] if person.deleted else shown)
+    return PersonDetail(
+        **to_view(person).model_dump(), template_list=[] if person.deleted else shown, merged=list(merged)
+    )
 
 
 def to_rows(person: Person, notes: Sequence[TemplateNote], dimensions: dict[str, int]) -> list[IdentityRow]:

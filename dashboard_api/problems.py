@@ -26,6 +26,7 @@ _STATUS_BY_CODE = {
     "person-unknown": 404,
     "device-unknown": 404,
     "person-merged": 409,
+    "merge-impossible": 409,
     "face-differs": 409,
     "look-alike": 409,
     "site-mismatch": 409,

@@ -81,15 +81,24 @@ class PersonBody(Body):
     display_name: DisplayName | None = None
     flag: Flag | None = None
     sites: Annotated[list[SiteId], Field(max_length=1000)] | None = None
+    consent: dict[Modality, bool] | None = None
     templates: Annotated[list[TemplateBody], Field(max_length=MAX_TEMPLATES)] = Field(default_factory=list)
 
 
 class PersonPatch(Body):
-    """What is named changes, null clears it; without sites a person belongs to every site."""
+    """What is named changes, null clears it; without sites a person belongs to every site.
+
+    `consent` says per modality whether it may be sent to cameras; one that is not named stays as it was.
+    """
 
     display_name: DisplayName | None = None
     flag: Flag | None = None
     sites: Annotated[list[SiteId], Field(max_length=1000)] | None = None
+    consent: dict[Modality, bool] | None = None
+
+
+class MergeBody(Body):
+    into: UserId
 
 
 class HoldingView(View):
@@ -97,8 +106,17 @@ class HoldingView(View):
     count: int
 
 
+class ExternalKeyView(View):
+    source_system: str
+    external_id: str
+
+
 class PersonView(View):
-    """A person as of `version`; `sites` is `["*"]` for every site."""
+    """A person as of `version`; `sites` is `["*"]` for every site.
+
+    `consent` says per modality whether it is sent to cameras, `external` under which keys other systems know
+    the person, `merged_into` whom a merged person went into. Of an `erased` one nothing else is left.
+    """
 
     user_id: str
     version: int
@@ -107,7 +125,11 @@ class PersonView(View):
     kind: Kind
     sites: list[str]
     templates: list[HoldingView]
+    consent: dict[str, bool]
+    external: list[ExternalKeyView]
+    merged_into: str | None
     deleted: bool
+    erased: bool
     created_at: Time | None
     updated_at: Time | None
 
@@ -126,7 +148,10 @@ class TemplateView(View):
 
 
 class PersonDetail(PersonView):
+    """`merged` are the user ids of those who went into the person."""
+
     template_list: list[TemplateView]
+    merged: list[str]
 
 
 class PhotoResult(View):

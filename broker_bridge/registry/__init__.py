@@ -14,6 +14,7 @@ from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
 from .jobs import Jobs
+from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
@@ -32,6 +33,7 @@ class Registry:
     versions: Versions
     spaces: Spaces
     identities: Identities
+    merges: Merges
     changes: Changes
     indexes: PeopleIndexes
     registrations: Registrations
@@ -81,6 +83,7 @@ class Registry:
             versions=versions,
             spaces=spaces,
             identities=identities,
+            merges=Merges(store, versions, audit, settings.rules),
             changes=changes,
             indexes=indexes,
             registrations=registrations,

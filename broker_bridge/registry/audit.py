@@ -45,11 +45,13 @@ class Audit:
                 [{"_id": document.pop("entry_id"), **document} for document in documents], session=session
             )
 
-    async def page(self, *, before: tuple[datetime, str] | None = None, limit: int = 100) -> list[AuditEntry]:
-        """Up to `limit` entries, newest first, past the `before` cursor of time and id."""
-        query: Document = {}
+    async def page(
+        self, *, subject: str | None = None, before: tuple[datetime, str] | None = None, limit: int = 100
+    ) -> list[AuditEntry]:
+        """Up to `limit` entries (about `subject`, or all), newest first, past the cursor of time and id."""
+        query: Document = {"subject": subject} if subject else {}
         if before:
             at, key = before
-            query = {"$or": [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": key}}]}
+            query["$or"] = [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": key}}]
         cursor = self._entries.find(query).sort([("at", -1), ("_id", -1)]).limit(limit)
         return [AuditEntry(entry_id=found.pop("_id"), **found) async for found in cursor]

@@ -34,7 +34,9 @@ class Overview:
     async def template_notes(self, user_ids: Sequence[str]) -> dict[str, list[TemplateNote]]:
         """Templates by user id, oldest first; those of deleted people are left to the caller to skip."""
         notes: dict[str, list[TemplateNote]] = {}
-        cursor = self._templates.find({"user_id": {"$in": list(user_ids)}}, {"vector": 0})
+        # Parked ones are compared with by nobody.
+        active = {"user_id": {"$in": list(user_ids)}, "parked_by": None}
+        cursor = self._templates.find(active, {"vector": 0})
         async for found in cursor.sort([("user_id", 1), ("created_at", 1)]):
             note = TemplateNote(
                 found["_id"], found["space"], found["quality"], found["source"], found["created_at"]

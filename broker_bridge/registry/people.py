@@ -83,10 +83,11 @@ class SpaceHolding:
 
 @dataclass(frozen=True)
 class Merge:
-    """How a person went into another: what an undo gives back."""
+    """How a person went into another: what an undo gives back, to both."""
 
     into: str
-    sites_added: tuple[str, ...]
+    external: tuple[ExternalKey, ...]
+    sites_before: tuple[str, ...]
     consent_before: Mapping[str, bool]
 
 

@@ -40,7 +40,8 @@ def person_to_document(person: Person) -> Document:
     if person.merge:
         document["merge"] = {
             "into": person.merge.into,
-            "sites_added": list(person.merge.sites_added),
+            "external": [key.text for key in person.merge.external],
+            "sites_before": list(person.merge.sites_before),
             "consent_before": dict(person.merge.consent_before),
         }
     if person.erased:
@@ -50,7 +51,6 @@ def person_to_document(person: Person) -> Document:
 
 def person_from_document(found: Document) -> Person:
     """Fields that came later are absent in people who have not changed since."""
-    merge = found.get("merge")
     return Person(
         user_id=found["_id"],
         version=found["version"],
@@ -70,8 +70,17 @@ def person_from_document(found: Document) -> Person:
         born=found.get("born", 0),
         external=tuple(ExternalKey.parse(text) for text in found.get("external", ())),
         consent=found.get("consent", {}),
-        merge=Merge(merge["into"], tuple(merge["sites_added"]), merge["consent_before"]) if merge else None,
+        merge=_merge(found["merge"]) if "merge" in found else None,
         erased=found.get("erased", False),
+    )
+
+
+def _merge(found: Document) -> Merge:
+    return Merge(
+        into=found["into"],
+        external=tuple(ExternalKey.parse(text) for text in found["external"]),
+        sites_before=tuple(found["sites_before"]),
+        consent_before=found["consent_before"],
     )
 
 
@@ -87,6 +96,8 @@ def template_to_document(user_id: str, template: Template, now: datetime) -> Doc
     }
     if template.merged_from:
         document["merged_from"] = template.merged_from
+    if template.parked_by:
+        document["parked_by"] = template.parked_by
     return document
 
 

@@ -63,8 +63,8 @@ class Registrations:
         """Carry out `order` together with its `decision`.
 
         None, and nothing is written, unless the registry still stands at `history` and who must be new is:
-        somebody else may have been quicker, and the decision has to be made again. Raises ContractError(`enrollment-closed`) if the
-        site has been closed since.
+        somebody else may have been quicker, and the decision has to be made again. Raises
+        ContractError(`enrollment-closed`) if the site has been closed since.
         """
 
         async def record(session: Any, _: Person) -> None:

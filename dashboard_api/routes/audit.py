@@ -1,6 +1,8 @@
-"""`/api/v1/audit`: who gave which command or changed a site, and which visitors cameras registered."""
+"""`/api/v1/audit`: who changed what, and when."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from dashboard_api.deps import ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
@@ -11,9 +13,16 @@ router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
 
 @router.get("", dependencies=[MAY_ADMINISTER])
-async def list_entries(services: ServicesDep, limit: Limit = 100, cursor: Cursor = None) -> AuditPage:
-    """Commands, changes of sites and visitors who were registered, newest first: who, what and when."""
-    found = await services.registry.audit.page(before=from_moment_cursor(cursor), limit=limit + 1)
+async def list_entries(
+    services: ServicesDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    subject: Annotated[str | None, Query(max_length=255, description="Only what happened to this id")] = None,
+) -> AuditPage:
+    """Every change of people, devices, keys and sites, and every command, newest first."""
+    found = await services.registry.audit.page(
+        subject=subject, before=from_moment_cursor(cursor), limit=limit + 1
+    )
     shown = [
         AuditView(
             id=entry.entry_id,

@@ -18,7 +18,15 @@ from dashboard_api.people import (
     to_view,
 )
 from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
-from dashboard_api.views import Confirmations, PersonBody, PersonDetail, PersonPage, PersonPatch, PersonView
+from dashboard_api.views import (
+    Confirmations,
+    MergeBody,
+    PersonBody,
+    PersonDetail,
+    PersonPage,
+    PersonPatch,
+    PersonView,
+)
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 
@@ -56,14 +64,14 @@ async def show(user_id: UserId, services: ServicesDep) -> PersonDetail:
     """One person, also a deleted one, with what is known of the templates; never a vector."""
     person = await services.registry.identities.get(user_id)
     notes = await services.overview.template_notes([user_id])
-    return to_detail(person, notes.get(user_id, []))
+    return to_detail(person, notes.get(user_id, []), await services.registry.merges.gone_into(user_id))
 
 
 @router.patch("/{user_id}", dependencies=[JSON_BODY])
 async def change(
     user_id: UserId, body: PersonPatch, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> PersonView:
-    """Change name, flag or sites."""
+    """Change name, flag, sites or consent."""
     return to_view(await services.registry.identities.enroll(to_patch(user_id, body, key.name)))
 
 
@@ -71,6 +79,26 @@ async def change(
 async def delete(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
     """Soft-delete: every camera that had the person hears of it; see `confirmations`."""
     return to_view(await services.registry.identities.delete(user_id, by=key.name))
+
+
+@router.post("/{user_id}/restore")
+async def restore(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
+    """Bring a soft-deleted person back as they were, until the retention of the deleted has passed."""
+    return to_view(await services.registry.identities.restore(user_id, by=key.name))
+
+
+@router.post("/{user_id}/merge", dependencies=[JSON_BODY])
+async def merge(
+    user_id: UserId, body: MergeBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
+) -> PersonView:
+    """Let this person go into another, who is the same one and is shown; `unmerge` takes it back."""
+    return to_view(await services.registry.merges.merge(user_id, body.into, by=key.name))
+
+
+@router.post("/{user_id}/unmerge")
+async def unmerge(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
+    """Take back the merge by which this person went into another."""
+    return to_view(await services.registry.merges.undo(user_id, by=key.name))
 
 
 @router.get("/{user_id}/confirmations", dependencies=[MAY_READ])
