@@ -145,10 +145,11 @@ class NpyFolder:
         except NpyFileError as error:
             if now - seen.since < self._settle_seconds:
                 return
-            problem = str(error)
-            if problem != seen.problem:
+            problem = None if self._is_emptied(user_id) else str(error)
+            if problem is not None and problem != seen.problem:
                 self._say(f"{user_id}{SUFFIX}", problem)
-        seen.content, seen.problem, seen.is_done = content, problem, problem is not None
+        seen.content, seen.problem = content, problem
+        seen.is_done = problem is not None or self._is_emptied(user_id)
         self._unread.discard(user_id)
 
     def read_vector(self, user_id: str) -> bytes:
@@ -177,20 +178,20 @@ class NpyFolder:
     # What is known
 
     def is_ours(self, user_id: str) -> bool | None:
-        """Whether the mirror wrote the file as it was seen; None if its content is not known at all.
-
-        An empty file in the place of one that the mirror wrote is what a power cut leaves of it.
-        """
+        """Whether the mirror wrote the file as it was seen; None if its content is not known at all."""
         seen = self.files.get(user_id)
         if seen is None or seen.content is None:
             return None
-        contents = self._known.get(user_id, {})
-        if seen.signature.size == 0 and seen.problem:
-            return any(contents.values()) or None
-        return contents.get(seen.content)
+        return self._is_emptied(user_id) or self._known.get(user_id, {}).get(seen.content)
+
+    def _is_emptied(self, user_id: str) -> bool:
+        """An empty file in the place of one that the mirror wrote is what a power cut leaves of it."""
+        return self.files[user_id].signature.size == 0 and any(self._known.get(user_id, {}).values())
 
     def is_as_seen(self, user_id: str) -> bool:
-        """Whether the file is still, or still not, what the last look found; no look is waited for."""
+        """Whether the last look knows what is there, and it is there still; or still nothing."""
+        if user_id in self._unread:
+            return False
         seen = self.files.get(user_id)
         try:
             status = self.file_of(user_id).lstat()

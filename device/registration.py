@@ -103,7 +103,7 @@ class Registrations:
             self._store.settle(registration.request_id)
         else:
             self._waiting[registration.request_id] = _Waiting(registration, 0, 0.0, answered)
-            self.counts["offered"] += registration.kind == "visitor"
+            self._count("offered", registration)
         self._drop(dropped)
 
     def _same_as(self, registration: RegisterIdentity) -> _Waiting | None:
@@ -123,9 +123,13 @@ class Registrations:
     def _give_up(self, request_ids: list[str]) -> None:
         for request_id in request_ids:
             one = self._waiting.pop(request_id)
-            self.counts["dropped"] += one.registration.kind == "visitor"
+            self._count("dropped", one.registration)
             if one.answered is not None:
                 one.answered(None)
+
+    def _count(self, what: str, registration: RegisterIdentity) -> None:
+        if registration.kind == "visitor":
+            self.counts[what] += 1
 
     def connected(self, now: float) -> None:
         self._online = True
@@ -158,8 +162,7 @@ class Registrations:
         one = self._waiting.pop(answer.request_id)
         if one.answered is not None:
             one.answered(answer)
-        if one.registration.kind == "visitor":
-            self.counts[answer.result] += 1
+        self._count(answer.result, one.registration)
         if answer.error is not None:
             who = one.registration.user_id or "a visitor"
             _log.warning("%s was not registered: %s: %s", who, answer.error.code, answer.error.detail)

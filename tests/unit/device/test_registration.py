@@ -14,6 +14,8 @@ from device.store.db_manager import DatabaseManager
 from device.store.registrations import MOST
 from tests.device_samples import SPACE, Clock, ScriptedLink, seeded, vector
 
+OTHER_SPACE = "gait:test-6"
+
 
 class Door:
     """Registrations of one device, opened again by opening another on the same file."""
@@ -24,13 +26,13 @@ class Door:
         self.path = path
         self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
         self.db.initialize()
-        self.distrusted = False
+        self.distrusted = ()
         self.registrations = Registrations(
             self.link,
             self.db,
             source=seeded(),
             utc_now=self.clock.utc_now,
-            distrusted=lambda _: self.distrusted,
+            distrusted=lambda space: space in self.distrusted,
         )
         if policy:
             self.tell(policy)
@@ -177,10 +179,10 @@ def test_a_day_without_an_answer_and_without_another_visitor_leaves_no_vector(do
 def test_what_a_quarantined_model_has_made_is_registered_by_nobody(door):
     """It waited for the line, and the line brought the news that the model is another."""
     door.registrations.offer(SPACE, vector(1))
-    door.distrusted = True
+    door.distrusted = (SPACE,)
     door.tick(10.0)
     assert (door.sent, door.registrations.counts["dropped"]) == ([], 1)
-    door.distrusted = False
+    door.distrusted = ()
     door.tick(1000.0)
     assert door.sent == []
     assert not left(door, to_base64(vector(1)).encode())
@@ -211,3 +213,63 @@ def test_a_registration_that_the_disk_has_spoilt_does_not_keep_the_device_from_s
     with second.db.connection.reading() as connection:
         assert connection.execute("SELECT COUNT(*) FROM registrations").fetchone() == (1,)
     second.db.close()
+
+
+# Employees
+
+
+def test_an_employee_is_registered_whatever_the_site_does_with_visitors(door):
+    """By name, and counted elsewhere; who asked hears the answer once."""
+    answers = []
+    door.tell("closed")
+    door.registrations.register("EMP-1", SPACE, vector(1), answers.append)
+    door.tick()
+    (sent,) = door.link.of(channels.REGISTER)
+    assert (sent.kind, sent.user_id, sent.space, sent.vector) == ("employee", "EMP-1", SPACE, vector(1))
+    for _ in range(2):
+        door.answer(sent.request_id, "exists")
+    assert [one.result for one in answers] == ["exists"]
+    assert door.registrations.counts == {}
+    assert not left(door, to_base64(vector(1)).encode())
+
+
+def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(door):
+    """Whoever asks again gets the answer to the first question; another vector is another question."""
+    door.registrations.register("EMP-1", SPACE, vector(1), lambda _: None)
+    again = Door(door.path, door.clock)
+    first, second = [], []
+    again.registrations.register("EMP-1", SPACE, vector(1), first.append)
+    again.registrations.register("EMP-1", SPACE, vector(2), second.append)
+    again.tick(1.0)
+    old, new = again.link.of(channels.REGISTER)
+    again.answer(old.request_id)
+    again.answer(new.request_id, "rejected", WireError(code="face-differs", detail="no"))
+    assert [one.result for one in first] == ["created"]
+    assert [one.error.code for one in second] == ["face-differs"]
+    assert again.tick(1000.0) is None
+    again.db.close()
+
+
+def test_who_asked_hears_that_there_will_be_no_answer(door):
+    """After a day, or when too many others came: so that it can be asked again."""
+    answers = []
+    door.registrations.register("EMP-1", SPACE, vector(1), answers.append)
+    door.clock.advance(1.0)
+    for seed in range(MOST):
+        door.registrations.offer(SPACE, vector(seed))
+    assert answers == [None]
+    door.registrations.register("EMP-2", SPACE, vector(1), answers.append)
+    door.tick(timedelta(days=1, minutes=1).total_seconds())
+    assert answers == [None, None]
+
+
+def test_an_employee_waits_while_the_device_distrusts_that_space(door):
+    """The file it came from stays, so nothing is dropped; other spaces go on."""
+    door.distrusted = (SPACE,)
+    door.registrations.register("EMP-1", SPACE, vector(1), lambda _: None)
+    door.registrations.register("EMP-2", OTHER_SPACE, vector(2, 6), lambda _: None)
+    assert door.tick() is not None
+    assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2"]
+    door.distrusted = ()
+    door.tick()
+    assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2", "EMP-1"]
