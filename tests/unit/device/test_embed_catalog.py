@@ -262,7 +262,7 @@ def test_an_address_of_the_same_origin_is_taken(text: str, url: str) -> None:
         "//evil.example/f", "http://alfred:8082@evil.example/f", "http://user@alfred:8082/f",
         "file:///etc/passwd", "ftp://alfred:8082/f", "gopher://alfred:8082/_", "data:image/png;base64,AAAA",
         "http://evil.example\\@alfred:8082/f", "http://[::1/f", "http://alfred:99999999/f",
-        "http://169.254.169.254/latest/meta-data", "http://alfred:8082\\.evil.example/f", "\\\\evil.example\\f\n",
+        "http://169.254.169.254/latest/meta-data", "http://alfred:8082\\.evil.example/f", "\\\\evil.ex\\f\n",
     ],
 )  # fmt: skip
 def test_an_address_of_another_origin_is_not(text: str) -> None:

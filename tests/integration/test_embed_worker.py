@@ -1,0 +1,185 @@
+"""`python -m device.embed_worker` as a program: real pictures, real networks, killed and stopped at will."""
+
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from deploy.local.sample_video import PEOPLE, enrollment_photo
+from deploy.local.stack import Program
+from device.vision.cascade import CascadeDetector
+from device.vision.embedder import load_embedder
+from device.vision.enroll import PhotoEmbedder
+from tests.conftest import StartProgram
+from tests.embedding_backend import EmbeddingBackend
+from tests.photo_catalog import PhotoCatalog
+from tests.recording_server import Reply, Request
+
+ARGS = [sys.executable, "-m", "device.embed_worker"]
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def catalog() -> Iterator[PhotoCatalog]:
+    """Two photos of each of the demo's people."""
+    with PhotoCatalog() as server:
+        server.key = "catalog-key"
+        for n, row in enumerate(PEOPLE.values()):
+            for copy in range(2):
+                # What follows the picture makes another file of it, not another face.
+                server.add(f"photo_{n}{copy}", enrollment_photo(row) + b"\0" * copy, n, f"Person {n}")
+        yield server
+
+
+@pytest.fixture
+def backend() -> Iterator[EmbeddingBackend]:
+    with EmbeddingBackend() as server:
+        yield server
+
+
+@pytest.fixture
+def start(catalog: PhotoCatalog, backend: EmbeddingBackend, start_program: StartProgram) -> Start:
+    def begin(*args: str, **changed: str) -> Program:
+        settings = {
+            "backend_url": backend.url,
+            "backend_key": "worker-key",
+            "catalog_url": catalog.url,
+            "catalog_key": "catalog-key",
+            "group_photos": "2",
+            **changed,
+        }
+        env = {f"WFM_WORKER__{name.upper()}": value for name, value in settings.items()}
+        return start_program([*ARGS, *args], env, name="worker")
+
+    return begin
+
+
+def test_pictures_become_the_vectors_that_the_api_would_make(
+    start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
+) -> None:
+    """With --once it ends with a summary; the log has lines of progress and no name, key or address."""
+    catalog.add("wall", b"no picture at all", 1, "Person 1")
+    job = backend.submit(photo_ids=list(catalog.photos))
+    program = start("--once", group_photos="5")
+    assert program.wait(60) == 0
+    *log, summary = program.output().splitlines()
+    counts = {"photos": 13, "faces": 12, "embeddings_stored": 6}
+    assert json.loads(summary) == {
+        "jobs_done": 1, "jobs_failed": 0, "jobs_lost": 0, "jobs_given_back": 0, **counts,
+        "skipped": {"photo-invalid": 1},
+    }  # fmt: skip
+    assert job.result == {**counts, "photo-invalid": 1}
+    photos = PhotoEmbedder(CascadeDetector(), load_embedder())
+    for n, row in enumerate(PEOPLE.values()):
+        (vector,) = backend.stored["alfred_catalog", str(n)]
+        wanted = photos.embed_photo(enrollment_photo(row)).vector
+        assert np.asarray(vector, "<f4").tobytes() == wanted
+    assert any("5 of 13 photos" in line for line in log)
+    said = "\n".join(log)
+    assert [word for word in ("Person", "-key", "/api/photos") if word in said] == []
+
+
+def test_killed_again_and_again_it_finishes_with_every_vector_once(
+    start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
+) -> None:
+    """kill -9 at five moments; the next worker goes on where the registry's vectors end."""
+    job = backend.submit(photo_ids=list(catalog.photos))
+    random_moments = random.Random(11)
+    for death in range(5):
+        kill_at_request(start, backend, random_moments.randint(2, 4), taken=death % 2 == 0)
+        assert job.status == "claimed"
+        backend.expire(job)
+    position = job.position
+    catalog.requests.clear()
+    assert start("--once").wait(60) == 0
+    assert job.status == "done"
+    assert set(catalog.files_sent()) == set(list(catalog.photos)[position:])
+    assert {person: len(vectors) for person, vectors in backend.stored.items()} == {
+        ("alfred_catalog", str(n)): 1 for n in range(len(PEOPLE))
+    }
+    assert job.result["photos"] == 12
+
+
+def kill_at_request(start: Start, backend: EmbeddingBackend, nth: int, *, taken: bool) -> None:
+    """Kill a worker while it waits for the answer to its nth request, which the backend has taken or not."""
+    arrived, dead = threading.Event(), threading.Event()
+    count = iter(range(1, 1_000_000))
+
+    def hold(request: Request) -> Reply | None:
+        if next(count) != nth:
+            return None
+        backend.before = lambda _: None
+        answer = backend.answer(request) if taken else Reply(503)
+        arrived.set()
+        dead.wait(20)
+        return answer
+
+    backend.before = hold
+    program = start()
+    assert arrived.wait(30)
+    program.kill()
+    dead.set()
+
+
+def test_sigterm_ends_it_within_seconds_and_gives_the_job_back(
+    start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
+) -> None:
+    """Even while a photo does not come; what was reported stays reported."""
+    job = backend.submit(photo_ids=list(catalog.photos))
+    waiting, release = threading.Event(), threading.Event()
+
+    def hold(photo_id: str) -> None:
+        if photo_id == "photo_20":
+            waiting.set()
+            release.wait(30)
+
+    catalog.before_file = hold
+    program = start()
+    assert waiting.wait(30)
+    program.wait_until(lambda: job.position == 4, "report two groups", 20)
+    begun = time.monotonic()
+    assert program.stop(10) == 0
+    assert time.monotonic() - begun < 5
+    release.set()
+    assert (job.status, job.retry, job.position) == ("failed", True, 4)
+    assert "was given back" in program.output()
+    assert "Traceback" not in program.output()
+
+
+def test_sigterm_ends_a_worker_without_a_job(start: Start, backend: EmbeddingBackend) -> None:
+    """Between two questions for one."""
+    program = start(poll_seconds="60")
+    program.wait_until(lambda: bool(backend.requests), "ask for a job", 30)
+    assert program.stop(10) == 0
+
+
+@pytest.mark.parametrize("refusing", ["backend", "catalog"])
+def test_a_key_that_is_refused_is_one_sentence_and_status_2(
+    start: Start, backend: EmbeddingBackend, refusing: str
+) -> None:
+    """It names the server and not the key."""
+    job = backend.submit(photo_ids=["photo_00"])
+    program = start("--once", **{f"{refusing}_key": "a-wrong-key"})
+    assert program.wait(30) == 2
+    last = program.output().splitlines()[-1]
+    assert f"the {refusing} at http://127.0.0.1" in last
+    assert "refuses access (401)" in last
+    assert "wrong-key" not in program.output()
+    assert job.status == ("queued" if refusing == "backend" else "failed")
+
+
+def test_a_job_that_fails_is_status_1_with_once(
+    start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
+) -> None:
+    """The summary says so."""
+    catalog.overrides["/api/batches/b/photos"] = lambda _: Reply(404)
+    job = backend.submit(batch_id="b")
+    program = start("--once")
+    assert program.wait(30) == 1
+    assert json.loads(program.output().splitlines()[-1])["jobs_failed"] == 1
+    assert (job.status, job.retry) == ("failed", False)

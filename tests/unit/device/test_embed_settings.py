@@ -1,0 +1,128 @@
+"""The worker's settings and its command line, without a server."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from broker_bridge.contract.settings import SettingsError, load_settings
+from device.embed_worker import app
+from device.embedding.bootstrap import open_worker
+from device.embedding.progress import BarReporter, LogReporter, Tally
+from device.embedding.settings import WorkerSettings
+
+NEEDED = {
+    "WFM_WORKER__BACKEND_URL": "http://backend.example:8000",
+    "WFM_WORKER__BACKEND_KEY": "a-secret-key",
+    "WFM_WORKER__CATALOG_URL": "https://alfred.example/catalog/",
+}
+
+
+def load(**changed: str) -> WorkerSettings:
+    more = {f"WFM_WORKER__{name.upper()}": value for name, value in changed.items()}
+    return load_settings(WorkerSettings, None, {**NEEDED, **more})
+
+
+def test_three_settings_are_enough() -> None:
+    """The rest has defaults; the keys are not shown."""
+    settings = load()
+    assert settings.worker.group_photos == 32
+    assert settings.worker.worker_id
+    assert "a-secret-key" not in repr(settings)
+
+
+def test_a_file_is_read_too(tmp_path: Path) -> None:
+    """Section `worker`, with the environment over it."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"worker": {"backend_url": "http://x", "group_photos": 8}}))
+    assert load_settings(WorkerSettings, file, NEEDED).worker.group_photos == 8
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"backend_url": "backend:8000"},
+        {"backend_url": "ftp://backend"},
+        {"catalog_url": "http://user:word@alfred"},
+        {"catalog_url": "http://alfred/?a=1"},
+        {"group_photos": "65"},
+        {"lease_seconds": "5"},
+        {"space": "face:other-512"},
+        {"detector": "scrfd"},
+        {"worker_id": "a b"},
+        {"photo_mb": "0"},
+        {"nonsense": "1"},
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_name(changed: dict[str, str]) -> None:
+    """In one sentence."""
+    with pytest.raises(SettingsError) as caught:
+        load(**changed)
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith("worker")
+
+
+def run(*args: str, **env: str) -> Any:
+    return CliRunner().invoke(app, args, env=dict.fromkeys(NEEDED) | env)
+
+
+def test_help_says_what_it_does_and_needs() -> None:
+    """Also what the statuses mean."""
+    said = " ".join(run("--help").output.split())
+    for words in ("--once", "--config", *NEEDED, "Status 0", "none is ever written"):
+        assert words in said
+
+
+def test_missing_settings_and_models_end_it_with_a_sentence_each() -> None:
+    """Status 2, no traceback."""
+    result = run("--once")
+    assert result.exit_code == 2
+    assert [name for name in NEEDED if name not in result.output] == []
+    assert len(result.output.splitlines()) == 3
+    away = run("--once", **NEEDED, WFM_WORKER__MODEL="/no/model.onnx", WFM_WORKER__SPACE="face:x-512")
+    assert away.exit_code == 2
+    assert "/no/model.onnx" in away.output
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+async def test_an_authority_that_is_none_is_a_wrong_setting(tmp_path: Path, content: str | None) -> None:
+    """Missing, or not a certificate."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    worker = load(ca_file=str(file)).worker
+    with pytest.raises(SettingsError, match="ca_file: "):
+        async with open_worker(worker, object(), LogReporter(), once=True):  # type: ignore[arg-type]
+            raise AssertionError("it must not open")
+
+
+def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
+    """And begins where the job was left."""
+    console = Console(force_terminal=True, width=120, record=True, file=io.StringIO())
+    bar = BarReporter(console)
+    bar.begin("job-1", 30, 50)
+    for n in range(1, 6):
+        bar.looked(Tally(photos=n, faces=n, skipped={"photo-no-face": 2, "no-person": 1}))
+    bar.stored(35, 50, Tally())
+    bar.end()
+    shown = console.export_text()
+    assert "job-1" in shown
+    assert "35/50" in shown
+    assert "5 faces, 3 skipped" in shown
+
+
+def test_without_a_terminal_there_is_a_line_a_group(caplog: pytest.LogCaptureFixture) -> None:
+    """With the same numbers."""
+    log = LogReporter()
+    with caplog.at_level("INFO", "device.embedding.progress"):
+        log.begin("job-1", 0, 50)
+        log.looked(Tally(photos=1))
+        log.stored(32, 50, Tally(photos=32, faces=30, skipped={"no-person": 2}))
+    assert caplog.messages == [
+        "job job-1: begins at photo 0 of 50",
+        "job job-1: 32 of 50 photos, 30 faces, 2 skipped",
+    ]
