@@ -75,7 +75,7 @@ class Registry:
         changes = Changes(store, versions, spaces)
         indexes = PeopleIndexes(changes)
         sites = Sites(mongo, audit)
-        devices = Devices(mongo, sites)
+        devices = Devices(mongo, sites, audit)
         events = Events(mongo)
         registrations = Registrations(mongo, identities, sites)
         return cls(

@@ -12,7 +12,9 @@ from pymongo import UpdateOne
 
 from broker_bridge.contract.errors import DEVICE_RESERVED, PAYLOAD_INVALID, ContractError
 
+from .audit import Audit, AuditEntry
 from .mongo import Document, Mongo
+from .people import SYSTEM
 from .sites import Sites
 
 _RESERVED = frozenset({"admin", "bridge", "operator"})
@@ -50,11 +52,15 @@ class Applied:
 class Devices:
     """Collection `devices`."""
 
-    def __init__(self, mongo: Mongo, sites: Sites) -> None:
+    def __init__(self, mongo: Mongo, sites: Sites, audit: Audit) -> None:
+        self._mongo = mongo
         self._devices = mongo.db.devices
         self._sites = sites
+        self._audit = audit
 
-    async def register(self, device_id: str, site_id: str, *, dev_mode: bool = False) -> Device:
+    async def register(
+        self, device_id: str, site_id: str, *, dev_mode: bool = False, by: str = SYSTEM
+    ) -> Device:
         """Record a device and its site; one that is known keeps its place.
 
         Raises ContractError(`device-reserved`) for a name that is a user of the broker with other rights.
@@ -65,7 +71,16 @@ class Devices:
         await self._sites.ensure(site_id)
         await self.meet([device_id])
         registered = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
-        await self._devices.update_one({"_id": device_id, "site_id": None}, {"$set": registered})
+        said = {"site_id": site_id, "dev_mode": dev_mode}
+        entry = AuditEntry(who=by, what="device.registered", subject=device_id, at=now, after=said)
+
+        async def work(session: Any) -> None:
+            new = {"_id": device_id, "site_id": None}
+            done = await self._devices.update_one(new, {"$set": registered}, session=session)
+            if done.modified_count:
+                await self._audit.record(entry, session)
+
+        await self._mongo.transact(work)
         return (await self.known([device_id]))[device_id]
 
     async def meet(self, device_ids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, SITE_MISMATCH, ContractError
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.wire import format_time
+from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices import declared_models
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
@@ -40,16 +41,18 @@ async def list_devices(
 
 @router.post(
     "/devices",
-    dependencies=[MAY_ADMINISTER, JSON_BODY],
+    dependencies=[JSON_BODY],
     responses={201: {"model": DeviceView, "description": "Registered"}},
 )
-async def register(body: DeviceBody, services: ServicesDep, response: Response) -> DeviceView:
+async def register(
+    body: DeviceBody, services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER], response: Response
+) -> DeviceView:
     """Let a device take part. Repeating it changes nothing; another site is refused with 409."""
     devices = services.registry.devices
     known = (await devices.known([body.device_id])).get(body.device_id)
     if known is not None and known.site_id != body.site_id:
         raise ContractError(SITE_MISMATCH, f"{body.device_id} is registered at site {known.site_id}")
-    await devices.register(body.device_id, body.site_id, dev_mode=body.dev_mode)
+    await devices.register(body.device_id, body.site_id, dev_mode=body.dev_mode, by=key.name)
     response.status_code = 200 if known else 201
     return await show(body.device_id, services)
 

@@ -46,7 +46,8 @@ async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> N
     assert await registry.sites.get("lobby") == Site("lobby", "visitors")
     assert await registry.sites.set_policy("nowhere", "visitors", who="a", at=NOW) is None
     assert await registry.sites.get("nowhere") is None
-    assert [(entry.who, entry.subject) for entry in await registry.audit.page()] == [("a", "lobby")]
+    entries = await registry.audit.page(subject="lobby")
+    assert [(entry.who, entry.what) for entry in entries] == [("a", "site.enrollment-policy")]
 
 
 async def test_the_first_model_of_a_space_is_on_record(registry: Registry) -> None:
