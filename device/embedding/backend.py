@@ -23,6 +23,8 @@ _LONGEST_WORD = 120
 _MOST_CLAIMED_BYTES = 16 * 1024 * 1024
 _MOST_BYTES = 256 * 1024
 _LEASE_LOST = frozenset({404, 409})
+# What is refused otherwise is not what was sent: the backend has no such page, for one.
+_ABOUT_PEOPLE = frozenset({400, 409, 413, 422})
 
 M = TypeVar("M", bound=BaseModel)
 Counts = Mapping[str, int]
@@ -155,20 +157,28 @@ class Backend:
         return told.done() and not told.cancelled() and told.exception() is None
 
     async def store(self, source_system: str, faces: Sequence[Face]) -> Stored:
-        """Hand in vectors, by person. A person whom the backend refuses does not hold up the others."""
+        """Hand in vectors, by person. A person whom the backend refuses does not hold up the others.
+
+        Raises RefusedError when it is not about people.
+        """
         people = group_by_person(faces)
         try:
             return await self._ingest(source_system, people)
         except RefusedError as error:
-            if len(people) == 1:
-                return Stored(refused=1, refusal=str(error))
+            if error.status not in _ABOUT_PEOPLE:
+                raise
         total = Stored()
         for person in people:
-            try:
-                total = total.plus(await self._ingest(source_system, [person]))
-            except RefusedError as error:
-                total = total.plus(Stored(refused=1, refusal=str(error)))
+            total = total.plus(await self._store_one(source_system, person))
         return total
+
+    async def _store_one(self, source_system: str, person: Mapping[str, Any]) -> Stored:
+        try:
+            return await self._ingest(source_system, [person])
+        except RefusedError as error:
+            if error.status not in _ABOUT_PEOPLE:
+                raise
+            return Stored(refused=1, refusal=str(error))
 
     async def _ingest(self, source_system: str, people: Sequence[Mapping[str, Any]]) -> Stored:
         document = {"source_system": source_system, "results": people}

@@ -80,7 +80,7 @@ class Worker:
         except JobFailedError as error:
             await self._fail(job, str(error), retry=error.retry)
         except RefusedError as error:
-            await self._fail(job, str(error), retry=False)
+            await self._fail(job, str(error), retry=True)
         except AwayError as error:
             await self._give_back(job, str(error))
         except BaseException as error:

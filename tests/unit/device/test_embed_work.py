@@ -388,6 +388,19 @@ async def test_a_job_of_which_nobody_is_accepted_has_failed(
     assert not worker.summary.is_clean
 
 
+async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """It may be older than the worker: the job is for another attempt, and no person is counted as refused."""
+    job = backend.submit(photo_ids=fill(catalog, 6))
+    backend.before = lambda r: Reply(404) if r.path.endswith("ingest-embeddings") else None
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert (job.status, job.retry, job.position) == ("failed", True, 0)
+    assert "person-refused" not in worker.summary.tally.skipped
+    assert len(backend.bodies("ingest-embeddings")) == 1
+
+
 async def test_a_backend_that_is_away_is_waited_for(
     catalog: PhotoCatalog,
     backend: EmbeddingBackend,
