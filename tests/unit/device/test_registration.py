@@ -1,4 +1,4 @@
-"""Visitors who wait for the registry's decision, on a real SQLite file."""
+"""Visitors and employees who wait for the registry's decision, on a real SQLite file."""
 
 from datetime import timedelta
 
