@@ -57,8 +57,7 @@ def work(config: Config = None, once: Once = False) -> None:
     Status 0: done, or stopped by SIGTERM. 1: with --once, a job was not finished here, or the backend was
     away for too long. 2: settings, a model, or a key that a server refuses.
     """
-    # A crash would otherwise write the photos in memory to disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _keep_to_itself()
     with _sentences():
         settings = load_settings(WorkerSettings, config, os.environ)
         configure_logging(settings.log)
@@ -73,6 +72,15 @@ def work(config: Config = None, once: Once = False) -> None:
         typer.echo(json.dumps(summary.document()))
         if not summary.is_clean:
             raise typer.Exit(1)
+
+
+def _keep_to_itself() -> None:
+    """Leave no traces but logs, and talk to the two servers alone."""
+    # A crash would otherwise write the photos in memory to disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # From 1.29 on, ONNX Runtime reports what it runs to its maker, by way of files in the home folder, unless
+    # told not to before it is imported (https://github.com/microsoft/onnxruntime/pull/27379).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 async def _work(worker: WorkerSection, embedder: PhotoEmbedder, *, once: bool) -> Summary:

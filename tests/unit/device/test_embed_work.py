@@ -391,7 +391,7 @@ async def test_a_job_of_which_nobody_is_accepted_has_failed(
 async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """It may be older than the worker: the job is for another attempt, and no person is counted as refused."""
+    """It may be older than the worker: the job is for another attempt, and nobody is counted as refused."""
     job = backend.submit(photo_ids=fill(catalog, 6))
     backend.before = lambda r: Reply(404) if r.path.endswith("ingest-embeddings") else None
     async with opened() as worker:
