@@ -48,6 +48,7 @@ class Nearest:
     key: str
     similarity: float
     runner_up: float
+    runner_up_key: str | None = None
 
 
 def are_units(vectors: Vectors) -> NDArray[np.bool_]:
@@ -296,7 +297,9 @@ class VectorIndex:
         similarities: Vectors = np.vecdot(self._vectors[rows], unit)
         owners = self._owners[rows]
         best = similarities.argmax()
-        others = similarities[owners != owners[best]]
-        runner_up = float(others.max()) if len(others) else -1.0
+        others = np.where(owners == owners[best], np.float32(-1), similarities)
+        second = others.argmax()
+        other = None if owners[second] == owners[best] else self._keys[owners[second]]
         # Rounding may carry a cosine past 1.
-        return Nearest(self._keys[owners[best]], min(1.0, float(similarities[best])), min(1.0, runner_up))
+        nearest, runner_up = min(1.0, float(similarities[best])), min(1.0, float(others[second]))
+        return Nearest(self._keys[owners[best]], nearest, runner_up, other)

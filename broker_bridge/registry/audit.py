@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,9 @@ class AuditEntry:
     entry_id: str = field(default_factory=lambda: secrets.token_hex(12))
 
 
+_KEPT = tuple(one.name for one in fields(AuditEntry) if one.name != "entry_id")
+
+
 class Audit:
     """Collection `audit`."""
 
@@ -39,11 +42,12 @@ class Audit:
 
     async def record_all(self, entries: Sequence[AuditEntry], session: Any) -> None:
         """As record, for several changes of one transaction."""
-        documents = [asdict(entry) for entry in entries]
+        # Not `asdict`: it copies what entries hold, at a third of the cost of a bulk import.
+        documents = [
+            {"_id": entry.entry_id, **{name: getattr(entry, name) for name in _KEPT}} for entry in entries
+        ]
         if documents:
-            await self._entries.insert_many(
-                [{"_id": document.pop("entry_id"), **document} for document in documents], session=session
-            )
+            await self._entries.insert_many(documents, session=session)
 
     async def page(
         self, *, subject: str | None = None, before: tuple[datetime, str] | None = None, limit: int = 100
