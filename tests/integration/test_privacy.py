@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -161,10 +162,17 @@ def fill(catalog: PhotoCatalog, word: str) -> list[bytes]:
 
     for n, row in enumerate(PEOPLE.values()):
         for copy in range(2):
-            add(f"p{n}{copy}", enrollment_photo(row), 100 + n, f"Person {n}")
-    add("nobody", enrollment_photo(1), None, None)
-    add("damaged", enrollment_photo(2)[:400], 100, "Person 0")
+            add(f"p{n}{copy}", noisy(enrollment_photo(row), 10 * n + copy), 100 + n, f"Person {n}")
+    add("nobody", noisy(enrollment_photo(1), 1), None, None)
+    add("damaged", noisy(enrollment_photo(2), 2)[:400], 100, "Person 0")
     return markers
+
+
+def noisy(jpeg: bytes, seed: int) -> bytes:
+    """`jpeg` with noise all over, so that no part of the file looks like any other or any other file."""
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    noise = np.random.default_rng(seed).normal(0.0, 5.0, picture.shape)
+    return cv2.imencode(".jpg", np.clip(picture + noise, 0, 255).astype(np.uint8))[1].tobytes()
 
 
 def marked(jpeg: bytes, marker: bytes) -> bytes:
@@ -212,8 +220,8 @@ def submit(api: str, photo_ids: list[str]) -> None:
 
 
 def needles(traces: Traces) -> list[bytes]:
-    """What no trace of a photo can do without: its marker (also in base64 and hex), and every second 32
-    bytes of it, one of which lies whole in any 64 bytes in a row. Blocks of one colour prove nothing."""
+    """What a trace of a photo has in it: parts of its marker, also in base64 and hex, or one of the blocks of
+    32 bytes that it is made of, of which any 64 bytes in a row hold at least one."""
     found = []
     for marker in traces.markers:
         found += [marker[start : start + BLOCK] for start in range(0, MARKER_BYTES - BLOCK + 1, BLOCK)]
@@ -222,8 +230,7 @@ def needles(traces: Traces) -> list[bytes]:
         found += [base64.b64encode(marker[shift : shift + 48]) for shift in range(3)]
         found += [base64.urlsafe_b64encode(marker[shift : shift + 48]) for shift in range(3)]
     for photo in traces.photos.values():
-        blocks = (photo[start : start + BLOCK] for start in range(0, len(photo) - BLOCK + 1, BLOCK))
-        found += [block for block in blocks if len(set(block)) > BLOCK // 8]
+        found += [photo[start : start + BLOCK] for start in range(0, len(photo) - BLOCK + 1, BLOCK)]
     return found
 
 
@@ -236,10 +243,10 @@ def test_the_job_was_a_real_one(traces: Traces) -> None:
     """Vectors came of it, and the search finds what is there: else it would prove nothing."""
     assert traces.summary["faces"] == 12
     assert traces.summary["skipped"] == {"no-person": 1, "photo-invalid": 1}
-    assert traces.summary["embeddings_stored"] == 6
+    assert traces.summary["embeddings_stored"] == 12
     photo = traces.photos["p00"]
     planted = [
-        ("slice", photo[1000:1064]),
+        ("slice", b"x" + photo[len(photo) // 2 :][:64]),
         ("text", base64.b64encode(b"x" + photo)),
         ("hex", photo[:200].hex().encode()),
         ("nothing", b"Person 0" * 100),
@@ -274,10 +281,11 @@ def test_the_ingest_endpoint_refuses_fields_for_pictures(traces: Traces, field: 
     {"body": body, "person": person, "face": face}[place][field] = "x"
     with admin(traces.api) as client:
         answer = client.post("/api/identities/ingest-embeddings", json=body)
-        assert 400 <= answer.status_code < 500
+        assert answer.status_code in {400, 422}, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
-        listed = client.get("/api/identities/external").json()
-    assert "smuggler" not in json.dumps(listed)
+        listed = client.get("/api/identities/external")
+    assert listed.is_success
+    assert "smuggler" not in listed.text
 
 
 def test_no_address_of_a_photo_is_stored(traces: Traces) -> None:
