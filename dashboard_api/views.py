@@ -214,14 +214,19 @@ class DevicePage(View):
 
 
 class SitePatch(Body):
-    enrollment_policy: EnrollmentPolicy
+    """What is named changes."""
+
+    enrollment_policy: EnrollmentPolicy = "closed"
+    registers_employees: bool = False
 
 
 class SiteView(View):
-    """`enrollment_policy`: whether the site's cameras register people whom nobody knows."""
+    """`enrollment_policy`: whether the site's cameras register people whom nobody knows; with
+    `registers_employees` its devices enroll employees by their user id, as from a watched folder."""
 
     site_id: str
     enrollment_policy: EnrollmentPolicy
+    registers_employees: bool
     devices: int
     head_version: int
 

@@ -9,18 +9,22 @@ from collections.abc import Callable
 from datetime import datetime
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise, to_array
-from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MODEL_DIFFERS, ContractError
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, ContractError
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
+from broker_bridge.vectors import Nearest
 
+from . import employees, visitors
 from .devices import Devices, declared_models
 from .events import Events, Incoming
 from .mongo import Document
+from .people import Enrollment
 from .people_index import PeopleIndexes
-from .registrations import Decision, Registrations
+from .people_store import PeopleStore
+from .registrations import Asked, Decision, Registrations
+from .rules import with_added
 from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
-from .visitors import answer_of, decide, order_of, visit_of
 
 # Somebody else's change came in between so often in a row: people are being imported in bulk.
 _ATTEMPTS = 20
@@ -33,6 +37,7 @@ class Admissions:
         self,
         *,
         registrations: Registrations,
+        people: PeopleStore,
         indexes: PeopleIndexes,
         devices: Devices,
         sites: Sites,
@@ -41,6 +46,7 @@ class Admissions:
         settings: RegistrySettings,
     ) -> None:
         self._registrations = registrations
+        self._people = people
         self._indexes = indexes
         self._devices = devices
         self._sites = sites
@@ -64,11 +70,11 @@ class Admissions:
             return Registered(request_id=request.request_id, result="rejected", error=why)
         if decision is None:
             return None
-        if decision.result == "exists":
+        if decision.result == "exists" and request.kind == "visitor":
             # Also for a repeat: the worker that decided may have died before it recorded the visit.
-            visit = Incoming(visit_of(decision, request.space), decision.site_id, decision.at)
+            visit = Incoming(visitors.visit_of(decision, request.space), decision.site_id, decision.at)
             await self._events.record([visit], expect_repeats=True)
-        return answer_of(decision)
+        return visitors.answer_of(decision)
 
     async def _decide(
         self, device_id: str, request: RegisterIdentity, at: datetime, new_user_id: Callable[[], str]
@@ -79,16 +85,18 @@ class Admissions:
             return earlier
         site_id, space = await self._admit(device_id, request)
         vector = normalise(to_array(request.vector), space.dimension)
+        asked = Asked(request, device_id, site_id, vector, at)
         index = self._indexes.of(space)
-        limits = self._settings.similarities_in(space.id)
+        floor = self._settings.similarities_in(space.id).floor
         for _ in range(_ATTEMPTS):
-            history, nearest = await index.find(vector, limits.floor)
-            user_id = new_user_id()
-            decision = decide(request, device_id, site_id, nearest, limits, at=at, new_user_id=user_id)
-            if decision.result != "created":
+            history, nearest = await index.find(vector, floor)
+            if request.kind == "employee":
+                decision, order = await self._judge_employee(asked, nearest)
+            else:
+                decision, order = self._judge_visitor(asked, nearest, new_user_id())
+            if order is None:
                 return await self._registrations.keep(decision)
-            order = order_of(request, device_id, user_id, site_id, vector)
-            if await self._registrations.create(decision, order, history):
+            if await self._registrations.create(decision, order, history, request.kind):
                 return decision
             self.counters["decided_again"] += 1
             earlier = await self._registrations.find(device_id, request.request_id)
@@ -96,15 +104,40 @@ class Admissions:
                 return earlier
         return None
 
+    def _judge_visitor(
+        self, asked: Asked, nearest: Nearest | None, new_user_id: str
+    ) -> tuple[Decision, Enrollment | None]:
+        """The decision about a visitor, with the order that it takes, if any."""
+        limits = self._settings.similarities_in(asked.request.space)
+        decision = visitors.decide(asked, nearest, limits, new_user_id)
+        is_new = decision.result == "created"
+        return decision, visitors.order_of(asked, new_user_id) if is_new else None
+
+    async def _judge_employee(
+        self, asked: Asked, nearest: Nearest | None
+    ) -> tuple[Decision, Enrollment | None]:
+        """The decision about an employee, with the order that it takes, if any; raises ContractError."""
+        user_id = employees.named(asked.request)
+        held = (await self._people.held(None, [user_id]))[user_id]
+        employees.check_enrollable(user_id, held.person, asked.site_id)
+        limits = self._settings.similarities_in(asked.request.space)
+        decision = employees.decide(asked, held, nearest, limits)
+        if decision.user_id != user_id:
+            return decision, None
+        order = employees.order_of(asked, held)
+        templates = held.templates or ()
+        if held.live and with_added(templates, order, self._settings.rules) == templates:
+            # Held already, or no better than those that are.
+            return decision, None
+        return decision, order
+
     async def _admit(self, device_id: str, request: RegisterIdentity) -> tuple[str, EmbeddingSpace]:
         """Site and space of a request that may be decided; raises ContractError that says why it may not."""
         found = await self._devices.get(device_id)
         if found is None or not found.get("site_id"):
             raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")
-        if request.kind != "visitor":
-            raise ContractError(ENROLLMENT_CLOSED, "employees are enrolled in the registry, not by a camera")
         site_id: str = found["site_id"]
-        await self._sites.check_open(site_id)
+        await self._sites.check_open(site_id, request.kind)
         space = await self._spaces.get(request.space)
         _check_model(found, space)
         return site_id, space

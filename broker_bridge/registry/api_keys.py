@@ -15,11 +15,12 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 @dataclass(frozen=True)
 class ApiKey:
-    """Who a request comes from."""
+    """Who a request comes from; a key of the role `edge` is that of `device_id`."""
 
     key_id: str
     name: str
     role: Role
+    device_id: str | None = None
 
 
 class ApiKeys:
@@ -28,10 +29,18 @@ class ApiKeys:
     def __init__(self, mongo: Mongo) -> None:
         self._keys = mongo.db.api_keys
 
-    async def create(self, name: str, role: Role, secret: str | None = None) -> str:
+    async def create(
+        self, name: str, role: Role, secret: str | None = None, device_id: str | None = None
+    ) -> str:
         """Make a key and return its text, which is nowhere to be read again."""
         text = secret or f"wfm_{secrets.token_urlsafe(32)}"
-        document = {"name": name, "role": role, "created_at": datetime.now(timezone.utc), "revoked": False}
+        document = {
+            "name": name,
+            "role": role,
+            "device_id": device_id,
+            "created_at": datetime.now(timezone.utc),
+            "revoked": False,
+        }
         await self._keys.update_one({"_id": _digest(text)}, {"$setOnInsert": document}, upsert=True)
         return text
 
@@ -52,7 +61,7 @@ class ApiKeys:
         found = await self._keys.find_one({"_id": digest, "revoked": False})
         if found is None or not hmac.compare_digest(found["_id"], digest):
             return None
-        return ApiKey(found["_id"][:12], found["name"], found["role"])
+        return ApiKey(found["_id"][:12], found["name"], found["role"], found.get("device_id"))
 
 
 def _digest(text: str) -> str:

@@ -1,16 +1,23 @@
 """What was decided about registrations at the edge, so that a repeated request is answered as before."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
 from pymongo import ReturnDocument
 
+from broker_bridge.contract.errors import FACE_AMBIGUOUS
+from broker_bridge.contract.messages import RegisterIdentity
+
 from .identities import Identities
 from .mongo import Document, Mongo
-from .people import Enrollment, Person
+from .people import Enrollment, Kind, Person, Template
+from .settings import Similarities
 from .sites import Sites
 from .versions import History
+
+_LOOKS_ALIKE = "somebody who is known looks alike: too near for another person, too far to be the same"
+_ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,46 @@ class Decision:
         return f"{self.device_id}/{self.request_id}"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request that may be decided: `vector` is its own brought to unit length, float32[d] as bytes."""
+
+    request: RegisterIdentity
+    device_id: str
+    site_id: str
+    vector: bytes
+    at: datetime
+
+    @property
+    def begun(self) -> Decision:
+        """A decision to begin with: `created`, and of whom is not said yet."""
+        return Decision(
+            device_id=self.device_id,
+            site_id=self.site_id,
+            request_id=self.request.request_id,
+            result="created",
+            # As MongoDB keeps it, so that what is derived from it is the same when it is read again.
+            at=self.at.replace(microsecond=self.at.microsecond // 1000 * 1000),
+        )
+
+    @property
+    def template(self) -> Template:
+        return Template(self.request.space, self.vector, self.request.quality, "edge")
+
+    @property
+    def by(self) -> str:
+        """Who asks, as the audit says it."""
+        return f"device:{self.device_id}"
+
+
+def ambiguous(begun: Decision, similarity: float, limits: Similarities) -> Decision:
+    """The decision where nobody can tell whose a vector is that is so similar to somebody's."""
+    detail = _ONE_OF_TWO if similarity >= limits.same_person else _LOOKS_ALIKE
+    return replace(
+        begun, result="rejected", similarity=min(1.0, similarity), code=FACE_AMBIGUOUS, detail=detail
+    )
+
+
 class Registrations:
     """Collection `registrations`: decisions without vectors, forgotten after seven days."""
 
@@ -59,16 +106,18 @@ class Registrations:
         )
         return _decision(found)
 
-    async def create(self, decision: Decision, order: Enrollment, history: History) -> Person | None:
+    async def create(
+        self, decision: Decision, order: Enrollment, history: History, kind: Kind = "visitor"
+    ) -> Person | None:
         """Carry out `order` together with its `decision`.
 
         None, and nothing is written, unless the registry still stands at `history` and who must be new is:
         somebody else may have been quicker, and the decision has to be made again. Raises
-        ContractError(`enrollment-closed`) if the site has been closed since.
+        ContractError(`enrollment-closed`) if the site has been closed to that kind since.
         """
 
         async def record(session: Any, _: Person) -> None:
-            await self._sites.check_open(decision.site_id, session)
+            await self._sites.check_open(decision.site_id, kind, session)
             await self._registrations.insert_one({"_id": decision.key, **asdict(decision)}, session=session)
 
         return await self._identities.create_at(order, history, record)

@@ -1,7 +1,7 @@
 """Sites: places whose cameras share one gallery, and what holds at each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,16 +12,23 @@ from broker_bridge.contract.messages import EnrollmentPolicy
 
 from .audit import Audit, AuditEntry
 from .mongo import Mongo
+from .people import Kind
 
 CLOSED: EnrollmentPolicy = "closed"
 
 
 @dataclass(frozen=True)
 class Site:
-    """A site. With the policy `visitors` its cameras may register people whom nobody knows."""
+    """A site. With the policy `visitors` its cameras may register people whom nobody knows; where it
+    `registers_employees`, its devices may enroll employees by their user id, as from a watched folder."""
 
     site_id: str
     enrollment_policy: EnrollmentPolicy = CLOSED
+    registers_employees: bool = False
+
+    def lets_in(self, kind: Kind) -> bool:
+        """Whether devices of this site may register people of a kind."""
+        return self.registers_employees if kind == "employee" else self.enrollment_policy == "visitors"
 
 
 class Sites:
@@ -46,41 +53,53 @@ class Sites:
         found = await self._sites.find_one({"_id": site_id})
         return found and _site(found)
 
-    async def check_open(self, site_id: str, session: Any = None) -> None:
-        """Raise ContractError(`enrollment-closed`) unless the site's cameras may register visitors."""
+    async def check_open(self, site_id: str, kind: Kind, session: Any = None) -> None:
+        """Raise ContractError(`enrollment-closed`) unless the site's devices may register such people."""
         found = await self._sites.find_one({"_id": site_id}, session=session)
-        if found is None or _site(found).enrollment_policy != "visitors":
-            raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let cameras register people")
+        if found is None or not _site(found).lets_in(kind):
+            raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let devices register {kind}s")
 
     async def set_policy(
         self, site_id: str, policy: EnrollmentPolicy, *, who: str, at: datetime
     ) -> Site | None:
-        """Change a site's enrollment policy, with an audit entry if it was another; None for no such site."""
+        """Change a site's enrollment policy; see change."""
+        return await self.change(site_id, {"enrollment_policy": policy}, who=who, at=at)
+
+    async def change(
+        self, site_id: str, settings: Mapping[str, Any], *, who: str, at: datetime
+    ) -> Site | None:
+        """Change settings of a site by the names of Site's fields; None for no such site.
+
+        Each that becomes another leaves an audit entry, `site.enrollment-policy` for example.
+        """
 
         async def work(session: Any) -> Site | None:
             found = await self._sites.find_one_and_update(
                 {"_id": site_id},
-                {"$set": {"enrollment_policy": policy}},
+                {"$set": dict(settings)},
                 return_document=ReturnDocument.BEFORE,
                 session=session,
             )
             if found is None:
                 return None
-            before = _site(found).enrollment_policy
-            if before != policy:
-                entry = AuditEntry(
+            before = _site(found)
+            entries = [
+                AuditEntry(
                     who=who,
-                    what="site.enrollment-policy",
+                    what=f"site.{name.replace('_', '-')}",
                     subject=site_id,
                     at=at,
-                    before={"enrollment_policy": before},
-                    after={"enrollment_policy": policy},
+                    before={name: getattr(before, name)},
+                    after={name: value},
                 )
-                await self._audit.record(entry, session)
-            return Site(site_id, policy)
+                for name, value in settings.items()
+                if getattr(before, name) != value
+            ]
+            await self._audit.record_all(entries, session)
+            return replace(before, **settings)
 
         return await self._mongo.transact(work)
 
 
 def _site(found: Mapping[str, Any]) -> Site:
-    return Site(found["_id"], found.get("enrollment_policy", CLOSED))
+    return Site(found["_id"], found.get("enrollment_policy", CLOSED), found.get("registers_employees", False))

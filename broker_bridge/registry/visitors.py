@@ -5,17 +5,14 @@ import secrets
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
-from broker_bridge.contract.messages import Event, Registered, RegisterIdentity, WireError
+from broker_bridge.contract.messages import Event, Registered, WireError
 from broker_bridge.vectors import Nearest
 
-from .people import Enrollment, Template
-from .registrations import Decision
+from .people import Enrollment
+from .registrations import Asked, Decision, ambiguous
 from .settings import Similarities
 
-_AMBIGUOUS = "somebody who is known looks alike: too near for another person, too far to be the same"
-_ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -24,48 +21,28 @@ def new_visitor_id() -> str:
     return f"VIS-{secrets.token_hex(5)}"
 
 
-def decide(
-    request: RegisterIdentity,
-    device_id: str,
-    site_id: str,
-    nearest: Nearest | None,
-    limits: Similarities,
-    *,
-    at: datetime,
-    new_user_id: str,
-) -> Decision:
+def decide(asked: Asked, nearest: Nearest | None, limits: Similarities, new_user_id: str) -> Decision:
     """`exists` from similarity `same_person` up, by `margin` before anybody else, `created` below
     `look_alike`; `rejected` is what nobody can tell."""
-    asked = Decision(
-        device_id=device_id,
-        site_id=site_id,
-        request_id=request.request_id,
-        result="created",
-        # As MongoDB keeps it, so that what is derived from it is the same when it is read again.
-        at=at.replace(microsecond=at.microsecond // 1000 * 1000),
-    )
+    begun = asked.begun
     if nearest is None or nearest.similarity < limits.look_alike:
-        return replace(asked, user_id=new_user_id)
+        return replace(begun, user_id=new_user_id)
     similarity = min(1.0, float(nearest.similarity))
-    is_known = nearest.similarity >= limits.same_person
-    if is_known and nearest.similarity - nearest.runner_up >= limits.margin:
-        return replace(asked, result="exists", user_id=nearest.key, similarity=similarity)
-    detail = _ONE_OF_TWO if is_known else _AMBIGUOUS
-    return replace(asked, result="rejected", similarity=similarity, code=FACE_AMBIGUOUS, detail=detail)
+    if similarity >= limits.same_person and nearest.similarity - nearest.runner_up >= limits.margin:
+        return replace(begun, result="exists", user_id=nearest.key, similarity=similarity)
+    return ambiguous(begun, similarity, limits)
 
 
-def order_of(
-    request: RegisterIdentity, device_id: str, user_id: str, site_id: str, vector: bytes
-) -> Enrollment:
+def order_of(asked: Asked, user_id: str) -> Enrollment:
     """The order that makes a visitor of the device's site, with this one template."""
     return Enrollment(
         user_id,
-        templates=(Template(request.space, vector, request.quality, "edge"),),
-        display_name=request.display_name,
-        sites=(site_id,),
+        templates=(asked.template,),
+        display_name=asked.request.display_name,
+        sites=(asked.site_id,),
         kind="visitor",
         must_be_new=True,
-        by=f"device:{device_id}",
+        by=asked.by,
     )
 
 

@@ -1,4 +1,4 @@
-"""`/api/v1/sites`: the places whose cameras share a gallery, and whether they register visitors."""
+"""`/api/v1/sites`: the places whose cameras share a gallery, and whom their devices register."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from broker_bridge.contract.ids import SiteId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.sites import Site
 from dashboard_api.deps import JSON_BODY, Services, ServicesDep
-from dashboard_api.problems import not_found
+from dashboard_api.problems import Problem, not_found
 from dashboard_api.security import MAY_ADMINISTER, MAY_READ
 from dashboard_api.views import SiteList, SitePatch, SiteView
 
@@ -27,10 +27,11 @@ async def list_sites(services: ServicesDep) -> SiteList:
 async def change(
     site_id: SiteId, body: SitePatch, services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]
 ) -> SiteView:
-    """Open a site to visitors, or close it; its cameras hear of it at once."""
-    site = await services.registry.sites.set_policy(
-        site_id, body.enrollment_policy, who=key.name, at=services.now()
-    )
+    """Open a site to visitors or to employees, or close it; its cameras hear at once whether to visitors."""
+    settings = body.model_dump(exclude_unset=True)
+    if not settings:
+        raise Problem(422, "request-invalid", f"name what is to change: {', '.join(SitePatch.model_fields)}")
+    site = await services.registry.sites.change(site_id, settings, who=key.name, at=services.now())
     if site is None:
         raise not_found(f"site {site_id}")
     return await _view(services, site, len(await services.registry.devices.applied([site_id])))
@@ -40,6 +41,7 @@ async def _view(services: Services, site: Site, devices: int) -> SiteView:
     return SiteView(
         site_id=site.site_id,
         enrollment_policy=site.enrollment_policy,
+        registers_employees=site.registers_employees,
         devices=devices,
         head_version=await services.overview.site_head(site.site_id),
     )

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from broker_bridge.contract.channels import EVENT
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.registrations import Decision
+from broker_bridge.registry.registrations import Asked, Decision
 from broker_bridge.registry.settings import RegistrySettings, Similarities
 from broker_bridge.registry.visitors import answer_of, decide, new_visitor_id, order_of, visit_of
 from broker_bridge.vectors import Nearest
@@ -18,9 +18,12 @@ LIMITS = Similarities(same_person=0.65, look_alike=0.5)
 REQUEST = RegisterIdentity(request_id="r-1", space="face:test-4", vector=b"\0" * 16, kind="visitor")
 
 
+ASKED = Asked(REQUEST, "cam-001", "lobby", b"vector", AT)
+
+
 def decided(similarity: float | None) -> Decision:
     nearest = None if similarity is None else Nearest("EMP-1", similarity, 0.3)
-    return decide(REQUEST, "cam-001", "lobby", nearest, LIMITS, at=AT, new_user_id="VIS-new")
+    return decide(ASKED, nearest, LIMITS, "VIS-new")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_similarity_decides(
 def test_nobody_is_taken_for_one_of_two_who_are_equally_near(runner_up: float, result: str) -> None:
     """Twins, or somebody enrolled twice: a visit must not be written down for the wrong one."""
     nearest = Nearest("EMP-1", 0.8, runner_up)
-    decision = decide(REQUEST, "cam-001", "lobby", nearest, LIMITS, at=AT, new_user_id="VIS-new")
+    decision = decide(ASKED, nearest, LIMITS, "VIS-new")
     assert decision.result == result
     assert (decision.code == "face-ambiguous") == (result == "rejected")
 
@@ -83,7 +86,7 @@ def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
 
 def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
     """With one template that says where it comes from; an id tells nothing about its person."""
-    order = order_of(REQUEST, "cam-001", "VIS-1", "lobby", b"vector")
+    order = order_of(ASKED, "VIS-1")
     assert (order.sites, order.kind, order.templates[0].source) == (("lobby",), "visitor", "edge")
     assert len({new_visitor_id() for _ in range(100)}) == 100
 

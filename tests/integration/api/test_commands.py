@@ -87,7 +87,8 @@ async def test_a_site_is_opened_and_closed(api: httpx.AsyncClient) -> None:
     """The list shows it, the answer is the site; another word is refused, and so is another site."""
     opened = await api.patch("/api/v1/sites/lobby", json={"enrollment_policy": "visitors"})
     assert opened.json() == {
-        "site_id": "lobby", "enrollment_policy": "visitors", "devices": 1, "head_version": 0
+        "site_id": "lobby", "enrollment_policy": "visitors", "registers_employees": False, "devices": 1,
+        "head_version": 0,
     }  # fmt: skip
     sites = (await api.get("/api/v1/sites")).json()["items"]
     assert {one["site_id"]: one["enrollment_policy"] for one in sites} == {

@@ -23,7 +23,8 @@ async def test_a_device_is_registered_once_and_stays_at_its_site(api: httpx.Asyn
     moved = await api.post("/api/v1/devices", json={**body, "site_id": "gate"})
     assert "lobby" in is_problem(moved, 409, "site-mismatch")["detail"]
     assert (await api.get("/api/v1/sites")).json()["items"][0] == {
-        "site_id": "lobby", "enrollment_policy": "closed", "devices": 1, "head_version": 0
+        "site_id": "lobby", "enrollment_policy": "closed", "registers_employees": False, "devices": 1,
+        "head_version": 0,
     }  # fmt: skip
 
 

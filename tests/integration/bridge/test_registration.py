@@ -263,7 +263,7 @@ async def test_an_id_that_was_ever_taken_is_not_given_again(
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
-        ({"kind": "employee"}, "enrollment-closed"),
+        ({"kind": "employee", "user_id": "EMP-1"}, "enrollment-closed"),
         ({"space": "face:unheard-of"}, "space-unknown"),
         ({"vector": b"\0\0\x80\x3f" * 4}, "vector-invalid"),
         ({"vector": b"\0" * 32}, "vector-invalid"),

@@ -4,8 +4,10 @@ import asyncio
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
+import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import Registry
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.commands import CommandRecord
@@ -48,6 +50,23 @@ async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> N
     assert await registry.sites.get("nowhere") is None
     entries = await registry.audit.page(subject="lobby")
     assert [(entry.who, entry.what) for entry in entries] == [("a", "site.enrollment-policy")]
+
+
+async def test_a_site_lets_in_employees_and_visitors_each_by_itself(registry: Registry) -> None:
+    """Changed together or alone, with an audit entry for each that became another and for no other."""
+    await registry.sites.ensure("lobby")
+    both = {"enrollment_policy": "visitors", "registers_employees": True}
+    for settings in (both, both, {"enrollment_policy": "closed"}):
+        await registry.sites.change("lobby", settings, who="a", at=NOW)
+    assert await registry.sites.get("lobby") == Site("lobby", "closed", registers_employees=True)
+    assert sorted((entry.what, str(entry.after)) for entry in await registry.audit.page()) == [
+        ("site.enrollment-policy", "{'enrollment_policy': 'closed'}"),
+        ("site.enrollment-policy", "{'enrollment_policy': 'visitors'}"),
+        ("site.registers-employees", "{'registers_employees': True}"),
+    ]
+    await registry.sites.check_open("lobby", "employee")
+    with pytest.raises(ContractError, match="enrollment-closed"):
+        await registry.sites.check_open("lobby", "visitor")
 
 
 async def test_the_first_model_of_a_space_is_on_record(registry: Registry) -> None:
