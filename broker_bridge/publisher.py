@@ -122,12 +122,14 @@ class HeadPublisher:
     async def _tell_site(
         self, site_id: str, news: Sequence[Changed], previous: int, history: History
     ) -> None:
+        # A removal that was purged since is in no delta: whoever has not heard of it has to ask.
+        horizon = history.horizon_at(site_id)
         for part in _parts(news):
             upserts, removals = told(part, site_id, with_names=False)
             version = part[-1].person.version
             delta = SyncDelta(
                 epoch=history.epoch,
-                prev_version=previous,
+                prev_version=max(previous, horizon),
                 version=version,
                 upserts=upserts,
                 removals=removals,
