@@ -14,6 +14,7 @@ from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
 from .jobs import Jobs
+from .look_alikes import LookAlikes
 from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
@@ -36,6 +37,7 @@ class Registry:
     merges: Merges
     changes: Changes
     indexes: PeopleIndexes
+    look_alikes: LookAlikes
     registrations: Registrations
     admissions: Admissions
     sites: Sites
@@ -86,6 +88,9 @@ class Registry:
             merges=Merges(store, versions, audit, settings.rules),
             changes=changes,
             indexes=indexes,
+            look_alikes=LookAlikes(
+                identities=identities, store=store, spaces=spaces, indexes=indexes, settings=settings
+            ),
             registrations=registrations,
             admissions=Admissions(
                 registrations=registrations,
