@@ -20,6 +20,7 @@ from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
 from .registrations import Registrations
+from .rehearsal import RehearsalStore
 from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
@@ -38,6 +39,8 @@ class Registry:
     changes: Changes
     indexes: PeopleIndexes
     look_alikes: LookAlikes
+    rehearsal: LookAlikes
+    people: PeopleStore
     registrations: Registrations
     admissions: Admissions
     sites: Sites
@@ -91,6 +94,14 @@ class Registry:
             look_alikes=LookAlikes(
                 identities=identities, store=store, spaces=spaces, indexes=indexes, settings=settings
             ),
+            rehearsal=LookAlikes(
+                identities=Identities(RehearsalStore(mongo), versions, spaces, audit, settings.rules),
+                store=store,
+                spaces=spaces,
+                indexes=indexes,
+                settings=settings,
+            ),
+            people=store,
             registrations=registrations,
             admissions=Admissions(
                 registrations=registrations,
