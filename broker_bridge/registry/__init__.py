@@ -9,6 +9,8 @@ from .changes import Changes
 from .commands import Commands
 from .dead_letters import DeadLetters
 from .devices import Devices
+from .erasure_sweep import Sweep
+from .erasures import Erasures
 from .events import Events
 from .failures import RegistryError
 from .identities import Identities
@@ -19,11 +21,13 @@ from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
+from .pseudonyms import Pseudonyms
 from .registrations import Registrations
 from .rehearsal import RehearsalStore
 from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
+from .tombstones import Tombstones
 from .versions import Versions
 
 
@@ -36,6 +40,8 @@ class Registry:
     spaces: Spaces
     identities: Identities
     merges: Merges
+    erasures: Erasures
+    tombstones: Tombstones
     changes: Changes
     indexes: PeopleIndexes
     look_alikes: LookAlikes
@@ -81,7 +87,9 @@ class Registry:
         indexes = PeopleIndexes(changes)
         sites = Sites(mongo, audit)
         devices = Devices(mongo, sites, audit)
-        events = Events(mongo)
+        pseudonyms = Pseudonyms(mongo)
+        events = Events(mongo, pseudonyms)
+        dead_letters = DeadLetters(mongo)
         registrations = Registrations(mongo, identities, sites)
         return cls(
             mongo=mongo,
@@ -89,6 +97,17 @@ class Registry:
             spaces=spaces,
             identities=identities,
             merges=Merges(store, versions, audit, settings.rules),
+            erasures=Erasures(
+                mongo,
+                store=store,
+                versions=versions,
+                devices=devices,
+                events=events,
+                audit=audit,
+                pseudonyms=pseudonyms,
+                sweep=Sweep(mongo, events, dead_letters, pseudonyms),
+            ),
+            tombstones=Tombstones(store, versions, audit),
             changes=changes,
             indexes=indexes,
             look_alikes=LookAlikes(
@@ -118,7 +137,7 @@ class Registry:
             commands=Commands(mongo, audit),
             jobs=Jobs(mongo, audit),
             events=events,
-            dead_letters=DeadLetters(mongo),
+            dead_letters=dead_letters,
             api_keys=ApiKeys(mongo),
             audit=audit,
         )

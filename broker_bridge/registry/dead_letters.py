@@ -1,9 +1,12 @@
 """What could not be parsed, kept with topic, bytes and reason until somebody has looked at it."""
 
 import hashlib
+import re
 from datetime import datetime, timezone
 
 from bson.binary import Binary
+
+from broker_bridge.contract import channels
 
 from .mongo import Document, Mongo
 
@@ -29,3 +32,19 @@ class DeadLetters:
     async def newest(self, limit: int = 100) -> list[Document]:
         """The last letters, newest first."""
         return [found async for found in self._letters.find({}).sort("last_at", -1).limit(limit)]
+
+    async def forget(self, named: re.Pattern[bytes]) -> int:
+        """Delete the letters whose bytes match `named`, and all that may hold a face's vector: nobody can
+        tell whose it is. The number that is gone."""
+        gone = [
+            letter["_id"]
+            async for letter in self._letters.find({}, {"topic": 1, "payload": 1})
+            if named.search(bytes(letter["payload"])) or _has_vector(letter["topic"])
+        ]
+        if gone:
+            await self._letters.delete_many({"_id": {"$in": gone}})
+        return len(gone)
+
+
+def _has_vector(topic: str) -> bool:
+    return any(channel.match(topic) for channel in (channels.REGISTER, channels.OBSERVATION))

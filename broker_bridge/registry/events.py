@@ -1,8 +1,8 @@
 """Recognition events, recorded once, and their images, which lie apart and expire."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +17,10 @@ from broker_bridge.contract.messages import Event, Rejection
 from broker_bridge.contract.wire import decode_image, format_time
 
 from .mongo import Document, Mongo
+from .pseudonyms import FIGURES, Pseudonyms
 
 _DUPLICATE_KEY = 11000
+_ERASED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,21 @@ class _Prepared:
 class Events:
     """Collections `events` and `event_images`."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, pseudonyms: Pseudonyms) -> None:
         self._mongo = mongo
+        self._pseudonyms = pseudonyms
         self._events = mongo.db.events
         self._images = mongo.db.event_images
 
     async def record(self, batch: Sequence[Incoming], *, expect_repeats: bool = False) -> Recorded:
-        """Store `batch` so that a repeat changes nothing.
+        """Store `batch` so that a repeat changes nothing, whoever has been erased under their pseudonym.
 
         Events marked as replayed are looked up first (with `expect_repeats` all are), since an insert that
         collides costs several times one that does not. Raises PyMongoError when it is not certain that all of
         the batch is stored durably: then no receipt may be sent, and the devices repeat.
         """
-        prepared = _prepare(batch)
+        kept = await self._pseudonyms.put_on([item.event for item in batch])
+        prepared = _prepare([replace(item, event=event) for item, event in zip(batch, kept, strict=True)])
         likely = [item.key for item in batch if expect_repeats or item.event.metadata.get("replayed") is True]
         present = await self._present(likely) if likely else set()
         fresh = [key for key in prepared.documents if key not in present]
@@ -117,10 +121,62 @@ class Events:
         found = await self._images.find_one({"_id": f"{device_id}/{event_id}"})
         return bytes(found["jpeg"]) if found else None
 
+    async def any_of(self, user_ids: Sequence[str]) -> bool:
+        """Whether there is an event of one of them."""
+        return await self._events.find_one({"user_id": {"$in": list(user_ids)}}, {"_id": 1}) is not None
+
+    async def of(self, user_ids: Sequence[str], at_once: int) -> AsyncIterator[list[Document]]:
+        """All events of these people, as received, `at_once` at a time, with their `jpeg` if it is kept."""
+        chunk: list[Document] = []
+        cursor = self._events.find({"user_id": {"$in": list(user_ids)}}).sort("received_at", 1)
+        async for found in cursor.batch_size(at_once):
+            chunk.append(found)
+            if len(chunk) == at_once:
+                yield await self._with_images(chunk)
+                chunk = []
+        if chunk:
+            yield await self._with_images(chunk)
+
+    async def _with_images(self, events: list[Document]) -> list[Document]:
+        wanted = {"_id": {"$in": [event["_id"] for event in events if event["has_image"]]}}
+        images = {found["_id"]: bytes(found["jpeg"]) async for found in self._images.find(wanted)}
+        return [{**event, "jpeg": images.get(event["_id"])} for event in events]
+
+    async def erase(
+        self, user_ids: Sequence[str], pseudonym: str, until: datetime | None = None
+    ) -> tuple[int, int]:
+        """Put a pseudonym in place of `user_ids` in all events (with a time up to `until`), and delete their
+        images. How many events and images it were; doing it again goes on where it was interrupted."""
+        query: Document = {"user_id": {"$in": list(user_ids)}}
+        if until is not None:
+            query["timestamp"] = {"$lte": until}
+        hidden = _hiding(pseudonym)
+        events = images = 0
+        while True:
+            cursor = self._events.find(query, {"_id": 1}).limit(_ERASED_AT_ONCE)
+            concerned = {"_id": {"$in": [found["_id"] async for found in cursor]}}
+            if not concerned["_id"]["$in"]:
+                return events, images
+            # Images first: whose event has lost the user id is not found again.
+            images += (await self._images.delete_many(concerned)).deleted_count
+            events += (await self._events.update_many(concerned, hidden)).modified_count
+
     def watch(self, resume_after: str | None = None) -> Any:
         """A change stream of new events, from now or from a token of `resume_token`."""
         options = {"resume_after": {"_data": resume_after}} if resume_after else {}
         return self._mongo.watch([{"$match": {"operationType": "insert"}}], "events", **options)
+
+
+def _hiding(pseudonym: str) -> list[Document]:
+    """What an event becomes whose person has been erased; the same as Pseudonyms.put_on makes of it."""
+    figures = {}
+    for name in FIGURES:
+        value = f"$metadata.{name}"
+        is_figure = {"$or": [{"$isNumber": value}, {"$eq": [{"$type": value}, "bool"]}]}
+        figures[name] = {"$cond": [is_figure, value, "$$REMOVE"]}
+    # $replaceWith rather than $set, which would merge the figures into what is there.
+    kept = {"user_id": pseudonym, "has_image": False, "metadata": figures}
+    return [{"$replaceWith": {"$mergeObjects": ["$$ROOT", kept]}}]
 
 
 def _prepare(batch: Sequence[Incoming]) -> _Prepared:

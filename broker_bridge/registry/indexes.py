@@ -85,6 +85,11 @@ _INDEXES = {
         IndexModel([("finished_at", ASCENDING)], expireAfterSeconds=90 * _DAY_SECONDS),
     ],
     "registrations": [IndexModel([("at", ASCENDING)], expireAfterSeconds=7 * _DAY_SECONDS)],
+    "erasures": [
+        IndexModel([("marks", ASCENDING)]),
+        IndexModel([("requested_at", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("completed_at", ASCENDING)]),
+    ],
     "devices": [IndexModel([("site_id", ASCENDING)])],
     # The unique key (device_id, event_id) is the `_id`.
     "events": [

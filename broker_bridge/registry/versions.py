@@ -7,6 +7,7 @@ the second writer collides on the counter and starts over, so commit order is ve
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -26,13 +27,15 @@ class History:
     """Where the registry stands: `epoch` names the history, tombstones up to `horizon` have been purged.
 
     `horizons` has the newest purged version by entry of a tombstone's `reach`: a site's devices start over
-    only when they have missed a removal that concerned them.
+    only when they have missed a removal that concerned them. `purged_until` is when the newest of the purged
+    was deleted, None before the first purge.
     """
 
     epoch: str
     version: int
     horizon: int
     horizons: Mapping[str, int] = field(default_factory=dict)
+    purged_until: datetime | None = None
 
     def horizon_at(self, site_id: str) -> int:
         """The newest version that was purged of what this site heard."""
@@ -56,7 +59,13 @@ class Versions:
         found = await self._meta.find_one(_KEY, session=session)
         if found is None:
             raise _history_missing()
-        return History(found["epoch"], found["version"], found["horizon"], found.get("horizons", {}))
+        return History(
+            found["epoch"],
+            found["version"],
+            found["horizon"],
+            found.get("horizons", {}),
+            found.get("horizon_at"),
+        )
 
     async def take(self, session: Any, count: int = 1) -> int:
         """The first of `count` new versions. Call it first in a transaction: it settles who goes first."""
@@ -76,12 +85,16 @@ class Versions:
         )
         return found and int(found["version"])
 
-    async def raise_horizons(self, session: Any, horizons: Mapping[str, int]) -> None:
-        """Note, by entry of `reach`, up to which version tombstones have been purged."""
-        raised = {f"horizons.{reach}": version for reach, version in horizons.items()}
-        await self._meta.update_one(
-            _KEY, {"$max": {"horizon": max(horizons.values()), **raised}}, session=session
-        )
+    async def raise_horizons(
+        self, session: Any, horizons: Mapping[str, int], purged_until: datetime | None = None
+    ) -> None:
+        """Note, by entry of `reach`, up to which version tombstones have been purged, and when the newest of
+        them was deleted."""
+        raised: dict[str, Any] = {f"horizons.{reach}": version for reach, version in horizons.items()}
+        raised["horizon"] = max(horizons.values())
+        if purged_until is not None:
+            raised["horizon_at"] = purged_until
+        await self._meta.update_one(_KEY, {"$max": raised}, session=session)
 
     async def share_group(self) -> str:
         """The name under which bridge workers share subscriptions: random, the same for all of them.

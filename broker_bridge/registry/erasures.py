@@ -1,0 +1,236 @@
+"""Erasing a person: nothing is kept but a tombstone, and a receipt says which device confirmed when."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from broker_bridge.contract.errors import ContractError
+
+from . import rules
+from .audit import Audit, AuditEntry
+from .devices import Applied, Devices
+from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_wanted, to_document
+from .erasure_sweep import Sweep
+from .events import Events
+from .mongo import Document, Mongo
+from .people import EVERY_SITE, PERSON_MERGED, Held, Person
+from .people_store import PeopleStore
+from .pseudonyms import Pseudonyms
+from .rules import unknown
+from .versions import Versions
+
+ERASURE_UNKNOWN = "erasure-unknown"
+
+
+class Erasures:
+    """Collection `erasures`: one document per erasure, which names nobody once its sweeps are done."""
+
+    def __init__(
+        self,
+        mongo: Mongo,
+        *,
+        store: PeopleStore,
+        versions: Versions,
+        devices: Devices,
+        events: Events,
+        audit: Audit,
+        pseudonyms: Pseudonyms,
+        sweep: Sweep,
+    ) -> None:
+        self._erasures = mongo.db.erasures
+        self._audit_entries = mongo.db.audit
+        self._store = store
+        self._versions = versions
+        self._devices = devices
+        self._events = events
+        self._audit = audit
+        self._pseudonyms = pseudonyms
+        self._sweep = sweep
+
+    async def erase(self, user_id: str, *, by: str, now: datetime) -> Erasure:
+        """Erase a person, live or deleted, and whoever went into them; `go_on` does the rest.
+
+        It is one transaction. Who is erased already keeps the erasure there is. Of who was purged only what
+        is left behind, such as events, is erased. Raises ContractError(`person-unknown`, `person-merged`).
+        """
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        known = (await self._store.known(None, [user_id])).get(user_id)
+        if known is None:
+            if not await self._events.any_of([user_id]):
+                raise unknown(user_id)
+            return await self._begin(None, [user_id], {}, {}, by=by, now=now)
+        if known.erased:
+            earlier = await self.about([user_id])
+            if earlier:
+                return earlier[0]
+
+        async def work(session: Any) -> Erasure:
+            first = await self._versions.take(session)
+            people = await self._concerned(session, user_id)
+            if len(people) > 1:
+                await self._versions.take(session, len(people) - 1)
+            before = await self._store.held(session, list(people))
+            after = {
+                person.user_id: Held(rules.erased(person, version, now))
+                for version, person in enumerate(people.values(), start=first)
+            }
+            await self._store.write(session, before, after)
+            user_ids = {*people, *await self._purged_into(list(people))}
+            return await self._begin(session, sorted(user_ids), before, after, by=by, now=now)
+
+        return await self._store.change(work)
+
+    async def _concerned(self, session: Any, user_id: str) -> dict[str, Person]:
+        """The person and whoever went into them."""
+        people = await self._store.known(session, [user_id])
+        if user_id not in people:
+            raise unknown(user_id)
+        merge = people[user_id].merge
+        if merge:
+            raise ContractError(PERSON_MERGED, f"{user_id} went into {merge.into}: erase {merge.into}")
+        return people | await self._store.merged_into(session, user_id)
+
+    async def _purged_into(self, user_ids: Sequence[str]) -> set[str]:
+        """Whoever went into one of `user_ids` and was purged since: what they have left is this person's."""
+        found: set[str] = set()
+        targets = list(user_ids)
+        while targets:
+            about = [{"after.into": {"$in": targets}}, {"after.from": {"$in": targets}}]
+            query = {"what": {"$in": ["person.merged", "person.unmerged"]}, "$or": about}
+            last = {
+                entry["subject"]: entry["what"]
+                async for entry in self._audit_entries.find(query, {"subject": 1, "what": 1}).sort("at", 1)
+            }
+            merged = [key for key, what in last.items() if what == "person.merged" and key not in found]
+            there = await self._store.known(None, merged)
+            targets = [key for key in merged if key not in there]
+            found |= set(targets)
+        return found
+
+    async def _begin(
+        self,
+        session: Any,
+        user_ids: Sequence[str],
+        before: Mapping[str, Held],
+        after: Mapping[str, Held],
+        *,
+        by: str,
+        now: datetime,
+    ) -> Erasure:
+        """Write the erasure and its audit entry."""
+        tombstones = [held.person for held in after.values() if held.person]
+        people = [held.person for held in before.values() if held.person]
+        reach = {site for person in tombstones for site in person.reach}
+        erasure = Erasure(
+            erasure_id=secrets.token_hex(12),
+            pseudonym=f"ERASED-{secrets.token_hex(6)}",
+            requested_by=by,
+            requested_at=now,
+            version=max((person.version for person in tombstones), default=0),
+            devices=proofs_wanted(await self._devices_of(reach), tombstones),
+            steps={
+                "people": Step(len(tombstones), now),
+                "templates": Step(sum(len(held.templates or ()) for held in before.values()), now),
+            },
+            subject=Subject.of(user_ids, people),
+        )
+        marks = await self._pseudonyms.marks(user_ids)
+        await self._erasures.insert_one(to_document(erasure, list(marks.values())), session=session)
+        said = {"erasure_id": erasure.erasure_id, "people": len(tombstones)}
+        entry = AuditEntry(who=by, what="person.erased", subject=erasure.pseudonym, at=now, after=said)
+        await self._audit.record(entry, session)
+        return erasure
+
+    async def _devices_of(self, reach: set[str]) -> list[Applied]:
+        return await self._devices.applied(None if EVERY_SITE in reach else sorted(reach))
+
+    # What is done after the transaction
+
+    async def go_on(self, erasure_id: str, now: datetime) -> Erasure:
+        """Do what is left of an erasure: sweep, until all that was on its way has come, and note which
+        devices have confirmed. Raises ContractError(`erasure-unknown`)."""
+        erasure = await self._read(erasure_id)
+        if erasure.subject:
+            await self._swept(erasure, erasure.subject, now)
+        return await self.note_confirmations(erasure_id, now)
+
+    async def _swept(self, erasure: Erasure, subject: Subject, now: datetime) -> None:
+        key = {"_id": erasure.erasure_id}
+        async for name, count in self._sweep.steps(subject, erasure.pseudonym, erasure.requested_at):
+            done: Document = {"$inc": {f"steps.{name}.count": count}}
+            if count or name not in erasure.steps:
+                done["$set"] = {f"steps.{name}.at": now}
+            await self._erasures.update_one(key, done)
+        settled = now - erasure.requested_at >= SETTLED
+        # Names and keys are forgotten at once: dead letters that held them are gone.
+        forgotten: Document = {"$unset": {"subject": 1}} if settled else {"$set": {"subject.texts": []}}
+        await self._erasures.update_one(key | {"subject": {"$exists": True}}, forgotten)
+
+    async def note_confirmations(self, erasure_id: str, now: datetime) -> Erasure:
+        """Note which devices have confirmed since, and whether that is all. Raises ContractError."""
+        erasure = await self._read(erasure_id)
+        if erasure.completed_at:
+            return erasure
+        changes = await self._confirmations(erasure, now)
+        if changes:
+            found = await self._erasures.find_one_and_update(
+                {"_id": erasure_id}, changes, return_document=ReturnDocument.AFTER
+            )
+            erasure = from_document(found)
+        if not erasure.is_done:
+            return erasure
+        found = await self._erasures.find_one_and_update(
+            {"_id": erasure_id, "completed_at": None},
+            {"$set": {"completed_at": now}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return from_document(found) if found else await self._read(erasure_id)
+
+    async def _confirmations(self, erasure: Erasure, now: datetime) -> Document:
+        """The update that notes what devices of an erasure have said."""
+        history = await self._versions.read()
+        registered = {one.device_id: one for one in await self._devices.applied()}
+        noted: Document = {}
+        back: Document = {}
+        for place, device in enumerate(erasure.devices):
+            applied = registered.get(device.device_id)
+            if device.state == "waiting" and applied is None:
+                noted[f"devices.{place}.gone_at"] = now
+            elif device.state == "gone" and applied is not None:
+                back[f"devices.{place}.gone_at"] = 1
+            if device.confirmed_at is None and applied and applied.confirms(history.epoch, device.version):
+                noted[f"devices.{place}.confirmed_at"] = applied.at or now
+        # $min: whoever notes it first is right.
+        return ({"$min": noted} if noted else {}) | ({"$unset": back} if back else {})
+
+    async def go_on_with_all(self, now: datetime) -> int:
+        """Go on with each erasure that is open; how many of them are complete now."""
+        cursor = self._erasures.find({"completed_at": None}, {"_id": 1})
+        opened = [found["_id"] async for found in cursor]
+        return sum([(await self.go_on(erasure_id, now)).state == "complete" for erasure_id in opened])
+
+    # Questions
+
+    async def _read(self, erasure_id: str) -> Erasure:
+        found = await self._erasures.find_one({"_id": erasure_id})
+        if found is None:
+            raise ContractError(ERASURE_UNKNOWN, f"there is no erasure {erasure_id}")
+        return from_document(found)
+
+    async def about(self, user_ids: Sequence[str]) -> list[Erasure]:
+        """The erasures of people who had these user ids, newest first."""
+        marks = await self._pseudonyms.marks(user_ids)
+        cursor = self._erasures.find({"marks": {"$in": list(marks.values())}}).sort("requested_at", -1)
+        return [from_document(found) async for found in cursor]
+
+    async def page(self, *, before: tuple[datetime, str] | None = None, limit: int = 100) -> list[Erasure]:
+        """Up to `limit` erasures, newest first, past the cursor of time and id."""
+        query: Document = {}
+        if before:
+            at, key = before
+            query = {"$or": [{"requested_at": {"$lt": at}}, {"requested_at": at, "_id": {"$lt": key}}]}
+        cursor = self._erasures.find(query).sort([("requested_at", -1), ("_id", -1)]).limit(limit)
+        return [from_document(found) async for found in cursor]

@@ -1,0 +1,337 @@
+import base64
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import bson
+import numpy as np
+import pytest
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.messages import Event
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices import Report
+from broker_bridge.registry.erasure import SETTLED, Erasure, Subject, renamed
+from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.identities import utc_now
+from broker_bridge.registry.people import Enrollment, ExternalKey, Template
+from broker_bridge.registry.pseudonyms import Erased, pseudonym_at
+from broker_bridge.registry.registrations import Decision
+
+JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
+NAME = "Sample Person Ångström"
+KEY = ExternalKey("alfred", "person-4711")
+LATER = timedelta(hours=1)
+
+
+def face(seed: int) -> Template:
+    return Template("face:test-8", normalise(np.random.default_rng(seed).standard_normal(8), 8))
+
+
+def seen(n: int, user_id: str, at: datetime, **changed: Any) -> Incoming:
+    fields = {
+        "event_id": f"EV1-1736942400000-{n:06x}",
+        "device_id": "cam-001",
+        "user_id": user_id,
+        "event_type": "facial_id",
+        "timestamp": at,
+        "confidence": 0.92,
+        "image": base64.b64encode(JPEG).decode(),
+        "metadata": {"distance": 0.28, "replayed": False, "name": NAME, "seq": "none", "badge": {"no": 7}},
+    }
+    return Incoming(Event.model_validate(fields | changed), "lobby", at)
+
+
+async def erase(registry: Registry, user_id: str, now: datetime | None = None) -> Erasure:
+    """Erase and do what follows at once."""
+    now = now or utc_now()
+    begun = await registry.erasures.erase(user_id, by="privacy-desk", now=now)
+    return await registry.erasures.go_on(begun.erasure_id, now)
+
+
+async def confirm(registry: Registry, device_id: str, version: int, at: datetime) -> None:
+    said = {"epoch": (await registry.versions.read()).epoch, "version": version}
+    await registry.devices.note([Report.of(device_id, "applied", said, at)])
+
+
+async def every_document(registry: Registry) -> AsyncIterator[tuple[str, bytes]]:
+    """The BSON of every document of every collection."""
+    raw: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+    for name in await registry.mongo.db.list_collection_names():
+        async for found in registry.mongo.db[name].with_options(codec_options=raw).find({}):
+            yield name, found.raw
+
+
+async def who_holds(registry: Registry, *needles: bytes) -> set[str]:
+    return {
+        name
+        async for name, raw in every_document(registry)
+        if any(needle in raw for needle in needles)
+    }  # fmt: skip
+
+
+def biometrics(*templates: Template) -> list[bytes]:
+    return [form for one in templates for form in (one.vector, base64.b64encode(one.vector))]
+
+
+async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: Registry) -> None:
+    """Vectors in both forms, parked ones too, name, external key and picture: searched in all BSON."""
+    now = utc_now()
+    order = Enrollment("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
+    await registry.identities.enroll(order)
+    await registry.identities.enroll(Enrollment("EMP-2", (face(3),), display_name="Other Name"))
+    await registry.mongo.db.templates.update_one({"user_id": "EMP-1"}, {"$set": {"parked_by": "EMP-0"}})
+    await registry.events.record([seen(1, "EMP-1", now), seen(2, "EMP-2", now, metadata={}, image=None)])
+    letter = b'{"user_id": "EMP-1", "who": "Sample Person \\u00c5ngstr\\u00f6m"'
+    await registry.dead_letters.keep("wfm/v1/device/cam-001/up/event/visit", letter, "event-invalid", "?")
+    vector = b'{"vector": "' + base64.b64encode(face(1).vector)
+    await registry.dead_letters.keep("wfm/v1/device/c/up/enrollment/register", vector, "payload-invalid", "?")
+    secrets = [*biometrics(face(1), face(2)), JPEG, NAME.encode(), b"4711", b"\\u00c5ngstr"]
+    before = await who_holds(registry, *secrets)
+    assert before == {"identities", "templates", "events", "event_images", "dead_letters"}
+
+    await erase(registry, "EMP-1")
+
+    assert await who_holds(registry, *secrets) == set()
+    assert await who_holds(registry, *biometrics(face(3))) == {"templates"}
+    assert await who_holds(registry, b"Other Name") == {"identities"}
+
+
+async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> None:
+    """Cameras have to hear whom to forget; events, decisions, letters and the audit name the pseudonym."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(Enrollment("EMP-12", (face(2),), noted={"near": "EMP-1", "EMP-1": [1]}))
+    for user_id in ("EMP-1", "EMP-12"):
+        await registry.events.record([seen(len(user_id), user_id, utc_now())])
+        decision = Decision("cam-001", "lobby", f"r-{len(user_id)}", "exists", utc_now(), user_id, 0.9)
+        await registry.registrations.keep(decision)
+        letter = f'{{"user_id":"{user_id}"'.encode()
+        await registry.dead_letters.keep("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
+
+    now = utc_now()
+    erasure = await erase(registry, "EMP-1", now)
+    await registry.erasures.go_on(erasure.erasure_id, now + SETTLED)
+
+    whole = re.compile(rb"EMP-1(?!2)")
+    holders = {name async for name, raw in every_document(registry) if whole.search(raw)}
+    assert holders == {"identities"}
+    decided = await registry.registrations.find("cam-001", "r-5")
+    assert decided is not None
+    assert decided.user_id == erasure.pseudonym
+    other = await registry.audit.page(subject="EMP-12")
+    assert [entry.after and entry.after["near"] for entry in other] == [erasure.pseudonym]
+    assert await who_holds(registry, b"EMP-12") == {
+        "identities", "templates", "events", "registrations", "dead_letters", "audit"
+    }  # fmt: skip
+
+
+async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: Registry) -> None:
+    """When and where stays for the statistics; nothing that firmware may have written about the person."""
+    at = utc_now() - LATER
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.events.record([seen(1, "EMP-1", at)])
+    erasure = await erase(registry, "EMP-1")
+    found = await registry.events.get("cam-001", "EV1-1736942400000-000001")
+    assert found is not None
+    assert (found["user_id"], found["timestamp"], found["site_id"]) == (erasure.pseudonym, at, "lobby")
+    assert (found["metadata"], found["has_image"]) == ({"distance": 0.28, "replayed": False}, False)
+    assert await registry.events.image("cam-001", "EV1-1736942400000-000001") is None
+
+
+async def test_events_by_the_thousand_are_all_found(registry: Registry) -> None:
+    """More than one round, and a second erasure finds none."""
+    await registry.identities.enroll(Enrollment("EMP-1"))
+    await registry.events.record([seen(n, "EMP-1", utc_now(), image=None) for n in range(1100)])
+    erasure = await erase(registry, "EMP-1")
+    assert erasure.steps["events"].count == 1100
+    assert await registry.mongo.db.events.count_documents({"user_id": erasure.pseudonym}) == 1100
+
+
+async def test_an_event_that_comes_late_is_stored_under_the_pseudonym(registry: Registry) -> None:
+    """From before the erasure or after it, as long as nobody else has been given the id."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    erasure = await erase(registry, "EMP-1")
+    late = [
+        seen(1, "EMP-1", utc_now() - LATER),
+        seen(2, "EMP-1", utc_now() + LATER),
+        seen(3, "EMP-2", utc_now()),
+    ]
+    recorded = await registry.events.record(late)
+    assert recorded.stored == {item.key for item in late}
+    names = [found["user_id"] async for found in registry.mongo.db.events.find({}).sort("_id", 1)]
+    assert names == [erasure.pseudonym, erasure.pseudonym, "EMP-2"]
+    assert await who_holds(registry, JPEG, NAME.encode()) == {"events", "event_images"}
+    assert await registry.mongo.db.event_images.count_documents({}) == 1
+
+
+async def test_whoever_is_given_the_id_later_keeps_their_own_events(registry: Registry) -> None:
+    """An event from before the erasure is the erased person's, one from after it is not."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    erasure = await erase(registry, "EMP-1")
+    await registry.identities.enroll(Enrollment("EMP-1", (face(5),)))
+    await registry.events.record(
+        [seen(1, "EMP-1", erasure.requested_at), seen(2, "EMP-1", erasure.requested_at + LATER)]
+    )
+    await registry.erasures.go_on(erasure.erasure_id, erasure.requested_at)
+    names = [found["user_id"] async for found in registry.mongo.db.events.find({}).sort("_id", 1)]
+    assert names == [erasure.pseudonym, "EMP-1"]
+    assert (await registry.identities.get("EMP-1")).deleted is False
+    assert len(await registry.audit.page(subject="EMP-1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("minute", "given_anew", "name"),
+    [(0, True, "first"), (1, True, "first"), (2, True, "second"), (9, True, None), (9, False, "second")],
+)
+def test_an_id_erased_twice_is_told_apart_by_time(minute: int, given_anew: bool, name: str | None) -> None:
+    """An erasure covers all up to its moment; the last one also what follows, until the id is given anew."""
+    noon = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
+    erased = [
+        Erased(noon + timedelta(minutes=1), "first"),
+        Erased(noon + timedelta(minutes=3), "second"),
+    ]
+    assert pseudonym_at(erased, noon + timedelta(minutes=minute), given_anew=given_anew) == name
+
+
+async def test_whoever_went_into_the_person_is_erased_with_them(registry: Registry) -> None:
+    """One erasure of all, each with a tombstone of its own; the source alone is refused."""
+    for n in (1, 2, 3):
+        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),), display_name=NAME))
+        await registry.events.record([seen(n, f"EMP-{n}", utc_now(), metadata={})])
+    await registry.merges.merge("EMP-1", "EMP-2")
+    await registry.merges.merge("EMP-2", "EMP-3")
+    with pytest.raises(ContractError, match=r"person-merged.*erase EMP-2"):
+        await registry.erasures.erase("EMP-1", by="privacy-desk", now=utc_now())
+
+    erasure = await erase(registry, "EMP-3")
+
+    people = [await registry.identities.get(f"EMP-{n}") for n in (1, 2, 3)]
+    assert all(person.erased and person.deleted and not person.merge for person in people)
+    assert len({person.version for person in people}) == 3
+    assert await registry.mongo.db.templates.count_documents({}) == 0
+    assert await registry.mongo.db.events.count_documents({"user_id": erasure.pseudonym}) == 3
+    assert (erasure.version, erasure.steps["people"].count) == (max(p.version for p in people), 3)
+
+
+async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -> None:
+    """The tombstone that said who went into whom is gone; the audit still knows."""
+    for n in (1, 2):
+        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+    await registry.events.record([seen(1, "EMP-1", utc_now())])
+    await registry.merges.merge("EMP-1", "EMP-2")
+    await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
+    erasure = await erase(registry, "EMP-2")
+    assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
+
+
+async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -> None:
+    """A purge keeps events: asked to erase them, nothing stands in the way."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.events.record([seen(1, "EMP-1", utc_now())])
+    await registry.identities.delete("EMP-1")
+    await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
+    version = (await registry.versions.read()).version
+    erasure = await erase(registry, "EMP-1")
+    assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
+    assert (erasure.version, erasure.devices) == (0, ())
+    assert (await registry.versions.read()).version == version
+
+
+async def test_nobody_cannot_be_erased_and_who_is_erased_keeps_the_receipt(registry: Registry) -> None:
+    """Asked again, the answer is the same erasure; no version is taken."""
+    with pytest.raises(ContractError, match="person-unknown"):
+        await registry.erasures.erase("EMP-9", by="privacy-desk", now=utc_now())
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.delete("EMP-1")
+    first = await erase(registry, "EMP-1")
+    again = await registry.erasures.erase("EMP-1", by="somebody-else", now=utc_now())
+    assert again == first
+    assert (await registry.versions.read()).version == first.version == 3
+    with pytest.raises(ContractError, match="person-unknown"):
+        await registry.identities.restore("EMP-1")
+
+
+async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -> None:
+    """Devices of the person's sites, each against what its site hears; complete once all have."""
+    for device_id, site in {"cam-1": "north", "cam-2": "north", "cam-3": "south", "cam-4": "far"}.items():
+        await registry.devices.register(device_id, site)
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("north",)))
+    await registry.identities.enroll(Enrollment("EMP-2", (face(2),), sites=("south",)))
+    await registry.merges.merge("EMP-1", "EMP-2")
+    now = utc_now()
+    erasure = await erase(registry, "EMP-2", now)
+    assert [device.device_id for device in erasure.devices] == ["cam-1", "cam-2", "cam-3"]
+    versions = [(await registry.identities.get(user_id)).version for user_id in ("EMP-1", "EMP-2")]
+    needed = {device.device_id: device.version for device in erasure.devices}
+    # The south hears of EMP-2 alone.
+    assert needed == {"cam-1": max(versions), "cam-2": max(versions), "cam-3": versions[1]}
+
+    await confirm(registry, "cam-1", needed["cam-1"] - 1, now)
+    await confirm(registry, "cam-3", needed["cam-3"], now + timedelta(seconds=3))
+    waiting = await registry.erasures.note_confirmations(erasure.erasure_id, now)
+    assert [device.state for device in waiting.devices] == ["waiting", "waiting", "confirmed"]
+    assert waiting.devices[2].confirmed_at == now + timedelta(seconds=3)
+    assert (waiting.state, waiting.confirmed) == ("open", 1)
+
+    await confirm(registry, "cam-1", needed["cam-1"], now + timedelta(seconds=5))
+    await confirm(registry, "cam-3", needed["cam-3"] + 7, now + LATER)
+    await registry.mongo.db.devices.delete_one({"_id": "cam-2"})
+    at_once = await registry.erasures.go_on(erasure.erasure_id, now + timedelta(seconds=6))
+    assert [device.state for device in at_once.devices] == ["confirmed", "gone", "confirmed"]
+    assert at_once.devices[2].confirmed_at == now + timedelta(seconds=3)
+    assert at_once.state == "open"
+    settled = await registry.erasures.go_on(erasure.erasure_id, now + SETTLED)
+    assert (settled.state, settled.completed_at, settled.subject) == ("complete", now + SETTLED, None)
+
+
+async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(registry: Registry) -> None:
+    """The transaction is all that must happen at once: whoever leads does the rest, as often as needed."""
+    now = utc_now()
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.events.record([seen(1, "EMP-1", now)])
+    begun = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)
+    assert set(begun.steps) == {"people", "templates"}
+    assert await registry.erasures.go_on_with_all(now) == 0
+    # A batch whose worker had asked before the erasure was there.
+    await registry.mongo.db.events.insert_one(
+        {"_id": "cam-001/late", "user_id": "EMP-1", "timestamp": now, "received_at": now, "metadata": {}}
+    )
+    assert await registry.erasures.go_on_with_all(now + SETTLED) == 1
+    (done,) = await registry.erasures.about(["EMP-1"])
+    assert (done.state, done.steps["events"].count, done.steps["events"].at) == ("complete", 2, now + SETTLED)
+    assert await registry.mongo.db.events.distinct("user_id") == [done.pseudonym]
+    (kept,) = [found async for found in registry.mongo.db.erasures.find({})]
+    assert b"EMP-1" not in bson.encode(kept)
+
+
+async def test_the_erasure_is_audited_under_the_pseudonym(registry: Registry) -> None:
+    """Who has erased and when; about whom is not said."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), by="importer"))
+    erasure = await erase(registry, "EMP-1")
+    said = [(entry.what, entry.who) for entry in await registry.audit.page(subject=erasure.pseudonym)]
+    assert said == [("person.erased", "privacy-desk"), ("person.enrolled", "importer")]
+    assert await registry.audit.page(subject="EMP-1") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"EMP-1"', True), ("of EMP-1.", True), ("EMP-1, too", True), ("EMP-12", False), ("EMP-1.x", False),
+        ("TEMP-1", False), ("EMP-1@site", False), ("[a.b]", True), ("axb", False), ('\\"quoted\\"', True),
+    ],
+)  # fmt: skip
+def test_a_name_is_found_whole_and_not_inside_another(text: str, found: bool) -> None:
+    """User ids are each other's beginnings, and names may hold anything."""
+    pattern = Subject(("EMP-1",), ("a.b", '"quoted"')).pattern()
+    assert bool(pattern.search(text.encode())) is found
+
+
+def test_a_document_is_renamed_at_any_depth() -> None:
+    """Keys, lists and sentences; numbers stay."""
+    pattern = Subject(("EMP-1",)).pattern()
+    said = {"EMP-1": ["EMP-1", {"why": "near EMP-1."}], "n": 1, "other": "EMP-11"}
+    assert renamed(said, pattern, "X") == {"X": ["X", {"why": "near X."}], "n": 1, "other": "EMP-11"}

@@ -1,0 +1,132 @@
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.messages import SyncRequest
+from broker_bridge.enrollment import starts_over
+from broker_bridge.registry import Registry
+from broker_bridge.registry.identities import utc_now
+from broker_bridge.registry.people import Enrollment, Template
+
+MONTH = timedelta(days=30)
+
+
+def face(seed: int) -> Template:
+    return Template("face:test-8", normalise(np.random.default_rng(seed).standard_normal(8), 8))
+
+
+async def deleted_at(registry: Registry, user_id: str, at: datetime) -> None:
+    """Make it look as if the deletion was at `at`."""
+    await registry.mongo.db.identities.update_one({"_id": user_id}, {"$set": {"deleted_at": at}})
+
+
+async def everybody(registry: Registry) -> list[str]:
+    return [person.user_id for person in await registry.identities.page(deleted=True)]
+
+
+def asks(epoch: str, since: int) -> SyncRequest:
+    return SyncRequest(request_id="r-1", epoch=epoch, since_version=since)
+
+
+async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(registry: Registry) -> None:
+    """Tombstone and templates of both the deleted and the erased; the living and the fresh stay."""
+    now = utc_now()
+    for n in range(4):
+        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+    for n in (1, 2):
+        await registry.identities.delete(f"EMP-{n}")
+    await registry.erasures.erase("EMP-3", by="privacy-desk", now=now)
+    for user_id in ("EMP-1", "EMP-3"):
+        await deleted_at(registry, user_id, now - MONTH - timedelta(seconds=1))
+
+    assert await registry.tombstones.purge(now, MONTH) == 2
+
+    assert await everybody(registry) == ["EMP-0", "EMP-2"]
+    assert await registry.mongo.db.templates.distinct("user_id") == ["EMP-0", "EMP-2"]
+    (entry,) = [e for e in await registry.audit.page() if e.what == "people.purged"]
+    assert (entry.after, entry.at) == ({"count": 2}, now)
+    assert await registry.tombstones.purge(now, MONTH) == 0
+
+
+async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Registry) -> None:
+    """The horizon is a site's own; a device at or above it goes on, a site that never heard does too."""
+    now = utc_now()
+    await registry.identities.enroll(Enrollment("NORTH", (face(1),), sites=("north",)))
+    await registry.identities.enroll(Enrollment("STAYS", (face(2),)))
+    gone = await registry.identities.delete("NORTH")
+    await deleted_at(registry, "NORTH", now - 2 * MONTH)
+    await registry.tombstones.purge(now, MONTH)
+    history = await registry.versions.read()
+    assert (history.horizon_at("north"), history.horizon_at("south")) == (gone.version, 0)
+    assert (history.horizon, history.purged_until) == (gone.version, now - 2 * MONTH)
+    below, above = asks(history.epoch, gone.version - 1), asks(history.epoch, gone.version)
+    assert starts_over(below, history, "north")
+    assert not starts_over(above, history, "north")
+    assert not starts_over(below, history, "south")
+    page = await registry.changes.since_at_site("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
+    assert (page.head_version, page.to_version) == (gone.version, gone.version)
+
+
+async def test_a_purge_concerns_every_site_that_ever_had_the_person(registry: Registry) -> None:
+    """Who had moved on is unknown to the first site's late devices all the same."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("north",)))
+    await registry.identities.enroll(Enrollment("EMP-1", sites=("south",)))
+    gone = await registry.identities.delete("EMP-1")
+    await registry.tombstones.purge(utc_now() + MONTH, timedelta(0))
+    history = await registry.versions.read()
+    assert [history.horizon_at(site) for site in ("north", "south", "west")] == [gone.version] * 2 + [0]
+
+
+async def test_hundreds_are_purged_in_several_transactions(registry: Registry) -> None:
+    """450 people are three, with an audit entry each, and the horizon is that of the newest."""
+    orders = [Enrollment(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
+    await registry.identities.enroll_many(orders)
+    await registry.mongo.db.identities.update_many({}, {"$set": {"deleted": True, "deleted_at": utc_now()}})
+    assert await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2) == 450
+    assert await everybody(registry) == []
+    counts = [e.after and e.after["count"] for e in await registry.audit.page() if e.what == "people.purged"]
+    assert sorted(counts) == [50, 200, 200]
+    assert (await registry.versions.read()).horizon_at("north") == 450
+
+
+async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(registry: Registry) -> None:
+    """Templates that were parked for an undo go with the tombstone; those that count stay."""
+    await registry.identities.enroll(Enrollment("EMP-1", tuple(face(n) for n in range(1, 6))))
+    await registry.identities.enroll(Enrollment("EMP-2", tuple(face(n) for n in range(11, 16))))
+    await registry.merges.merge("EMP-1", "EMP-2")
+    kept = (await registry.identities.templates_of(["EMP-2"]))["EMP-2"]
+    assert await registry.mongo.db.templates.count_documents({"parked_by": "EMP-1"}) > 0
+    await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2)
+    held = [found["_id"] async for found in registry.mongo.db.templates.find({})]
+    assert set(held) == {one.template_id for one in kept}
+    with pytest.raises(ContractError, match="merge-impossible"):
+        await registry.merges.undo("EMP-1")
+
+
+async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Registry) -> None:
+    """Nobody is recognised as somebody of whom nothing is known any more."""
+    space = await registry.spaces.get("face:test-8")
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    index = registry.indexes.of(space)
+    _, nearest = await index.find(face(1).vector, 0.9)
+    assert nearest is not None
+    assert nearest.key == "EMP-1"
+    await registry.identities.delete("EMP-1")
+    await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2)
+    assert (await index.find(face(1).vector, 0.9))[1] is None
+    _, other = await index.find(face(2).vector, 0.9)
+    assert other is not None
+    assert other.key == "EMP-2"
+
+
+async def test_a_person_who_is_restored_meanwhile_is_not_purged(registry: Registry) -> None:
+    """A tombstone that is none any more is nobody to forget."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.delete("EMP-1")
+    await registry.identities.restore("EMP-1")
+    assert await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2) == 0
+    assert await everybody(registry) == ["EMP-1"]
