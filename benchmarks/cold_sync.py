@@ -95,7 +95,9 @@ def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list
         pages = cold_sync(fleet, folder, version, keep_pages=True).pages
         progress.advance(task)
         ours, wire, disk = [], [], []
-        for _ in range(runs):
+        for number in range(runs):
+            # With every change the bridge forgets what it has read.
+            version = fill(fleet, 10_000 + number, 10_001 + number)
             ours.append(cold_sync(fleet, folder, version).seconds)
             wire.append(bare.copy_seconds(fleet.broker, DEVICE, pages))
             disk.append(bare.executemany_seconds(folder / "bare.db", pages))
@@ -107,7 +109,7 @@ def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list
             Row("  bare SQLite executemany, the same rows", Latency.of(disk)),
         ]
         if large:
-            version = fill(fleet, 10_000, 100_000)
+            version = fill(fleet, 10_000 + runs, 100_000)
             progress.advance(task, 2)
             synced = cold_sync(fleet, folder, version)
             progress.advance(task)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from .contract import channels
 from .contract.channels import Decoded
@@ -16,22 +17,45 @@ from .contract.messages import (
     WireError,
     WireTemplate,
 )
-from .contract.wire import MAX_PAGE_BYTES
+from .contract.wire import WireModel
 from .link import Publish
 from .registry import Registry, RegistryError
 from .registry.devices import Device, is_reserved
 from .registry.people import Changed
 from .registry.versions import History
 from .settings import BridgeSettings
+from .sync_pages import Place, SyncPages
+from .sync_pages import answer as encode_answer
 
 _log = logging.getLogger(__name__)
 
 _REQUESTS_WAITING = 5000
 _ANSWERS_AT_ONCE = 4
+# So long a device that takes page after page is told of one state of the registry: what happens meanwhile has
+# a higher version, and comes after.
+_CHECKED_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Next:
+    """Where a device will ask next, what it was told of, and when it was last looked up."""
+
+    place: Place
+    history: History
+    checked_at: float
+
+    def fits(self, request: SyncRequest) -> bool:
+        place = self.place
+        return (
+            request.site_id in (None, place.site_id)
+            and (request.epoch, request.since_version) == (self.history.epoch, place.since)
+            and (request.limit, request.reset_head_version) == (place.limit, place.reset_head)
+            and request.spaces == list(place.spaces)
+        )
 
 
 class Answers:
-    """Answers SyncRequests with pages. No state: the next request says where its device stands."""
+    """Answers SyncRequests with pages. The next request says where its device stands; kept are only pages."""
 
     def __init__(self, registry: Registry, publish: Publish, settings: BridgeSettings) -> None:
         self._registry = registry
@@ -41,6 +65,8 @@ class Answers:
         self._waiting: dict[str, SyncRequest] = {}
         self._wake = asyncio.Semaphore(0)
         self.counters: Counter[str] = Counter()
+        self._next: dict[str, _Next] = {}
+        self._pages = SyncPages(registry.changes, self.counters)
 
     def accept(self, decoded: Decoded[SyncRequest], _payload: bytes) -> None:
         """Queue a request; past the bound it is dropped and counted, and its device asks again."""
@@ -54,7 +80,10 @@ class Answers:
 
     async def run(self) -> None:
         """Answer until cancelled, a few at a time: a thousand devices that come back wait their turn."""
-        await asyncio.gather(*(self._work() for _ in range(_ANSWERS_AT_ONCE)))
+        try:
+            await asyncio.gather(*(self._work() for _ in range(_ANSWERS_AT_ONCE)))
+        finally:
+            await self._pages.close()
 
     async def _work(self) -> None:
         while True:
@@ -70,8 +99,15 @@ class Answers:
             await self._publish(channels.SYNC_PAGE, page, device_id=device_id)
             self.counters["pages"] += 1
 
-    async def answer(self, device_id: str, request: SyncRequest) -> SyncPage:
-        """The page that `device_id` needs next."""
+    async def answer(self, device_id: str, request: SyncRequest) -> WireModel:
+        """The page that `device_id` needs next: in JSON it is a SyncPage."""
+        expected = self._next.pop(device_id, None)
+        if expected and expected.fits(request) and self._pages.keeps(expected.place, expected.history):
+            oldest = asyncio.get_running_loop().time() - _CHECKED_SECONDS
+            if expected.checked_at > oldest:
+                return await self._page(
+                    device_id, request, expected.place, expected.history, expected.checked_at
+                )
         device = await self._device(device_id, request)
         history = await self._registry.versions.read()
         if device is None:
@@ -79,26 +115,24 @@ class Answers:
         if request.site_id not in (None, device.site_id):
             detail = f"{device_id} belongs to site {device.site_id}, not {request.site_id}"
             return _refused(request, history, SITE_MISMATCH, detail)
-        reset = starts_over(request, history, device.site_id)
-        since = 0 if reset else request.since_version
         spaces = request.spaces
         if spaces is None:
             spaces = sorted(await self._registry.spaces.dimensions())
-        changes = await self._registry.changes.since_at_site(
-            device.site_id, since, spaces, request.limit, MAX_PAGE_BYTES, snapshot=reset
-        )
-        upserts, removals = told(changes.changed, device.site_id, with_names=device.dev_mode)
-        return SyncPage(
-            request_id=request.request_id,
-            epoch=changes.history.epoch,
-            from_version=since,
-            to_version=changes.to_version,
-            head_version=changes.head_version,
-            reset=reset,
-            upserts=upserts,
-            removals=removals,
-            done=changes.done,
-        )
+        place = Place.start(device.site_id, spaces, request.limit, with_names=device.dev_mode)
+        if not starts_over(request, history, device.site_id):
+            place = replace(place, since=request.since_version, reset_head=request.reset_head_version)
+        return await self._page(device_id, request, place, history, asyncio.get_running_loop().time())
+
+    async def _page(
+        self, device_id: str, request: SyncRequest, place: Place, history: History, checked_at: float
+    ) -> WireModel:
+        page = await self._pages.find(place, history)
+        if not page.done:
+            while len(self._next) >= _REQUESTS_WAITING:
+                del self._next[next(iter(self._next))]
+            following = place.after(page.to_version, page.head_version)
+            self._next[device_id] = _Next(following, page.history, checked_at)
+        return encode_answer(page, request.request_id)
 
     async def _device(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.known([device_id])).get(device_id)

@@ -1,14 +1,21 @@
 """What has changed since a version: for a site, for every reader that follows the registry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .mongo import Document
-from .people import EVERY_SITE, Changed, Person, SiteChanges, cut
+from .people import EVERY_SITE, Changed, Person, SiteChanges, Template, template_bytes
 from .people_store import PeopleStore
-from .person_documents import person_from_document
+from .person_documents import person_from_document, template_from_document
 from .spaces import Spaces
 from .versions import History, Versions
+
+# What a site is told of a person, and how much room it takes.
+_TOLD = dict.fromkeys(
+    ("version", "sites", "display_name", "flag", "deleted", "consent", "holdings.space", "holdings.count"), 1
+)
+_PERSON_BYTES = 160
+_NAME_CHARACTER_BYTES = 6
 
 
 class Changes:
@@ -37,7 +44,9 @@ class Changes:
             history = await self._versions.read(session)
             cursor = self._store.people.find({"version": {"$gt": version}}, session=session)
             people = [person_from_document(found) async for found in cursor.sort("version", 1).limit(limit)]
-            return history, await self._with_templates(session, people, spaces)
+            live = [person.user_id for person in people if not person.deleted]
+            held = await self._store.templates_of(session, live, spaces)
+            return history, list(_with_templates(people, held))
 
     async def since_at_site(
         self, site_id: str, version: int, spaces: Sequence[str], limit: int, max_bytes: int, *, snapshot: bool
@@ -56,17 +65,32 @@ class Changes:
         async with self._store.mongo.snapshot() as session:
             history = await self._versions.read(session)
             newest = await self._store.people.find_one(
-                {"reach": reach}, sort=[("version", -1)], session=session
+                {"reach": reach}, {"version": 1}, sort=[("version", -1)], session=session
             )
             head = max(newest["version"] if newest else 0, history.horizon_at(site_id))
-            cursor = self._store.people.find(query, session=session).sort("version", 1).limit(limit + 1)
-            people = [person_from_document(found) async for found in cursor]
-            page = cut(people[:limit], dimensions, max_bytes)
-            done = len(page) == len(people)
-            told = max(head, version) if done else page[-1].version
-            return SiteChanges(
-                history, head, told, tuple(await self._with_templates(session, page, spaces, site_id)), done
-            )
+            cursor = self._store.people.find(query, _TOLD, session=session).sort("version", 1)
+            found = await cursor.limit(limit + 1).to_list(None)
+            page = _cut(found[:limit], dimensions, max_bytes)
+            people = [_person(one) for one in page]
+            held = await self._held(session, [p.user_id for p in people if p.belongs_to(site_id)], spaces)
+            done = len(page) == len(found)
+            told = max(head, version) if done else people[-1].version
+            return SiteChanges(history, head, told, tuple(_with_templates(people, held)), done)
+
+    async def _held(
+        self, session: Any, user_ids: Sequence[str], spaces: Sequence[str]
+    ) -> dict[str, list[Template]]:
+        """As PeopleStore.templates_of, which has the server sort: here that would be a third of the time."""
+        if not user_ids:
+            return {}
+        query = {"user_id": {"$in": list(user_ids)}, "space": {"$in": list(spaces)}}
+        held: dict[str, list[Template]] = {}
+        for found in await self._store.templates.find(query, session=session).to_list(None):
+            held.setdefault(found["user_id"], []).append(template_from_document(found))
+        for templates in held.values():
+            if len(templates) > 1:
+                templates.sort(key=lambda one: (one.created_at, one.template_id))
+        return held
 
     async def version_at(self, site_id: str, since: Any) -> int | None:
         """The version after which everything lies that changed at the site at time `since` or later.
@@ -77,19 +101,43 @@ class Changes:
         found = await self._store.people.find_one(query, {"version": 1}, sort=[("version", 1)])
         return found and int(found["version"]) - 1
 
-    async def _with_templates(
-        self, session: Any, people: Sequence[Person], spaces: Sequence[str] | None, site_id: str | None = None
-    ) -> list[Changed]:
-        live = [p.user_id for p in people if not p.deleted and (site_id is None or p.belongs_to(site_id))]
-        held = await self._store.templates_of(session, live, spaces)
-        return [
-            Changed(
-                person,
-                tuple(
-                    one
-                    for one in held.get(person.user_id, ())
-                    if one.parked_by is None and person.may_be_sent(one.space)
-                ),
-            )
-            for person in people
-        ]
+
+def _person(found: Document) -> Person:
+    """A person read with `_TOLD`."""
+    return Person(
+        user_id=found["_id"],
+        version=found["version"],
+        sites=tuple(found["sites"]),
+        reach=(),
+        display_name=found["display_name"],
+        flag=found["flag"],
+        deleted=found["deleted"],
+        consent=found.get("consent", {}),
+    )
+
+
+def _cut(people: list[Document], dimensions: Mapping[str, int], max_bytes: int) -> list[Document]:
+    """As many of `people`, read with `_TOLD`, as fit into `max_bytes`, at least one (of those there are)."""
+    total = 0
+    for place, found in enumerate(people):
+        total += _PERSON_BYTES + len(found["_id"]) + _NAME_CHARACTER_BYTES * len(found["display_name"] or "")
+        total += sum(
+            held["count"] * template_bytes(4 * dimensions.get(held["space"], 0)) for held in found["holdings"]
+        )
+        if total > max_bytes and place:
+            return people[:place]
+    return people
+
+
+def _with_templates(people: Iterable[Person], held: Mapping[str, Sequence[Template]]) -> Iterator[Changed]:
+    """People with those of their templates that may be sent and that are not parked."""
+    for person in people:
+        kept_back = [modality for modality, given in person.consent.items() if not given]
+        yield Changed(
+            person,
+            tuple(
+                one
+                for one in held.get(person.user_id, ())
+                if one.parked_by is None and not (kept_back and one.modality in kept_back)
+            ),
+        )
