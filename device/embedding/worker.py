@@ -88,7 +88,7 @@ class Worker:
             raise
         else:
             self.summary.jobs_done += 1
-            _log.info("job %s is complete: %s", job.job_id, work.tally)
+            _log.info("job %s is complete; this worker's part: %s", job.job_id, dict(work.tally.counts({})))
         finally:
             self.summary.tally.add(work.tally)
 

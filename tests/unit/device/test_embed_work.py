@@ -304,6 +304,7 @@ async def test_counts_of_earlier_attempts_are_kept(
     async with opened() as worker:
         await worker.run(once=True)
     assert job.result == {"photos": 6, "faces": 5, "embeddings_stored": 5, "photo-no-face": 1}
+    assert job.counts == job.result
     assert worker.summary.tally.photos == 2
 
 
