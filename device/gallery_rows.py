@@ -8,6 +8,8 @@ import numpy as np
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.messages import Upsert
 
+_FEWEST_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class GalleryRows:
@@ -56,3 +58,30 @@ class GalleryRows:
             vectors[row] = to_array(vector)
         user_ids = [self.user_ids[row] for row in kept] + [user_id for user_id, _ in added]
         return GalleryRows(self.space, self.dimension, user_ids, vectors, version)
+
+
+class GatheredRows:
+    """Rows of one space as pages bring them, for the day when the last one has come."""
+
+    def __init__(self, space: str, dimension: int) -> None:
+        self._space = space
+        self._user_ids: list[str] = []
+        self._vectors = np.empty((_FEWEST_ROWS, dimension), dtype=np.float32)
+
+    def add(self, upserts: Iterable[Upsert]) -> None:
+        """People who have not come before."""
+        held = [(one.user_id, t.vector) for one in upserts for t in one.templates if t.space == self._space]
+        if not held:
+            return
+        begin, end = len(self._user_ids), len(self._user_ids) + len(held)
+        if end > len(self._vectors):
+            # In place: two copies of a large gallery would be more than a small device has.
+            self._vectors.resize((end + end // 4, self._vectors.shape[1]), refcheck=False)
+        self._vectors[begin:end] = to_array(b"".join(vector for _, vector in held)).reshape(len(held), -1)
+        self._user_ids += [user_id for user_id, _ in held]
+
+    def rows(self, version: int) -> GalleryRows:
+        """All of them; nothing is added after that."""
+        dimension = self._vectors.shape[1]
+        self._vectors.resize((len(self._user_ids), dimension), refcheck=False)
+        return GalleryRows(self._space, dimension, self._user_ids, self._vectors, version)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceDigest
 
-from .gallery_rows import GalleryRows
+from .gallery_rows import GalleryRows, GatheredRows
 from .store.cursor import ResetProgress, SyncCursor
 from .store.db_manager import DatabaseManager
 from .sync_policy import Change
@@ -30,6 +30,8 @@ class GalleryState:
         self._db = db
         self._on_gallery = on_gallery
         self.dimensions = dict(sorted(dimensions.items()))
+        # A first snapshot's rows, one per space, unless some of them came before a restart or are replaced.
+        self._gathered: list[GatheredRows] = []
         spaces = tuple(self.dimensions)
         # A cursor belongs to a site and its spaces; the old gallery stays in use until the new is complete.
         cursor = db.cursor()
@@ -77,17 +79,37 @@ class GalleryState:
     def begin_reset(self, change: Change, progress: ResetProgress) -> None:
         self._db.begin_reset(change.upserts, progress)
         self.staged = progress
+        self._gathered = []
+        if self._db.is_filling():
+            self._gathered = [GatheredRows(space, size) for space, size in self.dimensions.items()]
+            self._gather(change)
 
     def stage(self, change: Change, progress: ResetProgress) -> None:
-        self._db.stage_page(change.upserts, change.removals, progress)
+        replaced = self._db.stage_page(change.upserts, change.removals, progress)
         self.staged = progress
+        if replaced:
+            self._gathered = []
+        self._gather(change)
+
+    def _gather(self, change: Change) -> None:
+        for rows in self._gathered:
+            rows.add(change.upserts)
 
     def finish_reset(self, staged: ResetProgress) -> None:
         """Swap in the complete snapshot."""
-        self._db.finish_reset(staged.cursor)
+        digests = self._db.finish_reset(staged.cursor)
         self.cursor = staged.cursor
         self.staged = None
-        self._reload()
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            self._reload()
+            return
+        # All of a first snapshot has passed by: no need to read it again.
+        self._digests = digests
+        for one in gathered:
+            rows = one.rows(self.cursor.version)
+            self._rows[rows.space] = rows
+            self._on_gallery(rows)
 
     def staged_people(self) -> int:
         """How many people the reset that is under way has brought; 0 without one."""
@@ -96,3 +118,4 @@ class GalleryState:
     def abandon_reset(self) -> None:
         self._db.abandon_reset()
         self.staged = None
+        self._gathered = []

@@ -202,11 +202,15 @@ class DatabaseManager:
             self._take_in(connection, upserts, [], progress)
         self._forget_removed(force=forgotten)
 
-    def stage_page(self, upserts: Sequence[Upsert], removals: Sequence[str], progress: ResetProgress) -> None:
-        """Take in a further page, together with how far the reset has come."""
+    def stage_page(self, upserts: Sequence[Upsert], removals: Sequence[str], progress: ResetProgress) -> bool:
+        """Take in a further page, together with how far the reset has come.
+
+        True if it replaced or removed people who had filled an empty gallery before.
+        """
         with self.connection.transaction() as connection:
             forgotten = self._take_in(connection, upserts, removals, progress)
         self._forget_removed(force=forgotten)
+        return forgotten
 
     def _take_in(
         self,
