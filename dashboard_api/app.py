@@ -19,6 +19,7 @@ from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
 from .routes import (
     audit,
+    bulk,
     commands,
     devices,
     events,
@@ -98,6 +99,8 @@ def create_app(
     app.add_middleware(SecurityHeaders, content_security_policy=pages.CONTENT_SECURITY_POLICY)
     for noun in (
         identity,
+        # Before `identities`, to which `bulk` would be somebody's user id.
+        bulk,
         identities,
         photos,
         devices,
