@@ -183,3 +183,17 @@ def test_a_job_that_fails_is_status_1_with_once(
     assert program.wait(30) == 1
     assert json.loads(program.output().splitlines()[-1])["jobs_failed"] == 1
     assert (job.status, job.retry) == ("failed", False)
+
+
+def test_missing_settings_and_models_are_a_sentence_each(start: Start, start_program: StartProgram) -> None:
+    """Status 2, no traceback."""
+    program = start_program([*ARGS, "--once"])
+    assert program.wait(30) == 2
+    lines = program.output().splitlines()
+    assert len(lines) == 3
+    for setting, line in zip(("backend_url", "backend_key", "catalog_url"), lines, strict=True):
+        assert f"WFM_WORKER__{setting.upper()}" in line
+    away = start("--once", model="/no/model.onnx", space="face:test-512")
+    assert away.wait(30) == 2
+    assert "/no/model.onnx" in away.output()
+    assert "Traceback" not in away.output()
