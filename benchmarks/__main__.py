@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import cold_sync, enrollment, events, images, matching, pipeline
+from . import cold_sync, enrollment, events, fanout, images, matching, pipeline
 from .stats import Row, show
 
 Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
@@ -31,6 +31,10 @@ GROUPS: dict[str, Measure] = {
     "sync": lambda folder, progress, options: cold_sync.measure(
         folder, progress, runs=options.runs, large=not options.small
     ),
+    "fanout": lambda folder, progress, options: [
+        *fanout.measure_changes(folder, progress, changes=min(options.changes, 40)),
+        *fanout.measure_storm(folder, progress, cameras=200 if options.small else 1000),
+    ],
     "matching": lambda folder, progress, options: matching.measure(folder, progress, large=not options.small),
     "pipeline": lambda _, progress, options: pipeline.measure(options.frames, progress),
     "images": lambda _, progress, __: images.measure(progress),

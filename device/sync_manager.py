@@ -102,8 +102,9 @@ class SyncManager:
         self._connections += 1
         self._requests.restart()
         self._publish_applied(0.0)
-        at_once = self._connections == 1 or self._gallery.is_empty
-        self._requests.wish(now, 0.0 if at_once else self._options.grace + self._requests.jitter())
+        grace = self._options.grace if self._connections > 1 else 0.0
+        # Spread: a site that gets its power back connects all its cameras at once.
+        self._requests.wish(now, 0.0 if self._gallery.is_empty else grace + self._requests.jitter())
 
     def disconnected(self) -> None:
         self._requests.restart()

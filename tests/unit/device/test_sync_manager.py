@@ -67,6 +67,12 @@ class Device:
         self.sync.connected(self.clock())
         self.tick()
 
+    def connect_and_wait(self) -> None:
+        """Until the jitter of a fleet that connects together is over."""
+        self.connect()
+        self.clock.advance(0.5)
+        self.tick()
+
     def tick(self) -> None:
         self.sync.tick(self.clock())
 
@@ -231,6 +237,16 @@ def test_after_a_long_absence_the_registry_itself_is_asked(synced: Device, regis
     assert len(synced.requests) == asked + 1
     assert synced.sync.synced_at is not None
     assert (synced.clock.utc_now() - synced.sync.synced_at).total_seconds() < 5
+
+
+def test_a_fleet_that_starts_together_asks_spread_over_half_a_second(synced: Device) -> None:
+    """A camera that knows its people waits its share; one that knows nobody asks at once."""
+    again = Device(synced.db.connection.path, clock=synced.clock)
+    again.connect()
+    assert again.requests == []
+    again.clock.advance(0.5)
+    again.tick()
+    assert len(again.requests) == 1
 
 
 def test_without_a_head_a_reconnected_device_asks_by_itself(synced: Device) -> None:
@@ -465,7 +481,7 @@ def test_drift_is_mended_by_a_full_resync_without_being_told(synced: Device, reg
     """Equal version, other templates: counted, fetched from zero, and then equal."""
     synced.db.apply_delta([], ["EMP-2"], synced.db.cursor())  # type: ignore[arg-type]
     again = Device(synced.db.connection.path, clock=synced.clock)
-    again.connect()
+    again.connect_and_wait()
     again.tell(channels.SYNC_PAGE, registry.answer(again.requests[-1]))
     again.tell(channels.SYNC_HEAD, registry.head())
     again.clock.advance(0.5)
@@ -489,7 +505,7 @@ def test_a_flipped_bit_on_the_disk_is_found_at_the_start_and_mended(
     again = Device(path)
     assert again.rows is not None
     assert np.isfinite(again.rows.vectors).all()
-    again.connect()
+    again.connect_and_wait()
     assert again.requests[0].since_version == 0
     again.sync_with(registry)
     again.assert_equals(registry)
@@ -552,7 +568,7 @@ def test_another_site_starts_from_zero(synced: Device) -> None:
         other.enroll(f"OTHER-{n}", n + 500)
     moved = Device(synced.db.connection.path, site="gate")
     assert moved.people == synced.people
-    moved.connect()
+    moved.connect_and_wait()
     assert (moved.requests[0].since_version, moved.requests[0].site_id) == (0, "gate")
     moved.sync_with(other)
     moved.assert_equals(other)
