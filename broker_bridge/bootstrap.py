@@ -15,6 +15,7 @@ from .contract import channels
 from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
 from .enrollment import Answers
+from .housekeeping import Housekeeping
 from .ingest import Ingest
 from .leadership import Leadership
 from .link import Link
@@ -60,6 +61,8 @@ class Bridge:
         self.presence = Presence(registry, own)
         self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
         self.commands = CommandDesk(registry, self.link.publish, own.poll_seconds)
+        kept = timedelta(days=settings.registry.tombstone_retention_days)
+        self.housekeeping = Housekeeping(registry, kept)
         self.link.on_connect(self._connected)
         self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
@@ -125,7 +128,11 @@ class Bridge:
         self.publisher.forget_heads()
         try:
             await asyncio.gather(
-                self.publisher.run(), self.publisher.watch(), self.commands.run(), self.commands.watch()
+                self.publisher.run(),
+                self.publisher.watch(),
+                self.commands.run(),
+                self.commands.watch(),
+                self.housekeeping.run(),
             )
         finally:
             self.link.unfollow(_FOLLOWED)
@@ -142,6 +149,7 @@ class Bridge:
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,
             "commands": self.commands.counters,
+            "housekeeping": self.housekeeping.counters,
         }
         return {
             "connected": self.link.connected,

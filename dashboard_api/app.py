@@ -22,6 +22,7 @@ from .routes import (
     bulk,
     commands,
     devices,
+    erasures,
     events,
     health,
     identities,
@@ -102,6 +103,7 @@ def create_app(
         # Before `identities`, to which `bulk` would be somebody's user id.
         bulk,
         identities,
+        erasures,
         photos,
         devices,
         sites,

@@ -21,6 +21,7 @@ from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
+from .person_export import Exports
 from .pseudonyms import Pseudonyms
 from .registrations import Registrations
 from .rehearsal import RehearsalStore
@@ -41,6 +42,7 @@ class Registry:
     identities: Identities
     merges: Merges
     erasures: Erasures
+    exports: Exports
     tombstones: Tombstones
     changes: Changes
     indexes: PeopleIndexes
@@ -90,6 +92,16 @@ class Registry:
         pseudonyms = Pseudonyms(mongo)
         events = Events(mongo, pseudonyms)
         dead_letters = DeadLetters(mongo)
+        erasures = Erasures(
+            mongo,
+            store=store,
+            versions=versions,
+            devices=devices,
+            events=events,
+            audit=audit,
+            pseudonyms=pseudonyms,
+            sweep=Sweep(mongo, events, dead_letters, pseudonyms),
+        )
         registrations = Registrations(mongo, identities, sites)
         return cls(
             mongo=mongo,
@@ -97,16 +109,8 @@ class Registry:
             spaces=spaces,
             identities=identities,
             merges=Merges(store, versions, audit, settings.rules),
-            erasures=Erasures(
-                mongo,
-                store=store,
-                versions=versions,
-                devices=devices,
-                events=events,
-                audit=audit,
-                pseudonyms=pseudonyms,
-                sweep=Sweep(mongo, events, dead_letters, pseudonyms),
-            ),
+            erasures=erasures,
+            exports=Exports(mongo, store=store, events=events, erasures=erasures, audit=audit),
             tombstones=Tombstones(store, versions, audit),
             changes=changes,
             indexes=indexes,

@@ -1,6 +1,6 @@
 """What an erasure does outside the registry of people: every step may be done again and goes on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from bson.codec_options import CodecOptions
@@ -11,6 +11,8 @@ from .erasure import Subject, renamed
 from .events import Events
 from .mongo import Document, Mongo
 from .pseudonyms import Pseudonyms
+
+_NAMING = {"subject": 1, "before": 1, "after": 1}
 
 
 class Sweep:
@@ -27,39 +29,40 @@ class Sweep:
 
     async def steps(self, subject: Subject, pseudonym: str, at: datetime) -> AsyncIterator[tuple[str, int]]:
         """Do all steps for who was erased at `at`; after each its name and how many documents it was."""
-        # Who has been given the id since is somebody else.
+        # Of who has been given the id since, only what is older is the erased person's. Else time says
+        # nothing: clocks differ, and a camera that was away knows the person still.
         anew = await self._pseudonyms.given_anew(subject.user_ids)
-        free = [user_id for user_id in subject.user_ids if user_id not in anew]
-        events, images = await self._events.erase(free, pseudonym)
-        more, more_images = await self._events.erase(sorted(anew), pseudonym, at)
-        yield "images", images + more_images
-        yield "events", events + more
-        yield "registrations", await self._registered(subject, pseudonym, at)
+        ids = [user_id for user_id in subject.user_ids if user_id not in anew]
+        parts = [(part, until) for part, until in ((ids, None), (sorted(anew), at)) if part]
+        events = [await self._events.erase(part, pseudonym, until) for part, until in parts]
+        yield "images", sum(images for _, images in events)
+        yield "events", sum(changed for changed, _ in events)
+        yield "registrations", sum([await self._registered(part, pseudonym, until) for part, until in parts])
         yield "dead_letters", await self._dead_letters.forget(subject.pattern())
-        yield "audit", await self._audited(subject, pseudonym, at)
+        yield "audit", sum([await self._audited(part, pseudonym, until) for part, until in parts])
 
-    async def _registered(self, subject: Subject, pseudonym: str, at: datetime) -> int:
+    async def _registered(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:
         """Decisions stay, so that a repeated request is answered; they name the pseudonym."""
-        query = {"user_id": {"$in": list(subject.user_ids)}, "at": {"$lte": at}}
+        query: Document = {"user_id": {"$in": list(user_ids)}} | _up_to(until)
         changed = await self._registrations.update_many(query, {"$set": {"user_id": pseudonym}})
         return int(changed.modified_count)
 
-    async def _audited(self, subject: Subject, pseudonym: str, at: datetime) -> int:
+    async def _audited(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:
         """The one exception to "never altered": who has changed what stays, about whom does not.
 
         Entries about others may name the person too, as a merge does, so all are looked through, as bytes.
         """
-        pattern = Subject(subject.user_ids).pattern()
+        pattern = Subject(tuple(user_ids)).pattern()
         as_bytes = self._audit.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
         named = [
-            entry["_id"]
-            async for entry in as_bytes.find({"at": {"$lte": at}}, {"subject": 1, "before": 1, "after": 1})
-            if pattern.search(entry.raw)
+            entry["_id"] async for entry in as_bytes.find(_up_to(until), _NAMING) if pattern.search(entry.raw)
         ]
         for entry_id in named:
-            entry: Document = await self._audit.find_one(
-                {"_id": entry_id}, {"subject": 1, "before": 1, "after": 1}
-            )
+            entry: Document = await self._audit.find_one({"_id": entry_id}, _NAMING)
             change = renamed({key: value for key, value in entry.items() if key != "_id"}, pattern, pseudonym)
             await self._audit.update_one({"_id": entry_id}, {"$set": change})
         return len(named)
+
+
+def _up_to(until: datetime | None) -> Document:
+    return {} if until is None else {"at": {"$lte": until}}

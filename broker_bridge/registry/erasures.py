@@ -152,12 +152,13 @@ class Erasures:
     async def go_on(self, erasure_id: str, now: datetime) -> Erasure:
         """Do what is left of an erasure: sweep, until all that was on its way has come, and note which
         devices have confirmed. Raises ContractError(`erasure-unknown`)."""
-        erasure = await self._read(erasure_id)
-        if erasure.subject:
-            await self._swept(erasure, erasure.subject, now)
+        await self._swept(await self._read(erasure_id), now)
         return await self.note_confirmations(erasure_id, now)
 
-    async def _swept(self, erasure: Erasure, subject: Subject, now: datetime) -> None:
+    async def _swept(self, erasure: Erasure, now: datetime) -> None:
+        subject = erasure.subject
+        if subject is None:
+            return
         key = {"_id": erasure.erasure_id}
         async for name, count in self._sweep.steps(subject, erasure.pseudonym, erasure.requested_at):
             done: Document = {"$inc": {f"steps.{name}.count": count}}
@@ -171,10 +172,13 @@ class Erasures:
 
     async def note_confirmations(self, erasure_id: str, now: datetime) -> Erasure:
         """Note which devices have confirmed since, and whether that is all. Raises ContractError."""
+        return await self._confirmed(erasure_id, now, await self._devices.applied())
+
+    async def _confirmed(self, erasure_id: str, now: datetime, applied: Sequence[Applied]) -> Erasure:
         erasure = await self._read(erasure_id)
         if erasure.completed_at:
             return erasure
-        changes = await self._confirmations(erasure, now)
+        changes = await self._confirmations(erasure, now, applied)
         if changes:
             found = await self._erasures.find_one_and_update(
                 {"_id": erasure_id}, changes, return_document=ReturnDocument.AFTER
@@ -189,28 +193,32 @@ class Erasures:
         )
         return from_document(found) if found else await self._read(erasure_id)
 
-    async def _confirmations(self, erasure: Erasure, now: datetime) -> Document:
+    async def _confirmations(self, erasure: Erasure, now: datetime, applied: Sequence[Applied]) -> Document:
         """The update that notes what devices of an erasure have said."""
         history = await self._versions.read()
-        registered = {one.device_id: one for one in await self._devices.applied()}
+        registered = {one.device_id: one for one in applied}
         noted: Document = {}
         back: Document = {}
         for place, device in enumerate(erasure.devices):
-            applied = registered.get(device.device_id)
-            if device.state == "waiting" and applied is None:
+            said = registered.get(device.device_id)
+            if device.state == "waiting" and said is None:
                 noted[f"devices.{place}.gone_at"] = now
-            elif device.state == "gone" and applied is not None:
+            elif device.state == "gone" and said is not None:
                 back[f"devices.{place}.gone_at"] = 1
-            if device.confirmed_at is None and applied and applied.confirms(history.epoch, device.version):
-                noted[f"devices.{place}.confirmed_at"] = applied.at or now
+            if device.confirmed_at is None and said and said.confirms(history.epoch, device.version):
+                noted[f"devices.{place}.confirmed_at"] = said.at or now
         # $min: whoever notes it first is right.
         return ({"$min": noted} if noted else {}) | ({"$unset": back} if back else {})
 
     async def go_on_with_all(self, now: datetime) -> int:
         """Go on with each erasure that is open; how many of them are complete now."""
-        cursor = self._erasures.find({"completed_at": None}, {"_id": 1})
-        opened = [found["_id"] async for found in cursor]
-        return sum([(await self.go_on(erasure_id, now)).state == "complete" for erasure_id in opened])
+        opened = [from_document(found) async for found in self._erasures.find({"completed_at": None})]
+        applied = await self._devices.applied() if opened else []
+        completed = 0
+        for erasure in opened:
+            await self._swept(erasure, now)
+            completed += (await self._confirmed(erasure.erasure_id, now, applied)).state == "complete"
+        return completed
 
     # Questions
 

@@ -1,0 +1,156 @@
+"""Everything that is held about one person, as one JSON document that is written while it is read."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+from broker_bridge.contract.wire import format_time
+
+from .audit import Audit, AuditEntry
+from .erasure import Erasure
+from .erasures import Erasures
+from .events import Events, event_to_wire
+from .mongo import Document, Mongo
+from .people import Person, Template
+from .people_store import PeopleStore
+from .person_documents import person_to_document
+from .rules import unknown
+
+# With images of 50 KB some 2 MB of memory.
+_EVENTS_AT_ONCE = 40
+
+
+class Exports:
+    """Reads every collection that may know a person."""
+
+    def __init__(
+        self, mongo: Mongo, *, store: PeopleStore, events: Events, erasures: Erasures, audit: Audit
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._erasures = erasures
+        self._audit = audit
+        self._entries = mongo.db.audit
+        self._registrations = mongo.db.registrations
+
+    async def of(self, user_id: str, *, by: str, now: datetime) -> AsyncIterator[bytes]:
+        """The pieces of the document; the audit keeps that it was asked for.
+
+        Raises ContractError(`person-unknown`) if nothing is held. Memory does not grow with the events.
+        """
+        people = await self._store.known(None, [user_id])
+        if not people and not await self._events.any_of([user_id]):
+            raise unknown(user_id)
+        merged = await self._store.merged_into(None, user_id)
+        entry = AuditEntry(who=by, what="person.exported", subject=user_id, at=now)
+        await self._audit.record(entry, None)
+        return self._pieces(user_id, people.get(user_id), merged, now)
+
+    async def _pieces(
+        self, user_id: str, person: Person | None, merged: dict[str, Person], now: datetime
+    ) -> AsyncIterator[bytes]:
+        user_ids = [user_id, *merged]
+        yield _json({"user_id": user_id, "exported_at": now, "person": person and _person(person)})[:-1]
+        templates = await self._store.templates_of(None, user_ids)
+        visits = _Visits()
+        sections: dict[str, AsyncIterator[Any]] = {
+            "merged": _each([_person(one) for one in merged.values()]),
+            "templates": _each([_template(key, one) for key in user_ids for one in templates.get(key, ())]),
+            "events": self._events_of(user_ids, visits),
+            # Counted while the events are written.
+            "visits": visits.by_site(),
+            "registrations": self._registered(user_ids),
+            "audit": self._audited(user_ids),
+            "erasures": _each([_erasure(one) for one in await self._erasures.about(user_ids)]),
+        }
+        for name, items in sections.items():
+            yield b',\n"' + name.encode() + b'": ['
+            separator = b"\n"
+            async for item in items:
+                yield separator + _json(item)
+                separator = b",\n"
+            yield b"]"
+        yield b"}\n"
+
+    async def _events_of(self, user_ids: list[str], visits: "_Visits") -> AsyncIterator[Document]:
+        async for chunk in self._events.of(user_ids, _EVENTS_AT_ONCE):
+            for found in chunk:
+                visits.count(found)
+                yield event_to_wire(found, found.pop("jpeg"))
+
+    async def _registered(self, user_ids: list[str]) -> AsyncIterator[Document]:
+        async for found in self._registrations.find({"user_id": {"$in": user_ids}}, {"_id": 0}):
+            yield found
+
+    async def _audited(self, user_ids: list[str]) -> AsyncIterator[Document]:
+        query = {"subject": {"$in": user_ids}}
+        async for found in self._entries.find(query, {"_id": 0}).sort("at", 1):
+            yield found
+
+
+class _Visits:
+    """Visits by site: how many, the first and the last."""
+
+    def __init__(self) -> None:
+        self._by_site: dict[str | None, Document] = {}
+
+    def count(self, event: Document) -> None:
+        if event["event_type"] != "visit":
+            return
+        at = event["timestamp"]
+        begun = {"site_id": event["site_id"], "visits": 0, "first_at": at, "last_at": at}
+        counted = self._by_site.setdefault(event["site_id"], begun)
+        counted["visits"] += 1
+        counted["first_at"] = min(counted["first_at"], at)
+        counted["last_at"] = max(counted["last_at"], at)
+
+    async def by_site(self) -> AsyncIterator[Document]:
+        for counted in self._by_site.values():
+            yield counted
+
+
+async def _each(items: list[Document]) -> AsyncIterator[Document]:
+    for item in items:
+        yield item
+
+
+def _person(person: Person) -> Document:
+    document = person_to_document(person)
+    return {"user_id": document.pop("_id"), **document}
+
+
+def _template(user_id: str, template: Template) -> Document:
+    return {
+        "user_id": user_id,
+        "template_id": template.template_id,
+        "space": template.space,
+        "vector": base64.b64encode(template.vector).decode(),
+        "quality": template.quality,
+        "source": template.source,
+        "created_at": template.created_at,
+        "merged_from": template.merged_from,
+        "parked_by": template.parked_by,
+    }
+
+
+def _erasure(erasure: Erasure) -> Document:
+    return {
+        "erasure_id": erasure.erasure_id,
+        "pseudonym": erasure.pseudonym,
+        "requested_by": erasure.requested_by,
+        "requested_at": erasure.requested_at,
+        "state": erasure.state,
+        "completed_at": erasure.completed_at,
+    }
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, default=_time, ensure_ascii=False).encode()
+
+
+def _time(value: Any) -> str:
+    if isinstance(value, datetime):
+        return format_time(value)
+    raise TypeError(f"{type(value).__name__} is nothing that a document of the registry holds")
