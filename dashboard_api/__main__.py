@@ -52,13 +52,16 @@ def new_key(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Whose it is.")],
     role: Annotated[Role, typer.Option(help="What it may do.")] = "viewer",
+    device: Annotated[str | None, typer.Option(help="Which device's, for the role edge.")] = None,
     config: Config = None,
 ) -> None:
     """Make an API key and print it, once: only its hash is kept."""
+    if (role == "edge") != (device is not None):
+        raise typer.BadParameter("a key of the role edge is a device's, no other is: --role edge --device ID")
     with _sentences():
         # `--config` may stand before the command as well.
         program = load_settings(ApiProgram, config or context.find_object(Path), os.environ)
-        typer.echo(asyncio.run(make_key(program, name, role)))
+        typer.echo(asyncio.run(make_key(program, name, role, device)))
 
 
 async def serve(program: ApiProgram) -> None:
@@ -68,14 +71,16 @@ async def serve(program: ApiProgram) -> None:
             await Server(served, program).serve(sockets=[sock])
 
 
-async def make_key(program: ApiProgram, name: str, role: Role) -> str:
-    """The text of a new key; raises RegistryUnavailableError."""
+async def make_key(program: ApiProgram, name: str, role: Role, device_id: str | None = None) -> str:
+    """The text of a new key; raises RegistryUnavailableError, or SettingsError for an unknown device."""
     registry = await Registry.open(program.mongo)
     try:
         if program.api.bootstrap_key is not None:
             # Else this key would be the first, and the configured one would never be made.
             await registry.api_keys.ensure_first(program.api.bootstrap_key.get_secret_value())
-        return await registry.api_keys.create(name, role)
+        if device_id is not None and device_id not in await registry.devices.known([device_id]):
+            raise SettingsError([f"{device_id} is not registered: register it under /api/v1/devices first"])
+        return await registry.api_keys.create(name, role, device_id=device_id)
     finally:
         await registry.close()
 

@@ -22,6 +22,7 @@ from .routes import (
     bulk,
     commands,
     devices,
+    edge,
     erasures,
     events,
     health,
@@ -32,6 +33,7 @@ from .routes import (
     sites,
     sync,
     training,
+    visits,
 )
 from .settings import ApiSettings
 
@@ -112,6 +114,8 @@ def create_app(
         sync,
         audit,
         training,
+        edge,
+        visits,
         health,
     ):
         app.include_router(noun.router)

@@ -9,6 +9,7 @@ from .changes import Changes
 from .commands import Commands
 from .dead_letters import DeadLetters
 from .devices import Devices
+from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
 from .erasures import Erasures
 from .events import Events
@@ -30,6 +31,7 @@ from .sites import Sites
 from .spaces import Spaces
 from .tombstones import Tombstones
 from .versions import Versions
+from .visits import Visits
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Registry:
     exports: Exports
     tombstones: Tombstones
     changes: Changes
+    edge_sync: EdgeSync
     indexes: PeopleIndexes
     look_alikes: LookAlikes
     rehearsal: LookAlikes
@@ -56,6 +59,7 @@ class Registry:
     commands: Commands
     jobs: Jobs
     events: Events
+    visits: Visits
     dead_letters: DeadLetters
     api_keys: ApiKeys
     audit: Audit
@@ -113,6 +117,7 @@ class Registry:
             exports=Exports(mongo, store=store, events=events, erasures=erasures, audit=audit),
             tombstones=Tombstones(store, versions, audit),
             changes=changes,
+            edge_sync=EdgeSync(mongo, versions, changes),
             indexes=indexes,
             look_alikes=LookAlikes(
                 identities=identities, store=store, spaces=spaces, indexes=indexes, settings=settings
@@ -141,6 +146,7 @@ class Registry:
             commands=Commands(mongo, audit),
             jobs=Jobs(mongo, audit),
             events=events,
+            visits=Visits(mongo, store),
             dead_letters=dead_letters,
             api_keys=ApiKeys(mongo),
             audit=audit,

@@ -1,0 +1,110 @@
+"""What a device that polls has missed: since a version, or since the time of its last answer (seed 002)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .changes import Changes
+from .mongo import Mongo
+from .people import SiteChanges
+from .versions import History, Versions
+
+MARGIN = timedelta(seconds=60)
+"""A change is dated when it is written and seen when it is committed, up to 15 s later, by clocks of several
+machines: who asks by time is told so much again."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a device says that it stands: at `version` of the history `epoch`, or as of `time`.
+
+    Without `epoch` it is taken to mean the history there is. `reset_head_version` is that of the first page
+    of a full snapshot that goes on, as in SyncRequest.
+    """
+
+    epoch: str | None = None
+    version: int = 0
+    time: datetime | None = None
+    reset_head_version: int | None = None
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What a device is told next, as of `since`. `surely_held` are those of whom its site cannot have been
+    without since then; `last_dated` is when the last one told was changed."""
+
+    changes: SiteChanges
+    since: int
+    reset: bool
+    surely_held: frozenset[str]
+    last_dated: datetime | None
+
+
+def starts_over(position: Position, history: History, site_id: str, now: datetime) -> bool:
+    """Whether a device needs a full snapshot: another history, nothing yet, or unseen tombstones purged.
+
+    Also one whose time lies ahead: nobody can tell what it has missed.
+    """
+    if position.epoch not in {None, history.epoch}:
+        return True
+    if position.time is not None:
+        purged = history.purged_until is not None and position.time <= history.purged_until
+        return purged or position.time > now + MARGIN
+    if not 0 < position.version <= history.version:
+        return True
+    horizon = history.horizon_at(site_id)
+    if position.version >= horizon:
+        return False
+    return position.reset_head_version is None or position.reset_head_version < horizon
+
+
+class EdgeSync:
+    """Answers without memory: the position says it all."""
+
+    def __init__(self, mongo: Mongo, versions: Versions, changes: Changes) -> None:
+        self._people = mongo.db.identities
+        self._versions = versions
+        self._changes = changes
+
+    async def missed(
+        self, site_id: str, position: Position, spaces: Sequence[str], *, limit: int, max_bytes: int,
+        now: datetime,
+    ) -> Missed:  # fmt: skip
+        """What a device of the site needs next: at most `limit` people and about `max_bytes`."""
+        history = await self._versions.read()
+        reset = starts_over(position, history, site_id, now)
+        while True:
+            since = 0 if reset else await self._since(site_id, position, history)
+            changes = await self._changes.since_at_site(
+                site_id, since, spaces, limit, max_bytes, snapshot=reset
+            )
+            # A purge in between may have taken what this device had yet to hear of.
+            if reset or not starts_over(position, changes.history, site_id, now):
+                break
+            reset = True
+        surely_held, last_dated = await self._whereabouts(changes, since)
+        return Missed(changes, since, reset, surely_held, last_dated)
+
+    async def _since(self, site_id: str, position: Position, history: History) -> int:
+        if position.time is None:
+            return position.version
+        version = await self._changes.version_at(site_id, position.time)
+        # The history was read first: whatever was changed since then has a later version.
+        return history.version if version is None else version
+
+    async def _whereabouts(self, changes: SiteChanges, since: int) -> tuple[frozenset[str], datetime | None]:
+        """Whom of `changes` the site has had since `since` at the least, and the date of the last of them.
+
+        Where somebody has been in several places, it is not known since when they are in each.
+        """
+        told = [change.person.user_id for change in changes.changed]
+        fields = {"born": 1, "reach": 1, "updated_at": 1}
+        cursor = self._people.find({"_id": {"$in": told}}, fields)
+        found = {one["_id"]: one async for one in cursor}
+        held = frozenset(
+            user_id
+            for user_id, one in found.items()
+            if 0 < one.get("born", 0) <= since and len(one["reach"]) == 1
+        )
+        last = found.get(told[-1]) if told else None
+        return held, last["updated_at"] if last else None

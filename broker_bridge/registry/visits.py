@@ -1,0 +1,69 @@
+"""Who came how often: reports of visits, and counts over the events of a person."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from inspect import isawaitable
+
+from broker_bridge.contract.errors import ContractError
+
+from .mongo import Document, Mongo
+from .people import EVERY_SITE, PERSON_MERGED, Person
+from .people_store import PeopleStore
+from .rules import unknown
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Visits and recognitions (`facial_id`) at one site, first and last by the devices' clocks."""
+
+    visits: int
+    recognitions: int
+    first_at: datetime
+    last_at: datetime
+
+
+class Visits:
+    """Questions to the collections `events` and `identities`."""
+
+    def __init__(self, mongo: Mongo, people: PeopleStore) -> None:
+        self._events = mongo.db.events
+        self._people = people
+
+    async def people(self, user_ids: Sequence[str]) -> dict[str, Person]:
+        """People and tombstones by user id."""
+        return await self._people.known(None, user_ids)
+
+    async def attendance(self, user_id: str) -> dict[str | None, Attendance]:
+        """What is recorded of a person by site; None stands for devices that had no site."""
+        counted = {"user_id": user_id, "event_type": {"$in": ["visit", "facial_id"]}}
+        group: Document = {
+            "_id": "$site_id",
+            "visits": {"$sum": {"$cond": [{"$eq": ["$event_type", "visit"]}, 1, 0]}},
+            "all": {"$sum": 1},
+            "first_at": {"$min": "$timestamp"},
+            "last_at": {"$max": "$timestamp"},
+        }
+        cursor = self._events.aggregate([{"$match": counted}, {"$group": group}])
+        if isawaitable(cursor):
+            # PyMongo's asyncio client hands out a coroutine here, Motor the cursor itself.
+            cursor = await cursor
+        return {
+            one["_id"]: Attendance(one["visits"], one["all"] - one["visits"], one["first_at"], one["last_at"])
+            async for one in cursor
+        }
+
+
+def check_visit(people: Mapping[str, Person], user_id: str, site_id: str, at: datetime) -> None:
+    """Raise ContractError(`person-unknown`, `person-merged`) for a visit that cannot be this person's.
+
+    A device that was away may report who came before they were deleted. Whom its site never had it cannot
+    have met: it is not told whether there is such a person.
+    """
+    person = people.get(user_id)
+    if person is None or person.erased or not {site_id, EVERY_SITE} & set(person.reach):
+        raise unknown(user_id)
+    if person.merge:
+        raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: report the visit there")
+    if person.deleted_at is not None and at > person.deleted_at:
+        raise unknown(user_id)

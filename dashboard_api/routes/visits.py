@@ -1,0 +1,18 @@
+"""`/api/v1/identities/{user_id}/visits`: how often somebody came."""
+
+from fastapi import APIRouter
+
+from broker_bridge.contract.ids import UserId
+from dashboard_api.deps import ServicesDep
+from dashboard_api.edge import to_attendance
+from dashboard_api.edge_views import AttendanceView
+from dashboard_api.security import MAY_READ
+
+router = APIRouter(prefix="/api/v1/identities", tags=["people"])
+
+
+@router.get("/{user_id}/visits", dependencies=[MAY_READ])
+async def show_visits(user_id: UserId, services: ServicesDep) -> AttendanceView:
+    """Visits and recognitions of a person, also of a deleted one, in all and by site."""
+    await services.registry.identities.get(user_id)
+    return to_attendance(user_id, await services.registry.visits.attendance(user_id))
