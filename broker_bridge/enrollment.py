@@ -127,6 +127,10 @@ class Answers:
         self, device_id: str, request: SyncRequest, place: Place, history: History, checked_at: float
     ) -> WireModel:
         page = await self._pages.find(place, history)
+        if not place.begins and starts_over(request, page.history, place.site_id):
+            # It was read after that was decided; removals that the device needs were purged in between.
+            place = Place.start(place.site_id, place.spaces, place.limit, with_names=place.with_names)
+            page = await self._pages.find(place, page.history)
         if not page.done:
             while len(self._next) >= _REQUESTS_WAITING:
                 del self._next[next(iter(self._next))]

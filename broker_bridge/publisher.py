@@ -75,6 +75,9 @@ class HeadPublisher:
             if now.epoch != history.epoch or now.version < cursor:
                 _log.warning("the registry has begun another history: every device takes a full snapshot")
                 return
+            if now.horizon > cursor:
+                _log.warning("removals were purged before they were told: everybody is counted anew")
+                return
             history = now
             if changed:
                 await self._tell_changes(ledger, history, sites, changed)

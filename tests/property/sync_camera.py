@@ -1,0 +1,144 @@
+"""A device of the property tests: the real SyncManager on a real SQLite file; only its network is played."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Channel, Decoded
+from broker_bridge.contract.messages import SyncApplied, SyncRequest
+from device.gallery_rows import GalleryRows
+from device.store.db_manager import DatabaseManager
+from device.sync_manager import SyncManager
+from device.sync_requests import SyncOptions
+from tests.device_samples import Clock, ScriptedLink, seeded
+
+from .sync_view import Held
+
+# So that a gallery of a few people comes in several pages.
+PAGE_LIMIT = 2
+_KEPT_IN_FLIGHT = 24
+
+Message = tuple[Channel[Any], bytes]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which device it is: at a site, with spaces (`{space: dimension}`), with names or without."""
+
+    device_id: str
+    site: str
+    spaces: Mapping[str, int]
+    dev_mode: bool = False
+
+
+class Camera:
+    """`inbox` is what is on its way to the device, `asked` every request that it has sent."""
+
+    def __init__(self, place: Place, path: Path, clock: Clock, empty: Path) -> None:
+        self.place = place
+        self.clock = clock
+        self.inbox: list[Message] = []
+        self.asked: list[SyncRequest] = []
+        self.applied: list[SyncApplied] = []
+        self.online = False
+        self._path = path
+        # A copy of a file with its schema made: the migrations would take most of the time.
+        shutil.copy(empty, path)
+        self._open()
+
+    def _open(self) -> None:
+        self.link = ScriptedLink()
+        self.rows: dict[str, GalleryRows] = {}
+        self.db = DatabaseManager(self._path, self.place.dev_mode, utc_now=self.clock.utc_now)
+        self.db.initialize()
+        self.sync = SyncManager(
+            self.db,
+            self.link,
+            device_id=self.place.device_id,
+            site_id=self.place.site,
+            spaces=self.place.spaces,
+            scheduler=BackgroundScheduler(),
+            source=seeded(),
+            on_gallery=lambda rows: self.rows.update({rows.space: rows}),
+            options=SyncOptions(limit=PAGE_LIMIT),
+            clock=self.clock,
+            utc_now=self.clock.utc_now,
+        )
+
+    def close(self) -> None:
+        self.db.close()
+
+    def restart(self) -> None:
+        """The process dies and comes back: what was on its way to it is lost."""
+        self.db.close()
+        self.inbox.clear()
+        self._open()
+        self.online = False
+
+    def connect(self) -> None:
+        self.online = True
+        self.sync.connected(self.clock())
+        self.tick()
+
+    def disconnect(self) -> None:
+        if self.online:
+            self.online = False
+            self.sync.disconnected()
+
+    def tick(self) -> float | None:
+        """When the device wants to be looked at again."""
+        self.link.up = self.online
+        due = self.sync.tick(self.clock())
+        self._collect()
+        return due
+
+    def post(self, channel: Channel[Any], payload: bytes) -> None:
+        """Put a message on its way; of too many the oldest are lost, as in a broker's queue."""
+        self.inbox.append((channel, payload))
+        del self.inbox[:-_KEPT_IN_FLIGHT]
+
+    def take(self, message: Message) -> None:
+        channel, payload = message
+        if self.online:
+            self.sync.receive(Decoded(channel, {}, channel.decode(payload)), self.clock())
+            self.tick()
+
+    def _collect(self) -> None:
+        """What it has published goes out; to the registry a request is bytes."""
+        self.asked += self.link.of(channels.SYNC_REQUEST)
+        self.applied += self.link.of(channels.SYNC_APPLIED)
+        self.link.published.clear()
+
+    def gallery(self) -> dict[str, Held]:
+        """Everybody whom the device has, from its file; nobody while a first snapshot is on its way."""
+        if self.db.is_filling():
+            return {}
+        with self.db.connection.reading() as connection:
+            people = connection.execute("SELECT user_id, flag, display_name FROM enrolled_users").fetchall()
+        rows: dict[str, set[tuple[str, str, bytes]]] = {user_id: set() for user_id, _, _ in people}
+        for user_id, *row in self._select("gallery_templates"):
+            rows[user_id].add((row[0], row[1], row[2]))
+        return {user_id: Held(flag, name, frozenset(rows[user_id])) for user_id, flag, name in people}
+
+    def compared_with(self) -> set[tuple[str, str, bytes]]:
+        """`(user id, space, vector)` of everybody whom recognition would name at this moment."""
+        return {
+            (user_id, space, vector.tobytes())
+            for space, rows in self.rows.items()
+            for user_id, vector in zip(rows.user_ids, rows.vectors, strict=True)
+        }
+
+    def stored(self) -> set[tuple[str, str, bytes]]:
+        """`(user id, space, vector)` of every template in its file, also of a snapshot on its way."""
+        tables = ("gallery_templates", "staged_templates")
+        return {(row[0], row[2], row[3]) for table in tables for row in self._select(table)}
+
+    def _select(self, table: str) -> list[tuple[str, str, str, bytes]]:
+        with self.db.connection.reading() as connection:
+            query = f"SELECT user_id, template_id, space, embedding FROM {table}"  # from above
+            return connection.execute(query).fetchall()

@@ -1,0 +1,102 @@
+"""What may happen, as Hypothesis draws it: a step is the name of a method of SyncWorld and its arguments."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from broker_bridge.registry.people import Deletion, Enrollment, Template
+from tests.device_samples import vector
+
+Step = tuple[Any, ...]
+
+FACE, OTHER_FACE, GAIT = "face:test-8", "face:other-8", "gait:test-4"
+DIMENSIONS = {FACE: 8, OTHER_FACE: 8, GAIT: 4}
+USERS = [f"P{n}" for n in range(4)]
+SITES = ["lobby", "gate"]
+
+_users = st.sampled_from(USERS)
+# Mostly the same one: a story is about one device that misses something.
+_cameras = st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3])
+_flags = st.sampled_from([None, None, "", "red"])
+_names = st.sampled_from([None, None, "", "Ana", 'Zoë "Z" \x7f 😀'])
+_sites = st.sampled_from([None, None, None, (), ("lobby",), ("gate",), ("lobby", "gate")])
+_consents = st.none() | st.dictionaries(
+    st.sampled_from(["face", "gait", "speaker"]), st.booleans(), min_size=1, max_size=2
+)
+# Few vectors, so that the same one comes again and the cap is met.
+_templates = st.builds(
+    lambda space, seed, quality: Template(space, vector(seed, DIMENSIONS[space]), quality, "test"),
+    st.sampled_from([FACE, FACE, OTHER_FACE, GAIT]),
+    st.integers(0, 9),
+    st.sampled_from([None, 0.2, 0.9]),
+)
+_enrollments = st.builds(
+    Enrollment,
+    _users,
+    templates=st.lists(_templates, max_size=4).map(tuple),
+    replace_modality=st.sampled_from([None, None, "face", "gait"]),
+    display_name=_names,
+    flag=_flags,
+    sites=_sites,
+    consent=_consents,
+)
+_deletions = st.builds(Deletion, _users)
+_orders = st.lists(st.one_of(_enrollments, _enrollments, _deletions), min_size=1, max_size=4)
+
+_CHANGES: list[st.SearchStrategy[Step]] = [
+    st.tuples(st.just("carry_out"), _enrollments.map(lambda one: [one])),
+    st.tuples(st.just("carry_out"), _orders),
+    st.tuples(st.just("carry_out"), _deletions.map(lambda one: [one])),
+    st.tuples(st.just("remove_modality"), _users, st.sampled_from(["face", "gait"])),
+    st.tuples(st.just("restore"), _users),
+    st.tuples(st.just("merge"), _users, _users),
+    st.tuples(st.just("part"), _users),
+    st.tuples(st.just("purge"), st.integers(1, 4)),
+]
+_change = st.one_of(_CHANGES)
+_rare = st.one_of(
+    st.tuples(st.just("begin_epoch")),
+    st.tuples(st.just("back_up")),
+    st.tuples(st.just("bring_back")),
+    st.tuples(st.just("restart_bridge")),
+    st.tuples(st.just("lose_broker")),
+    st.tuples(st.just("find_broker")),
+)
+_network = st.one_of(
+    st.tuples(st.just("deliver"), _cameras, st.integers(0, 5)),
+    st.tuples(st.just("deliver_all"), _cameras),
+    st.tuples(st.just("repeat"), _cameras, st.integers(0, 5)),
+    st.tuples(st.just("lose"), _cameras, st.integers(0, 5)),
+    st.tuples(st.just("answer"), _cameras, st.integers(0, 3)),
+    st.tuples(st.just("answer"), _cameras, st.just(0)),
+    st.tuples(st.just("answer_amid"), _cameras, _change),
+    st.tuples(st.just("connect"), _cameras),
+    st.tuples(st.just("restart"), _cameras),
+    st.tuples(st.just("catch_up"), _cameras),
+    st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 30.0, 1500.0])),
+)
+_look = st.tuples(st.just("look"))
+
+_later = st.lists(st.one_of(_change, _change, _look, _network, _network, _network, _rare), max_size=50)
+
+
+def _begin(seed: int) -> list[Step]:
+    """Somebody is enrolled, and every device knows it."""
+    everybody = [
+        Enrollment(user_id, templates=tuple(sample(space, seed + n) for space in DIMENSIONS))
+        for n, user_id in enumerate(USERS[:3])
+    ]
+    return [("carry_out", everybody), ("look",), *(("catch_up", camera) for camera in range(4))]
+
+
+def sample(space: str, seed: int) -> Template:
+    """A template that is always the same for the same seed, but for its id."""
+    return Template(space, vector(seed, DIMENSIONS[space]), 0.9, "test")
+
+
+steps = st.builds(
+    lambda begun, seed, later: [*(_begin(seed) if begun else []), *later],
+    st.sampled_from([True, True, True, False]),
+    st.integers(0, 5),
+    _later,
+)

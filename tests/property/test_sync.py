@@ -1,0 +1,85 @@
+"""Whatever happens to registry, network, bridge and devices: every device ends equal to the registry."""
+
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from broker_bridge import enrollment, publisher, sync_pages
+from broker_bridge.registry.people import Deletion, Enrollment
+
+from .conftest import Stage
+from .sync_steps import FACE, Step, sample, steps
+from .sync_world import SyncWorld
+
+EXAMPLES = int(os.environ.get("WFM_PROPERTY_EXAMPLES", "40"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_messages() -> object:
+    """A few changes and people are more than one look and one message take."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publisher, "_CHANGES_AT_ONCE", 2)
+        patched.setattr(publisher, "MAX_PAGE_BYTES", 1200)
+        patched.setattr(sync_pages, "_BLOCK_PEOPLE", 3)
+        patched.setattr(sync_pages, "cut_pages", partial(sync_pages.cut_pages, max_bytes=1200))
+        yield
+
+
+@settings(max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@given(steps=steps, checked_seconds=st.sampled_from([0.0, 1e9]))
+def test_every_device_ends_equal_to_the_registry(
+    stage: Stage, steps: list[Step], checked_seconds: float
+) -> None:
+    """And at every step none holds what never was valid at its site, nor anybody whose going it confirmed.
+
+    Also if the bridge tells the pages of one reading for ever, as long as its devices ask one after the other.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(enrollment, "_CHECKED_SECONDS", checked_seconds)
+        play(stage, steps, may_be_late=checked_seconds > 0)
+
+
+def play(stage: Stage, steps: list[Step], *, may_be_late: bool = False) -> None:
+    """Play steps, check after each, let everybody hear everything and compare."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = SyncWorld(stage.registry, stage.loop, Path(folder), stage.empty, may_be_late=may_be_late)
+        try:
+            for step in steps:
+                world.play(step)
+                world.check()
+            world.settle()
+            world.check_equal()
+        finally:
+            world.close()
+
+
+def _enroll(user_id: str, seed: int) -> Step:
+    return ("carry_out", [Enrollment(user_id, templates=(sample(FACE, seed),))])
+
+
+_TWO_ARE_KNOWN: list[Step] = [_enroll("P0", 0), _enroll("P1", 1), ("look",), ("catch_up", 0)]
+_P1_IS_DELETED_AND_PURGED: list[Step] = [("carry_out", [Deletion("P1")]), ("purge", 1)]
+
+
+def test_a_delta_does_not_step_over_a_removal_that_was_purged(stage: Stage) -> None:
+    """The publisher never saw it, as another one, or none, was running: whoever missed it has to ask."""
+    later = [("restart_bridge",), ("look",), _enroll("P2", 2), ("look",)]
+    play(stage, [*_TWO_ARE_KNOWN, *_P1_IS_DELETED_AND_PURGED, *later, ("deliver", 0, -2)])
+    play(stage, [*_TWO_ARE_KNOWN, *_P1_IS_DELETED_AND_PURGED, *later[2:], ("deliver", 0, -2)])
+
+
+def test_a_removal_that_is_purged_while_a_page_is_read_is_not_stepped_over(stage: Stage) -> None:
+    """The bridge had decided that the device needs no full snapshot, and by then it did."""
+    hears = [
+        ("look",),
+        ("deliver_all", 0),
+        ("wait", 1.0),
+        ("answer_amid", 0, ("purge", 1)),
+        ("deliver_all", 0),
+    ]
+    play(stage, [*_TWO_ARE_KNOWN, ("carry_out", [Deletion("P1")]), ("look",), ("lose", 0, 0), *hears])
