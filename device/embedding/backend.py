@@ -60,10 +60,15 @@ class Job(_Answered):
     lease_token: str
 
 
+class _Refusal(_Answered):
+    code: str
+    detail: str
+
+
 class _Stored(_Answered):
-    identities_resolved: int = 0
-    embeddings_stored: int = 0
-    errors: list[Any] = Field(default_factory=list)
+    identities_resolved: int
+    embeddings_stored: int
+    errors: list[_Refusal] = Field(default_factory=list)
 
 
 class _Problem(_Answered):
@@ -109,11 +114,17 @@ class Stored:
 
 
 class Backend:
-    """Waits through an absence of the backend. Any method may raise AccessRefusedError."""
+    """Waits through an absence of the backend. Any method may raise AccessRefusedError.
 
-    def __init__(self, service: Service, endurance: Endurance, *, worker_id: str, lease_seconds: int) -> None:
+    `space` is that of all vectors: two models may have vectors of one length that do not compare.
+    """
+
+    def __init__(
+        self, service: Service, endurance: Endurance, *, space: str, worker_id: str, lease_seconds: int
+    ) -> None:
         self._service = service
         self._endurance = endurance
+        self._space = space
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         # Two extensions at once could arrive in the wrong order, and the position go back.
@@ -181,10 +192,10 @@ class Backend:
             return Stored(refused=1, refusal=str(error))
 
     async def _ingest(self, source_system: str, people: Sequence[Mapping[str, Any]]) -> Stored:
-        document = {"source_system": source_system, "results": people}
+        document = {"source_system": source_system, "space": self._space, "results": people}
         answer = await self._post("/api/identities/ingest-embeddings", document)
         stored = _read(_Stored, answer)
-        refusal = "the backend refused some people of the group" if stored.errors else None
+        refusal = f"{stored.errors[-1].code}: {stored.errors[-1].detail}" if stored.errors else None
         return Stored(stored.identities_resolved, stored.embeddings_stored, len(stored.errors), refusal)
 
     async def _settle(self, job: Job, act: str, document: Mapping[str, Any]) -> None:

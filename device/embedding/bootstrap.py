@@ -74,6 +74,7 @@ async def open_worker(
         backend = Backend(
             to_backend,
             endurance(worker.patience_seconds if once else math.inf),
+            space=embedder.embedder.space.id,
             worker_id=worker.worker_id,
             lease_seconds=worker.lease_seconds,
         )

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from device.vision.enroll import PhotoError, PhotoFace
 
 from .backend import Face
@@ -24,7 +25,17 @@ Seen = Face | str
 """What a photo came to: a face, or the reason why there is none."""
 
 
+class InSpace(Protocol):
+    @property
+    def space(self) -> EmbeddingSpace: ...
+
+
 class PhotoEmbedder(Protocol):
+    @property
+    def embedder(self) -> InSpace:
+        """What says in which space the vectors are."""
+        ...
+
     def embed_photo(self, data: bytes, /) -> PhotoFace:
         """The one face in a JPEG or PNG; raises PhotoError."""
         ...

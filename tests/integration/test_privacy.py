@@ -15,6 +15,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 from pymongo import MongoClient
 
-from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from deploy.local.sample_video import PEOPLE, enrollment_photo
 from deploy.local.stack import Mongod, Program, free_port
 from device.embedding.bootstrap import open_worker
@@ -322,7 +323,7 @@ def test_of_a_face_there_are_512_numbers_and_no_more(traces: Traces) -> None:
     bodies = [request.json() for request in traces.requests if request.path.endswith("ingest-embeddings")]
     people = [person for body in bodies for person in body["results"]]
     faces = [face for person in people for face in person["faces"]]
-    assert {frozenset(body) for body in bodies} == {frozenset({"source_system", "results"})}
+    assert {frozenset(body) for body in bodies} == {frozenset({"source_system", "space", "results"})}
     assert {frozenset(person) for person in people} == {frozenset({"external_id", "name", "faces"})}
     assert {frozenset(face) for face in faces} == {frozenset({"embedding", "confidence"})}
     assert {len(face["embedding"]) for face in faces} == {512}
@@ -330,6 +331,8 @@ def test_of_a_face_there_are_512_numbers_and_no_more(traces: Traces) -> None:
 
 
 class LooksAndForgets:
+    embedder = SimpleNamespace(space=EmbeddingSpace("face:test-512", 512))
+
     def embed_photo(self, data: bytes, /) -> PhotoFace:
         seed = int.from_bytes(data[:4], "big")
         return PhotoFace(

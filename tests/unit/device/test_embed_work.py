@@ -6,12 +6,13 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from device.embedding.backend import Face, group_by_person, to_sentence
 from device.embedding.bootstrap import open_worker
 from device.embedding.errors import AccessRefusedError, AwayError, RefusedError
@@ -37,6 +38,7 @@ class FakeEmbedder:
     """In place of the vision code: a photo has the face that its bytes say, or says why not."""
 
     def __init__(self) -> None:
+        self.embedder = SimpleNamespace(space=EmbeddingSpace("face:test-512", 512))
         self.seen: list[bytes] = []
         self.before = threading.Event()
         self.before.set()
@@ -158,7 +160,7 @@ async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
     assert held(backend) == everything(catalog, ids)
     assert backend.names == {(SOURCE, str(40 + n)): f"Person {n}" for n in range(3)}
     first = backend.bodies("ingest-embeddings")[0]
-    assert set(first) == {"source_system", "results"}
+    assert (first["source_system"], first["space"]) == (SOURCE, "face:test-512")
     assert [set(person) for person in first["results"]] == [{"external_id", "name", "faces"}] * 3
     face = first["results"][0]["faces"][0]
     assert set(face) == {"embedding", "confidence"}
@@ -387,6 +389,21 @@ async def test_a_job_of_which_nobody_is_accepted_has_failed(
     assert (job.status, job.retry) == ("failed", False)
     assert job.error.endswith("422: results.0.name: looks like a picture")
     assert not worker.summary.is_clean
+
+
+async def test_people_who_are_refused_one_by_one_are_counted_with_the_last_reason(
+    catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
+) -> None:
+    """The backend lists them in its answer; here it does not know the space, so nobody is accepted."""
+    job = backend.submit(photo_ids=fill(catalog, 3))
+    unknown = {"index": 0, "code": "space-unknown", "detail": "there is no such space"}
+    answer = {"identities_resolved": 0, "embeddings_stored": 0, "errors": [unknown] * 3, "error_count": 3}
+    backend.before = lambda r: Reply.of(answer) if r.path.endswith("ingest-embeddings") else None
+    async with opened() as worker:
+        await worker.run(once=True)
+    assert worker.summary.tally.skipped == {"person-refused": 3}
+    assert (job.status, job.retry) == ("failed", False)
+    assert job.error == "nobody was accepted: space-unknown: there is no such space"
 
 
 async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
