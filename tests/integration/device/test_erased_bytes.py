@@ -1,0 +1,157 @@
+"""Erased means erased: every collection and every byte of the device's file, after it went over real MQTT."""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pydantic import SecretStr
+
+from broker_bridge.bootstrap import open_registry
+from broker_bridge.contract.messages import Event, SpaceInfo
+from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.identities import utc_now
+from broker_bridge.registry.people import Enrollment, ExternalKey
+from broker_bridge.settings import BridgeProgram, BridgeSettings
+from deploy.local.stack import Mongod, Mosquitto
+from device.assembly import Assembly, assemble
+from device.iot_config import IoTClientConfig
+from tests.conftest import FreshDevice
+from tests.integration.bridge.support import SPACE, event, face, running
+from tests.waiting import until
+
+NAME = "Sample Person Ångström"
+JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
+SECRETS = (
+    face(1).vector,
+    base64.b64encode(face(1).vector),
+    NAME.encode(),
+    b"person-4711",
+    JPEG,
+    base64.b64encode(JPEG),
+)
+
+
+@pytest.fixture
+def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> BridgeProgram:
+    return BridgeProgram(
+        mqtt=MqttSettings(
+            host=mosquitto.host,
+            port=mosquitto.port,
+            username="bridge",
+            password=SecretStr(mosquitto.users["bridge"]),
+        ),
+        mongo=MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database),
+        bridge=BridgeSettings(default_spaces={SPACE: 8}),
+    )
+
+
+@pytest.fixture
+async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIterator[Registry]:
+    """Two people, one of whom is going to be erased, and a device that may know names."""
+    opened = await open_registry(program)
+    await opened.devices.register(fresh_device.id, fresh_device.site, dev_mode=True)
+    key = ExternalKey("alfred", "person-4711")
+    await opened.identities.enroll(Enrollment("EMP-12345", (face(1),), display_name=NAME, external=key))
+    await opened.identities.enroll(Enrollment("EMP-2", (face(2),), display_name="Other Name"))
+    picture = base64.b64encode(JPEG).decode()
+    seen = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
+    await opened.events.record([Incoming(seen, fresh_device.site, utc_now())])
+    yield opened
+    await opened.close()
+
+
+@contextmanager
+def device(mosquitto: Mosquitto, fresh: FreshDevice, path: Path) -> Iterator[Assembly]:
+    """The device, connected, on its own file."""
+    mqtt = MqttSettings(port=mosquitto.port, username=fresh.id, password=SecretStr(fresh.password))
+    spaces = {SPACE: SpaceInfo(dimension=8)}
+    config = IoTClientConfig(fresh.id, site_id=fresh.site, mqtt=mqtt, spaces=spaces, dev_mode=True)
+    parts = assemble(config, path, BackgroundScheduler())
+    parts.client.start()
+    try:
+        yield parts
+    finally:
+        parts.client.stop()
+        parts.db.close()
+
+
+def raw(path: Path) -> bytes:
+    """Every byte of the database and of its write-ahead log."""
+    return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.name.startswith(path.name))
+
+
+async def synced(path: Path) -> None:
+    async def both() -> bool:
+        return all(one.vector in raw(path) for one in (face(1), face(2))) and NAME.encode() in raw(path)
+
+    await until(both)
+
+
+async def who_holds(registry: Registry, needle: bytes) -> set[str]:
+    as_bytes: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+    database = registry.mongo.db
+    return {
+        name
+        for name in await database.list_collection_names()
+        async for found in database[name].with_options(codec_options=as_bytes).find({})
+        if needle in found.raw
+    }
+
+
+@pytest.mark.parametrize("heard", ["as a delta", "in a page", "as a reset"])
+async def test_nothing_of_an_erased_person_is_left_anywhere(
+    registry: Registry,
+    program: BridgeProgram,
+    mosquitto: Mosquitto,
+    fresh_device: FreshDevice,
+    tmp_path: Path,
+    heard: str,
+) -> None:
+    """Whether the camera is online, comes back later, or comes back when the tombstone has been purged."""
+    path = tmp_path / "device" / "faces.db"
+    async with running(registry, program):
+        with device(mosquitto, fresh_device, path):
+            await synced(path)
+            if heard == "as a delta":
+                erasure_id = await erase(registry)
+                await confirmed(registry, erasure_id)
+        if heard != "as a delta":
+            erasure_id = await erase(registry)
+            if heard == "as a reset":
+                assert await registry.tombstones.purge(utc_now() + timedelta(days=1), timedelta(0)) == 1
+            with device(mosquitto, fresh_device, path):
+                await confirmed(registry, erasure_id)
+
+    held = raw(path)
+    assert face(2).vector in held
+    assert b"Other Name" in held
+    assert [secret for secret in SECRETS if secret in held] == []
+    assert re.search(rb"EMP-12345", held) is None
+    assert [await who_holds(registry, secret) for secret in SECRETS] == [set()] * len(SECRETS)
+    receipt = await registry.erasures.note_confirmations(erasure_id, utc_now())
+    (proof,) = receipt.devices
+    assert proof.device_id == fresh_device.id
+    assert proof.confirmed_at is not None
+    assert proof.confirmed_at >= receipt.requested_at
+
+
+async def erase(registry: Registry) -> str:
+    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
+    return (await registry.erasures.go_on(begun.erasure_id, utc_now())).erasure_id
+
+
+async def confirmed(registry: Registry, erasure_id: str) -> None:
+    async def has() -> bool:
+        receipt = await registry.erasures.note_confirmations(erasure_id, utc_now())
+        return [one.state for one in receipt.devices] == ["confirmed"]
+
+    await until(has)
