@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import cold_sync, enrollment, events, fanout, images, matching, pipeline
+from . import cold_sync, enrollment, events, fanout, images, ingest, matching, pipeline
 from .stats import Row, show
 
 Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
@@ -35,6 +35,7 @@ GROUPS: dict[str, Measure] = {
         *fanout.measure_changes(folder, progress, changes=min(options.changes, 40)),
         *fanout.measure_storm(folder, progress, cameras=200 if options.small else 1000),
     ],
+    "ingest": lambda folder, progress, options: ingest.measure(folder, progress, runs=options.runs),
     "matching": lambda folder, progress, options: matching.measure(folder, progress, large=not options.small),
     "pipeline": lambda _, progress, options: pipeline.measure(options.frames, progress),
     "images": lambda _, progress, __: images.measure(progress),

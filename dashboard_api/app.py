@@ -25,6 +25,7 @@ from .routes import (
     edge,
     erasures,
     events,
+    external,
     health,
     identities,
     identity,
@@ -96,7 +97,10 @@ def create_app(
         now=now,
     )
     app.add_middleware(
-        BodyLimit, json_max_bytes=settings.json_max_bytes, photo_max_bytes=settings.photo_max_bytes
+        BodyLimit,
+        json_max_bytes=settings.json_max_bytes,
+        photo_max_bytes=settings.photo_max_bytes,
+        ingest_max_bytes=settings.ingest_max_bytes,
     )
     problems.install(app)
     app.add_middleware(SecurityHeaders, content_security_policy=pages.CONTENT_SECURITY_POLICY)
@@ -111,6 +115,7 @@ def create_app(
         sites,
         commands,
         events,
+        external,
         sync,
         audit,
         training,

@@ -7,22 +7,40 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .problems import too_large
 
 PHOTO_PATH_END = "/photos"
+SYNC_PATH = "/api/identities/sync"
+INGEST_PATH = "/api/identities/ingest-embeddings"
+LINES_TYPE = "application/x-ndjson"
 
 
 class BodyLimit:
     """Stops reading a body at its limit, whether or not its length was announced."""
 
-    def __init__(self, app: ASGIApp, json_max_bytes: int, photo_max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, json_max_bytes: int, photo_max_bytes: int, ingest_max_bytes: int
+    ) -> None:
         self._app = app
         self._json = json_max_bytes
         self._photo = photo_max_bytes
+        self._ingest = ingest_max_bytes
+
+    def _limit(self, path: str, headers: Headers) -> int | None:
+        """The most bytes of a body; None for lines, which are bounded one by one as they are read."""
+        if path.endswith(PHOTO_PATH_END):
+            return self._photo
+        if path == INGEST_PATH and media_type(headers) == LINES_TYPE:
+            return None
+        return self._ingest if path in (SYNC_PATH, INGEST_PATH) else self._json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._photo if scope["path"].endswith(PHOTO_PATH_END) else self._json
-        announced = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        limit = self._limit(scope["path"], headers)
+        if limit is None:
+            await self._app(scope, receive, send)
+            return
+        announced = headers.get("content-length", "0")
         if not announced.isdecimal() or int(announced[:20]) > limit:
             await too_large(limit).response()(scope, receive, send)
             return
@@ -39,6 +57,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def media_type(headers: Headers) -> str:
+    """What a body says that it is, without parameters such as the character set."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 SECURITY_HEADERS = {

@@ -27,9 +27,9 @@ def from_cursor(cursor: str | None, parts: int) -> list[str] | None:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         found = base64.b64decode(padded, altchars=b"-_", validate=True).decode().split("\0")
     except (ValueError, binascii.Error) as error:
-        raise _invalid() from error
+        raise cursor_invalid() from error
     if len(found) != parts:
-        raise _invalid()
+        raise cursor_invalid()
     return found
 
 
@@ -46,8 +46,8 @@ def from_moment_cursor(cursor: str | None) -> tuple[datetime, str] | None:
         # Python 3.10 does not read the closing Z.
         return datetime.fromisoformat(parts[0].replace("Z", "+00:00")), parts[1]
     except ValueError as error:
-        raise _invalid() from error
+        raise cursor_invalid() from error
 
 
-def _invalid() -> Problem:
+def cursor_invalid() -> Problem:
     return Problem(422, "cursor-invalid", "cursor: take it unchanged from next_cursor of the page before")

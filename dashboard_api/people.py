@@ -44,13 +44,19 @@ def to_template(body: TemplateBody, dimensions: dict[str, int], source: str) -> 
         raise ContractError(
             VECTOR_INVALID, "a template has either a vector (base64) or an embedding (numbers)"
         )
-    if body.embedding is None:
-        values = to_array(from_base64(body.vector or ""))
+    vector = to_vector(body.embedding, body.vector, dimension)
+    return Template(body.space, vector, body.quality, source)
+
+
+def to_vector(embedding: Sequence[float] | None, vector: str | None, dimension: int) -> bytes:
+    """Stored bytes of a vector that came as numbers, or else as base64; raises ContractError."""
+    if embedding is None:
+        values = to_array(from_base64(vector or ""))
     else:
         # As float32 first, as on the wire: else the same vector, sent in both forms, would be two templates.
         with np.errstate(over="ignore"):
-            values = np.asarray(body.embedding, dtype=np.float32)
-    return Template(body.space, normalise(values, dimension), body.quality, source)
+            values = np.asarray(embedding, dtype=np.float32)
+    return normalise(values, dimension)
 
 
 def to_order(body: PersonBody, templates: Sequence[Template], by: str) -> Enrollment:

@@ -18,6 +18,8 @@ from broker_bridge.registry import RegistryError
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+PICTURE_REFUSED = "picture-refused"
+"""The code, and the type of a validation error, for what smells of a picture."""
 _LONGEST_NAME = 64
 _MOST_FIELDS = 20
 
@@ -89,7 +91,8 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     ]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     detail = f"{fields[0]['field']}: {fields[0]['message']}{more}"
-    return Problem(422, "request-invalid", detail, fields=fields)
+    smells = any(error.get("type") == PICTURE_REFUSED for error in errors)
+    return Problem(422, PICTURE_REFUSED if smells else "request-invalid", detail, fields=fields)
 
 
 def of_http(error: HTTPException) -> Problem:

@@ -25,6 +25,8 @@ class ApiSettings(Section):
     bootstrap_key: Annotated[SecretStr, Field(min_length=8)] | None = None
     """Made an admin key in a database that has no key yet."""
     json_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    ingest_max_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    """Of a JSON body that sources hand in. As NDJSON they may send any number of lines of up to 1 MiB."""
     photos: bool = True
     """Whether people can be enrolled by photo, which loads the face model into this program."""
     photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024

@@ -13,12 +13,13 @@ from broker_bridge.contract.wire import OpenDocument, format_time
 from broker_bridge.registry.commands import State
 from broker_bridge.registry.people import Kind
 
+from .pictures import NoPicture
 from .settings import Modality
 
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 # Vectors are read without a check for NaN here: the contract's own check says it in better words.
 Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION)]
-DisplayName = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+DisplayName = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$"), NoPicture]
 SourceNode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 MAX_ARGS_BYTES = 16 * 1024
 MAX_TEMPLATES = 64

@@ -1,5 +1,6 @@
 """Orders about people: every change takes the next version in the transaction that writes it."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ from .people import (
     SYSTEM,
     Deletion,
     Enrollment,
+    ExternalKey,
     Held,
     Order,
     Person,
@@ -25,7 +27,6 @@ from .people import (
     wire_bytes,
 )
 from .people_store import PeopleStore
-from .person_documents import person_from_document
 from .rules import Rules, unknown
 from .spaces import Spaces
 from .versions import History, Versions
@@ -193,18 +194,22 @@ class Identities:
         held = await self._store.templates_of(None, user_ids)
         return {key: [one for one in found if one.parked_by is None] for key, found in held.items()}
 
-    async def page(
-        self, *, after: str = "", limit: int = 100, deleted: bool = False, external: bool = False
-    ) -> list[Person]:
-        """Up to `limit` people with user ids past `after`, in order of user id; with `external` only those
-        whom another system has brought."""
+    async def page(self, *, after: str = "", limit: int = 100, deleted: bool = False) -> list[Person]:
+        """Up to `limit` people with user ids past `after`, in order of user id."""
         query: Document = {"_id": {"$gt": after}}
         if not deleted:
             query["deleted"] = False
-        if external:
-            query["external"] = {"$exists": True}
-        cursor = self._store.people.find(query).sort("_id", 1).limit(limit)
-        return [person_from_document(found) async for found in cursor]
+        return await self._store.page(query, limit)
+
+    async def brought(
+        self, source_system: str | None = None, *, first: str = "", limit: int = 100
+    ) -> list[Person]:
+        """Up to `limit` people whom other systems (or this one) brought, with user ids from `first` on."""
+        query: Document = {"_id": {"$gte": first}, "deleted": False, "external": {"$exists": True}}
+        if source_system is not None:
+            prefix = ExternalKey(source_system, "").text
+            query["external"] = {"$regex": f"^{re.escape(prefix)}"}
+        return await self._store.page(query, limit)
 
     # How it is done
 

@@ -143,6 +143,8 @@ class LookAlikes:
 
     async def _batches(self, orders: Sequence[Order]) -> list[_Faces]:
         """New templates of the spaces that there are, of the right length: the others will be refused."""
+        if not any(isinstance(order, Enrollment) and order.templates for order in orders):
+            return []
         dimensions = await self._spaces.dimensions()
         owners, held = await self._owners(orders)
         batches: dict[str, _Faces] = {}

@@ -56,6 +56,11 @@ class PeopleStore:
         cursor = self.people.find(query, session=session)
         return {found["_id"]: person_from_document(found) async for found in cursor}
 
+    async def page(self, query: Document, limit: int) -> list[Person]:
+        """Up to `limit` of the people who match, in order of user id."""
+        cursor = self.people.find(query).sort("_id", 1).limit(limit)
+        return [person_from_document(found) async for found in cursor]
+
     async def held(self, session: Any, user_ids: Sequence[str]) -> dict[str, Held]:
         """Each of `user_ids` with their templates; nobody where there is no such person."""
         known = await self.known(session, user_ids)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.deps import JSON_BODY, ServicesDep
+from dashboard_api.enrolled_views import PersonEnrolled, resemblances
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.people import (
     confirmations,
@@ -46,17 +47,17 @@ async def list_people(
     return PersonPage(items=[to_view(person) for person in shown], next_cursor=following)
 
 
-@router.post("", dependencies=[JSON_BODY], responses={201: {"model": PersonView, "description": "Made"}})
+@router.post("", dependencies=[JSON_BODY], responses={201: {"model": PersonEnrolled, "description": "Made"}})
 async def enroll(
     body: PersonBody, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL], response: Response
-) -> PersonView:
+) -> PersonEnrolled:
     """Make a person or add to one. Templates the person holds already are not added twice."""
     dimensions = await services.registry.spaces.dimensions()
     templates = [to_template(template, dimensions, "api") for template in body.templates]
-    (outcome,) = await services.registry.identities.carry_out([to_order(body, templates, key.name)])
-    person = outcome.settled()
-    response.status_code = 201 if outcome.created else 200
-    return to_view(person)
+    checked = await services.registry.look_alikes.enroll(to_order(body, templates, key.name))
+    response.status_code = 201 if checked.outcome.created else 200
+    shown = to_view(checked.outcome.settled())
+    return PersonEnrolled(**shown.model_dump(), look_alikes=resemblances(checked.look_alikes))
 
 
 @router.get("/{user_id}", dependencies=[MAY_READ])

@@ -11,6 +11,7 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.people import Enrollment, Person, Template
 from dashboard_api.deps import JSON_BODY, ServicesDep
+from dashboard_api.enrolled_views import IdentityPushed, resemblances
 from dashboard_api.people import default_space, to_rows
 from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
 from dashboard_api.settings import Modality
@@ -48,13 +49,18 @@ async def names(services: ServicesDep) -> dict[str, list[str]]:
 @router.post("/", dependencies=[JSON_BODY])
 async def push(
     body: IdentityPush, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]
-) -> IdentityChange:
+) -> IdentityPushed:
     """Add a person's embedding, or replace that modality's, at every site unless the person has sites."""
     space = await services.registry.spaces.get(default_space(services.settings, body.modality))
     template = Template(space.id, normalise(body.embedding, space.dimension), source=body.source_node)
     order = Enrollment(body.name, templates=(template,), replace_modality=body.modality, by=key.name)
-    person = await services.registry.identities.enroll(order)
-    return IdentityChange(name=body.name, modality=body.modality, version=person.version)
+    checked = await services.registry.look_alikes.enroll(order)
+    return IdentityPushed(
+        name=body.name,
+        modality=body.modality,
+        version=checked.outcome.settled().version,
+        look_alikes=resemblances(checked.look_alikes),
+    )
 
 
 @router.delete("/{name}/{modality}")

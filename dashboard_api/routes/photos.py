@@ -8,11 +8,11 @@ from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.people import Enrollment, Template
 from dashboard_api.deps import ServicesDep
+from dashboard_api.enrolled_views import PhotoEnrolled, resemblances
 from dashboard_api.people import default_space
 from dashboard_api.photos import PHOTO_TYPES
 from dashboard_api.problems import Problem
 from dashboard_api.security import MAY_ENROLL
-from dashboard_api.views import PhotoResult
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 
@@ -28,7 +28,7 @@ _BODY: dict[str, Any] = {
 @router.post("/{user_id}/photos", status_code=201, openapi_extra=_BODY)
 async def enroll_by_photo(
     user_id: UserId, request: Request, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]
-) -> PhotoResult:
+) -> PhotoEnrolled:
     """Add the face of a photo to a person who is on record. Only the vector is kept."""
     if services.photos is None:
         raise Problem(501, "photos-off", "enrollment by photo is switched off here (api.photos)")
@@ -41,5 +41,11 @@ async def enroll_by_photo(
     template = Template(space, face.vector, face.quality, source="photo")
     # The person may have been deleted meanwhile, and must not come back by this.
     order = Enrollment(user_id, (template,), must_exist=True, by=key.name)
-    changed = await services.registry.identities.enroll(order)
-    return PhotoResult(user_id=user_id, version=changed.version, space=space, quality=face.quality)
+    checked = await services.registry.look_alikes.enroll(order)
+    return PhotoEnrolled(
+        user_id=user_id,
+        version=checked.outcome.settled().version,
+        space=space,
+        quality=face.quality,
+        look_alikes=resemblances(checked.look_alikes),
+    )

@@ -14,7 +14,8 @@ async def test_a_pushed_embedding_is_listed_with_its_metadata(api: httpx.AsyncCl
     pushed = await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "modality": "gait", "embedding": vector(2, 4)})
     rows = (await api.get("/api/v1/identity/")).json()
-    assert pushed.json() == {"name": "juan_canfield", "modality": "face", "version": 1}
+    told = {"name": "juan_canfield", "modality": "face", "version": 1, "look_alikes": []}
+    assert pushed.json() == told
     assert [(row["name"], row["modality"], row["embedding_dim"]) for row in rows] == [
         ("juan_canfield", "face", 8),
         ("juan_canfield", "gait", 4),

@@ -45,7 +45,8 @@ async def test_a_photo_leaves_a_vector_and_nothing_else(
     photo = JPEG + marker * 3000
     answer = await api.post(f"{PERSON}/photos", content=photo, headers=HEADERS)
     assert answer.status_code == 201
-    assert answer.json() == {"user_id": "EMP-12345", "version": 2, "space": "face:test-8", "quality": 0.8}
+    told = {"user_id": "EMP-12345", "version": 2, "space": "face:test-8", "quality": 0.8, "look_alikes": []}
+    assert answer.json() == told
     assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 1
     assert left_in(tmp_path) == []
     for name in await registry.mongo.db.list_collection_names():

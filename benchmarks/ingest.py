@@ -1,0 +1,98 @@
+"""Ten thousand embeddings of as many people in one request, beside a bare `insert_many` of the same vectors."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from bson.binary import Binary
+from numpy.typing import NDArray
+from pymongo import MongoClient
+from rich.progress import Progress
+
+from broker_bridge.contract.embeddings import normalise
+from deploy.local.fleet import LocalFleet
+
+from . import bare
+from .stats import Latency, Row
+
+COUNT = 10_000
+DIMENSION = 512
+LEAST_PER_SECOND = 2000
+_SENT_LINES = 100
+
+
+def measure(folder: Path, progress: Progress, *, runs: int) -> list[Row]:
+    """`runs` requests of 10,000 people as base64, and one as numbers, each of people nobody has seen."""
+    with LocalFleet(folder, []) as fleet:
+        fleet.start_servers()
+        fleet.start_backend()
+        task = progress.add_task("ingest", total=runs + 1)
+        ours, floor = [], []
+        for number in range(runs + 1):
+            vectors = _vectors(number)
+            as_numbers = number == runs
+            took = _ingest(fleet, f"catalog-{number}", vectors, as_numbers=as_numbers)
+            progress.advance(task)
+            if as_numbers:
+                numbers = took
+            else:
+                ours.append(took)
+                floor.append(_bare_insert(fleet, vectors))
+    limit = COUNT / LEAST_PER_SECOND * 1000
+    return [
+        Row(f"ingest of {COUNT:,} embeddings (base64)", Latency.of(ours), limit, Latency.of(floor)),
+        Row("  the same as lists of numbers", Latency.of([numbers]), limit),
+        Row("  bare insert_many of the same vectors", Latency.of(floor)),
+    ]
+
+
+def _vectors(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(COUNT, DIMENSION)).astype(np.float32)
+
+
+def _ingest(fleet: LocalFleet, source: str, vectors: NDArray[np.float32], *, as_numbers: bool) -> float:
+    """Seconds from the first byte of the request to the answer. The lines are ready before."""
+    body = [_line(source, number, vector, as_numbers=as_numbers) for number, vector in enumerate(vectors)]
+    chunks = [b"".join(body[start : start + _SENT_LINES]) for start in range(0, COUNT, _SENT_LINES)]
+    headers = {"Content-Type": "application/x-ndjson"}
+    started = time.perf_counter()
+    answer = fleet.http.post(
+        "/api/identities/ingest-embeddings", content=iter(chunks), headers=headers, timeout=120
+    )
+    took = time.perf_counter() - started
+    answer.raise_for_status()
+    if answer.json()["embeddings_stored"] != COUNT:
+        raise RuntimeError(f"not everything was stored: {answer.text[:1000]}")
+    return took
+
+
+def _line(source: str, number: int, vector: NDArray[np.float32], *, as_numbers: bool) -> bytes:
+    face: dict[str, Any] = {"confidence": 0.9}
+    if as_numbers:
+        face["embedding"] = vector.tolist()
+    else:
+        face["vector"] = base64.b64encode(vector.tobytes()).decode()
+    person = {"source_system": source, "external_id": str(number), "name": f"Person {number}"}
+    return json.dumps({**person, "faces": [face]}).encode() + b"\n"
+
+
+def _bare_insert(fleet: LocalFleet, vectors: NDArray[np.float32]) -> float:
+    """Seconds for the vectors alone, one document each, by a thousand at once."""
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(fleet.mongod.uri) as client:
+        collection = client["bare"].get_collection("templates", write_concern=bare.DURABLE)
+        documents = [
+            {"user_id": str(number), "vector": Binary(vector.tobytes())}
+            for number, vector in enumerate(vectors)
+        ]
+        started = time.perf_counter()
+        for start in range(0, COUNT, 1000):
+            collection.insert_many(documents[start : start + 1000], ordered=False)
+        took = time.perf_counter() - started
+        client.drop_database("bare")
+    return took
