@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 PREFIX = "WFM_"
-SECTIONS = ("mqtt", "mongo", "registry", "bridge", "api", "device", "worker", "log")
+SECTIONS = ("mqtt", "mongo", "registry", "bridge", "api", "device", "worker", "fleet", "log")
 """Every section that a configuration file may have; each program reads those that it knows."""
 
 S = TypeVar("S", bound="Settings")

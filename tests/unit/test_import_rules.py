@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("broker_bridge", "device", "dashboard_api")
+PACKAGES = ("broker_bridge", "device", "dashboard_api", "fleet")
 
 DRIVER = ("pymongo", "bson", "gridfs", "motor")
 MQTT = ("paho", "aiomqtt", "gmqtt")
@@ -54,6 +54,7 @@ DOORS = (
         ),
         never=MQTT,
     ),
+    Door("fleet", ours=("broker_bridge.contract", "fleet"), never=(*MQTT, *WEB[:3])),
 )
 
 ONLY_IN = {
@@ -121,7 +122,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def test_every_import_goes_through_an_open_door() -> None:
-    """The import rules hold in every module of the three packages."""
+    """The import rules hold in every module of our packages."""
     found = [
         sentence
         for module, file in modules()
@@ -153,6 +154,9 @@ def test_every_import_goes_through_an_open_door() -> None:
         ("dashboard_api.app", "from broker_bridge import presence"),
         ("dashboard_api.routes.people", "from device.sync_manager import SyncManager"),
         ("dashboard_api.routes.people", "import cv2"),
+        ("fleet.api_client", "from broker_bridge.registry import people"),
+        ("fleet.api_client", "import fastapi"),
+        ("fleet.importing", "import pymongo"),
     ],
 )
 def test_a_closed_door_is_noticed(module: str, source: str) -> None:

@@ -1,0 +1,90 @@
+"""A folder of people: `<user id>/` with photos and `.npy` files, or files named after the user id."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from broker_bridge.contract.errors import FILE_INVALID
+from fleet.errors import FileRefusedError
+from fleet.people import NO_USER_ID, REQUEST_INVALID, Entry, People, Photo, Refusal, read_user_id, to_entry
+
+from .files import PICTURES
+from .npy import FOLDERS, SUFFIX, Spaces, read_template
+
+_MOST_VECTORS = 64
+_LINK = "it is a symbolic link, which is not followed"
+
+
+def read_folder(folder: Path, sites: list[str], spaces: Spaces) -> People:
+    """The people in `folder`, in order of their names; raises OSError where it cannot be listed.
+
+    A device's own folders (`face_db` and the like) may be given, or the folder that they lie in.
+    """
+    root = folder.resolve(strict=True)
+    found: dict[str, list[Path]] = {}
+    refusals = []
+    for path in _listed(root):
+        if path.name in FOLDERS and path.is_dir() and not path.is_symlink():
+            for inner in _listed(path):
+                found.setdefault(_name(inner), []).append(inner)
+        elif path.is_symlink():
+            refusals.append(Refusal(str(path.relative_to(root)), None, FILE_INVALID, _LINK))
+        else:
+            found.setdefault(_name(path), []).append(path)
+    entries = _entries(root, found, refusals, sites, spaces)
+    return People(entries, len(found))
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What lies in `folder`, without hidden files: other programs keep notes in those."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.suffix.lower() in (SUFFIX, *PICTURES) and not path.is_dir() else path.name
+
+
+def _entries(
+    root: Path, found: dict[str, list[Path]], refusals: list[Refusal], sites: list[str], spaces: Spaces
+) -> Iterator[Entry]:
+    if refusals:
+        yield Entry(refusals=tuple(refusals))
+    for name in sorted(found):
+        yield _entry(root, name, found[name], sites, spaces)
+
+
+def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: Spaces) -> Entry:
+    where = str(paths[0].relative_to(root))
+    user_id = read_user_id(name)
+    if user_id is None:
+        return Entry(refusals=(Refusal(where, None, REQUEST_INVALID, f"its name: {NO_USER_ID}"),))
+    templates: list[dict[str, Any]] = []
+    photos: list[Photo] = []
+    refusals: list[Refusal] = []
+    for file in _files(paths):
+        try:
+            if file.is_symlink():
+                raise FileRefusedError(_LINK)  # noqa: TRY301  # refused like all else that is wrong with a file
+            if file.suffix.lower() in PICTURES:
+                photos.append(Photo(file, root))
+            elif len(templates) == _MOST_VECTORS:
+                raise FileRefusedError(f"a person has at most {_MOST_VECTORS} vectors")  # noqa: TRY301
+            elif file.suffix.lower() == SUFFIX:
+                templates.append(read_template(file, root, spaces))
+            else:
+                raise FileRefusedError("it is neither a photo (.jpg, .jpeg, .png) nor a vector (.npy)")  # noqa: TRY301
+        except FileRefusedError as error:
+            refusals.append(Refusal(str(file.relative_to(root)), user_id, FILE_INVALID, str(error)))
+    if templates or photos:
+        document = {"user_id": user_id, "templates": templates}
+        return Entry(to_entry(where, document, sites, tuple(photos)).candidate, tuple(refusals))
+    nothing = Refusal(where, user_id, FILE_INVALID, "it holds neither a photo nor a vector")
+    return Entry(refusals=tuple(refusals) or (nothing,))
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            yield from _listed(path)
+        else:
+            yield path

@@ -1,0 +1,43 @@
+"""JSON lines: one person a line, as `export` writes them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE
+from fleet.people import REQUEST_INVALID, Entry, Refusal, to_entry
+
+from .lines import TOO_LONG, bounded_lines
+
+
+def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[Entry]:
+    """An entry for each line that is not empty. `name` stands in reports."""
+    with file:
+        for number, line in enumerate(bounded_lines(file), start=1):
+            where = f"{name}:{number}"
+            if line is None:
+                yield _refused(where, PAYLOAD_TOO_LARGE, TOO_LONG)
+            elif line.strip():
+                yield _read(where, line, sites)
+
+
+def _read(where: str, line: bytes, sites: list[str]) -> Entry:
+    try:
+        document = json.loads(line.decode(), parse_constant=_no_number)
+    except UnicodeDecodeError:
+        return _refused(where, REQUEST_INVALID, "the line is not UTF-8")
+    except RecursionError:
+        return _refused(where, REQUEST_INVALID, "the line is nested too deeply")
+    except ValueError:
+        return _refused(where, REQUEST_INVALID, "the line is not JSON")
+    if not isinstance(document, dict):
+        return _refused(where, REQUEST_INVALID, "the line is not a JSON object with a user_id")
+    return to_entry(where, document, sites)
+
+
+def _no_number(_: str) -> Any:
+    raise ValueError("NaN and infinity are no JSON")
+
+
+def _refused(where: str, code: str, detail: str) -> Entry:
+    return Entry(refusals=(Refusal(where, None, code, detail),))
