@@ -105,6 +105,37 @@ async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture
+def real_time(clock: Clock) -> None:
+    """People are dated by the registry's clock, so the API has to go by the same."""
+    clock.now = datetime.now(timezone.utc)
+
+
+async def device_client(
+    app: FastAPI, registry: Registry, device_id: str, site: str, **more: Any
+) -> httpx.AsyncClient:
+    """A client with the key of a device, which is registered at `site`."""
+    await registry.devices.register(device_id, site, **more)
+    await registry.api_keys.create(device_id, "edge", f"key-of-{device_id}", device_id)
+    client = client_of(app, None)
+    client.headers["Authorization"] = f"Bearer key-of-{device_id}"
+    return client
+
+
+@pytest.fixture
+async def cam_a(app: FastAPI, registry: Registry, real_time: None) -> AsyncIterator[httpx.AsyncClient]:
+    """`cam-a` at the lobby."""
+    async with await device_client(app, registry, "cam-a", "lobby") as client:
+        yield client
+
+
+@pytest.fixture
+async def cam_b(app: FastAPI, registry: Registry, real_time: None) -> AsyncIterator[httpx.AsyncClient]:
+    """`cam-b` at the gate."""
+    async with await device_client(app, registry, "cam-b", "gate") as client:
+        yield client
+
+
 def event(n: int, device: str = "cam-001", **changed: Any) -> Incoming:
     fields = {
         "event_id": f"EV1-1736942400000-{n:06x}",
