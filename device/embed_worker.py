@@ -75,12 +75,9 @@ def work(config: Config = None, once: Once = False) -> None:
 
 
 def _keep_to_itself() -> None:
-    """Leave no traces but logs, and talk to the two servers alone."""
+    """Leave no traces but logs."""
     # A crash would otherwise write the photos in memory to disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # From 1.29 on, ONNX Runtime reports what it runs to its maker, by way of files in the home folder, unless
-    # told not to before it is imported (https://github.com/microsoft/onnxruntime/pull/27379).
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 async def _work(worker: WorkerSection, embedder: PhotoEmbedder, *, once: bool) -> Summary:

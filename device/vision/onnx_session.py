@@ -1,17 +1,22 @@
 """Runs a network with ONNX Runtime. The only file that imports it."""
 
 import logging
+import os
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
 from .batches import check_batch, run_in_chunks
 from .model_file import ModelFile
 from .session import Float32, ModelError, Provider, SessionOptions, TensorInfo
+
+# From 1.29 on, ONNX Runtime reports what it runs to its maker, by way of files in the home folder, unless
+# told not to before it is imported (https://github.com/microsoft/onnxruntime/pull/27379).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,11 @@
 """ONNX Runtime: which provider runs, what is said when it is another than asked, what files are refused."""
 
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -233,3 +236,14 @@ def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(tmp_path, monkeyp
     monkeypatch.setattr(onnxruntime, "InferenceSession", replaced_first)
     with pytest.raises(ModelError, match=r"m\.onnx was changed while it was loaded"):
         OnnxSession(path)
+
+
+def test_nothing_is_kept_or_told_about_what_runs(tmp_path):
+    """ONNX Runtime would leave an identifier and a list of events in the home folder, to be sent."""
+    model = save_arcface_like(tmp_path / "m.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = f"from device.vision.onnx_session import OnnxSession; OnnxSession({str(model)!r})"
+    environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list(home.rglob("*")) == []
