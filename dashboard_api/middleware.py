@@ -9,6 +9,7 @@ from .problems import too_large
 PHOTO_PATH_END = "/photos"
 SYNC_PATH = "/api/identities/sync"
 INGEST_PATH = "/api/identities/ingest-embeddings"
+SUBMIT_PATH = "/api/training/submit"
 LINES_TYPE = "application/x-ndjson"
 
 
@@ -29,7 +30,7 @@ class BodyLimit:
             return self._photo
         if path == INGEST_PATH and media_type(headers) == LINES_TYPE:
             return None
-        return self._ingest if path in (SYNC_PATH, INGEST_PATH) else self._json
+        return self._ingest if path in (SYNC_PATH, INGEST_PATH, SUBMIT_PATH) else self._json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

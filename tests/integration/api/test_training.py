@@ -394,3 +394,11 @@ async def test_the_documentation_describes_the_queue(api: httpx.AsyncClient) -> 
     assert {SUBMIT, CLAIM, JOBS, f"{JOBS}/{{job_id}}"} | words <= set(paths)
     assert {"200", "204"} <= set(paths[CLAIM]["post"]["responses"])
     assert "409" in paths[f"{JOBS}/{{job_id}}/progress"]["post"]["responses"]
+
+
+async def test_a_job_may_name_a_hundred_thousand_photos(api: httpx.AsyncClient) -> None:
+    """Which is more than other bodies may have."""
+    config = {"source_system": "catalog", "photo_ids": [f"photo_{n:08}" for n in range(100_000)]}
+    body = {"job_type": "face_detect_embed", "config": config}
+    answer = await api.post("/api/training/submit", json=body)
+    assert answer.status_code == 201, answer.text
