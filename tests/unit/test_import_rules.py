@@ -67,6 +67,7 @@ ONLY_IN = {
     "paho": ("device.paho_connection", "broker_bridge.link"),
     "aiomqtt": ("broker_bridge.link",),
     "gmqtt": ("broker_bridge.link",),
+    "httpx": ("device.embedding", "fleet.api_client"),
 }
 """The only places that may import a library; everywhere else it would be a second way to do one thing."""
 
