@@ -43,8 +43,8 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # As the bridge's: what lies further off is a clock that is wrong.
 _OLDEST = timedelta(days=366)
 _FUTURE = timedelta(days=1)
-NO_SITE = "unknown"
-"""In counts by site: events of devices that belonged to none."""
+NO_SITE = "-"
+"""In counts by site: events of devices that belonged to none. No site is called so."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
-"""Keys of devices, and requests that are none."""
+"""Keys of devices, requests that are none, and the page that says how it is done."""
 
 import asyncio
+import json
+import re
+from datetime import datetime, timezone
+from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
 
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
+from broker_bridge.registry.people import Enrollment
 from deploy.local.stack import Mongod
 from tests.conftest import StartProgram
 
-from .conftest import client_of, is_problem
+from .conftest import Clock, client_of, is_problem
 from .test_program import ARGS, settings
 
 SYNC = "/api/edge/sync"
@@ -101,3 +107,35 @@ async def test_a_position_that_is_none_is_refused(cam_a: httpx.AsyncClient) -> N
         assert answer.status_code == 422, (query, answer.text)
         is_problem(answer, 422, answer.json()["code"])
         assert len(answer.text) < 2000
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "edge-http.md").read_text(encoding="utf-8")
+CALLS = re.findall(
+    r"""^curl -s -H "\$AUTH"(?: -H "\$JSON")? "\$API(\S+)"(?: -d '(.+)')?$""", PAGE, re.MULTILINE
+)
+
+
+async def test_the_page_can_be_followed_with_curl(
+    cam_a: httpx.AsyncClient, registry: Registry, clock: Clock
+) -> None:
+    """Each call on it is answered with what stands below it, or with an answer of the same fields."""
+    clock.now = datetime(2026, 1, 15, 10, 5, tzinfo=timezone.utc)
+    await registry.identities.enroll(Enrollment("EMP-12345", sites=("lobby",)))
+    await registry.sites.set_policy("lobby", "visitors", who="tester", at=clock.now)
+    await registry.spaces.ensure(EmbeddingSpace("face:example", 4))
+    epoch = (await registry.versions.read()).epoch
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL)]
+    answers = []
+    for call in CALLS:
+        path, body = (text.replace("9f2c41d07ab3e658", epoch).replace("813", "1") for text in call)
+        said = json.loads(body) if body else None
+        if said and path.endswith("visitors"):
+            said["space"] = "face:example"
+        answer = await (cam_a.post(path, json=said) if said else cam_a.get(path))
+        assert answer.is_success, answer.text
+        answers.append(answer.json())
+    assert len(CALLS) == 5
+    whole, _, _, visitor, visits = answers
+    assert [set(one) for one in (whole, visitor, visits)] == [set(one) for one in shown]
+    assert set(whole["changes"][0]) == set(shown[0]["changes"][0])
+    assert (visits["recorded"], visits["errors"]) == (1, [])
