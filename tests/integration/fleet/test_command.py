@@ -1,0 +1,297 @@
+"""`wfm-fleet identity import` and `export` on a real API: what comes in, what is told, what comes out."""
+
+import base64
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pymongo import MongoClient
+from skimage.data import astronaut
+
+from broker_bridge.contract.embeddings import normalise, to_base64
+from deploy.local.stack import ROOT, Mongod
+from tests.integration.fleet.conftest import FACE, KEYS, Api, Serve
+from tests.waiting import wait_until
+
+
+def vector(n: int, dimension: int = 512) -> bytes:
+    return normalise(np.random.default_rng(n).normal(size=dimension), dimension)
+
+
+def person(n: int, **more: Any) -> dict[str, Any]:
+    template = {"space": FACE, "vector": to_base64(vector(n)), "quality": 0.5}
+    return {"user_id": f"EMP-{n:05}", "templates": [template], **more}
+
+
+def jsonl(file: Path, people: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(one) + "\n" for one in people))
+    return file
+
+
+def portrait() -> bytes:
+    data: bytes = cv2.imencode(".jpg", np.ascontiguousarray(astronaut()[..., ::-1]))[1].tobytes()
+    return data
+
+
+def reported(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def exported(file: Path) -> list[dict[str, Any]]:
+    """People with their templates in an order that does not hang on when each was written."""
+    people = reported(file)
+    for one in people:
+        one["templates"].sort(key=lambda template: template["vector"])
+    return people
+
+
+def test_an_export_makes_the_same_people_in_a_fresh_database(
+    api: Api, serve: Serve, mongo_database: str, mongod: Mongod, tmp_path: Path
+) -> None:
+    """Names, flags, sites, consent, foreign keys, and vectors byte for byte; once more changes nothing."""
+    people = [person(n, display_name=f"Sample Å {n}") for n in range(250)]
+    people[0]["templates"] += person(1000)["templates"] + person(1001)["templates"]
+    people[1] |= {"flag": "vip", "sites": ["gate", "lobby"], "consent": {"face": False}, "kind": "visitor"}
+    people[2]["external"] = [{"source_system": "hr", "external_id": f"{n}"} for n in (1, 2)]
+    source, first, second = (tmp_path / name for name in ("in.jsonl", "first.jsonl", "second.jsonl"))
+    assert api.run("import", jsonl(source, people)).exit_code == 0
+    assert api.run("export", first).exit_code == 0
+    database = f"{mongo_database}_fresh"
+    try:
+        other = serve(database)
+        result = other.run("import", first)
+        assert (result.exit_code, "created" in result.stderr) == (0, True)
+        assert other.run("export", second).exit_code == 0
+        before = other.dump()
+        again = other.run("import", first)
+        assert again.exit_code == 0
+        assert other.dump() == before
+    finally:
+        client: MongoClient[dict[str, Any]]
+        with MongoClient(mongod.uri) as client:
+            client.drop_database(database)
+    assert exported(second) == exported(first)
+    vectors = {base64.b64decode(t["vector"]) for one in exported(second) for t in one["templates"]}
+    assert vectors == {vector(n) for n in (*range(250), 1000, 1001)}
+    assert stat.S_IMODE(first.stat().st_mode) == 0o600
+
+
+def test_a_dry_run_writes_nothing_and_foresees_what_the_run_does(api: Api, tmp_path: Path) -> None:
+    """Every collection stays as it is, and the same are refused for the same reasons."""
+    source = jsonl(tmp_path / "people.jsonl", [person(1), person(2), person(3, flag="NO FLAG")])
+    api.run("import", jsonl(tmp_path / "first.jsonl", [person(1)]))
+    before = api.dump()
+    dry = api.run("import", source, "--dry-run", "--report", tmp_path / "dry")
+    assert api.dump() == before
+    real = api.run("import", source, "--report", tmp_path / "real")
+    assert (dry.exit_code, real.exit_code) == (1, 1)
+    assert "nothing was written" in dry.stderr
+    assert reported(tmp_path / "dry") == reported(tmp_path / "real")
+    assert [one.split()[-2] for one in table(dry)] == [one.split()[-2] for one in table(real)]
+
+
+def table(result: Any) -> list[str]:
+    return [line for line in result.stderr.splitlines() if "│" in line]
+
+
+def test_each_refusal_is_told_with_its_line_its_code_and_a_sentence(api: Api, tmp_path: Path) -> None:
+    """Also what never reached the API; the others are in, and the status is 1."""
+    api.run("import", jsonl(tmp_path / "first.jsonl", [person(1, external=[key("1")])]))
+    bad = tmp_path / "people.jsonl"
+    other_space = [{"space": "face:other", "vector": to_base64(vector(3))}]
+    short = [{"space": FACE, "vector": to_base64(vector(4, 8))}]
+    jsonl(
+        bad,
+        [
+            person(2, external=[key("1")]),
+            person(3, templates=other_space),
+            person(4, templates=short),
+            person(5, photo="x"),
+            {"user_id": "../EMP"},
+            person(6),
+        ],
+    )
+    with bad.open("ab") as file:
+        file.write(b"\xff\xfe\x00 junk\n" + b"x" * 2_000_000 + b"\n")
+    result = api.run("import", bad, "--report", tmp_path / "report")
+    told = {one["where"]: (one["user_id"], one["code"]) for one in reported(tmp_path / "report")}
+    assert result.exit_code == 1
+    assert told == {
+        "people.jsonl:1": ("EMP-00002", "external-taken"),
+        "people.jsonl:2": ("EMP-00003", "space-unknown"),
+        "people.jsonl:3": ("EMP-00004", "vector-invalid"),
+        "people.jsonl:4": ("EMP-00005", "request-invalid"),
+        "people.jsonl:5": (None, "request-invalid"),
+        "people.jsonl:7": (None, "request-invalid"),
+        "people.jsonl:8": (None, "payload-too-large"),
+    }
+    assert "people.jsonl:2: there is no embedding space 'face:other'" in result.stderr
+    assert stat.S_IMODE((tmp_path / "report").stat().st_mode) == 0o600
+    people = {one["user_id"] for one in api.get("/api/v1/identities").json()["items"]}
+    assert people == {"EMP-00001", "EMP-00006"}
+
+
+def key(external_id: str) -> dict[str, str]:
+    return {"source_system": "hr", "external_id": external_id}
+
+
+def test_a_folder_of_photos_and_vectors(api: Api, tmp_path: Path) -> None:
+    """A real face is found, an empty wall is told; the same again changes nothing."""
+    folder = tmp_path / "people"
+    (folder / "EMP-1").mkdir(parents=True)
+    (folder / "EMP-1" / "portrait.jpg").write_bytes(portrait())
+    (folder / "EMP-1" / "wall.png").write_bytes(cv2.imencode(".png", np.zeros((300, 300, 3), np.uint8))[1])
+    (folder / "face_db").mkdir()
+    np.save(folder / "face_db" / "EMP-2.npy", np.frombuffer(vector(2), "<f4") * 3)
+    dry = api.run("import", folder, "--dry-run")
+    assert (dry.exit_code, api.get("/api/v1/identities").json()["items"]) == (0, [])
+    first = api.run("import", folder, "--site", "lobby", "--report", tmp_path / "report")
+    before = api.dump()
+    again = api.run("import", folder, "--site", "lobby")
+    assert (first.exit_code, again.exit_code) == (1, 1)
+    (wall,) = reported(tmp_path / "report")
+    assert (wall["where"], wall["user_id"], wall["code"]) == ("EMP-1/wall.png", "EMP-1", "photo-no-face")
+    assert api.dump() == before
+    people = {one["user_id"]: one for one in api.get("/api/v1/identities").json()["items"]}
+    assert {name: (one["sites"], one["templates"]) for name, one in people.items()} == {
+        name: (["lobby"], [{"space": FACE, "count": 1}]) for name in ("EMP-1", "EMP-2")
+    }
+
+
+def test_a_table_with_a_photo(api: Api, tmp_path: Path) -> None:
+    """As a spreadsheet writes it."""
+    (tmp_path / "1.jpg").write_bytes(portrait())
+    (tmp_path / "people.csv").write_text(
+        "\ufeffuser_id;display_name;flag;photo\r\nEMP-1;Sample Å;vip;1.jpg\r\nEMP-2;;;2.jpg\r\n"
+    )
+    result = api.run("import", tmp_path / "people.csv", "--report", tmp_path / "report")
+    assert result.exit_code == 1
+    assert [(one["where"], one["code"]) for one in reported(tmp_path / "report")] == [
+        ("2.jpg", "file-invalid")
+    ]
+    shown = api.get("/api/v1/identities/EMP-1").json()
+    assert (shown["display_name"], shown["flag"], shown["templates"][0]["count"]) == ("Sample Å", "vip", 1)
+
+
+def test_lines_may_come_through_a_pipe(api: Api) -> None:
+    """`-` in and `-` out; nothing but people is on standard output."""
+    sent = json.dumps(person(1)).encode()
+    assert api.run("import", "-", stdin=sent).exit_code == 0
+    result = api.run("export", "-")
+    assert json.loads(result.stdout)["templates"][0]["vector"] == to_base64(vector(1))
+
+
+def test_vectors_can_be_left_out(api: Api, tmp_path: Path) -> None:
+    """Nothing biometric is in the file."""
+    api.run("import", jsonl(tmp_path / "in.jsonl", [person(1)]))
+    assert api.run("export", "--no-vectors", tmp_path / "out.jsonl").exit_code == 0
+    assert "templates" not in (tmp_path / "out.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("role", "imports", "exports"), [("source", 0, 2), ("operator", 0, 0), ("viewer", 2, 2)]
+)
+def test_a_key_of_another_role_ends_it_with_one_sentence(
+    api: Api, tmp_path: Path, role: str, imports: int, exports: int
+) -> None:
+    """Status 2, and no file is begun that would be there afterwards."""
+    source = jsonl(tmp_path / "in.jsonl", [person(1)])
+    brought = api.run("import", source, role=role)
+    taken = api.run("export", tmp_path / "out.jsonl", role=role)
+    assert (brought.exit_code, taken.exit_code) == (imports, exports)
+    assert (tmp_path / "out.jsonl").exists() == (exports == 0)
+    assert len(list(tmp_path.iterdir())) == 1 + (exports == 0)
+    for result in (brought, taken):
+        assert ("does not let this key in (403)" in result.stderr) == (result.exit_code == 2)
+        assert KEYS[role] not in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["import", "missing.jsonl"], "there is no such file"),
+        (["import", ".", "--space", "faces"], "modality"),
+        (["import", ".", "--site", "Lobby!"], "site id"),
+        (["export", "/nowhere/out.jsonl"], "cannot be written"),
+        (["export", "-", "--person", "../EMP"], "user id"),
+        (["import", ".", "--report", "/nowhere/report"], "cannot be written"),
+    ],
+)
+def test_what_cannot_run_says_why_with_status_2(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], sentence: str
+) -> None:
+    """One sentence, no traceback."""
+    monkeypatch.chdir(tmp_path)
+    result = api.run(*args)
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_without_a_key_it_says_how_to_give_one(tmp_path: Path) -> None:
+    """It is read from the environment or a file, so that no list of processes shows it."""
+    result = program("import", str(tmp_path), environment={})
+    assert result.returncode == 2
+    assert result.stderr.startswith("fleet.api_key: Field required")
+    assert "WFM_FLEET__API_KEY" in result.stderr
+
+
+def test_settings_may_come_from_a_file(api: Api, tmp_path: Path) -> None:
+    """`--config`, before or after the command."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"fleet": {"api_url": api.url, "api_key": KEYS["admin"]}}))
+    result = program("export", "-", "--config", str(config), environment={})
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def program(*args: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fleet", "identity", *args],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "COLUMNS": "240", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_ctrl_c_says_how_far_it_came_and_the_next_run_goes_on(api: Api, tmp_path: Path) -> None:
+    """Those who were sent are in; after the second run everybody is, and nobody twice."""
+    people = [person(n) for n in range(600)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "fleet", "identity", "import", "-"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **api.environment()},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdin
+        assert running.stderr
+        # More than one group: the first is on its way, the second waits for more lines.
+        running.stdin.write("".join(json.dumps(one) + "\n" for one in people[:500]))
+        running.stdin.flush()
+        wait_until(lambda: api.get("/api/v1/identities?limit=1").json()["items"], "the first are in")
+        running.send_signal(signal.SIGINT)
+        said = running.stderr.read()
+        assert running.wait(20) == 130
+    finally:
+        running.kill()
+        running.wait()
+    assert "stopped; " in said
+    assert "running it again goes on" in said
+    assert "Traceback" not in said
+    result = api.run("import", jsonl(tmp_path / "all.jsonl", people))
+    assert result.exit_code == 0
+    assert len(api.get("/api/v1/identities?limit=1000").json()["items"]) == 600

@@ -1,0 +1,347 @@
+"""What sources yield: people, and for all else a sentence; whatever the files hold."""
+
+import io
+import json
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker_bridge.contract.embeddings import from_base64, normalise
+from fleet.errors import CannotRunError, FileRefusedError
+from fleet.people import Candidate, Entry, Photo, Refusal
+from fleet.readers import open_source
+from fleet.readers.files import MAX_PHOTO_BYTES, read_photo
+from fleet.readers.jsonl import read_jsonl
+from fleet.readers.lines import MAX_LINE_BYTES
+from fleet.readers.npy import Spaces
+
+JPEG = b"\xff\xd8\xff\xe0 a picture"
+SPACE = "face:test-8"
+
+
+def vector(n: int = 1, dimension: int = 8) -> np.ndarray:
+    return np.random.default_rng(n).normal(size=dimension).astype(np.float32)
+
+
+def entries(source: Path | str, sites: list[str] | None = None, space: str | None = None) -> list[Entry]:
+    return list(open_source(str(source), sites or [], Spaces(space)).entries)
+
+
+def candidates(found: list[Entry]) -> list[Candidate]:
+    return [one.candidate for one in found if one.candidate]
+
+
+def refusals(found: list[Entry]) -> list[Refusal]:
+    return [refusal for one in found for refusal in one.refusals]
+
+
+def documents(found: list[Entry]) -> list[dict[str, Any]]:
+    return [json.loads(one.body) for one in candidates(found)]
+
+
+def lines(data: bytes) -> list[Entry]:
+    return list(read_jsonl(io.BytesIO(data), "people.jsonl", []))
+
+
+# JSON lines
+
+
+def test_a_line_goes_on_as_it_is() -> None:
+    """Every field, also one that only the API can judge; empty lines and a byte order mark are nothing."""
+    found = lines(b'\xef\xbb\xbf{"user_id":"EMP-1","flag":"vip","more":[1.5]}\r\n\n{"user_id":"EMP-2"}')
+    assert documents(found) == [{"user_id": "EMP-1", "flag": "vip", "more": [1.5]}, {"user_id": "EMP-2"}]
+    assert [one.where for one in candidates(found)] == ["people.jsonl:1", "people.jsonl:3"]
+
+
+BAD_LINES = {
+    "no JSON": (b"hello", "not JSON"),
+    "binary junk": (b"\xff\xfe\x00\x81", "not UTF-8"),
+    "NUL": (b'{"user_id":"EMP\x00-1"}', "not JSON"),
+    "NUL as an escape": (b'{"user_id":"EMP\\u0000-1"}', "no user id"),
+    "a list": (b"[1]", "not a JSON object"),
+    "NaN": (b'{"user_id":"EMP-1","quality":NaN}', "not JSON"),
+    "a number with too many digits": (b'{"user_id":' + b"1" * 10_000 + b"}", "not JSON"),
+    "a deep nest": (b"[" * 100_000, "nested too deeply"),
+    "no user id": (b'{"name":"x"}', "no user id"),
+    "a path": (b'{"user_id":"../EMP-1"}', "no user id"),
+    "a long id": (b'{"user_id":"' + b"E" * 1_000_000 + b'"}', "no user id"),
+    "an operator": (b'{"user_id":{"$where":"1"}}', "no user id"),
+    "a line past the limit": (b'{"user_id":"EMP-1","x":"' + b"x" * MAX_LINE_BYTES + b'"}', "more than"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_costs_that_line_alone(name: str) -> None:
+    """A sentence that names the line and quotes none of it; those around it are read."""
+    bad, sentence = BAD_LINES[name]
+    found = lines(b'{"user_id":"EMP-1"}\n' + bad + b'\n{"user_id":"EMP-3"}\n')
+    (refusal,) = refusals(found)
+    assert refusal.where == "people.jsonl:2"
+    assert sentence in refusal.detail
+    assert len(refusal.detail) < 200
+    assert [one.user_id for one in candidates(found)] == ["EMP-1", "EMP-3"]
+
+
+def test_a_line_of_100_mb_is_skipped_without_being_held(tmp_path: Path) -> None:
+    """Memory does not grow by it."""
+    file = tmp_path / "people.jsonl"
+    with file.open("wb") as out:
+        out.truncate(100_000_000)
+        out.seek(0, os.SEEK_END)
+        out.write(b'\n{"user_id":"EMP-2"}\n')
+    tracemalloc.start()
+    found = entries(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [one.user_id for one in candidates(found)] == ["EMP-2"]
+    assert refusals(found)[0].code == "payload-too-large"
+    assert peak < 10_000_000
+
+
+def test_sites_of_the_command_are_for_those_who_have_none() -> None:
+    """Who has sites keeps them; an empty list is a choice too: every site."""
+    data = b'{"user_id":"A"}\n{"user_id":"B","sites":["gate"]}\n{"user_id":"C","sites":[]}'
+    found = list(read_jsonl(io.BytesIO(data), "-", ["lobby"]))
+    assert [one["sites"] for one in documents(found)] == [["lobby"], ["gate"], []]
+
+
+# Tables
+
+
+def table(folder: Path, text: bytes | str) -> Path:
+    file = folder / "people.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'user_id,display_name,flag,sites\nEMP-1,"Å, Sample",vip,lobby;gate\n',
+        '\ufeffuser_id;display_name;flag;sites\r\nEMP-1;Å, Sample;vip;"lobby;gate"\r\n',
+        'flag, sites, user_id ,display_name\n\nvip,lobby; gate,EMP-1,"Å, Sample"',
+    ],
+)
+def test_tables_as_programs_write_them(tmp_path: Path, text: str) -> None:
+    """With a byte order mark, semicolons, other line ends, columns in any order, empty lines."""
+    expected = {"user_id": "EMP-1", "display_name": "Å, Sample", "flag": "vip", "sites": ["lobby", "gate"]}
+    assert documents(entries(table(tmp_path, text))) == [expected]
+
+
+def test_an_empty_cell_says_nothing(tmp_path: Path) -> None:
+    """What is not said of a person stays as it is in the registry."""
+    assert documents(entries(table(tmp_path, "user_id,flag,photo,npy\nEMP-1,,,\n"))) == [{"user_id": "EMP-1"}]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "name,flag",
+        "user_id,salary",
+        "user_id,user_id",
+        "flag",
+        "",
+        "\0",
+        '"user_id',
+        "\ufffe",
+        "user_id\tflag",
+    ],
+)
+def test_a_header_that_says_something_else_ends_it(tmp_path: Path, header: str) -> None:
+    """One sentence with the columns there are, before anything is sent."""
+    with pytest.raises(CannotRunError, match="first line") as caught:
+        entries(table(tmp_path, f"{header}\nEMP-1,1\n"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (b"EMP-2", "1 cells, the header 2"),
+        (b"EMP-2,vip,more", "3 cells, the header 2"),
+        (b'EMP-2,"vip', "quotation mark"),
+        (b"EMP-2,v\xe9p", "not UTF-8"),
+        (b"EMP-2,v\x00p", "NUL"),
+        (b",vip", "no user id"),
+        (b"E" * 1_000_000 + b",vip", "cell is too long"),
+        (b"E" * 2_000_000 + b",vip", "more than"),
+    ],
+)
+def test_a_bad_row_costs_that_row_alone(tmp_path: Path, row: bytes, sentence: str) -> None:
+    """With the number of its line."""
+    found = entries(table(tmp_path, b"user_id,flag\nEMP-1,vip\n" + row + b"\nEMP-3,vip\n"))
+    (refusal,) = refusals(found)
+    assert refusal.where == "people.csv:3"
+    assert sentence in refusal.detail
+    assert [one.user_id for one in candidates(found)] == ["EMP-1", "EMP-3"]
+
+
+def test_files_of_a_row_lie_beside_the_table(tmp_path: Path) -> None:
+    """A photo to send and a vector that is read."""
+    (tmp_path / "gait_db").mkdir()
+    np.save(tmp_path / "gait_db" / "x.npy", vector())
+    (found,) = entries(table(tmp_path, "user_id,photo,npy\nEMP-1,pictures/1.jpg,gait_db/x.npy\n"))
+    assert found.candidate
+    assert found.candidate.photos == (Photo(tmp_path / "pictures/1.jpg", tmp_path),)
+    (template,) = json.loads(found.candidate.body)["templates"]
+    assert template["modality"] == "gait"
+    assert from_base64(template["vector"]) == normalise(vector(), 8)
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.npy", "/etc/passwd", "link.npy", "inside/secret.npy", "loop.npy", "a\tb"]
+)
+def test_a_row_reaches_no_file_elsewhere(tmp_path: Path, path: str) -> None:
+    """Neither by its path nor by a link."""
+    folder = tmp_path / "import"
+    folder.mkdir()
+    np.save(tmp_path / "secret.npy", vector())
+    (folder / "link.npy").symlink_to(tmp_path / "secret.npy")
+    (folder / "inside").symlink_to(tmp_path)
+    (folder / "loop.npy").symlink_to(folder / "loop.npy")
+    found = entries(table(folder, f"user_id,npy\nEMP-1,{path}\n"), space=SPACE)
+    assert candidates(found) == []
+    assert refusals(found)[0].code == "file-invalid"
+
+
+# Folders
+
+
+def test_a_folder_has_people_as_folders_and_as_files(tmp_path: Path) -> None:
+    """All files of one name are one person's; hidden files are nobody's."""
+    (tmp_path / "EMP-1").mkdir()
+    (tmp_path / "EMP-1" / "b.jpg").write_bytes(JPEG)
+    (tmp_path / "EMP-1" / "a.PNG").write_bytes(JPEG)
+    np.save(tmp_path / "EMP-1" / "v.npy", vector(1))
+    np.save(tmp_path / "EMP-1.npy", vector(2))
+    (tmp_path / "EMP.2.jpeg").write_bytes(JPEG)
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    found = entries(tmp_path, ["lobby"], SPACE)
+    first, second = candidates(found)
+    assert (first.user_id, second.user_id) == ("EMP-1", "EMP.2")
+    assert [photo.file.name for photo in first.photos] == ["a.PNG", "b.jpg"]
+    assert json.loads(first.body)["sites"] == ["lobby"]
+    assert [one["space"] for one in json.loads(first.body)["templates"]] == [SPACE, SPACE]
+    assert refusals(found) == []
+    assert open_source(str(tmp_path), [], Spaces()).total == 2
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_folders_of_a_device_say_their_modality(tmp_path: Path, inside: bool) -> None:
+    """Given itself, or the folder that the three lie in."""
+    for folder in ("face_db", "gait_db"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "EMP-1.npy", vector())
+    (document,) = documents(entries(tmp_path / "gait_db" if inside else tmp_path))
+    assert [one["modality"] for one in document["templates"]] == (["gait"] if inside else ["face", "gait"])
+
+
+def pickled(file: Path) -> None:
+    np.save(file, np.array([{}]), allow_pickle=True)
+
+
+BAD_FILES = {
+    "an array of doubles": (lambda file: np.save(file, vector().astype(np.float64)), "float64"),
+    "a matrix": (lambda file: np.save(file, np.zeros((2, 8), np.float32)), "shape"),
+    "a scalar": (lambda file: np.save(file, np.float32(1)), "shape"),
+    "pickled objects": (pickled, "pickled"),
+    "NaN": (lambda file: np.save(file, vector() * np.float32("nan")), "NaN"),
+    "zeros": (lambda file: np.save(file, np.zeros(8, np.float32)), "zero vector"),
+    "nothing": (lambda file: file.write_bytes(b""), "no .npy file"),
+    "junk": (lambda file: file.write_bytes(os.urandom(500)), "no .npy file"),
+    "a beginning": (lambda file: file.write_bytes(b"\x93NUMPY\x01\x00"), "no .npy file"),
+    "too much": (lambda file: file.write_bytes(b"\0" * 100_000), "more than"),
+    "a pipe": (os.mkfifo, "ordinary"),
+    "a folder": (Path.mkdir, "cannot be read|ordinary|neither"),
+    "a link": (lambda file: file.symlink_to("/etc/hostname"), "link"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_and_the_person_comes_with_the_others(tmp_path: Path, name: str) -> None:
+    """Each with its own sentence; nothing is unpickled, no link followed, no pipe waited for."""
+    make, sentence = BAD_FILES[name]
+    (tmp_path / "EMP-1").mkdir()
+    np.save(tmp_path / "EMP-1" / "good.npy", vector())
+    make(tmp_path / "EMP-1" / "bad.npy")
+    found = entries(tmp_path, space=SPACE)
+    (refusal,) = refusals(found)
+    assert (refusal.where, refusal.user_id, refusal.code) == ("EMP-1/bad.npy", "EMP-1", "file-invalid")
+    assert any(part in refusal.detail for part in sentence.split("|"))
+    (document,) = documents(found)
+    assert len(document["templates"]) == 1
+
+
+def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path: Path) -> None:
+    """The shape is compared with what is there."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4096), }".ljust(117) + b"\n"
+    (tmp_path / "EMP-1.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    (tmp_path / "EMP-2.npy").write_bytes(
+        (tmp_path / "EMP-1.npy").read_bytes().replace(b"(1, 4096)", b"(10**13,)")
+    )
+    assert len(refusals(entries(tmp_path, space=SPACE))) == 2
+
+
+def test_what_is_nobody_and_what_is_nothing_is_told(tmp_path: Path) -> None:
+    """A bad name, a link to another folder, an empty folder, another kind of file, a vector of no space."""
+    (tmp_path / "NOBODY\x1b[2J").mkdir()
+    (tmp_path / "EMP-1").symlink_to("/etc")
+    (tmp_path / "EMP-2").mkdir()
+    (tmp_path / "EMP-3").mkdir()
+    (tmp_path / "EMP-3" / "notes.txt").write_text("x")
+    np.save(tmp_path / "EMP-4.npy", vector())
+    found = entries(tmp_path)
+    told = {refusal.where: refusal.detail for refusal in refusals(found)}
+    assert candidates(found) == []
+    assert "no user id" in told["NOBODY\x1b[2J"]
+    assert "link" in told["EMP-1"]
+    assert "neither a photo nor a vector" in told["EMP-2"]
+    assert "neither a photo" in told["EMP-3/notes.txt"]
+    assert "--space" in told["EMP-4.npy"]
+
+
+def test_more_vectors_than_a_person_may_have_are_left_out_one_by_one(tmp_path: Path) -> None:
+    """64 are read, and memory stays bounded by that."""
+    (tmp_path / "EMP-1").mkdir()
+    for n in range(66):
+        np.save(tmp_path / "EMP-1" / f"{n:02}.npy", vector(n))
+    found = entries(tmp_path, space=SPACE)
+    assert len(documents(found)[0]["templates"]) == 64
+    assert [refusal.where for refusal in refusals(found)] == ["EMP-1/64.npy", "EMP-1/65.npy"]
+
+
+# Photos
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"), [(b"GIF89a", "neither JPEG nor PNG"), (b"", "neither"), (None, "cannot be read")]
+)
+def test_a_photo_that_is_none_is_not_sent(tmp_path: Path, data: bytes | None, sentence: str) -> None:
+    """By its first bytes, whatever its name says."""
+    if data is not None:
+        (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(FileRefusedError, match=sentence):
+        read_photo(Photo(tmp_path / "a.jpg", tmp_path))
+
+
+def test_a_photo_past_all_measure_is_not_read(tmp_path: Path) -> None:
+    """No more than its limit comes into memory."""
+    with (tmp_path / "a.jpg").open("wb") as out:
+        out.truncate(MAX_PHOTO_BYTES + 1)
+    with pytest.raises(FileRefusedError, match="more than"):
+        read_photo(Photo(tmp_path / "a.jpg", tmp_path))
+
+
+# Sources
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "people.txt", "a\0b"])
+def test_a_source_that_is_none_ends_it(tmp_path: Path, name: str) -> None:
+    """One sentence."""
+    (tmp_path / "people.txt").write_text("x")
+    with pytest.raises(CannotRunError):
+        entries(str(tmp_path / name))
