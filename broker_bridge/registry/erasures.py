@@ -57,11 +57,14 @@ class Erasures:
         is left behind, such as events, is erased. Raises ContractError(`person-unknown`, `person-merged`).
         """
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        await self._pseudonyms.ensure_key()
         known = (await self._store.known(None, [user_id])).get(user_id)
         if known is None:
             if not await self._events.any_of([user_id]):
                 raise unknown(user_id)
-            return await self._begin(None, [user_id], {}, {}, by=by, now=now)
+            erasure = await self._begin(None, [user_id], {}, {}, by=by, now=now)
+            self._pseudonyms.look_again()
+            return erasure
         if known.erased:
             earlier = await self.about([user_id])
             if earlier:
@@ -81,7 +84,9 @@ class Erasures:
             user_ids = {*people, *await self._purged_into(list(people))}
             return await self._begin(session, sorted(user_ids), before, after, by=by, now=now)
 
-        return await self._store.change(work)
+        erasure = await self._store.change(work)
+        self._pseudonyms.look_again()
+        return erasure
 
     async def _concerned(self, session: Any, user_id: str) -> dict[str, Person]:
         """The person and whoever went into them."""
@@ -139,6 +144,7 @@ class Erasures:
         )
         marks = await self._pseudonyms.marks(user_ids)
         await self._erasures.insert_one(to_document(erasure, list(marks.values())), session=session)
+        await self._pseudonyms.count_one_more(session)
         said = {"erasure_id": erasure.erasure_id, "people": len(tombstones)}
         entry = AuditEntry(who=by, what="person.erased", subject=erasure.pseudonym, at=now, after=said)
         await self._audit.record(entry, session)

@@ -69,8 +69,10 @@ class Events:
         collides costs several times one that does not. Raises PyMongoError when it is not certain that all of
         the batch is stored durably: then no receipt may be sent, and the devices repeat.
         """
-        kept = await self._pseudonyms.put_on([item.event for item in batch])
-        prepared = _prepare([replace(item, event=event) for item, event in zip(batch, kept, strict=True)])
+        hidden = await self._pseudonyms.hide([item.event for item in batch])
+        if hidden:
+            batch = [replace(item, event=hidden.get(place, item.event)) for place, item in enumerate(batch)]
+        prepared = _prepare(batch)
         likely = [item.key for item in batch if expect_repeats or item.event.metadata.get("replayed") is True]
         present = await self._present(likely) if likely else set()
         fresh = [key for key in prepared.documents if key not in present]
@@ -168,7 +170,7 @@ class Events:
 
 
 def _hiding(pseudonym: str) -> list[Document]:
-    """What an event becomes whose person has been erased; the same as Pseudonyms.put_on makes of it."""
+    """What an event becomes whose person has been erased; the same as Pseudonyms.hide makes of it."""
     figures = {}
     for name in FIGURES:
         value = f"$metadata.{name}"

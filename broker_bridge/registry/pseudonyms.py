@@ -6,9 +6,11 @@ that was offline, is recognised and stored under the erasure's pseudonym without
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from bson.binary import Binary
 from pymongo import ReturnDocument
@@ -19,6 +21,8 @@ from .mongo import Document, Mongo
 
 _KEY = {"_id": "erasure-key"}
 _MARK_BYTES = 16
+_LOOK_SECONDS = 1.0
+_MOST_OTHERS = 200_000
 
 FIGURES = (
     "distance",
@@ -44,55 +48,96 @@ class Erased:
 
 
 class Pseudonyms:
-    """Reads collection `erasures`, by the marks that it knows people by."""
+    """Knows by their marks who has been erased. `clock` is monotonic, in seconds.
 
-    def __init__(self, mongo: Mongo) -> None:
+    What is erased in this process counts at once, what is erased elsewhere within a second: a batch in
+    between is caught when the erasure's sweep is repeated. So most batches ask MongoDB nothing.
+    """
+
+    def __init__(self, mongo: Mongo, clock: Callable[[], float] = time.monotonic) -> None:
         self._erasures = mongo.db.erasures
         self._people = mongo.db.identities
         self._meta = mongo.db.meta
-        self._key: bytes | None = None
+        self._clock = clock
+        self._key = b""
+        self._look_at = float("-inf")
+        self._counted = 0
+        self._erased: dict[bytes, list[Erased]] = {}
+        # Who was looked up and not found, so that not every event costs a hash.
+        self._others: set[str] = set()
+
+    async def ensure_key(self) -> None:
+        """Make the key, once, and keep it in `meta`; before a transaction, which would not see it else."""
+        made = {"$setOnInsert": {"key": Binary(secrets.token_bytes(32)), "erasures": 0}}
+        found = await self._meta.find_one_and_update(
+            _KEY, made, upsert=True, return_document=ReturnDocument.AFTER
+        )
+        self._key = bytes(found["key"])
 
     async def marks(self, user_ids: Iterable[str]) -> dict[str, Binary]:
-        """The mark of each user id: 16 bytes of keyed BLAKE2b. The key is made once and kept in `meta`."""
-        if self._key is None:
-            made = {"$setOnInsert": {"key": Binary(secrets.token_bytes(32))}}
-            found = await self._meta.find_one_and_update(
-                _KEY, made, upsert=True, return_document=ReturnDocument.AFTER
-            )
-            self._key = bytes(found["key"])
-        key = self._key
-        return {
-            user_id: Binary(hashlib.blake2b(user_id.encode(), digest_size=_MARK_BYTES, key=key).digest())
-            for user_id in user_ids
-        }
+        """The mark of each user id: 16 bytes of keyed BLAKE2b."""
+        if not self._key:
+            await self.ensure_key()
+        return {user_id: Binary(self._mark(user_id)) for user_id in user_ids}
+
+    def _mark(self, user_id: str) -> bytes:
+        return hashlib.blake2b(user_id.encode(), digest_size=_MARK_BYTES, key=self._key).digest()
+
+    async def count_one_more(self, session: Any) -> None:
+        """Let every process see, with the transaction, that there is another erasure."""
+        await self._meta.update_one(_KEY, {"$inc": {"erasures": 1}}, session=session)
+
+    def look_again(self) -> None:
+        """Look for further erasures at the next question."""
+        self._look_at = float("-inf")
 
     async def given_anew(self, user_ids: Sequence[str]) -> set[str]:
         """Those of `user_ids`, all of them erased once, that somebody else has been given since."""
         cursor = self._people.find({"_id": {"$in": list(user_ids)}, "erased": {"$ne": True}}, {"_id": 1})
         return {found["_id"] async for found in cursor}
 
-    async def put_on(self, events: Sequence[Event]) -> list[Event]:
-        """`events` as they may be kept: those of the erased under their pseudonym, without picture."""
-        marks = await self.marks({event.user_id for event in events if event.user_id is not None})
-        erased = await self._erased(marks) if marks else {}
-        if not erased:
-            return list(events)
-        anew = await self.given_anew(list(erased))
-        return [
-            _hidden(event, erased.get(event.user_id or "", ()), event.user_id in anew) for event in events
-        ]
+    async def hide(self, events: Sequence[Event]) -> dict[int, Event]:
+        """Those of `events`, by place, that are an erased person's, as they may be kept: under the pseudonym
+        and without picture."""
+        await self._catch_up()
+        if not self._erased:
+            return {}
+        known = {place: erased for place, event in enumerate(events) if (erased := self._of(event.user_id))}
+        if not known:
+            return {}
+        anew = await self.given_anew([events[place].user_id or "" for place in known])
+        hidden = {}
+        for place, erased in known.items():
+            event = events[place]
+            pseudonym = pseudonym_at(erased, event.timestamp, given_anew=event.user_id in anew)
+            if pseudonym is not None:
+                hidden[place] = _hidden(event, pseudonym)
+        return hidden
 
-    async def _erased(self, marks: Mapping[str, Binary]) -> dict[str, list[Erased]]:
-        user_ids = {bytes(mark): user_id for user_id, mark in marks.items()}
-        concerns: Document = {"marks": {"$in": list(marks.values())}}
-        erased: dict[str, list[Erased]] = {}
-        cursor = self._erasures.find(concerns, {"marks": 1, "pseudonym": 1, "requested_at": 1})
-        async for found in cursor.sort("requested_at", 1):
-            for mark in found["marks"]:
-                if bytes(mark) in user_ids:
-                    known = erased.setdefault(user_ids[bytes(mark)], [])
-                    known.append(Erased(found["requested_at"], found["pseudonym"]))
+    def _of(self, user_id: str | None) -> list[Erased] | None:
+        if user_id is None or user_id in self._others:
+            return None
+        erased = self._erased.get(self._mark(user_id))
+        if erased is None:
+            if len(self._others) >= _MOST_OTHERS:
+                self._others.clear()
+            self._others.add(user_id)
         return erased
+
+    async def _catch_up(self) -> None:
+        now = self._clock()
+        if now < self._look_at:
+            return
+        found: Document = await self._meta.find_one(_KEY) or {"key": b"", "erasures": 0}
+        if found["erasures"] != self._counted or bytes(found["key"]) != self._key:
+            erased: dict[bytes, list[Erased]] = {}
+            cursor = self._erasures.find({}, {"marks": 1, "pseudonym": 1, "requested_at": 1})
+            async for one in cursor.sort("requested_at", 1):
+                for mark in one["marks"]:
+                    erased.setdefault(bytes(mark), []).append(Erased(one["requested_at"], one["pseudonym"]))
+            self._key, self._counted, self._erased = bytes(found["key"]), found["erasures"], erased
+            self._others.clear()
+        self._look_at = now + _LOOK_SECONDS
 
 
 def pseudonym_at(erased: Sequence[Erased], at: datetime, *, given_anew: bool) -> str | None:
@@ -107,10 +152,7 @@ def pseudonym_at(erased: Sequence[Erased], at: datetime, *, given_anew: bool) ->
     return erased[-1].pseudonym if erased and not given_anew else None
 
 
-def _hidden(event: Event, erased: Sequence[Erased], given_anew: bool) -> Event:
-    pseudonym = pseudonym_at(erased, event.timestamp, given_anew=given_anew)
-    if pseudonym is None:
-        return event
+def _hidden(event: Event, pseudonym: str) -> Event:
     figures = {
         name: value for name in FIGURES if isinstance(value := event.metadata.get(name), bool | int | float)
     }

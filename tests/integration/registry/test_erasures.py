@@ -19,7 +19,7 @@ from broker_bridge.registry.erasure import SETTLED, Erasure, Subject, renamed
 from broker_bridge.registry.events import Incoming
 from broker_bridge.registry.identities import utc_now
 from broker_bridge.registry.people import Enrollment, ExternalKey, Template
-from broker_bridge.registry.pseudonyms import Erased, pseudonym_at
+from broker_bridge.registry.pseudonyms import Erased, Pseudonyms, pseudonym_at
 from broker_bridge.registry.registrations import Decision
 
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
@@ -166,6 +166,22 @@ async def test_an_event_that_comes_late_is_stored_under_the_pseudonym(registry: 
     assert names == [erasure.pseudonym, erasure.pseudonym, "EMP-2"]
     assert await who_holds(registry, JPEG, NAME.encode()) == {"events", "event_images"}
     assert await registry.mongo.db.event_images.count_documents({}) == 1
+
+
+async def test_another_process_knows_of_an_erasure_within_a_second(registry: Registry) -> None:
+    """It looks once a second at most; who is erased is not the only one it then knows."""
+    seconds = [100.0]
+    elsewhere = Pseudonyms(registry.mongo, lambda: seconds[0])
+    events = [seen(n, f"EMP-{n}", utc_now() - LATER).event for n in (1, 2, 3)]
+    assert await elsewhere.hide(events) == {}
+    for n in (1, 3):
+        await registry.identities.enroll(Enrollment(f"EMP-{n}"))
+        erasure = await erase(registry, f"EMP-{n}")
+    assert await elsewhere.hide(events) == {}
+    seconds[0] += 1
+    hidden = await elsewhere.hide(events)
+    assert sorted(hidden) == [0, 2]
+    assert hidden[2].user_id == erasure.pseudonym
 
 
 async def test_whoever_is_given_the_id_later_keeps_their_own_events(registry: Registry) -> None:
