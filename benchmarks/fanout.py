@@ -4,6 +4,7 @@ import json
 import random
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -22,13 +23,19 @@ from . import cold_sync
 from .stats import Latency, Row
 
 LIMIT_MS = 1000.0
-_PEOPLE = 200
+_PEOPLE = 50
+# Not on the disk: a thousand cameras on one machine would wait for its one disk.
+_MEMORY = Path("/dev/shm")
+_START_SECONDS = 240.0
 _PASSWORD = "pretended"  # of a broker on loopback that lives for a minute
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """`size` simulated cameras, made of the real client, sync manager and store, in `processes`."""
+    """`size` simulated cameras, made of the real client, sync manager and store, in `processes`.
+
+    At most some 90 in each: paho waits with select(), which takes no file numbers past 1,023.
+    """
 
     prefix: str
     size: int
@@ -46,18 +53,18 @@ class Crowd:
     def each(self) -> int:
         return self.size // self.processes
 
-    def start(self, fleet: LocalFleet, folder: Path) -> list[Program]:
+    def start(self, fleet: LocalFleet, data: Path) -> list[Program]:
         programs = []
         for prefix in self.prefixes:
             options = [
                 "--devices", str(self.each), "--prefix", prefix, "--site", SITE, "--count", "0",
-                "--rate", "0.001", "--data-dir", str(folder / prefix), "--heartbeat-seconds", "60",
+                "--rate", "0.001", "--data-dir", str(data / prefix), "--heartbeat-seconds", "60",
             ]  # fmt: skip
             login = fleet.mqtt_environment(f"{prefix}-001")
             del login["WFM_MQTT__USERNAME"]
             program = Program(
                 [sys.executable, "-m", "device", "simulate", *options],
-                folder / f"{prefix}.log",
+                fleet.folder / f"{prefix}.log",
                 login,
                 prefix,
             )
@@ -133,7 +140,8 @@ class SiteTap:
 def _site(folder: Path, crowd: Crowd) -> Iterator[tuple[LocalFleet, SiteTap, int]]:
     """A running backend with some people, and the crowd connected and in sync; its tap and its version."""
     folder.mkdir()
-    with LocalFleet(folder, crowd.names) as fleet:
+    data = tempfile.TemporaryDirectory(prefix="wfm-bench-", dir=_MEMORY if _MEMORY.is_dir() else folder)
+    with data as name, LocalFleet(folder, crowd.names) as fleet:
         # One password for all: a process of simulated cameras has only one.
         fleet.broker.users.update(dict.fromkeys(crowd.names, _PASSWORD))
         fleet.start_servers()
@@ -141,8 +149,8 @@ def _site(folder: Path, crowd: Crowd) -> Iterator[tuple[LocalFleet, SiteTap, int
         version = cold_sync.fill(fleet, 0, _PEOPLE)
         tap = SiteTap(fleet, crowd)
         try:
-            crowd.start(fleet, folder)
-            tap.wait_for(version)
+            crowd.start(fleet, Path(name))
+            tap.wait_for(version, _START_SECONDS)
             yield fleet, tap, version
         finally:
             tap.close()
@@ -152,7 +160,7 @@ def measure_changes(folder: Path, progress: Progress, *, changes: int, cameras: 
     """From the REST answer until each camera of a site says that it has applied the change."""
     task = progress.add_task(f"changes to {cameras} cameras", total=changes)
     took: list[float] = []
-    with _site(folder / "fanout", Crowd("fan", cameras, 2)) as (fleet, tap, _):
+    with _site(folder / "fanout", Crowd("fan", cameras, 4)) as (fleet, tap, _):
         for number in range(changes):
             version, answered = _change(fleet, number)
             took += [max(0.0, at - answered) for at in tap.wait_for(version)]
@@ -177,16 +185,16 @@ def _change(fleet: LocalFleet, number: int) -> tuple[int, float]:
 def measure_storm(folder: Path, progress: Progress, *, cameras: int = 1000) -> list[Row]:
     """The broker goes and comes back: once with all cameras up to date, once with all of them behind."""
     task = progress.add_task(f"{cameras} cameras reconnect", total=3)
-    with _site(folder / "storm", Crowd("storm", cameras, 4)) as (fleet, tap, version):
+    with _site(folder / "storm", Crowd("storm", cameras, cameras // 50)) as (fleet, tap, version):
         progress.advance(task)
         calm = _reconnect(fleet, tap, cameras, version)
         progress.advance(task)
-        behind = _reconnect(fleet, tap, cameras, version, people=300)
+        behind = _reconnect(fleet, tap, cameras, version, people=_PEOPLE)
         progress.advance(task)
         memory = cold_sync.peak_mb(fleet.bridge)
     return [
         _count(f"{cameras} up-to-date cameras reconnect: requests", calm.requests, most=cameras * 0.01),
-        _count(f"{cameras} cameras reconnect 300 people behind: requests", behind.requests),
+        _count(f"{cameras} cameras reconnect {_PEOPLE} people behind: requests", behind.requests),
         _count("  of the answers full snapshots", behind.resets, most=1),
         _count("  most answers within 100 ms", behind.busiest),
         Row("  broker back until all hold the head", Latency.of([behind.seconds])),
