@@ -1,9 +1,10 @@
 """What routes are given: the services of this app, wired once in `create_app`."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -36,11 +37,30 @@ def services_of(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(services_of)]
 
 
-async def require_json(request: Request) -> None:
+async def require_json_type(request: Request) -> None:
     """Raise Problem 415 unless the body is declared as JSON."""
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/json":
         raise Problem(415, "media-type-unsupported", "send the body as application/json")
 
 
+async def require_json(request: Request) -> None:
+    """Raise Problem 415 unless the body is declared as JSON, 422 if an object in it has a name twice.
+
+    Of two values the last one would count, while whoever looked at the body before us may have gone by the
+    first (RFC 8259, section 4).
+    """
+    await require_json_type(request)
+    # Once more, since FastAPI reads bodies without a look at names; it has found this one to be JSON.
+    json.loads(await request.body() or b"null", object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise Problem(422, "request-invalid", "an object of the body has a name twice")
+
+
+JSON_TYPE = Depends(require_json_type)
+"""For a route that reads its body by itself."""
 JSON_BODY = Depends(require_json)

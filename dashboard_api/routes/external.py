@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.people import ExternalKey, Person
-from dashboard_api.deps import JSON_BODY, Services, ServicesDep
+from dashboard_api.deps import JSON_TYPE, Services, ServicesDep
 from dashboard_api.external_intake import Errors, IngestTally, Intake, lines, sync_answer
 from dashboard_api.external_items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync
 from dashboard_api.external_orders import (
@@ -56,7 +56,7 @@ def _body(**models: type[BaseModel]) -> dict[str, Any]:
 
 
 @router.post(
-    "/sync", dependencies=[JSON_BODY], openapi_extra=_body(json=SyncBody), response_model_exclude_none=True
+    "/sync", dependencies=[JSON_TYPE], openapi_extra=_body(json=SyncBody), response_model_exclude_none=True
 )
 async def sync(request: Request, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]) -> SyncAnswer:
     """Make, rename and delete people by their keys. An item that is refused is listed with its reason and

@@ -35,7 +35,7 @@ def _small_messages() -> object:
 def test_every_device_ends_equal_to_the_registry(
     stage: Stage, steps: list[Step], checked_seconds: float
 ) -> None:
-    """And at every step none holds what never was valid at its site, nor anybody whose going it confirmed.
+    """And at every step none holds what never was valid there, nor anybody whose removal it confirmed.
 
     Also if the bridge tells the pages of one reading for ever, as long as its devices ask one after the other.
     """

@@ -1,0 +1,197 @@
+"""From the OpenAPI document: for every body the smallest one that will do, and all the ways to spoil it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+Schema = Mapping[str, Any]
+Path = tuple[str | int, ...]
+
+WRITING = ("post", "put", "patch", "delete")
+LONG = 1_000_000
+TWICE = " is there twice"
+HOSTILE_IDS = [
+    "a/b", "a+b", "a#b", "a\0b", "a b", "$where", "..", "\u0415MP-12345", "EMP-1234\u0665", "a\n", "\ud800",
+    "x" * LONG,
+]  # fmt: skip
+# No text of a person has these either.
+HOSTILE_TEXTS = ["a\0b", "a\x1bb", "x" * LONG, "\ud800"]
+_GOOD_TEXTS = [
+    "EMP-12345", "lobby", "face:test-8", "face", "resync", "photo_001", "upsert", "aabb",
+    "2026-01-15T10:00:00.000Z", "EV3-1736942400000-a1b2c3",
+]  # fmt: skip
+_HUGE = 10**400
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation that writes; `body` is the schema of its JSON, with what it refers to in its place."""
+
+    method: str
+    path: str
+    parameters: tuple[str, ...]
+    body: Schema | None
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()} {self.path}"
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """A body with one thing wrong; `within_list` is whether only an item of a list is at fault."""
+
+    what: str
+    content: bytes
+    within_list: bool
+
+
+def writing_routes(document: Mapping[str, Any]) -> list[Route]:
+    """Every operation of an OpenAPI document that may change something."""
+    routes = []
+    for path, operations in document["paths"].items():
+        for method in WRITING:
+            if method in operations:
+                operation = operations[method]
+                named = tuple(p["name"] for p in operation.get("parameters", ()) if p["in"] == "path")
+                content = operation.get("requestBody", {}).get("content", {})
+                body = content.get("application/json", {}).get("schema")
+                routes.append(Route(method, path, named, body and inline(body, document)))
+    return routes
+
+
+def inline(schema: Any, document: Mapping[str, Any]) -> Any:
+    """`schema` without references."""
+    if isinstance(schema, list):
+        return [inline(one, document) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return inline(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    return {key: inline(value, document) for key, value in schema.items()}
+
+
+def smallest(schema: Schema) -> Any:
+    """A value that `schema` allows, with nothing that may be left out."""
+    schema = _meant(schema)
+    if "const" in schema or "enum" in schema:
+        return schema.get("const", schema.get("enum", [None])[0])
+    match schema.get("type"):
+        case "object":
+            required = schema.get("required", ())
+            return {name: smallest(schema["properties"][name]) for name in required}
+        case "array":
+            return [smallest(schema["items"])] * max(1, schema.get("minItems", 1))
+        case "integer" | "number":
+            return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
+        case "boolean":
+            return True
+        case _:
+            return next(text for text in _GOOD_TEXTS if fits(text, schema))
+
+
+def fits(text: str, schema: Schema) -> bool:
+    """Whether a text is as pattern and lengths say; any is whose pattern Python cannot read."""
+    if not schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", LONG):
+        return False
+    try:
+        return re.search(schema.get("pattern", ""), text) is not None
+    except re.error:
+        return text.isprintable()
+
+
+def spoilt(schema: Schema, whole: Any) -> Iterator[Spoilt]:
+    """All bodies that are wrong in one place and otherwise like `whole`."""
+    text = json.dumps(whole)
+    for name in whole:
+        yield Spoilt(f"{name}{TWICE}", f'{{"{name}": "a/b", {text[1:]}'.encode(), False)
+    yield Spoilt("cut short", text[:-1].encode(), False)
+    yield Spoilt("nested without end", b"[" * 100_000 + b"]" * 100_000, False)
+    yield Spoilt("not UTF-8", text.encode() + b"\xff", False)
+    yield Spoilt("a number without end", b"9" * 5000, False)
+    for path, part in _places(schema, ()):
+        for what, value in _wrong_values(part):
+            place = ".".join(map(str, path)) or "the body"
+            content = json.dumps(_put(whole, schema, path, value)).encode()
+            item = isinstance(value, list) or any(isinstance(step, int) for step in path)
+            yield Spoilt(f"{place} is {what}", content, item)
+
+
+def _places(schema: Schema, path: Path) -> Iterator[tuple[Path, Schema]]:
+    schema = _meant(schema)
+    yield path, schema
+    for name, part in schema.get("properties", {}).items():
+        yield from _places(part, (*path, name))
+    if schema.get("type") == "array":
+        yield from _places(schema["items"], (*path, 0))
+
+
+def _wrong_values(schema: Schema) -> Iterator[tuple[str, Any]]:
+    kind = schema.get("type")
+    yield "not a number", float("nan")
+    yield "endless", float("-inf")
+    if kind == "object" and schema.get("additionalProperties") is True:
+        yield from _wrong_free_objects()
+        return
+    if kind == "object" and schema.get("additionalProperties") is False:
+        known = smallest(schema)
+        for name in ("$where", "__proto__", "user_id\0", "\ud800", "n" * 10_000):
+            yield f"with {name[:10]!r}", known | {name: "1"}
+    else:
+        yield "an operator", {"$where": "sleep(1000)"}
+    yield from _wrong_kinds(kind)
+    if kind == "string":
+        for value in HOSTILE_IDS if _is_narrow(schema) else HOSTILE_TEXTS:
+            yield repr(value[:12]), value
+    else:
+        yield "a text", "$where"
+
+
+def _wrong_kinds(kind: str | None) -> Iterator[tuple[str, Any]]:
+    yield "a list in lists", json.loads("[" * 50 + "]" * 50)
+    if kind != "boolean":
+        yield "a truth", True
+    if kind != "number":
+        yield "huge", _HUGE
+        yield "more than 64 bits", 10**30
+
+
+def _wrong_free_objects() -> Iterator[tuple[str, Any]]:
+    """Where names and values are the sender's own."""
+    yield "a text", "$where"
+    yield "deep", {"a": json.loads('{"a":' * 50 + "1" + "}" * 50)}
+    yield "with NUL in a key", {"a\0b": 1}
+    yield "with a reference", {"$ref": "identities", "$id": 1}
+    yield "with half a character", {"a": "\ud800"}
+
+
+def _is_narrow(schema: Schema) -> bool:
+    """Whether none of the hostile ids could be meant: the pattern or the list of values has no room."""
+    if "enum" in schema or "const" in schema or "format" in schema:
+        return True
+    try:
+        return not any(re.search(schema["pattern"], text) for text in HOSTILE_IDS if text != "a\n")
+    except (KeyError, re.error):
+        return False
+
+
+def _put(whole: Any, schema: Schema, path: Path, value: Any) -> Any:
+    """`whole` with `value` at `path`; what is missing on the way there is made."""
+    if not path:
+        return value
+    step, *rest = path
+    schema = _meant(schema)
+    part = schema["items"] if isinstance(step, int) else schema["properties"][step]
+    changed = deepcopy(whole)
+    if isinstance(step, int):
+        changed[step] = _put(changed[step], part, tuple(rest), value)
+    else:
+        changed[step] = _put(changed.get(step, smallest(part)), part, tuple(rest), value)
+    return changed
+
+
+def _meant(schema: Schema) -> Schema:
+    """What an optional field is when it is there."""
+    return next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)

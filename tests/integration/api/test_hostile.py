@@ -1,0 +1,153 @@
+"""Every write of the API, found in its OpenAPI document, given what nobody should send: nothing is stored."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker_bridge.registry import Registry
+from dashboard_api.bulk_views import BulkPerson
+from dashboard_api.openapi import inlined
+
+from .conftest import FACE, JPEG, client_of, vector
+from .hostile_bodies import TWICE, Route, smallest, spoilt, writing_routes
+
+# What a schema cannot say: exactly one of two fields, at least one of several.
+EXAMPLES = {
+    "/api/v1/sites/{site_id}": {"enrollment_policy": "visitors"},
+    "/api/training/submit": {"config": {"source_system": "alfred", "batch_id": "b1"}},
+}
+# Their reader, which takes many megabytes at once, goes by the last of two values and never says so.
+READ_AT_ONCE = {"/api/identities/sync", "/api/identities/ingest-embeddings"}
+HOSTILE_PATHS = ["a%2Fb", "a%2Bb", "a%23b", "a%00b", "%24where", "%7B%22%24ne%22%3A1%7D", "..", "%2e%2e",
+    "%D0%95MP-12345", "a%0A", "%ED%A0%80", "%FF", "x" * 20_000]  # fmt: skip
+
+
+@pytest.fixture
+def routes(app: FastAPI) -> list[Route]:
+    document = app.openapi()
+    bulk = document["components"]["schemas"]["BulkBody"]["properties"]["people"]
+    bulk["items"] = inlined(BulkPerson)
+    return writing_routes(document)
+
+
+@pytest.fixture
+async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
+    """Of everything that a path can name one is there, so that a path is not what is at fault."""
+    person = {"user_id": "EMP-12345", "templates": [{"space": FACE, "embedding": vector(1)}]}
+    await api.post("/api/v1/identities", json=person)
+    await api.post("/api/v1/devices", json={"device_id": "cam-001", "site_id": "lobby"})
+    order = {"job_type": "face_detect_embed", "config": {"source_system": "a", "batch_id": "b"}}
+    job = await api.post("/api/training/submit", json=order)
+    return {
+        "user_id": "EMP-12345",
+        "name": "EMP-12345",
+        "modality": "face",
+        "site_id": "lobby",
+        "job_id": job.json()["job_id"],
+    }
+
+
+class Clients:
+    """Sends as whoever may do it: the administrator, or else a device."""
+
+    def __init__(self, *clients: httpx.AsyncClient) -> None:
+        self._clients = clients
+
+    async def send(self, method: str, path: str, content: bytes | None, kind: str) -> httpx.Response:
+        for client in self._clients:
+            answer = await client.request(method, path, content=content, headers={"content-type": kind})
+            if answer.status_code != 403:
+                break
+        return answer
+
+
+@pytest.fixture
+async def clients(app: FastAPI, registry: Registry) -> AsyncIterator[Clients]:
+    secret = await registry.api_keys.create("cam-001", "edge", device_id="cam-001")
+    async with client_of(app, "admin") as admin, client_of(app, None) as device:
+        device.headers["Authorization"] = f"Bearer {secret}"
+        yield Clients(admin, device)
+
+
+async def everything(registry: Registry) -> dict[str, list[Any]]:
+    """Every document of every collection, but for keys, which note when they were used."""
+    database = registry.mongo.db
+    kept: dict[str, list[Any]] = {}
+    for name in sorted(set(await database.list_collection_names()) - {"api_keys"}):
+        kept[name] = [one async for one in database[name].find({}).sort("_id", 1)]
+    return kept
+
+
+def example(route: Route) -> Any:
+    return smallest(route.body or {}) | EXAMPLES.get(route.path, {})
+
+
+def is_refused(answer: httpx.Response, *, item: bool = False) -> bool:
+    """A problem document with a code; for an `item` of a list also an answer that says what is wrong."""
+    said = answer.json()
+    if item and answer.status_code == 200:
+        return '"code"' in answer.text
+    problem = answer.headers["content-type"] == "application/problem+json"
+    return problem and 400 <= answer.status_code < 500 and bool(said["code"]) and len(answer.content) < 20_000
+
+
+async def test_the_examples_that_are_spoilt_here_are_fine_themselves(
+    clients: Clients, routes: list[Route], names: dict[str, str]
+) -> None:
+    """Else whatever is refused below could be refused for another reason."""
+    refused = []
+    for route in (one for one in routes if one.body):
+        content = json.dumps(example(route)).encode()
+        answer = await clients.send(route.method, route.path.format(**names), content, "application/json")
+        if answer.status_code == 403 or answer.json().get("code") == "request-invalid":
+            refused.append(f"{route}: {answer.text}")
+    assert not refused
+    assert len(routes) > 20
+
+
+async def test_no_body_that_is_wrong_in_one_place_stores_anything(
+    clients: Clients, routes: list[Route], names: dict[str, str], registry: Registry
+) -> None:
+    """Unknown fields, operators, topic characters, look-alikes, half characters, huge and deep ones."""
+    taken, tried = [], 0
+    for route in (one for one in routes if one.body):
+        before = await everything(registry)
+        for case in spoilt(route.body or {}, example(route)):
+            if case.what.endswith(TWICE) and route.path in READ_AT_ONCE:
+                continue
+            path = route.path.format(**names)
+            answer = await clients.send(route.method, path, case.content, "application/json")
+            tried += 1
+            if not is_refused(answer, item=case.within_list):
+                taken.append(f"{route}, {case.what}: {answer.status_code} {answer.text[:200]}")
+        if before != await everything(registry):
+            taken.append(f"{route} has stored something")
+            break
+    assert not taken, "\n".join(taken)
+    assert tried > 500
+
+
+async def test_no_path_that_names_nobody_stores_anything(
+    clients: Clients, routes: list[Route], names: dict[str, str], registry: Registry
+) -> None:
+    """Slashes, topic characters, operators, look-alikes, what is no UTF-8, in each place of each path."""
+    before, taken = await everything(registry), []
+    for route in routes:
+        for parameter in route.parameters:
+            for hostile in HOSTILE_PATHS:
+                path = route.path.format(**names | {parameter: hostile})
+                content = json.dumps(example(route)).encode() if route.body else None
+                kind = "application/json"
+                if path.endswith("/photos"):
+                    content, kind = JPEG, "image/jpeg"
+                answer = await clients.send(route.method, path, content, kind)
+                if not is_refused(answer):
+                    taken.append(
+                        f"{route}, {parameter}={hostile[:30]}: {answer.status_code} {answer.text[:200]}"
+                    )
+    assert not taken, "\n".join(taken)
+    assert before == await everything(registry)
