@@ -134,6 +134,7 @@ class ApiClient:
                     break
                 away = f"answers {answer.status_code}"
             except httpx.TransportError as error:
+                self._check_trust(error)
                 away = f"cannot be reached ({type(error).__name__})"
             attempt += 1
             if self._clock() - begun >= self._patience:
@@ -145,6 +146,16 @@ class ApiClient:
         if attempt:
             self._say("it answers again")
         return self._judge(answer)
+
+    def _check_trust(self, error: BaseException) -> None:
+        """Waiting does not mend a certificate."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLError):
+                raise CannotRunError(
+                    f"no TLS with the API at {self.url} ({cause.reason}): check fleet.api_url, fleet.ca_file"
+                ) from error
+            cause = cause.__cause__ or cause.__context__
 
     def _judge(self, answer: httpx.Response) -> httpx.Response:
         status = answer.status_code

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import pty
 import signal
 import stat
 import subprocess
@@ -242,6 +243,27 @@ def test_without_a_key_it_says_how_to_give_one(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("fleet.api_key: Field required")
     assert "WFM_FLEET__API_KEY" in result.stderr
+
+
+@pytest.mark.parametrize(("answer", "status", "count"), [("n", 2, 0), ("y", 0, 1)])
+def test_on_a_terminal_it_asks_first(api: Api, tmp_path: Path, answer: str, status: int, count: int) -> None:
+    """Into which registry: a `no` sends nothing. In a script, and with --yes, nobody is asked."""
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "fleet", "identity", "import", jsonl(tmp_path / "in.jsonl", [person(1)])],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **api.environment()},
+        stdin=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.write(ours, f"{answer}\n".encode())
+    _, said = running.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert running.returncode == status, said
+    assert f"into {api.url}?" in said
+    assert len(api.get("/api/v1/identities").json()["items"]) == count
 
 
 def test_settings_may_come_from_a_file(api: Api, tmp_path: Path) -> None:

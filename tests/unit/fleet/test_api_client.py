@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,25 @@ def test_patience_has_an_end() -> None:
         said.api.bring([b"{}"], dry_run=False)
     assert 60 <= said.time.now < 80
     assert max(said.time.pauses) <= 15
+
+
+def test_a_server_that_cannot_be_trusted_is_not_waited_for(server: Server) -> None:
+    """TLS with what speaks none, or with another authority's certificate."""
+    said = client(server.url.replace("http://", "https://"))
+    with pytest.raises(CannotRunError, match=r"no TLS .* fleet\.ca_file"):
+        said.api.bring([b"{}"], dry_run=False)
+    assert said.time.pauses == []
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_is_none_is_told(tmp_path: Path, content: str | None) -> None:
+    """Before anything is sent."""
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    settings = FleetSection(api_key=SecretStr(KEY), ca_file=file)
+    with pytest.raises(CannotRunError, match=r"fleet\.ca_file"):
+        ApiClient(settings, say=print, sleep=print, clock=float, source=random.Random(1))
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,19 @@ def test_a_line_of_100_mb_is_skipped_without_being_held(tmp_path: Path) -> None:
     assert peak < 10_000_000
 
 
+def test_a_hundred_thousand_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
+    """Memory does not grow with the file; the total is known before."""
+    file = tmp_path / "people.jsonl"
+    file.write_text("".join(f'{{"user_id":"EMP-{n}","display_name":"Sample"}}\n' for n in range(100_000)))
+    tracemalloc.start()
+    people = open_source(str(file), [], Spaces())
+    count = sum(entry.candidate is not None for entry in people.entries)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (people.total, count) == (100_000, 100_000)
+    assert peak < 3_000_000
+
+
 def test_sites_of_the_command_are_for_those_who_have_none() -> None:
     """Who has sites keeps them; an empty list is a choice too: every site."""
     data = b'{"user_id":"A"}\n{"user_id":"B","sites":["gate"]}\n{"user_id":"C","sites":[]}'
