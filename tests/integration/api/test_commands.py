@@ -109,12 +109,12 @@ async def test_what_people_change_is_in_the_audit(api: httpx.AsyncClient, clock:
     await api.patch("/api/v1/sites/lobby", json={"enrollment_policy": "visitors"})
     command = (await api.post("/api/v1/commands", json=ORDER)).json()
     entries, cursor = [], None
-    for _ in range(3):
+    for _ in range(4):
         params = {"limit": 1} | ({"cursor": cursor} if cursor else {})
         page = (await api.get("/api/v1/audit", params=params)).json()
         entries, cursor = entries + page["items"], page["next_cursor"]
     assert cursor is None
-    # The camera of this test was registered by nobody in particular.
+    # The cameras of this test were registered by nobody in particular.
     entries = [one for one in entries if one["what"] != "device.registered"]
     assert [(one["who"], one["what"], one["subject"], one["at"]) for one in entries] == [
         ("admin", "command.run_canary", "cam-001", "2026-01-15T10:00:01.000Z"),
