@@ -1,0 +1,44 @@
+"""What a heartbeat tells of a sync."""
+
+from pathlib import Path
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from broker_bridge.contract.messages import Heartbeat, SpaceInfo, SyncProgress
+from device.assembly import assemble
+from device.heartbeat import HeartbeatSender
+from device.iot_config import DEFAULT_SITE, IoTClientConfig
+from device.store.cursor import ResetProgress, SyncCursor
+from device.store.db_manager import DatabaseManager
+from tests.device_samples import DIMENSION, SPACE, Clock, person
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_sync_under_way_is_in_the_heartbeat_with_how_far_it_has_come(tmp_path: Path, filled: bool) -> None:
+    """For a first sync and for a reset of a gallery that is in use, also after a restart."""
+    path = tmp_path / "device.db"
+    at = SyncCursor(DEFAULT_SITE, (SPACE,), "aa", 3)
+    db = DatabaseManager(path)
+    db.initialize()
+    if filled:
+        db.apply_delta([person("OLD", 1)], [], at)
+    db.begin_reset([person("EMP-1", 2), person("EMP-2", 3)], ResetProgress(at, 8))
+    db.close()
+    assert heartbeat(path).syncing == SyncProgress(version=3, head_version=8, people=2)
+
+
+def test_without_a_sync_the_heartbeat_tells_none(tmp_path: Path) -> None:
+    """Neither of a device that has just been unpacked."""
+    assert heartbeat(tmp_path / "device.db").syncing is None
+
+
+def heartbeat(path: Path) -> Heartbeat:
+    config = IoTClientConfig("cam-001", spaces={SPACE: SpaceInfo(dimension=DIMENSION)})
+    parts = assemble(config, path, BackgroundScheduler())
+    clock = Clock()
+    sender = HeartbeatSender(parts.client, parts.sync, folder=path.parent, clock=clock, utc_now=clock.utc_now)
+    try:
+        return sender.compose()
+    finally:
+        parts.db.close()
