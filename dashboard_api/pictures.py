@@ -32,7 +32,7 @@ _SMELLING_WORD = re.compile(rf"{_NOUN}(?:{_NOUN})*(?:name|data|bytes|base|blob|l
 _DATA_URI = re.compile(
     r"\bdata:(?:image/|[\w.+-]{0,64}(?:/[\w.+-]{0,64})?(?:;[\w=.+-]{1,64}){0,8},)", re.IGNORECASE
 )
-_URL = re.compile(r"[a-z]://|\bfile:/", re.IGNORECASE)
+_URL = re.compile(r"\w://|\bfile:/", re.IGNORECASE)
 _IMAGE_FILE = re.compile(
     r"\.(?:jpe?g|jfif|png|gif|webp|bmp|tiff?|hei[cf]|avif|svg|cr2|nef|dng)(?![A-Za-z0-9])", re.IGNORECASE
 )

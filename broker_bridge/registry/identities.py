@@ -37,13 +37,19 @@ BULK = 200
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one order: the person before and after, or why not."""
+    """What became of one order: the person before and after, or why not.
+
+    `version` was taken for it, `templates` are the person's after it (None: none were read), `added` of them
+    new.
+    """
 
     order: Order
     before: Person | None = None
     person: Person | None = None
     error: ContractError | None = None
     added: int = 0
+    version: int = 0
+    templates: tuple[Template, ...] | None = None
 
     def settled(self) -> Person:
         """The person after the order; raises its ContractError."""
@@ -227,7 +233,7 @@ class Identities:
             try:
                 held = self._carried_out(known, order, version, now, dimensions)
             except ContractError as error:
-                outcomes.append(Outcome(order, error=error))
+                outcomes.append(Outcome(order, error=error, version=version))
                 continue
             after[user_id] = held
             if order.external:
@@ -235,7 +241,7 @@ class Identities:
             added = len(
                 {t.template_id for t in held.templates or ()} - {t.template_id for t in known.templates or ()}
             )
-            outcomes.append(Outcome(order, known.person, held.person, added=added))
+            outcomes.append(Outcome(order, known.person, held.person, None, added, version, held.templates))
         await self._store.write(session, before, after)
         entries = [
             person_audit.entry(one.order, one.before, one.person, one.added, now)

@@ -1,5 +1,7 @@
 """Look-alikes: who else is near to a face that an enrollment brings, and what becomes of it then."""
 
+import asyncio
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,8 +11,8 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector, to_array
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.vectors import Nearest
 
-from .identities import Identities, Outcome
-from .people import Enrollment, Order
+from .identities import BULK, Identities, Outcome
+from .people import Changed, Enrollment, Order, active_templates
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
 from .settings import RegistrySettings
@@ -60,6 +62,10 @@ class _Faces:
     orders: list[int] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)
 
+    def first(self, pending: int) -> int:
+        """The first row that is not of one of the `pending` orders, which come first."""
+        return bisect_left(self.orders, pending)
+
     def matrix(self) -> Vector:
         return np.stack([to_array(vector) for vector in self.vectors])
 
@@ -108,11 +114,25 @@ class LookAlikes:
 
     async def carry_out(self, judged: Sequence[Judged]) -> list[Checked]:
         """Carry out what may be; an order that is refused is its own outcome. Raises RegistryError."""
-        done = iter(await self._identities.carry_out([one.order for one in judged if one.error is None]))
+        outcomes = await self._identities.carry_out([one.order for one in judged if one.error is None])
+        await self._follow(outcomes)
+        done = iter(outcomes)
         return [
             Checked(next(done) if one.error is None else Outcome(one.order, error=one.error), one.look_alikes)
             for one in judged
         ]
+
+    async def _follow(self, outcomes: Sequence[Outcome]) -> None:
+        """Spare the indexes to read what was written here, if it was one transaction and is known whole."""
+        changed = [one for one in outcomes if one.person and one.changed]
+        if not changed or len(outcomes) > BULK or any(one.templates is None for one in changed):
+            return
+        known = [
+            Changed(one.person, active_templates(one.person, one.templates or ()))
+            for one in changed
+            if one.person
+        ]
+        await self._indexes.follow(known, outcomes[0].version, outcomes[-1].version)
 
     async def judge(self, orders: Sequence[Order], pending: Sequence[Order] = ()) -> list[Judged]:
         """Each of `orders` with the other people whom its new templates are near to. Raises RegistryError.
@@ -128,7 +148,7 @@ class LookAlikes:
         near = _Near()
         for faces in batches:
             await self._search(faces, len(pending), near)
-        pairs = _pairs(batches)
+        pairs = await asyncio.to_thread(_pairs, batches, len(pending))
         refuse = self._settings.look_alikes == "refuse"
         refused: set[int] = set()
         judged = []
@@ -182,7 +202,7 @@ class LookAlikes:
         }
 
     async def _search(self, faces: _Faces, pending: int, near: _Near) -> None:
-        first = sum(order < pending for order in faces.orders)
+        first = faces.first(pending)
         if first == len(faces.vectors):
             return
         index = self._indexes.of(faces.space)
@@ -202,22 +222,24 @@ def _other(owner: str, nearest: Nearest | None) -> tuple[str, float] | None:
     return None if nearest.runner_up_key is None else (nearest.runner_up_key, nearest.runner_up)
 
 
-def _pairs(batches: Sequence[_Faces]) -> dict[int, list[tuple[int, str, str, float]]]:
+def _pairs(batches: Sequence[_Faces], pending: int) -> dict[int, list[tuple[int, str, str, float]]]:
     """For each order those earlier ones of other people that are near: order, owner, space, similarity."""
     found: dict[int, list[tuple[int, str, str, float]]] = {}
     for faces in batches:
-        for row, column, similarity in _near_rows(faces.matrix(), faces.limit):
+        for row, column, similarity in _near_rows(faces.matrix(), faces.first(pending), faces.limit):
             if faces.owners[row] != faces.owners[column]:
                 pair = (faces.orders[column], faces.owners[column], faces.space.id, similarity)
                 found.setdefault(faces.orders[row], []).append(pair)
     return found
 
 
-def _near_rows(vectors: Vector, limit: float) -> Iterator[tuple[int, int, float]]:
-    """Rows and earlier rows with a cosine of `limit` or more, and that cosine."""
-    similarities = vectors @ vectors.T
-    for row, column in np.argwhere(np.tril(similarities >= limit, -1)).tolist():
-        yield row, column, float(similarities[row, column])
+def _near_rows(vectors: Vector, first: int, limit: float) -> Iterator[tuple[int, int, float]]:
+    """Rows from `first` on, earlier rows that have a cosine of `limit` or more with them, and that cosine."""
+    for row in range(first, len(vectors)):
+        # Not a product of matrices: the threads of BLAS would wait for each other, spinning.
+        similarities = np.vecdot(vectors[:row], vectors[row])
+        for column in np.flatnonzero(similarities >= limit).tolist():
+            yield row, column, float(similarities[column])
 
 
 def _judged(order: Order, look_alikes: tuple[LookAlike, ...], *, refuse: bool) -> Judged:

@@ -194,6 +194,15 @@ class Changed:
     templates: tuple[Template, ...]
 
 
+def active_templates(person: Person, templates: Iterable[Template]) -> tuple[Template, ...]:
+    """Those of a person's templates that count and may be sent; none of somebody who is deleted."""
+    return tuple(
+        one
+        for one in templates
+        if one.parked_by is None and not person.deleted and person.may_be_sent(one.space)
+    )
+
+
 @dataclass(frozen=True)
 class SiteChanges:
     """What has changed for a site since a version, read at one point in time.

@@ -68,6 +68,16 @@ class PeopleIndex:
                 self._version = history.version
                 return history
 
+    async def follow(self, changed: Sequence[Changed], first: int, last: int) -> None:
+        """Take in what this program has just written as all of the versions `first` to `last`.
+
+        If the index stands elsewhere, it reads them from the registry when it is next asked.
+        """
+        async with self._lock:
+            if self._epoch is not None and self._version == first - 1:
+                await asyncio.to_thread(self._take, changed)
+                self._version = last
+
     def _begin(self, epoch: str) -> None:
         self._index = VectorIndex(self._space.dimension)
         self._epoch = epoch
@@ -76,8 +86,9 @@ class PeopleIndex:
     def _take(self, changed: Sequence[Changed]) -> None:
         for change in changed:
             # A deleted person comes without templates.
-            if change.templates:
-                vectors = np.stack([to_array(one.vector) for one in change.templates])
+            held = [one for one in change.templates if one.space == self._space.id]
+            if held:
+                vectors = np.stack([to_array(one.vector) for one in held])
                 self._index.put(change.person.user_id, vectors)
             else:
                 self._index.remove(change.person.user_id)
@@ -92,3 +103,8 @@ class PeopleIndexes:
 
     def of(self, space: EmbeddingSpace) -> PeopleIndex:
         return self._indexes.setdefault(space.id, PeopleIndex(self._changes, space))
+
+    async def follow(self, changed: Sequence[Changed], first: int, last: int) -> None:
+        """As PeopleIndex.follow, for every space that was asked for."""
+        for index in self._indexes.values():
+            await index.follow(changed, first, last)
