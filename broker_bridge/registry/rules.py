@@ -123,14 +123,21 @@ def with_added(templates: Sequence[Template], order: Enrollment, rules: Rules) -
 
 
 def beyond_cap(templates: Sequence[Template], space: str, rules: Rules) -> list[Template]:
-    """Which templates of a space are too many: all but the most different good ones."""
+    """Which templates of a space are too many: all but the most different good ones.
+
+    If these are fewer than the cap, the best of the others stay: else a repeat would find room for what it
+    brought before, and be a change.
+    """
     active = [one for one in templates if one.space == space and one.parked_by is None]
     if len(active) <= rules.templates_per_space:
         return []
     vectors = np.stack([to_array(one.vector) for one in active])
     qualities = [_UNTOLD_QUALITY if one.quality is None else one.quality for one in active]
-    chosen = set(choose_templates(vectors, qualities, rules.templates_per_space))
-    return [one for place, one in enumerate(active) if place not in chosen]
+    chosen = choose_templates(vectors, qualities, rules.templates_per_space)
+    others = [place for place in range(len(active)) if place not in chosen]
+    others.sort(key=lambda place: -qualities[place])
+    dropped = others[rules.templates_per_space - len(chosen) :]
+    return [active[place] for place in sorted(dropped)]
 
 
 def without_modality(before: Held, modality: str, version: int, now: datetime) -> Held:

@@ -37,7 +37,7 @@ def test_every_device_ends_equal_to_the_registry(
 ) -> None:
     """And at every step none holds what never was valid there, nor anybody whose removal it confirmed.
 
-    Also if the bridge tells the pages of one reading for ever, as long as its devices ask one after the other.
+    Also if the bridge tells the pages of one reading for ever, as long as its devices ask in a row.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(enrollment, "_CHECKED_SECONDS", checked_seconds)
