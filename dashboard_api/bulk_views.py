@@ -12,10 +12,11 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.look_alikes import Checked
 from broker_bridge.registry.people import EVERY_SITE, Enrollment, ExternalKey, Kind, Person, Template
 
+from .enrolled_views import Resemblance, resemblances
+from .external_views import ExternalId, SourceSystem
 from .people import default_space, to_order, to_template
 from .problems import of_validation
 from .settings import ApiSettings, Modality
-from .training_views import SourceSystem
 from .views import Body, PersonBody, TemplateBody, View
 
 MAX_PEOPLE = 500
@@ -27,7 +28,6 @@ IMPORTED = "import"
 _ROUNDING = 1e-7
 
 Result = Literal["created", "changed", "unchanged", "refused"]
-ExternalId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class ExternalKeyBody(Body):
@@ -71,14 +71,6 @@ class BulkBody(Body):
     dry_run: bool = False
 
 
-class LookAlikeView(View):
-    """Somebody else who is near, by cosine similarity."""
-
-    user_id: str
-    similarity: float
-    space: str
-
-
 class BulkItem(View):
     """What became of number `index`. `user_id` is absent where it was no user id; `code` and `detail` say why
     somebody was refused."""
@@ -89,7 +81,7 @@ class BulkItem(View):
     version: int | None = None
     code: str | None = None
     detail: str | None = None
-    look_alikes: list[LookAlikeView] | None = None
+    look_alikes: list[Resemblance] | None = None
 
 
 class BulkAnswer(View):
@@ -183,10 +175,7 @@ def check_keys(person: BulkPerson, holders: dict[str, str]) -> None:
 def to_item(index: int, user_id: str, checked: Checked) -> BulkItem:
     """What is answered about a person whose order was carried out or refused."""
     outcome = checked.outcome
-    near = [
-        LookAlikeView(user_id=one.user_id, similarity=one.similarity, space=one.space)
-        for one in checked.look_alikes
-    ] or None
+    near = resemblances(checked.look_alikes) or None
     if outcome.error:
         return refused(index, user_id, outcome.error, near)
     result: Result = "created" if outcome.created else "changed" if outcome.changed else "unchanged"
@@ -196,7 +185,7 @@ def to_item(index: int, user_id: str, checked: Checked) -> BulkItem:
 
 
 def refused(
-    index: int, user_id: str | None, error: ContractError, look_alikes: list[LookAlikeView] | None = None
+    index: int, user_id: str | None, error: ContractError, look_alikes: list[Resemblance] | None = None
 ) -> BulkItem:
     return BulkItem(
         index=index,

@@ -28,8 +28,11 @@ class _Answered(BaseModel):
 
 
 class LookAlike(_Answered):
-    user_id: str
+    """Somebody else who is near, by cosine similarity."""
+
+    nearest_user_id: str
     similarity: float
+    space: str
 
 
 class Item(_Answered):

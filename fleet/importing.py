@@ -13,6 +13,7 @@ from .report import Bar, ImportReport
 MOST_PEOPLE = 500
 MOST_BYTES = 900 * 1024
 """Below the API's `json_max_bytes` as it is by default; where that is less, a group is cut in half."""
+LOOK_ALIKE = "look-alike"
 # About what was sent, so that a part of it may come in; anything else is about all requests.
 _ABOUT_PEOPLE = frozenset({400, 413, 422, 500})
 
@@ -70,11 +71,12 @@ class Importer:
             self._settle(group[item.index], item)
 
     def _settle(self, candidate: Candidate, item: Item) -> None:
-        if item.look_alikes:
-            self._report.look_alikes += 1
         if item.result == "refused":
             self._refuse(candidate, item.code, item.detail)
             return
+        for near in item.look_alikes[:1]:
+            detail = f"looks like {near.nearest_user_id} (similarity {near.similarity:.2f} in {near.space})"
+            self._report.warn(Refusal(candidate.where, candidate.user_id, LOOK_ALIKE, detail))
         version = item.version
         for photo in candidate.photos:
             version = self._add_photo(candidate, photo, version)

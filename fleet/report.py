@@ -20,7 +20,10 @@ _SHOWN = 10
 
 
 class RefusalFile:
-    """One JSON object a line for each refusal, readable by its owner alone: it names people."""
+    """One JSON object a line for each refusal, and for each warning with `refused` false.
+
+    Readable by its owner alone: it names people.
+    """
 
     def __init__(self, file: TextIO | None) -> None:
         self._file = file
@@ -36,9 +39,9 @@ class RefusalFile:
             raise CannotRunError(f"--report {path}: cannot be written ({error.strerror})") from error
         return cls(os.fdopen(handle, "w", encoding="ascii"))
 
-    def write(self, refusal: Refusal) -> None:
+    def write(self, told: Refusal, *, refused: bool = True) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(asdict(refusal)) + "\n")
+            self._file.write(json.dumps({**asdict(told), "refused": refused}) + "\n")
 
     def __enter__(self) -> "RefusalFile":
         return self
@@ -65,6 +68,11 @@ class ImportReport:
         self._file.write(refusal)
         if len(self._shown) < _SHOWN:
             self._shown.append(refusal)
+
+    def warn(self, warning: Refusal) -> None:
+        """Somebody came in, but looks like somebody else."""
+        self.look_alikes += 1
+        self._file.write(warning, refused=False)
 
     @property
     def is_clean(self) -> bool:

@@ -23,16 +23,28 @@ def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[Entry]:
 
 def _read(where: str, line: bytes, sites: list[str]) -> Entry:
     try:
-        document = json.loads(line.decode(), parse_constant=_no_number)
+        document = json.loads(line.decode(), parse_constant=_no_number, object_pairs_hook=_each_once)
     except UnicodeDecodeError:
         return _refused(where, REQUEST_INVALID, "the line is not UTF-8")
     except RecursionError:
         return _refused(where, REQUEST_INVALID, "the line is nested too deeply")
-    except ValueError:
-        return _refused(where, REQUEST_INVALID, "the line is not JSON")
+    except ValueError as error:
+        detail = "it names a field twice" if isinstance(error, _TwiceError) else "the line is not JSON"
+        return _refused(where, REQUEST_INVALID, detail)
     if not isinstance(document, dict):
         return _refused(where, REQUEST_INVALID, "the line is not a JSON object with a user_id")
     return to_entry(where, document, sites)
+
+
+class _TwiceError(ValueError):
+    """An object says two things under one name: nobody knows which was meant."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise _TwiceError
+    return document
 
 
 def _no_number(_: str) -> Any:

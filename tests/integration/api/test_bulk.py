@@ -164,7 +164,7 @@ async def test_a_look_alike_is_told(api: httpx.AsyncClient, dry_run: bool) -> No
     """Also of somebody who came in the same request."""
     document = await bring(api, person("EMP-1"), person("EMP-2"), dry_run=dry_run)
     (near,) = document["items"][1]["look_alikes"]
-    assert (near["user_id"], near["space"], near["similarity"]) == ("EMP-1", FACE, 1.0)
+    assert (near["nearest_user_id"], near["space"], near["similarity"]) == ("EMP-1", FACE, 1.0)
     assert "look_alikes" not in document["items"][0]
 
 

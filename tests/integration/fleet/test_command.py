@@ -182,6 +182,16 @@ def test_a_table_with_a_photo(api: Api, tmp_path: Path) -> None:
     assert (shown["display_name"], shown["flag"], shown["templates"][0]["count"]) == ("Sample Å", "vip", 1)
 
 
+def test_who_looks_like_somebody_else_comes_in_and_is_told(api: Api, tmp_path: Path) -> None:
+    """A warning in the table and the report, no refusal: the registry's policy decides about that."""
+    twins = [person(1), person(1, user_id="EMP-99999")]
+    result = api.run("import", jsonl(tmp_path / "in.jsonl", twins), "--report", tmp_path / "report")
+    (told,) = reported(tmp_path / "report")
+    assert (result.exit_code, told["refused"], told["code"]) == (0, False, "look-alike")
+    assert told["detail"].startswith("looks like EMP-00001 (similarity 1.00")
+    assert "look like somebody else" in result.stderr
+
+
 def test_lines_may_come_through_a_pipe(api: Api) -> None:
     """`-` in and `-` out; nothing but people is on standard output."""
     sent = json.dumps(person(1)).encode()

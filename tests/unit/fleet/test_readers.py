@@ -62,6 +62,7 @@ BAD_LINES = {
     "binary junk": (b"\xff\xfe\x00\x81", "not UTF-8"),
     "NUL": (b'{"user_id":"EMP\x00-1"}', "not JSON"),
     "NUL as an escape": (b'{"user_id":"EMP\\u0000-1"}', "no user id"),
+    "a field twice": (b'{"user_id":"EMP-1","flag":"vip","flag":"red"}', "a field twice"),
     "a list": (b"[1]", "not a JSON object"),
     "NaN": (b'{"user_id":"EMP-1","quality":NaN}', "not JSON"),
     "a number with too many digits": (b'{"user_id":' + b"1" * 10_000 + b"}", "not JSON"),
