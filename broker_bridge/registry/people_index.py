@@ -106,5 +106,5 @@ class PeopleIndexes:
 
     async def follow(self, changed: Sequence[Changed], first: int, last: int) -> None:
         """As PeopleIndex.follow, for every space that was asked for."""
-        for index in self._indexes.values():
+        for index in list(self._indexes.values()):
             await index.follow(changed, first, last)
