@@ -34,7 +34,8 @@ class RefusalFile:
         if path is None:
             return cls(None)
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(path, flags, 0o600)
         except OSError as error:
             raise CannotRunError(f"--report {path}: cannot be written ({error.strerror})") from error
         return cls(os.fdopen(handle, "w", encoding="ascii"))

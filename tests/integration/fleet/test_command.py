@@ -207,6 +207,13 @@ def test_vectors_can_be_left_out(api: Api, tmp_path: Path) -> None:
     assert "templates" not in (tmp_path / "out.jsonl").read_text()
 
 
+def test_a_person_who_is_unknown_leaves_no_file(api: Api, tmp_path: Path) -> None:
+    """Status 2, with what the API said."""
+    result = api.run("export", tmp_path / "person.json", "--person", "EMP-1")
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "refuses (404)" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("role", "imports", "exports"), [("source", 0, 2), ("operator", 0, 0), ("viewer", 2, 2)]
 )
