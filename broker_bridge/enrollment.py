@@ -149,20 +149,10 @@ class Answers:
 
 
 def starts_over(request: SyncRequest, history: History, site_id: str) -> bool:
-    """Whether a device needs a full snapshot: another history, nothing yet, or unseen tombstones purged.
-
-    A reset that goes on is not begun again unless a tombstone younger than its start has been purged.
-    """
-    if (
-        request.epoch != history.epoch
-        or request.since_version == 0
-        or request.since_version > history.version
-    ):
-        return True
-    horizon = history.horizon_at(site_id)
-    if request.since_version >= horizon:
-        return False
-    return request.reset_head_version is None or request.reset_head_version < horizon
+    """Whether a device needs a full snapshot: its history is another one, or cannot tell it the rest."""
+    return request.epoch != history.epoch or not history.tells_since(
+        site_id, request.since_version, request.reset_head_version
+    )
 
 
 def told(changed: Sequence[Changed], site_id: str, *, with_names: bool) -> tuple[list[Upsert], list[Removal]]:

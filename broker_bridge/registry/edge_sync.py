@@ -50,12 +50,7 @@ def starts_over(position: Position, history: History, site_id: str, now: datetim
     if position.time is not None:
         purged = history.purged_until is not None and position.time <= history.purged_until
         return purged or position.time > now + MARGIN
-    if not 0 < position.version <= history.version:
-        return True
-    horizon = history.horizon_at(site_id)
-    if position.version >= horizon:
-        return False
-    return position.reset_head_version is None or position.reset_head_version < horizon
+    return not history.tells_since(site_id, position.version, position.reset_head_version)
 
 
 class EdgeSync:

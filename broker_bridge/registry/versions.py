@@ -41,6 +41,18 @@ class History:
         """The newest version that was purged of what this site heard."""
         return max(self.horizons.get(site_id, 0), self.horizons.get("*", 0))
 
+    def tells_since(self, site_id: str, version: int, reset_head_version: int | None = None) -> bool:
+        """Whether a device of the site that stands at `version` can be told the rest of this history: else it
+        has to start over, since it has nothing yet, or since removals that it has not heard of were purged.
+
+        A full snapshot that goes on (`reset_head_version` is the head that its first page had) is begun
+        again only if a tombstone younger than its start was purged.
+        """
+        if not 0 < version <= self.version:
+            return False
+        horizon = self.horizon_at(site_id)
+        return version >= horizon or (reset_head_version is not None and reset_head_version >= horizon)
+
 
 class Versions:
     """The counter in `meta`."""
