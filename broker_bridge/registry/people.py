@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from broker_bridge.contract.digest import Digest
@@ -63,7 +64,7 @@ class ExternalKey:
     source_system: str
     external_id: str
 
-    @property
+    @cached_property
     def text(self) -> str:
         return f"{self.source_system}/{self.external_id}"
 
