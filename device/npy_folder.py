@@ -9,15 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.ids import UserId
+from broker_bridge.contract.npy import NpyFileError, parse_npy
 
 from .npy_file import (
     SUFFIX,
     FileMovedError,
-    NpyFileError,
     Signature,
     hash_content,
     list_npy,
-    parse_npy,
     read_bytes,
     remove_temporary,
 )

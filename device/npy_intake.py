@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from broker_bridge.contract.messages import Registered
+from broker_bridge.contract.npy import NpyFileError
 
-from .npy_file import SUFFIX, FileMovedError, NpyFileError
+from .npy_file import SUFFIX, FileMovedError
 from .npy_folder import NpyFolder
 from .npy_people import HeldPeople
 from .registration import OnAnswer

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from .npy_file import hash_content, to_npy, write_npy
+from broker_bridge.contract.npy import to_npy
+
+from .npy_file import hash_content, write_npy
 from .npy_folder import NpyFolder
 from .npy_people import HeldPeople
 

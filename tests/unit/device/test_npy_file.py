@@ -11,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_bridge.contract.embeddings import normalise, to_array
+from broker_bridge.contract.npy import NpyFileError, parse_npy, to_npy
 from device.npy_file import (
     MOST_BYTES,
     FileMovedError,
-    NpyFileError,
     list_npy,
-    parse_npy,
     read_bytes,
     remove_temporary,
-    to_npy,
     write_npy,
 )
 

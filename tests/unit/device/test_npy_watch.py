@@ -11,9 +11,9 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, WireError
+from broker_bridge.contract.npy import to_npy
 from device.gallery_rows import GalleryRows
 from device.health import Health
-from device.npy_file import to_npy
 from device.npy_intake import MOST_ASKED
 from device.npy_people import LatestRows
 from device.npy_watch import NpyWatch
