@@ -1,20 +1,17 @@
-"""Ten thousand embeddings of as many people in one request, beside a bare `insert_many` of the same vectors."""
+"""Ten thousand embeddings of as many people in one request, beside a bare insert of the same vectors."""
 
 import base64
 import json
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from bson.binary import Binary
 from numpy.typing import NDArray
 from pymongo import MongoClient
 from rich.progress import Progress
 
-from broker_bridge.contract.embeddings import normalise
 from deploy.local.fleet import LocalFleet
 
 from . import bare
