@@ -156,6 +156,8 @@ class Receipts(WireModel):
 # Cross-camera tracking
 
 
+Pixels = Annotated[int, Field(ge=0, lt=2**31)]
+
 BoundingBox = Annotated[list[float], Field(min_length=4, max_length=4)]
 """`[x, y, width, height]` in pixels of the frame."""
 
@@ -165,7 +167,7 @@ class Observation(UpMessage):
 
     track_id: ShortText
     bbox: BoundingBox
-    frame_size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    frame_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None
     space: SpaceId
     vector: WireVector
     quality: Ratio | None = None

@@ -29,8 +29,8 @@ class NpyFileError(ValueError):
 def parse_npy(data: bytes, dimension: int | None = None) -> bytes:
     """The unit vector (float32 bytes) in the bytes of an `.npy` file of float32[d] or float32[1,d].
 
-    Without `dimension` it is the file's own, 4096 at most. Nothing is unpickled, and nothing allocated by what
-    the header claims. Raises NpyFileError.
+    Without `dimension` it is the file's own, 4096 at most. Nothing is unpickled, and nothing allocated by
+    what the header claims. Raises NpyFileError.
     """
     stream = io.BytesIO(data)
     try:

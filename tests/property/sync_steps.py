@@ -77,7 +77,9 @@ _network = st.one_of(
 )
 _look = st.tuples(st.just("look"))
 
-_later = st.lists(st.one_of(_change, _change, _look, _network, _network, _network, _rare), max_size=50)
+_step = st.one_of(_change, _change, _look, _network, _network, _network, _rare)
+# Lists of any length would mostly be of a handful of steps, in which little goes wrong.
+_later = st.integers(0, 60).flatmap(lambda length: st.lists(_step, min_size=length, max_size=length))
 
 
 def _begin(seed: int) -> list[Step]:

@@ -16,7 +16,7 @@ from .conftest import Stage
 from .sync_steps import FACE, Step, sample, steps
 from .sync_world import SyncWorld
 
-EXAMPLES = int(os.environ.get("WFM_PROPERTY_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("WFM_PROPERTY_EXAMPLES", "30"))
 
 
 @pytest.fixture(scope="module", autouse=True)
