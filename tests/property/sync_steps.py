@@ -52,6 +52,7 @@ _CHANGES: list[st.SearchStrategy[Step]] = [
     st.tuples(st.just("merge"), _users, _users),
     st.tuples(st.just("part"), _users),
     st.tuples(st.just("purge"), st.integers(1, 4)),
+    st.tuples(st.just("delete_and_purge"), _users),
 ]
 _change = st.one_of(_CHANGES)
 _rare = st.one_of(

@@ -15,7 +15,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncDelta, SyncHead, Upsert
 from broker_bridge.contract.wire import MAX_DOWN_BYTES, WireModel
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Enrollment, Order
+from broker_bridge.registry.people import Deletion, Enrollment, Order
 from tests.device_samples import Clock
 
 from . import sync_registry
@@ -104,6 +104,10 @@ class SyncWorld:
     def purge(self, oldest: int) -> None:
         self._run(self._change("purge", oldest))
 
+    def delete_and_purge(self, user_id: str) -> None:
+        """As for a device that was away for longer than tombstones are kept."""
+        self._run(self._change("delete_and_purge", user_id))
+
     def begin_epoch(self) -> None:
         self._run(self._registry.versions.begin_epoch())
         self._refresh()
@@ -130,6 +134,9 @@ class SyncWorld:
                         self._note_consent(outcome.order, fresh=outcome.created)
             elif name == "purge":
                 await sync_registry.purge(self._registry, *args)
+            elif name == "delete_and_purge":
+                await self._change("carry_out", [Deletion(*args)])
+                await self._change("purge", len(self.view.people))
             elif name in ("merge", "part"):
                 await (merges.merge if name == "merge" else merges.undo)(*args)
                 self._refusals = await self._recorded_refusals()
