@@ -1,7 +1,7 @@
 """Values of the registry: people, their templates, and orders to change them."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -246,13 +246,3 @@ def wire_bytes(person: Person, dimensions: Mapping[str, int]) -> int:
 def template_bytes(vector_bytes: int) -> int:
     """About how many bytes a template with a vector of `vector_bytes` takes of a message."""
     return vector_bytes * 4 // 3 + _TEMPLATE_BYTES
-
-
-def cut(people: Sequence[Person], dimensions: Mapping[str, int], max_bytes: int) -> list[Person]:
-    """As many of `people` as fit into a message of `max_bytes`, at least one (of those there are)."""
-    total = 0
-    for place, person in enumerate(people):
-        total += wire_bytes(person, dimensions)
-        if total > max_bytes and place:
-            return list(people[:place])
-    return list(people)
