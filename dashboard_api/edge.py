@@ -62,28 +62,25 @@ class SyncQuery:
     since: str
     epoch: str | None
     reset_head_version: int | None
+    begun_at: int | None
     spaces: tuple[str, ...]
     vectors: bool
     limit: int
 
     @property
     def position(self) -> Position:
-        """Raises Problem 422."""
-        return parse_since(self.since, self.epoch, self.reset_head_version)
-
-
-def parse_since(text: str, epoch: str | None, reset_head_version: int | None) -> Position:
-    """A position from `since`, which is a version or a time; raises Problem 422."""
-    if _DIGITS.fullmatch(text) and int(text) < 2**63:
-        return Position(epoch, int(text), None, reset_head_version)
-    try:
-        return Position(epoch, time=_TIME.validate_python(text))
-    except ValidationError as error:
-        detail = (
-            "since: a version, or a time with its offset from UTC as in 2026-01-15T10:00:00.000Z (write + as "
-            "%2B): take `version` or `sync_timestamp` of the answer before"
-        )
-        raise Problem(422, "request-invalid", detail) from error
+        """From `since`, which is a version or a time; raises Problem 422."""
+        if _DIGITS.fullmatch(self.since) and int(self.since) < 2**63:
+            version = int(self.since)
+            return Position(self.epoch, version, None, self.reset_head_version, self.begun_at)
+        try:
+            return Position(self.epoch, time=_TIME.validate_python(self.since))
+        except ValidationError as error:
+            detail = (
+                "since: a version, or a time with its offset from UTC as in 2026-01-15T10:00:00.000Z (write "
+                "+ as %2B): take `version` or `sync_timestamp` of the answer before"
+            )
+            raise Problem(422, "request-invalid", detail) from error
 
 
 def spaces_of(query: SyncQuery, caller: EdgeDevice, known: Mapping[str, int]) -> list[str]:
@@ -147,6 +144,7 @@ def _next(missed: Missed, query: SyncQuery) -> str:
     asked: list[tuple[str, object]] = [
         ("since", told.to_version),
         ("epoch", told.history.epoch),
+        ("begun_at", missed.begun_at),
         ("limit", query.limit),
     ]
     if head is not None:

@@ -1,6 +1,7 @@
 """What has changed since a version: for a site, for every reader that follows the registry."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from .mongo import Document
@@ -100,6 +101,12 @@ class Changes:
         query = {"reach": {"$in": [site_id, EVERY_SITE]}, "updated_at": {"$gte": since}}
         found = await self._store.people.find_one(query, {"version": 1}, sort=[("version", 1)])
         return found and int(found["version"]) - 1
+
+    async def version_before(self, site_id: str, time: datetime) -> int:
+        """The last version that is known to be from before `time` at the site; 0 if none is."""
+        query = {"reach": {"$in": [site_id, EVERY_SITE]}, "updated_at": {"$lt": time}}
+        found = await self._store.people.find_one(query, {"version": 1}, sort=[("version", -1)])
+        return int(found["version"]) if found else 0
 
 
 def _person(found: Document) -> Person:

@@ -18,23 +18,25 @@ machines: who asks by time is told so much again."""
 class Position:
     """Where a device says that it stands: at `version` of the history `epoch`, or as of `time`.
 
-    Without `epoch` it is taken to mean the history there is. `reset_head_version` is that of the first page
-    of a full snapshot that goes on, as in SyncRequest.
+    Without `epoch` it is taken to mean the history there is. Where an answer goes on, `begun_at` is where the
+    device stood before it, and `reset_head_version` that of a full snapshot, as in SyncRequest.
     """
 
     epoch: str | None = None
     version: int = 0
     time: datetime | None = None
     reset_head_version: int | None = None
+    begun_at: int | None = None
 
 
 @dataclass(frozen=True)
 class Missed:
-    """What a device is told next, as of `since`. `surely_held` are those of whom its site cannot have been
-    without since then; `last_dated` is when the last one told was changed."""
+    """What a device is told next. It has all up to `begun_at` from before the first page of this answer:
+    `surely_held` are those whom its site cannot have been without since then. `last_dated` is when the last
+    one told was changed."""
 
     changes: SiteChanges
-    since: int
+    begun_at: int
     reset: bool
     surely_held: frozenset[str]
     last_dated: datetime | None
@@ -77,8 +79,9 @@ class EdgeSync:
             if reset or not starts_over(position, changes.history, site_id, now):
                 break
             reset = True
-        surely_held, last_dated = await self._whereabouts(changes, since)
-        return Missed(changes, since, reset, surely_held, last_dated)
+        begun_at = 0 if reset else await self._begun_at(site_id, position)
+        surely_held, last_dated = await self._whereabouts(changes, begun_at)
+        return Missed(changes, begun_at, reset, surely_held, last_dated)
 
     async def _since(self, site_id: str, position: Position, history: History) -> int:
         if position.time is None:
@@ -87,8 +90,15 @@ class EdgeSync:
         # The history was read first: whatever was changed since then has a later version.
         return history.version if version is None else version
 
-    async def _whereabouts(self, changes: SiteChanges, since: int) -> tuple[frozenset[str], datetime | None]:
-        """Whom of `changes` the site has had since `since` at the least, and the date of the last of them.
+    async def _begun_at(self, site_id: str, position: Position) -> int:
+        if position.time is not None:
+            return await self._changes.version_before(site_id, position.time)
+        return position.version if position.begun_at is None else position.begun_at
+
+    async def _whereabouts(
+        self, changes: SiteChanges, begun_at: int
+    ) -> tuple[frozenset[str], datetime | None]:
+        """Whom of `changes` the site has had since `begun_at` at the least, and the date of the last of them.
 
         Where somebody has been in several places, it is not known since when they are in each.
         """
@@ -99,7 +109,7 @@ class EdgeSync:
         held = frozenset(
             user_id
             for user_id, one in found.items()
-            if 0 < one.get("born", 0) <= since and len(one["reach"]) == 1
+            if 0 < one.get("born", 0) <= begun_at and len(one["reach"]) == 1
         )
         last = found.get(told[-1]) if told else None
         return held, last["updated_at"] if last else None

@@ -74,12 +74,13 @@ async def sync(
     ] = "0",
     epoch: Annotated[Epoch | None, Query(description="`epoch` of the answer before")] = None,
     reset_head_version: Annotated[Version | None, Query(description="As in `next`")] = None,
+    begun_at: Annotated[Version | None, Query(description="As in `next`")] = None,
     limit: Limit = 200,
     vectors: Annotated[bool, Query(description="Tell templates as well")] = True,
 ) -> EdgeChanges:
     """What has changed for the device's site; without `since` a full snapshot. Go on with `next`."""
     asked_at = services.now()
-    query = SyncQuery(since, epoch, reset_head_version, spaces, vectors, limit)
+    query = SyncQuery(since, epoch, reset_head_version, begun_at, spaces, vectors, limit)
     missed = await services.registry.edge_sync.missed(
         caller.device.site_id,
         query.position,
