@@ -120,9 +120,10 @@ class VisitError(ProblemView):
 
 
 class VisitsView(View):
-    """`stored` are the event ids recorded now or before; `recorded` is how many are new."""
+    """`stored` are the event ids recorded now or before; `recorded` is how many are new. `success` says that the
+    report was gone through: what was not taken is in `errors`, and to send that again does not help."""
 
-    success: bool
+    success: bool = True
     recorded: int
     stored: list[str]
     errors: list[VisitError]

@@ -34,7 +34,7 @@ def allow(*roles: Role) -> Callable[..., Awaitable[ApiKey]]:
     async def check(key: Annotated[ApiKey, Depends(authenticate)]) -> ApiKey:
         if key.role != "admin" and key.role not in roles:
             needed = " or ".join(("admin", *roles))
-            raise Problem(403, "role-insufficient", f"this needs the role {needed}; the key is a {key.role}")
+            raise Problem(403, "role-insufficient", f"this needs the role {needed}; the key's is {key.role}")
         return key
 
     return check

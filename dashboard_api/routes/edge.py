@@ -168,7 +168,6 @@ async def report_visits(body: VisitsBody, caller: Caller, services: ServicesDep)
     batch = [Incoming(event, device.site_id, now) for event in events.values()]
     recorded = await services.registry.events.record(batch, expect_repeats=True)
     return VisitsView(
-        success=not errors,
         recorded=len(recorded.stored) - recorded.repeats,
         stored=list(dict.fromkeys(one.event.event_id for one in batch if one.key in recorded.stored)),
         errors=sorted(errors, key=lambda one: one.index),
