@@ -120,8 +120,8 @@ class VisitError(ProblemView):
 
 
 class VisitsView(View):
-    """`stored` are the event ids recorded now or before; `recorded` is how many are new. `success` says that the
-    report was gone through: what was not taken is in `errors`, and to send that again does not help."""
+    """`stored` are the event ids recorded now or before; `recorded` is how many are new. `success` says that
+    the report was gone through; what was not taken is in `errors`, and sending it again does not help."""
 
     success: bool = True
     recorded: int
