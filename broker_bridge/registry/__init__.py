@@ -128,6 +128,7 @@ class Registry:
                 spaces=spaces,
                 indexes=indexes,
                 settings=settings,
+                is_rehearsal=True,
             ),
             people=store,
             registrations=registrations,

@@ -260,13 +260,18 @@ class Identities:
         people = {person.user_id: person for person in having.values()}
         people |= await self._store.known(session, [key for key in wanted if key not in people])
         touched, named = set(), set()
+        holders = {key: {user_id} for key, user_id in by_key.items()}
         for order in orders:
-            user_id = by_key.get(order.external.text, order.user_id) if order.external else order.user_id
-            known = people.get(user_id)
-            # Whoever is named twice may be deleted and enrolled again.
-            if known and (user_id in named or _concerns_templates(order, known)):
-                touched.add(user_id)
-            named.add(user_id)
+            # A key that is nobody's yet may become that of any of those for whom it is ordered.
+            about = holders.setdefault(order.external.text, set()) if order.external else set()
+            if not (order.external and order.external.text in by_key):
+                about.add(order.user_id)
+            for user_id in about:
+                known = people.get(user_id)
+                # Whoever is named twice may be deleted and enrolled again.
+                if known and (user_id in named or _concerns_templates(order, known)):
+                    touched.add(user_id)
+            named |= about
         templates = await self._store.templates_of(session, sorted(touched))
         return {
             user_id: Held(person, tuple(templates.get(user_id, ())) if user_id in touched else None)

@@ -89,7 +89,10 @@ class _Near:
 
 
 class LookAlikes:
-    """Judges orders before they are carried out. Two requests at the same instant may not see each other."""
+    """Judges orders before they are carried out. Two requests at the same instant may not see each other.
+
+    In a rehearsal the indexes are asked, and told nothing: what is carried out by `identities` is taken back.
+    """
 
     def __init__(
         self,
@@ -99,12 +102,14 @@ class LookAlikes:
         spaces: Spaces,
         indexes: PeopleIndexes,
         settings: RegistrySettings,
+        is_rehearsal: bool = False,
     ) -> None:
         self._identities = identities
         self._store = store
         self._spaces = spaces
         self._indexes = indexes
         self._settings = settings
+        self._is_rehearsal = is_rehearsal
 
     async def enroll(self, order: Enrollment) -> Checked:
         """Judge an order and carry it out; raises ContractError, also `look-alike`, and RegistryError."""
@@ -115,7 +120,8 @@ class LookAlikes:
     async def carry_out(self, judged: Sequence[Judged]) -> list[Checked]:
         """Carry out what may be; an order that is refused is its own outcome. Raises RegistryError."""
         outcomes = await self._identities.carry_out([one.order for one in judged if one.error is None])
-        await self._follow(outcomes)
+        if not self._is_rehearsal:
+            await self._follow(outcomes)
         done = iter(outcomes)
         return [
             Checked(next(done) if one.error is None else Outcome(one.order, error=one.error), one.look_alikes)

@@ -109,12 +109,17 @@ def merged(target: Held, source: Held, version: int, now: datetime, rules: Rules
 def parted(target: Held, source: Held, version: int, now: datetime, rules: Rules) -> tuple[Held, Held]:
     """Target and source as before their merge, at `version` and `version` + 1.
 
-    What was changed about the target since stays changed. The target may be a tombstone by now.
+    What was changed about the target since stays changed. The target may be a tombstone by now, but not that
+    of a merge.
     """
     person, other = target.person, source.person
     if person is None or other is None or other.merge is None or target.templates is None or person.erased:
         raise unknown("to part from: they are purged or erased")
     merge = other.merge
+    if person.merge:
+        # Whoever they went into has copies of the source's templates too, as theirs.
+        detail = f"{person.user_id} went into {person.merge.into} since: take that back first"
+        raise ContractError(MERGE_IMPOSSIBLE, detail)
     own = [
         replace(one, parked_by=None) if one.parked_by == other.user_id else one
         for one in target.templates

@@ -44,8 +44,8 @@ def unknown(user_id: str) -> ContractError:
 def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules: Rules) -> Held:
     """The person after `order`; the same as before, version and all, if it changes nothing.
 
-    A deleted person who is enrolled again starts afresh, except for `reach` and external keys. Raises
-    ContractError(`person-unknown`, `person-exists`, `person-merged`).
+    A deleted person who is enrolled again starts afresh, except for `reach`, external keys and refused consent.
+    Raises ContractError(`person-unknown`, `person-exists`, `person-merged`).
     """
     known, kept = before.person, before.live
     user_id = known.user_id if known else order.user_id
@@ -78,7 +78,7 @@ def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules
         updated_at=now,
         born=kept.born if kept else version,
         external=_with_key(known, order),
-        consent=_consent(kept, order, [one.space for one in held], rules),
+        consent=_consent(known, order, [one.space for one in held], rules),
     )
     if kept and replace(after, version=kept.version, updated_at=kept.updated_at) == kept:
         return before
@@ -96,9 +96,13 @@ def _with_key(known: Person | None, order: Enrollment) -> tuple[ExternalKey, ...
 
 
 def _consent(
-    kept: Person | None, order: Enrollment, spaces: Sequence[str], rules: Rules
+    known: Person | None, order: Enrollment, spaces: Sequence[str], rules: Rules
 ) -> Mapping[str, bool]:
-    consent = {**(kept.consent if kept else {}), **(order.consent or {})}
+    said = known.consent if known else {}
+    if known and known.deleted:
+        # What somebody has refused holds until they say otherwise, not until a source brings them again.
+        said = {modality: given for modality, given in said.items() if not given}
+    consent = {**said, **(order.consent or {})}
     for modality in sorted({modality_of(space) for space in spaces}):
         consent.setdefault(modality, rules.consent_assumed)
     return consent

@@ -135,7 +135,7 @@ def test_the_order_of_templates_is_nothing_to_the_digest(held: list[Template], s
 def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
     told: list[Enrollment], limit: Rules, later: list[Enrollment]
 ) -> None:
-    """But every site that ever had them hears of it."""
+    """But every site that ever had them hears of it, and what they refused stays refused."""
     before = carried_out(told, limit)
     assert before.person is not None
     gone = Held(rules.removed(before.person, 50, NOW), before.templates)
@@ -143,7 +143,9 @@ def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
     again = rules.enrolled(gone, fresh, 51, NOW, limit)
     assert again.person is not None
     assert (again.templates, again.person.holdings) == ((), ())
-    assert (again.person.display_name, again.person.flag, dict(again.person.consent)) == (None, None, {})
+    assert (again.person.display_name, again.person.flag) == (None, None)
+    refused = {modality: False for modality, given in before.person.consent.items() if not given}
+    assert again.person.consent == refused
     assert set(again.person.reach) == {*before.person.reach, "lobby"}
     for version, order in enumerate(later, start=52):
         again = rules.enrolled(again, order, version, NOW, limit)

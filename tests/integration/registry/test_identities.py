@@ -7,7 +7,7 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.people import Enrollment, SiteChanges, Template
+from broker_bridge.registry.people import Deletion, Enrollment, ExternalKey, SiteChanges, Template
 
 SPACES = ["face:test-8", "gait:test-4"]
 
@@ -175,6 +175,34 @@ async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
     outcomes = await registry.identities.carry_out(neighbours)
     assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, code, None]
     assert [person.user_id for person in await registry.identities.page()] == ["EMP-0", "EMP-2"]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, deleted: bool) -> None:
+    """What comes by a key lands with whom the same transaction gave it to, on all that they hold."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    key = ExternalKey("catalog", "42")
+    by_key = Enrollment("EXT-1", (face(2),), external=key)
+    orders = [Enrollment("EMP-1", external=key), *([Deletion(external=key)] if deleted else []), by_key]
+    outcomes = await registry.identities.carry_out(orders)
+    assert {outcome.settled().user_id for outcome in outcomes} == {"EMP-1"}
+    held = {one.vector for one in (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]}
+    assert held == ({face(2).vector} if deleted else {face(1).vector, face(2).vector})
+
+
+async def test_a_rehearsal_is_not_searched_afterwards(
+    registry: Registry, mongo_settings: MongoSettings
+) -> None:
+    """Nobody is found who came in a dry run, even if another program has used up its versions since."""
+    index = registry.indexes.of(await registry.spaces.get("face:test-8"))
+    judged = await registry.rehearsal.judge([Enrollment("EMP-1", (face(1),))])
+    (rehearsed,) = await registry.rehearsal.carry_out(judged)
+    assert rehearsed.outcome.created
+    other = await Registry.open(mongo_settings)
+    await other.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await other.close()
+    _, found = await index.find_all([face(1).vector, face(2).vector], 0.99)
+    assert [one and one.key for one in found] == [None, "EMP-2"]
 
 
 async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:

@@ -118,6 +118,17 @@ async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Regi
     assert await vectors(registry, "EMP-1") == {face(1).vector}
 
 
+async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry: Registry) -> None:
+    """Else the last of the chain would keep copies of a face that is somebody else's again."""
+    for n in range(3):
+        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+    await registry.merges.merge("EMP-2", "EMP-1")
+    await registry.merges.merge("EMP-1", "EMP-0")
+    with pytest.raises(ContractError, match="EMP-1 went into EMP-0"):
+        await registry.merges.undo("EMP-2")
+    assert await registry.merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
+
+
 async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Registry) -> None:
     """The undo revives the source and leaves the target deleted."""
     await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
@@ -144,6 +155,16 @@ async def test_a_modality_without_consent_is_never_told(registry: Registry) -> N
     assert found.key == "EMP-1"
 
 
+async def test_a_source_does_not_bring_back_what_somebody_refused(registry: Registry) -> None:
+    """Withdrawn consent outlives a deletion and a new enrollment by key; only a word of its own ends it."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), external=KEY, consent={"face": False}))
+    await registry.identities.carry_out([Deletion(external=KEY)])
+    again = await registry.identities.enroll(Enrollment("EXT-1", (face(1),), external=KEY))
+    assert (again.user_id, again.deleted, again.sent) == ("EMP-1", False, ())
+    given = await registry.identities.enroll(Enrollment("EMP-1", consent={"face": True}))
+    assert [held.space for held in given.sent] == ["face:test-8"]
+
+
 async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> None:
     """Restored at the next version; nobody is restored who is there, or never was."""
     before = await registry.identities.enroll(Enrollment("EMP-1", (face(1),), flag="red", sites=("north",)))
@@ -161,7 +182,7 @@ async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> N
 
 
 async def test_what_changes_nothing_takes_no_version_and_leaves_no_trace(registry: Registry) -> None:
-    """The same name, face, key and flag again: a source that repeats itself every 15 minutes costs nothing."""
+    """The same name, face, key and flag again: a source that repeats it every 15 minutes costs nothing."""
     order = Enrollment("EMP-1", (face(1),), display_name="One", flag="red", external=KEY)
     first = await registry.identities.enroll(order)
     assert await registry.identities.enroll(order) == first
