@@ -8,7 +8,7 @@ from bson.binary import VECTOR_SUBTYPE, Binary
 from broker_bridge.contract.digest import Digest
 
 from .mongo import Document
-from .people import ExternalKey, Merge, Person, SpaceHolding, Template
+from .people import ExternalKey, Merge, Person, SpaceHolding, Template, modality_of
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
 _FLOAT32_HEADER = b"\x27\x00"
@@ -69,10 +69,15 @@ def person_from_document(found: Document) -> Person:
         updated_at=found["updated_at"],
         born=found.get("born", 0),
         external=tuple(ExternalKey.parse(text) for text in found.get("external", ())),
-        consent=found.get("consent", {}),
+        consent=found["consent"] if "consent" in found else _settled(found),
         merge=_merge(found["merge"]) if "merge" in found else None,
         erased=found.get("erased", False),
     )
+
+
+def _settled(found: Document) -> dict[str, bool]:
+    """The consent of somebody from before there was a choice: what they held was sent."""
+    return {modality_of(held["space"]): True for held in found["holdings"]}
 
 
 def _merge(found: Document) -> Merge:

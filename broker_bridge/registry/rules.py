@@ -44,8 +44,8 @@ def unknown(user_id: str) -> ContractError:
 def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules: Rules) -> Held:
     """The person after `order`; the same as before, version and all, if it changes nothing.
 
-    A deleted person who is enrolled again starts afresh, except for `reach`, external keys and refused consent.
-    Raises ContractError(`person-unknown`, `person-exists`, `person-merged`).
+    A deleted person who is enrolled again starts afresh, except for `reach`, external keys and refused
+    consent. Raises ContractError(`person-unknown`, `person-exists`, `person-merged`).
     """
     known, kept = before.person, before.live
     user_id = known.user_id if known else order.user_id

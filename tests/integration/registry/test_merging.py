@@ -5,8 +5,9 @@ import pytest
 
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry import Registry
+from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.people import Deletion, Enrollment, ExternalKey, Person, Template
+from broker_bridge.registry.settings import RegistrySettings
 
 SPACES = ["face:test-8", "gait:test-4"]
 KEY = ExternalKey("catalog", "42")
@@ -163,6 +164,21 @@ async def test_a_source_does_not_bring_back_what_somebody_refused(registry: Regi
     assert (again.user_id, again.deleted, again.sent) == ("EMP-1", False, ())
     given = await registry.identities.enroll(Enrollment("EMP-1", consent={"face": True}))
     assert [held.space for held in given.sent] == ["face:test-8"]
+
+
+async def test_people_from_before_consent_stay_as_they_are(
+    registry: Registry, mongo_settings: MongoSettings
+) -> None:
+    """Their faces were sent, and are: a source that repeats itself changes nobody, whatever is set now."""
+    enrolled = await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="One"))
+    later = {"born": 1, "consent": 1}
+    await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": later})
+    strict = await Registry.open(mongo_settings, settings=RegistrySettings(consent="required"))
+    again = await strict.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="One"))
+    assert (again.version, again.sent) == (enrolled.version, enrolled.holdings)
+    newer = await strict.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await strict.close()
+    assert newer.sent == ()
 
 
 async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> None:
