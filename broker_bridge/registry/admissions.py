@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise, to_array
-from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, ContractError
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MODEL_DIFFERS, ContractError
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
 from broker_bridge.vectors import Nearest
 
@@ -138,6 +138,10 @@ class Admissions:
             raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")
         site_id: str = found["site_id"]
         await self._sites.check_open(site_id, request.kind)
+        if request.kind == "visitor" and self._settings.consent == "required":
+            # Kept back, the face would be in no index, and somebody else's at each meeting.
+            detail = "consent is required here (registry.consent), and a camera cannot ask a visitor for it"
+            raise ContractError(ENROLLMENT_CLOSED, detail)
         space = await self._spaces.get(request.space)
         _check_model(found, space)
         return site_id, space

@@ -45,7 +45,8 @@ class RegistrySettings(Section):
     templates_per_space: Annotated[int, Field(ge=1, le=64)] = 5
     """Templates of one person that are kept in a space: the most different good ones."""
     consent: Literal["assumed", "required"] = "assumed"
-    """Whether a modality of which nobody has said anything may be sent to devices."""
+    """Whether a modality of which nobody has said anything may be sent to devices. Where it is required, they
+    register no visitors."""
     look_alikes: Literal["warn", "refuse", "ignore"] = "warn"
     """What becomes of an enrollment whose face is nearer than `look_alike` to somebody else's."""
     same_person_similarity: Similarity = 0.65

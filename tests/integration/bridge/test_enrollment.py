@@ -1,10 +1,11 @@
 import itertools
 
-from broker_bridge.bootstrap import Bridge
+from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, SyncApplied
 from broker_bridge.registry import Registry
 from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
@@ -111,6 +112,24 @@ async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
         assert [u.display_name for u in (await peer.ask()).upserts] == [None]
         await registry.mongo.db.devices.update_one({"_id": fresh_device.id}, {"$set": {"dev_mode": True}})
         assert [u.display_name for u in (await peer.ask()).upserts] == ["Sample Person"]
+
+
+async def test_where_consent_is_required_a_face_leaves_only_with_it(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Nor is it in a page or counted in a head: without consent, with it, and once it is withdrawn."""
+    settings = program.model_copy(update={"registry": RegistrySettings(consent="required")})
+    strict = await open_registry(settings)
+    async with connected(mosquitto, fresh_device) as peer, running(strict, settings):
+        await peer.hear("sync_head")
+        for consent, sent in ((None, []), ({"face": True}, [face(1).vector]), ({"face": False}, [])):
+            await strict.identities.enroll(Enrollment("EMP-1", (face(1),), consent=consent))
+            (told,) = (await peer.hear("sync_delta")).upserts
+            head = await peer.hear("sync_head")
+            (paged,) = (await peer.ask()).upserts
+            assert [[one.vector for one in upsert.templates] for upsert in (told, paged)] == [sent, sent]
+            assert sum(space.count for space in head.spaces.values()) == len(sent)
+    await strict.close()
 
 
 async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry: Registry) -> None:

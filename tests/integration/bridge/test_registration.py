@@ -17,6 +17,7 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.people import Enrollment
 from broker_bridge.registry.people_index import PeopleIndex
+from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.integration.bridge.support import SPACE, Peer, face
@@ -101,6 +102,17 @@ async def test_somebody_known_exists_and_the_visit_is_recorded_once(
     await said(registrar(registry), open_site, asks("r-2", near(1, 0.8)))
     assert len(await visits(registry)) == 2
     assert (await registry.versions.read()).version == 1
+
+
+async def test_no_visitor_is_made_where_consent_is_required(
+    open_site: FreshDevice, registry: Registry, program: BridgeProgram
+) -> None:
+    """Nobody could find a face that may not be sent: it would be somebody new at each meeting."""
+    strict = await Registry.open(program.mongo, settings=RegistrySettings(consent="required"))
+    answer = await said(registrar(strict), open_site, asks("r-1", face(1).vector))
+    await strict.close()
+    assert (answer.result, answer.error and answer.error.code) == ("rejected", "enrollment-closed")
+    assert (await registry.versions.read()).version == 0
 
 
 async def test_a_repeated_request_makes_no_second_person(open_site: FreshDevice, registry: Registry) -> None:
