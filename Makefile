@@ -18,8 +18,8 @@ setup-demo:
 demo: setup-demo ## Run the whole line on this machine until Ctrl-C (ONCE=1: run once, check, end)
 	@$(BIN)/python -m deploy.local.demo $(if $(filter-out 0,$(ONCE)),--once)
 
-test: setup ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes to pytest, JOBS= at a time: 3)
+	@$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal $(ARGS)
 
 check: setup ## Lint, formatting and types
 	@$(BIN)/ruff check .
