@@ -13,6 +13,7 @@ from .mongo import Document, Mongo
 from .pseudonyms import Pseudonyms
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}
+_ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
 
 
 class Sweep:
@@ -50,12 +51,15 @@ class Sweep:
     async def _audited(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:
         """The one exception to "never altered": who has changed what stays, about whom does not.
 
-        Entries about others may name the person too, as a merge does, so all are looked through, as bytes.
+        Entries about others may name the person too, as a merge does, so all are looked through, as bytes. Not
+        those about a device, a site or a job: it may happen to have the id that somebody had.
         """
         pattern = Subject(tuple(user_ids)).pattern()
         as_bytes = self._audit.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
         named = [
-            entry["_id"] async for entry in as_bytes.find(_up_to(until), _NAMING) if pattern.search(entry.raw)
+            entry["_id"]
+            async for entry in as_bytes.find(_up_to(until) | _ABOUT_PEOPLE, _NAMING)
+            if pattern.search(entry.raw)
         ]
         for entry_id in named:
             entry: Document = await self._audit.find_one({"_id": entry_id}, _NAMING)

@@ -54,27 +54,22 @@ class Erasures:
         """Erase a person, live or deleted, and whoever went into them; `go_on` does the rest.
 
         It is one transaction. Who is erased already keeps the erasure there is. Of who was purged only what
-        is left behind, such as events, is erased. Raises ContractError(`person-unknown`, `person-merged`).
+        is left behind, events and audit, is erased. Raises ContractError(`person-unknown`, `person-merged`).
         """
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         await self._pseudonyms.ensure_key()
-        known = (await self._store.known(None, [user_id])).get(user_id)
-        if known is None:
-            if not await self._events.any_of([user_id]):
-                raise unknown(user_id)
-            erasure = await self._begin(None, [user_id], {}, {}, by=by, now=now)
-            self._pseudonyms.look_again()
-            return erasure
-        if known.erased:
-            earlier = await self.about([user_id])
-            if earlier:
-                return earlier[0]
 
         async def work(session: Any) -> Erasure:
-            first = await self._versions.take(session)
             people = await self._concerned(session, user_id)
-            if len(people) > 1:
-                await self._versions.take(session, len(people) - 1)
+            if not people and await self._is_left(user_id):
+                return await self._begin(session, [user_id], {}, {}, by=by, now=now)
+            if not people or people[user_id].erased:
+                earlier = await self.about([user_id])
+                if earlier:
+                    return earlier[0]
+            if not people:
+                raise unknown(user_id)
+            first = await self._versions.take(session, len(people))
             before = await self._store.held(session, list(people))
             after = {
                 person.user_id: Held(rules.erased(person, version, now))
@@ -88,11 +83,16 @@ class Erasures:
         self._pseudonyms.look_again()
         return erasure
 
+    async def _is_left(self, user_id: str) -> bool:
+        """Whether there is anything of somebody who is no more."""
+        about = {"subject": user_id, "what": {"$regex": "^person[.]"}}
+        return await self._events.any_of([user_id]) or bool(await self._audit_entries.find_one(about))
+
     async def _concerned(self, session: Any, user_id: str) -> dict[str, Person]:
-        """The person and whoever went into them."""
+        """The person and whoever went into them; nobody if there is no such person."""
         people = await self._store.known(session, [user_id])
-        if user_id not in people:
-            raise unknown(user_id)
+        if not people:
+            return {}
         merge = people[user_id].merge
         if merge:
             raise ContractError(PERSON_MERGED, f"{user_id} went into {merge.into}: erase {merge.into}")

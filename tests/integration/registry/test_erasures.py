@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from bson.raw_bson import RawBSONDocument
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
-from broker_bridge.registry import Registry
+from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.erasure import SETTLED, Erasure, Subject, renamed
 from broker_bridge.registry.events import Incoming
@@ -255,6 +256,41 @@ async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -
     assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
     assert (erasure.version, erasure.devices) == (0, ())
     assert (await registry.versions.read()).version == version
+
+
+async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: Registry) -> None:
+    """Asked once more, when nothing is left at all, the same erasure is answered."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.delete("EMP-1")
+    await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
+    erasure = await erase(registry, "EMP-1")
+    assert await who_holds(registry, b"EMP-1") == {"erasures"}
+    settled = await registry.erasures.go_on(erasure.erasure_id, utc_now() + SETTLED)
+    assert await who_holds(registry, b"EMP-1") == set()
+    assert (await erase(registry, "EMP-1")).erasure_id == settled.erasure_id
+
+
+async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
+    registry: Registry, mongo_settings: MongoSettings
+) -> None:
+    """Else events would go under one of two pseudonyms, as it happens."""
+    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    other = await Registry.open(mongo_settings)
+    begun = await asyncio.gather(
+        *(one.erasures.erase("EMP-1", by="privacy-desk", now=utc_now()) for one in (registry, other) * 2)
+    )
+    await other.close()
+    assert len({erasure.erasure_id for erasure in begun}) == 1
+
+
+async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: Registry) -> None:
+    """Only entries about people are told of anew."""
+    await registry.sites.ensure("lobby")
+    await registry.sites.set_policy("lobby", "visitors", who="tester", at=utc_now())
+    await registry.identities.enroll(Enrollment("lobby", (face(1),)))
+    erasure = await erase(registry, "lobby")
+    assert [entry.what for entry in await registry.audit.page(subject="lobby")] == ["site.enrollment-policy"]
+    assert erasure.steps["audit"].count == 1
 
 
 async def test_nobody_cannot_be_erased_and_who_is_erased_keeps_the_receipt(registry: Registry) -> None:
