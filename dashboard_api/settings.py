@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from broker_bridge.contract.ids import SpaceId
-from broker_bridge.contract.settings import LogSettings, Port, Section, Settings
+from broker_bridge.contract.settings import BearerKey, LogSettings, Port, Section, Settings
 from broker_bridge.registry import MongoSettings
 from broker_bridge.registry.settings import RegistrySettings
 
@@ -22,7 +22,7 @@ class ApiSettings(Section):
 
     host: str = "127.0.0.1"
     port: Port = 8000
-    bootstrap_key: Annotated[SecretStr, Field(min_length=8)] | None = None
+    bootstrap_key: Annotated[BearerKey, Field(min_length=8)] | None = None
     """Made an admin key in a database that has no key yet."""
     json_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     ingest_max_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024

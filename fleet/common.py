@@ -40,7 +40,7 @@ def open_api(context: typer.Context, config: Path | None, console: Console) -> A
     settings = load_settings(FleetSettings, file, os.environ).fleet
     return ApiClient(
         settings,
-        say=lambda sentence: console.print(Text(sentence)),
+        say=lambda sentence: console.print(Text(sentence), soft_wrap=True),
         sleep=time.sleep,
         clock=time.monotonic,
         source=random.Random(),  # noqa: S311  # spreads retries, guards nothing

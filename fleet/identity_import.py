@@ -81,7 +81,8 @@ def import_people(  # noqa: PLR0917  # typer reads the options from the argument
                 ending = _run(importer, people)
     shown.print(dry_run=dry_run)
     if ending is not None:
-        typer.echo(f"{ending[1]}; {bar.done} people were looked at: running it again goes on", err=True)
+        so_far = f"; {bar.done} people were looked at: running it again goes on" if bar.done else ""
+        typer.echo(f"{ending[1]}{so_far}", err=True)
         raise typer.Exit(ending[0])
     if not shown.is_clean:
         raise typer.Exit(1)

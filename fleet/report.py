@@ -94,7 +94,8 @@ class ImportReport:
             table.add_row(f"refused: {code}", str(count))
         self._console.print(table)
         for refusal in self._shown:
-            self._console.print(Text(_printable(f"{refusal.where}: {refusal.detail} ({refusal.code})")))
+            said = Text(_printable(f"{refusal.where}: {refusal.detail} ({refusal.code})"))
+            self._console.print(said, soft_wrap=True)
         hidden = self.refusals.total() - len(self._shown) if self._shown else 0
         if hidden:
             self._console.print(f"... and {hidden} more: --report FILE writes all of them")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr
+from pydantic import AfterValidator, Field, HttpUrl
 
-from broker_bridge.contract.settings import Section, Settings
+from broker_bridge.contract.settings import BearerKey, Section, Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -22,7 +22,7 @@ class FleetSection(Section):
     """Where the API is, and a key: the role `source` imports, `operator` and `admin` export too."""
 
     api_url: Annotated[HttpUrl, AfterValidator(_check_base)] = HttpUrl("http://127.0.0.1:8000")
-    api_key: SecretStr
+    api_key: BearerKey
     ca_file: Path | None = None
     """Authorities that the API's certificate is checked against; none set: the system's."""
     timeout_seconds: Seconds = 60.0

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 PREFIX = "WFM_"
 SECTIONS = ("mqtt", "mongo", "registry", "bridge", "api", "device", "worker", "fleet", "log")
@@ -17,6 +25,17 @@ SECTIONS = ("mqtt", "mongo", "registry", "bridge", "api", "device", "worker", "f
 
 S = TypeVar("S", bound="Settings")
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _check_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not text or not all("!" <= letter <= "~" for letter in text):
+        raise ValueError("a key has no blanks, no line ends and no letters beyond ASCII, and is not empty")
+    return key
+
+
+BearerKey = Annotated[SecretStr, AfterValidator(_check_key)]
+"""A key that can be sent in the header Authorization."""
 
 
 class SettingsError(ValueError):

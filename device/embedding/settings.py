@@ -4,10 +4,10 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, model_validator
 
 from broker_bridge.contract.ids import SpaceId
-from broker_bridge.contract.settings import LogSettings, Section, Settings
+from broker_bridge.contract.settings import BearerKey, LogSettings, Section, Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -30,10 +30,10 @@ class WorkerSection(Section):
     """
 
     backend_url: BaseUrl
-    backend_key: SecretStr
+    backend_key: BearerKey
     """An API key of the backend with the role `source`."""
     catalog_url: BaseUrl
-    catalog_key: SecretStr | None = None
+    catalog_key: BearerKey | None = None
     """Sent to the catalog as a bearer key, if it wants one."""
     ca_file: Path | None = None
     """Authorities that both servers' certificates are checked against; none set: the system's."""

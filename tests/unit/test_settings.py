@@ -6,6 +6,7 @@ import pytest
 from broker_bridge.contract.settings import SettingsError, load_settings
 from broker_bridge.settings import BridgeProgram
 from device.settings import DeviceSettings
+from fleet.settings import FleetSettings
 
 
 def written(folder: Path, document: object) -> Path:
@@ -54,6 +55,16 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(BridgeProgram, None, {"WFM_MONGO__URI": "ftp://me:hunter2@x"})
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a key with blanks", "a-key-of-a-file\n", "schlüssel-eins"])
+def test_a_key_that_no_header_can_hold_is_a_wrong_setting(key: str) -> None:
+    """Else it would look as if the server were away. The sentence does not show it."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(FleetSettings, None, {"WFM_FLEET__API_KEY": key})
+    (mistake,) = refused.value.mistakes
+    assert mistake.startswith("fleet.api_key: a key has no blanks")
+    assert len(key) < 2 or key not in mistake
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"mqtt": 3}'])

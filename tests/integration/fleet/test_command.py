@@ -207,6 +207,22 @@ def test_vectors_can_be_left_out(api: Api, tmp_path: Path) -> None:
     assert "templates" not in (tmp_path / "out.jsonl").read_text()
 
 
+def test_all_about_one_person_is_a_document_of_its_own(api: Api, tmp_path: Path) -> None:
+    """As the API gives it, vectors too; readable by its owner alone, and the audit tells of it."""
+    one, other = person(1, display_name="Ana Petrova"), person(2)
+    api.run("import", jsonl(tmp_path / "in.jsonl", [one, other]))
+    file = tmp_path / "person.json"
+    result = api.run("export", "--person", one["user_id"], file)
+    assert (result.exit_code, result.output) == (0, "")
+    said = json.loads(file.read_text())
+    assert (said["user_id"], said["person"]["display_name"]) == (one["user_id"], "Ana Petrova")
+    assert [held["vector"] for held in said["templates"]] == [one["templates"][0]["vector"]]
+    assert other["user_id"] not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    newest = api.get("/api/v1/audit").json()["items"][0]
+    assert (newest["what"], newest["subject"]) == ("person.exported", one["user_id"])
+
+
 def test_a_person_who_is_unknown_leaves_no_file(api: Api, tmp_path: Path) -> None:
     """Status 2, with what the API said."""
     result = api.run("export", tmp_path / "person.json", "--person", "EMP-1")

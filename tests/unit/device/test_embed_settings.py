@@ -53,6 +53,8 @@ def test_a_file_is_read_too(tmp_path: Path) -> None:
         {"space": "face:other-512"},
         {"detector": "scrfd"},
         {"worker_id": "a b"},
+        {"backend_key": ""},
+        {"catalog_key": "two words"},
         {"photo_mb": "0"},
         {"nonsense": "1"},
     ],

@@ -29,6 +29,15 @@ def test_a_terminal_has_a_bar_and_a_log_has_none() -> None:
     assert log.getvalue() == ""
 
 
+def test_a_refusal_is_one_line_however_narrow_the_terminal() -> None:
+    """For who searches a log for it."""
+    out = StringIO()
+    report = ImportReport(Console(file=out, width=40), RefusalFile(None))
+    report.refuse(Refusal("people.csv:17", "EMP-1", "file-invalid", "its type is float64, expected float32"))
+    line = "people.csv:17: its type is float64, expected float32 (file-invalid)"
+    assert line in shown(report, out).splitlines()
+
+
 def test_hostile_names_of_files_do_not_reach_the_terminal() -> None:
     """Neither control characters nor what rich takes for markup."""
     out = StringIO()
