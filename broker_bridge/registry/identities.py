@@ -7,8 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from broker_bridge.contract.embeddings import check_vector
-from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
-from broker_bridge.contract.wire import MAX_PERSON_BYTES
+from broker_bridge.contract.errors import ContractError
 
 from . import person_audit, rules
 from .audit import Audit, AuditEntry
@@ -24,7 +23,6 @@ from .people import (
     Order,
     Person,
     Template,
-    wire_bytes,
 )
 from .people_store import PeopleStore
 from .rules import Rules, unknown
@@ -290,10 +288,8 @@ class Identities:
                 raise self._spaces.unknown(template.space, dimensions)
             check_vector(template.vector, dimensions[template.space])
         held = rules.enrolled(known, order, version, now, self._rules)
-        if held.person and wire_bytes(held.person, dimensions) > MAX_PERSON_BYTES:
-            raise ContractError(
-                TEMPLATES_TOO_MANY, f"{held.person.user_id} would have more than a message holds"
-            )
+        if held.person:
+            rules.check_size(held.person, dimensions)
         return held
 
 

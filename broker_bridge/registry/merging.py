@@ -12,7 +12,7 @@ from .audit import Audit, AuditEntry
 from .identities import utc_now
 from .people import EVERY_SITE, SYSTEM, Held, Merge, Person, Template, holdings
 from .people_store import PeopleStore
-from .rules import Rules, beyond_cap, unknown
+from .rules import Rules, beyond_cap, check_size, unknown
 from .versions import Versions
 
 MERGE_IMPOSSIBLE = "merge-impossible"
@@ -94,6 +94,7 @@ def merged(target: Held, source: Held, version: int, now: datetime, rules: Rules
         consent=_agreed(person.consent, other.consent),
         updated_at=now,
     )
+    check_size(after, {one.space: len(one.vector) // 4 for one in templates})
     tombstone = replace(
         other,
         version=version,

@@ -7,8 +7,9 @@ from datetime import datetime
 import numpy as np
 
 from broker_bridge.contract.embeddings import to_array
-from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
 from broker_bridge.contract.template_choice import choose_templates
+from broker_bridge.contract.wire import MAX_PERSON_BYTES
 
 from .people import (
     EVERY_SITE,
@@ -22,8 +23,12 @@ from .people import (
     Template,
     holdings,
     modality_of,
+    wire_bytes,
 )
 
+KEYS_TOO_MANY = "keys-too-many"
+# Under so many keys one person is known to other systems at most, but for those that come with a merge.
+_MOST_KEYS = 100
 # A template of which nobody has said how good it is: neither the best nor one of the bad.
 _UNTOLD_QUALITY = 0.5
 
@@ -45,7 +50,7 @@ def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules
     """The person after `order`; the same as before, version and all, if it changes nothing.
 
     A deleted person who is enrolled again starts afresh, except for `reach`, external keys and refused
-    consent. Raises ContractError(`person-unknown`, `person-exists`, `person-merged`).
+    consent. Raises ContractError(`person-unknown`, `person-exists`, `person-merged`, `keys-too-many`).
     """
     known, kept = before.person, before.live
     user_id = known.user_id if known else order.user_id
@@ -92,7 +97,17 @@ def _ordered(said: str | None, kept: str | None) -> str | None:
 
 def _with_key(known: Person | None, order: Enrollment) -> tuple[ExternalKey, ...]:
     keys = known.external if known else ()
-    return keys if order.external is None or order.external in keys else (*keys, order.external)
+    if order.external is None or order.external in keys:
+        return keys
+    if len(keys) >= _MOST_KEYS:
+        raise ContractError(KEYS_TOO_MANY, f"{order.user_id} has {len(keys)} keys of other systems already")
+    return (*keys, order.external)
+
+
+def check_size(person: Person, dimensions: Mapping[str, int]) -> None:
+    """Raise ContractError(`templates-too-many`) for a person whom no message holds; they travel whole."""
+    if wire_bytes(person, dimensions) > MAX_PERSON_BYTES:
+        raise ContractError(TEMPLATES_TOO_MANY, f"{person.user_id} would have more than a message holds")
 
 
 def _consent(

@@ -190,6 +190,14 @@ async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, del
     assert held == ({face(2).vector} if deleted else {face(1).vector, face(2).vector})
 
 
+async def test_nobody_is_given_keys_without_end(registry: Registry) -> None:
+    """A person's document has a limit in MongoDB, and one too large would hold up its whole batch."""
+    keys = [ExternalKey("catalog", str(n)) for n in range(101)]
+    outcomes = await registry.identities.carry_out([Enrollment("EMP-1", external=key) for key in keys])
+    assert [one.error and one.error.code for one in outcomes[99:]] == [None, "keys-too-many"]
+    assert len((await registry.identities.get("EMP-1")).external) == 100
+
+
 async def test_a_rehearsal_is_not_searched_afterwards(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
@@ -230,5 +238,9 @@ async def test_a_person_stays_small_enough_for_a_message(registry: Registry) -> 
         await registry.identities.enroll(
             Enrollment("EMP-1", tuple(template for space in spaces for template in wide(space)))
         )
+    for n, some in enumerate((spaces[:3], spaces[3:]), start=2):
+        await registry.identities.enroll(Enrollment(f"EMP-{n}", tuple(t for one in some for t in wide(one))))
+    with pytest.raises(ContractError, match="templates-too-many"):
+        await registry.merges.merge("EMP-3", "EMP-2")
     assert await registry.identities.get("EMP-1") == first
     assert len((await registry.identities.templates_of(["EMP-1"]))["EMP-1"]) == 5
