@@ -51,8 +51,8 @@ class Sweep:
     async def _audited(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:
         """The one exception to "never altered": who has changed what stays, about whom does not.
 
-        Entries about others may name the person too, as a merge does, so all are looked through, as bytes. Not
-        those about a device, a site or a job: it may happen to have the id that somebody had.
+        Entries about others may name the person too, as a merge does, so all are looked through, as bytes.
+        Not those about a device, a site or a job: it may happen to have the id that somebody had.
         """
         pattern = Subject(tuple(user_ids)).pattern()
         as_bytes = self._audit.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))

@@ -12,9 +12,10 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.vectors import Nearest
 
 from .identities import BULK, Identities, Outcome
-from .people import Changed, Enrollment, Order, active_templates
+from .people import Changed, Enrollment, Order, Person, active_templates
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
+from .rules import consent_after
 from .settings import RegistrySettings
 from .spaces import Spaces
 
@@ -54,13 +55,17 @@ class Checked:
 
 @dataclass
 class _Faces:
-    """New templates of one space in the order of their orders: row i is of `orders[i]` and of `owners[i]`."""
+    """New templates of one space in the order of their orders: row i is of `orders[i]` and of `owners[i]`.
+
+    Those that may not be sent are found by nobody: they are not `sent`.
+    """
 
     space: EmbeddingSpace
     limit: float
     vectors: list[bytes] = field(default_factory=list)
     orders: list[int] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)
+    sent: list[bool] = field(default_factory=list)
 
     def first(self, pending: int) -> int:
         """The first row that is not of one of the `pending` orders, which come first."""
@@ -172,10 +177,12 @@ class LookAlikes:
         if not any(isinstance(order, Enrollment) and order.templates for order in orders):
             return []
         dimensions = await self._spaces.dimensions()
-        owners, held = await self._owners(orders)
+        owners, people, held = await self._owners(orders)
         batches: dict[str, _Faces] = {}
         for number, (order, owner) in enumerate(zip(orders, owners, strict=True)):
-            for one in order.templates if isinstance(order, Enrollment) else ():
+            if not isinstance(order, Enrollment):
+                continue
+            for one in order.templates:
                 known = len(one.vector) == 4 * dimensions.get(one.space, -1)
                 if not known or (one.space, one.vector) in held.get(owner, ()):
                     continue
@@ -186,12 +193,14 @@ class LookAlikes:
                 faces.vectors.append(one.vector)
                 faces.orders.append(number)
                 faces.owners.append(owner)
+                consent = consent_after(people.get(owner), order, [one.space], self._settings.rules)
+                faces.sent.append(consent[one.modality])
         return list(batches.values())
 
     async def _owners(
         self, orders: Sequence[Order]
-    ) -> tuple[list[str], Mapping[str, set[tuple[str, bytes]]]]:
-        """Of each order the user id that it is about, and by user id what those who are there hold."""
+    ) -> tuple[list[str], Mapping[str, Person], Mapping[str, set[tuple[str, bytes]]]]:
+        """Of each order the user id that it is about; by user id those whom there are, and what they hold."""
         keys = [order.external.text for order in orders if order.external]
         by_key = await self._store.having(None, keys) if keys else {}
         ids = {key: person.user_id for key, person in by_key.items()}
@@ -200,12 +209,15 @@ class LookAlikes:
             for order in orders
         ]
         named = {order.user_id for order in orders if not order.external}
-        people = [*by_key.values(), *(await self._store.known(None, named) if named else {}).values()]
-        live = sorted({person.user_id for person in people if not person.deleted})
+        people = {person.user_id: person for person in by_key.values()}
+        people |= await self._store.known(None, named) if named else {}
+        live = sorted(person.user_id for person in people.values() if not person.deleted)
         held = await self._store.templates_of(None, live)
-        return owners, {
-            user_id: {(one.space, one.vector) for one in templates} for user_id, templates in held.items()
-        }
+        return (
+            owners,
+            people,
+            {user_id: {(one.space, one.vector) for one in templates} for user_id, templates in held.items()},
+        )
 
     async def _search(self, faces: _Faces, pending: int, near: _Near) -> None:
         first = faces.first(pending)
@@ -233,7 +245,7 @@ def _pairs(batches: Sequence[_Faces], pending: int) -> dict[int, list[tuple[int,
     found: dict[int, list[tuple[int, str, str, float]]] = {}
     for faces in batches:
         for row, column, similarity in _near_rows(faces.matrix(), faces.first(pending), faces.limit):
-            if faces.owners[row] != faces.owners[column]:
+            if faces.sent[column] and faces.owners[row] != faces.owners[column]:
                 pair = (faces.orders[column], faces.owners[column], faces.space.id, similarity)
                 found.setdefault(faces.orders[row], []).append(pair)
     return found

@@ -83,7 +83,7 @@ def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules
         updated_at=now,
         born=kept.born if kept else version,
         external=_with_key(known, order),
-        consent=_consent(known, order, [one.space for one in held], rules),
+        consent=consent_after(known, order, [one.space for one in held], rules),
     )
     if kept and replace(after, version=kept.version, updated_at=kept.updated_at) == kept:
         return before
@@ -110,9 +110,10 @@ def check_size(person: Person, dimensions: Mapping[str, int]) -> None:
         raise ContractError(TEMPLATES_TOO_MANY, f"{person.user_id} would have more than a message holds")
 
 
-def _consent(
+def consent_after(
     known: Person | None, order: Enrollment, spaces: Sequence[str], rules: Rules
 ) -> Mapping[str, bool]:
+    """A person's consent after `order`, settled for the modalities of `spaces`."""
     said = known.consent if known else {}
     if known and known.deleted:
         # What somebody has refused holds until they say otherwise, not until a source brings them again.

@@ -204,3 +204,14 @@ async def test_an_index_that_follows_its_own_writes_misses_nobody_elses(
         assert again["look_alikes"] == []
         await other.identities.delete(f"again-{n}")
     await other.close()
+
+
+async def test_a_face_that_may_not_be_sent_is_found_by_nobody(api: httpx.AsyncClient) -> None:
+    """Neither once it is stored nor by who comes in the same request."""
+    refused = person("ana", unit(0)) | {"consent": {"face": False}}
+    body = {"people": [refused, person("ben", unit(0)), person("cleo", unit(0))]}
+    told = (await api.post(f"{PEOPLE}/bulk", json=body)).json()
+    near = [[one["nearest_user_id"] for one in item.get("look_alikes", [])] for item in told["items"]]
+    assert near == [[], [], ["ben"]]
+    later = (await api.post(PEOPLE, json=person("dora", unit(0)))).json()
+    assert {one["nearest_user_id"] for one in later["look_alikes"]} <= {"ben", "cleo"}
