@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from broker_bridge.contract.embeddings import check_vector
 from broker_bridge.contract.errors import ContractError
@@ -198,11 +198,13 @@ class Identities:
         held = await self._store.templates_of(None, user_ids)
         return {key: [one for one in found if one.parked_by is None] for key, found in held.items()}
 
-    async def page(self, *, after: str = "", limit: int = 100, deleted: bool = False) -> list[Person]:
-        """Up to `limit` people with user ids past `after`, in order of user id."""
+    async def page(
+        self, *, after: str = "", limit: int = 100, deleted: Literal["only"] | bool = False
+    ) -> list[Person]:
+        """Up to `limit` people past the user id `after`, in order of it; the deleted as well, or only."""
         query: Document = {"_id": {"$gt": after}}
-        if not deleted:
-            query["deleted"] = False
+        if deleted is not True:
+            query["deleted"] = deleted == "only"
         return await self._store.page(query, limit)
 
     async def brought(

@@ -1,6 +1,6 @@
 """`/api/v1/identities`: people, their sites and templates, and which cameras have confirmed a change."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
@@ -37,7 +37,9 @@ async def list_people(
     services: ServicesDep,
     limit: Limit = 100,
     cursor: Cursor = None,
-    deleted: Annotated[bool, Query(description="Show deleted people as well")] = False,
+    deleted: Annotated[
+        Literal["only"] | bool, Query(description="`true`: deleted people as well; `only`: them alone")
+    ] = False,
 ) -> PersonPage:
     """People in order of user id."""
     after = from_cursor(cursor, 1) or [""]

@@ -10,7 +10,10 @@ import { follow } from "/ui/stream.js";
 const DEVICES_MS = 3000;
 const PEOPLE_MS = 15000;
 
-const people = new People(refused);
+const people = new People(refused, () => {
+  events.clear();
+  events.refresh().catch(refused);
+});
 const events = new Events((userId) => people.name(userId));
 let session = null;
 
@@ -25,7 +28,7 @@ function signOut(why = "") {
   session?.abort();
   session = null;
   key.clear();
-  people.deleting.clear();
+  people.clear();
   events.clear();
   byId("login-error").textContent = why;
   show(false);
@@ -83,6 +86,7 @@ async function start() {
   });
   every(PEOPLE_MS, signal, () => people.refresh());
   every(DEVICES_MS, signal, showDevices);
+  every(DEVICES_MS, signal, () => people.followDeleted());
 }
 
 async function signIn(text) {

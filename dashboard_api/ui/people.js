@@ -1,19 +1,27 @@
 // People: enroll by photo, delete, and see which cameras have confirmed it.
 
 import { getJson, request, sendJson } from "/ui/api.js";
+import { Deleted, confirmedBadge } from "/ui/deleted.js";
 import { badge, button, byId, el, plural } from "/ui/dom.js";
+import { PeopleList, path } from "/ui/people_list.js";
 
 const PAGE = 50;
 const CONFIRMATION_MS = 500;
-const path = (userId) => `/api/v1/identities/${encodeURIComponent(userId)}`;
 
 export class People {
-  constructor(onRefused) {
-    this.people = new Map();
-    this.cursor = null;
+  /** `onRefused(error)` says whether it was the key; `onChanged` is called when events may have changed. */
+  constructor(onRefused, onChanged) {
+    this.list = new PeopleList(PAGE);
+    this.deleted = new Deleted(this, async () => {
+      onChanged();
+      await this.refresh();
+    });
+    this.showsDeleted = false;
     this.deleting = new Map();
     this.onRefused = onRefused;
     this.asked = null;
+    byId("show-current").addEventListener("click", () => this.attempt(() => this.show(false)));
+    byId("show-deleted").addEventListener("click", () => this.attempt(() => this.show(true)));
     byId("more-people").addEventListener("click", () => this.attempt(() => this.more()));
     byId("enroll").addEventListener("submit", (submitted) => {
       submitted.preventDefault();
@@ -22,35 +30,44 @@ export class People {
   }
 
   name(userId) {
-    return this.people.get(userId)?.display_name ?? null;
+    return this.list.people.get(userId)?.display_name ?? null;
   }
 
-  /** Load as many people again as are shown. */
+  /** Forget everything of a session. */
+  clear() {
+    this.list = new PeopleList(PAGE);
+    this.deleted.clear();
+    this.deleting.clear();
+    this.showsDeleted = false;
+  }
+
+  async show(deleted) {
+    this.showsDeleted = deleted;
+    if (deleted) {
+      await this.deleted.learnRights();
+    }
+    await this.refresh();
+  }
+
   async refresh() {
-    const wanted = Math.max(PAGE, this.people.size);
-    const people = new Map();
-    let cursor = null;
-    do {
-      cursor = await this.load(people, cursor);
-    } while (cursor && people.size < wanted);
-    this.people = people;
-    this.cursor = cursor;
+    await this.list.refresh();
+    if (this.showsDeleted) {
+      await this.deleted.refresh();
+    }
     this.draw();
+  }
+
+  /** While the deleted are shown, cameras confirm. */
+  async followDeleted() {
+    if (this.showsDeleted) {
+      await this.deleted.refresh();
+      this.draw();
+    }
   }
 
   async more() {
-    this.cursor = await this.load(this.people, this.cursor);
+    await (this.showsDeleted ? this.deleted : this.list).more();
     this.draw();
-  }
-
-  /** Read the page behind `cursor` into `people`; the cursor of the page after it. */
-  async load(people, cursor) {
-    const after = cursor ? `&cursor=${encodeURIComponent(cursor)}` : "";
-    const page = await getJson(`/api/v1/identities?limit=${PAGE}${after}`);
-    for (const person of page.items) {
-      people.set(person.user_id, person);
-    }
-    return page.next_cursor;
   }
 
   async enroll(form) {
@@ -60,7 +77,7 @@ export class People {
     const submit = form.querySelector("button");
     submit.disabled = true;
     try {
-      const known = this.people.has(userId);
+      const known = this.list.people.has(userId);
       const name = fields.get("display_name").trim();
       await sendJson("POST", "/api/v1/identities", { user_id: userId, ...(name ? { display_name: name } : {}) });
       try {
@@ -87,7 +104,7 @@ export class People {
   async remove(userId) {
     this.asked = null;
     await sendJson("DELETE", path(userId));
-    this.people.delete(userId);
+    this.list.people.delete(userId);
     this.say(`${userId} is deleted.`);
     await this.confirm(userId);
   }
@@ -107,27 +124,53 @@ export class People {
   }
 
   draw() {
-    const rows = [
-      ...[...this.deleting].map(([userId, said]) => this.deletedRow(userId, said)),
-      ...[...this.people.values()].map((person) => this.row(person)),
-    ];
+    const list = this.showsDeleted ? this.deleted.list : this.list;
+    const rows = this.showsDeleted
+      ? this.deleted.rows()
+      : [
+          ...[...this.deleting].map(([userId, said]) => this.deletedRow(userId, said)),
+          ...[...this.list.people.values()].map((person) => this.row(person)),
+        ];
+    const nobody = this.showsDeleted ? "Nobody is deleted." : "Nobody is enrolled yet.";
     // Drawing again must not take the focus from who works with the keyboard.
     const focused = byId("people").contains(document.activeElement) ? document.activeElement.ariaLabel : null;
-    byId("people").replaceChildren(...(rows.length ? rows : [el("li", "empty", "Nobody is enrolled yet.")]));
+    byId("people").replaceChildren(...(rows.length ? rows : [el("li", "empty", nobody)]));
     [...byId("people").querySelectorAll("button")].find((one) => one.ariaLabel === focused)?.focus();
-    byId("people-summary").textContent = `${this.people.size}${this.cursor ? "+" : ""} enrolled`;
-    byId("more-people").hidden = !this.cursor;
+    byId("people-summary").textContent = `${list.count} ${this.showsDeleted ? "deleted" : "enrolled"}`;
+    byId("more-people").hidden = !list.cursor;
+    byId("enroll").hidden = this.showsDeleted;
+    byId("show-current").setAttribute("aria-pressed", !this.showsDeleted);
+    byId("show-deleted").setAttribute("aria-pressed", this.showsDeleted);
   }
 
   row(person) {
     const count = person.templates.reduce((sum, held) => sum + held.count, 0);
     const sites = person.sites.includes("*") ? "every site" : person.sites.join(", ");
-    const facts = `${person.display_name ? `${person.user_id} · ` : ""}${plural(count, "template", "templates")} · ${sites}`;
+    const sources = new Set(person.external.map((key) => key.source_system));
+    const facts = [
+      person.display_name ? person.user_id : null,
+      plural(count, "template", "templates"),
+      sites,
+      sources.size ? `from ${[...sources].join(", ")}` : null,
+    ];
+    const withheld = Object.keys(person.consent).filter((modality) => !person.consent[modality]);
     return el(
       "li",
       "row",
-      el("div", "what", el("strong", "", person.display_name ?? person.user_id), el("span", "hint", facts)),
-      el("div", "marks", person.flag ? badge(person.flag, "calm") : null, ...this.actions(person.user_id)),
+      el(
+        "div",
+        "what",
+        el("strong", "", person.display_name ?? person.user_id),
+        el("span", "hint", facts.filter(Boolean).join(" · ")),
+      ),
+      el(
+        "div",
+        "marks",
+        person.kind === "visitor" ? badge("visitor", "calm") : null,
+        withheld.length ? badge(`no consent: ${withheld.join(", ")}`, "warn") : null,
+        person.flag ? badge(person.flag, "calm") : null,
+        ...this.actions(person.user_id),
+      ),
     );
   }
 
@@ -151,14 +194,12 @@ export class People {
   }
 
   deletedRow(userId, said) {
-    const all = said.confirmed_count === said.device_count;
-    const text = `${said.confirmed_count} of ${plural(said.device_count, "camera has", "cameras have")} confirmed`;
     const waiting = said.waiting.slice(0, 5).join(", ");
     return el(
       "li",
       "row gone",
       el("div", "what", el("strong", "", userId), el("span", "hint", waiting ? `waiting for ${waiting}` : "deleted")),
-      el("div", "marks", badge(text, all ? "good" : "warn")),
+      el("div", "marks", confirmedBadge(said)),
     );
   }
 

@@ -22,7 +22,7 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.events import Incoming
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.people import Enrollment, ExternalKey, Template
 from dashboard_api.app import create_app
 from dashboard_api.server import Server, listen
 from dashboard_api.settings import ApiProgram, ApiSettings
@@ -251,6 +251,68 @@ async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page,
     await board.applied("cam-002", 4)
     await expect(row).to_contain_text("2 of 2 cameras have confirmed")
     assert (await board.registry.identities.get("EMP-12345")).deleted
+
+
+async def test_who_is_deleted_can_be_shown_and_restored(page: Page, board: Board) -> None:
+    """By an operator, who is not offered to erase; a merged person says into whom, and can be parted again."""
+    people = board.registry.identities
+    await people.delete("EMP-12345")
+    await board.registry.merges.merge("VIS-9", "EMP-777", by="operator")
+    await sign_in(page)
+    await page.get_by_role("button", name="Deleted", exact=True).click()
+    rows = page.locator("#people li")
+    await expect(rows).to_have_count(2)
+    await expect(rows.first).to_contain_text("0 of 2 cameras have confirmed")
+    await expect(rows.first).to_contain_text("waiting for cam-001, cam-002")
+    await expect(rows.last).to_contain_text("merged into EMP-777")
+    await expect(page.get_by_role("button", name="Erase")).to_have_count(0)
+    await picture(page, "deleted")
+    await page.get_by_role("button", name="Undo merge VIS-9").click()
+    await page.get_by_role("button", name="Restore EMP-12345").click()
+    await expect(page.locator("#notice")).to_contain_text("EMP-12345 is back")
+    await expect(rows).to_have_text("Nobody is deleted.")
+    await page.get_by_role("button", name="Current", exact=True).click()
+    await expect(rows).to_have_count(3)
+    assert not (await people.get("VIS-9")).deleted
+
+
+async def test_an_admin_erases_and_gets_the_receipt(page: Page, board: Board) -> None:
+    """Asked once more first; the cameras' confirmations come in by themselves, and events lose the name."""
+    await board.registry.api_keys.create("admin", "admin", "key-of-an-admin")
+    await board.recognised(1, "EMP-12345")
+    await board.registry.identities.delete("EMP-12345")
+    await sign_in(page, "key-of-an-admin")
+    await expect(page.locator("#events li")).to_contain_text("EMP-12345")
+    await page.get_by_role("button", name="Deleted", exact=True).click()
+    row = page.locator("#people li")
+    await page.get_by_role("button", name="Erase EMP-12345").click()
+    await page.get_by_role("button", name="Keep EMP-12345").click()
+    await page.get_by_role("button", name="Erase EMP-12345").click()
+    await picture(page, "erase-asked")
+    await page.get_by_role("button", name="Yes, erase for ever EMP-12345").click()
+    await expect(page.locator("#notice")).to_contain_text("EMP-12345 is erased")
+    (erasure,) = await board.registry.erasures.page(before=None, limit=2)
+    await expect(row).to_contain_text(f"receipt {erasure.erasure_id}: 0 of 2 devices, open")
+    await expect(page.get_by_role("button", name="Restore")).to_have_count(0)
+    await expect(page.locator("#events li")).to_contain_text("ERASED-")
+    for device_id in ("cam-001", "cam-002"):
+        await board.applied(device_id, erasure.version)
+    await expect(row).to_contain_text("2 of 2 cameras have confirmed")
+    await expect(row).to_contain_text("2 of 2 devices")
+    assert "Ana Petrova" not in await page.locator("body").inner_text()
+    await picture(page, "erased")
+
+
+async def test_what_there_is_no_consent_for_is_told(page: Page, board: Board) -> None:
+    """And who came from another system, or as a visitor."""
+    key = ExternalKey("alfred", "42")
+    order = Enrollment("EXT-1", kind="visitor", consent={"face": False}, external=key, flag="red")
+    await board.registry.identities.enroll(order)
+    await sign_in(page)
+    row = page.locator("#people li", has_text="EXT-1")
+    for text in ("no consent: face", "from alfred", "visitor", "red"):
+        await expect(row).to_contain_text(text)
+    await picture(page, "consent")
 
 
 async def test_somebody_is_enrolled_by_photo(page: Page, board: Board) -> None:

@@ -118,7 +118,10 @@ async def test_a_deleted_person_is_shown_as_a_tombstone_without_templates(api: h
     assert (gone.json()["version"], gone.json()["deleted"]) == (2, True)
     assert (detail["deleted"], detail["template_list"]) == (True, [])
     assert (await api.get(PATH)).json()["items"] == []
-    assert len((await api.get(PATH, params={"deleted": "true"})).json()["items"]) == 1
+    await api.post(PATH, json=person("EMP-2"))
+    for deleted, shown in (("true", ["EMP-12345", "EMP-2"]), ("only", ["EMP-12345"]), ("false", ["EMP-2"])):
+        listed = (await api.get(PATH, params={"deleted": deleted})).json()["items"]
+        assert [one["user_id"] for one in listed] == shown
     is_problem(await api.delete(f"{PATH}/EMP-12345"), 404, "person-unknown")
 
 
