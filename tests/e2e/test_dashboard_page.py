@@ -254,7 +254,7 @@ async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page,
 
 
 async def test_who_is_deleted_can_be_shown_and_restored(page: Page, board: Board) -> None:
-    """By an operator, who is not offered to erase; a merged person says into whom, and can be parted again."""
+    """By an operator, who is not offered to erase; a merged person says into whom, and can be parted."""
     people = board.registry.identities
     await people.delete("EMP-12345")
     await board.registry.merges.merge("VIS-9", "EMP-777", by="operator")
