@@ -1,8 +1,8 @@
 """The settings of the bridge."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .contract.ids import SpaceId
 from .contract.settings import LogSettings, MqttSettings, Section, Settings
@@ -30,6 +30,14 @@ class BridgeSettings(Section):
         default_factory=lambda: {"face:gabor-512": 512}
     )
     """Embedding spaces that exist from the start, with their dimension; devices declare further ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, document: dict[str, Any]) -> dict[str, Any]:
+        moved = document.keys() & {"same_person_similarity", "look_alike_similarity", "similarities"}
+        if moved:
+            raise ValueError(f"{', '.join(sorted(moved))}: now in section registry, for bridge and API alike")
+        return document
 
 
 class BridgeProgram(Settings):

@@ -40,6 +40,12 @@ def test_every_mistake_is_a_sentence(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_settings_that_moved_are_told_where_to() -> None:
+    """A file of the version before names them in section `bridge`."""
+    with pytest.raises(SettingsError, match="same_person_similarity: now in section registry"):
+        load_settings(BridgeProgram, None, {"WFM_BRIDGE__SAME_PERSON_SIMILARITY": "0.7"})
+
+
 def test_what_must_be_set_is_named_key_by_key() -> None:
     """A camera without any settings is told both keys that it cannot do without."""
     with pytest.raises(SettingsError) as refused:
