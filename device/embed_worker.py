@@ -25,7 +25,7 @@ from .embedding.progress import BarReporter, LogReporter, Reporter
 from .embedding.settings import WorkerSection, WorkerSettings
 from .embedding.worker import Summary
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 Once = Annotated[

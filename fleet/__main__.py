@@ -7,6 +7,7 @@ from .identity_export import export_people
 from .identity_import import import_people
 
 app = typer.Typer(
+    rich_markup_mode="markdown",
     add_completion=False,
     no_args_is_help=True,
     help="People in and out of the registry of WFM Fleet, by way of its REST API.",

@@ -57,7 +57,7 @@ def import_people(  # noqa: PLR0917  # typer reads the options from the argument
 ) -> None:
     """Import people: from folders of photos and .npy files, from a table, or as `export` wrote them.
 
-    A folder has <user id>/ with photos (.jpg, .png) and vectors (.npy, float32), or files that are named
+    A folder has USER_ID/ with photos (.jpg, .png) and vectors (.npy, float32), or files that are named
     after the user id; face_db, gait_db and speaker_db of a device will do. A table has the columns user_id,
     display_name, flag, sites, photo, npy. JSON lines have one person each.
 
