@@ -1,6 +1,7 @@
 """`python -m dashboard_api --config FILE`: serve, or make a further API key."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,9 @@ async def serve(program: ApiProgram) -> None:
     """Serve until a signal; raises SettingsError or RegistryUnavailableError, in sentences."""
     with listen(program.api.host, program.api.port) as sock:
         async with wired(program) as served:
+            # What is there by now stays: a bulk of people need not be interrupted to look for rubbish in it.
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 20)
             await Server(served, program).serve(sockets=[sock])
 
 

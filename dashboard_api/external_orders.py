@@ -13,7 +13,7 @@ from .external_views import FaceBody, ItemError, PersonFaces, SyncItem
 from .people import to_vector
 from .pictures import Picture, holds_image
 
-BATCH_ORDERS = 200
+BATCH_ORDERS = 500
 BATCH_VECTORS = 1000
 """The vectors of a batch are compared with each other: a matrix of so many rows and columns."""
 

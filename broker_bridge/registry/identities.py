@@ -29,7 +29,7 @@ from .rules import Rules, unknown
 from .spaces import Spaces
 from .versions import History, Versions
 
-BULK = 200
+BULK = 500
 """Orders per transaction of a bulk write: past a few hundred a transaction only grows."""
 
 

@@ -61,7 +61,7 @@ _INDEXES = {
         # One person per key of another system; people without one are not in it.
         IndexModel([("external", ASCENDING)], unique=True, sparse=True),
         IndexModel([("merge.into", ASCENDING)], sparse=True),
-        IndexModel([("deleted", ASCENDING), ("deleted_at", ASCENDING)]),
+        IndexModel([("deleted_at", ASCENDING)], partialFilterExpression={"deleted": True}),
     ],
     "templates": [IndexModel([("user_id", ASCENDING), ("space", ASCENDING)])],
     "audit": [
