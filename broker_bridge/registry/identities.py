@@ -89,7 +89,7 @@ class Identities:
         return [outcome.settled() for outcome in await self.carry_out(orders)]
 
     async def carry_out(self, orders: Sequence[Order]) -> list[Outcome]:
-        """Carry out `orders` in their order, a transaction per 200. One that may not be is its own outcome:
+        """Carry out `orders` in their order, a transaction per 500. One that may not be is its own outcome:
         the others are carried out. An order that changes nothing takes no version."""
         dimensions = await self._spaces.dimensions()
         outcomes: list[Outcome] = []
