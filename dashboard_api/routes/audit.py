@@ -19,7 +19,7 @@ async def list_entries(
     cursor: Cursor = None,
     subject: Annotated[str | None, Query(max_length=255, description="Only what happened to this id")] = None,
 ) -> AuditPage:
-    """Every change of people, devices, keys and sites, and every command, newest first."""
+    """Every change of people, devices and sites, and every command, newest first."""
     found = await services.registry.audit.page(
         subject=subject, before=from_moment_cursor(cursor), limit=limit + 1
     )

@@ -40,6 +40,10 @@ class Mongod:
                     # for so long: by default a minute. Ours take milliseconds.
                     "--setParameter",
                     "transactionLifetimeLimitSeconds=5",
+                    # Files of what was dropped stay open for so long, by default five minutes: with a
+                    # database a test, more than a process may have.
+                    "--setParameter",
+                    "minSnapshotHistoryWindowInSeconds=10",
                 ),
             ],
             folder / "mongod.log",
