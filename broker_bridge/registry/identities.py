@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from broker_bridge.contract.errors import ContractError
 from . import person_audit, rules
 from .audit import Audit, AuditEntry
 from .mongo import Document
+from .outcome import NothingChanged, Outcome
 from .people import (
     PERSON_EXISTS,
     PERSON_MERGED,
@@ -31,38 +31,6 @@ from .versions import History, Versions
 
 BULK = 500
 """Orders per transaction of a bulk write: past a few hundred a transaction only grows."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one order: the person before and after, or why not.
-
-    `version` was taken for it, `templates` are the person's after it (None: none were read), `added` of them
-    new.
-    """
-
-    order: Order
-    before: Person | None = None
-    person: Person | None = None
-    error: ContractError | None = None
-    added: int = 0
-    version: int = 0
-    templates: tuple[Template, ...] | None = None
-
-    def settled(self) -> Person:
-        """The person after the order; raises its ContractError."""
-        if self.error:
-            raise self.error
-        assert self.person is not None  # noqa: S101  # without an error there is somebody
-        return self.person
-
-    @property
-    def created(self) -> bool:
-        return self.person is not None and (self.before is None or self.before.deleted)
-
-    @property
-    def changed(self) -> bool:
-        return self.person != self.before
 
 
 class Identities:
@@ -99,12 +67,12 @@ class Identities:
                 first = await self._versions.take(session, len(chunk))
                 done = await self._carry_out(session, chunk, first, dimensions)
                 if not any(outcome.changed for outcome in done):
-                    raise _NothingChanged(done)
+                    raise NothingChanged(done)
                 return done
 
             try:
                 outcomes += await self._store.change(work)
-            except _NothingChanged as nothing:
+            except NothingChanged as nothing:
                 outcomes += nothing.outcomes
         return outcomes
 
@@ -293,14 +261,6 @@ class Identities:
         if held.person:
             rules.check_size(held.person, dimensions)
         return held
-
-
-class _NothingChanged(Exception):  # noqa: N818  # no error: it gives back the versions that were taken
-    """Ends a transaction in which there was nothing to write."""
-
-    def __init__(self, outcomes: list[Outcome]) -> None:
-        super().__init__()
-        self.outcomes = outcomes
 
 
 def _concerns_templates(order: Order, known: Person) -> bool:

@@ -11,7 +11,8 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector, to_array
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.vectors import Nearest
 
-from .identities import BULK, Identities, Outcome
+from .identities import BULK, Identities
+from .outcome import Outcome
 from .people import Changed, Enrollment, Order, Person, active_templates
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
