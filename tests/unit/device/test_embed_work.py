@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +24,18 @@ from device.vision.session import ModelError
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import Reply, Request
+from tests.waiting import until
 
 SOURCE = "alfred_catalog"
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; a deadline fails it."""
+
+    async def ask() -> bool:
+        return condition()
+
+    await until(ask)
 
 
 def vector_of(data: bytes) -> bytes:
@@ -221,8 +231,7 @@ async def test_at_most_four_photos_are_in_memory(
     embedder.before.clear()
     async with opened(group_photos=12) as worker:
         run = asyncio.ensure_future(worker.run(once=True))
-        while len(catalog.files_sent()) < 4:
-            await asyncio.sleep(0.001)
+        await holds(lambda: len(catalog.files_sent()) >= 4)
         idle = await asyncio.wait({run}, timeout=0.1)
         assert idle == (set(), {run})
         assert sorted(catalog.files_sent()) == ids[:4]
@@ -353,8 +362,7 @@ async def test_the_lease_is_kept_alive_during_a_long_photo(
         work = worker._begin(await worker._backend.claim())
         work._lease_seconds = 0.03
         run = asyncio.ensure_future(work.run())
-        while len(backend.bodies("/progress")) < 3:
-            await asyncio.sleep(0.001)
+        await holds(lambda: len(backend.bodies("/progress")) >= 3)
         assert {body["position"] for body in backend.bodies("/progress")} == {0}
         assert not run.done()
         backend.expire(job)
@@ -531,11 +539,9 @@ async def test_without_once_it_asks_again_and_again(
     ids = fill(catalog, 2)
     async with opened(once=False, pauses=pauses, poll_seconds=8) as worker:
         run = asyncio.ensure_future(worker.run())
-        while len(pauses) < 3:
-            await asyncio.sleep(0)
+        await holds(lambda: len(pauses) >= 3)
         job = backend.submit(photo_ids=ids)
-        while job.status != "done":
-            await asyncio.sleep(0.001)
+        await holds(lambda: job.status == "done")
         run.cancel()
         await asyncio.wait({run})
     assert all(6 <= pause <= 10 for pause in pauses)
