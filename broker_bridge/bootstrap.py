@@ -27,6 +27,7 @@ from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
 from .registry.overview import Workers
 from .settings import BridgeProgram
+from .tasks import end
 
 _log = logging.getLogger(__name__)
 
@@ -102,9 +103,7 @@ class Bridge:
     async def _stop(self, tasks: list["asyncio.Task[Any]"], stopping: "asyncio.Task[Any]") -> None:
         with suppress(asyncio.TimeoutError, RegistryError):
             await asyncio.wait_for(self.ingest.drain(), _DRAIN_SECONDS)
-        for task in [*tasks, stopping]:
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await end([*tasks, stopping])
         with suppress(asyncio.TimeoutError, RegistryError):
             await asyncio.wait_for(self._workers.leave(self.bridge_id), _GOODBYE_SECONDS)
 

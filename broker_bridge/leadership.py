@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from .registry import RegistryError
 from .registry.leases import Lease
+from .tasks import end
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +17,7 @@ _RELEASE_SECONDS = 1.0
 class Leadership:
     """Renews a lease three times in its length and runs `lead` while it is held."""
 
-    def __init__(self, lease: Lease, seconds: float, lead: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, lease: Lease, seconds: float, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._lease = lease
         self._seconds = seconds
         self._lead = lead
@@ -58,7 +60,7 @@ class Leadership:
     def _start(self) -> None:
         if self._leading is None:
             _log.info("this worker leads: it publishes heads, deltas and commands and follows presence")
-            self._leading = asyncio.ensure_future(self._lead())
+            self._leading = asyncio.create_task(self._lead())
 
     async def _watch_over(self, seconds: float) -> None:
         """Wait; a leader that ended by itself ended by a mistake, which is raised."""
@@ -74,6 +76,5 @@ class Leadership:
     async def _end(self) -> None:
         if self._leading is None:
             return
-        self._leading.cancel()
-        await asyncio.gather(self._leading, return_exceptions=True)
+        await end([self._leading])
         self._leading = None

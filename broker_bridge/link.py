@@ -23,6 +23,7 @@ from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
 from .contract.settings import MqttSettings, SettingsError
 from .contract.wire import MAX_DOWN_BYTES, WireModel
+from .tasks import end
 
 _log = logging.getLogger(__name__)
 
@@ -186,9 +187,7 @@ class Link:
             await asyncio.gather(*working)
         finally:
             self._client = None
-            for task in working:
-                task.cancel()
-            await asyncio.gather(*working, return_exceptions=True)
+            await end(working)
 
     async def _receive_all(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:

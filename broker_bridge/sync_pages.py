@@ -18,6 +18,7 @@ from .registry import RegistryError
 from .registry.changes import Changes
 from .registry.people import Changed, SiteChanges
 from .registry.versions import History
+from .tasks import end
 
 # A block is at most so many people and about so many bytes: a dozen pages, some 20 ms of reading.
 _BLOCK_PEOPLE = 1000
@@ -191,10 +192,7 @@ class SyncPages:
     async def close(self) -> None:
         """End what is being read."""
         self._forget()
-        tasks = [*self._ahead, *self._reading.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._ahead, *self._reading.values()])
 
     def _forget(self) -> None:
         self._kept.clear()

@@ -142,9 +142,11 @@ class EventHub:
     async def _unfollow(self) -> None:
         if self._following is not None:
             following = self._following
-            following.cancel()
             self._forget()
-            await asyncio.wait([following])
+            # More than once: before Python 3.12 `asyncio.wait_for`, which the driver uses, may lose it.
+            while not following.done():
+                following.cancel()
+                await asyncio.wait([following], timeout=_RETRY_SECONDS)
 
     def _forget(self) -> None:
         if self._opened is not None and not self._opened.done():

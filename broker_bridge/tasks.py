@@ -1,0 +1,23 @@
+"""Ending tasks for certain."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+_PATIENCE_SECONDS = 2.0
+
+
+async def end(tasks: Iterable["asyncio.Task[Any]"], patience: float = _PATIENCE_SECONDS) -> None:
+    """Cancel `tasks` and wait until all have ended, whatever they end with.
+
+    Before Python 3.12 `asyncio.wait_for`, which the drivers use too, loses a cancellation that comes in the
+    same turn of the loop as its result: who goes on after `patience` seconds is cancelled again.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        ended, running = await asyncio.wait(running, timeout=patience)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()

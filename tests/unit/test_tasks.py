@@ -1,0 +1,40 @@
+"""Ending tasks: also those that a lost cancellation left running."""
+
+import asyncio
+
+import pytest
+
+from broker_bridge.tasks import end
+
+
+async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
+    """As `asyncio.wait_for` loses one before Python 3.12."""
+    lost = []
+
+    async def goes_on() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.append(True)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(goes_on())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end([task], patience=0.01), 5)
+    assert lost
+    assert task.cancelled()
+
+
+async def test_what_a_task_ends_with_is_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise RuntimeError
+
+    failed = asyncio.create_task(fails())
+    await asyncio.wait([failed])
+    await end([failed, asyncio.create_task(asyncio.sleep(60))])
+    del failed
+    assert not caplog.records
+
+
+async def test_nobody_is_ended_at_once() -> None:
+    await end([])
