@@ -8,6 +8,7 @@ from .contract.ids import SpaceId
 from .contract.settings import LogSettings, MqttSettings, Section, Settings
 from .registry.mongo import MongoSettings
 from .registry.settings import RegistrySettings
+from .registry.tracking_settings import SearchSettings, TrackingSettings
 
 
 class BridgeSettings(Section):
@@ -46,5 +47,7 @@ class BridgeProgram(Settings):
     mqtt: MqttSettings = MqttSettings()
     mongo: MongoSettings = MongoSettings()
     registry: RegistrySettings = RegistrySettings()
+    tracking: TrackingSettings = TrackingSettings()
+    search: SearchSettings = SearchSettings()
     bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()

@@ -9,6 +9,7 @@ from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.settings import BearerKey, LogSettings, Port, Section, Settings
 from broker_bridge.registry import MongoSettings
 from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.registry.tracking_settings import SearchSettings, TrackingSettings
 
 Modality = Literal["face", "gait", "speaker"]
 
@@ -50,5 +51,7 @@ class ApiProgram(Settings):
 
     mongo: MongoSettings = MongoSettings()
     registry: RegistrySettings = RegistrySettings()
+    tracking: TrackingSettings = TrackingSettings()
+    search: SearchSettings = SearchSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

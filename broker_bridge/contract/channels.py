@@ -103,7 +103,6 @@ OBSERVATION = Channel(
     m.Observation,
     "up",
     0,
-    shared=True,
     about="A face for cross-camera tracking",
 )
 SYNC_REQUEST = Channel(

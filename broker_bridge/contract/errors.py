@@ -5,6 +5,7 @@ from typing import Final
 EVENT_INVALID: Final = "event-invalid"
 EVENT_RETAINED: Final = "event-retained"
 EVENT_TIME_IMPLAUSIBLE: Final = "event-time-implausible"
+OBSERVATION_TIME_IMPLAUSIBLE: Final = "observation-time-implausible"
 DEVICE_MISMATCH: Final = "device-mismatch"
 DEVICE_UNKNOWN: Final = "device-unknown"
 DEVICE_RESERVED: Final = "device-reserved"

@@ -159,7 +159,9 @@ class Receipts(WireModel):
 Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
 BoundingBox = Annotated[list[float], Field(min_length=4, max_length=4)]
-"""`[x, y, width, height]` in pixels of the frame."""
+"""`[x, y, width, height]` in pixels of the frame; part of it may lie outside."""
+MAX_FRAME_SIDE = 16_384
+"""Pixels: no larger box is believed where an observation does not say how large its frame is."""
 
 
 class Observation(UpMessage):
@@ -173,9 +175,25 @@ class Observation(UpMessage):
     quality: Ratio | None = None
     captured_at: WireTime
 
+    @model_validator(mode="after")
+    def _box_fits_frame(self) -> "Observation":
+        x, y, width, height = self.bbox
+        if not (width > 0 and height > 0):
+            raise ValueError("a bbox is [x, y, width, height] with a width and a height above 0")
+        frame_width, frame_height = self.frame_size or (MAX_FRAME_SIDE, MAX_FRAME_SIDE)
+        if width > frame_width or height > frame_height:
+            raise ValueError(f"a bbox is no larger than its frame of {frame_width} x {frame_height} pixels")
+        if not (-width < x < frame_width and -height < y < frame_height):
+            raise ValueError("a bbox lies within its frame, if only with a part of it")
+        return self
+
 
 class Assignment(WireModel):
-    """The tracker's answer: who that track is across all cameras."""
+    """The tracker's answer: who that track is across all cameras.
+
+    `similarity` is the mean cosine between the face and those that the person is known by; None for somebody
+    new, and for one who was told by position alone.
+    """
 
     track_id: ShortText
     global_id: Version

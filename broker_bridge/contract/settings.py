@@ -20,7 +20,9 @@ from pydantic import (
 )
 
 PREFIX = "WFM_"
-SECTIONS = ("mqtt", "mongo", "registry", "bridge", "api", "device", "worker", "fleet", "log")
+SECTIONS = (
+    "mqtt", "mongo", "registry", "tracking", "search", "bridge", "api", "device", "worker", "fleet", "log",
+)  # fmt: skip
 """Every section that a configuration file may have; each program reads those that it knows."""
 
 S = TypeVar("S", bound="Settings")

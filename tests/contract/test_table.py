@@ -12,7 +12,7 @@ wfm/v1/device/{device_id}/up/status                 up   1 retained        Devic
 wfm/v1/device/{device_id}/up/info                   up   1 retained        DeviceInfo
 wfm/v1/device/{device_id}/up/heartbeat              up   0 -               Heartbeat
 wfm/v1/device/{device_id}/up/event/{event_type}     up   1 shared          Event
-wfm/v1/device/{device_id}/up/observation            up   0 shared          Observation
+wfm/v1/device/{device_id}/up/observation            up   0 -               Observation
 wfm/v1/device/{device_id}/up/enrollment/request     up   1 shared          SyncRequest
 wfm/v1/device/{device_id}/up/enrollment/applied     up   1 retained        SyncApplied
 wfm/v1/device/{device_id}/up/enrollment/register    up   1 shared          RegisterIdentity
