@@ -67,7 +67,7 @@ class TrackingSettings(Section):
 
 
 class SearchSettings(Section):
-    """Where faces of detected persons are searched: in this program's memory, or by MongoDB's $vectorSearch."""
+    """Where faces of detected persons are searched: in the program's memory or by MongoDB's $vectorSearch."""
 
     engine: Literal["memory", "mongodb"] = "memory"
     index: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "person_faces"
