@@ -51,6 +51,14 @@ class Nearest:
     runner_up_key: str | None = None
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """A key and the cosine of the most similar of its vectors."""
+
+    key: str
+    similarity: float
+
+
 def are_units(vectors: Vectors) -> NDArray[np.bool_]:
     """bool[n]: which rows are of unit length, and so finite: NaN fails the comparison too."""
     return np.abs(_squares(vectors) - 1) < 2 * _UNIT_TOLERANCE
@@ -266,30 +274,52 @@ class VectorIndex:
         Similarities of `floor` and more, also the runner-up's, are those of an exact search; lower ones are
         the best of the nearest few by sign bits.
         """
+        answers: list[Nearest | None] = [None] * len(queries)
+        usable, units = self._usable(queries)
+        for place, unit, rows in zip(usable, units, self._candidates(units, floor), strict=True):
+            answers[place] = self._nearest(unit, rows if self._tell_two_apart(rows) else slice(self._count))
+        return answers
+
+    def rank(self, query: Vectors, limit: int, floor: float = DEFAULT_FLOOR) -> list[Ranked]:
+        """Up to `limit` keys with a similarity of `floor` or more to `query` float32[d], most similar first.
+
+        Each once, by the best of its vectors, as an exact search would. Nobody for a query that is zero
+        or not finite.
+        """
+        _, units = self._usable(query[np.newaxis])
+        best: dict[int, float] = {}
+        for unit, rows in zip(units, self._candidates(units, floor), strict=True):
+            similarities, owners = np.vecdot(self._vectors[rows], unit), self._owners[rows]
+            near = np.flatnonzero(similarities >= floor)
+            for place in near[np.argsort(-similarities[near], kind="stable")]:
+                if len(best) >= limit:
+                    break
+                best.setdefault(int(owners[place]), min(1.0, float(similarities[place])))
+        return [Ranked(self._keys[owner], similarity) for owner, similarity in best.items()]
+
+    def _usable(self, queries: Vectors) -> tuple[Rows, Vectors]:
+        """Which queries have a direction, and those at unit length; none if there is nobody to find."""
         self._check(queries)
         squares = _squares(queries)
-        answers: list[Nearest | None] = [None] * len(queries)
-        usable = np.flatnonzero(np.isfinite(squares) & (squares > 0))
-        if self._count and len(usable):
-            units = (queries[usable] / np.sqrt(squares[usable, None])).astype(np.float32, copy=False)
-            for place, unit, rows in zip(usable, units, self._candidates(units, floor), strict=True):
-                answers[place] = self._nearest(unit, rows)
-        return answers
+        usable = np.flatnonzero(np.isfinite(squares) & (squares > 0) & (self._count > 0))
+        return usable, (queries[usable] / np.sqrt(squares[usable, None])).astype(np.float32, copy=False)
 
     def _candidates(self, units: Vectors, floor: float) -> Sequence[Rows | slice]:
         """For each query all rows that can reach `floor`; or every row, where that costs no more."""
         every = slice(self._count)
-        radius = search_radius(self._bits.bits, floor, self._count)
+        radius = search_radius(self._bits.bits, floor, max(1, self._count))
+        if not len(units):
+            return []
         if self._count <= EXACT_ROWS or self.dimension < _FEWEST_BITS or radius >= self._bits.bits // 2:
             return [every] * len(units)
         within = _within_faiss if self._faiss else _within_numpy
         near = within(self._faiss, self._codes[: self._count], self._bits.of(units), radius)
-        return [rows if self._suffice(rows) else every for rows in near]
+        return [rows if len(rows) <= self._count * _EXACT_SHARE else every for rows in near]
 
-    def _suffice(self, rows: Rows) -> bool:
-        """Whether two keys at least are among `rows`, and few enough of them to be worth picking out."""
+    def _tell_two_apart(self, rows: Rows | slice) -> bool:
+        """Whether two keys at least are among `rows`."""
         owners = self._owners[rows]
-        return 0 < len(rows) <= self._count * _EXACT_SHARE and bool((owners != owners[0]).any())
+        return len(owners) > 0 and bool((owners != owners[0]).any())
 
     def _nearest(self, unit: Vectors, rows: Rows | slice) -> Nearest:
         # Not a matrix-vector product: that sums differently for another number of rows, and starts threads of

@@ -110,6 +110,53 @@ def test_look_alikes_are_told_apart_and_seen_in_the_runner_up(crowd):
     assert_exact(index, keys, matrix, towards(doubles, 0.8, random), floor=0.5)
 
 
+def ranked_by_hand(keys, matrix, query, limit, floor):
+    """The best of every key from a maximum over all rows, as far as it reaches `floor`."""
+    best = {}
+    for key, similarity in zip(keys, (matrix @ query).tolist(), strict=True):
+        if similarity >= floor:
+            best[key] = max(best.get(key, -1.0), similarity)
+    return sorted(best.items(), key=lambda one: -one[1])[:limit]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5])
+@pytest.mark.parametrize("floor", [0.25, 0.5, 0.6])
+def test_the_best_few_people_are_ranked_each_once(index, crowd, limit, floor):
+    """Somebody with five templates and a look-alike is one entry, by the best template, as by hand."""
+    random = np.random.default_rng(16)
+    keys, matrix = crowd
+    for query in towards(matrix[:100], random.uniform(0.5, 0.9, 100), random):
+        expected = ranked_by_hand(keys, matrix, query, limit, floor)
+        ranked = index.rank(query, limit, floor)
+        assert [one.key for one in ranked] == [key for key, _ in expected]
+        assert [one.similarity for one in ranked] == pytest.approx([one for _, one in expected], abs=1e-5)
+
+
+def test_many_look_alikes_are_ranked_up_to_the_limit(index):
+    """Two hundred people around one face: the nearest five, in order, and all of them if asked."""
+    random = np.random.default_rng(17)
+    base = unit(random.standard_normal((1, D)))
+    crowd = towards(np.repeat(base, 200, axis=0), np.linspace(0.55, 0.95, 200), random)
+    for row, vector in enumerate(crowd):
+        index.put(f"TWIN-{row}", vector[None])
+    everybody = [f"TWIN-{row}" for row in range(199, -1, -1)]
+    assert [one.key for one in index.rank(base[0], 5, 0.5)] == everybody[:5]
+    assert [one.key for one in index.rank(3 * base[0], 1000, 0.5)] == everybody
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rows", [0, 1, EXACT_ROWS + 1])
+def test_nobody_is_ranked_for_a_broken_query_or_below_the_floor(engine, rows):
+    """Zero, NaN and infinity; and a stranger."""
+    random = np.random.default_rng(18)
+    matrix = unit(random.standard_normal((rows, D)))
+    index = VectorIndex.of([f"EMP-{row}" for row in range(rows)], matrix, engine)
+    for query in (np.zeros(D), np.full(D, np.nan), np.full(D, np.inf), random.standard_normal(D)):
+        assert index.rank(query.astype(np.float32), 5, 0.5) == []
+    with pytest.raises(ValueError, match="float32"):
+        index.rank(np.ones(7, np.float32), 5, 0.5)
+
+
 SKEWED = {
     "a large common part": lambda random, n: random.standard_normal((n, D)) + 1.5,
     "no negative coordinate": lambda random, n: np.maximum(random.standard_normal((n, D)), 0) ** 2,
