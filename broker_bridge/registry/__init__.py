@@ -23,6 +23,7 @@ from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
 from .person_export import Exports
+from .person_store import PersonStore
 from .pseudonyms import Pseudonyms
 from .registrations import Registrations
 from .rehearsal import RehearsalStore
@@ -52,6 +53,7 @@ class Registry:
     look_alikes: LookAlikes
     rehearsal: LookAlikes
     people: PeopleStore
+    persons: PersonStore
     registrations: Registrations
     admissions: Admissions
     sites: Sites
@@ -131,6 +133,7 @@ class Registry:
                 is_rehearsal=True,
             ),
             people=store,
+            persons=PersonStore(mongo),
             registrations=registrations,
             admissions=Admissions(
                 registrations=registrations,

@@ -91,6 +91,18 @@ _INDEXES = {
         IndexModel([("completed_at", ASCENDING)]),
     ],
     "devices": [IndexModel([("site_id", ASCENDING)])],
+    "persons": [
+        IndexModel([("last_seen", DESCENDING), ("_id", DESCENDING)]),
+        IndexModel([("user_id", ASCENDING)], partialFilterExpression={"user_id": {"$type": "string"}}),
+        IndexModel(
+            [("merged_into", ASCENDING)], partialFilterExpression={"merged_into": {"$type": "number"}}
+        ),
+    ],
+    "person_faces": [IndexModel([("person", ASCENDING)]), IndexModel([("space", ASCENDING)])],
+    "trails": [
+        IndexModel([("person", ASCENDING), ("since", DESCENDING)]),
+        IndexModel([("until", ASCENDING)]),
+    ],
     # The unique key (device_id, event_id) is the `_id`.
     "events": [
         IndexModel([("received_at", DESCENDING), ("_id", DESCENDING)]),

@@ -11,7 +11,7 @@ from .mongo import Document
 from .people import ExternalKey, Merge, Person, SpaceHolding, Template, modality_of
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
-_FLOAT32_HEADER = b"\x27\x00"
+FLOAT32_HEADER = b"\x27\x00"
 
 
 def person_to_document(person: Person) -> Document:
@@ -94,7 +94,7 @@ def template_to_document(user_id: str, template: Template, now: datetime) -> Doc
         "_id": template.template_id,
         "user_id": user_id,
         "space": template.space,
-        "vector": Binary(_FLOAT32_HEADER + template.vector, VECTOR_SUBTYPE),
+        "vector": Binary(FLOAT32_HEADER + template.vector, VECTOR_SUBTYPE),
         "quality": template.quality,
         "source": template.source,
         "created_at": template.created_at or now,
@@ -109,7 +109,7 @@ def template_to_document(user_id: str, template: Template, now: datetime) -> Doc
 def template_from_document(found: Any) -> Template:
     return Template(
         space=found["space"],
-        vector=bytes(found["vector"])[len(_FLOAT32_HEADER) :],
+        vector=bytes(found["vector"])[len(FLOAT32_HEADER) :],
         quality=found["quality"],
         source=found["source"],
         template_id=found["_id"],

@@ -1,0 +1,172 @@
+"""Collections `persons`, `person_faces` and `trails`, as the tracker reads and writes them."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+
+from pymongo import ReturnDocument, UpdateOne
+
+from broker_bridge.contract.embeddings import Vector
+
+from .detected_documents import (
+    counted,
+    face_from_document,
+    face_to_document,
+    person_from_document,
+    person_to_document,
+    stay_from_document,
+    stay_to_document,
+    vector_of,
+)
+from .known_face import KnownFace
+from .mongo import Mongo
+from .persons import DetectedPerson, Stay
+
+_COUNTER = {"_id": "global-ids"}
+
+
+class PersonStore:
+    """Reads and writes detected persons; what somebody has said of one, `person_changes` writes."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._meta = mongo.db.meta
+        self._persons = mongo.db.persons
+        self._faces = mongo.db.person_faces
+        self._trails = mongo.db.trails
+
+    async def take_ids(self, count: int) -> range:
+        """`count` global ids that nobody has had or will have: those not used are lost, never reused."""
+        found = await self._meta.find_one_and_update(
+            _COUNTER, {"$inc": {"last": count}}, upsert=True, return_document=ReturnDocument.AFTER
+        )
+        last: int = found["last"]
+        return range(last - count + 1, last + 1)
+
+    async def create(self, people: Sequence[tuple[DetectedPerson, KnownFace]]) -> None:
+        """Record new people durably. Who stops in between leaves nobody with a number that was told."""
+        if not people:
+            return
+        await self._persons.insert_many([person_to_document(person) for person, _ in people], ordered=False)
+        faces = [face_to_document(person.global_id, face) for person, face in people]
+        await self._faces.insert_many(faces, ordered=False)
+
+    async def write(self, people: Sequence[DetectedPerson], now: datetime) -> None:
+        """Write what the tracker has counted. Who was deleted meanwhile stays so."""
+        updates = [
+            UpdateOne({"_id": one.global_id}, {"$set": {**counted(one), "updated_at": now}}) for one in people
+        ]
+        if updates:
+            await self._persons.bulk_write(updates, ordered=False)
+
+    async def write_faces(self, faces: Sequence[tuple[int, KnownFace]]) -> None:
+        """Write how people are known; in a space that is new for a person only while the person is there."""
+        if not faces:
+            return
+        ids = [global_id for global_id, _ in faces]
+        there = {found["_id"] async for found in self._persons.find({"_id": {"$in": ids}}, {"_id": 1})}
+        updates = []
+        for global_id, face in faces:
+            if global_id in there:
+                document = face_to_document(global_id, face)
+                updates.append(UpdateOne({"_id": document.pop("_id")}, {"$set": document}, upsert=True))
+        if updates:
+            await self._faces.bulk_write(updates, ordered=False)
+
+    async def write_stays(self, stays: Sequence[Stay]) -> None:
+        """Write pieces of trails, begun or gone on."""
+        updates = []
+        for stay in stays:
+            document = stay_to_document(stay)
+            updates.append(UpdateOne({"_id": document.pop("_id")}, {"$set": document}, upsert=True))
+        if updates:
+            await self._trails.bulk_write(updates, ordered=False)
+
+    async def link(self, links: Iterable[tuple[int, str]]) -> None:
+        """Note who enrolled people turned out to be by their faces, unless somebody has said otherwise."""
+        updates = [
+            UpdateOne(
+                {"_id": global_id, "user_id": None, "not_users": {"$ne": user_id}},
+                {"$set": {"user_id": user_id, "linked_by": "face"}},
+            )
+            for global_id, user_id in links
+        ]
+        if updates:
+            await self._persons.bulk_write(updates, ordered=False)
+
+    async def unlink(self, user_ids: Sequence[str]) -> None:
+        """Forget who these enrolled people were seen as: they are enrolled no longer."""
+        if user_ids:
+            gone = {"user_id": None, "linked_by": None}
+            await self._persons.update_many({"user_id": {"$in": list(user_ids)}}, {"$set": gone})
+
+    # Reading
+
+    async def roots(self, global_ids: Iterable[int]) -> dict[int, int]:
+        """Whom these people turned out to be, themselves if nobody else. Who is not there is left out."""
+        asked = list(global_ids)
+        wanted, into = set(asked), dict[int, int | None]()
+        while wanted:
+            query = {"_id": {"$in": list(wanted)}}
+            found = {
+                one["_id"]: one.get("merged_into")
+                async for one in self._persons.find(query, {"merged_into": 1})
+            }
+            into |= found
+            wanted = {target for target in found.values() if target is not None} - into.keys()
+        roots = {}
+        for global_id in asked:
+            root: int | None = global_id
+            while root in into and into[root] is not None:
+                root = into[root]
+            if root in into and root is not None:
+                roots[global_id] = root
+        return roots
+
+    async def members(self, global_ids: Sequence[int]) -> dict[int, list[DetectedPerson]]:
+        """By global id those who were merged into that person, also by way of others."""
+        root_of = {global_id: global_id for global_id in global_ids}
+        members: dict[int, list[DetectedPerson]] = {global_id: [] for global_id in global_ids}
+        level = list(global_ids)
+        while level:
+            query = {"merged_into": {"$in": level}}
+            found = [person_from_document(one) async for one in self._persons.find(query)]
+            level = [one.global_id for one in found if one.global_id not in root_of]
+            for one in found:
+                if one.merged_into is not None and one.global_id in level:
+                    root_of[one.global_id] = root_of[one.merged_into]
+                    members[root_of[one.global_id]].append(one)
+        return members
+
+    async def read(self, global_ids: Iterable[int]) -> dict[int, DetectedPerson]:
+        """Those of `global_ids` that there are."""
+        query = {"_id": {"$in": list(global_ids)}}
+        people = [person_from_document(found) async for found in self._persons.find(query)]
+        return {one.global_id: one for one in people}
+
+    async def faces_of(self, global_ids: Iterable[int]) -> dict[int, list[KnownFace]]:
+        """How each of these people is known, by space."""
+        faces: dict[int, list[KnownFace]] = {}
+        async for found in self._faces.find({"person": {"$in": list(global_ids)}}):
+            faces.setdefault(found["person"], []).append(face_from_document(found))
+        return faces
+
+    async def seen_since(self, moment: datetime) -> list[int]:
+        """The global ids of who was last seen at `moment` or later."""
+        query = {"last_seen": {"$gte": moment}}
+        return [found["_id"] async for found in self._persons.find(query, {"_id": 1})]
+
+    async def known_as(self, user_ids: Sequence[str]) -> dict[str, int]:
+        """By user id the detected person that it is, the oldest if there are several."""
+        query = {"user_id": {"$in": list(user_ids)}, "merged_into": None}
+        cursor = self._persons.find(query, {"user_id": 1}).sort("_id", -1)
+        return {found["user_id"]: found["_id"] async for found in cursor}
+
+    async def stays(self, global_ids: Sequence[int], since: datetime) -> list[Stay]:
+        """The pieces of trails of these people that ended at `since` or later."""
+        query = {"person": {"$in": list(global_ids)}, "until": {"$gte": since}}
+        return [stay_from_document(found) async for found in self._trails.find(query)]
+
+    async def all_faces(self, space: str) -> AsyncIterator[tuple[int, Vector, float]]:
+        """Everybody known in `space`: global id, unit vector float32[d], consistency."""
+        cursor = self._faces.find({"space": space}, {"person": 1, "vector": 1, "consistency": 1})
+        async for found in cursor.batch_size(2000):
+            yield found["person"], vector_of(found["vector"]), found["consistency"]
