@@ -18,8 +18,8 @@ from .detected_documents import (
     vector_of,
 )
 from .known_face import KnownFace
-from .mongo import Mongo
-from .persons import DetectedPerson, Stay
+from .mongo import Document, Mongo
+from .persons import BY_FACE, DetectedPerson, Stay
 
 _COUNTER = {"_id": "global-ids"}
 
@@ -80,23 +80,20 @@ class PersonStore:
         if updates:
             await self._trails.bulk_write(updates, ordered=False)
 
-    async def link(self, links: Iterable[tuple[int, str]]) -> None:
-        """Note who enrolled people turned out to be by their faces, unless somebody has said otherwise."""
-        updates = [
-            UpdateOne(
-                {"_id": global_id, "user_id": None, "not_users": {"$ne": user_id}},
-                {"$set": {"user_id": user_id, "linked_by": "face"}},
-            )
-            for global_id, user_id in links
-        ]
+    async def link(self, links: Iterable[tuple[int, str, str | None]]) -> None:
+        """Note whom people turned out to be by their faces: global id, user id, and the user id so far.
+
+        Whoever was linked by somebody meanwhile, or is said not to be that person, stays as they are.
+        """
+        updates = []
+        for global_id, user_id, before in links:
+            change: Document = {"$set": {"user_id": user_id, "linked_by": BY_FACE}}
+            if before is not None:
+                change["$addToSet"] = {"linked_before": before}
+            is_free = {"_id": global_id, "user_id": before, "not_users": {"$ne": user_id}}
+            updates.append(UpdateOne(is_free, change))
         if updates:
             await self._persons.bulk_write(updates, ordered=False)
-
-    async def unlink(self, user_ids: Sequence[str]) -> None:
-        """Forget who these enrolled people were seen as: they are enrolled no longer."""
-        if user_ids:
-            gone = {"user_id": None, "linked_by": None}
-            await self._persons.update_many({"user_id": {"$in": list(user_ids)}}, {"$set": gone})
 
     # Reading
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from broker_bridge.contract.embeddings import Vector
 
 MOST_QUALITY_SCORES = 20
+BY_FACE = "face"
 
 
 class Box(NamedTuple):
@@ -98,8 +99,9 @@ class CameraRecord:
 class DetectedPerson:
     """One person across all cameras; `cameras` by device id in the order of the first visits.
 
-    `user_id` is the enrolled person whom it is, told by `linked_by`: `face`, or the name of an API key.
-    `not_users` are those whom somebody has said it is not. `merged_into` is the global id of whom it turned
+    `user_id` is the enrolled person whom it is, told by `linked_by`: BY_FACE, or the name of an API key. They
+    may be deleted by now: the link sleeps then, so that erasing them finds this person. `linked_before` are
+    earlier ones, `not_users` those whom somebody has said it is not. `merged_into` is the global id of whom it turned
     out to be.
     """
 
@@ -110,6 +112,7 @@ class DetectedPerson:
     cameras: dict[str, CameraRecord]
     user_id: str | None = None
     linked_by: str | None = None
+    linked_before: tuple[str, ...] = ()
     not_users: tuple[str, ...] = ()
     assigned_name: str | None = None
     merged_into: int | None = None
@@ -130,7 +133,7 @@ class DetectedPerson:
             last_seen=seen.seen_at,
             cameras={},
             user_id=user_id,
-            linked_by="face" if user_id else None,
+            linked_by=BY_FACE if user_id else None,
             created_at=seen.seen_at,
             updated_at=seen.seen_at,
         )
@@ -215,6 +218,7 @@ def together(root: DetectedPerson, members: Sequence[DetectedPerson]) -> Detecte
         cameras=cameras,
         user_id=linked.user_id,
         linked_by=linked.linked_by,
+        linked_before=root.linked_before,
         not_users=root.not_users,
         assigned_name=next((one.assigned_name for one in everyone if one.assigned_name), None),
         merged_into=root.merged_into,
