@@ -101,8 +101,8 @@ class DetectedPerson:
 
     `user_id` is the enrolled person whom it is, told by `linked_by`: BY_FACE, or the name of an API key. They
     may be deleted by now: the link sleeps then, so that erasing them finds this person. `linked_before` are
-    earlier ones, `not_users` those whom somebody has said it is not. `merged_into` is the global id of whom it turned
-    out to be.
+    earlier ones, `not_users` those whom somebody has said it is not. `merged_into` is the global id of whom
+    it turned out to be.
     """
 
     global_id: int
