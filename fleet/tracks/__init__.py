@@ -1,0 +1,1 @@
+"""People who walk past cameras and do not exist: to see how well the tracker follows them."""

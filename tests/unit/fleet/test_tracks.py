@@ -1,0 +1,177 @@
+"""The course that is played: who looks like whom, how people walk, and what arrives when."""
+
+from collections import defaultdict
+from dataclasses import replace
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+
+from fleet.tracks.course import FRAME_SIZE, STANDARD, Course, Crowd
+from fleet.tracks.faces import Faces
+from fleet.tracks.scenario import Sighting, play
+
+SMALL = Course(cameras=4, people=20, seconds=300.0, look_alikes=0.2)
+TROUBLED = replace(
+    SMALL, meet=True, crowds=(Crowd(100.0, 2, 8),), break_share=0.05, overlap=0.3, clock_skew=60.0, delay=0.4
+)
+
+
+def played(course: Course, seed: int = 1) -> list[Sighting]:
+    return list(play(course, np.random.default_rng(seed)))
+
+
+def test_a_seed_plays_the_same_course_again_and_another_seed_another() -> None:
+    """Every observation is the same, its vector too."""
+
+    def told(seed: int) -> list[tuple[object, ...]]:
+        return [
+            (one.arrives, one.person, one.track_id, one.vector.tobytes()) for one in played(TROUBLED, seed)
+        ]
+
+    assert told(3) == told(3)
+    assert told(3) != told(4)
+
+
+def test_a_course_is_played_as_it_is_asked_for() -> None:
+    """The first observations of the standard course come without the rest being made."""
+    first = list(islice(play(STANDARD, np.random.default_rng(1)), 100))
+    assert len(first) == 100
+    assert first[-1].arrives < 60
+
+
+def test_observations_come_by_time_of_arrival_and_out_of_the_order_of_capture() -> None:
+    """Delays of some 100 ms let observations of one camera overtake each other."""
+    sightings = played(TROUBLED)
+    assert all(a.arrives <= b.arrives for a, b in pairwise(sightings))
+    assert all(0 <= one.arrives - one.seen <= TROUBLED.delay for one in sightings)
+    by_camera = defaultdict(list)
+    for one in sightings:
+        by_camera[one.camera].append(one.captured)
+    assert any(captured != sorted(captured) for captured in by_camera.values())
+
+
+def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> None:
+    """Cosine 0.6 to 0.8 for one person, around 0.55 for look-alikes, 0 +- 0.05 for others."""
+    faces = Faces(SMALL, np.random.default_rng(2))
+    looks = np.stack([[faces.look(person)[0] for _ in range(40)] for person in range(6)])
+    np.testing.assert_allclose(np.linalg.norm(looks, axis=2), 1.0, atol=1e-5)
+    own = (looks[0] @ looks[0].T)[np.triu_indices(40, 1)]
+    assert own.mean() == pytest.approx(0.7, abs=0.02)
+    assert 0.54 < own.min() < own.max() < 0.86
+    assert (looks[0] @ looks[1].T).mean() == pytest.approx(0.55, abs=0.02)
+    strangers = np.concatenate([(looks[0] @ looks[n].T).ravel() for n in range(2, 6)])
+    assert abs(strangers.mean()) < 0.05
+    assert strangers.std() < 0.07
+
+
+def test_quality_tells_how_near_a_face_is_to_its_person() -> None:
+    """Quality and cosine to the person's centre go together."""
+    faces = Faces(SMALL, np.random.default_rng(2))
+    looks = [faces.look(3) for _ in range(300)]
+    cosines = [float(vector @ faces.centres[3]) for vector, _ in looks]
+    qualities = [quality for _, quality in looks]
+    assert np.corrcoef(cosines, qualities)[0, 1] > 0.8
+    assert min(qualities) >= 0
+    assert max(qualities) <= 1
+
+
+def test_boxes_move_smoothly_inside_the_frame() -> None:
+    """From one second to the next nobody jumps, and nobody leaves the picture."""
+    width, height = FRAME_SIZE
+    last: dict[tuple[int, str], Sighting] = {}
+    for one in played(SMALL):
+        x, y, w, h = one.box
+        assert -0.01 <= x <= width - w + 0.01
+        assert -0.01 <= y <= height - h + 0.01
+        before = last.get((one.camera, one.track_id))
+        if before is not None:
+            assert abs(x + w / 2 - before.box[0] - before.box[2] / 2) <= 121 * (one.seen - before.seen)
+        last[one.camera, one.track_id] = one
+
+
+def test_a_track_is_one_person_on_one_camera() -> None:
+    """A person who comes back has another track, and so has one whom the camera lost."""
+    people, tracks = defaultdict(set), defaultdict(set)
+    for one in played(TROUBLED):
+        people[one.camera, one.track_id].add(one.person)
+        tracks[one.person].add((one.camera, one.track_id))
+    assert all(len(those) == 1 for those in people.values())
+    whole, broken = (len({t for one in played(c) for t in [(one.camera, one.track_id)]})
+                     for c in (SMALL, replace(SMALL, break_share=0.2)))  # fmt: skip
+    assert broken > 1.5 * whole
+
+
+def test_nobody_is_in_two_places_unless_views_overlap() -> None:
+    """At one instant a person is on one camera, or on the two that share a view."""
+    for course in (SMALL, TROUBLED):
+        at: dict[tuple[int, float], set[int]] = defaultdict(set)
+        for one in played(course):
+            at[one.person, one.seen].add(one.camera)
+        places = {frozenset(cameras) for cameras in at.values()}
+        shared = {frozenset({0, 1}), frozenset({2, 3})} if course.overlap else set()
+        assert {cameras for cameras in places if len(cameras) > 1} == shared
+
+
+def test_a_crowd_is_in_one_picture() -> None:
+    """At its time as many people as asked for are seen by the camera at the same instants."""
+    at: dict[float, set[int]] = defaultdict(set)
+    for one in played(TROUBLED):
+        if one.camera == 2:
+            at[one.seen].add(one.person)
+    seen, people = max(at.items(), key=lambda item: len(item[1]))
+    assert len(people) >= 7
+    assert 100 <= seen <= 130
+
+
+def test_look_alikes_meet_in_one_picture() -> None:
+    """Each pair is told of by one camera at one instant; without meetings they are not, with these seeds."""
+    pictures: dict[tuple[int, float], set[int]] = defaultdict(set)
+    for one in played(TROUBLED):
+        pictures[one.camera, one.captured].add(one.person)
+    for pair in range(TROUBLED.pairs):
+        assert any({2 * pair, 2 * pair + 1} <= people for people in pictures.values())
+
+
+def test_a_camera_s_clock_is_off_by_the_same_all_the_time() -> None:
+    """And the clocks of two cameras differ."""
+    offsets = defaultdict(set)
+    for one in played(TROUBLED):
+        offsets[one.camera].add(round(one.captured - one.seen, 3))
+    assert all(len(those) == 1 and abs(next(iter(those))) <= 60 for those in offsets.values())
+    assert len({next(iter(those)) for those in offsets.values()}) == 4
+
+
+def test_loss_takes_its_share_and_changes_nothing_else() -> None:
+    """What is left is a part of what there would be without loss, some 10 percent less."""
+    whole = {(one.person, one.camera, one.seen) for one in played(SMALL)}
+    left = {(one.person, one.camera, one.seen) for one in played(replace(SMALL, loss=0.1))}
+    assert left < whole
+    assert len(left) == pytest.approx(0.9 * len(whole), rel=0.05)
+
+
+def test_people_go_where_the_transitions_send_them() -> None:
+    """A ring of cameras is walked in its order."""
+    ring = ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+    cameras: dict[int, list[int]] = defaultdict(list)
+    for one in played(Course(cameras=3, people=5, seconds=400.0, transitions=ring)):
+        cameras[one.person].append(one.camera)
+    steps = {(a, b) for walked in cameras.values() for a, b in pairwise(walked) if a != b}
+    assert steps == {(0, 1), (1, 2), (2, 0)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cameras": 0},
+        {"loss": 1.5},
+        {"dwell": (5.0, 1.0)},
+        {"clock_skew": -1.0},
+        {"crowds": (Crowd(1.0, 4, 3),)},
+        {"transitions": ((1.0,),)},
+    ],
+)
+def test_a_course_that_cannot_be_played_is_refused(wrong: dict[str, object]) -> None:
+    """Each with a sentence."""
+    with pytest.raises(ValueError, match=" "):
+        replace(SMALL, **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""What the metrics say of answers whose faults are known."""
+
+import pytest
+
+from fleet.tracks.metrics import Score, Tally
+
+SECONDS = 100
+
+
+def score(*people: list[int | None], kin: tuple[int, ...] = (0, 1, 2)) -> Score:
+    """The score of ids that were given second by second, a list per person, each on a camera of their own."""
+    tally = Tally(lambda person: kin[person])
+    for at in range(SECONDS):
+        for person, ids in enumerate(people):
+            tally.add(person=person, camera=person, at=float(at), global_id=ids[at])
+    return tally.score()
+
+
+def test_whoever_is_always_told_right_has_the_best_score() -> None:
+    """One id per person: IDF1 is 1, and nothing else is counted."""
+    assert score([7] * SECONDS, [8] * SECONDS) == Score(
+        observations=200, answered=200, people=2, ids=2, idf1=1.0, switches=0, fragmentations=0,
+        merged=0, mixed=0, reused=0, split=0,
+    )  # fmt: skip
+
+
+def test_two_people_under_one_id_are_merged() -> None:
+    """Half of what is said is wrong, though no id ever changes."""
+    result = score([7] * SECONDS, [7] * SECONDS)
+    assert (result.merged, result.mixed, result.reused, result.switches) == (1, 1, 1, 0)
+    assert result.idf1 == pytest.approx(0.5)
+
+
+def test_look_alikes_under_one_id_are_mixed_and_not_reused() -> None:
+    """Mistaking one for the other is not giving an id away twice."""
+    result = score([7] * SECONDS, [7] * 5 + [8] * 95, kin=(0, 0, 2))
+    assert (result.merged, result.mixed, result.reused, result.split) == (0, 1, 0, 1)
+    assert result.switches == 1
+    # 5 of 200 answers are of the wrong one: 5 false positives and 5 false negatives.
+    assert result.idf1 == pytest.approx(0.975)
+
+
+def test_a_second_id_for_one_person_is_a_switch_and_a_split() -> None:
+    """Only the longer part counts as that person's."""
+    result = score([7] * 60 + [9] * 40)
+    assert (result.switches, result.split, result.ids, result.merged) == (1, 1, 2, 0)
+    assert result.idf1 == pytest.approx(0.6)
+
+
+def test_answers_that_are_missing_are_misses() -> None:
+    """A gap in the answers is a fragmentation; all else is right."""
+    result = score([7] * 40 + [None] * 20 + [7] * 40)
+    assert (result.answered, result.fragmentations, result.switches) == (80, 1, 0)
+    assert result.idf1 == pytest.approx(2 * 80 / 180)
+
+
+def test_without_an_answer_there_is_no_score() -> None:
+    """Nothing observed, or nothing answered: 0, and no error."""
+    assert score([None] * SECONDS).idf1 == 0.0
+    assert Tally(int).score().idf1 == 0.0
+
+
+def test_people_side_by_side_in_one_picture_are_told_apart() -> None:
+    """In one second of one camera each is matched with the own answer, not with whichever fits best."""
+    tally = Tally(int)
+    for at in range(SECONDS):
+        swapped = at >= 90
+        tally.add(person=0, camera=0, at=float(at), global_id=8 if swapped else 7)
+        tally.add(person=1, camera=0, at=float(at), global_id=7 if swapped else 8)
+    result = tally.score()
+    assert result.idf1 == pytest.approx(0.9)
+    assert (result.mixed, result.merged) == (2, 0)
+    assert result.switches == 2
