@@ -1,0 +1,47 @@
+"""Who of all detected persons a face is like: what the tracker and the search by face ask, of either engine."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+
+from .known_face import KnownFace
+
+
+class Candidate(NamedTuple):
+    """Somebody whom a face is like: `similarity` is the mean cosine to the faces that they are known by.
+
+    `global_id` is that of `person_faces`, merged into another or not: whoever asks resolves it.
+    """
+
+    global_id: int
+    similarity: float
+
+
+class FaceSearch(Protocol):
+    """A search over everybody who is known by a face."""
+
+    async def candidates(
+        self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
+    ) -> list[list[Candidate]]:
+        """For each of `vectors` (float32[d], unit length) up to `limit` persons, most similar first.
+
+        Their similarity is `floor` or more. Raises RegistryError.
+        """
+        ...
+
+    async def ready(self, space: EmbeddingSpace) -> None:
+        """Prepare now, so that the first question does not wait. Raises RegistryError."""
+        ...
+
+    def learned(self, global_id: int, face: KnownFace) -> None:
+        """How this program knows somebody since now, who may be new, before MongoDB tells."""
+        ...
+
+    def forgotten(self, global_id: int) -> None:
+        """Nobody is to be found under this number any more."""
+        ...
+
+    async def run(self) -> None:
+        """Keep up with what other programs write, until cancelled."""
+        ...
