@@ -27,6 +27,7 @@ from .iot_config import IoTClientConfig
 from .model_record import ModelRecord
 from .npy_people import LatestRows
 from .npy_watch import NpyWatch
+from .observations import Observations
 from .program import DeviceProgram
 from .recognition import Recognition, build_recognition, thresholds
 from .recording import ScoreRecorder
@@ -85,7 +86,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         latest.take(rows)
 
     scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
-    config = _client_config(settings, held)
+    config = client_config(settings, held)
     parts = assemble(
         config,
         database_path(settings),
@@ -105,6 +106,9 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         utc_now=utc_now,
         distrusted=lambda of_space: of_space == space.id and health.is_quarantined,
     )
+    observations = Observations(
+        parts.client, space, clock=time.monotonic, distrusted=lambda: health.is_quarantined
+    )
     commands = Commands(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(
         device,
@@ -116,6 +120,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         scheduler=scheduler,
         recorder=_recorder(device, recognition),
         npy_watch=_npy_watch(device, held, latest, parts=parts, registrations=registrations, health=health),
+        observations=observations if device.observations else None,
     )
     heartbeat = HeartbeatSender(
         parts.client,
@@ -128,12 +133,14 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     scheduler.add_job(
         heartbeat.send, "interval", seconds=device.heartbeat_seconds, coalesce=True, misfire_grace_time=None
     )
-    for listener in (ModelRecord(parts.db, health, config.spaces), registrations, commands, heartbeat):
+    record = ModelRecord(parts.db, health, config.spaces)
+    for listener in (record, registrations, commands, heartbeat, observations):
         parts.client.attach(listener)
     return program
 
 
-def _client_config(settings: DeviceSettings, held: Sequence[EmbeddingSpace]) -> IoTClientConfig:
+def client_config(settings: DeviceSettings, held: Sequence[EmbeddingSpace]) -> IoTClientConfig:
+    """Who this device is at the broker, with the spaces that it holds."""
     device = settings.device
     return IoTClientConfig(
         device_id=device.id,

@@ -32,7 +32,7 @@ _LAST_WORD_SECONDS = 2.0
 _MOST_WAITING = 10_000
 _DOWN = (
     channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA, channels.REGISTERED,
-    channels.COMMAND,
+    channels.COMMAND, channels.ASSIGNED,
 )  # fmt: skip
 _CREDENTIALS = ("Bad user name or password", "Not authorized")
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +14,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.vectors import DEFAULT_FLOOR
 
 from .clocks import FrameClock
-from .decision import LOW_QUALITY, NO_VECTOR, Decision
+from .decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
 from .event_validator import EventValidator
 from .sighting import FrameReport, Sighting
 from .vision.alignment import align_faces
@@ -22,6 +22,7 @@ from .vision.camera import Frame
 from .vision.detector import Detections, Detector, FaceBox, Float32
 from .vision.embedder import Embedder
 from .vision.gallery import Gallery, GalleryHolder, Match
+from .vision.quality import face_quality
 from .vision.session import ModelError
 
 # The distance of a face that was compared with nobody: as far as two vectors can be.
@@ -138,15 +139,18 @@ class RecognitionPipeline:
         poor = self._quality.judge(faces, found)
         laps.end("quality")
         barred = self._barred()
+        # A gallery that is too old says nothing against vectors; of a model in quarantine they are worthless.
+        good = [row for row, reason in enumerate(poor) if reason is None and barred != QUARANTINED]
+        embedded = zip(good, self._embed(faces[good]), strict=True)
+        vectors = {row: vector for row, vector in embedded if vector.any()}
         refused = [barred or (LOW_QUALITY if reason else None) for reason in poor]
-        rows = [row for row, reason in enumerate(refused) if reason is None]
-        vectors = self._embed(faces[rows])
-        for row in np.flatnonzero(~vectors.any(axis=1)):
+        for row in set(good) - set(vectors):
             # Nobody, but no stranger either.
-            refused[rows[row]] = NO_VECTOR
+            refused[row] = barred or NO_VECTOR
+        qualities = {row: face_quality(faces[row], found.boxes[row]) for row in vectors}
         laps.end("embed")
         with self._galleries.held() as gallery:
-            matches = dict(zip(rows, gallery.match(vectors, self._floor), strict=True))
+            matches = self._match(gallery, vectors if barred is None else {})
             laps.end("match")
             at = _Moment(frame.index, gallery, laps.spent(_INFERENCE))
             sightings = [
@@ -156,8 +160,9 @@ class RecognitionPipeline:
                     landmarks=None if found.landmarks is None else found.landmarks[row],
                     poor=poor[row],
                     match=matches.get(row),
-                    vector=vectors[rows.index(row)] if row in matches else None,
+                    vector=vectors.get(row),
                     decision=self._judge(track_id, matches.get(row), refused[row], at),
+                    quality=qualities.get(row),
                 )
                 for row, track_id in enumerate(track_ids)
             ]
@@ -190,6 +195,11 @@ class RecognitionPipeline:
                 "or zeros",
             )
         return vectors
+
+    def _match(self, gallery: Gallery, vectors: Mapping[int, Float32]) -> dict[int, Match | None]:
+        shape = (len(vectors), self._embedder.space.dimension)
+        queries = np.array(list(vectors.values()), dtype=np.float32).reshape(shape)
+        return dict(zip(vectors, gallery.match(queries, self._floor), strict=True))
 
     @contextmanager
     def _noting_failure(self, network: str, *, used: bool = True) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -18,6 +19,7 @@ from .decision import QUARANTINED, STALE_GALLERY
 from .health import Health
 from .heartbeat import VisionReadings
 from .npy_watch import NpyWatch
+from .observations import Observations
 from .recognition import Recognition
 from .recording import ScoreRecorder
 from .registration import Registrations
@@ -47,6 +49,7 @@ class DeviceProgram:
         scheduler: BaseScheduler,
         recorder: ScoreRecorder | None,
         npy_watch: NpyWatch | None = None,
+        observations: Observations | None = None,
     ) -> None:
         self.parts = parts
         self.health = health
@@ -58,6 +61,7 @@ class DeviceProgram:
         self._scheduler = scheduler
         self._recorder = recorder
         self._npy_watch = npy_watch
+        self._observations = observations
         self._capture: Capture | None = None
         self._stop = threading.Event()
         self._pipeline = recognition.pipeline(barred=self._barred, on_event=self._send)
@@ -116,6 +120,7 @@ class DeviceProgram:
             self.health.clear(MODEL_FAILED)
         if report is None:
             return
+        self._observe(report, frame)
         self._register_strangers(report)
         if self._recorder is not None:
             self._recorder.record(report)
@@ -132,6 +137,13 @@ class DeviceProgram:
                 self.health.report(STORE_FAILED, f"events are lost: {error}")
         else:
             self.health.clear(STORE_FAILED)
+
+    def _observe(self, report: FrameReport, frame: Frame) -> None:
+        if self._observations is None:
+            return
+        height, width = frame.image.shape[:2]
+        age = timedelta(seconds=max(0.0, time.monotonic() - frame.captured_at))
+        self._observations.see(report, (width, height), utc_now() - age)
 
     def _register_strangers(self, report: FrameReport) -> None:
         if not self._registrations.registers_visitors:
@@ -181,6 +193,9 @@ class DeviceProgram:
 
     def _counts_of_parts(self) -> dict[str, int]:
         counts = {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
+        if self._observations is not None:
+            told = self._observations.counts
+            counts |= {f"observations_{name}": count for name, count in told.items() if count}
         if self._npy_watch is not None:
             counts |= {f"files_{name}": count for name, count in self._npy_watch.counts.items()}
         if self._recorder is not None and self._recorder.counts["lost"]:

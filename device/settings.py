@@ -103,6 +103,8 @@ class DeviceSection(Section):
     consistency_threshold: Share = 0.8
     cooldown_seconds: Annotated[float, Field(ge=0)] = 30.0
     unknown_events: bool = True
+    observations: bool = True
+    """Whether the backend is told of every face, strangers' too, to follow people across cameras."""
     max_gallery_age_hours: Annotated[float, Field(gt=0)] | None = None
     """Refuse matches when the gallery was last known to be current longer ago; none set: never."""
     emotion: EmotionSettings | None = None

@@ -16,7 +16,8 @@ class Sighting:
 
     `box` and `landmarks` (float32[5, 2]) in pixels of the frame, `poor` why it was too poor to be
     recognised (None: good enough), `match` the nearest person however far, `vector` float32[d] of unit
-    length (None when it was not embedded).
+    length (None when it was not embedded, or has no vector), `quality` how good a vector it makes, 0..1 (see
+    `face_quality`; None without one).
     """
 
     track_id: str
@@ -26,6 +27,7 @@ class Sighting:
     match: Match | None
     vector: Float32 | None
     decision: Decision
+    quality: float | None = None
 
 
 @dataclass(frozen=True)

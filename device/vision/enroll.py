@@ -8,10 +8,11 @@ import numpy as np
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 
-from .alignment import FACE_SIZE, align_faces
+from .alignment import align_faces
 from .detector import Detections, Detector, FaceBox
 from .embedder import Embedder
 from .picture_size import picture_size
+from .quality import face_quality
 from .sources import Image
 
 PHOTO_INVALID = "photo-invalid"
@@ -24,8 +25,6 @@ _LONG_SIDE = 960
 _SHORT_SIDE = 640
 # A face this much smaller than the largest is a passer-by in the background or a false find.
 _BESIDE_THE_PERSON = 0.5
-# Variance of the Laplacian (grey levels squared) at which a 112x112 face counts as half sharp.
-_HALF_SHARP = 50.0
 
 
 class PhotoError(ContractError):
@@ -67,7 +66,7 @@ class PhotoEmbedder:
             )
         return PhotoFace(
             vector=normalise(vector, self._embedder.space.dimension),
-            quality=_quality(face[0], float(found.boxes[0, 2:].min()) / max(scale, 1.0)),
+            quality=face_quality(face[0], found.boxes[0] / max(scale, 1.0)),
             box=FaceBox(*(round(float(value) / scale) for value in found.boxes[0])),
         )
 
@@ -133,10 +132,3 @@ def _large(found: Detections) -> Detections:
     large = widths >= _BESIDE_THE_PERSON * widths.max()
     landmarks = None if found.landmarks is None else found.landmarks[large]
     return Detections(found.boxes[large], found.scores[large], landmarks)
-
-
-def _quality(face: Image, side: float) -> float:
-    """0..1 for a face crop that was `side` pixels wide in the photo."""
-    sharpness = float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_64F).var())
-    quality: float = min(1.0, side / FACE_SIZE) * sharpness / (sharpness + _HALF_SHARP)
-    return quality

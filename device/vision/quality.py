@@ -19,6 +19,9 @@ TOO_DARK: Final = "too_dark"
 TOO_BRIGHT: Final = "too_bright"
 BLURRED: Final = "blurred"
 
+# Variance of the Laplacian (grey levels squared) at which a 112x112 face counts as half sharp.
+_HALF_SHARP = 50.0
+
 Float64 = NDArray[np.float64]
 
 # Border of the face that is not looked at: background, or black from beyond the edge of the picture.
@@ -111,6 +114,17 @@ def brightness_and_sharpness(faces: NDArray[np.uint8]) -> Float64:
         measures[row, 0] = cv2.mean(grey[middle])[0]
         measures[row, 1] = cv2.meanStdDev(edges[middle])[1][0, 0] ** 2
     return measures
+
+
+def face_quality(face: NDArray[np.uint8], box: Float32) -> float:
+    """How good a template `face` (uint8[112, 112, 3]) makes, 0..1: size times sharpness.
+
+    `box` is float32[4], xywh in pixels of the picture: its shorter side counts, up to 112.
+    """
+    edges = cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_16S)
+    sharpness = float(cv2.meanStdDev(edges)[1][0, 0] ** 2)
+    size = min(1.0, float(box[2:].min()) / FACE_SIZE)
+    return size * sharpness / (sharpness + _HALF_SHARP)
 
 
 def head_poses(landmarks: Float32) -> Float64:

@@ -121,6 +121,7 @@ def test_it_subscribes_before_it_says_that_it_is_there(stage: Stage) -> None:
         "wfm/v1/site/lobby/enrollment/delta",
         "wfm/v1/device/cam-001/down/enrollment/registered",
         "wfm/v1/device/cam-001/down/command/+",
+        "wfm/v1/device/cam-001/down/observation/assigned",
     ]
     assert [topic for topic, _ in stage.connection.sent] == ["status", "info"]
 

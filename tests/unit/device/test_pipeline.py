@@ -216,6 +216,17 @@ def test_a_device_that_is_barred_says_nobody(reason):
     assert validator.refusals == {reason: 10}
 
 
+def test_a_gallery_that_is_too_old_takes_nobodys_vector():
+    """The tracker across cameras compares with other faces; but those of a model in quarantine with none."""
+    stale, _ = one_face(1, barred=lambda: "stale_gallery")
+    [seen] = stale[0].sightings
+    assert (seen.match, seen.vector.tolist(), seen.decision.refusal) == (None, [1, 0], "stale_gallery")
+    assert 0 <= seen.quality <= 1
+    quarantined, _ = one_face(1, barred=lambda: "quarantined")
+    [seen] = quarantined[0].sightings
+    assert (seen.vector, seen.quality) == (None, None)
+
+
 class Moody(OneFace):
     """Detector, embedder and emotions in one; `mood` says what fails now."""
 

@@ -1,0 +1,150 @@
+"""What a camera tells the tracker of the faces it sees, and who the tracker says they are (seed 004)."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.messages import Assignment, Observation
+
+from .link import Link
+from .sighting import FrameReport
+from .telling import FaceToTell, Telling
+from .vision.detector import FaceBox
+
+# The link may have been busy with a large page: where somebody was so long ago matches nobody who walks.
+_LATE_SECONDS = 2.0
+
+
+class Observations:
+    """Tells of tracks as they are seen; nothing is stored, and nothing waits for a connection.
+
+    `see` is for the thread that recognises, `assigned` and `await_answers` for any, all else runs in the
+    link's (see `LinkListener`). While `distrusted`, nothing is told: such vectors compare with nobody.
+    `clock` is monotonic seconds. `counts` has what was `sent`, `dropped` (no connection, or too late) and
+    `refused` (the contract does not allow it).
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        space: EmbeddingSpace,
+        *,
+        clock: Callable[[], float],
+        distrusted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._link = link
+        self._space = space
+        self._clock = clock
+        self._distrusted = distrusted
+        self._telling = Telling()
+        self._news = threading.Condition()
+        # Of the tracks that were told of and live: who they are, None until the tracker has said it.
+        self._answers: dict[str, Assignment | None] = {}
+        self._awaited: set[str] = set()
+        self._online = False
+        # All of them from the start: a heartbeat reads them in another thread.
+        self.counts: Counter[str] = Counter(sent=0, dropped=0, refused=0)
+
+    def see(self, report: FrameReport, frame_size: tuple[int, int], captured_at: datetime) -> list[str]:
+        """Tell what is due of `report`, a picture of `frame_size` (width, height) that was taken at
+        `captured_at`; returns the tracks that it was."""
+        if self._distrusted():
+            self._telling.forget()
+            faces = []
+        else:
+            faces = self._telling.due(report.sightings, report.captured_at)
+        told = [face.track_id for face in faces]
+        with self._news:
+            self._answers = {id_: one for id_, one in self._answers.items() if id_ in self._telling}
+            self._answers |= {id_: self._answers.get(id_) for id_ in told}
+            self._awaited = (self._awaited & set(self._answers)) | set(told)
+            if not self._online:
+                self.counts["dropped"] += len(faces)
+                faces = []
+        if faces:
+            seen_at = self._clock()
+            self._link.submit(lambda: self._send(faces, frame_size, captured_at, seen_at))
+        return told
+
+    def assigned(self, track_id: str) -> Assignment | None:
+        """Who the track is, by the tracker's last word; None if it has said nothing, or the track is gone."""
+        with self._news:
+            return self._answers.get(track_id)
+
+    def await_answers(self, track_ids: Collection[str], seconds: float) -> bool:
+        """Wait until the tracker has answered for all of these that were told of; False when it has not
+        within `seconds`, or the connection is gone."""
+        with self._news:
+            self._news.wait_for(lambda: not self._online or self._awaited.isdisjoint(track_ids), seconds)
+            return self._awaited.isdisjoint(track_ids)
+
+    def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        self._set_online(True)
+
+    def disconnected(self) -> None:
+        self._set_online(False)
+
+    def _set_online(self, online: bool) -> None:
+        with self._news:
+            self._online = online
+            self._news.notify_all()
+
+    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        if decoded.channel is not channels.ASSIGNED:
+            return
+        assignment: Assignment = decoded.message
+        with self._news:
+            if assignment.track_id in self._answers:
+                self._answers[assignment.track_id] = assignment
+                self._awaited.discard(assignment.track_id)
+                self._news.notify_all()
+
+    def tick(self, now: float) -> None:  # noqa: ARG002  # what is due is sent when it is seen
+        return None
+
+    def _send(
+        self,
+        faces: Sequence[FaceToTell],
+        frame_size: tuple[int, int],
+        captured_at: datetime,
+        seen_at: float,
+    ) -> None:
+        if self._distrusted():
+            # The registry's word on the model came while this was on its way.
+            return
+        is_late = self._clock() - seen_at > _LATE_SECONDS
+        fates = ["dropped" if is_late else self._tell(face, frame_size, captured_at) for face in faces]
+        with self._news:
+            self.counts.update(fates)
+
+    def _tell(self, face: FaceToTell, frame_size: tuple[int, int], captured_at: datetime) -> str:
+        try:
+            observation = Observation(
+                track_id=face.track_id,
+                bbox=_within(face.box, frame_size),
+                frame_size=list(frame_size),
+                space=self._space.id,
+                vector=normalise(face.vector, self._space.dimension),
+                quality=face.quality,
+                captured_at=captured_at,
+            )
+        except ValueError:
+            # Counted, and no word in the log: the sentence may quote the vector.
+            return "refused"
+        is_out = self._link.publish(channels.OBSERVATION, observation.to_json()) is not None
+        return "sent" if is_out else "dropped"
+
+
+def _within(box: FaceBox, frame_size: tuple[int, int]) -> list[float]:
+    """The part of `box` that lies in the frame, as [x, y, width, height] in pixels; without an area if none
+    does."""
+    left, top = max(0, box.x), max(0, box.y)
+    right, bottom = (
+        min(end, side) for end, side in zip((box.x + box.width, box.y + box.height), frame_size, strict=True)
+    )
+    return [float(left), float(top), float(right - left), float(bottom - top)]
