@@ -5,6 +5,7 @@ import typer
 from .common import Config
 from .identity_export import export_people
 from .identity_import import import_people
+from .tracks.command import simulate_tracks
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -17,6 +18,11 @@ identity = typer.Typer(no_args_is_help=True, help="People: import and export.")
 app.add_typer(identity, name="identity")
 identity.command("import")(import_people)
 identity.command("export")(export_people)
+simulate = typer.Typer(
+    rich_markup_mode="markdown", no_args_is_help=True, help="Play what does not exist to a trial fleet."
+)
+app.add_typer(simulate, name="simulate")
+simulate.command("tracks")(simulate_tracks)
 
 
 @app.callback()

@@ -42,7 +42,7 @@ class Course:
     where those on camera c go (none given: mostly to the next doors). `break_share` of observations are the
     last of their track: the person goes on under a new one, seconds later.
 
-    `look_alikes` of the people look like another one (0 like 1, 2 like 3, ...); if they `meet`, each such pair
+    `look_alikes` of the people look like another (0 like 1, 2 like 3, ...); if they `meet`, each such pair
     stands in one picture, once. Cameras 0 and 1, 2 and 3, ... share a view: `overlap` of visits to the one
     are seen by the other too. Each camera's clock is off by up to `clock_skew`, either way. `loss` of
     observations never arrive, the others up to `delay` late: not in the order in which they were made.

@@ -32,7 +32,8 @@ class Door:
 
 DOORS = (
     Door("broker_bridge.contract", ours=("broker_bridge.contract",), others=("pydantic", "numpy")),
-    Door("broker_bridge.vectors", ours=("broker_bridge.contract",)),
+    Door("broker_bridge.sign_bits", ours=()),
+    Door("broker_bridge.vectors", ours=("broker_bridge.contract", "broker_bridge.sign_bits")),
     Door(
         "broker_bridge.registry",
         ours=("broker_bridge.contract", "broker_bridge.vectors", "broker_bridge.registry"),
@@ -54,7 +55,7 @@ DOORS = (
         ),
         never=MQTT,
     ),
-    Door("fleet", ours=("broker_bridge.contract", "fleet"), never=(*MQTT, *WEB[:3])),
+    Door("fleet", ours=("broker_bridge.contract", "fleet"), never=(*DRIVER, *MQTT[1:], *WEB[:3])),
 )
 
 ONLY_IN = {
@@ -64,10 +65,11 @@ ONLY_IN = {
     "onnxruntime": ("device.vision.onnx_session",),
     "tensorrt": ("device.vision.tensorrt_session",),
     "cuda": ("device.vision.tensorrt_session",),
-    "paho": ("device.paho_connection", "broker_bridge.link"),
+    "paho": ("device.paho_connection", "broker_bridge.link", "fleet.tracks.cameras"),
     "aiomqtt": ("broker_bridge.link",),
     "gmqtt": ("broker_bridge.link",),
     "httpx": ("device.embedding", "fleet.api_client"),
+    "motmetrics": ("fleet.tracks.metrics",),
 }
 """The only places that may import a library; everywhere else it would be a second way to do one thing."""
 
@@ -140,6 +142,7 @@ def test_every_import_goes_through_an_open_door() -> None:
         ("broker_bridge.contract.ids", "import aiomqtt"),
         ("broker_bridge.contract.ids", "from ..registry import mongo"),
         ("broker_bridge.vectors", "from .registry.mongo import Store"),
+        ("broker_bridge.sign_bits", "from .vectors import VectorIndex"),
         ("broker_bridge.registry.events", "from ..link import Link"),
         ("broker_bridge.ingest", "def late():\n    import bson"),
         ("broker_bridge.ingest", "from pymongo.errors import PyMongoError"),
@@ -158,6 +161,7 @@ def test_every_import_goes_through_an_open_door() -> None:
         ("fleet.api_client", "from broker_bridge.registry import people"),
         ("fleet.api_client", "import fastapi"),
         ("fleet.importing", "import pymongo"),
+        ("fleet.tracks.trial", "import paho.mqtt.client"),
     ],
 )
 def test_a_closed_door_is_noticed(module: str, source: str) -> None:

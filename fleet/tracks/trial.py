@@ -1,0 +1,155 @@
+"""A course played to a running fleet in real time: what its cameras send, and what the tracker answers."""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Protocol
+
+import numpy as np
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.messages import Observation
+from fleet.errors import CannotRunError
+from fleet.report import Bar
+
+from .cameras import Answer
+from .course import FRAME_SIZE, Course
+from .metrics import Tally
+from .scenario import Sighting, play
+
+_ROLL_CALL = "roll-call"
+_ROLL_CALL_SECONDS = 15.0
+_AGAIN_SECONDS = 0.5
+# After the last observation: so long without any answer means that no more will come.
+_QUIET_SECONDS = 2.0
+
+
+class Wire(Protocol):
+    """`Cameras`, as a trial sees it."""
+
+    @property
+    def broker(self) -> str: ...
+
+    def observe(self, camera: int, observation: Observation) -> None: ...
+
+    def hear(self, seconds: float) -> Answer | None: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """`speed` seconds of the course pass in one; `clock` gives seconds, of which only differences count."""
+
+    speed: float
+    clock: Callable[[], float]
+    utc_now: Callable[[], datetime]
+
+
+class Trial:
+    """Plays `course` through `cameras`. `tally` has what came of it, also after a run that was broken off;
+    `delays` the seconds from each observation that was answered to its answer."""
+
+    def __init__(self, course: Course, cameras: Wire, space: str, pace: Pace) -> None:
+        self._course = course
+        self._cameras = cameras
+        self._space = space
+        self._pace = pace
+        # An answer names a track, not an observation: the first that waits is the one that is answered.
+        self._waiting: dict[tuple[int, str], deque[tuple[Sighting, float]]] = defaultdict(deque)
+        self.tally = Tally(course.kin)
+        self.delays: list[float] = []
+        self.counts: Counter[str] = Counter()
+        self.global_ids: set[int] = set()
+
+    def call_roll(self, random: np.random.Generator) -> None:
+        """Show each camera the same face until the tracker answers it: then all are known, and their space.
+
+        Raises CannotRunError when some have no answer after a while.
+        """
+        face = normalise(random.standard_normal(self._course.dimension), self._course.dimension)
+        missing = set(range(self._course.cameras))
+        deadline = self._pace.clock() + _ROLL_CALL_SECONDS
+        while missing:
+            if self._pace.clock() >= deadline:
+                raise CannotRunError(
+                    f"no tracker answers {len(missing)} of {self._course.cameras} cameras: is a bridge "
+                    f"connected to the broker at {self._cameras.broker}, and are the cameras registered for "
+                    "this site (or WFM_BRIDGE__AUTO_REGISTER set)?"
+                )
+            for camera in sorted(missing):
+                self._cameras.observe(camera, self._roll_call(face))
+            again = self._pace.clock() + _AGAIN_SECONDS
+            while missing and (left := again - self._pace.clock()) > 0:
+                answer = self._cameras.hear(left)
+                if answer is not None and answer.assignment.track_id == _ROLL_CALL:
+                    self.global_ids.add(answer.assignment.global_id)
+                    missing.discard(answer.camera)
+
+    def _roll_call(self, face: bytes) -> Observation:
+        return Observation(
+            track_id=_ROLL_CALL,
+            bbox=[100.0, 150.0, 100.0, 250.0],
+            frame_size=list(FRAME_SIZE),
+            space=self._space,
+            vector=face,
+            quality=1.0,
+            captured_at=self._pace.utc_now(),
+        )
+
+    def run(self, random: np.random.Generator, bar: Bar) -> None:
+        """Play the course to its end, and wait for the last answers; `bar` counts the course's seconds."""
+        clock, speed = self._pace.clock, self._pace.speed
+        began, began_at = clock(), self._pace.utc_now()
+        for sighting in play(self._course, random):
+            due = began + sighting.arrives / speed
+            while (answer := self._cameras.hear(due - clock())) is not None or clock() < due:
+                if answer is not None:
+                    self._take(answer)
+            self._cameras.observe(sighting.camera, self._observation(sighting, began_at))
+            self.counts["sent"] += 1
+            self._waiting[sighting.camera, sighting.track_id].append((sighting, clock()))
+            behind = clock() - due
+            self.counts["late"] += behind > 1.0
+            if int(sighting.arrives) > bar.done:
+                said = f"{len(self.tally)} of {self.counts['sent']} observations answered"
+                bar.advance(int(sighting.arrives) - bar.done, said)
+        while (answer := self._cameras.hear(_QUIET_SECONDS)) is not None:
+            self._take(answer)
+
+    def finish(self) -> None:
+        """Count what has no answer as unanswered; nothing is taken in afterwards."""
+        for waiting in self._waiting.values():
+            for sighting, _ in waiting:
+                self._count(sighting, None)
+        self._waiting.clear()
+
+    def _observation(self, sighting: Sighting, began_at: datetime) -> Observation:
+        # A course that is played faster has shorter walks; the clocks stay off by as much as they are.
+        offset = sighting.captured - sighting.seen
+        return Observation(
+            track_id=sighting.track_id,
+            bbox=list(sighting.box),
+            frame_size=list(FRAME_SIZE),
+            space=self._space,
+            vector=normalise(sighting.vector, self._course.dimension),
+            quality=sighting.quality,
+            captured_at=began_at + timedelta(seconds=sighting.seen / self._pace.speed + offset),
+        )
+
+    def _take(self, answer: Answer) -> None:
+        waiting = self._waiting.get((answer.camera, answer.assignment.track_id))
+        if not waiting:
+            self.counts["unasked"] += answer.assignment.track_id != _ROLL_CALL
+            return
+        sighting, sent = waiting.popleft()
+        self.delays.append(self._pace.clock() - sent)
+        self.global_ids.add(answer.assignment.global_id)
+        self._count(sighting, answer.assignment.global_id)
+
+    def _count(self, sighting: Sighting, global_id: int | None) -> None:
+        self.tally.add(person=sighting.person, camera=sighting.camera, at=sighting.seen, global_id=global_id)
+
+
+def real_pace(speed: float, clock: Callable[[], float]) -> Pace:
+    """As the clocks of this machine go."""
+    return Pace(speed, clock, lambda: datetime.now(timezone.utc))

@@ -1,0 +1,159 @@
+"""A course played to cameras by hand, in time that passes only when somebody waits."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from broker_bridge.contract.messages import Assignment, Observation
+from fleet.errors import CannotRunError
+from fleet.report import Bar
+from fleet.tracks.cameras import Answer
+from fleet.tracks.course import Course
+from fleet.tracks.scenario import play
+from fleet.tracks.trial import Pace, Trial
+
+BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
+SPACE = "face:simulated-512"
+COURSE = Course(cameras=3, people=6, seconds=120.0, delay=0.2)
+TRUTH = {
+    (one.camera, one.track_id): one.person + 1 for one in play(COURSE, np.random.default_rng(1))
+} | {(camera, "roll-call"): 1000 for camera in range(3)}  # fmt: skip
+
+Decide = Callable[[int, Observation], int | None]
+
+
+def by_truth(camera: int, seen: Observation) -> int | None:
+    return TRUTH[camera, seen.track_id]
+
+
+class PlayedTracker:
+    """Cameras whose observations are answered, after `delay` seconds, with what `decide` says."""
+
+    broker = "127.0.0.1:1883"
+
+    def __init__(self, decide: Decide = by_truth, delay: float = 0.01) -> None:
+        self.decide = decide
+        self.delay = delay
+        self.now = 0.0
+        self.heard: list[tuple[float, int, Observation]] = []
+        self._answers: list[tuple[float, Answer]] = []
+
+    def observe(self, camera: int, observation: Observation) -> None:
+        self.heard.append((self.now, camera, observation))
+        global_id = self.decide(camera, observation)
+        if global_id is not None:
+            assignment = Assignment(track_id=observation.track_id, global_id=global_id)
+            self._answers.append((self.now + self.delay, Answer(camera, assignment)))
+
+    def hear(self, seconds: float) -> Answer | None:
+        until = self.now + max(seconds, 0)
+        if self._answers and self._answers[0][0] <= until:
+            at, answer = self._answers.pop(0)
+            self.now = max(self.now, at)
+            return answer
+        self.now = until
+        return None
+
+    def pace(self, speed: float = 1.0) -> Pace:
+        return Pace(speed, lambda: self.now, lambda: BEGAN + timedelta(seconds=self.now))
+
+
+def run(tracker: PlayedTracker, course: Course = COURSE, speed: float = 1.0) -> Trial:
+    trial = Trial(course, tracker, SPACE, tracker.pace(speed))
+    with Bar(Console(quiet=True), "playing", 120) as bar:
+        trial.run(np.random.default_rng(1), bar)
+    trial.finish()
+    return trial
+
+
+def test_a_tracker_that_is_always_right_has_the_best_score() -> None:
+    """Every observation is sent, answered and counted as right."""
+    tracker = PlayedTracker()
+    trial = run(tracker)
+    score = trial.tally.score()
+    assert score.observations == score.answered == len(tracker.heard) > 100
+    assert (score.idf1, score.switches, score.mixed, score.split) == (1.0, 0, 0, 0)
+    assert max(trial.delays) <= 0.21
+    assert trial.global_ids == set(TRUTH.values()) - {1000}
+
+
+def test_a_wrong_answer_costs() -> None:
+    """A tracker that takes everybody for one person merges all of them."""
+    score = run(PlayedTracker(lambda *_: 7)).tally.score()
+    assert score.merged == score.mixed == 1
+    assert score.idf1 < 0.5
+
+
+def test_what_is_not_answered_counts_as_unanswered() -> None:
+    """A camera whose answers are lost costs its share, and no more."""
+    trial = run(PlayedTracker(lambda camera, seen: by_truth(camera, seen) if camera else None))
+    score = trial.tally.score()
+    assert 0 < score.observations - score.answered < score.observations
+    assert score.mixed == score.switches == 0
+    assert score.idf1 == pytest.approx(2 * score.answered / (score.observations + score.answered))
+
+
+@pytest.mark.parametrize("speed", [1.0, 4.0])
+def test_observations_are_sent_when_they_are_due(speed: float) -> None:
+    """Not before; at four times the speed four times as early."""
+    tracker = PlayedTracker()
+    run(tracker, speed=speed)
+    due = [one.arrives / speed for one in play(COURSE, np.random.default_rng(1))]
+    assert [at for at, *_ in tracker.heard] == pytest.approx(due, abs=0.011)
+
+
+def test_a_camera_s_clock_is_off_by_as_much_at_any_speed() -> None:
+    """What it says of when a picture was taken differs from the truth by what its clock is off."""
+    course = replace(COURSE, clock_skew=60.0)
+    for speed in (1.0, 4.0):
+        tracker = PlayedTracker()
+        run(tracker, course, speed)
+        played = play(course, np.random.default_rng(1))
+        for (_, camera, seen), one in zip(tracker.heard, played, strict=True):
+            truth = BEGAN + timedelta(seconds=one.seen / speed)
+            assert camera == one.camera
+            off = (seen.captured_at - truth).total_seconds()
+            assert off == pytest.approx(one.captured - one.seen, abs=0.002)
+
+
+def test_the_course_begins_when_every_camera_has_an_answer() -> None:
+    """A bridge may take a while to get to know a camera: it is asked again."""
+    asked: Counter[int] = Counter()
+
+    def slow_to_know(camera: int, seen: Observation) -> int | None:
+        asked[camera] += 1
+        return 1000 if asked[camera] > camera else None
+
+    tracker = PlayedTracker(slow_to_know)
+    Trial(COURSE, tracker, SPACE, tracker.pace()).call_roll(np.random.default_rng(2))
+    assert asked == {0: 1, 1: 2, 2: 3}
+
+
+def test_without_a_tracker_the_course_does_not_begin() -> None:
+    """After a while the sentence says what to look at."""
+    tracker = PlayedTracker(lambda *_: None)
+    trial = Trial(COURSE, tracker, SPACE, tracker.pace())
+    with pytest.raises(CannotRunError, match=r"no tracker answers 3 of 3 cameras.*AUTO_REGISTER"):
+        trial.call_roll(np.random.default_rng(2))
+    assert 10 <= tracker.now <= 30
+
+
+def test_a_broker_that_goes_away_leaves_what_there_is_so_far() -> None:
+    """The half that was played is scored."""
+
+    def goes_away(camera: int, seen: Observation) -> int | None:
+        if len(tracker.heard) > 50:
+            raise CannotRunError("the broker ended the connection")
+        return by_truth(camera, seen)
+
+    tracker = PlayedTracker(goes_away)
+    trial = Trial(COURSE, tracker, SPACE, tracker.pace())
+    with Bar(Console(quiet=True), "playing", 120) as bar, pytest.raises(CannotRunError):
+        trial.run(np.random.default_rng(1), bar)
+    trial.finish()
+    assert trial.tally.score().observations == 50
