@@ -122,7 +122,7 @@ def cell(output: str, name: str) -> str:
 
 
 def test_a_tracker_without_fault_is_told_so(broker: Mosquitto, tracker: PlayedTracker) -> None:
-    """IDF1 1 and status 0; cameras say what they are, that they are online, and in the end that they stopped."""
+    """IDF1 1 and status 0; cameras say what they are, that they are online, and at last that they stopped."""
     result = simulate(broker, "--require-idf1", "1")
     assert result.exit_code == 0, result.output
     assert cell(result.output, "IDF1") == "1.0000"
