@@ -1,9 +1,10 @@
 """A video through the pipeline, with everything that was thought drawn in."""
 
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from broker_bridge.contract.messages import Event
+from broker_bridge.contract.messages import Assignment, Event
 
 from .decision import COOLDOWN, INCONSISTENT_TRACK, LOW_QUALITY, QUARANTINED, STALE_GALLERY, UNCONFIRMED
 from .recognition import Recognition
@@ -25,12 +26,17 @@ _COLOURS = {
 _NEAR = frozenset({COOLDOWN, UNCONFIRMED, INCONSISTENT_TRACK})
 
 
+AskTracker = Callable[[FrameReport, tuple[int, int]], Mapping[str, Assignment]]
+"""A picture's report and its width and height in pixels -> who its tracks are across cameras."""
+
+
 @dataclass(frozen=True)
 class Annotated:
-    """One frame with its drawing, and a line for each event that it gave."""
+    """One frame with its drawing, what was written beside the faces, and a line for each event it gave."""
 
     image: Image
     report: FrameReport
+    notes: tuple[FaceNote, ...]
     events: tuple[str, ...]
 
 
@@ -38,12 +44,15 @@ class Annotated:
 class Annotator:
     """Feeds frames to a pipeline at the video's own time and draws what it says.
 
-    `frames_needed` is the window that a track has to fill.
+    `frames_needed` is the window that a track has to fill. `people` has those whom the tracker that is asked
+    named: global ids, with the user ids of those whom it knows to be enrolled.
     """
 
     recognition: Recognition
     frames_needed: int
+    ask_tracker: AskTracker = lambda _report, _size: {}
     refusals: Counter[str] = field(default_factory=Counter)
+    people: dict[int, str | None] = field(default_factory=dict)
     _recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_FOOTER_LINES))
 
     def __post_init__(self) -> None:
@@ -60,12 +69,16 @@ class Annotator:
         footer = [line for at, line in self._recent if seconds - at <= _FOOTER_SECONDS]
         faces = len(report.sightings)
         header = f"{seconds:7.2f} s  frame {index}  faces {faces}  gallery {report.gallery_version}"
-        notes = [self._note(one) for one in report.sightings]
-        return Annotated(draw(image, notes, header, footer), report, events)
+        assigned = self.ask_tracker(report, (image.shape[1], image.shape[0]))
+        self.people |= {one.global_id: one.user_id for one in assigned.values()}
+        notes = tuple(self._note(one, assigned.get(one.track_id)) for one in report.sightings)
+        return Annotated(draw(image, notes, header, footer), report, notes, events)
 
-    def _note(self, seen: Sighting) -> FaceNote:
+    def _note(self, seen: Sighting, assigned: Assignment | None) -> FaceNote:
         decision, match = seen.decision, seen.match
         lines = [seen.track_id]
+        if assigned is not None:
+            lines.append(person_line(assigned.global_id, assigned.user_id))
         if match is not None:
             near = decision.refusal in _NEAR or (decision.event and decision.event.user_id)
             lines += [match.user_id if near else f"nearest {match.user_id}"]
@@ -79,6 +92,11 @@ class Annotator:
         named = decision.event is not None and decision.event.user_id is not None
         colour = GREEN if named else _COLOURS.get(decision.refusal or "", AMBER)
         return FaceNote(seen.box, lines, colour, seen.landmarks, decision.event is not None)
+
+
+def person_line(global_id: int, user_id: str | None) -> str:
+    """`#42`, or `#42 EMP-12345`."""
+    return f"#{global_id} {user_id or ''}".rstrip()
 
 
 def _event_line(seconds: float, event: Event) -> str:

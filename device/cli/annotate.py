@@ -1,17 +1,33 @@
 """`wfm-device annotate`: why an event came, or did not, drawn into the video."""
 
 import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import Progress
 
-from broker_bridge.contract.settings import load_settings
-from device.annotation import Annotator
-from device.bootstrap import database_path
+from broker_bridge.contract.logs import configure_logging
+from broker_bridge.contract.settings import SettingsError, load_settings
+from device.annotation import Annotator, person_line
+from device.asked_tracker import AskedTracker
+from device.bootstrap import client_config, database_path, sole_owner
+from device.canary_run import CanaryRun
 from device.cli.common import Config, config_file, sentences
+from device.clocks import utc_now
 from device.gallery_rows import GalleryRows
+from device.health import Health
+from device.held_spaces import hold_spaces
+from device.iot_config import check_tls_files
+from device.line import Line
+from device.model_record import ModelRecord
+from device.observations import Observations
+from device.paho_connection import PahoConnection
 from device.recognition import Recognition, build_recognition
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
@@ -27,17 +43,23 @@ def annotate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .mp4 or .avi; VIDEO-annotated.mp4 if not set.")
     ] = None,
+    ask_tracker: Annotated[
+        bool, typer.Option("--ask-tracker", help="Draw who the faces are across cameras, too.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Draw boxes, tracks, ids, distances and the validator's state into a video, by this device's settings.
 
-    The people are those of the device's own database; the time is the video's own.
+    The people are those of the device's own database; the time is the video's own. With --ask-tracker it
+    connects to the broker as this device, which must not run meanwhile, and tells the backend of the faces as
+    if they were seen now: they become people there.
     """
     with sentences():
-        _annotate(video, output, load_settings(DeviceSettings, config_file(context, config), os.environ))
+        settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
+        _annotate(video, output, settings, with_tracker=ask_tracker)
 
 
-def _annotate(video: str, output: Path | None, settings: DeviceSettings) -> None:
+def _annotate(video: str, output: Path | None, settings: DeviceSettings, *, with_tracker: bool) -> None:
     if is_live(video):
         raise CameraError(f"{describe(video)} is a camera: annotate takes a file or a folder")
     target = output or _beside(Path(video))
@@ -45,18 +67,20 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings) -> None
         raise CameraError(f"{target}: the annotated video must not replace the one that is read")
     recognition = build_recognition(settings.device)
     people = _load_gallery(settings, recognition)
-    source = open_source(video)
-    annotator = Annotator(recognition, settings.device.confirmation_frames)
-    file = VideoFile(target, source.fps)
-    typer.echo(f"{people} people in the gallery of {settings.device.id}; writing {target}")
-    try:
+    with ExitStack() as opened:
+        source = opened.enter_context(closing(open_source(video)))
+        file = opened.enter_context(closing(VideoFile(target, source.fps)))
+        annotator = Annotator(recognition, settings.device.confirmation_frames)
+        if with_tracker:
+            annotator.ask_tracker = opened.enter_context(_asked_tracker(settings, recognition)).ask
+        typer.echo(f"{people} people in the gallery of {settings.device.id}; writing {target}")
         frames, events = _run(source, annotator, file)
-    finally:
-        source.close()
-        file.close()
     refusals = ", ".join(f"{count} {reason}" for reason, count in annotator.refusals.most_common())
     damaged = f" ({source.corrupt} damaged ones left out)" if source.corrupt else ""
     typer.echo(f"{frames} frames{damaged}, {events} events; no event for: {refusals or 'nothing'}")
+    if annotator.people:
+        named = ", ".join(person_line(*person) for person in sorted(annotator.people.items()))
+        typer.echo(f"across cameras: {named}")
 
 
 def _beside(video: Path) -> Path:
@@ -100,3 +124,41 @@ def _load_gallery(settings: DeviceSettings, recognition: Recognition) -> int:
     rows = GalleryRows.usable(space.id, space.dimension, user_ids, vectors, version)
     recognition.galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=version))
     return len(set(rows.user_ids))
+
+
+@contextmanager
+def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterator[AskedTracker]:
+    """A connection as this device, which tells of faces and does nothing else.
+
+    Raises AlreadyRunningError, SettingsError or StoreError.
+    """
+    device, space = settings.device, recognition.space
+    if not device.observations:
+        raise SettingsError(["device.observations is false: this device tells the backend of nobody's face"])
+    check_tls_files(settings.mqtt)
+    # What is wrong with the connection is said once, in a sentence of ours.
+    quieter = {"level": "error"} if settings.log.level == "info" else {}
+    configure_logging(settings.log.model_copy(update=quieter))
+    config = client_config(settings, hold_spaces(space, device.further_spaces))
+    db = DatabaseManager(database_path(settings), device.dev_mode)
+    with sole_owner(device.data_dir), closing(db):
+        db.initialize()
+        health = Health()
+        CanaryRun(recognition.embedder.session, space.id, health, device.reference_model).run()
+        line = Line(
+            config,
+            db,
+            partial(PahoConnection, config),
+            drained=lambda: True,
+            source=random.Random(),  # noqa: S311  # spreads retries; nothing secret
+            clock=time.monotonic,
+            utc_now=utc_now,
+        )
+        line.attach(ModelRecord(db, health, config.spaces))
+        observations = Observations(
+            line, space, clock=time.monotonic, distrusted=lambda: health.is_quarantined
+        )
+        broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
+        say = partial(typer.echo, err=True)
+        with AskedTracker(line, observations, health, broker=broker, say=say, utc_now=utc_now) as tracker:
+            yield tracker

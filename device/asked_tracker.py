@@ -1,0 +1,119 @@
+"""The tracker across cameras, asked about the faces of a video as if this device saw them now."""
+
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+
+from broker_bridge.contract.messages import Assignment
+
+from .health import Health
+from .line import Line
+from .observations import Observations
+from .sighting import FrameReport
+
+_CONNECT_SECONDS = 15.0
+_ANSWER_SECONDS = 1.0
+_STOP_SECONDS = 5.0
+# A video may be read faster than it was taken, but faces that are told of within a tenth of a second count as
+# those of one picture, hence of different people.
+_PICTURES_APART = timedelta(milliseconds=150)
+_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
+
+
+class AskedTracker:
+    """Connects by `line`, which nobody has started yet, tells by `observations`, and waits for the answers.
+
+    A context manager, for one thread. The first time that something is in the way (no broker, no answer
+    within a second, a model in quarantine) `say` is given the sentence, and nobody is asked any more.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        observations: Observations,
+        health: Health,
+        *,
+        broker: str,
+        say: Callable[[str], None],
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self._line = line
+        self._observations = observations
+        self._health = health
+        self._broker = broker
+        self._say = say
+        self._utc_now = utc_now
+        self._attempt = _FirstAttempt()
+        self._last = _LONG_AGO
+        self._gave_up = False
+        line.attach(observations)
+        line.attach(self._attempt)
+
+    def __enter__(self) -> "AskedTracker":
+        if not self._is_distrusted():
+            self._line.start()
+            if not self._attempt.succeeded(_CONNECT_SECONDS):
+                refused = self._line.counts["refused"] > 0
+                why = "refuses this device, see section mqtt" if refused else "cannot be reached"
+                self._give_up(f"the broker at {self._broker} {why}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.stop(_STOP_SECONDS)
+
+    def ask(self, report: FrameReport, frame_size: tuple[int, int]) -> Mapping[str, Assignment]:
+        """Who the faces of `report` are, by track; `frame_size` is width and height in pixels.
+
+        Waits until the tracker has answered for those that are due to be told of, a second at most.
+        """
+        if self._gave_up or self._is_distrusted():
+            return {}
+        at = max(self._utc_now(), self._last + _PICTURES_APART)
+        told = self._observations.see(report, frame_size, at)
+        if told:
+            self._last = at
+            if not self._observations.await_answers(told, _ANSWER_SECONDS):
+                self._give_up(
+                    "no tracker answers: see that a bridge runs, and that it knows this device and its space"
+                    if self._line.is_up
+                    else f"the connection to the broker at {self._broker} is gone"
+                )
+                return {}
+        answers = {seen.track_id: self._observations.assigned(seen.track_id) for seen in report.sightings}
+        return {track_id: answer for track_id, answer in answers.items() if answer is not None}
+
+    def _is_distrusted(self) -> bool:
+        if self._health.is_quarantined and not self._gave_up:
+            problems = "; ".join(problem.detail for problem in self._health.problems())
+            self._give_up(f"vectors of this device compare with nobody: {problems}")
+        return self._gave_up
+
+    def _give_up(self, why: str) -> None:
+        self._gave_up = True
+        self._say(f"{why}. The drawing goes on without global ids")
+        self._line.stop(_STOP_SECONDS)
+
+
+class _FirstAttempt:
+    """How the first attempt to connect ends; part of the link, see `LinkListener`."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._connected = False
+
+    def succeeded(self, seconds: float) -> bool:
+        """Waits for its end, `seconds` at most."""
+        return self._ended.wait(seconds) and self._connected
+
+    def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        self._connected = True
+        self._ended.set()
+
+    def disconnected(self) -> None:
+        self._ended.set()
+
+    def receive(self, decoded: object, now: float) -> None:
+        """What comes down concerns the others."""
+
+    def tick(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        return None
