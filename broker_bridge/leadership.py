@@ -15,9 +15,13 @@ _RELEASE_SECONDS = 1.0
 
 
 class Leadership:
-    """Renews a lease three times in its length and runs `lead` while it is held."""
+    """Renews a lease three times in its length and runs `lead` while it is held; `task` says what that is."""
 
-    def __init__(self, lease: Lease, seconds: float, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, lease: Lease, seconds: float, lead: Callable[[], Coroutine[Any, Any, None]], task: str = "leads"
+    ) -> None:
+        self._task = task
+        self._held_until = 0.0
         self._lease = lease
         self._seconds = seconds
         self._lead = lead
@@ -27,24 +31,28 @@ class Leadership:
     def leading(self) -> bool:
         return self._leading is not None
 
+    def holds(self) -> bool:
+        """Whether the lease is held at this moment; after a freeze, tasks may run before they are ended."""
+        return self._leading is not None and asyncio.get_running_loop().time() < self._held_until
+
     async def run(self) -> None:
         """Take, keep and lose the lease until cancelled; then give it back."""
         loop = asyncio.get_running_loop()
-        held_until = loop.time()
+        self._held_until = loop.time()
         try:
             while True:
                 asked_at = loop.time()
                 try:
                     # A server that says nothing must not keep this worker leading past its lease.
-                    patience = max(held_until - asked_at, self._seconds / 3)
+                    patience = max(self._held_until - asked_at, self._seconds / 3)
                     if await asyncio.wait_for(self._lease.take(), patience):
-                        held_until = asked_at + self._seconds
+                        self._held_until = asked_at + self._seconds
                         self._start()
                     else:
-                        held_until = asked_at
+                        self._held_until = asked_at
                 except (RegistryError, asyncio.TimeoutError) as error:
                     _log.warning("the lease could not be renewed: %s", type(error).__name__)
-                if loop.time() >= held_until:
+                if loop.time() >= self._held_until:
                     await self._end()
                 await self._watch_over(self._seconds / 3)
         finally:
@@ -59,7 +67,7 @@ class Leadership:
 
     def _start(self) -> None:
         if self._leading is None:
-            _log.info("this worker leads: it publishes heads, deltas and commands and follows presence")
+            _log.info("this worker %s", self._task)
             self._leading = asyncio.create_task(self._lead())
 
     async def _watch_over(self, seconds: float) -> None:

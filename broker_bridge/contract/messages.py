@@ -192,7 +192,7 @@ class Assignment(WireModel):
     """The tracker's answer: who that track is across all cameras.
 
     `similarity` is the mean cosine between the face and those that the person is known by; None for somebody
-    new, and for one who was told by position alone.
+    new, and for one who was not told by the face alone.
     """
 
     track_id: ShortText

@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError
 
 from broker_bridge.contract.embeddings import Vector
 
@@ -22,6 +24,7 @@ from .mongo import Document, Mongo
 from .persons import BY_FACE, DetectedPerson, Stay
 
 _COUNTER = {"_id": "global-ids"}
+_DUPLICATE_KEY = 11000
 
 
 class PersonStore:
@@ -42,12 +45,14 @@ class PersonStore:
         return range(last - count + 1, last + 1)
 
     async def create(self, people: Sequence[tuple[DetectedPerson, KnownFace]]) -> None:
-        """Record new people durably. Who stops in between leaves nobody with a number that was told."""
-        if not people:
-            return
-        await self._persons.insert_many([person_to_document(person) for person, _ in people], ordered=False)
-        faces = [face_to_document(person.global_id, face) for person, face in people]
-        await self._faces.insert_many(faces, ordered=False)
+        """Record new people durably; who is recorded already stays. Until it returns nobody may be told."""
+        await _insert(self._persons, [person_to_document(person) for person, _ in people])
+        await _insert(self._faces, [face_to_document(person.global_id, face) for person, face in people])
+
+    async def there(self, global_ids: Iterable[int]) -> set[int]:
+        """Those of `global_ids` that nobody has deleted."""
+        query = {"_id": {"$in": list(global_ids)}}
+        return {found["_id"] async for found in self._persons.find(query, {"_id": 1})}
 
     async def write(self, people: Sequence[DetectedPerson], now: datetime) -> None:
         """Write what the tracker has counted. Who was deleted meanwhile stays so."""
@@ -58,16 +63,11 @@ class PersonStore:
             await self._persons.bulk_write(updates, ordered=False)
 
     async def write_faces(self, faces: Sequence[tuple[int, KnownFace]]) -> None:
-        """Write how people are known; in a space that is new for a person only while the person is there."""
-        if not faces:
-            return
-        ids = [global_id for global_id, _ in faces]
-        there = {found["_id"] async for found in self._persons.find({"_id": {"$in": ids}}, {"_id": 1})}
+        """Write how people who are there are known."""
         updates = []
         for global_id, face in faces:
-            if global_id in there:
-                document = face_to_document(global_id, face)
-                updates.append(UpdateOne({"_id": document.pop("_id")}, {"$set": document}, upsert=True))
+            document = face_to_document(global_id, face)
+            updates.append(UpdateOne({"_id": document.pop("_id")}, {"$set": document}, upsert=True))
         if updates:
             await self._faces.bulk_write(updates, ordered=False)
 
@@ -167,3 +167,15 @@ class PersonStore:
         cursor = self._faces.find({"space": space}, {"person": 1, "vector": 1, "consistency": 1})
         async for found in cursor.batch_size(2000):
             yield found["person"], vector_of(found["vector"]), found["consistency"]
+
+
+async def _insert(collection: Any, documents: Sequence[Document]) -> None:
+    """Insert those of `documents` that are not there yet: nobody knows how an earlier attempt has ended."""
+    if not documents:
+        return
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        failures = error.details.get("writeErrors", [])
+        if error.details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in failures):
+            raise

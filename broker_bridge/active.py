@@ -1,0 +1,266 @@
+"""Who is here now: the people seen in the last half minute, in memory, and whose face on a track that is.
+
+The decision is made here, and only here: people from further back are loaded beside the active ones first.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contract.embeddings import Vector
+from .registry.known_face import KnownFace
+from .registry.persons import Box, DetectedPerson, Observed, Stay
+from .registry.tracking_settings import FaceLimits, TrackingSettings
+
+_ONE_PICTURE = timedelta(seconds=0.1)
+_FEWEST_ROWS = 64
+
+
+@dataclass
+class Present:
+    """A detected person in memory: `faces` by space, `merged` those of people who were merged into this one.
+
+    `written` has the faces as MongoDB has them, `stays` the newest piece of the trail by device id, and
+    `unwritten` those that MongoDB does not know as they are. Until `is_stored`, nobody may be told of them.
+    `checked_weight` is how well the person was known when it was last asked who is enrolled with that face.
+    """
+
+    person: DetectedPerson
+    faces: dict[str, KnownFace]
+    merged: tuple[KnownFace, ...] = ()
+    written: dict[str, KnownFace] = field(default_factory=dict)
+    stays: dict[str, Stay] = field(default_factory=dict)
+    unwritten: dict[tuple[str, datetime], Stay] = field(default_factory=dict)
+    is_stored: bool = True
+    checked_weight: float = 0.0
+
+    @property
+    def global_id(self) -> int:
+        return self.person.global_id
+
+    @property
+    def weight(self) -> float:
+        return sum(face.weight for face in self.faces.values())
+
+    def see(self, seen: Observed, timeout: timedelta) -> None:
+        """Count a sighting, for the statistics and the trail."""
+        self.person.see(seen, timeout)
+        stay = self.stays.get(seen.device_id)
+        if stay is None or seen.seen_at - stay.until > timeout:
+            stay = Stay(self.global_id, seen.device_id, seen.site_id, seen.seen_at, seen.seen_at, 0)
+            self.stays[seen.device_id] = stay
+        stay.until = max(stay.until, seen.seen_at)
+        stay.detections += 1
+        self.unwritten[stay.device_id, stay.since] = stay
+
+    def moved_faces(self) -> list[KnownFace]:
+        """The faces that MongoDB does not know as they are now."""
+        return [
+            face
+            for space, face in self.faces.items()
+            if space not in self.written or face.has_moved(self.written[space])
+        ]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Who it is, and what told it: their face, their place in the picture, being enrolled with that face, or
+    that nobody else is like it. `similarity` is the mean cosine; a `sure` match may move the mean."""
+
+    present: Present
+    similarity: float | None
+    by: Literal["face", "position", "enrolled", "new"]
+    sure: bool
+
+
+@dataclass
+class _Place:
+    """Where somebody was last seen in a camera's picture."""
+
+    global_id: int
+    track_id: str
+    box: Box
+    captured_at: datetime
+
+
+class ActivePeople:
+    """The people in memory, by global id; `match` answers for a face, exactly."""
+
+    def __init__(self, settings: TrackingSettings) -> None:
+        self._settings = settings
+        self._here: dict[int, Present] = {}
+        self._rows: dict[str, _Rows] = {}
+        self._places: dict[str, dict[int, _Place]] = {}
+        self._lasting = timedelta(seconds=settings.position_seconds)
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    def __iter__(self) -> Iterator[Present]:
+        return iter(list(self._here.values()))
+
+    def __contains__(self, global_id: int) -> bool:
+        return global_id in self._here
+
+    def get(self, global_id: int) -> Present | None:
+        return self._here.get(global_id)
+
+    def add(self, present: Present) -> None:
+        self._here[present.global_id] = present
+        for face in (*present.faces.values(), *present.merged):
+            self._rows_of(face.space, len(face.mean)).add(present.global_id, face.mean)
+
+    def remove(self, global_ids: Iterable[int]) -> None:
+        """Forget these people here; what is not written yet is the caller's to write."""
+        gone = {global_id for global_id in global_ids if self._here.pop(global_id, None)}
+        if not gone:
+            return
+        for rows in self._rows.values():
+            rows.remove(gone)
+        for places in self._places.values():
+            for global_id in gone & places.keys():
+                del places[global_id]
+
+    def note(self, match: Match, seen: Observed) -> None:
+        """Take in a sighting of who was matched: where they are, and what they look like if that is sure."""
+        present = match.present
+        places = self._places.setdefault(seen.device_id, {})
+        for stale in [one for one in places.values() if seen.captured_at - one.captured_at > self._lasting]:
+            del places[stale.global_id]
+        places[present.global_id] = _Place(present.global_id, seen.track_id, seen.box, seen.captured_at)
+        is_good = seen.quality is None or seen.quality >= self._settings.learn_quality
+        if match.sure and is_good:
+            self._learn(present, seen)
+
+    def _learn(self, present: Present, seen: Observed) -> None:
+        rows = self._rows_of(seen.space, len(seen.vector))
+        face = present.faces.get(seen.space)
+        if face is None:
+            face = present.faces[seen.space] = KnownFace.of(seen.space, seen.vector, seen.quality)
+            rows.add(present.global_id, face.mean)
+            return
+        before = face.mean.copy()
+        face.learn(seen.vector, seen.quality)
+        rows.move(present.global_id, before, face.mean)
+
+    def match(self, seen: Observed) -> Match | None:
+        """Who of those in memory this is, or None. Whoever is elsewhere in the same picture it is not."""
+        rows = self._rows.get(seen.space)
+        if rows is None:
+            return None
+        limits = self._settings.limits_in(seen.space)
+        places = self._places.get(seen.device_id, {})
+        elsewhere = [one.global_id for one in places.values() if _is_elsewhere(one, seen)]
+        ranked = rows.nearest_two(seen.vector, elsewhere)
+        if ranked is None:
+            return None
+        (best, similarity), (second, runner_up) = ranked
+        if similarity >= limits.similarity:
+            return self._by_face(seen, limits, (best, similarity), (second, runner_up))
+        here = self._at_this_place(places.values(), seen, elsewhere)
+        found = [(rows.similarity(seen.vector, global_id), global_id) for global_id in here]
+        nearest = max(found, default=(-1.0, 0))
+        if nearest[0] < limits.by_position:
+            return None
+        return Match(self._here[nearest[1]], None, "position", sure=False)
+
+    def with_user(self, user_id: str, seen: Observed) -> Present | None:
+        """Who in memory is this enrolled person, and not elsewhere in the same picture."""
+        places = self._places.get(seen.device_id, {})
+        for present in self._here.values():
+            place = places.get(present.global_id)
+            if present.person.user_id == user_id and not (place and _is_elsewhere(place, seen)):
+                return present
+        return None
+
+    def _by_face(
+        self, seen: Observed, limits: FaceLimits, best: tuple[int, float], second: tuple[int, float]
+    ) -> Match:
+        if best[1] - second[1] >= limits.margin:
+            return Match(self._here[best[0]], best[1], "face", sure=True)
+        # Two people look like it: the one who was just there, else the nearer one; nobody learns from it.
+        here = self._at_this_place(self._places.get(seen.device_id, {}).values(), seen, ())
+        chosen = (
+            second if second[0] in here and best[0] not in here and second[1] >= limits.similarity else best
+        )
+        return Match(self._here[chosen[0]], chosen[1], "face", sure=False)
+
+    def _at_this_place(self, places: Iterable[_Place], seen: Observed, elsewhere: Iterable[int]) -> set[int]:
+        """Who was in that place of this camera's picture a moment before or after, or on the same track."""
+        return {
+            one.global_id
+            for one in places
+            if abs(seen.captured_at - one.captured_at) <= self._lasting
+            and one.global_id not in elsewhere
+            and (
+                one.track_id == seen.track_id or one.box.overlap(seen.box) >= self._settings.position_overlap
+            )
+        }
+
+    def _rows_of(self, space: str, dimension: int) -> "_Rows":
+        return self._rows.setdefault(space, _Rows(dimension))
+
+
+def _is_elsewhere(place: _Place, seen: Observed) -> bool:
+    """Whether somebody has another track in the very picture of `seen`: nobody is twice in one."""
+    return place.track_id != seen.track_id and abs(seen.captured_at - place.captured_at) < _ONE_PICTURE
+
+
+class _Rows:
+    """Means float32[n, d] in one space, one or more rows per person."""
+
+    def __init__(self, dimension: int) -> None:
+        self._means: Vector = np.zeros((_FEWEST_ROWS, dimension), dtype=np.float32)
+        self._owners: NDArray[np.int64] = np.zeros(_FEWEST_ROWS, dtype=np.int64)
+        self._count = 0
+
+    def add(self, global_id: int, mean: Vector) -> None:
+        if self._count == len(self._means):
+            self._means = np.concatenate([self._means, np.zeros_like(self._means)])
+            self._owners = np.concatenate([self._owners, np.zeros_like(self._owners)])
+        self._means[self._count], self._owners[self._count] = mean, global_id
+        self._count += 1
+
+    def move(self, global_id: int, before: Vector, mean: Vector) -> None:
+        """Put `mean` in the place of the row of that person that was `before`."""
+        for row in np.flatnonzero(self._owners[: self._count] == global_id):
+            if np.array_equal(self._means[row], before):
+                self._means[row] = mean
+                return
+
+    def remove(self, global_ids: set[int]) -> None:
+        gone = np.isin(self._owners[: self._count], list(global_ids))
+        # From the end: the last row, which fills the gap, is then never one of those that go.
+        for row in np.flatnonzero(gone)[::-1]:
+            self._count -= 1
+            self._means[row], self._owners[row] = self._means[self._count], self._owners[self._count]
+            self._means[self._count] = 0
+
+    def similarity(self, vector: Vector, global_id: int) -> float:
+        """The mean cosine of the nearest row of a person; -1 without one."""
+        rows = self._means[: self._count][self._owners[: self._count] == global_id]
+        return float(np.vecdot(rows, vector).max(initial=-1.0))
+
+    def nearest_two(
+        self, vector: Vector, left_out: Iterable[int]
+    ) -> tuple[tuple[int, float], tuple[int, float]] | None:
+        """The two nearest people with their mean cosines; (0, -1) without a second, None without a first."""
+        if not self._count:
+            return None
+        owners = self._owners[: self._count]
+        # Not a product of matrices: the threads of BLAS would wait for each other on a busy machine.
+        similarities: Vector = np.vecdot(self._means[: self._count], vector)
+        for global_id in left_out:
+            similarities[owners == global_id] = -1.0
+        first = similarities.argmax()
+        best = int(owners[first]), float(similarities[first])
+        if best[1] <= -1.0:
+            return None
+        similarities[owners == owners[first]] = -1.0
+        next_ = similarities.argmax()
+        second = (int(owners[next_]), float(similarities[next_])) if similarities[next_] > -1.0 else (0, -1.0)
+        return best, second

@@ -1,0 +1,101 @@
+"""Which detected person is which enrolled one, by their faces."""
+
+from collections.abc import Iterable, Sequence
+
+from .active import Present
+from .contract.embeddings import EmbeddingSpace, Vector
+from .registry import Registry
+from .registry.linked_people import shown_as
+from .registry.settings import RegistrySettings
+
+# Once so much is known of somebody it is asked no more whether they are enrolled, until people have changed.
+_ENOUGH_WEIGHT = 8.0
+
+
+class EnrolledLinks:
+    """Asks the registry of people; `people_changed` is to be called when somebody is enrolled, or no more."""
+
+    def __init__(self, registry: Registry, settings: RegistrySettings) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._shown: dict[str, str] = {}
+        self._people_changed = False
+
+    def people_changed(self) -> None:
+        self._people_changed = True
+
+    def shown(self, user_id: str | None) -> str | None:
+        """The user id to tell of a linked person: None for one who is not enrolled any more."""
+        return self._shown.get(user_id) if user_id else None
+
+    async def learn(self, user_ids: Iterable[str | None]) -> None:
+        """Find out as whom these are to be shown. Raises RegistryError."""
+        asked = {user_id for user_id in user_ids if user_id}
+        if asked:
+            self._shown |= await shown_as(self._registry.people, asked)
+
+    async def who(
+        self, space: EmbeddingSpace, vectors: Sequence[Vector], scales: Sequence[float] | None = None
+    ) -> list[str | None]:
+        """Which enrolled person each of `vectors` (float32[d], unit length) surely is. Raises RegistryError.
+
+        The direction of a mean comes nearer to everybody than the faces behind it did: `scales` are their
+        consistencies, so that it counts by the mean cosine.
+        """
+        limits = self._settings.similarities_in(space.id)
+        as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
+        _, nearest = await self._registry.indexes.of(space).find_all(as_bytes, limits.floor)
+        found: list[str | None] = []
+        for one, scale in zip(nearest, scales or [1.0] * len(vectors), strict=True):
+            is_sure = (
+                one is not None
+                and one.similarity * scale >= limits.same_person
+                and (one.similarity - one.runner_up) * scale >= limits.margin
+            )
+            found.append(one.key if one is not None and is_sure else None)
+        await self.learn(found)
+        return found
+
+    async def link(self, people: Iterable[Present]) -> None:
+        """Find out of those in memory who are nobody enrolled whether they are. Raises RegistryError."""
+        present = list(people)
+        if self._people_changed:
+            self._people_changed = False
+            self._shown.clear()
+            await self.learn(one.person.user_id for one in present)
+            for one in present:
+                one.checked_weight = 0.0
+        asked = [one for one in present if self._is_open(one)]
+        for space in sorted({space for one in asked for space in one.faces}):
+            await self._link_in(space, [one for one in asked if space in one.faces])
+        for one in asked:
+            one.checked_weight = one.weight
+
+    def _is_open(self, one: Present) -> bool:
+        grown = one.weight > one.checked_weight
+        return (
+            one.is_stored
+            and self.shown(one.person.user_id) is None
+            and grown
+            and (one.checked_weight < _ENOUGH_WEIGHT)
+        )
+
+    async def _link_in(self, space: str, people: Sequence[Present]) -> None:
+        faces = [one.faces[space] for one in people]
+        found = await self.who(
+            EmbeddingSpace(space, len(faces[0].mean)),
+            [face.unit for face in faces],
+            [face.consistency for face in faces],
+        )
+        links = [
+            (one, user_id, one.person.user_id)
+            for one, user_id in zip(people, found, strict=True)
+            if user_id and user_id not in one.person.not_users
+        ]
+        await self._registry.persons.link(
+            [(one.global_id, user_id, before) for one, user_id, before in links]
+        )
+        for one, user_id, before in links:
+            one.person.user_id, one.person.linked_by = user_id, "face"
+            if before:
+                one.person.linked_before = (*one.person.linked_before, before)

@@ -1,0 +1,237 @@
+"""Observations in, assignments out: what one worker does while it holds the tracker's lease."""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+
+from .contract import channels
+from .contract.channels import Decoded
+from .contract.embeddings import Vector, normalise, to_array
+from .contract.errors import DEVICE_UNKNOWN, OBSERVATION_TIME_IMPLAUSIBLE, VECTOR_INVALID, ContractError
+from .contract.messages import Assignment, Observation
+from .contract.wire import format_time
+from .link import Publish
+from .person_watch import PersonWatch
+from .registry import Registry, RegistryError
+from .registry.persons import Box, Observed
+from .registry.settings import RegistrySettings
+from .registry.tracking_settings import TrackingSettings
+from .tracking import Tracker
+
+_log = logging.getLogger(__name__)
+
+_MOST_WAITING = 2000
+_MET_AT_ONCE = 64
+_RETRY_SECONDS = 1.0
+_LAST_WRITE_SECONDS = 1.5
+_SAID_AGAIN = timedelta(minutes=1)
+_UNIT_TOLERANCE = 1e-3
+
+
+class Observations:
+    """Admits what cameras see, asks the tracker, answers. Of a worker that does not track it takes nothing.
+
+    `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full`, `unanswered` (MongoDB was
+    away), `sync_failures` and what the tracker counts.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        publish: Publish,
+        settings: TrackingSettings,
+        people: RegistrySettings,
+        *,
+        may_track: Callable[[], bool] = lambda: True,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self._registry = registry
+        self._publish = publish
+        self._settings = settings
+        self._people = people
+        self._may_track = may_track
+        self._now = now
+        self._tolerance = timedelta(seconds=settings.clock_tolerance)
+        self._tracker: Tracker | None = None
+        self._sites: dict[str, str] = {}
+        self._dimensions: dict[str, int] = {}
+        self._waiting: deque[tuple[str, Observation, datetime]] = deque()
+        self._answers: deque[tuple[str, Assignment]] = deque()
+        self._come = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._said: dict[tuple[str, str], datetime] = {}
+        self._counted: Counter[str] = Counter()
+
+    @property
+    def counters(self) -> Counter[str]:
+        tracked = self._tracker.counters if self._tracker else Counter[str]()
+        return self._counted + tracked
+
+    @property
+    def people(self) -> int:
+        """How many people are in memory."""
+        return len(self._tracker) if self._tracker else 0
+
+    def accept(self, decoded: Decoded[Observation], _: bytes) -> None:
+        """Answer at once for somebody who is here; everybody else has to be looked up."""
+        if self._tracker is None or not self._may_track():
+            return
+        self._counted["received"] += 1
+        device_id, observation, at = decoded.ids["device_id"], decoded.message, self._now()
+        if device_id in self._sites and observation.space in self._dimensions and not self._waiting:
+            seen = self._admit(device_id, observation, at)
+            known = seen and self._tracker.match_active(seen)
+            if known:
+                self._answer(device_id, known)
+            if known or not seen:
+                return
+        if len(self._waiting) >= _MOST_WAITING:
+            self._counted["dropped_queue_full"] += 1
+            return
+        self._waiting.append((device_id, observation, at))
+        self._come.set()
+
+    async def run(self) -> None:
+        """Track until cancelled, then write what is not written."""
+        tracker = Tracker(self._registry, self._settings, self._people)
+        await self._begin(tracker)
+        self._tracker = tracker
+        watch = PersonWatch(self._registry, tracker, self._counted, self._now)
+        try:
+            await asyncio.gather(self._meet(tracker), self._send(), self._sync(tracker), watch.run())
+        finally:
+            self._tracker = None
+            self._counted += tracker.counters
+            self._waiting.clear()
+            self._answers.clear()
+            if self._may_track():
+                with suppress(RegistryError, asyncio.TimeoutError):
+                    await asyncio.wait_for(tracker.sync(self._now()), _LAST_WRITE_SECONDS)
+
+    async def _begin(self, tracker: Tracker) -> None:
+        while True:
+            try:
+                await tracker.begin(self._now())
+            except RegistryError as error:
+                _log.warning("the tracker cannot begin yet: %s", type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                _log.info("tracking, with %d people seen a moment ago", len(tracker))
+                return
+
+    # Admission
+
+    def _admit(self, device_id: str, observation: Observation, at: datetime) -> Observed | None:
+        """What was observed, checked; None for what is refused, which is counted."""
+        try:
+            return self._checked(device_id, observation, at)
+        except ContractError as error:
+            self._refuse(device_id, error, at)
+            return None
+
+    def _checked(self, device_id: str, observation: Observation, at: datetime) -> Observed:
+        if abs(observation.captured_at - at) > self._tolerance:
+            raise ContractError(
+                OBSERVATION_TIME_IMPLAUSIBLE,
+                f"the observation says {format_time(observation.captured_at)}, the backend's clock "
+                f"{format_time(at)}: check the camera's clock",
+            )
+        site = self._sites.get(device_id)
+        if site is None:
+            raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")
+        dimension = self._dimensions.get(observation.space)
+        if dimension is None:
+            raise self._registry.spaces.unknown(observation.space, self._dimensions)
+        return Observed(
+            device_id=device_id,
+            site_id=site,
+            track_id=observation.track_id,
+            box=Box(*observation.bbox),
+            space=observation.space,
+            vector=_unit(observation.vector, dimension),
+            quality=observation.quality,
+            captured_at=observation.captured_at,
+            seen_at=at,
+        )
+
+    def _refuse(self, device_id: str, error: ContractError, at: datetime) -> None:
+        """Count; a camera that goes on with it is told of once a minute. The vector goes nowhere."""
+        self._counted[f"refused_{error.code}"] += 1
+        said = self._said.get((device_id, error.code))
+        if said is None or at - said >= _SAID_AGAIN:
+            self._said[device_id, error.code] = at
+            _log.warning("observations of %s are refused: %s", device_id, error.code)
+
+    async def _introduce(self) -> None:
+        """Learn the cameras and spaces of those who wait, if there are new ones. Raises RegistryError."""
+        cameras = {device_id for device_id, _, _ in self._waiting} - self._sites.keys()
+        if cameras:
+            known = await self._registry.devices.known(sorted(cameras))
+            self._sites |= {device.device_id: device.site_id for device in known.values()}
+        if any(observation.space not in self._dimensions for _, observation, _ in self._waiting):
+            self._dimensions = await self._registry.spaces.dimensions()
+
+    # Work
+
+    async def _meet(self, tracker: Tracker) -> None:
+        while True:
+            await self._come.wait()
+            self._come.clear()
+            while self._waiting:
+                try:
+                    await self._meet_some(tracker)
+                except RegistryError as error:
+                    _log.warning("nobody can be looked up or created: %s", type(error).__name__)
+                    await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _meet_some(self, tracker: Tracker) -> None:
+        await self._introduce()
+        arrived = [self._waiting.popleft() for _ in range(min(_MET_AT_ONCE, len(self._waiting)))]
+        batch = [seen for one in arrived if (seen := self._admit(*one))]
+        try:
+            assignments = await tracker.meet(batch)
+        except RegistryError:
+            # Their cameras will see them again in a second; what is old by then need not be told.
+            self._counted["unanswered"] += len(batch)
+            raise
+        for seen, assignment in zip(batch, assignments, strict=True):
+            self._answer(seen.device_id, assignment)
+
+    def _answer(self, device_id: str, assignment: Assignment) -> None:
+        self._answers.append((device_id, assignment))
+        self._answered.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._answered.wait()
+            self._answered.clear()
+            while self._answers:
+                device_id, assignment = self._answers.popleft()
+                if await self._publish(channels.ASSIGNED, assignment, device_id=device_id):
+                    self._counted["assigned"] += 1
+
+    async def _sync(self, tracker: Tracker) -> None:
+        while True:
+            await asyncio.sleep(self._settings.db_sync_interval)
+            try:
+                if self._may_track():
+                    await tracker.sync(self._now())
+            except RegistryError as error:
+                self._counted["sync_failures"] += 1
+                _log.warning("what was seen could not be written and will be: %s", type(error).__name__)
+
+
+def _unit(vector: bytes, dimension: int) -> Vector:
+    """float32[dimension] of unit length; raises ContractError(`vector-invalid`)."""
+    if len(vector) != 4 * dimension:
+        raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")
+    values = to_array(vector)
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.vecdot(values, values))
+    # NaN fails the comparison too, and is refused where it is looked at closely.
+    return values if abs(square - 1.0) < _UNIT_TOLERANCE else to_array(normalise(values, dimension))

@@ -1,0 +1,81 @@
+"""What others do with detected persons and with enrolled people, to the tracker's ears."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from .changes import wake_on
+from .registry import Registry, RegistryError
+from .tracking import Tracker
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+# What the API writes and the tracker goes by; the tracker itself writes `user_id` too.
+_SAID = ("merged_into", "user_id", "not_users")
+_CONCERNS = {
+    "$or": [
+        {"operationType": {"$in": ["delete", "drop", "rename", "invalidate"]}},
+        *({f"updateDescription.updatedFields.{name}": {"$exists": True}} for name in _SAID),
+    ]
+}
+
+
+class PersonWatch:
+    """Tells the tracker who was deleted, merged or linked, and that enrolled people have changed."""
+
+    def __init__(
+        self, registry: Registry, tracker: Tracker, counters: Counter[str], now: Callable[[], datetime]
+    ) -> None:
+        self._registry = registry
+        self._tracker = tracker
+        self._counters = counters
+        self._now = now
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        enrolled = {"ns.coll": {"$in": ["identities"]}}
+        await asyncio.gather(
+            self._follow(),
+            wake_on(self._registry, enrolled, self._tracker.links.people_changed, self._counters),
+        )
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with self._registry.mongo.watch([{"$match": _CONCERNS}], "persons") as stream:
+                    # What happened while nobody listened is seen when people are read anew.
+                    await self._tracker.reload_all(self._now())
+                    async for change in stream:
+                        await self._tell(change)
+            except RegistryError as error:
+                self._counters["stream_breaks"] += 1
+                _log.warning("the stream of detected persons broke: %s", type(error).__name__)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _tell(self, change: Any) -> None:
+        kind = change["operationType"]
+        if kind == "delete":
+            await self._tracker.forget([change["documentKey"]["_id"]])
+        elif kind == "update":
+            await self._tell_update(
+                change["documentKey"]["_id"], change["updateDescription"]["updatedFields"]
+            )
+        else:
+            await self._tracker.reload_all(self._now())
+
+    async def _tell_update(self, global_id: int, updated: Any) -> None:
+        concerned = {global_id}
+        if updated.get("merged_into") is not None:
+            concerned.add(updated["merged_into"])
+        elif "merged_into" in updated:
+            # Parted: whoever it was merged into is known by its faces no more.
+            await self._tracker.reload_all(self._now())
+            return
+        if set(updated) & {"merged_into", "not_users"} or not self._tracker.is_linked(
+            global_id, updated.get("user_id")
+        ):
+            await self._tracker.reload(concerned, self._now())

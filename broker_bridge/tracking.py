@@ -1,0 +1,241 @@
+"""One person, one global id, on every camera (seed 004): who an observation is of.
+
+First the people who are here, in memory; then everybody ever seen, of whom the nearest are loaded beside
+them; then the detected person of whoever is enrolled with that face; else somebody new. A new global id is
+durable in MongoDB before anybody is told it, and comes from a block that was taken from a counter: no crash
+and no second tracker can give it to anybody else.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .active import ActivePeople, Match, Present
+from .contract.embeddings import EmbeddingSpace, Vector
+from .contract.messages import Assignment
+from .enrolled_links import EnrolledLinks
+from .person_writer import PersonWriter
+from .registry import Registry
+from .registry.known_face import KnownFace
+from .registry.persons import DetectedPerson, Observed
+from .registry.settings import RegistrySettings
+from .registry.tracking_settings import TrackingSettings
+
+# Seed 004: the nearest five of everybody are looked at.
+_CANDIDATES = 5
+_IDS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the indexes say of an observation: detected persons who may be it, and who is enrolled with it."""
+
+    roots: tuple[int, ...] = ()
+    user_id: str | None = None
+
+
+class Tracker:
+    """Follows people, while it is the only one; `sync` is to be called every few seconds and at the end.
+
+    `counters` has how people were told: `by_face`, `by_position`, `by_enrolled`, `by_new`; how many of them
+    were `loaded` from everybody ever seen, and `unsure` because two looked like it; and what was `written`.
+    """
+
+    def __init__(self, registry: Registry, settings: TrackingSettings, people: RegistrySettings) -> None:
+        self._registry = registry
+        self._store = registry.persons
+        self._settings = settings
+        self._timeout = timedelta(seconds=settings.person_timeout)
+        self._active = ActivePeople(settings)
+        self._new: list[Present] = []
+        self._ids: deque[int] = deque()
+        self._meeting = asyncio.Lock()
+        self._writing = asyncio.Lock()
+        self.counters: Counter[str] = Counter()
+        self.links = EnrolledLinks(registry, people)
+        self._writer = PersonWriter(self._store, self.counters)
+
+    def __len__(self) -> int:
+        """How many people are in memory."""
+        return len(self._active)
+
+    async def begin(self, now: datetime) -> None:
+        """Take over: load who was seen in the last half minute. Raises RegistryError."""
+        seen = await self._store.seen_since(now - self._timeout)
+        async with self._meeting:
+            for present in await self._load(set((await self._store.roots(seen)).values())):
+                self._active.add(present)
+
+    # Who it is
+
+    async def match_or_create_person(self, seen: Observed) -> Assignment:
+        """Who `seen` is. Raises RegistryError when somebody has to be looked up or created and cannot be."""
+        return self.match_active(seen) or (await self.meet([seen]))[0]
+
+    def match_active(self, seen: Observed) -> Assignment | None:
+        """Who `seen` is, if that is somebody in memory whose global id may be told."""
+        match = self._active.match(seen)
+        return None if match is None or not match.present.is_stored else self._take(match, seen)
+
+    async def meet(self, batch: Sequence[Observed]) -> list[Assignment]:
+        """Who each of `batch` is, if need be somebody new, who is durable when this returns.
+
+        Raises RegistryError; what was seen is then counted, or not, and nobody is told anything.
+        """
+        async with self._meeting:
+            found = await self._look_up(batch)
+            await self._provide_ids(len(batch))
+            loaded = await self._load({root for one in found for root in one.roots})
+            # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
+            for present in loaded:
+                self._active.add(present)
+            taken = [self._decide(seen, one) for seen, one in zip(batch, found, strict=True)]
+            met = {present.global_id for _, present in taken}
+            self._active.remove(one.global_id for one in loaded if one.global_id not in met)
+            self.counters["loaded"] += sum(one.global_id in met for one in loaded)
+            await self._store_new()
+            return [assignment for assignment, _ in taken]
+
+    def _decide(self, seen: Observed, found: _Found) -> tuple[Assignment, Present]:
+        match = self._active.match(seen) or self._enrolled_match(seen, found) or self._create(seen, found)
+        return self._take(match, seen), match.present
+
+    def _enrolled_match(self, seen: Observed, found: _Found) -> Match | None:
+        present = self._active.with_user(found.user_id, seen) if found.user_id else None
+        return None if present is None else Match(present, None, "enrolled", sure=False)
+
+    def _create(self, seen: Observed, found: _Found) -> Match:
+        person = DetectedPerson.first_met(self._ids.popleft(), seen, found.user_id)
+        face = KnownFace.of(seen.space, seen.vector, seen.quality)
+        present = Present(person, {seen.space: face}, is_stored=False)
+        self._active.add(present)
+        self._new.append(present)
+        return Match(present, None, "new", sure=False)
+
+    def _take(self, match: Match, seen: Observed) -> Assignment:
+        present = match.present
+        self._active.note(match, seen)
+        present.see(seen, self._timeout)
+        self._writer.note(present)
+        self.counters[f"by_{match.by}"] += 1
+        self.counters["unsure"] += match.by == "face" and not match.sure
+        return Assignment(
+            track_id=seen.track_id,
+            global_id=present.global_id,
+            user_id=self.links.shown(present.person.user_id),
+            similarity=match.similarity and max(-1.0, min(1.0, round(match.similarity, 4))),
+        )
+
+    # Who it may be
+
+    async def _look_up(self, batch: Sequence[Observed]) -> list[_Found]:
+        """For those of `batch` who are not among the people in memory, what the indexes say."""
+        found = [_Found() for _ in batch]
+        asked = [place for place, seen in enumerate(batch) if self._active.match(seen) is None]
+        for space in sorted({batch[place].space for place in asked}):
+            places = [place for place in asked if batch[place].space == space]
+            answers = await self._look_up_in(space, [batch[place].vector for place in places])
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+        return found
+
+    async def _look_up_in(self, space_id: str, vectors: Sequence[Vector]) -> list[_Found]:
+        space = EmbeddingSpace(space_id, len(vectors[0]))
+        limits = self._settings.limits_in(space_id)
+        candidates = await self._registry.faces.candidates(space, vectors, _CANDIDATES, limits.floor)
+        roots = await self._store.roots({one.global_id for few in candidates for one in few})
+        users = await self.links.who(space, vectors)
+        known_as = await self._store.known_as([user_id for user_id in users if user_id])
+        found = []
+        for few, user_id in zip(candidates, users, strict=True):
+            its = {roots[one.global_id] for one in few if one.global_id in roots}
+            if user_id in known_as:
+                its.add(known_as[user_id])
+            found.append(_Found(tuple(sorted(its)), user_id))
+        return found
+
+    async def _load(self, global_ids: set[int]) -> list[Present]:
+        """Those of `global_ids` who are not in memory, as MongoDB has them."""
+        wanted = sorted(one for one in global_ids if one not in self._active)
+        if not wanted:
+            return []
+        people = await self._store.read(wanted)
+        members = await self._store.members(list(people))
+        everyone = [*people, *(one.global_id for few in members.values() for one in few)]
+        faces = await self._store.faces_of(everyone)
+        await self.links.learn(one.user_id for one in people.values())
+        newest = max((one.last_seen for one in people.values()), default=None)
+        stays = await self._store.stays(list(people), newest - self._timeout) if newest else []
+        loaded = []
+        for global_id, person in people.items():
+            own = {face.space: face for face in faces.get(global_id, ())}
+            merged = [face for one in members[global_id] for face in faces.get(one.global_id, ())]
+            written = {space: face.copy() for space, face in own.items()}
+            present = Present(person, own, tuple(merged), written)
+            for stay in sorted(
+                (one for one in stays if one.global_id == global_id), key=lambda one: one.until
+            ):
+                present.stays[stay.device_id] = stay
+            loaded.append(present)
+        return loaded
+
+    # New people
+
+    async def _provide_ids(self, count: int) -> None:
+        while len(self._ids) < count:
+            self._ids.extend(await self._store.take_ids(max(_IDS_AT_ONCE, count)))
+
+    async def _store_new(self) -> None:
+        """Make new people durable; those for whom it fails are tried again when they are seen again."""
+        new = list(self._new)
+        await self._store.create([(one.person, next(iter(one.faces.values()))) for one in new])
+        for present in new:
+            present.is_stored = True
+            for space, face in present.faces.items():
+                present.written[space] = face.copy()
+                self._registry.faces.learned(present.global_id, face)
+        del self._new[: len(new)]
+
+    # What was seen, to MongoDB
+
+    async def sync(self, now: datetime) -> None:
+        """Write what was seen and let go of who has been away. Raises RegistryError; nothing is lost then."""
+        async with self._writing:
+            await self.links.link(self._active)
+            await self.forget(await self._writer.write_all(now))
+            away = [one.global_id for one in self._active if not one.person.is_active(now, self._timeout)]
+            await self._let_go(away, now, lambda one: not one.person.is_active(now, self._timeout))
+
+    async def reload(self, global_ids: Iterable[int], now: datetime) -> None:
+        """Somebody has changed these people: write what is known here; seen again, they are read anew."""
+        async with self._writing:
+            await self._let_go(global_ids, now, lambda _: True)
+
+    async def reload_all(self, now: datetime) -> None:
+        """Nobody knows who was changed: as reload, for everybody in memory."""
+        await self.reload([one.global_id for one in self._active], now)
+
+    def is_linked(self, global_id: int, user_id: str | None) -> bool:
+        """Whether this is known here: who is not in memory is read when they are seen."""
+        present = self._active.get(global_id)
+        return present is None or present.person.user_id == user_id
+
+    async def forget(self, global_ids: Iterable[int]) -> None:
+        """Somebody has deleted these people: drop all that is known of them here."""
+        gone = list(global_ids)
+        async with self._meeting:
+            self._active.remove(gone)
+            self._writer.drop(gone)
+            for global_id in gone:
+                self._registry.faces.forgotten(global_id)
+
+    async def _let_go(
+        self, global_ids: Iterable[int], now: datetime, still: Callable[[Present], bool]
+    ) -> None:
+        """Write these people and drop those of whom `still` holds then. Meanwhile nobody is loaded."""
+        async with self._meeting:
+            going = [one for one in map(self._active.get, global_ids) if one is not None and one.is_stored]
+            await self._writer.write([one for one in going if one.global_id in self._writer], now)
+            self._active.remove([one.global_id for one in going if still(one)])
