@@ -274,6 +274,27 @@ def test_where_the_broker_is_away_the_drawing_goes_on(
     assert len(labels) == footage.frames
 
 
+def test_where_the_broker_goes_away_the_drawing_goes_on(
+    annotate: Annotate, labels: list[list[list[str]]], footage: SampleVideo, own_mosquitto: Mosquitto
+) -> None:
+    """At once, rather than after a second for every face."""
+
+    class Saboteur(TrackerPeer):
+        def _assign(self, observation: Observation) -> Assignment:
+            own_mosquitto.kill()
+            return super()._assign(observation)
+
+    with closing(Saboteur(own_mosquitto)) as peer:
+        peer.start()
+        login = {"WFM_MQTT__USERNAME": "cam-001", "WFM_MQTT__PASSWORD": own_mosquitto.users["cam-001"]}
+        place = {"WFM_DEVICE__ID": "cam-001", "WFM_DEVICE__SITE": "lobby"}
+        ended = annotate("--ask-tracker", WFM_MQTT__PORT=str(own_mosquitto.port), **login, **place)
+    assert ended.exit_code == 0, ended.output
+    assert f"the connection to the broker at 127.0.0.1:{own_mosquitto.port} is gone" in ended.output
+    assert ended.output.count("goes on without global ids") == 1
+    assert len(labels) == footage.frames
+
+
 def test_a_model_that_is_not_the_registrys_asks_nobody(
     annotate: Annotate, tracker: TrackerPeer, fresh_device: FreshDevice
 ) -> None:

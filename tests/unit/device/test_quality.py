@@ -13,7 +13,7 @@ from device.vision.alignment import ARCFACE_TEMPLATE, align_faces
 from device.vision.camera import open_camera
 from device.vision.cascade import CascadeDetector
 from device.vision.detector import Detections
-from device.vision.quality import QualityGate, brightness_and_sharpness, head_poses
+from device.vision.quality import QualityGate, brightness_and_sharpness, face_quality, head_poses
 
 GATE = QualityGate(QualityLimits())
 NO_LIMITS = QualityLimits(
@@ -50,6 +50,19 @@ def turned_head(yaw=0.0, pitch=0.0, roll=0.0, distance=None):
 
 def judge_one(face, detections=None):
     return GATE.judge(face[None], detections or found())[0]
+
+
+def test_a_large_sharp_face_makes_the_best_template():
+    """Quality falls with size and sharpness, and has no more to gain past the 112 pixels that are used."""
+
+    def quality(side, blur=0):
+        face = cv2.GaussianBlur(a_face(), (0, 0), blur) if blur else a_face()
+        return face_quality(face, found(side=side).boxes[0])
+
+    assert 0 < quality(112, blur=4) < quality(112, blur=2) < quality(112) < 1
+    assert quality(56) == pytest.approx(quality(112) / 2)
+    assert quality(300) == quality(112)
+    assert face_quality(np.zeros((112, 112, 3), np.uint8), found().boxes[0]) == 0
 
 
 def test_the_people_of_the_demo_pass(tmp_path):
