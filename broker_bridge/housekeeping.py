@@ -1,4 +1,4 @@
-"""What the leader does now and then: forget who was deleted long ago, and finish erasures."""
+"""What the leader does now and then: forget who was deleted or last seen long ago, and finish erasures."""
 
 import asyncio
 import logging
@@ -11,21 +11,27 @@ from .registry import Registry
 _log = logging.getLogger(__name__)
 
 _SECONDS = 60.0
+_UNSEEN = timedelta(days=7)
 
 
 class Housekeeping:
-    """Purges tombstones and goes on with open erasures. `counters` has `purged`, `erased` and failures."""
+    """Purges tombstones, goes on with open erasures, and forgets whom no camera has seen for `unseen`.
+
+    `counters` has `purged`, `erased`, `forgotten`, and failures of each.
+    """
 
     def __init__(
         self,
         registry: Registry,
         retention: timedelta,
         *,
+        unseen: timedelta = _UNSEEN,
         seconds: float = _SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._registry = registry
         self._retention = retention
+        self._unseen = unseen
         self._seconds = seconds
         self._now = now
         self.counters: Counter[str] = Counter()
@@ -40,6 +46,7 @@ class Housekeeping:
         """Do what is due. A chore that fails is counted, and done the next time."""
         await self._do("purged", self._purge)
         await self._do("erased", self._go_on_with_erasures)
+        await self._do("forgotten", self._forget_unseen)
 
     async def _do(self, chore: str, work: Callable[[], Awaitable[int]]) -> None:
         try:
@@ -53,3 +60,8 @@ class Housekeeping:
 
     async def _go_on_with_erasures(self) -> int:
         return await self._registry.erasures.go_on_with_all(self._now())
+
+    async def _forget_unseen(self) -> int:
+        now = self._now()
+        await self._registry.person_removal.look_again(now)
+        return await self._registry.person_removal.forget_unseen(now - self._unseen, now)

@@ -14,6 +14,7 @@ from .erasure_sweep import Sweep
 from .erasures import Erasures
 from .events import Events
 from .failures import RegistryError
+from .families import Families
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
 from .jobs import Jobs
@@ -22,7 +23,10 @@ from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
+from .person_changes import PersonChanges
 from .person_export import Exports
+from .person_reading import PersonReading
+from .person_removal import PersonRemoval
 from .person_store import PersonStore
 from .pseudonyms import Pseudonyms
 from .registrations import Registrations
@@ -54,6 +58,9 @@ class Registry:
     rehearsal: LookAlikes
     people: PeopleStore
     persons: PersonStore
+    person_reading: PersonReading
+    person_changes: PersonChanges
+    person_removal: PersonRemoval
     registrations: Registrations
     admissions: Admissions
     sites: Sites
@@ -98,6 +105,9 @@ class Registry:
         pseudonyms = Pseudonyms(mongo)
         events = Events(mongo, pseudonyms)
         dead_letters = DeadLetters(mongo)
+        families = Families(mongo)
+        person_reading = PersonReading(mongo, families, store)
+        person_removal = PersonRemoval(mongo, families, audit)
         erasures = Erasures(
             mongo,
             store=store,
@@ -106,7 +116,8 @@ class Registry:
             events=events,
             audit=audit,
             pseudonyms=pseudonyms,
-            sweep=Sweep(mongo, events, dead_letters, pseudonyms),
+            sweep=Sweep(mongo, events, dead_letters, pseudonyms, person_removal),
+            detected=person_reading,
         )
         registrations = Registrations(mongo, identities, sites)
         return cls(
@@ -116,7 +127,9 @@ class Registry:
             identities=identities,
             merges=Merges(store, versions, audit, settings.rules),
             erasures=erasures,
-            exports=Exports(mongo, store=store, events=events, erasures=erasures, audit=audit),
+            exports=Exports(
+                mongo, store=store, events=events, erasures=erasures, audit=audit, detected=person_reading
+            ),
             tombstones=Tombstones(store, versions, audit),
             changes=changes,
             edge_sync=EdgeSync(mongo, versions, changes),
@@ -134,6 +147,11 @@ class Registry:
             ),
             people=store,
             persons=PersonStore(mongo),
+            person_reading=person_reading,
+            person_changes=PersonChanges(
+                mongo, families=families, removal=person_removal, people=store, audit=audit
+            ),
+            person_removal=person_removal,
             registrations=registrations,
             admissions=Admissions(
                 registrations=registrations,

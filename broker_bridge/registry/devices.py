@@ -10,7 +10,12 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
-from broker_bridge.contract.errors import DEVICE_RESERVED, PAYLOAD_INVALID, ContractError
+from broker_bridge.contract.errors import (
+    DEVICE_RESERVED,
+    DEVICE_UNKNOWN,
+    PAYLOAD_INVALID,
+    ContractError,
+)
 
 from .audit import Audit, AuditEntry
 from .mongo import Document, Mongo
@@ -99,6 +104,39 @@ class Devices:
         return {
             found["_id"]: Device(found["_id"], found["site_id"], found["dev_mode"]) async for found in cursor
         }
+
+    async def calibrate(
+        self, device_id: str, metres_per_pixel: float | None, *, by: str, now: datetime
+    ) -> None:
+        """Note how much a pixel of a camera shows of people where they walk, or with None that nobody knows.
+
+        Raises ContractError(`device-unknown`).
+        """
+
+        async def work(session: Any) -> None:
+            found = await self._devices.find_one_and_update(
+                {"_id": device_id}, {"$set": {"metres_per_pixel": metres_per_pixel}}, session=session
+            )
+            if found is None:
+                raise ContractError(DEVICE_UNKNOWN, f"there is no device {device_id}")
+            before = found.get("metres_per_pixel")
+            if before != metres_per_pixel:
+                entry = AuditEntry(
+                    who=by,
+                    what="device.calibrated",
+                    subject=device_id,
+                    at=now,
+                    before={"metres_per_pixel": before},
+                    after={"metres_per_pixel": metres_per_pixel},
+                )
+                await self._audit.record(entry, session)
+
+        await self._mongo.transact(work)
+
+    async def calibrations(self) -> dict[str, float]:
+        """Metres per pixel of the cameras of which it is known, by device id."""
+        cursor = self._devices.find({"metres_per_pixel": {"$gt": 0}}, {"metres_per_pixel": 1})
+        return {found["_id"]: found["metres_per_pixel"] async for found in cursor}
 
     async def note(self, reports: Sequence["Report"]) -> None:
         """Write what devices reported, in one round trip; devices that were never met are left out."""

@@ -10,6 +10,7 @@ from .dead_letters import DeadLetters
 from .erasure import Subject, renamed
 from .events import Events
 from .mongo import Document, Mongo
+from .person_removal import PersonRemoval
 from .pseudonyms import Pseudonyms
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}
@@ -17,18 +18,26 @@ _ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
 
 
 class Sweep:
-    """Events, registrations, dead letters and the audit."""
+    """Events, registrations, dead letters, whom cameras have seen, and the audit."""
 
     def __init__(
-        self, mongo: Mongo, events: Events, dead_letters: DeadLetters, pseudonyms: Pseudonyms
+        self,
+        mongo: Mongo,
+        events: Events,
+        dead_letters: DeadLetters,
+        pseudonyms: Pseudonyms,
+        removal: PersonRemoval,
     ) -> None:
         self._events = events
         self._dead_letters = dead_letters
         self._pseudonyms = pseudonyms
+        self._removal = removal
         self._registrations = mongo.db.registrations
         self._audit = mongo.db.audit
 
-    async def steps(self, subject: Subject, pseudonym: str, at: datetime) -> AsyncIterator[tuple[str, int]]:
+    async def steps(
+        self, subject: Subject, pseudonym: str, at: datetime, now: datetime
+    ) -> AsyncIterator[tuple[str, int]]:
         """Do all steps for who was erased at `at`; after each its name and how many documents it was."""
         # Of who has been given the id since, only what is older is the erased person's. Else time says
         # nothing: clocks differ, and a camera that was away knows the person still.
@@ -38,6 +47,8 @@ class Sweep:
         events = [await self._events.erase(part, pseudonym, until) for part, until in parts]
         yield "images", sum(images for _, images in events)
         yield "events", sum(changed for changed, _ in events)
+        removed = [await self._removal.erase(part, until, now) for part, until in parts]
+        yield "detected_persons", sum(removed)
         yield "registrations", sum([await self._registered(part, pseudonym, until) for part, until in parts])
         yield "dead_letters", await self._dead_letters.forget(subject.pattern())
         yield "audit", sum([await self._audited(part, pseudonym, until) for part, until in parts])

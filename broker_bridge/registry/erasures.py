@@ -18,6 +18,7 @@ from .events import Events
 from .mongo import Document, Mongo
 from .people import EVERY_SITE, PERSON_MERGED, Held, Person
 from .people_store import PeopleStore
+from .person_reading import PersonReading
 from .pseudonyms import Pseudonyms
 from .rules import unknown
 from .versions import Versions
@@ -39,6 +40,7 @@ class Erasures:
         audit: Audit,
         pseudonyms: Pseudonyms,
         sweep: Sweep,
+        detected: PersonReading,
     ) -> None:
         self._erasures = mongo.db.erasures
         self._audit_entries = mongo.db.audit
@@ -49,6 +51,7 @@ class Erasures:
         self._audit = audit
         self._pseudonyms = pseudonyms
         self._sweep = sweep
+        self._detected = detected
 
     async def erase(self, user_id: str, *, by: str, now: datetime) -> Erasure:
         """Erase a person, live or deleted, and whoever went into them; `go_on` does the rest.
@@ -86,7 +89,11 @@ class Erasures:
     async def _is_left(self, user_id: str) -> bool:
         """Whether there is anything of somebody who is no more."""
         about = {"subject": user_id, "what": {"$regex": "^person[.]"}}
-        return await self._events.any_of([user_id]) or bool(await self._audit_entries.find_one(about))
+        return (
+            await self._events.any_of([user_id])
+            or await self._detected.any_linked_to(user_id)
+            or bool(await self._audit_entries.find_one(about))
+        )
 
     async def _concerned(self, session: Any, user_id: str) -> dict[str, Person]:
         """The person and whoever went into them; nobody if there is no such person."""
@@ -166,7 +173,7 @@ class Erasures:
         if subject is None:
             return
         key = {"_id": erasure.erasure_id}
-        async for name, count in self._sweep.steps(subject, erasure.pseudonym, erasure.requested_at):
+        async for name, count in self._sweep.steps(subject, erasure.pseudonym, erasure.requested_at, now):
             done: Document = {"$inc": {f"steps.{name}.count": count}}
             if count or name not in erasure.steps:
                 done["$set"] = {f"steps.{name}.at": now}

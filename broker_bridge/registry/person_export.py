@@ -9,29 +9,41 @@ from typing import Any
 from broker_bridge.contract.wire import format_time
 
 from .audit import Audit, AuditEntry
+from .detected_export import exported_person, exported_stay
 from .erasure import Erasure
 from .erasures import Erasures
 from .events import Events, event_to_wire
+from .families import Family
 from .mongo import Document, Mongo
 from .people import Person, Template
 from .people_store import PeopleStore
 from .person_documents import person_to_document
+from .person_reading import PersonReading
 from .rules import unknown
 
 # With images of 50 KB some 2 MB of memory.
 _EVENTS_AT_ONCE = 40
+_STAYS_AT_ONCE = 1000
 
 
 class Exports:
     """Reads every collection that may know a person."""
 
     def __init__(
-        self, mongo: Mongo, *, store: PeopleStore, events: Events, erasures: Erasures, audit: Audit
+        self,
+        mongo: Mongo,
+        *,
+        store: PeopleStore,
+        events: Events,
+        erasures: Erasures,
+        audit: Audit,
+        detected: PersonReading,
     ) -> None:
         self._store = store
         self._events = events
         self._erasures = erasures
         self._audit = audit
+        self._detected = detected
         self._entries = mongo.db.audit
         self._registrations = mongo.db.registrations
 
@@ -41,12 +53,15 @@ class Exports:
         Raises ContractError(`person-unknown`) if nothing is held. Memory does not grow with the events.
         """
         people = await self._store.known(None, [user_id])
-        if not people and not await self._events.any_of([user_id]):
+        if not people and not await self._is_left(user_id):
             raise unknown(user_id)
         merged = await self._store.merged_into(None, user_id)
         entry = AuditEntry(who=by, what="person.exported", subject=user_id, at=now)
         await self._audit.record(entry, None)
         return self._pieces(user_id, people.get(user_id), merged, now)
+
+    async def _is_left(self, user_id: str) -> bool:
+        return await self._events.any_of([user_id]) or await self._detected.any_linked_to(user_id)
 
     async def _pieces(
         self, user_id: str, person: Person | None, merged: dict[str, Person], now: datetime
@@ -55,6 +70,8 @@ class Exports:
         yield _json({"user_id": user_id, "exported_at": now, "person": person and _person(person)})[:-1]
         templates = await self._store.templates_of(None, user_ids)
         visits = _Visits()
+        detected = await self._detected.linked_to(user_ids)
+        global_ids = [global_id for family in detected for global_id in family.ids]
         sections: dict[str, AsyncIterator[Any]] = {
             "merged": _each([_person(one) for one in merged.values()]),
             "templates": _each([_template(key, one) for key in user_ids for one in templates.get(key, ())]),
@@ -62,7 +79,9 @@ class Exports:
             # Counted while the events are written.
             "visits": visits.by_site(),
             "registrations": self._registered(user_ids),
-            "audit": self._audited(user_ids),
+            "detected_persons": self._detected_as(detected),
+            "trails": self._trails_of(global_ids),
+            "audit": self._audited([*user_ids, *(f"#{global_id}" for global_id in global_ids)]),
             "erasures": _each([_erasure(one) for one in await self._erasures.about(user_ids)]),
         }
         for name, items in sections.items():
@@ -84,8 +103,21 @@ class Exports:
         async for found in self._registrations.find({"user_id": {"$in": user_ids}}, {"_id": 0}):
             yield found
 
-    async def _audited(self, user_ids: list[str]) -> AsyncIterator[Document]:
-        query = {"subject": {"$in": user_ids}}
+    async def _detected_as(self, families: list[Family]) -> AsyncIterator[Document]:
+        for family in families:
+            faces = await self._detected.faces(family.ids)
+            for one in family.everyone:
+                yield exported_person(one, faces.get(one.global_id, []))
+
+    async def _trails_of(self, global_ids: list[int]) -> AsyncIterator[Document]:
+        before = None
+        while stays := await self._detected.trail(global_ids, before=before, limit=_STAYS_AT_ONCE):
+            for key, stay in stays:
+                yield exported_stay(stay)
+                before = stay.since, key
+
+    async def _audited(self, subjects: list[str]) -> AsyncIterator[Document]:
+        query = {"subject": {"$in": subjects}}
         async for found in self._entries.find(query, {"_id": 0}).sort("at", 1):
             yield found
 

@@ -1,0 +1,195 @@
+"""What people say of detected persons: a name, whom they are, that two are one. The tracker takes notice.
+
+Its change stream shows each of these as one update of the person. Names and links of a merged one are those
+of whom they turned out to be.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from broker_bridge.contract.errors import ContractError
+
+from .audit import Audit, AuditEntry
+from .families import Families, Family
+from .merging import MERGE_IMPOSSIBLE
+from .mongo import Document, Mongo
+from .people import PERSON_MERGED
+from .people_store import PeopleStore
+from .person_removal import PersonRemoval
+from .persons import BY_FACE, DetectedPerson
+from .rules import unknown
+
+
+class PersonChanges:
+    """Every change leaves an audit entry in its transaction: its subject is `#42`, and it tells no name."""
+
+    def __init__(
+        self, mongo: Mongo, *, families: Families, removal: PersonRemoval, people: PeopleStore, audit: Audit
+    ) -> None:
+        self._mongo = mongo
+        self._persons = mongo.db.persons
+        self._families = families
+        self._removal = removal
+        self._people = people
+        self._audit = audit
+
+    async def rename(self, global_id: int, name: str | None, *, by: str, now: datetime) -> None:
+        """Give a person a name, or with None take all that they have. Raises ContractError."""
+
+        async def work(session: Any, family: Family) -> AuditEntry | None:
+            if family.whole.assigned_name == name:
+                return None
+            await self._set(session, family.root, {"assigned_name": name}, now)
+            for one in family.merged if name is None else ():
+                if one.assigned_name is not None:
+                    await self._set(session, one, {"assigned_name": None}, now)
+            return _entry("renamed", family.root, by, now, after={"fields": ["assigned_name"]})
+
+        await self._change(global_id, work)
+
+    async def link(self, global_id: int, user_id: str, *, by: str, now: datetime) -> None:
+        """Say which enrolled person this is. Raises ContractError(`detected-person-unknown`,
+        `person-unknown`, `person-merged`)."""
+
+        async def work(session: Any, family: Family) -> AuditEntry | None:
+            await self._check_enrolled(session, user_id)
+            root = family.root
+            if root.user_id == user_id and root.linked_by != BY_FACE:
+                return None
+            await self._set(session, root, linked(root, user_id, by), now)
+            before = {"user_id": family.whole.user_id}
+            return _entry("linked", root, by, now, before=before, after={"user_id": user_id})
+
+        await self._change(global_id, work)
+
+    async def unlink(self, global_id: int, *, by: str, now: datetime) -> None:
+        """Say that a person is not whom they are linked to, which no camera is to tell again."""
+
+        async def work(session: Any, family: Family) -> AuditEntry | None:
+            user_ids = [one.user_id for one in family.everyone if one.user_id]
+            if not user_ids:
+                return None
+            for one in family.everyone:
+                if one is family.root or one.user_id:
+                    refused = user_ids if one is family.root else [one.user_id]
+                    await self._set(session, one, unlinked(one, refused), now)
+            return _entry("unlinked", family.root, by, now, before={"user_id": family.whole.user_id})
+
+        await self._change(global_id, work)
+
+    async def _check_enrolled(self, session: Any, user_id: str) -> None:
+        person = (await self._people.known(session, [user_id])).get(user_id)
+        if person is not None and person.merge:
+            raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: link to them")
+        if person is None or person.deleted:
+            raise unknown(user_id)
+
+    async def merge(self, source: int, into: int, *, by: str, now: datetime) -> None:
+        """Let `source`, with all who were merged into them, be `into`. Raises ContractError
+        (`detected-person-unknown`, `merge-impossible`)."""
+        if source == into:
+            raise ContractError(MERGE_IMPOSSIBLE, f"{source} is {into} already")
+
+        async def work(session: Any, family: Family) -> AuditEntry | None:
+            target = await self._families.of(session, into)
+            _check_root(source, family, f"merge {family.root.global_id}")
+            _check_root(into, target, f"merge into {target.root.global_id}")
+            await self._set(session, family.root, {"merged_into": into}, now)
+            # Writing to both lets one of two merges lose that would together make a ring.
+            await self._set(session, target.root, {}, now)
+            return _entry("merged", family.root, by, now, after={"into": into})
+
+        await self._change(source, work)
+
+    async def unmerge(self, source: int, *, by: str, now: datetime) -> None:
+        """Take back the merge of `source`. Raises ContractError as `merge`."""
+
+        async def work(session: Any, family: Family) -> AuditEntry | None:
+            person = next(one for one in family.everyone if one.global_id == source)
+            if person.merged_into is None:
+                raise ContractError(MERGE_IMPOSSIBLE, f"{source} was merged into nobody: nothing to undo")
+            target = next(one for one in family.everyone if one.global_id == person.merged_into)
+            await self._set(session, person, {"merged_into": None}, now)
+            await self._set(session, target, {}, now)
+            return _entry("unmerged", person, by, now, after={"from": target.global_id})
+
+        await self._change(source, work)
+
+    async def delete(self, global_id: int, *, by: str, now: datetime) -> list[int]:
+        """Delete a person with all who were merged into them, their faces and trails; their global ids.
+
+        Raises ContractError(`detected-person-unknown`, `merge-impossible`).
+        """
+        deleted: list[int] = []
+
+        async def work(session: Any, family: Family) -> AuditEntry | None:
+            _check_root(global_id, family, f"delete {family.root.global_id}, or undo the merge first")
+            deleted[:] = family.ids
+            await self._removal.remove(session, family.ids, now)
+            return _entry("deleted", family.root, by, now, after={"global_ids": family.ids})
+
+        await self._change(global_id, work)
+        return deleted
+
+    async def _change(
+        self, global_id: int, work: Callable[[Any, Family], Awaitable[AuditEntry | None]]
+    ) -> None:
+        """Do `work` with the family of `global_id` and keep its audit entry, in one transaction."""
+
+        async def attempt(session: Any) -> None:
+            entry = await work(session, await self._families.of(session, global_id))
+            if entry:
+                await self._audit.record(entry, session)
+
+        await self._mongo.transact(attempt)
+
+    async def _set(
+        self, session: Any, person: DetectedPerson, fields: Mapping[str, Any], now: datetime
+    ) -> None:
+        change = {"$set": {**fields, "updated_at": now}}
+        await self._persons.update_one({"_id": person.global_id}, change, session=session)
+
+
+def linked(person: DetectedPerson, user_id: str, by: str) -> Document:
+    """The fields by which a person is said to be the enrolled `user_id`.
+
+    Whom they were taken for so far stays noted: what cameras have learnt meanwhile may be of that one.
+    """
+    earlier = [*person.linked_before, *([person.user_id] if person.user_id else [])]
+    return {
+        "user_id": user_id,
+        # A key may be called anything, and by face is what a camera says.
+        "linked_by": f"key {by}" if by == BY_FACE else by,
+        "linked_before": [one for one in dict.fromkeys(earlier) if one != user_id],
+        "not_users": [one for one in person.not_users if one != user_id],
+    }
+
+
+def unlinked(person: DetectedPerson, refused: Sequence[str | None]) -> Document:
+    """The fields by which a person is said to be none of `refused`, whom they are linked to."""
+    return {
+        "user_id": None,
+        "linked_by": None,
+        "linked_before": [one for one in person.linked_before if one not in refused],
+        "not_users": list(dict.fromkeys([*person.not_users, *refused])),
+    }
+
+
+def _check_root(global_id: int, family: Family, instead: str) -> None:
+    root = family.root.global_id
+    if root != global_id:
+        raise ContractError(MERGE_IMPOSSIBLE, f"{global_id} was merged into {root}: {instead}")
+
+
+def _entry(
+    act: str,
+    person: DetectedPerson,
+    by: str,
+    now: datetime,
+    *,
+    before: Document | None = None,
+    after: Document | None = None,
+) -> AuditEntry:
+    what, subject = f"detected-person.{act}", f"#{person.global_id}"
+    return AuditEntry(who=by, what=what, subject=subject, at=now, before=before, after=after)

@@ -1,0 +1,212 @@
+"""Detected persons as they are looked at: together with whoever was merged into them."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from .detected_documents import (
+    face_from_document,
+    person_from_document,
+    stay_from_document,
+    stay_to_document,
+)
+from .families import Families, Family
+from .known_face import KnownFace
+from .linked_people import shown_as
+from .mongo import Document, Mongo
+from .people import Person
+from .people_store import PeopleStore
+from .persons import DetectedPerson, Stay
+
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class PersonFilter:
+    """Whom a list is about; None asks for everybody. Of the merged, that counts too which they have."""
+
+    active: bool | None = None
+    site_id: str | None = None
+    device_id: str | None = None
+    user_id: str | None = None
+    named: bool | None = None
+
+
+@dataclass(frozen=True)
+class PersonPage:
+    """Families, and after whom the next page begins: when the root was last seen, and its global id."""
+
+    families: list[Family]
+    following: tuple[datetime, int] | None
+
+
+class PersonReading:
+    """Reads only. Times are the backend's."""
+
+    def __init__(self, mongo: Mongo, families: Families, people: PeopleStore) -> None:
+        self._persons = mongo.db.persons
+        self._faces = mongo.db.person_faces
+        self._trails = mongo.db.trails
+        self._families = families
+        self._people = people
+
+    async def one(self, global_id: int) -> Family:
+        """A person, under the global id of a merged one too; ContractError(`detected-person-unknown`)."""
+        return await self._families.of(None, global_id)
+
+    async def roots(self, global_ids: Iterable[int]) -> dict[int, Family]:
+        """By each of `global_ids` the family it belongs to; whoever is not there is left out."""
+        return await self._families.of_all(None, global_ids)
+
+    async def active(self, since: datetime) -> list[Family]:
+        """Everybody seen at `since` or later, newest first."""
+        found = self._persons.find({"last_seen": {"$gte": since}}, {"_id": 1})
+        families = await self.roots([one["_id"] async for one in found])
+        once = {family.root.global_id: family for family in families.values()}
+        return sorted(once.values(), key=lambda one: (one.whole.last_seen, one.root.global_id), reverse=True)
+
+    async def page(
+        self,
+        wanted: PersonFilter,
+        active_since: datetime,
+        *,
+        before: tuple[datetime, int] | None = None,
+        limit: int = 100,
+    ) -> PersonPage:
+        """Up to `limit` people by the time that they were last seen themselves, newest first.
+
+        A page of one site may have fewer: where somebody is comes out when what was merged is added.
+        """
+        query = await self._query(wanted, active_since)
+        if before:
+            at, key = before
+            query["$and"].append(
+                {"$or": [{"last_seen": {"$lt": at}}, {"last_seen": at, "_id": {"$lt": key}}]}
+            )
+        cursor = self._persons.find(query).sort([("last_seen", -1), ("_id", -1)]).limit(limit + 1)
+        found = [person_from_document(one) async for one in cursor]
+        shown = {one.global_id: one for one in found[:limit]}
+        families = list((await self._families.below(None, shown)).values())
+        if wanted.site_id is not None:
+            families = [one for one in families if one.whole.site_id == wanted.site_id]
+        if len(found) <= limit:
+            return PersonPage(families, None)
+        last = found[limit - 1]
+        return PersonPage(families, (last.last_seen, last.global_id))
+
+    async def _query(self, wanted: PersonFilter, active_since: datetime) -> Document:
+        """The question for roots that suit by themselves or by somebody who was merged into them."""
+        tests: list[Document] = []
+        if wanted.site_id is not None:
+            tests.append({"site_id": wanted.site_id})
+        if wanted.device_id is not None:
+            tests.append({"cameras.device_id": wanted.device_id})
+        if wanted.user_id is not None:
+            tests.append({"user_id": {"$in": await self._known_as(wanted.user_id)}})
+        if wanted.active:
+            tests.append({"last_seen": {"$gte": active_since}})
+        if wanted.named:
+            tests.append({"assigned_name": {"$ne": None}})
+        query: list[Document] = [{"merged_into": None}]
+        query += [{"$or": [test, {"_id": {"$in": await self._roots_where(test)}}]} for test in tests]
+        # What must be true of nobody in a family.
+        refused: list[Document] = []
+        if wanted.active is False:
+            refused.append({"last_seen": {"$gte": active_since}})
+        if wanted.named is False:
+            refused.append({"assigned_name": {"$ne": None}})
+        query += [{"$nor": [test, {"_id": {"$in": await self._roots_where(test)}}]} for test in refused]
+        return {"$and": query}
+
+    async def _roots_where(self, test: Document) -> list[int]:
+        """Whom those turned out to be who were merged and suit."""
+        merged = self._persons.find({"merged_into": {"$type": "number"}} | test, {"_id": 1})
+        families = await self.roots([one["_id"] async for one in merged])
+        return sorted({family.root.global_id for family in families.values()})
+
+    async def _known_as(self, user_id: str) -> list[str]:
+        """The user ids that are shown as `user_id`: it and those that went into it, if it is there."""
+        person = (await self._people.known(None, [user_id])).get(user_id)
+        if person is None or person.deleted:
+            return []
+        return [user_id, *await self._people.merged_into(None, user_id)]
+
+    async def enrolled(self, user_ids: Iterable[str]) -> dict[str, Person]:
+        """By user id who is shown for it today; nobody who is deleted."""
+        shown = await shown_as(self._people, user_ids)
+        people = await self._people.known(None, set(shown.values())) if shown else {}
+        return {linked: people[user_id] for linked, user_id in shown.items() if user_id in people}
+
+    async def faces(self, global_ids: Sequence[int]) -> dict[int, list[KnownFace]]:
+        """How each of these people is known, by space."""
+        faces: dict[int, list[KnownFace]] = {}
+        async for found in self._faces.find({"person": {"$in": list(global_ids)}}).sort("_id", 1):
+            faces.setdefault(found["person"], []).append(face_from_document(found))
+        return faces
+
+    async def here_since(self, global_ids: Sequence[int], active_since: datetime) -> dict[int, datetime]:
+        """By global id since when somebody is on a camera, of those seen at `active_since` or later."""
+        query = {"person": {"$in": list(global_ids)}, "until": {"$gte": active_since}}
+        begun: dict[int, datetime] = {}
+        async for found in self._trails.find(query, {"person": 1, "since": 1}):
+            begun[found["person"]] = min(found["since"], begun.get(found["person"], found["since"]))
+        return begun
+
+    async def trail(
+        self,
+        global_ids: Sequence[int],
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = 100,
+    ) -> list[tuple[str, Stay]]:
+        """Up to `limit` stays of these people between two moments, each with its key, newest first."""
+        query: Document = {"person": {"$in": list(global_ids)}}
+        if since is not None:
+            query["until"] = {"$gte": since}
+        if until is not None:
+            query["since"] = {"$lt": until}
+        if before:
+            at, key = before
+            query["$or"] = [{"since": {"$lt": at}}, {"since": at, "_id": {"$lt": key}}]
+        cursor = self._trails.find(query).sort([("since", -1), ("_id", -1)]).limit(limit)
+        stays = [stay_from_document(found) async for found in cursor]
+        return [(stay_to_document(stay)["_id"], stay) for stay in stays]
+
+    async def linked_to(self, user_ids: Sequence[str]) -> list[Family]:
+        """The families of whoever is, or was taken for, one of these enrolled people."""
+        named = {"$in": list(user_ids)}
+        query: Document = {"$or": [{"user_id": named}, {"linked_before": named}]}
+        linked = [found["_id"] async for found in self._persons.find(query, {"_id": 1})]
+        families = (await self.roots(linked)).values()
+        return list({family.root.global_id: family for family in families}.values())
+
+    async def any_linked_to(self, user_id: str) -> bool:
+        """Whether somebody is, or was taken for, an enrolled person."""
+        query = {"$or": [{"user_id": user_id}, {"linked_before": user_id}]}
+        return await self._persons.find_one(query, {"_id": 1}) is not None
+
+    async def everyone(self) -> AsyncIterator[tuple[DetectedPerson, list[KnownFace]]]:
+        """Everybody by global id, the merged too, with how they are known; 200 in memory at a time."""
+        after = 0
+        while True:
+            cursor = self._persons.find({"_id": {"$gt": after}}).sort("_id", 1).limit(_AT_ONCE)
+            people: list[DetectedPerson] = [person_from_document(found) async for found in cursor]
+            if not people:
+                return
+            after = people[-1].global_id
+            faces = await self.faces([one.global_id for one in people])
+            for person in people:
+                yield person, faces.get(person.global_id, [])
+
+
+def known_together(faces: Iterable[KnownFace], space: str) -> KnownFace | None:
+    """How all of a family together are known in a space, by their weights; None if they are not."""
+    known = [face for face in faces if face.space == space]
+    if not known:
+        return None
+    weight = sum(face.weight for face in known)
+    mean: Any = sum(face.mean * (face.weight / weight) for face in known)
+    return KnownFace(space, mean, weight)

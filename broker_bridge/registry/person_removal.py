@@ -1,0 +1,121 @@
+"""Detected persons who go: by somebody's word, with the erasure of whom they are, or unseen for long."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from .audit import Audit, AuditEntry
+from .erasure import SETTLED
+from .families import Families, Family
+from .mongo import Document, Mongo
+from .people import SYSTEM
+
+EVERYBODY = "#*"
+"""The audit's subject where a change is about many. One is `#42`; no user id begins with that letter."""
+
+_AT_ONCE = 200
+_NOTES = "removed-persons:"
+_ALL_NOTES = {"$gte": _NOTES, "$lt": _NOTES[:-1] + ";"}
+
+
+class PersonRemoval:
+    """Removes families whole, with their faces and trails.
+
+    The tracker may just be writing about them. So a note in `meta` keeps their global ids, which name nobody,
+    for a minute; then `look_again` removes what was written since.
+    """
+
+    def __init__(self, mongo: Mongo, families: Families, audit: Audit) -> None:
+        self._mongo = mongo
+        self._families = families
+        self._audit = audit
+        self._meta = mongo.db.meta
+        self._persons = mongo.db.persons
+        self._faces = mongo.db.person_faces
+        self._trails = mongo.db.trails
+
+    async def remove(self, session: Any, global_ids: Sequence[int], now: datetime) -> None:
+        """Remove these people in the transaction of `session`."""
+        await self._persons.delete_many({"_id": {"$in": list(global_ids)}}, session=session)
+        await self._remove_traces(session, global_ids)
+        note = {"_id": _NOTES + secrets.token_hex(8), "ids": list(global_ids), "at": now}
+        await self._meta.insert_one(note, session=session)
+
+    async def _remove_traces(self, session: Any, global_ids: Sequence[int]) -> None:
+        theirs = {"person": {"$in": list(global_ids)}}
+        await self._faces.delete_many(theirs, session=session)
+        await self._trails.delete_many(theirs, session=session)
+
+    async def look_again(self, now: datetime) -> None:
+        """Remove what was on its way to be written of those who were removed a minute ago."""
+        settled = {"_id": _ALL_NOTES, "at": {"$lte": now - SETTLED}}
+        async for note in self._meta.find(settled):
+            await self._remove_traces(None, note["ids"])
+            await self._meta.delete_one({"_id": note["_id"]})
+
+    # Whose enrolled person is erased
+
+    async def erase(self, user_ids: Sequence[str], until: datetime | None, now: datetime) -> int:
+        """Remove whoever is, or was taken for, one of the enrolled `user_ids`; how many.
+
+        With `until` only who was first seen then or before. Of others who are said not to be one of them, it
+        is forgotten.
+        """
+        named = {"$in": list(user_ids)}
+        period: Document = {} if until is None else {"first_seen": {"$lte": until}}
+        query: Document = {"$or": [{"user_id": named}, {"linked_before": named}]} | period
+
+        async def work(session: Any) -> int:
+            linked = [found["_id"] async for found in self._persons.find(query, {"_id": 1}, session=session)]
+            families = await self._families.of_all(session, linked)
+            ids = sorted({global_id for family in families.values() for global_id in family.ids})
+            await self.remove(session, ids, now)
+            return len(ids)
+
+        there = await self._persons.find_one(query, {"_id": 1})
+        removed = await self._mongo.transact(work) if there else 0
+        await self._persons.update_many({"not_users": named} | period, {"$pull": {"not_users": named}})
+        return removed
+
+    # Who was not seen for long
+
+    async def forget_unseen(self, before: datetime, now: datetime) -> int:
+        """Forget everybody last seen before a moment, and what trails tell of that time; how many people.
+
+        A transaction, and an audit entry, per 200 families. Whoever has one merged into them who was seen
+        since stays.
+        """
+        forgotten = 0
+        stay: set[int] = set()
+        while True:
+            query = {"last_seen": {"$lt": before}, "merged_into": None, "_id": {"$nin": sorted(stay)}}
+            # Most of the time there is nobody, and a transaction would wait for its turn for nothing.
+            if not await self._persons.find_one(query, {"_id": 1}):
+                break
+
+            async def work(session: Any, query: Document = query) -> tuple[int, set[int]]:
+                return await self._forget_some(session, query, before, now)
+
+            count, seen_since = await self._mongo.transact(work)
+            forgotten += count
+            stay |= seen_since
+        await self._trails.delete_many({"until": {"$lt": before}})
+        return forgotten
+
+    async def _forget_some(
+        self, session: Any, query: Document, before: datetime, now: datetime
+    ) -> tuple[int, set[int]]:
+        """How many people went, and the global ids of those who stay for what was merged into them."""
+        cursor = self._persons.find(query, {"_id": 1}, session=session).sort("last_seen", 1).limit(_AT_ONCE)
+        families = await self._families.of_all(session, [found["_id"] async for found in cursor])
+        stay = {root for root, family in families.items() if family.whole.last_seen >= before}
+        gone: list[Family] = [family for root, family in families.items() if root not in stay]
+        ids = [global_id for family in gone for global_id in family.ids]
+        if ids:
+            await self.remove(session, ids, now)
+            said = {"count": len(ids)}
+            what = "detected-persons.forgotten"
+            entry = AuditEntry(who=SYSTEM, what=what, subject=EVERYBODY, at=now, after=said)
+            await self._audit.record(entry, session)
+        return len(ids), stay
