@@ -1,0 +1,63 @@
+"""Faces of people who do not exist, and what cameras see of them."""
+
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+
+from broker_bridge.contract.embeddings import Vector
+from broker_bridge.registry.persons import Box, Observed
+
+SPACE = "face:test-512"
+BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
+
+
+class Faces:
+    """Vectors float32[512] of unit length as ArcFace gives them: two of one person at 0.6 to 0.8, of two
+    people about 0."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.random = np.random.default_rng(seed)
+
+    def person(self) -> Vector:
+        """The centre of somebody's faces."""
+        return unit(self.random.standard_normal(512))
+
+    def like(self, face: Vector, cosine: float) -> Vector:
+        """A vector at exactly this cosine to `face`, else random."""
+        noise = self.random.standard_normal(512)
+        noise -= (noise @ face) * face
+        return unit(cosine * face + np.sqrt(1 - cosine**2) * noise / np.linalg.norm(noise))
+
+    def of(self, person: Vector) -> Vector:
+        """One more face of a person."""
+        return self.like(person, float(np.sqrt(self.random.uniform(0.6, 0.8))))
+
+
+def unit(values: Vector) -> Vector:
+    return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+def observed(
+    vector: Vector,
+    *,
+    camera: str = "cam-001",
+    site: str = "lobby",
+    track: str = "face_0",
+    box: Box = Box(100, 150, 100, 250),
+    at: float = 0.0,
+    quality: float | None = 0.9,
+    captured: float | None = None,
+    space: str = SPACE,
+) -> Observed:
+    """An observation `at` seconds after BEGAN; `captured` is the camera's clock if that differs."""
+    return Observed(
+        device_id=camera,
+        site_id=site,
+        track_id=track,
+        box=box,
+        space=space,
+        vector=vector,
+        quality=quality,
+        captured_at=BEGAN + timedelta(seconds=at if captured is None else captured),
+        seen_at=BEGAN + timedelta(seconds=at),
+    )
