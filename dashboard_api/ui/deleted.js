@@ -2,7 +2,7 @@
 
 import { getJson, request, sendJson } from "/ui/api.js";
 import { ago, badge, button, byId, el, plural } from "/ui/dom.js";
-import { PeopleList, path } from "/ui/people_list.js";
+import { path, peopleList } from "/ui/people_list.js";
 
 const PAGE = 20;
 
@@ -16,7 +16,7 @@ export class Deleted {
   constructor(page, onChanged) {
     this.page = page;
     this.onChanged = onChanged;
-    this.list = new PeopleList(PAGE, "&deleted=only");
+    this.list = peopleList(PAGE, "&deleted=only");
     this.confirmations = new Map();
     this.receipts = new Map();
     this.asked = null;
@@ -24,7 +24,7 @@ export class Deleted {
   }
 
   clear() {
-    this.list = new PeopleList(PAGE, "&deleted=only");
+    this.list = peopleList(PAGE, "&deleted=only");
     this.confirmations.clear();
     this.receipts.clear();
     this.asked = null;
@@ -42,7 +42,7 @@ export class Deleted {
 
   /** Ask who has confirmed, but for those of whom all have. */
   async confirm() {
-    for (const person of this.list.people.values()) {
+    for (const person of this.list.items.values()) {
       const known = this.confirmations.get(person.user_id);
       if (known?.version !== person.version || known.waiting.length) {
         this.confirmations.set(person.user_id, await getJson(`${path(person.user_id)}/confirmations`));
@@ -68,7 +68,7 @@ export class Deleted {
   }
 
   rows() {
-    return [...this.list.people.values()].map((person) => this.row(person));
+    return [...this.list.items.values()].map((person) => this.row(person));
   }
 
   row(person) {

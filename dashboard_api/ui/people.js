@@ -3,22 +3,23 @@
 import { getJson, request, sendJson } from "/ui/api.js";
 import { Deleted, confirmedBadge } from "/ui/deleted.js";
 import { badge, button, byId, el, plural } from "/ui/dom.js";
-import { PeopleList, path } from "/ui/people_list.js";
+import { path, peopleList } from "/ui/people_list.js";
+import { Section } from "/ui/section.js";
 
 const PAGE = 50;
 const CONFIRMATION_MS = 500;
 
-export class People {
+export class People extends Section {
   /** `onRefused(error)` says whether it was the key; `onChanged` is called when events may have changed. */
   constructor(onRefused, onChanged) {
-    this.list = new PeopleList(PAGE);
+    super(byId("notice"), onRefused);
+    this.list = peopleList(PAGE);
     this.deleted = new Deleted(this, async () => {
       onChanged();
       await this.refresh();
     });
     this.showsDeleted = false;
     this.deleting = new Map();
-    this.onRefused = onRefused;
     this.asked = null;
     byId("show-current").addEventListener("click", () => this.attempt(() => this.show(false)));
     byId("show-deleted").addEventListener("click", () => this.attempt(() => this.show(true)));
@@ -30,12 +31,12 @@ export class People {
   }
 
   name(userId) {
-    return this.list.people.get(userId)?.display_name ?? null;
+    return this.list.items.get(userId)?.display_name ?? null;
   }
 
   /** Forget everything of a session. */
   clear() {
-    this.list = new PeopleList(PAGE);
+    this.list = peopleList(PAGE);
     this.deleted.clear();
     this.deleting.clear();
     this.showsDeleted = false;
@@ -77,7 +78,7 @@ export class People {
     const submit = form.querySelector("button");
     submit.disabled = true;
     try {
-      const known = this.list.people.has(userId);
+      const known = this.list.items.has(userId);
       const name = fields.get("display_name").trim();
       await sendJson("POST", "/api/v1/identities", { user_id: userId, ...(name ? { display_name: name } : {}) });
       try {
@@ -104,7 +105,7 @@ export class People {
   async remove(userId) {
     this.asked = null;
     await sendJson("DELETE", path(userId));
-    this.list.people.delete(userId);
+    this.list.items.delete(userId);
     this.say(`${userId} is deleted.`);
     await this.confirm(userId);
   }
@@ -129,7 +130,7 @@ export class People {
       ? this.deleted.rows()
       : [
           ...[...this.deleting].map(([userId, said]) => this.deletedRow(userId, said)),
-          ...[...this.list.people.values()].map((person) => this.row(person)),
+          ...[...this.list.items.values()].map((person) => this.row(person)),
         ];
     const nobody = this.showsDeleted ? "Nobody is deleted." : "Nobody is enrolled yet.";
     // Drawing again must not take the focus from who works with the keyboard.
@@ -201,20 +202,5 @@ export class People {
       el("div", "what", el("strong", "", userId), el("span", "hint", waiting ? `waiting for ${waiting}` : "deleted")),
       el("div", "marks", confirmedBadge(said)),
     );
-  }
-
-  async attempt(work) {
-    try {
-      await work();
-    } catch (error) {
-      if (!this.onRefused(error)) {
-        this.say(error.message, true);
-      }
-    }
-  }
-
-  say(text, failed = false) {
-    byId("notice").textContent = text;
-    byId("notice").classList.toggle("error", failed);
   }
 }

@@ -1,0 +1,151 @@
+"""A running dashboard in a real browser, as an operator or somebody else has it."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from playwright.async_api import Page, Request, async_playwright
+from pydantic import SecretStr
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.messages import Event
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.devices import Report
+from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.people import Enrollment, Template
+from dashboard_api.app import create_app
+from dashboard_api.server import Server, listen
+from dashboard_api.settings import ApiProgram, ApiSettings
+from deploy.local.stack import Mongod, free_port
+
+KEY = "key-of-an-operator"
+SPACE = EmbeddingSpace("face:gabor-512", 512)
+EVIL = "<img src=x onerror=document.title='owned'>"
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    vector: bytes
+    quality: float
+
+
+class OneFace:
+    """Finds a face in every photo."""
+
+    def embed_photo(self, data: bytes, /) -> FoundFace:
+        return FoundFace(normalise([1.0 + n + len(data) for n in range(512)], 512), 0.9)
+
+
+@dataclass
+class Board:
+    """A running dashboard with the registry behind it."""
+
+    registry: Registry
+    url: str
+
+    async def applied(self, device_id: str, version: int) -> None:
+        said = {"epoch": (await self.registry.versions.read()).epoch, "version": version, "spaces": {}}
+        await self.registry.devices.note([Report.of(device_id, "applied", said, now())])
+
+    async def recognised(self, n: int, user_id: str | None, image: str | None = None) -> None:
+        code, kind = ("EV1", "facial_id") if user_id else ("EV4", "unknown")
+        event = Event.model_validate(
+            {
+                "event_id": f"{code}-1736942400000-{n:06x}",
+                "device_id": "cam-001",
+                "user_id": user_id,
+                "event_type": kind,
+                "timestamp": format_time(now()),
+                "confidence": 0.92,
+                "image": image,
+            }
+        )
+        await self.registry.events.record([Incoming(event, "lobby", now())])
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+async def furnish(registry: Registry) -> None:
+    await registry.spaces.ensure(SPACE)
+    await registry.api_keys.create("operator", "operator", KEY)
+    for n, device_id in enumerate(["cam-001", "cam-002"]):
+        await registry.devices.register(device_id, "lobby")
+        heartbeat = {"fps": 14.8 + n, "outbox_depth": n * 3}
+        await registry.devices.note(
+            [
+                Report.status(device_id, "online", "1", now(), now()),
+                Report.of(device_id, "heartbeat", heartbeat, now()),
+            ]
+        )
+    for n, (user_id, name) in enumerate([("EMP-12345", "Ana Petrova"), ("EMP-777", EVIL), ("VIS-9", None)]):
+        template = Template(SPACE.id, normalise([1.0 + (n + place) % 7 for place in range(512)], 512), 0.8)
+        await registry.identities.enroll(
+            Enrollment(user_id, (template,), display_name=name, flag="vip" if n == 0 else None)
+        )
+
+
+@pytest.fixture
+async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
+    registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    await furnish(registry)
+    app: FastAPI = create_app(registry, ApiSettings(), OneFace())
+    port = free_port()
+    with listen("127.0.0.1", port) as sock:
+        server = Server(app, ApiProgram())
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        board = Board(registry, f"http://127.0.0.1:{port}")
+        await board.applied("cam-001", 3)
+        await board.applied("cam-002", 2)
+        yield board
+        server.should_exit = True
+        await asyncio.wait_for(serving, 15)
+    await registry.close()
+
+
+@pytest.fixture
+async def page(board: Board) -> AsyncIterator[Page]:
+    """A page that has asked nobody but the dashboard, and met no error of script or policy."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "Chromium is not on PATH: run `make setup`, or install the package chromium"
+    strangers: list[str] = []
+    errors: list[str] = []
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((board.url, "blob:", "data:")):
+            strangers.append(request.url)
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        page = await browser.new_page(viewport={"width": 1280, "height": 860})
+        page.on("request", asked)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+        await page.goto(board.url)
+        yield page
+        await picture(page, "last")
+        await browser.close()
+    assert strangers == []
+    assert errors == []
+
+
+async def picture(page: Page, name: str) -> None:
+    """Keep a screenshot for people, in the folder that WFM_SCREENSHOTS names."""
+    folder = os.environ.get("WFM_SCREENSHOTS")
+    if folder:
+        await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+async def sign_in(page: Page, key: str = KEY) -> None:
+    await page.get_by_label("API key").fill(key)
+    await page.get_by_role("button", name="Sign in").click()
