@@ -133,19 +133,20 @@ class ActivePeople:
             del places[stale.global_id]
         places[present.global_id] = _Place(present.global_id, seen.track_id, seen.box, seen.captured_at)
         is_good = seen.quality is None or seen.quality >= self._settings.learn_quality
-        if match.sure and is_good:
+        if is_good and match.by == "enrolled" and seen.space not in present.faces:
+            face = present.faces[seen.space] = KnownFace.of(seen.space, seen.vector, seen.quality)
+            self._rows_of(seen.space, len(face.mean)).add(present.global_id, face.mean)
+        elif is_good and match.sure:
             self._learn(present, seen)
 
     def _learn(self, present: Present, seen: Observed) -> None:
-        rows = self._rows_of(seen.space, len(seen.vector))
         face = present.faces.get(seen.space)
-        if face is None:
-            face = present.faces[seen.space] = KnownFace.of(seen.space, seen.vector, seen.quality)
-            rows.add(present.global_id, face.mean)
+        # A face that is like that of somebody merged into this person says nothing about this person's own.
+        if face is None or face.similarity(seen.vector) < self._settings.limits_in(seen.space).similarity:
             return
         before = face.mean.copy()
         face.learn(seen.vector, seen.quality)
-        rows.move(present.global_id, before, face.mean)
+        self._rows_of(seen.space, len(face.mean)).move(present.global_id, before, face.mean)
 
     def match(self, seen: Observed) -> Match | None:
         """Who of those in memory this is, or None. Whoever is elsewhere in the same picture it is not."""

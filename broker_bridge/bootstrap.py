@@ -19,6 +19,7 @@ from .housekeeping import Housekeeping
 from .ingest import Ingest
 from .leadership import Leadership
 from .link import Link
+from .observations import Observations
 from .presence import Presence
 from .publisher import HeadPublisher
 from .refusals import Refusals
@@ -67,7 +68,26 @@ class Bridge:
         self.link.on_connect(self._connected)
         self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
-        self.leadership = Leadership(lease, own.lease_seconds, self._lead)
+        self.leadership = Leadership(
+            lease,
+            own.lease_seconds,
+            self._lead,
+            "leads: it publishes heads, deltas and commands and follows presence",
+        )
+        seconds = settings.tracking.lease_seconds
+        self.tracking = Leadership(
+            Lease(registry.mongo, "tracker", self.bridge_id, seconds),
+            seconds,
+            self._track,
+            "tracks people across cameras",
+        )
+        self.observations = Observations(
+            registry,
+            self.link.publish,
+            settings.tracking,
+            settings.registry,
+            may_track=self.tracking.holds,
+        )
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
             channels.EVENT: self.ingest.accept,
             channels.SYNC_REQUEST: self.answers.accept,
@@ -75,6 +95,7 @@ class Bridge:
             **dict.fromkeys(presence.FOLLOWED, self.presence.accept),
             channels.STATUS: self._note_status,
             channels.COMMAND_RESULT: self.commands.note_result,
+            channels.OBSERVATION: self.observations.accept,
         }
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -89,6 +110,8 @@ class Bridge:
                 "refusals": self.refusals.run(),
                 "presence": self.presence.run(),
                 "leadership": self.leadership.run(),
+                "faces": self._registry.faces.run(),
+                "tracking": self.tracking.run(),
                 "health": self._report_health(),
             }.items()
         ]
@@ -115,6 +138,11 @@ class Bridge:
         self.commands.note_status(decoded, payload)
 
     def _refuse(self, topic: str, payload: bytes, error: Any) -> None:
+        observed = channels.OBSERVATION.match(topic)
+        if observed:
+            # It is of the moment, and has somebody's face in it: nobody keeps it.
+            self.observations.refuse(observed["device_id"], error)
+            return
         self.refusals.refuse(topic, payload, error)
 
     async def _connected(self) -> None:
@@ -136,6 +164,14 @@ class Bridge:
         finally:
             self.link.unfollow(_FOLLOWED)
 
+    async def _track(self) -> None:
+        """What only one worker does, maybe another than the one that leads, until cancelled."""
+        self.link.follow([channels.OBSERVATION])
+        try:
+            await self.observations.run()
+        finally:
+            self.link.unfollow([channels.OBSERVATION])
+
     def health(self) -> dict[str, Any]:
         """What this worker counts, for its health document and its log."""
         parts = {
@@ -149,10 +185,13 @@ class Bridge:
             "publisher": self.publisher.counters,
             "commands": self.commands.counters,
             "housekeeping": self.housekeeping.counters,
+            "observations": self.observations.counters,
         }
         return {
             "connected": self.link.connected,
             "leading": self.leadership.leading,
+            "tracking": self.tracking.leading,
+            "people_present": self.observations.people,
             "registry_failing_since": self.ingest.failing_since,
             **{name: dict(counters) for name, counters in parts.items()},
         }
@@ -172,7 +211,7 @@ async def open_registry(settings: BridgeProgram) -> Registry:
     """The registry with the configured spaces; raises RegistryUnavailableError or ContractError."""
     own = settings.bridge
     retention = Retention(own.image_retention_days, own.dead_letter_retention_days)
-    registry = await Registry.open(settings.mongo, retention, settings.registry)
+    registry = await Registry.open(settings.mongo, retention, settings.registry, settings.search)
     for space_id, dimension in settings.bridge.default_spaces.items():
         await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
     return registry

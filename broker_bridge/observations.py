@@ -131,7 +131,7 @@ class Observations:
         try:
             return self._checked(device_id, observation, at)
         except ContractError as error:
-            self._refuse(device_id, error, at)
+            self.refuse(device_id, error)
             return None
 
     def _checked(self, device_id: str, observation: Observation, at: datetime) -> Observed:
@@ -159,12 +159,12 @@ class Observations:
             seen_at=at,
         )
 
-    def _refuse(self, device_id: str, error: ContractError, at: datetime) -> None:
+    def refuse(self, device_id: str, error: ContractError) -> None:
         """Count; a camera that goes on with it is told of once a minute. The vector goes nowhere."""
         self._counted[f"refused_{error.code}"] += 1
-        said = self._said.get((device_id, error.code))
-        if said is None or at - said >= _SAID_AGAIN:
-            self._said[device_id, error.code] = at
+        now, said = self._now(), self._said.get((device_id, error.code))
+        if said is None or now - said >= _SAID_AGAIN:
+            self._said[device_id, error.code] = now
             _log.warning("observations of %s are refused: %s", device_id, error.code)
 
     async def _introduce(self) -> None:

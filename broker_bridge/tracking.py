@@ -8,8 +8,8 @@ and no second tracker can give it to anybody else.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from .active import ActivePeople, Match, Present
@@ -18,8 +18,9 @@ from .contract.messages import Assignment
 from .enrolled_links import EnrolledLinks
 from .person_writer import PersonWriter
 from .registry import Registry
+from .registry.families import Family
 from .registry.known_face import KnownFace
-from .registry.persons import DetectedPerson, Observed
+from .registry.persons import DetectedPerson, Observed, Stay
 from .registry.settings import RegistrySettings
 from .registry.tracking_settings import TrackingSettings
 
@@ -32,7 +33,7 @@ _IDS_AT_ONCE = 64
 class _Found:
     """What the indexes say of an observation: detected persons who may be it, and who is enrolled with it."""
 
-    roots: tuple[int, ...] = ()
+    families: tuple[Family, ...] = ()
     user_id: str | None = None
 
 
@@ -63,9 +64,10 @@ class Tracker:
 
     async def begin(self, now: datetime) -> None:
         """Take over: load who was seen in the last half minute. Raises RegistryError."""
-        seen = await self._store.seen_since(now - self._timeout)
         async with self._meeting:
-            for present in await self._load(set((await self._store.roots(seen)).values())):
+            seen = await self._store.seen_since(now - self._timeout)
+            families = await self._registry.person_reading.roots(seen)
+            for present in await self._load(families.values()):
                 self._active.add(present)
 
     # Who it is
@@ -87,7 +89,7 @@ class Tracker:
         async with self._meeting:
             found = await self._look_up(batch)
             await self._provide_ids(len(batch))
-            loaded = await self._load({root for one in found for root in one.roots})
+            loaded = await self._load(family for one in found for family in one.families)
             # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
             for present in loaded:
                 self._active.add(present)
@@ -145,41 +147,31 @@ class Tracker:
         space = EmbeddingSpace(space_id, len(vectors[0]))
         limits = self._settings.limits_in(space_id)
         candidates = await self._registry.faces.candidates(space, vectors, _CANDIDATES, limits.floor)
-        roots = await self._store.roots({one.global_id for few in candidates for one in few})
         users = await self.links.who(space, vectors)
         known_as = await self._store.known_as([user_id for user_id in users if user_id])
+        ids = {one.global_id for few in candidates for one in few} | set(known_as.values())
+        family_of = await self._registry.person_reading.roots(ids)
         found = []
         for few, user_id in zip(candidates, users, strict=True):
-            its = {roots[one.global_id] for one in few if one.global_id in roots}
+            may_be = [one.global_id for one in few]
             if user_id in known_as:
-                its.add(known_as[user_id])
-            found.append(_Found(tuple(sorted(its)), user_id))
+                may_be.append(known_as[user_id])
+            found.append(_Found(tuple(family_of[one] for one in may_be if one in family_of), user_id))
         return found
 
-    async def _load(self, global_ids: set[int]) -> list[Present]:
-        """Those of `global_ids` who are not in memory, as MongoDB has them."""
-        wanted = sorted(one for one in global_ids if one not in self._active)
+    async def _load(self, families: Iterable[Family]) -> list[Present]:
+        """Those families who are not in memory, as MongoDB has them."""
+        wanted = {one.root.global_id: one for one in families if one.root.global_id not in self._active}
         if not wanted:
             return []
-        people = await self._store.read(wanted)
-        members = await self._store.members(list(people))
-        everyone = [*people, *(one.global_id for few in members.values() for one in few)]
-        faces = await self._store.faces_of(everyone)
-        await self.links.learn(one.user_id for one in people.values())
-        newest = max((one.last_seen for one in people.values()), default=None)
-        stays = await self._store.stays(list(people), newest - self._timeout) if newest else []
-        loaded = []
-        for global_id, person in people.items():
-            own = {face.space: face for face in faces.get(global_id, ())}
-            merged = [face for one in members[global_id] for face in faces.get(one.global_id, ())]
-            written = {space: face.copy() for space, face in own.items()}
-            present = Present(person, own, tuple(merged), written)
-            for stay in sorted(
-                (one for one in stays if one.global_id == global_id), key=lambda one: one.until
-            ):
-                present.stays[stay.device_id] = stay
-            loaded.append(present)
-        return loaded
+        faces = await self._store.faces_of(one for family in wanted.values() for one in family.ids)
+        await self.links.learn(family.whole.user_id for family in wanted.values())
+        newest = max(family.root.last_seen for family in wanted.values())
+        stays = await self._store.stays(list(wanted), newest - self._timeout)
+        return [
+            _present(family, faces, [stay for stay in stays if stay.global_id == global_id])
+            for global_id, family in wanted.items()
+        ]
 
     # New people
 
@@ -239,3 +231,21 @@ class Tracker:
             going = [one for one in map(self._active.get, global_ids) if one is not None and one.is_stored]
             await self._writer.write([one for one in going if one.global_id in self._writer], now)
             self._active.remove([one.global_id for one in going if still(one)])
+
+
+def _present(family: Family, faces: Mapping[int, Sequence[KnownFace]], stays: Sequence[Stay]) -> Present:
+    """A family as it is kept in memory: what is seen is counted for its root, which has the link of all."""
+    person = replace(
+        family.root,
+        user_id=family.whole.user_id,
+        linked_by=family.whole.linked_by,
+        not_users=tuple({user_id for one in family.everyone for user_id in one.not_users}),
+    )
+    own = {face.space: face for face in faces.get(person.global_id, ())}
+    return Present(
+        person,
+        own,
+        tuple(face for one in family.merged for face in faces.get(one.global_id, ())),
+        {space: face.copy() for space, face in own.items()},
+        {stay.device_id: stay for stay in sorted(stays, key=lambda stay: stay.until)},
+    )

@@ -13,7 +13,6 @@ from .detected_documents import (
     counted,
     face_from_document,
     face_to_document,
-    person_from_document,
     person_to_document,
     stay_from_document,
     stay_to_document,
@@ -96,48 +95,6 @@ class PersonStore:
             await self._persons.bulk_write(updates, ordered=False)
 
     # Reading
-
-    async def roots(self, global_ids: Iterable[int]) -> dict[int, int]:
-        """Whom these people turned out to be, themselves if nobody else. Who is not there is left out."""
-        asked = list(global_ids)
-        wanted, into = set(asked), dict[int, int | None]()
-        while wanted:
-            query = {"_id": {"$in": list(wanted)}}
-            found = {
-                one["_id"]: one.get("merged_into")
-                async for one in self._persons.find(query, {"merged_into": 1})
-            }
-            into |= found
-            wanted = {target for target in found.values() if target is not None} - into.keys()
-        roots = {}
-        for global_id in asked:
-            root: int | None = global_id
-            while root in into and into[root] is not None:
-                root = into[root]
-            if root in into and root is not None:
-                roots[global_id] = root
-        return roots
-
-    async def members(self, global_ids: Sequence[int]) -> dict[int, list[DetectedPerson]]:
-        """By global id those who were merged into that person, also by way of others."""
-        root_of = {global_id: global_id for global_id in global_ids}
-        members: dict[int, list[DetectedPerson]] = {global_id: [] for global_id in global_ids}
-        level = list(global_ids)
-        while level:
-            query = {"merged_into": {"$in": level}}
-            found = [person_from_document(one) async for one in self._persons.find(query)]
-            level = [one.global_id for one in found if one.global_id not in root_of]
-            for one in found:
-                if one.merged_into is not None and one.global_id in level:
-                    root_of[one.global_id] = root_of[one.merged_into]
-                    members[root_of[one.global_id]].append(one)
-        return members
-
-    async def read(self, global_ids: Iterable[int]) -> dict[int, DetectedPerson]:
-        """Those of `global_ids` that there are."""
-        query = {"_id": {"$in": list(global_ids)}}
-        people = [person_from_document(found) async for found in self._persons.find(query)]
-        return {one.global_id: one for one in people}
 
     async def faces_of(self, global_ids: Iterable[int]) -> dict[int, list[KnownFace]]:
         """How each of these people is known, by space."""

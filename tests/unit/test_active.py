@@ -72,7 +72,7 @@ def test_of_many_the_right_one_is_found(faces: Faces) -> None:
 
 
 def test_a_look_alike_comes_no_nearer_however_well_somebody_is_known(faces: Faces) -> None:
-    """Two people whose faces have a cosine of 0.55: the direction of a mean alone would not tell them apart."""
+    """Two people whose faces have a cosine of 0.55: the direction of a mean would not tell them apart."""
     person = faces.person()
     twin = faces.like(person, 0.55 / 0.7)
     known = [faces.of(person) for _ in range(50)]
@@ -205,6 +205,7 @@ def test_merged_people_are_known_by_all_their_faces(faces: Faces) -> None:
     assert scene.who(observed(face)) == (42, "face")
     assert scene.who(observed(other, at=9)) == (42, "face")
     assert scene.who(observed(faces.like(face, 0.9), at=18)) == (42, "face")
+    assert float(present.faces[SPACE].unit @ other) < 0.2
 
 
 def test_spaces_are_not_compared(faces: Faces) -> None:

@@ -1,0 +1,27 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.registry import MongoSettings, Registry
+from deploy.local.stack import Mongod
+from tests.tracking_samples import SPACE, Faces
+
+
+@pytest.fixture
+async def registry(mongod: Mongod, mongo_database: str) -> AsyncIterator[Registry]:
+    """A fresh registry with the space of the samples, whose search is kept up."""
+    opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    await opened.spaces.ensure(EmbeddingSpace(SPACE, 512))
+    following = asyncio.create_task(opened.faces.run())
+    yield opened
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await opened.close()
+
+
+@pytest.fixture
+def faces() -> Faces:
+    return Faces()
