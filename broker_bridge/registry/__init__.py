@@ -13,6 +13,8 @@ from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
 from .erasures import Erasures
 from .events import Events
+from .face_index import FaceIndex
+from .face_search import FaceSearch
 from .failures import RegistryError
 from .families import Families
 from .identities import Identities
@@ -35,6 +37,8 @@ from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
 from .tombstones import Tombstones
+from .tracking_settings import SearchSettings
+from .vector_search import VectorSearch
 from .versions import Versions
 from .visits import Visits
 
@@ -58,6 +62,7 @@ class Registry:
     rehearsal: LookAlikes
     people: PeopleStore
     persons: PersonStore
+    faces: FaceSearch
     person_reading: PersonReading
     person_changes: PersonChanges
     person_removal: PersonRemoval
@@ -79,6 +84,7 @@ class Registry:
         mongo_settings: MongoSettings,
         retention: Retention | None = None,
         settings: RegistrySettings | None = None,
+        search: SearchSettings | None = None,
     ) -> "Registry":
         """A checked registry with its indexes; raises RegistryUnavailableError with one sentence.
 
@@ -86,9 +92,11 @@ class Registry:
         """
         settings = settings or RegistrySettings()
         mongo = Mongo(mongo_settings)
+        persons = PersonStore(mongo)
         try:
             await mongo.check()
             await ensure_indexes(mongo, retention)
+            faces = await _face_search(mongo, persons, search or SearchSettings())
             versions = Versions(mongo)
             await versions.ensure()
         except BaseException:
@@ -146,7 +154,8 @@ class Registry:
                 is_rehearsal=True,
             ),
             people=store,
-            persons=PersonStore(mongo),
+            persons=persons,
+            faces=faces,
             person_reading=person_reading,
             person_changes=PersonChanges(
                 mongo, families=families, removal=person_removal, people=store, audit=audit
@@ -176,6 +185,15 @@ class Registry:
 
     async def close(self) -> None:
         await self.mongo.close()
+
+
+async def _face_search(mongo: Mongo, persons: PersonStore, settings: SearchSettings) -> FaceSearch:
+    """The configured engine; raises RegistryUnavailableError where the deployment does not have it."""
+    if settings.engine == "memory":
+        return FaceIndex(mongo, persons)
+    search = VectorSearch(mongo, settings.index)
+    await search.check()
+    return search
 
 
 __all__ = ["MongoSettings", "Registry", "RegistryError", "RegistryUnavailableError", "Retention"]

@@ -1,4 +1,4 @@
-"""Who of all detected persons a face is like: what the tracker and the search by face ask, of either engine."""
+"""Who of all detected persons a face is like: what the tracker and the search by face ask, of any engine."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol

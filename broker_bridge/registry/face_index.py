@@ -1,0 +1,148 @@
+"""Search engine "memory": everybody in this program's memory, kept current by MongoDB's change stream."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+
+from .detected_documents import vector_of
+from .face_search import Candidate
+from .failures import RegistryError, cannot_resume
+from .known_face import KnownFace
+from .mongo import Document, Mongo
+from .person_store import PersonStore
+from .space_faces import Known, SpaceFaces
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 0.5
+_KEEP_UP_SECONDS = 5.0
+_COLLECTION = "person_faces"
+_WRITES = ("insert", "update", "replace", "delete")
+# An update's event would have the vector twice.
+_TOLD = dict.fromkeys(("operationType", "documentKey", "fullDocument.vector", "fullDocument.consistency"), 1)
+_EVENTS_AT_ONCE = 200
+
+
+class FaceIndex:
+    """Everybody who is known, in a space as soon as somebody asks about it. Exact: nobody is overlooked.
+
+    `confirm_seconds`: so long this program's own word is taken for what it has learned, unless MongoDB says
+    otherwise; `clock` tells seconds.
+    """
+
+    def __init__(
+        self,
+        mongo: Mongo,
+        store: PersonStore,
+        confirm_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mongo = mongo
+        self._store = store
+        self._confirm_seconds = confirm_seconds
+        self._clock = clock
+        self._spaces: dict[str, SpaceFaces] = {}
+        self._token: Document | None = None
+        self.counters: Counter[str] = Counter()
+
+    async def candidates(
+        self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
+    ) -> list[list[Candidate]]:
+        """As FaceSearch.candidates; exact down to `floor`."""
+        return await self._faces_in(space).candidates(vectors, limit, floor)
+
+    async def ready(self, space: EmbeddingSpace) -> None:
+        """Load the space now."""
+        await self._faces_in(space).load()
+
+    def learned(self, global_id: int, face: KnownFace) -> None:
+        """As FaceSearch.learned: the next answer knows it."""
+        faces = self._faces_in(EmbeddingSpace(face.space, len(face.mean)))
+        faces.claim(global_id, Known.of(face), self._clock())
+
+    def forgotten(self, global_id: int) -> None:
+        """As FaceSearch.forgotten, in every space."""
+        for faces in self._spaces.values():
+            faces.claim(global_id, None, self._clock())
+
+    def _faces_in(self, space: EmbeddingSpace) -> SpaceFaces:
+        if space.id not in self._spaces:
+            self._spaces[space.id] = SpaceFaces(self._store, space, self._mark, self.counters)
+        return self._spaces[space.id]
+
+    async def run(self) -> None:
+        """Follow the change stream until cancelled; what it cannot tell is read anew."""
+        await asyncio.gather(self._follow(), self._keep_up())
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                for faces in list(self._spaces.values()):
+                    await faces.keep_up()
+                await self._mark()
+                await self._hear_changes()
+            except RegistryError as error:
+                self.counters["stream_breaks"] += 1
+                _log.warning("the changes of faces cannot be followed: %s", type(error).__name__)
+                if cannot_resume(error):
+                    self._lose_track()
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _keep_up(self) -> None:
+        """Nobody may be asking for hours: what was told meanwhile would fill the memory."""
+        while True:
+            await asyncio.sleep(min(_KEEP_UP_SECONDS, self._confirm_seconds))
+            try:
+                for faces in list(self._spaces.values()):
+                    await faces.check_claims(self._clock() - self._confirm_seconds)
+                    await faces.keep_up()
+            except RegistryError as error:
+                self.counters["failed_checks"] += 1
+                _log.warning("what was learned cannot be confirmed: %s", type(error).__name__)
+
+    async def _mark(self) -> None:
+        """Note from where the changes have to be heard, unless that is noted: before anything is read."""
+        if self._token is None:
+            async with self._mongo.watch([], _COLLECTION, max_await_time_ms=1) as stream:
+                # A change that comes with it is one that the reading afterwards will see.
+                await stream.try_next()
+                # Somebody else may have been quicker; nobody has read anything yet.
+                self._token = self._token or stream.resume_token
+
+    async def _hear_changes(self) -> None:
+        """Take in changes until they end with the collection, which loses track, or the stream breaks."""
+        options: dict[str, Any] = {"full_document": "updateLookup", "batch_size": _EVENTS_AT_ONCE}
+        async with self._mongo.watch(
+            [{"$project": _TOLD}], _COLLECTION, resume_after=self._token, **options
+        ) as stream:
+            try:
+                async for change in stream:
+                    if change["operationType"] not in _WRITES:
+                        break
+                    self._hear(change)
+            finally:
+                # Motor has none before its stream is open.
+                self._token = getattr(stream, "resume_token", None) or self._token
+        self._lose_track()
+
+    def _hear(self, change: Document) -> None:
+        person, _, space = str(change["documentKey"]["_id"]).partition(" ")
+        faces = self._spaces.get(space)
+        if faces is None or not person.isdecimal():
+            return
+        self.counters["changes"] += 1
+        # Of an update it is how things stand now: nothing, if it was deleted since.
+        now = change.get("fullDocument") or {}
+        is_there = "vector" in now and "consistency" in now
+        faces.hear(int(person), Known(vector_of(now["vector"]), now["consistency"]) if is_there else None)
+
+    def _lose_track(self) -> None:
+        _log.info("the collection of faces has begun anew or its changes are lost: reading everything again")
+        self._token = None
+        for faces in self._spaces.values():
+            faces.lose_track()

@@ -1,0 +1,222 @@
+"""Everybody known by a face in one space, in memory: one vector per person, and how far to trust it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+from broker_bridge.vectors import VectorIndex, are_units
+
+from .face_search import Candidate
+from .known_face import KnownFace
+from .person_store import PersonStore
+
+T = TypeVar("T")
+
+# People read before they go into the index together. The first of them show how it has to take signs.
+_BLOCK = 2048
+# Changes that the event loop may be kept busy with: a change takes some 30 us at 100,000 people.
+_CHANGES_AT_ONCE = 32
+# Vectors times people that are searched on the event loop. A thread costs 0.1 ms, these take at most 1 ms.
+_SEARCHED_AT_ONCE = 100_000
+# Several times as many as are wanted are asked for, since the order by cosine is not that by mean cosine.
+_SPARE = 4
+
+
+class Known(NamedTuple):
+    """How somebody is known: `unit` is float32[d] of unit length, `consistency` 0..1 (see KnownFace)."""
+
+    unit: Vector
+    consistency: float
+
+    @classmethod
+    def of(cls, face: KnownFace) -> "Known":
+        return cls(face.unit, face.consistency)
+
+
+class Claim(NamedTuple):
+    """What this program says of somebody (None: there is nobody), and when it said so."""
+
+    known: Known | None
+    at: float
+
+    def is_confirmed_by(self, told: Known | None) -> bool:
+        if self.known is None or told is None:
+            return self.known is told
+        same = np.array_equal(self.known.unit, told.unit)
+        return same and self.known.consistency == told.consistency
+
+
+class SpaceFaces:
+    """Loaded when first asked. Loading, changing and searching happen one at a time.
+
+    What is said of a person takes effect before the next search. What this program says itself, a claim, is
+    as good as read until MongoDB tells of that person; a claim that it never tells of is asked about.
+    """
+
+    def __init__(
+        self,
+        store: PersonStore,
+        space: EmbeddingSpace,
+        before_loading: Callable[[], Awaitable[None]],
+        counters: Counter[str],
+    ) -> None:
+        self._store = store
+        self._space = space
+        self._before_loading = before_loading
+        self._counters = counters
+        self._index: VectorIndex | None = None
+        self._consistency: dict[int, float] = {}
+        self._news: dict[int, Known | None] = {}
+        self._claims: dict[int, Claim] = {}
+        self._hears = False
+        self._stale = False
+        self._lock = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._consistency)
+
+    async def candidates(self, vectors: Sequence[Vector], limit: int, floor: float) -> list[list[Candidate]]:
+        """As FaceSearch.candidates; exact."""
+        async with self._lock:
+            index = await self._current()
+            await self._take_news(index)
+            if len(index) * len(vectors) <= _SEARCHED_AT_ONCE:
+                return self._search(index, vectors, limit, floor)
+            return await _in_thread(partial(self._search, index, vectors, limit, floor))
+
+    async def load(self) -> None:
+        """Load unless that is done, and take in what was said since."""
+        async with self._lock:
+            await self._take_news(await self._current())
+
+    async def keep_up(self) -> None:
+        """Take in what was said, if anybody has ever asked; and load anew what has lost track."""
+        if self._index is not None and (self._news or self._stale):
+            await self.load()
+
+    def claim(self, global_id: int, known: Known | None, now: float) -> None:
+        """This program knows better than MongoDB has told so far."""
+        self._claims[global_id] = Claim(known, now)
+        if self._hears:
+            self._news[global_id] = known
+
+    def hear(self, global_id: int, known: Known | None) -> None:
+        """MongoDB tells how somebody is known, or that they are gone."""
+        claim = self._claims.pop(global_id, None)
+        if self._hears and not (claim and claim.is_confirmed_by(known)):
+            self._news[global_id] = known
+
+    def lose_track(self) -> None:
+        """Changes were missed: everything is to be read again."""
+        self._stale = True
+
+    async def check_claims(self, before: float) -> None:
+        """Ask MongoDB about claims from before `before`: what was never written is not true."""
+        old = {global_id: claim for global_id, claim in self._claims.items() if claim.at < before}
+        faces = await self._store.faces_of(old) if old else {}
+        for global_id, claim in old.items():
+            # Unless somebody has said something newer meanwhile.
+            if self._claims.get(global_id) is claim:
+                here = [face for face in faces.get(global_id, ()) if face.space == self._space.id]
+                self.hear(global_id, Known.of(here[0]) if here else None)
+
+    async def _current(self) -> VectorIndex:
+        if self._index is None or self._stale:
+            # Gone before the new one comes: both would be twice the memory.
+            self._index, self._consistency, self._hears = None, {}, False
+            await self._before_loading()
+            # All that was heard so far is in what will be read; what is heard meanwhile may not be.
+            self._news.clear()
+            self._stale, self._hears = False, True
+            try:
+                self._index = await self._read()
+            finally:
+                self._hears = self._index is not None
+            self._news.update((global_id, claim.known) for global_id, claim in self._claims.items())
+            self._counters["loads"] += 1
+        return self._index
+
+    async def _read(self) -> VectorIndex:
+        index = VectorIndex(self._space.dimension)
+        block: list[tuple[int, Known]] = []
+        async for global_id, unit, consistency in self._store.all_faces(self._space.id):
+            block.append((global_id, Known(unit, consistency)))
+            if len(block) == _BLOCK:
+                index = await _in_thread(partial(self._add, index, block))
+                block = []
+        return await _in_thread(partial(self._add, index, block))
+
+    def _add(self, index: VectorIndex, block: Sequence[tuple[int, Known]]) -> VectorIndex:
+        usable = [(global_id, known) for global_id, known in block if self._is_usable(known)]
+        if not len(index) and usable:
+            self._consistency = {global_id: known.consistency for global_id, known in usable}
+            matrix = np.stack([known.unit for _, known in usable])
+            return VectorIndex.of([str(global_id) for global_id, _ in usable], matrix)
+        for global_id, known in usable:
+            self._put(index, global_id, known)
+        return index
+
+    def _put(self, index: VectorIndex, global_id: int, known: Known) -> None:
+        index.put(str(global_id), known.unit[np.newaxis])
+        self._consistency[global_id] = known.consistency
+
+    def _is_usable(self, known: Known) -> bool:
+        usable = known.unit.shape == (self._space.dimension,) and bool(are_units(known.unit[np.newaxis])[0])
+        self._counters["unusable"] += not usable
+        return usable
+
+    async def _take_news(self, index: VectorIndex) -> None:
+        while self._news:
+            for _ in range(min(len(self._news), _CHANGES_AT_ONCE)):
+                global_id, known = self._news.popitem()
+                if known is not None and self._is_usable(known):
+                    self._put(index, global_id, known)
+                else:
+                    index.remove(str(global_id))
+                    self._consistency.pop(global_id, None)
+            if self._news:
+                await asyncio.sleep(0)
+
+    def _search(
+        self, index: VectorIndex, vectors: Sequence[Vector], limit: int, floor: float
+    ) -> list[list[Candidate]]:
+        return [most_alike(index, self._consistency, vector, limit, floor) for vector in vectors]
+
+
+def most_alike(
+    index: VectorIndex, consistency: Mapping[int, float], vector: Vector, limit: int, floor: float
+) -> list[Candidate]:
+    """Up to `limit` people of `index` with a mean cosine of `floor` or more to `vector`; exact.
+
+    Keys are global ids as text.
+    """
+    asked = _SPARE * limit
+    while True:
+        ranked = index.rank(vector, asked, floor)
+        people = [(int(one.key), one.similarity) for one in ranked]
+        best = most_similar(Candidate(one, cosine * consistency[one]) for one, cosine in people)
+        best = [one for one in best[:limit] if one.similarity >= floor]
+        # Nobody who was left out has a larger cosine than the last one, nor so a larger mean cosine.
+        if len(ranked) < asked or (len(best) == limit and best[-1].similarity >= ranked[-1].similarity):
+            return best
+        asked *= _SPARE
+
+
+def most_similar(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The most similar first."""
+    return sorted(candidates, key=lambda one: one.similarity, reverse=True)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Its result; whoever is cancelled waits all the same: the index may not be changed under a search."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

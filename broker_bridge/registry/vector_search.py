@@ -1,0 +1,179 @@
+"""Search engine "mongodb": MongoDB's own $vectorSearch, where the deployment has it. Approximate.
+
+https://www.mongodb.com/docs/vector-search/query/aggregation-stages/vector-search-stage/
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bson.binary import VECTOR_SUBTYPE, Binary
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+
+from .face_search import Candidate
+from .known_face import KnownFace
+from .mongo import Document, Mongo, RegistryUnavailableError, explain_refusal
+from .person_documents import FLOAT32_HEADER
+from .recent_faces import RecentFaces
+from .space_faces import most_similar
+
+_log = logging.getLogger(__name__)
+
+_COLLECTION = "person_faces"
+_REFUSED_AT_THE_DOOR = {13, 18}  # Unauthorized, AuthenticationFailed.
+_INDEX_EXISTS = 68
+# More than are wanted: the order by cosine is not that by mean cosine.
+_SPARE = 4
+# The documentation advises to look at 20 times as many neighbours as are asked for, and allows 10,000.
+_NEIGHBOURS_PER_RESULT = 20
+_MOST_NEIGHBOURS = 10_000
+
+
+class VectorSearch:
+    """One vector search index per dimension, named `<index>-<dimension>`, made when a space first needs it.
+
+    The index follows the collection some seconds behind. What this program has learned itself within
+    `recent_seconds` is compared in memory beside it; `clock` tells seconds.
+    """
+
+    def __init__(
+        self,
+        mongo: Mongo,
+        index: str,
+        recent_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        poll_seconds: float = 1.0,
+    ) -> None:
+        self._mongo = mongo
+        # Search stages refuse any other read concern.
+        self._faces: Any = mongo.db[_COLLECTION].with_options(read_concern=ReadConcern("local"))
+        self._index = index
+        self._recent = RecentFaces(recent_seconds, clock)
+        self._poll_seconds = poll_seconds
+        self._ready: dict[int, asyncio.Lock] = {}
+        self._queryable: set[int] = set()
+        self.counters: Counter[str] = Counter()
+
+    async def check(self) -> None:
+        """Raise RegistryUnavailableError with a sentence unless the deployment has $vectorSearch."""
+        try:
+            await self._state(self._index)
+        except OperationFailure as error:
+            if error.code in _REFUSED_AT_THE_DOOR:
+                sentence = explain_refusal(error, self._mongo.hosts, self._mongo.db.name)
+                raise RegistryUnavailableError(sentence) from error
+            raise RegistryUnavailableError(
+                f'search.engine is "mongodb", but MongoDB at {self._mongo.hosts} has no $vectorSearch (code '
+                f"{error.code}), which needs MongoDB Atlas or a search node beside MongoDB 8.2 or later: set "
+                'search.engine (WFM_SEARCH__ENGINE) to "memory"'
+            ) from error
+
+    async def candidates(
+        self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
+    ) -> list[list[Candidate]]:
+        """As FaceSearch.candidates, as good as the index is."""
+        await self.ready(space)
+        return list(await asyncio.gather(*(self._search(space, one, limit, floor) for one in vectors)))
+
+    async def ready(self, space: EmbeddingSpace) -> None:
+        """Wait until the index of the space's dimension can be asked; it is made if there is none.
+
+        Until then it would know nobody, and everybody would be somebody new.
+        """
+        async with self._ready.setdefault(space.dimension, asyncio.Lock()):
+            if space.dimension in self._queryable:
+                return
+            await self._wait_for(self._name(space), space.dimension)
+            self._queryable.add(space.dimension)
+
+    def learned(self, global_id: int, face: KnownFace) -> None:
+        """As FaceSearch.learned."""
+        self._recent.learned(global_id, face)
+
+    def forgotten(self, global_id: int) -> None:
+        """As FaceSearch.forgotten."""
+        self._recent.forgotten(global_id)
+
+    async def run(self) -> None:
+        """Nothing is to be followed: MongoDB keeps its index."""
+        await asyncio.Event().wait()
+
+    def _name(self, space: EmbeddingSpace) -> str:
+        return f"{self._index}-{space.dimension}"
+
+    async def _state(self, name: str) -> Document | None:
+        """What MongoDB says of a search index; None if there is none."""
+        found = await self._aggregate([{"$listSearchIndexes": {"name": name}}])
+        return found[0] if found else None
+
+    async def _wait_for(self, name: str, dimension: int) -> None:
+        told = ""
+        while (state := await self._state(name)) is None or not state.get("queryable"):
+            status = "not there" if state is None else str(state.get("status"))
+            if status != told:
+                _log.warning("nobody can be searched for until search index %s is built: %s", name, status)
+                told = status
+            if state is None:
+                await self._make(name, dimension)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _make(self, name: str, dimension: int) -> None:
+        index = {"name": name, "type": "vectorSearch", "definition": definition(dimension)}
+        try:
+            await self._mongo.db.command({"createSearchIndexes": _COLLECTION, "indexes": [index]})
+        except OperationFailure as error:
+            # Another program that started at the same moment was quicker.
+            if error.code != _INDEX_EXISTS:
+                raise
+
+    async def _search(
+        self, space: EmbeddingSpace, vector: Vector, limit: int, floor: float
+    ) -> list[Candidate]:
+        self.counters["searches"] += 1
+        found = await self._aggregate(search_pipeline(self._name(space), space, vector, limit))
+        told = [_candidate(one) for one in found if not self._recent.speaks_of(space.id, one["person"])]
+        known = self._recent.candidates(space.id, vector, limit, floor)
+        return [one for one in most_similar([*told, *known]) if one.similarity >= floor][:limit]
+
+    async def _aggregate(self, pipeline: list[Document]) -> list[Document]:
+        cursor = self._faces.aggregate(pipeline)
+        if self._mongo.driver == "pymongo":
+            cursor = await cursor
+        found: list[Document] = await cursor.to_list(None)
+        return found
+
+
+def definition(dimension: int) -> Document:
+    """Of a search index over faces of one dimension, any space."""
+    return {
+        "fields": [
+            {"type": "vector", "path": "vector", "numDimensions": dimension, "similarity": "cosine"},
+            {"type": "filter", "path": "space"},
+        ]
+    }
+
+
+def search_pipeline(index: str, space: EmbeddingSpace, vector: Vector, limit: int) -> list[Document]:
+    """The question for several times `limit` people of a space, nearest first by cosine."""
+    asked = min(_MOST_NEIGHBOURS, _SPARE * limit)
+    question = {
+        "index": index,
+        "path": "vector",
+        "queryVector": Binary(FLOAT32_HEADER + vector.astype("<f4").tobytes(), VECTOR_SUBTYPE),
+        "filter": {"space": space.id},
+        "numCandidates": min(_MOST_NEIGHBOURS, _NEIGHBOURS_PER_RESULT * asked),
+        "limit": asked,
+    }
+    told = {"person": 1, "consistency": 1, "score": {"$meta": "vectorSearchScore"}}
+    return [{"$vectorSearch": question}, {"$project": told}]
+
+
+def _candidate(found: Document) -> Candidate:
+    # The score of a cosine index is (1 + cosine) / 2.
+    return Candidate(found["person"], (2 * found["score"] - 1) * found["consistency"])

@@ -1,0 +1,49 @@
+"""Who a face is most like by mean cosine, and searching in a thread."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from broker_bridge.registry.space_faces import _in_thread, most_alike
+from broker_bridge.vectors import VectorIndex
+
+
+def units(count, dimension, random):
+    vectors = random.standard_normal((count, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("dimension", "floor"), [(4, 0.2), (4, 0.6), (64, 0.35), (64, 0.5)])
+def test_nobody_above_the_floor_is_overlooked(dimension, floor):
+    """However many are alike, and however differently their faces agree: as if all were compared."""
+    random = np.random.default_rng(dimension)
+    people = units(3000, dimension, random)
+    consistency = {number: float(random.uniform(0.3, 1.0)) for number in range(len(people))}
+    index = VectorIndex.of([str(number) for number in range(len(people))], people)
+    for query in units(20, dimension, random):
+        everyone = {number: float(people[number] @ query) * trust for number, trust in consistency.items()}
+        expected = sorted((s for s in everyone.values() if s >= floor), reverse=True)
+        for limit in (1, 5, 3000):
+            found = most_alike(index, consistency, query, limit, floor)
+            assert [one.similarity for one in found] == pytest.approx(expected[:limit], abs=1e-5)
+            assert all(one.similarity == pytest.approx(everyone[one.global_id], abs=1e-5) for one in found)
+
+
+async def test_a_cancelled_search_is_waited_for():
+    """Whoever comes next may change the index: no search may still run in it."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def search():
+        begun.set()
+        assert may_end.wait(20)
+
+    waiting = asyncio.create_task(_in_thread(search))
+    await asyncio.to_thread(begun.wait, 20)
+    waiting.cancel()
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 20)
