@@ -1,0 +1,184 @@
+"""Unit vectors as sign bits: 64 bytes for 512 dimensions, and who lies within a Hamming distance.
+
+Of each coordinate the sign is kept, after a random rotation unless the coordinates are as even as one would
+leave them. Two vectors at an angle of t differ in a share t/pi of the bits on average (Charikar 2002), and as
+the rotation's rows are orthogonal they scatter less around it than independent bits (Ji et al. 2012,
+"Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
+from math import acos, pi, sin, sqrt
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Codes = NDArray[np.uint64]
+Rows = NDArray[np.intp]
+Engine = Literal["faiss", "numpy"]
+Layout = Literal["C", "F"]
+
+FEWEST_BITS = 64
+"""Fewer dimensions have too few directions for their signs to tell angles."""
+
+_DEVIATIONS = 5.0
+# Within the radius at the least, so that an answer below the floor is a near one too.
+_LEAST_CANDIDATES = 16
+# numpy's passes over so many rows stay in the processor's cache.
+_BLOCK_ROWS = 32_768
+# Starting a thread pays from so many rows on.
+_THREAD_ROWS = 250_000
+
+
+class SignBits:
+    """Vectors float32[n, d] to codes uint64[n, bits/64]: the signs of their coordinates, rotated if asked.
+
+    The rotation is two rounds of random signs and a Walsh-Hadamard transform. One is not enough: where few
+    coordinates outweigh the rest, as after a PCA, its rows repeat and the bits depend on each other.
+    """
+
+    def __init__(self, dimension: int, *, rotated: bool = True) -> None:
+        self.dimension = dimension
+        self.bits = max(FEWEST_BITS, 1 << (dimension - 1).bit_length())
+        inner = 1 << (self.bits.bit_length() // 2)
+        self._shape = (-1, self.bits // inner, inner)
+        self._inner, self._outer = _hadamard(inner), _hadamard(self.bits // inner)
+        signs = np.random.default_rng(self.bits).integers(0, 2, (2, self.bits))
+        self._signs = (2 * signs - 1).astype(np.float32)
+        self._rotated = rotated or dimension < self.bits
+
+    @classmethod
+    def for_space_of(cls, vectors: Vectors) -> "SignBits":
+        """Rotated unless the coordinates of (a sample of) `vectors` are like those of random directions."""
+        sample = vectors[:: len(vectors) // 1024 + 1].astype(np.float64)
+        count, dimension = sample.shape
+        with np.errstate(invalid="ignore"):
+            offset = np.square(sample.sum(axis=1)).sum()
+            fourth = dimension * np.square(np.square(sample)).sum()
+        # Of random directions the square of the sum is 1 in the mean, the sum of fourth powers 3 / dimension.
+        even = offset < 2 * count and abs(fourth - 3 * count) < 0.5 * count
+        return cls(dimension, rotated=not even)
+
+    def of(self, vectors: Vectors) -> Codes:
+        """The codes of finite vectors."""
+        values = self._rotate(vectors) if self._rotated else vectors
+        return np.packbits(values > 0, axis=1).view(np.uint64)
+
+    def _rotate(self, vectors: Vectors) -> Vectors:
+        values = np.zeros((len(vectors), self.bits), dtype=np.float32)
+        values[:, : self.dimension] = vectors
+        folded, between = values.reshape(self._shape), np.empty_like(values).reshape(self._shape)
+        for signs in self._signs:
+            np.multiply(values, signs, out=values)
+            # A product of two small transforms is the large one, and runs at the speed of BLAS.
+            np.matmul(folded, self._inner, out=between)
+            np.matmul(self._outer, between, out=folded)
+        return values
+
+
+def _hadamard(size: int) -> Vectors:
+    """float32[size, size], orthogonal, of a power of two (Sylvester); scaled so that lengths are kept."""
+    matrix = np.ones((1, 1), dtype=np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]]) / np.float32(sqrt(2))
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def search_radius(bits: int, floor: float, count: int) -> int:
+    """The Hamming distance within which all of `count` rows with a cosine of `floor` or more lie; at least
+    so wide that `_LEAST_CANDIDATES` unrelated rows are to be expected in it."""
+    mean, deviation = expected_distance(bits, floor)
+    unrelated = NormalDist(bits / 2, sqrt(bits) / 2)
+    nearest = unrelated.inv_cdf(min(0.5, _LEAST_CANDIDATES / count))
+    return int(max(mean + _DEVIATIONS * deviation, nearest))
+
+
+def expected_distance(bits: int, cosine: float) -> tuple[float, float]:
+    """Mean and standard deviation of the Hamming distance of two vectors at `cosine`, over all rotations.
+
+    With p = t/pi the variance is bits * (p * (1 - p) - sin(t)**2 / pi**2) for many bits. The first term is
+    that of independent bits; the second is what they lose by both vectors keeping their lengths and angle.
+    """
+    angle = acos(max(-1.0, min(1.0, cosine)))
+    share = angle / pi
+    return bits * share, sqrt(bits * max(0.0, share * (1 - share) - (sin(angle) / pi) ** 2))
+
+
+class BitScan:
+    """Counts differing bits with FAISS or numpy; both find the same rows, however many threads they use.
+
+    `engine` None: FAISS where it is installed, else numpy.
+    """
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        self.engine: Engine = engine or ("faiss" if find_spec("faiss") else "numpy")
+        self._faiss: Any = import_module("faiss") if self.engine == "faiss" else None
+        # numpy runs over one word of all rows at a time, FAISS over all words of a row.
+        self.layout: Layout = "C" if self._faiss else "F"
+
+    def within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+        """For each of `queries` the rows of `codes` at a distance of at most `radius`, in ascending order."""
+        scan = self._within_faiss if self._faiss else _within_numpy
+        parts = min(os.cpu_count() or 1, len(codes) // _THREAD_ROWS)
+        if parts < 2:
+            return scan(codes, queries, radius)
+        return _in_threads(scan, codes, queries, radius, parts)
+
+    def _within_faiss(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+        faiss = self._faiss
+        # For this thread's calls: helpers would wait for cores that the networks' threads are spinning on.
+        faiss.omp_set_num_threads(1)
+        result = faiss.RangeSearchResult(len(queries))
+        pointers = [faiss.swig_ptr(array.view(np.uint8)) for array in (queries, codes)]
+        # FAISS leaves the radius itself out.
+        faiss.hamming_range_search(
+            *pointers, len(queries), len(codes), radius + 1, 8 * codes.shape[1], result
+        )
+        # The result owns these arrays and ends with this call.
+        limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
+        rows = faiss.rev_swig_ptr(result.labels, limits[-1])
+        return [rows[start:end].copy() for start, end in pairwise(limits)]
+
+
+def _within_numpy(codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+    return [
+        np.concatenate([start + np.flatnonzero(near) for start, near in _near_blocks(codes, query, radius)])
+        for query in queries
+    ]
+
+
+def _near_blocks(codes: Codes, query: Codes, radius: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Block by block its first row, and which of its rows are near."""
+    rows = min(_BLOCK_ROWS, len(codes))
+    different, ones = np.empty(rows, dtype=np.uint64), np.empty(rows, dtype=np.uint8)
+    for start in range(0, len(codes), _BLOCK_ROWS):
+        block = codes[start : start + _BLOCK_ROWS]
+        distances = np.zeros(len(block), dtype=np.uint16)
+        for word, of_query in zip(block.T, query, strict=True):
+            np.bitwise_xor(word, of_query, out=different[: len(block)])
+            np.bitwise_count(different[: len(block)], out=ones[: len(block)])
+            np.add(distances, ones[: len(block)], out=distances)
+        yield start, distances <= radius
+
+
+def _in_threads(
+    scan: Callable[[Codes, Codes, int], list[Rows]], codes: Codes, queries: Codes, radius: int, parts: int
+) -> list[Rows]:
+    """`scan` of so many parts of the rows at once: FAISS and numpy let other threads run meanwhile."""
+    starts = [len(codes) * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        waiting = [pool.submit(scan, codes[start:end], queries, radius) for start, end in pairwise(starts)]
+    found = [one.result() for one in waiting]
+    return [
+        np.concatenate([start + rows for start, rows in zip(starts, of_query, strict=False)])
+        for of_query in zip(*found, strict=True)
+    ]
