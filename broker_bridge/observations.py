@@ -77,6 +77,11 @@ class Observations:
         """How many people are in memory."""
         return len(self._tracker) if self._tracker else 0
 
+    @property
+    def is_tracking(self) -> bool:
+        """Whether observations are answered here."""
+        return self._tracker is not None and self._may_track()
+
     def accept(self, decoded: Decoded[Observation], _: bytes) -> None:
         """Answer at once for somebody who is here; everybody else has to be looked up."""
         if self._tracker is None or not self._may_track():
