@@ -39,6 +39,7 @@ _HEALTH_SECONDS = 5.0
 _FORGOTTEN = timedelta(days=1)
 _GOODBYE_SECONDS = 1.0
 _DRAIN_SECONDS = 3.0
+_RETRY_SECONDS = 1.0
 
 
 class Bridge:
@@ -110,7 +111,7 @@ class Bridge:
                 "refusals": self.refusals.run(),
                 "presence": self.presence.run(),
                 "leadership": self.leadership.run(),
-                "faces": self._registry.faces.run(),
+                "faces": self._know_faces(),
                 "tracking": self.tracking.run(),
                 "health": self._report_health(),
             }.items()
@@ -163,6 +164,22 @@ class Bridge:
             )
         finally:
             self.link.unfollow(_FOLLOWED)
+
+    async def _know_faces(self) -> None:
+        """Every worker: one that takes over the tracking must not begin to load everybody then."""
+        await asyncio.gather(self._registry.faces.run(), self._load_faces())
+
+    async def _load_faces(self) -> None:
+        while True:
+            try:
+                for space_id, dimension in (await self._registry.spaces.dimensions()).items():
+                    await self._registry.faces.ready(EmbeddingSpace(space_id, dimension))
+            except RegistryError as error:
+                _log.warning("the faces of detected persons cannot be read yet: %s", type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                _log.info("everybody who was ever seen is known")
+                return
 
     async def _track(self) -> None:
         """What only one worker does, maybe another than the one that leads, until cancelled."""
