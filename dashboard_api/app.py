@@ -1,7 +1,7 @@
 """The application: services, rings around every request, routes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
 from broker_bridge.registry.overview import Overview
+from broker_bridge.registry.tracking_settings import TrackingSettings
 
 from . import problems
 from .deps import Services
@@ -30,6 +31,7 @@ from .routes import (
     identities,
     identity,
     pages,
+    persons,
     photos,
     sites,
     sync,
@@ -38,6 +40,7 @@ from .routes import (
 )
 from .settings import ApiSettings
 
+_PATIENCE_SECONDS = 2.0
 _PROBLEM: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "A problem document (RFC 9457) with a stable `code`",
@@ -64,11 +67,27 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+@asynccontextmanager
+async def _at_work(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """While the body runs, `work` does too; should it fail, that is raised at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        # Before Python 3.12 a cancellation can be lost that comes in the same turn as an answer of MongoDB.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
+    if not task.cancelled():
+        task.result()
+
+
 def create_app(
     registry: Registry,
     settings: ApiSettings,
     photo_embedder: PhotoEmbedder | None = None,
     *,
+    tracking: TrackingSettings | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """The API over `registry`, which stays the caller's to close. Without `photo_embedder` photos are off."""
@@ -76,8 +95,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await hub.stop()
+        async with _at_work(registry.faces.run()):
+            yield
+            await hub.stop()
 
     app = FastAPI(
         title="WFM Fleet",
@@ -92,6 +112,7 @@ def create_app(
         registry=registry,
         overview=Overview(registry.mongo),
         settings=settings,
+        tracking=tracking or TrackingSettings(),
         hub=hub,
         photos=Photos(photo_embedder, asyncio.Lock()) if photo_embedder else None,
         now=now,
@@ -111,6 +132,7 @@ def create_app(
         identities,
         erasures,
         photos,
+        persons,
         devices,
         sites,
         commands,

@@ -25,13 +25,14 @@ async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
     Raises RegistryUnavailableError or SettingsError, each with sentences for an operator.
     """
     embedder = _photo_embedder(program.api) if program.api.photos else None
-    registry = await Registry.open(program.mongo, settings=program.registry)
+    registry = await Registry.open(program.mongo, settings=program.registry, search=program.search)
     try:
         if embedder is not None:
             await _ensure_model(registry, embedder[1])
         await ensure_spaces(registry, program.api)
         await ensure_key(registry, program.api)
-        yield create_app(registry, program.api, embedder[0] if embedder else None)
+        photo_embedder = embedder[0] if embedder else None
+        yield create_app(registry, program.api, photo_embedder, tracking=program.tracking)
     finally:
         await registry.close()
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from broker_bridge.registry import Registry
 from broker_bridge.registry.overview import Overview
+from broker_bridge.registry.tracking_settings import TrackingSettings
 
 from .live import EventHub
 from .photos import Photos
@@ -24,6 +25,7 @@ class Services:
     registry: Registry
     overview: Overview
     settings: ApiSettings
+    tracking: TrackingSettings
     hub: EventHub
     photos: Photos | None
     now: Callable[[], datetime]

@@ -27,6 +27,7 @@ _MOST_FIELDS = 20
 _STATUS_BY_CODE = {
     "person-unknown": 404,
     "device-unknown": 404,
+    "detected-person-unknown": 404,
     "erasure-unknown": 404,
     "person-merged": 409,
     "merge-impossible": 409,

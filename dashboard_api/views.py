@@ -184,6 +184,12 @@ class DeviceBody(Body):
     dev_mode: bool = False
 
 
+class DevicePatch(Body):
+    """`metres_per_pixel`: how much a pixel shows of people where they pass the camera; null if unknown."""
+
+    metres_per_pixel: Annotated[float, Field(gt=0, le=1)] | None
+
+
 class ProblemView(View):
     code: str
     detail: str
@@ -193,7 +199,8 @@ class DeviceView(View):
     """What a device last said. `silent`: no sign of life for three heartbeats, whatever its status says.
 
     `problems` say why it works with less than all it has, by its own word and by the registry's records.
-    Without `site_id` it is one that nobody has registered: shown, not served.
+    Without `site_id` it is one that nobody has registered: shown, not served. `metres_per_pixel` is its
+    calibration, if it has one.
     """
 
     device_id: str
@@ -204,6 +211,7 @@ class DeviceView(View):
     problems: list[ProblemView]
     last_seen: Time | None
     registered_at: Time | None
+    metres_per_pixel: float | None
     info: dict[str, Any] | None
     heartbeat: dict[str, Any] | None
     applied: dict[str, Any] | None

@@ -96,8 +96,7 @@ class PersonChanges:
             _check_root(source, family, f"merge {family.root.global_id}")
             _check_root(into, target, f"merge into {target.root.global_id}")
             await self._set(session, family.root, {"merged_into": into}, now)
-            # Writing to both lets one of two merges lose that would together make a ring.
-            await self._set(session, target.root, {}, now)
+            await self._hold(session, target.root)
             return _entry("merged", family.root, by, now, after={"into": into})
 
         await self._change(source, work)
@@ -111,7 +110,7 @@ class PersonChanges:
                 raise ContractError(MERGE_IMPOSSIBLE, f"{source} was merged into nobody: nothing to undo")
             target = next(one for one in family.everyone if one.global_id == person.merged_into)
             await self._set(session, person, {"merged_into": None}, now)
-            await self._set(session, target, {}, now)
+            await self._hold(session, target)
             return _entry("unmerged", person, by, now, after={"from": target.global_id})
 
         await self._change(source, work)
@@ -143,6 +142,14 @@ class PersonChanges:
                 await self._audit.record(entry, session)
 
         await self._mongo.transact(attempt)
+
+    async def _hold(self, session: Any, person: DetectedPerson) -> None:
+        """Let one of two changes lose that are about this person: two merges could make a ring.
+
+        It must be a write that changes something, which a time of the same millisecond does not.
+        """
+        held = {"$inc": {"merges": 1}}
+        await self._persons.update_one({"_id": person.global_id}, held, session=session)
 
     async def _set(
         self, session: Any, person: DetectedPerson, fields: Mapping[str, Any], now: datetime

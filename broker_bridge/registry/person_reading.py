@@ -34,6 +34,17 @@ class PersonFilter:
 
 
 @dataclass(frozen=True)
+class Period:
+    """What ended at `since` or later, and began before `until`."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+ALWAYS = Period()
+
+
+@dataclass(frozen=True)
 class PersonPage:
     """Families, and after whom the next page begins: when the root was last seen, and its global id."""
 
@@ -156,18 +167,17 @@ class PersonReading:
     async def trail(
         self,
         global_ids: Sequence[int],
+        period: Period = ALWAYS,
         *,
-        since: datetime | None = None,
-        until: datetime | None = None,
         before: tuple[datetime, str] | None = None,
         limit: int = 100,
     ) -> list[tuple[str, Stay]]:
-        """Up to `limit` stays of these people between two moments, each with its key, newest first."""
+        """Up to `limit` stays of these people, each with its key, newest first."""
         query: Document = {"person": {"$in": list(global_ids)}}
-        if since is not None:
-            query["until"] = {"$gte": since}
-        if until is not None:
-            query["since"] = {"$lt": until}
+        if period.since is not None:
+            query["until"] = {"$gte": period.since}
+        if period.until is not None:
+            query["since"] = {"$lt": period.until}
         if before:
             at, key = before
             query["$or"] = [{"since": {"$lt": at}}, {"since": at, "_id": {"$lt": key}}]

@@ -15,7 +15,7 @@ from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.security import MAY_ADMINISTER, MAY_READ
-from dashboard_api.views import DeviceBody, DevicePage, DeviceView, ProblemView
+from dashboard_api.views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 
@@ -66,6 +66,16 @@ async def show(device_id: DeviceId, services: ServicesDep) -> DeviceView:
     return to_view(found, await services.registry.spaces.models(), services.now())
 
 
+@router.patch("/devices/{device_id}", dependencies=[JSON_BODY])
+async def calibrate(
+    device_id: DeviceId, body: DevicePatch, services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]
+) -> DeviceView:
+    """Say how much a pixel of this camera shows, from which the heights of people follow."""
+    devices = services.registry.devices
+    await devices.calibrate(device_id, body.metres_per_pixel, by=key.name, now=services.now())
+    return await show(device_id, services)
+
+
 def to_view(found: Document, models: Mapping[str, str], now: datetime) -> DeviceView:
     """A device document as it is shown at `now`; `models` are the SHA-256 on record by space."""
     status = found.get("status")
@@ -80,6 +90,7 @@ def to_view(found: Document, models: Mapping[str, str], now: datetime) -> Device
         problems=problems(found, models),
         last_seen=last_seen,
         registered_at=found.get("registered_at"),
+        metres_per_pixel=found.get("metres_per_pixel"),
         info=_shown(found.get("info")),
         heartbeat=_shown(found.get("heartbeat")),
         applied=_shown(found.get("applied")),

@@ -1,0 +1,50 @@
+"""Detected persons as the tracker would write them: observations in, documents of MongoDB out."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from broker_bridge.contract.embeddings import Vector, normalise, to_array
+from broker_bridge.registry import Registry
+from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.persons import Box, DetectedPerson, Observed, Stay
+
+TIMEOUT = timedelta(seconds=30)
+
+
+def face_vector(seed: int, dimension: int = 8) -> Vector:
+    """A face of its own for each `seed`: float32[dimension] of unit length."""
+    return to_array(normalise(np.random.default_rng(seed).standard_normal(dimension), dimension))
+
+
+def seen(
+    device_id: str,
+    at: datetime,
+    *,
+    box: Sequence[float] = (100.0, 150.0, 100.0, 250.0),
+    site_id: str = "lobby",
+    face: Vector | None = None,
+    quality: float | None = 0.8,
+    space: str = "face:test-8",
+) -> Observed:
+    """`box` is x, y, width, height."""
+    vector = face_vector(1) if face is None else face
+    return Observed(device_id, site_id, "face_0", Box(*box), space, vector, quality, at, at)
+
+
+async def write_person(
+    registry: Registry, observations: Sequence[Observed], *, user_id: str | None = None
+) -> int:
+    """Somebody new with all of `observations`, with face and trail; the global id."""
+    first = observations[0]
+    (global_id,) = await registry.persons.take_ids(1)
+    person = DetectedPerson.first_met(global_id, first, user_id)
+    stays: dict[str, Stay] = {}
+    for one in observations:
+        person.see(one, TIMEOUT)
+        stay = Stay(global_id, one.device_id, one.site_id, one.seen_at, one.seen_at)
+        stays.setdefault(one.device_id, stay).until = one.seen_at
+    await registry.persons.create([(person, KnownFace.of(first.space, first.vector, first.quality))])
+    await registry.persons.write_stays(list(stays.values()))
+    return global_id

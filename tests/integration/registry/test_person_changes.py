@@ -1,0 +1,423 @@
+"""What people say of detected persons, who is forgotten, and who goes with an erasure."""
+
+import asyncio
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry import Registry
+from broker_bridge.registry.erasure import SETTLED
+from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.person_reading import PersonFilter, known_together
+from broker_bridge.registry.persons import BY_FACE, Stay
+from tests.detected_samples import face_vector, seen, write_person
+
+NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
+WEEK = timedelta(days=7)
+SECOND = timedelta(seconds=1)
+DESK = {"by": "desk", "now": NOW}
+
+
+async def somebody(registry: Registry, at: datetime = NOW, **more: Any) -> int:
+    """A new detected person, seen at `at` with a face of their own."""
+    user_id = more.pop("user_id", None)
+    known = await registry.mongo.db.persons.count_documents({})
+    return await write_person(
+        registry, [seen("cam-001", at, face=face_vector(known), **more)], user_id=user_id
+    )
+
+
+async def stored(registry: Registry, global_id: int) -> dict[str, Any]:
+    found = await registry.mongo.db.persons.find_one({"_id": global_id})
+    assert found is not None
+    return dict(found)
+
+
+async def traces(registry: Registry, global_id: int) -> tuple[int, int, int]:
+    """How many documents of a person, of faces and of the trail there are."""
+    database = registry.mongo.db
+    return (
+        await database.persons.count_documents({"_id": global_id}),
+        await database.person_faces.count_documents({"person": global_id}),
+        await database.trails.count_documents({"person": global_id}),
+    )
+
+
+async def audit_of(registry: Registry, global_id: int) -> list[tuple[str, str]]:
+    """What was done and by whom; of one time in no order."""
+    entries = await registry.audit.page(subject=f"#{global_id}")
+    return sorted((entry.what, entry.who) for entry in entries)
+
+
+async def code_of(work: Any) -> tuple[str, str]:
+    with pytest.raises(ContractError) as refused:
+        await work
+    return refused.value.code, refused.value.detail
+
+
+async def erase(registry: Registry, user_id: str) -> dict[str, int]:
+    """Erase, with all that follows at once; how many documents each step was about."""
+    begun = await registry.erasures.erase(user_id, by="desk", now=NOW)
+    done = await registry.erasures.go_on(begun.erasure_id, NOW)
+    return {name: step.count for name, step in done.steps.items()}
+
+
+@pytest.fixture
+async def enrolled(registry: Registry) -> Registry:
+    for user_id in ("EMP-1", "EMP-2"):
+        await registry.identities.enroll(Enrollment(user_id, display_name=f"Name of {user_id}"))
+    return registry
+
+
+# Names
+
+
+async def test_a_name_is_given_and_taken_and_the_audit_does_not_tell_it(registry: Registry) -> None:
+    """Of a merged one it is that of whom they turned out to be; taken away, nobody of them has one."""
+    other, person = await somebody(registry), await somebody(registry)
+    await registry.person_changes.rename(other, "Other Name", **DESK)
+    await registry.person_changes.merge(other, person, **DESK)
+    await registry.person_changes.rename(other, "John Doe", **DESK)
+    assert (await registry.person_reading.one(person)).whole.assigned_name == "John Doe"
+    await registry.person_changes.rename(person, None, **DESK)
+    await registry.person_changes.rename(person, None, **DESK)
+    assert (await registry.person_reading.one(person)).whole.assigned_name is None
+    assert await audit_of(registry, person) == [("detected-person.renamed", "desk")] * 2
+    entries = json.dumps([str(entry) for entry in await registry.audit.page()])
+    assert "John" not in entries
+    assert "Other" not in entries
+
+
+# Links
+
+
+async def test_who_is_linked_by_hand_is_that_until_somebody_says_otherwise(enrolled: Registry) -> None:
+    """Whom the face told before stays noted; a refused one is not told by the face again."""
+    person = await somebody(enrolled, user_id="EMP-2")
+    await enrolled.person_changes.link(person, "EMP-1", **DESK)
+    one = await stored(enrolled, person)
+    assert (one["user_id"], one["linked_by"], one["linked_before"]) == ("EMP-1", "desk", ["EMP-2"])
+    await enrolled.person_changes.unlink(person, **DESK)
+    await enrolled.persons.link([(person, "EMP-1", None)])
+    one = await stored(enrolled, person)
+    assert (one["user_id"], one["linked_by"], one["not_users"]) == (None, None, ["EMP-1"])
+    await enrolled.person_changes.link(person, "EMP-1", **DESK)
+    assert (await stored(enrolled, person))["not_users"] == []
+    acts = [what for what, _ in await audit_of(enrolled, person)]
+    assert acts == ["detected-person.linked", "detected-person.linked", "detected-person.unlinked"]
+
+
+async def test_saying_what_a_camera_told_makes_it_somebodys_word_and_once_is_enough(
+    enrolled: Registry,
+) -> None:
+    """A key that is called `face` does not look like a camera."""
+    person = await somebody(enrolled, user_id="EMP-1")
+    assert (await stored(enrolled, person))["linked_by"] == BY_FACE
+    for _ in range(2):
+        await enrolled.person_changes.link(person, "EMP-1", by="face", now=NOW)
+    one = await stored(enrolled, person)
+    assert (one["linked_by"], one["linked_before"]) == ("key face", [])
+    assert len(await audit_of(enrolled, person)) == 1
+
+
+async def test_only_the_living_are_linked(enrolled: Registry) -> None:
+    """Nobody, a deleted and a merged person are refused, each with what to do."""
+    person = await somebody(enrolled)
+    link = enrolled.person_changes.link
+    assert (await code_of(link(person, "NOBODY", **DESK)))[0] == "person-unknown"
+    await enrolled.merges.merge("EMP-1", "EMP-2")
+    code, detail = await code_of(link(person, "EMP-1", **DESK))
+    assert (code, "EMP-2" in detail) == ("person-merged", True)
+    await enrolled.identities.delete("EMP-2")
+    assert (await code_of(link(person, "EMP-2", **DESK)))[0] == "person-unknown"
+    assert (await code_of(link(4711, "EMP-2", **DESK)))[0] == "detected-person-unknown"
+
+
+async def test_a_link_sleeps_while_its_person_is_deleted_and_follows_them_into_another(
+    enrolled: Registry,
+) -> None:
+    """Restored they are shown again."""
+    await enrolled.merges.merge("EMP-1", "EMP-2")
+    shown = await enrolled.person_reading.enrolled(["EMP-1"])
+    assert shown["EMP-1"].user_id == "EMP-2"
+    await enrolled.identities.delete("EMP-2")
+    assert await enrolled.person_reading.enrolled(["EMP-1", "EMP-2"]) == {}
+    await enrolled.identities.restore("EMP-2")
+    assert set(await enrolled.person_reading.enrolled(["EMP-1", "EMP-2"])) == {"EMP-1", "EMP-2"}
+
+
+async def test_the_stream_shows_each_change_by_its_fields(enrolled: Registry) -> None:
+    """The tracker goes by these names."""
+    person, other = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
+    changes = enrolled.person_changes
+    seen_fields: list[set[str]] = []
+    async with enrolled.mongo.watch([], "persons") as stream:
+        await changes.rename(person, "John Doe", **DESK)
+        await changes.link(person, "EMP-2", **DESK)
+        await changes.unlink(person, **DESK)
+        await changes.merge(other, person, **DESK)
+        await changes.unmerge(other, **DESK)
+        await changes.delete(other, **DESK)
+        kinds = []
+        async for change in stream:
+            kinds.append((change["operationType"], change["documentKey"]["_id"]))
+            seen_fields.append(set(change.get("updateDescription", {}).get("updatedFields", {})))
+            if kinds[-1] == ("delete", other):
+                break
+    linked = {"user_id", "linked_by", "linked_before", "not_users"}
+    told = [fields & {*linked, "assigned_name", "merged_into"} for fields in seen_fields]
+    assert told[0] == {"assigned_name"}
+    assert "user_id" in told[1]
+    assert {"user_id", "not_users"} <= told[2]
+    assert [one for one in told[3:-1] if one] == [{"merged_into"}, {"merged_into"}]
+
+
+# Merges
+
+
+async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: Registry) -> None:
+    """Nothing but `merged_into` is written; the merged id answers with whom it turned out to be."""
+    first = await write_person(registry, [seen("cam-001", NOW), seen("cam-002", NOW + SECOND)])
+    second = await write_person(registry, [seen("cam-003", NOW + 2 * SECOND, site_id="gate")])
+    before = [await stored(registry, one) for one in (first, second)]
+    await registry.person_changes.merge(second, first, by="desk", now=NOW + 3 * SECOND)
+    family = await registry.person_reading.one(second)
+    assert (family.root.global_id, family.ids) == (first, [first, second])
+    whole = family.whole
+    assert (whole.cameras_visited, whole.total_detections) == (("cam-001", "cam-002", "cam-003"), 3)
+    assert (whole.site_id, whole.last_seen) == ("gate", NOW + 2 * SECOND)
+    assert [stay.device_id for _, stay in await registry.person_reading.trail(family.ids)] == [
+        "cam-003", "cam-002", "cam-001",
+    ]  # fmt: skip
+    await registry.person_changes.unmerge(second, by="desk", now=NOW + 4 * SECOND)
+    after = [await stored(registry, one) for one in (first, second)]
+    for one in (*before, *after):
+        del one["updated_at"]
+        one.pop("merges", None)
+    assert before == after
+    assert await audit_of(registry, second) == [
+        ("detected-person.merged", "desk"),
+        ("detected-person.unmerged", "desk"),
+    ]
+
+
+async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -> None:
+    """Somebody with themself, who is nobody, and who is another already, on either side."""
+    a, b, c = [await somebody(registry) for _ in range(3)]
+    changes = registry.person_changes
+    assert (await code_of(changes.merge(a, a, **DESK)))[0] == "merge-impossible"
+    assert (await code_of(changes.merge(a, 4711, **DESK)))[0] == "detected-person-unknown"
+    assert (await code_of(changes.merge(4711, a, **DESK)))[0] == "detected-person-unknown"
+    assert (await code_of(changes.unmerge(a, **DESK)))[0] == "merge-impossible"
+    await changes.merge(a, b, **DESK)
+    for work in (changes.merge(a, c, **DESK), changes.merge(c, a, **DESK), changes.delete(a, **DESK)):
+        code, detail = await code_of(work)
+        assert (code, f"{a} was merged into {b}" in detail) == ("merge-impossible", True)
+    await changes.merge(b, c, **DESK)
+    assert (await registry.person_reading.one(a)).ids == [c, a, b]
+    await changes.unmerge(b, **DESK)
+    assert (await registry.person_reading.one(a)).ids == [b, a]
+
+
+async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
+    """Of A into B and B into A one is done and the other refused."""
+    for _ in range(5):
+        a, b = await somebody(registry), await somebody(registry)
+        changes = registry.person_changes
+        done = await asyncio.gather(
+            changes.merge(a, b, **DESK), changes.merge(b, a, **DESK), return_exceptions=True
+        )
+        assert [type(one) for one in done].count(ContractError) == 1
+        assert len((await registry.person_reading.one(a)).ids) == 2
+
+
+def test_a_family_is_known_by_all_its_faces() -> None:
+    """The mean goes by the weights, as if one person had learnt them all."""
+    one, two = KnownFace.of("face:test-8", face_vector(1), 0.9), KnownFace.of(
+        "face:test-8", face_vector(2), 0.3
+    )  # fmt: skip
+    together = known_together([one, two, KnownFace.of("face:other", face_vector(3, 4), 1.0)], "face:test-8")
+    one.learn(face_vector(2), 0.3)
+    assert together is not None
+    assert np.allclose(together.mean, one.mean, atol=1e-6)
+    assert known_together([one], "gait:test-4") is None
+
+
+# Deleting and forgetting
+
+
+async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: Registry) -> None:
+    """Faces and trails too, and nobody else; what the tracker was just writing goes a minute later."""
+    person, other, third = [await somebody(registry) for _ in range(3)]
+    await registry.person_changes.merge(other, person, **DESK)
+    assert await registry.person_changes.delete(person, **DESK) == [person, other]
+    assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
+    await registry.persons.write_stays([Stay(person, "cam-001", "lobby", NOW, NOW)])
+    await registry.persons.write_faces([(other, KnownFace.of("face:test-8", face_vector(1), 0.5))])
+    await registry.person_removal.look_again(NOW + SETTLED - SECOND)
+    assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
+    await registry.person_removal.look_again(NOW + SETTLED)
+    assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
+    assert await registry.mongo.db.meta.count_documents({"ids": {"$exists": True}}) == 0
+    assert ("detected-person.deleted", "desk") in await audit_of(registry, person)
+
+
+async def test_who_was_not_seen_for_long_is_forgotten_with_what_trails_tell_of_then(
+    registry: Registry,
+) -> None:
+    """Unless somebody who was merged into them was seen since; one entry says how many."""
+    old = [await somebody(registry, NOW - WEEK - SECOND) for _ in range(2)]
+    kept, recent = await somebody(registry, NOW - WEEK - SECOND), await somebody(registry, NOW - WEEK)
+    await registry.person_changes.merge(old[0], old[1], **DESK)
+    await registry.person_changes.merge(recent, kept, **DESK)
+    removal = registry.person_removal
+    assert await removal.forget_unseen(NOW - WEEK, NOW) == 2
+    assert [await traces(registry, one) for one in old] == [(0, 0, 0)] * 2
+    assert [await traces(registry, one) for one in (kept, recent)] == [(1, 1, 0), (1, 1, 1)]
+    assert await removal.forget_unseen(NOW - WEEK, NOW) == 0
+    entries = [one for one in await registry.audit.page() if one.what == "detected-persons.forgotten"]
+    assert [(one.subject, one.after) for one in entries] == [("#*", {"count": 2})]
+
+
+async def test_many_are_forgotten_in_batches(registry: Registry) -> None:
+    """More than one transaction takes, with some who stay in between."""
+    for _ in range(3):
+        await registry.person_changes.merge(
+            await somebody(registry), await somebody(registry, NOW - WEEK), **DESK
+        )
+    template = await stored(registry, await somebody(registry, NOW - WEEK))
+    await registry.mongo.db.persons.insert_many([{**template, "_id": n} for n in range(1000, 1450)])
+    assert await registry.person_removal.forget_unseen(NOW - SECOND, NOW) == 451
+    assert await registry.mongo.db.persons.count_documents({}) == 6
+
+
+# Erasure
+
+
+async def test_an_erasure_takes_whoever_was_taken_for_the_person(enrolled: Registry) -> None:
+    """Linked now or before, with all their families; of others it is forgotten whom they are not."""
+    linked_now = await somebody(enrolled, user_id="EMP-1")
+    before = await somebody(enrolled, user_id="EMP-1")
+    await enrolled.person_changes.link(before, "EMP-2", **DESK)
+    merged = await somebody(enrolled)
+    await enrolled.person_changes.merge(merged, linked_now, **DESK)
+    refused = await somebody(enrolled, user_id="EMP-1")
+    await enrolled.person_changes.unlink(refused, **DESK)
+    other = await somebody(enrolled, user_id="EMP-2")
+    steps = await erase(enrolled, "EMP-1")
+    assert steps["detected_persons"] == 3
+    assert [await traces(enrolled, one) for one in (linked_now, before, merged)] == [(0, 0, 0)] * 3
+    assert [await traces(enrolled, one) for one in (refused, other)] == [(1, 1, 1)] * 2
+    assert (await stored(enrolled, refused))["not_users"] == []
+    assert "EMP-1" not in json.dumps([str(entry) for entry in await enrolled.audit.page()])
+
+
+async def test_who_is_seen_again_before_cameras_know_is_swept_again(enrolled: Registry) -> None:
+    """The second sweep is a minute after."""
+    begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
+    await enrolled.erasures.go_on(begun.erasure_id, NOW)
+    late = await somebody(enrolled, NOW + SECOND, user_id="EMP-1")
+    done = await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
+    assert await traces(enrolled, late) == (0, 0, 0)
+    assert done.steps["detected_persons"].count == 1
+
+
+async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enrolled: Registry) -> None:
+    """Only who was first seen before the erasure is the erased person's."""
+    begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
+    template = Template("face:test-8", face_vector(9).tobytes())
+    await enrolled.identities.enroll(Enrollment("EMP-1", (template,)))
+    early = await somebody(enrolled, NOW - SECOND, user_id="EMP-1")
+    anew = await somebody(enrolled, NOW + SECOND, user_id="EMP-1")
+    await enrolled.erasures.go_on(begun.erasure_id, NOW + 2 * SECOND)
+    assert (await traces(enrolled, early), await traces(enrolled, anew)) == ((0, 0, 0), (1, 1, 1))
+
+
+async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolled: Registry) -> None:
+    """A detected person alone is enough for an erasure, and for an export."""
+    person = await somebody(enrolled, user_id="EMP-9")
+    exported = b"".join([piece async for piece in await enrolled.exports.of("EMP-9", **DESK)])
+    assert [one["global_id"] for one in json.loads(exported)["detected_persons"]] == [person]
+    assert (await erase(enrolled, "EMP-9"))["detected_persons"] == 1
+    assert (await code_of(enrolled.exports.of("NOBODY", **DESK)))[0] == "person-unknown"
+
+
+async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Registry) -> None:
+    """With vectors, trails and what was said of them; nobody else's."""
+    person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
+    await enrolled.person_changes.merge(merged, person, **DESK)
+    await somebody(enrolled, user_id="EMP-2")
+    held = json.loads(b"".join([piece async for piece in await enrolled.exports.of("EMP-1", **DESK)]))
+    assert [one["global_id"] for one in held["detected_persons"]] == [person, merged]
+    assert all(len(one["faces"]) == 1 for one in held["detected_persons"])
+    assert sorted(one["global_id"] for one in held["trails"]) == [person, merged]
+    assert "detected-person.merged" in {entry["what"] for entry in held["audit"]}
+
+
+# Lists
+
+
+@pytest.fixture
+async def house(enrolled: Registry) -> dict[str, int]:
+    """`away` at the gate a minute ago, `here` at the lobby; `merged`, who is here, into `root`, long away."""
+    people = {
+        "away": await write_person(enrolled, [seen("cam-001", NOW - 60 * SECOND, site_id="gate")]),
+        "here": await write_person(enrolled, [seen("cam-002", NOW)], user_id="EMP-1"),
+        "root": await write_person(enrolled, [seen("cam-001", NOW - 600 * SECOND, site_id="gate")]),
+        "merged": await write_person(enrolled, [seen("cam-003", NOW)]),
+    }
+    await enrolled.person_changes.rename(people["merged"], "John Doe", **DESK)
+    await enrolled.person_changes.merge(people["merged"], people["root"], **DESK)
+    return people
+
+
+LISTS = [
+    (PersonFilter(), {"away", "here", "root"}),
+    (PersonFilter(active=True), {"here", "root"}),
+    (PersonFilter(active=False), {"away"}),
+    (PersonFilter(site_id="gate"), {"away"}),
+    (PersonFilter(site_id="lobby", active=True), {"here", "root"}),
+    (PersonFilter(device_id="cam-003"), {"root"}),
+    (PersonFilter(device_id="cam-001"), {"away", "root"}),
+    (PersonFilter(user_id="EMP-1"), {"here"}),
+    (PersonFilter(user_id="EMP-2"), set()),
+    (PersonFilter(user_id="NOBODY"), set()),
+    (PersonFilter(named=True), {"root"}),
+    (PersonFilter(named=False, active=True), {"here"}),
+]
+
+
+async def test_a_list_asks_about_people_with_all_who_were_merged_into_them(
+    enrolled: Registry, house: dict[str, int]
+) -> None:
+    """Where one of them was, when, and what they are called."""
+    names = {global_id: name for name, global_id in house.items()}
+    for wanted, expected in LISTS:
+        page = await enrolled.person_reading.page(wanted, NOW - 35 * SECOND)
+        assert {names[one.root.global_id] for one in page.families} == expected, wanted
+        assert page.following is None
+
+
+async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(
+    enrolled: Registry, house: dict[str, int]
+) -> None:
+    """And nobody by the user id of somebody deleted."""
+    await enrolled.merges.merge("EMP-1", "EMP-2")
+    ask = enrolled.person_reading.page
+    page = await ask(PersonFilter(user_id="EMP-2"), NOW)
+    assert [one.root.global_id for one in page.families] == [house["here"]]
+    assert (await ask(PersonFilter(user_id="EMP-1"), NOW)).families == []
+
+
+async def test_active_are_families_of_whom_somebody_is_seen_now(
+    enrolled: Registry, house: dict[str, int]
+) -> None:
+    """Each once, also where both root and merged are."""
+    active = await enrolled.person_reading.active(NOW - 35 * SECOND)
+    assert {one.root.global_id for one in active} == {house["here"], house["root"]}
+    assert len(await enrolled.person_reading.active(NOW - timedelta(hours=1))) == 3
