@@ -6,7 +6,9 @@ import { byId } from "/ui/dom.js";
 import { Events } from "/ui/events.js";
 import { People } from "/ui/people.js";
 import { follow } from "/ui/stream.js";
+import { Tracked } from "/ui/tracked.js";
 
+const TRACKED_MS = 2000;
 const DEVICES_MS = 3000;
 const PEOPLE_MS = 15000;
 
@@ -15,6 +17,7 @@ const people = new People(refused, () => {
   events.refresh().catch(refused);
 });
 const events = new Events((userId) => people.name(userId));
+const tracked = new Tracked(refused, () => [...people.list.items.values()]);
 let session = null;
 
 function show(signedIn) {
@@ -30,6 +33,7 @@ function signOut(why = "") {
   key.clear();
   people.clear();
   events.clear();
+  tracked.clear();
   byId("login-error").textContent = why;
   show(false);
   byId("key").focus();
@@ -44,21 +48,31 @@ function refused(error) {
   return false;
 }
 
-function linkState(live) {
-  byId("link").textContent = live ? "live" : "connecting again";
-  byId("link").classList.toggle("broken", !live);
+/** How the page is linked to the API: live while every part of it gets its answers. */
+class Link {
+  constructor() {
+    this.broken = new Set();
+  }
+
+  state(part, live) {
+    this.broken[live ? "delete" : "add"](part);
+    const broken = this.broken.size > 0;
+    byId("link").textContent = broken ? "connecting again" : "live";
+    byId("link").classList.toggle("broken", broken);
+  }
 }
 
-/** Run `load` now and every `ms`, one at a time; a failure shows as a broken link and is tried again. */
-async function every(ms, signal, load) {
+/** Run `load` now and every `ms`, one at a time; while it fails the link shows as broken. */
+async function every(ms, signal, link, load) {
   while (!signal.aborted) {
     try {
       await load();
+      link.state(load, true);
     } catch (error) {
       if (signal.aborted || refused(error)) {
         return;
       }
-      linkState(false);
+      link.state(load, false);
     }
     await new Promise((resolve) => setTimeout(resolve, ms));
   }
@@ -66,8 +80,9 @@ async function every(ms, signal, load) {
 
 async function start() {
   const { signal } = (session = new AbortController());
+  const link = new Link();
   show(true);
-  linkState(false);
+  link.state(follow, false);
   // Names first, so that events show them from the start; a failure is tried again below.
   await people.refresh().catch(refused);
   if (signal.aborted) {
@@ -77,16 +92,17 @@ async function start() {
     signal,
     onEvent: (event) => events.add(event),
     onState: (live) => {
-      linkState(live);
+      link.state(follow, live);
       if (live) {
         events.refresh().catch(refused);
       }
     },
     onRefused: (problem) => signOut(problem.message),
   });
-  every(PEOPLE_MS, signal, () => people.refresh());
-  every(DEVICES_MS, signal, showDevices);
-  every(DEVICES_MS, signal, () => people.followDeleted());
+  every(TRACKED_MS, signal, link, () => tracked.refresh());
+  every(PEOPLE_MS, signal, link, () => people.refresh());
+  every(DEVICES_MS, signal, link, showDevices);
+  every(DEVICES_MS, signal, link, () => people.followDeleted());
 }
 
 async function signIn(text) {

@@ -31,7 +31,38 @@ export function ago(time, now = Date.now()) {
   if (seconds < 3600) {
     return `${Math.floor(seconds / 60)} min ago`;
   }
-  return new Date(time).toLocaleString();
+  return clock(time);
 }
 
 export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
+
+/** Hours and minutes, with the day unless it is today. */
+export function clock(time, now = new Date()) {
+  const at = new Date(time);
+  const hours = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return at.toDateString() === now.toDateString() ? hours : `${at.toLocaleDateString()}, ${hours}`;
+}
+
+/** Let `parent` have the children `wanted`, in that order; the one with the focus is not moved, and so keeps it. */
+export function arrange(parent, wanted) {
+  const staying = new Set(wanted);
+  for (const child of [...parent.children]) {
+    if (!staying.has(child)) {
+      child.remove();
+    }
+  }
+  const fixed = Math.max(0, wanted.findIndex((one) => one.contains(document.activeElement)));
+  if (wanted.length && !parent.contains(wanted[fixed])) {
+    parent.append(wanted[fixed]);
+  }
+  for (let n = fixed - 1; n >= 0; n -= 1) {
+    if (wanted[n].nextSibling !== wanted[n + 1]) {
+      wanted[n + 1].before(wanted[n]);
+    }
+  }
+  for (let n = fixed + 1; n < wanted.length; n += 1) {
+    if (wanted[n].previousSibling !== wanted[n - 1]) {
+      wanted[n - 1].after(wanted[n]);
+    }
+  }
+}

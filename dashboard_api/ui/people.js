@@ -40,6 +40,7 @@ export class People extends Section {
     this.deleted.clear();
     this.deleting.clear();
     this.showsDeleted = false;
+    this.say("");
   }
 
   async show(deleted) {

@@ -1,0 +1,156 @@
+// Who is where: people whom the cameras see now, and all whom they have seen, enrolled or not.
+
+import { getJson, sendJson } from "/ui/api.js";
+import { arrange, byId, el, plural } from "/ui/dom.js";
+import { PagedList } from "/ui/paged_list.js";
+import { Section } from "/ui/section.js";
+import { ALL, path } from "/ui/tracked_person.js";
+import { TrackedRow } from "/ui/tracked_row.js";
+
+const PAGE = 20;
+const MOST_SHOWN = 50;
+const MOST_ACTIVE = 200;
+const MOST_STAYS = 20;
+
+const everybody = () => new PagedList(ALL, (person) => person.global_id, PAGE);
+
+/** Whoever is here by when they came, then whoever is away by when they were seen, newest first: nobody jumps about. */
+export function inOrder(people) {
+  const rank = (person) => `${person.is_active ? 1 : 0} ${person.since ?? person.last_seen}`;
+  return [...people].sort((one, other) => rank(other).localeCompare(rank(one)));
+}
+
+export class Tracked extends Section {
+  /** `onRefused(error)` says whether it was the key; `enrolled()` are people whom somebody may be linked to. */
+  constructor(onRefused, enrolled) {
+    super(byId("tracked-notice"), onRefused);
+    this.enrolled = enrolled;
+    this.turn = 0;
+    this.forget();
+    byId("show-active").addEventListener("click", () => this.attempt(() => this.show(false)));
+    byId("show-everybody").addEventListener("click", () => this.attempt(() => this.show(true)));
+    byId("more-tracked").addEventListener("click", () => this.attempt(() => this.more()));
+  }
+
+  forget() {
+    // Answers that are still on their way belong to what was there before.
+    this.turn += 1;
+    this.list = everybody();
+    this.people = new Map();
+    this.activeCount = 0;
+    this.rows = new Map();
+    this.opened = null;
+    this.mayChange = null;
+    this.showsEverybody = false;
+  }
+
+  /** Forget everything of a session. */
+  clear() {
+    this.forget();
+    this.say("");
+    byId("tracked").replaceChildren();
+  }
+
+  async show(showsEverybody) {
+    this.showsEverybody = showsEverybody;
+    await this.refresh();
+  }
+
+  async refresh() {
+    const turn = (this.turn += 1);
+    const [said, trail] = await Promise.all([
+      getJson(`${ALL}/active?limit=${MOST_ACTIVE}`),
+      this.opened === null ? null : unlessGone(trailOfToday(this.opened)),
+      this.showsEverybody ? this.list.refresh() : null,
+    ]);
+    const people = new Map(this.showsEverybody ? this.list.items : null);
+    for (const person of said.persons) {
+      if (!this.showsEverybody || people.has(person.global_id)) {
+        people.set(person.global_id, person);
+      }
+    }
+    // Read singly, a person comes with their face: only whom no list has is.
+    const id = trail?.global_id;
+    const person = trail && (people.get(id) ?? (await unlessGone(getJson(path(id)))));
+    if (turn === this.turn) {
+      this.people = people;
+      this.activeCount = said.active_persons;
+      // Whom somebody has merged meanwhile is shown as who they turned out to be.
+      this.opened = person?.global_id ?? null;
+      this.draw(person && { person, trail });
+    }
+  }
+
+  async more() {
+    await this.list.more();
+    await this.refresh();
+  }
+
+  /** Open the details of this person, or close them. */
+  async toggle(id) {
+    this.mayChange ??= await mayChange();
+    this.opened = this.opened === id ? null : id;
+    await this.refresh();
+  }
+
+  draw(opened) {
+    const hadFocus = byId("tracked").contains(document.activeElement);
+    const ordered = inOrder(this.people.values());
+    const shown = ordered.slice(0, this.showsEverybody ? undefined : MOST_SHOWN);
+    const rest = this.showsEverybody ? 0 : this.activeCount - shown.length;
+    // Who is looked at may leave, or be far down: they stay.
+    if (opened && !shown.some((person) => person.global_id === this.opened)) {
+      shown.push(opened.person);
+    }
+    this.rows = new Map(shown.map(({ global_id: id }) => [id, this.rows.get(id) ?? new TrackedRow(this, id)]));
+    for (const person of shown) {
+      this.rows.get(person.global_id).show(person, person.global_id === this.opened ? opened : null);
+    }
+    const nobody = this.showsEverybody ? "Nobody has been seen yet." : "Nobody is seen right now.";
+    const rows = [...this.rows.values()].map((row) => row.element);
+    arrange(byId("tracked"), rows.length ? rows : [el("li", "empty", nobody)]);
+    byId("more-active").textContent = `and ${rest} more`;
+    byId("more-active").hidden = rest <= 0;
+    byId("more-tracked").hidden = !this.showsEverybody || !this.list.cursor;
+    byId("tracked-summary").textContent = `${plural(this.activeCount, "person", "people")} seen now`;
+    byId("show-active").setAttribute("aria-pressed", !this.showsEverybody);
+    byId("show-everybody").setAttribute("aria-pressed", this.showsEverybody);
+    // What had the focus may be no more: who works with the keyboard goes on from near by.
+    if (hadFocus && !byId("tracked").contains(document.activeElement)) {
+      (this.rows.get(this.opened)?.name ?? byId("show-active")).focus();
+    }
+  }
+}
+
+function trailOfToday(id) {
+  const midnight = new Date();
+  midnight.setHours(0, 0, 0, 0);
+  return getJson(`${path(id)}/trail?since=${midnight.toISOString()}&limit=${MOST_STAYS}`);
+}
+
+/** What is asked for, or null if the person is not there any more. */
+async function unlessGone(asked) {
+  try {
+    return await asked;
+  } catch (error) {
+    if (error.status === 404) {
+      return null;
+    }
+    throw error;
+  }
+}
+
+/** Whether the key may change people: asked of number 0, which nobody has. */
+async function mayChange() {
+  try {
+    await sendJson("PATCH", path(0), { assigned_name: null });
+  } catch (error) {
+    if (error.status === 403) {
+      return false;
+    }
+    if (error.status !== 422) {
+      throw error;
+    }
+  }
+  return true;
+}

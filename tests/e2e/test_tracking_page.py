@@ -1,0 +1,233 @@
+"""Who is where, on the dashboard page in a real browser: whom cameras see, and what people say of them."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+from playwright.async_api import Locator, Page, expect
+
+from broker_bridge.registry import Registry
+from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.persons import Box, DetectedPerson, Observed, Stay
+
+from .conftest import EVIL, SPACE, Board, now, picture, sign_in
+
+TIMEOUT = timedelta(seconds=30)
+HOUR = timedelta(hours=1)
+LONG_NAME = 20 * "Kapitän"
+
+
+def sighting(n: int, camera: str, at: datetime, height: float) -> Observed:
+    face = np.random.default_rng(n).standard_normal(SPACE.dimension).astype(np.float32)
+    face /= np.linalg.norm(face)
+    box = Box(100, 150, 100, height)
+    return Observed(camera, "lobby", f"t-{n}", box, SPACE.id, face, 0.8, captured_at=at, seen_at=at)
+
+
+async def seen(
+    registry: Registry,
+    *cameras: str,
+    away: timedelta = timedelta(0),
+    user_id: str | None = None,
+    height: float = 250,
+) -> int:
+    """Somebody new whom these cameras have seen one after the other, last of all `away` ago; their number."""
+    (global_id,) = await registry.persons.take_ids(1)
+    left = now() - away
+    sightings = [
+        sighting(global_id, camera, left - timedelta(seconds=len(cameras) - n), height + 10 * n)
+        for n, camera in enumerate(cameras, start=1)
+    ]
+    person = DetectedPerson.first_met(global_id, sightings[0], user_id)
+    for one in sightings:
+        person.see(one, TIMEOUT)
+    face = KnownFace.of(SPACE.id, sightings[0].vector, 0.8)
+    await registry.persons.create([(person, face)])
+    await registry.persons.write_stays(
+        [Stay(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]
+    )
+    return global_id
+
+
+async def on_record(board: Board, global_id: int) -> Document:
+    return await board.registry.mongo.db.persons.find_one({"_id": global_id}) or {}
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.locator("#tracked > li", has=page.get_by_role("button", name=name, exact=True))
+
+
+async def open_details(page: Page, name: str) -> Locator:
+    await page.get_by_role("button", name=name, exact=True).click()
+    details = row(page, name).locator(".details")
+    await expect(details).to_be_visible()
+    return details
+
+
+async def test_who_is_seen_now_is_shown_and_newcomers_come_by_themselves(page: Page, board: Board) -> None:
+    """By name if they have one, with cameras and site; who left is among everybody; nobody is said too."""
+    await sign_in(page)
+    await expect(page.locator("#tracked")).to_have_text("Nobody is seen right now.")
+    ana = await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345")
+    gone = await seen(board.registry, "cam-002", away=HOUR)
+    tracked = page.locator("#tracked > li")
+    await expect(tracked).to_have_count(1)
+    for text in ("Ana Petrova", f"Person {ana}", "cam-001, cam-002", "lobby", "1 appearance", "enrolled"):
+        await expect(tracked).to_contain_text(text)
+    await expect(page.locator("#tracked-summary")).to_have_text("1 person seen now")
+    stranger = await seen(board.registry, "cam-001")
+    await expect(page.locator("#tracked .name")).to_have_text([f"Person {stranger}", "Ana Petrova"])
+    await picture(page, "seen-now")
+    await page.get_by_role("button", name="Everybody").click()
+    await expect(tracked).to_have_count(3)
+    await expect(tracked.last).to_contain_text(f"Person {gone}")
+    await expect(tracked.last).to_contain_text("away")
+    await picture(page, "everybody")
+
+
+async def test_everybody_is_loaded_as_far_as_somebody_asks(page: Page, board: Board) -> None:
+    """Twenty at a time; of those here now at most fifty are listed, and the others counted."""
+    for _ in range(52):
+        await seen(board.registry, "cam-001")
+    await sign_in(page)
+    await expect(page.locator("#tracked > li")).to_have_count(50)
+    await expect(page.get_by_text("and 2 more", exact=True)).to_be_visible()
+    await page.get_by_role("button", name="Everybody").click()
+    await expect(page.locator("#tracked > li")).to_have_count(20)
+    for count in (40, 52):
+        await page.get_by_role("button", name="Show more seen").click()
+        await expect(page.locator("#tracked > li")).to_have_count(count)
+    await expect(page.get_by_role("button", name="Show more seen")).to_be_hidden()
+
+
+async def test_details_tell_what_is_known_and_where_somebody_was_today(page: Page, board: Board) -> None:
+    """Opened and closed in place."""
+    await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345", height=240)
+    await sign_in(page)
+    details = await open_details(page, "Ana Petrova")
+    facts = details.locator("dl")
+    for text in ("First seen", "Last seen", "cam-001, cam-002", "255 px", "EMP-12345, recognised by face"):
+        await expect(facts).to_contain_text(text)
+    trail = details.locator(".trail li")
+    await expect(trail).to_have_count(2)
+    await expect(trail.first).to_contain_text("cam-002")
+    await expect(trail.last).to_contain_text("cam-001")
+    await picture(page, "details")
+    await page.get_by_role("button", name="Ana Petrova", exact=True).click()
+    await expect(details).to_have_count(0)
+
+
+async def test_somebody_is_renamed_while_the_page_goes_on(page: Page, board: Board) -> None:
+    """What is typed, and the focus, outlive new people and new facts; a name like markup stays text."""
+    person = await seen(board.registry, "cam-001")
+    await sign_in(page)
+    await open_details(page, f"Person {person}")
+    await page.get_by_role("button", name=f"Rename person {person}").click()
+    field = page.get_by_label("Name (empty for none)")
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("button", name=f"Rename person {person}")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(field).to_be_focused()
+    await page.keyboard.type(EVIL[:5])
+    await seen(board.registry, "cam-002")
+    await expect(page.locator("#tracked > li")).to_have_count(2)
+    await expect(field).to_be_focused()
+    await page.keyboard.type(EVIL[5:])
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name=EVIL, exact=True)).to_be_visible()
+    await expect(page.get_by_role("button", name=f"Rename person {person}")).to_be_focused()
+    await expect(page.locator("#tracked img")).to_have_count(0)
+    assert await page.title() == "WFM Fleet"
+    await picture(page, "renamed")
+    assert (await on_record(board, person))["assigned_name"] == EVIL
+
+
+async def test_somebody_is_linked_to_who_they_are_and_parted_again(page: Page, board: Board) -> None:
+    """Under the enrolled name, told by whom; somebody who is not enrolled is refused with a sentence."""
+    person = await seen(board.registry, "cam-001")
+    await sign_in(page)
+    await open_details(page, f"Person {person}")
+    await page.get_by_role("button", name=f"Link person {person}").click()
+    field = page.get_by_label("Enrolled as")
+    await field.fill("EMP-404")
+    await page.get_by_role("button", name="Link", exact=True).click()
+    await expect(page.locator("#tracked-notice.error")).to_contain_text("EMP-404")
+    await picture(page, "link-refused")
+    await field.fill("EMP-12345")
+    await page.get_by_role("button", name="Link", exact=True).click()
+    details = row(page, "Ana Petrova").locator(".details")
+    await expect(details).to_contain_text("EMP-12345, linked by operator")
+    await page.get_by_role("button", name=f"Unlink person {person}").click()
+    await expect(row(page, f"Person {person}").locator(".details")).to_contain_text("nobody")
+
+
+async def test_two_who_are_one_are_merged_and_parted_again(page: Page, board: Board) -> None:
+    """The details go on as those of whom they turned out to be."""
+    first = await seen(board.registry, "cam-001")
+    second = await seen(board.registry, "cam-002")
+    await sign_in(page)
+    await open_details(page, f"Person {second}")
+    await page.get_by_role("button", name=f"Merge person {second}").click()
+    await page.get_by_label("Is the same as person").fill(str(first))
+    await page.get_by_role("button", name="Merge", exact=True).click()
+    await expect(page.locator("#tracked .name")).to_have_text([f"Person {first}"])
+    details = row(page, f"Person {first}").locator(".details")
+    await expect(details.locator("dl")).to_contain_text(f"Also seen asPerson {second}")
+    await expect(details.locator("dl")).to_contain_text("cam-001, cam-002")
+    await picture(page, "merged")
+    await expect(page.get_by_role("button", name=f"Person {first}", exact=True)).to_be_focused()
+    await page.get_by_role("button", name=f"Undo merge of {second}").click()
+    await expect(page.locator("#tracked > li")).to_have_count(2)
+    await expect(details.locator("dl")).not_to_contain_text("Also seen as")
+
+
+async def test_somebody_is_deleted_after_being_asked_once_more(page: Page, board: Board) -> None:
+    """And whoever says Keep is back at the button."""
+    person = await seen(board.registry, "cam-001")
+    await sign_in(page)
+    await open_details(page, f"Person {person}")
+    await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
+    await expect(page.get_by_role("button", name=f"Yes, delete person {person}")).to_be_focused()
+    await page.get_by_role("button", name=f"Keep person {person}").click()
+    await expect(page.get_by_role("button", name=f"Delete person {person}", exact=True)).to_be_focused()
+    await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
+    await page.get_by_role("button", name=f"Yes, delete person {person}").click()
+    await expect(page.locator("#tracked-notice")).to_have_text(f"Person {person} is deleted.")
+    await expect(page.locator("#tracked")).to_have_text("Nobody is seen right now.")
+    await expect(page.get_by_role("button", name="Seen now")).to_be_focused()
+    assert await on_record(board, person) == {}
+
+
+async def test_whoever_was_deleted_elsewhere_goes_from_the_page(page: Page, board: Board) -> None:
+    """Also while their details are open."""
+    person = await seen(board.registry, "cam-001")
+    await sign_in(page)
+    await open_details(page, f"Person {person}")
+    await board.registry.mongo.db.persons.delete_one({"_id": person})
+    await expect(page.locator("#tracked")).to_have_text("Nobody is seen right now.")
+    await expect(page.get_by_text("live", exact=True)).to_be_visible()
+
+
+async def test_who_may_only_look_is_offered_nothing_else(page: Page, board: Board) -> None:
+    """A viewer's key opens details, and changes nobody."""
+    await board.registry.api_keys.create("viewer", "viewer", "key-of-a-viewer")
+    person = await seen(board.registry, "cam-001")
+    await sign_in(page, "key-of-a-viewer")
+    details = await open_details(page, f"Person {person}")
+    await expect(details).to_contain_text("First seen")
+    await expect(details.get_by_role("button")).to_have_count(0)
+    await picture(page, "viewer")
+
+
+async def test_on_a_phone_details_need_no_sideways_scrolling(page: Page, board: Board) -> None:
+    """360 pixels wide, with a long name and a form open."""
+    person = await seen(board.registry, "cam-001", "cam-002")
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await sign_in(page)
+    await open_details(page, f"Person {person}")
+    await page.get_by_role("button", name=f"Rename person {person}").click()
+    await page.get_by_label("Name (empty for none)").fill(LONG_NAME)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name=LONG_NAME)).to_be_visible()
+    await picture(page, "phone-details")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
