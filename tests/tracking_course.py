@@ -1,0 +1,142 @@
+"""Plays a course to the real tracker on a real MongoDB; time passes as fast as the tracker answers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+
+from broker_bridge.contract.messages import Assignment
+from broker_bridge.registry import Registry
+from broker_bridge.registry.persons import Box, Observed
+from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.tracking import Tracker
+from fleet.tracks.course import Course
+from fleet.tracks.metrics import Tally
+from fleet.tracks.scenario import Sighting, play
+
+BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
+SPACE = "face:course-512"
+# Those who come within so long wait together to be looked up, as they do for a bridge that is busy.
+_TOGETHER_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Restart:
+    """At `at` seconds of the course the tracker stops in good order, or is killed, and another takes over."""
+
+    at: float
+    how: Literal["stop", "kill"]
+
+
+@dataclass
+class CoursePlayer:
+    """`open_registry` opens the database, once for each tracker: one that died leaves nothing behind."""
+
+    open_registry: Callable[[], Awaitable[Registry]]
+    settings: TrackingSettings = field(default_factory=TrackingSettings)
+    progress: Callable[[float], None] = lambda _: None
+    """Told how many seconds of the course have passed since it was told last."""
+
+    async def play(
+        self, course: Course, random: np.random.Generator, restarts: Sequence[Restart] = ()
+    ) -> Tally:
+        """What the tracker answered to each observation of `course`."""
+        tally = Tally(course.kin)
+        sightings = play(course, random)
+        groups = groupby(sightings, key=lambda one: int(one.arrives / _TOGETHER_SECONDS))
+        ends = [*(restart.at for restart in restarts), float("inf")]
+        hows = [*(restart.how for restart in restarts), "stop"]
+        begins = 0.0
+        left: list[Sighting] = []
+        for end, how in zip(ends, hows, strict=True):
+            async with self._tracking(begins, how, end, course) as tracker:
+                left = await self._play_until(end, left, groups, tracker, tally)
+            begins = end
+        return tally
+
+    @asynccontextmanager
+    async def _tracking(self, begins: float, how: str, end: float, course: Course) -> AsyncIterator[Tracker]:
+        registry = await self.open_registry()
+        following = asyncio.create_task(registry.faces.run())
+        tracker = Tracker(registry, self.settings, RegistrySettings())
+        await tracker.begin(_at(begins))
+        try:
+            yield tracker
+            if how == "stop":
+                await tracker.sync(_at(min(end, course.seconds)))
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await registry.close()
+
+    async def _play_until(
+        self,
+        end: float,
+        left: Sequence[Sighting],
+        groups: "groupby[int, Sighting]",
+        tracker: Tracker,
+        tally: Tally,
+    ) -> list[Sighting]:
+        """Play up to `end`; the first group after it, which is the next tracker's."""
+        synced: float | None = None
+        await _show(tracker, left, tally)
+        for _, group in groups:
+            together = list(group)
+            now = together[0].arrives
+            if now >= end:
+                return together
+            if synced is None:
+                synced = now
+            elif now - synced >= self.settings.db_sync_interval:
+                await tracker.sync(_at(now))
+                self.progress(now - synced)
+                synced = now
+            await _show(tracker, together, tally)
+        return []
+
+
+async def _show(tracker: Tracker, sightings: Sequence[Sighting], tally: Tally) -> None:
+    """As the bridge does: at once who is here, then together all who have to be looked up."""
+    waiting: list[Sighting] = []
+    for sighting in sightings:
+        known = None if waiting else tracker.match_active(_observed(sighting))
+        if known is None:
+            waiting.append(sighting)
+        else:
+            _count(tally, sighting, known)
+    if waiting:
+        for sighting, met in zip(
+            waiting, await tracker.meet([_observed(one) for one in waiting]), strict=True
+        ):
+            _count(tally, sighting, met)
+
+
+def _count(tally: Tally, sighting: Sighting, assignment: Assignment) -> None:
+    tally.add(
+        person=sighting.person, camera=sighting.camera, at=sighting.seen, global_id=assignment.global_id
+    )
+
+
+def _observed(sighting: Sighting) -> Observed:
+    return Observed(
+        device_id=f"cam-{sighting.camera + 1:03}",
+        site_id="lobby",
+        track_id=sighting.track_id,
+        box=Box(*sighting.box),
+        space=SPACE,
+        vector=sighting.vector,
+        quality=sighting.quality,
+        captured_at=_at(sighting.captured),
+        seen_at=_at(sighting.arrives),
+    )
+
+
+def _at(seconds: float) -> datetime:
+    return BEGAN + timedelta(seconds=seconds)
