@@ -11,13 +11,15 @@ from fastapi import FastAPI
 from broker_bridge.registry import Registry
 from dashboard_api.bulk_views import BulkPerson
 from dashboard_api.openapi import inlined
+from tests.detected_samples import seen, write_person
 
-from .conftest import FACE, JPEG, client_of, vector
+from .conftest import FACE, JPEG, NOW, client_of, vector
 from .hostile_bodies import TWICE, Route, smallest, spoilt, writing_routes
 
 # What a schema cannot say: exactly one of two fields, at least one of several.
 EXAMPLES = {
     "/api/v1/sites/{site_id}": {"enrollment_policy": "visitors"},
+    "/api/detected-persons/search-by-face": {"face_embedding": vector(1)},
     "/api/training/submit": {"config": {"source_system": "alfred", "batch_id": "b1"}},
 }
 # Their reader, which takes many megabytes at once, goes by the last of two values and never says so.
@@ -48,6 +50,8 @@ async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
         "modality": "face",
         "site_id": "lobby",
         "job_id": job.json()["job_id"],
+        "device_id": "cam-001",
+        "global_id": str(await write_person(registry, [seen("cam-001", NOW)])),
     }
 
 

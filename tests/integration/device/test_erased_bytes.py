@@ -25,6 +25,7 @@ from deploy.local.stack import Mongod, Mosquitto
 from device.assembly import Assembly, assemble
 from device.iot_config import IoTClientConfig
 from tests.conftest import FreshDevice
+from tests.detected_samples import face_vector, seen, write_person
 from tests.integration.bridge.support import SPACE, event, face, running
 from tests.waiting import until
 
@@ -37,6 +38,8 @@ SECRETS = (
     b"person-4711",
     JPEG,
     base64.b64encode(JPEG),
+    face_vector(7).tobytes(),
+    base64.b64encode(face_vector(7).tobytes()),
 )
 
 
@@ -56,15 +59,19 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
 
 @pytest.fixture
 async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIterator[Registry]:
-    """Two people, one of whom is going to be erased, and a device that may know names."""
+    """Two people, one of whom is going to be erased and was followed by cameras, and a device that may know
+    names."""
     opened = await open_registry(program)
     await opened.devices.register(fresh_device.id, fresh_device.site, dev_mode=True)
     key = ExternalKey("alfred", "person-4711")
     await opened.identities.enroll(Enrollment("EMP-12345", (face(1),), display_name=NAME, external=key))
     await opened.identities.enroll(Enrollment("EMP-2", (face(2),), display_name="Other Name"))
     picture = base64.b64encode(JPEG).decode()
-    seen = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
-    await opened.events.record([Incoming(seen, fresh_device.site, utc_now())])
+    told = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
+    await opened.events.record([Incoming(told, fresh_device.site, utc_now())])
+    sight = seen(fresh_device.id, utc_now(), face=face_vector(7), space=SPACE)
+    followed = await write_person(opened, [sight], user_id="EMP-12345")
+    await opened.person_changes.rename(followed, NAME, by="desk", now=utc_now())
     yield opened
     await opened.close()
 
