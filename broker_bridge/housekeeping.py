@@ -11,7 +11,6 @@ from .registry import Registry
 _log = logging.getLogger(__name__)
 
 _SECONDS = 60.0
-_UNSEEN = timedelta(days=7)
 
 
 class Housekeeping:
@@ -25,7 +24,7 @@ class Housekeeping:
         registry: Registry,
         retention: timedelta,
         *,
-        unseen: timedelta = _UNSEEN,
+        unseen: timedelta,
         seconds: float = _SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:

@@ -18,10 +18,12 @@ from broker_bridge.registry.people import Enrollment
 from broker_bridge.registry.tombstones import Tombstones
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
+from tests.detected_samples import seen, write_person
 from tests.integration.bridge.support import Peer, event, face, running
 from tests.waiting import until
 
 MONTH = timedelta(days=30)
+WEEK = timedelta(days=7)
 
 
 def clock(at: datetime) -> Callable[[], datetime]:
@@ -89,11 +91,24 @@ async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is
     await registry.identities.enroll(Enrollment("EMP-12345", (face(1),)))
     at = utc_now()
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
-    early, late = (Housekeeping(registry, MONTH, now=clock(now)) for now in (at, at + SETTLED))
+    early, late = (Housekeeping(registry, MONTH, unseen=WEEK, now=clock(now)) for now in (at, at + SETTLED))
     await early.tidy()
     assert early.counters["erased"] == 0
     await late.tidy()
     assert late.counters["erased"] == 1
+
+
+async def test_whom_no_camera_has_seen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
+    """As `tracking.retention_days` says, with face and trail; it is counted."""
+    now = utc_now()
+    gone = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])
+    kept = await write_person(registry, [seen("cam-001", now - WEEK + timedelta(minutes=1))])
+    await bridge.housekeeping.tidy()
+    assert await registry.mongo.db.persons.distinct("_id") == [kept]
+    assert await registry.mongo.db.person_faces.distinct("person") == [kept]
+    assert await registry.mongo.db.trails.distinct("person") == [kept]
+    assert gone != kept
+    assert bridge.health()["housekeeping"]["forgotten"] == 1
 
 
 async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) -> None:
@@ -113,7 +128,7 @@ async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) 
     at = utc_now()
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     broken = replace(registry, tombstones=cast("Tombstones", Failing()))
-    keeping = Housekeeping(broken, MONTH, seconds=0.001, now=clock(at + SETTLED))
+    keeping = Housekeeping(broken, MONTH, unseen=WEEK, seconds=0.001, now=clock(at + SETTLED))
     task = asyncio.create_task(keeping.run())
 
     async def purged() -> bool:

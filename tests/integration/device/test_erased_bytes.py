@@ -19,6 +19,7 @@ from broker_bridge.contract.settings import MqttSettings
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.events import Incoming
 from broker_bridge.registry.identities import utc_now
+from broker_bridge.registry.known_face import KnownFace
 from broker_bridge.registry.people import Enrollment, ExternalKey
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
@@ -31,6 +32,8 @@ from tests.waiting import until
 
 NAME = "Sample Person Ångström"
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
+# As MongoDB has it: brought to unit length once more.
+FOLLOWED = KnownFace.of(SPACE, face_vector(7), 0.8).unit.tobytes()
 SECRETS = (
     face(1).vector,
     base64.b64encode(face(1).vector),
@@ -38,8 +41,8 @@ SECRETS = (
     b"person-4711",
     JPEG,
     base64.b64encode(JPEG),
-    face_vector(7).tobytes(),
-    base64.b64encode(face_vector(7).tobytes()),
+    FOLLOWED,
+    base64.b64encode(FOLLOWED),
 )
 
 
@@ -72,6 +75,8 @@ async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIt
     sight = seen(fresh_device.id, utc_now(), face=face_vector(7), space=SPACE)
     followed = await write_person(opened, [sight], user_id="EMP-12345")
     await opened.person_changes.rename(followed, NAME, by="desk", now=utc_now())
+    assert await who_holds(opened, FOLLOWED) == {"person_faces"}
+    assert await who_holds(opened, NAME.encode()) >= {"identities", "persons"}
     yield opened
     await opened.close()
 
