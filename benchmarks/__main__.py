@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import cold_sync, enrollment, events, fanout, images, ingest, matching, pipeline
+from . import cold_sync, enrollment, events, fanout, images, ingest, matching, pipeline, tracking
 from .stats import Row, show
 
 Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
@@ -37,6 +37,9 @@ GROUPS: dict[str, Measure] = {
     ],
     "ingest": lambda folder, progress, options: ingest.measure(folder, progress, runs=options.runs),
     "matching": lambda folder, progress, options: matching.measure(folder, progress, large=not options.small),
+    "tracking": lambda folder, progress, options: tracking.measure(
+        folder, progress, seconds=options.seconds, large=not options.small
+    ),
     "pipeline": lambda _, progress, options: pipeline.measure(options.frames, progress),
     "images": lambda _, progress, __: images.measure(progress),
 }

@@ -29,6 +29,8 @@ _MOST_WAITING = 2000
 _MET_AT_ONCE = 64
 _RETRY_SECONDS = 1.0
 _LAST_WRITE_SECONDS = 1.5
+# Whoever was not looked up by then has been seen again.
+_STALE = timedelta(seconds=5)
 _SAID_AGAIN = timedelta(minutes=1)
 _UNIT_TOLERANCE = 1e-3
 
@@ -36,8 +38,8 @@ _UNIT_TOLERANCE = 1e-3
 class Observations:
     """Admits what cameras see, asks the tracker, answers. Of a worker that does not track it takes nothing.
 
-    `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full`, `unanswered` (MongoDB was
-    away), `sync_failures` and what the tracker counts.
+    `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full` and `dropped_stale` (more come
+    than can be looked up), `unanswered` (MongoDB was away), `sync_failures` and what the tracker counts.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Observations:
             return
         self._counted["received"] += 1
         device_id, observation, at = decoded.ids["device_id"], decoded.message, self._now()
-        if device_id in self._sites and observation.space in self._dimensions and not self._waiting:
+        if device_id in self._sites and observation.space in self._dimensions:
             seen = self._admit(device_id, observation, at)
             known = seen and self._tracker.match_active(seen)
             if known:
@@ -197,7 +199,9 @@ class Observations:
     async def _meet_some(self, tracker: Tracker) -> None:
         await self._introduce()
         arrived = [self._waiting.popleft() for _ in range(min(_MET_AT_ONCE, len(self._waiting)))]
-        batch = [seen for one in arrived if (seen := self._admit(*one))]
+        fresh = [one for one in arrived if self._now() - one[2] < _STALE]
+        self._counted["dropped_stale"] += len(arrived) - len(fresh)
+        batch = [seen for one in fresh if (seen := self._admit(*one))]
         try:
             assignments = await tracker.meet(batch)
         except RegistryError:
