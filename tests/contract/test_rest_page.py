@@ -10,6 +10,7 @@ import pytest
 from broker_bridge.contract import errors
 from broker_bridge.contract.settings import Section
 from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.registry.tracking_settings import SearchSettings, TrackingSettings
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import ROOT
 from device.vision.enroll import PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_SEVERAL_FACES
@@ -58,7 +59,7 @@ def test_every_code_of_an_answer_is_explained() -> None:
     assert {code for code in codes if CODE.fullmatch(code)} - wire <= explained
 
 
-@pytest.mark.parametrize("section", [ApiSettings, RegistrySettings])
+@pytest.mark.parametrize("section", [ApiSettings, RegistrySettings, TrackingSettings, SearchSettings])
 def test_every_setting_stands_there_with_its_default(section: type[Section]) -> None:
     """As `name` (default)."""
     shown = dict(re.findall(r"`(\w+)` \(([^)]*)\)", PAGE))
