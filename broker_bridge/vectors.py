@@ -5,7 +5,8 @@ and a search ranks *all* rows within it: no list can be too short. Where they ar
 nobody to compare with, it is exact. FAISS or numpy counts bits: the answers are the same.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TypeVar
@@ -74,7 +75,10 @@ class VectorIndex:
         self._numbers: dict[str, int] = {}
         self._keys: list[str] = []
         self._free: list[int] = []
-        self._owners = np.empty(0, dtype=np.int32)  # Of each row, the number of its key.
+        # Of each row, the number of its key and that key's next row; of each key, its first. -1: no more.
+        self._owners = np.empty(0, dtype=np.int32)
+        self._next = np.empty(0, dtype=np.int32)
+        self._first = array("i")
 
     @classmethod
     def of(cls, keys: Sequence[str], vectors: Vectors, engine: Engine | None = None) -> "VectorIndex":
@@ -98,6 +102,14 @@ class VectorIndex:
         self._numbers = {key: number for number, key in enumerate(self._keys)}
         self._owners = np.fromiter(map(self._numbers.__getitem__, keys), np.int32, len(keys))
         self._count = len(keys)
+        self._chain_rows()
+
+    def _chain_rows(self) -> None:
+        order = np.argsort(self._owners, kind="stable").astype(np.int32)
+        same = np.diff(self._owners[order], prepend=-1) == 0
+        self._first.frombytes(order[~same].tobytes())
+        self._next = np.full(len(order), -1, dtype=np.int32)
+        self._next[order[:-1][same[1:]]] = order[1:][same[1:]]
 
     def __len__(self) -> int:
         """The number of vectors."""
@@ -117,10 +129,13 @@ class VectorIndex:
         self._reserve(len(vectors))
         number = self._free.pop() if self._free else len(self._keys)
         self._keys[number : number + 1] = [key]
+        self._first[number : number + 1] = array("i", [self._count])
         self._numbers[key] = number
         rows = slice(self._count, self._count + len(vectors))
         self._vectors[rows], self._codes[rows], self._owners[rows] = vectors, codes, number
-        self._count += len(vectors)
+        self._next[rows] = np.arange(rows.start + 1, rows.stop + 1)
+        self._next[rows.stop - 1] = -1
+        self._count = rows.stop
 
     def remove(self, key: str) -> None:
         """Forget `key`, if it is there, and overwrite its numbers."""
@@ -131,11 +146,28 @@ class VectorIndex:
         self._keys[number] = ""
         self._free.append(number)
         # From the end: the last row, which fills the gap, is then never one of those that go.
-        for row in np.flatnonzero(self._owners[: self._count] == number)[::-1].tolist():
+        for row in sorted(self._rows_of(number), reverse=True):
             last = self._count = self._count - 1
-            for array in (self._vectors, self._codes, self._owners):
-                array[row] = array[last]
-                array[last] = 0
+            if row != last:
+                self._redirect(last, row)
+            for column in (self._vectors, self._codes, self._owners, self._next):
+                column[row] = column[last]
+                column[last] = 0
+
+    def _rows_of(self, number: int) -> Iterator[int]:
+        row = self._first[number]
+        while row >= 0:
+            yield row
+            row = int(self._next[row])
+
+    def _redirect(self, row: int, to: int) -> None:
+        """Whatever leads to `row` leads to `to`."""
+        owner = int(self._owners[row])
+        if self._first[owner] == row:
+            self._first[owner] = to
+        else:
+            before = next(one for one in self._rows_of(owner) if self._next[one] == row)
+            self._next[before] = to
 
     def _reserve(self, more: int) -> None:
         if self._vectors.flags.writeable and self._count + more <= len(self._vectors):
@@ -148,10 +180,11 @@ class VectorIndex:
             self._vectors = self._grown(self._vectors, capacity, "C")
         self._codes = self._grown(self._codes, capacity, self._scan.layout)
         self._owners = self._grown(self._owners, capacity, "C")
+        self._next = self._grown(self._next, capacity, "C")
 
-    def _grown(self, array: NDArray[N], capacity: int, order: Layout) -> NDArray[N]:
-        grown = np.zeros((capacity, *array.shape[1:]), dtype=array.dtype, order=order)
-        grown[: self._count] = array[: self._count]
+    def _grown(self, rows: NDArray[N], capacity: int, order: Layout) -> NDArray[N]:
+        grown = np.zeros((capacity, *rows.shape[1:]), dtype=rows.dtype, order=order)
+        grown[: self._count] = rows[: self._count]
         return grown
 
     def _check(self, vectors: Vectors) -> None:
