@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
@@ -35,11 +35,15 @@ _SAID_AGAIN = timedelta(minutes=1)
 _UNIT_TOLERANCE = 1e-3
 
 
+_Arrived = tuple[str, Observation, datetime]
+"""Device id, what it has sent, and when it came."""
+
+
 class Observations:
     """Admits what cameras see, asks the tracker, answers. Of a worker that does not track it takes nothing.
 
-    `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full` and `dropped_stale` (more come
-    than can be looked up), `unanswered` (MongoDB was away), `sync_failures` and what the tracker counts.
+    `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full` and `dropped_stale` (more
+    come than can be looked up), `unanswered` (MongoDB was away), `sync_failures`, and those of the tracker.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Observations:
         self._tracker: Tracker | None = None
         self._sites: dict[str, str] = {}
         self._dimensions: dict[str, int] = {}
-        self._waiting: deque[tuple[str, Observation, datetime]] = deque()
+        self._waiting: deque[_Arrived] = deque()
         self._answers: deque[tuple[str, Assignment]] = deque()
         self._come = asyncio.Event()
         self._answered = asyncio.Event()
@@ -174,13 +178,13 @@ class Observations:
             self._said[device_id, error.code] = now
             _log.warning("observations of %s are refused: %s", device_id, error.code)
 
-    async def _introduce(self) -> None:
-        """Learn the cameras and spaces of those who wait, if there are new ones. Raises RegistryError."""
-        cameras = {device_id for device_id, _, _ in self._waiting} - self._sites.keys()
+    async def _introduce(self, arrived: Sequence[_Arrived]) -> None:
+        """Learn the cameras and spaces that are new. Raises RegistryError."""
+        cameras = {device_id for device_id, _, _ in arrived} - self._sites.keys()
         if cameras:
             known = await self._registry.devices.known(sorted(cameras))
             self._sites |= {device.device_id: device.site_id for device in known.values()}
-        if any(observation.space not in self._dimensions for _, observation, _ in self._waiting):
+        if any(observation.space not in self._dimensions for _, observation, _ in arrived):
             self._dimensions = await self._registry.spaces.dimensions()
 
     # Work
@@ -197,16 +201,16 @@ class Observations:
                     await asyncio.sleep(_RETRY_SECONDS)
 
     async def _meet_some(self, tracker: Tracker) -> None:
-        await self._introduce()
         arrived = [self._waiting.popleft() for _ in range(min(_MET_AT_ONCE, len(self._waiting)))]
         fresh = [one for one in arrived if self._now() - one[2] < _STALE]
         self._counted["dropped_stale"] += len(arrived) - len(fresh)
-        batch = [seen for one in fresh if (seen := self._admit(*one))]
         try:
+            await self._introduce(fresh)
+            batch = [seen for one in fresh if (seen := self._admit(*one))]
             assignments = await tracker.meet(batch)
         except RegistryError:
             # Their cameras will see them again in a second; what is old by then need not be told.
-            self._counted["unanswered"] += len(batch)
+            self._counted["unanswered"] += len(fresh)
             raise
         for seen, assignment in zip(batch, assignments, strict=True):
             self._answer(seen.device_id, assignment)
