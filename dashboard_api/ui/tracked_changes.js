@@ -25,7 +25,9 @@ export class TrackedChanges {
     this.drawn = state;
     const focused = this.element.contains(document.activeElement) ? document.activeElement.ariaLabel : null;
     this.element.replaceChildren(...this.controls());
-    this.button(focused)?.focus();
+    if (focused) {
+      this.button(focused)?.focus();
+    }
   }
 
   controls() {
