@@ -11,7 +11,19 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import cold_sync, enrollment, events, fanout, images, ingest, matching, pipeline, tracking
+from . import (
+    cold_sync,
+    course,
+    enrollment,
+    events,
+    fanout,
+    images,
+    ingest,
+    matching,
+    pipeline,
+    search,
+    tracking,
+)
 from .stats import Row, show
 
 Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
@@ -40,6 +52,8 @@ GROUPS: dict[str, Measure] = {
     "tracking": lambda folder, progress, options: tracking.measure(
         folder, progress, seconds=options.seconds, large=not options.small
     ),
+    "search": lambda _, progress, options: search.measure(progress, large=not options.small),
+    "course": lambda folder, progress, _: course.measure(folder, progress),
     "pipeline": lambda _, progress, options: pipeline.measure(options.frames, progress),
     "images": lambda _, progress, __: images.measure(progress),
 }
@@ -53,7 +67,11 @@ def main() -> int:
     parser.add_argument("--changes", type=int, default=200, help="number of enrollment changes")
     parser.add_argument("--frames", type=int, default=500, help="frames through the pipeline")
     parser.add_argument("--runs", type=int, default=7, help="number of cold syncs")
-    parser.add_argument("--small", action="store_true", help="no gallery of 100,000 templates")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="no gallery of 100,000 templates, nor an index of 1,000,000 persons",
+    )
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="wfm-bench-") as name, Progress(transient=True) as progress:

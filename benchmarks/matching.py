@@ -81,17 +81,17 @@ def measure(folder: Path, progress: Progress, *, large: bool = True) -> list[Row
 def make_people(count: int, random: np.random.Generator) -> tuple[list[str], Vectors]:
     """Keys and float32[count, 512]; every tenth person looks like the one before, at cosine 0.55."""
     base = _unit(random.standard_normal((count // TEMPLATES, SPACE.dimension)))
-    base[9::10] = _towards(base[8::10], 0.55, random)
+    base[9::10] = towards(base[8::10], 0.55, random)
     cosine = np.sqrt(random.uniform(0.6, 0.8, count))
     keys = [f"EMP-{row // TEMPLATES}" for row in range(count)]
-    return keys, _towards(np.repeat(base, TEMPLATES, axis=0), cosine, random)
+    return keys, towards(np.repeat(base, TEMPLATES, axis=0), cosine, random)
 
 
 def make_queries(matrix: Vectors, count: int, random: np.random.Generator) -> Vectors:
     """float32[count, 512]: two thirds met again, a sixth look-alikes, a sixth strangers, in random order."""
     rows = matrix[random.integers(0, len(matrix), count)]
-    queries = _towards(rows, random.uniform(DEFAULT_FLOOR, 0.95, count), random)
-    queries[0::6] = _towards(rows[0::6], 0.55, random)
+    queries = towards(rows, random.uniform(DEFAULT_FLOOR, 0.95, count), random)
+    queries[0::6] = towards(rows[0::6], 0.55, random)
     queries[1::6] = _unit(random.standard_normal(queries[1::6].shape))
     return queries[random.permutation(count)]
 
@@ -243,7 +243,7 @@ def _unit(vectors: NDArray[np.floating]) -> Vectors:
     return unit
 
 
-def _towards(base: Vectors, cosine: float | NDArray[np.float64], random: np.random.Generator) -> Vectors:
+def towards(base: Vectors, cosine: float | NDArray[np.float64], random: np.random.Generator) -> Vectors:
     noise = random.standard_normal(base.shape, dtype=np.float32)
     noise -= np.vecdot(noise, base)[:, np.newaxis] * base
     share = np.broadcast_to(np.asarray(cosine, np.float32), len(base))[:, np.newaxis]

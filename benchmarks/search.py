@@ -1,0 +1,237 @@
+"""Who of everybody known a face is: the vector index beside exact numpy, and beside PostgreSQL with pgvector.
+
+One vector per person, two people at cosine 0 +- 0.05, every tenth a look-alike at 0.55 of the one before.
+People are met again at 0.5 and at 0.6 to 0.8; of look-alikes each must be found and not the other; strangers
+are nobody.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TypeVar
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from broker_bridge.vectors import DEFAULT_FLOOR, VectorIndex
+
+from . import pgvector
+from .matching import towards
+from .stats import Latency, Row
+
+Vectors = NDArray[np.float32]
+T = TypeVar("T")
+
+SIZES = {10_000: 1 / 5, 100_000: 1 / 20, 1_000_000: 1 / 20}
+"""The numbers of persons, and at most what share of exact numpy's median a search may take."""
+PERSONS, MEGABYTES = 100_000, 260
+_DIMENSION = 512
+_RECALL = 0.999
+_ASKED = 1000
+_TURN = 25
+
+
+@dataclass(frozen=True)
+class Queries:
+    """`vectors` float32[q, 512] and of each the row that it is nearest to; -1 for a stranger."""
+
+    vectors: Vectors
+    rows: NDArray[np.intp]
+
+    def only(self, wanted: NDArray[np.intp]) -> "Queries":
+        return Queries(self.vectors[wanted], self.rows[wanted])
+
+
+@dataclass(frozen=True)
+class SearchRow(Row):
+    """A row with recall@1 per kind of query; of strangers it is the share of them taken for nobody."""
+
+    recalls: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return super().holds and all(recall >= _RECALL for _, recall in self.recalls)
+
+    @property
+    def must(self) -> str:
+        kind, worst = min(self.recalls, key=lambda one: one[1])
+        found = "recall@1 1" if worst == 1 else f"recall@1 {worst:.4g} ({kind})"
+        return f"{found}, {super().must or ('holds' if self.holds else 'MISSED')}"
+
+
+@dataclass(frozen=True)
+class MemoryRow(Row):
+    """A row that must also keep to a number of megabytes; `peak` is the most meanwhile."""
+
+    megabytes: float = 0.0
+    peak: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        return max(self.megabytes, self.peak) < MEGABYTES
+
+    @property
+    def must(self) -> str:
+        found = f"{self.megabytes:.0f} MB, {self.peak:.0f} meanwhile"
+        return f"{found}, < {MEGABYTES} MB  {'holds' if self.holds else 'MISSED'}"
+
+
+def measure(progress: Progress, *, large: bool = True) -> list[Row]:
+    """Searches among 10,000, 100,000 and, if `large`, 1,000,000 persons; changes; memory; pgvector."""
+    random = np.random.default_rng(1)
+    sizes = [size for size in SIZES if large or size <= PERSONS]
+    task = progress.add_task("search", total=len(sizes) + 2)
+    rows: list[Row] = [_memory()]
+    progress.advance(task)
+    matrix = make_persons(sizes[-1], random)
+    kinds: dict[int, dict[str, Queries]] = {}
+    bare: dict[int, Latency] = {}
+    for size in sizes:
+        kinds[size] = make_queries(matrix[:size], random)
+        found = _search(matrix[:size], kinds[size], random)
+        rows += found
+        bare[size] = found[-1].latency
+        progress.advance(task)
+    rows += pgvector.measure(
+        {size: (matrix[:size], _mixed(kinds[size], 150, random), bare[size]) for size in sizes[:2]}
+    )
+    progress.advance(task)
+    return rows
+
+
+def make_persons(count: int, random: np.random.Generator) -> Vectors:
+    """float32[count, 512], unit length."""
+    matrix = random.standard_normal((count, _DIMENSION), dtype=np.float32)
+    matrix /= np.sqrt(np.vecdot(matrix, matrix))[:, np.newaxis]
+    matrix[9::10] = towards(matrix[8::10], 0.55, random)
+    return matrix
+
+
+def make_queries(matrix: Vectors, random: np.random.Generator) -> dict[str, Queries]:
+    """A thousand of each kind."""
+    anybody = random.integers(0, len(matrix), (2, _ASKED))
+    pairs = random.integers(0, len(matrix) // 10, _ASKED) * 10 + random.integers(8, 10, _ASKED)
+    strangers = random.standard_normal((_ASKED, _DIMENSION), dtype=np.float32)
+    return {
+        "0.5": Queries(towards(matrix[anybody[0]], 0.5, random), anybody[0]),
+        "0.6-0.8": Queries(towards(matrix[anybody[1]], random.uniform(0.6, 0.8, _ASKED), random), anybody[1]),
+        "look-alikes": Queries(towards(matrix[pairs], random.uniform(0.5, 0.8, _ASKED), random), pairs),
+        "strangers": Queries(strangers, np.full(_ASKED, -1)),
+    }
+
+
+def _mixed(kinds: dict[str, Queries], count: int, random: np.random.Generator) -> Queries:
+    """So many of those who are known, in random order."""
+    known = [queries for kind, queries in kinds.items() if kind != "strangers"]
+    together = Queries(
+        np.concatenate([one.vectors for one in known]), np.concatenate([one.rows for one in known])
+    )
+    return together.only(random.permutation(len(together.rows))[:count])
+
+
+def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Generator) -> list[Row]:
+    size = len(matrix)
+    keys = [str(row) for row in range(size)]
+    rounds = 50 if size > PERSONS else 400
+    queries = _mixed(kinds, rounds, random)
+    built, faiss = _timed(lambda: VectorIndex.of(keys, matrix, "faiss"))
+    indexes = {"faiss": faiss, "numpy": VectorIndex.of(keys, matrix, "numpy")}
+    rows = [Row(f"build an index of {size:,}", Latency.of([built]))]
+    if size <= PERSONS:
+        indexes["faiss, filled one by one"] = grown = VectorIndex(_DIMENSION, "faiss")
+        rows += _change(grown, keys, matrix)
+    took: dict[str, list[float]] = {name: [] for name in indexes}
+    bare: list[float] = []
+    # Turns of some queries: threads of BLAS that spin after a product would slow down what comes next.
+    for start in range(0, rounds, _TURN):
+        turn = queries.vectors[start : start + _TURN]
+        bare += [_timed(lambda query=query: int((matrix @ query).argmax()))[0] for query in turn]
+        for name, index in indexes.items():
+            took[name] += _turn(index, turn)
+    exact = Latency.of(bare)
+    for name, index in indexes.items():
+        limit = SIZES[size] if name.startswith("faiss") else None
+        recalls = tuple((kind, _recall(index, one)) for kind, one in kinds.items())
+        rows.append(
+            SearchRow(
+                f"search {size:,} ({name})",
+                Latency.of(took[name]),
+                bare=exact,
+                at_most=limit,
+                recalls=recalls,
+            )
+        )
+    return [*rows, Row(f"  exact numpy among {size:,}", exact)]
+
+
+def _turn(index: VectorIndex, turn: Vectors) -> list[float]:
+    return [_timed(lambda query=query: index.search(query[np.newaxis]))[0] for query in turn]
+
+
+def _recall(index: VectorIndex, queries: Queries) -> float:
+    """The share of `queries` that gave their own row; of strangers, nobody at the floor or above."""
+    right = 0
+    for answer, row in zip(index.search(queries.vectors), queries.rows.tolist(), strict=True):
+        if row < 0:
+            right += answer is not None and answer.similarity < DEFAULT_FLOOR
+        else:
+            right += answer is not None and answer.key == str(row)
+    return right / len(queries.rows)
+
+
+def _change(index: VectorIndex, keys: Sequence[str], matrix: Vectors, count: int = 1000) -> list[Row]:
+    """Everybody put one by one; then some changed, and some removed and put back."""
+    put = [_timed(lambda row=row: index.put(keys[row], matrix[row : row + 1]))[0] for row in range(len(keys))]
+    some = range(0, len(keys), len(keys) // count)
+    changed = [_timed(lambda row=row: index.put(keys[row], matrix[row : row + 1]))[0] for row in some]
+    removed = []
+    for row in some:
+        removed.append(_timed(lambda row=row: index.remove(keys[row]))[0])
+        index.put(keys[row], matrix[row : row + 1])
+    return [
+        Row(f"{act} of {len(keys):,}, {1e6 * float(np.median(took)):.0f} us each", Latency.of(took))
+        for act, took in (("add one", put), ("change one", changed), ("remove one", removed))
+    ]
+
+
+def _memory() -> Row:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        megabytes, peak, seconds = fresh.submit(_fill, PERSONS).result()
+    return MemoryRow(
+        f"an index of {PERSONS:,}, filled one by one",
+        Latency.of([seconds]),
+        megabytes=megabytes,
+        peak=peak,
+    )
+
+
+def _fill(count: int) -> tuple[float, float, float]:
+    """By how many megabytes this process has grown, and at the most; and in how many seconds."""
+    random = np.random.default_rng(1)
+    warm = VectorIndex(_DIMENSION)
+    _put_all(warm, make_persons(2000, random), 0)
+    warm.search(random.standard_normal((1, _DIMENSION), dtype=np.float32))
+    del warm
+    before, began = psutil.Process().memory_info().rss, time.perf_counter()
+    index = VectorIndex(_DIMENSION)
+    for start in range(0, count, 1000):
+        _put_all(index, make_persons(1000, random), start)
+    grown = psutil.Process().memory_info().rss - before
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return grown / 1e6, peak / 1e6, time.perf_counter() - began
+
+
+def _put_all(index: VectorIndex, matrix: Vectors, first: int) -> None:
+    for row, vector in enumerate(matrix):
+        index.put(str(first + row), vector[np.newaxis])
+
+
+def _timed(act: Callable[[], T]) -> tuple[float, T]:
+    began = time.perf_counter()
+    result = act()
+    return time.perf_counter() - began, result
