@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -167,39 +167,12 @@ class Setting:
 
 
 def to_view(family: Family, setting: Setting) -> DetectedPersonView:
-    whole = family.whole
-    user_id, name = setting.who(family)
-    return DetectedPersonView(
-        global_id=whole.global_id,
-        user_id=user_id,
-        linked_by=whole.linked_by if user_id else None,
-        assigned_name=whole.assigned_name,
-        name=name,
-        face_quality=whole.face_quality,
-        quality_scores=list(whole.quality_scores),
-        avg_height_pixels=whole.avg_height_pixels,
-        avg_width_pixels=whole.avg_width_pixels,
-        avg_height_meters=whole.avg_height_meters(setting.metres_per_pixel),
-        first_seen=whole.first_seen,
-        last_seen=whole.last_seen,
-        total_appearances=whole.total_appearances,
-        total_detections=whole.total_detections,
-        cameras_visited=list(whole.cameras_visited),
-        current_site=whole.site_id,
-        current_positions={
-            device_id: PositionView(bbox=camera.box.corners, timestamp=camera.last_seen)
-            for device_id, camera in whole.cameras.items()
-        },
-        is_active=whole.last_seen >= setting.active_since,
-        merged=[one.global_id for one in family.merged],
-        created_at=whole.created_at,
-        updated_at=whole.updated_at,
-    )
+    return DetectedPersonView(**_fields(family, setting))
 
 
-def to_detail(view: DetectedPersonView, face: KnownFace | None) -> DetectedPersonDetail:
+def to_detail(family: Family, setting: Setting, face: KnownFace | None) -> DetectedPersonDetail:
     return DetectedPersonDetail(
-        **view.model_dump(),
+        **_fields(family, setting),
         face_embedding=face.unit.tolist() if face else None,
         face_space=face.space if face else None,
     )
@@ -214,8 +187,40 @@ def to_active(family: Family, setting: Setting, here_since: Mapping[int, datetim
     ]  # fmt: skip
     begun = [here_since[global_id] for global_id in family.ids if global_id in here_since]
     return ActivePerson(
-        **to_view(family, setting).model_dump(), cameras=here, since=min(begun, default=whole.last_seen)
-    )
+        **_fields(family, setting), cameras=here, since=min(begun, default=whole.last_seen)
+    )  # fmt: skip
+
+
+def _fields(family: Family, setting: Setting) -> dict[str, Any]:
+    """The fields of DetectedPersonView."""
+    whole = family.whole
+    user_id, name = setting.who(family)
+    return {
+        "global_id": whole.global_id,
+        "user_id": user_id,
+        "linked_by": whole.linked_by if user_id else None,
+        "assigned_name": whole.assigned_name,
+        "name": name,
+        "face_quality": whole.face_quality,
+        "quality_scores": list(whole.quality_scores),
+        "avg_height_pixels": whole.avg_height_pixels,
+        "avg_width_pixels": whole.avg_width_pixels,
+        "avg_height_meters": whole.avg_height_meters(setting.metres_per_pixel),
+        "first_seen": whole.first_seen,
+        "last_seen": whole.last_seen,
+        "total_appearances": whole.total_appearances,
+        "total_detections": whole.total_detections,
+        "cameras_visited": list(whole.cameras_visited),
+        "current_site": whole.site_id,
+        "current_positions": {
+            device_id: {"bbox": camera.box.corners, "timestamp": camera.last_seen}
+            for device_id, camera in whole.cameras.items()
+        },
+        "is_active": whole.last_seen >= setting.active_since,
+        "merged": [one.global_id for one in family.merged],
+        "created_at": whole.created_at,
+        "updated_at": whole.updated_at,
+    }
 
 
 def to_stay(stay: Stay) -> StayView:

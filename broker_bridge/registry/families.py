@@ -24,7 +24,7 @@ class Family:
     @cached_property
     def whole(self) -> DetectedPerson:
         """What is known of all of them, as of one person."""
-        return together(self.root, self.merged)
+        return together(self.root, self.merged) if self.merged else self.root
 
     @property
     def everyone(self) -> tuple[DetectedPerson, ...]:

@@ -130,7 +130,7 @@ async def show(
     reading = services.registry.person_reading
     family = await reading.one(global_id)
     face = None if key.role == "viewer" else await face_of(services, family)
-    return to_detail(to_view(family, await setting_of(services, [family])), face)
+    return to_detail(family, await setting_of(services, [family]), face)
 
 
 @router.patch("/{global_id}", dependencies=[JSON_BODY])
