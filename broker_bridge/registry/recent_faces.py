@@ -54,7 +54,7 @@ class RecentFaces:
 class _Space:
     def __init__(self, dimension: int) -> None:
         self.index = VectorIndex(dimension)
-        self.consistency: dict[int, float] = {}
+        self.consistency: dict[str, float] = {}
         # Of everybody spoken of, forgotten ones too: when that was, the longest ago first.
         self.since: dict[int, float] = {}
 
@@ -65,7 +65,7 @@ class _Space:
             self._drop(global_id)
         else:
             self.index.put(str(global_id), face.unit[np.newaxis])
-            self.consistency[global_id] = face.consistency
+            self.consistency[str(global_id)] = face.consistency
         if len(self.since) > _MOST_PEOPLE:
             self._end(next(iter(self.since)))
 
@@ -79,4 +79,4 @@ class _Space:
 
     def _drop(self, global_id: int) -> None:
         self.index.remove(str(global_id))
-        self.consistency.pop(global_id, None)
+        self.consistency.pop(str(global_id), None)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
-from broker_bridge.vectors import VectorIndex, are_units
+from broker_bridge.vectors import EXACT_ROWS, VectorIndex, are_units
 
 from .face_search import Candidate
 from .known_face import KnownFace
@@ -17,12 +17,14 @@ from .person_store import PersonStore
 
 T = TypeVar("T")
 
-# People read before they go into the index together. The first of them show how it has to take signs.
-_BLOCK = 2048
+# People who go into the index together: enough to show it how it has to take signs.
+_BLOCK = EXACT_ROWS + 280
 # Changes that the event loop may be kept busy with: a change takes some 30 us at 100,000 people.
 _CHANGES_AT_ONCE = 32
-# Vectors times people that are searched on the event loop. A thread costs 0.1 ms, these take at most 1 ms.
-_SEARCHED_AT_ONCE = 100_000
+# Searched on the event loop: rows looked at, which takes a millisecond at most. A thread costs 0.1 ms.
+_ROWS_AT_ONCE = 150_000
+# What a search costs besides going through the rows, as rows.
+_ROWS_OF_A_QUESTION = 10_000
 # Several times as many as are wanted are asked for, since the order by cosine is not that by mean cosine.
 _SPARE = 4
 
@@ -37,6 +39,10 @@ class Known(NamedTuple):
     def of(cls, face: KnownFace) -> "Known":
         return cls(face.unit, face.consistency)
 
+    def is_usable(self, dimension: int) -> bool:
+        """Whether it is a face of a space of `dimension`: somebody may have spoilt a document."""
+        return self.unit.shape == (dimension,) and bool(are_units(self.unit[np.newaxis])[0])
+
 
 class Claim(NamedTuple):
     """What this program says of somebody (None: there is nobody), and when it said so."""
@@ -49,6 +55,24 @@ class Claim(NamedTuple):
             return self.known is told
         same = np.array_equal(self.known.unit, told.unit)
         return same and self.known.consistency == told.consistency
+
+
+class _Block:
+    """People on their way into an index, without an object for each vector: those leave holes in memory."""
+
+    def __init__(self, dimension: int) -> None:
+        self.people: dict[str, float] = {}
+        self.units = np.empty((_BLOCK, dimension), dtype=np.float32)
+
+    def add(self, global_id: int, known: Known) -> bool:
+        """Whether the face could be taken."""
+        if not known.is_usable(self.units.shape[1]):
+            return False
+        # Whoever was deleted and written again meanwhile comes twice: the change stream tells how it ended.
+        if str(global_id) not in self.people:
+            self.units[len(self.people)] = known.unit
+            self.people[str(global_id)] = known.consistency
+        return True
 
 
 class SpaceFaces:
@@ -70,7 +94,7 @@ class SpaceFaces:
         self._before_loading = before_loading
         self._counters = counters
         self._index: VectorIndex | None = None
-        self._consistency: dict[int, float] = {}
+        self._consistency: dict[str, float] = {}
         self._news: dict[int, Known | None] = {}
         self._claims: dict[int, Claim] = {}
         self._hears = False
@@ -85,7 +109,7 @@ class SpaceFaces:
         async with self._lock:
             index = await self._current()
             await self._take_news(index)
-            if len(index) * len(vectors) <= _SEARCHED_AT_ONCE:
+            if len(vectors) * (_ROWS_OF_A_QUESTION + len(index)) <= _ROWS_AT_ONCE:
                 return self._search(index, vectors, limit, floor)
             return await _in_thread(partial(self._search, index, vectors, limit, floor))
 
@@ -143,42 +167,33 @@ class SpaceFaces:
 
     async def _read(self) -> VectorIndex:
         index = VectorIndex(self._space.dimension)
-        block: list[tuple[int, Known]] = []
+        block = _Block(self._space.dimension)
         async for global_id, unit, consistency in self._store.all_faces(self._space.id):
-            block.append((global_id, Known(unit, consistency)))
-            if len(block) == _BLOCK:
+            self._counters["unusable"] += not block.add(global_id, Known(unit, consistency))
+            if len(block.people) == _BLOCK:
                 index = await _in_thread(partial(self._add, index, block))
-                block = []
+                block = _Block(self._space.dimension)
         return await _in_thread(partial(self._add, index, block))
 
-    def _add(self, index: VectorIndex, block: Sequence[tuple[int, Known]]) -> VectorIndex:
-        usable = [(global_id, known) for global_id, known in block if self._is_usable(known)]
-        if not len(index) and usable:
-            self._consistency = {global_id: known.consistency for global_id, known in usable}
-            matrix = np.stack([known.unit for _, known in usable])
-            return VectorIndex.of([str(global_id) for global_id, _ in usable], matrix)
-        for global_id, known in usable:
-            self._put(index, global_id, known)
+    def _add(self, index: VectorIndex, block: "_Block") -> VectorIndex:
+        self._consistency.update(block.people)
+        if not len(index):
+            return VectorIndex.of(list(block.people), block.units[: len(block.people)])
+        for row, global_id in enumerate(block.people):
+            index.put(global_id, block.units[row : row + 1])
         return index
-
-    def _put(self, index: VectorIndex, global_id: int, known: Known) -> None:
-        index.put(str(global_id), known.unit[np.newaxis])
-        self._consistency[global_id] = known.consistency
-
-    def _is_usable(self, known: Known) -> bool:
-        usable = known.unit.shape == (self._space.dimension,) and bool(are_units(known.unit[np.newaxis])[0])
-        self._counters["unusable"] += not usable
-        return usable
 
     async def _take_news(self, index: VectorIndex) -> None:
         while self._news:
             for _ in range(min(len(self._news), _CHANGES_AT_ONCE)):
                 global_id, known = self._news.popitem()
-                if known is not None and self._is_usable(known):
-                    self._put(index, global_id, known)
+                key = str(global_id)
+                if known is not None and known.is_usable(self._space.dimension):
+                    index.put(key, known.unit[np.newaxis])
+                    self._consistency[key] = known.consistency
                 else:
-                    index.remove(str(global_id))
-                    self._consistency.pop(global_id, None)
+                    index.remove(key)
+                    self._consistency.pop(key, None)
             if self._news:
                 await asyncio.sleep(0)
 
@@ -189,17 +204,16 @@ class SpaceFaces:
 
 
 def most_alike(
-    index: VectorIndex, consistency: Mapping[int, float], vector: Vector, limit: int, floor: float
+    index: VectorIndex, consistency: Mapping[str, float], vector: Vector, limit: int, floor: float
 ) -> list[Candidate]:
     """Up to `limit` people of `index` with a mean cosine of `floor` or more to `vector`; exact.
 
-    Keys are global ids as text.
+    Keys, of `consistency` too, are global ids as text.
     """
     asked = _SPARE * limit
     while True:
         ranked = index.rank(vector, asked, floor)
-        people = [(int(one.key), one.similarity) for one in ranked]
-        best = most_similar(Candidate(one, cosine * consistency[one]) for one, cosine in people)
+        best = most_similar(Candidate(int(one.key), one.similarity * consistency[one.key]) for one in ranked)
         best = [one for one in best[:limit] if one.similarity >= floor]
         # Nobody who was left out has a larger cosine than the last one, nor so a larger mean cosine.
         if len(ranked) < asked or (len(best) == limit and best[-1].similarity >= ranked[-1].similarity):

@@ -20,10 +20,11 @@ def test_nobody_above_the_floor_is_overlooked(dimension, floor):
     """However many are alike, and however differently their faces agree: as if all were compared."""
     random = np.random.default_rng(dimension)
     people = units(3000, dimension, random)
-    consistency = {number: float(random.uniform(0.3, 1.0)) for number in range(len(people))}
-    index = VectorIndex.of([str(number) for number in range(len(people))], people)
+    keys = [str(number) for number in range(len(people))]
+    consistency = {key: float(random.uniform(0.3, 1.0)) for key in keys}
+    index = VectorIndex.of(keys, people)
     for query in units(20, dimension, random):
-        everyone = {number: float(people[number] @ query) * trust for number, trust in consistency.items()}
+        everyone = {int(key): float(people[int(key)] @ query) * trust for key, trust in consistency.items()}
         expected = sorted((s for s in everyone.values() if s >= floor), reverse=True)
         for limit in (1, 5, 3000):
             found = most_alike(index, consistency, query, limit, floor)
