@@ -1,6 +1,7 @@
 """Plays a course to the real tracker on a real MongoDB; time passes as fast as the tracker answers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,10 @@ class CoursePlayer:
     settings: TrackingSettings = field(default_factory=TrackingSettings)
     progress: Callable[[float], None] = lambda _: None
     """Told how many seconds of the course have passed since it was told last."""
+    took: list[float] = field(default_factory=list)
+    """Seconds that each answer took for somebody who is here."""
+    looked_up: list[float] = field(default_factory=list)
+    """The same for all others: those who are looked up together wait together."""
 
     async def play(
         self, course: Course, random: np.random.Generator, restarts: Sequence[Restart] = ()
@@ -86,7 +91,7 @@ class CoursePlayer:
     ) -> list[Sighting]:
         """Play up to `end`; the first group after it, which is the next tracker's."""
         synced: float | None = None
-        await _show(tracker, left, tally)
+        await self._show(tracker, left, tally)
         for _, group in groups:
             together = list(group)
             now = together[0].arrives
@@ -98,24 +103,26 @@ class CoursePlayer:
                 await tracker.sync(_at(now))
                 self.progress(now - synced)
                 synced = now
-            await _show(tracker, together, tally)
+            await self._show(tracker, together, tally)
         return []
 
-
-async def _show(tracker: Tracker, sightings: Sequence[Sighting], tally: Tally) -> None:
-    """As the bridge does: at once who is here, then together all who have to be looked up."""
-    waiting: list[Sighting] = []
-    for sighting in sightings:
-        known = None if waiting else tracker.match_active(_observed(sighting))
-        if known is None:
-            waiting.append(sighting)
-        else:
-            _count(tally, sighting, known)
-    if waiting:
-        for sighting, met in zip(
-            waiting, await tracker.meet([_observed(one) for one in waiting]), strict=True
-        ):
-            _count(tally, sighting, met)
+    async def _show(self, tracker: Tracker, sightings: Sequence[Sighting], tally: Tally) -> None:
+        """As the bridge does: at once who is here, then together all who have to be looked up."""
+        waiting: list[Sighting] = []
+        for sighting in sightings:
+            began = time.perf_counter()
+            known = None if waiting else tracker.match_active(_observed(sighting))
+            if known is None:
+                waiting.append(sighting)
+            else:
+                self.took.append(time.perf_counter() - began)
+                _count(tally, sighting, known)
+        if waiting:
+            began = time.perf_counter()
+            met = await tracker.meet([_observed(one) for one in waiting])
+            self.looked_up += [time.perf_counter() - began] * len(waiting)
+            for sighting, assignment in zip(waiting, met, strict=True):
+                _count(tally, sighting, assignment)
 
 
 def _count(tally: Tally, sighting: Sighting, assignment: Assignment) -> None:
