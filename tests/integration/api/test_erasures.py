@@ -47,7 +47,7 @@ async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
     said = begun.json()
     done = {name for name, step in said["steps"].items() if step["count"] == 1}
     assert done == {"people", "templates", "events", "images", "audit"}
-    assert said["steps"].keys() - done == {"registrations", "dead_letters"}
+    assert said["steps"].keys() - done == {"registrations", "dead_letters", "detected_persons"}
     assert (said["user_id"], said["state"], said["summary"]) == ("EMP-12345", "open", "0 of 2 devices")
     assert (said["requested_by"], said["version"]) == ("admin", 2)
 
