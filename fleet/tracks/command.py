@@ -136,8 +136,11 @@ def _play(
 ) -> tuple["Trial", int, str | None]:
     """The trial, and why it did not come to its end: status and sentence. Raises CannotRunError before."""
     # Pandas comes with the metrics: half a second that no other command should wait.
-    from .cameras import Cameras  # noqa: PLC0415
-    from .trial import Trial, real_pace  # noqa: PLC0415
+    try:
+        from .cameras import Cameras  # noqa: PLC0415
+        from .trial import Trial, real_pace  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise CannotRunError(f"{error.name} is not installed: pip install 'wfm-fleet[simulate]'") from error
 
     info = DeviceInfo(
         site_id=site, software="wfm-fleet simulate", spaces={space: SpaceInfo(dimension=course.dimension)}

@@ -15,15 +15,17 @@ import paho.mqtt.client as mqtt
 import pytest
 from click.testing import Result
 from paho.mqtt.enums import CallbackAPIVersion
+from pymongo import MongoClient
 from typer.testing import CliRunner
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import Assignment, DeviceInfo, DeviceStatus
-from deploy.local.stack import ROOT, Mosquitto, free_port
+from deploy.local.stack import ROOT, Mongod, Mosquitto, free_port
 from fleet.__main__ import app
 from fleet.tracks.command import make_course
 from fleet.tracks.scenario import play
+from tests.conftest import StartProgram
 from tests.integration.fleet.test_command import HEEDS_CTRL_C
 from tests.waiting import wait_until
 
@@ -92,7 +94,7 @@ class PlayedTracker:
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker that lets each camera in under its own id, all with one password."""
     cameras = [f"sim-{number + 1:03}" for number in range(CAMERAS)]
-    users = {"admin": "admin-of-the-trial", **dict.fromkeys(cameras, PASSWORD)}
+    users = {"admin": "admin-of-the-trial", "bridge": PASSWORD, **dict.fromkeys(cameras, PASSWORD)}
     server = Mosquitto(tmp_path / "broker", free_port(), users, dict.fromkeys(cameras, "lobby")).start()
     yield server
     server.kill()
@@ -227,3 +229,40 @@ def test_fields_of_the_table_are_what_was_counted(broker: Mosquitto, tracker: Pl
     assert result.exit_code == 0, result.output
     sent, answered = (int(cell(result.output, name)) for name in ("observations sent", "answered"))
     assert sent - answered == len(skipped) > 0
+
+
+def test_the_real_bridge_follows_people(
+    broker: Mosquitto, mongod: Mongod, mongo_database: str, start_program: StartProgram
+) -> None:
+    """From the cameras' observations to the tracker's answers; afterwards the registry has these people, in
+    the space that is theirs."""
+    bridge = {
+        **environment(broker),
+        "WFM_MQTT__USERNAME": "bridge",
+        "WFM_MONGO__URI": mongod.uri,
+        "WFM_MONGO__DATABASE": mongo_database,
+        "WFM_BRIDGE__AUTO_REGISTER": "true",
+    }
+    start_program([sys.executable, "-m", "broker_bridge"], bridge, name="bridge")
+    result = simulate(broker, "--look-alikes", "0", "--require-idf1", "0.98")
+    assert result.exit_code == 0, result.output
+    assert cell(result.output, "observations sent") == cell(result.output, "answered")
+    assert cell(result.output, "ids that two people have (merged)") == "0"
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(mongod.uri) as client:
+        database = client[mongo_database]
+        # One more than in the table: the face that is shown to each camera before the course begins.
+        assert database.persons.count_documents({}) == int(cell(result.output, "global ids")) + 1
+        assert database.person_faces.distinct("space") == ["face:simulated-512"]
+
+
+def test_without_its_extra_the_command_says_what_to_install(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pandas and the rest come with an extra of their own: one sentence, status 2."""
+    for name in ("fleet.tracks.metrics", "fleet.tracks.trial"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "motmetrics", None)
+    result = simulate(broker)
+    assert result.exit_code == 2
+    assert "wfm-fleet[simulate]" in result.output
