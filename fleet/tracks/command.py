@@ -167,9 +167,9 @@ def _play(
 
 def _print(score: "Score", trial: "Trial") -> None:
     delays = sorted(trial.delays)
-    table = Table(title="Who was told to be whom", title_justify="left")
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = Table(title="Who was told to be whom", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     rows = {
         "IDF1": f"{score.idf1:.4f}",
         "ID switches": score.switches,
