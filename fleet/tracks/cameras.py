@@ -7,6 +7,7 @@ import queue
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -89,7 +90,9 @@ class Cameras:
             if client.is_connected()
         ]
         for goodbye in goodbyes:
-            goodbye.wait_for_publish(max(0.0, deadline - time.monotonic()))
+            # The broker is gone: to whoever asks it later, the last will says `lost`.
+            with suppress(RuntimeError, ValueError):
+                goodbye.wait_for_publish(max(0.0, deadline - time.monotonic()))
         self._close()
 
     def observe(self, camera: int, observation: Observation) -> None:
