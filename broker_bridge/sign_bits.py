@@ -32,7 +32,7 @@ FEWEST_BITS = 64
 _DEVIATIONS = 5.0
 # Within the radius at the least, so that an answer below the floor is a near one too.
 _LEAST_CANDIDATES = 16
-# The distances of so many rows, and numpy's passes over them, stay in the processor's cache.
+# numpy's passes over so many rows stay in the processor's cache.
 _BLOCK_ROWS = 32_768
 # Starting a thread pays from so many rows on.
 _THREAD_ROWS = 250_000
@@ -127,61 +127,58 @@ class BitScan:
 
     def within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
         """For each of `queries` the rows of `codes` at a distance of at most `radius`, in ascending order."""
+        scan = self._within_faiss if self._faiss else _within_numpy
         parts = len(codes) // _THREAD_ROWS
         # Asking for the number of processors reads a file.
         parts = min(os.cpu_count() or 1, parts) if parts > 1 else 1
-        if parts == 1:
-            return self._within(codes, queries, radius)
-        bounds = [len(codes) * part // parts for part in range(parts + 1)]
-        # FAISS and numpy let other threads run meanwhile.
-        with ThreadPoolExecutor(parts) as pool:
-            waiting = [
-                pool.submit(self._within, codes[start:end], queries, radius)
-                for start, end in pairwise(bounds)
-            ]
-        found = [one.result() for one in waiting]
-        return [
-            np.concatenate([start + rows for start, rows in zip(bounds, of_query, strict=False)])
-            for of_query in zip(*found, strict=True)
-        ]
+        return (
+            scan(codes, queries, radius) if parts == 1 else _in_threads(scan, codes, queries, radius, parts)
+        )
 
-    def _within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
-        distances = self._distances(min(len(codes), _BLOCK_ROWS))
-        found: list[list[Rows]] = [[] for _ in queries]
-        for start in range(0, len(codes), _BLOCK_ROWS):
-            block = codes[start : start + _BLOCK_ROWS]
-            for query, rows in zip(queries, found, strict=True):
-                rows.append(np.flatnonzero(distances(block, query) <= radius) + start)
-        return [np.concatenate(rows) if len(rows) > 1 else rows[0] for rows in found]
-
-    def _distances(self, most: int) -> Callable[[Codes, Codes], NDArray[np.integer]]:
-        """What gives the distance of each of up to `most` codes to one, until it is called again."""
-        return _faiss_distances(self._faiss, most) if self._faiss else _numpy_distances(most)
+    def _within_faiss(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+        faiss = self._faiss
+        # For this thread's calls: helpers would wait for cores that the networks' threads are spinning on.
+        faiss.omp_set_num_threads(1)
+        result = faiss.RangeSearchResult(len(queries))
+        pointers = [faiss.swig_ptr(array.view(np.uint8)) for array in (queries, codes)]
+        # FAISS leaves the radius itself out.
+        faiss.hamming_range_search(
+            *pointers, len(queries), len(codes), radius + 1, 8 * codes.shape[1], result
+        )
+        # The result owns these arrays and ends with this call.
+        limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
+        rows = faiss.rev_swig_ptr(result.labels, limits[-1])
+        return [rows[start:end].copy() for start, end in pairwise(limits)]
 
 
-def _faiss_distances(faiss: Any, most: int) -> Callable[[Codes, Codes], NDArray[np.int32]]:
-    distances = np.empty(most, dtype=np.int32)
-    pointer = faiss.swig_ptr(distances)
-
-    def measure(codes: Codes, query: Codes) -> NDArray[np.int32]:
-        one, many = faiss.swig_ptr(query.view(np.uint8)), faiss.swig_ptr(codes.view(np.uint8))
-        faiss.hammings(one, many, 1, len(codes), query.nbytes, pointer)
-        return distances[: len(codes)]
-
-    return measure
+def _within_numpy(codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+    found: list[list[Rows]] = [[] for _ in queries]
+    for start in range(0, len(codes), _BLOCK_ROWS):
+        block = codes[start : start + _BLOCK_ROWS]
+        for query, rows in zip(queries, found, strict=True):
+            rows.append(np.flatnonzero(_distances(block, query) <= radius) + start)
+    return [np.concatenate(rows) for rows in found]
 
 
-def _numpy_distances(most: int) -> Callable[[Codes, Codes], NDArray[np.uint16]]:
-    distances, ones = np.empty(most, dtype=np.uint16), np.empty(most, dtype=np.uint8)
-    different = np.empty(most, dtype=np.uint64)
+def _distances(codes: Codes, query: Codes) -> NDArray[np.uint16]:
+    distances, ones = np.zeros(len(codes), dtype=np.uint16), np.empty(len(codes), dtype=np.uint8)
+    different = np.empty(len(codes), dtype=np.uint64)
+    for word, of_query in zip(codes.T, query, strict=True):
+        np.bitwise_xor(word, of_query, out=different)
+        np.bitwise_count(different, out=ones)
+        np.add(distances, ones, out=distances)
+    return distances
 
-    def measure(codes: Codes, query: Codes) -> NDArray[np.uint16]:
-        rows = slice(len(codes))
-        distances[rows] = 0
-        for word, of_query in zip(codes.T, query, strict=True):
-            np.bitwise_xor(word, of_query, out=different[rows])
-            np.bitwise_count(different[rows], out=ones[rows])
-            np.add(distances[rows], ones[rows], out=distances[rows])
-        return distances[rows]
 
-    return measure
+def _in_threads(
+    scan: Callable[[Codes, Codes, int], list[Rows]], codes: Codes, queries: Codes, radius: int, parts: int
+) -> list[Rows]:
+    """`scan` of so many parts of the rows at once: FAISS and numpy let other threads run meanwhile."""
+    bounds = [len(codes) * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        waiting = [pool.submit(scan, codes[start:end], queries, radius) for start, end in pairwise(bounds)]
+    found = [one.result() for one in waiting]
+    return [
+        np.concatenate([start + rows for start, rows in zip(bounds, of_query, strict=False)])
+        for of_query in zip(*found, strict=True)
+    ]
