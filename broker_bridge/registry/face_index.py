@@ -106,13 +106,14 @@ class FaceIndex:
                 _log.warning("what was learned cannot be confirmed: %s", type(error).__name__)
 
     async def _mark(self) -> None:
-        """Note from where the changes have to be heard, unless that is noted: before anything is read."""
+        """Note from where changes have to be heard, unless that is noted; all before will be in what is read."""
         if self._token is None:
             async with self._mongo.watch([], _COLLECTION, max_await_time_ms=1) as stream:
-                # A change that comes with it is one that the reading afterwards will see.
+                # It is open then. A change that comes with it is one that the reading afterwards will see.
                 await stream.try_next()
-                # Somebody else may have been quicker; nobody has read anything yet.
+                # Another task may have been quicker; nobody has read anything yet.
                 self._token = self._token or stream.resume_token
+        await self._mongo.catch_up()
 
     async def _hear_changes(self) -> None:
         """Take in changes until they end with the collection, which loses track, or the stream breaks."""
@@ -120,14 +121,12 @@ class FaceIndex:
         async with self._mongo.watch(
             [{"$project": _TOLD}], _COLLECTION, resume_after=self._token, **options
         ) as stream:
-            try:
-                async for change in stream:
-                    if change["operationType"] not in _WRITES:
-                        break
-                    self._hear(change)
-            finally:
-                # Motor has none before its stream is open.
-                self._token = getattr(stream, "resume_token", None) or self._token
+            async for change in stream:
+                if change["operationType"] not in _WRITES:
+                    break
+                self._hear(change)
+                # Not the stream's own, which with PyMongo 4.20 is one change behind.
+                self._token = change["_id"]
         self._lose_track()
 
     def _hear(self, change: Document) -> None:

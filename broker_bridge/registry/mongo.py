@@ -149,6 +149,16 @@ class Mongo:
         async with self._session(snapshot=True) as session:
             yield session
 
+    async def catch_up(self) -> None:
+        """Wait until reads see all that the server had written when this was called.
+
+        A read sees what a majority holds, which is a little behind; a new change stream begins ahead of that.
+        """
+        async with self._session() as session:
+            await self.client.admin.command("ping", session=session)
+            # Its session makes it wait for the time of the answer before.
+            await self.db.meta.find_one({}, {"_id": 1}, session=session)
+
     @asynccontextmanager
     async def watch(
         self, pipeline: list[Document], collection: str | None = None, **options: Any
