@@ -79,12 +79,15 @@ class Match:
 
 @dataclass
 class _Place:
-    """Where somebody was last seen in a camera's picture."""
+    """Where somebody was last seen in a camera's picture; `is_sure`: who it was is no guess, then or a moment
+    before. A guess must not make the next one: a look-alike would stay whom one face of theirs was taken for.
+    """
 
     global_id: int
     track_id: str
     box: Box
     captured_at: datetime
+    is_sure: bool
 
 
 class ActivePeople:
@@ -131,7 +134,10 @@ class ActivePeople:
         places = self._places.setdefault(seen.device_id, {})
         for stale in [one for one in places.values() if seen.captured_at - one.captured_at > self._lasting]:
             del places[stale.global_id]
-        places[present.global_id] = _Place(present.global_id, seen.track_id, seen.box, seen.captured_at)
+        before = places.get(present.global_id)
+        is_sure = match.sure or match.by in ("new", "enrolled") or (before is not None and before.is_sure)
+        place = _Place(present.global_id, seen.track_id, seen.box, seen.captured_at, is_sure)
+        places[present.global_id] = place
         is_good = seen.quality is None or seen.quality >= self._settings.learn_quality
         if is_good and match.by == "enrolled" and seen.space not in present.faces:
             face = present.faces[seen.space] = KnownFace.of(seen.space, seen.vector, seen.quality)
@@ -182,7 +188,8 @@ class ActivePeople:
         self, seen: Observed, limits: FaceLimits, best: tuple[int, float], second: tuple[int, float]
     ) -> Match:
         if best[1] - second[1] >= limits.margin:
-            return Match(self._here[best[0]], best[1], "face", sure=True)
+            is_sure = best[1] >= limits.similarity + limits.margin
+            return Match(self._here[best[0]], best[1], "face", is_sure)
         # Two people look like it: the one who was just there, else the nearer one; nobody learns from it.
         here = self._at_this_place(self._places.get(seen.device_id, {}).values(), seen, ())
         chosen = (
@@ -191,11 +198,12 @@ class ActivePeople:
         return Match(self._here[chosen[0]], chosen[1], "face", sure=False)
 
     def _at_this_place(self, places: Iterable[_Place], seen: Observed, elsewhere: Iterable[int]) -> set[int]:
-        """Who was in that place of this camera's picture a moment before or after, or on the same track."""
+        """Who was surely in that place of this camera's picture a moment ago, or on the same track."""
         return {
             one.global_id
             for one in places
-            if abs(seen.captured_at - one.captured_at) <= self._lasting
+            if one.is_sure
+            and abs(seen.captured_at - one.captured_at) <= self._lasting
             and one.global_id not in elsewhere
             and (
                 one.track_id == seen.track_id or one.box.overlap(seen.box) >= self._settings.position_overlap

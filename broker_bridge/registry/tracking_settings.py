@@ -16,7 +16,7 @@ class FaceLimits(Section):
     similarity: Similarity = 0.6
     """At least this like the faces that a person is known by, on average: that person (seed 004)."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Only whoever is nearer than anybody else by this becomes known better by the face."""
+    """Whoever is nearer than anybody else, and than is asked for, by this is known better by the face."""
     by_position: Similarity = 0.45
     """Enough for the person who was in the same place of the same picture a moment ago."""
 

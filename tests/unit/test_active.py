@@ -137,6 +137,20 @@ def test_a_face_that_contradicts_is_somebody_else_wherever_it_is(faces: Faces) -
     assert scene.who(observed(faces.like(face, 0.44), box=LEFT, at=1)) is None
 
 
+def test_a_guess_does_not_make_the_next(faces: Faces) -> None:
+    """A face just above the threshold may be a look-alike's: what follows in its place is judged by itself."""
+    scene, face = Scene(), faces.person()
+    present = scene.add(42, face)
+    weight = present.faces[SPACE].weight
+    assert scene.who(observed(faces.like(face, 0.62), box=LEFT)) == (42, "face")
+    assert present.faces[SPACE].weight == weight
+    assert scene.who(observed(faces.like(face, 0.55), box=LEFT, at=1)) is None
+    assert scene.who(observed(faces.like(face, 0.66), box=LEFT, at=2)) == (42, "face")
+    assert present.faces[SPACE].weight > weight
+    assert scene.who(observed(faces.like(face, 0.57), box=LEFT, at=3)) == (42, "position")
+    assert scene.who(observed(faces.like(face, 0.57), box=LEFT, at=4)) == (42, "position")
+
+
 def test_a_place_teaches_nothing(faces: Faces) -> None:
     """Else a stranger who steps into somebody's place would become them, face by face."""
     scene, face = Scene(), faces.person()
