@@ -106,7 +106,7 @@ class FaceIndex:
                 _log.warning("what was learned cannot be confirmed: %s", type(error).__name__)
 
     async def _mark(self) -> None:
-        """Note from where changes have to be heard, unless that is noted; all before will be in what is read."""
+        """Note from where changes are to be heard, unless that is noted; what is read now has all before."""
         if self._token is None:
             async with self._mongo.watch([], _COLLECTION, max_await_time_ms=1) as stream:
                 # It is open then. A change that comes with it is one that the reading afterwards will see.

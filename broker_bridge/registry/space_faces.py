@@ -166,7 +166,8 @@ class SpaceFaces:
         return self._index
 
     async def _read(self) -> VectorIndex:
-        index = VectorIndex(self._space.dimension)
+        # The first one imports FAISS, which takes a good part of a second.
+        index = await _in_thread(partial(VectorIndex, self._space.dimension))
         block = _Block(self._space.dimension)
         async for global_id, unit, consistency in self._store.all_faces(self._space.id):
             self._counters["unusable"] += not block.add(global_id, Known(unit, consistency))
