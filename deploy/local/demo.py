@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local import sample_video
+from deploy.local.across import across_cameras
 from deploy.local.event_tap import NOBODY, EventTap
 from deploy.local.fleet import LocalFleet
 from deploy.local.stack import ProgramError
@@ -61,6 +62,8 @@ class Demo:
         self._expect_everyone(everyone, since=0.0)
         self._delete(everyone)
         self._check_database()
+        heading("Across cameras: the number of each person")
+        self.problems += across_cameras(self._call, everyone - {LEAVER}, CAMERAS)
 
     def _enroll(self, user_id: str) -> None:
         photo = sample_video.enrollment_photo(sample_video.PEOPLE[user_id])
