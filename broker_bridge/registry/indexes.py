@@ -93,10 +93,11 @@ _INDEXES = {
     "devices": [IndexModel([("site_id", ASCENDING)])],
     "persons": [
         IndexModel([("last_seen", DESCENDING), ("_id", DESCENDING)]),
-        IndexModel([("user_id", ASCENDING)], partialFilterExpression={"user_id": {"$type": "string"}}),
-        IndexModel(
-            [("merged_into", ASCENDING)], partialFilterExpression={"merged_into": {"$type": "number"}}
-        ),
+        # By comparison: `$type` is not seen to hold for what is asked, and then everybody is read.
+        IndexModel([("user_id", ASCENDING)], partialFilterExpression={"user_id": {"$gt": ""}}),
+        IndexModel([("linked_before", ASCENDING)], partialFilterExpression={"linked_before": {"$gt": ""}}),
+        IndexModel([("not_users", ASCENDING)], partialFilterExpression={"not_users": {"$gt": ""}}),
+        IndexModel([("merged_into", ASCENDING)], partialFilterExpression={"merged_into": {"$gt": 0}}),
     ],
     "person_faces": [IndexModel([("person", ASCENDING)]), IndexModel([("space", ASCENDING)])],
     "trails": [

@@ -132,7 +132,7 @@ class PersonReading:
 
     async def _roots_where(self, test: Document) -> list[int]:
         """Whom those turned out to be who were merged and suit."""
-        merged = self._persons.find({"merged_into": {"$type": "number"}} | test, {"_id": 1})
+        merged = self._persons.find({"merged_into": {"$gt": 0}} | test, {"_id": 1})
         families = await self.roots([one["_id"] async for one in merged])
         return sorted({family.root.global_id for family in families.values()})
 

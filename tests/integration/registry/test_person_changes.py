@@ -421,3 +421,26 @@ async def test_active_are_families_of_whom_somebody_is_seen_now(
     active = await enrolled.person_reading.active(NOW - 35 * SECOND)
     assert {one.root.global_id for one in active} == {house["here"], house["root"]}
     assert len(await enrolled.person_reading.active(NOW - timedelta(hours=1))) == 3
+
+
+# Questions
+
+
+async def test_no_question_about_somebody_reads_everybody(enrolled: Registry) -> None:
+    """Whom a face may be, a family, an erasure: MongoDB answers each by an index, however many there are."""
+    person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
+    for number in range(1000, 1200):
+        await enrolled.mongo.db.persons.insert_one({**await stored(enrolled, merged), "_id": number})
+    await enrolled.person_changes.merge(merged, person, **DESK)
+    await enrolled.mongo.db.command("profile", 2)
+    reading = enrolled.person_reading
+    assert (await reading.one(merged)).ids == [person, merged]
+    assert await enrolled.persons.known_as(["EMP-1"]) == {"EMP-1": person}
+    await reading.active(NOW + SECOND)
+    for wanted, _ in LISTS:
+        await reading.page(wanted, NOW + SECOND, limit=1)
+    assert await enrolled.person_removal.erase(["EMP-1"], None, NOW) == 2
+    await enrolled.person_removal.forget_unseen(NOW - WEEK, NOW)
+    await enrolled.mongo.db.command("profile", 0)
+    scans = {"ns": {"$regex": "[.](persons|person_faces|trails)$"}, "planSummary": "COLLSCAN"}
+    assert [one["command"] async for one in enrolled.mongo.db.system.profile.find(scans)] == []
