@@ -17,6 +17,8 @@ _STOP_SECONDS = 5.0
 # A video may be read faster than it was taken, but faces that are told of within a tenth of a second count as
 # those of one picture, hence of different people.
 _PICTURES_APART = timedelta(milliseconds=150)
+# The tracker believes no clock that is off by minutes, so a long video that is read fast has to wait.
+_MOST_AHEAD = timedelta(seconds=60)
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
@@ -36,6 +38,7 @@ class AskedTracker:
         broker: str,
         say: Callable[[str], None],
         utc_now: Callable[[], datetime],
+        sleep: Callable[[float], None],
     ) -> None:
         self._line = line
         self._observations = observations
@@ -43,6 +46,7 @@ class AskedTracker:
         self._broker = broker
         self._say = say
         self._utc_now = utc_now
+        self._sleep = sleep
         self._attempt = _FirstAttempt()
         self._last = _LONG_AGO
         self._gave_up = False
@@ -69,6 +73,8 @@ class AskedTracker:
         if self._gave_up or self._is_distrusted():
             return {}
         at = max(self._utc_now(), self._last + _PICTURES_APART)
+        if at - self._utc_now() > _MOST_AHEAD:
+            self._sleep(_PICTURES_APART.total_seconds())
         told = self._observations.see(report, frame_size, at)
         if told:
             self._last = at

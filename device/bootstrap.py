@@ -2,6 +2,7 @@
 
 import fcntl
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -107,7 +108,11 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         distrusted=lambda of_space: of_space == space.id and health.is_quarantined,
     )
     observations = Observations(
-        parts.client, space, clock=time.monotonic, distrusted=lambda: health.is_quarantined
+        parts.client,
+        space,
+        clock=time.monotonic,
+        run=secrets.token_hex(3),
+        distrusted=lambda: health.is_quarantined,
     )
     commands = Commands(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(

@@ -25,8 +25,9 @@ class Observations:
 
     `see` is for the thread that recognises, `assigned` and `await_answers` for any, all else runs in the
     link's (see `LinkListener`). While `distrusted`, nothing is told: such vectors compare with nobody.
-    `clock` is monotonic seconds. `counts` has what was `sent`, `dropped` (no connection, or too late) and
-    `refused` (the contract does not allow it).
+    `clock` is monotonic seconds. `run` goes before track ids on the wire: every run counts its tracks from
+    `face_0`, and an answer to the one before may come late. `counts` has what was `sent`, `dropped` (no
+    connection, or too late) and `refused` (the contract does not allow it).
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Observations:
         space: EmbeddingSpace,
         *,
         clock: Callable[[], float],
+        run: str,
         distrusted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._link = link
         self._space = space
         self._clock = clock
+        self._prefix = f"{run}-"
         self._distrusted = distrusted
         self._telling = Telling()
         self._news = threading.Condition()
@@ -98,10 +101,13 @@ class Observations:
         if decoded.channel is not channels.ASSIGNED:
             return
         assignment: Assignment = decoded.message
+        if not assignment.track_id.startswith(self._prefix):
+            return
+        track_id = assignment.track_id.removeprefix(self._prefix)
         with self._news:
-            if assignment.track_id in self._answers:
-                self._answers[assignment.track_id] = assignment
-                self._awaited.discard(assignment.track_id)
+            if track_id in self._answers:
+                self._answers[track_id] = assignment
+                self._awaited.discard(track_id)
                 self._news.notify_all()
 
     def tick(self, now: float) -> None:  # noqa: ARG002  # what is due is sent when it is seen
@@ -125,7 +131,7 @@ class Observations:
     def _tell(self, face: FaceToTell, frame_size: tuple[int, int], captured_at: datetime) -> str:
         try:
             observation = Observation(
-                track_id=face.track_id,
+                track_id=self._prefix + face.track_id,
                 bbox=_within(face.box, frame_size),
                 frame_size=list(frame_size),
                 space=self._space.id,

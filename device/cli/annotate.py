@@ -2,6 +2,7 @@
 
 import os
 import random
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -156,9 +157,15 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
         )
         line.attach(ModelRecord(db, health, config.spaces))
         observations = Observations(
-            line, space, clock=time.monotonic, distrusted=lambda: health.is_quarantined
+            line,
+            space,
+            clock=time.monotonic,
+            run=secrets.token_hex(3),
+            distrusted=lambda: health.is_quarantined,
         )
         broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         say = partial(typer.echo, err=True)
-        with AskedTracker(line, observations, health, broker=broker, say=say, utc_now=utc_now) as tracker:
+        with AskedTracker(
+            line, observations, health, broker=broker, say=say, utc_now=utc_now, sleep=time.sleep
+        ) as tracker:
             yield tracker

@@ -21,6 +21,7 @@ from tests.device_samples import DIMENSION, NOON, SPACE, Clock, ScriptedLink, ve
 GOLDEN = Path(__file__).parents[2] / "contract" / "golden" / "observation.json"
 BOX = FaceBox(40, 30, 60, 70)
 FRAME = (640, 480)
+RUN = "7c41d0"
 
 
 def face(track="face_0", seed=1, quality=0.5, box=BOX):
@@ -96,6 +97,7 @@ class Camera:
             self.link,
             EmbeddingSpace(SPACE, DIMENSION),
             clock=self.clock,
+            run=RUN,
             distrusted=lambda: self.distrusted,
         )
         self.observations.connected(self.clock())
@@ -104,8 +106,9 @@ class Camera:
         report = FrameReport(0, self.clock(), 1, faces, {})
         return self.observations.see(report, size, self.clock.utc_now())
 
-    def answer(self, track="face_0", global_id=42, user_id=None):
-        assignment = Assignment(track_id=track, global_id=global_id, user_id=user_id, similarity=0.8)
+    def answer(self, track="face_0", global_id=42, user_id=None, run=RUN):
+        track_id = f"{run}-{track}"
+        assignment = Assignment(track_id=track_id, global_id=global_id, user_id=user_id, similarity=0.8)
         self.observations.receive(Decoded(channels.ASSIGNED, {}, assignment), self.clock())
 
     @property
@@ -130,7 +133,8 @@ def test_what_is_sent_is_the_observation_of_the_contract(camera):
     golden = json.loads(GOLDEN.read_text())["payload"]
     assert set(sent) == set(golden) - {"device_id"}
     assert {name: sent[name] for name in ("track_id", "bbox", "frame_size", "quality")} == {
-        **{name: golden[name] for name in ("track_id", "frame_size", "quality")},
+        **{name: golden[name] for name in ("frame_size", "quality")},
+        "track_id": f"{RUN}-{golden['track_id']}",
         "bbox": [412.0, 128.0, 160.0, 190.0],
     }
     assert (camera.sent[0].space, camera.sent[0].vector) == (SPACE, vector(1))
@@ -141,7 +145,7 @@ def test_what_is_sent_is_the_observation_of_the_contract(camera):
 def test_all_that_is_told_of_one_picture_was_captured_at_once(camera):
     """By that the tracker knows that two faces are two people."""
     camera.see(face("face_0", 1), face("face_1", 2, box=FaceBox(300, 30, 60, 70)))
-    assert [one.track_id for one in camera.sent] == ["face_0", "face_1"]
+    assert [one.track_id for one in camera.sent] == [f"{RUN}-face_0", f"{RUN}-face_1"]
     assert len({one.captured_at for one in camera.sent}) == 1
 
 
@@ -167,7 +171,7 @@ def test_a_box_is_cut_to_its_frame(camera):
 def test_what_the_contract_refuses_never_leaves(camera, unfit):
     """It is counted, and its neighbour is told all the same."""
     camera.see(unfit, face("face_1", 2))
-    assert [one.track_id for one in camera.sent] == ["face_1"]
+    assert [one.track_id for one in camera.sent] == [f"{RUN}-face_1"]
     assert camera.counts == {"refused": 1, "sent": 1}
 
 
@@ -230,11 +234,20 @@ def test_an_answer_is_kept_as_long_as_its_track_lives(camera):
 
 
 def test_answers_for_tracks_that_nobody_knows_are_ignored(camera):
-    """Of a run before this one, or of one that has gone; and other messages too."""
+    """One that has gone; and other messages too."""
     camera.answer("face_7")
     assert camera.observations.assigned("face_7") is None
     registered = Registered(request_id="r-1", result="created", user_id="VIS-1")
     camera.observations.receive(Decoded(channels.REGISTERED, {}, registered), camera.clock())
+    assert camera.observations.assigned("face_0") is None
+
+
+def test_an_answer_of_an_earlier_run_is_not_for_the_track_that_has_its_number(camera):
+    """Each run counts from face_0: what the tracker said late of somebody else is not drawn on this face."""
+    tracks = camera.see(face())
+    camera.answer("face_0", global_id=7, run="7c41cf")
+    camera.answer("face_0", global_id=8, run="")
+    assert not camera.observations.await_answers(tracks, 0.0)
     assert camera.observations.assigned("face_0") is None
 
 
