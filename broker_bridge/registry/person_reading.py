@@ -70,12 +70,20 @@ class PersonReading:
         """By each of `global_ids` the family it belongs to; whoever is not there is left out."""
         return await self._families.of_all(None, global_ids)
 
-    async def active(self, since: datetime) -> list[Family]:
-        """Everybody seen at `since` or later, newest first."""
-        found = self._persons.find({"last_seen": {"$gte": since}}, {"_id": 1})
-        families = await self.roots([one["_id"] async for one in found])
-        once = {family.root.global_id: family for family in families.values()}
-        return sorted(once.values(), key=lambda one: (one.whole.last_seen, one.root.global_id), reverse=True)
+    async def active(self, since: datetime, limit: int) -> tuple[int, list[Family]]:
+        """How many people were seen at `since` or later, and up to `limit` of them, newest first."""
+        query, told = {"last_seen": {"$gte": since}}, {"last_seen": 1, "merged_into": 1}
+        found = [one async for one in self._persons.find(query, told)]
+        merged = await self.roots(one["_id"] for one in found if one["merged_into"] is not None)
+        seen: dict[int, datetime] = {}
+        for one in found:
+            root = merged[one["_id"]].root.global_id if one["_id"] in merged else one["_id"]
+            seen[root] = max(one["last_seen"], seen.get(root, since))
+        newest = sorted(seen, key=lambda root: (seen[root], root), reverse=True)[:limit]
+        families = await self.roots(newest)
+        shown = [families[root] for root in newest if root in families]
+        # Two of them may have been merged a moment ago.
+        return len(seen), list({family.root.global_id: family for family in shown}.values())
 
     async def page(
         self,

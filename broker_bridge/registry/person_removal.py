@@ -37,12 +37,12 @@ class PersonRemoval:
 
     async def remove(self, session: Any, global_ids: Sequence[int], now: datetime) -> None:
         """Remove these people in the transaction of `session`."""
-        await self._persons.delete_many({"_id": {"$in": list(global_ids)}}, session=session)
-        await self._remove_traces(session, global_ids)
+        await self._remove_all_of(session, global_ids)
         note = {"_id": _NOTES + secrets.token_hex(8), "ids": list(global_ids), "at": now}
         await self._meta.insert_one(note, session=session)
 
-    async def _remove_traces(self, session: Any, global_ids: Sequence[int]) -> None:
+    async def _remove_all_of(self, session: Any, global_ids: Sequence[int]) -> None:
+        await self._persons.delete_many({"_id": {"$in": list(global_ids)}}, session=session)
         theirs = {"person": {"$in": list(global_ids)}}
         await self._faces.delete_many(theirs, session=session)
         await self._trails.delete_many(theirs, session=session)
@@ -51,7 +51,7 @@ class PersonRemoval:
         """Remove what was on its way to be written of those who were removed a minute ago."""
         settled = {"_id": _ALL_NOTES, "at": {"$lte": now - SETTLED}}
         async for note in self._meta.find(settled):
-            await self._remove_traces(None, note["ids"])
+            await self._remove_all_of(None, note["ids"])
             await self._meta.delete_one({"_id": note["_id"]})
 
     # Whose enrolled person is erased
@@ -83,8 +83,8 @@ class PersonRemoval:
     async def forget_unseen(self, before: datetime, now: datetime) -> int:
         """Forget everybody last seen before a moment, and what trails tell of that time; how many people.
 
-        A transaction, and an audit entry, per 200 families. Whoever has one merged into them who was seen
-        since stays.
+        A transaction per 200 families, and an audit entry for all. Whoever has one merged into them who was
+        seen since stays.
         """
         forgotten = 0
         stay: set[int] = set()
@@ -100,6 +100,10 @@ class PersonRemoval:
             count, seen_since = await self._mongo.transact(work)
             forgotten += count
             stay |= seen_since
+        if forgotten:
+            said, what = {"count": forgotten}, "detected-persons.forgotten"
+            entry = AuditEntry(who=SYSTEM, what=what, subject=EVERYBODY, at=now, after=said)
+            await self._audit.record(entry, None)
         await self._trails.delete_many({"until": {"$lt": before}})
         return forgotten
 
@@ -114,8 +118,4 @@ class PersonRemoval:
         ids = [global_id for family in gone for global_id in family.ids]
         if ids:
             await self.remove(session, ids, now)
-            said = {"count": len(ids)}
-            what = "detected-persons.forgotten"
-            entry = AuditEntry(who=SYSTEM, what=what, subject=EVERYBODY, at=now, after=said)
-            await self._audit.record(entry, session)
         return len(ids), stay

@@ -51,13 +51,12 @@ GlobalId = Annotated[int, Path(ge=1, le=MOST_ID)]
 async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePersons:
     """Everybody whom cameras see now, newest first; `active_persons` counts those beyond `limit` too."""
     reading = services.registry.person_reading
-    families = await reading.active(active_since(services))
-    shown = families[:limit]
+    count, shown = await reading.active(active_since(services), limit)
     setting = await setting_of(services, shown)
     ids = [global_id for family in shown for global_id in family.ids]
     here_since = await reading.here_since(ids, setting.active_since)
     persons = [to_active(family, setting, here_since) for family in shown]
-    return ActivePersons(active_persons=len(families), persons=persons)
+    return ActivePersons(active_persons=count, persons=persons)
 
 
 @router.post("/search-by-face", dependencies=[JSON_BODY, MAY_CHANGE])

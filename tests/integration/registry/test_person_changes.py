@@ -14,7 +14,7 @@ from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.known_face import KnownFace
 from broker_bridge.registry.people import Enrollment, Template
 from broker_bridge.registry.person_reading import PersonFilter, known_together
-from broker_bridge.registry.persons import BY_FACE, Stay
+from broker_bridge.registry.persons import BY_FACE, DetectedPerson, Stay
 from tests.detected_samples import face_vector, seen, write_person
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
@@ -261,6 +261,9 @@ async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: 
     await registry.persons.write_faces([(other, KnownFace.of("face:test-8", face_vector(1), 0.5))])
     await registry.person_removal.look_again(NOW + SETTLED - SECOND)
     assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
+    # Nor does a tracker bring somebody back that repeats what it did not see the end of.
+    again = DetectedPerson.first_met(person, seen("cam-001", NOW), "EMP-1")
+    await registry.persons.create([(again, KnownFace.of("face:test-8", face_vector(1), 0.5))])
     await registry.person_removal.look_again(NOW + SETTLED)
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
     assert await registry.mongo.db.meta.count_documents({"ids": {"$exists": True}}) == 0
@@ -293,6 +296,8 @@ async def test_many_are_forgotten_in_batches(registry: Registry) -> None:
     template = await stored(registry, await somebody(registry, NOW - WEEK))
     await registry.mongo.db.persons.insert_many([{**template, "_id": n} for n in range(1000, 1450)])
     assert await registry.person_removal.forget_unseen(NOW - SECOND, NOW) == 451
+    entries = [one for one in await registry.audit.page() if one.what == "detected-persons.forgotten"]
+    assert [one.after for one in entries] == [{"count": 451}]
     assert await registry.mongo.db.persons.count_documents({}) == 6
 
 
@@ -418,9 +423,13 @@ async def test_active_are_families_of_whom_somebody_is_seen_now(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
     """Each once, also where both root and merged are."""
-    active = await enrolled.person_reading.active(NOW - 35 * SECOND)
-    assert {one.root.global_id for one in active} == {house["here"], house["root"]}
-    assert len(await enrolled.person_reading.active(NOW - timedelta(hours=1))) == 3
+    ask = enrolled.person_reading.active
+    count, active = await ask(NOW - 35 * SECOND, 10)
+    assert (count, {one.root.global_id for one in active}) == (2, {house["here"], house["root"]})
+    await enrolled.person_changes.merge(house["here"], house["root"], **DESK)
+    assert [one.root.global_id for one in (await ask(NOW - 35 * SECOND, 10))[1]] == [house["root"]]
+    count, (newest,) = await ask(NOW - timedelta(hours=1), 1)
+    assert (count, newest.root.global_id) == (2, house["root"])
 
 
 # Questions
@@ -436,7 +445,7 @@ async def test_no_question_about_somebody_reads_everybody(enrolled: Registry) ->
     reading = enrolled.person_reading
     assert (await reading.one(merged)).ids == [person, merged]
     assert await enrolled.persons.known_as(["EMP-1"]) == {"EMP-1": person}
-    await reading.active(NOW + SECOND)
+    await reading.active(NOW + SECOND, 10)
     for wanted, _ in LISTS:
         await reading.page(wanted, NOW + SECOND, limit=1)
     assert await enrolled.person_removal.erase(["EMP-1"], None, NOW) == 2
