@@ -138,7 +138,7 @@ class Registry:
             exports=Exports(
                 mongo, store=store, events=events, erasures=erasures, audit=audit, detected=person_reading
             ),
-            tombstones=Tombstones(store, versions, audit),
+            tombstones=Tombstones(store, versions, audit, person_removal),
             changes=changes,
             edge_sync=EdgeSync(mongo, versions, changes),
             indexes=indexes,

@@ -1,7 +1,7 @@
 """Detected persons who go: by somebody's word, with the erasure of whom they are, or unseen for long."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -77,6 +77,25 @@ class PersonRemoval:
         removed = await self._mongo.transact(work) if there else 0
         await self._persons.update_many({"not_users": named} | period, {"$pull": {"not_users": named}})
         return removed
+
+    # Whose enrolled person is purged
+
+    async def part(self, session: Any, purged: Mapping[str, str | None]) -> None:
+        """Let nobody be one of `purged` (by user id whom they went into): the id may be given to another.
+
+        That somebody was taken for them stays noted, so that erasing what is left of them finds it.
+        """
+        named = {"$in": list(purged)}
+        for user_id in await self._persons.distinct("user_id", {"user_id": named}, session=session):
+            into = purged[user_id]
+            while into is not None and into in purged:
+                into = purged[into]
+            change: Document = {"$set": {"user_id": into}, "$addToSet": {"linked_before": user_id}}
+            if into is None:
+                change["$set"]["linked_by"] = None
+            await self._persons.update_many({"user_id": user_id}, change, session=session)
+        refused = {"$pull": {"not_users": named}}
+        await self._persons.update_many({"not_users": named}, refused, session=session)
 
     # Who was not seen for long
 

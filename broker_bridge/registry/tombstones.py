@@ -8,6 +8,7 @@ from .audit import Audit, AuditEntry
 from .mongo import Document
 from .people import SYSTEM
 from .people_store import PeopleStore
+from .person_removal import PersonRemoval
 from .versions import Versions
 
 _AT_ONCE = 200
@@ -16,7 +17,8 @@ _AT_ONCE = 200
 class Tombstones:
     """Deleted people, as long as they can be restored and devices are told of their removal."""
 
-    def __init__(self, store: PeopleStore, versions: Versions, audit: Audit) -> None:
+    def __init__(self, store: PeopleStore, versions: Versions, audit: Audit, detected: PersonRemoval) -> None:
+        self._detected = detected
         self._store = store
         self._versions = versions
         self._audit = audit
@@ -24,7 +26,8 @@ class Tombstones:
     async def purge(self, now: datetime, retention: timedelta) -> int:
         """Forget everybody deleted longer than `retention` before `now`, a transaction per 200; how many.
 
-        In the same transaction the horizons of their sites rise. A merge can then be undone no more.
+        In the same transaction the horizons of their sites rise, and whom cameras took for them is parted. A
+        merge can then be undone no more.
         """
         until = now - retention
         purged = 0
@@ -52,6 +55,7 @@ class Tombstones:
             # Kept for an undo that is possible no more.
             parked = {"user_id": {"$in": list(merged.values())}, "parked_by": {"$in": list(merged)}}
             await self._store.templates.delete_many(parked, session=session)
+        await self._detected.part(session, {user_id: merged.get(user_id) for user_id in user_ids})
         said = {"count": len(expired)}
         entry = AuditEntry(who=SYSTEM, what="people.purged", subject="people", at=now, after=said)
         await self._audit.record(entry, session)

@@ -352,6 +352,30 @@ async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolle
     assert (await code_of(enrolled.exports.of("NOBODY", **DESK)))[0] == "person-unknown"
 
 
+async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(enrolled: Registry) -> None:
+    """Links follow into whom they were merged; the others end, and are found when the id is erased."""
+    for user_id in ("EMP-3", "EMP-4"):
+        await enrolled.identities.enroll(Enrollment(user_id))
+    gone = await somebody(enrolled, user_id="EMP-1")
+    merged = [await somebody(enrolled, user_id=user_id) for user_id in ("EMP-2", "EMP-3")]
+    refused = await somebody(enrolled, user_id="EMP-1")
+    await enrolled.person_changes.unlink(refused, **DESK)
+    await enrolled.merges.merge("EMP-2", "EMP-3")
+    await enrolled.merges.merge("EMP-3", "EMP-4")
+    await enrolled.identities.delete("EMP-1")
+    past = {"deleted_at": NOW - WEEK}
+    await enrolled.mongo.db.identities.update_many({"deleted": True}, {"$set": past})
+    assert await enrolled.tombstones.purge(NOW, timedelta(0)) == 3
+    await enrolled.identities.enroll(Enrollment("EMP-1", display_name="Somebody else"))
+    one = await stored(enrolled, gone)
+    assert (one["user_id"], one["linked_by"], one["linked_before"]) == (None, None, ["EMP-1"])
+    for person in merged:
+        one = await stored(enrolled, person)
+        assert (one["user_id"], one["linked_by"]) == ("EMP-4", BY_FACE)
+    assert (await stored(enrolled, refused))["not_users"] == []
+    assert (await erase(enrolled, "EMP-1"))["detected_persons"] == 1
+
+
 async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Registry) -> None:
     """With vectors, trails and what was said of them; nobody else's."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
