@@ -61,7 +61,7 @@ class Exports:
         return self._pieces(user_id, people.get(user_id), merged, now)
 
     async def _is_left(self, user_id: str) -> bool:
-        return await self._events.any_of([user_id]) or await self._detected.any_linked_to(user_id)
+        return await self._events.any_of([user_id]) or bool(await self._detected.linked_to([user_id]))
 
     async def _pieces(
         self, user_id: str, person: Person | None, merged: dict[str, Person], now: datetime

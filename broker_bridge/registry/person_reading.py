@@ -194,12 +194,11 @@ class PersonReading:
         return [(stay_to_document(stay)["_id"], stay) for stay in stays]
 
     async def linked_to(self, user_ids: Sequence[str]) -> list[Family]:
-        """The families of whoever is, or was taken for, one of these enrolled people."""
-        named = {"$in": list(user_ids)}
-        query: Document = {"$or": [{"user_id": named}, {"linked_before": named}]}
-        linked = [found["_id"] async for found in self._persons.find(query, {"_id": 1})]
-        families = (await self.roots(linked)).values()
-        return list({family.root.global_id: family for family in families}.values())
+        """The families of whoever is one of these enrolled people; not of who was only taken for them."""
+        linked = self._persons.find({"user_id": {"$in": list(user_ids)}}, {"_id": 1})
+        families = (await self.roots([found["_id"] async for found in linked])).values()
+        theirs = {family.root.global_id: family for family in families if family.whole.user_id in user_ids}
+        return list(theirs.values())
 
     async def any_linked_to(self, user_id: str) -> bool:
         """Whether somebody is, or was taken for, an enrolled person."""

@@ -377,10 +377,13 @@ async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(
 
 
 async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Registry) -> None:
-    """With vectors, trails and what was said of them; nobody else's."""
+    """With vectors, trails and what was said of them; nobody else's, whoever was mistaken for them."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     await enrolled.person_changes.merge(merged, person, **DESK)
     await somebody(enrolled, user_id="EMP-2")
+    await enrolled.person_changes.link(await somebody(enrolled, user_id="EMP-1"), "EMP-2", **DESK)
+    mistaken = await somebody(enrolled, user_id="EMP-1")
+    await enrolled.person_changes.merge(mistaken, await somebody(enrolled, user_id="EMP-2"), **DESK)
     held = json.loads(b"".join([piece async for piece in await enrolled.exports.of("EMP-1", **DESK)]))
     assert [one["global_id"] for one in held["detected_persons"]] == [person, merged]
     assert all(len(one["faces"]) == 1 for one in held["detected_persons"])
