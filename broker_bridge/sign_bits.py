@@ -29,7 +29,7 @@ Layout = Literal["C", "F"]
 FEWEST_BITS = 64
 """Fewer dimensions have too few directions for their signs to tell angles."""
 
-_DEVIATIONS = 5.0
+_DEVIATIONS = 5.5
 # Within the radius at the least, so that an answer below the floor is a near one too.
 _LEAST_CANDIDATES = 16
 # numpy's passes over so many rows stay in the processor's cache.

@@ -199,7 +199,7 @@ def test_bits_differ_as_the_angle_says_in_every_space(space):
 @pytest.mark.parametrize("space", SKEWED)
 @pytest.mark.parametrize("noise", [0.75, 1.7])
 def test_distances_scatter_as_the_bound_assumes(space, noise):
-    """In standard deviations of the formula: 0 in the mean, 1 in the spread, nobody past five."""
+    """In standard deviations of the formula: 0 in the mean, 1 in the spread, nobody near the bound."""
     random = np.random.default_rng(19)
     one, other = SKEWED[space](random, 4000), SKEWED[space](random, 4000)
     one, other = unit(one), unit(one + noise * other)
