@@ -37,6 +37,7 @@ from .routes import (
     sync,
     training,
     visits,
+    whoami,
 )
 from .settings import ApiSettings
 
@@ -143,6 +144,7 @@ def create_app(
         training,
         edge,
         visits,
+        whoami,
         health,
     ):
         app.include_router(noun.router)

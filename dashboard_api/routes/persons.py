@@ -123,13 +123,16 @@ def _from_cursor(cursor: str | None) -> tuple[datetime, int] | None:
 
 @router.get("/{global_id}")
 async def show(
-    global_id: GlobalId, services: ServicesDep, key: Annotated[ApiKey, MAY_READ]
+    global_id: GlobalId,
+    services: ServicesDep,
+    key: Annotated[ApiKey, MAY_READ],
+    face: Annotated[bool, Query(description="With the vector, if the key may see it")] = True,
 ) -> DetectedPersonDetail:
     """One person; a global id that was merged answers with whom it turned out to be."""
     reading = services.registry.person_reading
     family = await reading.one(global_id)
-    face = None if key.role == "viewer" else await face_of(services, family)
-    return to_detail(family, await setting_of(services, [family]), face)
+    known = await face_of(services, family) if face and key.role != "viewer" else None
+    return to_detail(family, await setting_of(services, [family]), known)
 
 
 @router.patch("/{global_id}", dependencies=[JSON_BODY])

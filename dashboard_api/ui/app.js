@@ -108,7 +108,10 @@ async function start() {
 async function signIn(text) {
   key.set(text);
   try {
-    await getJson("/api/v1/devices?limit=1");
+    // Every part of the page is for keys that may read; what may be changed depends on the role.
+    const [{ role }] = await Promise.all([getJson("/api/v1/whoami"), getJson("/api/v1/devices?limit=1")]);
+    tracked.mayChange = role === "admin" || role === "operator";
+    people.deleted.mayErase = role === "admin";
   } catch (error) {
     signOut(error.message);
     return;

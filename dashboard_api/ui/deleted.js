@@ -1,6 +1,6 @@
 // Who is deleted, merged or erased, which cameras have confirmed it, and the ways back or out for good.
 
-import { getJson, request, sendJson } from "/ui/api.js";
+import { getJson, sendJson } from "/ui/api.js";
 import { ago, badge, button, byId, el, plural } from "/ui/dom.js";
 import { path, peopleList } from "/ui/people_list.js";
 
@@ -52,19 +52,6 @@ export class Deleted {
         this.receipts.set(person.user_id, await getJson(`/api/v1/erasures/${receipt.erasure_id}`));
       }
     }
-  }
-
-  /** Whether the key may erase: only an admin's may read the audit either. */
-  async learnRights() {
-    this.mayErase = await request("/api/v1/audit?limit=1").then(
-      () => true,
-      (error) => {
-        if (error.status === 403) {
-          return false;
-        }
-        throw error;
-      },
-    );
   }
 
   rows() {

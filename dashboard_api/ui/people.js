@@ -45,9 +45,6 @@ export class People extends Section {
 
   async show(deleted) {
     this.showsDeleted = deleted;
-    if (deleted) {
-      await this.deleted.learnRights();
-    }
     await this.refresh();
   }
 

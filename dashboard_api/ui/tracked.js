@@ -1,6 +1,6 @@
 // Who is where: people whom the cameras see now, and all whom they have seen, enrolled or not.
 
-import { getJson, sendJson } from "/ui/api.js";
+import { getJson } from "/ui/api.js";
 import { arrange, byId, el, plural } from "/ui/dom.js";
 import { PagedList } from "/ui/paged_list.js";
 import { Section } from "/ui/section.js";
@@ -40,7 +40,7 @@ export class Tracked extends Section {
     this.activeCount = 0;
     this.rows = new Map();
     this.opened = null;
-    this.mayChange = null;
+    this.mayChange = false;
     this.showsEverybody = false;
   }
 
@@ -69,9 +69,8 @@ export class Tracked extends Section {
         people.set(person.global_id, person);
       }
     }
-    // Read singly, a person comes with their face: only whom no list has is.
     const id = trail?.global_id;
-    const person = trail && (people.get(id) ?? (await unlessGone(getJson(path(id)))));
+    const person = trail && (people.get(id) ?? (await unlessGone(getJson(`${path(id)}?face=false`))));
     if (turn === this.turn) {
       this.people = people;
       this.activeCount = said.active_persons;
@@ -88,7 +87,6 @@ export class Tracked extends Section {
 
   /** Open the details of this person, or close them. */
   async toggle(id) {
-    this.mayChange ??= await mayChange();
     this.opened = this.opened === id ? null : id;
     await this.refresh();
   }
@@ -138,19 +136,4 @@ async function unlessGone(asked) {
     }
     throw error;
   }
-}
-
-/** Whether the key may change people: asked of number 0, which nobody has. */
-async function mayChange() {
-  try {
-    await sendJson("PATCH", path(0), { assigned_name: null });
-  } catch (error) {
-    if (error.status === 403) {
-      return false;
-    }
-    if (error.status !== 422) {
-      throw error;
-    }
-  }
-  return true;
 }

@@ -69,6 +69,8 @@ async def test_a_viewer_reads_and_no_vector_is_for_them(
     shown = (await operator.get(f"{PERSONS}/{person}")).json()
     assert np.allclose(shown["face_embedding"], face_vector(1), atol=1e-6)
     assert shown["face_space"] == FACE
+    shown = (await operator.get(f"{PERSONS}/{person}", params={"face": "false"})).json()
+    assert (shown["global_id"], shown["face_embedding"], shown["face_space"]) == (person, None, None)
 
 
 async def test_who_may_not_is_refused(app: FastAPI, api: httpx.AsyncClient, person: int) -> None:

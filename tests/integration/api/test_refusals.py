@@ -238,6 +238,15 @@ async def test_a_role_may_do_its_own_and_nothing_else(app: FastAPI, role: str) -
     assert passed == MAY[role]
 
 
+async def test_every_key_is_told_its_name_and_role(app: FastAPI) -> None:
+    """And whoever has none is told nothing."""
+    for role in MAY:
+        async with client_of(app, role) as client:
+            assert (await client.get("/api/v1/whoami")).json() == {"name": role, "role": role}
+    async with client_of(app, None) as nobody:
+        is_problem(await nobody.get("/api/v1/whoami"), 401, "key-missing")
+
+
 @pytest.mark.parametrize(
     ("headers", "code"),
     [

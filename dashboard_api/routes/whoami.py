@@ -1,0 +1,22 @@
+"""`/api/v1/whoami`: whose key a request has, for programs that offer only what it may do."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from broker_bridge.registry.api_keys import ApiKey, Role
+from dashboard_api.security import authenticate
+from dashboard_api.views import View
+
+router = APIRouter(prefix="/api/v1/whoami", tags=["keys"])
+
+
+class KeyView(View):
+    name: str
+    role: Role
+
+
+@router.get("")
+async def whoami(key: Annotated[ApiKey, Depends(authenticate)]) -> KeyView:
+    """The name and the role of the key, whatever it may do."""
+    return KeyView(name=key.name, role=key.role)
