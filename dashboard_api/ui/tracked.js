@@ -38,6 +38,7 @@ export class Tracked extends Section {
     this.list = everybody();
     this.people = new Map();
     this.activeCount = 0;
+    this.isFollowed = true;
     this.rows = new Map();
     this.opened = null;
     this.mayChange = false;
@@ -58,8 +59,9 @@ export class Tracked extends Section {
 
   async refresh() {
     const turn = (this.turn += 1);
-    const [said, trail] = await Promise.all([
+    const [said, { bridge }, trail] = await Promise.all([
       getJson(`${ALL}/active?limit=${MOST_ACTIVE}`),
+      getJson("/readyz"),
       this.opened === null ? null : unlessGone(trailOfToday(this.opened)),
       this.showsEverybody ? this.list.refresh() : null,
     ]);
@@ -74,6 +76,7 @@ export class Tracked extends Section {
     if (turn === this.turn) {
       this.people = people;
       this.activeCount = said.active_persons;
+      this.isFollowed = bridge;
       // Whom somebody has merged meanwhile is shown as who they turned out to be.
       this.opened = person?.global_id ?? null;
       this.draw(person && { person, trail });
@@ -105,12 +108,13 @@ export class Tracked extends Section {
       this.rows.get(person.global_id).show(person, person.global_id === this.opened ? opened : null);
     }
     const nobody = this.showsEverybody ? "Nobody has been seen yet." : "Nobody is seen right now.";
+    const seenNow = `${plural(this.activeCount, "person", "people")} seen now`;
     const rows = [...this.rows.values()].map((row) => row.element);
     arrange(byId("tracked"), rows.length ? rows : [el("li", "empty", nobody)]);
     byId("more-active").textContent = `and ${rest} more`;
     byId("more-active").hidden = rest <= 0;
     byId("more-tracked").hidden = !this.showsEverybody || !this.list.cursor;
-    byId("tracked-summary").textContent = `${plural(this.activeCount, "person", "people")} seen now`;
+    byId("tracked-summary").textContent = this.isFollowed ? seenNow : "no bridge is at work: nobody is followed";
     byId("show-active").setAttribute("aria-pressed", !this.showsEverybody);
     byId("show-everybody").setAttribute("aria-pressed", this.showsEverybody);
     // What had the focus may be no more: who works with the keyboard goes on from near by.

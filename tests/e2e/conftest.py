@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,16 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.overview import Workers
 from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.tracking_settings import TrackingSettings
 from dashboard_api.app import create_app
 from dashboard_api.server import Server, listen
 from dashboard_api.settings import ApiProgram, ApiSettings
 from deploy.local.stack import Mongod, free_port
 
 KEY = "key-of-an-operator"
+BRIDGE = "bridge-1"
 SPACE = EmbeddingSpace("face:gabor-512", 512)
 EVIL = "<img src=x onerror=document.title='owned'>"
 
@@ -77,6 +80,8 @@ def now() -> datetime:
 async def furnish(registry: Registry) -> None:
     await registry.spaces.ensure(SPACE)
     await registry.api_keys.create("operator", "operator", KEY)
+    # As a worker that goes on reporting.
+    await Workers(registry.mongo).report(BRIDGE, {}, now() + timedelta(hours=1))
     for n, device_id in enumerate(["cam-001", "cam-002"]):
         await registry.devices.register(device_id, "lobby")
         heartbeat = {"fps": 14.8 + n, "outbox_depth": n * 3}
@@ -97,7 +102,9 @@ async def furnish(registry: Registry) -> None:
 async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await furnish(registry)
-    app: FastAPI = create_app(registry, ApiSettings(), OneFace())
+    # A busy machine takes its time: whoever is here when a test begins still is when it ends.
+    tracking = TrackingSettings(person_timeout=600)
+    app: FastAPI = create_app(registry, ApiSettings(), OneFace(), tracking=tracking)
     port = free_port()
     with listen("127.0.0.1", port) as sock:
         server = Server(app, ApiProgram())

@@ -8,9 +8,10 @@ from playwright.async_api import Locator, Page, expect
 from broker_bridge.registry import Registry
 from broker_bridge.registry.known_face import KnownFace
 from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.overview import Workers
 from broker_bridge.registry.persons import Box, DetectedPerson, Observed, Stay
 
-from .conftest import EVIL, SPACE, Board, now, picture, sign_in
+from .conftest import BRIDGE, EVIL, SPACE, Board, now, picture, sign_in
 
 TIMEOUT = timedelta(seconds=30)
 HOUR = timedelta(hours=1)
@@ -83,6 +84,16 @@ async def test_who_is_seen_now_is_shown_and_newcomers_come_by_themselves(page: P
     await expect(tracked.last).to_contain_text(f"Person {gone}")
     await expect(tracked.last).to_contain_text("away")
     await picture(page, "everybody")
+
+
+async def test_that_nobody_is_followed_is_said(page: Page, board: Board) -> None:
+    """Without a bridge nobody is seen, whoever is there; once one is at work the page says so by itself."""
+    await Workers(board.registry.mongo).leave(BRIDGE)
+    await sign_in(page)
+    summary = page.locator("#tracked-summary")
+    await expect(summary).to_have_text("no bridge is at work: nobody is followed")
+    await Workers(board.registry.mongo).report(BRIDGE, {}, now() + HOUR)
+    await expect(summary).to_have_text("0 people seen now")
 
 
 async def test_everybody_is_loaded_as_far_as_somebody_asks(page: Page, board: Board) -> None:
