@@ -146,21 +146,22 @@ def _play(
         site_id=site, software="wfm-fleet simulate", spaces={space: SpaceInfo(dimension=course.dimension)}
     )
     random, probe = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    status, sentence = 0, None
+    status, sentence, began = 0, None, False
     try:
         with Cameras(mqtt, names, info) as cameras:
             trial = Trial(course, cameras, space, real_pace(speed, time.monotonic))
             trial.call_roll(probe)
+            began = True
             try:
                 with Bar(Console(stderr=True), "playing", int(course.seconds)) as bar:
                     trial.run(random, bar)
-            except KeyboardInterrupt:
-                status, sentence = STOPPED, "stopped: the table has what was played so far"
             except CannotRunError as error:
                 status, sentence = CANNOT_RUN, str(error)
     except KeyboardInterrupt as error:
-        typer.echo("stopped before the course began", err=True)
-        raise typer.Exit(STOPPED) from error
+        if not began:
+            typer.echo("stopped before the course began", err=True)
+            raise typer.Exit(STOPPED) from error
+        status, sentence = STOPPED, "stopped: the table has what was played so far"
     trial.finish()
     return trial, status, sentence
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -67,11 +67,18 @@ class Door:
 
     async def look_until_told(self, count: int, seconds: float) -> None:
         """Look some times a second until there are so many answers."""
+        await self._look_until(lambda: len(self.answers) >= count, f"{count} answers", seconds)
+
+    async def look_until_everybody_is_told(self, seconds: float) -> None:
+        await self._look_until(lambda: all(self.told.values()), "an answer for everybody", seconds)
+
+    async def _look_until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while len(self.answers) < count:
-            assert time.monotonic() < deadline, f"{len(self.answers)} answers, not {count}"
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: {len(self.answers)} answers in {seconds} s"
             await self.look()
-            await asyncio.sleep(0.1)
+            # Longer than what counts as one picture, in which nobody is twice.
+            await asyncio.sleep(0.15)
 
 
 @asynccontextmanager
@@ -119,8 +126,8 @@ async def test_the_other_bridge_tracks_within_five_seconds_under_the_same_ids(tm
             for _ in range(3):
                 door.people.append(door.faces.person())
                 door.told[len(door.people) - 1] = set()
-            answered = len(door.answers)
-            await door.look_until_told(answered + 2 * len(door.people), seconds=20)
+            await door.look_until_everybody_is_told(seconds=20)
+            await door.look_until_told(len(door.answers) + 2 * len(door.people), seconds=20)
         known = [next(iter(ids)) for ids in before.values()]
         new = [ids for number, ids in door.told.items() if number not in before]
         assert all(len(ids) == 1 for ids in new)

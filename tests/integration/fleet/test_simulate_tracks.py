@@ -62,6 +62,7 @@ class PlayedTracker:
         self.infos: dict[str, DeviceInfo] = {}
         self.states: dict[str, list[str]] = {}
         self.observed = 0
+        self.played = 0
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "tracker", protocol=mqtt.MQTTv5)
         self._client.username_pw_set("admin", broker.users["admin"])
         self._client.on_connect = lambda client, *_: client.subscribe("wfm/v1/device/+/up/#", 1)
@@ -80,6 +81,8 @@ class PlayedTracker:
             self.states.setdefault(device_id, []).append(decoded.message.state)
         elif decoded.channel is channels.OBSERVATION:
             self.observed += 1
+            # The roll is called again where the machine is busy.
+            self.played += decoded.message.track_id != "roll-call"
             global_id = self.decide(device_id, decoded.message.track_id)
             if global_id is not None:
                 answer = Assignment(track_id=decoded.message.track_id, global_id=global_id)
@@ -171,7 +174,7 @@ def test_a_broker_that_goes_away_leaves_a_table(broker: Mosquitto, tracker: Play
     """What was played so far is scored, then the sentence, status 2."""
 
     def kills(camera: str, track: str) -> int:
-        if tracker.observed == CAMERAS + 10:
+        if tracker.played == 10:
             threading.Thread(target=broker.kill).start()
         return TRUTH[camera, track]
 
@@ -190,7 +193,7 @@ def test_ctrl_c_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> Non
         text=True,
     )  # fmt: skip
     try:
-        wait_until(lambda: tracker.observed > CAMERAS + 5, "some observations came")
+        wait_until(lambda: tracker.played > 5, "some observations came")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
     finally:
@@ -243,7 +246,8 @@ def test_the_real_bridge_follows_people(
         "WFM_MONGO__DATABASE": mongo_database,
         "WFM_BRIDGE__AUTO_REGISTER": "true",
     }
-    start_program([sys.executable, "-m", "broker_bridge"], bridge, name="bridge")
+    program = start_program([sys.executable, "-m", "broker_bridge"], bridge, name="bridge")
+    program.wait_for_line("this worker tracks people", 30)
     result = simulate(broker, "--look-alikes", "0", "--require-idf1", "0.98")
     assert result.exit_code == 0, result.output
     assert cell(result.output, "observations sent") == cell(result.output, "answered")
