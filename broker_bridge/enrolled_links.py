@@ -13,16 +13,21 @@ _ENOUGH_WEIGHT = 8.0
 
 
 class EnrolledLinks:
-    """Asks the registry of people; `people_changed` is to be called when somebody is enrolled, or no more."""
+    """Asks the registry of people. `people_changed` is to be called when somebody is enrolled, or no more,
+    while nothing else here is waited for."""
 
     def __init__(self, registry: Registry, settings: RegistrySettings) -> None:
         self._registry = registry
         self._settings = settings
         self._shown: dict[str, str] = {}
-        self._people_changed = False
 
-    def people_changed(self) -> None:
-        self._people_changed = True
+    async def people_changed(self, people: Iterable[Present]) -> None:
+        """Find out anew as whom those in memory are to be shown. Raises RegistryError."""
+        present = list(people)
+        linked = {one.person.user_id for one in present if one.person.user_id}
+        self._shown = await shown_as(self._registry.people, linked)
+        for one in present:
+            one.checked_weight = 0.0
 
     def shown(self, user_id: str | None) -> str | None:
         """The user id to tell of a linked person: None for one who is not enrolled any more."""
@@ -31,8 +36,7 @@ class EnrolledLinks:
     async def learn(self, user_ids: Iterable[str | None]) -> None:
         """Find out as whom these are to be shown. Raises RegistryError."""
         asked = {user_id for user_id in user_ids if user_id}
-        if asked:
-            self._shown |= await shown_as(self._registry.people, asked)
+        self._shown.update(await shown_as(self._registry.people, asked))
 
     async def who(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], scales: Sequence[float] | None = None
@@ -58,14 +62,7 @@ class EnrolledLinks:
 
     async def link(self, people: Iterable[Present]) -> None:
         """Find out of those in memory who are nobody enrolled whether they are. Raises RegistryError."""
-        present = list(people)
-        if self._people_changed:
-            self._people_changed = False
-            self._shown.clear()
-            await self.learn(one.person.user_id for one in present)
-            for one in present:
-                one.checked_weight = 0.0
-        asked = [one for one in present if self._is_open(one)]
+        asked = [one for one in people if self._is_open(one)]
         for space in sorted({space for one in asked for space in one.faces}):
             await self._link_in(space, [one for one in asked if space in one.faces])
         for one in asked:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
@@ -110,8 +110,7 @@ class Observations:
 
     async def run(self) -> None:
         """Track until cancelled, then write what is not written."""
-        tracker = Tracker(self._registry, self._settings, self._people)
-        await self._begin(tracker)
+        tracker = Tracker(self._registry, self._settings, self._people, may_track=self._may_track)
         self._tracker = tracker
         watch = PersonWatch(self._registry, tracker, self._counted, self._now)
         try:
@@ -124,17 +123,6 @@ class Observations:
             if self._may_track():
                 with suppress(RegistryError, asyncio.TimeoutError):
                     await asyncio.wait_for(tracker.sync(self._now()), _LAST_WRITE_SECONDS)
-
-    async def _begin(self, tracker: Tracker) -> None:
-        while True:
-            try:
-                await tracker.begin(self._now())
-            except RegistryError as error:
-                _log.warning("the tracker cannot begin yet: %s", type(error).__name__)
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                _log.info("tracking, with %d people seen a moment ago", len(tracker))
-                return
 
     # Admission
 
@@ -183,10 +171,18 @@ class Observations:
         """Learn the cameras and spaces that are new. Raises RegistryError."""
         cameras = {device_id for device_id, _, _ in arrived} - self._sites.keys()
         if cameras:
-            known = await self._registry.devices.known(sorted(cameras))
-            self._sites |= {device.device_id: device.site_id for device in known.values()}
+            await self._read_sites(cameras)
         if any(observation.space not in self._dimensions for _, observation, _ in arrived):
             self._dimensions = await self._registry.spaces.dimensions()
+
+    async def _read_sites(self, cameras: Iterable[str]) -> None:
+        """Where cameras are now: some move, some are taken away."""
+        asked = sorted(cameras)
+        known = await self._registry.devices.known(asked)
+        for device_id in asked:
+            self._sites.pop(device_id, None)
+            if device_id in known:
+                self._sites[device_id] = known[device_id].site_id
 
     # Work
 
@@ -238,6 +234,8 @@ class Observations:
             try:
                 if self._may_track():
                     await tracker.sync(self._now())
+                    await self._read_sites(self._sites)
+                    self._dimensions = await self._registry.spaces.dimensions()
             except RegistryError as error:
                 self._counted["sync_failures"] += 1
                 _log.warning("what was seen could not be written and will be: %s", type(error).__name__)

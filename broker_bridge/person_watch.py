@@ -34,20 +34,36 @@ class PersonWatch:
         self._tracker = tracker
         self._counters = counters
         self._now = now
+        self._people_changed = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        enrolled = {"ns.coll": {"$in": ["identities"]}}
+        enrolled = {"ns.coll": "identities"}
         await asyncio.gather(
             self._follow(),
-            wake_on(self._registry, enrolled, self._tracker.links.people_changed, self._counters),
+            wake_on(self._registry, enrolled, self._people_changed.set, self._counters),
+            self._tell_people_changed(),
         )
+
+    async def _tell_people_changed(self) -> None:
+        """At once: whoever is deleted must not be told for another second."""
+        while True:
+            await self._people_changed.wait()
+            self._people_changed.clear()
+            try:
+                await self._tracker.people_changed()
+            except RegistryError as error:
+                _log.warning("enrolled people could not be read anew: %s", type(error).__name__)
+                self._people_changed.set()
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _follow(self) -> None:
         while True:
             try:
                 async with self._registry.mongo.watch([{"$match": _CONCERNS}], "persons") as stream:
-                    # What happened while nobody listened is seen when people are read anew.
+                    # What happened while nobody listened is seen when people are read anew: a read with
+                    # majority may be behind where the stream begins.
+                    await self._registry.mongo.catch_up()
                     await self._tracker.reload_all(self._now())
                     async for change in stream:
                         await self._tell(change)

@@ -33,19 +33,19 @@ class PersonWriter:
 
     async def write_all(self, now: datetime) -> set[int]:
         """Write everybody who has changed; see `write`."""
-        changed = [one for one in self._changed.values() if one.is_stored]
-        gone: set[int] = set()
-        for start in range(0, len(changed), _AT_ONCE):
-            gone |= await self.write(changed[start : start + _AT_ONCE], now)
-        return gone
+        return await self.write([one for one in self._changed.values() if one.is_stored], now)
 
     async def write(self, people: Sequence[Present], now: datetime) -> set[int]:
         """Write these people, and return those of them whom somebody has deleted.
 
         Raises RegistryError; they still count as changed then.
         """
-        if not people:
-            return set()
+        gone: set[int] = set()
+        for start in range(0, len(people), _AT_ONCE):
+            gone |= await self._write_some(people[start : start + _AT_ONCE], now)
+        return gone
+
+    async def _write_some(self, people: Sequence[Present], now: datetime) -> set[int]:
         stays = [one.unwritten for one in people]
         for present in people:
             self._changed.pop(present.global_id, None)

@@ -17,7 +17,7 @@ from .contract.embeddings import EmbeddingSpace, Vector
 from .contract.messages import Assignment
 from .enrolled_links import EnrolledLinks
 from .person_writer import PersonWriter
-from .registry import Registry
+from .registry import Registry, RegistryError
 from .registry.families import Family
 from .registry.known_face import KnownFace
 from .registry.persons import DetectedPerson, Observed, Stay
@@ -37,21 +37,36 @@ class _Found:
     user_id: str | None = None
 
 
+class LeaseLostError(RegistryError):
+    """Another tracker may have met them by now."""
+
+
 class Tracker:
     """Follows people, while it is the only one; `sync` is to be called every few seconds and at the end.
+
+    `may_track` is asked before somebody new is made: this process may have been frozen since it looked.
 
     `counters` has how people were told: `by_face`, `by_position`, `by_enrolled`, `by_new`; how many of them
     were `loaded` from everybody ever seen, and `unsure` because two looked like it; and what was `written`.
     """
 
-    def __init__(self, registry: Registry, settings: TrackingSettings, people: RegistrySettings) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        settings: TrackingSettings,
+        people: RegistrySettings,
+        *,
+        may_track: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._registry = registry
         self._store = registry.persons
         self._settings = settings
+        self._may_track = may_track
         self._timeout = timedelta(seconds=settings.person_timeout)
         self._active = ActivePeople(settings)
         self._new: list[Present] = []
         self._ids: deque[int] = deque()
+        self._highest_id = 0
         self._meeting = asyncio.Lock()
         self._writing = asyncio.Lock()
         self.counters: Counter[str] = Counter()
@@ -65,6 +80,8 @@ class Tracker:
     async def begin(self, now: datetime) -> None:
         """Take over: load who was seen in the last half minute. Raises RegistryError."""
         async with self._meeting:
+            # The database may have been restored: another tracker may give these.
+            self._ids.clear()
             seen = await self._store.seen_since(now - self._timeout)
             families = await self._registry.person_reading.roots(seen)
             for present in await self._load(families.values()):
@@ -87,22 +104,46 @@ class Tracker:
         Raises RegistryError; what was seen is then counted, or not, and nobody is told anything.
         """
         async with self._meeting:
-            found = await self._look_up(batch)
-            await self._provide_ids(len(batch))
-            loaded = await self._load(family for one in found for family in one.families)
-            # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
-            for present in loaded:
-                self._active.add(present)
-            taken = [self._decide(seen, one) for seen, one in zip(batch, found, strict=True)]
-            met = {present.global_id for _, present in taken}
-            self._active.remove(one.global_id for one in loaded if one.global_id not in met)
-            self.counters["loaded"] += sum(one.global_id in met for one in loaded)
+            assignments: dict[int, Assignment] = {}
+            waiting = dict(enumerate(batch))
+            asked = {place: seen for place, seen in waiting.items() if self._active.match(seen) is None}
+            while waiting:
+                taken = await self._meet_some(waiting, asked)
+                assignments |= taken
+                # Who was in memory, and by now is elsewhere in the picture or gone, is looked up as well.
+                asked = waiting = {place: seen for place, seen in waiting.items() if place not in taken}
             await self._store_new()
-            return [assignment for assignment, _ in taken]
+            return [assignments[place] for place in range(len(batch))]
 
-    def _decide(self, seen: Observed, found: _Found) -> tuple[Assignment, Present]:
-        match = self._active.match(seen) or self._enrolled_match(seen, found) or self._create(seen, found)
-        return self._take(match, seen), match.present
+    async def _meet_some(
+        self, waiting: Mapping[int, Observed], asked: Mapping[int, Observed]
+    ) -> dict[int, Assignment]:
+        """Who those of `waiting` are, of whom those in `asked` are looked up: the others may remain."""
+        found = await self._look_up(asked)
+        await self._provide_ids(len(asked))
+        loaded = await self._load(family for one in found.values() for family in one.families)
+        if not self._may_track():
+            raise LeaseLostError("the tracker's lease is lost")
+        # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
+        for present in loaded:
+            self._active.add(present)
+        taken: dict[int, Assignment] = {}
+        met: set[int] = set()
+        for place, seen in waiting.items():
+            match = self._decide(seen, found.get(place))
+            if match is not None:
+                taken[place] = self._take(match, seen)
+                met.add(match.present.global_id)
+        self._active.remove(one.global_id for one in loaded if one.global_id not in met)
+        self.counters["loaded"] += sum(one.global_id in met for one in loaded)
+        return taken
+
+    def _decide(self, seen: Observed, found: _Found | None) -> Match | None:
+        """None for somebody who is not in memory and was not looked up."""
+        match = self._active.match(seen)
+        if match is None and found is not None:
+            match = self._enrolled_match(seen, found) or self._create(seen, found)
+        return match
 
     def _enrolled_match(self, seen: Observed, found: _Found) -> Match | None:
         present = self._active.with_user(found.user_id, seen) if found.user_id else None
@@ -132,15 +173,13 @@ class Tracker:
 
     # Who it may be
 
-    async def _look_up(self, batch: Sequence[Observed]) -> list[_Found]:
-        """For those of `batch` who are not among the people in memory, what the indexes say."""
-        found = [_Found() for _ in batch]
-        asked = [place for place, seen in enumerate(batch) if self._active.match(seen) is None]
-        for space in sorted({batch[place].space for place in asked}):
-            places = [place for place in asked if batch[place].space == space]
-            answers = await self._look_up_in(space, [batch[place].vector for place in places])
-            for place, answer in zip(places, answers, strict=True):
-                found[place] = answer
+    async def _look_up(self, asked: Mapping[int, Observed]) -> dict[int, _Found]:
+        """What the indexes say of each."""
+        found: dict[int, _Found] = {}
+        for space in sorted({seen.space for seen in asked.values()}):
+            places = [place for place, seen in asked.items() if seen.space == space]
+            answers = await self._look_up_in(space, [asked[place].vector for place in places])
+            found |= zip(places, answers, strict=True)
         return found
 
     async def _look_up_in(self, space_id: str, vectors: Sequence[Vector]) -> list[_Found]:
@@ -177,7 +216,9 @@ class Tracker:
 
     async def _provide_ids(self, count: int) -> None:
         while len(self._ids) < count:
-            self._ids.extend(await self._store.take_ids(max(_IDS_AT_ONCE, count)))
+            taken = await self._store.take_ids(max(_IDS_AT_ONCE, count), self._highest_id)
+            self._highest_id = taken[-1]
+            self._ids.extend(taken)
 
     async def _store_new(self) -> None:
         """Make new people durable; those for whom it fails are tried again when they are seen again."""
@@ -202,12 +243,22 @@ class Tracker:
 
     async def reload(self, global_ids: Iterable[int], now: datetime) -> None:
         """Somebody has changed these people: write what is known here; seen again, they are read anew."""
+        changed = set(global_ids)
+        families = await self._registry.person_reading.roots(changed)
+        changed |= {family.root.global_id for family in families.values()}
         async with self._writing:
-            await self._let_go(global_ids, now, lambda _: True)
+            await self._let_go(changed, now, lambda _: True)
 
     async def reload_all(self, now: datetime) -> None:
-        """Nobody knows who was changed: as reload, for everybody in memory."""
-        await self.reload([one.global_id for one in self._active], now)
+        """Nobody knows who was changed: as reload, for everybody; whoever is here is read at once."""
+        async with self._writing:
+            await self._let_go([one.global_id for one in self._active], now, lambda _: True)
+        await self.begin(now)
+
+    async def people_changed(self) -> None:
+        """Enrolled people have come, gone or changed: tell of them as they are now. Raises RegistryError."""
+        async with self._writing, self._meeting:
+            await self.links.people_changed(self._active)
 
     def is_linked(self, global_id: int, user_id: str | None) -> bool:
         """Whether this is known here: who is not in memory is read when they are seen."""
@@ -229,8 +280,12 @@ class Tracker:
         """Write these people and drop those of whom `still` holds then. Meanwhile nobody is loaded."""
         async with self._meeting:
             going = [one for one in map(self._active.get, global_ids) if one is not None and one.is_stored]
-            await self._writer.write([one for one in going if one.global_id in self._writer], now)
-            self._active.remove([one.global_id for one in going if still(one)])
+            while going:
+                await self._writer.write([one for one in going if one.global_id in self._writer], now)
+                going = [one for one in going if still(one)]
+                # Some may have been seen while they were written: those go the next time round.
+                self._active.remove(one.global_id for one in going if one.global_id not in self._writer)
+                going = [one for one in going if one.global_id in self._writer]
 
 
 def _present(family: Family, faces: Mapping[int, Sequence[KnownFace]], stays: Sequence[Stay]) -> Present:

@@ -11,6 +11,11 @@ SPACE = "face:test-512"
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 
 
+def at(seconds: float) -> datetime:
+    """So many seconds after BEGAN."""
+    return BEGAN + timedelta(seconds=seconds)
+
+
 class Faces:
     """Vectors float32[512] of unit length as ArcFace gives them: two of one person at 0.6 to 0.8, of two
     people about 0."""

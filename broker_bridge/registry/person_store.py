@@ -35,10 +35,16 @@ class PersonStore:
         self._faces = mongo.db.person_faces
         self._trails = mongo.db.trails
 
-    async def take_ids(self, count: int) -> range:
-        """`count` global ids that nobody has had or will have: those not used are lost, never reused."""
+    async def take_ids(self, count: int, above: int = 0) -> range:
+        """`count` global ids that nobody has had or will have: those not used are lost, never reused.
+
+        Whatever a restored counter says, they are above everybody who is there, and above `above`.
+        """
+        newest = await self._persons.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        least = max(above, newest["_id"] if newest else 0)
+        raised = {"last": {"$add": [{"$max": ["$last", least]}, count]}}
         found = await self._meta.find_one_and_update(
-            _COUNTER, {"$inc": {"last": count}}, upsert=True, return_document=ReturnDocument.AFTER
+            _COUNTER, [{"$set": raised}], upsert=True, return_document=ReturnDocument.AFTER
         )
         last: int = found["last"]
         return range(last - count + 1, last + 1)
@@ -54,9 +60,16 @@ class PersonStore:
         return {found["_id"] async for found in self._persons.find(query, {"_id": 1})}
 
     async def write(self, people: Sequence[DetectedPerson], now: datetime) -> None:
-        """Write what the tracker has counted. Who was deleted meanwhile stays so."""
+        """Write what the tracker has counted. Who was deleted meanwhile stays so.
+
+        And whom another tracker has seen since: this one was frozen, and its lease is lost.
+        """
         updates = [
-            UpdateOne({"_id": one.global_id}, {"$set": {**counted(one), "updated_at": now}}) for one in people
+            UpdateOne(
+                {"_id": one.global_id, "last_seen": {"$lte": one.last_seen}},
+                {"$set": {**counted(one), "updated_at": now}},
+            )
+            for one in people
         ]
         if updates:
             await self._persons.bulk_write(updates, ordered=False)
@@ -71,11 +84,13 @@ class PersonStore:
             await self._faces.bulk_write(updates, ordered=False)
 
     async def write_stays(self, stays: Sequence[Stay]) -> None:
-        """Write pieces of trails, begun or gone on."""
+        """Write pieces of trails, begun or gone on; none becomes shorter than it is there."""
         updates = []
         for stay in stays:
             document = stay_to_document(stay)
-            updates.append(UpdateOne({"_id": document.pop("_id")}, {"$set": document}, upsert=True))
+            grown = {name: document.pop(name) for name in ("until", "detections")}
+            change = {"$setOnInsert": document, "$max": grown}
+            updates.append(UpdateOne({"_id": document.pop("_id")}, change, upsert=True))
         if updates:
             await self._trails.bulk_write(updates, ordered=False)
 
@@ -109,8 +124,8 @@ class PersonStore:
         return [found["_id"] async for found in self._persons.find(query, {"_id": 1})]
 
     async def known_as(self, user_ids: Sequence[str]) -> dict[str, int]:
-        """By user id the detected person that it is, the oldest if there are several."""
-        query = {"user_id": {"$in": list(user_ids)}, "merged_into": None}
+        """By user id the detected person that it is, who may be merged; the oldest if there are several."""
+        query = {"user_id": {"$in": list(user_ids)}}
         cursor = self._persons.find(query, {"user_id": 1}).sort("_id", -1)
         return {found["user_id"]: found["_id"] async for found in cursor}
 

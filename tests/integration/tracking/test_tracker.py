@@ -1,7 +1,6 @@
 """One person, one global id: seed 004's scenarios and tests, on a real MongoDB and in simulated time."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
 
 import pytest
 
@@ -12,11 +11,7 @@ from broker_bridge.registry.persons import Box
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.tracking_settings import TrackingSettings
 from broker_bridge.tracking import Tracker
-from tests.tracking_samples import BEGAN, SPACE, Faces, observed
-
-
-def at(seconds: float) -> datetime:
-    return BEGAN + timedelta(seconds=seconds)
+from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed
 
 
 def new_tracker(registry: Registry) -> Tracker:
@@ -207,7 +202,7 @@ async def test_whoever_is_enrolled_later_is_linked_then(
         assert (await tracker.match_or_create_person(observed(faces.of(person), at=step))).user_id is None
     await tracker.sync(at(12))
     await enroll(registry, "EMP-12345", faces.of(person))
-    tracker.links.people_changed()
+    await tracker.people_changed()
     await tracker.sync(at(13))
     told = await tracker.match_or_create_person(observed(faces.of(person), at=14))
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
@@ -248,7 +243,7 @@ async def test_a_link_sleeps_while_its_person_is_deleted(
     await tracker.match_or_create_person(observed(faces.of(person)))
 
     async def told(seconds: float) -> str | None:
-        tracker.links.people_changed()
+        await tracker.people_changed()
         await tracker.sync(at(seconds))
         return (await tracker.match_or_create_person(observed(faces.of(person), at=seconds))).user_id
 

@@ -1,0 +1,200 @@
+"""What happens while the tracker waits for MongoDB: nothing is lost, doubled, or told of somebody else."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from broker_bridge.contract.embeddings import Vector
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.persons import Box
+from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.tracking import Tracker
+from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed, unit
+
+
+@pytest.fixture
+async def tracker(registry: Registry) -> Tracker:
+    return new_tracker(registry)
+
+
+def new_tracker(registry: Registry) -> Tracker:
+    return Tracker(registry, TrackingSettings(), RegistrySettings())
+
+
+async def enroll(registry: Registry, user_id: str, vector: Vector) -> None:
+    template = Template(SPACE, vector.astype("<f4").tobytes())
+    await registry.identities.enroll(Enrollment(user_id, (template,)))
+
+
+def afterwards(patch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], Awaitable[None]]) -> None:
+    """Let `act` happen once, when `owner.name` has its answer and before whoever asked has it."""
+    original = getattr(owner, name)
+
+    async def asked(*given: Any) -> Any:
+        answer = await original(*given)
+        patch.setattr(owner, name, original)
+        await act()
+        return answer
+
+    patch.setattr(owner, name, asked)
+
+
+async def test_who_is_seen_while_they_are_let_go_is_counted(
+    registry: Registry, tracker: Tracker, faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody names them; they are read anew, with what was seen during the writing."""
+    person = faces.person()
+    await tracker.match_or_create_person(observed(faces.of(person)))
+
+    async def look() -> None:
+        assert tracker.match_active(observed(person, at=1))
+
+    afterwards(monkeypatch, registry.persons, "write_stays", look)
+    await tracker.reload([1], at(1))
+    assert len(tracker) == 0
+    await tracker.match_or_create_person(observed(person, at=2))
+    await tracker.sync(at(3))
+    assert (await registry.person_reading.one(1)).whole.total_detections == 3
+    (stay,) = await registry.persons.stays([1], BEGAN)
+    assert stay.detections == 3
+
+
+async def test_who_turns_out_to_be_elsewhere_is_looked_up(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    """Two who look alike in one picture: the second is not the one in memory, but one from further back."""
+    back = faces.person()
+    here = faces.like(back, 0.5)
+    between = unit(back + 0.3 * here)
+    await tracker.match_or_create_person(observed(back))
+    tracker = new_tracker(registry)
+    second = (await tracker.match_or_create_person(observed(here, at=600))).global_id
+    assert second != 1
+    both = [
+        observed(here, track="a", at=610, box=Box(0, 0, 90, 90)),
+        observed(between, track="b", at=610, box=Box(900, 0, 90, 90)),
+    ]
+    assert (await new_tracker(registry).match_or_create_person(both[1])).global_id == 1
+    assert [one.global_id for one in await tracker.meet(both)] == [second, 1]
+
+
+async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    """It held the lease when it began to write; meanwhile another has taken over, and counted on."""
+    person = faces.person()
+    await tracker.match_or_create_person(observed(person))
+    await tracker.sync(at(1))
+    assert tracker.match_active(observed(person, at=2, camera="cam-002"))
+    other = new_tracker(registry)
+    await other.begin(at(3))
+    for step in range(4, 14):
+        assert other.match_active(observed(person, at=step))
+    await other.sync(at(14))
+    await tracker.sync(at(15))
+    known = (await registry.person_reading.one(1)).whole
+    assert (known.total_detections, known.last_seen) == (11, at(13))
+    (stay,) = await registry.persons.stays([1], at(5))
+    assert (stay.until, stay.detections) == (at(13), 11)
+
+
+async def test_a_tracker_that_lost_its_lease_while_it_waited_makes_nobody(
+    registry: Registry, faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another has met them meanwhile, under another number."""
+    holds = True
+    frozen = Tracker(registry, TrackingSettings(), RegistrySettings(), may_track=lambda: holds)
+
+    async def freeze() -> None:
+        nonlocal holds
+        holds = False
+
+    afterwards(monkeypatch, registry.persons, "known_as", freeze)
+    with pytest.raises(RegistryError):
+        await frozen.meet([observed(faces.person())])
+    assert await registry.mongo.db.persons.count_documents({}) == 0
+
+
+async def test_a_counter_behind_the_people_who_are_there_gives_nobodys_number(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    """A backup that was not taken at one moment: the counter is older than the people."""
+    told = [(await tracker.match_or_create_person(observed(faces.person()))).global_id for _ in range(3)]
+    await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
+    other = new_tracker(registry)
+    again = await other.meet([observed(faces.person(), camera=f"cam-{step:03}") for step in range(3)])
+    assert not {one.global_id for one in again} & set(told)
+    assert await registry.mongo.db.persons.count_documents({}) == 6
+
+
+async def test_a_restore_under_a_running_tracker_makes_no_number_two_peoples(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    """Counter and people go back to before; who was told a number since keeps it to themselves."""
+    told = [(await tracker.match_or_create_person(observed(faces.person()))).global_id for _ in range(3)]
+    for collection in ("persons", "person_faces"):
+        await registry.mongo.db[collection].delete_many({})
+    await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
+    await tracker.reload_all(at(1))
+    # Somebody who was there before the backup, and another tracker's newest.
+    await registry.persons.take_ids(200)
+    met = [observed(faces.person(), camera=f"cam-{step:03}", at=2) for step in range(3)]
+    again = [one.global_id for one in await tracker.meet(met)]
+    assert not set(again) & set(told)
+    assert min(again) > 200
+
+
+async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
+    registry: Registry, tracker: Tracker, faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And when that fails: nobody who is still enrolled loses their user id in between."""
+    person = faces.person()
+    await enroll(registry, "EMP-12345", person)
+    await tracker.match_or_create_person(observed(person))
+    told = []
+
+    async def look() -> None:
+        told.append(tracker.match_active(observed(person, at=1)))
+        if len(told) > 1:
+            raise RegistryError("MongoDB is away")
+
+    people = registry.people
+    afterwards(monkeypatch, people, "known", look)
+    await tracker.people_changed()
+    afterwards(monkeypatch, people, "known", look)
+    with pytest.raises(RegistryError):
+        await tracker.people_changed()
+    told.append(tracker.match_active(observed(person, at=2)))
+    assert [one and one.user_id for one in told] == ["EMP-12345"] * 3
+
+
+async def test_the_enrolled_person_of_somebody_merged_has_no_second_number(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    """The link is on the merged one; a pose that only the enrollment knows finds whom they went into."""
+    person, pose, other = faces.person(), faces.person(), faces.person()
+    await enroll(registry, "EMP-12345", person)
+    await enroll(registry, "EMP-12345", pose)
+    await tracker.match_or_create_person(observed(other))
+    assert (await tracker.match_or_create_person(observed(person, at=5))).user_id == "EMP-12345"
+    await registry.person_changes.merge(2, 1, by="operator", now=at(6))
+    tracker = new_tracker(registry)
+    told = await tracker.match_or_create_person(observed(faces.like(pose, 0.9), at=600))
+    assert (told.global_id, told.user_id) == (1, "EMP-12345")
+
+
+async def test_what_is_said_of_a_merged_number_concerns_whom_it_went_into(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    person = faces.person()
+    await tracker.match_or_create_person(observed(person))
+    await tracker.match_or_create_person(observed(faces.person(), at=5))
+    await registry.person_changes.merge(2, 1, by="operator", now=at(6))
+    tracker = new_tracker(registry)
+    await tracker.begin(at(7))
+    assert len(tracker) == 1
+    await tracker.reload([2], at(8))
+    assert len(tracker) == 0
