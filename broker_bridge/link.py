@@ -74,6 +74,7 @@ class Link:
         self._client_id = client_id
         self._following: dict[Channel[Any], None] = dict.fromkeys(subscriptions)
         self._following_changed = asyncio.Event()
+        self._subscribed: dict[Channel[Any], None] = {}
         self._handle = handle
         self._refuse = refuse
         self._tls = _tls_context(settings)
@@ -85,6 +86,10 @@ class Link:
     @property
     def connected(self) -> bool:
         return self._client is not None
+
+    def hears(self, channel: Channel[Any]) -> bool:
+        """Whether the broker is told to send this row."""
+        return channel in self._subscribed
 
     def on_connect(self, action: Callable[[], Awaitable[None]]) -> None:
         """Run `action` after every connect, once subscribed: a broker may have lost all it retained."""
@@ -173,30 +178,31 @@ class Link:
             yield client
 
     async def _serve(self, client: aiomqtt.Client) -> None:
-        subscribed = await self._subscribe(client, {})
+        self._subscribed = await self._subscribe(client, {})
         self._client = client
         self.counters["connects"] += 1
         _log.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
         working = [
             asyncio.create_task(self._greet()),
             asyncio.create_task(self._receive_all(client)),
-            asyncio.create_task(self._keep_subscribed(client, subscribed)),
+            asyncio.create_task(self._keep_subscribed(client)),
         ]
         try:
             # None of them ends but by a mistake or with the connection; the greeting ends well.
             await asyncio.gather(*working)
         finally:
             self._client = None
+            self._subscribed = {}
             await end(working)
 
     async def _receive_all(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
             self._receive(message)
 
-    async def _keep_subscribed(self, client: aiomqtt.Client, subscribed: dict[Channel[Any], None]) -> None:
+    async def _keep_subscribed(self, client: aiomqtt.Client) -> None:
         """Follow what is to be followed; a broker that does not answer raises, and is connected to anew."""
         while True:
-            subscribed = await self._subscribe(client, subscribed)
+            self._subscribed = await self._subscribe(client, self._subscribed)
             await self._following_changed.wait()
 
     async def _greet(self) -> None:

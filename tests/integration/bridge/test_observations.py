@@ -1,6 +1,8 @@
 """Observations in and assignments out, over a real broker."""
 
+import itertools
 import json
+import time
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from broker_bridge.bootstrap import Bridge
+from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import Vector, to_base64
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
@@ -42,7 +45,7 @@ async def tracking(bridge: Bridge) -> Bridge:
 
 
 async def tracks(bridge: Bridge) -> bool:
-    return bridge.observations.is_tracking
+    return bridge.observations.is_tracking and bridge.link.hears(channels.OBSERVATION)
 
 
 @pytest.fixture
@@ -50,7 +53,11 @@ def faces() -> Faces:
     return Faces()
 
 
+PICTURES = itertools.count()
+
+
 def payload(vector: Vector, **changed: Any) -> dict[str, Any]:
+    """A face in a picture of its own: one of the same moment shows somebody else on another track."""
     return {
         "track_id": "face_0",
         "bbox": [100.0, 150.0, 100.0, 250.0],
@@ -58,8 +65,13 @@ def payload(vector: Vector, **changed: Any) -> dict[str, Any]:
         "space": SPACE,
         "vector": to_base64(vector.astype("<f4").tobytes()),
         "quality": 0.9,
-        "captured_at": format_time(datetime.now(timezone.utc)),
+        "captured_at": format_time(datetime.now(timezone.utc) + timedelta(seconds=next(PICTURES) % 200)),
     } | changed
+
+
+def a_second_ago() -> str:
+    """The time of another picture than that of now, in which nobody is twice."""
+    return format_time(datetime.now(timezone.utc) - timedelta(seconds=1))
 
 
 async def observe(peer: Peer, document: dict[str, Any]) -> None:
@@ -69,7 +81,7 @@ async def observe(peer: Peer, document: dict[str, Any]) -> None:
 
 async def test_a_camera_learns_who_it_sees(tracking: Bridge, peer: Peer, faces: Faces) -> None:
     person = faces.person()
-    await observe(peer, payload(faces.of(person)))
+    await observe(peer, payload(faces.of(person), captured_at=a_second_ago()))
     first = await peer.hear("assigned")
     assert (first.track_id, first.global_id, first.user_id, first.similarity) == ("face_0", 1, None, None)
     await observe(peer, payload(faces.of(person), track_id="face_7"))
@@ -90,6 +102,32 @@ async def test_an_enrolled_person_is_told_by_user_id(
     told = await peer.hear("assigned")
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
     assert b"Ana" not in told.to_json()
+
+
+async def test_a_deletion_is_told_within_a_second(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice, faces: Faces
+) -> None:
+    """Not only when what was seen is written next."""
+    rarely = program.model_copy(update={"tracking": TrackingSettings(db_sync_interval=600)})
+    person = faces.person()
+    template = Template(SPACE, person.astype("<f4").tobytes())
+    await registry.identities.enroll(Enrollment("EMP-12345", (template,)))
+    async with running(registry, rarely) as bridge, connected(mosquitto, fresh_device) as peer:
+        await until(lambda: tracks(bridge))
+
+        async def told() -> str | None:
+            await observe(peer, payload(person))
+            user_id: str | None = (await peer.hear("assigned")).user_id
+            return user_id
+
+        async def told_nobody() -> bool:
+            return await told() is None
+
+        assert await told() == "EMP-12345"
+        await registry.identities.delete("EMP-12345")
+        deleted_at = time.monotonic()
+        await until(told_nobody)
+        assert time.monotonic() - deleted_at < 1.0
 
 
 async def test_what_is_seen_is_written_while_it_goes_on(
@@ -128,9 +166,9 @@ async def test_what_is_seen_is_written_while_it_goes_on(
         ({"bbox": [0, 0, 50]}, "payload-invalid"),
         ({"quality": 1.5}, "payload-invalid"),
         ({"captured_at": "soon"}, "payload-invalid"),
-        ({"captured_at": format_time(datetime.now(timezone.utc) + timedelta(minutes=6))},
+        ({"captured_at": format_time(datetime.now(timezone.utc) + timedelta(hours=1))},
          "observation-time-implausible"),
-        ({"captured_at": format_time(datetime.now(timezone.utc) - timedelta(minutes=6))},
+        ({"captured_at": format_time(datetime.now(timezone.utc) - timedelta(hours=1))},
          "observation-time-implausible"),
         ({"captured_at": "9999-12-31T23:59:59.999Z"}, "observation-time-implausible"),
         ({"device_id": "cam-of-somebody-else"}, "device-mismatch"),
@@ -171,7 +209,8 @@ async def test_merging_by_the_api_is_noticed_at_once(
     """The tracker follows what is said of people it has in memory: merge, unmerge, delete."""
     one, other = faces.person(), faces.person()
     for track, person in (("a", one), ("b", other)):
-        await observe(peer, payload(faces.of(person), track_id=track, bbox=[10, 10, 50, 60]))
+        seen = payload(faces.of(person), track_id=track, bbox=[10, 10, 50, 60], captured_at=a_second_ago())
+        await observe(peer, seen)
         await peer.hear("assigned")
     now = datetime.now(timezone.utc)
 
