@@ -10,6 +10,7 @@ from broker_bridge.vectors import Nearest, VectorIndex
 
 from .changes import Changes
 from .people import Changed
+from .threads import in_thread
 from .versions import History
 
 # The driver decodes a page on the event loop: 200 people take it some 40 ms.
@@ -44,7 +45,7 @@ class PeopleIndex:
         async with self._lock:
             history = await self._catch_up()
             queries = np.stack([to_array(vector) for vector in vectors])
-            nearest = await asyncio.to_thread(self._index.search, queries, floor)
+            nearest = await in_thread(self._index.search, queries, floor)
         # Below the floor the index answers whomever it came across.
         return history, [
             found if found is not None and found.similarity >= floor else None for found in nearest
@@ -62,7 +63,7 @@ class PeopleIndex:
                 if begun:
                     continue
             if changed:
-                await asyncio.to_thread(self._take, changed)
+                await in_thread(self._take, changed)
                 self._version = changed[-1].person.version
             if len(changed) < _PAGE:
                 self._version = history.version
@@ -75,7 +76,7 @@ class PeopleIndex:
         """
         async with self._lock:
             if self._epoch is not None and self._version == first - 1:
-                await asyncio.to_thread(self._take, changed)
+                await in_thread(self._take, changed)
                 self._version = last
 
     def _begin(self, epoch: str) -> None:

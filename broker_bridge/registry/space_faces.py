@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from broker_bridge.vectors import EXACT_ROWS, VectorIndex, are_units
 from .face_search import Candidate
 from .known_face import KnownFace
 from .person_store import PersonStore
+from .threads import in_thread
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class SpaceFaces:
             await self._take_news(index)
             if len(vectors) * (_ROWS_OF_A_QUESTION + len(index)) <= _ROWS_AT_ONCE:
                 return self._search(index, vectors, limit, floor)
-            return await _in_thread(partial(self._search, index, vectors, limit, floor))
+            return await in_thread(self._search, index, vectors, limit, floor)
 
     async def load(self) -> None:
         """Load unless that is done, and take in what was said since."""
@@ -167,14 +167,14 @@ class SpaceFaces:
 
     async def _read(self) -> VectorIndex:
         # The first one imports FAISS, which takes a good part of a second.
-        index = await _in_thread(partial(VectorIndex, self._space.dimension))
+        index = await in_thread(VectorIndex, self._space.dimension)
         block = _Block(self._space.dimension)
         async for global_id, unit, consistency in self._store.all_faces(self._space.id):
             self._counters["unusable"] += not block.add(global_id, Known(unit, consistency))
             if len(block.people) == _BLOCK:
-                index = await _in_thread(partial(self._add, index, block))
+                index = await in_thread(self._add, index, block)
                 block = _Block(self._space.dimension)
-        return await _in_thread(partial(self._add, index, block))
+        return await in_thread(self._add, index, block)
 
     def _add(self, index: VectorIndex, block: "_Block") -> VectorIndex:
         self._consistency.update(block.people)
@@ -225,13 +225,3 @@ def most_alike(
 def most_similar(candidates: Iterable[Candidate]) -> list[Candidate]:
     """The most similar first."""
     return sorted(candidates, key=lambda one: one.similarity, reverse=True)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Its result; whoever is cancelled waits all the same: the index may not be changed under a search."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

@@ -1,0 +1,35 @@
+"""Work in a thread ends before whoever asked for it goes on."""
+
+import asyncio
+import threading
+
+import pytest
+
+from broker_bridge.registry.threads import in_thread
+
+
+async def test_who_is_cancelled_waits_for_the_thread() -> None:
+    """Else somebody else would change what it is reading."""
+    begun, may_end, ended = threading.Event(), threading.Event(), []
+
+    def work(result: int) -> int:
+        begun.set()
+        may_end.wait(10)
+        ended.append(result)
+        return result
+
+    asking = asyncio.create_task(in_thread(work, 7))
+    await asyncio.to_thread(begun.wait, 10)
+    asking.cancel()
+    await asyncio.sleep(0)
+    assert not asking.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert ended == [7]
+
+
+async def test_the_result_and_the_error_of_the_work_are_those_of_the_call() -> None:
+    assert await in_thread(int, "12", base=8) == 10
+    with pytest.raises(ValueError, match="invalid literal"):
+        await in_thread(int, "x")
