@@ -12,8 +12,8 @@ T = TypeVar("T")
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of `work`. Whoever is cancelled waits for it all the same.
 
-    With `asyncio.to_thread` the caller goes on, gives back its lock, and somebody else changes what the thread
-    is still reading.
+    With `asyncio.to_thread` the caller goes on and gives back its lock, and somebody else changes what the
+    thread is still reading.
     """
     running = asyncio.ensure_future(asyncio.to_thread(partial(work, *args, **kwargs)))
     try:
