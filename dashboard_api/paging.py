@@ -44,9 +44,12 @@ def from_moment_cursor(cursor: str | None) -> tuple[datetime, str] | None:
         return None
     try:
         # Python 3.10 does not read the closing Z.
-        return datetime.fromisoformat(parts[0].replace("Z", "+00:00")), parts[1]
-    except ValueError as error:
+        at = datetime.fromisoformat(parts[0].replace("Z", "+00:00"))
+        if format_time(at) == parts[0]:
+            return at, parts[1]
+    except (ValueError, OverflowError) as error:
         raise cursor_invalid() from error
+    raise cursor_invalid()
 
 
 def cursor_invalid() -> Problem:

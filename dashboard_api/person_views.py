@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from broker_bridge.contract.ids import SpaceId, UserId
 from broker_bridge.registry.families import Family
@@ -26,7 +26,7 @@ Similarity = Annotated[float, Field(ge=-1, le=1)]
 class NameBody(Body):
     """A name that somebody gives a detected person; null takes it away."""
 
-    assigned_name: Annotated[DisplayName, Field(min_length=1)] | None
+    assigned_name: Annotated[DisplayName, AfterValidator(str.strip), Field(min_length=1)] | None
 
 
 class LinkBody(Body):
