@@ -3,7 +3,10 @@
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Assignment
 
 from .health import Health
@@ -12,7 +15,10 @@ from .observations import Observations
 from .sighting import FrameReport
 
 _CONNECT_SECONDS = 15.0
-_ANSWER_SECONDS = 1.0
+# The site's head, which is retained, has the model that the registry has on record.
+_HEAD_SECONDS = 1.0
+# It is waited for in vain but once, and a bridge that has just met this device has much to look up.
+_ANSWER_SECONDS = 3.0
 _STOP_SECONDS = 5.0
 # A video may be read faster than it was taken, but faces that are told of within a tenth of a second count as
 # those of one picture, hence of different people.
@@ -26,7 +32,7 @@ class AskedTracker:
     """Connects by `line`, which nobody has started yet, tells by `observations`, and waits for the answers.
 
     A context manager, for one thread. The first time that something is in the way (no broker, no answer
-    within a second, a model in quarantine) `say` is given the sentence, and nobody is asked any more.
+    within three seconds, a model in quarantine) `say` is given the sentence, and nobody is asked any more.
     """
 
     def __init__(
@@ -60,6 +66,8 @@ class AskedTracker:
                 refused = self._line.counts["refused"] > 0
                 why = "refuses this device, see section mqtt" if refused else "cannot be reached"
                 self._give_up(f"the broker at {self._broker} {why}")
+            else:
+                self._attempt.await_head(_HEAD_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +76,7 @@ class AskedTracker:
     def ask(self, report: FrameReport, frame_size: tuple[int, int]) -> Mapping[str, Assignment]:
         """Who the faces of `report` are, by track; `frame_size` is width and height in pixels.
 
-        Waits until the tracker has answered for those that are due to be told of, a second at most.
+        Waits until the tracker has answered for those that are due to be told of, three seconds at most.
         """
         if self._gave_up or self._is_distrusted():
             return {}
@@ -101,15 +109,21 @@ class AskedTracker:
 
 
 class _FirstAttempt:
-    """How the first attempt to connect ends; part of the link, see `LinkListener`."""
+    """How the first attempt to connect ends, and whether the site's head has come (which a ModelRecord that
+    was attached before has seen by then); part of the link, see `LinkListener`."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
+        self._has_head = threading.Event()
         self._connected = False
 
     def succeeded(self, seconds: float) -> bool:
         """Waits for its end, `seconds` at most."""
         return self._ended.wait(seconds) and self._connected
+
+    def await_head(self, seconds: float) -> None:
+        """Wait for the head; a site that has none yet is done without."""
+        self._has_head.wait(seconds)
 
     def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
         self._connected = True
@@ -118,8 +132,9 @@ class _FirstAttempt:
     def disconnected(self) -> None:
         self._ended.set()
 
-    def receive(self, decoded: object, now: float) -> None:
-        """What comes down concerns the others."""
+    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+        if decoded.channel is channels.SYNC_HEAD:
+            self._has_head.set()
 
-    def tick(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
         return None

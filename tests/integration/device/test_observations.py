@@ -65,11 +65,18 @@ class TrackerPeer(Peer):
 
 
 @pytest.fixture
-def tracker(mosquitto: Mosquitto) -> Iterator[TrackerPeer]:
+def tracker(mosquitto: Mosquitto, fresh_device: FreshDevice) -> Iterator[TrackerPeer]:
+    """With the site's head, as a bridge has it retained."""
     peer = TrackerPeer(mosquitto)
     with closing(peer):
         peer.start()
+        peer.send(channels.SYNC_HEAD, head_of(None), site_id=fresh_device.site)
         yield peer
+
+
+def head_of(model_sha256: str | None) -> SyncHead:
+    space = SpaceHead(count=0, digest="0" * 16, model_sha256=model_sha256)
+    return SyncHead(epoch="aa", version=0, horizon=0, spaces={gabor.SPACE_ID: space})
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +128,12 @@ def test_a_camera_tells_of_everybody_it_sees_also_of_strangers(
     """By the contract, once a second a track; the heartbeat counts it, and no log has a vector."""
     env = environment(WFM_DEVICE__SOURCE=str(footage.path), WFM_DEVICE__FPS="30")
     program = run_camera(start_program, tracker, fresh_device, env)
-    wait_until(
-        lambda: tracker.of(channels.HEARTBEAT, fresh_device.id)[-1].refusals.get("observations_sent"),
-        "a heartbeat that counts them",
-    )
+
+    def all_counted() -> bool:
+        counts = tracker.of(channels.HEARTBEAT, fresh_device.id)[-1].refusals
+        return counts.get("observations_sent") == len(tracker.of(channels.OBSERVATION, fresh_device.id))
+
+    wait_until(all_counted, "a heartbeat that counts them")
     program.stop()
     wait_until(
         lambda: tracker.of(channels.STATUS, fresh_device.id)[-1].state == "stopped", "the camera's goodbye"
@@ -140,9 +149,7 @@ def test_a_camera_tells_of_everybody_it_sees_also_of_strangers(
     tracks = {one.track_id for one in told}
     for track in tracks:
         times = [one.captured_at.timestamp() for one in told if one.track_id == track]
-        assert all(later - earlier >= 0.99 for earlier, later in pairwise(times))
-    beat = tracker.of(channels.HEARTBEAT, fresh_device.id)[-1]
-    assert beat.refusals["observations_sent"] == len(told)
+        assert all(later - earlier >= 0.9 for earlier, later in pairwise(times))
 
 
 def test_a_camera_whose_observations_are_off_tells_of_nobody(
@@ -242,7 +249,7 @@ def test_where_no_tracker_answers_the_drawing_goes_on(
     fresh_device: FreshDevice,
     footage: SampleVideo,
 ) -> None:
-    """One sentence, after one second, and nobody is asked any more."""
+    """One sentence, after some seconds, and nobody is asked any more."""
     tracker.silent = True
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
@@ -299,9 +306,7 @@ def test_a_model_that_is_not_the_registrys_asks_nobody(
     annotate: Annotate, tracker: TrackerPeer, fresh_device: FreshDevice
 ) -> None:
     """Its vectors compare with nobody, and the retained head of the site says so."""
-    other = SpaceHead(count=0, digest="0" * 16, model_sha256="9c" * 32)
-    head = SyncHead(epoch="aa", version=0, horizon=0, spaces={gabor.SPACE_ID: other})
-    tracker.send(channels.SYNC_HEAD, head, site_id=fresh_device.site)
+    tracker.send(channels.SYNC_HEAD, head_of("9c" * 32), site_id=fresh_device.site)
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
     assert "compare with nobody: the model file for face:gabor-512 is" in ended.output

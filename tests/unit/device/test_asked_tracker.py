@@ -4,6 +4,8 @@ from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
 from device.asked_tracker import AskedTracker
 from device.health import Health
 from device.sighting import FrameReport
@@ -11,7 +13,7 @@ from tests.device_samples import Clock
 
 
 class Line:
-    """A line that is up at once."""
+    """A line that is up at once, at a site that has a head."""
 
     is_up = True
 
@@ -25,6 +27,7 @@ class Line:
     def start(self):
         for listener in self.listeners:
             listener.connected(0.0)
+            listener.receive(Decoded(channels.SYNC_HEAD, {}, None), 0.0)
 
     def stop(self, timeout):
         pass
@@ -37,6 +40,9 @@ class Observations:
         self.taken = []
 
     def connected(self, now):
+        pass
+
+    def receive(self, decoded, now):
         pass
 
     def see(self, report, frame_size, captured_at):
