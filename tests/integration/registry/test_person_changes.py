@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import Registry
@@ -330,6 +332,37 @@ async def test_who_is_seen_again_before_cameras_know_is_swept_again(enrolled: Re
     done = await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
     assert await traces(enrolled, late) == (0, 0, 0)
     assert done.steps["detected_persons"].count == 1
+
+
+async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> None:
+    """No face, name or user id in any collection but the tombstone, whatever the tracker writes late."""
+    person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
+    changes = enrolled.person_changes
+    await changes.rename(person, "Name of EMP-1", **DESK)
+    await changes.merge(merged, person, **DESK)
+    earlier = await somebody(enrolled, user_id="EMP-1")
+    await changes.link(earlier, "EMP-2", **DESK)
+    refused = await somebody(enrolled, user_id="EMP-1")
+    await changes.unlink(refused, **DESK)
+    gone = (person, merged, earlier)
+    theirs = {"person": {"$in": gone}}
+    faces = [face async for face in enrolled.mongo.db.person_faces.find(theirs)]
+    begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
+    await enrolled.erasures.go_on(begun.erasure_id, NOW)
+    late = await somebody(enrolled, NOW + SECOND)
+    await enrolled.persons.link([(late, "EMP-1", None)])
+    await enrolled.mongo.db.person_faces.insert_many(faces)
+    await enrolled.persons.write_stays([Stay(one, "cam-001", "lobby", NOW, NOW) for one in gone])
+    await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
+    await enrolled.person_removal.look_again(NOW + 2 * SETTLED)
+    assert [await traces(enrolled, one) for one in (*gone, late)] == [(0, 0, 0)] * 4
+    assert await traces(enrolled, refused) == (1, 1, 1)
+    raw = CodecOptions(document_class=RawBSONDocument)
+    sought = [b"EMP-1", *(bytes(face["vector"]) for face in faces)]
+    for name in await enrolled.mongo.db.list_collection_names():
+        query = {"_id": {"$ne": "EMP-1"}} if name == "identities" else {}
+        async for found in enrolled.mongo.db[name].with_options(codec_options=raw).find(query):
+            assert [one for one in sought if one in found.raw] == [], name
 
 
 async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enrolled: Registry) -> None:
