@@ -1,7 +1,7 @@
 """Cameras that see people come and go, at a steady rate, and how soon each is told who they are.
 
-They would be on fifty other machines: here they are to cost as little as can be, so their payloads are prepared
-and their MQTT (3.1.1, QoS 0) is as much as that takes.
+They would be on fifty other machines: here they are to cost as little as can be, so their payloads are
+prepared and their MQTT (3.1.1, QoS 0) is as much as that takes.
 """
 
 import asyncio
@@ -43,11 +43,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds from publish to assignment: of the first second, and after the warm-up."""
+    """Seconds from publish to assignment: of the first second, and after the warm-up; `rate` is how many a
+    second were sent in truth, since a busy machine may play slower than it was asked to."""
 
     first_seconds: list[float]
     seconds: list[float]
     unanswered: int
+    rate: float
 
 
 class Camera(asyncio.Protocol):
@@ -149,10 +151,13 @@ class _Play:
         for camera in cameras:
             camera.close()
         measured_from = self.began + load.warm_up
+        unanswered = [at for at in self.sent.values() if at >= measured_from]
+        answered = [at for at, _ in self.took if at >= measured_from]
         return Outcome(
             [took for at, took in self.took if at < self.began + 1],
             [took for at, took in self.took if at >= measured_from],
-            sum(at >= measured_from for at in self.sent.values()),
+            len(unanswered),
+            len(unanswered + answered) / (max(unanswered + answered) - measured_from),
         )
 
     def _person(self) -> "itertools.cycle[str]":

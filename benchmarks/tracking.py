@@ -123,8 +123,7 @@ def _load(folder: Path, seconds: float) -> list[Row]:
         ours = _observed(load)
         cpu = psutil.Process(fleet.bridge.pid).cpu_times()
     busy = (cpu.user + cpu.system) / (seconds + _WARM_UP_SECONDS)
-    rate = CAMERAS * PEOPLE_EACH
-    what = f"{rate:,}/s of {CAMERAS} cameras for {seconds:.0f} s"
+    what = f"{ours.rate:,.0f}/s of {CAMERAS} cameras for {seconds:.0f} s"
     name = f"observation to assignment, {what} ({busy:.0%} of a core)"
     return [
         FigureRow(
@@ -137,7 +136,10 @@ def _load(folder: Path, seconds: float) -> list[Row]:
             unit="unanswered",
         ),
         Row("  bare echo: a client that answers at once", Latency.of(bare.seconds)),
-        Row(f"  the first {rate:,} strangers, all in the first second", Latency.of(ours.first_seconds)),
+        Row(
+            f"  the first {CAMERAS * PEOPLE_EACH:,} strangers, all in the first second",
+            Latency.of(ours.first_seconds),
+        ),
     ]
 
 
