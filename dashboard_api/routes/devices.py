@@ -13,9 +13,9 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices import declared_models
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
+from dashboard_api.device_views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.security import MAY_ADMINISTER, MAY_READ
-from dashboard_api.views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 

@@ -5,8 +5,8 @@ from fastapi import APIRouter
 from broker_bridge.registry.devices import Applied
 from broker_bridge.registry.versions import History
 from dashboard_api.deps import ServicesDep
+from dashboard_api.device_views import DeviceSync, SyncStatus
 from dashboard_api.security import MAY_READ
-from dashboard_api.views import DeviceSync, SyncStatus
 
 router = APIRouter(prefix="/api/v1/sync", tags=["sync"])
 
