@@ -7,7 +7,6 @@ the rotation's rows are orthogonal they scatter less around it than independent 
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import import_module
@@ -124,6 +123,7 @@ class BitScan:
         self._faiss: Any = import_module("faiss") if self.engine == "faiss" else None
         # numpy runs over one word of all rows at a time, FAISS over all words of a row.
         self.layout: Layout = "C" if self._faiss else "F"
+        self._pool: ThreadPoolExecutor | None = None
 
     def within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
         """For each of `queries` the rows of `codes` at a distance of at most `radius`, in ascending order."""
@@ -131,9 +131,20 @@ class BitScan:
         parts = len(codes) // _THREAD_ROWS
         # Asking for the number of processors reads a file.
         parts = min(os.cpu_count() or 1, parts) if parts > 1 else 1
-        return (
-            scan(codes, queries, radius) if parts == 1 else _in_threads(scan, codes, queries, radius, parts)
-        )
+        if parts == 1:
+            return scan(codes, queries, radius)
+        # Kept: to make one takes as long as to scan 30,000 rows. Its threads start when they are needed.
+        self._pool = self._pool or ThreadPoolExecutor(thread_name_prefix="bit-scan")
+        bounds = [len(codes) * part // parts for part in range(parts + 1)]
+        # FAISS and numpy let other threads run meanwhile.
+        waiting = [
+            self._pool.submit(scan, codes[start:end], queries, radius) for start, end in pairwise(bounds)
+        ]
+        found = [one.result() for one in waiting]
+        return [
+            np.concatenate([start + rows for start, rows in zip(bounds, of_query, strict=False)])
+            for of_query in zip(*found, strict=True)
+        ]
 
     def _within_faiss(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
         faiss = self._faiss
@@ -168,17 +179,3 @@ def _distances(codes: Codes, query: Codes) -> NDArray[np.uint16]:
         np.bitwise_count(different, out=ones)
         np.add(distances, ones, out=distances)
     return distances
-
-
-def _in_threads(
-    scan: Callable[[Codes, Codes, int], list[Rows]], codes: Codes, queries: Codes, radius: int, parts: int
-) -> list[Rows]:
-    """`scan` of so many parts of the rows at once: FAISS and numpy let other threads run meanwhile."""
-    bounds = [len(codes) * part // parts for part in range(parts + 1)]
-    with ThreadPoolExecutor(parts) as pool:
-        waiting = [pool.submit(scan, codes[start:end], queries, radius) for start, end in pairwise(bounds)]
-    found = [one.result() for one in waiting]
-    return [
-        np.concatenate([start + rows for start, rows in zip(bounds, of_query, strict=False)])
-        for of_query in zip(*found, strict=True)
-    ]
