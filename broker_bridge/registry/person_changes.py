@@ -12,6 +12,7 @@ from broker_bridge.contract.errors import ContractError
 
 from .audit import Audit, AuditEntry
 from .families import Families, Family
+from .linked_people import shown_as
 from .merging import MERGE_IMPOSSIBLE
 from .mongo import Document, Mongo
 from .people import PERSON_MERGED
@@ -38,7 +39,9 @@ class PersonChanges:
         """Give a person a name, or with None take all that they have. Raises ContractError."""
 
         async def work(session: Any, family: Family) -> AuditEntry | None:
-            if family.whole.assigned_name == name:
+            # What a merged one is called goes with them when they are parted.
+            concerned = family.everyone if name is None else [family.root]
+            if all(one.assigned_name == name for one in concerned):
                 return None
             await self._set(session, family.root, {"assigned_name": name}, now)
             for one in family.merged if name is None else ():
@@ -95,11 +98,20 @@ class PersonChanges:
             target = await self._families.of(session, into)
             _check_root(source, family, f"merge {family.root.global_id}")
             _check_root(into, target, f"merge into {target.root.global_id}")
+            await self._check_same_user(family, target)
             await self._set(session, family.root, {"merged_into": into}, now)
             await self._hold(session, target.root)
             return _entry("merged", family.root, by, now, after={"into": into})
 
         await self._change(source, work)
+
+    async def _check_same_user(self, family: Family, target: Family) -> None:
+        """Two enrolled people are not one by a slip: who has the one face would be the other for good."""
+        linked = {one.whole.user_id for one in (family, target)} - {None}
+        shown = set((await shown_as(self._people, [one for one in linked if one])).values())
+        if len(shown) > 1:
+            people = " and ".join(sorted(shown))
+            raise ContractError(MERGE_IMPOSSIBLE, f"they are {people}: unlink one, or merge those first")
 
     async def unmerge(self, source: int, *, by: str, now: datetime) -> None:
         """Take back the merge of `source`. Raises ContractError as `merge`."""

@@ -226,6 +226,30 @@ async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -
     assert (await registry.person_reading.one(a)).ids == [b, a]
 
 
+async def test_who_are_two_enrolled_people_are_not_merged(enrolled: Registry) -> None:
+    """Until one of them is unlinked, or those are one; whoever is deleted is in nobody's way."""
+    first, second = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled, user_id="EMP-2")
+    changes = enrolled.person_changes
+    code, detail = await code_of(changes.merge(first, second, **DESK))
+    assert (code, "EMP-1 and EMP-2" in detail) == ("merge-impossible", True)
+    await enrolled.identities.delete("EMP-1")
+    await changes.merge(first, second, **DESK)
+    await changes.unmerge(first, **DESK)
+    await enrolled.identities.restore("EMP-1")
+    await enrolled.merges.merge("EMP-1", "EMP-2")
+    await changes.merge(first, second, **DESK)
+
+
+async def test_a_name_that_is_said_once_more_stays_when_they_are_parted(registry: Registry) -> None:
+    """It was that of the merged one alone."""
+    person, merged = await somebody(registry), await somebody(registry)
+    await registry.person_changes.rename(merged, "John Doe", **DESK)
+    await registry.person_changes.merge(merged, person, **DESK)
+    await registry.person_changes.rename(person, "John Doe", **DESK)
+    await registry.person_changes.unmerge(merged, **DESK)
+    assert (await stored(registry, person))["assigned_name"] == "John Doe"
+
+
 async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
     """Of A into B and B into A one is done and the other refused."""
     for _ in range(5):
@@ -415,8 +439,9 @@ async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Re
     await enrolled.person_changes.merge(merged, person, **DESK)
     await somebody(enrolled, user_id="EMP-2")
     await enrolled.person_changes.link(await somebody(enrolled, user_id="EMP-1"), "EMP-2", **DESK)
-    mistaken = await somebody(enrolled, user_id="EMP-1")
-    await enrolled.person_changes.merge(mistaken, await somebody(enrolled, user_id="EMP-2"), **DESK)
+    mistaken, other = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
+    await enrolled.person_changes.merge(mistaken, other, **DESK)
+    await enrolled.person_changes.link(other, "EMP-2", **DESK)
     held = json.loads(b"".join([piece async for piece in await enrolled.exports.of("EMP-1", **DESK)]))
     assert [one["global_id"] for one in held["detected_persons"]] == [person, merged]
     assert all(len(one["faces"]) == 1 for one in held["detected_persons"])
