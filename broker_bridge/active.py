@@ -96,7 +96,8 @@ class ActivePeople:
     def __init__(self, settings: TrackingSettings) -> None:
         self._settings = settings
         self._here: dict[int, Present] = {}
-        self._rows: dict[str, _Rows] = {}
+        # By dimension too: a space may have another one after the database was restored.
+        self._rows: dict[tuple[str, int], _Rows] = {}
         self._places: dict[str, dict[int, _Place]] = {}
         self._lasting = timedelta(seconds=settings.position_seconds)
 
@@ -156,7 +157,7 @@ class ActivePeople:
 
     def match(self, seen: Observed) -> Match | None:
         """Who of those in memory this is, or None. Whoever is elsewhere in the same picture it is not."""
-        rows = self._rows.get(seen.space)
+        rows = self._rows.get((seen.space, len(seen.vector)))
         if rows is None:
             return None
         limits = self._settings.limits_in(seen.space)
@@ -211,7 +212,7 @@ class ActivePeople:
         }
 
     def _rows_of(self, space: str, dimension: int) -> "_Rows":
-        return self._rows.setdefault(space, _Rows(dimension))
+        return self._rows.setdefault((space, dimension), _Rows(dimension))
 
 
 def _is_elsewhere(place: _Place, seen: Observed) -> bool:

@@ -82,6 +82,7 @@ class Bridge:
             seconds,
             self._track,
             "tracks people across cameras",
+            able=lambda: self.link.connected,
         )
         self.observations = Observations(
             registry,

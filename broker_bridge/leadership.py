@@ -15,16 +15,25 @@ _RELEASE_SECONDS = 1.0
 
 
 class Leadership:
-    """Renews a lease three times in its length and runs `lead` while it is held; `task` says what that is."""
+    """Renews a lease three times in its length and runs `lead` while it is held; `task` says what that is.
+
+    Whoever is not `able` to do it, for as long as a lease lasts, gives it up to others.
+    """
 
     def __init__(
-        self, lease: Lease, seconds: float, lead: Callable[[], Coroutine[Any, Any, None]], task: str = "leads"
+        self,
+        lease: Lease,
+        seconds: float,
+        lead: Callable[[], Coroutine[Any, Any, None]],
+        task: str = "leads",
+        able: Callable[[], bool] = lambda: True,
     ) -> None:
         self._task = task
         self._held_until = 0.0
         self._lease = lease
         self._seconds = seconds
         self._lead = lead
+        self._able = able
         self._leading: asyncio.Task[None] | None = None
 
     @property
@@ -38,26 +47,35 @@ class Leadership:
     async def run(self) -> None:
         """Take, keep and lose the lease until cancelled; then give it back."""
         loop = asyncio.get_running_loop()
-        self._held_until = loop.time()
+        self._held_until = able_at = loop.time()
         try:
             while True:
-                asked_at = loop.time()
-                try:
-                    # A server that says nothing must not keep this worker leading past its lease.
-                    patience = max(self._held_until - asked_at, self._seconds / 3)
-                    if await asyncio.wait_for(self._lease.take(), patience):
-                        self._held_until = asked_at + self._seconds
-                        self._start()
-                    else:
-                        self._held_until = asked_at
-                except (RegistryError, asyncio.TimeoutError) as error:
-                    _log.warning("the lease could not be renewed: %s", type(error).__name__)
+                able_at = loop.time() if self._able() else able_at
+                if loop.time() - able_at <= self._seconds:
+                    await self._take()
+                elif self._leading:
+                    await self._end()
+                    await self._give_back()
                 if loop.time() >= self._held_until:
                     await self._end()
                 await self._watch_over(self._seconds / 3)
         finally:
             await self._end()
             await self._give_back()
+
+    async def _take(self) -> None:
+        """Take or renew the lease, unless another has it."""
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            # A server that says nothing must not keep this worker leading past its lease.
+            patience = max(self._held_until - asked_at, self._seconds / 3)
+            if await asyncio.wait_for(self._lease.take(), patience):
+                self._held_until = asked_at + self._seconds
+                self._start()
+            else:
+                self._held_until = asked_at
+        except (RegistryError, asyncio.TimeoutError) as error:
+            _log.warning("the lease could not be renewed: %s", type(error).__name__)
 
     async def _give_back(self) -> None:
         try:

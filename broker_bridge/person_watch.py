@@ -14,6 +14,8 @@ from .tracking import Tracker
 _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+# Thousands may be enrolled at once.
+_PAUSE_SECONDS = 0.2
 # What the API writes and the tracker goes by; the tracker itself writes `user_id` too.
 _SAID = ("merged_into", "user_id", "not_users")
 _CONCERNS = {
@@ -52,6 +54,7 @@ class PersonWatch:
             self._people_changed.clear()
             try:
                 await self._tracker.people_changed()
+                await asyncio.sleep(_PAUSE_SECONDS)
             except RegistryError as error:
                 _log.warning("enrolled people could not be read anew: %s", type(error).__name__)
                 self._people_changed.set()

@@ -203,7 +203,13 @@ class Tracker:
         wanted = {one.root.global_id: one for one in families if one.root.global_id not in self._active}
         if not wanted:
             return []
-        faces = await self._store.faces_of(one for family in wanted.values() for one in family.ids)
+        dimensions = await self._registry.spaces.dimensions()
+        known = await self._store.faces_of(one for family in wanted.values() for one in family.ids)
+        # What somebody has spoilt in MongoDB must not stop the rest.
+        faces = {
+            one: [face for face in few if len(face.mean) == dimensions.get(face.space)]
+            for one, few in known.items()
+        }
         await self.links.learn(family.whole.user_id for family in wanted.values())
         newest = max(family.root.last_seen for family in wanted.values())
         stays = await self._store.stays(list(wanted), newest - self._timeout)

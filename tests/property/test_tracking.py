@@ -1,10 +1,11 @@
-"""Whatever happens to the tracker: no number for two people, one for each, and nothing seen is lost or doubled."""
+"""Whatever happens to the tracker: a number each, nobody's twice, and nothing seen is lost or doubled."""
 
 import asyncio
 import os
 import secrets
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +81,7 @@ class Mongo:
 
 
 class World:
-    """A tracker, and what has to be true: the number of each person, whom it went into, how often it was told."""
+    """A tracker, and what has to be true: each person's number, whom it went into, how often it was told."""
 
     def __init__(self, registry: Registry, faces: Faces) -> None:
         self.registry = registry
@@ -143,10 +144,8 @@ class World:
     async def fail(self, name: str, after: bool) -> None:
         """MongoDB is away for one question of a sync, which it may have carried out."""
         self.store.fails = (name, after)
-        try:
+        with suppress(RegistryError):
             await self.tracker.sync(at(self.now))
-        except RegistryError:
-            pass
         self.store.fails = None
 
     async def stop(self) -> None:
@@ -225,12 +224,13 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
 def test_everybody_keeps_a_number_of_their_own_and_what_was_seen_is_counted_once(
     stage: tuple[asyncio.AbstractEventLoop, Registry, Faces], steps: list[tuple[Any, ...]]
 ) -> None:
-    """Through syncs, failures, kills, merges and deletions, with people seen at every moment that it waits."""
+    """Through syncs, failures, kills, merges and deletions, with people seen whenever it waits."""
     loop, registry, faces = stage
 
     async def play() -> None:
         world = World(registry, faces)
-        for step in [("meet", list(range(PEOPLE)), []), *steps, ("stop", [])]:
+        everybody = ("meet", list(range(PEOPLE)), [])
+        for step in [everybody, *steps, ("stop", [])]:
             await world.play(step)
             assert len(set(world.number.values())) == len(world.number)
 

@@ -138,7 +138,7 @@ def test_a_face_that_contradicts_is_somebody_else_wherever_it_is(faces: Faces) -
 
 
 def test_a_guess_does_not_make_the_next(faces: Faces) -> None:
-    """A face just above the threshold may be a look-alike's: what follows in its place is judged by itself."""
+    """A face just above the threshold may be a look-alike's: what follows there is judged by itself."""
     scene, face = Scene(), faces.person()
     present = scene.add(42, face)
     weight = present.faces[SPACE].weight
@@ -226,6 +226,14 @@ def test_spaces_are_not_compared(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
     assert scene.who(observed(face, space="face:other-512")) is None
+
+
+def test_a_space_that_begins_anew_with_another_dimension_is_another(faces: Faces) -> None:
+    scene, face = Scene(), faces.person()
+    scene.add(41, face[:8])
+    assert scene.who(observed(face)) is None
+    scene.add(42, face)
+    assert scene.who(observed(face, at=1)) == (42, "face")
 
 
 def test_each_space_has_its_own_threshold(faces: Faces) -> None:

@@ -1,7 +1,7 @@
 """Who leads while servers say nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
@@ -133,3 +133,32 @@ async def test_a_database_that_is_gone_is_waited_for(
         return bridge.publisher.counters["heads"] > heads
 
     await until(told)
+
+
+async def test_a_worker_without_a_broker_leaves_the_tracking_to_others(
+    registry: Registry, program: BridgeProgram
+) -> None:
+    """It could hear no camera. When it can again, it may track again."""
+    lease_seconds, can_hear = 0.3, [True, True]
+
+    def worker(number: int) -> Leadership:
+        lease = Lease(registry.mongo, "tracker", f"bridge-{number}", lease_seconds)
+        return Leadership(lease, lease_seconds, asyncio.Event().wait, able=lambda: can_hear[number])  # type: ignore[arg-type]
+
+    first, second = worker(0), worker(1)
+
+    def leading(one: Leadership) -> Callable[[], Awaitable[bool]]:
+        async def ask() -> bool:
+            return one.leading
+
+        return ask
+
+    async with leads(first):
+        await until(leading(first))
+        async with leads(second):
+            can_hear[0] = False
+            await until(leading(second))
+            assert not first.holds()
+            can_hear[:] = [True, False]
+            await until(leading(first))
+            assert not second.holds()

@@ -7,6 +7,7 @@ import pytest
 
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.known_face import KnownFace
 from broker_bridge.registry.people import Enrollment, Template
 from broker_bridge.registry.persons import Box
 from broker_bridge.registry.settings import RegistrySettings
@@ -198,3 +199,21 @@ async def test_what_is_said_of_a_merged_number_concerns_whom_it_went_into(
     assert len(tracker) == 1
     await tracker.reload([2], at(8))
     assert len(tracker) == 0
+
+
+async def test_a_face_that_somebody_has_spoilt_stops_nobody(
+    registry: Registry, tracker: Tracker, faces: Faces
+) -> None:
+    """The person is there, and known by nothing: their next face is somebody new."""
+    person, other = faces.person(), faces.person()
+    for step, one in enumerate((person, other)):
+        await tracker.match_or_create_person(observed(one, at=step))
+    face = KnownFace.of(SPACE, unit(person[:8]), 0.9)
+    await registry.persons.write_faces([(1, face)])
+    tracker = new_tracker(registry)
+    await tracker.begin(at(2))
+    assert len(tracker) == 2
+    assert (await tracker.match_or_create_person(observed(other, at=3))).global_id == 2
+    assert (await tracker.match_or_create_person(observed(person, at=9))).global_id > 2
+    await tracker.sync(at(10))
+    assert (await registry.person_reading.one(2)).whole.total_detections == 2
