@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import Registry
 from broker_bridge.registry.persons import Box, Observed
@@ -68,6 +69,8 @@ class CoursePlayer:
     @asynccontextmanager
     async def _tracking(self, begins: float, how: str, end: float, course: Course) -> AsyncIterator[Tracker]:
         registry = await self.open_registry()
+        # As a bridge has it before it admits anything of it.
+        await registry.spaces.ensure(EmbeddingSpace(SPACE, course.dimension))
         following = asyncio.create_task(registry.faces.run())
         tracker = Tracker(registry, self.settings, RegistrySettings())
         await tracker.begin(_at(begins))
