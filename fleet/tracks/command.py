@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Past this, two observations of a track could be taken for two tracks of one picture.
 _FASTEST = 5.0
+# In less, crowd and look-alikes find no time to meet.
+_SHORTEST = 0.1
 
 
 class TrialSettings(Settings):
@@ -38,7 +40,7 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
     context: typer.Context,
     cameras: Annotated[int, typer.Option(min=1, max=100)] = 20,
     people: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
-    minutes: Annotated[float, typer.Option(min=0.05, help="Length of the course.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=_SHORTEST, help="Length of the course.")] = 10.0,
     speed: Annotated[float, typer.Option(min=0.1, max=_FASTEST, help="So many times as fast.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed plays the same course.")] = 1,
     site: Annotated[str, typer.Option(help="The site that the cameras say they are of.")] = "lobby",

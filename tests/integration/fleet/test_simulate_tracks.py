@@ -208,7 +208,14 @@ def test_ctrl_c_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--prefix", "Sim/+"], ["--site", "the lobby"], ["--space", "faces"], ["--speed", "50"]]
+    "wrong",
+    [
+        ["--prefix", "Sim/+"],
+        ["--site", "the lobby"],
+        ["--space", "faces"],
+        ["--speed", "50"],
+        ["--minutes", "0.05"],
+    ],
 )
 def test_an_option_that_cannot_be_is_refused(broker: Mosquitto, wrong: list[str]) -> None:
     """Before anybody connects."""

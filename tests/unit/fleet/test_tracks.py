@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
+from fleet.tracks.command import make_course
 from fleet.tracks.course import FRAME_SIZE, STANDARD, Course, Crowd
 from fleet.tracks.faces import Faces
 from fleet.tracks.scenario import Sighting, play
@@ -158,6 +159,16 @@ def test_people_go_where_the_transitions_send_them() -> None:
         cameras[one.person].append(one.camera)
     steps = {(a, b) for walked in cameras.values() for a, b in pairwise(walked) if a != b}
     assert steps == {(0, 1), (1, 2), (2, 0)}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_shortest_course_of_the_command_can_be_played(seed: int) -> None:
+    """Everybody has a look-alike, stands in the crowd, and finds the time to meet all the same."""
+    course = make_course(
+        cameras=3, people=20, minutes=0.1, look_alikes=1.0, crowd=20, overlap=0.15, breaks=0.01, loss=0.02,
+        delay_ms=300, clock_skew=60,
+    )  # fmt: skip
+    assert {one.person for one in played(course, seed)} >= set(range(10))
 
 
 @pytest.mark.parametrize(
