@@ -212,7 +212,10 @@ class ActivePeople:
         }
 
     def _rows_of(self, space: str, dimension: int) -> "_Rows":
-        return self._rows.setdefault((space, dimension), _Rows(dimension))
+        rows = self._rows.get((space, dimension))
+        if rows is None:
+            rows = self._rows[space, dimension] = _Rows(dimension)
+        return rows
 
 
 def _is_elsewhere(place: _Place, seen: Observed) -> bool:
