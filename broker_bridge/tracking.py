@@ -9,18 +9,19 @@ and no second tracker can give it to anybody else.
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .active import ActivePeople, Match, Present
 from .contract.embeddings import EmbeddingSpace, Vector
 from .contract.messages import Assignment
 from .enrolled_links import EnrolledLinks
+from .person_loading import load_people
 from .person_writer import PersonWriter
 from .registry import Registry, RegistryError
 from .registry.families import Family
 from .registry.known_face import KnownFace
-from .registry.persons import DetectedPerson, Observed, Stay
+from .registry.persons import DetectedPerson, Observed
 from .registry.settings import RegistrySettings
 from .registry.tracking_settings import TrackingSettings
 
@@ -201,22 +202,8 @@ class Tracker:
     async def _load(self, families: Iterable[Family]) -> list[Present]:
         """Those families who are not in memory, as MongoDB has them."""
         wanted = {one.root.global_id: one for one in families if one.root.global_id not in self._active}
-        if not wanted:
-            return []
-        dimensions = await self._registry.spaces.dimensions()
-        known = await self._store.faces_of(one for family in wanted.values() for one in family.ids)
-        # What somebody has spoilt in MongoDB must not stop the rest.
-        faces = {
-            one: [face for face in few if len(face.mean) == dimensions.get(face.space)]
-            for one, few in known.items()
-        }
         await self.links.learn(family.whole.user_id for family in wanted.values())
-        newest = max(family.root.last_seen for family in wanted.values())
-        stays = await self._store.stays(list(wanted), newest - self._timeout)
-        return [
-            _present(family, faces, [stay for stay in stays if stay.global_id == global_id])
-            for global_id, family in wanted.items()
-        ]
+        return await load_people(self._registry, wanted, self._timeout)
 
     # New people
 
@@ -292,21 +279,3 @@ class Tracker:
                 # Some may have been seen while they were written: those go the next time round.
                 self._active.remove(one.global_id for one in going if one.global_id not in self._writer)
                 going = [one for one in going if one.global_id in self._writer]
-
-
-def _present(family: Family, faces: Mapping[int, Sequence[KnownFace]], stays: Sequence[Stay]) -> Present:
-    """A family as it is kept in memory: what is seen is counted for its root, which has the link of all."""
-    person = replace(
-        family.root,
-        user_id=family.whole.user_id,
-        linked_by=family.whole.linked_by,
-        not_users=tuple({user_id for one in family.everyone for user_id in one.not_users}),
-    )
-    own = {face.space: face for face in faces.get(person.global_id, ())}
-    return Present(
-        person,
-        own,
-        tuple(face for one in family.merged for face in faces.get(one.global_id, ())),
-        {space: face.copy() for space, face in own.items()},
-        {stay.device_id: stay for stay in sorted(stays, key=lambda stay: stay.until)},
-    )

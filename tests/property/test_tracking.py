@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -97,9 +97,8 @@ class World:
         self.tracker = self._new_tracker()
 
     def _new_tracker(self) -> Tracker:
-        tracker = Tracker(self.registry, TrackingSettings(), RegistrySettings())
-        tracker._store = tracker._writer._store = self.store
-        return tracker
+        watched: Any = replace(self.registry, persons=self.store)
+        return Tracker(watched, TrackingSettings(), RegistrySettings())
 
     def root(self, number: int) -> int:
         while number in self.into:

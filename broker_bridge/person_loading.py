@@ -1,0 +1,49 @@
+"""Detected persons from MongoDB into memory, with how they are known and where they were a moment ago."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from .active import Present
+from .registry import Registry
+from .registry.families import Family
+from .registry.known_face import KnownFace
+from .registry.persons import Stay
+
+
+async def load_people(
+    registry: Registry, families: Mapping[int, Family], timeout: timedelta
+) -> list[Present]:
+    """These families, by the global id of the root. Raises RegistryError."""
+    if not families:
+        return []
+    dimensions = await registry.spaces.dimensions()
+    known = await registry.persons.faces_of(one for family in families.values() for one in family.ids)
+    # What somebody has spoilt in MongoDB must not stop the rest.
+    faces = {
+        one: [face for face in few if len(face.mean) == dimensions.get(face.space)]
+        for one, few in known.items()
+    }
+    newest = max(family.root.last_seen for family in families.values())
+    stays: dict[int, list[Stay]] = {}
+    for stay in await registry.persons.stays(list(families), newest - timeout):
+        stays.setdefault(stay.global_id, []).append(stay)
+    return [_present(family, faces, stays.get(global_id, ())) for global_id, family in families.items()]
+
+
+def _present(family: Family, faces: Mapping[int, Sequence[KnownFace]], stays: Sequence[Stay]) -> Present:
+    """A family as it is kept in memory: what is seen is counted for its root, which has the link of all."""
+    person = replace(
+        family.root,
+        user_id=family.whole.user_id,
+        linked_by=family.whole.linked_by,
+        not_users=tuple({user_id for one in family.everyone for user_id in one.not_users}),
+    )
+    own = {face.space: face for face in faces.get(person.global_id, ())}
+    return Present(
+        person,
+        own,
+        tuple(face for one in family.merged for face in faces.get(one.global_id, ())),
+        {space: face.copy() for space, face in own.items()},
+        {stay.device_id: stay for stay in sorted(stays, key=lambda stay: stay.until)},
+    )
