@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import re
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -131,7 +132,7 @@ class _Visitor:
 class _Play:
     load: Load
     faces: Faces = field(default_factory=lambda: Faces(5))
-    sent: dict[bytes, float] = field(default_factory=dict)
+    sent: dict[bytes, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     took: list[tuple[float, float]] = field(default_factory=list)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     began: float = 0.0
@@ -151,7 +152,7 @@ class _Play:
         for camera in cameras:
             camera.close()
         measured_from = self.began + load.warm_up
-        unanswered = [at for at in self.sent.values() if at >= measured_from]
+        unanswered = [at for waiting in self.sent.values() for at in waiting if at >= measured_from]
         answered = [at for at, _ in self.took if at >= measured_from]
         return Outcome(
             [took for at, took in self.took if at < self.began + 1],
@@ -170,7 +171,7 @@ class _Play:
             await asyncio.wait_for(self._all_answered(), _ANSWER_SECONDS)
 
     async def _all_answered(self) -> None:
-        while self.sent:
+        while any(self.sent.values()):
             await asyncio.sleep(0.05)
 
     async def _stand(self, camera: Camera) -> None:
@@ -182,14 +183,13 @@ class _Play:
             await asyncio.sleep(self.began + phase + step / each - time.perf_counter())
             place = step % each
             visitors[place] = visitor = self._visitor(visitors[place])
-            # A number of its own, so that an answer is told from the one before.
-            track = f"{visitor.track_id}.{next(self.numbers)}"
+            track = visitor.track_id
             seen = (
                 f'{{"track_id":"{track}","bbox":[{90 * place},10,80,100],"frame_size":[1920,1080],'
                 f'"space":"{SPACE}","vector":"{next(visitor.faces)}","quality":0.9,'
                 f'"captured_at":"{format_time(datetime.now(timezone.utc))}"}}'
             )
-            self.sent[track.encode()] = time.perf_counter()
+            self.sent[track.encode()].append(time.perf_counter())
             camera.observe(seen.encode())
 
     def _visitor(self, visitor: _Visitor | None) -> _Visitor:
@@ -202,5 +202,6 @@ class _Play:
     def _hear(self, payload: bytes) -> None:
         track = _TRACK.search(payload)
         assert track is not None
-        at = self.sent.pop(track[1])
+        # A track's answers come in the order of its observations.
+        at = self.sent[track[1]].popleft()
         self.took.append((at, time.perf_counter() - at))

@@ -1,6 +1,7 @@
 """`python -m broker_bridge`: a bridge worker, and the contract as a document."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -65,6 +66,8 @@ async def _run(settings: BridgeProgram) -> None:
     try:
         bridge = Bridge(registry, settings, await registry.versions.share_group())
         _log.info("bridge %s runs", bridge.bridge_id)
+        # What there is now stays to the end: the collector need not look through it each time, for 50 ms.
+        gc.freeze()
         await bridge.run(stop)
         _log.info("bridge stopped: %s", json.dumps(bridge.health(), default=str))
     finally:

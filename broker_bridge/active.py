@@ -18,6 +18,10 @@ from .registry.tracking_settings import FaceLimits, TrackingSettings
 
 _ONE_PICTURE = timedelta(seconds=0.1)
 _FEWEST_ROWS = 64
+# Of one camera; past it, those that are too old to tell anything are dropped.
+_MOST_PLACES = 50
+# Sum of qualities: some six good faces. More of the same stay change the mean by little.
+_WELL_KNOWN = 5.0
 
 
 @dataclass
@@ -68,12 +72,13 @@ class Present:
 
 @dataclass(frozen=True)
 class Match:
-    """Who it is, and what told it: their face, their place in the picture, being enrolled with that face, or
-    that nobody else is like it. `similarity` is the mean cosine; a `sure` match may move the mean."""
+    """Who it is, and what told it: their face, their face where they just were (`stay`), that place alone,
+    being enrolled with that face, or that nobody else is like it. `similarity` is the mean cosine. A `sure`
+    match is no guess; one by face alone may move the mean."""
 
     present: Present
     similarity: float | None
-    by: Literal["face", "position", "enrolled", "new"]
+    by: Literal["face", "stay", "position", "enrolled", "new"]
     sure: bool
 
 
@@ -99,6 +104,7 @@ class ActivePeople:
         # By dimension too: a space may have another one after the database was restored.
         self._rows: dict[tuple[str, int], _Rows] = {}
         self._places: dict[str, dict[int, _Place]] = {}
+        self._limits: dict[str, FaceLimits] = {}
         self._lasting = timedelta(seconds=settings.position_seconds)
 
     def __len__(self) -> int:
@@ -133,23 +139,25 @@ class ActivePeople:
         """Take in a sighting of who was matched: where they are, and what they look like if that is sure."""
         present = match.present
         places = self._places.setdefault(seen.device_id, {})
-        for stale in [one for one in places.values() if seen.captured_at - one.captured_at > self._lasting]:
-            del places[stale.global_id]
+        if len(places) > _MOST_PLACES:
+            for one in [one for one in places.values() if seen.captured_at - one.captured_at > self._lasting]:
+                del places[one.global_id]
         before = places.get(present.global_id)
-        is_sure = match.sure or match.by in ("new", "enrolled") or (before is not None and before.is_sure)
+        was_sure = before is not None and before.is_sure and self._is_there(before, seen)
+        is_sure = match.sure or match.by in ("new", "enrolled") or was_sure
         place = _Place(present.global_id, seen.track_id, seen.box, seen.captured_at, is_sure)
         places[present.global_id] = place
         is_good = seen.quality is None or seen.quality >= self._settings.learn_quality
         if is_good and match.by == "enrolled" and seen.space not in present.faces:
             face = present.faces[seen.space] = KnownFace.of(seen.space, seen.vector, seen.quality)
             self._rows_of(seen.space, len(face.mean)).add(present.global_id, face.mean)
-        elif is_good and match.sure:
+        elif is_good and match.sure and match.by == "face":
             self._learn(present, seen)
 
     def _learn(self, present: Present, seen: Observed) -> None:
         face = present.faces.get(seen.space)
         # A face that is like that of somebody merged into this person says nothing about this person's own.
-        if face is None or face.similarity(seen.vector) < self._settings.limits_in(seen.space).similarity:
+        if face is None or face.similarity(seen.vector) < self._limits_in(seen.space).similarity:
             return
         before = face.mean.copy()
         face.learn(seen.vector, seen.quality)
@@ -160,8 +168,11 @@ class ActivePeople:
         rows = self._rows.get((seen.space, len(seen.vector)))
         if rows is None:
             return None
-        limits = self._settings.limits_in(seen.space)
+        limits = self._limits_in(seen.space)
         places = self._places.get(seen.device_id, {})
+        staying = self._staying(places.values(), seen, limits)
+        if staying is not None:
+            return staying
         elsewhere = [one.global_id for one in places.values() if _is_elsewhere(one, seen)]
         ranked = rows.nearest_two(seen.vector, elsewhere)
         if ranked is None:
@@ -175,6 +186,26 @@ class ActivePeople:
         if nearest[0] < limits.by_position:
             return None
         return Match(self._here[nearest[1]], None, "position", sure=False)
+
+    def _staying(self, places: Iterable[_Place], seen: Observed, limits: FaceLimits) -> Match | None:
+        """Whoever was surely there a moment ago, is well known, and is surely seen again.
+
+        Nobody else is looked at then: a thousand people are two megabytes, and most of what cameras say is
+        that somebody is still there.
+        """
+        # Most are on the same track, and need no look at boxes.
+        on_track = [one for one in places if one.track_id == seen.track_id]
+        for place in on_track or places:
+            if not self._was_here(place, seen) or _is_elsewhere(place, seen):
+                continue
+            present = self._here[place.global_id]
+            face = present.faces.get(seen.space)
+            if face is None or face.weight < _WELL_KNOWN or len(face.mean) != len(seen.vector):
+                continue
+            similarity = face.similarity(seen.vector)
+            if similarity >= limits.similarity + limits.margin:
+                return Match(present, similarity, "stay", sure=True)
+        return None
 
     def with_user(self, user_id: str, seen: Observed) -> Present | None:
         """Who in memory is this enrolled person, and not elsewhere in the same picture."""
@@ -198,18 +229,37 @@ class ActivePeople:
         )
         return Match(self._here[chosen[0]], chosen[1], "face", sure=False)
 
+    def is_settled(self, match: Match, seen: Observed) -> bool:
+        """Whether nobody who is away need be asked for: the face is sure, or whoever it is was just there."""
+        if match.sure or match.by != "face":
+            return True
+        places = self._places.get(seen.device_id, {})
+        return match.present.global_id in self._at_this_place(places.values(), seen, ())
+
+    def _is_there(self, place: _Place, seen: Observed) -> bool:
+        return (
+            place.track_id == seen.track_id or place.box.overlap(seen.box) >= self._settings.position_overlap
+        )
+
+    def _was_here(self, place: _Place, seen: Observed) -> bool:
+        """Whether whoever it was there surely was, a moment ago, in the place or on the track of `seen`."""
+        return (
+            place.is_sure
+            and self._is_there(place, seen)
+            and abs(seen.captured_at - place.captured_at) <= self._lasting
+        )
+
     def _at_this_place(self, places: Iterable[_Place], seen: Observed, elsewhere: Iterable[int]) -> set[int]:
         """Who was surely in that place of this camera's picture a moment ago, or on the same track."""
         return {
-            one.global_id
-            for one in places
-            if one.is_sure
-            and abs(seen.captured_at - one.captured_at) <= self._lasting
-            and one.global_id not in elsewhere
-            and (
-                one.track_id == seen.track_id or one.box.overlap(seen.box) >= self._settings.position_overlap
-            )
+            one.global_id for one in places if one.global_id not in elsewhere and self._was_here(one, seen)
         }
+
+    def _limits_in(self, space: str) -> FaceLimits:
+        limits = self._limits.get(space)
+        if limits is None:
+            limits = self._limits[space] = self._settings.limits_in(space)
+        return limits
 
     def _rows_of(self, space: str, dimension: int) -> "_Rows":
         rows = self._rows.get((space, dimension))

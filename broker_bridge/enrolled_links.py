@@ -20,10 +20,13 @@ class EnrolledLinks:
         self._registry = registry
         self._settings = settings
         self._shown: dict[str, str] = {}
+        self._current: set[str] = set()
+        """The spaces in which nobody was enrolled since it was asked: most strangers cost no reading then."""
 
     async def people_changed(self, people: Iterable[Present]) -> None:
         """Find out anew as whom those in memory are to be shown. Raises RegistryError."""
         present = list(people)
+        self._current = set()
         linked = {one.person.user_id for one in present if one.person.user_id}
         self._shown = await shown_as(self._registry.people, linked)
         for one in present:
@@ -48,7 +51,13 @@ class EnrolledLinks:
         """
         limits = self._settings.similarities_in(space.id)
         as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
-        _, nearest = await self._registry.indexes.of(space).find_all(as_bytes, limits.floor)
+        index, current = self._registry.indexes.of(space), self._current
+        if space.id in current:
+            nearest = await index.find_all_held(as_bytes, limits.floor)
+        else:
+            _, nearest = await index.find_all(as_bytes, limits.floor)
+            # Not to `self._current`: whoever was enrolled during the reading has made that another set.
+            current.add(space.id)
         found: list[str | None] = []
         for one, scale in zip(nearest, scales or [1.0] * len(vectors), strict=True):
             is_sure = (
@@ -62,6 +71,8 @@ class EnrolledLinks:
 
     async def link(self, people: Iterable[Present]) -> None:
         """Find out of those in memory who are nobody enrolled whether they are. Raises RegistryError."""
+        # Whatever the stream of changes has kept from us: it is asked anew now and then.
+        self._current = set()
         asked = [one for one in people if self._is_open(one)]
         for space in sorted({space for one in asked for space in one.faces}):
             await self._link_in(space, [one for one in asked if space in one.faces])

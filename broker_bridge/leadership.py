@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -42,21 +43,20 @@ class Leadership:
 
     def holds(self) -> bool:
         """Whether the lease is held at this moment; after a freeze, tasks may run before they are ended."""
-        return self._leading is not None and asyncio.get_running_loop().time() < self._held_until
+        return self._leading is not None and time.monotonic() < self._held_until
 
     async def run(self) -> None:
         """Take, keep and lose the lease until cancelled; then give it back."""
-        loop = asyncio.get_running_loop()
-        self._held_until = able_at = loop.time()
+        self._held_until = able_at = time.monotonic()
         try:
             while True:
-                able_at = loop.time() if self._able() else able_at
-                if loop.time() - able_at <= self._seconds:
+                able_at = time.monotonic() if self._able() else able_at
+                if time.monotonic() - able_at <= self._seconds:
                     await self._take()
                 elif self._leading:
                     await self._end()
                     await self._give_back()
-                if loop.time() >= self._held_until:
+                if time.monotonic() >= self._held_until:
                     await self._end()
                 await self._watch_over(self._seconds / 3)
         finally:
@@ -65,7 +65,7 @@ class Leadership:
 
     async def _take(self) -> None:
         """Take or renew the lease, unless another has it."""
-        asked_at = asyncio.get_running_loop().time()
+        asked_at = time.monotonic()
         try:
             # A server that says nothing must not keep this worker leading past its lease.
             patience = max(self._held_until - asked_at, self._seconds / 3)

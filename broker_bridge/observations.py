@@ -246,7 +246,7 @@ def _unit(vector: bytes, dimension: int) -> Vector:
     if len(vector) != 4 * dimension:
         raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")
     values = to_array(vector)
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = float(np.vecdot(values, values))
-    # NaN fails the comparison too, and is refused where it is looked at closely.
-    return values if abs(square - 1.0) < _UNIT_TOLERANCE else to_array(normalise(values, dimension))
+    # The first comparison keeps what would overflow from the product; NaN fails it too.
+    if np.abs(values).max() <= 1 + _UNIT_TOLERANCE and abs(np.dot(values, values) - 1) < _UNIT_TOLERANCE:
+        return values
+    return to_array(normalise(values, dimension))

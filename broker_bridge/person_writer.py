@@ -8,7 +8,8 @@ from .active import Present
 from .registry.person_store import PersonStore
 from .registry.persons import Stay
 
-_AT_ONCE = 100
+# In one bulk: to encode more keeps the event loop from answering for too long.
+_AT_ONCE = 20
 
 
 class PersonWriter:

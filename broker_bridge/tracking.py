@@ -97,7 +97,9 @@ class Tracker:
     def match_active(self, seen: Observed) -> Assignment | None:
         """Who `seen` is, if that is somebody in memory whose global id may be told."""
         match = self._active.match(seen)
-        return None if match is None or not match.present.is_stored else self._take(match, seen)
+        if match is None or not match.present.is_stored or not self._active.is_settled(match, seen):
+            return None
+        return self._take(match, seen)
 
     async def meet(self, batch: Sequence[Observed]) -> list[Assignment]:
         """Who each of `batch` is, if need be somebody new, who is durable when this returns.
@@ -107,7 +109,7 @@ class Tracker:
         async with self._meeting:
             assignments: dict[int, Assignment] = {}
             waiting = dict(enumerate(batch))
-            asked = {place: seen for place, seen in waiting.items() if self._active.match(seen) is None}
+            asked = {place: seen for place, seen in waiting.items() if not self._is_settled(seen)}
             while waiting:
                 taken = await self._meet_some(waiting, asked)
                 assignments |= taken
@@ -115,6 +117,10 @@ class Tracker:
                 asked = waiting = {place: seen for place, seen in waiting.items() if place not in taken}
             await self._store_new()
             return [assignments[place] for place in range(len(batch))]
+
+    def _is_settled(self, seen: Observed) -> bool:
+        match = self._active.match(seen)
+        return match is not None and self._active.is_settled(match, seen)
 
     async def _meet_some(
         self, waiting: Mapping[int, Observed], asked: Mapping[int, Observed]
@@ -188,9 +194,11 @@ class Tracker:
         limits = self._settings.limits_in(space_id)
         candidates = await self._registry.faces.candidates(space, vectors, _CANDIDATES, limits.floor)
         users = await self.links.who(space, vectors)
-        known_as = await self._store.known_as([user_id for user_id in users if user_id])
+        enrolled = [user_id for user_id in users if user_id]
+        known_as = await self._store.known_as(enrolled) if enrolled else {}
         ids = {one.global_id for few in candidates for one in few} | set(known_as.values())
-        family_of = await self._registry.person_reading.roots(ids)
+        # A stranger, as most who are looked up, is not asked about any further.
+        family_of = await self._registry.person_reading.roots(ids) if ids else {}
         found = []
         for few, user_id in zip(candidates, users, strict=True):
             may_be = [one.global_id for one in few]

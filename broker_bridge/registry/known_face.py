@@ -56,8 +56,8 @@ class KnownFace:
         return float(np.vecdot(self.mean, vector))
 
     def has_moved(self, since: "KnownFace") -> bool:
-        """Whether it differs from `since` by more than matters: their distance is past 0.02."""
-        return float(np.linalg.norm(self.mean - since.mean)) > 0.02
+        """Whether it differs from `since` by more than matters: their distance is past 0.05."""
+        return float(np.linalg.norm(self.mean - since.mean)) > 0.05
 
     def copy(self) -> "KnownFace":
         return KnownFace(self.space, self.mean.copy(), self.weight)

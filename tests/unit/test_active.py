@@ -41,6 +41,15 @@ class Scene:
         return match.present.global_id, match.by
 
 
+def test_a_guess_elsewhere_in_the_picture_does_not_make_the_next(faces: Faces) -> None:
+    """That the one who was guessed was surely there a moment ago says nothing of another track."""
+    scene, face = Scene(), faces.person()
+    scene.add(41, face)
+    assert scene.who(observed(faces.like(face, 0.9), at=0, track="a", box=LEFT)) == (41, "face")
+    assert scene.who(observed(faces.like(face, 0.62), at=1, track="b", box=RIGHT)) == (41, "face")
+    assert scene.who(observed(faces.like(face, 0.5), at=2, track="b", box=RIGHT)) is None
+
+
 def test_nobody_is_matched_where_nobody_is(faces: Faces) -> None:
     assert Scene().who(observed(faces.person())) is None
 

@@ -113,7 +113,7 @@ async def test_a_tracker_that_lost_its_lease_while_it_waited_makes_nobody(
         nonlocal holds
         holds = False
 
-    afterwards(monkeypatch, registry.persons, "known_as", freeze)
+    afterwards(monkeypatch, registry.persons, "take_ids", freeze)
     with pytest.raises(RegistryError):
         await frozen.meet([observed(faces.person())])
     assert await registry.mongo.db.persons.count_documents({}) == 0

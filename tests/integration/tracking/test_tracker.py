@@ -341,13 +341,19 @@ async def test_what_could_not_be_written_is_written_later(
 async def test_people_get_known_better_and_mongodb_hears_of_it(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
+    """By the first six good faces of a stay, and by one of each further stay."""
     person = faces.person()
     for step in range(20):
         await tracker.match_or_create_person(observed(faces.of(person), at=step))
     await tracker.sync(at(20))
     (face,) = (await registry.persons.faces_of([1]))[1]
-    assert face.weight == pytest.approx(18, rel=0.01)
-    assert float(face.unit @ person) > 0.95
+    assert face.weight == pytest.approx(6 * 0.9)
+    assert float(face.unit @ person) > 0.93
+    for step in range(4):
+        await tracker.match_or_create_person(observed(faces.of(person), at=30 + step, camera=f"cam-{step}"))
+    await tracker.sync(at(40))
+    (face,) = (await registry.persons.faces_of([1]))[1]
+    assert face.weight > 6 * 0.9
 
 
 async def test_spaces_have_one_person_where_the_enrollment_says_so(
