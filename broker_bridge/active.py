@@ -8,16 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .contract.embeddings import Vector
+from .mean_rows import MeanRows
 from .registry.known_face import KnownFace
 from .registry.persons import Box, DetectedPerson, Observed, Stay
 from .registry.tracking_settings import FaceLimits, TrackingSettings
 
 _ONE_PICTURE = timedelta(seconds=0.1)
-_FEWEST_ROWS = 64
 # Of one camera; past it, those that are too old to tell anything are dropped.
 _MOST_PLACES = 50
 # Sum of qualities: some six good faces. More of the same stay change the mean by little.
@@ -102,7 +98,7 @@ class ActivePeople:
         self._settings = settings
         self._here: dict[int, Present] = {}
         # By dimension too: a space may have another one after the database was restored.
-        self._rows: dict[tuple[str, int], _Rows] = {}
+        self._rows: dict[tuple[str, int], MeanRows] = {}
         self._places: dict[str, dict[int, _Place]] = {}
         self._limits: dict[str, FaceLimits] = {}
         self._lasting = timedelta(seconds=settings.position_seconds)
@@ -261,69 +257,13 @@ class ActivePeople:
             limits = self._limits[space] = self._settings.limits_in(space)
         return limits
 
-    def _rows_of(self, space: str, dimension: int) -> "_Rows":
+    def _rows_of(self, space: str, dimension: int) -> MeanRows:
         rows = self._rows.get((space, dimension))
         if rows is None:
-            rows = self._rows[space, dimension] = _Rows(dimension)
+            rows = self._rows[space, dimension] = MeanRows(dimension)
         return rows
 
 
 def _is_elsewhere(place: _Place, seen: Observed) -> bool:
     """Whether somebody has another track in the very picture of `seen`: nobody is twice in one."""
     return place.track_id != seen.track_id and abs(seen.captured_at - place.captured_at) < _ONE_PICTURE
-
-
-class _Rows:
-    """Means float32[n, d] in one space, one or more rows per person."""
-
-    def __init__(self, dimension: int) -> None:
-        self._means: Vector = np.zeros((_FEWEST_ROWS, dimension), dtype=np.float32)
-        self._owners: NDArray[np.int64] = np.zeros(_FEWEST_ROWS, dtype=np.int64)
-        self._count = 0
-
-    def add(self, global_id: int, mean: Vector) -> None:
-        if self._count == len(self._means):
-            self._means = np.concatenate([self._means, np.zeros_like(self._means)])
-            self._owners = np.concatenate([self._owners, np.zeros_like(self._owners)])
-        self._means[self._count], self._owners[self._count] = mean, global_id
-        self._count += 1
-
-    def move(self, global_id: int, before: Vector, mean: Vector) -> None:
-        """Put `mean` in the place of the row of that person that was `before`."""
-        for row in np.flatnonzero(self._owners[: self._count] == global_id):
-            if np.array_equal(self._means[row], before):
-                self._means[row] = mean
-                return
-
-    def remove(self, global_ids: set[int]) -> None:
-        gone = np.isin(self._owners[: self._count], list(global_ids))
-        # From the end: the last row, which fills the gap, is then never one of those that go.
-        for row in np.flatnonzero(gone)[::-1]:
-            self._count -= 1
-            self._means[row], self._owners[row] = self._means[self._count], self._owners[self._count]
-            self._means[self._count] = 0
-
-    def similarity(self, vector: Vector, global_id: int) -> float:
-        """The mean cosine of the nearest row of a person; -1 without one."""
-        rows = self._means[: self._count][self._owners[: self._count] == global_id]
-        return float(np.vecdot(rows, vector).max(initial=-1.0))
-
-    def nearest_two(
-        self, vector: Vector, left_out: Iterable[int]
-    ) -> tuple[tuple[int, float], tuple[int, float]] | None:
-        """The two nearest people with their mean cosines; (0, -1) without a second, None without a first."""
-        if not self._count:
-            return None
-        owners = self._owners[: self._count]
-        # Not a product of matrices: the threads of BLAS would wait for each other on a busy machine.
-        similarities: Vector = np.vecdot(self._means[: self._count], vector)
-        for global_id in left_out:
-            similarities[owners == global_id] = -1.0
-        first = similarities.argmax()
-        best = int(owners[first]), float(similarities[first])
-        if best[1] <= -1.0:
-            return None
-        similarities[owners == owners[first]] = -1.0
-        next_ = similarities.argmax()
-        second = (int(owners[next_]), float(similarities[next_])) if similarities[next_] > -1.0 else (0, -1.0)
-        return best, second
