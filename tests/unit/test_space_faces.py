@@ -1,12 +1,9 @@
 """Who a face is most like by mean cosine, and searching in a thread."""
 
-import asyncio
-import threading
-
 import numpy as np
 import pytest
 
-from broker_bridge.registry.space_faces import _in_thread, most_alike
+from broker_bridge.registry.space_faces import most_alike
 from broker_bridge.vectors import VectorIndex
 
 
@@ -30,21 +27,3 @@ def test_nobody_above_the_floor_is_overlooked(dimension, floor):
             found = most_alike(index, consistency, query, limit, floor)
             assert [one.similarity for one in found] == pytest.approx(expected[:limit], abs=1e-5)
             assert all(one.similarity == pytest.approx(everyone[one.global_id], abs=1e-5) for one in found)
-
-
-async def test_a_cancelled_search_is_waited_for():
-    """Whoever comes next may change the index: no search may still run in it."""
-    begun, may_end = threading.Event(), threading.Event()
-
-    def search():
-        begun.set()
-        assert may_end.wait(20)
-
-    waiting = asyncio.create_task(_in_thread(search))
-    await asyncio.to_thread(begun.wait, 20)
-    waiting.cancel()
-    done, _ = await asyncio.wait([waiting], timeout=0.05)
-    assert not done
-    may_end.set()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(waiting, 20)
