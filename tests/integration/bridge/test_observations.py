@@ -31,7 +31,7 @@ def program(program: BridgeProgram) -> BridgeProgram:
     return program.model_copy(
         update={
             "bridge": BridgeSettings(default_spaces={SPACE: 512}, poll_seconds=60),
-            "tracking": TrackingSettings(db_sync_interval=0.1),
+            "tracking": TrackingSettings(db_sync_interval=0.1, lease_seconds=4),
         }
     )
 
@@ -89,7 +89,8 @@ async def test_a_camera_learns_who_it_sees(tracking: Bridge, peer: Peer, faces: 
     assert (again.track_id, again.global_id) == ("face_7", 1)
     assert again.similarity > 0.6
     await observe(peer, payload(faces.person(), bbox=[400, 10, 80, 90], track_id="face_8"))
-    assert (await peer.hear("assigned")).global_id == 2
+    # Not always the next: a tracker that lost its lease for a moment takes other numbers.
+    assert (await peer.hear("assigned")).global_id > 1
 
 
 async def test_an_enrolled_person_is_told_by_user_id(
