@@ -209,10 +209,12 @@ async def test_merging_by_the_api_is_noticed_at_once(
 ) -> None:
     """The tracker follows what is said of people it has in memory: merge, unmerge, delete."""
     one, other = faces.person(), faces.person()
+    numbers = []
     for track, person in (("a", one), ("b", other)):
         seen = payload(faces.of(person), track_id=track, bbox=[10, 10, 50, 60], captured_at=a_second_ago())
         await observe(peer, seen)
-        await peer.hear("assigned")
+        numbers.append((await peer.hear("assigned")).global_id)
+    first, second = numbers
     now = datetime.now(timezone.utc)
 
     async def told_of(person: Vector) -> int:
@@ -220,25 +222,25 @@ async def test_merging_by_the_api_is_noticed_at_once(
         told: int = (await peer.hear("assigned")).global_id
         return told
 
-    await registry.person_changes.merge(2, 1, by="operator", now=now)
+    await registry.person_changes.merge(second, first, by="operator", now=now)
 
     async def merged() -> bool:
-        return await told_of(other) == 1
+        return await told_of(other) == first
 
     await until(merged)
-    await registry.person_changes.unmerge(2, by="operator", now=now)
+    await registry.person_changes.unmerge(second, by="operator", now=now)
 
     async def parted() -> bool:
-        return await told_of(other) == 2
+        return await told_of(other) == second
 
     await until(parted)
-    await registry.person_changes.delete(2, by="operator", now=now)
+    await registry.person_changes.delete(second, by="operator", now=now)
 
     async def gone() -> bool:
-        return await told_of(other) > 2
+        return await told_of(other) > second
 
     await until(gone)
-    assert await told_of(one) == 1
+    assert await told_of(one) == first
 
 
 async def test_two_workers_have_one_tracker_and_the_next_knows_everybody(
