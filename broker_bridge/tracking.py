@@ -47,8 +47,9 @@ class Tracker:
 
     `may_track` is asked before somebody new is made: this process may have been frozen since it looked.
 
-    `counters` has how people were told: `by_face`, `by_position`, `by_enrolled`, `by_new`; how many of them
-    were `loaded` from everybody ever seen, and `unsure` because two looked like it; and what was `written`.
+    `counters` has how people were told: `by_stay`, `by_face`, `by_position`, `by_enrolled`, `by_new` (see
+    Match); how many were `loaded` from everybody ever seen; how many were `unsure`, since they are hardly
+    like enough or somebody else is as like; and what was `written`.
     """
 
     def __init__(

@@ -102,6 +102,18 @@ class Registry:
         except BaseException:
             await mongo.close()
             raise
+        return cls._wired(mongo, versions, persons, faces, settings)
+
+    @classmethod
+    def _wired(
+        cls,
+        mongo: Mongo,
+        versions: Versions,
+        persons: PersonStore,
+        faces: FaceSearch,
+        settings: RegistrySettings,
+    ) -> "Registry":
+        """Every collection with what it needs of the others."""
         spaces = Spaces(mongo)
         audit = Audit(mongo)
         store = PeopleStore(mongo)
