@@ -17,7 +17,7 @@ from .contract.embeddings import EmbeddingSpace
 from .enrollment import Answers
 from .housekeeping import Housekeeping
 from .ingest import Ingest
-from .leadership import Leadership
+from .leader_election import Leadership
 from .link import Link
 from .observations import Observations
 from .presence import Presence

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from .changes import wake_on
+from .change_streams import wake_on
 from .contract import channels
 from .contract.channels import Decoded
 from .contract.messages import Command, CommandResult, DeviceStatus

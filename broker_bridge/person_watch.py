@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from .changes import wake_on
+from .change_streams import wake_on
 from .registry import Registry, RegistryError
 from .tracking import Tracker
 

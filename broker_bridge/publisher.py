@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .changes import wake_on
+from .change_streams import wake_on
 from .contract import channels
 from .contract.messages import SyncDelta
 from .contract.wire import MAX_PAGE_BYTES

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from broker_bridge.bootstrap import Bridge
 from broker_bridge.contract.settings import MqttSettings
-from broker_bridge.leadership import Leadership
+from broker_bridge.leader_election import Leadership
 from broker_bridge.presence import FOLLOWED
 from broker_bridge.registry import Registry
 from broker_bridge.registry.leases import Lease
