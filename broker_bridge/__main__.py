@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from .bootstrap import Bridge, open_registry
+from .common.logs import configure_logging
+from .common.settings import SettingsError, load_settings
 from .contract.asyncapi import render
 from .contract.errors import ContractError
-from .contract.logs import configure_logging
-from .contract.settings import SettingsError, load_settings
 from .registry import Registry, RegistryUnavailableError
 from .settings import BridgeProgram
 

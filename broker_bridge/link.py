@@ -19,9 +19,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from .common.settings import MqttSettings, SettingsError
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
-from .contract.settings import MqttSettings, SettingsError
 from .contract.wire import MAX_DOWN_BYTES, WireModel
 from .tasks import end
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from .common.settings import LogSettings, MqttSettings, Section, Settings
 from .contract.ids import SpaceId
-from .contract.settings import LogSettings, MqttSettings, Section, Settings
 from .registry.mongo import MongoSettings
 from .registry.settings import RegistrySettings
 from .registry.tracking_settings import SearchSettings, TrackingSettings

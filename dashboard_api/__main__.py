@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.registry import Registry, RegistryUnavailableError
 from broker_bridge.registry.api_keys import Role
 

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
-from broker_bridge.contract.settings import SettingsError
 from broker_bridge.registry import Registry
 
 from .app import create_app

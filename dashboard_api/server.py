@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from broker_bridge.contract.settings import SettingsError
+from broker_bridge.common.settings import SettingsError
 
 from .deps import Services
 from .settings import ApiProgram

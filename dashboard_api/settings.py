@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from broker_bridge.common.settings import BearerKey, LogSettings, Port, Section, Settings
 from broker_bridge.contract.ids import SpaceId
-from broker_bridge.contract.settings import BearerKey, LogSettings, Port, Section, Settings
 from broker_bridge.registry import MongoSettings
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.tracking_settings import SearchSettings, TrackingSettings

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import LogSettings, MqttSettings, Settings, load_settings
+from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
 
 from .bootstrap import build, database_path, sole_owner
 from .cli.annotate import annotate

@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.settings import SettingsError, load_settings
 from device.vision.session import ModelError
 
 from .embedding.bootstrap import load_photo_embedder, open_worker, quiet_requests

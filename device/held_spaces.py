@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from broker_bridge.contract.settings import SettingsError
 
 # As many as a device may declare.
 _MOST = 16

@@ -8,9 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.contract.ids import DEVICE_ID
 from broker_bridge.contract.messages import SpaceInfo
-from broker_bridge.contract.settings import MqttSettings, SettingsError
 
 from .backoff import Backoff
 

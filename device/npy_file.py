@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from broker_bridge.contract.npy import NpyFileError
+from broker_bridge.common.npy import NpyFileError
 
 SUFFIX = ".npy"
 MOST_BYTES = 64 * 1024

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from broker_bridge.common.npy import NpyFileError, parse_npy
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.ids import UserId
-from broker_bridge.contract.npy import NpyFileError, parse_npy
 
 from .npy_file import (
     SUFFIX,

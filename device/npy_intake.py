@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from broker_bridge.common.npy import NpyFileError
 from broker_bridge.contract.messages import Registered
-from broker_bridge.contract.npy import NpyFileError
 
 from .npy_file import SUFFIX, FileMovedError
 from .npy_folder import NpyFolder

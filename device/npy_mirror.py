@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from broker_bridge.contract.npy import to_npy
+from broker_bridge.common.npy import to_npy
 
 from .npy_file import hash_content, write_npy
 from .npy_folder import NpyFolder

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from broker_bridge.common.settings import LogSettings, MqttSettings, Section, Settings
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
-from broker_bridge.contract.settings import LogSettings, MqttSettings, Section, Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event, SpaceInfo
-from broker_bridge.contract.settings import MqttSettings
 
 from .assembly import Assembly, assemble, software_version
 from .clocks import utc_now

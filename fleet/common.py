@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.settings import SettingsError, load_settings
 
 from .api_client import ApiClient
 from .errors import CannotRunError

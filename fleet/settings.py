@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, HttpUrl
 
-from broker_bridge.contract.settings import BearerKey, Section, Settings
+from broker_bridge.common.settings import BearerKey, Section, Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 

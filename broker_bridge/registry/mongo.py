@@ -18,7 +18,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from broker_bridge.contract.settings import Section
+from broker_bridge.common.settings import Section
 
 from .failures import RegistryError
 

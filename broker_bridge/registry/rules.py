@@ -6,9 +6,9 @@ from datetime import datetime
 
 import numpy as np
 
+from broker_bridge.common.template_choice import choose_templates
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
-from broker_bridge.contract.template_choice import choose_templates
 from broker_bridge.contract.wire import MAX_PERSON_BYTES
 
 from .people import (

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from broker_bridge.common.settings import Section
 from broker_bridge.contract.ids import SpaceId
-from broker_bridge.contract.settings import Section
 
 from .rules import Rules
 

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.settings import SettingsError, load_settings
 from device.annotation import Annotator, person_line
 from device.asked_tracker import AskedTracker
 from device.bootstrap import client_config, database_path, sole_owner

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from broker_bridge.contract.settings import SettingsError
+from broker_bridge.common.settings import SettingsError
 from device.bootstrap import AlreadyRunningError
 from device.scores import RecordingError
 from device.store.connection import StoreError

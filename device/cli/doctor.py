@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from broker_bridge.contract.logs import configure_logging
-from broker_bridge.contract.settings import LogSettings, load_settings
+from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.settings import LogSettings, load_settings
 from device.cli.common import Config, config_file, sentences
 from device.doctor.check import Check
 from device.doctor.examination import Report, examine

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
+from broker_bridge.common.settings import SettingsError, load_settings
+from broker_bridge.common.template_choice import choose_templates, find_strangers
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
-from broker_bridge.contract.settings import SettingsError, load_settings
-from broker_bridge.contract.template_choice import choose_templates, find_strangers
 from device.bootstrap import database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
 from device.recognition import Recognition, build_recognition, thresholds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from broker_bridge.contract.settings import MqttSettings, SettingsError
+from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.contract.wire import format_time
 from device.bootstrap import AlreadyRunningError, sole_owner
 from device.iot_config import check_tls_files

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.common.settings import MqttSettings
 
 _CONNACK = 0x20
 _DISCONNECT = b"\xe0\x00"

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from broker_bridge.contract.settings import SettingsError
+from broker_bridge.common.settings import SettingsError
 from device.backoff import Backoff
 from device.vision.detector import load_detector
 from device.vision.embedder import load_embedder

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, HttpUrl, model_validator
 
+from broker_bridge.common.settings import BearerKey, LogSettings, Section, Settings
 from broker_bridge.contract.ids import SpaceId
-from broker_bridge.contract.settings import BearerKey, LogSettings, Section, Settings
 
 Seconds = Annotated[float, Field(gt=0)]
 

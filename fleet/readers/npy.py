@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker_bridge.common.npy import NpyFileError, parse_npy
 from broker_bridge.contract.embeddings import MAX_DIMENSION, to_base64
-from broker_bridge.contract.npy import NpyFileError, parse_npy
 from fleet.errors import FileRefusedError
 
 from .files import read_bytes

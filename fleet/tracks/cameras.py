@@ -18,11 +18,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Assignment, DeviceInfo, DeviceStatus, Observation
-from broker_bridge.contract.settings import MqttSettings
 from broker_bridge.contract.wire import WireModel
 from fleet.errors import CannotRunError
 

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from broker_bridge.common.settings import MqttSettings, Settings, load_settings
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
 from broker_bridge.contract.messages import DeviceInfo, SpaceInfo
-from broker_bridge.contract.settings import MqttSettings, Settings, load_settings
 from fleet.common import CANNOT_RUN, STOPPED, Config, sentences
 from fleet.errors import CannotRunError
 from fleet.report import Bar

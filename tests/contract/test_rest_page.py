@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from broker_bridge.common.settings import Section
 from broker_bridge.contract import errors
-from broker_bridge.contract.settings import Section
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.tracking_settings import SearchSettings, TrackingSettings
 from dashboard_api.settings import ApiSettings

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from broker_bridge.contract.settings import SECTIONS, Settings, load_settings
+from broker_bridge.common.settings import SECTIONS, Settings, load_settings
 from broker_bridge.settings import BridgeProgram
 from dashboard_api.settings import ApiProgram
 from deploy.local.stack import ROOT

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from broker_bridge.contract.settings import MqttSettings, SettingsError
+from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.link import Link
 
 

@@ -1,7 +1,7 @@
 import json
 import logging
 
-from broker_bridge.contract.logs import JsonFormatter
+from broker_bridge.common.logs import JsonFormatter
 
 
 def test_a_log_line_is_one_json_object_with_its_traceback_inside() -> None:

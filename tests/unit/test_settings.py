@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.settings import BridgeProgram
 from device.settings import DeviceSettings
 from fleet.settings import FleetSettings

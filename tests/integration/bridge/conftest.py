@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from broker_bridge.bootstrap import Bridge, open_registry
-from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.common.settings import MqttSettings
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import SecretStr
 
 from broker_bridge.bootstrap import Bridge
-from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.common.settings import MqttSettings
 from broker_bridge.leader_election import Leadership
 from broker_bridge.presence import FOLLOWED
 from broker_bridge.registry import Registry

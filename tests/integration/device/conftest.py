@@ -10,10 +10,10 @@ import paho.mqtt.client as mqtt
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded, decode
 from broker_bridge.contract.messages import Receipts, Rejection, SpaceInfo
-from broker_bridge.contract.settings import MqttSettings
 from deploy.local.stack import Mosquitto
 from device.assembly import Assembly, assemble
 from device.backoff import Backoff

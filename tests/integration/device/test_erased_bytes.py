@@ -14,8 +14,8 @@ from bson.raw_bson import RawBSONDocument
 from pydantic import SecretStr
 
 from broker_bridge.bootstrap import open_registry
+from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.messages import Event, SpaceInfo
-from broker_bridge.contract.settings import MqttSettings
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.events import Incoming
 from broker_bridge.registry.identities import utc_now

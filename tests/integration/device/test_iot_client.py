@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract import channels
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Receipts, Rejection
-from broker_bridge.contract.settings import SettingsError
 from deploy.local.stack import Mosquitto
 from device.iot_client import IoTClient
 from device.iot_config import IoTClientConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.settings import SettingsError, load_settings
 from device.settings import DeviceSettings
 from device.system import read_system
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.common.settings import MqttSettings
 from deploy.local.stack import free_port
 from device.bootstrap import sole_owner
 from device.doctor.broker import check_broker

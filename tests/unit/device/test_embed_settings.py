@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from broker_bridge.contract.settings import SettingsError, load_settings
+from broker_bridge.common.settings import SettingsError, load_settings
 from device.embed_worker import app
 from device.embedding.bootstrap import open_worker
 from device.embedding.progress import BarReporter, LogReporter, Tally

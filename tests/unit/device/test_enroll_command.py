@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from broker_bridge.common.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
 from broker_bridge.contract.embeddings import Vector
-from broker_bridge.contract.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
 from deploy.local.sample_video import PEOPLE, enrollment_photo
 from device.bootstrap import sole_owner
 from device.cli.enroll import enroll

@@ -2,8 +2,8 @@
 
 import pytest
 
+from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from broker_bridge.contract.settings import SettingsError
 from device.held_spaces import hold_spaces, space_of_modality
 
 CAMERA = EmbeddingSpace("face:test-8", 8, "a" * 64)

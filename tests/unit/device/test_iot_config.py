@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from broker_bridge.contract.settings import MqttSettings
+from broker_bridge.common.settings import MqttSettings
 from device.iot_config import IoTClientConfig, mqtt_settings
 
 

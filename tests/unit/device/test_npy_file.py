@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_bridge.common.npy import NpyFileError, parse_npy, to_npy
 from broker_bridge.contract.embeddings import normalise, to_array
-from broker_bridge.contract.npy import NpyFileError, parse_npy, to_npy
 from device.npy_file import (
     MOST_BYTES,
     FileMovedError,

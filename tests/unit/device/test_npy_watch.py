@@ -7,11 +7,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from broker_bridge.common.npy import to_npy
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, WireError
-from broker_bridge.contract.npy import to_npy
 from device.gallery_rows import GalleryRows
 from device.health import Health
 from device.npy_intake import MOST_ASKED

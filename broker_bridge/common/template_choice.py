@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .embeddings import Vector
+from broker_bridge.contract.embeddings import Vector
 
 MOST_TEMPLATES = 5
 # A picture of less than this share of the best one's quality is not among the good ones.

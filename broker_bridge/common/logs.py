@@ -5,8 +5,9 @@ import logging
 import sys
 from datetime import datetime, timezone
 
+from broker_bridge.contract.wire import format_time
+
 from .settings import LogSettings
-from .wire import format_time
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,8 +6,8 @@ import tokenize
 import numpy as np
 from numpy.lib import format as npy
 
-from .embeddings import MAX_DIMENSION, normalise
-from .errors import ContractError
+from broker_bridge.contract.embeddings import MAX_DIMENSION, normalise
+from broker_bridge.contract.errors import ContractError
 
 # All that NumPy lets through when a header is nonsense.
 _NONSENSE = (
