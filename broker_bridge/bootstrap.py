@@ -9,18 +9,19 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from . import commands, presence
-from .commands import CommandDesk
 from .contract import channels
 from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
+from .devices import command_dispatcher as commands
+from .devices import presence
+from .devices.command_dispatcher import CommandDesk
+from .devices.presence import Presence
 from .enrollment import Answers
 from .housekeeping import Housekeeping
 from .ingest import Ingest
 from .leader_election import Leadership
 from .link import Link
 from .observations import Observations
-from .presence import Presence
 from .publisher import HeadPublisher
 from .refusals import Refusals
 from .registration import Registrar

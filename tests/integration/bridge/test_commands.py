@@ -11,11 +11,11 @@ import pytest
 from pymongo.errors import ConnectionFailure
 
 from broker_bridge.bootstrap import Bridge
-from broker_bridge.commands import CommandDesk
 from broker_bridge.contract.channels import Channel, Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import CommandResult, DeviceInfo, DeviceStatus, SpaceInfo
 from broker_bridge.contract.wire import WireModel
+from broker_bridge.devices.command_dispatcher import CommandDesk
 from broker_bridge.registry import Registry
 from broker_bridge.registry.commands import CommandRecord
 from broker_bridge.settings import BridgeProgram

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from broker_bridge.bootstrap import Bridge
 from broker_bridge.common.settings import MqttSettings
+from broker_bridge.devices.presence import FOLLOWED
 from broker_bridge.leader_election import Leadership
-from broker_bridge.presence import FOLLOWED
 from broker_bridge.registry import Registry
 from broker_bridge.registry.leases import Lease
 from broker_bridge.registry.overview import Overview, Workers

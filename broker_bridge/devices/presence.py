@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
-from .contract import channels
-from .contract.channels import Decoded
-from .contract.embeddings import EmbeddingSpace
-from .contract.errors import ContractError
-from .contract.messages import DeviceInfo, DeviceStatus, Heartbeat
-from .registry import Registry, RegistryError
-from .registry.devices import Report, is_reserved
-from .settings import BridgeSettings
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.devices import Report, is_reserved
+from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from .change_streams import wake_on
-from .contract import channels
-from .contract.channels import Decoded
-from .contract.messages import Command, CommandResult, DeviceStatus
-from .link import Publish
-from .registry import Registry, RegistryError
+from broker_bridge.change_streams import wake_on
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import Command, CommandResult, DeviceStatus
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
 
 _log = logging.getLogger(__name__)
 
