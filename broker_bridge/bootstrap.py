@@ -16,15 +16,15 @@ from .devices import command_dispatcher as commands
 from .devices import presence
 from .devices.command_dispatcher import CommandDesk
 from .devices.presence import Presence
-from .enrollment import Answers
+from .enrollment.publisher import HeadPublisher
+from .enrollment.registration import Registrar
+from .enrollment.sync_responder import Answers
 from .housekeeping import Housekeeping
 from .ingest import Ingest
 from .leader_election import Leadership
 from .link import Link
 from .observations import Observations
-from .publisher import HeadPublisher
 from .refusals import Refusals
-from .registration import Registrar
 from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
 from .registry.overview import Workers

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import SyncPage
-from broker_bridge.enrollment import told
+from broker_bridge.enrollment.sync_pages import Page, Place, answer, cut_pages
+from broker_bridge.enrollment.sync_responder import told
 from broker_bridge.registry.people import EVERY_SITE, Changed, Person, SiteChanges, Template
 from broker_bridge.registry.versions import History
-from broker_bridge.sync_pages import Page, Place, answer, cut_pages
 
 SPACE = "face:test-8"
 HISTORY = History("ab12", 900, 3)

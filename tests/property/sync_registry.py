@@ -11,8 +11,8 @@ from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import SyncPage, SyncRequest
 from broker_bridge.contract.wire import WireModel
-from broker_bridge.enrollment import Answers
-from broker_bridge.publisher import HeadPublisher
+from broker_bridge.enrollment.publisher import HeadPublisher
+from broker_bridge.enrollment.sync_responder import Answers
 from broker_bridge.registry import Registry
 from broker_bridge.registry.mongo import Document
 from broker_bridge.registry.people import SiteChanges

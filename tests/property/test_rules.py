@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.heads import HeadLedger
+from broker_bridge.enrollment.heads import HeadLedger
 from broker_bridge.registry import rules
 from broker_bridge.registry.people import Enrollment, Held, Person, Template, holdings
 from broker_bridge.registry.rules import Rules

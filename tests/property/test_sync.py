@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker_bridge import enrollment, publisher, sync_pages
+from broker_bridge.enrollment import publisher, sync_pages
+from broker_bridge.enrollment import sync_responder as enrollment
 from broker_bridge.registry.people import Deletion, Enrollment
 
 from .conftest import Stage

@@ -12,7 +12,7 @@ from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.channels import REGISTER, Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Registered, RegisterIdentity
-from broker_bridge.registration import Registrar
+from broker_bridge.enrollment.registration import Registrar
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices import Report
 from broker_bridge.registry.people import Enrollment

@@ -6,7 +6,7 @@ import pytest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncRequest
-from broker_bridge.enrollment import starts_over
+from broker_bridge.enrollment.sync_responder import starts_over
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities import utc_now
 from broker_bridge.registry.people import Enrollment, Template

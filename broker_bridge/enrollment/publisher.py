@@ -8,17 +8,18 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .change_streams import wake_on
-from .contract import channels
-from .contract.messages import SyncDelta
-from .contract.wire import MAX_PAGE_BYTES
-from .enrollment import told
+from broker_bridge.change_streams import wake_on
+from broker_bridge.contract import channels
+from broker_bridge.contract.messages import SyncDelta
+from broker_bridge.contract.wire import MAX_PAGE_BYTES
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.people import Changed, template_bytes
+from broker_bridge.registry.sites import Site
+from broker_bridge.registry.versions import History
+
 from .heads import HeadLedger, sites_that_hear
-from .link import Publish
-from .registry import Registry, RegistryError
-from .registry.people import Changed, template_bytes
-from .registry.sites import Site
-from .registry.versions import History
+from .sync_responder import told
 
 _log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from .contract.embeddings import to_base64
-from .contract.wire import MAX_PAGE_BYTES, WireModel
-from .registry import RegistryError
-from .registry.changes import Changes
-from .registry.people import Changed, SiteChanges
-from .registry.versions import History
-from .tasks import end
+from broker_bridge.contract.embeddings import to_base64
+from broker_bridge.contract.wire import MAX_PAGE_BYTES, WireModel
+from broker_bridge.registry import RegistryError
+from broker_bridge.registry.changes import Changes
+from broker_bridge.registry.people import Changed, SiteChanges
+from broker_bridge.registry.versions import History
+from broker_bridge.tasks import end
 
 # A block is at most so many people and about so many bytes: a dozen pages, some 20 ms of reading.
 _BLOCK_PEOPLE = 1000

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .contract.digest import Digest
-from .contract.messages import SpaceHead, SyncHead
-from .registry.people import EVERY_SITE, Person
-from .registry.sites import CLOSED, Site
-from .registry.versions import History
+from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.messages import SpaceHead, SyncHead
+from broker_bridge.registry.people import EVERY_SITE, Person
+from broker_bridge.registry.sites import CLOSED, Site
+from broker_bridge.registry.versions import History
 
 _Totals = dict[str, Digest]
 

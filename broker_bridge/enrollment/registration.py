@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from .contract import channels
-from .contract.channels import Decoded
-from .contract.messages import Registered, RegisterIdentity
-from .link import Publish
-from .registry import Registry, RegistryError
-from .registry.visitors import new_visitor_id
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.messages import Registered, RegisterIdentity
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.visitors import new_visitor_id
 
 _log = logging.getLogger(__name__)
 

@@ -6,24 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .contract import channels
-from .contract.channels import Decoded
-from .contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH
-from .contract.messages import (
-    Removal,
-    SyncPage,
-    SyncRequest,
-    Upsert,
-    WireError,
-    WireTemplate,
-)
-from .contract.wire import WireModel
-from .link import Publish
-from .registry import Registry, RegistryError
-from .registry.devices import Device, is_reserved
-from .registry.people import Changed
-from .registry.versions import History
-from .settings import BridgeSettings
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH
+from broker_bridge.contract.messages import Removal, SyncPage, SyncRequest, Upsert, WireError, WireTemplate
+from broker_bridge.contract.wire import WireModel
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.devices import Device, is_reserved
+from broker_bridge.registry.people import Changed
+from broker_bridge.registry.versions import History
+from broker_bridge.settings import BridgeSettings
+
 from .sync_pages import Place, SyncPages
 from .sync_pages import answer as encode_answer
 
