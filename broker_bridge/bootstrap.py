@@ -19,12 +19,12 @@ from .devices.presence import Presence
 from .enrollment.publisher import HeadPublisher
 from .enrollment.registration import Registrar
 from .enrollment.sync_responder import Answers
+from .events.ingest import Ingest
+from .events.rejections import Refusals
 from .housekeeping import Housekeeping
-from .ingest import Ingest
 from .leader_election import Leadership
 from .link import Link
 from .observations import Observations
-from .refusals import Refusals
 from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
 from .registry.overview import Workers

@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import PAYLOAD_INVALID, ContractError
 from broker_bridge.contract.messages import DeviceInfo, Receipts, Rejection, SpaceInfo, SyncPage, SyncRequest
 from broker_bridge.enrollment.sync_responder import Answers
-from broker_bridge.refusals import Refusals
+from broker_bridge.events.rejections import Refusals
 from broker_bridge.registry import Registry
 from broker_bridge.registry.people import Enrollment, Template
 from broker_bridge.settings import BridgeProgram

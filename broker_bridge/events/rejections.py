@@ -7,12 +7,12 @@ import asyncio
 import logging
 from collections import Counter
 
-from .contract import channels
-from .contract.channels import claimed_event_id
-from .contract.errors import EVENT_INVALID, PAYLOAD_INVALID, ContractError
-from .contract.messages import Receipts, Rejection
-from .link import Publish
-from .registry import Registry, RegistryError
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import claimed_event_id
+from broker_bridge.contract.errors import EVENT_INVALID, PAYLOAD_INVALID, ContractError
+from broker_bridge.contract.messages import Receipts, Rejection
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
 
 _log = logging.getLogger(__name__)
 

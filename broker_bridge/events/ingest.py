@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from .contract import channels
-from .contract.channels import Decoded
-from .contract.errors import DEVICE_UNKNOWN, EVENT_TIME_IMPLAUSIBLE
-from .contract.messages import Event, Receipts, Rejection
-from .contract.wire import format_time
-from .link import Publish
-from .registry import Registry, RegistryError
-from .registry.devices import Device
-from .registry.events import Incoming
-from .settings import BridgeSettings
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, EVENT_TIME_IMPLAUSIBLE
+from broker_bridge.contract.messages import Event, Receipts, Rejection
+from broker_bridge.contract.wire import format_time
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.devices import Device
+from broker_bridge.registry.events import Incoming
+from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
 
