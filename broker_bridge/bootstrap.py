@@ -27,7 +27,7 @@ from .link import Link
 from .observations import Observations
 from .registry import Registry, RegistryError, Retention
 from .registry.leases import Lease
-from .registry.overview import Workers
+from .registry.workers import Workers
 from .settings import BridgeProgram
 from .tasks import end
 

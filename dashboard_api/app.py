@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.overview import Overview
 from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.registry.workers import Overview
 
 from . import problems
 from .deps import Services

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.overview import Overview
 from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.registry.workers import Overview
 
 from .live import EventHub
 from .photos import Photos

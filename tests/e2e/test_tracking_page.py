@@ -8,8 +8,8 @@ from playwright.async_api import Locator, Page, expect
 from broker_bridge.registry import Registry
 from broker_bridge.registry.known_face import KnownFace
 from broker_bridge.registry.mongo import Document
-from broker_bridge.registry.overview import Workers
 from broker_bridge.registry.persons import Box, DetectedPerson, Observed, Stay
+from broker_bridge.registry.workers import Workers
 
 from .conftest import BRIDGE, EVIL, SPACE, Board, now, picture, sign_in
 

@@ -7,9 +7,9 @@ import pytest
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.devices import Applied
-from broker_bridge.registry.overview import TemplateNote
 from broker_bridge.registry.people import Person
 from broker_bridge.registry.versions import History
+from broker_bridge.registry.workers import TemplateNote
 from dashboard_api import problems
 from dashboard_api.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.people import confirmations, sites_to_ask, to_patch, to_rows
