@@ -20,9 +20,9 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.known_face import KnownFace
-from broker_bridge.registry.persons import DetectedPerson
-from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.model import DetectedPerson
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Mosquitto
 from tests.tracking_samples import SPACE, Faces, observed

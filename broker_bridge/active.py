@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from .mean_rows import MeanRows
-from .registry.known_face import KnownFace
-from .registry.persons import Box, DetectedPerson, Observed, Stay
-from .registry.tracking_settings import FaceLimits, TrackingSettings
+from .registry.detected_persons.centroid import KnownFace
+from .registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
+from .registry.detected_persons.settings import FaceLimits, TrackingSettings
 
 _ONE_PICTURE = timedelta(seconds=0.1)
 # Of one camera; past it, those that are too old to tell anything are dropped.

@@ -18,9 +18,9 @@ from .contract.wire import format_time
 from .link import Publish
 from .person_watch import PersonWatch
 from .registry import Registry, RegistryError
-from .registry.persons import Box, Observed
+from .registry.detected_persons.model import Box, Observed
+from .registry.detected_persons.settings import TrackingSettings
 from .registry.settings import RegistrySettings
-from .registry.tracking_settings import TrackingSettings
 from .tracking import Tracker
 
 _log = logging.getLogger(__name__)

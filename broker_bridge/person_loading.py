@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from .active import Present
 from .registry import Registry
-from .registry.families import Family
-from .registry.known_face import KnownFace
-from .registry.persons import Stay
+from .registry.detected_persons.centroid import KnownFace
+from .registry.detected_persons.merge_groups import Family
+from .registry.detected_persons.model import Stay
 
 
 async def load_people(

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from .active import Present
-from .registry.person_store import PersonStore
-from .registry.persons import Stay
+from .registry.detected_persons.model import Stay
+from .registry.detected_persons.tracker_store import PersonStore
 
 # In one bulk: to encode more keeps the event loop from answering for too long.
 _AT_ONCE = 20

@@ -19,11 +19,11 @@ from .enrolled_links import EnrolledLinks
 from .person_loading import load_people
 from .person_writer import PersonWriter
 from .registry import Registry, RegistryError
-from .registry.families import Family
-from .registry.known_face import KnownFace
-from .registry.persons import DetectedPerson, Observed
+from .registry.detected_persons.centroid import KnownFace
+from .registry.detected_persons.merge_groups import Family
+from .registry.detected_persons.model import DetectedPerson, Observed
+from .registry.detected_persons.settings import TrackingSettings
 from .registry.settings import RegistrySettings
-from .registry.tracking_settings import TrackingSettings
 
 # Seed 004: the nearest five of everybody are looked at.
 _CANDIDATES = 5

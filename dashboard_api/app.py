@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
 
 from . import problems

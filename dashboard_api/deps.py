@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
 
 from .live import EventHub

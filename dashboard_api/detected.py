@@ -7,10 +7,10 @@ from typing import Any
 
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.wire import format_time
-from broker_bridge.registry.detected_export import exported_person
-from broker_bridge.registry.families import Family
-from broker_bridge.registry.known_face import KnownFace
-from broker_bridge.registry.person_reading import known_together
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.export import exported_person
+from broker_bridge.registry.detected_persons.merge_groups import Family
+from broker_bridge.registry.detected_persons.queries import known_together
 
 from .deps import Services
 from .people import default_space, to_vector

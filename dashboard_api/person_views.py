@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from broker_bridge.contract.ids import SpaceId, UserId
-from broker_bridge.registry.families import Family
-from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.merge_groups import Family
+from broker_bridge.registry.detected_persons.model import Stay
 from broker_bridge.registry.people import Person
-from broker_bridge.registry.persons import Stay
 
 from .views import Body, DisplayName, Numbers, Time, View
 

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from broker_bridge.common.settings import BearerKey, LogSettings, Port, Section, Settings
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
+from broker_bridge.registry.detected_persons.settings import SearchSettings, TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.tracking_settings import SearchSettings, TrackingSettings
 
 Modality = Literal["face", "gait", "speaker"]
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import Vector, normalise, to_array
 from broker_bridge.registry import Registry
-from broker_bridge.registry.known_face import KnownFace
-from broker_bridge.registry.persons import Box, DetectedPerson, Observed, Stay
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
 
 TIMEOUT = timedelta(seconds=30)
 

@@ -14,9 +14,9 @@ import numpy as np
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import Registry
-from broker_bridge.registry.persons import Box, Observed
+from broker_bridge.registry.detected_persons.model import Box, Observed
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.tracking_settings import TrackingSettings
 from broker_bridge.tracking import Tracker
 from fleet.tracks.course import Course
 from fleet.tracks.metrics import Tally

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
-from broker_bridge.registry.persons import Box, Observed
+from broker_bridge.registry.detected_persons.model import Box, Observed
 
 SPACE = "face:test-512"
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)

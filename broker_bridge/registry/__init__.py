@@ -8,6 +8,12 @@ from .audit import Audit
 from .changes import Changes
 from .commands import Commands
 from .dead_letters import DeadLetters
+from .detected_persons.edits import PersonChanges
+from .detected_persons.merge_groups import Families
+from .detected_persons.queries import PersonReading
+from .detected_persons.removal import PersonRemoval
+from .detected_persons.settings import SearchSettings
+from .detected_persons.tracker_store import PersonStore
 from .devices import Devices
 from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
@@ -16,7 +22,6 @@ from .events import Events
 from .face_index import FaceIndex
 from .face_search import FaceSearch
 from .failures import RegistryError
-from .families import Families
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
 from .jobs import Jobs
@@ -25,11 +30,7 @@ from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
-from .person_changes import PersonChanges
 from .person_export import Exports
-from .person_reading import PersonReading
-from .person_removal import PersonRemoval
-from .person_store import PersonStore
 from .pseudonyms import Pseudonyms
 from .registrations import Registrations
 from .rehearsal import RehearsalStore
@@ -37,7 +38,6 @@ from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
 from .tombstones import Tombstones
-from .tracking_settings import SearchSettings
 from .vector_search import VectorSearch
 from .versions import Versions
 from .visits import Visits

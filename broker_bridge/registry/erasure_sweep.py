@@ -7,10 +7,10 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 from .dead_letters import DeadLetters
+from .detected_persons.removal import PersonRemoval
 from .erasure import Subject, renamed
 from .events import Events
 from .mongo import Document, Mongo
-from .person_removal import PersonRemoval
 from .pseudonyms import Pseudonyms
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}

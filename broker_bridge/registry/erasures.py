@@ -11,6 +11,7 @@ from broker_bridge.contract.errors import ContractError
 
 from . import rules
 from .audit import Audit, AuditEntry
+from .detected_persons.queries import PersonReading
 from .devices import Applied, Devices
 from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_wanted, to_document
 from .erasure_sweep import Sweep
@@ -18,7 +19,6 @@ from .events import Events
 from .mongo import Document, Mongo
 from .people import EVERY_SITE, PERSON_MERGED, Held, Person
 from .people_store import PeopleStore
-from .person_reading import PersonReading
 from .pseudonyms import Pseudonyms
 from .rules import unknown
 from .versions import Versions

@@ -9,12 +9,12 @@ from typing import Any
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 
-from .detected_documents import vector_of
+from .detected_persons.centroid import KnownFace
+from .detected_persons.documents import vector_of
+from .detected_persons.tracker_store import PersonStore
 from .face_search import Candidate
 from .failures import RegistryError, cannot_resume
-from .known_face import KnownFace
 from .mongo import Document, Mongo
-from .person_store import PersonStore
 from .space_faces import Known, SpaceFaces
 
 _log = logging.getLogger(__name__)

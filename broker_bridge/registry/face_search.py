@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 
-from .known_face import KnownFace
+from .detected_persons.centroid import KnownFace
 
 
 class Candidate(NamedTuple):

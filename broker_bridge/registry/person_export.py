@@ -9,16 +9,16 @@ from typing import Any
 from broker_bridge.contract.wire import format_time
 
 from .audit import Audit, AuditEntry
-from .detected_export import exported_person, exported_stay
+from .detected_persons.export import exported_person, exported_stay
+from .detected_persons.merge_groups import Family
+from .detected_persons.queries import PersonReading
 from .erasure import Erasure
 from .erasures import Erasures
 from .events import Events, event_to_wire
-from .families import Family
 from .mongo import Document, Mongo
 from .people import Person, Template
 from .people_store import PeopleStore
 from .person_documents import person_to_document
-from .person_reading import PersonReading
 from .rules import unknown
 
 # With images of 50 KB some 2 MB of memory.

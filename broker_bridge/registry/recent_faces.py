@@ -7,8 +7,8 @@ import numpy as np
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.vectors import VectorIndex
 
+from .detected_persons.centroid import KnownFace
 from .face_search import Candidate
-from .known_face import KnownFace
 from .space_faces import most_alike
 
 # Some 20 MB, and a fraction of a millisecond to search.

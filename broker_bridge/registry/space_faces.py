@@ -10,9 +10,9 @@ import numpy as np
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.vectors import EXACT_ROWS, VectorIndex, are_units
 
+from .detected_persons.centroid import KnownFace
+from .detected_persons.tracker_store import PersonStore
 from .face_search import Candidate
-from .known_face import KnownFace
-from .person_store import PersonStore
 from .threads import in_thread
 
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .audit import Audit, AuditEntry
+from .detected_persons.removal import PersonRemoval
 from .mongo import Document
 from .people import SYSTEM
 from .people_store import PeopleStore
-from .person_removal import PersonRemoval
 from .versions import Versions
 
 _AT_ONCE = 200

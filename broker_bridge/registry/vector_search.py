@@ -16,8 +16,8 @@ from pymongo.read_concern import ReadConcern
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 
+from .detected_persons.centroid import KnownFace
 from .face_search import Candidate
-from .known_face import KnownFace
 from .mongo import Document, Mongo, RegistryUnavailableError, explain_refusal
 from .person_documents import FLOAT32_HEADER
 from .recent_faces import RecentFaces

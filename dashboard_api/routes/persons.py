@@ -9,8 +9,8 @@ from fastapi.responses import StreamingResponse
 from broker_bridge.contract.ids import DeviceId, SiteId, UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
-from broker_bridge.registry.person_reading import Period, PersonFilter
-from broker_bridge.registry.person_removal import EVERYBODY
+from broker_bridge.registry.detected_persons.queries import Period, PersonFilter
+from broker_bridge.registry.detected_persons.removal import EVERYBODY
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.detected import active_since, export_lines, face_of, matches_of, setting_of, view_of
 from dashboard_api.paging import (

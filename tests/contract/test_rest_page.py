@@ -9,8 +9,8 @@ import pytest
 
 from broker_bridge.common.settings import Section
 from broker_bridge.contract import errors
+from broker_bridge.registry.detected_persons.settings import SearchSettings, TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.tracking_settings import SearchSettings, TrackingSettings
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import ROOT
 from device.vision.enroll import PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_SEVERAL_FACES

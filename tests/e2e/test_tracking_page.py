@@ -6,9 +6,9 @@ import numpy as np
 from playwright.async_api import Locator, Page, expect
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
 from broker_bridge.registry.mongo import Document
-from broker_bridge.registry.persons import Box, DetectedPerson, Observed, Stay
 from broker_bridge.registry.workers import Workers
 
 from .conftest import BRIDGE, EVIL, SPACE, Board, now, picture, sign_in

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.detected_persons.centroid import KnownFace
 from tests.tracking_samples import SPACE, Faces
 
 

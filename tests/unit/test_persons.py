@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker_bridge.registry.persons import Box, DetectedPerson, together
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, together
 from tests.tracking_samples import BEGAN, Faces, observed
 
 TIMEOUT = timedelta(seconds=30)

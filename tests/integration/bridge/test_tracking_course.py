@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.tracking_settings import TrackingSettings
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from deploy.local.stack import Mongod
 from fleet.tracks.course import Course, Crowd
 from fleet.tracks.metrics import Score

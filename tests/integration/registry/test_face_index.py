@@ -13,9 +13,9 @@ from pymongo.collection import Collection
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.detected_documents import face_to_document
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.documents import face_to_document
 from broker_bridge.registry.face_index import FaceIndex
-from broker_bridge.registry.known_face import KnownFace
 from deploy.local.stack import Mongod
 from tests.waiting import until
 

@@ -12,11 +12,11 @@ from bson.raw_bson import RawBSONDocument
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import Registry
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, Stay
+from broker_bridge.registry.detected_persons.queries import PersonFilter, known_together
 from broker_bridge.registry.erasure import SETTLED
-from broker_bridge.registry.known_face import KnownFace
 from broker_bridge.registry.people import Enrollment, Template
-from broker_bridge.registry.person_reading import PersonFilter, known_together
-from broker_bridge.registry.persons import BY_FACE, DetectedPerson, Stay
 from tests.detected_samples import face_vector, seen, write_person
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)

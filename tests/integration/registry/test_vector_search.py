@@ -15,10 +15,10 @@ from pymongo.errors import OperationFailure
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError
-from broker_bridge.registry.detected_documents import face_to_document, vector_of
-from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.documents import face_to_document, vector_of
+from broker_bridge.registry.detected_persons.settings import SearchSettings
 from broker_bridge.registry.mongo import Mongo
-from broker_bridge.registry.tracking_settings import SearchSettings
 from broker_bridge.registry.vector_search import VectorSearch
 
 SPACE = EmbeddingSpace("face:test-8", 8)

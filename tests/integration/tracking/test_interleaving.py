@@ -7,11 +7,11 @@ import pytest
 
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.known_face import KnownFace
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.model import Box
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.people import Enrollment, Template
-from broker_bridge.registry.persons import Box
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.tracking_settings import TrackingSettings
 from broker_bridge.tracking import Tracker
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed, unit
 

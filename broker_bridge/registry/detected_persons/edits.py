@@ -9,17 +9,17 @@ from datetime import datetime
 from typing import Any
 
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.linked_people import shown_as
+from broker_bridge.registry.merging import MERGE_IMPOSSIBLE
+from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.people import PERSON_MERGED
+from broker_bridge.registry.people_store import PeopleStore
+from broker_bridge.registry.rules import unknown
 
-from .audit import Audit, AuditEntry
-from .families import Families, Family
-from .linked_people import shown_as
-from .merging import MERGE_IMPOSSIBLE
-from .mongo import Document, Mongo
-from .people import PERSON_MERGED
-from .people_store import PeopleStore
-from .person_removal import PersonRemoval
-from .persons import BY_FACE, DetectedPerson
-from .rules import unknown
+from .merge_groups import Families, Family
+from .model import BY_FACE, DetectedPerson
+from .removal import PersonRemoval
 
 
 class PersonChanges:

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from .audit import Audit, AuditEntry
-from .erasure import SETTLED
-from .families import Families, Family
-from .mongo import Document, Mongo
-from .people import SYSTEM
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.erasure import SETTLED
+from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.people import SYSTEM
+
+from .merge_groups import Families, Family
 
 EVERYBODY = "#*"
 """The audit's subject where a change is about many. One is `#42`; no user id begins with that letter."""

@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import Any
 
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.mongo import Document, Mongo
 
-from .detected_documents import person_from_document
-from .mongo import Document, Mongo
-from .persons import DetectedPerson, together
+from .documents import person_from_document
+from .model import DetectedPerson, together
 
 DETECTED_PERSON_UNKNOWN = "detected-person-unknown"
 

@@ -6,11 +6,11 @@ import numpy as np
 from bson.binary import VECTOR_SUBTYPE, Binary
 
 from broker_bridge.contract.embeddings import Vector, to_array
+from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.person_documents import FLOAT32_HEADER
 
-from .known_face import KnownFace
-from .mongo import Document
-from .person_documents import FLOAT32_HEADER
-from .persons import Box, CameraRecord, DetectedPerson, Stay
+from .centroid import KnownFace
+from .model import Box, CameraRecord, DetectedPerson, Stay
 
 
 def counted(person: DetectedPerson) -> Document:

@@ -8,8 +8,10 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from broker_bridge.contract.embeddings import Vector
+from broker_bridge.registry.mongo import Document, Mongo
 
-from .detected_documents import (
+from .centroid import KnownFace
+from .documents import (
     counted,
     face_from_document,
     face_to_document,
@@ -18,9 +20,7 @@ from .detected_documents import (
     stay_to_document,
     vector_of,
 )
-from .known_face import KnownFace
-from .mongo import Document, Mongo
-from .persons import BY_FACE, DetectedPerson, Stay
+from .model import BY_FACE, DetectedPerson, Stay
 
 _COUNTER = {"_id": "global-ids"}
 _DUPLICATE_KEY = 11000

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from broker_bridge.contract.embeddings import to_base64
+from broker_bridge.registry.mongo import Document
 
-from .known_face import KnownFace
-from .mongo import Document
-from .persons import DetectedPerson, Stay
+from .centroid import KnownFace
+from .model import DetectedPerson, Stay
 
 
 def exported_person(person: DetectedPerson, faces: Sequence[KnownFace]) -> Document:

@@ -5,19 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .detected_documents import (
-    face_from_document,
-    person_from_document,
-    stay_from_document,
-    stay_to_document,
-)
-from .families import Families, Family
-from .known_face import KnownFace
-from .linked_people import shown_as
-from .mongo import Document, Mongo
-from .people import Person
-from .people_store import PeopleStore
-from .persons import DetectedPerson, Stay
+from broker_bridge.registry.linked_people import shown_as
+from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.people import Person
+from broker_bridge.registry.people_store import PeopleStore
+
+from .centroid import KnownFace
+from .documents import face_from_document, person_from_document, stay_from_document, stay_to_document
+from .merge_groups import Families, Family
+from .model import DetectedPerson, Stay
 
 _AT_ONCE = 200
 
