@@ -12,6 +12,9 @@ from .detected_persons.edits import PersonChanges
 from .detected_persons.merge_groups import Families
 from .detected_persons.queries import PersonReading
 from .detected_persons.removal import PersonRemoval
+from .detected_persons.search.engine import FaceSearch
+from .detected_persons.search.memory import FaceIndex
+from .detected_persons.search.mongodb import VectorSearch
 from .detected_persons.settings import SearchSettings
 from .detected_persons.tracker_store import PersonStore
 from .devices import Devices
@@ -19,8 +22,6 @@ from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
 from .erasures import Erasures
 from .events import Events
-from .face_index import FaceIndex
-from .face_search import FaceSearch
 from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
@@ -38,7 +39,6 @@ from .settings import RegistrySettings
 from .sites import Sites
 from .spaces import Spaces
 from .tombstones import Tombstones
-from .vector_search import VectorSearch
 from .versions import Versions
 from .visits import Visits
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker_bridge.registry.space_faces import most_alike
+from broker_bridge.registry.detected_persons.search.space_index import most_alike
 from broker_bridge.vectors import VectorIndex
 
 

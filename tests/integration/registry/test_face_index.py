@@ -15,7 +15,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.documents import face_to_document
-from broker_bridge.registry.face_index import FaceIndex
+from broker_bridge.registry.detected_persons.search.memory import FaceIndex
 from deploy.local.stack import Mongod
 from tests.waiting import until
 

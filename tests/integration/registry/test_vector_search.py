@@ -17,9 +17,9 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.documents import face_to_document, vector_of
+from broker_bridge.registry.detected_persons.search.mongodb import VectorSearch
 from broker_bridge.registry.detected_persons.settings import SearchSettings
 from broker_bridge.registry.mongo import Mongo
-from broker_bridge.registry.vector_search import VectorSearch
 
 SPACE = EmbeddingSpace("face:test-8", 8)
 ALICE, BOB, CAROL = np.eye(8, dtype=np.float32)[:3]
@@ -200,7 +200,7 @@ async def test_who_was_forgotten_is_not_found_while_the_index_lags() -> None:
 
 async def test_what_is_remembered_beside_the_index_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; learning again makes young."""
-    monkeypatch.setattr("broker_bridge.registry.recent_faces._MOST_PEOPLE", 2)
+    monkeypatch.setattr("broker_bridge.registry.detected_persons.search.recent._MOST_PEOPLE", 2)
     search = searching(PlayedDeployment())
     for global_id, vector in [(1, ALICE), (2, BOB), (1, ALICE), (3, CAROL)]:
         search.learned(global_id, known(vector))

@@ -15,13 +15,13 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.mongo import Document, Mongo, RegistryUnavailableError, explain_refusal
+from broker_bridge.registry.person_documents import FLOAT32_HEADER
 
-from .detected_persons.centroid import KnownFace
-from .face_search import Candidate
-from .mongo import Document, Mongo, RegistryUnavailableError, explain_refusal
-from .person_documents import FLOAT32_HEADER
-from .recent_faces import RecentFaces
-from .space_faces import most_similar
+from .engine import Candidate
+from .recent import RecentFaces
+from .space_index import most_similar
 
 _log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.tracker_store import PersonStore
+from broker_bridge.registry.threads import in_thread
 from broker_bridge.vectors import EXACT_ROWS, VectorIndex, are_units
 
-from .detected_persons.centroid import KnownFace
-from .detected_persons.tracker_store import PersonStore
-from .face_search import Candidate
-from .threads import in_thread
+from .engine import Candidate
 
 T = TypeVar("T")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
+from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.vectors import VectorIndex
 
-from .detected_persons.centroid import KnownFace
-from .face_search import Candidate
-from .space_faces import most_alike
+from .engine import Candidate
+from .space_index import most_alike
 
 # Some 20 MB, and a fraction of a millisecond to search.
 _MOST_PEOPLE = 10_000

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.documents import vector_of
+from broker_bridge.registry.detected_persons.tracker_store import PersonStore
+from broker_bridge.registry.failures import RegistryError, cannot_resume
+from broker_bridge.registry.mongo import Document, Mongo
 
-from .detected_persons.centroid import KnownFace
-from .detected_persons.documents import vector_of
-from .detected_persons.tracker_store import PersonStore
-from .face_search import Candidate
-from .failures import RegistryError, cannot_resume
-from .mongo import Document, Mongo
-from .space_faces import Known, SpaceFaces
+from .engine import Candidate
+from .space_index import Known, SpaceFaces
 
 _log = logging.getLogger(__name__)
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
-
-from .detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import KnownFace
 
 
 class Candidate(NamedTuple):
