@@ -21,7 +21,7 @@ from broker_bridge.contract.errors import (
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import WireTime
-from broker_bridge.registry.devices import Device
+from broker_bridge.registry.devices.devices import Device
 from broker_bridge.registry.edge_sync import MARGIN, Missed, Position
 from broker_bridge.registry.people import Changed, Person
 from broker_bridge.registry.visits import Attendance, check_visit

@@ -13,7 +13,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.devices import Report, is_reserved
+from broker_bridge.registry.devices.devices import Report, is_reserved
 from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ from .admissions import Admissions
 from .api_keys import ApiKeys
 from .audit import Audit
 from .changes import Changes
-from .commands import Commands
 from .dead_letters import DeadLetters
 from .detected_persons.edits import PersonChanges
 from .detected_persons.merge_groups import Families
@@ -17,7 +16,9 @@ from .detected_persons.search.memory import FaceIndex
 from .detected_persons.search.mongodb import VectorSearch
 from .detected_persons.settings import SearchSettings
 from .detected_persons.tracker_store import PersonStore
-from .devices import Devices
+from .devices.commands import Commands
+from .devices.devices import Devices
+from .devices.sites import Sites
 from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
 from .erasures import Erasures
@@ -36,7 +37,6 @@ from .pseudonyms import Pseudonyms
 from .registrations import Registrations
 from .rehearsal import RehearsalStore
 from .settings import RegistrySettings
-from .sites import Sites
 from .spaces import Spaces
 from .tombstones import Tombstones
 from .versions import Versions

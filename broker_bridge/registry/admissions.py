@@ -14,7 +14,8 @@ from broker_bridge.contract.messages import Registered, RegisterIdentity, WireEr
 from broker_bridge.vectors import Nearest
 
 from . import employees, visitors
-from .devices import Devices, declared_models
+from .devices.devices import Devices, declared_models
+from .devices.sites import Sites
 from .events import Events, Incoming
 from .mongo import Document
 from .people import Enrollment
@@ -23,7 +24,6 @@ from .people_store import PeopleStore
 from .registrations import Asked, Decision, Registrations
 from .rules import with_added
 from .settings import RegistrySettings
-from .sites import Sites
 from .spaces import Spaces
 
 # Somebody else's change came in between so often in a row: people are being imported in bulk.

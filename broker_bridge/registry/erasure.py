@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from .devices import Applied
+from .devices.devices import Applied
 from .mongo import Document
 from .people import EVERY_SITE, Person
 

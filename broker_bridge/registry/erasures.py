@@ -12,7 +12,7 @@ from broker_bridge.contract.errors import ContractError
 from . import rules
 from .audit import Audit, AuditEntry
 from .detected_persons.queries import PersonReading
-from .devices import Applied, Devices
+from .devices.devices import Applied, Devices
 from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_wanted, to_document
 from .erasure_sweep import Sweep
 from .events import Events

@@ -9,11 +9,11 @@ from pymongo import ReturnDocument
 from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.messages import RegisterIdentity
 
+from .devices.sites import Sites
 from .identities import Identities
 from .mongo import Document, Mongo
 from .people import Enrollment, Kind, Person, Template
 from .settings import Similarities
-from .sites import Sites
 from .versions import History
 
 _LOOKS_ALIKE = "somebody who is known looks alike: too near for another person, too far to be the same"

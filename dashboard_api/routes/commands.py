@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from broker_bridge.contract.errors import COMMAND_UNKNOWN, DEVICE_UNKNOWN, ContractError
 from broker_bridge.contract.ids import DeviceId, RequestId
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.commands import CommandRecord
+from broker_bridge.registry.devices.commands import CommandRecord
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.problems import not_found

@@ -10,7 +10,7 @@ from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, SITE_MI
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.devices import declared_models
+from broker_bridge.registry.devices.devices import declared_models
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.device_views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView

@@ -15,7 +15,7 @@ from broker_bridge.contract.ids import Epoch, SpaceId
 from broker_bridge.contract.messages import Event, RegisterIdentity, Version
 from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.devices import Device, Report
+from broker_bridge.registry.devices.devices import Device, Report
 from broker_bridge.registry.events import Incoming
 from broker_bridge.registry.visitors import new_visitor_id
 from dashboard_api.deps import JSON_BODY, ServicesDep

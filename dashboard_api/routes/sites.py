@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from broker_bridge.contract.ids import SiteId
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.sites import Site
+from broker_bridge.registry.devices.sites import Site
 from dashboard_api.deps import JSON_BODY, Services, ServicesDep
 from dashboard_api.device_views import SiteList, SitePatch, SiteView
 from dashboard_api.problems import Problem, not_found

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from broker_bridge.registry.devices import Applied
+from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.versions import History
 from dashboard_api.deps import ServicesDep
 from dashboard_api.device_views import DeviceSync, SyncStatus

@@ -8,7 +8,7 @@ import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices import Report
+from broker_bridge.registry.devices.devices import Report
 
 from .conftest import NOW, Clock, client_of, event, is_problem, vector
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices import Report
+from broker_bridge.registry.devices.devices import Report
 from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.identities import utc_now
 from broker_bridge.registry.people import Enrollment, ExternalKey

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices import Report
+from broker_bridge.registry.devices.devices import Report
 
 from .conftest import FACE, is_problem, vector
 

@@ -17,7 +17,7 @@ from broker_bridge.contract.messages import CommandResult, DeviceInfo, DeviceSta
 from broker_bridge.contract.wire import WireModel
 from broker_bridge.devices.command_dispatcher import CommandDesk
 from broker_bridge.registry import Registry
-from broker_bridge.registry.commands import CommandRecord
+from broker_bridge.registry.devices.commands import CommandRecord
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice

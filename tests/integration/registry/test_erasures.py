@@ -15,7 +15,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.devices import Report
+from broker_bridge.registry.devices.devices import Report
 from broker_bridge.registry.erasure import SETTLED, Erasure, Subject, renamed
 from broker_bridge.registry.events import Incoming
 from broker_bridge.registry.identities import utc_now

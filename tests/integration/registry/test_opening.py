@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError, Retention
-from broker_bridge.registry.devices import Report
+from broker_bridge.registry.devices.devices import Report
 from broker_bridge.registry.leases import Lease
 from broker_bridge.registry.mongo import explain_refusal, what_is_missing
 from deploy.local.mongod import find_mongod

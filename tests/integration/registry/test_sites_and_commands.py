@@ -10,10 +10,10 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import Registry
 from broker_bridge.registry.audit import AuditEntry
-from broker_bridge.registry.commands import CommandRecord
+from broker_bridge.registry.devices.commands import CommandRecord
+from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.people import Enrollment, Template
 from broker_bridge.registry.registrations import Decision
-from broker_bridge.registry.sites import Site
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 import pytest
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.devices import Applied
+from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.people import Person
 from broker_bridge.registry.versions import History
 from broker_bridge.registry.workers import TemplateNote

@@ -5,8 +5,8 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal
 
-from .audit import Audit, AuditEntry
-from .mongo import Document, Mongo
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.mongo import Document, Mongo
 
 Answer = Literal["accepted", "done", "failed", "expired", "unknown"]
 """What a device says of a command."""

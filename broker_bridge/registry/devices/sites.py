@@ -9,10 +9,9 @@ from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import ENROLLMENT_CLOSED, ContractError
 from broker_bridge.contract.messages import EnrollmentPolicy
-
-from .audit import Audit, AuditEntry
-from .mongo import Mongo
-from .people import Kind
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.mongo import Mongo
+from broker_bridge.registry.people import Kind
 
 CLOSED: EnrollmentPolicy = "closed"
 

@@ -16,10 +16,10 @@ from broker_bridge.contract.errors import (
     PAYLOAD_INVALID,
     ContractError,
 )
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.people import SYSTEM
 
-from .audit import Audit, AuditEntry
-from .mongo import Document, Mongo
-from .people import SYSTEM
 from .sites import Sites
 
 _RESERVED = frozenset({"admin", "bridge", "operator"})
