@@ -11,7 +11,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Registered, RegisterIdentity
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.visitors import new_visitor_id
+from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from .admissions import Admissions
 from .api_keys import ApiKeys
 from .audit import Audit
 from .changes import Changes
@@ -19,6 +18,8 @@ from .detected_persons.tracker_store import PersonStore
 from .devices.commands import Commands
 from .devices.devices import Devices
 from .devices.sites import Sites
+from .edge_registration.decisions import Registrations
+from .edge_registration.service import Admissions
 from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
 from .erasures import Erasures
@@ -34,7 +35,6 @@ from .people_index import PeopleIndexes
 from .people_store import PeopleStore
 from .person_export import Exports
 from .pseudonyms import Pseudonyms
-from .registrations import Registrations
 from .rehearsal import RehearsalStore
 from .settings import RegistrySettings
 from .spaces import Spaces

@@ -16,8 +16,8 @@ from broker_bridge.contract.messages import Event, RegisterIdentity, Version
 from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.devices import Device, Report
+from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 from broker_bridge.registry.events import Incoming
-from broker_bridge.registry.visitors import new_visitor_id
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.edge import EdgeDevice, SyncQuery, check_visitor, spaces_of, to_changes, to_visit
 from dashboard_api.edge_views import (

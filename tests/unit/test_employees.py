@@ -9,9 +9,15 @@ import pytest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.employees import check_enrollable, decide, named, order_of, own_similarity
+from broker_bridge.registry.edge_registration.decisions import Asked
+from broker_bridge.registry.edge_registration.employees import (
+    check_enrollable,
+    decide,
+    named,
+    order_of,
+    own_similarity,
+)
 from broker_bridge.registry.people import Held, Merge, Person, Template
-from broker_bridge.registry.registrations import Asked
 from broker_bridge.registry.settings import Similarities
 from broker_bridge.vectors import Nearest
 

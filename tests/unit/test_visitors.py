@@ -8,9 +8,15 @@ from pydantic import ValidationError
 
 from broker_bridge.contract.channels import EVENT
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.registrations import Asked, Decision
+from broker_bridge.registry.edge_registration.decisions import Asked, Decision
+from broker_bridge.registry.edge_registration.visitors import (
+    answer_of,
+    decide,
+    new_visitor_id,
+    order_of,
+    visit_of,
+)
 from broker_bridge.registry.settings import RegistrySettings, Similarities
-from broker_bridge.registry.visitors import answer_of, decide, new_visitor_id, order_of, visit_of
 from broker_bridge.vectors import Nearest
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_456, tzinfo=timezone.utc)

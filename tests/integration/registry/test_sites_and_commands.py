@@ -12,8 +12,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.devices.commands import CommandRecord
 from broker_bridge.registry.devices.sites import Site
+from broker_bridge.registry.edge_registration.decisions import Decision
 from broker_bridge.registry.people import Enrollment, Template
-from broker_bridge.registry.registrations import Decision
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 

@@ -11,20 +11,20 @@ from datetime import datetime
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise, to_array
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MODEL_DIFFERS, ContractError
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
+from broker_bridge.registry.devices.devices import Devices, declared_models
+from broker_bridge.registry.devices.sites import Sites
+from broker_bridge.registry.events import Events, Incoming
+from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.people_index import PeopleIndexes
+from broker_bridge.registry.people_store import PeopleStore
+from broker_bridge.registry.rules import with_added
+from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.registry.spaces import Spaces
 from broker_bridge.vectors import Nearest
 
 from . import employees, visitors
-from .devices.devices import Devices, declared_models
-from .devices.sites import Sites
-from .events import Events, Incoming
-from .mongo import Document
-from .people import Enrollment
-from .people_index import PeopleIndexes
-from .people_store import PeopleStore
-from .registrations import Asked, Decision, Registrations
-from .rules import with_added
-from .settings import RegistrySettings
-from .spaces import Spaces
+from .decisions import Asked, Decision, Registrations
 
 # Somebody else's change came in between so often in a row: people are being imported in bulk.
 _ATTEMPTS = 20

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta, timezone
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event, Registered, WireError
+from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.settings import Similarities
 from broker_bridge.vectors import Nearest
 
-from .people import Enrollment
-from .registrations import Asked, Decision, ambiguous
-from .settings import Similarities
+from .decisions import Asked, Decision, ambiguous
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 

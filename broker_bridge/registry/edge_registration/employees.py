@@ -11,11 +11,11 @@ import numpy as np
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import FACE_DIFFERS, PAYLOAD_INVALID, SITE_MISMATCH, ContractError
 from broker_bridge.contract.messages import RegisterIdentity
+from broker_bridge.registry.people import PERSON_MERGED, PERSON_UNKNOWN, Enrollment, Held, Person
+from broker_bridge.registry.settings import Similarities
 from broker_bridge.vectors import Nearest
 
-from .people import PERSON_MERGED, PERSON_UNKNOWN, Enrollment, Held, Person
-from .registrations import Asked, Decision, ambiguous
-from .settings import Similarities
+from .decisions import Asked, Decision, ambiguous
 
 
 def named(request: RegisterIdentity) -> str:

@@ -8,13 +8,12 @@ from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.messages import RegisterIdentity
-
-from .devices.sites import Sites
-from .identities import Identities
-from .mongo import Document, Mongo
-from .people import Enrollment, Kind, Person, Template
-from .settings import Similarities
-from .versions import History
+from broker_bridge.registry.devices.sites import Sites
+from broker_bridge.registry.identities import Identities
+from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.people import Enrollment, Kind, Person, Template
+from broker_bridge.registry.settings import Similarities
+from broker_bridge.registry.versions import History
 
 _LOOKS_ALIKE = "somebody who is known looks alike: too near for another person, too far to be the same"
 _ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
