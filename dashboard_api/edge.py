@@ -23,8 +23,8 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import WireTime
 from broker_bridge.registry.devices.devices import Device
 from broker_bridge.registry.edge_sync import MARGIN, Missed, Position
+from broker_bridge.registry.events.attendance import Attendance, check_visit
 from broker_bridge.registry.people import Changed, Person
-from broker_bridge.registry.visits import Attendance, check_visit
 
 from .edge_views import (
     AttendanceView,

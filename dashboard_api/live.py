@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from broker_bridge.registry.events import event_to_wire
+from broker_bridge.registry.events.events import event_to_wire
 from broker_bridge.registry.failures import RegistryError, cannot_resume
 
 from .problems import Problem

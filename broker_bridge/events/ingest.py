@@ -18,7 +18,7 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import Device
-from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.events.events import Incoming
 from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)

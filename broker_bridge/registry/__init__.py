@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from .api_keys import ApiKeys
 from .audit import Audit
 from .changes import Changes
-from .dead_letters import DeadLetters
 from .detected_persons.edits import PersonChanges
 from .detected_persons.merge_groups import Families
 from .detected_persons.queries import PersonReading
@@ -23,7 +22,10 @@ from .edge_registration.service import Admissions
 from .edge_sync import EdgeSync
 from .erasure_sweep import Sweep
 from .erasures import Erasures
-from .events import Events
+from .events.attendance import Visits
+from .events.dead_letters import DeadLetters
+from .events.events import Events
+from .events.pseudonyms import Pseudonyms
 from .failures import RegistryError
 from .identities import Identities
 from .indexes import Retention, ensure_indexes
@@ -34,13 +36,11 @@ from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
 from .people_store import PeopleStore
 from .person_export import Exports
-from .pseudonyms import Pseudonyms
 from .rehearsal import RehearsalStore
 from .settings import RegistrySettings
 from .spaces import Spaces
 from .tombstones import Tombstones
 from .versions import Versions
-from .visits import Visits
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from datetime import datetime
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
-from .dead_letters import DeadLetters
 from .detected_persons.removal import PersonRemoval
 from .erasure import Subject, renamed
-from .events import Events
+from .events.dead_letters import DeadLetters
+from .events.events import Events
+from .events.pseudonyms import Pseudonyms
 from .mongo import Document, Mongo
-from .pseudonyms import Pseudonyms
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}
 _ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}

@@ -15,11 +15,11 @@ from .detected_persons.queries import PersonReading
 from .devices.devices import Applied, Devices
 from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_wanted, to_document
 from .erasure_sweep import Sweep
-from .events import Events
+from .events.events import Events
+from .events.pseudonyms import Pseudonyms
 from .mongo import Document, Mongo
 from .people import EVERY_SITE, PERSON_MERGED, Held, Person
 from .people_store import PeopleStore
-from .pseudonyms import Pseudonyms
 from .rules import unknown
 from .versions import Versions
 

@@ -14,7 +14,7 @@ from .detected_persons.merge_groups import Family
 from .detected_persons.queries import PersonReading
 from .erasure import Erasure
 from .erasures import Erasures
-from .events import Events, event_to_wire
+from .events.events import Events, event_to_wire
 from .mongo import Document, Mongo
 from .people import Person, Template
 from .people_store import PeopleStore

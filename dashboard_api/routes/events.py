@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AfterValidator, AwareDatetime
 
 from broker_bridge.contract.ids import DeviceId, EventId, UserId
-from broker_bridge.registry.events import event_to_wire
+from broker_bridge.registry.events.events import event_to_wire
 from broker_bridge.registry.mongo import Document
 from dashboard_api.deps import ServicesDep
 from dashboard_api.live import Subscription

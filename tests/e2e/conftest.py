@@ -19,7 +19,7 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.events.events import Incoming
 from broker_bridge.registry.people import Enrollment, Template
 from broker_bridge.registry.workers import Workers
 from dashboard_api.app import create_app

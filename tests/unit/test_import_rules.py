@@ -143,7 +143,7 @@ def test_every_import_goes_through_an_open_door() -> None:
         ("broker_bridge.contract.ids", "from ..registry import mongo"),
         ("broker_bridge.vectors", "from .registry.mongo import Store"),
         ("broker_bridge.sign_bits", "from .vectors import VectorIndex"),
-        ("broker_bridge.registry.events", "from ..link import Link"),
+        ("broker_bridge.registry.events.events", "from ..link import Link"),
         ("broker_bridge.ingest", "def late():\n    import bson"),
         ("broker_bridge.ingest", "from pymongo.errors import PyMongoError"),
         ("broker_bridge.ingest", "from device.store import outbox"),

@@ -13,7 +13,7 @@ from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MOD
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
 from broker_bridge.registry.devices.devices import Devices, declared_models
 from broker_bridge.registry.devices.sites import Sites
-from broker_bridge.registry.events import Events, Incoming
+from broker_bridge.registry.events.events import Events, Incoming
 from broker_bridge.registry.mongo import Document
 from broker_bridge.registry.people import Enrollment
 from broker_bridge.registry.people_index import PeopleIndexes

@@ -12,7 +12,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.erasure import SETTLED
-from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.events.events import Incoming
 from broker_bridge.registry.identities import utc_now
 from broker_bridge.registry.people import Enrollment
 from broker_bridge.registry.tombstones import Tombstones

@@ -5,7 +5,7 @@ from pymongo.errors import PyMongoError
 
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import Registry
-from broker_bridge.registry.events import Incoming
+from broker_bridge.registry.events.events import Incoming
 
 NOW = datetime(2026, 1, 15, 10, 0, 1, tzinfo=timezone.utc)
 JPEG = "/9j/4AAQSkZJRg=="

@@ -16,8 +16,7 @@ from bson.binary import Binary
 from pymongo import ReturnDocument
 
 from broker_bridge.contract.messages import Event
-
-from .mongo import Document, Mongo
+from broker_bridge.registry.mongo import Document, Mongo
 
 _KEY = {"_id": "erasure-key"}
 _MARK_BYTES = 16
