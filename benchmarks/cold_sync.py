@@ -17,8 +17,8 @@ from rich.progress import Progress
 
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.registry import Registry
+from broker_bridge.registry.identities.model import Enrollment, Template
 from broker_bridge.registry.mongo import MongoSettings
-from broker_bridge.registry.people import Enrollment, Template
 from deploy.local.fleet import LocalFleet
 from deploy.local.stack import Program
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from .active import Present
 from .contract.embeddings import EmbeddingSpace, Vector
 from .registry import Registry
-from .registry.linked_people import shown_as
+from .registry.identities.resolution import shown_as
 from .registry.settings import RegistrySettings
 
 # Once so much is known of somebody it is asked no more whether they are enrolled, until people have changed.

@@ -9,8 +9,15 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from broker_bridge.contract.embeddings import from_base64, to_array, to_base64
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.identities.model import (
+    EVERY_SITE,
+    Enrollment,
+    ExternalKey,
+    Kind,
+    Person,
+    Template,
+)
 from broker_bridge.registry.look_alikes import Checked
-from broker_bridge.registry.people import EVERY_SITE, Enrollment, ExternalKey, Kind, Person, Template
 
 from .enrolled_views import Resemblance, resemblances
 from .external_views import ExternalId, SourceSystem

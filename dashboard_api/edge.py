@@ -24,7 +24,7 @@ from broker_bridge.contract.wire import WireTime
 from broker_bridge.registry.devices.devices import Device
 from broker_bridge.registry.edge_sync import MARGIN, Missed, Position
 from broker_bridge.registry.events.attendance import Attendance, check_visit
-from broker_bridge.registry.people import Changed, Person
+from broker_bridge.registry.identities.model import Changed, Person
 
 from .edge_views import (
     AttendanceView,

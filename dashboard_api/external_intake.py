@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from broker_bridge.registry.identities.model import Enrollment, Order
+from broker_bridge.registry.identities.outcome import Outcome
 from broker_bridge.registry.look_alikes import Checked, LookAlikes
-from broker_bridge.registry.outcome import Outcome
-from broker_bridge.registry.people import Enrollment, Order
 
 from .external_orders import Ordered
 from .external_views import MOST_LISTED, IngestAnswer, ItemError, LookAlikeView, SyncAnswer

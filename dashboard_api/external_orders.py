@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker_bridge.contract.errors import VECTOR_INVALID, ContractError
-from broker_bridge.registry.people import Deletion, Enrollment, ExternalKey, Order, Template
+from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, Order, Template
 from broker_bridge.registry.spaces import Spaces
 
 from .external_items import Handed, Place, refused

@@ -11,7 +11,7 @@ from broker_bridge.contract.ids import SpaceId, UserId
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.merge_groups import Family
 from broker_bridge.registry.detected_persons.model import Stay
-from broker_bridge.registry.people import Person
+from broker_bridge.registry.identities.model import Person
 
 from .views import Body, DisplayName, Numbers, Time, View
 

@@ -11,7 +11,7 @@ from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId, UserId
 from broker_bridge.contract.messages import Flag, Ratio
 from broker_bridge.contract.wire import OpenDocument, format_time
 from broker_bridge.registry.devices.commands import State
-from broker_bridge.registry.people import Kind
+from broker_bridge.registry.identities.model import Kind
 
 from .pictures import NoPicture
 from .settings import Modality

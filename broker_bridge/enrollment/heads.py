@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceHead, SyncHead
 from broker_bridge.registry.devices.sites import CLOSED, Site
-from broker_bridge.registry.people import EVERY_SITE, Person
+from broker_bridge.registry.identities.model import EVERY_SITE, Person
 from broker_bridge.registry.versions import History
 
 _Totals = dict[str, Digest]

@@ -15,7 +15,7 @@ from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.sites import Site
-from broker_bridge.registry.people import Changed, template_bytes
+from broker_bridge.registry.identities.model import Changed, template_bytes
 from broker_bridge.registry.versions import History
 
 from .heads import HeadLedger, sites_that_hear

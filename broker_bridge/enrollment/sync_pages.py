@@ -16,7 +16,7 @@ from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.wire import MAX_PAGE_BYTES, WireModel
 from broker_bridge.registry import RegistryError
 from broker_bridge.registry.changes import Changes
-from broker_bridge.registry.people import Changed, SiteChanges
+from broker_bridge.registry.identities.model import Changed, SiteChanges
 from broker_bridge.registry.versions import History
 from broker_bridge.tasks import end
 

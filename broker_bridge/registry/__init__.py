@@ -27,16 +27,16 @@ from .events.dead_letters import DeadLetters
 from .events.events import Events
 from .events.pseudonyms import Pseudonyms
 from .failures import RegistryError
-from .identities import Identities
+from .identities.dry_run import RehearsalStore
+from .identities.merging import Merges
+from .identities.service import Identities
+from .identities.store import PeopleStore
 from .indexes import Retention, ensure_indexes
 from .jobs import Jobs
 from .look_alikes import LookAlikes
-from .merging import Merges
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes
-from .people_store import PeopleStore
 from .person_export import Exports
-from .rehearsal import RehearsalStore
 from .settings import RegistrySettings
 from .spaces import Spaces
 from .tombstones import Tombstones

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from .identities.documents import person_from_document, template_from_document
+from .identities.model import EVERY_SITE, Changed, Person, SiteChanges, Template, template_bytes
+from .identities.store import PeopleStore
 from .mongo import Document
-from .people import EVERY_SITE, Changed, Person, SiteChanges, Template, template_bytes
-from .people_store import PeopleStore
-from .person_documents import person_from_document, template_from_document
 from .spaces import Spaces
 from .versions import History, Versions
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .changes import Changes
+from .identities.model import SiteChanges
 from .mongo import Mongo
-from .people import SiteChanges
 from .versions import History, Versions
 
 MARGIN = timedelta(seconds=60)

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from .devices.devices import Applied
+from .identities.model import EVERY_SITE, Person
 from .mongo import Document
-from .people import EVERY_SITE, Person
 
 SETTLED = timedelta(minutes=1)
 """What was on its way when the person was erased has been written by then, or never will be."""

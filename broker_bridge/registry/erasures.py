@@ -9,7 +9,6 @@ from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import ContractError
 
-from . import rules
 from .audit import Audit, AuditEntry
 from .detected_persons.queries import PersonReading
 from .devices.devices import Applied, Devices
@@ -17,10 +16,11 @@ from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_want
 from .erasure_sweep import Sweep
 from .events.events import Events
 from .events.pseudonyms import Pseudonyms
+from .identities import rules
+from .identities.model import EVERY_SITE, PERSON_MERGED, Held, Person
+from .identities.rules import unknown
+from .identities.store import PeopleStore
 from .mongo import Document, Mongo
-from .people import EVERY_SITE, PERSON_MERGED, Held, Person
-from .people_store import PeopleStore
-from .rules import unknown
 from .versions import Versions
 
 ERASURE_UNKNOWN = "erasure-unknown"

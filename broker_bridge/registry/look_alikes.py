@@ -11,12 +11,12 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector, to_array
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.vectors import Nearest
 
-from .identities import BULK, Identities
-from .outcome import Outcome
-from .people import Changed, Enrollment, Order, Person, active_templates
+from .identities.model import Changed, Enrollment, Order, Person, active_templates
+from .identities.outcome import Outcome
+from .identities.rules import consent_after
+from .identities.service import BULK, Identities
+from .identities.store import PeopleStore
 from .people_index import PeopleIndexes
-from .people_store import PeopleStore
-from .rules import consent_after
 from .settings import RegistrySettings
 from .spaces import Spaces
 

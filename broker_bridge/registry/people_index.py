@@ -9,7 +9,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.vectors import Nearest, VectorIndex
 
 from .changes import Changes
-from .people import Changed
+from .identities.model import Changed
 from .threads import in_thread
 from .versions import History
 

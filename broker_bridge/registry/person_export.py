@@ -15,11 +15,11 @@ from .detected_persons.queries import PersonReading
 from .erasure import Erasure
 from .erasures import Erasures
 from .events.events import Events, event_to_wire
+from .identities.documents import person_to_document
+from .identities.model import Person, Template
+from .identities.rules import unknown
+from .identities.store import PeopleStore
 from .mongo import Document, Mongo
-from .people import Person, Template
-from .people_store import PeopleStore
-from .person_documents import person_to_document
-from .rules import unknown
 
 # With images of 50 KB some 2 MB of memory.
 _EVENTS_AT_ONCE = 40

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from broker_bridge.common.settings import Section
 from broker_bridge.contract.ids import SpaceId
 
-from .rules import Rules
+from .identities.rules import Rules
 
 Similarity = Annotated[float, Field(ge=0, le=1)]
 

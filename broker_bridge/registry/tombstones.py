@@ -6,9 +6,9 @@ from typing import Any
 
 from .audit import Audit, AuditEntry
 from .detected_persons.removal import PersonRemoval
+from .identities.model import SYSTEM
+from .identities.store import PeopleStore
 from .mongo import Document
-from .people import SYSTEM
-from .people_store import PeopleStore
 from .versions import Versions
 
 _AT_ONCE = 200

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from .identities.model import EVERY_SITE
 from .mongo import Document, Mongo
-from .people import EVERY_SITE
 
 BRIDGE_PREFIX = "bridge:"
 """A bridge worker reports in `meta` under `bridge:<id>`, with the time in `at`."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.people import ExternalKey, Person
+from broker_bridge.registry.identities.model import ExternalKey, Person
 from dashboard_api.deps import JSON_TYPE, Services, ServicesDep
 from dashboard_api.external_intake import Errors, IngestTally, Intake, lines, sync_answer
 from dashboard_api.external_items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync

@@ -9,7 +9,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry import Registry
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.people import Enrollment, Person, Template
+from broker_bridge.registry.identities.model import Enrollment, Person, Template
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.enrolled_views import IdentityPushed, resemblances
 from dashboard_api.people import default_space, to_rows

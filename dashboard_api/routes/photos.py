@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from dashboard_api.deps import ServicesDep
 from dashboard_api.enrolled_views import PhotoEnrolled, resemblances
 from dashboard_api.people import default_space

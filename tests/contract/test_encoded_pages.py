@@ -10,7 +10,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import SyncPage
 from broker_bridge.enrollment.sync_pages import Page, Place, answer, cut_pages
 from broker_bridge.enrollment.sync_responder import told
-from broker_bridge.registry.people import EVERY_SITE, Changed, Person, SiteChanges, Template
+from broker_bridge.registry.identities.model import EVERY_SITE, Changed, Person, SiteChanges, Template
 from broker_bridge.registry.versions import History
 
 SPACE = "face:test-8"

@@ -20,7 +20,7 @@ from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.devices.devices import Report
 from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from broker_bridge.registry.workers import Workers
 from dashboard_api.app import create_app
 from dashboard_api.server import Server, listen

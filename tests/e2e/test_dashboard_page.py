@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 from skimage import data as samples
 
 from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.people import Enrollment, ExternalKey
+from broker_bridge.registry.identities.model import Enrollment, ExternalKey
 
 from .conftest import EVIL, KEY, Board, now, picture, sign_in
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
 from deploy.local.stack import ROOT, Mongod, Mosquitto, Program, ProgramError, free_port
 from tests.waiting import wait_until
 

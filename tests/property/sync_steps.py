@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from broker_bridge.registry.people import Deletion, Enrollment, Template
+from broker_bridge.registry.identities.model import Deletion, Enrollment, Template
 from tests.device_samples import vector
 
 Step = tuple[Any, ...]

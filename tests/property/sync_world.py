@@ -15,7 +15,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncDelta, SyncHead, Upsert
 from broker_bridge.contract.wire import MAX_DOWN_BYTES, WireModel
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Deletion, Enrollment, Order
+from broker_bridge.registry.identities.model import Deletion, Enrollment, Order
 from tests.device_samples import Clock
 
 from . import sync_registry

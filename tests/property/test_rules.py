@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.enrollment.heads import HeadLedger
-from broker_bridge.registry import rules
 from broker_bridge.registry.devices.sites import Site
-from broker_bridge.registry.people import Enrollment, Held, Person, Template, holdings
-from broker_bridge.registry.rules import Rules
+from broker_bridge.registry.identities import rules
+from broker_bridge.registry.identities.model import Enrollment, Held, Person, Template, holdings
+from broker_bridge.registry.identities.rules import Rules
 from broker_bridge.registry.versions import History
 from tests.device_samples import vector
 

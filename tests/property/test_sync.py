@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broker_bridge.enrollment import publisher, sync_pages
 from broker_bridge.enrollment import sync_responder as enrollment
-from broker_bridge.registry.people import Deletion, Enrollment
+from broker_bridge.registry.identities.model import Deletion, Enrollment
 
 from .conftest import Stage
 from .sync_steps import FACE, Step, sample, steps

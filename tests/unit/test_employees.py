@@ -17,7 +17,7 @@ from broker_bridge.registry.edge_registration.employees import (
     order_of,
     own_similarity,
 )
-from broker_bridge.registry.people import Held, Merge, Person, Template
+from broker_bridge.registry.identities.model import Held, Merge, Person, Template
 from broker_bridge.registry.settings import Similarities
 from broker_bridge.vectors import Nearest
 

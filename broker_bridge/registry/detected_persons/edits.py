@@ -10,12 +10,12 @@ from typing import Any
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.linked_people import shown_as
-from broker_bridge.registry.merging import MERGE_IMPOSSIBLE
+from broker_bridge.registry.identities.merging import MERGE_IMPOSSIBLE
+from broker_bridge.registry.identities.model import PERSON_MERGED
+from broker_bridge.registry.identities.resolution import shown_as
+from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.store import PeopleStore
 from broker_bridge.registry.mongo import Document, Mongo
-from broker_bridge.registry.people import PERSON_MERGED
-from broker_bridge.registry.people_store import PeopleStore
-from broker_bridge.registry.rules import unknown
 
 from .merge_groups import Families, Family
 from .model import BY_FACE, DetectedPerson

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from broker_bridge.registry.linked_people import shown_as
+from broker_bridge.registry.identities.model import Person
+from broker_bridge.registry.identities.resolution import shown_as
+from broker_bridge.registry.identities.store import PeopleStore
 from broker_bridge.registry.mongo import Document, Mongo
-from broker_bridge.registry.people import Person
-from broker_bridge.registry.people_store import PeopleStore
 
 from .centroid import KnownFace
 from .documents import face_from_document, person_from_document, stay_from_document, stay_to_document

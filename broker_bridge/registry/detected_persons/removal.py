@@ -7,8 +7,8 @@ from typing import Any
 
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.erasure import SETTLED
+from broker_bridge.registry.identities.model import SYSTEM
 from broker_bridge.registry.mongo import Document, Mongo
-from broker_bridge.registry.people import SYSTEM
 
 from .merge_groups import Families, Family
 

@@ -17,8 +17,8 @@ from broker_bridge.contract.errors import (
     ContractError,
 )
 from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.identities.model import SYSTEM
 from broker_bridge.registry.mongo import Document, Mongo
-from broker_bridge.registry.people import SYSTEM
 
 from .sites import Sites
 

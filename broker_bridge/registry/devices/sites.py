@@ -10,8 +10,8 @@ from pymongo import ReturnDocument
 from broker_bridge.contract.errors import ENROLLMENT_CLOSED, ContractError
 from broker_bridge.contract.messages import EnrollmentPolicy
 from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.identities.model import Kind
 from broker_bridge.registry.mongo import Mongo
-from broker_bridge.registry.people import Kind
 
 CLOSED: EnrollmentPolicy = "closed"
 

@@ -9,9 +9,9 @@ from pymongo import ReturnDocument
 from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.devices.sites import Sites
-from broker_bridge.registry.identities import Identities
+from broker_bridge.registry.identities.model import Enrollment, Kind, Person, Template
+from broker_bridge.registry.identities.service import Identities
 from broker_bridge.registry.mongo import Document, Mongo
-from broker_bridge.registry.people import Enrollment, Kind, Person, Template
 from broker_bridge.registry.settings import Similarities
 from broker_bridge.registry.versions import History
 

@@ -11,7 +11,7 @@ import numpy as np
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import FACE_DIFFERS, PAYLOAD_INVALID, SITE_MISMATCH, ContractError
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.people import PERSON_MERGED, PERSON_UNKNOWN, Enrollment, Held, Person
+from broker_bridge.registry.identities.model import PERSON_MERGED, PERSON_UNKNOWN, Enrollment, Held, Person
 from broker_bridge.registry.settings import Similarities
 from broker_bridge.vectors import Nearest
 

@@ -14,11 +14,11 @@ from broker_bridge.contract.messages import Registered, RegisterIdentity, WireEr
 from broker_bridge.registry.devices.devices import Devices, declared_models
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.events.events import Events, Incoming
+from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.rules import with_added
+from broker_bridge.registry.identities.store import PeopleStore
 from broker_bridge.registry.mongo import Document
-from broker_bridge.registry.people import Enrollment
 from broker_bridge.registry.people_index import PeopleIndexes
-from broker_bridge.registry.people_store import PeopleStore
-from broker_bridge.registry.rules import with_added
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.spaces import Spaces
 from broker_bridge.vectors import Nearest

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event, Registered, WireError
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.registry.settings import Similarities
 from broker_bridge.vectors import Nearest
 

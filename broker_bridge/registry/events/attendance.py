@@ -6,10 +6,10 @@ from datetime import datetime
 from inspect import isawaitable
 
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Person
+from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.store import PeopleStore
 from broker_bridge.registry.mongo import Document, Mongo
-from broker_bridge.registry.people import EVERY_SITE, PERSON_MERGED, Person
-from broker_bridge.registry.people_store import PeopleStore
-from broker_bridge.registry.rules import unknown
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.people import Enrollment, ExternalKey
+from broker_bridge.registry.identities.model import Enrollment, ExternalKey
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod

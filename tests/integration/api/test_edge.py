@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 
 from .conftest import FACE, GAIT, device_client, vector
 

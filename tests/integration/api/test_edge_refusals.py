@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
 from deploy.local.stack import Mongod
 from tests.conftest import StartProgram
 

@@ -14,7 +14,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 
 from .conftest import FACE, device_client, is_problem, vector
 

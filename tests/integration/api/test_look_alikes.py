@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.people import Enrollment, ExternalKey
+from broker_bridge.registry.identities.model import Enrollment, ExternalKey
 from broker_bridge.registry.settings import RegistrySettings
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings

@@ -16,7 +16,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import SyncRequest
 from broker_bridge.contract.wire import WireModel, format_time
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Template
+from broker_bridge.registry.identities.model import Template
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice

@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Registered, RegisterIdentity
 from broker_bridge.enrollment.registration import Registrar
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.settings import BridgeProgram
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings

@@ -4,7 +4,7 @@ from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, SyncApplied
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto

@@ -16,7 +16,7 @@ from broker_bridge.contract.messages import DeviceInfo, Receipts, Rejection, Spa
 from broker_bridge.enrollment.sync_responder import Answers
 from broker_bridge.events.rejections import Refusals
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.integration.bridge.support import Peer, event

@@ -13,8 +13,8 @@ from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.identities import utc_now
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.registry.tombstones import Tombstones
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice

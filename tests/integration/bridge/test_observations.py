@@ -16,7 +16,7 @@ from broker_bridge.contract.embeddings import Vector, to_base64
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice

@@ -9,7 +9,7 @@ from broker_bridge.contract.messages import SyncPage, SyncRequest
 from broker_bridge.enrollment.sync_pages import Place, SyncPages
 from broker_bridge.enrollment.sync_responder import Answers
 from broker_bridge.registry import Registry
-from broker_bridge.registry.people import Enrollment
+from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.integration.bridge.support import SPACE, face

@@ -19,8 +19,8 @@ from broker_bridge.contract.messages import Event, SpaceInfo
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.identities import utc_now
-from broker_bridge.registry.people import Enrollment, ExternalKey
+from broker_bridge.registry.identities.model import Enrollment, ExternalKey
+from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
 from device.assembly import Assembly, assemble

@@ -24,7 +24,7 @@ from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry, Retention
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from deploy.local.stack import Mongod, Mosquitto, free_port
 from device.clocks import utc_now
 from device.sync_status import SyncStatus

@@ -7,7 +7,7 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.people import Deletion, Enrollment, ExternalKey, SiteChanges, Template
+from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, SiteChanges, Template
 
 SPACES = ["face:test-8", "gait:test-4"]
 

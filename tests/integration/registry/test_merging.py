@@ -6,7 +6,7 @@ import pytest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.people import Deletion, Enrollment, ExternalKey, Person, Template
+from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, Person, Template
 from broker_bridge.registry.settings import RegistrySettings
 
 SPACES = ["face:test-8", "gait:test-4"]

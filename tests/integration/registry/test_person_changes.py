@@ -16,7 +16,7 @@ from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, Stay
 from broker_bridge.registry.detected_persons.queries import PersonFilter, known_together
 from broker_bridge.registry.erasure import SETTLED
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from tests.detected_samples import face_vector, seen, write_person
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)

@@ -13,7 +13,7 @@ from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.devices.commands import CommandRecord
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.edge_registration.decisions import Decision
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 

@@ -8,8 +8,8 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncRequest
 from broker_bridge.enrollment.sync_responder import starts_over
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities import utc_now
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.service import utc_now
 
 MONTH = timedelta(days=30)
 

@@ -8,7 +8,7 @@ from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.people import Enrollment, Template
+from broker_bridge.registry.identities.model import Enrollment, Template
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking import Tracker
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed

@@ -7,7 +7,7 @@ import pytest
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.devices.devices import Applied
-from broker_bridge.registry.people import Person
+from broker_bridge.registry.identities.model import Person
 from broker_bridge.registry.versions import History
 from broker_bridge.registry.workers import TemplateNote
 from dashboard_api import problems

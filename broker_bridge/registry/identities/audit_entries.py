@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
-from .audit import AuditEntry
-from .mongo import Document
-from .people import Deletion, Order, Person
+from broker_bridge.registry.audit import AuditEntry
+from broker_bridge.registry.mongo import Document
+
+from .model import Deletion, Order, Person
 
 
 def entry(order: Order, before: Person | None, after: Person, added: int, now: datetime) -> AuditEntry:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .people_store import PeopleStore
+from .store import PeopleStore
 
 
 async def shown_as(people: PeopleStore, user_ids: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from broker_bridge.contract.errors import ContractError
 
-from .people import Order, Person, Template
+from .model import Order, Person, Template
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from broker_bridge.contract.embeddings import check_vector
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.spaces import Spaces
+from broker_bridge.registry.versions import History, Versions
 
-from . import person_audit, rules
-from .audit import Audit, AuditEntry
-from .mongo import Document
-from .outcome import NothingChanged, Outcome
-from .people import (
+from . import audit_entries as person_audit
+from . import rules
+from .model import (
     PERSON_EXISTS,
     PERSON_MERGED,
     SYSTEM,
@@ -24,10 +26,9 @@ from .people import (
     Person,
     Template,
 )
-from .people_store import PeopleStore
+from .outcome import NothingChanged, Outcome
 from .rules import Rules, unknown
-from .spaces import Spaces
-from .versions import History, Versions
+from .store import PeopleStore
 
 BULK = 500
 """Orders per transaction of a bulk write: past a few hundred a transaction only grows."""

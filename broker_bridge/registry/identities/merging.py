@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.versions import Versions
 
-from .audit import Audit, AuditEntry
-from .identities import utc_now
-from .people import EVERY_SITE, SYSTEM, Held, Merge, Person, Template, holdings
-from .people_store import PeopleStore
+from .model import EVERY_SITE, SYSTEM, Held, Merge, Person, Template, holdings
 from .rules import Rules, beyond_cap, check_size, unknown
-from .versions import Versions
+from .service import utc_now
+from .store import PeopleStore
 
 MERGE_IMPOSSIBLE = "merge-impossible"
 

@@ -6,14 +6,10 @@ from typing import Any, TypeVar
 
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 
-from .mongo import Document, Mongo
-from .people import Held, Person, Template
-from .person_documents import (
-    person_from_document,
-    person_to_document,
-    template_from_document,
-    template_to_document,
-)
+from broker_bridge.registry.mongo import Document, Mongo
+
+from .documents import person_from_document, person_to_document, template_from_document, template_to_document
+from .model import Held, Person, Template
 
 T = TypeVar("T")
 

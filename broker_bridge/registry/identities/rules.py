@@ -11,7 +11,7 @@ from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
 from broker_bridge.contract.wire import MAX_PERSON_BYTES
 
-from .people import (
+from .model import (
     EVERY_SITE,
     PERSON_EXISTS,
     PERSON_MERGED,

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from .people_store import PeopleStore
+from .store import PeopleStore
 
 T = TypeVar("T")
 

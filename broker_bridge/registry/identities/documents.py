@@ -6,9 +6,9 @@ from typing import Any
 from bson.binary import VECTOR_SUBTYPE, Binary
 
 from broker_bridge.contract.digest import Digest
+from broker_bridge.registry.mongo import Document
 
-from .mongo import Document
-from .people import ExternalKey, Merge, Person, SpaceHolding, Template, modality_of
+from .model import ExternalKey, Merge, Person, SpaceHolding, Template, modality_of
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
 FLOAT32_HEADER = b"\x27\x00"
