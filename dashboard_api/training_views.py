@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.contract.messages import Count
-from broker_bridge.registry.job import JobStatus, JobType
+from broker_bridge.registry.jobs.model import JobStatus, JobType
 
 from .views import Body, Time, View
 

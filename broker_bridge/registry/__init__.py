@@ -32,7 +32,7 @@ from .identities.merging import Merges
 from .identities.service import Identities
 from .identities.store import PeopleStore
 from .indexes import Retention, ensure_indexes
-from .jobs import Jobs
+from .jobs.queue import Jobs
 from .look_alikes import LookAlikes
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
 from .people_index import PeopleIndexes

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.job import Claim, ClaimRequest, Job, JobOrder, JobStatus
+from broker_bridge.registry.jobs.model import Claim, ClaimRequest, Job, JobOrder, JobStatus
 from dashboard_api.deps import JSON_BODY, Services, ServicesDep
 from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.problems import Problem, not_found

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.job import MAX_ATTEMPTS
+from broker_bridge.registry.jobs.model import MAX_ATTEMPTS
 
 from .conftest import NOW, Clock, client_of, is_problem
 

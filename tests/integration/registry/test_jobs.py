@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import DuplicateKeyError
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.job import MAX_ATTEMPTS, Claim, ClaimRequest, Job, JobOrder
+from broker_bridge.registry.jobs.model import MAX_ATTEMPTS, Claim, ClaimRequest, Job, JobOrder
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 PHOTOS = ("photo_001", "photo_002", "photo_003")

@@ -7,8 +7,10 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from .audit import Audit, AuditEntry
-from .job import (
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.mongo import Document, Mongo
+
+from .model import (
     MAX_ATTEMPTS,
     Claim,
     ClaimRequest,
@@ -22,7 +24,6 @@ from .job import (
     queued,
     to_ms,
 )
-from .mongo import Document, Mongo
 
 _OPEN = ["queued", "claimed"]
 
