@@ -17,7 +17,7 @@ from broker_bridge.registry.identities.model import (
     Person,
     Template,
 )
-from broker_bridge.registry.look_alikes import Checked
+from broker_bridge.registry.matching.look_alikes import Checked
 
 from .enrolled_views import Resemblance, resemblances
 from .external_views import ExternalId, SourceSystem

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from broker_bridge.registry.look_alikes import LookAlike
+from broker_bridge.registry.matching.look_alikes import LookAlike
 
 from .views import IdentityChange, PersonView, PhotoResult, View
 

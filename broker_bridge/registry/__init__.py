@@ -33,9 +33,9 @@ from .identities.service import Identities
 from .identities.store import PeopleStore
 from .indexes import Retention, ensure_indexes
 from .jobs.queue import Jobs
-from .look_alikes import LookAlikes
+from .matching.identity_index import PeopleIndexes
+from .matching.look_alikes import LookAlikes
 from .mongo import Mongo, MongoSettings, RegistryUnavailableError
-from .people_index import PeopleIndexes
 from .person_export import Exports
 from .settings import RegistrySettings
 from .spaces import Spaces

@@ -12,7 +12,7 @@ from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.identities.model import Enrollment
-from broker_bridge.registry.look_alikes import Checked
+from broker_bridge.registry.matching.look_alikes import Checked
 from dashboard_api.bulk_views import (
     MAX_PEOPLE,
     BulkAnswer,

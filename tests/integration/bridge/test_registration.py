@@ -16,7 +16,7 @@ from broker_bridge.enrollment.registration import Registrar
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.devices import Report
 from broker_bridge.registry.identities.model import Enrollment
-from broker_bridge.registry.people_index import PeopleIndex
+from broker_bridge.registry.matching.identity_index import PeopleIndex
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice

@@ -9,16 +9,16 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector, to_array
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.identities.model import Changed, Enrollment, Order, Person, active_templates
+from broker_bridge.registry.identities.outcome import Outcome
+from broker_bridge.registry.identities.rules import consent_after
+from broker_bridge.registry.identities.service import BULK, Identities
+from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.registry.spaces import Spaces
 from broker_bridge.vectors import Nearest
 
-from .identities.model import Changed, Enrollment, Order, Person, active_templates
-from .identities.outcome import Outcome
-from .identities.rules import consent_after
-from .identities.service import BULK, Identities
-from .identities.store import PeopleStore
-from .people_index import PeopleIndexes
-from .settings import RegistrySettings
-from .spaces import Spaces
+from .identity_index import PeopleIndexes
 
 LOOK_ALIKE = "look-alike"
 # Whoever looks like more people than that is not told apart by a longer list.
