@@ -18,7 +18,7 @@ from rich.progress import Progress
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.model import Enrollment, Template
-from broker_bridge.registry.mongo import MongoSettings
+from broker_bridge.registry.mongo.client import MongoSettings
 from deploy.local.fleet import LocalFleet
 from deploy.local.stack import Program
 

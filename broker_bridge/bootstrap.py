@@ -26,7 +26,7 @@ from .leader_election import Leadership
 from .link import Link
 from .observations import Observations
 from .registry import Registry, RegistryError, Retention
-from .registry.leases import Lease
+from .registry.mongo.leases import Lease
 from .registry.workers import Workers
 from .settings import BridgeProgram
 from .tasks import end

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from .registry import Registry, RegistryError
-from .registry.mongo import Document
+from .registry.mongo.client import Document
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .registry import RegistryError
-from .registry.leases import Lease
+from .registry.mongo.leases import Lease
 from .tasks import end
 
 _log = logging.getLogger(__name__)

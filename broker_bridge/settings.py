@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from .common.settings import LogSettings, MqttSettings, Section, Settings
 from .contract.ids import SpaceId
 from .registry.detected_persons.settings import SearchSettings, TrackingSettings
-from .registry.mongo import MongoSettings
+from .registry.mongo.client import MongoSettings
 from .registry.settings import RegistrySettings
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from broker_bridge.registry.events.events import event_to_wire
-from broker_bridge.registry.failures import RegistryError, cannot_resume
+from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
 
 from .problems import Problem
 

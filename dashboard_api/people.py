@@ -8,7 +8,7 @@ from broker_bridge.contract.embeddings import from_base64, normalise, to_array
 from broker_bridge.contract.errors import SPACE_UNKNOWN, VECTOR_INVALID, ContractError
 from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.identities.model import EVERY_SITE, Enrollment, Person, Template
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
 
 from .settings import ApiSettings, Modality

@@ -7,7 +7,7 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceHead, SyncHead
 from broker_bridge.registry.devices.sites import CLOSED, Site
 from broker_bridge.registry.identities.model import EVERY_SITE, Person
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 
 _Totals = dict[str, Digest]
 

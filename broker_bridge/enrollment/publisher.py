@@ -16,7 +16,7 @@ from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import Changed, template_bytes
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 
 from .heads import HeadLedger, sites_that_hear
 from .sync_responder import told

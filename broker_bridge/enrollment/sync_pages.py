@@ -17,7 +17,7 @@ from broker_bridge.contract.wire import MAX_PAGE_BYTES, WireModel
 from broker_bridge.registry import RegistryError
 from broker_bridge.registry.changes import Changes
 from broker_bridge.registry.identities.model import Changed, SiteChanges
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 from broker_bridge.tasks import end
 
 # A block is at most so many people and about so many bytes: a dozen pages, some 20 ms of reading.

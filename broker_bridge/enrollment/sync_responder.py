@@ -15,7 +15,7 @@ from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import Device, is_reserved
 from broker_bridge.registry.identities.model import Changed
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 from broker_bridge.settings import BridgeSettings
 
 from .sync_pages import Place, SyncPages

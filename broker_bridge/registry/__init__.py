@@ -26,21 +26,21 @@ from .events.attendance import Visits
 from .events.dead_letters import DeadLetters
 from .events.events import Events
 from .events.pseudonyms import Pseudonyms
-from .failures import RegistryError
 from .identities.dry_run import RehearsalStore
 from .identities.merging import Merges
 from .identities.service import Identities
 from .identities.store import PeopleStore
-from .indexes import Retention, ensure_indexes
 from .jobs.queue import Jobs
 from .matching.identity_index import PeopleIndexes
 from .matching.look_alikes import LookAlikes
-from .mongo import Mongo, MongoSettings, RegistryUnavailableError
+from .mongo.client import Mongo, MongoSettings, RegistryUnavailableError
+from .mongo.errors import RegistryError
+from .mongo.schema import Retention, ensure_indexes
+from .mongo.versions import Versions
 from .person_export import Exports
 from .settings import RegistrySettings
 from .spaces import Spaces
 from .tombstones import Tombstones
-from .versions import Versions
 
 
 @dataclass(frozen=True)

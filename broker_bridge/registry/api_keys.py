@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal, get_args
 
-from .mongo import Mongo
+from .mongo.client import Mongo
 
 Role = Literal["admin", "operator", "viewer", "source", "edge"]
 ROLES: tuple[str, ...] = get_args(Role)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from .mongo import Document, Mongo
+from .mongo.client import Document, Mongo
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 from .identities.documents import person_from_document, template_from_document
 from .identities.model import EVERY_SITE, Changed, Person, SiteChanges, Template, template_bytes
 from .identities.store import PeopleStore
-from .mongo import Document
+from .mongo.client import Document
+from .mongo.versions import History, Versions
 from .spaces import Spaces
-from .versions import History, Versions
 
 # What a site is told of a person, and how much room it takes.
 _TOLD = dict.fromkeys(

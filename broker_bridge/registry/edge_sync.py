@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from .changes import Changes
 from .identities.model import SiteChanges
-from .mongo import Mongo
-from .versions import History, Versions
+from .mongo.client import Mongo
+from .mongo.versions import History, Versions
 
 MARGIN = timedelta(seconds=60)
 """A change is dated when it is written and seen when it is committed, up to 15 s later, by clocks of several

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .devices.devices import Applied
 from .identities.model import EVERY_SITE, Person
-from .mongo import Document
+from .mongo.client import Document
 
 SETTLED = timedelta(minutes=1)
 """What was on its way when the person was erased has been written by then, or never will be."""

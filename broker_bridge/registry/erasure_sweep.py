@@ -11,7 +11,7 @@ from .erasure import Subject, renamed
 from .events.dead_letters import DeadLetters
 from .events.events import Events
 from .events.pseudonyms import Pseudonyms
-from .mongo import Document, Mongo
+from .mongo.client import Document, Mongo
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}
 _ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}

@@ -20,8 +20,8 @@ from .identities import rules
 from .identities.model import EVERY_SITE, PERSON_MERGED, Held, Person
 from .identities.rules import unknown
 from .identities.store import PeopleStore
-from .mongo import Document, Mongo
-from .versions import Versions
+from .mongo.client import Document, Mongo
+from .mongo.versions import Versions
 
 ERASURE_UNKNOWN = "erasure-unknown"
 

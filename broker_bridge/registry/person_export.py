@@ -19,7 +19,7 @@ from .identities.documents import person_to_document
 from .identities.model import Person, Template
 from .identities.rules import unknown
 from .identities.store import PeopleStore
-from .mongo import Document, Mongo
+from .mongo.client import Document, Mongo
 
 # With images of 50 KB some 2 MB of memory.
 _EVENTS_AT_ONCE = 40

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import SPACE_MISMATCH, SPACE_UNKNOWN, ContractError
 
-from .mongo import Mongo
+from .mongo.client import Mongo
 
 FROM_DEVICES = 64
 """So many spaces there are at most, unless the settings of the backend name more."""

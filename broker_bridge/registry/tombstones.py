@@ -8,8 +8,8 @@ from .audit import Audit, AuditEntry
 from .detected_persons.removal import PersonRemoval
 from .identities.model import SYSTEM
 from .identities.store import PeopleStore
-from .mongo import Document
-from .versions import Versions
+from .mongo.client import Document
+from .mongo.versions import Versions
 
 _AT_ONCE = 200
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from .identities.model import EVERY_SITE
-from .mongo import Document, Mongo
+from .mongo.client import Document, Mongo
 
 BRIDGE_PREFIX = "bridge:"
 """A bridge worker reports in `meta` under `bridge:<id>`, with the time in `at`."""

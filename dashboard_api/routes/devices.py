@@ -11,7 +11,7 @@ from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.devices import declared_models
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.device_views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView
 from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime
 
 from broker_bridge.contract.ids import DeviceId, EventId, UserId
 from broker_bridge.registry.events.events import event_to_wire
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 from dashboard_api.deps import ServicesDep
 from dashboard_api.live import Subscription
 from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor

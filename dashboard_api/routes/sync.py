@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from broker_bridge.registry.devices.devices import Applied
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 from dashboard_api.deps import ServicesDep
 from dashboard_api.device_views import DeviceSync, SyncStatus
 from dashboard_api.security import MAY_READ

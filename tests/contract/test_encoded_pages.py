@@ -11,7 +11,7 @@ from broker_bridge.contract.messages import SyncPage
 from broker_bridge.enrollment.sync_pages import Page, Place, answer, cut_pages
 from broker_bridge.enrollment.sync_responder import told
 from broker_bridge.registry.identities.model import EVERY_SITE, Changed, Person, SiteChanges, Template
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 
 SPACE = "face:test-8"
 HISTORY = History("ab12", 900, 3)

@@ -8,7 +8,7 @@ from playwright.async_api import Locator, Page, expect
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.workers import Workers
 
 from .conftest import BRIDGE, EVIL, SPACE, Board, now, picture, sign_in

@@ -15,7 +15,7 @@ from broker_bridge.enrollment.publisher import HeadPublisher
 from broker_bridge.enrollment.sync_responder import Answers
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.model import SiteChanges
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 from broker_bridge.settings import BridgeSettings
 
 from .sync_camera import Place

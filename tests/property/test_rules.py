@@ -15,7 +15,7 @@ from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities import rules
 from broker_bridge.registry.identities.model import Enrollment, Held, Person, Template, holdings
 from broker_bridge.registry.identities.rules import Rules
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 from tests.device_samples import vector
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)

@@ -7,7 +7,7 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.enrollment.heads import HeadLedger, sites_that_hear
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import EVERY_SITE, Person, SpaceHolding
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 
 SITES = ["north", "south", "west"]
 SPACES = ["face:a", "gait:b"]

@@ -173,7 +173,7 @@ def test_a_closed_door_is_noticed(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("broker_bridge.contract.ids", "import re\nfrom pydantic import Field\nfrom .errors import X"),
-        ("broker_bridge.registry.mongo", "import pymongo\nfrom ..contract.ids import DeviceId"),
+        ("broker_bridge.registry.mongo.client", "import pymongo\nfrom ..contract.ids import DeviceId"),
         ("broker_bridge.ingest", "from .registry import events\nfrom .contract import channels"),
         ("device.paho_connection", "import paho.mqtt.client\nfrom broker_bridge.contract import channels"),
         ("device.vision.onnx_session", "import onnxruntime"),

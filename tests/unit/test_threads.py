@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from broker_bridge.registry.threads import in_thread
+from broker_bridge.registry.mongo.threads import in_thread
 
 
 async def test_who_is_cancelled_waits_for_the_thread() -> None:

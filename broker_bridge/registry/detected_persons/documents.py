@@ -7,7 +7,7 @@ from bson.binary import VECTOR_SUBTYPE, Binary
 
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.registry.identities.documents import FLOAT32_HEADER
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 
 from .centroid import KnownFace
 from .model import Box, CameraRecord, DetectedPerson, Stay

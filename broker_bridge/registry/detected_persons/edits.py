@@ -15,7 +15,7 @@ from broker_bridge.registry.identities.model import PERSON_MERGED
 from broker_bridge.registry.identities.resolution import shown_as
 from broker_bridge.registry.identities.rules import unknown
 from broker_bridge.registry.identities.store import PeopleStore
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .merge_groups import Families, Family
 from .model import BY_FACE, DetectedPerson

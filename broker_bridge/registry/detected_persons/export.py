@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from broker_bridge.contract.embeddings import to_base64
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 
 from .centroid import KnownFace
 from .model import DetectedPerson, Stay

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .documents import person_from_document
 from .model import DetectedPerson, together

@@ -8,7 +8,7 @@ from typing import Any
 from broker_bridge.registry.identities.model import Person
 from broker_bridge.registry.identities.resolution import shown_as
 from broker_bridge.registry.identities.store import PeopleStore
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .centroid import KnownFace
 from .documents import face_from_document, person_from_document, stay_from_document, stay_to_document

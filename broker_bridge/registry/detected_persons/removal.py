@@ -8,7 +8,7 @@ from typing import Any
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.identities.model import SYSTEM
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .merge_groups import Families, Family
 

@@ -8,7 +8,7 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from broker_bridge.contract.embeddings import Vector
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .centroid import KnownFace
 from .documents import (

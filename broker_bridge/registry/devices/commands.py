@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 Answer = Literal["accepted", "done", "failed", "expired", "unknown"]
 """What a device says of a command."""

@@ -18,7 +18,7 @@ from broker_bridge.contract.errors import (
 )
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.identities.model import SYSTEM
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .sites import Sites
 

@@ -11,7 +11,7 @@ from broker_bridge.contract.errors import ENROLLMENT_CLOSED, ContractError
 from broker_bridge.contract.messages import EnrollmentPolicy
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.identities.model import Kind
-from broker_bridge.registry.mongo import Mongo
+from broker_bridge.registry.mongo.client import Mongo
 
 CLOSED: EnrollmentPolicy = "closed"
 

@@ -11,9 +11,9 @@ from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.identities.model import Enrollment, Kind, Person, Template
 from broker_bridge.registry.identities.service import Identities
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.settings import Similarities
-from broker_bridge.registry.versions import History
 
 _LOOKS_ALIKE = "somebody who is known looks alike: too near for another person, too far to be the same"
 _ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"

@@ -18,7 +18,7 @@ from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.registry.identities.rules import with_added
 from broker_bridge.registry.identities.store import PeopleStore
 from broker_bridge.registry.matching.identity_index import PeopleIndexes
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.spaces import Spaces
 from broker_bridge.vectors import Nearest

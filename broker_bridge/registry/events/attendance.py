@@ -9,7 +9,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Person
 from broker_bridge.registry.identities.rules import unknown
 from broker_bridge.registry.identities.store import PeopleStore
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 
 @dataclass(frozen=True)

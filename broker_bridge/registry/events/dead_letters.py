@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from bson.binary import Binary
 
 from broker_bridge.contract import channels
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 
 class DeadLetters:

@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError
 from broker_bridge.contract.errors import EVENT_INVALID, IMAGE_INVALID, ContractError
 from broker_bridge.contract.messages import Event, Rejection
 from broker_bridge.contract.wire import decode_image, format_time
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .pseudonyms import FIGURES, Pseudonyms
 

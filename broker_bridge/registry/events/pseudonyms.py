@@ -16,7 +16,7 @@ from bson.binary import Binary
 from pymongo import ReturnDocument
 
 from broker_bridge.contract.messages import Event
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 _KEY = {"_id": "erasure-key"}
 _MARK_BYTES = 16

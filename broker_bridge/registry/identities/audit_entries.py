@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from broker_bridge.registry.audit import AuditEntry
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 
 from .model import Deletion, Order, Person
 

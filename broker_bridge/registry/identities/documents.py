@@ -6,7 +6,7 @@ from typing import Any
 from bson.binary import VECTOR_SUBTYPE, Binary
 
 from broker_bridge.contract.digest import Digest
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 
 from .model import ExternalKey, Merge, Person, SpaceHolding, Template, modality_of
 

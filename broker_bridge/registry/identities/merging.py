@@ -8,7 +8,7 @@ from typing import Any
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.versions import Versions
+from broker_bridge.registry.mongo.versions import Versions
 
 from .model import EVERY_SITE, SYSTEM, Held, Merge, Person, Template, holdings
 from .rules import Rules, beyond_cap, check_size, unknown

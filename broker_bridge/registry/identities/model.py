@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from broker_bridge.contract.digest import Digest
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 
 Kind = Literal["employee", "visitor"]
 

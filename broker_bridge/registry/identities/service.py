@@ -8,9 +8,9 @@ from typing import Any, Literal
 from broker_bridge.contract.embeddings import check_vector
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
+from broker_bridge.registry.mongo.versions import History, Versions
 from broker_bridge.registry.spaces import Spaces
-from broker_bridge.registry.versions import History, Versions
 
 from . import audit_entries as person_audit
 from . import rules

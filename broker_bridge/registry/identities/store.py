@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .documents import person_from_document, person_to_document, template_from_document, template_to_document
 from .model import Held, Person, Template

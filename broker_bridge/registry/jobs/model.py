@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Literal
 
-from broker_bridge.registry.mongo import Document
+from broker_bridge.registry.mongo.client import Document
 
 JobType = Literal["face_detect_embed"]
 JobStatus = Literal["queued", "claimed", "done", "failed", "cancelled"]

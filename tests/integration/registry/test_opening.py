@@ -13,8 +13,8 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError, Retention
 from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.leases import Lease
-from broker_bridge.registry.mongo import explain_refusal, what_is_missing
+from broker_bridge.registry.mongo.client import explain_refusal, what_is_missing
+from broker_bridge.registry.mongo.leases import Lease
 from deploy.local.mongod import find_mongod
 from deploy.local.stack import Mongod, free_port
 from tests.conftest import StartProgram

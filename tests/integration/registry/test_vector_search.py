@@ -19,7 +19,7 @@ from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.documents import face_to_document, vector_of
 from broker_bridge.registry.detected_persons.search.mongodb import VectorSearch
 from broker_bridge.registry.detected_persons.settings import SearchSettings
-from broker_bridge.registry.mongo import Mongo
+from broker_bridge.registry.mongo.client import Mongo
 
 SPACE = EmbeddingSpace("face:test-8", 8)
 ALICE, BOB, CAROL = np.eye(8, dtype=np.float32)[:3]

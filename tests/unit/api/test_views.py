@@ -8,7 +8,7 @@ import pytest
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.identities.model import Person
-from broker_bridge.registry.versions import History
+from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
 from dashboard_api import problems
 from dashboard_api.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor

@@ -11,8 +11,8 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.documents import vector_of
 from broker_bridge.registry.detected_persons.tracker_store import PersonStore
-from broker_bridge.registry.failures import RegistryError, cannot_resume
-from broker_bridge.registry.mongo import Document, Mongo
+from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
 
 from .engine import Candidate
 from .space_index import Known, SpaceFaces

@@ -17,7 +17,7 @@ from pymongo.read_concern import ReadConcern
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.identities.documents import FLOAT32_HEADER
-from broker_bridge.registry.mongo import Document, Mongo, RegistryUnavailableError, explain_refusal
+from broker_bridge.registry.mongo.client import Document, Mongo, RegistryUnavailableError, explain_refusal
 
 from .engine import Candidate
 from .recent import RecentFaces

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 from pymongo import ReturnDocument
 
-from .mongo import Mongo
+from .client import Mongo
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 

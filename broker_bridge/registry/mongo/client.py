@@ -20,7 +20,7 @@ from pymongo.write_concern import WriteConcern
 
 from broker_bridge.common.settings import Section
 
-from .failures import RegistryError
+from .errors import RegistryError
 
 Document = dict[str, Any]
 T = TypeVar("T")

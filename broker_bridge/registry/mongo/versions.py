@@ -12,8 +12,8 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from .failures import RegistryError
-from .mongo import Mongo
+from .client import Mongo
+from .errors import RegistryError
 
 _KEY = {"_id": "versions"}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
-from .mongo import Mongo
+from .client import Mongo
 
 _DAY_SECONDS = 86_400
 _OPTIONS_DIFFER = 85
