@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from broker_bridge.registry.erasure import DeviceProof, Erasure
+from broker_bridge.registry.privacy.erasure import DeviceProof, Erasure
 
 from .views import Time, View
 

@@ -20,8 +20,6 @@ from .devices.sites import Sites
 from .edge_registration.decisions import Registrations
 from .edge_registration.service import Admissions
 from .edge_sync import EdgeSync
-from .erasure_sweep import Sweep
-from .erasures import Erasures
 from .events.attendance import Visits
 from .events.dead_letters import DeadLetters
 from .events.events import Events
@@ -37,10 +35,12 @@ from .mongo.client import Mongo, MongoSettings, RegistryUnavailableError
 from .mongo.errors import RegistryError
 from .mongo.schema import Retention, ensure_indexes
 from .mongo.versions import Versions
-from .person_export import Exports
+from .privacy.erasures import Erasures
+from .privacy.export import Exports
+from .privacy.sweep import Sweep
+from .privacy.tombstones import Tombstones
 from .settings import RegistrySettings
 from .spaces import Spaces
-from .tombstones import Tombstones
 
 
 @dataclass(frozen=True)

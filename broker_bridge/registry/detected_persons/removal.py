@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.identities.model import SYSTEM
 from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.privacy.erasure import SETTLED
 
 from .merge_groups import Families, Family
 

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.identities.model import Enrollment, ExternalKey
 from broker_bridge.registry.identities.service import utc_now
+from broker_bridge.registry.privacy.erasure import SETTLED
 
 from .conftest import FACE, JPEG, Clock, client_of, event, is_problem, vector
 

@@ -11,11 +11,11 @@ from broker_bridge.bootstrap import Bridge
 from broker_bridge.contract.messages import Event
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.events.events import Incoming
 from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.registry.identities.service import utc_now
-from broker_bridge.registry.tombstones import Tombstones
+from broker_bridge.registry.privacy.erasure import SETTLED
+from broker_bridge.registry.privacy.tombstones import Tombstones
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.detected_samples import seen, write_person

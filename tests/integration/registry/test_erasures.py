@@ -17,11 +17,11 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.devices.devices import Report
 from broker_bridge.registry.edge_registration.decisions import Decision
-from broker_bridge.registry.erasure import SETTLED, Erasure, Subject, renamed
 from broker_bridge.registry.events.events import Incoming
 from broker_bridge.registry.events.pseudonyms import Erased, Pseudonyms, pseudonym_at
 from broker_bridge.registry.identities.model import Enrollment, ExternalKey, Template
 from broker_bridge.registry.identities.service import utc_now
+from broker_bridge.registry.privacy.erasure import SETTLED, Erasure, Subject, renamed
 
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
 NAME = "Sample Person Ångström"

@@ -15,8 +15,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, Stay
 from broker_bridge.registry.detected_persons.queries import PersonFilter, known_together
-from broker_bridge.registry.erasure import SETTLED
 from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.privacy.erasure import SETTLED
 from tests.detected_samples import face_vector, seen, write_person
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from .devices.devices import Applied
-from .identities.model import EVERY_SITE, Person
-from .mongo.client import Document
+from broker_bridge.registry.devices.devices import Applied
+from broker_bridge.registry.identities.model import EVERY_SITE, Person
+from broker_bridge.registry.mongo.client import Document
 
 SETTLED = timedelta(minutes=1)
 """What was on its way when the person was erased has been written by then, or never will be."""

@@ -7,19 +7,19 @@ from datetime import datetime
 from typing import Any
 
 from broker_bridge.contract.wire import format_time
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.detected_persons.export import exported_person, exported_stay
+from broker_bridge.registry.detected_persons.merge_groups import Family
+from broker_bridge.registry.detected_persons.queries import PersonReading
+from broker_bridge.registry.events.events import Events, event_to_wire
+from broker_bridge.registry.identities.documents import person_to_document
+from broker_bridge.registry.identities.model import Person, Template
+from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .audit import Audit, AuditEntry
-from .detected_persons.export import exported_person, exported_stay
-from .detected_persons.merge_groups import Family
-from .detected_persons.queries import PersonReading
 from .erasure import Erasure
 from .erasures import Erasures
-from .events.events import Events, event_to_wire
-from .identities.documents import person_to_document
-from .identities.model import Person, Template
-from .identities.rules import unknown
-from .identities.store import PeopleStore
-from .mongo.client import Document, Mongo
 
 # With images of 50 KB some 2 MB of memory.
 _EVENTS_AT_ONCE = 40

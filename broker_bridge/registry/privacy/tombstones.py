@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from .audit import Audit, AuditEntry
-from .detected_persons.removal import PersonRemoval
-from .identities.model import SYSTEM
-from .identities.store import PeopleStore
-from .mongo.client import Document
-from .mongo.versions import Versions
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.detected_persons.removal import PersonRemoval
+from broker_bridge.registry.identities.model import SYSTEM
+from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.mongo.client import Document
+from broker_bridge.registry.mongo.versions import Versions
 
 _AT_ONCE = 200
 

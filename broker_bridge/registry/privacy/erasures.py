@@ -8,20 +8,20 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry.audit import Audit, AuditEntry
+from broker_bridge.registry.detected_persons.queries import PersonReading
+from broker_bridge.registry.devices.devices import Applied, Devices
+from broker_bridge.registry.events.events import Events
+from broker_bridge.registry.events.pseudonyms import Pseudonyms
+from broker_bridge.registry.identities import rules
+from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Held, Person
+from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.versions import Versions
 
-from .audit import Audit, AuditEntry
-from .detected_persons.queries import PersonReading
-from .devices.devices import Applied, Devices
 from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_wanted, to_document
-from .erasure_sweep import Sweep
-from .events.events import Events
-from .events.pseudonyms import Pseudonyms
-from .identities import rules
-from .identities.model import EVERY_SITE, PERSON_MERGED, Held, Person
-from .identities.rules import unknown
-from .identities.store import PeopleStore
-from .mongo.client import Document, Mongo
-from .mongo.versions import Versions
+from .sweep import Sweep
 
 ERASURE_UNKNOWN = "erasure-unknown"
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
-from .detected_persons.removal import PersonRemoval
+from broker_bridge.registry.detected_persons.removal import PersonRemoval
+from broker_bridge.registry.events.dead_letters import DeadLetters
+from broker_bridge.registry.events.events import Events
+from broker_bridge.registry.events.pseudonyms import Pseudonyms
+from broker_bridge.registry.mongo.client import Document, Mongo
+
 from .erasure import Subject, renamed
-from .events.dead_letters import DeadLetters
-from .events.events import Events
-from .events.pseudonyms import Pseudonyms
-from .mongo.client import Document, Mongo
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}
 _ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
