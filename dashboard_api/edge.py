@@ -22,9 +22,9 @@ from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import WireTime
 from broker_bridge.registry.devices.devices import Device
-from broker_bridge.registry.edge_sync import MARGIN, Missed, Position
 from broker_bridge.registry.events.attendance import Attendance, check_visit
 from broker_bridge.registry.identities.model import Changed, Person
+from broker_bridge.registry.sync.polling import MARGIN, Missed, Position
 
 from .edge_views import (
     AttendanceView,

@@ -15,9 +15,9 @@ from pydantic_core import to_json
 from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.wire import MAX_PAGE_BYTES, WireModel
 from broker_bridge.registry import RegistryError
-from broker_bridge.registry.changes import Changes
 from broker_bridge.registry.identities.model import Changed, SiteChanges
 from broker_bridge.registry.mongo.versions import History
+from broker_bridge.registry.sync.changes import Changes
 from broker_bridge.tasks import end
 
 # A block is at most so many people and about so many bytes: a dozen pages, some 20 ms of reading.

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from .api_keys import ApiKeys
 from .audit import Audit
-from .changes import Changes
 from .detected_persons.edits import PersonChanges
 from .detected_persons.merge_groups import Families
 from .detected_persons.queries import PersonReading
@@ -19,7 +18,6 @@ from .devices.devices import Devices
 from .devices.sites import Sites
 from .edge_registration.decisions import Registrations
 from .edge_registration.service import Admissions
-from .edge_sync import EdgeSync
 from .events.attendance import Visits
 from .events.dead_letters import DeadLetters
 from .events.events import Events
@@ -41,6 +39,8 @@ from .privacy.sweep import Sweep
 from .privacy.tombstones import Tombstones
 from .settings import RegistrySettings
 from .spaces import Spaces
+from .sync.changes import Changes
+from .sync.polling import EdgeSync
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
-from broker_bridge.registry.changes import Changes
 from broker_bridge.registry.identities.model import Changed
 from broker_bridge.registry.mongo.threads import in_thread
 from broker_bridge.registry.mongo.versions import History
+from broker_bridge.registry.sync.changes import Changes
 from broker_bridge.vectors import Nearest, VectorIndex
 
 # The driver decodes a page on the event loop: 200 people take it some 40 ms.

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from broker_bridge.registry.identities.model import SiteChanges
+from broker_bridge.registry.mongo.client import Mongo
+from broker_bridge.registry.mongo.versions import History, Versions
+
 from .changes import Changes
-from .identities.model import SiteChanges
-from .mongo.client import Mongo
-from .mongo.versions import History, Versions
 
 MARGIN = timedelta(seconds=60)
 """A change is dated when it is written and seen when it is committed, up to 15 s later, by clocks of several

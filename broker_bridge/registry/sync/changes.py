@@ -4,12 +4,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from .identities.documents import person_from_document, template_from_document
-from .identities.model import EVERY_SITE, Changed, Person, SiteChanges, Template, template_bytes
-from .identities.store import PeopleStore
-from .mongo.client import Document
-from .mongo.versions import History, Versions
-from .spaces import Spaces
+from broker_bridge.registry.identities.documents import person_from_document, template_from_document
+from broker_bridge.registry.identities.model import (
+    EVERY_SITE,
+    Changed,
+    Person,
+    SiteChanges,
+    Template,
+    template_bytes,
+)
+from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.mongo.client import Document
+from broker_bridge.registry.mongo.versions import History, Versions
+from broker_bridge.registry.spaces import Spaces
 
 # What a site is told of a person, and how much room it takes.
 _TOLD = dict.fromkeys(
