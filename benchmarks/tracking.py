@@ -15,7 +15,6 @@ import psutil
 from pydantic import SecretStr
 from rich.progress import Progress
 
-from broker_bridge.active import ActivePeople, Present
 from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
@@ -23,6 +22,7 @@ from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.model import DetectedPerson
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
+from broker_bridge.tracking.active_people import ActivePeople, Present
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Mosquitto
 from tests.tracking_samples import SPACE, Faces, observed

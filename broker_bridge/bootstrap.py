@@ -24,12 +24,12 @@ from .events.rejections import Refusals
 from .housekeeping import Housekeeping
 from .leader_election import Leadership
 from .link import Link
-from .observations import Observations
 from .registry import Registry, RegistryError, Retention
 from .registry.mongo.leases import Lease
 from .registry.workers import Workers
 from .settings import BridgeProgram
 from .tasks import end
+from .tracking.observations import Observations
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box, Observed
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.tracking import Tracker
+from broker_bridge.tracking.tracker import Tracker
 from fleet.tracks.course import Course
 from fleet.tracks.metrics import Tally
 from fleet.tracks.scenario import Sighting, play

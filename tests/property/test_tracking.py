@@ -18,7 +18,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import MongoSettings, Registry, RegistryError
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.tracking import Tracker
+from broker_bridge.tracking.tracker import Tracker
 from deploy.local.stack import Mongod
 from tests.tracking_samples import SPACE, Faces, at, observed
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from broker_bridge.active import ActivePeople, Present
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed
 from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
+from broker_bridge.tracking.active_people import ActivePeople, Present
 from tests.tracking_samples import SPACE, Faces, observed
 
 LEFT, RIGHT = Box(100, 100, 80, 100), Box(900, 100, 80, 100)

@@ -12,7 +12,7 @@ from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.model import Enrollment, Template
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.tracking import Tracker
+from broker_bridge.tracking.tracker import Tracker
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed, unit
 
 

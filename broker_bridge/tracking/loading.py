@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from .active import Present
-from .registry import Registry
-from .registry.detected_persons.centroid import KnownFace
-from .registry.detected_persons.merge_groups import Family
-from .registry.detected_persons.model import Stay
+from broker_bridge.registry import Registry
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.merge_groups import Family
+from broker_bridge.registry.detected_persons.model import Stay
+
+from .active_people import Present
 
 
 async def load_people(

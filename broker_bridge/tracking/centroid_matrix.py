@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract.embeddings import Vector
+from broker_bridge.contract.embeddings import Vector
 
 _FEWEST_ROWS = 64
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from .change_streams import wake_on
-from .registry import Registry, RegistryError
-from .tracking import Tracker
+from broker_bridge.change_streams import wake_on
+from broker_bridge.registry import Registry, RegistryError
+
+from .tracker import Tracker
 
 _log = logging.getLogger(__name__)
 

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from .active import Present
-from .registry.detected_persons.model import Stay
-from .registry.detected_persons.tracker_store import PersonStore
+from broker_bridge.registry.detected_persons.model import Stay
+from broker_bridge.registry.detected_persons.tracker_store import PersonStore
+
+from .active_people import Present
 
 # In one bulk: to encode more keeps the event loop from answering for too long.
 _AT_ONCE = 20

@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .active import ActivePeople, Match, Present
-from .contract.embeddings import EmbeddingSpace, Vector
-from .contract.messages import Assignment
-from .enrolled_links import EnrolledLinks
-from .person_loading import load_people
-from .person_writer import PersonWriter
-from .registry import Registry, RegistryError
-from .registry.detected_persons.centroid import KnownFace
-from .registry.detected_persons.merge_groups import Family
-from .registry.detected_persons.model import DetectedPerson, Observed
-from .registry.detected_persons.settings import TrackingSettings
-from .registry.settings import RegistrySettings
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+from broker_bridge.contract.messages import Assignment
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.merge_groups import Family
+from broker_bridge.registry.detected_persons.model import DetectedPerson, Observed
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
+from broker_bridge.registry.settings import RegistrySettings
+
+from .active_people import ActivePeople, Match, Present
+from .identity_links import EnrolledLinks
+from .loading import load_people
+from .write_behind import PersonWriter
 
 # Seed 004: the nearest five of everybody are looked at.
 _CANDIDATES = 5

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from .mean_rows import MeanRows
-from .registry.detected_persons.centroid import KnownFace
-from .registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
-from .registry.detected_persons.settings import FaceLimits, TrackingSettings
+from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
+from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
+
+from .centroid_matrix import MeanRows
 
 _ONE_PICTURE = timedelta(seconds=0.1)
 # Of one camera; past it, those that are too old to tell anything are dropped.

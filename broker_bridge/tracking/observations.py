@@ -9,19 +9,25 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 
-from .contract import channels
-from .contract.channels import Decoded
-from .contract.embeddings import Vector, normalise, to_array
-from .contract.errors import DEVICE_UNKNOWN, OBSERVATION_TIME_IMPLAUSIBLE, VECTOR_INVALID, ContractError
-from .contract.messages import Assignment, Observation
-from .contract.wire import format_time
-from .link import Publish
-from .person_watch import PersonWatch
-from .registry import Registry, RegistryError
-from .registry.detected_persons.model import Box, Observed
-from .registry.detected_persons.settings import TrackingSettings
-from .registry.settings import RegistrySettings
-from .tracking import Tracker
+from broker_bridge.contract import channels
+from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.embeddings import Vector, normalise, to_array
+from broker_bridge.contract.errors import (
+    DEVICE_UNKNOWN,
+    OBSERVATION_TIME_IMPLAUSIBLE,
+    VECTOR_INVALID,
+    ContractError,
+)
+from broker_bridge.contract.messages import Assignment, Observation
+from broker_bridge.contract.wire import format_time
+from broker_bridge.link import Publish
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.detected_persons.model import Box, Observed
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
+from broker_bridge.registry.settings import RegistrySettings
+
+from .change_listener import PersonWatch
+from .tracker import Tracker
 
 _log = logging.getLogger(__name__)
 

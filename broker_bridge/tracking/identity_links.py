@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from .active import Present
-from .contract.embeddings import EmbeddingSpace, Vector
-from .registry import Registry
-from .registry.identities.resolution import shown_as
-from .registry.settings import RegistrySettings
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
+from broker_bridge.registry import Registry
+from broker_bridge.registry.identities.resolution import shown_as
+from broker_bridge.registry.settings import RegistrySettings
+
+from .active_people import Present
 
 # Once so much is known of somebody it is asked no more whether they are enrolled, until people have changed.
 _ENOUGH_WEIGHT = 8.0
