@@ -18,7 +18,7 @@ import psutil
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from broker_bridge.vectors import DEFAULT_FLOOR, VectorIndex
+from broker_bridge.vectors.index import DEFAULT_FLOOR, VectorIndex
 
 from . import pgvector
 from .matching import towards

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
-from broker_bridge.vectors import DEFAULT_FLOOR
+from broker_bridge.vectors.index import DEFAULT_FLOOR
 
 from .clocks import FrameClock
 from .decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision

@@ -16,7 +16,7 @@ from broker_bridge.contract.messages import (
     Upsert,
     WireError,
 )
-from broker_bridge.vectors import are_units
+from broker_bridge.vectors.index import are_units
 from device.store.cursor import ResetProgress, SyncCursor
 
 

@@ -9,7 +9,7 @@ from itertools import compress
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from broker_bridge.vectors import DEFAULT_FLOOR, Nearest, VectorIndex, are_units
+from broker_bridge.vectors.index import DEFAULT_FLOOR, Nearest, VectorIndex, are_units
 
 from .detector import Float32
 

@@ -19,7 +19,7 @@ from broker_bridge.registry.edge_registration.employees import (
 )
 from broker_bridge.registry.identities.model import Held, Merge, Person, Template
 from broker_bridge.registry.settings import Similarities
-from broker_bridge.vectors import Nearest
+from broker_bridge.vectors.index import Nearest
 
 AT = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 LIMITS = Similarities(same_person=0.65, look_alike=0.5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from broker_bridge.registry.detected_persons.search.space_index import most_alike
-from broker_bridge.vectors import VectorIndex
+from broker_bridge.vectors.index import VectorIndex
 
 
 def units(count, dimension, random):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker_bridge import sign_bits, vectors
-from broker_bridge.sign_bits import SignBits, expected_distance, search_radius
-from broker_bridge.vectors import EXACT_ROWS, VectorIndex
+from broker_bridge.vectors import index as vectors
+from broker_bridge.vectors import sign_bits
+from broker_bridge.vectors.index import EXACT_ROWS, VectorIndex
+from broker_bridge.vectors.sign_bits import SignBits, expected_distance, search_radius
 
 D = 512
 ENGINES = ("numpy", "faiss")

@@ -17,7 +17,7 @@ from broker_bridge.registry.edge_registration.visitors import (
     visit_of,
 )
 from broker_bridge.registry.settings import RegistrySettings, Similarities
-from broker_bridge.vectors import Nearest
+from broker_bridge.vectors.index import Nearest
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_456, tzinfo=timezone.utc)
 LIMITS = Similarities(same_person=0.65, look_alike=0.5)

@@ -13,7 +13,7 @@ from broker_bridge.contract.errors import FACE_DIFFERS, PAYLOAD_INVALID, SITE_MI
 from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.identities.model import PERSON_MERGED, PERSON_UNKNOWN, Enrollment, Held, Person
 from broker_bridge.registry.settings import Similarities
-from broker_bridge.vectors import Nearest
+from broker_bridge.vectors.index import Nearest
 
 from .decisions import Asked, Decision, ambiguous
 

@@ -21,7 +21,7 @@ from broker_bridge.registry.matching.identity_index import PeopleIndexes
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.spaces import Spaces
-from broker_bridge.vectors import Nearest
+from broker_bridge.vectors.index import Nearest
 
 from . import employees, visitors
 from .decisions import Asked, Decision, Registrations

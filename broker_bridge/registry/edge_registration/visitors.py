@@ -9,7 +9,7 @@ from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event, Registered, WireError
 from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.registry.settings import Similarities
-from broker_bridge.vectors import Nearest
+from broker_bridge.vectors.index import Nearest
 
 from .decisions import Asked, Decision, ambiguous
 

@@ -10,7 +10,7 @@ from broker_bridge.registry.identities.model import Changed
 from broker_bridge.registry.mongo.threads import in_thread
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.sync.changes import Changes
-from broker_bridge.vectors import Nearest, VectorIndex
+from broker_bridge.vectors.index import Nearest, VectorIndex
 
 # The driver decodes a page on the event loop: 200 people take it some 40 ms.
 _PAGE = 200

@@ -16,7 +16,7 @@ from broker_bridge.registry.identities.service import BULK, Identities
 from broker_bridge.registry.identities.store import PeopleStore
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.spaces import Spaces
-from broker_bridge.vectors import Nearest
+from broker_bridge.vectors.index import Nearest
 
 from .identity_index import PeopleIndexes
 

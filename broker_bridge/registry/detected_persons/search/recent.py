@@ -6,7 +6,7 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.vectors import VectorIndex
+from broker_bridge.vectors.index import VectorIndex
 
 from .engine import Candidate
 from .space_index import most_alike

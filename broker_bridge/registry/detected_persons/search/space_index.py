@@ -11,7 +11,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.tracker_store import PersonStore
 from broker_bridge.registry.mongo.threads import in_thread
-from broker_bridge.vectors import EXACT_ROWS, VectorIndex, are_units
+from broker_bridge.vectors.index import EXACT_ROWS, VectorIndex, are_units
 
 from .engine import Candidate
 
