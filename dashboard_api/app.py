@@ -14,13 +14,13 @@ from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
 
 from . import problems
+from .bulk import routes as bulk
 from .deps import Services
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
 from .routes import (
     audit,
-    bulk,
     commands,
     devices,
     edge,

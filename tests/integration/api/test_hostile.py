@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
-from dashboard_api.bulk_views import BulkPerson
+from dashboard_api.bulk.views import BulkPerson
 from dashboard_api.openapi import inlined
 from tests.detected_samples import seen, write_person
 

@@ -18,13 +18,12 @@ from broker_bridge.registry.identities.model import (
     Template,
 )
 from broker_bridge.registry.matching.look_alikes import Checked
-
-from .enrolled_views import Resemblance, resemblances
-from .external_views import ExternalId, SourceSystem
-from .people import default_space, to_order, to_template
-from .problems import of_validation
-from .settings import ApiSettings, Modality
-from .views import Body, PersonBody, TemplateBody, View
+from dashboard_api.enrolled_views import Resemblance, resemblances
+from dashboard_api.external_views import ExternalId, SourceSystem
+from dashboard_api.people import default_space, to_order, to_template
+from dashboard_api.problems import of_validation
+from dashboard_api.settings import ApiSettings, Modality
+from dashboard_api.views import Body, PersonBody, TemplateBody, View
 
 MAX_PEOPLE = 500
 """People of one request, and of one page."""

@@ -13,7 +13,7 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.identities.model import Enrollment
 from broker_bridge.registry.matching.look_alikes import Checked
-from dashboard_api.bulk_views import (
+from dashboard_api.bulk.views import (
     MAX_PEOPLE,
     BulkAnswer,
     BulkBody,
