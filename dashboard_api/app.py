@@ -16,6 +16,7 @@ from broker_bridge.registry.workers import Overview
 from . import problems
 from .bulk import routes as bulk
 from .deps import Services
+from .detected_persons import routes as persons
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
@@ -31,7 +32,6 @@ from .routes import (
     identities,
     identity,
     pages,
-    persons,
     photos,
     sites,
     sync,

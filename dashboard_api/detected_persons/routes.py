@@ -12,15 +12,15 @@ from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.detected_persons.queries import Period, PersonFilter
 from broker_bridge.registry.detected_persons.removal import EVERYBODY
 from dashboard_api.deps import JSON_BODY, ServicesDep
-from dashboard_api.detected import active_since, export_lines, face_of, matches_of, setting_of, view_of
-from dashboard_api.paging import (
-    Cursor,
-    Limit,
-    cursor_invalid,
-    from_moment_cursor,
-    to_moment_cursor,
+from dashboard_api.detected_persons.queries import (
+    active_since,
+    export_lines,
+    face_of,
+    matches_of,
+    setting_of,
+    view_of,
 )
-from dashboard_api.person_views import (
+from dashboard_api.detected_persons.views import (
     MOST_ID,
     ActivePersons,
     DeletedPersons,
@@ -38,9 +38,15 @@ from dashboard_api.person_views import (
     to_stay,
     to_view,
 )
+from dashboard_api.paging import (
+    Cursor,
+    Limit,
+    cursor_invalid,
+    from_moment_cursor,
+    to_moment_cursor,
+)
+from dashboard_api.routes.events import Moment
 from dashboard_api.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
-
-from .events import Moment
 
 router = APIRouter(prefix="/api/detected-persons", tags=["detected persons"])
 

@@ -11,10 +11,10 @@ from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.export import exported_person
 from broker_bridge.registry.detected_persons.merge_groups import Family
 from broker_bridge.registry.detected_persons.queries import known_together
+from dashboard_api.deps import Services
+from dashboard_api.people import default_space, to_vector
 
-from .deps import Services
-from .people import default_space, to_vector
-from .person_views import DetectedPersonView, FaceMatch, FaceQuery, Setting, to_view
+from .views import DetectedPersonView, FaceMatch, FaceQuery, Setting, to_view
 
 
 def active_since(services: Services) -> datetime:
