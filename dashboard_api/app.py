@@ -17,13 +17,15 @@ from . import problems
 from .bulk import routes as bulk
 from .deps import Services
 from .detected_persons import routes as persons
+from .devices import command_routes as commands
+from .devices import routes as devices
+from .devices import site_routes as sites
+from .devices import sync_routes as sync
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
 from .routes import (
     audit,
-    commands,
-    devices,
     edge,
     erasures,
     events,
@@ -33,8 +35,6 @@ from .routes import (
     identity,
     pages,
     photos,
-    sites,
-    sync,
     training,
     visits,
     whoami,

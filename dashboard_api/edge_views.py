@@ -9,7 +9,7 @@ from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId, UserI
 from broker_bridge.contract.messages import Ratio, SpaceDigests, Version
 from broker_bridge.contract.wire import WireTime
 
-from .device_views import ProblemView
+from .devices.views import ProblemView
 from .views import Body, DisplayName, Numbers, Time, View
 
 MOST_VISITS = 500

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.mongo.versions import History
 from dashboard_api.deps import ServicesDep
-from dashboard_api.device_views import DeviceSync, SyncStatus
+from dashboard_api.devices.views import DeviceSync, SyncStatus
 from dashboard_api.security import MAY_READ
 
 router = APIRouter(prefix="/api/v1/sync", tags=["sync"])
