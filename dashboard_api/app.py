@@ -21,12 +21,13 @@ from .devices import command_routes as commands
 from .devices import routes as devices
 from .devices import site_routes as sites
 from .devices import sync_routes as sync
+from .edge import attendance_routes as visits
+from .edge import routes as edge
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
 from .routes import (
     audit,
-    edge,
     erasures,
     events,
     external,
@@ -36,7 +37,6 @@ from .routes import (
     pages,
     photos,
     training,
-    visits,
     whoami,
 )
 from .settings import ApiSettings

@@ -8,9 +8,8 @@ from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId, UserId
 from broker_bridge.contract.messages import Ratio, SpaceDigests, Version
 from broker_bridge.contract.wire import WireTime
-
-from .devices.views import ProblemView
-from .views import Body, DisplayName, Numbers, Time, View
+from dashboard_api.devices.views import ProblemView
+from dashboard_api.views import Body, DisplayName, Numbers, Time, View
 
 MOST_VISITS = 500
 

@@ -19,8 +19,15 @@ from broker_bridge.registry.devices.devices import Device, Report
 from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 from broker_bridge.registry.events.events import Incoming
 from dashboard_api.deps import JSON_BODY, ServicesDep
-from dashboard_api.edge import EdgeDevice, SyncQuery, check_visitor, spaces_of, to_changes, to_visit
-from dashboard_api.edge_views import (
+from dashboard_api.edge.conversions import (
+    EdgeDevice,
+    SyncQuery,
+    check_visitor,
+    spaces_of,
+    to_changes,
+    to_visit,
+)
+from dashboard_api.edge.views import (
     ConfirmBody,
     ConfirmView,
     EdgeChanges,

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from broker_bridge.contract.ids import UserId
 from dashboard_api.deps import ServicesDep
-from dashboard_api.edge import to_attendance
-from dashboard_api.edge_views import AttendanceView
+from dashboard_api.edge.conversions import to_attendance
+from dashboard_api.edge.views import AttendanceView
 from dashboard_api.security import MAY_READ
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])

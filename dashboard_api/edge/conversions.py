@@ -25,8 +25,9 @@ from broker_bridge.registry.devices.devices import Device
 from broker_bridge.registry.events.attendance import Attendance, check_visit
 from broker_bridge.registry.identities.model import Changed, Person
 from broker_bridge.registry.sync.polling import MARGIN, Missed, Position
+from dashboard_api.problems import Problem
 
-from .edge_views import (
+from .views import (
     AttendanceView,
     EdgeChanges,
     EdgeRemoval,
@@ -35,7 +36,6 @@ from .edge_views import (
     SiteAttendance,
     VisitBody,
 )
-from .problems import Problem
 
 _TIME: TypeAdapter[datetime] = TypeAdapter(WireTime)
 _DIGITS = re.compile(r"[0-9]{1,19}")
