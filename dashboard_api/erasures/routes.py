@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.deps import ServicesDep
-from dashboard_api.erasure_views import (
+from dashboard_api.erasures.views import (
     ErasureBegun,
     ErasurePage,
     ErasureReceipt,
