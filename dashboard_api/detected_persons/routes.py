@@ -38,6 +38,7 @@ from dashboard_api.detected_persons.views import (
     to_stay,
     to_view,
 )
+from dashboard_api.events.routes import Moment
 from dashboard_api.paging import (
     Cursor,
     Limit,
@@ -45,7 +46,6 @@ from dashboard_api.paging import (
     from_moment_cursor,
     to_moment_cursor,
 )
-from dashboard_api.routes.events import Moment
 from dashboard_api.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
 
 router = APIRouter(prefix="/api/detected-persons", tags=["detected persons"])
