@@ -25,10 +25,11 @@ from .edge import attendance_routes as visits
 from .edge import routes as edge
 from .erasures import routes as erasures
 from .events import routes as events
+from .external import routes as external
 from .live import EventHub
 from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
-from .routes import audit, external, health, identities, identity, pages, photos, training, whoami
+from .routes import audit, health, identities, identity, pages, photos, training, whoami
 from .settings import ApiSettings
 
 _PATIENCE_SECONDS = 2.0

@@ -19,7 +19,7 @@ from broker_bridge.registry.identities.model import (
 )
 from broker_bridge.registry.matching.look_alikes import Checked
 from dashboard_api.enrolled_views import Resemblance, resemblances
-from dashboard_api.external_views import ExternalId, SourceSystem
+from dashboard_api.external.views import ExternalId, SourceSystem
 from dashboard_api.people import default_space, to_order, to_template
 from dashboard_api.problems import of_validation
 from dashboard_api.settings import ApiSettings, Modality

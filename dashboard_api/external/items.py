@@ -7,19 +7,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from .external_views import (
-    MOST_ITEMS,
-    ExternalId,
-    IngestBody,
-    IngestLine,
-    ItemError,
-    PersonFaces,
-    SyncBody,
-    SyncItem,
-)
-from .pictures import Picture, find_picture, is_image
-from .problems import PICTURE_REFUSED, Problem, of_validation
-from .views import Body
+from dashboard_api.pictures import Picture, find_picture, is_image
+from dashboard_api.problems import PICTURE_REFUSED, Problem, of_validation
+from dashboard_api.views import Body
+
+from .views import MOST_ITEMS, ExternalId, IngestBody, IngestLine, ItemError, PersonFaces, SyncBody, SyncItem
 
 M = TypeVar("M", bound=Body)
 

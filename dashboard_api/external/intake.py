@@ -9,8 +9,8 @@ from broker_bridge.registry.identities.model import Enrollment, Order
 from broker_bridge.registry.identities.outcome import Outcome
 from broker_bridge.registry.matching.look_alikes import Checked, LookAlikes
 
-from .external_orders import Ordered
-from .external_views import MOST_LISTED, IngestAnswer, ItemError, LookAlikeView, SyncAnswer
+from .requests import Ordered
+from .views import MOST_LISTED, IngestAnswer, ItemError, LookAlikeView, SyncAnswer
 
 
 @dataclass

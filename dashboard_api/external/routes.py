@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import ExternalKey, Person
 from dashboard_api.deps import JSON_TYPE, Services, ServicesDep
-from dashboard_api.external_intake import Errors, IngestTally, Intake, lines, sync_answer
-from dashboard_api.external_items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync
-from dashboard_api.external_orders import (
+from dashboard_api.external.intake import Errors, IngestTally, Intake, lines, sync_answer
+from dashboard_api.external.items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync
+from dashboard_api.external.requests import (
     BATCH_ORDERS,
     Ordered,
     batches,
@@ -23,7 +23,7 @@ from dashboard_api.external_orders import (
     to_ingest_order,
     to_sync_order,
 )
-from dashboard_api.external_views import (
+from dashboard_api.external.views import (
     ExternalPage,
     ExternalRow,
     IngestAnswer,

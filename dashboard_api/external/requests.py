@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from broker_bridge.contract.errors import VECTOR_INVALID, ContractError
 from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, Order, Template
 from broker_bridge.registry.spaces import Spaces
+from dashboard_api.people import to_vector
+from dashboard_api.pictures import Picture, holds_image
 
-from .external_items import Handed, Place, refused
-from .external_views import FaceBody, ItemError, PersonFaces, SyncItem
-from .people import to_vector
-from .pictures import Picture, holds_image
+from .items import Handed, Place, refused
+from .views import FaceBody, ItemError, PersonFaces, SyncItem
 
 BATCH_ORDERS = 500
 BATCH_VECTORS = 1000

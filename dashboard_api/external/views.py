@@ -7,11 +7,10 @@ from pydantic import Field, model_validator
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
-
-from .enrolled_views import Resemblance
-from .pictures import NoPicture
-from .training_views import SourceSystem as SourceName
-from .views import Body, DisplayName, Numbers, Time, View
+from dashboard_api.enrolled_views import Resemblance
+from dashboard_api.pictures import NoPicture
+from dashboard_api.training_views import SourceSystem as SourceName
+from dashboard_api.views import Body, DisplayName, Numbers, Time, View
 
 MOST_ITEMS = 100_000
 MOST_FACES = 256
