@@ -13,7 +13,6 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
 
-from . import problems
 from .bulk import routes as bulk
 from .deps import Services
 from .detected_persons import routes as persons
@@ -26,8 +25,9 @@ from .edge import routes as edge
 from .erasures import routes as erasures
 from .events import routes as events
 from .external import routes as external
+from .http import problems
+from .http.middleware import BodyLimit, SecurityHeaders
 from .live import EventHub
-from .middleware import BodyLimit, SecurityHeaders
 from .photos import PhotoEmbedder, Photos
 from .routes import audit, health, identities, identity, pages, photos, training, whoami
 from .settings import ApiSettings

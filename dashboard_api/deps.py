@@ -12,9 +12,9 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
 
+from .http.problems import Problem
 from .live import EventHub
 from .photos import Photos
-from .problems import Problem
 from .settings import ApiSettings
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from broker_bridge.registry.matching.look_alikes import LookAlike
 
-from .views import IdentityChange, PersonView, PhotoResult, View
+from .http.models import IdentityChange, PersonView, PhotoResult, View
 
 
 class Resemblance(View):

@@ -11,8 +11,7 @@ from broker_bridge.registry.identities.model import EVERY_SITE, Enrollment, Pers
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
 
-from .settings import ApiSettings, Modality
-from .views import (
+from .http.models import (
     Confirmations,
     ExternalKeyView,
     HoldingView,
@@ -24,6 +23,7 @@ from .views import (
     TemplateBody,
     TemplateView,
 )
+from .settings import ApiSettings, Modality
 
 
 def default_space(settings: ApiSettings, modality: Modality) -> str:

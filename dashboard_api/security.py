@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from broker_bridge.registry.api_keys import ApiKey, Role
 
 from .deps import ServicesDep
-from .problems import Problem
+from .http.problems import Problem
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wfm"'}

@@ -10,7 +10,7 @@ from broker_bridge.contract.ids import RequestId
 from broker_bridge.contract.messages import Count
 from broker_bridge.registry.jobs.model import JobStatus, JobType
 
-from .views import Body, Time, View
+from .http.models import Body, Time, View
 
 MAX_PHOTOS = 100_000
 MAX_PHOTO_IDS_BYTES = 8 * 1024 * 1024

@@ -29,7 +29,7 @@ from dashboard_api.bulk.views import (
     to_item,
 )
 from dashboard_api.deps import JSON_BODY, Services, ServicesDep
-from dashboard_api.paging import Cursor, from_cursor, to_cursor
+from dashboard_api.http.paging import Cursor, from_cursor, to_cursor
 from dashboard_api.security import MAY_CHANGE, MAY_ENROLL
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])

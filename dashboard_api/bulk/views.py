@@ -20,10 +20,10 @@ from broker_bridge.registry.identities.model import (
 from broker_bridge.registry.matching.look_alikes import Checked
 from dashboard_api.enrolled_views import Resemblance, resemblances
 from dashboard_api.external.views import ExternalId, SourceSystem
+from dashboard_api.http.models import Body, PersonBody, TemplateBody, View
+from dashboard_api.http.problems import of_validation
 from dashboard_api.people import default_space, to_order, to_template
-from dashboard_api.problems import of_validation
 from dashboard_api.settings import ApiSettings, Modality
-from dashboard_api.views import Body, PersonBody, TemplateBody, View
 
 MAX_PEOPLE = 500
 """People of one request, and of one page."""

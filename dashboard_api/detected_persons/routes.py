@@ -39,13 +39,7 @@ from dashboard_api.detected_persons.views import (
     to_view,
 )
 from dashboard_api.events.routes import Moment
-from dashboard_api.paging import (
-    Cursor,
-    Limit,
-    cursor_invalid,
-    from_moment_cursor,
-    to_moment_cursor,
-)
+from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_moment_cursor, to_moment_cursor
 from dashboard_api.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
 
 router = APIRouter(prefix="/api/detected-persons", tags=["detected persons"])

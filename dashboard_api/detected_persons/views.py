@@ -12,7 +12,7 @@ from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.merge_groups import Family
 from broker_bridge.registry.detected_persons.model import Stay
 from broker_bridge.registry.identities.model import Person
-from dashboard_api.views import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
 
 MOST_ID = 2**53 - 1
 """The largest integer that every reader of JSON takes unchanged."""

@@ -9,7 +9,7 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.sites import Site
 from dashboard_api.deps import JSON_BODY, Services, ServicesDep
 from dashboard_api.devices.views import SiteList, SitePatch, SiteView
-from dashboard_api.problems import Problem, not_found
+from dashboard_api.http.problems import Problem, not_found
 from dashboard_api.security import MAY_ADMINISTER, MAY_READ
 
 router = APIRouter(prefix="/api/v1/sites", tags=["devices"])

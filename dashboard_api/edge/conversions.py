@@ -25,7 +25,7 @@ from broker_bridge.registry.devices.devices import Device
 from broker_bridge.registry.events.attendance import Attendance, check_visit
 from broker_bridge.registry.identities.model import Changed, Person
 from broker_bridge.registry.sync.polling import MARGIN, Missed, Position
-from dashboard_api.problems import Problem
+from dashboard_api.http.problems import Problem
 
 from .views import (
     AttendanceView,

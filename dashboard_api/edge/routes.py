@@ -37,11 +37,11 @@ from dashboard_api.edge.views import (
     VisitsBody,
     VisitsView,
 )
-from dashboard_api.paging import Limit
+from dashboard_api.http.models import TemplateBody
+from dashboard_api.http.paging import Limit
+from dashboard_api.http.problems import Problem
 from dashboard_api.people import default_space, to_template
-from dashboard_api.problems import Problem
 from dashboard_api.security import allow
-from dashboard_api.views import TemplateBody
 
 router = APIRouter(prefix="/api/edge", tags=["edge"])
 

@@ -16,7 +16,7 @@ from dashboard_api.erasures.views import (
     to_receipt,
     to_row,
 )
-from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
 
 router = APIRouter(prefix="/api/v1", tags=["privacy"])

@@ -7,9 +7,9 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from dashboard_api.pictures import Picture, find_picture, is_image
-from dashboard_api.problems import PICTURE_REFUSED, Problem, of_validation
-from dashboard_api.views import Body
+from dashboard_api.http.models import Body
+from dashboard_api.http.picture_guard import Picture, find_picture, is_image
+from dashboard_api.http.problems import PICTURE_REFUSED, Problem, of_validation
 
 from .views import MOST_ITEMS, ExternalId, IngestBody, IngestLine, ItemError, PersonFaces, SyncBody, SyncItem
 

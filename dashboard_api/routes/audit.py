@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from dashboard_api.deps import ServicesDep
-from dashboard_api.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.models import AuditPage, AuditView
+from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.security import MAY_ADMINISTER
-from dashboard_api.views import AuditPage, AuditView
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 

@@ -8,7 +8,16 @@ from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.enrolled_views import PersonEnrolled, resemblances
-from dashboard_api.paging import Cursor, Limit, from_cursor, to_cursor
+from dashboard_api.http.models import (
+    Confirmations,
+    MergeBody,
+    PersonBody,
+    PersonDetail,
+    PersonPage,
+    PersonPatch,
+    PersonView,
+)
+from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.people import (
     confirmations,
     sites_to_ask,
@@ -19,15 +28,6 @@ from dashboard_api.people import (
     to_view,
 )
 from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
-from dashboard_api.views import (
-    Confirmations,
-    MergeBody,
-    PersonBody,
-    PersonDetail,
-    PersonPage,
-    PersonPatch,
-    PersonView,
-)
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 

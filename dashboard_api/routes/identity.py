@@ -12,10 +12,10 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import Enrollment, Person, Template
 from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.enrolled_views import IdentityPushed, resemblances
+from dashboard_api.http.models import IdentityChange, IdentityPush, IdentityRow
 from dashboard_api.people import default_space, to_rows
 from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
 from dashboard_api.settings import Modality
-from dashboard_api.views import IdentityChange, IdentityPush, IdentityRow
 
 router = APIRouter(prefix="/api/v1/identity", tags=["identity (seed 000)"])
 _AT_ONCE = 1000

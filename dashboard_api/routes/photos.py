@@ -9,9 +9,9 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import Enrollment, Template
 from dashboard_api.deps import ServicesDep
 from dashboard_api.enrolled_views import PhotoEnrolled, resemblances
+from dashboard_api.http.problems import Problem
 from dashboard_api.people import default_space
 from dashboard_api.photos import PHOTO_TYPES
-from dashboard_api.problems import Problem
 from dashboard_api.security import MAY_ENROLL
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from broker_bridge.registry.api_keys import ApiKey, Role
+from dashboard_api.http.models import View
 from dashboard_api.security import authenticate
-from dashboard_api.views import View
 
 router = APIRouter(prefix="/api/v1/whoami", tags=["keys"])
 

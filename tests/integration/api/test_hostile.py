@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
 from dashboard_api.bulk.views import BulkPerson
-from dashboard_api.openapi import inlined
+from dashboard_api.http.openapi import inlined
 from tests.detected_samples import seen, write_person
 
 from .conftest import FACE, JPEG, NOW, client_of, vector

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dashboard_api.pictures import find_picture, is_image, smell_of_name, smell_of_text
+from dashboard_api.http.picture_guard import find_picture, is_image, smell_of_name, smell_of_text
 
 RANDOM = hashlib.sha512(b"a").digest() + hashlib.sha512(b"b").digest()
 LONG_BASE64 = base64.b64encode(RANDOM).decode()

@@ -10,13 +10,13 @@ from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.identities.model import Person
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
-from dashboard_api import problems
 from dashboard_api.devices.sync_routes import to_status
 from dashboard_api.events.routes import to_query
-from dashboard_api.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
+from dashboard_api.http import problems
+from dashboard_api.http.models import PersonPatch
+from dashboard_api.http.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
+from dashboard_api.http.problems import Problem
 from dashboard_api.people import confirmations, sites_to_ask, to_patch, to_rows
-from dashboard_api.problems import Problem
-from dashboard_api.views import PersonPatch
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_000, tzinfo=timezone.utc)
 

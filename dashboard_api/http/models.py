@@ -12,9 +12,9 @@ from broker_bridge.contract.messages import Flag, Ratio
 from broker_bridge.contract.wire import OpenDocument, format_time
 from broker_bridge.registry.devices.commands import State
 from broker_bridge.registry.identities.model import Kind
+from dashboard_api.settings import Modality
 
-from .pictures import NoPicture
-from .settings import Modality
+from .picture_guard import NoPicture
 
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 # Vectors are read without a check for NaN here: the contract's own check says it in better words.
