@@ -27,9 +27,12 @@ from .events import routes as events
 from .external import routes as external
 from .http import problems
 from .http.middleware import BodyLimit, SecurityHeaders
+from .identities import photo_routes as photos
+from .identities import routes as identities
+from .identities import seed_000_routes as identity
 from .live import EventHub
 from .photos import PhotoEmbedder, Photos
-from .routes import audit, health, identities, identity, pages, photos, training, whoami
+from .routes import audit, health, pages, training, whoami
 from .settings import ApiSettings
 
 _PATIENCE_SECONDS = 2.0

@@ -18,11 +18,11 @@ from broker_bridge.registry.identities.model import (
     Template,
 )
 from broker_bridge.registry.matching.look_alikes import Checked
-from dashboard_api.enrolled_views import Resemblance, resemblances
 from dashboard_api.external.views import ExternalId, SourceSystem
 from dashboard_api.http.models import Body, PersonBody, TemplateBody, View
 from dashboard_api.http.problems import of_validation
-from dashboard_api.people import default_space, to_order, to_template
+from dashboard_api.identities.conversions import default_space, to_order, to_template
+from dashboard_api.identities.enrollment_views import Resemblance, resemblances
 from dashboard_api.settings import ApiSettings, Modality
 
 MAX_PEOPLE = 500

@@ -12,7 +12,7 @@ from broker_bridge.registry.detected_persons.export import exported_person
 from broker_bridge.registry.detected_persons.merge_groups import Family
 from broker_bridge.registry.detected_persons.queries import known_together
 from dashboard_api.deps import Services
-from dashboard_api.people import default_space, to_vector
+from dashboard_api.identities.conversions import default_space, to_vector
 
 from .views import DetectedPersonView, FaceMatch, FaceQuery, Setting, to_view
 

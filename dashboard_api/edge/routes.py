@@ -40,7 +40,7 @@ from dashboard_api.edge.views import (
 from dashboard_api.http.models import TemplateBody
 from dashboard_api.http.paging import Limit
 from dashboard_api.http.problems import Problem
-from dashboard_api.people import default_space, to_template
+from dashboard_api.identities.conversions import default_space, to_template
 from dashboard_api.security import allow
 
 router = APIRouter(prefix="/api/edge", tags=["edge"])

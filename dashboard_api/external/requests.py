@@ -8,7 +8,7 @@ from broker_bridge.contract.errors import VECTOR_INVALID, ContractError
 from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, Order, Template
 from broker_bridge.registry.spaces import Spaces
 from dashboard_api.http.picture_guard import Picture, holds_image
-from dashboard_api.people import to_vector
+from dashboard_api.identities.conversions import to_vector
 
 from .items import Handed, Place, refused
 from .views import FaceBody, ItemError, PersonFaces, SyncItem

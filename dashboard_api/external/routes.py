@@ -39,7 +39,7 @@ from dashboard_api.http.middleware import LINES_TYPE, media_type
 from dashboard_api.http.openapi import inlined
 from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_cursor, to_cursor
 from dashboard_api.http.problems import Problem
-from dashboard_api.people import default_space
+from dashboard_api.identities.conversions import default_space
 from dashboard_api.security import MAY_ENROLL, MAY_FOLLOW_WORK
 
 router = APIRouter(prefix="/api/identities", tags=["external sources (seed 001)"])

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
-from dashboard_api.enrolled_views import Resemblance
 from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
 from dashboard_api.http.picture_guard import NoPicture
+from dashboard_api.identities.enrollment_views import Resemblance
 from dashboard_api.training_views import SourceSystem as SourceName
 
 MOST_ITEMS = 100_000

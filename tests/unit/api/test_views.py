@@ -16,7 +16,7 @@ from dashboard_api.http import problems
 from dashboard_api.http.models import PersonPatch
 from dashboard_api.http.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem
-from dashboard_api.people import confirmations, sites_to_ask, to_patch, to_rows
+from dashboard_api.identities.conversions import confirmations, sites_to_ask, to_patch, to_rows
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_000, tzinfo=timezone.utc)
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from broker_bridge.registry.matching.look_alikes import LookAlike
-
-from .http.models import IdentityChange, PersonView, PhotoResult, View
+from dashboard_api.http.models import IdentityChange, PersonView, PhotoResult, View
 
 
 class Resemblance(View):

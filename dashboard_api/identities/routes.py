@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Response
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.deps import JSON_BODY, ServicesDep
-from dashboard_api.enrolled_views import PersonEnrolled, resemblances
 from dashboard_api.http.models import (
     Confirmations,
     MergeBody,
@@ -18,7 +17,7 @@ from dashboard_api.http.models import (
     PersonView,
 )
 from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
-from dashboard_api.people import (
+from dashboard_api.identities.conversions import (
     confirmations,
     sites_to_ask,
     to_detail,
@@ -27,6 +26,7 @@ from dashboard_api.people import (
     to_template,
     to_view,
 )
+from dashboard_api.identities.enrollment_views import PersonEnrolled, resemblances
 from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])

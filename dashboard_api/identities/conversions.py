@@ -10,8 +10,7 @@ from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.identities.model import EVERY_SITE, Enrollment, Person, Template
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
-
-from .http.models import (
+from dashboard_api.http.models import (
     Confirmations,
     ExternalKeyView,
     HoldingView,
@@ -23,7 +22,7 @@ from .http.models import (
     TemplateBody,
     TemplateView,
 )
-from .settings import ApiSettings, Modality
+from dashboard_api.settings import ApiSettings, Modality
 
 
 def default_space(settings: ApiSettings, modality: Modality) -> str:
