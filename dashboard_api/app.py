@@ -31,8 +31,12 @@ from .identities import photo_routes as photos
 from .identities import routes as identities
 from .identities import seed_000_routes as identity
 from .live import EventHub
+from .operations import audit_routes as audit
+from .operations import health_routes as health
+from .operations import pages
+from .operations import whoami_routes as whoami
 from .photos import PhotoEmbedder, Photos
-from .routes import audit, health, pages, training, whoami
+from .routes import training
 from .settings import ApiSettings
 
 _PATIENCE_SECONDS = 2.0
