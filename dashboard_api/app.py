@@ -14,7 +14,6 @@ from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
 
 from .bulk import routes as bulk
-from .deps import Services
 from .detected_persons import routes as persons
 from .devices import command_routes as commands
 from .devices import routes as devices
@@ -30,13 +29,14 @@ from .http.middleware import BodyLimit, SecurityHeaders
 from .identities import photo_routes as photos
 from .identities import routes as identities
 from .identities import seed_000_routes as identity
-from .live import EventHub
 from .operations import audit_routes as audit
 from .operations import health_routes as health
 from .operations import pages
 from .operations import whoami_routes as whoami
-from .photos import PhotoEmbedder, Photos
 from .routes import training
+from .services.event_hub import EventHub
+from .services.photos import PhotoEmbedder, Photos
+from .services.services import Services
 from .settings import ApiSettings
 
 _PATIENCE_SECONDS = 2.0

@@ -12,7 +12,7 @@ from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
 from broker_bridge.registry import Registry
 
 from .app import create_app
-from .photos import PhotoEmbedder
+from .services.photos import PhotoEmbedder
 from .settings import ApiProgram, ApiSettings
 
 _log = logging.getLogger(__name__)

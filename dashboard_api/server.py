@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from broker_bridge.common.settings import SettingsError
 
-from .deps import Services
+from .services.services import Services
 from .settings import ApiProgram
 
 _GRACE_SECONDS = 5

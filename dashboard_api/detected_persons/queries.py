@@ -11,8 +11,8 @@ from broker_bridge.registry.detected_persons.centroid import KnownFace
 from broker_bridge.registry.detected_persons.export import exported_person
 from broker_bridge.registry.detected_persons.merge_groups import Family
 from broker_bridge.registry.detected_persons.queries import known_together
-from dashboard_api.deps import Services
 from dashboard_api.identities.conversions import default_space, to_vector
+from dashboard_api.services.services import Services
 
 from .views import DetectedPersonView, FaceMatch, FaceQuery, Setting, to_view
 

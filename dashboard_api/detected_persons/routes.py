@@ -11,7 +11,6 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.detected_persons.queries import Period, PersonFilter
 from broker_bridge.registry.detected_persons.removal import EVERYBODY
-from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.detected_persons.queries import (
     active_since,
     export_lines,
@@ -40,7 +39,8 @@ from dashboard_api.detected_persons.views import (
 )
 from dashboard_api.events.routes import Moment
 from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_moment_cursor, to_moment_cursor
-from dashboard_api.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
+from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
+from dashboard_api.services.services import JSON_BODY, ServicesDep
 
 router = APIRouter(prefix="/api/detected-persons", tags=["detected persons"])
 

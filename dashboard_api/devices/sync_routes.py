@@ -4,9 +4,9 @@ from fastapi import APIRouter
 
 from broker_bridge.registry.devices.devices import Applied
 from broker_bridge.registry.mongo.versions import History
-from dashboard_api.deps import ServicesDep
 from dashboard_api.devices.views import DeviceSync, SyncStatus
-from dashboard_api.security import MAY_READ
+from dashboard_api.services.security import MAY_READ
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/sync", tags=["sync"])
 

@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 
 from broker_bridge.contract.ids import UserId
-from dashboard_api.deps import ServicesDep
 from dashboard_api.edge.conversions import to_attendance
 from dashboard_api.edge.views import AttendanceView
-from dashboard_api.security import MAY_READ
+from dashboard_api.services.security import MAY_READ
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 

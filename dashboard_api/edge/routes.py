@@ -18,7 +18,6 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.devices import Device, Report
 from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 from broker_bridge.registry.events.events import Incoming
-from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.edge.conversions import (
     EdgeDevice,
     SyncQuery,
@@ -41,7 +40,8 @@ from dashboard_api.http.models import TemplateBody
 from dashboard_api.http.paging import Limit
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space, to_template
-from dashboard_api.security import allow
+from dashboard_api.services.security import allow
+from dashboard_api.services.services import JSON_BODY, ServicesDep
 
 router = APIRouter(prefix="/api/edge", tags=["edge"])
 

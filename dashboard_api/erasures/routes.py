@@ -7,7 +7,6 @@ from fastapi.responses import StreamingResponse
 
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
-from dashboard_api.deps import ServicesDep
 from dashboard_api.erasures.views import (
     ErasureBegun,
     ErasurePage,
@@ -17,7 +16,8 @@ from dashboard_api.erasures.views import (
     to_row,
 )
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
-from dashboard_api.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
+from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1", tags=["privacy"])
 

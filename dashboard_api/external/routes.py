@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect
 
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import ExternalKey, Person
-from dashboard_api.deps import JSON_TYPE, Services, ServicesDep
 from dashboard_api.external.intake import Errors, IngestTally, Intake, lines, sync_answer
 from dashboard_api.external.items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync
 from dashboard_api.external.requests import (
@@ -40,7 +39,8 @@ from dashboard_api.http.openapi import inlined
 from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_cursor, to_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
-from dashboard_api.security import MAY_ENROLL, MAY_FOLLOW_WORK
+from dashboard_api.services.security import MAY_ENROLL, MAY_FOLLOW_WORK
+from dashboard_api.services.services import JSON_TYPE, Services, ServicesDep
 
 router = APIRouter(prefix="/api/identities", tags=["external sources (seed 001)"])
 

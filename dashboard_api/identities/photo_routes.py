@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import Enrollment, Template
-from dashboard_api.deps import ServicesDep
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
 from dashboard_api.identities.enrollment_views import PhotoEnrolled, resemblances
-from dashboard_api.photos import PHOTO_TYPES
-from dashboard_api.security import MAY_ENROLL
+from dashboard_api.services.photos import PHOTO_TYPES
+from dashboard_api.services.security import MAY_ENROLL
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query, Response
 
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
-from dashboard_api.deps import JSON_BODY, ServicesDep
 from dashboard_api.http.models import (
     Confirmations,
     MergeBody,
@@ -27,7 +26,8 @@ from dashboard_api.identities.conversions import (
     to_view,
 )
 from dashboard_api.identities.enrollment_views import PersonEnrolled, resemblances
-from dashboard_api.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
+from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
+from dashboard_api.services.services import JSON_BODY, ServicesDep
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from dashboard_api.deps import ServicesDep
 from dashboard_api.http.models import AuditPage, AuditView
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
-from dashboard_api.security import MAY_ADMINISTER
+from dashboard_api.services.security import MAY_ADMINISTER
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Response
 
 from broker_bridge.registry import RegistryError
-from dashboard_api.deps import ServicesDep
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(tags=["health"])
 

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from broker_bridge.registry import MongoSettings, Registry
-from dashboard_api.live import EventHub, Subscription
 from dashboard_api.server import Server, listen
+from dashboard_api.services.event_hub import EventHub, Subscription
 from dashboard_api.settings import ApiProgram
 from deploy.local.stack import Mongod, free_port
 from tests.waiting import until

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from broker_bridge.registry import MongoSettings, Registry
 from dashboard_api.app import create_app
 from dashboard_api.bootstrap import ensure_spaces
-from dashboard_api.photos import PhotoEmbedder
+from dashboard_api.services.photos import PhotoEmbedder
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod, free_port
 from device.vision import enroll

@@ -7,9 +7,9 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from broker_bridge.registry.api_keys import ApiKey, Role
+from dashboard_api.http.problems import Problem
 
-from .deps import ServicesDep
-from .http.problems import Problem
+from .services import ServicesDep
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wfm"'}

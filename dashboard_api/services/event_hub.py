@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 from broker_bridge.registry.events.events import event_to_wire
 from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
-
-from .http.problems import Problem
+from dashboard_api.http.problems import Problem
 
 _log = logging.getLogger(__name__)
 

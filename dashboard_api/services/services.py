@@ -11,11 +11,11 @@ from fastapi import Depends, Request
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.workers import Overview
+from dashboard_api.http.problems import Problem
+from dashboard_api.settings import ApiSettings
 
-from .http.problems import Problem
-from .live import EventHub
+from .event_hub import EventHub
 from .photos import Photos
-from .settings import ApiSettings
 
 
 @dataclass(frozen=True)
