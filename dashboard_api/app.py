@@ -33,11 +33,11 @@ from .operations import audit_routes as audit
 from .operations import health_routes as health
 from .operations import pages
 from .operations import whoami_routes as whoami
-from .routes import training
 from .services.event_hub import EventHub
 from .services.photos import PhotoEmbedder, Photos
 from .services.services import Services
 from .settings import ApiSettings
+from .training import routes as training
 
 _PATIENCE_SECONDS = 2.0
 _PROBLEM: dict[int | str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from broker_bridge.contract.messages import Ratio
 from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
 from dashboard_api.http.picture_guard import NoPicture
 from dashboard_api.identities.enrollment_views import Resemblance
-from dashboard_api.training_views import SourceSystem as SourceName
+from dashboard_api.training.views import SourceSystem as SourceName
 
 MOST_ITEMS = 100_000
 MOST_FACES = 256

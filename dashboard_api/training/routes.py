@@ -12,7 +12,7 @@ from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_mome
 from dashboard_api.http.problems import Problem, not_found
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_FOLLOW_WORK, MAY_WORK
 from dashboard_api.services.services import JSON_BODY, Services, ServicesDep
-from dashboard_api.training_views import (
+from dashboard_api.training.views import (
     ClaimBody,
     ClaimView,
     CompleteBody,
