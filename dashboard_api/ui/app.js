@@ -6,7 +6,7 @@ import { byId } from "/ui/dom.js";
 import { Events } from "/ui/events.js";
 import { People } from "/ui/people.js";
 import { follow } from "/ui/stream.js";
-import { Tracked } from "/ui/tracked.js";
+import { Tracked } from "/ui/detected_persons/list.js";
 
 const TRACKED_MS = 2000;
 const DEVICES_MS = 3000;

@@ -2,7 +2,7 @@
 
 import { request, sendJson } from "/ui/api.js";
 import { button, el } from "/ui/dom.js";
-import { numbered, path } from "/ui/tracked_person.js";
+import { numbered, path } from "/ui/detected_persons/person.js";
 
 export class TrackedChanges {
   /** `page` is the section, of which the person with this id is open. */

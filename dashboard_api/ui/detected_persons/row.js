@@ -1,8 +1,8 @@
 // One person whom cameras have seen: a line, and under it the details while they are open.
 
 import { badge, button, clock, el } from "/ui/dom.js";
-import { TrackedChanges } from "/ui/tracked_changes.js";
-import { facts, nameOf, summary } from "/ui/tracked_person.js";
+import { TrackedChanges } from "/ui/detected_persons/edits.js";
+import { facts, nameOf, summary } from "/ui/detected_persons/person.js";
 
 export class TrackedRow {
   constructor(page, id) {

@@ -4,8 +4,8 @@ import { getJson } from "/ui/api.js";
 import { arrange, byId, el, plural } from "/ui/dom.js";
 import { PagedList } from "/ui/paged_list.js";
 import { Section } from "/ui/section.js";
-import { ALL, path } from "/ui/tracked_person.js";
-import { TrackedRow } from "/ui/tracked_row.js";
+import { ALL, path } from "/ui/detected_persons/person.js";
+import { TrackedRow } from "/ui/detected_persons/row.js";
 
 const PAGE = 20;
 const MOST_SHOWN = 50;
