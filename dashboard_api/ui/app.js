@@ -4,7 +4,7 @@ import { Problem, getJson, key } from "/ui/api.js";
 import { showDevices } from "/ui/devices.js";
 import { byId } from "/ui/dom.js";
 import { Events } from "/ui/events.js";
-import { People } from "/ui/people.js";
+import { People } from "/ui/identities/enrolled.js";
 import { follow } from "/ui/stream.js";
 import { Tracked } from "/ui/detected_persons/list.js";
 

@@ -1,9 +1,9 @@
 // People: enroll by photo, delete, and see which cameras have confirmed it.
 
 import { getJson, request, sendJson } from "/ui/api.js";
-import { Deleted, confirmedBadge } from "/ui/deleted.js";
+import { Deleted, confirmedBadge } from "/ui/identities/deleted.js";
 import { badge, button, byId, el, plural } from "/ui/dom.js";
-import { path, peopleList } from "/ui/people_list.js";
+import { path, peopleList } from "/ui/identities/list.js";
 import { Section } from "/ui/section.js";
 
 const PAGE = 50;

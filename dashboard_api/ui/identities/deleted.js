@@ -2,7 +2,7 @@
 
 import { getJson, sendJson } from "/ui/api.js";
 import { ago, badge, button, byId, el, plural } from "/ui/dom.js";
-import { path, peopleList } from "/ui/people_list.js";
+import { path, peopleList } from "/ui/identities/list.js";
 
 const PAGE = 20;
 
