@@ -1,11 +1,11 @@
 // Signing in and out, and what is loaded when.
 
-import { Problem, getJson, key } from "/ui/api.js";
+import { Problem, getJson, key } from "/ui/lib/api.js";
 import { showDevices } from "/ui/devices.js";
-import { byId } from "/ui/dom.js";
+import { byId } from "/ui/lib/dom.js";
 import { Events } from "/ui/events.js";
 import { People } from "/ui/identities/enrolled.js";
-import { follow } from "/ui/stream.js";
+import { follow } from "/ui/lib/stream.js";
 import { Tracked } from "/ui/detected_persons/list.js";
 
 const TRACKED_MS = 2000;

@@ -1,7 +1,7 @@
 // Cameras: what each says of itself, and how far it has followed the changes of people.
 
-import { getJson } from "/ui/api.js";
-import { ago, badge, byId, el, plural } from "/ui/dom.js";
+import { getJson } from "/ui/lib/api.js";
+import { ago, badge, byId, el, plural } from "/ui/lib/dom.js";
 
 const MOST_SHOWN = 1000;
 const TRIAL_SPACE = "face:gabor-512";

@@ -1,7 +1,7 @@
 // Events: the newest at the top, each with its picture as long as that is kept.
 
-import { getJson, request } from "/ui/api.js";
-import { badge, byId, el } from "/ui/dom.js";
+import { getJson, request } from "/ui/lib/api.js";
+import { badge, byId, el } from "/ui/lib/dom.js";
 
 const MOST_SHOWN = 60;
 const LABELS = { facial_id: "recognised", emotion: "emotion", visit: "visit", unknown: "unknown person" };

@@ -1,7 +1,7 @@
 // What may be done with a person whom cameras have seen: name, link, merge, delete.
 
-import { request, sendJson } from "/ui/api.js";
-import { button, el } from "/ui/dom.js";
+import { request, sendJson } from "/ui/lib/api.js";
+import { button, el } from "/ui/lib/dom.js";
 import { numbered, path } from "/ui/detected_persons/person.js";
 
 export class TrackedChanges {

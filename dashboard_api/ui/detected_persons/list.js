@@ -1,9 +1,9 @@
 // Who is where: people whom the cameras see now, and all whom they have seen, enrolled or not.
 
-import { getJson } from "/ui/api.js";
-import { arrange, byId, el, plural } from "/ui/dom.js";
-import { PagedList } from "/ui/paged_list.js";
-import { Section } from "/ui/section.js";
+import { getJson } from "/ui/lib/api.js";
+import { arrange, byId, el, plural } from "/ui/lib/dom.js";
+import { PagedList } from "/ui/lib/paged_list.js";
+import { Section } from "/ui/lib/section.js";
 import { ALL, path } from "/ui/detected_persons/person.js";
 import { TrackedRow } from "/ui/detected_persons/row.js";
 

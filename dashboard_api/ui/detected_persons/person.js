@@ -1,6 +1,6 @@
 // What a person whom cameras have seen is called, and what is told of them.
 
-import { ago, clock, plural } from "/ui/dom.js";
+import { ago, clock, plural } from "/ui/lib/dom.js";
 
 export const ALL = "/api/detected-persons";
 

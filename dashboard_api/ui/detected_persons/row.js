@@ -1,6 +1,6 @@
 // One person whom cameras have seen: a line, and under it the details while they are open.
 
-import { badge, button, clock, el } from "/ui/dom.js";
+import { badge, button, clock, el } from "/ui/lib/dom.js";
 import { TrackedChanges } from "/ui/detected_persons/edits.js";
 import { facts, nameOf, summary } from "/ui/detected_persons/person.js";
 

@@ -1,7 +1,7 @@
 // Who is deleted, merged or erased, which cameras have confirmed it, and the ways back or out for good.
 
-import { getJson, sendJson } from "/ui/api.js";
-import { ago, badge, button, byId, el, plural } from "/ui/dom.js";
+import { getJson, sendJson } from "/ui/lib/api.js";
+import { ago, badge, button, byId, el, plural } from "/ui/lib/dom.js";
 import { path, peopleList } from "/ui/identities/list.js";
 
 const PAGE = 20;

@@ -1,10 +1,10 @@
 // People: enroll by photo, delete, and see which cameras have confirmed it.
 
-import { getJson, request, sendJson } from "/ui/api.js";
+import { getJson, request, sendJson } from "/ui/lib/api.js";
 import { Deleted, confirmedBadge } from "/ui/identities/deleted.js";
-import { badge, button, byId, el, plural } from "/ui/dom.js";
+import { badge, button, byId, el, plural } from "/ui/lib/dom.js";
 import { path, peopleList } from "/ui/identities/list.js";
-import { Section } from "/ui/section.js";
+import { Section } from "/ui/lib/section.js";
 
 const PAGE = 50;
 const CONFIRMATION_MS = 500;

@@ -1,6 +1,6 @@
 // People in order of user id.
 
-import { PagedList } from "/ui/paged_list.js";
+import { PagedList } from "/ui/lib/paged_list.js";
 
 const ALL = "/api/v1/identities";
 

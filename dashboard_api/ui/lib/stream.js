@@ -1,6 +1,6 @@
 // Server-sent events by fetch, since EventSource cannot send a header with the key.
 
-import { Problem, request } from "/ui/api.js";
+import { Problem, request } from "/ui/lib/api.js";
 
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 10000;

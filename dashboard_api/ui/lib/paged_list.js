@@ -1,6 +1,6 @@
 // A list of the API, page by page, as far as somebody has asked for it.
 
-import { getJson } from "/ui/api.js";
+import { getJson } from "/ui/lib/api.js";
 
 const MOST_AT_ONCE = 1000;
 
