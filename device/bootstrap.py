@@ -21,7 +21,6 @@ from .commands import Commands, Handler
 from .gallery_rows import GalleryRows
 from .health import Health
 from .heartbeat import HeartbeatSender
-from .held_spaces import hold_spaces, space_of_modality
 from .image_utils import compress_to_jpeg
 from .iot_client import Image
 from .iot_config import IoTClientConfig
@@ -35,6 +34,7 @@ from .recording import ScoreRecorder
 from .registration import Registrations
 from .scores import RecordedSettings
 from .settings import DeviceSection, DeviceSettings
+from .spaces import hold_spaces, space_of_modality
 from .store.connection import StoreError
 from .vision.gallery import Gallery
 

@@ -23,7 +23,6 @@ from device.cli.common import Config, config_file, sentences
 from device.clocks import utc_now
 from device.gallery_rows import GalleryRows
 from device.health import Health
-from device.held_spaces import hold_spaces
 from device.iot_config import check_tls_files
 from device.line import Line
 from device.model_record import ModelRecord
@@ -31,6 +30,7 @@ from device.observations import Observations
 from device.paho_connection import PahoConnection
 from device.recognition import Recognition, build_recognition
 from device.settings import DeviceSettings
+from device.spaces import hold_spaces
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.vision.drawing import VideoFile

@@ -4,7 +4,7 @@ import pytest
 
 from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from device.held_spaces import hold_spaces, space_of_modality
+from device.spaces import hold_spaces, space_of_modality
 
 CAMERA = EmbeddingSpace("face:test-8", 8, "a" * 64)
 
