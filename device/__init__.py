@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .assembly import SyncManagerFactory
+    from .client.assembly import SyncManagerFactory
+    from .client.iot_client import IoTClient
     from .emotion_validator import EmotionEventValidator
     from .event_validator import EventValidator
     from .image_utils import compress_image_for_event
-    from .iot_client import IoTClient
     from .iot_config import IoTClientConfig
     from .store.db_manager import DatabaseManager
     from .sync_manager import SyncManager

@@ -14,15 +14,15 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.messages import SpaceInfo
 
-from .assembly import Assembly, assemble, software_version
 from .canary_run import CanaryRun
+from .client.assembly import Assembly, assemble, software_version
+from .client.iot_client import Image
 from .clocks import utc_now
 from .commands import Commands, Handler
 from .gallery_rows import GalleryRows
 from .health import Health
 from .heartbeat import HeartbeatSender
 from .image_utils import compress_to_jpeg
-from .iot_client import Image
 from .iot_config import IoTClientConfig
 from .model_record import ModelRecord
 from .npy_people import LatestRows

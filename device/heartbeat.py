@@ -9,7 +9,7 @@ from typing import Literal
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, WireError
 
-from .iot_client import IoTClient
+from .client.iot_client import IoTClient
 from .sync_manager import SyncManager
 from .system import read_system
 

@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAILED, ContractError
 from broker_bridge.contract.messages import Event
 
-from .assembly import Assembly
+from .client.assembly import Assembly
 from .clocks import utc_now
 from .commands import Commands
 from .decision import QUARANTINED, STALE_GALLERY

@@ -17,7 +17,7 @@ from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event, SpaceInfo
 
-from .assembly import Assembly, assemble, software_version
+from .client.assembly import Assembly, assemble, software_version
 from .clocks import utc_now
 from .heartbeat import HeartbeatSender
 from .iot_config import IoTClientConfig

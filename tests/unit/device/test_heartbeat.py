@@ -6,7 +6,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract.messages import Heartbeat, SpaceInfo, SyncProgress
-from device.assembly import assemble
+from device.client.assembly import assemble
 from device.heartbeat import HeartbeatSender
 from device.iot_config import DEFAULT_SITE, IoTClientConfig
 from device.store.cursor import ResetProgress, SyncCursor

@@ -21,19 +21,18 @@ from numpy.typing import NDArray
 from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.errors import DEVICE_MISMATCH, ContractError
 from broker_bridge.contract.messages import Event
-
-from .clocks import utc_now
-from .delivery import Delivery, Outcome
-from .gallery_state import OnGallery, ignore_rows
-from .iot_config import IoTClientConfig, check_tls_files
-from .line import Line
-from .link import LinkListener, Publication
-from .paho_connection import PahoConnection
-from .store.db_manager import DatabaseManager
-from .store.outbox import DEFAULT_MAX_BYTES, Outbox
-from .sync_manager import SyncManager
-from .sync_requests import SyncOptions
-from .sync_status import SyncStatus
+from device.clocks import utc_now
+from device.delivery import Delivery, Outcome
+from device.gallery_state import OnGallery, ignore_rows
+from device.iot_config import IoTClientConfig, check_tls_files
+from device.line import Line
+from device.link import LinkListener, Publication
+from device.paho_connection import PahoConnection
+from device.store.db_manager import DatabaseManager
+from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
+from device.sync_manager import SyncManager
+from device.sync_requests import SyncOptions
+from device.sync_status import SyncStatus
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ EncodeImage = Callable[[Image, Sequence[float] | None], bytes | None]
 def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
     """The picture of an event as JPEG of at most 50 KB; None when it cannot be made."""
     # Imported when it is used: who sends JPEGs or no pictures does without OpenCV.
-    from .image_utils import compress_image_for_event  # noqa: PLC0415
+    from device.image_utils import compress_image_for_event  # noqa: PLC0415
 
     text = compress_image_for_event(frame, face_bbox=box)
     return None if text is None else base64.b64decode(text)

@@ -8,15 +8,15 @@ from pathlib import Path
 from apscheduler.schedulers.base import BaseScheduler
 
 from broker_bridge.contract.messages import SpaceInfo
+from device.clocks import utc_now
+from device.gallery_state import OnGallery, ignore_rows
+from device.iot_config import DEFAULT_SITE, IoTClientConfig, arcface
+from device.store.db_manager import DatabaseManager
+from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
+from device.sync_manager import SyncManager
+from device.sync_requests import SyncOptions
 
-from .clocks import utc_now
-from .gallery_state import OnGallery, ignore_rows
 from .iot_client import EncodeImage, IoTClient, compress_face
-from .iot_config import DEFAULT_SITE, IoTClientConfig, arcface
-from .store.db_manager import DatabaseManager
-from .store.outbox import DEFAULT_MAX_BYTES, Outbox
-from .sync_manager import SyncManager
-from .sync_requests import SyncOptions
 
 
 def software_version() -> str:
