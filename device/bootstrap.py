@@ -19,7 +19,8 @@ from .client.assembly import Assembly, assemble, software_version
 from .client.iot_client import Image
 from .clocks import utc_now
 from .commands import Commands, Handler
-from .gallery_rows import GalleryRows
+from .enrollment.gallery_rows import GalleryRows
+from .enrollment.registrations import Registrations
 from .health import Health
 from .heartbeat import HeartbeatSender
 from .image_utils import compress_to_jpeg
@@ -31,7 +32,6 @@ from .observations import Observations
 from .program import DeviceProgram
 from .recognition import Recognition, build_recognition, thresholds
 from .recording import ScoreRecorder
-from .registration import Registrations
 from .scores import RecordedSettings
 from .settings import DeviceSection, DeviceSettings
 from .spaces import hold_spaces, space_of_modality

@@ -10,7 +10,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, WireError
 
 from .client.iot_client import IoTClient
-from .sync_manager import SyncManager
+from .enrollment.sync_manager import SyncManager
 from .system import read_system
 
 

@@ -8,10 +8,10 @@ from typing import Protocol
 from broker_bridge.common.npy import NpyFileError
 from broker_bridge.contract.messages import Registered
 
+from .enrollment.registrations import OnAnswer
 from .npy_file import SUFFIX, FileMovedError
 from .npy_folder import NpyFolder
 from .npy_people import HeldPeople
-from .registration import OnAnswer
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import FILE_INVALID
 from broker_bridge.contract.messages import Registered
 
-from .gallery_rows import GalleryRows
+from .enrollment.gallery_rows import GalleryRows
 from .health import Health
 from .npy_folder import NpyFolder
 from .npy_intake import NpyIntake, Register

@@ -16,13 +16,13 @@ from .client.assembly import Assembly
 from .clocks import utc_now
 from .commands import Commands
 from .decision import QUARANTINED, STALE_GALLERY
+from .enrollment.registrations import Registrations
 from .health import Health
 from .heartbeat import VisionReadings
 from .npy_watch import NpyWatch
 from .observations import Observations
 from .recognition import Recognition
 from .recording import ScoreRecorder
-from .registration import Registrations
 from .settings import DeviceSection
 from .sighting import FrameReport
 from .store.connection import StoreError

@@ -21,7 +21,7 @@ from device.bootstrap import client_config, database_path, sole_owner
 from device.canary_run import CanaryRun
 from device.cli.common import Config, config_file, sentences
 from device.clocks import utc_now
-from device.gallery_rows import GalleryRows
+from device.enrollment.gallery_rows import GalleryRows
 from device.health import Health
 from device.iot_config import check_tls_files
 from device.line import Line

@@ -9,12 +9,12 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from broker_bridge.contract.messages import SpaceInfo
 from device.clocks import utc_now
-from device.gallery_state import OnGallery, ignore_rows
+from device.enrollment.gallery_state import OnGallery, ignore_rows
+from device.enrollment.sync_manager import SyncManager
+from device.enrollment.sync_requests import SyncOptions
 from device.iot_config import DEFAULT_SITE, IoTClientConfig, arcface
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
-from device.sync_manager import SyncManager
-from device.sync_requests import SyncOptions
 
 from .iot_client import EncodeImage, IoTClient, compress_face
 

@@ -23,16 +23,16 @@ from broker_bridge.contract.errors import DEVICE_MISMATCH, ContractError
 from broker_bridge.contract.messages import Event
 from device.clocks import utc_now
 from device.delivery import Delivery, Outcome
-from device.gallery_state import OnGallery, ignore_rows
+from device.enrollment.gallery_state import OnGallery, ignore_rows
+from device.enrollment.sync_manager import SyncManager
+from device.enrollment.sync_requests import SyncOptions
+from device.enrollment.sync_status import SyncStatus
 from device.iot_config import IoTClientConfig, check_tls_files
 from device.line import Line
 from device.link import LinkListener, Publication
 from device.paho_connection import PahoConnection
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
-from device.sync_manager import SyncManager
-from device.sync_requests import SyncOptions
-from device.sync_status import SyncStatus
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded
 from broker_bridge.contract.messages import SyncApplied, SyncRequest
-from device.gallery_rows import GalleryRows
+from device.enrollment.gallery_rows import GalleryRows
+from device.enrollment.sync_manager import SyncManager
+from device.enrollment.sync_requests import SyncOptions
 from device.store.db_manager import DatabaseManager
-from device.sync_manager import SyncManager
-from device.sync_requests import SyncOptions
 from tests.device_samples import Clock, ScriptedLink, seeded
 
 from .sync_view import Held

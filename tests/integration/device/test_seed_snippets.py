@@ -27,7 +27,7 @@ from broker_bridge.registry import MongoSettings, Registry, Retention
 from broker_bridge.registry.identities.model import Enrollment, Template
 from deploy.local.stack import Mongod, Mosquitto, free_port
 from device.clocks import utc_now
-from device.sync_status import SyncStatus
+from device.enrollment.sync_status import SyncStatus
 from tests.conftest import StartProgram
 from tests.waiting import wait_until
 

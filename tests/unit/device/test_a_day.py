@@ -18,14 +18,14 @@ from broker_bridge.contract.messages import Registered, SyncHead
 from device.clocks import FrameClock
 from device.emotion_validator import EmotionEventValidator
 from device.emotions import EmotionWatch
+from device.enrollment.registrations import Registrations
+from device.enrollment.sync_manager import SyncManager
 from device.event_validator import EventValidator
 from device.pipeline import RecognitionPipeline
 from device.recording import ScoreRecorder
-from device.registration import Registrations
 from device.scores import RecordedSettings
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
-from device.sync_manager import SyncManager
 from device.vision.camera import Frame
 from device.vision.detector import Detections
 from device.vision.emotion import Emotion

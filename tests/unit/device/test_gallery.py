@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Upsert, WireTemplate
-from device.gallery_rows import GalleryRows
+from device.enrollment.gallery_rows import GalleryRows
 from device.store.db_manager import DatabaseManager
 from device.vision.gallery import Gallery, GalleryHolder
 from tests.waiting import wait_until

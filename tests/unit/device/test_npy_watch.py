@@ -12,12 +12,12 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, WireError
-from device.gallery_rows import GalleryRows
+from device.enrollment.gallery_rows import GalleryRows
+from device.enrollment.registrations import Registrations
 from device.health import Health
 from device.npy_intake import MOST_ASKED
 from device.npy_people import LatestRows
 from device.npy_watch import NpyWatch
-from device.registration import Registrations
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import DIMENSION, SPACE, Clock, ScriptedLink, seeded, vector
 from tests.waiting import wait_until

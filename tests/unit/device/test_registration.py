@@ -8,7 +8,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.messages import Registered, SyncHead, WireError
-from device.registration import Registrations
+from device.enrollment.registrations import Registrations
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.registrations import MOST

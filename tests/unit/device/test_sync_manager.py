@@ -21,11 +21,11 @@ from broker_bridge.contract.messages import (
     WireError,
     WireTemplate,
 )
-from device.gallery_rows import GalleryRows
+from device.enrollment.gallery_rows import GalleryRows
+from device.enrollment.sync_manager import SyncManager
+from device.enrollment.sync_requests import SyncOptions
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
-from device.sync_manager import SyncManager
-from device.sync_requests import SyncOptions
 from tests.device_samples import DIMENSION, SPACE, Clock, ModelRegistry, ScriptedLink, person, seeded, vector
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from broker_bridge.contract.messages import Removal, SpaceDigest, SyncDelta, SyncPage, WireTemplate
-from device.store.cursor import SyncCursor
-from device.sync_policy import (
+from device.enrollment.sync_policy import (
     DeltaDecision,
     HeadDecision,
     PageDecision,
@@ -13,6 +12,7 @@ from device.sync_policy import (
     decide_on_page,
     plan_change,
 )
+from device.store.cursor import SyncCursor
 from tests.device_samples import DIMENSION, SPACE, ModelRegistry, person, vector
 
 AT_10 = SyncCursor("lobby", (SPACE,), "aa", 10)

@@ -7,8 +7,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded
+from device.enrollment.sync_manager import SyncManager
 from device.store.db_manager import DatabaseManager
-from device.sync_manager import SyncManager
 from tests.device_samples import DIMENSION, SPACE, Clock, ModelRegistry, ScriptedLink, seeded
 
 

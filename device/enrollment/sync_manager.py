@@ -21,13 +21,13 @@ from broker_bridge.contract.messages import (
     SyncProgress,
     WireError,
 )
+from device.clocks import utc_now
+from device.link import Link
+from device.store.connection import StoreError
+from device.store.cursor import ResetProgress
+from device.store.db_manager import DatabaseManager
 
-from .clocks import utc_now
 from .gallery_state import GalleryState, OnGallery, ignore_rows
-from .link import Link
-from .store.connection import StoreError
-from .store.cursor import ResetProgress
-from .store.db_manager import DatabaseManager
 from .sync_policy import (
     DeltaDecision,
     HeadDecision,

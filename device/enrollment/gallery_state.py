@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceDigest
+from device.store.cursor import ResetProgress, SyncCursor
+from device.store.db_manager import DatabaseManager
 
 from .gallery_rows import GalleryRows, GatheredRows
-from .store.cursor import ResetProgress, SyncCursor
-from .store.db_manager import DatabaseManager
 from .sync_policy import Change
 
 OnGallery = Callable[[GalleryRows], None]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import SyncRequest
+from device.backoff import Backoff
+from device.link import Link
+from device.store.cursor import SyncCursor
 
-from .backoff import Backoff
 from .gallery_state import GalleryState
-from .link import Link
-from .store.cursor import SyncCursor
 
 _log = logging.getLogger(__name__)
 

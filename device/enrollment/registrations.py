@@ -13,11 +13,10 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, SPACE_UNKNOWN
 from broker_bridge.contract.messages import EnrollmentPolicy, Registered, RegisterIdentity, SyncHead
-
-from .backoff import Backoff
-from .link import Link
-from .store.db_manager import DatabaseManager
-from .store.registrations import RegistrationStore
+from device.backoff import Backoff
+from device.link import Link
+from device.store.db_manager import DatabaseManager
+from device.store.registrations import RegistrationStore
 
 _log = logging.getLogger(__name__)
 
