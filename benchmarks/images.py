@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from skimage import data
 
-from device.image_utils import make_event_image
+from device.events.image_utils import make_event_image
 
 from .stats import Latency, Row
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .client.assembly import SyncManagerFactory
     from .client.iot_client import IoTClient
-    from .emotion_validator import EmotionEventValidator
     from .enrollment.sync_manager import SyncManager
-    from .event_validator import EventValidator
-    from .image_utils import compress_image_for_event
+    from .events.emotion_validator import EmotionEventValidator
+    from .events.event_validator import EventValidator
+    from .events.image_utils import compress_image_for_event
     from .iot_config import IoTClientConfig
     from .store.db_manager import DatabaseManager
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from broker_bridge.contract.messages import Assignment, Event
 
-from .decision import COOLDOWN, INCONSISTENT_TRACK, LOW_QUALITY, QUARANTINED, STALE_GALLERY, UNCONFIRMED
+from .events.decision import (
+    COOLDOWN,
+    INCONSISTENT_TRACK,
+    LOW_QUALITY,
+    QUARANTINED,
+    STALE_GALLERY,
+    UNCONFIRMED,
+)
 from .recognition import Recognition
 from .sighting import FrameReport, Sighting
 from .vision.camera import Frame

@@ -21,9 +21,9 @@ from .clocks import utc_now
 from .commands import Commands, Handler
 from .enrollment.gallery_rows import GalleryRows
 from .enrollment.registrations import Registrations
+from .events.image_utils import compress_to_jpeg
 from .health import Health
 from .heartbeat import HeartbeatSender
-from .image_utils import compress_to_jpeg
 from .iot_config import IoTClientConfig
 from .model_record import ModelRecord
 from .npy_people import LatestRows

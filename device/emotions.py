@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 
-from .emotion_validator import EmotionEventValidator
+from .events.emotion_validator import EmotionEventValidator
 from .sighting import Sighting
 from .vision.detector import FaceBox
 from .vision.emotion import Emotion, EmotionClassifier

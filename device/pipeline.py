@@ -14,8 +14,8 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.vectors.index import DEFAULT_FLOOR
 
 from .clocks import FrameClock
-from .decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
-from .event_validator import EventValidator
+from .events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
+from .events.event_validator import EventValidator
 from .sighting import FrameReport, Sighting
 from .vision.alignment import align_faces
 from .vision.camera import Frame

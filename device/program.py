@@ -15,8 +15,8 @@ from broker_bridge.contract.messages import Event
 from .client.assembly import Assembly
 from .clocks import utc_now
 from .commands import Commands
-from .decision import QUARANTINED, STALE_GALLERY
 from .enrollment.registrations import Registrations
+from .events.decision import QUARANTINED, STALE_GALLERY
 from .health import Health
 from .heartbeat import VisionReadings
 from .npy_watch import NpyWatch

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from broker_bridge.contract.embeddings import EmbeddingSpace
 
 from .clocks import FrameClock
-from .emotion_validator import EmotionEventValidator
 from .emotions import EmotionWatch
-from .event_validator import EventValidator
+from .events.emotion_validator import EmotionEventValidator
+from .events.event_validator import EventValidator
 from .pipeline import OnEvent, RecognitionPipeline
 from .settings import DeviceSection, EmotionSettings, Thresholds
 from .vision import gabor

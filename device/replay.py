@@ -11,8 +11,8 @@ from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
 
 from .clocks import utc_now
-from .decision import JUDGED, Decision
-from .event_validator import EventValidator
+from .events.decision import JUDGED, Decision
+from .events.event_validator import EventValidator
 from .scores import FaceScore, FrameScores, RecordedSettings, Recording
 
 # The distance of a face that was compared with nobody: as far as two vectors can be.

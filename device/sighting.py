@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from broker_bridge.contract.messages import Event
 
-from .decision import Decision
+from .events.decision import Decision
 from .vision.detector import FaceBox, Float32
 from .vision.gallery import Match
 

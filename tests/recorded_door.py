@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from device.decision import LOW_QUALITY
-from device.event_validator import EventValidator
+from device.events.decision import LOW_QUALITY
+from device.events.event_validator import EventValidator
 from device.recording import ScoreRecorder
 from device.scores import RecordedSettings
 from device.sighting import FrameReport, Sighting

@@ -22,11 +22,11 @@ from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.errors import DEVICE_MISMATCH, ContractError
 from broker_bridge.contract.messages import Event
 from device.clocks import utc_now
-from device.delivery import Delivery, Outcome
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
 from device.enrollment.sync_status import SyncStatus
+from device.events.delivery import Delivery, Outcome
 from device.iot_config import IoTClientConfig, check_tls_files
 from device.line import Line
 from device.link import LinkListener, Publication
@@ -44,7 +44,7 @@ EncodeImage = Callable[[Image, Sequence[float] | None], bytes | None]
 def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
     """The picture of an event as JPEG of at most 50 KB; None when it cannot be made."""
     # Imported when it is used: who sends JPEGs or no pictures does without OpenCV.
-    from device.image_utils import compress_image_for_event  # noqa: PLC0415
+    from device.events.image_utils import compress_image_for_event  # noqa: PLC0415
 
     text = compress_image_for_event(frame, face_bbox=box)
     return None if text is None else base64.b64decode(text)

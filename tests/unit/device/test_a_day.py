@@ -16,11 +16,11 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, SyncHead
 from device.clocks import FrameClock
-from device.emotion_validator import EmotionEventValidator
 from device.emotions import EmotionWatch
 from device.enrollment.registrations import Registrations
 from device.enrollment.sync_manager import SyncManager
-from device.event_validator import EventValidator
+from device.events.emotion_validator import EmotionEventValidator
+from device.events.event_validator import EventValidator
 from device.pipeline import RecognitionPipeline
 from device.recording import ScoreRecorder
 from device.scores import RecordedSettings

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.decision import UNCONFIRMED, Decision
-from device.emotion_validator import EmotionEventValidator
 from device.emotions import EmotionWatch
+from device.events.decision import UNCONFIRMED, Decision
+from device.events.emotion_validator import EmotionEventValidator
 from device.sighting import Sighting
 from device.vision.detector import FaceBox
 from device.vision.emotion import Emotion

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.event_validator import EventValidator
+from device.events.event_validator import EventValidator
 
 AT = datetime(2025, 1, 15, 12, 0, 0, tzinfo=timezone.utc)
 

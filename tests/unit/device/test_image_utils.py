@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut, coffee, gravel, rocket
 
-from device import image_utils
-from device.image_utils import EventImage, compress_image_for_event, compress_to_jpeg, make_event_image
+from device.events import image_utils
+from device.events.image_utils import EventImage, compress_image_for_event, compress_to_jpeg, make_event_image
 
 
 def photograph(width, height):

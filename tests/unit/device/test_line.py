@@ -11,7 +11,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
 from device.backoff import Backoff
-from device.delivery import Delivery
+from device.events.delivery import Delivery
 from device.iot_config import IoTClientConfig
 from device.line import Came, Line
 from device.store.connection import StoreError

@@ -11,7 +11,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment, Registered
-from device.decision import NO_MATCH, Decision
+from device.events.decision import NO_MATCH, Decision
 from device.observations import Observations
 from device.sighting import FrameReport, Sighting
 from device.telling import Telling

@@ -8,7 +8,7 @@ import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from deploy.local.sample_video import FPS, PEOPLE, UNKNOWN, enrollment_photo, make_sample
-from device.event_validator import EventValidator
+from device.events.event_validator import EventValidator
 from device.pipeline import RecognitionPipeline
 from device.recognition import build_recognition
 from device.settings import DeviceSection, QualityLimits, Thresholds

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import device
-from device import decision, emotion_validator
+from device.events import decision, emotion_validator
 from device.vision import quality
 
 PAGE = (Path(__file__).parents[3] / "docs" / "recognition.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from device.decision import NO_MATCH, Decision
+from device.events.decision import NO_MATCH, Decision
 from device.recording import ScoreRecorder
 from device.scores import RecordingError, find_recordings, read_recording
 from device.sighting import FrameReport, Sighting

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from broker_bridge.contract.embeddings import to_array
 from deploy.local.sample_video import FPS, PEOPLE, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
-from device.decision import QUARANTINED
+from device.events.decision import QUARANTINED
 from device.recognition import build_recognition
 from device.recording import ScoreRecorder
 from device.replay import SeenEvent, compare, replay

@@ -14,10 +14,10 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
+from device.clocks import utc_now
+from device.recent import Recent
 
-from .clocks import utc_now
 from .decision import COOLDOWN, REPEATED_FRAME
-from .recent import Recent
 
 # Beside those of device.sighting: why a reading of a face made no emotion event.
 UNKNOWN_PERSON: Final = "unknown_person"

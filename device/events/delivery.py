@@ -10,9 +10,8 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN
 from broker_bridge.contract.messages import Receipts, Rejection
-
-from .link import Link, Publication
-from .store.outbox import Outbox
+from device.link import Link, Publication
+from device.store.outbox import Outbox
 
 _log = logging.getLogger(__name__)
 

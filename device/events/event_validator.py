@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
+from device.recent import Recent
 
 from .decision import (
     BELOW_THRESHOLD,
@@ -24,7 +25,6 @@ from .decision import (
     UNCONFIRMED,
     Decision,
 )
-from .recent import Recent
 
 # Reasons of a single frame that say: this is nobody we know.
 _NOBODY: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .vision.jpeg_size import JpegSample, sample_for_jpeg
+from device.vision.jpeg_size import JpegSample, sample_for_jpeg
 
 _log = logging.getLogger(__name__)
 
