@@ -9,8 +9,8 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Assignment
 
-from .health import Health
 from .line import Line
+from .management.health import Health
 from .observations import Observations
 from .sighting import FrameReport
 

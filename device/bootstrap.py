@@ -14,18 +14,18 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.messages import SpaceInfo
 
-from .canary_run import CanaryRun
 from .client.assembly import Assembly, assemble, software_version
 from .client.iot_client import Image
 from .clocks import utc_now
-from .commands import Commands, Handler
 from .enrollment.gallery_rows import GalleryRows
 from .enrollment.registrations import Registrations
 from .events.image_utils import compress_to_jpeg
-from .health import Health
-from .heartbeat import HeartbeatSender
 from .iot_config import IoTClientConfig
-from .model_record import ModelRecord
+from .management.canary_run import CanaryRun
+from .management.commands import Commands, Handler
+from .management.health import Health
+from .management.heartbeat import HeartbeatSender
+from .management.model_record import ModelRecord
 from .npy_people import LatestRows
 from .npy_watch import NpyWatch
 from .observations import Observations

@@ -13,7 +13,7 @@ from broker_bridge.contract.errors import FILE_INVALID
 from broker_bridge.contract.messages import Registered
 
 from .enrollment.gallery_rows import GalleryRows
-from .health import Health
+from .management.health import Health
 from .npy_folder import NpyFolder
 from .npy_intake import NpyIntake, Register
 from .npy_mirror import NpyMirror

@@ -14,11 +14,11 @@ from broker_bridge.contract.messages import Event
 
 from .client.assembly import Assembly
 from .clocks import utc_now
-from .commands import Commands
 from .enrollment.registrations import Registrations
 from .events.decision import QUARANTINED, STALE_GALLERY
-from .health import Health
-from .heartbeat import VisionReadings
+from .management.commands import Commands
+from .management.health import Health
+from .management.heartbeat import VisionReadings
 from .npy_watch import NpyWatch
 from .observations import Observations
 from .recognition import Recognition

@@ -18,14 +18,14 @@ from broker_bridge.common.settings import SettingsError, load_settings
 from device.annotation import Annotator, person_line
 from device.asked_tracker import AskedTracker
 from device.bootstrap import client_config, database_path, sole_owner
-from device.canary_run import CanaryRun
 from device.cli.common import Config, config_file, sentences
 from device.clocks import utc_now
 from device.enrollment.gallery_rows import GalleryRows
-from device.health import Health
 from device.iot_config import check_tls_files
 from device.line import Line
-from device.model_record import ModelRecord
+from device.management.canary_run import CanaryRun
+from device.management.health import Health
+from device.management.model_record import ModelRecord
 from device.observations import Observations
 from device.paho_connection import PahoConnection
 from device.recognition import Recognition, build_recognition

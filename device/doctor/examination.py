@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from device.bootstrap import database_path
 from device.clocks import utc_now
 from device.enrollment.gallery_rows import GalleryRows
-from device.model_record import RECORD_KEY
+from device.management.model_record import RECORD_KEY
 from device.recognition import session_options
 from device.settings import DeviceSettings
 from device.store.connection import StoreError

@@ -6,9 +6,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from device.bootstrap import AlreadyRunningError, sole_owner
+from device.management.system import read_system
 from device.store.connection import StoreError
 from device.store.inspection import StoreInspection, inspect_store
-from device.system import read_system
 
 from .check import Check
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from device.asked_tracker import AskedTracker
-from device.health import Health
+from device.management.health import Health
 from device.sighting import FrameReport
 from tests.device_samples import Clock
 

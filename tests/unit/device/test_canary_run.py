@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.errors import CANARY_FAILED
-from device.canary_run import CanaryRun
-from device.commands import CommandFailedError
-from device.health import Health
+from device.management.canary_run import CanaryRun
+from device.management.commands import CommandFailedError
+from device.management.health import Health
 from device.vision.embedder import load_embedder
 from device.vision.session import open_session
 from tests.networks import save_arcface_like, save_nan

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from broker_bridge.common.settings import SettingsError, load_settings
+from device.management.system import read_system
 from device.settings import DeviceSettings
-from device.system import read_system
 
 
 def test_a_jetsons_zones_are_read_and_those_that_are_off_left_out(tmp_path: Path) -> None:

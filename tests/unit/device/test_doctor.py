@@ -25,8 +25,8 @@ from device.doctor.models import check_canary_of, check_detector, check_model, c
 from device.doctor.storage import check_disk
 from device.doctor.synthetic import synthetic_frame
 from device.doctor.timing import STAGES, Stages, stand_in_gallery, time_stages
-from device.health import Health
-from device.model_record import ModelRecord
+from device.management.health import Health
+from device.management.model_record import ModelRecord
 from device.settings import DeviceSettings, QualityLimits
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox

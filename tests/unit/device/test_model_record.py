@@ -5,8 +5,8 @@ import pytest
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
-from device.health import Health
-from device.model_record import ModelRecord
+from device.management.health import Health
+from device.management.model_record import ModelRecord
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 

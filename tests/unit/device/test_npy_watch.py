@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, WireError
 from device.enrollment.gallery_rows import GalleryRows
 from device.enrollment.registrations import Registrations
-from device.health import Health
+from device.management.health import Health
 from device.npy_intake import MOST_ASKED
 from device.npy_people import LatestRows
 from device.npy_watch import NpyWatch

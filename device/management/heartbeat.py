@@ -8,9 +8,9 @@ from typing import Literal
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, WireError
+from device.client.iot_client import IoTClient
+from device.enrollment.sync_manager import SyncManager
 
-from .client.iot_client import IoTClient
-from .enrollment.sync_manager import SyncManager
 from .system import read_system
 
 

@@ -14,10 +14,9 @@ from pydantic import JsonValue
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Command, CommandResult
-
-from .link import Link
-from .store.connection import StoreError
-from .store.db_manager import DatabaseManager
+from device.link import Link
+from device.store.connection import StoreError
+from device.store.db_manager import DatabaseManager
 
 _log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from broker_bridge.contract.errors import CANARY_FAILED
+from device.vision.canary import CanaryResult, check_canary, open_reference
+from device.vision.session import ModelError, Session
 
 from .commands import CommandFailedError
 from .health import Health
-from .vision.canary import CanaryResult, check_canary, open_reference
-from .vision.session import ModelError, Session
 
 
 class CanaryRun:

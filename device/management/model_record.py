@@ -7,9 +7,9 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import MODEL_DIFFERS
 from broker_bridge.contract.messages import SpaceInfo, SyncHead
+from device.store.db_manager import DatabaseManager
 
 from .health import Health
-from .store.db_manager import DatabaseManager
 
 RECORD_KEY = "model_on_record:"
 """Prefix of the key in `device_config` under which a space's record is remembered."""
