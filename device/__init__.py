@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .events.emotion_validator import EmotionEventValidator
     from .events.event_validator import EventValidator
     from .events.image_utils import compress_image_for_event
-    from .iot_config import IoTClientConfig
+    from .mqtt.config import IoTClientConfig
     from .store.db_manager import DatabaseManager
 
 __all__ = [

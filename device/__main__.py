@@ -22,7 +22,7 @@ from .cli.doctor import doctor
 from .cli.enroll import enroll
 from .cli.replay import replay
 from .clocks import utc_now
-from .iot_config import check_tls_files
+from .mqtt.config import check_tls_files
 from .settings import DeviceSettings
 from .simulator import Simulator, SimulatorOptions
 from .store.connection import StoreError

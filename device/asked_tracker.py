@@ -9,8 +9,8 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Assignment
 
-from .line import Line
 from .management.health import Health
+from .mqtt.connection_loop import Line
 from .observations import Observations
 from .sighting import FrameReport
 

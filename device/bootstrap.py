@@ -20,12 +20,12 @@ from .clocks import utc_now
 from .enrollment.gallery_rows import GalleryRows
 from .enrollment.registrations import Registrations
 from .events.image_utils import compress_to_jpeg
-from .iot_config import IoTClientConfig
 from .management.canary_run import CanaryRun
 from .management.commands import Commands, Handler
 from .management.health import Health
 from .management.heartbeat import HeartbeatSender
 from .management.model_record import ModelRecord
+from .mqtt.config import IoTClientConfig
 from .npy_people import LatestRows
 from .npy_watch import NpyWatch
 from .observations import Observations

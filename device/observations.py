@@ -11,7 +11,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Assignment, Observation
 
-from .link import Link
+from .mqtt.link import Link
 from .sighting import FrameReport
 from .telling import FaceToTell, Telling
 from .vision.detector import FaceBox

@@ -19,8 +19,8 @@ from broker_bridge.contract.messages import Event, SpaceInfo
 
 from .client.assembly import Assembly, assemble, software_version
 from .clocks import utc_now
-from .iot_config import IoTClientConfig
 from .management.heartbeat import HeartbeatSender
+from .mqtt.config import IoTClientConfig
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from device.bootstrap import client_config, database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
 from device.clocks import utc_now
 from device.enrollment.gallery_rows import GalleryRows
-from device.iot_config import check_tls_files
-from device.line import Line
 from device.management.canary_run import CanaryRun
 from device.management.health import Health
 from device.management.model_record import ModelRecord
+from device.mqtt.config import check_tls_files
+from device.mqtt.connection_loop import Line
+from device.mqtt.paho_connection import PahoConnection
 from device.observations import Observations
-from device.paho_connection import PahoConnection
 from device.recognition import Recognition, build_recognition
 from device.settings import DeviceSettings
 from device.spaces import hold_spaces

@@ -12,7 +12,7 @@ from device.clocks import utc_now
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
-from device.iot_config import DEFAULT_SITE, IoTClientConfig, arcface
+from device.mqtt.config import DEFAULT_SITE, IoTClientConfig, arcface
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
 

@@ -27,10 +27,10 @@ from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
 from device.enrollment.sync_status import SyncStatus
 from device.events.delivery import Delivery, Outcome
-from device.iot_config import IoTClientConfig, check_tls_files
-from device.line import Line
-from device.link import LinkListener, Publication
-from device.paho_connection import PahoConnection
+from device.mqtt.config import IoTClientConfig, check_tls_files
+from device.mqtt.connection_loop import Line
+from device.mqtt.link import LinkListener, Publication
+from device.mqtt.paho_connection import PahoConnection
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
 

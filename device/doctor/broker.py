@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.contract.wire import format_time
 from device.bootstrap import AlreadyRunningError, sole_owner
-from device.iot_config import check_tls_files
+from device.mqtt.config import check_tls_files
 from device.store.connection import StoreError
 
 from .broker_probe import BrokerError, Contact, probe_broker

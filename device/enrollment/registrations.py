@@ -14,7 +14,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, SPACE_UNKNOWN
 from broker_bridge.contract.messages import EnrollmentPolicy, Registered, RegisterIdentity, SyncHead
 from device.backoff import Backoff
-from device.link import Link
+from device.mqtt.link import Link
 from device.store.db_manager import DatabaseManager
 from device.store.registrations import RegistrationStore
 

@@ -22,7 +22,7 @@ from broker_bridge.contract.messages import (
     WireError,
 )
 from device.clocks import utc_now
-from device.link import Link
+from device.mqtt.link import Link
 from device.store.connection import StoreError
 from device.store.cursor import ResetProgress
 from device.store.db_manager import DatabaseManager

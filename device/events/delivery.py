@@ -10,7 +10,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN
 from broker_bridge.contract.messages import Receipts, Rejection
-from device.link import Link, Publication
+from device.mqtt.link import Link, Publication
 from device.store.outbox import Outbox
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Command, CommandResult
-from device.link import Link
+from device.mqtt.link import Link
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 

@@ -17,7 +17,7 @@ from broker_bridge.contract.messages import Receipts, Rejection, SpaceInfo
 from deploy.local.stack import Mosquitto
 from device.backoff import Backoff
 from device.client.assembly import Assembly, assemble
-from device.iot_config import IoTClientConfig
+from device.mqtt.config import IoTClientConfig
 from tests.device_samples import DIMENSION, SPACE, ModelRegistry
 from tests.waiting import SECONDS
 

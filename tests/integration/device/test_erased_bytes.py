@@ -24,7 +24,7 @@ from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
 from device.client.assembly import Assembly, assemble
-from device.iot_config import IoTClientConfig
+from device.mqtt.config import IoTClientConfig
 from tests.conftest import FreshDevice
 from tests.detected_samples import face_vector, seen, write_person
 from tests.integration.bridge.support import SPACE, event, face, running

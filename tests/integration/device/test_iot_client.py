@@ -16,7 +16,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Receipts, Rejection
 from deploy.local.stack import Mosquitto
 from device.client.iot_client import IoTClient
-from device.iot_config import IoTClientConfig
+from device.mqtt.config import IoTClientConfig
 from device.store.connection import StoreError
 from tests.conftest import FreshDevice
 from tests.device_samples import SPACE, ModelRegistry, event

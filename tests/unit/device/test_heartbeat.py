@@ -7,8 +7,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract.messages import Heartbeat, SpaceInfo, SyncProgress
 from device.client.assembly import assemble
-from device.iot_config import DEFAULT_SITE, IoTClientConfig
 from device.management.heartbeat import HeartbeatSender
+from device.mqtt.config import DEFAULT_SITE, IoTClientConfig
 from device.store.cursor import ResetProgress, SyncCursor
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import DIMENSION, SPACE, Clock, person

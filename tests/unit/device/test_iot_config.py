@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from broker_bridge.common.settings import MqttSettings
-from device.iot_config import IoTClientConfig, mqtt_settings
+from device.mqtt.config import IoTClientConfig, mqtt_settings
 
 
 def login(settings: MqttSettings) -> tuple[str | None, str | None]:

@@ -17,11 +17,11 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, decode
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus
+from device.store.db_manager import DatabaseManager
 
-from .iot_config import IoTClientConfig
+from .config import IoTClientConfig
 from .link import LinkListener, Publication
 from .listeners import Listeners
-from .store.db_manager import DatabaseManager
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker_bridge.contract import channels
 
-from .iot_config import IoTClientConfig
-from .line import Came
+from .config import IoTClientConfig
+from .connection_loop import Came
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from broker_bridge.contract.channels import Decoded
+from device.store.connection import StoreError
 
 from .link import LinkListener
-from .store.connection import StoreError
 
 _log = logging.getLogger(__name__)
 
