@@ -26,8 +26,8 @@ from .management.health import Health
 from .management.heartbeat import HeartbeatSender
 from .management.model_record import ModelRecord
 from .mqtt.config import IoTClientConfig
-from .npy_people import LatestRows
-from .npy_watch import NpyWatch
+from .npy_folders.gallery_view import LatestRows
+from .npy_folders.watch import NpyWatch
 from .observations import Observations
 from .program import DeviceProgram
 from .recognition import Recognition, build_recognition, thresholds

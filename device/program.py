@@ -19,7 +19,7 @@ from .events.decision import QUARANTINED, STALE_GALLERY
 from .management.commands import Commands
 from .management.health import Health
 from .management.heartbeat import VisionReadings
-from .npy_watch import NpyWatch
+from .npy_folders.watch import NpyWatch
 from .observations import Observations
 from .recognition import Recognition
 from .recording import ScoreRecorder

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker_bridge.common.npy import NpyFileError, parse_npy, to_npy
 from broker_bridge.contract.embeddings import normalise, to_array
-from device.npy_file import (
+from device.npy_folders.file import (
     MOST_BYTES,
     FileMovedError,
     list_npy,

@@ -15,9 +15,9 @@ from broker_bridge.contract.messages import Registered, WireError
 from device.enrollment.gallery_rows import GalleryRows
 from device.enrollment.registrations import Registrations
 from device.management.health import Health
-from device.npy_intake import MOST_ASKED
-from device.npy_people import LatestRows
-from device.npy_watch import NpyWatch
+from device.npy_folders.gallery_view import LatestRows
+from device.npy_folders.intake import MOST_ASKED
+from device.npy_folders.watch import NpyWatch
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import DIMENSION, SPACE, Clock, ScriptedLink, seeded, vector
 from tests.waiting import wait_until

@@ -10,17 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from broker_bridge.common.npy import NpyFileError, parse_npy
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.ids import UserId
+from device.store.npy_files import NpyFileStore
 
-from .npy_file import (
-    SUFFIX,
-    FileMovedError,
-    Signature,
-    hash_content,
-    list_npy,
-    read_bytes,
-    remove_temporary,
-)
-from .store.npy_files import NpyFileStore
+from .file import SUFFIX, FileMovedError, Signature, hash_content, list_npy, read_bytes, remove_temporary
 
 _log = logging.getLogger(__name__)
 

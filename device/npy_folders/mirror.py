@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from broker_bridge.common.npy import to_npy
 
-from .npy_file import hash_content, write_npy
-from .npy_folder import NpyFolder
-from .npy_people import HeldPeople
+from .file import hash_content, write_npy
+from .folder import NpyFolder
+from .gallery_view import HeldPeople
 
 _FILES_AT_ONCE = 200
 

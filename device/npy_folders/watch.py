@@ -11,15 +11,15 @@ from pathlib import Path
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import FILE_INVALID
 from broker_bridge.contract.messages import Registered
+from device.enrollment.gallery_rows import GalleryRows
+from device.management.health import Health
+from device.store.connection import StoreConnection, StoreError
+from device.store.npy_files import NpyFileStore
 
-from .enrollment.gallery_rows import GalleryRows
-from .management.health import Health
-from .npy_folder import NpyFolder
-from .npy_intake import NpyIntake, Register
-from .npy_mirror import NpyMirror
-from .npy_people import HeldPeople, LatestRows
-from .store.connection import StoreConnection, StoreError
-from .store.npy_files import NpyFileStore
+from .folder import NpyFolder
+from .gallery_view import HeldPeople, LatestRows
+from .intake import NpyIntake, Register
+from .mirror import NpyMirror
 
 _log = logging.getLogger(__name__)
 

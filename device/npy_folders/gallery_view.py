@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from broker_bridge.contract.embeddings import to_array
-
-from .enrollment.gallery_rows import GalleryRows
+from device.enrollment.gallery_rows import GalleryRows
 
 # Beyond what two pictures of a person ever reach, within what rounding does to one vector.
 _SAME_DISTANCE = 1e-5

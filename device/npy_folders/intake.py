@@ -7,11 +7,11 @@ from typing import Protocol
 
 from broker_bridge.common.npy import NpyFileError
 from broker_bridge.contract.messages import Registered
+from device.enrollment.registrations import OnAnswer
 
-from .enrollment.registrations import OnAnswer
-from .npy_file import SUFFIX, FileMovedError
-from .npy_folder import NpyFolder
-from .npy_people import HeldPeople
+from .file import SUFFIX, FileMovedError
+from .folder import NpyFolder
+from .gallery_view import HeldPeople
 
 _log = logging.getLogger(__name__)
 
