@@ -7,10 +7,10 @@ import numpy as np
 from rich.progress import Progress
 
 from deploy.local.sample_video import enrollment_photo
-from device.pipeline import RecognitionPipeline
-from device.recognition import build_recognition
+from device.recognition.assembly import build_recognition
+from device.recognition.pipeline import RecognitionPipeline
+from device.recognition.sighting import FrameReport
 from device.settings import DeviceSection
-from device.sighting import FrameReport
 from device.vision.camera import Frame
 from device.vision.detector import Detections, Float32
 from device.vision.enroll import decode_photo

@@ -14,8 +14,8 @@ from .events.decision import (
     STALE_GALLERY,
     UNCONFIRMED,
 )
-from .recognition import Recognition
-from .sighting import FrameReport, Sighting
+from .recognition.assembly import Recognition
+from .recognition.sighting import FrameReport, Sighting
 from .vision.camera import Frame
 from .vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
 from .vision.sources import Image

@@ -12,7 +12,7 @@ from broker_bridge.contract.messages import Assignment
 from .management.health import Health
 from .mqtt.connection_loop import Line
 from .observations import Observations
-from .sighting import FrameReport
+from .recognition.sighting import FrameReport
 
 _CONNECT_SECONDS = 15.0
 # The site's head, which is retained, has the model that the registry has on record.

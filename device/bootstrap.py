@@ -30,7 +30,7 @@ from .npy_folders.gallery_view import LatestRows
 from .npy_folders.watch import NpyWatch
 from .observations import Observations
 from .program import DeviceProgram
-from .recognition import Recognition, build_recognition, thresholds
+from .recognition.assembly import Recognition, build_recognition, thresholds
 from .recording import ScoreRecorder
 from .scores import RecordedSettings
 from .settings import DeviceSection, DeviceSettings

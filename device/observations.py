@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Assignment, Observation
 
 from .mqtt.link import Link
-from .sighting import FrameReport
+from .recognition.sighting import FrameReport
 from .telling import FaceToTell, Telling
 from .vision.detector import FaceBox
 

@@ -21,10 +21,10 @@ from .management.health import Health
 from .management.heartbeat import VisionReadings
 from .npy_folders.watch import NpyWatch
 from .observations import Observations
-from .recognition import Recognition
+from .recognition.assembly import Recognition
+from .recognition.sighting import FrameReport
 from .recording import ScoreRecorder
 from .settings import DeviceSection
-from .sighting import FrameReport
 from .store.connection import StoreError
 from .vision.camera import Frame, open_camera
 from .vision.capture import Capture

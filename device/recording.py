@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from .clocks import utc_now
+from .recognition.sighting import FrameReport, Sighting
 from .scores import (
     FORMAT,
     FaceScore,
@@ -21,7 +22,6 @@ from .scores import (
     file_number,
     recording_files,
 )
-from .sighting import FrameReport, Sighting
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .sighting import Sighting
+from .recognition.sighting import Sighting
 from .vision.detector import FaceBox, Float32
 
 

@@ -28,7 +28,7 @@ from device.mqtt.config import check_tls_files
 from device.mqtt.connection_loop import Line
 from device.mqtt.paho_connection import PahoConnection
 from device.observations import Observations
-from device.recognition import Recognition, build_recognition
+from device.recognition.assembly import Recognition, build_recognition
 from device.settings import DeviceSettings
 from device.spaces import hold_spaces
 from device.store.connection import StoreError

@@ -19,7 +19,7 @@ from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
 from device.bootstrap import database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
-from device.recognition import Recognition, build_recognition, thresholds
+from device.recognition.assembly import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
 from device.vision.enroll import PhotoEmbedder, PhotoError, PhotoFace

@@ -10,7 +10,7 @@ from device.bootstrap import database_path
 from device.clocks import utc_now
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.model_record import RECORD_KEY
-from device.recognition import session_options
+from device.recognition.assembly import session_options
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store

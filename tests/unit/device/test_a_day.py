@@ -16,12 +16,12 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, SyncHead
 from device.clocks import FrameClock
-from device.emotions import EmotionWatch
 from device.enrollment.registrations import Registrations
 from device.enrollment.sync_manager import SyncManager
 from device.events.emotion_validator import EmotionEventValidator
 from device.events.event_validator import EventValidator
-from device.pipeline import RecognitionPipeline
+from device.recognition.emotions import EmotionWatch
+from device.recognition.pipeline import RecognitionPipeline
 from device.recording import ScoreRecorder
 from device.scores import RecordedSettings
 from device.store.db_manager import DatabaseManager

@@ -8,7 +8,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from device.asked_tracker import AskedTracker
 from device.management.health import Health
-from device.sighting import FrameReport
+from device.recognition.sighting import FrameReport
 from tests.device_samples import Clock
 
 

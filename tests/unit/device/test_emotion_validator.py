@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.emotions import EmotionWatch
 from device.events.decision import UNCONFIRMED, Decision
 from device.events.emotion_validator import EmotionEventValidator
-from device.sighting import Sighting
+from device.recognition.emotions import EmotionWatch
+from device.recognition.sighting import Sighting
 from device.vision.detector import FaceBox
 from device.vision.emotion import Emotion
 from device.vision.session import ModelError

@@ -9,8 +9,8 @@ import pytest
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from deploy.local.sample_video import FPS, PEOPLE, UNKNOWN, enrollment_photo, make_sample
 from device.events.event_validator import EventValidator
-from device.pipeline import RecognitionPipeline
-from device.recognition import build_recognition
+from device.recognition.assembly import build_recognition
+from device.recognition.pipeline import RecognitionPipeline
 from device.settings import DeviceSection, QualityLimits, Thresholds
 from device.vision import gabor
 from device.vision.camera import Frame, open_camera

@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import to_array
 from deploy.local.sample_video import FPS, PEOPLE, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
 from device.events.decision import QUARANTINED
-from device.recognition import build_recognition
+from device.recognition.assembly import build_recognition
 from device.recording import ScoreRecorder
 from device.replay import SeenEvent, compare, replay
 from device.scores import RecordedSettings, find_recordings

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
+from device.clocks import FrameClock
+from device.events.emotion_validator import EmotionEventValidator
+from device.events.event_validator import EventValidator
+from device.settings import DeviceSection, EmotionSettings, Thresholds
+from device.vision import gabor
+from device.vision.detector import Detector, load_detector
+from device.vision.embedder import FaceEmbedder, load_embedder
+from device.vision.emotion import EmotionClassifier
+from device.vision.gallery import Gallery, GalleryHolder
+from device.vision.quality import QualityGate
+from device.vision.session import SessionOptions, open_session
+from device.vision.tracker import FaceTracker
 
-from .clocks import FrameClock
 from .emotions import EmotionWatch
-from .events.emotion_validator import EmotionEventValidator
-from .events.event_validator import EventValidator
 from .pipeline import OnEvent, RecognitionPipeline
-from .settings import DeviceSection, EmotionSettings, Thresholds
-from .vision import gabor
-from .vision.detector import Detector, load_detector
-from .vision.embedder import FaceEmbedder, load_embedder
-from .vision.emotion import EmotionClassifier
-from .vision.gallery import Gallery, GalleryHolder
-from .vision.quality import QualityGate
-from .vision.session import SessionOptions, open_session
-from .vision.tracker import FaceTracker
 
 # Matches are exact so far beyond what counts: a recording that is replayed under looser thresholds, and a
 # drawing, show true distances there too.

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 from broker_bridge.vectors.index import DEFAULT_FLOOR
+from device.clocks import FrameClock
+from device.events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
+from device.events.event_validator import EventValidator
+from device.vision.alignment import align_faces
+from device.vision.camera import Frame
+from device.vision.detector import Detections, Detector, FaceBox, Float32
+from device.vision.embedder import Embedder
+from device.vision.gallery import Gallery, GalleryHolder, Match
+from device.vision.quality import face_quality
+from device.vision.session import ModelError
 
-from .clocks import FrameClock
-from .events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
-from .events.event_validator import EventValidator
 from .sighting import FrameReport, Sighting
-from .vision.alignment import align_faces
-from .vision.camera import Frame
-from .vision.detector import Detections, Detector, FaceBox, Float32
-from .vision.embedder import Embedder
-from .vision.gallery import Gallery, GalleryHolder, Match
-from .vision.quality import face_quality
-from .vision.session import ModelError
 
 # The distance of a face that was compared with nobody: as far as two vectors can be.
 _FARTHEST = 2.0

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broker_bridge.contract.messages import Event
-
-from .events.decision import Decision
-from .vision.detector import FaceBox, Float32
-from .vision.gallery import Match
+from device.events.decision import Decision
+from device.vision.detector import FaceBox, Float32
+from device.vision.gallery import Match
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
+from device.events.emotion_validator import EmotionEventValidator
+from device.vision.detector import FaceBox
+from device.vision.emotion import Emotion, EmotionClassifier
+from device.vision.session import ModelError
 
-from .events.emotion_validator import EmotionEventValidator
 from .sighting import Sighting
-from .vision.detector import FaceBox
-from .vision.emotion import Emotion, EmotionClassifier
-from .vision.session import ModelError
 
 _NONE = Emotion(None, None, 0.0)
 
