@@ -31,8 +31,8 @@ from .npy_folders.watch import NpyWatch
 from .observations import Observations
 from .program import DeviceProgram
 from .recognition.assembly import Recognition, build_recognition, thresholds
-from .recording import ScoreRecorder
-from .scores import RecordedSettings
+from .recordings.format import RecordedSettings
+from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection, DeviceSettings
 from .spaces import hold_spaces, space_of_modality
 from .store.connection import StoreError

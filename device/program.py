@@ -23,7 +23,7 @@ from .npy_folders.watch import NpyWatch
 from .observations import Observations
 from .recognition.assembly import Recognition
 from .recognition.sighting import FrameReport
-from .recording import ScoreRecorder
+from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection
 from .store.connection import StoreError
 from .vision.camera import Frame, open_camera

@@ -6,8 +6,8 @@ from pathlib import Path
 from device.events.decision import LOW_QUALITY
 from device.events.event_validator import EventValidator
 from device.recognition.sighting import FrameReport, Sighting
-from device.recording import ScoreRecorder
-from device.scores import RecordedSettings
+from device.recordings.format import RecordedSettings
+from device.recordings.recorder import ScoreRecorder
 from device.vision.detector import FaceBox
 from device.vision.gallery import Match
 from tests.device_samples import NOON

@@ -15,7 +15,6 @@ from rich.progress import Progress
 
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import SettingsError, load_settings
-from device.annotation import Annotator, person_line
 from device.asked_tracker import AskedTracker
 from device.bootstrap import client_config, database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
@@ -29,6 +28,7 @@ from device.mqtt.connection_loop import Line
 from device.mqtt.paho_connection import PahoConnection
 from device.observations import Observations
 from device.recognition.assembly import Recognition, build_recognition
+from device.recordings.annotation import Annotator, person_line
 from device.settings import DeviceSettings
 from device.spaces import hold_spaces
 from device.store.connection import StoreError

@@ -9,7 +9,7 @@ import typer
 
 from broker_bridge.common.settings import SettingsError
 from device.bootstrap import AlreadyRunningError
-from device.scores import RecordingError
+from device.recordings.format import RecordingError
 from device.store.connection import StoreError
 from device.vision.session import ModelError
 from device.vision.sources import CameraError

@@ -11,9 +11,9 @@ from rich.table import Column, Table
 
 from broker_bridge.contract.wire import format_time
 from device.cli.common import sentences
-from device.replay import Change, Replay, SeenEvent, compare
-from device.replay import replay as judge_again
-from device.scores import Recording, find_recordings
+from device.recordings.format import Recording, find_recordings
+from device.recordings.replay import Change, Replay, SeenEvent, compare
+from device.recordings.replay import replay as judge_again
 
 # Below this a replay is over before a bar can be seen.
 _LONG_BYTES = 4_000_000

@@ -22,8 +22,8 @@ from device.events.emotion_validator import EmotionEventValidator
 from device.events.event_validator import EventValidator
 from device.recognition.emotions import EmotionWatch
 from device.recognition.pipeline import RecognitionPipeline
-from device.recording import ScoreRecorder
-from device.scores import RecordedSettings
+from device.recordings.format import RecordedSettings
+from device.recordings.recorder import ScoreRecorder
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
 from device.vision.camera import Frame

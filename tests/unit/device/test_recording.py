@@ -11,8 +11,8 @@ import pytest
 
 from device.events.decision import NO_MATCH, Decision
 from device.recognition.sighting import FrameReport, Sighting
-from device.recording import ScoreRecorder
-from device.scores import RecordingError, find_recordings, read_recording
+from device.recordings.format import RecordingError, find_recordings, read_recording
+from device.recordings.recorder import ScoreRecorder
 from device.vision.detector import FaceBox
 from device.vision.gallery import Match
 from tests.recorded_door import SETTINGS, RecordedDoor

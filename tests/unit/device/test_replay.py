@@ -13,9 +13,9 @@ from deploy.local.sample_video import FPS, PEOPLE, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
 from device.events.decision import QUARANTINED
 from device.recognition.assembly import build_recognition
-from device.recording import ScoreRecorder
-from device.replay import SeenEvent, compare, replay
-from device.scores import RecordedSettings, find_recordings
+from device.recordings.format import RecordedSettings, find_recordings
+from device.recordings.recorder import ScoreRecorder
+from device.recordings.replay import SeenEvent, compare, replay
 from device.settings import DeviceSection, QualityLimits
 from device.vision import gabor
 from device.vision.camera import open_camera

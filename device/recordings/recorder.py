@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from .clocks import utc_now
-from .recognition.sighting import FrameReport, Sighting
-from .scores import (
+from device.clocks import utc_now
+from device.recognition.sighting import FrameReport, Sighting
+
+from .format import (
     FORMAT,
     FaceScore,
     FrameScores,

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker_bridge.contract.messages import Assignment, Event
-
-from .events.decision import (
+from device.events.decision import (
     COOLDOWN,
     INCONSISTENT_TRACK,
     LOW_QUALITY,
@@ -14,11 +13,11 @@ from .events.decision import (
     STALE_GALLERY,
     UNCONFIRMED,
 )
-from .recognition.assembly import Recognition
-from .recognition.sighting import FrameReport, Sighting
-from .vision.camera import Frame
-from .vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
-from .vision.sources import Image
+from device.recognition.assembly import Recognition
+from device.recognition.sighting import FrameReport, Sighting
+from device.vision.camera import Frame
+from device.vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
+from device.vision.sources import Image
 
 _FOOTER_SECONDS = 2.0
 _FOOTER_LINES = 3

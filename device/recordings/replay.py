@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
+from device.clocks import utc_now
+from device.events.decision import JUDGED, Decision
+from device.events.event_validator import EventValidator
 
-from .clocks import utc_now
-from .events.decision import JUDGED, Decision
-from .events.event_validator import EventValidator
-from .scores import FaceScore, FrameScores, RecordedSettings, Recording
+from .format import FaceScore, FrameScores, RecordedSettings, Recording
 
 # The distance of a face that was compared with nobody: as far as two vectors can be.
 _FARTHEST = 2.0
