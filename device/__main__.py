@@ -21,13 +21,13 @@ from .cli.common import Config, config_file, sentences
 from .cli.doctor import doctor
 from .cli.enroll import enroll
 from .cli.replay import replay
-from .clocks import utc_now
 from .mqtt.config import check_tls_files
 from .settings import DeviceSettings
 from .simulator import Simulator, SimulatorOptions
 from .store.connection import StoreError
 from .store.db_manager import DatabaseManager
 from .store.outbox import Outbox
+from .timing.clocks import utc_now
 
 app = typer.Typer(add_completion=False, help="A camera that recognises people, and what belongs to it.")
 rejected = typer.Typer(help="Events that the bridge refused.")

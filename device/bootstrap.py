@@ -16,7 +16,6 @@ from broker_bridge.contract.messages import SpaceInfo
 
 from .client.assembly import Assembly, assemble, software_version
 from .client.iot_client import Image
-from .clocks import utc_now
 from .enrollment.gallery_rows import GalleryRows
 from .enrollment.registrations import Registrations
 from .events.image_utils import compress_to_jpeg
@@ -36,6 +35,7 @@ from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection, DeviceSettings
 from .spaces import hold_spaces, space_of_modality
 from .store.connection import StoreError
+from .timing.clocks import utc_now
 from .vision.gallery import Gallery
 
 

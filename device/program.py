@@ -13,7 +13,6 @@ from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAI
 from broker_bridge.contract.messages import Event
 
 from .client.assembly import Assembly
-from .clocks import utc_now
 from .enrollment.registrations import Registrations
 from .events.decision import QUARANTINED, STALE_GALLERY
 from .management.commands import Commands
@@ -26,6 +25,7 @@ from .recognition.sighting import FrameReport
 from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection
 from .store.connection import StoreError
+from .timing.clocks import utc_now
 from .vision.camera import Frame, open_camera
 from .vision.capture import Capture
 from .vision.detector import FaceBox

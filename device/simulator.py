@@ -18,9 +18,9 @@ from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event, SpaceInfo
 
 from .client.assembly import Assembly, assemble, software_version
-from .clocks import utc_now
 from .management.heartbeat import HeartbeatSender
 from .mqtt.config import IoTClientConfig
+from .timing.clocks import utc_now
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from broker_bridge.common.settings import SettingsError, load_settings
 from device.asked_tracker import AskedTracker
 from device.bootstrap import client_config, database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
-from device.clocks import utc_now
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.canary_run import CanaryRun
 from device.management.health import Health
@@ -33,6 +32,7 @@ from device.settings import DeviceSettings
 from device.spaces import hold_spaces
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
+from device.timing.clocks import utc_now
 from device.vision.drawing import VideoFile
 from device.vision.gallery import Gallery
 from device.vision.sources import CameraError, Source, describe, is_live, open_source

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from device.cli.common import sentences
-from device.clocks import utc_now
+from device.timing.clocks import utc_now
 from device.vision.canary import check_canary, open_reference
 from device.vision.engine_file import record_path
 from device.vision.session import open_session

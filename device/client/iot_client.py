@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.errors import DEVICE_MISMATCH, ContractError
 from broker_bridge.contract.messages import Event
-from device.clocks import utc_now
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
@@ -33,6 +32,7 @@ from device.mqtt.link import LinkListener, Publication
 from device.mqtt.paho_connection import PahoConnection
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
+from device.timing.clocks import utc_now
 
 _log = logging.getLogger(__name__)
 

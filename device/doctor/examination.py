@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from device.bootstrap import database_path
-from device.clocks import utc_now
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.model_record import RECORD_KEY
 from device.recognition.assembly import session_options
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store
+from device.timing.clocks import utc_now
 from device.vision.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.gallery import Gallery

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from broker_bridge.common.settings import SettingsError
-from device.backoff import Backoff
+from device.timing.backoff import Backoff
 from device.vision.detector import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.enroll import PhotoEmbedder

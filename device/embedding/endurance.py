@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from device.backoff import Backoff
+from device.timing.backoff import Backoff
 
 from .errors import AwayError, FaultyError
 

@@ -13,10 +13,10 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, SPACE_UNKNOWN
 from broker_bridge.contract.messages import EnrollmentPolicy, Registered, RegisterIdentity, SyncHead
-from device.backoff import Backoff
 from device.mqtt.link import Link
 from device.store.db_manager import DatabaseManager
 from device.store.registrations import RegistrationStore
+from device.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 

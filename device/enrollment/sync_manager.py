@@ -21,11 +21,11 @@ from broker_bridge.contract.messages import (
     SyncProgress,
     WireError,
 )
-from device.clocks import utc_now
 from device.mqtt.link import Link
 from device.store.connection import StoreError
 from device.store.cursor import ResetProgress
 from device.store.db_manager import DatabaseManager
+from device.timing.clocks import utc_now
 
 from .gallery_state import GalleryState, OnGallery, ignore_rows
 from .sync_policy import (

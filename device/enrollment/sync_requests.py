@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import SyncRequest
-from device.backoff import Backoff
 from device.mqtt.link import Link
 from device.store.cursor import SyncCursor
+from device.timing.backoff import Backoff
 
 from .gallery_state import GalleryState
 

@@ -14,8 +14,8 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
-from device.clocks import utc_now
-from device.recent import Recent
+from device.timing.clocks import utc_now
+from device.timing.expiring import Recent
 
 from .decision import COOLDOWN, REPEATED_FRAME
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
-from device.recent import Recent
+from device.timing.expiring import Recent
 
 from .decision import (
     BELOW_THRESHOLD,

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.contract.ids import DEVICE_ID
 from broker_bridge.contract.messages import SpaceInfo
-from device.backoff import Backoff
+from device.timing.backoff import Backoff
 
 DEFAULT_SITE = "default"
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}

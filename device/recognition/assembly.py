@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from device.clocks import FrameClock
 from device.events.emotion_validator import EmotionEventValidator
 from device.events.event_validator import EventValidator
 from device.settings import DeviceSection, EmotionSettings, Thresholds
+from device.timing.clocks import FrameClock
 from device.vision import gabor
 from device.vision.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 from broker_bridge.vectors.index import DEFAULT_FLOOR
-from device.clocks import FrameClock
 from device.events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
 from device.events.event_validator import EventValidator
+from device.timing.clocks import FrameClock
 from device.vision.alignment import align_faces
 from device.vision.camera import Frame
 from device.vision.detector import Detections, Detector, FaceBox, Float32

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
-from device.clocks import utc_now
 from device.events.decision import JUDGED, Decision
 from device.events.event_validator import EventValidator
+from device.timing.clocks import utc_now
 
 from .format import FaceScore, FrameScores, RecordedSettings, Recording
 

@@ -14,7 +14,7 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import Vector, normalise, to_array
 from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.contract.wire import format_time
-from device.clocks import utc_now
+from device.timing.clocks import utc_now
 
 from . import cursor as cursors
 from . import enrollments, staging

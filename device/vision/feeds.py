@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from device.backoff import Backoff
+from device.timing.backoff import Backoff
 
 from .sources import CameraError, Image, Source
 

@@ -15,9 +15,9 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded, decode
 from broker_bridge.contract.messages import Receipts, Rejection, SpaceInfo
 from deploy.local.stack import Mosquitto
-from device.backoff import Backoff
 from device.client.assembly import Assembly, assemble
 from device.mqtt.config import IoTClientConfig
+from device.timing.backoff import Backoff
 from tests.device_samples import DIMENSION, SPACE, ModelRegistry
 from tests.waiting import SECONDS
 

@@ -26,8 +26,8 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry, Retention
 from broker_bridge.registry.identities.model import Enrollment, Template
 from deploy.local.stack import Mongod, Mosquitto, free_port
-from device.clocks import utc_now
 from device.enrollment.sync_status import SyncStatus
+from device.timing.clocks import utc_now
 from tests.conftest import StartProgram
 from tests.waiting import wait_until
 

@@ -15,7 +15,6 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, SyncHead
-from device.clocks import FrameClock
 from device.enrollment.registrations import Registrations
 from device.enrollment.sync_manager import SyncManager
 from device.events.emotion_validator import EmotionEventValidator
@@ -26,6 +25,7 @@ from device.recordings.format import RecordedSettings
 from device.recordings.recorder import ScoreRecorder
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
+from device.timing.clocks import FrameClock
 from device.vision.camera import Frame
 from device.vision.detector import Detections
 from device.vision.emotion import Emotion

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from device.backoff import Backoff
 from device.embedding.catalog import Catalog, Photo, Unreadable, same_origin
 from device.embedding.endurance import Endurance
 from device.embedding.errors import AccessRefusedError, AwayError, JobFailedError, PhotoSkippedError
 from device.embedding.service import Service
+from device.timing.backoff import Backoff
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import RecordingServer, Reply
 

@@ -10,13 +10,13 @@ import pytest
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
-from device.backoff import Backoff
 from device.events.delivery import Delivery
 from device.mqtt.config import IoTClientConfig
 from device.mqtt.connection_loop import Came, Line
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
+from device.timing.backoff import Backoff
 from tests.device_samples import DIMENSION, SPACE, Clock, event, seeded
 
 
