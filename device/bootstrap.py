@@ -27,7 +27,6 @@ from .management.model_record import ModelRecord
 from .mqtt.config import IoTClientConfig
 from .npy_folders.gallery_view import LatestRows
 from .npy_folders.watch import NpyWatch
-from .observations import Observations
 from .program import DeviceProgram
 from .recognition.assembly import Recognition, build_recognition, thresholds
 from .recordings.format import RecordedSettings
@@ -36,6 +35,7 @@ from .settings import DeviceSection, DeviceSettings
 from .spaces import hold_spaces, space_of_modality
 from .store.connection import StoreError
 from .timing.clocks import utc_now
+from .tracking.observations import Observations
 from .vision.gallery import Gallery
 
 

@@ -19,13 +19,13 @@ from .management.commands import Commands
 from .management.health import Health
 from .management.heartbeat import VisionReadings
 from .npy_folders.watch import NpyWatch
-from .observations import Observations
 from .recognition.assembly import Recognition
 from .recognition.sighting import FrameReport
 from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection
 from .store.connection import StoreError
 from .timing.clocks import utc_now
+from .tracking.observations import Observations
 from .vision.camera import Frame, open_camera
 from .vision.capture import Capture
 from .vision.detector import FaceBox

@@ -15,7 +15,6 @@ from rich.progress import Progress
 
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import SettingsError, load_settings
-from device.asked_tracker import AskedTracker
 from device.bootstrap import client_config, database_path, sole_owner
 from device.cli.common import Config, config_file, sentences
 from device.enrollment.gallery_rows import GalleryRows
@@ -25,7 +24,6 @@ from device.management.model_record import ModelRecord
 from device.mqtt.config import check_tls_files
 from device.mqtt.connection_loop import Line
 from device.mqtt.paho_connection import PahoConnection
-from device.observations import Observations
 from device.recognition.assembly import Recognition, build_recognition
 from device.recordings.annotation import Annotator, person_line
 from device.settings import DeviceSettings
@@ -33,6 +31,8 @@ from device.spaces import hold_spaces
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.timing.clocks import utc_now
+from device.tracking.live_lookup import AskedTracker
+from device.tracking.observations import Observations
 from device.vision.drawing import VideoFile
 from device.vision.gallery import Gallery
 from device.vision.sources import CameraError, Source, describe, is_live, open_source

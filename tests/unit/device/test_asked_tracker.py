@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from device.asked_tracker import AskedTracker
 from device.management.health import Health
 from device.recognition.sighting import FrameReport
+from device.tracking.live_lookup import AskedTracker
 from tests.device_samples import Clock
 
 

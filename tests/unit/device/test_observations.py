@@ -12,9 +12,9 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment, Registered
 from device.events.decision import NO_MATCH, Decision
-from device.observations import Observations
 from device.recognition.sighting import FrameReport, Sighting
-from device.telling import Telling
+from device.tracking.observations import Observations
+from device.tracking.sampling import Telling
 from device.vision.detector import FaceBox
 from tests.device_samples import DIMENSION, NOON, SPACE, Clock, ScriptedLink, vector
 

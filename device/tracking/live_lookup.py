@@ -8,11 +8,11 @@ from typing import Any
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Assignment
+from device.management.health import Health
+from device.mqtt.connection_loop import Line
+from device.recognition.sighting import FrameReport
 
-from .management.health import Health
-from .mqtt.connection_loop import Line
 from .observations import Observations
-from .recognition.sighting import FrameReport
 
 _CONNECT_SECONDS = 15.0
 # The site's head, which is retained, has the model that the registry has on record.

@@ -10,11 +10,11 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Assignment, Observation
+from device.mqtt.link import Link
+from device.recognition.sighting import FrameReport
+from device.vision.detector import FaceBox
 
-from .mqtt.link import Link
-from .recognition.sighting import FrameReport
-from .telling import FaceToTell, Telling
-from .vision.detector import FaceBox
+from .sampling import FaceToTell, Telling
 
 # The link may have been busy with a large page: where somebody was so long ago matches nobody who walks.
 _LATE_SECONDS = 2.0

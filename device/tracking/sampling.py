@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .recognition.sighting import Sighting
-from .vision.detector import FaceBox, Float32
+from device.recognition.sighting import Sighting
+from device.vision.detector import FaceBox, Float32
 
 
 @dataclass(frozen=True)
