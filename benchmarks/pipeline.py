@@ -13,8 +13,8 @@ from device.recognition.sighting import FrameReport
 from device.settings import DeviceSection
 from device.vision.camera import Frame
 from device.vision.detector import Detections, Float32
-from device.vision.enroll import decode_photo
 from device.vision.gallery import Gallery
+from device.vision.photo_embedder import decode_photo
 from device.vision.sources import Image
 
 from .stats import Latency, Row

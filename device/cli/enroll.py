@@ -22,7 +22,7 @@ from device.cli.common import Config, config_file, sentences
 from device.recognition.assembly import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
-from device.vision.enroll import PhotoEmbedder, PhotoError, PhotoFace
+from device.vision.photo_embedder import PhotoEmbedder, PhotoError, PhotoFace
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 # Pictures of one person may lie further apart than a match at a door has to; strangers lie further still.

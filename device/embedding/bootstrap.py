@@ -13,7 +13,7 @@ from broker_bridge.common.settings import SettingsError
 from device.timing.backoff import Backoff
 from device.vision.detector import load_detector
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
+from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.session import SessionOptions
 
 from .backend import Backend, Job

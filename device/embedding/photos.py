@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from device.vision.enroll import PhotoError, PhotoFace
+from device.vision.photo_embedder import PhotoError, PhotoFace
 
 from .backend import Face
 from .catalog import METADATA_INVALID, Catalog, Photo, Unreadable

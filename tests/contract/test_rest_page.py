@@ -13,7 +13,7 @@ from broker_bridge.registry.detected_persons.settings import SearchSettings, Tra
 from broker_bridge.registry.settings import RegistrySettings
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import ROOT
-from device.vision.enroll import PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_SEVERAL_FACES
+from device.vision.photo_embedder import PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_SEVERAL_FACES
 
 PAGE = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
 CODE = re.compile(r"[a-z]+(?:-[a-z]+)*")

@@ -14,7 +14,7 @@ from deploy.local.sample_video import PEOPLE, enrollment_photo
 from deploy.local.stack import Program
 from device.vision.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
+from device.vision.photo_embedder import PhotoEmbedder
 from tests.conftest import StartProgram
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog

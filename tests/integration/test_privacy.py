@@ -31,7 +31,7 @@ from device.embedding.bootstrap import open_worker
 from device.embedding.progress import LogReporter
 from device.embedding.settings import WorkerSection
 from device.vision.detector import FaceBox
-from device.vision.enroll import PhotoFace
+from device.vision.photo_embedder import PhotoFace
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import RecordingServer, Reply, Request

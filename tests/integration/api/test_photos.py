@@ -16,7 +16,7 @@ from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from device.vision.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
+from device.vision.photo_embedder import PhotoEmbedder
 
 from .conftest import JPEG, FakeEmbedder, client_of, is_problem
 

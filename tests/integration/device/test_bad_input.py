@@ -20,7 +20,7 @@ from deploy.local.stack import Mosquitto
 from device.vision import gabor
 from device.vision.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
+from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.tensorrt_builder import build_engine
 from tests.conftest import FreshDevice
 from tests.detector_networks import save_scrfd

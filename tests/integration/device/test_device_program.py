@@ -20,7 +20,7 @@ from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto, Program
 from device.vision.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
+from device.vision.photo_embedder import PhotoEmbedder
 from tests.conftest import FreshDevice
 from tests.device_samples import ModelRegistry, event
 from tests.integration.device.conftest import Peer

@@ -15,7 +15,7 @@ from device.vision.cascade import CascadeDetector
 from device.vision.detector import FaceBox
 from device.vision.drawing import AMBER, GREEN, FaceNote, draw
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
+from device.vision.photo_embedder import PhotoEmbedder
 
 [KNOWN, *_] = PEOPLE
 

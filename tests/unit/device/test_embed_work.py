@@ -19,7 +19,7 @@ from device.embedding.errors import AccessRefusedError, AwayError, RefusedError
 from device.embedding.progress import Tally
 from device.embedding.settings import WorkerSection
 from device.vision.detector import FaceBox
-from device.vision.enroll import PhotoError, PhotoFace
+from device.vision.photo_embedder import PhotoError, PhotoFace
 from device.vision.session import ModelError
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog

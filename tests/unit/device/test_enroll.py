@@ -14,7 +14,7 @@ from deploy.local.sample_video import PEOPLE, enrollment_photo
 from device.vision.cascade import CascadeDetector
 from device.vision.detector import Detections
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder, PhotoError
+from device.vision.photo_embedder import PhotoEmbedder, PhotoError
 from device.vision.picture_size import picture_size
 
 

@@ -17,8 +17,8 @@ from device.vision.camera import Frame, open_camera
 from device.vision.cascade import CascadeDetector
 from device.vision.detector import Detections
 from device.vision.embedder import load_embedder
-from device.vision.enroll import PhotoEmbedder
 from device.vision.gallery import Gallery, GalleryHolder
+from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.quality import QualityGate
 from device.vision.session import ModelError
 from device.vision.tracker import FaceTracker

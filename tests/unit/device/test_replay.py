@@ -20,8 +20,8 @@ from device.settings import DeviceSection, QualityLimits
 from device.vision import gabor
 from device.vision.camera import open_camera
 from device.vision.cascade import CascadeDetector
-from device.vision.enroll import PhotoEmbedder
 from device.vision.gallery import Gallery
+from device.vision.photo_embedder import PhotoEmbedder
 from tests.device_samples import NOON
 from tests.recorded_door import RecordedDoor
 
