@@ -11,11 +11,11 @@ from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
 from device.recognition.sighting import FrameReport
 from device.settings import DeviceSection
-from device.vision.camera import Frame
+from device.vision.capture.camera import Frame
+from device.vision.capture.sources import Image
 from device.vision.detector import Detections, Float32
 from device.vision.gallery import Gallery
 from device.vision.photo_embedder import decode_photo
-from device.vision.sources import Image
 
 from .stats import Latency, Row
 

@@ -26,8 +26,8 @@ from .settings import DeviceSection
 from .store.connection import StoreError
 from .timing.clocks import utc_now
 from .tracking.observations import Observations
-from .vision.camera import Frame, open_camera
-from .vision.capture import Capture
+from .vision.capture.camera import Frame, open_camera
+from .vision.capture.newest_frame import Capture
 from .vision.detector import FaceBox
 from .vision.session import ModelError
 

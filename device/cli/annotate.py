@@ -33,9 +33,9 @@ from device.store.db_manager import DatabaseManager
 from device.timing.clocks import utc_now
 from device.tracking.live_lookup import AskedTracker
 from device.tracking.observations import Observations
+from device.vision.capture.sources import CameraError, Source, describe, is_live, open_source
 from device.vision.drawing import VideoFile
 from device.vision.gallery import Gallery
-from device.vision.sources import CameraError, Source, describe, is_live, open_source
 
 
 def annotate(

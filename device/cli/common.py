@@ -11,8 +11,8 @@ from broker_bridge.common.settings import SettingsError
 from device.bootstrap import AlreadyRunningError
 from device.recordings.format import RecordingError
 from device.store.connection import StoreError
+from device.vision.capture.sources import CameraError
 from device.vision.session import ModelError
-from device.vision.sources import CameraError
 
 Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 

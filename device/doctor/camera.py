@@ -8,8 +8,8 @@ from statistics import median
 
 from pydantic import JsonValue
 
-from device.vision.camera import Camera, open_camera
-from device.vision.sources import CameraError, Image, describe, is_live
+from device.vision.capture.camera import Camera, open_camera
+from device.vision.capture.sources import CameraError, Image, describe, is_live
 
 from .check import Check
 

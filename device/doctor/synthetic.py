@@ -3,8 +3,8 @@
 import numpy as np
 
 from device.vision.alignment import ARCFACE_TEMPLATE, FACE_SIZE
+from device.vision.capture.sources import Image
 from device.vision.detector import Detections
-from device.vision.sources import Image
 
 WIDTH, HEIGHT = 640, 480
 _WAVES = 24

@@ -7,11 +7,11 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from device.vision.alignment import align_faces
+from device.vision.capture.sources import Image
 from device.vision.detector import Detector
 from device.vision.embedder import Embedder
 from device.vision.gallery import Gallery
 from device.vision.quality import QualityGate
-from device.vision.sources import Image
 
 from .synthetic import synthetic_faces
 

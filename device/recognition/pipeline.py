@@ -16,7 +16,7 @@ from device.events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
 from device.events.event_validator import EventValidator
 from device.timing.clocks import FrameClock
 from device.vision.alignment import align_faces
-from device.vision.camera import Frame
+from device.vision.capture.camera import Frame
 from device.vision.detector import Detections, Detector, FaceBox, Float32
 from device.vision.embedder import Embedder
 from device.vision.gallery import Gallery, GalleryHolder, Match

@@ -15,9 +15,9 @@ from device.events.decision import (
 )
 from device.recognition.assembly import Recognition
 from device.recognition.sighting import FrameReport, Sighting
-from device.vision.camera import Frame
+from device.vision.capture.camera import Frame
+from device.vision.capture.sources import Image
 from device.vision.drawing import AMBER, GREEN, GREY, RED, FaceNote, draw
-from device.vision.sources import Image
 
 _FOOTER_SECONDS = 2.0
 _FOOTER_LINES = 3

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .capture.sources import Image
 from .detector import Detections, Float32
-from .sources import Image
 
 FACE_SIZE = 112
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .capture.sources import CameraError, Image
 from .detector import FaceBox, Float32
-from .sources import CameraError, Image
 
 Colour = tuple[int, int, int]
 """Blue, green, red."""

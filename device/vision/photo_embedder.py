@@ -9,11 +9,11 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 
 from .alignment import align_faces
+from .capture.sources import Image
 from .detector import Detections, Detector, FaceBox
 from .embedder import Embedder
 from .picture_size import picture_size
 from .quality import face_quality
-from .sources import Image
 
 PHOTO_INVALID = "photo-invalid"
 PHOTO_NO_FACE = "photo-no-face"

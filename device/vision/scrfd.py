@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batches import shape_text
+from .capture.sources import Image
 from .detector import Detections, Float32, has_pixels
 from .session import ModelError, Session
-from .sources import Image
 
 _FREE_SIZE = 640
 _STRIDES = {3: (8, 16, 32), 5: (8, 16, 32, 64, 128)}

@@ -26,7 +26,7 @@ from device.recordings.recorder import ScoreRecorder
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
 from device.timing.clocks import FrameClock
-from device.vision.camera import Frame
+from device.vision.capture.camera import Frame
 from device.vision.detector import Detections
 from device.vision.emotion import Emotion
 from device.vision.gallery import Gallery, GalleryHolder

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from device.vision.camera import CameraError, Frame, open_camera
-from device.vision.sources import describe
+from device.vision.capture.camera import CameraError, Frame, open_camera
+from device.vision.capture.sources import describe
 
 
 class Time:
@@ -484,7 +484,9 @@ def test_damage_prints_nothing(tmp_path: Path):
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
     file.write_bytes(data)
     # In a program of its own: OpenCV asks once, and the writer above has already asked.
-    program = "import sys; from device.vision.camera import open_camera as o; list(o(sys.argv[1], fps=0))"
+    program = (
+        "import sys; from device.vision.capture.camera import open_camera as o; list(o(sys.argv[1], fps=0))"
+    )
     ran = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, check=True)
     assert ran.stderr == b""
 

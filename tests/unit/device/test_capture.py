@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from device.vision.camera import CameraError, open_camera
-from device.vision.capture import Capture
+from device.vision.capture.camera import CameraError, open_camera
+from device.vision.capture.newest_frame import Capture
 from tests.waiting import SECONDS, wait_until
 
 PERIOD = 1 / 30

@@ -13,7 +13,7 @@ from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
 from device.settings import DeviceSection, QualityLimits, Thresholds
 from device.vision import gabor
-from device.vision.camera import Frame, open_camera
+from device.vision.capture.camera import Frame, open_camera
 from device.vision.cascade import CascadeDetector
 from device.vision.detector import Detections
 from device.vision.embedder import load_embedder

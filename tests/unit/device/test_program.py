@@ -5,7 +5,7 @@ import pytest
 
 from device.bootstrap import build
 from device.settings import DeviceSettings
-from device.vision.camera import Frame
+from device.vision.capture.camera import Frame
 from device.vision.detector import FaceBox
 from tests.device_samples import event
 
