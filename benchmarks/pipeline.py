@@ -13,7 +13,7 @@ from device.recognition.sighting import FrameReport
 from device.settings import DeviceSection
 from device.vision.capture.camera import Frame
 from device.vision.capture.sources import Image
-from device.vision.detector import Detections, Float32
+from device.vision.detectors.detector import Detections, Float32
 from device.vision.gallery import Gallery
 from device.vision.photo_embedder import decode_photo
 

@@ -28,7 +28,7 @@ from .timing.clocks import utc_now
 from .tracking.observations import Observations
 from .vision.capture.camera import Frame, open_camera
 from .vision.capture.newest_frame import Capture
-from .vision.detector import FaceBox
+from .vision.detectors.detector import FaceBox
 from .vision.session import ModelError
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from device.events.event_validator import EventValidator
 from device.recognition.sighting import FrameReport, Sighting
 from device.recordings.format import RecordedSettings
 from device.recordings.recorder import ScoreRecorder
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from device.vision.gallery import Match
 from tests.device_samples import NOON
 

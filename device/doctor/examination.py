@@ -14,7 +14,7 @@ from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store
 from device.timing.clocks import utc_now
-from device.vision.detector import Detector, load_detector
+from device.vision.detectors.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.gallery import Gallery
 from device.vision.quality import QualityGate

@@ -12,7 +12,7 @@ from device.vision import gabor
 from device.vision.alignment import align_faces
 from device.vision.batches import shape_text
 from device.vision.canary import check_canary, open_reference
-from device.vision.detector import Detector
+from device.vision.detectors.detector import Detector
 from device.vision.embedder import FaceEmbedder
 from device.vision.emotion import EmotionClassifier
 from device.vision.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo

@@ -4,7 +4,7 @@ import numpy as np
 
 from device.vision.alignment import ARCFACE_TEMPLATE, FACE_SIZE
 from device.vision.capture.sources import Image
-from device.vision.detector import Detections
+from device.vision.detectors.detector import Detections
 
 WIDTH, HEIGHT = 640, 480
 _WAVES = 24

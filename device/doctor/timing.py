@@ -8,7 +8,7 @@ import numpy as np
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from device.vision.alignment import align_faces
 from device.vision.capture.sources import Image
-from device.vision.detector import Detector
+from device.vision.detectors.detector import Detector
 from device.vision.embedder import Embedder
 from device.vision.gallery import Gallery
 from device.vision.quality import QualityGate

@@ -9,7 +9,7 @@ from device.events.event_validator import EventValidator
 from device.settings import DeviceSection, EmotionSettings, Thresholds
 from device.timing.clocks import FrameClock
 from device.vision import gabor
-from device.vision.detector import Detector, load_detector
+from device.vision.detectors.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.emotion import EmotionClassifier
 from device.vision.gallery import Gallery, GalleryHolder

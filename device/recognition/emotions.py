@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 from device.events.emotion_validator import EmotionEventValidator
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from device.vision.emotion import Emotion, EmotionClassifier
 from device.vision.session import ModelError
 

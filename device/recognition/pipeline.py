@@ -17,7 +17,7 @@ from device.events.event_validator import EventValidator
 from device.timing.clocks import FrameClock
 from device.vision.alignment import align_faces
 from device.vision.capture.camera import Frame
-from device.vision.detector import Detections, Detector, FaceBox, Float32
+from device.vision.detectors.detector import Detections, Detector, FaceBox, Float32
 from device.vision.embedder import Embedder
 from device.vision.gallery import Gallery, GalleryHolder, Match
 from device.vision.quality import face_quality

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from broker_bridge.contract.messages import Event
 from device.events.decision import Decision
-from device.vision.detector import FaceBox, Float32
+from device.vision.detectors.detector import FaceBox, Float32
 from device.vision.gallery import Match
 
 

@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Assignment, Observation
 from device.mqtt.link import Link
 from device.recognition.sighting import FrameReport
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 
 from .sampling import FaceToTell, Telling
 

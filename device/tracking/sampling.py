@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from device.recognition.sighting import Sighting
-from device.vision.detector import FaceBox, Float32
+from device.vision.detectors.detector import FaceBox, Float32
 
 
 @dataclass(frozen=True)

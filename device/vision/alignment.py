@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .capture.sources import Image
-from .detector import Detections, Float32
+from .detectors.detector import Detections, Float32
 
 FACE_SIZE = 112
 

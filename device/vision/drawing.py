@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .capture.sources import CameraError, Image
-from .detector import FaceBox, Float32
+from .detectors.detector import FaceBox, Float32
 
 Colour = tuple[int, int, int]
 """Blue, green, red."""

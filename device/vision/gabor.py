@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .detector import Float32
+from .detectors.detector import Float32
 
 SPACE_ID = "face:gabor-512"
 DISTANCE_THRESHOLD = 0.25

@@ -11,7 +11,7 @@ import numpy as np
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.vectors.index import DEFAULT_FLOOR, Nearest, VectorIndex, are_units
 
-from .detector import Float32
+from .detectors.detector import Float32
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from broker_bridge.contract.errors import ContractError
 
 from .alignment import align_faces
 from .capture.sources import Image
-from .detector import Detections, Detector, FaceBox
+from .detectors.detector import Detections, Detector, FaceBox
 from .embedder import Embedder
 from .picture_size import picture_size
 from .quality import face_quality

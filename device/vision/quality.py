@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import ARCFACE_TEMPLATE, FACE_SIZE
-from .detector import Detections, Float32
+from .detectors.detector import Detections, Float32
 
 # Why a face is too poor. The heartbeat counts them.
 TOO_SMALL: Final = "too_small"

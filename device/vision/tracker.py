@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .detector import Float32
+from .detectors.detector import Float32
 
 # All lengths are in widths of a face (of some 16 cm), so they hold for near and far people alike. A face is
 # looked for this far from where it is expected, as detectors' boxes jump about ...

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.sample_video import PEOPLE, enrollment_photo
 from deploy.local.stack import Program
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.conftest import StartProgram

@@ -30,7 +30,7 @@ from deploy.local.stack import Mongod, Program, free_port
 from device.embedding.bootstrap import open_worker
 from device.embedding.progress import LogReporter
 from device.embedding.settings import WorkerSection
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from device.vision.photo_embedder import PhotoFace
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog

@@ -151,7 +151,7 @@ def test_every_import_goes_through_an_open_door() -> None:
         ("device.sync_manager", "import broker_bridge.link"),
         ("device.sync_manager", "import fastapi"),
         ("device.outbox", "import sqlite3"),
-        ("device.vision.detector", "import onnxruntime as ort"),
+        ("device.vision.detectors.detector", "import onnxruntime as ort"),
         ("device.simulator", "import paho.mqtt.client"),
         ("dashboard_api.app", "import aiomqtt"),
         ("dashboard_api.app", "from broker_bridge.link import Link"),

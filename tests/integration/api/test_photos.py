@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 

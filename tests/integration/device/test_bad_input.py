@@ -18,7 +18,7 @@ from broker_bridge.contract.messages import Heartbeat, Upsert, WireTemplate
 from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto
 from device.vision import gabor
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.tensorrt_builder import build_engine

@@ -18,7 +18,7 @@ from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.contract.wire import decode_image
 from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto, Program
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.conftest import FreshDevice

@@ -22,7 +22,7 @@ from dashboard_api.services.photos import PhotoEmbedder
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod, free_port
 from device.vision import photo_embedder as enroll
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 from fleet.__main__ import app
 from tests.waiting import wait_until

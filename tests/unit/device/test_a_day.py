@@ -27,7 +27,7 @@ from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
 from device.timing.clocks import FrameClock
 from device.vision.capture.camera import Frame
-from device.vision.detector import Detections
+from device.vision.detectors.detector import Detections
 from device.vision.emotion import Emotion
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.tracker import FaceTracker

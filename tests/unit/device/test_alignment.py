@@ -9,7 +9,7 @@ from skimage.data import astronaut
 from skimage.transform import estimate_transform
 
 from device.vision.alignment import ARCFACE_TEMPLATE, align_faces, crop_faces, similarity_transforms
-from device.vision.detector import Detections
+from device.vision.detectors.detector import Detections
 
 TEMPLATE = np.array(ARCFACE_TEMPLATE)
 NAN = float("nan")

@@ -11,8 +11,8 @@ from device.__main__ import app
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
 from device.vision import gabor
-from device.vision.cascade import CascadeDetector
-from device.vision.detector import FaceBox
+from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.detector import FaceBox
 from device.vision.drawing import AMBER, GREEN, FaceNote, draw
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder

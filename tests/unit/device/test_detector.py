@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut, lfw_subset
 
-from device.vision.cascade import CascadeDetector
-from device.vision.detector import Detections, FaceBox, load_detector
+from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.detector import Detections, FaceBox, load_detector
 
 
 def test_shapes_are_checked_on_construction():

@@ -30,8 +30,8 @@ from device.management.model_record import ModelRecord
 from device.settings import DeviceSettings, QualityLimits
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
-from device.vision.cascade import CascadeDetector
-from device.vision.detector import Detections
+from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
 from device.vision.quality import QualityGate
 from device.vision.session import open_session

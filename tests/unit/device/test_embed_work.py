@@ -18,7 +18,7 @@ from device.embedding.bootstrap import open_worker
 from device.embedding.errors import AccessRefusedError, AwayError, RefusedError
 from device.embedding.progress import Tally
 from device.embedding.settings import WorkerSection
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from device.vision.photo_embedder import PhotoError, PhotoFace
 from device.vision.session import ModelError
 from tests.embedding_backend import EmbeddingBackend

@@ -12,7 +12,7 @@ from device.events.decision import UNCONFIRMED, Decision
 from device.events.emotion_validator import EmotionEventValidator
 from device.recognition.emotions import EmotionWatch
 from device.recognition.sighting import Sighting
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from device.vision.emotion import Emotion
 from device.vision.session import ModelError
 

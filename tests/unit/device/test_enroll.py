@@ -11,8 +11,8 @@ from skimage.data import astronaut, lfw_subset
 from broker_bridge.contract.embeddings import check_vector, to_array
 from broker_bridge.contract.errors import ContractError
 from deploy.local.sample_video import PEOPLE, enrollment_photo
-from device.vision.cascade import CascadeDetector
-from device.vision.detector import Detections
+from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder, PhotoError
 from device.vision.picture_size import picture_size

@@ -11,7 +11,7 @@ from skimage.data import lfw_subset
 
 from device.vision import gabor
 from device.vision.alignment import crop_faces
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
 
 TRIALS = 3

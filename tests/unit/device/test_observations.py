@@ -15,7 +15,7 @@ from device.events.decision import NO_MATCH, Decision
 from device.recognition.sighting import FrameReport, Sighting
 from device.tracking.observations import Observations
 from device.tracking.sampling import Telling
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from tests.device_samples import DIMENSION, NOON, SPACE, Clock, ScriptedLink, vector
 
 GOLDEN = Path(__file__).parents[2] / "contract" / "golden" / "observation.json"

@@ -14,8 +14,8 @@ from device.recognition.pipeline import RecognitionPipeline
 from device.settings import DeviceSection, QualityLimits, Thresholds
 from device.vision import gabor
 from device.vision.capture.camera import Frame, open_camera
-from device.vision.cascade import CascadeDetector
-from device.vision.detector import Detections
+from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.photo_embedder import PhotoEmbedder

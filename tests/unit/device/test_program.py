@@ -6,7 +6,7 @@ import pytest
 from device.bootstrap import build
 from device.settings import DeviceSettings
 from device.vision.capture.camera import Frame
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from tests.device_samples import event
 
 FRAME = Frame(np.full((120, 160, 3), 90, np.uint8), 0, 0.0)

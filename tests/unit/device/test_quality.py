@@ -11,8 +11,8 @@ from deploy.local.sample_video import make_sample
 from device.settings import QualityLimits
 from device.vision.alignment import ARCFACE_TEMPLATE, align_faces
 from device.vision.capture.camera import open_camera
-from device.vision.cascade import CascadeDetector
-from device.vision.detector import Detections
+from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.detector import Detections
 from device.vision.quality import QualityGate, brightness_and_sharpness, face_quality, head_poses
 
 GATE = QualityGate(QualityLimits())

@@ -13,7 +13,7 @@ from device.events.decision import NO_MATCH, Decision
 from device.recognition.sighting import FrameReport, Sighting
 from device.recordings.format import RecordingError, find_recordings, read_recording
 from device.recordings.recorder import ScoreRecorder
-from device.vision.detector import FaceBox
+from device.vision.detectors.detector import FaceBox
 from device.vision.gallery import Match
 from tests.recorded_door import SETTINGS, RecordedDoor
 

@@ -19,7 +19,7 @@ from device.recordings.replay import SeenEvent, compare, replay
 from device.settings import DeviceSection, QualityLimits
 from device.vision import gabor
 from device.vision.capture.camera import open_camera
-from device.vision.cascade import CascadeDetector
+from device.vision.detectors.cascade import CascadeDetector
 from device.vision.gallery import Gallery
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.device_samples import NOON

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from device.vision.detector import load_detector
-from device.vision.scrfd import ScrfdDetector
+from device.vision.detectors.detector import load_detector
+from device.vision.detectors.scrfd import ScrfdDetector
 from device.vision.session import ModelError, TensorInfo, open_session
 from tests.detector_networks import POINTS, SCRFD_BOX, save_scrfd
 from tests.networks import save_channel_means, save_identity

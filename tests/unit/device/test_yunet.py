@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from device.vision.detector import load_detector
+from device.vision.detectors.detector import load_detector
+from device.vision.detectors.yunet import YuNetDetector
 from device.vision.session import ModelError
-from device.vision.yunet import YuNetDetector
 from tests.detector_networks import POINTS, save_scrfd, save_yunet
 from tests.networks import save_channel_means
 

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import shape_text
-from .capture.sources import Image
+from device.vision.batches import shape_text
+from device.vision.capture.sources import Image
+from device.vision.session import ModelError, Session
+
 from .detector import Detections, Float32, has_pixels
-from .session import ModelError, Session
 
 _FREE_SIZE = 640
 _STRIDES = {3: (8, 16, 32), 5: (8, 16, 32, 64, 128)}

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .capture.sources import Image
-from .session import ModelError, SessionOptions, open_session
+from device.vision.capture.sources import Image
+from device.vision.session import ModelError, SessionOptions, open_session
 
 Float32 = NDArray[np.float32]
 DetectorKind = Literal["cascade", "scrfd", "yunet"]

@@ -5,7 +5,8 @@ from importlib import resources
 import cv2
 import numpy as np
 
-from .capture.sources import Image
+from device.vision.capture.sources import Image
+
 from .detector import Detections, has_pixels
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .capture.sources import Image
+from device.vision.capture.sources import Image
+from device.vision.session import ENGINE_SUFFIXES, ModelError
+
 from .detector import Detections, Float32, has_pixels
-from .session import ENGINE_SUFFIXES, ModelError
 
 _STRIDES = (8, 16, 32)
 _CHANNELS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
