@@ -16,7 +16,7 @@ from rich.console import Console
 
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import SettingsError, load_settings
-from device.vision.session import ModelError
+from device.vision.inference.session import ModelError
 
 from .embedding.bootstrap import load_photo_embedder, open_worker, quiet_requests
 from .embedding.errors import AccessRefusedError, AwayError, RefusedError

@@ -29,7 +29,7 @@ from .tracking.observations import Observations
 from .vision.capture.camera import Frame, open_camera
 from .vision.capture.newest_frame import Capture
 from .vision.detectors.detector import FaceBox
-from .vision.session import ModelError
+from .vision.inference.session import ModelError
 
 _log = logging.getLogger(__name__)
 

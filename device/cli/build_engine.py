@@ -8,9 +8,9 @@ import typer
 from device.cli.common import sentences
 from device.timing.clocks import utc_now
 from device.vision.canary import check_canary, open_reference
-from device.vision.engine_file import record_path
-from device.vision.session import open_session
-from device.vision.tensorrt_builder import build_engine as build
+from device.vision.inference.engine_file import record_path
+from device.vision.inference.session import open_session
+from device.vision.inference.tensorrt_builder import build_engine as build
 
 
 def build_engine(

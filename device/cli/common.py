@@ -12,7 +12,7 @@ from device.bootstrap import AlreadyRunningError
 from device.recordings.format import RecordingError
 from device.store.connection import StoreError
 from device.vision.capture.sources import CameraError
-from device.vision.session import ModelError
+from device.vision.inference.session import ModelError
 
 Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 

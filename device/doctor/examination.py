@@ -17,8 +17,8 @@ from device.timing.clocks import utc_now
 from device.vision.detectors.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.gallery import Gallery
+from device.vision.inference.session import ModelError, open_session
 from device.vision.quality import QualityGate
-from device.vision.session import ModelError, open_session
 
 from .broker import check_broker
 from .camera import Look, check_camera, look
@@ -118,7 +118,7 @@ class _Examination:
         if self._embedder is None:
             return _skipped("providers", "the model cannot be loaded")
         # Imported when it is used, as by `open_session`.
-        from device.vision.onnx_session import available_providers  # noqa: PLC0415
+        from device.vision.inference.onnx_session import available_providers  # noqa: PLC0415
 
         return check_providers(self._device.providers, available_providers(), self._embedder.session)
 

@@ -10,12 +10,12 @@ from broker_bridge.contract.errors import CANARY_FAILED, MODEL_DIFFERS
 from device.settings import DeviceSection, EmotionSettings
 from device.vision import gabor
 from device.vision.alignment import align_faces
-from device.vision.batches import shape_text
 from device.vision.canary import check_canary, open_reference
 from device.vision.detectors.detector import Detector
 from device.vision.embedder import FaceEmbedder
 from device.vision.emotion import EmotionClassifier
-from device.vision.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo
+from device.vision.inference.batches import shape_text
+from device.vision.inference.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo
 
 from .check import Check
 from .synthetic import HEIGHT, WIDTH, synthetic_faces, synthetic_frame

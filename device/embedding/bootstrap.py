@@ -13,8 +13,8 @@ from broker_bridge.common.settings import SettingsError
 from device.timing.backoff import Backoff
 from device.vision.detectors.detector import load_detector
 from device.vision.embedder import load_embedder
+from device.vision.inference.session import SessionOptions
 from device.vision.photo_embedder import PhotoEmbedder
-from device.vision.session import SessionOptions
 
 from .backend import Backend, Job
 from .catalog import Catalog

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.errors import CANARY_FAILED
 from device.vision.canary import CanaryResult, check_canary, open_reference
-from device.vision.session import ModelError, Session
+from device.vision.inference.session import ModelError, Session
 
 from .commands import CommandFailedError
 from .health import Health

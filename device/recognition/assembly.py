@@ -13,8 +13,8 @@ from device.vision.detectors.detector import Detector, load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.emotion import EmotionClassifier
 from device.vision.gallery import Gallery, GalleryHolder
+from device.vision.inference.session import SessionOptions, open_session
 from device.vision.quality import QualityGate
-from device.vision.session import SessionOptions, open_session
 from device.vision.tracker import FaceTracker
 
 from .emotions import EmotionWatch

@@ -9,7 +9,7 @@ from broker_bridge.contract.messages import Event
 from device.events.emotion_validator import EmotionEventValidator
 from device.vision.detectors.detector import FaceBox
 from device.vision.emotion import Emotion, EmotionClassifier
-from device.vision.session import ModelError
+from device.vision.inference.session import ModelError
 
 from .sighting import Sighting
 

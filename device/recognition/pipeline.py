@@ -20,8 +20,8 @@ from device.vision.capture.camera import Frame
 from device.vision.detectors.detector import Detections, Detector, FaceBox, Float32
 from device.vision.embedder import Embedder
 from device.vision.gallery import Gallery, GalleryHolder, Match
+from device.vision.inference.session import ModelError
 from device.vision.quality import face_quality
-from device.vision.session import ModelError
 
 from .sighting import FrameReport, Sighting
 

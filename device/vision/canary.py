@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import shape_text
-from .engine_file import read_record
-from .session import ENGINE_SUFFIXES, Float32, ModelError, Session, SessionOptions, open_session
+from .inference.batches import shape_text
+from .inference.engine_file import read_record
+from .inference.session import ENGINE_SUFFIXES, Float32, ModelError, Session, SessionOptions, open_session
 
 MIN_COSINE = 0.99
 INPUTS = 4

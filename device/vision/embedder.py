@@ -11,8 +11,8 @@ from broker_bridge.contract.ids import SpaceId
 
 from . import gabor
 from .alignment import FACE_SIZE
-from .batches import shape_text
-from .session import Float32, ModelError, Session, SessionOptions, open_session
+from .inference.batches import shape_text
+from .inference.session import Float32, ModelError, Session, SessionOptions, open_session
 
 __all__ = ["Embedder", "FaceEmbedder", "ModelError", "load_embedder"]
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .session import Float32, ModelError, Session
+from .inference.session import Float32, ModelError, Session
 
 # What half precision leaves of a sum of one.
 _SUM_TOLERANCE = 1e-2

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.vision.capture.sources import Image
-from device.vision.session import ModelError, SessionOptions, open_session
+from device.vision.inference.session import ModelError, SessionOptions, open_session
 
 Float32 = NDArray[np.float32]
 DetectorKind = Literal["cascade", "scrfd", "yunet"]

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.vision.batches import shape_text
 from device.vision.capture.sources import Image
-from device.vision.session import ModelError, Session
+from device.vision.inference.batches import shape_text
+from device.vision.inference.session import ModelError, Session
 
 from .detector import Detections, Float32, has_pixels
 

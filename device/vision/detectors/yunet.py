@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from device.vision.capture.sources import Image
-from device.vision.session import ENGINE_SUFFIXES, ModelError
+from device.vision.inference.session import ENGINE_SUFFIXES, ModelError
 
 from .detector import Detections, Float32, has_pixels
 

@@ -20,8 +20,8 @@ from deploy.local.stack import Mosquitto
 from device.vision import gabor
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
+from device.vision.inference.tensorrt_builder import build_engine
 from device.vision.photo_embedder import PhotoEmbedder
-from device.vision.tensorrt_builder import build_engine
 from tests.conftest import FreshDevice
 from tests.detector_networks import save_scrfd
 from tests.device_samples import ModelRegistry

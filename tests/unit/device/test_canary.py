@@ -9,8 +9,8 @@ import pytest
 from onnx import helper
 
 from device.vision.canary import canary_input, check_canary, find_reference, open_reference
-from device.vision.engine_file import write_engine
-from device.vision.session import ModelError, TensorInfo, open_session
+from device.vision.inference.engine_file import write_engine
+from device.vision.inference.session import ModelError, TensorInfo, open_session
 from tests.networks import save_arcface_like, save_nan, save_network
 from tests.unit.device.test_engine_file import PLAN, record
 

@@ -33,8 +33,8 @@ from device.store.outbox import Outbox
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
+from device.vision.inference.session import open_session
 from device.vision.quality import QualityGate
-from device.vision.session import open_session
 from tests.device_samples import NOON, event, person, seeded
 from tests.networks import save_arcface_like, save_channel_means, save_nan
 

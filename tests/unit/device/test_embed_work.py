@@ -19,8 +19,8 @@ from device.embedding.errors import AccessRefusedError, AwayError, RefusedError
 from device.embedding.progress import Tally
 from device.embedding.settings import WorkerSection
 from device.vision.detectors.detector import FaceBox
+from device.vision.inference.session import ModelError
 from device.vision.photo_embedder import PhotoError, PhotoFace
-from device.vision.session import ModelError
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import Reply, Request

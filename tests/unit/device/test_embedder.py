@@ -7,8 +7,8 @@ import pytest
 from onnx import helper
 
 from device.vision.embedder import FaceEmbedder, ModelError, load_embedder
-from device.vision.onnx_session import OnnxSession
-from device.vision.session import SessionOptions, TensorInfo
+from device.vision.inference.onnx_session import OnnxSession
+from device.vision.inference.session import SessionOptions, TensorInfo
 from tests.networks import (
     save_arcface_like,
     save_channel_means,

@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 
 from device.vision.emotion import Emotion, EmotionClassifier
-from device.vision.session import ModelError, open_session
+from device.vision.inference.session import ModelError, open_session
 from tests.networks import save_network
 
 CLASSES = ["red", "green", "blue"]

@@ -14,7 +14,7 @@ from device.recognition.emotions import EmotionWatch
 from device.recognition.sighting import Sighting
 from device.vision.detectors.detector import FaceBox
 from device.vision.emotion import Emotion
-from device.vision.session import ModelError
+from device.vision.inference.session import ModelError
 
 AT = datetime(2026, 1, 15, 10, 0, 5, tzinfo=timezone.utc)
 

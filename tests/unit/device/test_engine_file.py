@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from device.vision.engine_file import (
+from device.vision.inference.engine_file import (
     EngineRecord,
     Gpu,
     read_engine,
@@ -15,7 +15,7 @@ from device.vision.engine_file import (
     why_it_does_not_load,
     write_engine,
 )
-from device.vision.session import ModelError
+from device.vision.inference.session import ModelError
 
 PLAN = b"plan" * 1000
 

@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from device.vision.onnx_session import OnnxSession, available_providers
-from device.vision.session import ModelError, SessionOptions
+from device.vision.inference.onnx_session import OnnxSession, available_providers
+from device.vision.inference.session import ModelError, SessionOptions
 from tests.networks import save_arcface_like, save_channel_means, save_identity, save_network
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -243,7 +243,7 @@ def test_nothing_is_kept_or_told_about_what_runs(tmp_path):
     model = save_arcface_like(tmp_path / "m.onnx")
     home = tmp_path / "home"
     home.mkdir()
-    code = f"from device.vision.onnx_session import OnnxSession; OnnxSession({str(model)!r})"
+    code = f"from device.vision.inference.onnx_session import OnnxSession; OnnxSession({str(model)!r})"
     environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": os.environ["PATH"]}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert list(home.rglob("*")) == []

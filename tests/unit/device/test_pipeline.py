@@ -18,9 +18,9 @@ from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
 from device.vision.gallery import Gallery, GalleryHolder
+from device.vision.inference.session import ModelError
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.quality import QualityGate
-from device.vision.session import ModelError
 from device.vision.tracker import FaceTracker
 
 NAMES = {row: user_id for user_id, row in PEOPLE.items()}

@@ -5,7 +5,7 @@ import pytest
 
 from device.vision.detectors.detector import load_detector
 from device.vision.detectors.yunet import YuNetDetector
-from device.vision.session import ModelError
+from device.vision.inference.session import ModelError
 from tests.detector_networks import POINTS, save_scrfd, save_yunet
 from tests.networks import save_channel_means
 
