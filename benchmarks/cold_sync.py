@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.mongo.client import MongoSettings
 from deploy.local.fleet import LocalFleet
 from deploy.local.stack import Program
@@ -137,7 +137,7 @@ async def _fill(fleet: LocalFleet, first: int, end: int, space: str) -> int:
     try:
         for start in range(first, end, _ENROLLED_AT_ONCE):
             orders = [
-                Enrollment(
+                EnrollIdentity(
                     f"EMP-{number:06}",
                     (Template(space, normalise(source.normal(size=DIMENSION), DIMENSION), 0.9),),
                 )

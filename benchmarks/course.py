@@ -12,7 +12,7 @@ from rich.progress import Progress
 from broker_bridge.registry import MongoSettings, Registry
 from deploy.local.stack import Mongod, free_port
 from fleet.tracks.course import STANDARD, Course
-from fleet.tracks.metrics import Score
+from fleet.tracks.metrics import TrackingScore
 from tests.tracking_course import CoursePlayer
 
 from .stats import Latency, Row
@@ -25,7 +25,7 @@ _IDF1 = 0.98
 class CourseRow(Row):
     """A row that must also follow people well enough; its latency is that of one answer."""
 
-    score: Score | None = None
+    score: TrackingScore | None = None
 
     @property
     def holds(self) -> bool:

@@ -31,7 +31,7 @@ _PASSWORD = "pretended"  # of a broker on loopback that lives for a minute
 
 
 @dataclass(frozen=True)
-class Crowd:
+class CameraCrowd:
     """`size` simulated cameras, made of the real client, sync manager and store, in `processes`.
 
     At most some 90 in each: paho waits with select(), which takes no file numbers past 1,023.
@@ -77,7 +77,7 @@ class Crowd:
 class SiteTap:
     """Hears what the cameras of a crowd have applied, and what they ask for."""
 
-    def __init__(self, fleet: LocalFleet, crowd: Crowd) -> None:
+    def __init__(self, fleet: LocalFleet, crowd: CameraCrowd) -> None:
         self._cameras = set(crowd.names)
         self._news = threading.Condition()
         self._held: dict[str, int] = {}
@@ -137,7 +137,7 @@ class SiteTap:
 
 
 @contextmanager
-def _site(folder: Path, crowd: Crowd) -> Iterator[tuple[LocalFleet, SiteTap, int]]:
+def _site(folder: Path, crowd: CameraCrowd) -> Iterator[tuple[LocalFleet, SiteTap, int]]:
     """A running backend with some people, and the crowd connected and in sync; its tap and its version."""
     folder.mkdir()
     data = tempfile.TemporaryDirectory(prefix="wfm-bench-", dir=_MEMORY if _MEMORY.is_dir() else folder)
@@ -160,7 +160,7 @@ def measure_changes(folder: Path, progress: Progress, *, changes: int, cameras: 
     """From the REST answer until each camera of a site says that it has applied the change."""
     task = progress.add_task(f"changes to {cameras} cameras", total=changes)
     took: list[float] = []
-    with _site(folder / "fanout", Crowd("fan", cameras, 4)) as (fleet, tap, _):
+    with _site(folder / "fanout", CameraCrowd("fan", cameras, 4)) as (fleet, tap, _):
         for number in range(changes):
             version, answered = _change(fleet, number)
             took += [max(0.0, at - answered) for at in tap.wait_for(version)]
@@ -185,7 +185,7 @@ def _change(fleet: LocalFleet, number: int) -> tuple[int, float]:
 def measure_storm(folder: Path, progress: Progress, *, cameras: int = 1000) -> list[Row]:
     """The broker goes and comes back: once with all cameras up to date, once with all of them behind."""
     task = progress.add_task(f"{cameras} cameras reconnect", total=3)
-    with _site(folder / "storm", Crowd("storm", cameras, cameras // 50)) as (fleet, tap, version):
+    with _site(folder / "storm", CameraCrowd("storm", cameras, cameras // 50)) as (fleet, tap, version):
         progress.advance(task)
         calm = _reconnect(fleet, tap, cameras, version)
         progress.advance(task)

@@ -43,7 +43,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AssignmentLatencies:
     """Seconds from publish to assignment: of the first second, and after the warm-up; `rate` is how many a
     second were sent in truth, since a busy machine may play slower than it was asked to."""
 
@@ -53,7 +53,7 @@ class Outcome:
     rate: float
 
 
-class Camera(asyncio.Protocol):
+class ObservingCamera(asyncio.Protocol):
     """One connection; `told` is called with the payload of each message that comes."""
 
     def __init__(self, name: str, password: str, told: Callable[[bytes], None]) -> None:
@@ -116,7 +116,7 @@ def _frame(buffer: bytes) -> tuple[int, int] | None:
     return None
 
 
-def observe(load: Load) -> Outcome:
+def observe(load: Load) -> AssignmentLatencies:
     """Play `load` and wait for the answers."""
     return asyncio.run(_Play(load).run())
 
@@ -137,14 +137,14 @@ class _Play:
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     began: float = 0.0
 
-    async def run(self) -> Outcome:
+    async def run(self) -> AssignmentLatencies:
         load, loop = self.load, asyncio.get_running_loop()
         people = _POOL * len(load.passwords) * load.people_each
         # Whoever leaves comes back after everybody else: nobody is in two places.
         self.pool = itertools.cycle([self._person() for _ in range(people)])
         cameras = []
         for name, password in load.passwords.items():
-            make = lambda name=name, password=password: Camera(name, password, self._hear)  # noqa: E731
+            make = lambda name=name, password=password: ObservingCamera(name, password, self._hear)  # noqa: E731
             cameras.append((await loop.create_connection(make, load.host, load.port))[1])
         self.began = time.perf_counter()
         await asyncio.gather(*(self._stand(camera) for camera in cameras))
@@ -154,7 +154,7 @@ class _Play:
         measured_from = self.began + load.warm_up
         unanswered = [at for waiting in self.sent.values() for at in waiting if at >= measured_from]
         answered = [at for at, _ in self.took if at >= measured_from]
-        return Outcome(
+        return AssignmentLatencies(
             [took for at, took in self.took if at < self.began + 1],
             [took for at, took in self.took if at >= measured_from],
             len(unanswered),
@@ -174,7 +174,7 @@ class _Play:
         while any(self.sent.values()):
             await asyncio.sleep(0.05)
 
-    async def _stand(self, camera: Camera) -> None:
+    async def _stand(self, camera: ObservingCamera) -> None:
         """Each person once a second, spread evenly over it."""
         each, total = self.load.people_each, self.load.warm_up + self.load.seconds
         visitors: list[_Visitor | None] = [None] * each

@@ -19,15 +19,15 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import DetectedPerson
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.tracking.active_people import ActivePeople, Present
+from broker_bridge.tracking.active_people import ActivePerson, ActiveSet
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Mosquitto
 from tests.tracking_samples import SPACE, Faces, observed
 
-from .observers import Load, Outcome, observe
+from .observers import AssignmentLatencies, Load, observe
 from .stats import Latency, Row
 
 CAMERAS, PEOPLE_EACH = 50, 20
@@ -73,12 +73,12 @@ def measure(folder: Path, progress: Progress, *, seconds: float, large: bool) ->
 
 def _active(rounds: int = 5000) -> list[Row]:
     faces = Faces(3)
-    people = ActivePeople(TrackingSettings())
+    people = ActiveSet(TrackingSettings())
     centres = [faces.person() for _ in range(ACTIVE)]
     matrix = np.stack([faces.of(centre) for centre in centres])
     for number, centre in enumerate(centres, start=1):
-        face = KnownFace.of(SPACE, matrix[number - 1], 0.9)
-        people.add(Present(DetectedPerson.first_met(number, observed(centre)), {SPACE: face}))
+        face = FaceCentroid.of(SPACE, matrix[number - 1], 0.9)
+        people.add(ActivePerson(DetectedPerson.first_met(number, observed(centre)), {SPACE: face}))
     asked = [observed(faces.of(centres[number % ACTIVE]), at=number) for number in range(rounds)]
     limit = TrackingSettings().limits_in(SPACE).similarity
     ours, bare, wrong = [], [], 0
@@ -154,7 +154,7 @@ def _load_of(fleet: LocalFleet, cameras: list[str], seconds: float) -> Load:
     )
 
 
-def _observed(load: Load) -> Outcome:
+def _observed(load: Load) -> AssignmentLatencies:
     """Played in a process of its own, since the cameras would be on other machines."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(observe, load).result()
@@ -251,7 +251,7 @@ async def _fill(fleet: LocalFleet, count: int) -> None:
                 [
                     (
                         DetectedPerson(one, "lobby", seen, seen, {}, created_at=seen, updated_at=seen),
-                        KnownFace.of(SPACE, vector, 0.9),
+                        FaceCentroid.of(SPACE, vector, 0.9),
                     )
                     for one, vector in zip(ids, vectors, strict=True)
                 ]

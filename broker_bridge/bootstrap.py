@@ -14,22 +14,22 @@ from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
 from .devices import command_dispatcher as commands
 from .devices import presence
-from .devices.command_dispatcher import CommandDesk
+from .devices.command_dispatcher import CommandDispatcher
 from .devices.presence import Presence
-from .enrollment.publisher import HeadPublisher
-from .enrollment.registration import Registrar
-from .enrollment.sync_responder import Answers
-from .events.ingest import Ingest
-from .events.rejections import Refusals
+from .enrollment.publisher import DeltaPublisher
+from .enrollment.registration import RegistrationHandler
+from .enrollment.sync_responder import SyncResponder
+from .events.ingest import EventIngest
+from .events.rejections import RejectionHandler
 from .housekeeping import Housekeeping
-from .leader_election import Leadership
-from .link import Link
+from .leader_election import LeaderElection
+from .link import BrokerLink
 from .registry import Registry, RegistryError, Retention
 from .registry.mongo.leases import Lease
 from .registry.workers import Workers
 from .settings import BridgeProgram
 from .tasks import end
-from .tracking.observations import Observations
+from .tracking.observations import ObservationIngest
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Bridge:
         self._registry = registry
         own = settings.bridge
         self.bridge_id = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
-        self.link = Link(
+        self.link = BrokerLink(
             settings.mqtt,
             client_id=f"bridge-{self.bridge_id}",
             subscriptions=_SHARED,
@@ -58,34 +58,34 @@ class Bridge:
             refuse=self._refuse,
             share_group=share_group,
         )
-        self.ingest = Ingest(registry, self.link.publish, own)
-        self.answers = Answers(registry, self.link.publish, own)
-        self.registrar = Registrar(registry, self.link.publish)
-        self.refusals = Refusals(registry, self.link.publish)
+        self.ingest = EventIngest(registry, self.link.publish, own)
+        self.answers = SyncResponder(registry, self.link.publish, own)
+        self.registrar = RegistrationHandler(registry, self.link.publish)
+        self.refusals = RejectionHandler(registry, self.link.publish)
         self.presence = Presence(registry, own)
-        self.publisher = HeadPublisher(registry, self.link.publish, own.poll_seconds)
-        self.commands = CommandDesk(registry, self.link.publish, own.poll_seconds)
+        self.publisher = DeltaPublisher(registry, self.link.publish, own.poll_seconds)
+        self.commands = CommandDispatcher(registry, self.link.publish, own.poll_seconds)
         kept = timedelta(days=settings.registry.tombstone_retention_days)
         unseen = timedelta(days=settings.tracking.retention_days)
         self.housekeeping = Housekeeping(registry, kept, unseen=unseen)
         self.link.on_connect(self._connected)
         self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
-        self.leadership = Leadership(
+        self.leadership = LeaderElection(
             lease,
             own.lease_seconds,
             self._lead,
             "leads: it publishes heads, deltas and commands and follows presence",
         )
         seconds = settings.tracking.lease_seconds
-        self.tracking = Leadership(
+        self.tracking = LeaderElection(
             Lease(registry.mongo, "tracker", self.bridge_id, seconds),
             seconds,
             self._track,
             "tracks people across cameras",
             able=lambda: self.link.connected,
         )
-        self.observations = Observations(
+        self.observations = ObservationIngest(
             registry,
             self.link.publish,
             settings.tracking,

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 _RELEASE_SECONDS = 1.0
 
 
-class Leadership:
+class LeaderElection:
     """Renews a lease three times in its length and runs `lead` while it is held; `task` says what that is.
 
     Whoever is not `able` to do it, for as long as a lease lasts, gives it up to others.

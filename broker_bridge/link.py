@@ -43,19 +43,19 @@ class Handler(Protocol):
     def __call__(self, decoded: Decoded[Any], payload: bytes) -> None: ...
 
 
-class Refuser(Protocol):
+class RejectionCallback(Protocol):
     """What becomes of bytes that are not a message of the contract."""
 
     def __call__(self, topic: str, payload: bytes, error: ContractError) -> None: ...
 
 
 class Publish(Protocol):
-    """`Link.publish`, as those who only publish see it."""
+    """`BrokerLink.publish`, as those who only publish see it."""
 
     async def __call__(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool: ...
 
 
-class Link:
+class BrokerLink:
     """One connection to the broker, made again whenever it breaks.
 
     `subscriptions` are the rows it always follows, those that workers share under `share_group`; `follow` and
@@ -69,7 +69,7 @@ class Link:
         client_id: str,
         subscriptions: Sequence[Channel[Any]],
         handle: Handler,
-        refuse: Refuser,
+        refuse: RejectionCallback,
         share_group: str,
     ) -> None:
         self._settings = settings

@@ -34,7 +34,7 @@ from .operations import health_routes as health
 from .operations import pages
 from .operations import whoami_routes as whoami
 from .services.event_hub import EventHub
-from .services.photos import PhotoEmbedder, Photos
+from .services.photos import FaceEmbedding, PhotoService
 from .services.services import Services
 from .settings import ApiSettings
 from .training import routes as training
@@ -84,7 +84,7 @@ async def _at_work(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 def create_app(
     registry: Registry,
     settings: ApiSettings,
-    photo_embedder: PhotoEmbedder | None = None,
+    photo_embedder: FaceEmbedding | None = None,
     *,
     tracking: TrackingSettings | None = None,
     now: Callable[[], datetime] = utc_now,
@@ -113,7 +113,7 @@ def create_app(
         settings=settings,
         tracking=tracking or TrackingSettings(),
         hub=hub,
-        photos=Photos(photo_embedder, asyncio.Lock()) if photo_embedder else None,
+        photos=PhotoService(photo_embedder, asyncio.Lock()) if photo_embedder else None,
         now=now,
     )
     app.add_middleware(

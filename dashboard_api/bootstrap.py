@@ -12,7 +12,7 @@ from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
 from broker_bridge.registry import Registry
 
 from .app import create_app
-from .services.photos import PhotoEmbedder
+from .services.photos import FaceEmbedding
 from .settings import ApiProgram, ApiSettings
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
         await registry.close()
 
 
-def _photo_embedder(settings: ApiSettings) -> tuple[PhotoEmbedder, EmbeddingSpace]:
+def _photo_embedder(settings: ApiSettings) -> tuple[FaceEmbedding, EmbeddingSpace]:
     # Imported only where photos are on: without them this program needs neither OpenCV nor ONNX Runtime.
     from device.vision import photo_embedder as enroll  # noqa: PLC0415
     from device.vision.detectors.detector import load_detector  # noqa: PLC0415

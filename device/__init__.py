@@ -34,13 +34,13 @@ if not TYPE_CHECKING:
         """PEP 562: the module that has `name` is imported now."""
         homes = {
             "DatabaseManager": "store.db_manager",
-            "EmotionEventValidator": "emotion_validator",
-            "EventValidator": "event_validator",
-            "IoTClient": "iot_client",
-            "IoTClientConfig": "iot_config",
-            "SyncManager": "sync_manager",
-            "SyncManagerFactory": "assembly",
-            "compress_image_for_event": "image_utils",
+            "EmotionEventValidator": "events.emotion_validator",
+            "EventValidator": "events.event_validator",
+            "IoTClient": "client.iot_client",
+            "IoTClientConfig": "mqtt.config",
+            "SyncManager": "enrollment.sync_manager",
+            "SyncManagerFactory": "client.assembly",
+            "compress_image_for_event": "events.image_utils",
         }
         if name not in homes:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,15 +17,15 @@ from broker_bridge.contract.messages import SpaceInfo
 from .client.assembly import Assembly, assemble, software_version
 from .client.iot_client import Image
 from .enrollment.gallery_rows import GalleryRows
-from .enrollment.registrations import Registrations
+from .enrollment.registrations import RegistrationSender
 from .events.image_utils import compress_to_jpeg
 from .management.canary_run import CanaryRun
-from .management.commands import Commands, Handler
+from .management.commands import CommandRunner, Handler
 from .management.health import Health
 from .management.heartbeat import HeartbeatSender
 from .management.model_record import ModelRecord
 from .mqtt.config import IoTClientConfig
-from .npy_folders.gallery_view import LatestRows
+from .npy_folders.gallery_view import GalleryFeed
 from .npy_folders.watch import NpyWatch
 from .program import DeviceProgram
 from .recognition.assembly import Recognition, build_recognition, thresholds
@@ -35,7 +35,7 @@ from .settings import DeviceSection, DeviceSettings
 from .spaces import hold_spaces, space_of_modality
 from .store.connection import StoreError
 from .timing.clocks import utc_now
-from .tracking.observations import Observations
+from .tracking.observations import ObservationSender
 from .vision.gallery import Gallery
 
 
@@ -79,7 +79,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     space, galleries = recognition.space, recognition.galleries
 
     held = hold_spaces(space, device.further_spaces)
-    latest = LatestRows()
+    latest = GalleryFeed()
 
     def swap(rows: GalleryRows) -> None:
         if rows.space == space.id:
@@ -100,21 +100,21 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     canary = CanaryRun(recognition.embedder.session, space.id, health, device.reference_model)
     canary.run()
     spread = random.Random()  # noqa: S311  # spreads repeats; nothing secret
-    registrations = Registrations(
+    registrations = RegistrationSender(
         parts.client,
         parts.db,
         source=spread,
         utc_now=utc_now,
         distrusted=lambda of_space: of_space == space.id and health.is_quarantined,
     )
-    observations = Observations(
+    observations = ObservationSender(
         parts.client,
         space,
         clock=time.monotonic,
         run=secrets.token_hex(3),
         distrusted=lambda: health.is_quarantined,
     )
-    commands = Commands(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
+    commands = CommandRunner(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(
         device,
         parts,
@@ -171,10 +171,10 @@ def _handlers(parts: Assembly, canary: CanaryRun) -> dict[str, Handler]:
 def _npy_watch(
     device: DeviceSection,
     held: Sequence[EmbeddingSpace],
-    latest: LatestRows,
+    latest: GalleryFeed,
     *,
     parts: Assembly,
-    registrations: Registrations,
+    registrations: RegistrationSender,
     health: Health,
 ) -> NpyWatch | None:
     if device.npy_dir is None:

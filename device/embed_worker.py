@@ -19,11 +19,11 @@ from broker_bridge.common.settings import SettingsError, load_settings
 from device.vision.inference.session import ModelError
 
 from .embedding.bootstrap import load_photo_embedder, open_worker, quiet_requests
-from .embedding.errors import AccessRefusedError, AwayError, RefusedError
-from .embedding.photos import PhotoEmbedder
+from .embedding.errors import AccessRefusedError, AwayError, RequestRefusedError
+from .embedding.photos import VectorMaker
 from .embedding.progress import BarReporter, LogReporter, Reporter
 from .embedding.settings import WorkerSection, WorkerSettings
-from .embedding.worker import Summary
+from .embedding.worker import RunSummary
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -38,7 +38,7 @@ def _sentences() -> Iterator[None]:
     """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
     try:
         yield
-    except (SettingsError, ModelError, AccessRefusedError, RefusedError) as error:
+    except (SettingsError, ModelError, AccessRefusedError, RequestRefusedError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
 
@@ -80,7 +80,7 @@ def _keep_to_itself() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-async def _work(worker: WorkerSection, embedder: PhotoEmbedder, *, once: bool) -> Summary:
+async def _work(worker: WorkerSection, embedder: VectorMaker, *, once: bool) -> RunSummary:
     """Until no job waits, or SIGTERM or Ctrl-C."""
     async with open_worker(worker, embedder, _reporter(), once=once) as program:
         task = asyncio.ensure_future(program.run(once=once))

@@ -13,9 +13,9 @@ from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAI
 from broker_bridge.contract.messages import Event
 
 from .client.assembly import Assembly
-from .enrollment.registrations import Registrations
+from .enrollment.registrations import RegistrationSender
 from .events.decision import QUARANTINED, STALE_GALLERY
-from .management.commands import Commands
+from .management.commands import CommandRunner
 from .management.health import Health
 from .management.heartbeat import VisionReadings
 from .npy_folders.watch import NpyWatch
@@ -25,9 +25,9 @@ from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection
 from .store.connection import StoreError
 from .timing.clocks import utc_now
-from .tracking.observations import Observations
+from .tracking.observations import ObservationSender
 from .vision.capture.camera import Frame, open_camera
-from .vision.capture.newest_frame import Capture
+from .vision.capture.newest_frame import NewestFrame
 from .vision.detectors.detector import FaceBox
 from .vision.inference.session import ModelError
 
@@ -44,12 +44,12 @@ class DeviceProgram:
         recognition: Recognition,
         *,
         health: Health,
-        registrations: Registrations,
-        commands: Commands,
+        registrations: RegistrationSender,
+        commands: CommandRunner,
         scheduler: BaseScheduler,
         recorder: ScoreRecorder | None,
         npy_watch: NpyWatch | None = None,
-        observations: Observations | None = None,
+        observations: ObservationSender | None = None,
     ) -> None:
         self.parts = parts
         self.health = health
@@ -62,7 +62,7 @@ class DeviceProgram:
         self._recorder = recorder
         self._npy_watch = npy_watch
         self._observations = observations
-        self._capture: Capture | None = None
+        self._capture: NewestFrame | None = None
         self._stop = threading.Event()
         self._pipeline = recognition.pipeline(barred=self._barred, on_event=self._send)
 
@@ -99,7 +99,7 @@ class DeviceProgram:
     def _watch(self) -> None:
         settings = self._settings
         camera = open_camera(settings.source, loop=settings.loop, fps=settings.fps, wait_for_live=True)
-        with Capture(camera) as capture:
+        with NewestFrame(camera) as capture:
             self._capture = capture
             if self._stop.is_set():
                 return

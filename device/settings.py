@@ -22,7 +22,7 @@ class Thresholds(Section):
     margin: Distance = 0.0
 
 
-class QualityLimits(Section):
+class QualitySettings(Section):
     """What a face must be to be recognised; a limit of 0 asks nothing.
 
     Light and sharpness are those of the middle of the face: 80x80 of the 112x112 pixels that are embedded.
@@ -98,7 +98,7 @@ class DeviceSection(Section):
 
     thresholds: dict[SpaceId, Thresholds] = Field(default_factory=dict)
     """Per space; a space that is not named has what suits it (distance 0.35 for ArcFace)."""
-    quality: QualityLimits = QualityLimits()
+    quality: QualitySettings = QualitySettings()
     confirmation_frames: Annotated[int, Field(ge=1, le=1000)] = 5
     consistency_threshold: Share = 0.8
     cooldown_seconds: Annotated[float, Field(ge=0)] = 30.0

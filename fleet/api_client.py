@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import CannotRunError, RefusedError
+from .errors import ApiRefusedError, CannotRunError
 from .settings import FleetSection
 
 M = TypeVar("M", bound=BaseModel)
@@ -23,11 +23,11 @@ _PAUSES = (0.5, 15.0)
 _JSON = {"Content-Type": "application/json"}
 
 
-class _Answered(BaseModel):
+class _BulkAnswer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class LookAlike(_Answered):
+class LookAlikeItem(_BulkAnswer):
     """Somebody else who is near, by cosine similarity."""
 
     nearest_user_id: str
@@ -35,7 +35,7 @@ class LookAlike(_Answered):
     space: str
 
 
-class Item(_Answered):
+class ImportItem(_BulkAnswer):
     """What became of number `index` of those who were sent."""
 
     index: int
@@ -43,23 +43,23 @@ class Item(_Answered):
     version: int | None = None
     code: str = ""
     detail: str = ""
-    look_alikes: list[LookAlike] = []
+    look_alikes: list[LookAlikeItem] = []
 
 
-class Answer(_Answered):
-    items: list[Item]
+class ImportAnswer(_BulkAnswer):
+    items: list[ImportItem]
 
 
-class Page(_Answered):
+class ExportedPage(_BulkAnswer):
     items: list[dict[str, Any]]
     next_cursor: str | None
 
 
-class _Photo(_Answered):
+class _Photo(_BulkAnswer):
     version: int
 
 
-class _Problem(_Answered):
+class _ApiProblem(_BulkAnswer):
     code: str = ""
     detail: str = ""
 
@@ -101,11 +101,11 @@ class ApiClient:
     def __exit__(self, *caught: object) -> None:
         self._client.close()
 
-    def bring(self, people: Sequence[bytes], *, dry_run: bool) -> Answer:
+    def bring(self, people: Sequence[bytes], *, dry_run: bool) -> ImportAnswer:
         """Import `people`, each a JSON object; raises RefusedError where all are refused together."""
         flag = b"true" if dry_run else b"false"
         body = b'{"dry_run":' + flag + b',"people":[' + b",".join(people) + b"]}"
-        answer = self._read(Answer, self._ask("POST", f"{PEOPLE}/bulk", body, _JSON))
+        answer = self._read(ImportAnswer, self._ask("POST", f"{PEOPLE}/bulk", body, _JSON))
         if sorted(item.index for item in answer.items) != list(range(len(people))):
             raise CannotRunError(f"the API at {self.url} does not answer for each of {len(people)} people")
         return answer
@@ -115,10 +115,10 @@ class ApiClient:
         path = f"{PEOPLE}/{quote(user_id, safe='')}/photos"
         return self._read(_Photo, self._ask("POST", path, data, {"Content-Type": media_type})).version
 
-    def page(self, cursor: str | None, *, vectors: bool) -> Page:
+    def page(self, cursor: str | None, *, vectors: bool) -> ExportedPage:
         """The next people of an export; raises RefusedError."""
         query = {"vectors": "true" if vectors else "false"} | ({"cursor": cursor} if cursor else {})
-        return self._read(Page, self._ask("GET", f"{PEOPLE}/bulk?{httpx.QueryParams(query)}"))
+        return self._read(ExportedPage, self._ask("GET", f"{PEOPLE}/bulk?{httpx.QueryParams(query)}"))
 
     def person(self, user_id: str) -> bytes:
         """All that is held about one person, as JSON; raises RefusedError."""
@@ -173,7 +173,7 @@ class ApiClient:
             raise CannotRunError(
                 f"what answers at {self.url} is not this API (status {status}): check fleet.api_url"
             )
-        raise RefusedError(status, problem.code, problem.detail)
+        raise ApiRefusedError(status, problem.code, problem.detail)
 
     def _read(self, model: type[M], answer: httpx.Response) -> M:
         try:
@@ -184,11 +184,11 @@ class ApiClient:
             ) from error
 
 
-def _problem(answer: httpx.Response) -> _Problem:
+def _problem(answer: httpx.Response) -> _ApiProblem:
     try:
-        return _Problem.model_validate_json(answer.content)
+        return _ApiProblem.model_validate_json(answer.content)
     except ValidationError:
-        return _Problem()
+        return _ApiProblem()
 
 
 def _trust(settings: FleetSection) -> ssl.SSLContext | bool:

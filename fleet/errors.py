@@ -5,7 +5,7 @@ class CannotRunError(RuntimeError):
     """Nothing helps but an operator: one sentence, status 2."""
 
 
-class RefusedError(RuntimeError):
+class ApiRefusedError(RuntimeError):
     """The API understood and will not: HTTP `status`, its stable `code`, and a sentence."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:

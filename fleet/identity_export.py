@@ -14,7 +14,7 @@ from rich.console import Console
 
 from .api_client import ApiClient
 from .common import STOPPED, Config, open_api, sentences
-from .errors import CannotRunError, RefusedError
+from .errors import ApiRefusedError, CannotRunError
 from .people import NO_USER_ID, read_user_id
 from .report import Bar
 
@@ -50,7 +50,7 @@ def export_people(
                     out.write(api.person(person) + b"\n")
                     return
                 count = _write_all(api, out, console, vectors=not no_vectors)
-        except RefusedError as error:
+        except ApiRefusedError as error:
             raise CannotRunError(f"the API at {api.url} refuses ({error.status}): {error.detail}") from error
         except OSError as error:
             raise CannotRunError(f"{file}: cannot be written ({error.strerror})") from error

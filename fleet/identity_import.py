@@ -13,9 +13,9 @@ from broker_bridge.contract.ids import SiteId, SpaceId
 from .common import CANNOT_RUN, STOPPED, Config, open_api, sentences
 from .errors import CannotRunError
 from .importing import Importer
-from .people import People
+from .people import ImportSource
 from .readers import open_source
-from .readers.npy import Spaces
+from .readers.npy import NpySpaces
 from .report import Bar, ImportReport, RefusalFile
 
 
@@ -73,7 +73,7 @@ def import_people(  # noqa: PLR0917  # typer reads the options from the argument
         is_asked = sys.stdin.isatty() and not (dry_run or yes or source == "-")
         if is_asked and not typer.confirm(f"Import {source} into {api.url}?", err=True):
             raise CannotRunError("nothing was sent")
-        people = open_source(source, sites, Spaces(space))
+        people = open_source(source, sites, NpySpaces(space))
         with RefusalFile.open(report) as refusals:
             shown = ImportReport(console, refusals)
             with Bar(console, "checking" if dry_run else "importing", people.total) as bar:
@@ -88,7 +88,7 @@ def import_people(  # noqa: PLR0917  # typer reads the options from the argument
         raise typer.Exit(1)
 
 
-def _run(importer: Importer, people: People) -> tuple[int, str] | None:
+def _run(importer: Importer, people: ImportSource) -> tuple[int, str] | None:
     """The exit status and the sentence of an import that did not come to its end."""
     try:
         importer.run(people)

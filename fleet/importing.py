@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from broker_bridge.contract.errors import FILE_INVALID
 
-from .api_client import ApiClient, Item
-from .errors import CannotRunError, FileRefusedError, RefusedError
-from .people import Candidate, Entry, People, Photo, Refusal
+from .api_client import ApiClient, ImportItem
+from .errors import ApiRefusedError, CannotRunError, FileRefusedError
+from .people import ImportCandidate, ImportRefusal, ImportSource, PhotoFile, SourceEntry
 from .readers.files import read_photo
 from .report import Bar, ImportReport
 
@@ -26,16 +26,16 @@ class Importer:
         self._report = report
         self._bar = bar
         self._dry_run = dry_run
-        self._group: list[Candidate] = []
+        self._group: list[ImportCandidate] = []
         self._bytes = 0
 
-    def run(self, people: People) -> None:
+    def run(self, people: ImportSource) -> None:
         """Bring everybody in; raises CannotRunError."""
         for entry in people.entries:
             self._take(entry)
         self._flush()
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: SourceEntry) -> None:
         for refusal in entry.refusals:
             self._report.refuse(refusal)
         if entry.candidate is None:
@@ -52,10 +52,10 @@ class Importer:
             self._bring(self._group)
         self._group, self._bytes = [], 0
 
-    def _bring(self, group: Sequence[Candidate]) -> None:
+    def _bring(self, group: Sequence[ImportCandidate]) -> None:
         try:
             answer = self._api.bring([one.body for one in group], dry_run=self._dry_run)
-        except RefusedError as error:
+        except ApiRefusedError as error:
             if error.status not in _ABOUT_PEOPLE:
                 raise CannotRunError(
                     f"the API at {self._api.url} refuses ({error.status}): {error.detail}"
@@ -70,20 +70,20 @@ class Importer:
         for item in sorted(answer.items, key=lambda one: one.index):
             self._settle(group[item.index], item)
 
-    def _settle(self, candidate: Candidate, item: Item) -> None:
+    def _settle(self, candidate: ImportCandidate, item: ImportItem) -> None:
         if item.result == "refused":
             self._refuse(candidate, item.code, item.detail)
             return
         for near in item.look_alikes[:1]:
             detail = f"looks like {near.nearest_user_id} (similarity {near.similarity:.2f} in {near.space})"
-            self._report.warn(Refusal(candidate.where, candidate.user_id, LOOK_ALIKE, detail))
+            self._report.warn(ImportRefusal(candidate.where, candidate.user_id, LOOK_ALIKE, detail))
         version = item.version
         for photo in candidate.photos:
             version = self._add_photo(candidate, photo, version)
         has_more = item.result == "unchanged" and version != item.version
         self._done("changed" if has_more else item.result)
 
-    def _add_photo(self, candidate: Candidate, photo: Photo, version: int | None) -> int | None:
+    def _add_photo(self, candidate: ImportCandidate, photo: PhotoFile, version: int | None) -> int | None:
         """The version of the person afterwards."""
         where = (
             str(photo.file.relative_to(photo.root))
@@ -97,17 +97,17 @@ class Importer:
                 return version
             now = self._api.add_photo(candidate.user_id, data, media_type)
         except FileRefusedError as error:
-            self._report.refuse(Refusal(where, candidate.user_id, FILE_INVALID, str(error)))
-        except RefusedError as error:
-            self._report.refuse(Refusal(where, candidate.user_id, error.code, error.detail))
+            self._report.refuse(ImportRefusal(where, candidate.user_id, FILE_INVALID, str(error)))
+        except ApiRefusedError as error:
+            self._report.refuse(ImportRefusal(where, candidate.user_id, error.code, error.detail))
         else:
             self._report.photos["unchanged" if now == version else "added"] += 1
             return now
         self._report.photos["refused"] += 1
         return version
 
-    def _refuse(self, candidate: Candidate, code: str, detail: str) -> None:
-        self._report.refuse(Refusal(candidate.where, candidate.user_id, code, detail))
+    def _refuse(self, candidate: ImportCandidate, code: str, detail: str) -> None:
+        self._report.refuse(ImportRefusal(candidate.where, candidate.user_id, code, detail))
         self._done("refused")
 
     def _done(self, result: str) -> None:

@@ -17,7 +17,7 @@ _USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
 
 
 @dataclass(frozen=True)
-class Photo:
+class PhotoFile:
     """A picture that lies in `file`, inside `root`."""
 
     file: Path
@@ -25,17 +25,17 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ImportCandidate:
     """A person to import: `body` is what the API takes, `where` says in a report where it is from."""
 
     where: str
     user_id: str
     body: bytes
-    photos: tuple[Photo, ...] = ()
+    photos: tuple[PhotoFile, ...] = ()
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ImportRefusal:
     """What did not come in, and why: a stable `code` and a sentence."""
 
     where: str
@@ -45,18 +45,18 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """One person or line of the source."""
 
-    candidate: Candidate | None = None
-    refusals: tuple[Refusal, ...] = ()
+    candidate: ImportCandidate | None = None
+    refusals: tuple[ImportRefusal, ...] = ()
 
 
 @dataclass(frozen=True)
-class People:
+class ImportSource:
     """Everybody in a source, read as they are asked for; `total` is about how many, None if unknown."""
 
-    entries: Iterator[Entry]
+    entries: Iterator[SourceEntry]
     total: int | None = None
 
 
@@ -69,14 +69,14 @@ def read_user_id(text: object) -> str | None:
 
 
 def to_entry(
-    where: str, document: Mapping[str, Any], sites: list[str], photos: tuple[Photo, ...] = ()
-) -> Entry:
+    where: str, document: Mapping[str, Any], sites: list[str], photos: tuple[PhotoFile, ...] = ()
+) -> SourceEntry:
     """An entry of a person who is at `sites`, if the source names none."""
     user_id = read_user_id(document.get("user_id"))
     if user_id is None:
-        return Entry(refusals=(Refusal(where, None, REQUEST_INVALID, f"user_id: {NO_USER_ID}"),))
+        return SourceEntry(refusals=(ImportRefusal(where, None, REQUEST_INVALID, f"user_id: {NO_USER_ID}"),))
     if sites and document.get("sites") is None:
         document = {**document, "sites": sites}
     # ASCII: half of a surrogate pair could not be sent otherwise, for the API to refuse.
     body = json.dumps(document, separators=(",", ":")).encode("ascii")
-    return Entry(Candidate(where, user_id, body, photos))
+    return SourceEntry(ImportCandidate(where, user_id, body, photos))

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import CannotRunError
-from .people import Refusal
+from .people import ImportRefusal
 
 _SHOWN = 10
 
@@ -40,7 +40,7 @@ class RefusalFile:
             raise CannotRunError(f"--report {path}: cannot be written ({error.strerror})") from error
         return cls(os.fdopen(handle, "w", encoding="ascii"))
 
-    def write(self, told: Refusal, *, refused: bool = True) -> None:
+    def write(self, told: ImportRefusal, *, refused: bool = True) -> None:
         if self._file is not None:
             self._file.write(json.dumps({**asdict(told), "refused": refused}) + "\n")
 
@@ -58,19 +58,19 @@ class ImportReport:
     def __init__(self, console: Console, file: RefusalFile) -> None:
         self._console = console
         self._file = file
-        self._shown: list[Refusal] = []
+        self._shown: list[ImportRefusal] = []
         self.people: Counter[str] = Counter()
         self.photos: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.look_alikes = 0
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: ImportRefusal) -> None:
         self.refusals[refusal.code] += 1
         self._file.write(refusal)
         if len(self._shown) < _SHOWN:
             self._shown.append(refusal)
 
-    def warn(self, warning: Refusal) -> None:
+    def warn(self, warning: ImportRefusal) -> None:
         """Somebody came in, but looks like somebody else."""
         self.look_alikes += 1
         self._file.write(warning, refused=False)

@@ -7,8 +7,8 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import Vector, normalise, to_array
 from broker_bridge.registry import Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, ObservedFace, VisitSegment
 
 TIMEOUT = timedelta(seconds=30)
 
@@ -27,24 +27,24 @@ def seen(
     face: Vector | None = None,
     quality: float | None = 0.8,
     space: str = "face:test-8",
-) -> Observed:
+) -> ObservedFace:
     """`box` is x, y, width, height."""
     vector = face_vector(1) if face is None else face
-    return Observed(device_id, site_id, "face_0", Box(*box), space, vector, quality, at, at)
+    return ObservedFace(device_id, site_id, "face_0", Box(*box), space, vector, quality, at, at)
 
 
 async def write_person(
-    registry: Registry, observations: Sequence[Observed], *, user_id: str | None = None
+    registry: Registry, observations: Sequence[ObservedFace], *, user_id: str | None = None
 ) -> int:
     """Somebody new with all of `observations`, with face and trail; the global id."""
     first = observations[0]
     (global_id,) = await registry.persons.take_ids(1)
     person = DetectedPerson.first_met(global_id, first, user_id)
-    stays: dict[str, Stay] = {}
+    stays: dict[str, VisitSegment] = {}
     for one in observations:
         person.see(one, TIMEOUT)
-        stay = Stay(global_id, one.device_id, one.site_id, one.seen_at, one.seen_at)
+        stay = VisitSegment(global_id, one.device_id, one.site_id, one.seen_at, one.seen_at)
         stays.setdefault(one.device_id, stay).until = one.seen_at
-    await registry.persons.create([(person, KnownFace.of(first.space, first.vector, first.quality))])
+    await registry.persons.create([(person, FaceCentroid.of(first.space, first.vector, first.quality))])
     await registry.persons.write_stays(list(stays.values()))
     return global_id

@@ -9,7 +9,7 @@ from device.recognition.sighting import FrameReport, Sighting
 from device.recordings.format import RecordedSettings
 from device.recordings.recorder import ScoreRecorder
 from device.vision.detectors.detector import FaceBox
-from device.vision.gallery import Match
+from device.vision.gallery import GalleryMatch
 from tests.device_samples import NOON
 
 SETTINGS = RecordedSettings(
@@ -72,7 +72,7 @@ class RecordedDoor:
     ) -> Sighting:
         """A face of the next frame, judged."""
         barred = barred or (LOW_QUALITY if poor else None)
-        match = Match(user_id, 1 - distance, distance, margin) if user_id and not barred else None
+        match = GalleryMatch(user_id, 1 - distance, distance, margin) if user_id and not barred else None
         decision = self.validator.judge(
             track,
             match.user_id if match else None,

@@ -14,13 +14,13 @@ import numpy as np
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import Registry
-from broker_bridge.registry.detected_persons.model import Box, Observed
+from broker_bridge.registry.detected_persons.model import Box, ObservedFace
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from fleet.tracks.course import Course
-from fleet.tracks.metrics import Tally
-from fleet.tracks.scenario import Sighting, play
+from fleet.tracks.metrics import TrackingTally
+from fleet.tracks.scenario import SimulatedSighting, play
 
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 SPACE = "face:course-512"
@@ -51,15 +51,15 @@ class CoursePlayer:
 
     async def play(
         self, course: Course, random: np.random.Generator, restarts: Sequence[Restart] = ()
-    ) -> Tally:
+    ) -> TrackingTally:
         """What the tracker answered to each observation of `course`."""
-        tally = Tally(course.kin)
+        tally = TrackingTally(course.kin)
         sightings = play(course, random)
         groups = groupby(sightings, key=lambda one: int(one.arrives / _TOGETHER_SECONDS))
         ends = [*(restart.at for restart in restarts), float("inf")]
         hows = [*(restart.how for restart in restarts), "stop"]
         begins = 0.0
-        left: list[Sighting] = []
+        left: list[SimulatedSighting] = []
         for end, how in zip(ends, hows, strict=True):
             async with self._tracking(begins, how, end, course) as tracker:
                 left = await self._play_until(end, left, groups, tracker, tally)
@@ -87,11 +87,11 @@ class CoursePlayer:
     async def _play_until(
         self,
         end: float,
-        left: Sequence[Sighting],
-        groups: "groupby[int, Sighting]",
+        left: Sequence[SimulatedSighting],
+        groups: "groupby[int, SimulatedSighting]",
         tracker: Tracker,
-        tally: Tally,
-    ) -> list[Sighting]:
+        tally: TrackingTally,
+    ) -> list[SimulatedSighting]:
         """Play up to `end`; the first group after it, which is the next tracker's."""
         synced: float | None = None
         await self._show(tracker, left, tally)
@@ -109,9 +109,11 @@ class CoursePlayer:
             await self._show(tracker, together, tally)
         return []
 
-    async def _show(self, tracker: Tracker, sightings: Sequence[Sighting], tally: Tally) -> None:
+    async def _show(
+        self, tracker: Tracker, sightings: Sequence[SimulatedSighting], tally: TrackingTally
+    ) -> None:
         """As the bridge does: at once who is here, then together all who have to be looked up."""
-        waiting: list[Sighting] = []
+        waiting: list[SimulatedSighting] = []
         for sighting in sightings:
             began = time.perf_counter()
             known = None if waiting else tracker.match_active(_observed(sighting))
@@ -128,14 +130,14 @@ class CoursePlayer:
                 _count(tally, sighting, assignment)
 
 
-def _count(tally: Tally, sighting: Sighting, assignment: Assignment) -> None:
+def _count(tally: TrackingTally, sighting: SimulatedSighting, assignment: Assignment) -> None:
     tally.add(
         person=sighting.person, camera=sighting.camera, at=sighting.seen, global_id=assignment.global_id
     )
 
 
-def _observed(sighting: Sighting) -> Observed:
-    return Observed(
+def _observed(sighting: SimulatedSighting) -> ObservedFace:
+    return ObservedFace(
         device_id=f"cam-{sighting.camera + 1:03}",
         site_id="lobby",
         track_id=sighting.track_id,

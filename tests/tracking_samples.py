@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
-from broker_bridge.registry.detected_persons.model import Box, Observed
+from broker_bridge.registry.detected_persons.model import Box, ObservedFace
 
 SPACE = "face:test-512"
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
@@ -53,9 +53,9 @@ def observed(
     quality: float | None = 0.9,
     captured: float | None = None,
     space: str = SPACE,
-) -> Observed:
+) -> ObservedFace:
     """An observation `at` seconds after BEGAN; `captured` is the camera's clock if that differs."""
-    return Observed(
+    return ObservedFace(
         device_id=camera,
         site_id=site,
         track_id=track,

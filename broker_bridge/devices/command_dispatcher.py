@@ -20,7 +20,7 @@ _LIMIT = 1000
 _RETRY_SECONDS = 1.0
 
 
-class CommandDesk:
+class CommandDispatcher:
     """A command is published once in every session of its device until a final answer has come.
 
     A broker drops what a device without a connection would have got, hence the session: when the device comes

@@ -13,7 +13,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.devices.devices import Report, is_reserved
+from broker_bridge.registry.devices.devices import DeviceReport, is_reserved
 from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Presence:
         await self._registry.devices.note(reports)
         self.counters["reports"] += len(reports)
 
-    def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[Report]:
+    def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[DeviceReport]:
         reports = []
         for decoded, received_at in batch:
             try:
@@ -132,14 +132,14 @@ class Presence:
             self._differing.pop(device_id, None)
 
 
-def _report(decoded: Decoded[Any], received_at: datetime) -> Report:
+def _report(decoded: Decoded[Any], received_at: datetime) -> DeviceReport:
     device_id, message = decoded.ids["device_id"], decoded.message
     if isinstance(message, DeviceStatus):
-        return Report.status(device_id, message.state, message.session, message.at, received_at)
+        return DeviceReport.status(device_id, message.state, message.session, message.at, received_at)
     said = message.model_dump(exclude_none=True, exclude={"device_id"})
     if isinstance(message, Heartbeat):
         said["clock_offset_ms"] = (message.at - received_at).total_seconds() * 1000
     kind = {"sync_applied": "applied", "config_reported": "reported"}.get(
         decoded.channel.name, decoded.channel.name
     )
-    return Report.of(device_id, kind, said, received_at)
+    return DeviceReport.of(device_id, kind, said, received_at)

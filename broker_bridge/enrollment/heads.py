@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceHead, SyncHead
 from broker_bridge.registry.devices.sites import CLOSED, Site
-from broker_bridge.registry.identities.model import EVERY_SITE, Person
+from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.versions import History
 
 _Totals = dict[str, Digest]
@@ -15,15 +15,15 @@ _Totals = dict[str, Digest]
 class HeadLedger:
     """Counts and digests of every site, from the people told to it in order of version."""
 
-    def __init__(self, people: Iterable[Person] = ()) -> None:
+    def __init__(self, people: Iterable[Identity] = ()) -> None:
         # By entry of `sites`, so that "*" is kept once and not once per site.
         self._totals: dict[str, _Totals] = defaultdict(dict)
         self._versions: dict[str, int] = defaultdict(int)
-        self._counted: dict[str, Person] = {}
+        self._counted: dict[str, Identity] = {}
         for person in people:
             self.tell(person)
 
-    def tell(self, person: Person) -> None:
+    def tell(self, person: Identity) -> None:
         """Replace what is counted for a person by their state now."""
         before = self._counted.pop(person.user_id, None)
         if before is not None:
@@ -63,13 +63,13 @@ class HeadLedger:
             enrollment_policy=None if site.enrollment_policy == CLOSED else site.enrollment_policy,
         )
 
-    def _count(self, person: Person, how: Callable[[Digest, Digest], Digest]) -> None:
+    def _count(self, person: Identity, how: Callable[[Digest, Digest], Digest]) -> None:
         for site in (EVERY_SITE,) if EVERY_SITE in person.sites else person.sites:
             totals = self._totals[site]
             for held in person.sent:
                 totals[held.space] = how(totals.get(held.space, Digest()), held.digest)
 
 
-def sites_that_hear(person: Person, sites: Sequence[str]) -> list[str]:
+def sites_that_hear(person: Identity, sites: Sequence[str]) -> list[str]:
     """Those of `sites` that a change of this person concerns."""
     return list(sites) if EVERY_SITE in person.reach else [site for site in sites if site in person.reach]

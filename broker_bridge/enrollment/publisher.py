@@ -15,7 +15,7 @@ from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.sites import Site
-from broker_bridge.registry.identities.model import Changed, template_bytes
+from broker_bridge.registry.identities.model import IdentityDelta, template_bytes
 from broker_bridge.registry.mongo.versions import History
 
 from .heads import HeadLedger, sites_that_hear
@@ -29,7 +29,7 @@ _RETRY_SECONDS = 1.0
 _PERSON_BYTES = 320
 
 
-class HeadPublisher:
+class DeltaPublisher:
     """Follows the registry by version and tells every site."""
 
     def __init__(self, registry: Registry, publish: Publish, poll_seconds: float) -> None:
@@ -105,11 +105,11 @@ class HeadPublisher:
                 self.counters["heads"] += 1
 
     async def _tell_changes(
-        self, ledger: HeadLedger, history: History, sites: Sequence[Site], changed: Sequence[Changed]
+        self, ledger: HeadLedger, history: History, sites: Sequence[Site], changed: Sequence[IdentityDelta]
     ) -> None:
         """Deltas per site. A delta that is lost is made good by the head that follows it."""
         site_ids = [site.site_id for site in sites]
-        concerns: dict[str, list[Changed]] = {}
+        concerns: dict[str, list[IdentityDelta]] = {}
         for change in changed:
             for site_id in sites_that_hear(change.person, site_ids):
                 concerns.setdefault(site_id, []).append(change)
@@ -124,7 +124,7 @@ class HeadPublisher:
         )
 
     async def _tell_site(
-        self, site_id: str, news: Sequence[Changed], previous: int, history: History
+        self, site_id: str, news: Sequence[IdentityDelta], previous: int, history: History
     ) -> None:
         # A removal that was purged since is in no delta: whoever has not heard of it has to ask.
         horizon = history.horizon_at(site_id)
@@ -143,9 +143,9 @@ class HeadPublisher:
             previous = version
 
 
-def _parts(news: Sequence[Changed]) -> Iterator[list[Changed]]:
+def _parts(news: Sequence[IdentityDelta]) -> Iterator[list[IdentityDelta]]:
     """`news` cut so that each part fits into a message."""
-    part: list[Changed] = []
+    part: list[IdentityDelta] = []
     size = 0
     for change in news:
         own = _PERSON_BYTES + sum(template_bytes(len(t.vector)) for t in change.templates)

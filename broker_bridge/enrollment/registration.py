@@ -20,7 +20,7 @@ _REQUESTS_WAITING = 2000
 _WAITING_PER_DEVICE = 50
 
 
-class Registrar:
+class RegistrationHandler:
     """Decides about RegisterIdentity and answers with Registered; any worker can."""
 
     def __init__(

@@ -15,9 +15,9 @@ from pydantic_core import to_json
 from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.wire import MAX_PAGE_BYTES, WireModel
 from broker_bridge.registry import RegistryError
-from broker_bridge.registry.identities.model import Changed, SiteChanges
+from broker_bridge.registry.identities.model import DeltaPage, IdentityDelta
 from broker_bridge.registry.mongo.versions import History
-from broker_bridge.registry.sync.changes import Changes
+from broker_bridge.registry.sync.changes import DeltaQueries
 from broker_bridge.tasks import end
 
 # A block is at most so many people and about so many bytes: a dozen pages, some 20 ms of reading.
@@ -33,7 +33,7 @@ _KEPT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Place:
+class PagePosition:
     """Where a device stands. `reset_head` is None outside of a reset, 0 where one begins, then the head that
     its first page had: two resets that began at different heads have to hear of different tombstones."""
 
@@ -45,20 +45,20 @@ class Place:
     reset_head: int | None
 
     @classmethod
-    def start(cls, site_id: str, spaces: Sequence[str], limit: int, *, with_names: bool) -> "Place":
+    def start(cls, site_id: str, spaces: Sequence[str], limit: int, *, with_names: bool) -> "PagePosition":
         return cls(site_id, tuple(spaces), limit, with_names, 0, _STARTS)
 
     @property
     def begins(self) -> bool:
         return self.reset_head == _STARTS
 
-    def after(self, version: int, head_version: int) -> "Place":
+    def after(self, version: int, head_version: int) -> "PagePosition":
         """Where whoever was here stands once it is told all up to `version`."""
         return replace(self, since=version, reset_head=head_version if self.begins else self.reset_head)
 
 
 @dataclass(frozen=True)
-class Page:
+class PageContent:
     """All that is told of `(from_version, to_version]`; `told` is JSON of its `upserts` and `removals`.
 
     `block_ends` is where the next block begins, None at the head.
@@ -83,7 +83,7 @@ class EncodedPage(WireModel):
         return self.payload
 
 
-def answer(page: Page, request_id: str) -> EncodedPage:
+def answer(page: PageContent, request_id: str) -> EncodedPage:
     """The page as the answer to a request: byte for byte the JSON of a SyncPage."""
     frame = {
         "request_id": request_id,
@@ -97,7 +97,7 @@ def answer(page: Page, request_id: str) -> EncodedPage:
     return EncodedPage(payload=to_json(frame)[:-1] + b"," + page.told + b',"done":' + done + b"}")
 
 
-def encode(change: Changed, site_id: str, *, with_names: bool) -> tuple[bytes | None, bytes | None]:
+def encode(change: IdentityDelta, site_id: str, *, with_names: bool) -> tuple[bytes | None, bytes | None]:
     """A change as a site hears of it, as JSON: an upsert of who belongs, or a removal of who does not."""
     person = change.person
     told: dict[str, Any] = {"user_id": person.user_id, "version": person.version}
@@ -122,15 +122,17 @@ def encode(change: Changed, site_id: str, *, with_names: bool) -> tuple[bytes | 
     return to_json(told), None
 
 
-def cut_pages(place: Place, changes: SiteChanges, max_bytes: int = MAX_PAGE_BYTES) -> Iterator[Page]:
+def cut_pages(
+    place: PagePosition, changes: DeltaPage, max_bytes: int = MAX_PAGE_BYTES
+) -> Iterator[PageContent]:
     """The pages of one reading, each within `max_bytes` unless a single person takes more."""
     encoded = [encode(one, place.site_id, with_names=place.with_names) for one in changes.changed]
     begins, size, since = 0, _FRAME_BYTES, place.since
 
-    def page(ends: int, last: bool) -> Page:
+    def page(ends: int, last: bool) -> PageContent:
         upserts = b",".join(upsert for upsert, _ in encoded[begins:ends] if upsert is not None)
         removals = b",".join(removal for _, removal in encoded[begins:ends] if removal is not None)
-        return Page(
+        return PageContent(
             history=changes.history,
             from_version=since,
             to_version=changes.to_version if last else changes.changed[ends - 1].person.version,
@@ -155,19 +157,19 @@ class SyncPages:
     """Pages by place. `counters` has `blocks_read`, `pages_found` and `read_ahead_failed`."""
 
     def __init__(
-        self, changes: Changes, counters: Counter[str], *, kept_seconds: float = _KEPT_SECONDS
+        self, changes: DeltaQueries, counters: Counter[str], *, kept_seconds: float = _KEPT_SECONDS
     ) -> None:
         self._changes = changes
         self._counters = counters
         self._kept_seconds = kept_seconds
         self._history: History | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._kept: OrderedDict[Place, Page] = OrderedDict()
+        self._kept: OrderedDict[PagePosition, PageContent] = OrderedDict()
         self._kept_bytes = 0
-        self._reading: dict[Place, asyncio.Task[Page]] = {}
+        self._reading: dict[PagePosition, asyncio.Task[PageContent]] = {}
         self._ahead: set[asyncio.Task[None]] = set()
 
-    async def find(self, place: Place, history: History) -> Page:
+    async def find(self, place: PagePosition, history: History) -> PageContent:
         """What a device at `place` is told, at `history` or later. Raises RegistryError."""
         if history != self._history:
             # Somebody has changed or gone: what was kept may still show them.
@@ -184,7 +186,7 @@ class SyncPages:
             self._read_ahead(place.after(page.block_ends, page.head_version), page.history)
         return page
 
-    def keeps(self, place: Place, history: History) -> bool:
+    def keeps(self, place: PagePosition, history: History) -> bool:
         """Whether what a device at `place` is told, at `history`, is at hand."""
         page = self._kept.get(place)
         return page is not None and page.history == history
@@ -206,7 +208,7 @@ class SyncPages:
             self._expiry.cancel()
         self._expiry = asyncio.get_running_loop().call_later(self._kept_seconds, self._forget)
 
-    async def _read_once(self, place: Place) -> Page:
+    async def _read_once(self, place: PagePosition) -> PageContent:
         """However many devices stand at `place`, one reading serves those who come while it lasts."""
         task = self._reading.get(place)
         if task is None:
@@ -214,7 +216,7 @@ class SyncPages:
             task.add_done_callback(lambda _: self._reading.pop(place, None))
         return await asyncio.shield(task)
 
-    def _read_ahead(self, place: Place, history: History) -> None:
+    def _read_ahead(self, place: PagePosition, history: History) -> None:
         if self.keeps(place, history) or place in self._reading:
             return
         if len(self._ahead) < _MOST_READ_AHEAD:
@@ -222,14 +224,14 @@ class SyncPages:
             self._ahead.add(task)
             task.add_done_callback(self._ahead.discard)
 
-    async def _try_to_read(self, place: Place) -> None:
+    async def _try_to_read(self, place: PagePosition) -> None:
         try:
             await self._read_once(place)
         except RegistryError:
             # Whoever asks for it reads it again, and hears what is wrong.
             self._counters["read_ahead_failed"] += 1
 
-    async def _read(self, place: Place) -> Page:
+    async def _read(self, place: PagePosition) -> PageContent:
         people = max(_BLOCK_PEOPLE, place.limit)
         changes = await self._changes.since_at_site(
             place.site_id, place.since, place.spaces, people, _BLOCK_BYTES, snapshot=place.begins
@@ -241,7 +243,7 @@ class SyncPages:
             self._keep(at, page)
         return pages[0]
 
-    def _keep(self, place: Place, page: Page) -> None:
+    def _keep(self, place: PagePosition, page: PageContent) -> None:
         replaced = self._kept.pop(place, None)
         self._kept[place] = page
         self._kept_bytes += len(page.told) - (len(replaced.told) if replaced else 0)

@@ -14,11 +14,11 @@ from broker_bridge.contract.wire import WireModel
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import Device, is_reserved
-from broker_bridge.registry.identities.model import Changed
+from broker_bridge.registry.identities.model import IdentityDelta
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.settings import BridgeSettings
 
-from .sync_pages import Place, SyncPages
+from .sync_pages import PagePosition, SyncPages
 from .sync_pages import answer as encode_answer
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _CHECKED_SECONDS = 0.5
 class _Next:
     """Where a device will ask next, what it was told of, and when it was last looked up."""
 
-    place: Place
+    place: PagePosition
     history: History
     checked_at: float
 
@@ -48,7 +48,7 @@ class _Next:
         )
 
 
-class Answers:
+class SyncResponder:
     """Answers SyncRequests with pages. The next request says where its device stands; kept are only pages."""
 
     def __init__(self, registry: Registry, publish: Publish, settings: BridgeSettings) -> None:
@@ -112,18 +112,18 @@ class Answers:
         spaces = request.spaces
         if spaces is None:
             spaces = sorted(await self._registry.spaces.dimensions())
-        place = Place.start(device.site_id, spaces, request.limit, with_names=device.dev_mode)
+        place = PagePosition.start(device.site_id, spaces, request.limit, with_names=device.dev_mode)
         if not starts_over(request, history, device.site_id):
             place = replace(place, since=request.since_version, reset_head=request.reset_head_version)
         return await self._page(device_id, request, place, history, asyncio.get_running_loop().time())
 
     async def _page(
-        self, device_id: str, request: SyncRequest, place: Place, history: History, checked_at: float
+        self, device_id: str, request: SyncRequest, place: PagePosition, history: History, checked_at: float
     ) -> WireModel:
         page = await self._pages.find(place, history)
         if not place.begins and starts_over(request, page.history, place.site_id):
             # It was read after that was decided; removals that the device needs were purged in between.
-            place = Place.start(place.site_id, place.spaces, place.limit, with_names=place.with_names)
+            place = PagePosition.start(place.site_id, place.spaces, place.limit, with_names=place.with_names)
             page = await self._pages.find(place, page.history)
         if not page.done:
             while len(self._next) >= _REQUESTS_WAITING:
@@ -149,7 +149,9 @@ def starts_over(request: SyncRequest, history: History, site_id: str) -> bool:
     )
 
 
-def told(changed: Sequence[Changed], site_id: str, *, with_names: bool) -> tuple[list[Upsert], list[Removal]]:
+def told(
+    changed: Sequence[IdentityDelta], site_id: str, *, with_names: bool
+) -> tuple[list[Upsert], list[Removal]]:
     """Changes as a site hears of them: whole states of those who belong, removals of those who do not."""
     upserts, removals = [], []
     for change in changed:

@@ -18,7 +18,7 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import Device
-from broker_bridge.registry.events.events import Incoming
+from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class _Arrival:
     received_at: datetime
 
 
-class Ingest:
+class EventIngest:
     """Takes events from the link, records them in micro-batches, and answers with receipts."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Ingest:
 
     async def _record_once(self, batch: Sequence[_Arrival], repeated: bool) -> dict[str, Receipts]:
         devices = await self._registry.devices.known(sorted({arrival.event.device_id for arrival in batch}))
-        fit: list[Incoming] = []
+        fit: list[IncomingEvent] = []
         stored: dict[str, list[str]] = defaultdict(list)
         rejected: dict[str, list[Rejection]] = defaultdict(list)
         for arrival in batch:
@@ -129,7 +129,9 @@ class Ingest:
             if refusal:
                 rejected[arrival.event.device_id].append(refusal)
             else:
-                fit.append(Incoming(arrival.event, device.site_id if device else None, arrival.received_at))
+                fit.append(
+                    IncomingEvent(arrival.event, device.site_id if device else None, arrival.received_at)
+                )
         recorded = await self._registry.events.record(fit, expect_repeats=repeated)
         for item in fit:
             if item.key in recorded.stored:

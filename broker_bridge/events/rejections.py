@@ -21,7 +21,7 @@ _LIMIT_BYTES = 32 * 1024 * 1024
 _RETRY_SECONDS = 1.0
 
 
-class Refusals:
+class RejectionHandler:
     """Answers and keeps what the link could not decode."""
 
     def __init__(self, registry: Registry, publish: Publish) -> None:

@@ -4,43 +4,43 @@ from dataclasses import dataclass
 
 from .api_keys import ApiKeys
 from .audit import Audit
-from .detected_persons.edits import PersonChanges
-from .detected_persons.merge_groups import Families
-from .detected_persons.queries import PersonReading
-from .detected_persons.removal import PersonRemoval
+from .detected_persons.edits import DetectedPersonEdits
+from .detected_persons.merge_groups import MergeGroups
+from .detected_persons.queries import DetectedPersonQueries
+from .detected_persons.removal import DetectedPersonRemoval
 from .detected_persons.search.engine import FaceSearch
-from .detected_persons.search.memory import FaceIndex
-from .detected_persons.search.mongodb import VectorSearch
+from .detected_persons.search.memory import InMemoryFaceSearch
+from .detected_persons.search.mongodb import MongoVectorSearch
 from .detected_persons.settings import SearchSettings
-from .detected_persons.tracker_store import PersonStore
-from .devices.commands import Commands
-from .devices.devices import Devices
+from .detected_persons.tracker_store import TrackerStore
+from .devices.commands import CommandQueue
+from .devices.devices import DeviceRegistry
 from .devices.sites import Sites
-from .edge_registration.decisions import Registrations
-from .edge_registration.service import Admissions
-from .events.attendance import Visits
+from .edge_registration.decisions import RegistrationDecisions
+from .edge_registration.service import EdgeRegistration
+from .events.attendance import AttendanceQueries
 from .events.dead_letters import DeadLetters
-from .events.events import Events
+from .events.events import EventStore
 from .events.pseudonyms import Pseudonyms
-from .identities.dry_run import RehearsalStore
-from .identities.merging import Merges
+from .identities.dry_run import DryRunStore
+from .identities.merging import IdentityMerges
 from .identities.service import Identities
-from .identities.store import PeopleStore
-from .jobs.queue import Jobs
-from .matching.identity_index import PeopleIndexes
+from .identities.store import IdentityStore
+from .jobs.queue import JobQueue
+from .matching.identity_index import IdentityIndexes
 from .matching.look_alikes import LookAlikes
 from .mongo.client import Mongo, MongoSettings, RegistryUnavailableError
 from .mongo.errors import RegistryError
 from .mongo.schema import Retention, ensure_indexes
 from .mongo.versions import Versions
 from .privacy.erasures import Erasures
-from .privacy.export import Exports
-from .privacy.sweep import Sweep
+from .privacy.export import PersonalDataExport
+from .privacy.sweep import ErasureSweep
 from .privacy.tombstones import Tombstones
 from .settings import RegistrySettings
-from .spaces import Spaces
-from .sync.changes import Changes
-from .sync.polling import EdgeSync
+from .spaces import SpaceRegistry
+from .sync.changes import DeltaQueries
+from .sync.polling import EdgePolling
 
 
 @dataclass(frozen=True)
@@ -49,31 +49,31 @@ class Registry:
 
     mongo: Mongo
     versions: Versions
-    spaces: Spaces
+    spaces: SpaceRegistry
     identities: Identities
-    merges: Merges
+    merges: IdentityMerges
     erasures: Erasures
-    exports: Exports
+    exports: PersonalDataExport
     tombstones: Tombstones
-    changes: Changes
-    edge_sync: EdgeSync
-    indexes: PeopleIndexes
+    changes: DeltaQueries
+    edge_sync: EdgePolling
+    indexes: IdentityIndexes
     look_alikes: LookAlikes
     rehearsal: LookAlikes
-    people: PeopleStore
-    persons: PersonStore
+    people: IdentityStore
+    persons: TrackerStore
     faces: FaceSearch
-    person_reading: PersonReading
-    person_changes: PersonChanges
-    person_removal: PersonRemoval
-    registrations: Registrations
-    admissions: Admissions
+    person_reading: DetectedPersonQueries
+    person_changes: DetectedPersonEdits
+    person_removal: DetectedPersonRemoval
+    registrations: RegistrationDecisions
+    admissions: EdgeRegistration
     sites: Sites
-    devices: Devices
-    commands: Commands
-    jobs: Jobs
-    events: Events
-    visits: Visits
+    devices: DeviceRegistry
+    commands: CommandQueue
+    jobs: JobQueue
+    events: EventStore
+    visits: AttendanceQueries
     dead_letters: DeadLetters
     api_keys: ApiKeys
     audit: Audit
@@ -92,7 +92,7 @@ class Registry:
         """
         settings = settings or RegistrySettings()
         mongo = Mongo(mongo_settings)
-        persons = PersonStore(mongo)
+        persons = TrackerStore(mongo)
         try:
             await mongo.check()
             await ensure_indexes(mongo, retention)
@@ -109,25 +109,25 @@ class Registry:
         cls,
         mongo: Mongo,
         versions: Versions,
-        persons: PersonStore,
+        persons: TrackerStore,
         faces: FaceSearch,
         settings: RegistrySettings,
     ) -> "Registry":
         """Every collection with what it needs of the others."""
-        spaces = Spaces(mongo)
+        spaces = SpaceRegistry(mongo)
         audit = Audit(mongo)
-        store = PeopleStore(mongo)
+        store = IdentityStore(mongo)
         identities = Identities(store, versions, spaces, audit, settings.rules)
-        changes = Changes(store, versions, spaces)
-        indexes = PeopleIndexes(changes)
+        changes = DeltaQueries(store, versions, spaces)
+        indexes = IdentityIndexes(changes)
         sites = Sites(mongo, audit)
-        devices = Devices(mongo, sites, audit)
+        devices = DeviceRegistry(mongo, sites, audit)
         pseudonyms = Pseudonyms(mongo)
-        events = Events(mongo, pseudonyms)
+        events = EventStore(mongo, pseudonyms)
         dead_letters = DeadLetters(mongo)
-        families = Families(mongo)
-        person_reading = PersonReading(mongo, families, store)
-        person_removal = PersonRemoval(mongo, families, audit)
+        families = MergeGroups(mongo)
+        person_reading = DetectedPersonQueries(mongo, families, store)
+        person_removal = DetectedPersonRemoval(mongo, families, audit)
         erasures = Erasures(
             mongo,
             store=store,
@@ -136,29 +136,29 @@ class Registry:
             events=events,
             audit=audit,
             pseudonyms=pseudonyms,
-            sweep=Sweep(mongo, events, dead_letters, pseudonyms, person_removal),
+            sweep=ErasureSweep(mongo, events, dead_letters, pseudonyms, person_removal),
             detected=person_reading,
         )
-        registrations = Registrations(mongo, identities, sites)
+        registrations = RegistrationDecisions(mongo, identities, sites)
         return cls(
             mongo=mongo,
             versions=versions,
             spaces=spaces,
             identities=identities,
-            merges=Merges(store, versions, audit, settings.rules),
+            merges=IdentityMerges(store, versions, audit, settings.rules),
             erasures=erasures,
-            exports=Exports(
+            exports=PersonalDataExport(
                 mongo, store=store, events=events, erasures=erasures, audit=audit, detected=person_reading
             ),
             tombstones=Tombstones(store, versions, audit, person_removal),
             changes=changes,
-            edge_sync=EdgeSync(mongo, versions, changes),
+            edge_sync=EdgePolling(mongo, versions, changes),
             indexes=indexes,
             look_alikes=LookAlikes(
                 identities=identities, store=store, spaces=spaces, indexes=indexes, settings=settings
             ),
             rehearsal=LookAlikes(
-                identities=Identities(RehearsalStore(mongo), versions, spaces, audit, settings.rules),
+                identities=Identities(DryRunStore(mongo), versions, spaces, audit, settings.rules),
                 store=store,
                 spaces=spaces,
                 indexes=indexes,
@@ -169,12 +169,12 @@ class Registry:
             persons=persons,
             faces=faces,
             person_reading=person_reading,
-            person_changes=PersonChanges(
+            person_changes=DetectedPersonEdits(
                 mongo, families=families, removal=person_removal, people=store, audit=audit
             ),
             person_removal=person_removal,
             registrations=registrations,
-            admissions=Admissions(
+            admissions=EdgeRegistration(
                 registrations=registrations,
                 people=store,
                 indexes=indexes,
@@ -186,10 +186,10 @@ class Registry:
             ),
             sites=sites,
             devices=devices,
-            commands=Commands(mongo, audit),
-            jobs=Jobs(mongo, audit),
+            commands=CommandQueue(mongo, audit),
+            jobs=JobQueue(mongo, audit),
             events=events,
-            visits=Visits(mongo, store),
+            visits=AttendanceQueries(mongo, store),
             dead_letters=dead_letters,
             api_keys=ApiKeys(mongo),
             audit=audit,
@@ -199,11 +199,11 @@ class Registry:
         await self.mongo.close()
 
 
-async def _face_search(mongo: Mongo, persons: PersonStore, settings: SearchSettings) -> FaceSearch:
+async def _face_search(mongo: Mongo, persons: TrackerStore, settings: SearchSettings) -> FaceSearch:
     """The configured engine; raises RegistryUnavailableError where the deployment does not have it."""
     if settings.engine == "memory":
-        return FaceIndex(mongo, persons)
-    search = VectorSearch(mongo, settings.index)
+        return InMemoryFaceSearch(mongo, persons)
+    search = MongoVectorSearch(mongo, settings.index)
     await search.check()
     return search
 

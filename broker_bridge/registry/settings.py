@@ -12,7 +12,7 @@ from .identities.rules import Rules
 Similarity = Annotated[float, Field(ge=0, le=1)]
 
 
-class Similarities(Section):
+class SimilarityLimits(Section):
     """Cosine similarities by which a face that comes in is told from the faces that are known."""
 
     same_person: Similarity = 0.65
@@ -29,14 +29,14 @@ class Similarities(Section):
         return max(0.0, min(self.look_alike, self.same_person - self.margin))
 
     @model_validator(mode="after")
-    def _in_order(self) -> "Similarities":
+    def _in_order(self) -> "SimilarityLimits":
         if self.look_alike > self.same_person:
             raise ValueError("look_alike is at most same_person")
         return self
 
 
 # Strangers come nearer to each other there: 0.58 on average and up to 0.73 among a hundred.
-_TRIAL_SPACES = {"face:gabor-512": Similarities(same_person=0.75, look_alike=0.7)}
+_TRIAL_SPACES = {"face:gabor-512": SimilarityLimits(same_person=0.75, look_alike=0.7)}
 
 
 class RegistrySettings(Section):
@@ -52,7 +52,7 @@ class RegistrySettings(Section):
     same_person_similarity: Similarity = 0.65
     look_alike_similarity: Similarity = 0.5
     """See Similarities; these are for the spaces that `similarities` does not name."""
-    similarities: dict[SpaceId, Similarities] = Field(default_factory=dict)
+    similarities: dict[SpaceId, SimilarityLimits] = Field(default_factory=dict)
     tombstone_retention_days: Annotated[float, Field(gt=0)] = 30
     """How long the deleted can be restored, and their removal is told to devices that were away."""
 
@@ -62,9 +62,11 @@ class RegistrySettings(Section):
             raise ValueError("look_alike_similarity is at most same_person_similarity")
         return self
 
-    def similarities_in(self, space: str) -> Similarities:
+    def similarities_in(self, space: str) -> SimilarityLimits:
         """What holds in a space: its own, else what suits the trial space, else the general ones."""
-        general = Similarities(same_person=self.same_person_similarity, look_alike=self.look_alike_similarity)
+        general = SimilarityLimits(
+            same_person=self.same_person_similarity, look_alike=self.look_alike_similarity
+        )
         return self.similarities.get(space) or _TRIAL_SPACES.get(space) or general
 
     @property

@@ -12,7 +12,7 @@ FROM_DEVICES = 64
 """So many spaces there are at most, unless the settings of the backend name more."""
 
 
-class Spaces:
+class SpaceRegistry:
     """Collection `spaces`: a space never changes once it is recorded; another model is another space."""
 
     def __init__(self, mongo: Mongo) -> None:

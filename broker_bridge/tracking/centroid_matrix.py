@@ -10,7 +10,7 @@ from broker_bridge.contract.embeddings import Vector
 _FEWEST_ROWS = 64
 
 
-class MeanRows:
+class CentroidMatrix:
     """Means float32[n, d] in one space, one or more rows per person."""
 
     def __init__(self, dimension: int) -> None:

@@ -27,7 +27,7 @@ _CONCERNS = {
 }
 
 
-class PersonWatch:
+class DetectedPersonChanges:
     """Tells the tracker who was deleted, merged or linked, and that enrolled people have changed."""
 
     def __init__(

@@ -7,13 +7,13 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.resolution import shown_as
 from broker_bridge.registry.settings import RegistrySettings
 
-from .active_people import Present
+from .active_people import ActivePerson
 
 # Once so much is known of somebody it is asked no more whether they are enrolled, until people have changed.
 _ENOUGH_WEIGHT = 8.0
 
 
-class EnrolledLinks:
+class IdentityLinks:
     """Asks the registry of people. `people_changed` is to be called when somebody is enrolled, or no more,
     while nothing else here is waited for."""
 
@@ -24,7 +24,7 @@ class EnrolledLinks:
         self._current: set[str] = set()
         """The spaces in which nobody was enrolled since it was asked: most strangers cost no reading then."""
 
-    async def people_changed(self, people: Iterable[Present]) -> None:
+    async def people_changed(self, people: Iterable[ActivePerson]) -> None:
         """Find out anew as whom those in memory are to be shown. Raises RegistryError."""
         present = list(people)
         self._current = set()
@@ -70,7 +70,7 @@ class EnrolledLinks:
         await self.learn(found)
         return found
 
-    async def link(self, people: Iterable[Present]) -> None:
+    async def link(self, people: Iterable[ActivePerson]) -> None:
         """Find out of those in memory who are nobody enrolled whether they are. Raises RegistryError."""
         # Whatever the stream of changes has kept from us: it is asked anew now and then.
         self._current = set()
@@ -80,7 +80,7 @@ class EnrolledLinks:
         for one in asked:
             one.checked_weight = one.weight
 
-    def _is_open(self, one: Present) -> bool:
+    def _is_open(self, one: ActivePerson) -> bool:
         grown = one.weight > one.checked_weight
         return (
             one.is_stored
@@ -89,7 +89,7 @@ class EnrolledLinks:
             and (one.checked_weight < _ENOUGH_WEIGHT)
         )
 
-    async def _link_in(self, space: str, people: Sequence[Present]) -> None:
+    async def _link_in(self, space: str, people: Sequence[ActivePerson]) -> None:
         faces = [one.faces[space] for one in people]
         found = await self.who(
             EmbeddingSpace(space, len(faces[0].mean)),

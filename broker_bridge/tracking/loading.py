@@ -5,16 +5,16 @@ from dataclasses import replace
 from datetime import timedelta
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.merge_groups import Family
-from broker_bridge.registry.detected_persons.model import Stay
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
+from broker_bridge.registry.detected_persons.model import VisitSegment
 
-from .active_people import Present
+from .active_people import ActivePerson
 
 
 async def load_people(
-    registry: Registry, families: Mapping[int, Family], timeout: timedelta
-) -> list[Present]:
+    registry: Registry, families: Mapping[int, MergeGroup], timeout: timedelta
+) -> list[ActivePerson]:
     """These families, by the global id of the root. Raises RegistryError."""
     if not families:
         return []
@@ -26,13 +26,15 @@ async def load_people(
         for one, few in known.items()
     }
     newest = max(family.root.last_seen for family in families.values())
-    stays: dict[int, list[Stay]] = {}
+    stays: dict[int, list[VisitSegment]] = {}
     for stay in await registry.persons.stays(list(families), newest - timeout):
         stays.setdefault(stay.global_id, []).append(stay)
     return [_present(family, faces, stays.get(global_id, ())) for global_id, family in families.items()]
 
 
-def _present(family: Family, faces: Mapping[int, Sequence[KnownFace]], stays: Sequence[Stay]) -> Present:
+def _present(
+    family: MergeGroup, faces: Mapping[int, Sequence[FaceCentroid]], stays: Sequence[VisitSegment]
+) -> ActivePerson:
     """A family as it is kept in memory: what is seen is counted for its root, which has the link of all."""
     person = replace(
         family.root,
@@ -41,7 +43,7 @@ def _present(family: Family, faces: Mapping[int, Sequence[KnownFace]], stays: Se
         not_users=tuple({user_id for one in family.everyone for user_id in one.not_users}),
     )
     own = {face.space: face for face in faces.get(person.global_id, ())}
-    return Present(
+    return ActivePerson(
         person,
         own,
         tuple(face for one in family.merged for face in faces.get(one.global_id, ())),

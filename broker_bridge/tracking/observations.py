@@ -22,11 +22,11 @@ from broker_bridge.contract.messages import Assignment, Observation
 from broker_bridge.contract.wire import format_time
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.detected_persons.model import Box, Observed
+from broker_bridge.registry.detected_persons.model import Box, ObservedFace
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
 
-from .change_listener import PersonWatch
+from .change_listener import DetectedPersonChanges
 from .tracker import Tracker
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _Arrived = tuple[str, Observation, datetime]
 """Device id, what it has sent, and when it came."""
 
 
-class Observations:
+class ObservationIngest:
     """Admits what cameras see, asks the tracker, answers. Of a worker that does not track it takes nothing.
 
     `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full` and `dropped_stale` (more
@@ -118,7 +118,7 @@ class Observations:
         """Track until cancelled, then write what is not written."""
         tracker = Tracker(self._registry, self._settings, self._people, may_track=self._may_track)
         self._tracker = tracker
-        watch = PersonWatch(self._registry, tracker, self._counted, self._now)
+        watch = DetectedPersonChanges(self._registry, tracker, self._counted, self._now)
         try:
             await asyncio.gather(self._meet(tracker), self._send(), self._sync(tracker), watch.run())
         finally:
@@ -132,7 +132,7 @@ class Observations:
 
     # Admission
 
-    def _admit(self, device_id: str, observation: Observation, at: datetime) -> Observed | None:
+    def _admit(self, device_id: str, observation: Observation, at: datetime) -> ObservedFace | None:
         """What was observed, checked; None for what is refused, which is counted."""
         try:
             return self._checked(device_id, observation, at)
@@ -140,7 +140,7 @@ class Observations:
             self.refuse(device_id, error)
             return None
 
-    def _checked(self, device_id: str, observation: Observation, at: datetime) -> Observed:
+    def _checked(self, device_id: str, observation: Observation, at: datetime) -> ObservedFace:
         if abs(observation.captured_at - at) > self._tolerance:
             raise ContractError(
                 OBSERVATION_TIME_IMPLAUSIBLE,
@@ -153,7 +153,7 @@ class Observations:
         dimension = self._dimensions.get(observation.space)
         if dimension is None:
             raise self._registry.spaces.unknown(observation.space, self._dimensions)
-        return Observed(
+        return ObservedFace(
             device_id=device_id,
             site_id=site,
             track_id=observation.track_id,

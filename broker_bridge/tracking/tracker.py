@@ -15,16 +15,16 @@ from datetime import datetime, timedelta
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.merge_groups import Family
-from broker_bridge.registry.detected_persons.model import DetectedPerson, Observed
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
+from broker_bridge.registry.detected_persons.model import DetectedPerson, ObservedFace
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
 
-from .active_people import ActivePeople, Match, Present
-from .identity_links import EnrolledLinks
+from .active_people import ActivePerson, ActiveSet, TrackMatch
+from .identity_links import IdentityLinks
 from .loading import load_people
-from .write_behind import PersonWriter
+from .write_behind import WriteBehind
 
 # Seed 004: the nearest five of everybody are looked at.
 _CANDIDATES = 5
@@ -35,11 +35,11 @@ _IDS_AT_ONCE = 64
 class _Found:
     """What the indexes say of an observation: detected persons who may be it, and who is enrolled with it."""
 
-    families: tuple[Family, ...] = ()
+    families: tuple[MergeGroup, ...] = ()
     user_id: str | None = None
 
 
-class LeaseLostError(RegistryError):
+class TrackerLeaseLostError(RegistryError):
     """Another tracker may have met them by now."""
 
 
@@ -66,15 +66,15 @@ class Tracker:
         self._settings = settings
         self._may_track = may_track
         self._timeout = timedelta(seconds=settings.person_timeout)
-        self._active = ActivePeople(settings)
-        self._new: list[Present] = []
+        self._active = ActiveSet(settings)
+        self._new: list[ActivePerson] = []
         self._ids: deque[int] = deque()
         self._highest_id = 0
         self._meeting = asyncio.Lock()
         self._writing = asyncio.Lock()
         self.counters: Counter[str] = Counter()
-        self.links = EnrolledLinks(registry, people)
-        self._writer = PersonWriter(self._store, self.counters)
+        self.links = IdentityLinks(registry, people)
+        self._writer = WriteBehind(self._store, self.counters)
 
     def __len__(self) -> int:
         """How many people are in memory."""
@@ -92,18 +92,18 @@ class Tracker:
 
     # Who it is
 
-    async def match_or_create_person(self, seen: Observed) -> Assignment:
+    async def match_or_create_person(self, seen: ObservedFace) -> Assignment:
         """Who `seen` is. Raises RegistryError when somebody has to be looked up or created and cannot be."""
         return self.match_active(seen) or (await self.meet([seen]))[0]
 
-    def match_active(self, seen: Observed) -> Assignment | None:
+    def match_active(self, seen: ObservedFace) -> Assignment | None:
         """Who `seen` is, if that is somebody in memory whose global id may be told."""
         match = self._active.match(seen)
         if match is None or not match.present.is_stored or not self._active.is_settled(match, seen):
             return None
         return self._take(match, seen)
 
-    async def meet(self, batch: Sequence[Observed]) -> list[Assignment]:
+    async def meet(self, batch: Sequence[ObservedFace]) -> list[Assignment]:
         """Who each of `batch` is, if need be somebody new, who is durable when this returns.
 
         Raises RegistryError; what was seen is then counted, or not, and nobody is told anything.
@@ -120,19 +120,19 @@ class Tracker:
             await self._store_new()
             return [assignments[place] for place in range(len(batch))]
 
-    def _is_settled(self, seen: Observed) -> bool:
+    def _is_settled(self, seen: ObservedFace) -> bool:
         match = self._active.match(seen)
         return match is not None and self._active.is_settled(match, seen)
 
     async def _meet_some(
-        self, waiting: Mapping[int, Observed], asked: Mapping[int, Observed]
+        self, waiting: Mapping[int, ObservedFace], asked: Mapping[int, ObservedFace]
     ) -> dict[int, Assignment]:
         """Who those of `waiting` are, of whom those in `asked` are looked up: the others may remain."""
         found = await self._look_up(asked)
         await self._provide_ids(len(asked))
         loaded = await self._load(family for one in found.values() for family in one.families)
         if not self._may_track():
-            raise LeaseLostError("the tracker's lease is lost")
+            raise TrackerLeaseLostError("the tracker's lease is lost")
         # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
         for present in loaded:
             self._active.add(present)
@@ -147,26 +147,26 @@ class Tracker:
         self.counters["loaded"] += sum(one.global_id in met for one in loaded)
         return taken
 
-    def _decide(self, seen: Observed, found: _Found | None) -> Match | None:
+    def _decide(self, seen: ObservedFace, found: _Found | None) -> TrackMatch | None:
         """None for somebody who is not in memory and was not looked up."""
         match = self._active.match(seen)
         if match is None and found is not None:
             match = self._enrolled_match(seen, found) or self._create(seen, found)
         return match
 
-    def _enrolled_match(self, seen: Observed, found: _Found) -> Match | None:
+    def _enrolled_match(self, seen: ObservedFace, found: _Found) -> TrackMatch | None:
         present = self._active.with_user(found.user_id, seen) if found.user_id else None
-        return None if present is None else Match(present, None, "enrolled", sure=False)
+        return None if present is None else TrackMatch(present, None, "enrolled", sure=False)
 
-    def _create(self, seen: Observed, found: _Found) -> Match:
+    def _create(self, seen: ObservedFace, found: _Found) -> TrackMatch:
         person = DetectedPerson.first_met(self._ids.popleft(), seen, found.user_id)
-        face = KnownFace.of(seen.space, seen.vector, seen.quality)
-        present = Present(person, {seen.space: face}, is_stored=False)
+        face = FaceCentroid.of(seen.space, seen.vector, seen.quality)
+        present = ActivePerson(person, {seen.space: face}, is_stored=False)
         self._active.add(present)
         self._new.append(present)
-        return Match(present, None, "new", sure=False)
+        return TrackMatch(present, None, "new", sure=False)
 
-    def _take(self, match: Match, seen: Observed) -> Assignment:
+    def _take(self, match: TrackMatch, seen: ObservedFace) -> Assignment:
         present = match.present
         self._active.note(match, seen)
         present.see(seen, self._timeout)
@@ -182,7 +182,7 @@ class Tracker:
 
     # Who it may be
 
-    async def _look_up(self, asked: Mapping[int, Observed]) -> dict[int, _Found]:
+    async def _look_up(self, asked: Mapping[int, ObservedFace]) -> dict[int, _Found]:
         """What the indexes say of each."""
         found: dict[int, _Found] = {}
         for space in sorted({seen.space for seen in asked.values()}):
@@ -209,7 +209,7 @@ class Tracker:
             found.append(_Found(tuple(family_of[one] for one in may_be if one in family_of), user_id))
         return found
 
-    async def _load(self, families: Iterable[Family]) -> list[Present]:
+    async def _load(self, families: Iterable[MergeGroup]) -> list[ActivePerson]:
         """Those families who are not in memory, as MongoDB has them."""
         wanted = {one.root.global_id: one for one in families if one.root.global_id not in self._active}
         await self.links.learn(family.whole.user_id for family in wanted.values())
@@ -278,7 +278,7 @@ class Tracker:
                 self._registry.faces.forgotten(global_id)
 
     async def _let_go(
-        self, global_ids: Iterable[int], now: datetime, still: Callable[[Present], bool]
+        self, global_ids: Iterable[int], now: datetime, still: Callable[[ActivePerson], bool]
     ) -> None:
         """Write these people and drop those of whom `still` holds then. Meanwhile nobody is loaded."""
         async with self._meeting:

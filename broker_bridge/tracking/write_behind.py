@@ -4,28 +4,28 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from broker_bridge.registry.detected_persons.model import Stay
-from broker_bridge.registry.detected_persons.tracker_store import PersonStore
+from broker_bridge.registry.detected_persons.model import VisitSegment
+from broker_bridge.registry.detected_persons.tracker_store import TrackerStore
 
-from .active_people import Present
+from .active_people import ActivePerson
 
 # In one bulk: to encode more keeps the event loop from answering for too long.
 _AT_ONCE = 20
 
 
-class PersonWriter:
+class WriteBehind:
     """Knows who has changed since they were written. `counters` has `written` and `write_failures`."""
 
-    def __init__(self, store: PersonStore, counters: Counter[str]) -> None:
+    def __init__(self, store: TrackerStore, counters: Counter[str]) -> None:
         self._store = store
         self._counters = counters
-        self._changed: dict[int, Present] = {}
+        self._changed: dict[int, ActivePerson] = {}
 
     def __contains__(self, global_id: int) -> bool:
         """Whether something of this person is still to be written."""
         return global_id in self._changed
 
-    def note(self, present: Present) -> None:
+    def note(self, present: ActivePerson) -> None:
         """This person has been seen."""
         self._changed[present.global_id] = present
 
@@ -37,7 +37,7 @@ class PersonWriter:
         """Write everybody who has changed; see `write`."""
         return await self.write([one for one in self._changed.values() if one.is_stored], now)
 
-    async def write(self, people: Sequence[Present], now: datetime) -> set[int]:
+    async def write(self, people: Sequence[ActivePerson], now: datetime) -> set[int]:
         """Write these people, and return those of them whom somebody has deleted.
 
         Raises RegistryError; they still count as changed then.
@@ -47,7 +47,7 @@ class PersonWriter:
             gone |= await self._write_some(people[start : start + _AT_ONCE], now)
         return gone
 
-    async def _write_some(self, people: Sequence[Present], now: datetime) -> set[int]:
+    async def _write_some(self, people: Sequence[ActivePerson], now: datetime) -> set[int]:
         stays = [one.unwritten for one in people]
         for present in people:
             self._changed.pop(present.global_id, None)
@@ -62,7 +62,10 @@ class PersonWriter:
             raise
 
     async def _write(
-        self, people: Sequence[Present], stays: Sequence[dict[tuple[str, datetime], Stay]], now: datetime
+        self,
+        people: Sequence[ActivePerson],
+        stays: Sequence[dict[tuple[str, datetime], VisitSegment]],
+        now: datetime,
     ) -> set[int]:
         there = await self._store.there([one.global_id for one in people])
         kept = [one for one in people if one.global_id in there]

@@ -11,14 +11,14 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
-from broker_bridge.registry.identities.model import Enrollment
-from broker_bridge.registry.matching.look_alikes import Checked
+from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.matching.look_alikes import CheckedChange
 from dashboard_api.bulk.views import (
     MAX_PEOPLE,
     BulkAnswer,
     BulkBody,
+    BulkIdentity,
     BulkItem,
-    BulkPerson,
     ExportPage,
     check_keys,
     read_person,
@@ -58,7 +58,7 @@ async def import_people(
     return BulkAnswer.of([items[index] for index in sorted(items)], dry_run=body.dry_run)
 
 
-def _read(people: list[Any], services: Services, items: dict[int, BulkItem]) -> dict[int, BulkPerson]:
+def _read(people: list[Any], services: Services, items: dict[int, BulkItem]) -> dict[int, BulkIdentity]:
     """Those of `people` who are well formed, by index; of the others `items` tells."""
     read = {}
     for index, item in enumerate(people):
@@ -77,8 +77,8 @@ def _user_id(item: Any) -> str | None:
 
 
 async def _to_orders(
-    services: Services, people: dict[int, BulkPerson], by: str, items: dict[int, BulkItem]
-) -> dict[int, Enrollment]:
+    services: Services, people: dict[int, BulkIdentity], by: str, items: dict[int, BulkItem]
+) -> dict[int, EnrollIdentity]:
     """Orders by index, for those whose templates and external keys will do; of the others `items` tells."""
     dimensions = await services.registry.spaces.dimensions()
     keys = [key.text for person in people.values() for key in person.keys]
@@ -96,7 +96,7 @@ async def _to_orders(
 
 
 async def _add_further_keys(
-    services: Services, people: dict[int, BulkPerson], done: dict[int, Checked], by: str
+    services: Services, people: dict[int, BulkIdentity], done: dict[int, CheckedChange], by: str
 ) -> None:
     """Give people who came in their second and later external keys; `done` tells the outcome of both."""
     for index, checked in done.items():

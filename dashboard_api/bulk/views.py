@@ -11,18 +11,18 @@ from broker_bridge.contract.embeddings import from_base64, to_array, to_base64
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.identities.model import (
     EVERY_SITE,
-    Enrollment,
+    EnrollIdentity,
     ExternalKey,
+    Identity,
     Kind,
-    Person,
     Template,
 )
-from broker_bridge.registry.matching.look_alikes import Checked
+from broker_bridge.registry.matching.look_alikes import CheckedChange
 from dashboard_api.external.views import ExternalId, SourceSystem
-from dashboard_api.http.models import Body, PersonBody, TemplateBody, View
+from dashboard_api.http.models import Body, IdentityBody, TemplateBody, View
 from dashboard_api.http.problems import of_validation
 from dashboard_api.identities.conversions import default_space, to_order, to_template
-from dashboard_api.identities.enrollment_views import Resemblance, resemblances
+from dashboard_api.identities.enrollment_views import LookAlikeNote, resemblances
 from dashboard_api.settings import ApiSettings, Modality
 
 MAX_PEOPLE = 500
@@ -47,7 +47,7 @@ def _each_once(keys: list[ExternalKeyBody]) -> list[ExternalKeyBody]:
     return keys
 
 
-class BulkPerson(PersonBody):
+class BulkIdentity(IdentityBody):
     """A person to import. A template may name its `modality` in place of `space`: its default space then.
 
     Without `kind` somebody new is an employee, and everybody else stays what they are.
@@ -87,7 +87,7 @@ class BulkItem(View):
     version: int | None = None
     code: str | None = None
     detail: str | None = None
-    look_alikes: list[Resemblance] | None = None
+    look_alikes: list[LookAlikeNote] | None = None
 
 
 class BulkAnswer(View):
@@ -115,10 +115,10 @@ class ExportPage(View):
     next_cursor: str | None
 
 
-def read_person(item: Any, settings: ApiSettings) -> BulkPerson:
+def read_person(item: Any, settings: ApiSettings) -> BulkIdentity:
     """One of `people`; raises ContractError(`request-invalid`, `space-unknown`), which quotes no value."""
     try:
-        return BulkPerson.model_validate(_with_spaces(item, settings))
+        return BulkIdentity.model_validate(_with_spaces(item, settings))
     except ValidationError as error:
         detail = of_validation(error.errors()).detail
         # The name of an unknown field may hold half a surrogate pair, which no answer can.
@@ -143,7 +143,7 @@ def _with_space(template: Any, settings: ApiSettings) -> Any:
 _MODALITIES: tuple[str, ...] = get_args(Modality)
 
 
-def to_first_order(person: BulkPerson, dimensions: dict[str, int], by: str) -> Enrollment:
+def to_first_order(person: BulkIdentity, dimensions: dict[str, int], by: str) -> EnrollIdentity:
     """All of a person but for further external keys: an order holds one. Raises ContractError."""
     templates = [_to_template(one, dimensions) for one in person.templates]
     key = next(iter(person.keys), None)
@@ -161,11 +161,11 @@ def _to_template(body: TemplateBody, dimensions: dict[str, int]) -> Template:
     return replace(template, vector=raw)
 
 
-def to_further_orders(person: BulkPerson, by: str) -> list[Enrollment]:
-    return [Enrollment(person.user_id, external=key, must_exist=True, by=by) for key in person.keys[1:]]
+def to_further_orders(person: BulkIdentity, by: str) -> list[EnrollIdentity]:
+    return [EnrollIdentity(person.user_id, external=key, must_exist=True, by=by) for key in person.keys[1:]]
 
 
-def check_keys(person: BulkPerson, holders: dict[str, str]) -> None:
+def check_keys(person: BulkIdentity, holders: dict[str, str]) -> None:
     """Raise ContractError(`external-taken`) for a key that is somebody else's by `holders` (user id by key).
 
     Else the keys are the person's from now on: also of those who come later in the same request.
@@ -178,7 +178,7 @@ def check_keys(person: BulkPerson, holders: dict[str, str]) -> None:
     holders.update({key.text: person.user_id for key in person.keys})
 
 
-def to_item(index: int, user_id: str, checked: Checked) -> BulkItem:
+def to_item(index: int, user_id: str, checked: CheckedChange) -> BulkItem:
     """What is answered about a person whose order was carried out or refused."""
     outcome = checked.outcome
     near = resemblances(checked.look_alikes) or None
@@ -191,7 +191,7 @@ def to_item(index: int, user_id: str, checked: Checked) -> BulkItem:
 
 
 def refused(
-    index: int, user_id: str | None, error: ContractError, look_alikes: list[Resemblance] | None = None
+    index: int, user_id: str | None, error: ContractError, look_alikes: list[LookAlikeNote] | None = None
 ) -> BulkItem:
     return BulkItem(
         index=index,
@@ -203,7 +203,7 @@ def refused(
     )
 
 
-def to_exported(person: Person, templates: Sequence[Template] | None) -> Mapping[str, Any]:
+def to_exported(person: Identity, templates: Sequence[Template] | None) -> Mapping[str, Any]:
     """A person as `read_person` reads them; without `templates` (None) nothing is said of any."""
     said: dict[str, Any] = {
         "user_id": person.user_id,

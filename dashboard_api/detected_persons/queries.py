@@ -7,14 +7,14 @@ from typing import Any
 
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.wire import format_time
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.export import exported_person
-from broker_bridge.registry.detected_persons.merge_groups import Family
+from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.queries import known_together
 from dashboard_api.identities.conversions import default_space, to_vector
 from dashboard_api.services.services import Services
 
-from .views import DetectedPersonView, FaceMatch, FaceQuery, Setting, to_view
+from .views import DetectedPersonView, FaceMatch, FaceQuery, ViewContext, to_view
 
 
 def active_since(services: Services) -> datetime:
@@ -23,9 +23,9 @@ def active_since(services: Services) -> datetime:
     return services.now() - timedelta(seconds=tracking.person_timeout + tracking.db_sync_interval)
 
 
-async def setting_of(services: Services, families: Iterable[Family]) -> Setting:
+async def setting_of(services: Services, families: Iterable[MergeGroup]) -> ViewContext:
     linked = {family.whole.user_id for family in families} - {None}
-    return Setting(
+    return ViewContext(
         active_since=active_since(services),
         enrolled=await services.registry.person_reading.enrolled(one for one in linked if one),
         metres_per_pixel=await services.registry.devices.calibrations(),
@@ -37,7 +37,7 @@ async def view_of(services: Services, global_id: int) -> DetectedPersonView:
     return to_view(family, await setting_of(services, [family]))
 
 
-async def face_of(services: Services, family: Family) -> KnownFace | None:
+async def face_of(services: Services, family: MergeGroup) -> FaceCentroid | None:
     """How a person is known: in the default space of faces, else in the one with the most behind it."""
     held = await services.registry.person_reading.faces(family.ids)
     faces = sorted((one for few in held.values() for one in few), key=lambda one: -one.weight)
@@ -58,7 +58,7 @@ async def matches_of(services: Services, query: FaceQuery) -> list[FaceMatch]:
     while True:
         (found,) = await services.registry.faces.candidates(space, [vector], asked, threshold)
         families = await services.registry.person_reading.roots(one.global_id for one in found)
-        best: dict[int, tuple[Family, float]] = {}
+        best: dict[int, tuple[MergeGroup, float]] = {}
         for one in found:
             if one.global_id in families:
                 family = families[one.global_id]
@@ -71,7 +71,7 @@ async def matches_of(services: Services, query: FaceQuery) -> list[FaceMatch]:
     return [_to_match(family, similarity, setting) for family, similarity in nearest]
 
 
-def _to_match(family: Family, similarity: float, setting: Setting) -> FaceMatch:
+def _to_match(family: MergeGroup, similarity: float, setting: ViewContext) -> FaceMatch:
     user_id, name = setting.who(family)
     # Rounding may lead past 1.
     shown = round(min(1.0, float(similarity)), 6)

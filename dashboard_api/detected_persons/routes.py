@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from broker_bridge.contract.ids import DeviceId, SiteId, UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
-from broker_bridge.registry.detected_persons.queries import Period, PersonFilter
+from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, Period
 from broker_bridge.registry.detected_persons.removal import EVERYBODY
 from dashboard_api.detected_persons.queries import (
     active_since,
@@ -21,7 +21,7 @@ from dashboard_api.detected_persons.queries import (
 )
 from dashboard_api.detected_persons.views import (
     MOST_ID,
-    ActivePersons,
+    ActivePersonList,
     DeletedPersons,
     DetectedPersonDetail,
     DetectedPersonPage,
@@ -48,7 +48,7 @@ GlobalId = Annotated[int, Path(ge=1, le=MOST_ID)]
 
 
 @router.get("/active", dependencies=[MAY_READ])
-async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePersons:
+async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePersonList:
     """Everybody whom cameras see now, newest first; `active_persons` counts those beyond `limit` too."""
     reading = services.registry.person_reading
     count, shown = await reading.active(active_since(services), limit)
@@ -56,7 +56,7 @@ async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePerso
     ids = [global_id for family in shown for global_id in family.ids]
     here_since = await reading.here_since(ids, setting.active_since)
     persons = [to_active(family, setting, here_since) for family in shown]
-    return ActivePersons(active_persons=count, persons=persons)
+    return ActivePersonList(active_persons=count, persons=persons)
 
 
 @router.post("/search-by-face", dependencies=[JSON_BODY, MAY_CHANGE])
@@ -91,14 +91,14 @@ def to_filter(
     device_id: Annotated[DeviceId | None, Query(description="Ever seen there")] = None,
     user_id: Annotated[UserId | None, Query(description="Linked with this enrolled person")] = None,
     named: Annotated[bool | None, Query(description="Given a name by somebody, or not")] = None,
-) -> PersonFilter:
-    return PersonFilter(active, site_id, device_id, user_id, named)
+) -> DetectedPersonFilter:
+    return DetectedPersonFilter(active, site_id, device_id, user_id, named)
 
 
 @router.get("", dependencies=[MAY_READ])
 async def list_persons(
     services: ServicesDep,
-    wanted: Annotated[PersonFilter, Depends(to_filter)],
+    wanted: Annotated[DetectedPersonFilter, Depends(to_filter)],
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> DetectedPersonPage:

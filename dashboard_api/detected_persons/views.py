@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from broker_bridge.contract.ids import SpaceId, UserId
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.merge_groups import Family
-from broker_bridge.registry.detected_persons.model import Stay
-from broker_bridge.registry.identities.model import Person
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
+from broker_bridge.registry.detected_persons.model import VisitSegment
+from broker_bridge.registry.identities.model import Identity
 from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
 
 MOST_ID = 2**53 - 1
@@ -106,16 +106,16 @@ class DetectedPersonDetail(DetectedPersonView):
     face_space: str | None
 
 
-class ActivePerson(DetectedPersonView):
+class ActivePersonView(DetectedPersonView):
     """`cameras` are where the person is seen now, `since` when that began."""
 
     cameras: list[str]
     since: Time
 
 
-class ActivePersons(View):
+class ActivePersonList(View):
     active_persons: int
-    persons: list[ActivePerson]
+    persons: list[ActivePersonView]
 
 
 class DetectedPersonPage(View):
@@ -123,7 +123,7 @@ class DetectedPersonPage(View):
     next_cursor: str | None
 
 
-class StayView(View):
+class VisitSegmentView(View):
     """A person on one camera without a break; `global_id` is the one that was assigned then."""
 
     global_id: int
@@ -136,7 +136,7 @@ class StayView(View):
 
 class TrailPage(View):
     global_id: int
-    items: list[StayView]
+    items: list[VisitSegmentView]
     next_cursor: str | None
 
 
@@ -147,17 +147,17 @@ class DeletedPersons(View):
 
 
 @dataclass(frozen=True)
-class Setting:
+class ViewContext:
     """What detected persons are seen in: who is seen at `active_since` or later is there now.
 
     `enrolled` has by user id who is shown for it, `metres_per_pixel` calibrated cameras.
     """
 
     active_since: datetime
-    enrolled: Mapping[str, Person]
+    enrolled: Mapping[str, Identity]
     metres_per_pixel: Mapping[str, float]
 
-    def who(self, family: Family) -> tuple[str | None, str | None]:
+    def who(self, family: MergeGroup) -> tuple[str | None, str | None]:
         """User id and name of a person; nobody's while the enrolled one is deleted."""
         whole = family.whole
         person = self.enrolled.get(whole.user_id) if whole.user_id else None
@@ -165,11 +165,11 @@ class Setting:
         return (person.user_id if person else None), name
 
 
-def to_view(family: Family, setting: Setting) -> DetectedPersonView:
+def to_view(family: MergeGroup, setting: ViewContext) -> DetectedPersonView:
     return DetectedPersonView(**_fields(family, setting))
 
 
-def to_detail(family: Family, setting: Setting, face: KnownFace | None) -> DetectedPersonDetail:
+def to_detail(family: MergeGroup, setting: ViewContext, face: FaceCentroid | None) -> DetectedPersonDetail:
     return DetectedPersonDetail(
         **_fields(family, setting),
         face_embedding=face.unit.tolist() if face else None,
@@ -177,7 +177,9 @@ def to_detail(family: Family, setting: Setting, face: KnownFace | None) -> Detec
     )
 
 
-def to_active(family: Family, setting: Setting, here_since: Mapping[int, datetime]) -> ActivePerson:
+def to_active(
+    family: MergeGroup, setting: ViewContext, here_since: Mapping[int, datetime]
+) -> ActivePersonView:
     whole = family.whole
     here = [
         device_id
@@ -185,12 +187,12 @@ def to_active(family: Family, setting: Setting, here_since: Mapping[int, datetim
         if camera.last_seen >= setting.active_since
     ]  # fmt: skip
     begun = [here_since[global_id] for global_id in family.ids if global_id in here_since]
-    return ActivePerson(
+    return ActivePersonView(
         **_fields(family, setting), cameras=here, since=min(begun, default=whole.last_seen)
     )  # fmt: skip
 
 
-def _fields(family: Family, setting: Setting) -> dict[str, Any]:
+def _fields(family: MergeGroup, setting: ViewContext) -> dict[str, Any]:
     """The fields of DetectedPersonView."""
     whole = family.whole
     user_id, name = setting.who(family)
@@ -222,8 +224,8 @@ def _fields(family: Family, setting: Setting) -> dict[str, Any]:
     }
 
 
-def to_stay(stay: Stay) -> StayView:
-    return StayView(
+def to_stay(stay: VisitSegment) -> VisitSegmentView:
+    return VisitSegmentView(
         global_id=stay.global_id,
         device_id=stay.device_id,
         site_id=stay.site_id,

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from broker_bridge.registry.devices.devices import Applied
+from broker_bridge.registry.devices.devices import AppliedVersion
 from broker_bridge.registry.mongo.versions import History
-from dashboard_api.devices.views import DeviceSync, SyncStatus
+from dashboard_api.devices.views import DeviceSync, SyncStatusView
 from dashboard_api.services.security import MAY_READ
 from dashboard_api.services.services import ServicesDep
 
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/api/v1/sync", tags=["sync"])
 
 
 @router.get("/status", dependencies=[MAY_READ])
-async def status(services: ServicesDep) -> SyncStatus:
+async def status(services: ServicesDep) -> SyncStatusView:
     """The registry's history, and where each device stands in it."""
     # Devices first: one that is up to date with what we read after it would be so with what it has seen.
     applied = await services.registry.devices.applied()
@@ -21,7 +21,7 @@ async def status(services: ServicesDep) -> SyncStatus:
     return to_status(await services.registry.versions.read(), applied, heads)
 
 
-def to_status(history: History, applied: list[Applied], heads: dict[str, int]) -> SyncStatus:
+def to_status(history: History, applied: list[AppliedVersion], heads: dict[str, int]) -> SyncStatusView:
     """Compare each device with the newest version that concerns its site."""
     devices = [
         DeviceSync(
@@ -36,7 +36,7 @@ def to_status(history: History, applied: list[Applied], heads: dict[str, int]) -
         for one in applied
     ]
     up_to_date = sum(device.up_to_date for device in devices)
-    return SyncStatus(
+    return SyncStatusView(
         epoch=history.epoch,
         version=history.version,
         horizon=history.horizon,

@@ -85,7 +85,7 @@ class DeviceSync(View):
     up_to_date: bool
 
 
-class SyncStatus(View):
+class SyncStatusView(View):
     epoch: str
     version: int
     horizon: int

@@ -23,8 +23,8 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import WireTime
 from broker_bridge.registry.devices.devices import Device
 from broker_bridge.registry.events.attendance import Attendance, check_visit
-from broker_bridge.registry.identities.model import Changed, Person
-from broker_bridge.registry.sync.polling import MARGIN, Missed, Position
+from broker_bridge.registry.identities.model import Identity, IdentityDelta
+from broker_bridge.registry.sync.polling import MARGIN, PollAnswer, PollPosition
 from dashboard_api.http.problems import Problem
 
 from .views import (
@@ -68,13 +68,13 @@ class SyncQuery:
     limit: int
 
     @property
-    def position(self) -> Position:
+    def position(self) -> PollPosition:
         """From `since`, which is a version or a time; raises Problem 422."""
         if _DIGITS.fullmatch(self.since) and int(self.since) < 2**63:
             version = int(self.since)
-            return Position(self.epoch, version, None, self.reset_head_version, self.begun_at)
+            return PollPosition(self.epoch, version, None, self.reset_head_version, self.begun_at)
         try:
-            return Position(self.epoch, time=_TIME.validate_python(self.since))
+            return PollPosition(self.epoch, time=_TIME.validate_python(self.since))
         except ValidationError as error:
             detail = (
                 "since: a version, or a time with its offset from UTC as in 2026-01-15T10:00:00.000Z (write "
@@ -93,7 +93,7 @@ def spaces_of(query: SyncQuery, caller: EdgeDevice, known: Mapping[str, int]) ->
     return sorted(set(query.spaces) or set(caller.spaces) or set(known))
 
 
-def to_changes(missed: Missed, query: SyncQuery, device: Device, asked_at: datetime) -> EdgeChanges:
+def to_changes(missed: PollAnswer, query: SyncQuery, device: Device, asked_at: datetime) -> EdgeChanges:
     """The answer to a device; `asked_at` is from before the registry was read."""
     told = missed.changes
     changes = [_change(one, missed, query, device) for one in told.changed]
@@ -112,7 +112,9 @@ def to_changes(missed: Missed, query: SyncQuery, device: Device, asked_at: datet
     )
 
 
-def _change(change: Changed, missed: Missed, query: SyncQuery, device: Device) -> EdgeRemoval | EdgeUpsert:
+def _change(
+    change: IdentityDelta, missed: PollAnswer, query: SyncQuery, device: Device
+) -> EdgeRemoval | EdgeUpsert:
     person = change.person
     if not person.belongs_to(device.site_id):
         return EdgeRemoval(action="delete", face_id=person.user_id, version=person.version)
@@ -138,7 +140,7 @@ def _change(change: Changed, missed: Missed, query: SyncQuery, device: Device) -
     )
 
 
-def _next(missed: Missed, query: SyncQuery) -> str:
+def _next(missed: PollAnswer, query: SyncQuery) -> str:
     told = missed.changes
     head = told.head_version if missed.reset else query.reset_head_version
     asked: list[tuple[str, object]] = [
@@ -182,7 +184,7 @@ def to_visit(item: Mapping[str, Any], device: Device, now: datetime) -> Event:
     )
 
 
-def check_visitor(event: Event, people: Mapping[str, Person], device: Device) -> None:
+def check_visitor(event: Event, people: Mapping[str, Identity], device: Device) -> None:
     """Raise ContractError where the visit cannot be that person's; see check_visit."""
     check_visit(people, event.user_id or "", device.site_id, event.timestamp)
 

@@ -15,9 +15,9 @@ from broker_bridge.contract.ids import Epoch, SpaceId
 from broker_bridge.contract.messages import Event, RegisterIdentity, Version
 from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.devices.devices import Device, Report
+from broker_bridge.registry.devices.devices import Device, DeviceReport
 from broker_bridge.registry.edge_registration.visitors import new_visitor_id
-from broker_bridge.registry.events.events import Incoming
+from broker_bridge.registry.events.events import IncomingEvent
 from dashboard_api.edge.conversions import (
     EdgeDevice,
     SyncQuery,
@@ -110,7 +110,7 @@ async def confirm(body: ConfirmBody, caller: Caller, services: ServicesDep) -> C
     if body.version > history.version:
         raise Problem(409, "version-ahead", f"the history stands at {history.version}: nobody holds more")
     said = body.model_dump()
-    await services.registry.devices.note([Report.of(device_id, "applied", said, services.now())])
+    await services.registry.devices.note([DeviceReport.of(device_id, "applied", said, services.now())])
     return ConfirmView(device_id=device_id, epoch=body.epoch, version=body.version)
 
 
@@ -172,7 +172,7 @@ async def report_visits(body: VisitsBody, caller: Caller, services: ServicesDep)
         except ContractError as error:
             errors.append(VisitError(index=index, code=error.code, detail=error.detail))
             del events[index]
-    batch = [Incoming(event, device.site_id, now) for event in events.values()]
+    batch = [IncomingEvent(event, device.site_id, now) for event in events.values()]
     recorded = await services.registry.events.record(batch, expect_repeats=True)
     return VisitsView(
         recorded=len(recorded.stored) - recorded.repeats,

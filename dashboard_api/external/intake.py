@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from broker_bridge.registry.identities.model import Enrollment, Order
-from broker_bridge.registry.identities.outcome import Outcome
-from broker_bridge.registry.matching.look_alikes import Checked, LookAlikes
+from broker_bridge.registry.identities.model import EnrollIdentity, IdentityChange
+from broker_bridge.registry.identities.outcome import ChangeOutcome
+from broker_bridge.registry.matching.look_alikes import CheckedChange, LookAlikes
 
-from .requests import Ordered
+from .requests import ItemChange
 from .views import MOST_LISTED, IngestAnswer, ItemError, LookAlikeView, SyncAnswer
 
 
 @dataclass
-class Errors:
+class ItemErrors:
     """Items that were refused: all counted, the first ones kept."""
 
     count: int = 0
@@ -26,13 +26,15 @@ class Errors:
             self.listed.append(error)
 
 
-def sync_answer(ordered: Sequence[Ordered], outcomes: Sequence[Outcome], errors: Errors) -> SyncAnswer:
+def sync_answer(
+    ordered: Sequence[ItemChange], outcomes: Sequence[ChangeOutcome], errors: ItemErrors
+) -> SyncAnswer:
     """What became of a sync; who stays as they were counts as nothing."""
     created = updated = deleted = 0
     for item, outcome in zip(ordered, outcomes, strict=True):
         if outcome.error:
             errors.add(item.refused(outcome.error))
-        elif not isinstance(item.order, Enrollment):
+        elif not isinstance(item.order, EnrollIdentity):
             deleted += 1
         elif outcome.created:
             created += 1
@@ -48,14 +50,14 @@ def sync_answer(ordered: Sequence[Ordered], outcomes: Sequence[Outcome], errors:
 class IngestTally:
     """What has become of the items so far."""
 
-    errors: Errors = field(default_factory=Errors)
+    errors: ItemErrors = field(default_factory=ItemErrors)
     people: int = 0
     stored: int = 0
     skipped: int = 0
     look_alikes: list[LookAlikeView] = field(default_factory=list)
     look_alike_count: int = 0
 
-    def add(self, item: Ordered, checked: Checked) -> None:
+    def add(self, item: ItemChange, checked: CheckedChange) -> None:
         outcome = checked.outcome
         if outcome.error:
             self.errors.add(item.refused(outcome.error))
@@ -88,17 +90,17 @@ class IngestTally:
         )
 
 
-class Intake:
+class ExternalIntake:
     """Takes batches in their order. As a context manager it leaves nothing half done behind."""
 
     def __init__(self, look_alikes: LookAlikes, tally: IngestTally) -> None:
         self._look_alikes = look_alikes
         self._tally = tally
-        self._items: Sequence[Ordered] = ()
-        self._pending: list[Order] = []
-        self._writing: asyncio.Task[list[Checked]] | None = None
+        self._items: Sequence[ItemChange] = ()
+        self._pending: list[IdentityChange] = []
+        self._writing: asyncio.Task[list[CheckedChange]] | None = None
 
-    async def put(self, items: Sequence[Ordered]) -> None:
+    async def put(self, items: Sequence[ItemChange]) -> None:
         """Judge a batch, and begin to write it once the one before is written. Raises RegistryError."""
         judged = await self._look_alikes.judge([item.order for item in items], self._pending)
         await self._written()
@@ -112,7 +114,7 @@ class Intake:
             for item, checked in zip(self._items, await writing, strict=True):
                 self._tally.add(item, checked)
 
-    async def __aenter__(self) -> "Intake":
+    async def __aenter__(self) -> "ExternalIntake":
         return self
 
     async def __aexit__(

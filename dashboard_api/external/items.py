@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from dashboard_api.http.models import Body
-from dashboard_api.http.picture_guard import Picture, find_picture, is_image
+from dashboard_api.http.picture_guard import ImageIndicator, find_picture, is_image
 from dashboard_api.http.problems import PICTURE_REFUSED, Problem, of_validation
 
 from .views import MOST_ITEMS, ExternalId, IngestBody, IngestLine, ItemError, PersonFaces, SyncBody, SyncItem
@@ -21,7 +21,7 @@ _EXTERNAL_ID: TypeAdapter[str] = TypeAdapter(ExternalId)
 
 
 @dataclass(frozen=True)
-class Place:
+class ItemPosition:
     """Where an item stands: at `index` of a JSON list, or on `line` (from 1) of NDJSON."""
 
     index: int | None = None
@@ -32,16 +32,16 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Handed(Generic[M]):
+class ParsedItem(Generic[M]):
     """An item that could be read."""
 
-    place: Place
+    place: ItemPosition
     source_system: str
     space: str | None
     item: M
 
 
-Read = Handed[M] | ItemError
+Read = ParsedItem[M] | ItemError
 
 
 def read_sync(raw: bytes) -> list[Read[SyncItem]]:
@@ -51,7 +51,7 @@ def read_sync(raw: bytes) -> list[Read[SyncItem]]:
     except ValidationError as error:
         return _one_by_one(raw, error, SyncBody, "identities", SyncItem)
     return [
-        Handed(Place(index=index), body.source_system, None, item)
+        ParsedItem(ItemPosition(index=index), body.source_system, None, item)
         for index, item in enumerate(body.identities)
     ]
 
@@ -63,14 +63,14 @@ def read_ingest(raw: bytes) -> list[Read[PersonFaces]]:
     except ValidationError as error:
         return _one_by_one(raw, error, IngestBody, "results", PersonFaces)
     return [
-        Handed(Place(index=index), body.source_system, body.space, item)
+        ParsedItem(ItemPosition(index=index), body.source_system, body.space, item)
         for index, item in enumerate(body.results)
     ]
 
 
 def read_line(number: int, raw: bytes | None) -> Read[PersonFaces]:
     """A line of NDJSON (None: one that was too long); raises Problem `picture-refused`."""
-    place = Place(line=number)
+    place = ItemPosition(line=number)
     if raw is None:
         return refused(place, "payload-too-large", f"a line may have at most {LINE_MAX_BYTES} bytes")
     try:
@@ -80,11 +80,11 @@ def read_line(number: int, raw: bytes | None) -> Read[PersonFaces]:
             document = from_json(raw)
         except ValueError:
             if is_image(raw):
-                raise Picture(f"line {number}", "image").problem() from error
+                raise ImageIndicator(f"line {number}", "image").problem() from error
             return refused(place, REQUEST_INVALID, _sentence(error))
         _refuse_pictures(document, f"line {number}", error)
         return refused(place, REQUEST_INVALID, _sentence(error), document)
-    return Handed(place, line.source_system, line.space, line)
+    return ParsedItem(place, line.source_system, line.space, line)
 
 
 def _one_by_one(
@@ -95,7 +95,7 @@ def _one_by_one(
         document = from_json(raw)
     except ValueError:
         if is_image(raw):
-            raise Picture("body", "image").problem() from error
+            raise ImageIndicator("body", "image").problem() from error
         raise _of_body(error) from error
     _refuse_pictures(document, "body", error)
     items = document.get(items_field) if isinstance(document, dict) else None
@@ -108,17 +108,17 @@ def _one_by_one(
         raise _of_body(of_body) from of_body
     read: list[Read[M]] = []
     for index, item in enumerate(items):
-        place = Place(index=index)
+        place = ItemPosition(index=index)
         try:
             found = item_type.model_validate(item)
         except ValidationError as of_item:
             read.append(refused(place, REQUEST_INVALID, _sentence(of_item), item))
         else:
-            read.append(Handed(place, around.source_system, getattr(around, "space", None), found))
+            read.append(ParsedItem(place, around.source_system, getattr(around, "space", None), found))
     return read
 
 
-def refused(place: Place, code: str, detail: str, item: Any = None) -> ItemError:
+def refused(place: ItemPosition, code: str, detail: str, item: Any = None) -> ItemError:
     """Why an item is refused; its key is told only if it is one."""
     external_id = item.get("external_id") if isinstance(item, dict) else None
     try:
@@ -131,7 +131,7 @@ def refused(place: Place, code: str, detail: str, item: Any = None) -> ItemError
 def _refuse_pictures(document: Any, root: str, error: ValidationError) -> None:
     picture = find_picture(document)
     if picture:
-        raise Picture(f"{root}.{picture.at}", picture.smell).problem()
+        raise ImageIndicator(f"{root}.{picture.at}", picture.smell).problem()
     # A name that stands twice in one object is seen once by us, and twice by the model.
     if any(one["type"] == PICTURE_REFUSED for one in _details(error)):
         raise _of_body(error)

@@ -11,12 +11,12 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.identities.model import ExternalKey, Person
-from dashboard_api.external.intake import Errors, IngestTally, Intake, lines, sync_answer
+from broker_bridge.registry.identities.model import ExternalKey, Identity
+from dashboard_api.external.intake import ExternalIntake, IngestTally, ItemErrors, lines, sync_answer
 from dashboard_api.external.items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync
 from dashboard_api.external.requests import (
     BATCH_ORDERS,
-    Ordered,
+    ItemChange,
     batches,
     new_external_user_id,
     to_ingest_order,
@@ -62,7 +62,7 @@ async def sync(request: Request, services: ServicesDep, key: Annotated[ApiKey, M
     """Make, rename and delete people by their keys. An item that is refused is listed with its reason and
     stops no other; a picture, a URL or the name of an image file anywhere stops the whole request."""
     raw = await _whole(request)
-    errors, ordered = Errors(), []
+    errors, ordered = ItemErrors(), []
     for item in await asyncio.to_thread(read_sync, raw):
         if isinstance(item, ItemError):
             errors.add(item)
@@ -89,7 +89,7 @@ async def ingest(request: Request, services: ServicesDep, key: Annotated[ApiKey,
         raise Problem(415, "media-type-unsupported", detail)
     reader = await _Reader.of(services, key.name)
     tally = IngestTally()
-    async with Intake(services.registry.look_alikes, tally) as intake:
+    async with ExternalIntake(services.registry.look_alikes, tally) as intake:
         if kind == LINES_TYPE:
             await _take_lines(request, reader, intake, tally)
         else:
@@ -111,19 +111,19 @@ class _Reader:
         dimensions = await services.registry.spaces.dimensions()
         return cls(dimensions, default_space(services.settings, "face"), by)
 
-    def of_body(self, raw: bytes) -> list[Ordered | ItemError]:
+    def of_body(self, raw: bytes) -> list[ItemChange | ItemError]:
         return [self._ordered(item) for item in read_ingest(raw)]
 
-    def of_lines(self, batch: Sequence[tuple[int, bytes | None]]) -> list[Ordered | ItemError]:
+    def of_lines(self, batch: Sequence[tuple[int, bytes | None]]) -> list[ItemChange | ItemError]:
         return [self._ordered(read_line(number, line)) for number, line in batch]
 
-    def _ordered(self, item: Read[PersonFaces]) -> Ordered | ItemError:
+    def _ordered(self, item: Read[PersonFaces]) -> ItemChange | ItemError:
         if isinstance(item, ItemError):
             return item
         return to_ingest_order(item, self.dimensions, self.default_space, self.by, new_external_user_id)
 
 
-async def _take(items: Sequence[Ordered | ItemError], intake: Intake, tally: IngestTally) -> None:
+async def _take(items: Sequence[ItemChange | ItemError], intake: ExternalIntake, tally: IngestTally) -> None:
     ordered = []
     for item in items:
         if isinstance(item, ItemError):
@@ -134,7 +134,7 @@ async def _take(items: Sequence[Ordered | ItemError], intake: Intake, tally: Ing
         await intake.put(batch)
 
 
-async def _take_lines(request: Request, reader: _Reader, intake: Intake, tally: IngestTally) -> None:
+async def _take_lines(request: Request, reader: _Reader, intake: ExternalIntake, tally: IngestTally) -> None:
     try:
         async for batch in lines(request.stream(), LINE_MAX_BYTES, BATCH_ORDERS, _BATCH_BYTES):
             await _take(await asyncio.to_thread(reader.of_lines, batch), intake, tally)
@@ -182,7 +182,7 @@ def _position(cursor: str | None) -> tuple[str, int]:
     return user_id, int(shown)
 
 
-def _row(person: Person, external: ExternalKey) -> ExternalRow:
+def _row(person: Identity, external: ExternalKey) -> ExternalRow:
     return ExternalRow(
         identity_id=person.user_id,
         external_id=external.external_id,

@@ -9,7 +9,7 @@ from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
 from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
 from dashboard_api.http.picture_guard import NoPicture
-from dashboard_api.identities.enrollment_views import Resemblance
+from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
 
 MOST_ITEMS = 100_000
@@ -93,7 +93,7 @@ class ItemError(View):
     detail: str
 
 
-class LookAlikeView(Resemblance):
+class LookAlikeView(LookAlikeNote):
     """The person of `external_id`, here `user_id` (null if refused for it), looks like `nearest_user_id`."""
 
     user_id: str | None

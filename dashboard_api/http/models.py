@@ -59,7 +59,7 @@ class IdentityRow(View):
     updated_at: Time | None
 
 
-class IdentityChange(View):
+class IdentityChangeView(View):
     name: str
     modality: str | None
     version: int
@@ -77,7 +77,7 @@ class TemplateBody(Body):
     quality: Ratio | None = None
 
 
-class PersonBody(Body):
+class IdentityBody(Body):
     user_id: UserId
     display_name: DisplayName | None = None
     flag: Flag | None = None
@@ -86,7 +86,7 @@ class PersonBody(Body):
     templates: Annotated[list[TemplateBody], Field(max_length=MAX_TEMPLATES)] = Field(default_factory=list)
 
 
-class PersonPatch(Body):
+class IdentityPatch(Body):
     """What is named changes, null clears it; without sites a person belongs to every site.
 
     `consent` says per modality whether it may be sent to cameras; one that is not named stays as it was.
@@ -102,7 +102,7 @@ class MergeBody(Body):
     into: UserId
 
 
-class HoldingView(View):
+class TemplateCountView(View):
     space: str
     count: int
 
@@ -112,7 +112,7 @@ class ExternalKeyView(View):
     external_id: str
 
 
-class PersonView(View):
+class IdentityView(View):
     """A person as of `version`; `sites` is `["*"]` for every site.
 
     `consent` says per modality whether it is sent to cameras, `external` under which keys other systems know
@@ -125,7 +125,7 @@ class PersonView(View):
     flag: str | None
     kind: Kind
     sites: list[str]
-    templates: list[HoldingView]
+    templates: list[TemplateCountView]
     consent: dict[str, bool]
     external: list[ExternalKeyView]
     merged_into: str | None
@@ -135,8 +135,8 @@ class PersonView(View):
     updated_at: Time | None
 
 
-class PersonPage(View):
-    items: list[PersonView]
+class IdentityPage(View):
+    items: list[IdentityView]
     next_cursor: str | None
 
 
@@ -148,7 +148,7 @@ class TemplateView(View):
     created_at: Time
 
 
-class PersonDetail(PersonView):
+class IdentityDetail(IdentityView):
     """`merged` are the user ids of those who went into the person."""
 
     template_list: list[TemplateView]

@@ -52,7 +52,7 @@ _LOOKED_AT = 4096
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageIndicator:
     """Where in a document something smells of a picture, such as `results.0.photo_url`, and of what."""
 
     at: str
@@ -106,18 +106,18 @@ def holds_image(vector: str) -> bool:
     return vector.startswith(_MAGIC_BASE64)
 
 
-def find_picture(document: Any) -> Picture | None:
+def find_picture(document: Any) -> ImageIndicator | None:
     """The first field or text of a JSON document, at any depth, that smells of a picture."""
     return next(_pictures(document, ()), None)
 
 
-def _pictures(value: Any, at: tuple[str, ...]) -> Iterator[Picture]:
+def _pictures(value: Any, at: tuple[str, ...]) -> Iterator[ImageIndicator]:
     if isinstance(value, dict):
         for name, inner in value.items():
             smell = smell_of_name(name)
             here = (*at, name if _SHOWN_NAME.fullmatch(name) else "(a name that is not shown)")
             if smell:
-                yield Picture(".".join(here), smell)
+                yield ImageIndicator(".".join(here), smell)
             yield from _pictures(inner, here)
     elif isinstance(value, list):
         for place, inner in enumerate(value):
@@ -128,7 +128,7 @@ def _pictures(value: Any, at: tuple[str, ...]) -> Iterator[Picture]:
         is_vector = bool(at) and at[-1] == _VECTOR
         smell = ("image" if holds_image(value) else None) if is_vector else smell_of_text(value)
         if smell:
-            yield Picture(".".join(at) or "body", smell)
+            yield ImageIndicator(".".join(at) or "body", smell)
 
 
 def _refuse_picture(text: str) -> str:

@@ -6,20 +6,20 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import from_base64, normalise, to_array
 from broker_bridge.contract.errors import SPACE_UNKNOWN, VECTOR_INVALID, ContractError
-from broker_bridge.registry.devices.devices import Applied
-from broker_bridge.registry.identities.model import EVERY_SITE, Enrollment, Person, Template
+from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.identities.model import EVERY_SITE, EnrollIdentity, Identity, Template
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
 from dashboard_api.http.models import (
     Confirmations,
     ExternalKeyView,
-    HoldingView,
+    IdentityBody,
+    IdentityDetail,
+    IdentityPatch,
     IdentityRow,
-    PersonBody,
-    PersonDetail,
-    PersonPatch,
-    PersonView,
+    IdentityView,
     TemplateBody,
+    TemplateCountView,
     TemplateView,
 )
 from dashboard_api.settings import ApiSettings, Modality
@@ -58,8 +58,8 @@ def to_vector(embedding: Sequence[float] | None, vector: str | None, dimension: 
     return normalise(values, dimension)
 
 
-def to_order(body: PersonBody, templates: Sequence[Template], by: str) -> Enrollment:
-    return Enrollment(
+def to_order(body: IdentityBody, templates: Sequence[Template], by: str) -> EnrollIdentity:
+    return EnrollIdentity(
         body.user_id,
         templates=tuple(templates),
         display_name=body.display_name,
@@ -70,10 +70,10 @@ def to_order(body: PersonBody, templates: Sequence[Template], by: str) -> Enroll
     )
 
 
-def to_patch(user_id: str, body: PersonPatch, by: str) -> Enrollment:
+def to_patch(user_id: str, body: IdentityPatch, by: str) -> EnrollIdentity:
     """As in JSON Merge Patch (RFC 7396): a field that is null is cleared, one that is absent stays."""
     said = body.model_fields_set
-    return Enrollment(
+    return EnrollIdentity(
         user_id,
         display_name=(body.display_name or "") if "display_name" in said else None,
         flag=(body.flag or "") if "flag" in said else None,
@@ -88,15 +88,15 @@ def _consent(said: Mapping[Modality, bool] | None) -> dict[str, bool] | None:
     return None if said is None else {str(modality): given for modality, given in said.items()}
 
 
-def to_view(person: Person) -> PersonView:
-    return PersonView(
+def to_view(person: Identity) -> IdentityView:
+    return IdentityView(
         user_id=person.user_id,
         version=person.version,
         display_name=person.display_name,
         flag=person.flag,
         kind=person.kind,
         sites=list(person.sites),
-        templates=[HoldingView(space=held.space, count=held.digest.count) for held in person.holdings],
+        templates=[TemplateCountView(space=held.space, count=held.digest.count) for held in person.holdings],
         consent=dict(person.consent),
         external=[
             ExternalKeyView(source_system=key.source_system, external_id=key.external_id)
@@ -110,7 +110,7 @@ def to_view(person: Person) -> PersonView:
     )
 
 
-def to_detail(person: Person, notes: Sequence[TemplateNote], merged: Sequence[str]) -> PersonDetail:
+def to_detail(person: Identity, notes: Sequence[TemplateNote], merged: Sequence[str]) -> IdentityDetail:
     shown = [
         TemplateView(
             template_id=note.template_id,
@@ -121,12 +121,12 @@ def to_detail(person: Person, notes: Sequence[TemplateNote], merged: Sequence[st
         )
         for note in notes
     ]
-    return PersonDetail(
+    return IdentityDetail(
         **to_view(person).model_dump(), template_list=[] if person.deleted else shown, merged=list(merged)
     )
 
 
-def to_rows(person: Person, notes: Sequence[TemplateNote], dimensions: dict[str, int]) -> list[IdentityRow]:
+def to_rows(person: Identity, notes: Sequence[TemplateNote], dimensions: dict[str, int]) -> list[IdentityRow]:
     """A person's rows as seed 000 lists them: the newest template of each modality speaks for it."""
     newest = {note.space.partition(":")[0]: note for note in notes}
     return [
@@ -142,7 +142,7 @@ def to_rows(person: Person, notes: Sequence[TemplateNote], dimensions: dict[str,
     ]
 
 
-def confirmations(person: Person, history: History, applied: Sequence[Applied]) -> Confirmations:
+def confirmations(person: Identity, history: History, applied: Sequence[AppliedVersion]) -> Confirmations:
     """Who of `applied`, the devices of all sites that ever had the person, holds the last change."""
     confirmed = [one.device_id for one in applied if one.confirms(history.epoch, person.version)]
     waiting = [one.device_id for one in applied if not one.confirms(history.epoch, person.version)]
@@ -158,6 +158,6 @@ def confirmations(person: Person, history: History, applied: Sequence[Applied]) 
     )
 
 
-def sites_to_ask(person: Person) -> tuple[str, ...] | None:
+def sites_to_ask(person: Identity) -> tuple[str, ...] | None:
     """The sites whose devices must confirm; None means all."""
     return None if EVERY_SITE in person.reach else person.reach

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from broker_bridge.registry.matching.look_alikes import LookAlike
-from dashboard_api.http.models import IdentityChange, PersonView, PhotoResult, View
+from dashboard_api.http.models import IdentityChangeView, IdentityView, PhotoResult, View
 
 
-class Resemblance(View):
+class LookAlikeNote(View):
     """Somebody else who is near: `similarity` is the cosine of the nearest vectors in `space`."""
 
     nearest_user_id: str
@@ -14,19 +14,20 @@ class Resemblance(View):
     space: str
 
 
-class PersonEnrolled(PersonView):
-    look_alikes: list[Resemblance]
+class IdentityEnrolled(IdentityView):
+    look_alikes: list[LookAlikeNote]
 
 
-class IdentityPushed(IdentityChange):
-    look_alikes: list[Resemblance]
+class IdentityPushed(IdentityChangeView):
+    look_alikes: list[LookAlikeNote]
 
 
 class PhotoEnrolled(PhotoResult):
-    look_alikes: list[Resemblance]
+    look_alikes: list[LookAlikeNote]
 
 
-def resemblances(found: Iterable[LookAlike]) -> list[Resemblance]:
+def resemblances(found: Iterable[LookAlike]) -> list[LookAlikeNote]:
     return [
-        Resemblance(nearest_user_id=one.user_id, similarity=one.similarity, space=one.space) for one in found
+        LookAlikeNote(nearest_user_id=one.user_id, similarity=one.similarity, space=one.space)
+        for one in found
     ]

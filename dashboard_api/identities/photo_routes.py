@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
 from dashboard_api.identities.enrollment_views import PhotoEnrolled, resemblances
@@ -40,7 +40,7 @@ async def enroll_by_photo(
     face = await services.photos.embed(await request.body())
     template = Template(space, face.vector, face.quality, source="photo")
     # The person may have been deleted meanwhile, and must not come back by this.
-    order = Enrollment(user_id, (template,), must_exist=True, by=key.name)
+    order = EnrollIdentity(user_id, (template,), must_exist=True, by=key.name)
     checked = await services.registry.look_alikes.enroll(order)
     return PhotoEnrolled(
         user_id=user_id,

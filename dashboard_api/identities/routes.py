@@ -8,12 +8,12 @@ from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.http.models import (
     Confirmations,
+    IdentityBody,
+    IdentityDetail,
+    IdentityPage,
+    IdentityPatch,
+    IdentityView,
     MergeBody,
-    PersonBody,
-    PersonDetail,
-    PersonPage,
-    PersonPatch,
-    PersonView,
 )
 from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.identities.conversions import (
@@ -25,7 +25,7 @@ from dashboard_api.identities.conversions import (
     to_template,
     to_view,
 )
-from dashboard_api.identities.enrollment_views import PersonEnrolled, resemblances
+from dashboard_api.identities.enrollment_views import IdentityEnrolled, resemblances
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
 from dashboard_api.services.services import JSON_BODY, ServicesDep
 
@@ -40,30 +40,32 @@ async def list_people(
     deleted: Annotated[
         Literal["only"] | bool, Query(description="`true`: deleted people as well; `only`: them alone")
     ] = False,
-) -> PersonPage:
+) -> IdentityPage:
     """People in order of user id."""
     after = from_cursor(cursor, 1) or [""]
     people = await services.registry.identities.page(after=after[0], limit=limit + 1, deleted=deleted)
     shown = people[:limit]
     following = to_cursor(shown[-1].user_id) if len(people) > limit else None
-    return PersonPage(items=[to_view(person) for person in shown], next_cursor=following)
+    return IdentityPage(items=[to_view(person) for person in shown], next_cursor=following)
 
 
-@router.post("", dependencies=[JSON_BODY], responses={201: {"model": PersonEnrolled, "description": "Made"}})
+@router.post(
+    "", dependencies=[JSON_BODY], responses={201: {"model": IdentityEnrolled, "description": "Made"}}
+)
 async def enroll(
-    body: PersonBody, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL], response: Response
-) -> PersonEnrolled:
+    body: IdentityBody, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL], response: Response
+) -> IdentityEnrolled:
     """Make a person or add to one. Templates the person holds already are not added twice."""
     dimensions = await services.registry.spaces.dimensions()
     templates = [to_template(template, dimensions, "api") for template in body.templates]
     checked = await services.registry.look_alikes.enroll(to_order(body, templates, key.name))
     response.status_code = 201 if checked.outcome.created else 200
     shown = to_view(checked.outcome.settled())
-    return PersonEnrolled(**shown.model_dump(), look_alikes=resemblances(checked.look_alikes))
+    return IdentityEnrolled(**shown.model_dump(), look_alikes=resemblances(checked.look_alikes))
 
 
 @router.get("/{user_id}", dependencies=[MAY_READ])
-async def show(user_id: UserId, services: ServicesDep) -> PersonDetail:
+async def show(user_id: UserId, services: ServicesDep) -> IdentityDetail:
     """One person, also a deleted one, with what is known of the templates; never a vector."""
     person = await services.registry.identities.get(user_id)
     notes = await services.overview.template_notes([user_id])
@@ -72,20 +74,20 @@ async def show(user_id: UserId, services: ServicesDep) -> PersonDetail:
 
 @router.patch("/{user_id}", dependencies=[JSON_BODY])
 async def change(
-    user_id: UserId, body: PersonPatch, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
-) -> PersonView:
+    user_id: UserId, body: IdentityPatch, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
+) -> IdentityView:
     """Change name, flag, sites or consent."""
     return to_view(await services.registry.identities.enroll(to_patch(user_id, body, key.name)))
 
 
 @router.delete("/{user_id}")
-async def delete(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
+async def delete(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> IdentityView:
     """Soft-delete: every camera that had the person hears of it; see `confirmations`."""
     return to_view(await services.registry.identities.delete(user_id, by=key.name))
 
 
 @router.post("/{user_id}/restore")
-async def restore(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
+async def restore(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> IdentityView:
     """Bring a soft-deleted person back as they were, until the retention of the deleted has passed."""
     return to_view(await services.registry.identities.restore(user_id, by=key.name))
 
@@ -93,13 +95,13 @@ async def restore(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey,
 @router.post("/{user_id}/merge", dependencies=[JSON_BODY])
 async def merge(
     user_id: UserId, body: MergeBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
-) -> PersonView:
+) -> IdentityView:
     """Let this person go into another, who is the same one and is shown; `unmerge` takes it back."""
     return to_view(await services.registry.merges.merge(user_id, body.into, by=key.name))
 
 
 @router.post("/{user_id}/unmerge")
-async def unmerge(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> PersonView:
+async def unmerge(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> IdentityView:
     """Take back the merge by which this person went into another."""
     return to_view(await services.registry.merges.undo(user_id, by=key.name))
 

@@ -9,8 +9,8 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry import Registry
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.identities.model import Enrollment, Person, Template
-from dashboard_api.http.models import IdentityChange, IdentityPush, IdentityRow
+from broker_bridge.registry.identities.model import EnrollIdentity, Identity, Template
+from dashboard_api.http.models import IdentityChangeView, IdentityPush, IdentityRow
 from dashboard_api.identities.conversions import default_space, to_rows
 from dashboard_api.identities.enrollment_views import IdentityPushed, resemblances
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
@@ -53,7 +53,7 @@ async def push(
     """Add a person's embedding, or replace that modality's, at every site unless the person has sites."""
     space = await services.registry.spaces.get(default_space(services.settings, body.modality))
     template = Template(space.id, normalise(body.embedding, space.dimension), source=body.source_node)
-    order = Enrollment(body.name, templates=(template,), replace_modality=body.modality, by=key.name)
+    order = EnrollIdentity(body.name, templates=(template,), replace_modality=body.modality, by=key.name)
     checked = await services.registry.look_alikes.enroll(order)
     return IdentityPushed(
         name=body.name,
@@ -66,20 +66,22 @@ async def push(
 @router.delete("/{name}/{modality}")
 async def delete_modality(
     name: UserId, modality: Modality, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
-) -> IdentityChange:
+) -> IdentityChangeView:
     """Drop a person's embeddings of one modality; the person stays."""
     person = await services.registry.identities.remove_modality(name, modality, by=key.name)
-    return IdentityChange(name=name, modality=modality, version=person.version)
+    return IdentityChangeView(name=name, modality=modality, version=person.version)
 
 
 @router.delete("/{name}")
-async def delete(name: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> IdentityChange:
+async def delete(
+    name: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
+) -> IdentityChangeView:
     """Soft-delete the person with all modalities."""
     person = await services.registry.identities.delete(name, by=key.name)
-    return IdentityChange(name=name, modality=None, version=person.version)
+    return IdentityChangeView(name=name, modality=None, version=person.version)
 
 
-async def _everyone(registry: Registry) -> AsyncIterator[list[Person]]:
+async def _everyone(registry: Registry) -> AsyncIterator[list[Identity]]:
     after = ""
     while people := await registry.identities.page(after=after, limit=_AT_ONCE):
         yield people

@@ -15,7 +15,7 @@ from dashboard_api.http.problems import Problem
 from dashboard_api.settings import ApiSettings
 
 from .event_hub import EventHub
-from .photos import Photos
+from .photos import PhotoService
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Services:
     settings: ApiSettings
     tracking: TrackingSettings
     hub: EventHub
-    photos: Photos | None
+    photos: PhotoService | None
     now: Callable[[], datetime]
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.jobs.model import Claim, ClaimRequest, Job, JobOrder, JobStatus
+from broker_bridge.registry.jobs.model import ClaimRequest, JobClaim, JobOrder, JobRecord, JobStatus
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem, not_found
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_FOLLOW_WORK, MAY_WORK
@@ -145,7 +145,7 @@ async def show(job_id: RequestId, services: ServicesDep) -> JobView:
     return to_view(job, JobView)
 
 
-async def _answer(services: Services, job_id: str, job: Job | None) -> JobAnswer:
+async def _answer(services: Services, job_id: str, job: JobRecord | None) -> JobAnswer:
     """What a worker is told; raises Problem 404 or 409 where its lease is not the job's."""
     if job is not None:
         return to_view(job, JobAnswer)
@@ -155,7 +155,7 @@ async def _answer(services: Services, job_id: str, job: Job | None) -> JobAnswer
     raise Problem(409, "lease-lost", f"this lease of job {job_id} is over: the job is {found.status}")
 
 
-def to_claim_view(found: Claim) -> ClaimView:
+def to_claim_view(found: JobClaim) -> ClaimView:
     """A job as the worker gets it who has just leased it."""
     job = found.job
     config: dict[str, Any] = {"source_system": job.source_system}
@@ -164,6 +164,6 @@ def to_claim_view(found: Claim) -> ClaimView:
     return ClaimView(**shown, config=config, lease_token=job.lease_token)
 
 
-def to_view(job: Job, kind: type[V]) -> V:
+def to_view(job: JobRecord, kind: type[V]) -> V:
     """A job as everybody may see it: without its photo ids and its lease token."""
     return kind.model_validate(job, from_attributes=True)

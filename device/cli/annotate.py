@@ -22,7 +22,7 @@ from device.management.canary_run import CanaryRun
 from device.management.health import Health
 from device.management.model_record import ModelRecord
 from device.mqtt.config import check_tls_files
-from device.mqtt.connection_loop import Line
+from device.mqtt.connection_loop import BrokerSession
 from device.mqtt.paho_connection import PahoConnection
 from device.recognition.assembly import Recognition, build_recognition
 from device.recordings.annotation import Annotator, person_line
@@ -31,8 +31,8 @@ from device.spaces import hold_spaces
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.timing.clocks import utc_now
-from device.tracking.live_lookup import AskedTracker
-from device.tracking.observations import Observations
+from device.tracking.live_lookup import LiveTrackerLookup
+from device.tracking.observations import ObservationSender
 from device.vision.capture.sources import CameraError, Source, describe, is_live, open_source
 from device.vision.drawing import VideoFile
 from device.vision.gallery import Gallery
@@ -128,7 +128,7 @@ def _load_gallery(settings: DeviceSettings, recognition: Recognition) -> int:
 
 
 @contextmanager
-def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterator[AskedTracker]:
+def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterator[LiveTrackerLookup]:
     """A connection as this device, which tells of faces and does nothing else.
 
     Raises AlreadyRunningError, SettingsError or StoreError.
@@ -146,7 +146,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
         db.initialize()
         health = Health()
         CanaryRun(recognition.embedder.session, space.id, health, device.reference_model).run()
-        line = Line(
+        line = BrokerSession(
             config,
             db,
             partial(PahoConnection, config),
@@ -156,7 +156,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
             utc_now=utc_now,
         )
         line.attach(ModelRecord(db, health, config.spaces))
-        observations = Observations(
+        observations = ObservationSender(
             line,
             space,
             clock=time.monotonic,
@@ -165,7 +165,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
         )
         broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         say = partial(typer.echo, err=True)
-        with AskedTracker(
+        with LiveTrackerLookup(
             line, observations, health, broker=broker, say=say, utc_now=utc_now, sleep=time.sleep
         ) as tracker:
             yield tracker

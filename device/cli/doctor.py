@@ -13,9 +13,9 @@ from rich.table import Table
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import LogSettings, load_settings
 from device.cli.common import Config, config_file, sentences
-from device.doctor.check import Check
-from device.doctor.examination import Report, examine
-from device.doctor.timing import Times
+from device.doctor.check import CheckResult
+from device.doctor.examination import ExaminationReport, examine
+from device.doctor.timing import StageTimes
 from device.settings import DeviceSettings
 
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
@@ -51,7 +51,7 @@ def _quieter(log: LogSettings) -> LogSettings:
     return log.model_copy(update={"level": "warning"}) if log.level == "info" else log
 
 
-def _examined(settings: DeviceSettings, **options: Any) -> Report:
+def _examined(settings: DeviceSettings, **options: Any) -> ExaminationReport:
     console = Console(stderr=True)
     if not console.is_terminal:
         return examine(settings, **options)
@@ -59,7 +59,7 @@ def _examined(settings: DeviceSettings, **options: Any) -> Report:
         return examine(settings, begin=status.update, **options)
 
 
-def summary(report: Report) -> str:
+def summary(report: ExaminationReport) -> str:
     """The last line."""
     faults, warnings = report.count("fault"), report.count("warning")
     if faults:
@@ -71,7 +71,7 @@ def _some(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: ExaminationReport) -> dict[str, Any]:
     times = report.times
     return {
         "summary": summary(report),
@@ -82,7 +82,7 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
+def _print(report: ExaminationReport) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     if console.is_terminal:
         console.print(_table(report.checks))
@@ -95,14 +95,14 @@ def _print(report: Report) -> None:
     console.print(summary(report), style=_STYLES["fault" if report.count("fault") else "ok"])
 
 
-def _table(checks: tuple[Check, ...]) -> Table:
+def _table(checks: tuple[CheckResult, ...]) -> Table:
     table = Table("check", "state", "found", "what to do", show_lines=True)
     for check in checks:
         table.add_row(check.name, check.state, check.detail, check.advice or "", style=_STYLES[check.state])
     return table
 
 
-def _print_times(console: Console, times: Times) -> None:
+def _print_times(console: Console, times: StageTimes) -> None:
     source = "a synthetic frame" if times.synthetic else "frames of the camera"
     typer.echo(
         f"{times.frames} runs on {source}, {times.faces / times.frames:.1f} faces each, "

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from broker_bridge.contract.wire import format_time
 from device.cli.common import sentences
 from device.recordings.format import Recording, find_recordings
-from device.recordings.replay import Change, Replay, SeenEvent, compare
+from device.recordings.replay import EventChange, Replay, SeenEvent, compare
 from device.recordings.replay import replay as judge_again
 
 # Below this a replay is over before a bar can be seen.
@@ -89,7 +89,7 @@ def _document(
     recordings: list[Recording],
     changes: dict[str, Any],
     result: Replay,
-    events: list[Change],
+    events: list[EventChange],
     notes: list[str],
 ) -> dict[str, Any]:
     settings = recordings[-1].header.settings
@@ -131,7 +131,7 @@ def _print(
     recordings: list[Recording],
     changes: dict[str, Any],
     result: Replay,
-    events: list[Change],
+    events: list[EventChange],
 ) -> None:
     settings = recordings[-1].header.settings
     damaged = sum(each.damaged for each in recordings)
@@ -150,7 +150,7 @@ def _print(
     console.print(_refusal_table(result))
 
 
-def _event_table(events: list[Change]) -> Table:
+def _event_table(events: list[EventChange]) -> Table:
     table = Table("event", "time", "track", Column("user", overflow="fold"), "distance", "moved")
     for each in events:
         event = each.event

@@ -24,11 +24,11 @@ from broker_bridge.contract.messages import Event
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
-from device.enrollment.sync_status import SyncStatus
-from device.events.delivery import Delivery, Outcome
+from device.enrollment.sync_status import DeviceSyncStatus
+from device.events.delivery import EventDelivery, Outcome
 from device.mqtt.config import IoTClientConfig, check_tls_files
-from device.mqtt.connection_loop import Line
-from device.mqtt.link import LinkListener, Publication
+from device.mqtt.connection_loop import BrokerSession
+from device.mqtt.link import Publication, SessionListener
 from device.mqtt.paho_connection import PahoConnection
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
@@ -85,7 +85,7 @@ class IoTClient:
         self.db = db or self._open_store(utc_now)
         self._own_scheduler = None if scheduler else BackgroundScheduler(timezone=timezone.utc, daemon=True)
         self.outbox = Outbox(self.db.connection, utc_now=utc_now, source=source, max_bytes=outbox_bytes)
-        self.line = Line(
+        self.line = BrokerSession(
             config,
             self.db,
             partial(PahoConnection, config),
@@ -94,7 +94,7 @@ class IoTClient:
             clock=clock,
             utc_now=utc_now,
         )
-        self.delivery = Delivery(self.outbox, self.line)
+        self.delivery = EventDelivery(self.outbox, self.line)
         self.sync = SyncManager(
             self.db,
             self.line,
@@ -119,7 +119,7 @@ class IoTClient:
         self._opened.callback(db.close)
         return db
 
-    def attach(self, listener: LinkListener) -> None:
+    def attach(self, listener: SessionListener) -> None:
         """Add a part that follows the connection; before `start`."""
         self.line.attach(listener)
 
@@ -198,7 +198,7 @@ class IoTClient:
         finally:
             self.delivery.give_up(event.event_id)
 
-    def request_sync(self, since_version: int | None = None, timeout: float = 10.0) -> SyncStatus:
+    def request_sync(self, since_version: int | None = None, timeout: float = 10.0) -> DeviceSyncStatus:
         """Ask the registry for changes (seed 003), wait `timeout` seconds until they are applied, and return
         where the gallery then stands, complete or not.
 

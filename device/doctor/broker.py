@@ -14,16 +14,16 @@ from device.bootstrap import AlreadyRunningError, sole_owner
 from device.mqtt.config import check_tls_files
 from device.store.connection import StoreError
 
-from .broker_probe import BrokerError, Contact, probe_broker
+from .broker_probe import BrokerContact, BrokerError, probe_broker
 from .certificates import certificate_ends
-from .check import Check
+from .check import CheckResult
 
 _SOON = timedelta(days=30)
 
 
 def check_broker(
     settings: MqttSettings, device_id: str, data_dir: Path, now: datetime, seconds: float = 5.0
-) -> Check:
+) -> CheckResult:
     """Name, TCP, TLS and, unless a device runs on `data_dir`, a login as this device."""
     values: dict[str, JsonValue] = {
         "host": settings.host,
@@ -33,17 +33,17 @@ def check_broker(
     try:
         check_tls_files(settings)
     except SettingsError as error:
-        return Check("broker", "fault", str(error), "check the file, or name another", values)
+        return CheckResult("broker", "fault", str(error), "check the file, or name another", values)
     own_ends = certificate_ends(settings.cert_file) if settings.cert_file else None
     values["certificate_ends"] = format_time(own_ends) if own_ends else None
     if own_ends is not None and own_ends <= now:
         detail = f"this device's certificate {settings.cert_file} ran out on {own_ends:%Y-%m-%d}"
-        return Check("broker", "fault", detail, _RENEW, values)
+        return CheckResult("broker", "fault", detail, _RENEW, values)
     with _alone(data_dir) as obstacle:
         try:
             contact = probe_broker(settings, device_id, login=obstacle is None, seconds=seconds)
         except BrokerError as error:
-            return Check("broker", "fault", str(error), error.advice, values)
+            return CheckResult("broker", "fault", str(error), error.advice, values)
     values.update(
         connect_ms=round(contact.connect_ms, 1),
         tls_version=contact.tls,
@@ -52,7 +52,7 @@ def check_broker(
     )
     detail = _found(settings, contact, obstacle, own_ends)
     advice = _advice(settings, now, [each for each in (contact.ends, own_ends) if each is not None])
-    return Check("broker", "warning" if advice else "ok", detail, advice, values)
+    return CheckResult("broker", "warning" if advice else "ok", detail, advice, values)
 
 
 _RENEW = "have it renewed by who runs the broker's authority"
@@ -73,7 +73,9 @@ def _alone(data_dir: Path) -> Iterator[str | None]:
         yield obstacle
 
 
-def _found(settings: MqttSettings, contact: Contact, obstacle: str | None, own_ends: datetime | None) -> str:
+def _found(
+    settings: MqttSettings, contact: BrokerContact, obstacle: str | None, own_ends: datetime | None
+) -> str:
     parts = [f"{settings.host}:{settings.port} answers in {contact.connect_ms:.0f} ms"]
     parts.append(
         f"{contact.tls}, its certificate lasts until {contact.ends:%Y-%m-%d}" if contact.ends else "no TLS"

@@ -42,7 +42,7 @@ class BrokerError(Exception):
 
 
 @dataclass(frozen=True)
-class Contact:
+class BrokerContact:
     """A connection that worked: how long TCP with TLS took, and CONNECT; None for what was not tried."""
 
     connect_ms: float
@@ -52,7 +52,7 @@ class Contact:
     login_ms: float | None = None
 
 
-def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds: float) -> Contact:
+def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds: float) -> BrokerContact:
     """Connect as the device `client_id` would, log in if `login`, and leave.
 
     Raises BrokerError with one sentence for the step that fails, at the latest after `seconds` for each.
@@ -63,14 +63,16 @@ def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds
         context = _context(settings)
         if context is None:
             connected = _since(began)
-            return Contact(connected, login_ms=_login(plain, settings, client_id, where) if login else None)
+            return BrokerContact(
+                connected, login_ms=_login(plain, settings, client_id, where) if login else None
+            )
         with context.wrap_socket(plain, server_hostname=settings.host) as secured:
             connected = _since(began)
             with _after_handshake(where, settings):
                 _await_refusal(secured)
                 secured.settimeout(seconds)
                 login_ms = _login(secured, settings, client_id, where) if login else None
-            return Contact(connected, secured.version(), _ends(secured.getpeercert()), login_ms)
+            return BrokerContact(connected, secured.version(), _ends(secured.getpeercert()), login_ms)
 
 
 def _tcp(settings: MqttSettings, where: str, seconds: float) -> socket.socket:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from device.vision.capture.camera import Camera, open_camera
 from device.vision.capture.sources import CameraError, Image, describe, is_live
 
-from .check import Check
+from .check import CheckResult
 
 _LIVE_FRAMES = 30
 # A file's length is only known at its end; a long one is not read through.
@@ -21,7 +21,7 @@ _GRACE_SECONDS = 1.0
 
 
 @dataclass
-class Look:
+class CameraLook:
     """What was seen, written by the thread that reads: `pictures` are the first `keep` frames."""
 
     keep: int
@@ -58,13 +58,13 @@ def look(
     *,
     loop: bool = False,
     opener: Callable[..., Camera] = open_camera,
-) -> Look | None:
+) -> CameraLook | None:
     """The frames of `source` for at most `seconds`: 30 of a live one, of a file as many as can be read.
 
     None when it has not shown anything by then: a driver may never answer, which is why a thread asks it that
     is left behind in that case. Raises CameraError, also for a live one that is to be repeated (`loop`).
     """
-    seen = Look(keep)
+    seen = CameraLook(keep)
     ended = threading.Event()
     open_cameras: list[Camera] = []
     deadline = time.monotonic() + seconds
@@ -94,7 +94,7 @@ def look(
     return seen if seen.count else None
 
 
-def _read(camera: Camera, seen: Look, deadline: float) -> None:
+def _read(camera: Camera, seen: CameraLook, deadline: float) -> None:
     most = max(_LIVE_FRAMES if camera.live else _MOST_FRAMES, seen.keep)
     for frame in camera:
         seen.take(frame.image, frame.captured_at)
@@ -104,8 +104,8 @@ def _read(camera: Camera, seen: Look, deadline: float) -> None:
 
 
 def check_camera(
-    source: str, seen: Callable[[], Look | None], seconds: float, *, in_use: bool = False
-) -> Check:
+    source: str, seen: Callable[[], CameraLook | None], seconds: float, *, in_use: bool = False
+) -> CheckResult:
     """What `seen` gives of `source` (see `look`); `in_use` says that a device runs here and may hold it."""
     name = describe(source)
     live = is_live(source)
@@ -119,12 +119,14 @@ def check_camera(
     if found is None:
         if in_use and live:
             detail = f"{failure}; a device runs on this data folder and may hold it"
-            return Check("camera", "warning", detail, "stop the device to look at its camera", values)
-        return Check("camera", "fault", failure, "check WFM_DEVICE__SOURCE, cable and permissions", values)
+            return CheckResult("camera", "warning", detail, "stop the device to look at its camera", values)
+        return CheckResult(
+            "camera", "fault", failure, "check WFM_DEVICE__SOURCE, cable and permissions", values
+        )
     return _judge(name, live, found, values)
 
 
-def _judge(name: str, live: bool, found: Look, values: dict[str, JsonValue]) -> Check:
+def _judge(name: str, live: bool, found: CameraLook, values: dict[str, JsonValue]) -> CheckResult:
     sizes = [f"{width}x{height}" for width, height in sorted(found.sizes)]
     bright = median(found.brightness)
     values.update(
@@ -148,4 +150,4 @@ def _judge(name: str, live: bool, found: Look, values: dict[str, JsonValue]) -> 
     elif bright < _DARK:
         detail += f", almost black (mean grey level {bright:.0f})"
         advice = "look whether something covers the lens, and at the light"
-    return Check("camera", "warning" if advice else "ok", detail, advice, values)
+    return CheckResult("camera", "warning" if advice else "ok", detail, advice, values)

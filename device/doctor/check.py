@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """What was looked at (`name`) and found: `detail` is a sentence, `advice` says what to do about it, and
     `values` are the same facts for programs. A `fault` keeps the device from its work, a `warning` may."""
 
@@ -24,14 +24,14 @@ class Check:
     values: dict[str, JsonValue] = field(default_factory=dict)
 
 
-def guarded(name: str, examine: Callable[[], Check]) -> Check:
+def guarded(name: str, examine: Callable[[], CheckResult]) -> CheckResult:
     """What `examine` finds. An exception that it did not expect is a fault of that name, with its type, so
     that the other checks still run."""
     try:
         return examine()
     except Exception as error:  # noqa: BLE001  # told, with its traceback in the log
         _log.exception("the check %s failed", name)
-        return Check(
+        return CheckResult(
             name,
             "fault",
             f"the check itself failed with {type(error).__name__}: {first_line(error)}",

@@ -21,24 +21,24 @@ from device.vision.inference.session import ModelError, open_session
 from device.vision.quality import QualityGate
 
 from .broker import check_broker
-from .camera import Look, check_camera, look
-from .check import Check, guarded
+from .camera import CameraLook, check_camera, look
+from .check import CheckResult, guarded
 from .machine import check_clock, check_versions, clock_is_synchronised
 from .models import check_canary_of, check_detector, check_emotion, check_model, check_providers
 from .storage import check_disk, is_in_use
 from .synthetic import synthetic_frame
-from .timing import Stages, Times, stand_in_gallery, time_stages
+from .timing import RecognitionStages, StageTimes, stand_in_gallery, time_stages
 
 _CAMERA_SECONDS = 10.0
 _SYNTHETIC_FRAMES = 30
 
 
 @dataclass(frozen=True)
-class Report:
+class ExaminationReport:
     """What was found; `times` is absent when the stages could not be run."""
 
-    checks: tuple[Check, ...]
-    times: Times | None
+    checks: tuple[CheckResult, ...]
+    times: StageTimes | None
 
     def count(self, state: str) -> int:
         return sum(check.state == state for check in self.checks)
@@ -50,7 +50,7 @@ def examine(
     with_camera: bool = True,
     camera_frames: int = 0,
     begin: Callable[[str], None] = lambda _name: None,
-) -> Report:
+) -> ExaminationReport:
     """Every check on the device of `settings`; `begin` is told each one's name as it starts.
 
     The stages are timed on `camera_frames` frames of the camera, on a synthetic one if that is 0.
@@ -60,14 +60,14 @@ def examine(
     for name, check in examination.checks().items():
         begin(name)
         checks.append(guarded(name, check))
-    return Report(tuple(checks), examination.times)
+    return ExaminationReport(tuple(checks), examination.times)
 
 
 class _Examination:
     """The checks, and what earlier ones found out for later ones."""
 
     def __init__(self, settings: DeviceSettings, with_camera: bool, camera_frames: int) -> None:
-        self.times: Times | None = None
+        self.times: StageTimes | None = None
         self._settings = settings
         self._device = settings.device
         self._with_camera = with_camera
@@ -75,9 +75,9 @@ class _Examination:
         self._database = database_path(settings)
         self._embedder: FaceEmbedder | None = None
         self._detector: Detector | None = None
-        self._look: Look | None = None
+        self._look: CameraLook | None = None
 
-    def checks(self) -> dict[str, Callable[[], Check]]:
+    def checks(self) -> dict[str, Callable[[], CheckResult]]:
         device = self._device
         return {
             "versions": check_versions,
@@ -93,7 +93,7 @@ class _Examination:
             "stages": self._stages,
         }
 
-    def _model(self) -> Check:
+    def _model(self) -> CheckResult:
         device = self._device
         try:
             self._embedder = load_embedder(
@@ -101,7 +101,7 @@ class _Examination:
             )
         except ModelError as error:
             values: dict[str, JsonValue] = {"path": str(device.model), "space": device.space}
-            return Check("model", "fault", str(error), "check WFM_DEVICE__MODEL", values)
+            return CheckResult("model", "fault", str(error), "check WFM_DEVICE__MODEL", values)
         return check_model(self._embedder, self._record(self._embedder.space.id))
 
     def _record(self, space: str) -> str | None:
@@ -114,7 +114,7 @@ class _Examination:
             # Told by the check of the disk, which reads the same file.
             return None
 
-    def _providers(self) -> Check:
+    def _providers(self) -> CheckResult:
         if self._embedder is None:
             return _skipped("providers", "the model cannot be loaded")
         # Imported when it is used, as by `open_session`.
@@ -122,13 +122,13 @@ class _Examination:
 
         return check_providers(self._device.providers, available_providers(), self._embedder.session)
 
-    def _canary(self) -> Check:
+    def _canary(self) -> CheckResult:
         if self._embedder is None:
             return _skipped("canary", "the model cannot be loaded")
         embedder = self._embedder
         return check_canary_of(embedder.session, embedder.space.id, self._device.reference_model)
 
-    def _find_faces(self) -> Check:
+    def _find_faces(self) -> CheckResult:
         device = self._device
         try:
             self._detector = load_detector(
@@ -141,41 +141,41 @@ class _Examination:
             return check_detector(self._detector, device)
         except ModelError as error:
             self._detector = None
-            return Check("detector", "fault", str(error), "check WFM_DEVICE__DETECTOR_MODEL")
+            return CheckResult("detector", "fault", str(error), "check WFM_DEVICE__DETECTOR_MODEL")
 
-    def _emotion(self) -> Check:
+    def _emotion(self) -> CheckResult:
         emotion = self._device.emotion
         assert emotion is not None  # noqa: S101  # `checks` asked
         try:
             session = open_session(emotion.model, session_options(self._device))
             return check_emotion(session, emotion)
         except ModelError as error:
-            return Check("emotion", "fault", str(error), "check the section `emotion` of the settings")
+            return CheckResult("emotion", "fault", str(error), "check the section `emotion` of the settings")
 
-    def _camera(self) -> Check:
+    def _camera(self) -> CheckResult:
         if not self._with_camera:
             return _skipped("camera", "as asked (--no-camera)")
         return check_camera(
             self._device.source, self._see, _CAMERA_SECONDS, in_use=is_in_use(self._device.data_dir) is True
         )
 
-    def _see(self) -> Look | None:
+    def _see(self) -> CameraLook | None:
         device = self._device
         self._look = look(device.source, _CAMERA_SECONDS, self._camera_frames, loop=device.loop)
         return self._look
 
-    def _stages(self) -> Check:
+    def _stages(self) -> CheckResult:
         if self._embedder is None or self._detector is None:
             return _skipped("stages", "the networks cannot be loaded")
         seen = self._look.pictures if self._look else []
         images = seen or [synthetic_frame()] * _SYNTHETIC_FRAMES
-        stages = Stages(
+        stages = RecognitionStages(
             self._detector, QualityGate(self._device.quality), self._embedder, self._gallery(self._embedder)
         )
         try:
             self.times = time_stages(stages, images, synthetic=not seen, timer=time.perf_counter)
         except ModelError as error:
-            return Check("stages", "fault", str(error), "see what the checks of the models say")
+            return CheckResult("stages", "fault", str(error), "see what the checks of the models say")
         return _judge_times(self.times, self._camera_frames > 0)
 
     def _gallery(self, embedder: FaceEmbedder) -> Gallery:
@@ -194,7 +194,7 @@ class _Examination:
         return stand_in_gallery(space)
 
 
-def _judge_times(times: Times, asked_for_camera: bool) -> Check:
+def _judge_times(times: StageTimes, asked_for_camera: bool) -> CheckResult:
     together = times.stages[-1]
     detail = (
         f"{together.median_ms:.1f} ms a frame, {times.frames_per_second:.0f} frames a second on one thread, "
@@ -207,11 +207,11 @@ def _judge_times(times: Times, asked_for_camera: bool) -> Check:
         "templates": times.templates,
     }
     if times.synthetic and asked_for_camera:
-        return Check(
+        return CheckResult(
             "stages", "warning", f"{detail}; on a synthetic frame, the camera gave none", None, values
         )
-    return Check("stages", "ok", detail, None, values)
+    return CheckResult("stages", "ok", detail, None, values)
 
 
-def _skipped(name: str, why: str) -> Check:
-    return Check(name, "skipped", f"not looked at: {why}")
+def _skipped(name: str, why: str) -> CheckResult:
+    return CheckResult(name, "skipped", f"not looked at: {why}")

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.wire import format_time
 
-from .check import Check
+from .check import CheckResult
 
 _L4T_RELEASE = Path("/etc/nv_tegra_release")
 _TIMESYNC_FLAG = Path("/run/systemd/timesync/synchronized")
@@ -43,7 +43,7 @@ def installed_version(distribution: str) -> str | None:
 
 def check_versions(
     version_of: Callable[[str], str | None] = installed_version, l4t_release: Path = _L4T_RELEASE
-) -> Check:
+) -> CheckResult:
     """Versions of everything whose version has ever mattered; nothing is imported to find out."""
     found = {name: _version(distributions, module, version_of) for name, distributions, module in _LIBRARIES}
     machine = f"{platform.system()} {platform.release()} on {platform.machine()}"
@@ -52,7 +52,7 @@ def check_versions(
     parts += [f"{name} {version}" if version else f"no {name}" for name, version in found.items()]
     parts += [machine, *([f"L4T {l4t}"] if l4t else [])]
     doubled = version_of("onnxruntime") and version_of("onnxruntime-gpu")
-    return Check(
+    return CheckResult(
         "versions",
         "warning" if doubled else "ok",
         ", ".join(parts),
@@ -88,17 +88,17 @@ def _l4t(release: Path) -> str | None:
     return f"{found[1]}.{found[2]}" if found else "of an unknown release"
 
 
-def check_clock(now: datetime, synchronised: bool | None) -> Check:
+def check_clock(now: datetime, synchronised: bool | None) -> CheckResult:
     """Whether the time of day can be trusted; `synchronised` is None where nothing tells."""
     values: dict[str, JsonValue] = {"now": format_time(now), "synchronised": synchronised}
     told = {True: "synchronised", False: "not synchronised", None: "nothing here tells if it is synchronised"}
     detail = f"{format_time(now)}, {told[synchronised]}; how far it is off is not measured here"
     if not _FIRST_YEAR <= now.year <= _LAST_YEAR:
         advice = "set the clock: the registry rejects events of such a time (event-time-implausible)"
-        return Check("clock", "fault", detail, advice, values)
+        return CheckResult("clock", "fault", detail, advice, values)
     if synchronised is False:
-        return Check("clock", "warning", detail, "let the machine keep its time by NTP", values)
-    return Check("clock", "ok", detail, None, values)
+        return CheckResult("clock", "warning", detail, "let the machine keep its time by NTP", values)
+    return CheckResult("clock", "ok", detail, None, values)
 
 
 def clock_is_synchronised(flag: Path = _TIMESYNC_FLAG, timedatectl: str | None = None) -> bool | None:

@@ -17,14 +17,14 @@ from device.vision.emotion import EmotionClassifier
 from device.vision.inference.batches import shape_text
 from device.vision.inference.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo
 
-from .check import Check
+from .check import CheckResult
 from .synthetic import HEIGHT, WIDTH, synthetic_faces, synthetic_frame
 
 _MEGABYTE = 1e6
 _DETECTOR_RUNS = 3
 
 
-def check_providers(configured: Sequence[str], offered: Sequence[str], session: Session) -> Check:
+def check_providers(configured: Sequence[str], offered: Sequence[str], session: Session) -> CheckResult:
     """What was asked for, what this ONNX Runtime was built with, and what the embedder really runs on."""
     values: dict[str, JsonValue] = {
         "configured": list(configured),
@@ -32,23 +32,25 @@ def check_providers(configured: Sequence[str], offered: Sequence[str], session: 
         "runs_on": session.runs_on,
     }
     if session.path.suffix.lower() in ENGINE_SUFFIXES:
-        return Check("providers", "ok", f"runs on {session.runs_on}, for which none is needed", None, values)
+        return CheckResult(
+            "providers", "ok", f"runs on {session.runs_on}, for which none is needed", None, values
+        )
     detail = (
         f"runs on {session.runs_on}; configured {', '.join(configured)}, "
         f"this ONNX Runtime has {', '.join(offered)}"
     )
     # `tensorrt (ONNX Runtime)` is the provider `tensorrt`.
     if session.runs_on.split()[0] == configured[0]:
-        return Check("providers", "ok", detail, None, values)
+        return CheckResult("providers", "ok", detail, None, values)
     advice = (
         f"{configured[0]} did not start; the log says why"
         if configured[0] in offered
         else f"install an ONNX Runtime that has {configured[0]}, or take it out of WFM_DEVICE__PROVIDERS"
     )
-    return Check("providers", "warning", detail, advice, values)
+    return CheckResult("providers", "warning", detail, advice, values)
 
 
-def check_model(embedder: FaceEmbedder, on_record: str | None) -> Check:
+def check_model(embedder: FaceEmbedder, on_record: str | None) -> CheckResult:
     """The embedder's file and space; `on_record` is the SHA-256 that the registry has for the space."""
     session, space = embedder.session, embedder.space
     values: dict[str, JsonValue] = {
@@ -68,7 +70,7 @@ def check_model(embedder: FaceEmbedder, on_record: str | None) -> Check:
         f"{', '.join(shape_text(each.shape) for each in session.outputs)}"
     )
     if on_record is not None and on_record != session.sha256:
-        return Check(
+        return CheckResult(
             "model",
             "fault",
             f"{MODEL_DIFFERS}: {detail}; the registry has {on_record[:12]}... on record: "
@@ -78,9 +80,9 @@ def check_model(embedder: FaceEmbedder, on_record: str | None) -> Check:
         )
     if space.id == gabor.SPACE_ID:
         advice = "this embedded model is for trying out: set WFM_DEVICE__MODEL and WFM_DEVICE__SPACE"
-        return Check("model", "warning", detail, advice, values)
+        return CheckResult("model", "warning", detail, advice, values)
     told = "as the registry has it" if on_record else "this device has not been told of a record for it yet"
-    return Check("model", "ok", f"{detail}; {told}", None, values)
+    return CheckResult("model", "ok", f"{detail}; {told}", None, values)
 
 
 def check_canary_of(
@@ -88,7 +90,7 @@ def check_canary_of(
     space: str,
     reference_model: Path | None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Check:
+) -> CheckResult:
     """Fixed inputs on the configured session and on the CPU, compared; see `vision/canary.py`."""
     began = clock()
     try:
@@ -96,7 +98,7 @@ def check_canary_of(
         opened = clock()
         result = check_canary(session, reference, clock)
     except ModelError as error:
-        return Check(
+        return CheckResult(
             "canary",
             "fault",
             f"{CANARY_FAILED}: {error}",
@@ -115,16 +117,16 @@ def check_canary_of(
     if not result.passed:
         detail = f"{CANARY_FAILED}: {result.detail}; {space} is in quarantine, so nobody is recognised"
         advice = "build the engine again, or run on another provider (fp16 off, then cpu)"
-        return Check("canary", "fault", detail, advice, values)
+        return CheckResult("canary", "fault", detail, advice, values)
     detail = f"{result.detail}; {result.milliseconds:.1f} ms for four faces"
     if reference is not session:
         detail += f", {values['reference_ms']} ms on the CPU"
-    return Check("canary", "ok", detail, None, values)
+    return CheckResult("canary", "ok", detail, None, values)
 
 
 def check_detector(
     detector: Detector, device: DeviceSection, clock: Callable[[], float] = time.perf_counter
-) -> Check:
+) -> CheckResult:
     """The detector on a synthetic picture. Raises ModelError."""
     frame = synthetic_frame()
     times = []
@@ -146,11 +148,11 @@ def check_detector(
         "found": len(found),
     }
     if len(found):
-        return Check("detector", "warning", detail, "raise WFM_DEVICE__DETECTOR_SCORE", values)
-    return Check("detector", "ok", detail, None, values)
+        return CheckResult("detector", "warning", detail, "raise WFM_DEVICE__DETECTOR_SCORE", values)
+    return CheckResult("detector", "ok", detail, None, values)
 
 
-def check_emotion(session: Session, emotion: EmotionSettings) -> Check:
+def check_emotion(session: Session, emotion: EmotionSettings) -> CheckResult:
     """The classifier on the faces of a synthetic picture. Raises ModelError."""
     classifier = EmotionClassifier(
         session, emotion.classes, emotion.codes, mean=emotion.mean, scale=emotion.scale
@@ -164,8 +166,10 @@ def check_emotion(session: Session, emotion: EmotionSettings) -> Check:
         "runs_on": session.runs_on,
     }
     if found.label is None:
-        return Check("emotion", "fault", f"{detail} and answers no probabilities", _WRONG_EMOTIONS, values)
-    return Check("emotion", "ok", detail, None, values)
+        return CheckResult(
+            "emotion", "fault", f"{detail} and answers no probabilities", _WRONG_EMOTIONS, values
+        )
+    return CheckResult("emotion", "ok", detail, None, values)
 
 
 _WRONG_EMOTIONS = "take another model, or check mean, scale and classes of the section `emotion`"

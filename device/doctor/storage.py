@@ -10,7 +10,7 @@ from device.management.system import read_system
 from device.store.connection import StoreError
 from device.store.inspection import StoreInspection, inspect_store
 
-from .check import Check
+from .check import CheckResult
 
 _LEAST_FREE_MB = 200.0
 _BLOCK = b"\0" * 4096
@@ -29,7 +29,7 @@ def is_in_use(data_dir: Path) -> bool | None:
         return None
 
 
-def check_disk(data_dir: Path, database: Path, outbox_mb: int) -> Check:
+def check_disk(data_dir: Path, database: Path, outbox_mb: int) -> CheckResult:
     """Room, a write that reaches the disk, and the database; `outbox_mb` is what events may take of it."""
     values: dict[str, JsonValue] = {"folder": str(data_dir)}
     standing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if folder.exists())
@@ -39,7 +39,7 @@ def check_disk(data_dir: Path, database: Path, outbox_mb: int) -> Check:
         with tempfile.TemporaryFile(dir=standing, buffering=0) as probe:
             probe.write(_BLOCK)
     except OSError as error:
-        return Check(
+        return CheckResult(
             "disk",
             "fault",
             f"{standing} cannot be written to ({error.strerror}); {_megabytes(free)} free",
@@ -53,7 +53,7 @@ def check_disk(data_dir: Path, database: Path, outbox_mb: int) -> Check:
         with inspect_store(database) as store:
             return _check_database(store, data_dir, free, outbox_mb, values)
     except StoreError as error:
-        return Check("disk", "fault", str(error), _DAMAGED, values)
+        return CheckResult("disk", "fault", str(error), _DAMAGED, values)
 
 
 _DAMAGED = (
@@ -63,14 +63,16 @@ _DAMAGED = (
 
 def _check_database(
     store: StoreInspection, data_dir: Path, free: float | None, outbox_mb: int, values: dict[str, JsonValue]
-) -> Check:
+) -> CheckResult:
     damage = store.damage()
     if damage is not None:
-        return Check("disk", "fault", f"{data_dir}: the database is damaged ({damage})", _DAMAGED, values)
+        return CheckResult(
+            "disk", "fault", f"{data_dir}: the database is damaged ({damage})", _DAMAGED, values
+        )
     written, known = store.schemas()
     if written > known:
         detail = f"{data_dir}: the database is of newer software (schema {written}, this one knows {known})"
-        return Check("disk", "fault", detail, "install that software, or another data folder", values)
+        return CheckResult("disk", "fault", detail, "install that software, or another data folder", values)
     in_use = is_in_use(data_dir)
     depth, rejected = store.outbox_depth(), store.rejected_count()
     values.update(outbox_depth=depth, rejected=rejected, in_use=in_use, schema=written)
@@ -84,10 +86,10 @@ def _check_database(
 
 def _with_room(
     detail: str, free: float | None, outbox_mb: int, advice: str | None, values: dict[str, JsonValue]
-) -> Check:
+) -> CheckResult:
     if free is not None and free < max(_LEAST_FREE_MB, outbox_mb):
         advice = f"make room, or lower WFM_DEVICE__OUTBOX_MB ({outbox_mb}): events may not fit in an outage"
-    return Check("disk", "warning" if advice else "ok", detail, advice, values)
+    return CheckResult("disk", "warning" if advice else "ok", detail, advice, values)
 
 
 def _megabytes(value: float | None) -> str:

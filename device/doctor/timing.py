@@ -30,7 +30,7 @@ class StageTime:
 
 
 @dataclass(frozen=True)
-class Times:
+class StageTimes:
     """`frames` were timed, with `faces` faces in all, against a gallery of `templates`."""
 
     stages: tuple[StageTime, ...]
@@ -47,7 +47,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Stages:
+class RecognitionStages:
     """The parts of recognition, as the device is configured."""
 
     detector: Detector
@@ -64,8 +64,8 @@ def stand_in_gallery(space: EmbeddingSpace) -> Gallery:
 
 
 def time_stages(
-    stages: Stages, images: Sequence[Image], *, synthetic: bool, timer: Callable[[], float]
-) -> Times:
+    stages: RecognitionStages, images: Sequence[Image], *, synthetic: bool, timer: Callable[[], float]
+) -> StageTimes:
     """Put `images` (at least one) through the stages; the first once more ahead, to warm up.
 
     A picture without a face counts as one with a face in its middle, so that every stage has work. `timer` is
@@ -76,7 +76,7 @@ def time_stages(
     marks = np.array([run for run, _ in runs])
     milliseconds = np.diff(marks, axis=1) * 1000
     table = np.concatenate([milliseconds, milliseconds.sum(axis=1, keepdims=True)], axis=1)
-    return Times(
+    return StageTimes(
         tuple(
             StageTime(stage, float(np.median(column)), float(np.percentile(column, 95)))
             for stage, column in zip(STAGES, table.T, strict=True)
@@ -88,7 +88,7 @@ def time_stages(
     )
 
 
-def _time_one(stages: Stages, image: Image, timer: Callable[[], float]) -> tuple[list[float], int]:
+def _time_one(stages: RecognitionStages, image: Image, timer: Callable[[], float]) -> tuple[list[float], int]:
     """The times at which the stages began and the last ended, and the number of faces."""
     marks = [timer()]
     found = stages.detector.detect(image)

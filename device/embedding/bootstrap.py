@@ -16,16 +16,15 @@ from device.vision.embedder import load_embedder
 from device.vision.inference.session import SessionOptions
 from device.vision.photo_embedder import PhotoEmbedder
 
-from .backend import Backend, Job
+from .backend import Backend, ClaimedJob
 from .catalog import Catalog
 from .endurance import Endurance, Sleep
-from .photos import PhotoEmbedder as Embedder
-from .photos import PhotoReader
+from .photos import PhotoReader, VectorMaker
 from .progress import Reporter
-from .service import Service
+from .service import HttpService
 from .settings import WorkerSection
 from .work import JobWork
-from .worker import Worker
+from .worker import EmbedWorker
 
 _BACKOFF = Backoff(base=1.0, cap=60.0)
 _MEGABYTE = 1_000_000
@@ -50,22 +49,22 @@ def quiet_requests() -> None:
 @asynccontextmanager
 async def open_worker(
     worker: WorkerSection,
-    embedder: Embedder,
+    embedder: VectorMaker,
     reporter: Reporter,
     *,
     once: bool,
     sleep: Sleep = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[Worker]:
+) -> AsyncIterator[EmbedWorker]:
     """A worker while its connections are open. Raises SettingsError for a `ca_file` that is none."""
     tls = _tls(worker)
     source = random.Random()  # noqa: S311  # spreads repeats; nothing secret
     catalog_key = worker.catalog_key.get_secret_value() if worker.catalog_key else None
     timeout = worker.timeout_seconds
-    to_backend = Service(
+    to_backend = HttpService(
         "backend", str(worker.backend_url), worker.backend_key.get_secret_value(), timeout=timeout, tls=tls
     )
-    to_catalog = Service("catalog", str(worker.catalog_url), catalog_key, timeout=timeout, tls=tls)
+    to_catalog = HttpService("catalog", str(worker.catalog_url), catalog_key, timeout=timeout, tls=tls)
 
     def endurance(patience: float) -> Endurance:
         return Endurance(patience, backoff=_BACKOFF, source=source, clock=clock, sleep=sleep)
@@ -83,13 +82,13 @@ async def open_worker(
         )
         reader = PhotoReader(catalog, embedder)
 
-        def begin(job: Job) -> JobWork:
+        def begin(job: ClaimedJob) -> JobWork:
             return JobWork(
                 job, backend, catalog, reader, reporter,
                 group_photos=worker.group_photos, lease_seconds=worker.lease_seconds,
             )  # fmt: skip
 
-        yield Worker(backend, begin, poll_seconds=worker.poll_seconds, sleep=sleep, source=source)
+        yield EmbedWorker(backend, begin, poll_seconds=worker.poll_seconds, sleep=sleep, source=source)
 
 
 def _tls(worker: WorkerSection) -> ssl.SSLContext:

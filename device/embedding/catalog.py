@@ -17,8 +17,8 @@ from pydantic import (
 )
 
 from .endurance import Endurance
-from .errors import FaultyError, JobFailedError, PhotoSkippedError, RefusedError, TooLargeError
-from .service import Service
+from .errors import FaultyError, JobFailedError, PhotoSkippedError, RequestRefusedError, TooLargeError
+from .service import HttpService
 
 METADATA_INVALID = "metadata-invalid"
 PHOTO_MISSING = "photo-missing"
@@ -54,7 +54,7 @@ Id = Annotated[
 """An id of the catalog: a text, or a whole number that is told as text."""
 
 
-class Photo(BaseModel):
+class CatalogPhoto(BaseModel):
     """A photo's metadata: whose it is, as far as the catalog knows. `file_url` is where its bytes are."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
@@ -66,7 +66,7 @@ class Photo(BaseModel):
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableEntry:
     """An entry of a listing that is not a photo's metadata."""
 
 
@@ -74,28 +74,28 @@ def _or_unreadable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError:
-        return Unreadable()
+        return UnreadableEntry()
 
 
 class _Listing(BaseModel):
-    photos: list[Annotated[Photo | Unreadable, WrapValidator(_or_unreadable)]]
+    photos: list[Annotated[CatalogPhoto | UnreadableEntry, WrapValidator(_or_unreadable)]]
 
 
 class Catalog:
     """Metadata and bytes of photos. Waits through an absence of the catalog; nothing is written anywhere."""
 
-    def __init__(self, service: Service, endurance: Endurance, *, most_photo_bytes: int) -> None:
+    def __init__(self, service: HttpService, endurance: Endurance, *, most_photo_bytes: int) -> None:
         self._service = service
         self._endurance = endurance
         self._most_photo_bytes = most_photo_bytes
 
-    async def list_batch(self, batch_id: str) -> list[Photo | Unreadable]:
+    async def list_batch(self, batch_id: str) -> list[CatalogPhoto | UnreadableEntry]:
         """The photos of a batch in the catalog's order. Raises JobFailedError if there is no such list."""
         try:
             url = self._service.url(f"/api/batches/{_quoted(batch_id)}/photos")
             answer = await self._endurance.until_answered(lambda: self._service.get(url, _MAX_LISTING_BYTES))
             return _Listing.model_validate_json(answer.body).photos
-        except (RefusedError, PhotoSkippedError) as error:
+        except (RequestRefusedError, PhotoSkippedError) as error:
             raise JobFailedError(f"the catalog has no such batch for us: {error}") from error
         except (TooLargeError, ValidationError) as error:
             raise JobFailedError(
@@ -103,18 +103,18 @@ class Catalog:
                 f"{_MAX_LISTING_BYTES // 2**20} MiB"
             ) from error
 
-    async def find(self, photo_id: str) -> Photo:
+    async def find(self, photo_id: str) -> CatalogPhoto:
         """A photo's metadata; raises PhotoSkippedError."""
         body = await self._fetch(self._service.url(f"/api/photos/{_quoted(photo_id)}"), _MAX_METADATA_BYTES)
         try:
-            photo = Photo.model_validate_json(body)
+            photo = CatalogPhoto.model_validate_json(body)
         except ValidationError as error:
             raise PhotoSkippedError(METADATA_INVALID) from error
         if photo.photo_id != photo_id:
             raise PhotoSkippedError(METADATA_INVALID)
         return photo
 
-    async def load(self, photo: Photo) -> bytes:
+    async def load(self, photo: CatalogPhoto) -> bytes:
         """The bytes of a photo, in memory and nowhere else; raises PhotoSkippedError."""
         if photo.file_url is None:
             url = self._service.url(f"/api/photos/{_quoted(photo.photo_id)}/file")
@@ -131,7 +131,7 @@ class Catalog:
             raise PhotoSkippedError(PHOTO_TOO_LARGE) from error
         except FaultyError as error:
             raise PhotoSkippedError(PHOTO_UNAVAILABLE) from error
-        except RefusedError as error:
+        except RequestRefusedError as error:
             raise PhotoSkippedError(PHOTO_MISSING if error.status in _GONE else PHOTO_REFUSED) from error
         return answer.body
 

@@ -13,7 +13,7 @@ class FaultyError(AwayError):
     """A service broke down over one request; it may do so again over the same one."""
 
 
-class RefusedError(RuntimeError):
+class RequestRefusedError(RuntimeError):
     """A service understood the request and will not carry it out; asking again changes nothing."""
 
     def __init__(self, status: int, detail: str, body: bytes = b"") -> None:
@@ -26,7 +26,7 @@ class TooLargeError(RuntimeError):
     """An answer was larger than it may be; the rest was not read."""
 
 
-class LeaseLostError(RuntimeError):
+class JobLeaseLostError(RuntimeError):
     """The job is somebody else's by now, or nobody's."""
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from device.vision.photo_embedder import PhotoError, PhotoFace
 
-from .backend import Face
-from .catalog import METADATA_INVALID, Catalog, Photo, Unreadable
+from .backend import EmbeddedFace
+from .catalog import METADATA_INVALID, Catalog, CatalogPhoto, UnreadableEntry
 from .errors import PhotoSkippedError
 
 NO_PERSON = "no-person"
@@ -19,9 +19,9 @@ NO_NAME = "no-name"
 PHOTOS_IN_MEMORY = 4
 """One that is looked at, and those that are fetched meanwhile."""
 
-Listed = str | Photo | Unreadable
+Listed = str | CatalogPhoto | UnreadableEntry
 """A photo of a job: its id alone, or its metadata from a listing, or an entry that was none."""
-Seen = Face | str
+Seen = EmbeddedFace | str
 """What a photo came to: a face, or the reason why there is none."""
 
 
@@ -30,7 +30,7 @@ class InSpace(Protocol):
     def space(self) -> EmbeddingSpace: ...
 
 
-class PhotoEmbedder(Protocol):
+class VectorMaker(Protocol):
     @property
     def embedder(self) -> InSpace:
         """What says in which space the vectors are."""
@@ -44,7 +44,7 @@ class PhotoEmbedder(Protocol):
 class PhotoReader:
     """Faces of photos. A photo's bytes live from its arrival to its vector, at most four at once."""
 
-    def __init__(self, catalog: Catalog, embedder: PhotoEmbedder) -> None:
+    def __init__(self, catalog: Catalog, embedder: VectorMaker) -> None:
         self._catalog = catalog
         self._embedder = embedder
 
@@ -67,7 +67,7 @@ class PhotoReader:
         return asyncio.ensure_future(self._load(listed))
 
     async def _load(self, listed: Listed) -> "_Loaded":
-        if isinstance(listed, Unreadable):
+        if isinstance(listed, UnreadableEntry):
             raise PhotoSkippedError(METADATA_INVALID)
         photo = await self._catalog.find(listed) if isinstance(listed, str) else listed
         if photo.person_id is None:
@@ -84,7 +84,7 @@ class PhotoReader:
             return error.reason
         except PhotoError as error:
             return error.code
-        return Face(loaded.external_id, loaded.name, face.vector, round(face.quality, 4))
+        return EmbeddedFace(loaded.external_id, loaded.name, face.vector, round(face.quality, 4))
 
 
 class _Loaded:

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Tally:
+class JobTally:
     """What has been done: of a job, or of all jobs of a run."""
 
     photos: int = 0
@@ -25,7 +25,7 @@ class Tally:
     def skip(self, reason: str, times: int = 1) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + times
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "JobTally") -> None:
         self.photos += other.photos
         self.faces += other.faces
         self.embeddings_stored += other.embeddings_stored
@@ -45,10 +45,10 @@ class Reporter(Protocol):
 
     def begin(self, job_id: str, position: int, total: int) -> None: ...
 
-    def looked(self, tally: Tally) -> None:
+    def looked(self, tally: JobTally) -> None:
         """One more photo was looked at."""
 
-    def stored(self, position: int, total: int, tally: Tally) -> None:
+    def stored(self, position: int, total: int, tally: JobTally) -> None:
         """A group is in the registry."""
 
     def end(self) -> None: ...
@@ -76,12 +76,12 @@ class BarReporter:
         self._task = self._progress.add_task(job_id[:16], total=total, completed=position, said="")
         self._progress.start()
 
-    def looked(self, tally: Tally) -> None:
+    def looked(self, tally: JobTally) -> None:
         if self._progress is not None:
             said = f"{tally.faces} faces, {sum(tally.skipped.values())} skipped"
             self._progress.update(self._task, advance=1, said=said)
 
-    def stored(self, position: int, total: int, tally: Tally) -> None:
+    def stored(self, position: int, total: int, tally: JobTally) -> None:
         """The bar is there already."""
 
     def end(self) -> None:
@@ -100,10 +100,10 @@ class LogReporter:
         self._job_id = job_id
         _log.info("job %s: begins at photo %d of %d", job_id, position, total)
 
-    def looked(self, tally: Tally) -> None:
+    def looked(self, tally: JobTally) -> None:
         """Too little for a line."""
 
-    def stored(self, position: int, total: int, tally: Tally) -> None:
+    def stored(self, position: int, total: int, tally: JobTally) -> None:
         skipped = sum(tally.skipped.values())
         _log.info(
             "job %s: %d of %d photos, %d faces, %d skipped",

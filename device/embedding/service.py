@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from .errors import AccessRefusedError, AwayError, FaultyError, RefusedError, TooLargeError
+from .errors import AccessRefusedError, AwayError, FaultyError, RequestRefusedError, TooLargeError
 
 _ACCESS = frozenset({401, 403})
 _BUSY = frozenset({429, 502, 503, 504})
@@ -18,14 +18,14 @@ _AWAY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServiceAnswer:
     """HTTP status below 300 and the body."""
 
     status: int
     body: bytes
 
 
-class Service:
+class HttpService:
     """Requests to the server at `base` and to no other: proxies and redirects are not followed.
 
     `name` is what messages call it. Use as an asynchronous context manager.
@@ -57,7 +57,7 @@ class Service:
             transport=transport,
         )
 
-    async def __aenter__(self) -> "Service":
+    async def __aenter__(self) -> "HttpService":
         await self._client.__aenter__()
         return self
 
@@ -68,18 +68,18 @@ class Service:
         """The address of `path`, whose parts are already quoted, below `base`."""
         return httpx.URL(f"{self.base}{path}")
 
-    async def get(self, url: httpx.URL, most_bytes: int) -> Answer:
+    async def get(self, url: httpx.URL, most_bytes: int) -> ServiceAnswer:
         """The answer to GET. Raises AccessRefusedError, AwayError, FaultyError, RefusedError (also for a
         redirect) or TooLargeError."""
         return await self._ask("GET", url, most_bytes)
 
-    async def post(self, path: str, document: Mapping[str, Any], most_bytes: int) -> Answer:
+    async def post(self, path: str, document: Mapping[str, Any], most_bytes: int) -> ServiceAnswer:
         """The same for POST of a JSON document."""
         return await self._ask("POST", self.url(path), most_bytes, document)
 
     async def _ask(
         self, method: str, url: httpx.URL, most_bytes: int, document: Mapping[str, Any] | None = None
-    ) -> Answer:
+    ) -> ServiceAnswer:
         exchange = asyncio.ensure_future(self._exchange(method, url, most_bytes, document))
         try:
             # httpx limits each wait for bytes, and a server that sends one every second would hold us for
@@ -99,10 +99,10 @@ class Service:
 
     async def _exchange(
         self, method: str, url: httpx.URL, most_bytes: int, document: Mapping[str, Any] | None
-    ) -> Answer:
+    ) -> ServiceAnswer:
         async with self._client.stream(method, url, json=document) as response:
             if not response.is_success:
-                return Answer(response.status_code, await _beginning(response))
+                return ServiceAnswer(response.status_code, await _beginning(response))
             announced = response.headers.get("content-length", "")
             if announced.isdecimal() and int(announced[:20]) > most_bytes:
                 raise TooLargeError(f"{announced[:20]} bytes, at most {most_bytes} are read")
@@ -111,9 +111,9 @@ class Service:
                 body += chunk
                 if len(body) > most_bytes:
                     raise TooLargeError(f"more than {most_bytes} bytes")
-            return Answer(response.status_code, bytes(body))
+            return ServiceAnswer(response.status_code, bytes(body))
 
-    def _judge(self, answer: Answer) -> Answer:
+    def _judge(self, answer: ServiceAnswer) -> ServiceAnswer:
         status = answer.status
         if 200 <= status < 300:
             return answer
@@ -123,7 +123,7 @@ class Service:
             raise AwayError(f"{self.name} answers {status}")
         if status >= 500:
             raise FaultyError(f"{self.name} answers {status}")
-        raise RefusedError(status, f"{self.name} answers {status}", answer.body)
+        raise RequestRefusedError(status, f"{self.name} answers {status}", answer.body)
 
 
 async def _beginning(response: httpx.Response) -> bytes:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-from .backend import Backend, Face, Job, Progress
+from .backend import Backend, ClaimedJob, EmbeddedFace, JobProgress
 from .catalog import PHOTO_UNAVAILABLE, Catalog
 from .errors import JobFailedError
 from .photos import Listed, PhotoReader
-from .progress import Reporter, Tally
+from .progress import JobTally, Reporter
 
 PERSON_REFUSED = "person-refused"
 
@@ -18,7 +18,7 @@ class JobWork:
 
     def __init__(
         self,
-        job: Job,
+        job: ClaimedJob,
         backend: Backend,
         catalog: Catalog,
         reader: PhotoReader,
@@ -27,7 +27,7 @@ class JobWork:
         group_photos: int,
         lease_seconds: float,
     ) -> None:
-        self.tally = Tally()
+        self.tally = JobTally()
         self._job = job
         self._backend = backend
         self._catalog = catalog
@@ -35,7 +35,7 @@ class JobWork:
         self._reporter = reporter
         self._group_photos = group_photos
         self._lease_seconds = lease_seconds
-        self._settled = Progress(job.position, job.total, job.counts)
+        self._settled = JobProgress(job.position, job.total, job.counts)
         self._accepted = 0
         self._refusal: str | None = None
 
@@ -65,7 +65,7 @@ class JobWork:
         earlier = self._job.counts
         if self._job.total not in {None, len(photos)}:
             # A batch that has changed is done again from its start.
-            self._settled, earlier = Progress(0, None, {}), {}
+            self._settled, earlier = JobProgress(0, None, {}), {}
         position = self._settled.position
         self._reporter.begin(self._job.job_id, position, len(photos))
         while position < len(photos):
@@ -75,7 +75,7 @@ class JobWork:
             # The new length of a batch is not told before the point where it was left has passed: another
             # worker would take that point for one in the new list.
             total = len(photos) if position >= self._job.position else None
-            self._settled = Progress(position, total, self.tally.counts(earlier))
+            self._settled = JobProgress(position, total, self.tally.counts(earlier))
             await self._backend.extend(self._job, lambda: self._settled)
             self._reporter.stored(position, len(photos), self.tally)
         if self._refusal and not self._accepted and not self._job.position:
@@ -91,11 +91,11 @@ class JobWork:
         return await self._catalog.list_batch(config.batch_id)
 
     async def _do(self, group: Sequence[Listed]) -> None:
-        faces: list[Face] = []
+        faces: list[EmbeddedFace] = []
         unavailable = 0
         async for seen in self._reader.read(group):
             self.tally.photos += 1
-            if isinstance(seen, Face):
+            if isinstance(seen, EmbeddedFace):
                 faces.append(seen)
                 self.tally.faces += 1
             else:

@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .backend import Backend, Job
+from .backend import Backend, ClaimedJob
 from .endurance import Sleep
-from .errors import AwayError, JobFailedError, LeaseLostError, RefusedError
-from .progress import Tally
+from .errors import AwayError, JobFailedError, JobLeaseLostError, RequestRefusedError
+from .progress import JobTally
 from .work import JobWork
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Summary:
+class RunSummary:
     """What a run did. A job that was lost or given back is somebody else's to finish."""
 
     jobs_done: int = 0
     jobs_failed: int = 0
     jobs_lost: int = 0
     jobs_given_back: int = 0
-    tally: Tally = field(default_factory=Tally)
+    tally: JobTally = field(default_factory=JobTally)
 
     @property
     def is_clean(self) -> bool:
@@ -36,19 +36,19 @@ class Summary:
         return {**document, **tally}
 
 
-class Worker:
+class EmbedWorker:
     """Takes jobs and does them, one at a time; `begin` makes the work of a job."""
 
     def __init__(
         self,
         backend: Backend,
-        begin: Callable[[Job], JobWork],
+        begin: Callable[[ClaimedJob], JobWork],
         *,
         poll_seconds: float,
         sleep: Sleep,
         source: random.Random,
     ) -> None:
-        self.summary = Summary()
+        self.summary = RunSummary()
         self._backend = backend
         self._begin = begin
         self._poll_seconds = poll_seconds
@@ -70,16 +70,16 @@ class Worker:
             else:
                 await self._sleep(self._poll_seconds * self._source.uniform(0.75, 1.25))
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: ClaimedJob) -> None:
         work = self._begin(job)
         try:
             await work.run()
-        except LeaseLostError as error:
+        except JobLeaseLostError as error:
             self.summary.jobs_lost += 1
             _log.warning("job %s is no longer this worker's: %s", job.job_id, error)
         except JobFailedError as error:
             await self._fail(job, str(error), retry=error.retry)
-        except RefusedError as error:
+        except RequestRefusedError as error:
             await self._fail(job, str(error), retry=True)
         except AwayError as error:
             await self._give_back(job, str(error))
@@ -92,15 +92,15 @@ class Worker:
         finally:
             self.summary.tally.add(work.tally)
 
-    async def _fail(self, job: Job, reason: str, *, retry: bool) -> None:
+    async def _fail(self, job: ClaimedJob, reason: str, *, retry: bool) -> None:
         self.summary.jobs_failed += 1
         _log.error("job %s failed%s: %s", job.job_id, ", to be tried again" if retry else "", reason)
         try:
             await self._backend.fail(job, reason, retry=retry)
-        except (LeaseLostError, RefusedError) as error:
+        except (JobLeaseLostError, RequestRefusedError) as error:
             _log.warning("job %s could not be failed: %s", job.job_id, error)
 
-    async def _give_back(self, job: Job, reason: str) -> None:
+    async def _give_back(self, job: ClaimedJob, reason: str) -> None:
         self.summary.jobs_given_back += 1
         told = await self._backend.give_back(job, reason)
         how = "was given back" if told else "goes to another worker when its lease expires"

@@ -60,7 +60,7 @@ class GalleryRows:
         return GalleryRows(self.space, self.dimension, user_ids, vectors, version)
 
 
-class GatheredRows:
+class GalleryBuilder:
     """Rows of one space as pages bring them, for the day when the last one has come."""
 
     def __init__(self, space: str, dimension: int) -> None:

@@ -7,8 +7,8 @@ from broker_bridge.contract.messages import SpaceDigest
 from device.store.cursor import ResetProgress, SyncCursor
 from device.store.db_manager import DatabaseManager
 
-from .gallery_rows import GalleryRows, GatheredRows
-from .sync_policy import Change
+from .gallery_rows import GalleryBuilder, GalleryRows
+from .sync_policy import AppliedChange
 
 OnGallery = Callable[[GalleryRows], None]
 
@@ -31,7 +31,7 @@ class GalleryState:
         self._on_gallery = on_gallery
         self.dimensions = dict(sorted(dimensions.items()))
         # A first snapshot's rows, one per space, unless some of them came before a restart or are replaced.
-        self._gathered: list[GatheredRows] = []
+        self._gathered: list[GalleryBuilder] = []
         spaces = tuple(self.dimensions)
         # A cursor belongs to a site and its spaces; the old gallery stays in use until the new is complete.
         cursor = db.cursor()
@@ -68,7 +68,7 @@ class GalleryState:
     def has_reached(self, epoch: str | None, version: int) -> bool:
         return self.cursor.epoch == epoch and self.cursor.version >= version
 
-    def apply(self, change: Change, cursor: SyncCursor) -> None:
+    def apply(self, change: AppliedChange, cursor: SyncCursor) -> None:
         """Commit, then swap."""
         self._digests = self._db.apply_delta(change.upserts, change.removals, cursor)
         self.cursor = cursor
@@ -76,22 +76,22 @@ class GalleryState:
             self._rows[space] = rows.changed(change.upserts, change.removals, cursor.version)
             self._on_gallery(self._rows[space])
 
-    def begin_reset(self, change: Change, progress: ResetProgress) -> None:
+    def begin_reset(self, change: AppliedChange, progress: ResetProgress) -> None:
         self._db.begin_reset(change.upserts, progress)
         self.staged = progress
         self._gathered = []
         if self._db.is_filling():
-            self._gathered = [GatheredRows(space, size) for space, size in self.dimensions.items()]
+            self._gathered = [GalleryBuilder(space, size) for space, size in self.dimensions.items()]
             self._gather(change)
 
-    def stage(self, change: Change, progress: ResetProgress) -> None:
+    def stage(self, change: AppliedChange, progress: ResetProgress) -> None:
         replaced = self._db.stage_page(change.upserts, change.removals, progress)
         self.staged = progress
         if replaced:
             self._gathered = []
         self._gather(change)
 
-    def _gather(self, change: Change) -> None:
+    def _gather(self, change: AppliedChange) -> None:
         for rows in self._gathered:
             rows.add(change.upserts)
 

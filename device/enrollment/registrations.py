@@ -32,14 +32,14 @@ OnAnswer = Callable[[Registered | None], None]
 
 
 @dataclass
-class _Waiting:
+class _PendingRegistration:
     registration: RegisterIdentity
     attempts: int
     due_at: float
     answered: OnAnswer | None = None
 
 
-class Registrations:
+class RegistrationSender:
     """Asks the registry about each person once, and again until it answers; over restarts too.
 
     `offer` and `register` are for any thread, all else runs in the link's (see `LinkListener`). `counts` is
@@ -65,7 +65,7 @@ class Registrations:
         self._online = False
         remembered = db.get_config(_POLICY_KEY)
         self._policy: EnrollmentPolicy = "visitors" if remembered == "visitors" else "closed"
-        self._waiting = {one.request_id: _Waiting(one, 0, 0.0) for one in self._store.waiting()}
+        self._waiting = {one.request_id: _PendingRegistration(one, 0, 0.0) for one in self._store.waiting()}
         self.counts: Counter[str] = Counter()
 
     @property
@@ -101,11 +101,11 @@ class Registrations:
             before.answered = answered
             self._store.settle(registration.request_id)
         else:
-            self._waiting[registration.request_id] = _Waiting(registration, 0, 0.0, answered)
+            self._waiting[registration.request_id] = _PendingRegistration(registration, 0, 0.0, answered)
             self._count("offered", registration)
         self._drop(dropped)
 
-    def _same_as(self, registration: RegisterIdentity) -> _Waiting | None:
+    def _same_as(self, registration: RegisterIdentity) -> _PendingRegistration | None:
         if registration.kind == "visitor":
             return None
         asked = {"user_id", "space", "vector", "kind"}

@@ -41,7 +41,7 @@ from .sync_policy import (
     plan_change,
 )
 from .sync_requests import DriftPause, SyncOptions, SyncRequests
-from .sync_status import SyncStatus, applied_message
+from .sync_status import DeviceSyncStatus, applied_message
 
 _log = logging.getLogger(__name__)
 
@@ -264,8 +264,8 @@ class SyncManager:
         to = self._catching_up_to or (staged.head_version if staged else at.version)
         return SyncProgress(version=at.version, head_version=to, people=self._gallery.staged_people())
 
-    def get_sync_status(self) -> SyncStatus:
-        return SyncStatus(
+    def get_sync_status(self) -> DeviceSyncStatus:
+        return DeviceSyncStatus(
             epoch=self._gallery.cursor.epoch,
             version=self._gallery.cursor.version,
             spaces=self._gallery.held(),

@@ -103,7 +103,7 @@ def may_swap(asked_at: SyncCursor, cursor: SyncCursor, page: SyncPage) -> bool:
 
 
 @dataclass(frozen=True)
-class Change:
+class AppliedChange:
     """What one message changes: people with the templates that we hold, ids that go, a template at fault."""
 
     upserts: tuple[Upsert, ...]
@@ -113,7 +113,7 @@ class Change:
 
 def plan_change(
     upserts: Sequence[Upsert], removals: Sequence[Removal], dimensions: Mapping[str, int]
-) -> Change:
+) -> AppliedChange:
     """The change within our spaces (`{space: dimension}`); each person once, at their highest version.
 
     Templates of other spaces are left out, an unusable vector too: `error` names it, the others apply.
@@ -130,7 +130,7 @@ def plan_change(
         ours, fault = (upsert, None) if all_fine else _usable(upsert, dimensions)
         kept.append(ours)
         error = error or fault
-    return Change(tuple(kept), tuple(user_id for user_id in removed if user_id not in latest), error)
+    return AppliedChange(tuple(kept), tuple(user_id for user_id in removed if user_id not in latest), error)
 
 
 def _all_usable(upserts: Iterable[Upsert], dimensions: Mapping[str, int]) -> bool:

@@ -32,7 +32,7 @@ class SyncOptions:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _ScheduledRequest:
     """A request to send at `at`, unless the gallery has come to `unless` (epoch, version) by then."""
 
     at: float
@@ -40,7 +40,7 @@ class _Wish:
 
 
 @dataclass(frozen=True)
-class _Open:
+class _OpenRequest:
     request: SyncRequest
     sent: int
     repeat_at: float
@@ -81,8 +81,8 @@ class SyncRequests:
         self._device_id = device_id
         self._options = options
         self._random = source
-        self._open: _Open | None = None
-        self._wish: _Wish | None = None
+        self._open: _OpenRequest | None = None
+        self._wish: _ScheduledRequest | None = None
         self._asked: list[Future[None]] = []
         self._failures = 0
         self.from_zero = False
@@ -103,7 +103,7 @@ class SyncRequests:
         if self._wish is not None:
             at = min(at, self._wish.at)
             unless = unless if self._wish.unless == unless else None
-        self._wish = _Wish(at, unless)
+        self._wish = _ScheduledRequest(at, unless)
 
     def ask(self, now: float, asked: "Future[None]") -> None:
         """Ask at once for somebody who waits for `asked`, or has cancelled it."""
@@ -191,4 +191,4 @@ class SyncRequests:
             self._open = None
         else:
             self.asked_at = self._gallery.cursor
-            self._open = _Open(request, sent, now + self._options.retry.delay(sent, self._random))
+            self._open = _OpenRequest(request, sent, now + self._options.retry.delay(sent, self._random))

@@ -8,7 +8,7 @@ from broker_bridge.contract.messages import SpaceDigest, SyncApplied, SyncPositi
 
 
 @dataclass(frozen=True)
-class SyncStatus:
+class DeviceSyncStatus:
     """`version` 0 without an `epoch`: never synced. `synced_at` is when the gallery was last known to be the
     registry's, also before a restart; `error` is what the last answer had to say against it."""
 

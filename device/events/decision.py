@@ -25,7 +25,7 @@ JUDGED: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Decision:
+class EventDecision:
     """An event, or the reason why there is none: exactly one of both.
 
     `person` is who the track is by now, also while a cooldown keeps back the event; `votes` how many frames

@@ -25,7 +25,7 @@ _BATCH = 50
 _LOOK_AGAIN = 10.0
 
 
-class Delivery:
+class EventDelivery:
     """Sends what is due and settles what has a receipt. A broker's acknowledgement settles nothing.
 
     Runs in the link's thread, except `await_receipt`.

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
 from device.timing.clocks import utc_now
-from device.timing.expiring import Recent
+from device.timing.expiring import ExpiringMap
 
 from .decision import COOLDOWN, REPEATED_FRAME
 
@@ -29,7 +29,7 @@ _CODE = re.compile(r"EV2\.[0-9]{1,3}")
 
 
 @dataclass
-class _Run:
+class _EmotionRun:
     """One person showing one emotion on one track, sure in every frame since `since` (monotonic seconds)."""
 
     user_id: str
@@ -44,9 +44,9 @@ class _Run:
 
 
 @dataclass
-class _Track:
+class _EmotionTrack:
     frame_id: int | None
-    run: _Run | None
+    run: _EmotionRun | None
 
 
 class EmotionEventValidator:
@@ -91,8 +91,8 @@ class EmotionEventValidator:
         self._wall_clock = wall_clock
         self._new_suffix = new_suffix
         self.refusals: Counter[str] = Counter()
-        self._tracks: Recent[str, _Track] = Recent(max_gap_seconds)
-        self._last_events: Recent[tuple[str, str], float] = Recent(cooldown_seconds)
+        self._tracks: ExpiringMap[str, _EmotionTrack] = ExpiringMap(max_gap_seconds)
+        self._last_events: ExpiringMap[tuple[str, str], float] = ExpiringMap(cooldown_seconds)
 
     @property
     def tracks_held(self) -> int:
@@ -125,7 +125,7 @@ class EmotionEventValidator:
         now = self._clock()
         self._tracks.forget(now)
         self._last_events.forget(now)
-        track = self._tracks.get(track_id) or _Track(None, None)
+        track = self._tracks.get(track_id) or _EmotionTrack(None, None)
         if frame_id is not None:
             if track.frame_id is not None and frame_id <= track.frame_id:
                 self.refusals[REPEATED_FRAME] += 1
@@ -142,8 +142,8 @@ class EmotionEventValidator:
         return self._event(run, track_id, now, intensity)
 
     def _continued(
-        self, run: _Run | None, user_id: str | None, code: str | None, confidence: float, now: float
-    ) -> tuple[_Run | None, str | None]:
+        self, run: _EmotionRun | None, user_id: str | None, code: str | None, confidence: float, now: float
+    ) -> tuple[_EmotionRun | None, str | None]:
         """What is shown after one more frame, and why that makes no event (None: it does)."""
         if user_id is None:
             return None, UNKNOWN_PERSON
@@ -153,7 +153,7 @@ class EmotionEventValidator:
         if code is None:
             return None, NO_CODE
         if run is None or (run.user_id, run.code) != (user_id, code):
-            run = _Run(user_id, code, now)
+            run = _EmotionRun(user_id, code, now)
         run.frames += 1
         run.confidence_sum += confidence
         if now - run.since < self._min_duration:
@@ -161,7 +161,7 @@ class EmotionEventValidator:
         last_event = self._last_events.get((user_id, code))
         return run, None if last_event is None or now - last_event >= self._cooldown else COOLDOWN
 
-    def _event(self, run: _Run, track_id: str, now: float, intensity: float | None) -> Event:
+    def _event(self, run: _EmotionRun, track_id: str, now: float, intensity: float | None) -> Event:
         if intensity is None or not math.isfinite(intensity):
             intensity = run.mean_confidence
         metadata: dict[str, JsonValue] = {

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
-from device.timing.expiring import Recent
+from device.timing.expiring import ExpiringMap
 
 from .decision import (
     BELOW_THRESHOLD,
@@ -23,7 +23,7 @@ from .decision import (
     NO_MATCH,
     REPEATED_FRAME,
     UNCONFIRMED,
-    Decision,
+    EventDecision,
 )
 
 # Reasons of a single frame that say: this is nobody we know.
@@ -41,7 +41,7 @@ class _Recognition:
 
 
 @dataclass
-class _Track:
+class _RecognitionTrack:
     window: deque[_Recognition]
     last_frame_id: int
     judged_at: float
@@ -102,8 +102,8 @@ class EventValidator:
         self._wall_clock = wall_clock
         self._new_suffix = new_suffix
         self.refusals: Counter[str] = Counter()
-        self._tracks: Recent[str, _Track] = Recent(max_track_age_seconds)
-        self._last_events: Recent[str, float] = Recent(cooldown_seconds)
+        self._tracks: ExpiringMap[str, _RecognitionTrack] = ExpiringMap(max_track_age_seconds)
+        self._last_events: ExpiringMap[str, float] = ExpiringMap(cooldown_seconds)
 
     @property
     def tracks_held(self) -> int:
@@ -159,7 +159,7 @@ class EventValidator:
         inference_ms: float | None = None,
         space: str | None = None,
         gallery_version: int | None = None,
-    ) -> Decision:
+    ) -> EventDecision:
         """`process_recognition` with the reason.
 
         A frame that is `barred` for a reason (a blurred face, a stale gallery) is evidence neither way.
@@ -167,7 +167,7 @@ class EventValidator:
         now = self._clock()
         self._tracks.forget(now)
         self._last_events.forget(now)
-        begun = _Track(deque(maxlen=self._frames_needed), frame_id - 1, now)
+        begun = _RecognitionTrack(deque(maxlen=self._frames_needed), frame_id - 1, now)
         track = self._tracks.get(track_id) or begun
         if frame_id <= track.last_frame_id:
             return self._refuse(REPEATED_FRAME)
@@ -192,15 +192,15 @@ class EventValidator:
         track.is_told = track.is_told or person is not None
         if refusal is None and person is not None:
             self._last_events.put(person, now, now)
-            return Decision(self._event(person, track_id, track, confidence, given), None, person, votes)
+            return EventDecision(self._event(person, track_id, track, confidence, given), None, person, votes)
         if self._is_stranger(track, votes):
             track.is_told = True
-            return Decision(self._event(None, track_id, track, confidence, given), None, None, votes)
+            return EventDecision(self._event(None, track_id, track, confidence, given), None, None, votes)
         return self._refuse(refusal or INCONSISTENT_TRACK, person, votes)
 
-    def _refuse(self, reason: str, person: str | None = None, votes: int = 0) -> Decision:
+    def _refuse(self, reason: str, person: str | None = None, votes: int = 0) -> EventDecision:
         self.refusals[reason] += 1
-        return Decision(None, reason, person, votes)
+        return EventDecision(None, reason, person, votes)
 
     def _recognition(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
         reason = None
@@ -213,7 +213,7 @@ class EventValidator:
             reason = LOW_MARGIN
         return _Recognition(user_id if reason is None else None, reason, distance, margin)
 
-    def _verdict(self, track: _Track, votes: int, now: float) -> tuple[str | None, str | None]:
+    def _verdict(self, track: _RecognitionTrack, votes: int, now: float) -> tuple[str | None, str | None]:
         """Who the track is, and why the newest frame makes no event of it (None: it does).
 
         The newest frame must agree: who was just deleted from the gallery has frames in the window still.
@@ -229,7 +229,7 @@ class EventValidator:
         cooling = last_event is not None and now - last_event < self._cooldown
         return newest.user_id, COOLDOWN if cooling else None
 
-    def _is_stranger(self, track: _Track, votes: int) -> bool:
+    def _is_stranger(self, track: _RecognitionTrack, votes: int) -> bool:
         """Whether the track is to be reported as unknown now: nearly all of a full window is near nobody."""
         if not self._unknown_events or track.is_told or len(track.window) < self._frames_needed:
             return False
@@ -239,7 +239,7 @@ class EventValidator:
         self,
         user_id: str | None,
         track_id: str,
-        track: _Track,
+        track: _RecognitionTrack,
         confidence: float | None,
         given: dict[str, JsonValue],
     ) -> Event:
@@ -274,7 +274,7 @@ class EventValidator:
         )
 
 
-def _votes(track: _Track) -> int:
+def _votes(track: _RecognitionTrack) -> int:
     """How many frames of the window say what the newest says: the same person, or nobody we know."""
     newest = track.window[-1]
     if newest.user_id is not None:

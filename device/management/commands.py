@@ -32,7 +32,7 @@ class CommandFailedError(Exception):
     """A command that could not be carried out; one sentence for the person who gave it."""
 
 
-class Commands:
+class CommandRunner:
     """Runs `handlers` (by the command's name) one after another in a thread of its own.
 
     An answer is remembered on disk before it is sent: an id that comes again, also after a restart, is

@@ -20,7 +20,7 @@ from broker_bridge.contract.messages import DeviceInfo, DeviceStatus
 from device.store.db_manager import DatabaseManager
 
 from .config import IoTClientConfig
-from .link import LinkListener, Publication
+from .link import Publication, SessionListener
 from .listeners import Listeners
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _CREDENTIALS = ("Bad user name or password", "Not authorized")
 
 
 @dataclass(frozen=True)
-class Came:
+class ConnectionEvent:
     """Something that a connection reports of itself, from a thread of its own."""
 
     connection: "Connection"
@@ -49,7 +49,7 @@ class Came:
     retained: bool = False
 
 
-class LastWord(Publication, Protocol):
+class PendingPublish(Publication, Protocol):
     def wait(self, seconds: float) -> None: ...
 
 
@@ -62,16 +62,16 @@ class Connection(Protocol):
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None: ...
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> LastWord: ...
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> PendingPublish: ...
 
     def close(self) -> None: ...
 
 
-OpenConnection = Callable[[str, bytes, Callable[[Came], None]], Connection]
+OpenConnection = Callable[[str, bytes, Callable[[ConnectionEvent], None]], Connection]
 """Session, last will and where to report -> a connection that is not open yet."""
 
 
-class Line:
+class BrokerSession:
     """Keeps one connection up and implements `Link`.
 
     `counts` has `connections`, `refused`, `lost`, `denied`, `ignored_retained`, `undecodable`, `overrun` and
@@ -100,7 +100,7 @@ class Line:
         self._random = source
         self._utc_now = utc_now
         self._listeners = Listeners(self.counts)
-        self._inbox: queue.SimpleQueue[Came | Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ConnectionEvent | Callable[[], None]] = queue.SimpleQueue()
         self._connection: Connection | None = None
         self._attempts = 0
         self._since = 0.0
@@ -109,7 +109,7 @@ class Line:
         self.thread: threading.Thread | None = None
         self._ended = threading.Event()
 
-    def attach(self, listener: LinkListener) -> None:
+    def attach(self, listener: SessionListener) -> None:
         self._listeners.attach(listener)
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class Line:
     def submit(self, action: Callable[[], None]) -> None:
         self._inbox.put(action)
 
-    def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> LastWord | None:
+    def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> PendingPublish | None:
         if self._connection is None or not self.is_up:
             return None
         topic = channel.topic(device_id=self._config.device_id, **ids)
@@ -172,7 +172,7 @@ class Line:
         try:
             came = self._inbox.get(timeout=max(0.0, until - self.clock()))
             while True:
-                if isinstance(came, Came):
+                if isinstance(came, ConnectionEvent):
                     self._take(came)
                 else:
                     came()
@@ -180,7 +180,7 @@ class Line:
         except queue.Empty:
             return
 
-    def _report(self, came: Came) -> None:
+    def _report(self, came: ConnectionEvent) -> None:
         """Called by the connection. Any message may be lost, so a flood is cut off rather than kept."""
         if came.kind == "message" and self._inbox.qsize() > _MOST_WAITING:
             self.counts["overrun"] += 1
@@ -199,7 +199,7 @@ class Line:
         except OSError as error:
             self._drop(f"the broker cannot be reached: {error}")
 
-    def _take(self, came: Came) -> None:
+    def _take(self, came: ConnectionEvent) -> None:
         if came.connection is not self._connection:
             return
         if came.kind == "message":
@@ -237,7 +237,7 @@ class Line:
         _log.info("connected to %s:%d, session %s", config.mqtt.host, config.mqtt.port, self.session)
         self._listeners.connected(self._since)
 
-    def _receive(self, came: Came) -> None:
+    def _receive(self, came: ConnectionEvent) -> None:
         now = self.clock()
         try:
             decoded = decode(came.topic, came.payload)

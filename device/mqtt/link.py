@@ -26,7 +26,7 @@ class Link(Protocol):
         ...
 
 
-class LinkListener(Protocol):
+class SessionListener(Protocol):
     """A part that takes part in the connection's life. Every method runs in the link's own thread."""
 
     def connected(self, now: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from broker_bridge.contract.channels import Decoded
 from device.store.connection import StoreError
 
-from .link import LinkListener
+from .link import SessionListener
 
 _log = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ class Listeners:
 
     def __init__(self, counts: Counter[str]) -> None:
         self._counts = counts
-        self._listeners: list[LinkListener] = []
-        self._resting: dict[LinkListener, float] = {}
+        self._listeners: list[SessionListener] = []
+        self._resting: dict[SessionListener, float] = {}
 
-    def attach(self, listener: LinkListener) -> None:
+    def attach(self, listener: SessionListener) -> None:
         self._listeners.append(listener)
 
     def connected(self, now: float) -> None:
@@ -47,7 +47,7 @@ class Listeners:
         wishes = [self._tick(listener, now) for listener in self._listeners]
         return min((at for at in wishes if at is not None), default=None)
 
-    def _tick(self, listener: LinkListener, now: float) -> float | None:
+    def _tick(self, listener: SessionListener, now: float) -> float | None:
         rests_until = self._resting.pop(listener, now)
         if rests_until <= now:
             failed = self._counts["errors"]
@@ -58,7 +58,7 @@ class Listeners:
         self._resting[listener] = rests_until
         return rests_until
 
-    def _tell(self, what: Callable[[LinkListener], T], listener: LinkListener) -> T | None:
+    def _tell(self, what: Callable[[SessionListener], T], listener: SessionListener) -> T | None:
         try:
             return what(listener)
         except StoreError as error:

@@ -16,7 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker_bridge.contract import channels
 
 from .config import IoTClientConfig
-from .connection_loop import Came
+from .connection_loop import ConnectionEvent
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class PahoConnection:
     """One connection and its session, from CONNECT to its end."""
 
     def __init__(
-        self, config: IoTClientConfig, session: str, will: bytes, report: Callable[[Came], None]
+        self, config: IoTClientConfig, session: str, will: bytes, report: Callable[[ConnectionEvent], None]
     ) -> None:
         self.session = session
         self._config = config
@@ -98,22 +98,24 @@ class PahoConnection:
     # Called by paho's thread, which holds its locks: report and return.
 
     def _on_connect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
-        self._report(Came(self, "refused" if reason.is_failure else "connected", str(reason)))
+        self._report(ConnectionEvent(self, "refused" if reason.is_failure else "connected", str(reason)))
 
     def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
-        self._report(Came(self, "lost", str(reason)))
+        self._report(ConnectionEvent(self, "lost", str(reason)))
 
     def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
-        self._report(Came(self, "message", "", message.topic, bytes(message.payload), message.retain))
+        self._report(
+            ConnectionEvent(self, "message", "", message.topic, bytes(message.payload), message.retain)
+        )
 
     def _on_publish(self, _c: object, _u: object, _mid: int, reason: ReasonCode, _p: object) -> None:
         if reason.is_failure:
-            self._report(Came(self, "denied", f"a publication: {reason}"))
+            self._report(ConnectionEvent(self, "denied", f"a publication: {reason}"))
 
     def _on_subscribe(self, _c: object, _u: object, _mid: int, reasons: list[ReasonCode], _p: object) -> None:
         for reason in reasons:
             if reason.is_failure:
-                self._report(Came(self, "denied", f"a subscription: {reason}"))
+                self._report(ConnectionEvent(self, "denied", f"a subscription: {reason}"))
 
 
 def _send_at_once(_c: object, _u: object, opened: Any) -> None:

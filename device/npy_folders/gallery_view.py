@@ -13,7 +13,7 @@ _SAME_DISTANCE = 1e-5
 _ROWS_AT_ONCE = 4096
 
 
-class HeldPeople:
+class GallerySnapshot:
     """Everybody in one gallery; immutable. `first` is the row of each person's first template in `rows`."""
 
     def __init__(self, rows: GalleryRows) -> None:
@@ -43,7 +43,7 @@ class HeldPeople:
         rows = [self.first[user_id], *self._further.get(user_id, ())]
         return bool((self.rows.vectors[rows] @ to_array(vector)).max() > 1.0 - _SAME_DISTANCE)
 
-    def changed_since(self, before: "HeldPeople") -> set[str]:
+    def changed_since(self, before: "GallerySnapshot") -> set[str]:
         """Who came, who went, and whose first template is another."""
         if self.rows.vectors is before.rows.vectors and self.rows.user_ids == before.rows.user_ids:
             return set()
@@ -63,7 +63,7 @@ def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
         yield items[start : start + _ROWS_AT_ONCE]
 
 
-class LatestRows:
+class GalleryFeed:
     """The rows of every space as they were told last; `take` is for the link's thread."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from device.enrollment.registrations import OnAnswer
 
 from .file import SUFFIX, FileMovedError
 from .folder import NpyFolder
-from .gallery_view import HeldPeople
+from .gallery_view import GallerySnapshot
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class NpyIntake:
         self._refused: dict[str, tuple[bytes, str]] = {}
         self.counts: Counter[str] = Counter()
 
-    def offer(self, people: HeldPeople) -> None:
+    def offer(self, people: GallerySnapshot) -> None:
         """Ask about files that are not known, as many as may wait. Raises StoreError."""
         folder = self._folder
         for user_id, seen in folder.files.items():
@@ -56,7 +56,7 @@ class NpyIntake:
             elif user_id not in self._asked and len(self._asked) < MOST_ASKED:
                 self._offer(user_id, seen.content, people)
 
-    def _offer(self, user_id: str, content: bytes, people: HeldPeople) -> None:
+    def _offer(self, user_id: str, content: bytes, people: GallerySnapshot) -> None:
         folder = self._folder
         try:
             vector = folder.read_vector(user_id)

@@ -6,7 +6,7 @@ from broker_bridge.common.npy import to_npy
 
 from .file import hash_content, write_npy
 from .folder import NpyFolder
-from .gallery_view import HeldPeople
+from .gallery_view import GallerySnapshot
 
 _FILES_AT_ONCE = 200
 
@@ -22,12 +22,12 @@ class NpyMirror:
     def __init__(self, folder: NpyFolder, *, on: bool) -> None:
         self._folder = folder
         self._on = on
-        self._shown: HeldPeople | None = None
+        self._shown: GallerySnapshot | None = None
         # Whose file may not be as it should.
         self._doubtful: set[str] = set()
         self.fault: str | None = None
 
-    def show(self, people: HeldPeople) -> None:
+    def show(self, people: GallerySnapshot) -> None:
         """The people whom the folder has to show from now on."""
         if people is self._shown:
             return

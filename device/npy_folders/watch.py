@@ -17,7 +17,7 @@ from device.store.connection import StoreConnection, StoreError
 from device.store.npy_files import NpyFileStore
 
 from .folder import NpyFolder
-from .gallery_view import HeldPeople, LatestRows
+from .gallery_view import GalleryFeed, GallerySnapshot
 from .intake import NpyIntake, Register
 from .mirror import NpyMirror
 
@@ -60,7 +60,7 @@ class NpyWatch:
         self,
         folder: Path,
         spaces: Mapping[str, EmbeddingSpace | None],
-        rows: LatestRows,
+        rows: GalleryFeed,
         *,
         connection: StoreConnection,
         register: Register,
@@ -76,7 +76,7 @@ class NpyWatch:
         self._clock = clock
         self._watch_seconds = watch_seconds
         self._look_at = float("-inf")
-        self._people: dict[str, tuple[GalleryRows, HeldPeople]] = {}
+        self._people: dict[str, tuple[GalleryRows, GallerySnapshot]] = {}
         self.counts: Counter[str] = Counter()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -166,13 +166,13 @@ class NpyWatch:
             return f"{folder.name}: {error}"
         return both.mirror.fault
 
-    def _people_of(self, space: EmbeddingSpace | None) -> HeldPeople | None:
+    def _people_of(self, space: EmbeddingSpace | None) -> GallerySnapshot | None:
         rows = self._rows.of(space.id) if space else None
         if rows is None:
             return None
         known = self._people.get(rows.space)
         if known is None or known[0] is not rows:
-            known = self._people[rows.space] = (rows, HeldPeople(rows))
+            known = self._people[rows.space] = (rows, GallerySnapshot(rows))
         return known[1]
 
     def _report(self, faults: Sequence[str]) -> None:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
 from broker_bridge.vectors.index import DEFAULT_FLOOR
-from device.events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, Decision
+from device.events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, EventDecision
 from device.events.event_validator import EventValidator
 from device.timing.clocks import FrameClock
 from device.vision.alignment import align_faces
 from device.vision.capture.camera import Frame
 from device.vision.detectors.detector import Detections, Detector, FaceBox, Float32
 from device.vision.embedder import Embedder
-from device.vision.gallery import Gallery, GalleryHolder, Match
+from device.vision.gallery import Gallery, GalleryHolder, GalleryMatch
 from device.vision.inference.session import ModelError
 from device.vision.quality import face_quality
 
@@ -34,19 +34,19 @@ _INFERENCE = ("detect", "embed")
 OnEvent = Callable[[Event, FaceBox, Frame], None]
 
 
-class Tracker(Protocol):
+class FaceTracking(Protocol):
     def update(self, boxes: Float32, now: float) -> list[str]:
         """The track id of each row of `boxes` (float32[n, 4], xywh pixels) at `now` (monotonic seconds)."""
         ...
 
 
-class Quality(Protocol):
+class QualityCheck(Protocol):
     def judge(self, faces: NDArray[np.uint8], found: Detections) -> Sequence[str | None]:
         """Why each of `faces` (uint8[n, 112, 112, 3]) is too poor to be recognised; None: good enough."""
         ...
 
 
-class Emotions(Protocol):
+class EmotionReader(Protocol):
     @property
     def failure(self) -> str | None:
         """What the network said that failed at its last use, if it did."""
@@ -93,13 +93,13 @@ class RecognitionPipeline:
     def __init__(
         self,
         detector: Detector,
-        tracker: Tracker,
+        tracker: FaceTracking,
         embedder: Embedder,
         galleries: GalleryHolder,
         validator: EventValidator,
         *,
-        quality: Quality,
-        emotions: Emotions | None = None,
+        quality: QualityCheck,
+        emotions: EmotionReader | None = None,
         floor: float = DEFAULT_FLOOR,
         clock: FrameClock | None = None,
         barred: Callable[[], str | None] = lambda: None,
@@ -196,7 +196,7 @@ class RecognitionPipeline:
             )
         return vectors
 
-    def _match(self, gallery: Gallery, vectors: Mapping[int, Float32]) -> dict[int, Match | None]:
+    def _match(self, gallery: Gallery, vectors: Mapping[int, Float32]) -> dict[int, GalleryMatch | None]:
         shape = (len(vectors), self._embedder.space.dimension)
         queries = np.array(list(vectors.values()), dtype=np.float32).reshape(shape)
         return dict(zip(vectors, gallery.match(queries, self._floor), strict=True))
@@ -217,7 +217,9 @@ class RecognitionPipeline:
         else:
             self.failing[network] = failure
 
-    def _judge(self, track_id: str, match: Match | None, barred: str | None, at: "_Moment") -> Decision:
+    def _judge(
+        self, track_id: str, match: GalleryMatch | None, barred: str | None, at: "_Moment"
+    ) -> EventDecision:
         return self._validator.judge(
             track_id,
             match.user_id if match else None,

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broker_bridge.contract.messages import Event
-from device.events.decision import Decision
+from device.events.decision import EventDecision
 from device.vision.detectors.detector import FaceBox, Float32
-from device.vision.gallery import Match
+from device.vision.gallery import GalleryMatch
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Sighting:
     box: FaceBox
     landmarks: Float32 | None
     poor: str | None
-    match: Match | None
+    match: GalleryMatch | None
     vector: Float32 | None
-    decision: Decision
+    decision: EventDecision
     quality: float | None = None
 
 

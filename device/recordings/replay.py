@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
-from device.events.decision import JUDGED, Decision
+from device.events.decision import JUDGED, EventDecision
 from device.events.event_validator import EventValidator
 from device.timing.clocks import utc_now
 
@@ -35,7 +35,7 @@ class SeenEvent:
 
 
 @dataclass
-class Outcome:
+class ReplayOutcome:
     """What came of all faces under one set of settings."""
 
     events: list[SeenEvent] = field(default_factory=list)
@@ -48,16 +48,16 @@ class Replay:
     what the changed ones give. `begins_late` counts runs whose first files are gone: there the first
     decisions may differ from the recorded ones, for want of what was seen before."""
 
-    recorded: Outcome = field(default_factory=Outcome)
-    before: Outcome = field(default_factory=Outcome)
-    after: Outcome = field(default_factory=Outcome)
+    recorded: ReplayOutcome = field(default_factory=ReplayOutcome)
+    before: ReplayOutcome = field(default_factory=ReplayOutcome)
+    after: ReplayOutcome = field(default_factory=ReplayOutcome)
     frames: int = 0
     faces: int = 0
     begins_late: int = 0
 
 
 @dataclass(frozen=True)
-class Change:
+class EventChange:
     """One event in both runs (`stays`), or in only one of them."""
 
     kind: Literal["stays", "new", "vanishes"]
@@ -76,7 +76,7 @@ class Change:
 class _Judge:
     """A validator whose clock stands at the frame that is replayed."""
 
-    def __init__(self, settings: RecordedSettings, outcome: Outcome) -> None:
+    def __init__(self, settings: RecordedSettings, outcome: ReplayOutcome) -> None:
         self._outcome = outcome
         self._seconds = 0.0
         self._at = utc_now()
@@ -102,7 +102,7 @@ class _Judge:
             elif decision.refusal is not None:
                 self._outcome.refusals[decision.refusal] += 1
 
-    def _decide(self, frame: FrameScores, face: FaceScore) -> Decision:
+    def _decide(self, frame: FrameScores, face: FaceScore) -> EventDecision:
         # A number that was none is recorded as null; without a person there was nothing to measure.
         missing = _FARTHEST if face.user_id is None else float("nan")
         return self._validator.judge(
@@ -141,7 +141,7 @@ def replay(
     return result
 
 
-def compare(before: Sequence[SeenEvent], after: Sequence[SeenEvent]) -> list[Change]:
+def compare(before: Sequence[SeenEvent], after: Sequence[SeenEvent]) -> list[EventChange]:
     """What became of each event, in the order of time.
 
     Two events are the same one, earlier or later, if they are of one person on one track and each is the
@@ -156,7 +156,7 @@ def compare(before: Sequence[SeenEvent], after: Sequence[SeenEvent]) -> list[Cha
     return sorted(changes, key=lambda change: (change.event.run, change.event.frame, change.event.track_id))
 
 
-def _paired(before: list[SeenEvent], after: list[SeenEvent]) -> list[Change]:
+def _paired(before: list[SeenEvent], after: list[SeenEvent]) -> list[EventChange]:
     old_times, new_times = ([event.seconds for event in events] for events in (before, after))
     pairs = {
         place: nearest
@@ -166,9 +166,9 @@ def _paired(before: list[SeenEvent], after: list[SeenEvent]) -> list[Change]:
     }
     kept = set(pairs.values())
     return [
-        *(Change("stays", before[old], after[new]) for old, new in pairs.items()),
-        *(Change("vanishes", event, None) for place, event in enumerate(before) if place not in pairs),
-        *(Change("new", None, event) for place, event in enumerate(after) if place not in kept),
+        *(EventChange("stays", before[old], after[new]) for old, new in pairs.items()),
+        *(EventChange("vanishes", event, None) for place, event in enumerate(before) if place not in pairs),
+        *(EventChange("new", None, event) for place, event in enumerate(after) if place not in kept),
     ]
 
 
@@ -201,7 +201,7 @@ def _seen(run: int, frame: FrameScores, face: FaceScore, event: Event | None) ->
     )
 
 
-def _tell(outcome: Outcome, run: int, frame: FrameScores) -> None:
+def _tell(outcome: ReplayOutcome, run: int, frame: FrameScores) -> None:
     """Add what the device itself decided in `frame`."""
     for face in frame.faces:
         if face.event_id is not None:

@@ -7,7 +7,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class ExpiringMap(Generic[K, V]):
     """Values by key, each for `seconds` after it was last put. Time is passed in and never goes back.
 
     They lie oldest first, so that forgetting looks at the front only.

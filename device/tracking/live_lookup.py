@@ -9,10 +9,10 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Assignment
 from device.management.health import Health
-from device.mqtt.connection_loop import Line
+from device.mqtt.connection_loop import BrokerSession
 from device.recognition.sighting import FrameReport
 
-from .observations import Observations
+from .observations import ObservationSender
 
 _CONNECT_SECONDS = 15.0
 # The site's head, which is retained, has the model that the registry has on record.
@@ -28,7 +28,7 @@ _MOST_AHEAD = timedelta(seconds=60)
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
-class AskedTracker:
+class LiveTrackerLookup:
     """Connects by `line`, which nobody has started yet, tells by `observations`, and waits for the answers.
 
     A context manager, for one thread. The first time that something is in the way (no broker, no answer
@@ -37,8 +37,8 @@ class AskedTracker:
 
     def __init__(
         self,
-        line: Line,
-        observations: Observations,
+        line: BrokerSession,
+        observations: ObservationSender,
         health: Health,
         *,
         broker: str,
@@ -59,7 +59,7 @@ class AskedTracker:
         line.attach(observations)
         line.attach(self._attempt)
 
-    def __enter__(self) -> "AskedTracker":
+    def __enter__(self) -> "LiveTrackerLookup":
         if not self._is_distrusted():
             self._line.start()
             if not self._attempt.succeeded(_CONNECT_SECONDS):

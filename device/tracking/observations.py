@@ -14,13 +14,13 @@ from device.mqtt.link import Link
 from device.recognition.sighting import FrameReport
 from device.vision.detectors.detector import FaceBox
 
-from .sampling import FaceToTell, Telling
+from .sampling import FaceSample, ObservationSampler
 
 # The link may have been busy with a large page: where somebody was so long ago matches nobody who walks.
 _LATE_SECONDS = 2.0
 
 
-class Observations:
+class ObservationSender:
     """Tells of tracks as they are seen; nothing is stored, and nothing waits for a connection.
 
     `see` is for the thread that recognises, `assigned` and `await_answers` for any, all else runs in the
@@ -44,7 +44,7 @@ class Observations:
         self._clock = clock
         self._prefix = f"{run}-"
         self._distrusted = distrusted
-        self._telling = Telling()
+        self._telling = ObservationSampler()
         self._news = threading.Condition()
         # Of the tracks that were told of and live: who they are, None until the tracker has said it.
         self._answers: dict[str, Assignment | None] = {}
@@ -115,7 +115,7 @@ class Observations:
 
     def _send(
         self,
-        faces: Sequence[FaceToTell],
+        faces: Sequence[FaceSample],
         frame_size: tuple[int, int],
         captured_at: datetime,
         seen_at: float,
@@ -128,7 +128,7 @@ class Observations:
         with self._news:
             self.counts.update(fates)
 
-    def _tell(self, face: FaceToTell, frame_size: tuple[int, int], captured_at: datetime) -> str:
+    def _tell(self, face: FaceSample, frame_size: tuple[int, int], captured_at: datetime) -> str:
         try:
             observation = Observation(
                 track_id=self._prefix + face.track_id,

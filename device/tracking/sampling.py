@@ -8,7 +8,7 @@ from device.vision.detectors.detector import FaceBox, Float32
 
 
 @dataclass(frozen=True)
-class FaceToTell:
+class FaceSample:
     """Where the face of a track is now, with the best vector (float32[d], unit length) that it gave since it
     was last told of, and that one's quality (0..1, see `face_quality`)."""
 
@@ -19,14 +19,14 @@ class FaceToTell:
 
 
 @dataclass
-class _Track:
+class _SampledTrack:
     seen_at: float
     told_at: float | None = None
     vector: Float32 | None = None
     quality: float = 0.0
 
 
-class Telling:
+class ObservationSampler:
     """Decides by the times of the frames; a track that was not seen for `gone_seconds` is forgotten, which is
     longer than a FaceTracker remembers a face.
 
@@ -38,7 +38,7 @@ class Telling:
     def __init__(self, every_seconds: float = 1.0, gone_seconds: float = 2.0) -> None:
         self._every = every_seconds
         self._gone = gone_seconds
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: dict[str, _SampledTrack] = {}
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -46,7 +46,7 @@ class Telling:
     def __contains__(self, track_id: object) -> bool:
         return track_id in self._tracks
 
-    def due(self, sightings: Sequence[Sighting], now: float) -> list[FaceToTell]:
+    def due(self, sightings: Sequence[Sighting], now: float) -> list[FaceSample]:
         """What to tell of one picture, seen at `now` (seconds of the frames' clock)."""
         self._tracks = {id_: one for id_, one in self._tracks.items() if now - one.seen_at <= self._gone}
         faces = (self._look(seen, now) for seen in sightings)
@@ -56,8 +56,8 @@ class Telling:
         """Begin anew: every track that is seen from now on is a first one."""
         self._tracks = {}
 
-    def _look(self, seen: Sighting, now: float) -> FaceToTell | None:
-        track = self._tracks.setdefault(seen.track_id, _Track(now))
+    def _look(self, seen: Sighting, now: float) -> FaceSample | None:
+        track = self._tracks.setdefault(seen.track_id, _SampledTrack(now))
         track.seen_at = now
         quality = seen.quality or 0.0
         if seen.vector is not None and (track.vector is None or quality >= track.quality):
@@ -66,4 +66,4 @@ class Telling:
         if vector is None or (track.told_at is not None and now - track.told_at < self._every):
             return None
         track.told_at, track.vector = now, None
-        return FaceToTell(seen.track_id, seen.box, vector, track.quality)
+        return FaceSample(seen.track_id, seen.box, vector, track.quality)

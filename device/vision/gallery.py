@@ -15,7 +15,7 @@ from .detectors.detector import Float32
 
 
 @dataclass(frozen=True)
-class Match:
+class GalleryMatch:
     """The most similar person: `similarity` is the cosine to the best of that person's templates,
     `distance` is 1 - cosine (0..2), `margin` the lead over the best template of the second-best person."""
 
@@ -25,9 +25,9 @@ class Match:
     margin: float
 
 
-def _to_match(nearest: Nearest) -> Match:
+def _to_match(nearest: Nearest) -> GalleryMatch:
     similarity = nearest.similarity
-    return Match(nearest.key, similarity, 1.0 - similarity, similarity - nearest.runner_up)
+    return GalleryMatch(nearest.key, similarity, 1.0 - similarity, similarity - nearest.runner_up)
 
 
 class Gallery:
@@ -64,7 +64,7 @@ class Gallery:
         """Everyone, in the order of their first templates."""
         return self._index.keys
 
-    def match(self, queries: Float32, floor: float = DEFAULT_FLOOR) -> list[Match | None]:
+    def match(self, queries: Float32, floor: float = DEFAULT_FLOOR) -> list[GalleryMatch | None]:
         """The best person for each of `queries` (float32[q, d]); the same as comparing with every template.
 
         That holds for similarities of `floor` and more, the second-best person's too: `floor` is at most the

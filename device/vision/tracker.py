@@ -22,7 +22,7 @@ _TRUST, _MEMORY, _HORIZON = 0.6, 0.3, 0.6
 
 
 @dataclass
-class _Track:
+class _BoxTrack:
     """Places and velocity are complex numbers, x + yj in pixels: a picture has few faces, for which plain
     arithmetic costs less than arrays do."""
 
@@ -60,7 +60,7 @@ class FaceTracker:
 
     def __init__(self, max_age_seconds: float = 1.0) -> None:
         self._max_age = max_age_seconds
-        self._tracks: list[_Track] = []
+        self._tracks: list[_BoxTrack] = []
         self._next_number = 0
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class FaceTracker:
         return [found or self._begin(*faces[row], now) for row, found in enumerate(ids)]
 
     def _begin(self, middle: complex, size: float, now: float) -> str:
-        track = _Track(f"face_{self._next_number}", middle, size, now)
+        track = _BoxTrack(f"face_{self._next_number}", middle, size, now)
         self._next_number += 1
         self._tracks.append(track)
         return track.id

@@ -4,22 +4,22 @@ import sys
 from pathlib import Path
 
 from fleet.errors import CannotRunError
-from fleet.people import People
+from fleet.people import ImportSource
 
 from .csv import read_csv
 from .folder import read_folder
 from .jsonl import read_jsonl
 from .lines import count_lines
-from .npy import Spaces
+from .npy import NpySpaces
 
 
-def open_source(source: str, sites: list[str], spaces: Spaces) -> People:
+def open_source(source: str, sites: list[str], spaces: NpySpaces) -> ImportSource:
     """The people in `source`: a folder, a `.csv` or a `.jsonl` file, or `-` for JSON lines on standard input.
 
     Raises CannotRunError.
     """
     if source == "-":
-        return People(read_jsonl(sys.stdin.buffer, "-", sites))
+        return ImportSource(read_jsonl(sys.stdin.buffer, "-", sites))
     path = Path(source)
     try:
         if path.is_dir():
@@ -27,9 +27,9 @@ def open_source(source: str, sites: list[str], spaces: Spaces) -> People:
         if not path.is_file():
             raise CannotRunError(f"{source}: there is no such file or folder (for a pipe: -)")
         if path.suffix.lower() == ".jsonl":
-            return People(read_jsonl(path.open("rb"), path.name, sites), count_lines(path))
+            return ImportSource(read_jsonl(path.open("rb"), path.name, sites), count_lines(path))
         if path.suffix.lower() == ".csv":
-            return People(read_csv(path, sites, spaces), max(0, count_lines(path) - 1))
+            return ImportSource(read_csv(path, sites, spaces), max(0, count_lines(path) - 1))
     except OSError as error:
         raise CannotRunError(f"{source}: cannot be read ({error.strerror})") from error
     raise CannotRunError(f"{source}: a source is a folder, a .csv or a .jsonl file")

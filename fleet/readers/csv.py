@@ -8,15 +8,15 @@ from typing import Any
 
 from broker_bridge.contract.errors import FILE_INVALID, PAYLOAD_TOO_LARGE
 from fleet.errors import CannotRunError, FileRefusedError
-from fleet.people import REQUEST_INVALID, Entry, Photo, Refusal, read_user_id, to_entry
+from fleet.people import REQUEST_INVALID, ImportRefusal, PhotoFile, SourceEntry, read_user_id, to_entry
 
 from .lines import TOO_LONG, bounded_lines
-from .npy import Spaces, read_template
+from .npy import NpySpaces, read_template
 
 COLUMNS = ("user_id", "display_name", "flag", "sites", "photo", "npy")
 
 
-def read_csv(path: Path, sites: list[str], spaces: Spaces) -> Iterator[Entry]:
+def read_csv(path: Path, sites: list[str], spaces: NpySpaces) -> Iterator[SourceEntry]:
     """An entry for each row; raises CannotRunError for a header that names something else than COLUMNS.
 
     Separated by commas or semicolons, in UTF-8 with or without a byte order mark. A row is a line: no cell
@@ -73,7 +73,7 @@ def _cells(line: bytes, separator: str, expected: int | None = None) -> list[str
     return cells
 
 
-def _entry(where: str, row: dict[str, str], folder: Path, sites: list[str], spaces: Spaces) -> Entry:
+def _entry(where: str, row: dict[str, str], folder: Path, sites: list[str], spaces: NpySpaces) -> SourceEntry:
     row = {name: cell.strip() for name, cell in row.items() if cell.strip()}
     document: dict[str, Any] = {name: row[name] for name in COLUMNS[:3] if name in row}
     if "sites" in row:
@@ -84,7 +84,7 @@ def _entry(where: str, row: dict[str, str], folder: Path, sites: list[str], spac
         except FileRefusedError as error:
             user_id = read_user_id(row.get("user_id"))
             return _refused(where, user_id, FILE_INVALID, f"npy: {error}")
-    photos = (Photo(_inside(folder, row["photo"]), folder),) if "photo" in row else ()
+    photos = (PhotoFile(_inside(folder, row["photo"]), folder),) if "photo" in row else ()
     return to_entry(where, document, sites, photos)
 
 
@@ -93,5 +93,5 @@ def _inside(folder: Path, relative: str) -> Path:
     return Path(os.path.normpath(folder / relative))
 
 
-def _refused(where: str, user_id: str | None, code: str, detail: str) -> Entry:
-    return Entry(refusals=(Refusal(where, user_id, code, detail),))
+def _refused(where: str, user_id: str | None, code: str, detail: str) -> SourceEntry:
+    return SourceEntry(refusals=(ImportRefusal(where, user_id, code, detail),))

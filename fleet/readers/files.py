@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from fleet.errors import FileRefusedError
-from fleet.people import Photo
+from fleet.people import PhotoFile
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 MAX_PHOTO_BYTES = 32 * 1024 * 1024
@@ -39,7 +39,7 @@ def read_bytes(file: Path, root: Path, most: int) -> bytes:
     return data
 
 
-def read_photo(photo: Photo) -> tuple[bytes, str]:
+def read_photo(photo: PhotoFile) -> tuple[bytes, str]:
     """The bytes of a picture and their media type; raises FileRefusedError."""
     data = read_bytes(photo.file, photo.root, MAX_PHOTO_BYTES)
     if data.startswith(_JPEG):

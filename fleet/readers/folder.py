@@ -6,16 +6,25 @@ from typing import Any
 
 from broker_bridge.contract.errors import FILE_INVALID
 from fleet.errors import FileRefusedError
-from fleet.people import NO_USER_ID, REQUEST_INVALID, Entry, People, Photo, Refusal, read_user_id, to_entry
+from fleet.people import (
+    NO_USER_ID,
+    REQUEST_INVALID,
+    ImportRefusal,
+    ImportSource,
+    PhotoFile,
+    SourceEntry,
+    read_user_id,
+    to_entry,
+)
 
 from .files import PICTURES
-from .npy import FOLDERS, SUFFIX, Spaces, read_template
+from .npy import FOLDERS, SUFFIX, NpySpaces, read_template
 
 _MOST_VECTORS = 64
 _LINK = "it is a symbolic link, which is not followed"
 
 
-def read_folder(folder: Path, sites: list[str], spaces: Spaces) -> People:
+def read_folder(folder: Path, sites: list[str], spaces: NpySpaces) -> ImportSource:
     """The people in `folder`, in order of their names; raises OSError where it cannot be listed.
 
     A device's own folders (`face_db` and the like) may be given, or the folder that they lie in.
@@ -28,11 +37,11 @@ def read_folder(folder: Path, sites: list[str], spaces: Spaces) -> People:
             for inner in _listed(path):
                 found.setdefault(_name(inner), []).append(inner)
         elif path.is_symlink():
-            refusals.append(Refusal(str(path.relative_to(root)), None, FILE_INVALID, _LINK))
+            refusals.append(ImportRefusal(str(path.relative_to(root)), None, FILE_INVALID, _LINK))
         else:
             found.setdefault(_name(path), []).append(path)
     entries = _entries(root, found, refusals, sites, spaces)
-    return People(entries, len(found))
+    return ImportSource(entries, len(found))
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -45,28 +54,32 @@ def _name(path: Path) -> str:
 
 
 def _entries(
-    root: Path, found: dict[str, list[Path]], refusals: list[Refusal], sites: list[str], spaces: Spaces
-) -> Iterator[Entry]:
+    root: Path,
+    found: dict[str, list[Path]],
+    refusals: list[ImportRefusal],
+    sites: list[str],
+    spaces: NpySpaces,
+) -> Iterator[SourceEntry]:
     if refusals:
-        yield Entry(refusals=tuple(refusals))
+        yield SourceEntry(refusals=tuple(refusals))
     for name in sorted(found):
         yield _entry(root, name, found[name], sites, spaces)
 
 
-def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: Spaces) -> Entry:
+def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: NpySpaces) -> SourceEntry:
     where = str(paths[0].relative_to(root))
     user_id = read_user_id(name)
     if user_id is None:
-        return Entry(refusals=(Refusal(where, None, REQUEST_INVALID, f"its name: {NO_USER_ID}"),))
+        return SourceEntry(refusals=(ImportRefusal(where, None, REQUEST_INVALID, f"its name: {NO_USER_ID}"),))
     templates: list[dict[str, Any]] = []
-    photos: list[Photo] = []
-    refusals: list[Refusal] = []
+    photos: list[PhotoFile] = []
+    refusals: list[ImportRefusal] = []
     for file in _files(paths):
         try:
             if file.is_symlink():
                 raise FileRefusedError(_LINK)  # noqa: TRY301  # refused like all else that is wrong with a file
             if file.suffix.lower() in PICTURES:
-                photos.append(Photo(file, root))
+                photos.append(PhotoFile(file, root))
             elif len(templates) == _MOST_VECTORS:
                 raise FileRefusedError(f"a person has at most {_MOST_VECTORS} vectors")  # noqa: TRY301
             elif file.suffix.lower() == SUFFIX:
@@ -74,12 +87,12 @@ def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: S
             else:
                 raise FileRefusedError("it is neither a photo (.jpg, .jpeg, .png) nor a vector (.npy)")  # noqa: TRY301
         except FileRefusedError as error:
-            refusals.append(Refusal(str(file.relative_to(root)), user_id, FILE_INVALID, str(error)))
+            refusals.append(ImportRefusal(str(file.relative_to(root)), user_id, FILE_INVALID, str(error)))
     if templates or photos:
         document = {"user_id": user_id, "templates": templates}
-        return Entry(to_entry(where, document, sites, tuple(photos)).candidate, tuple(refusals))
-    nothing = Refusal(where, user_id, FILE_INVALID, "it holds neither a photo nor a vector")
-    return Entry(refusals=tuple(refusals) or (nothing,))
+        return SourceEntry(to_entry(where, document, sites, tuple(photos)).candidate, tuple(refusals))
+    nothing = ImportRefusal(where, user_id, FILE_INVALID, "it holds neither a photo nor a vector")
+    return SourceEntry(refusals=tuple(refusals) or (nothing,))
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE
-from fleet.people import REQUEST_INVALID, Entry, Refusal, to_entry
+from fleet.people import REQUEST_INVALID, ImportRefusal, SourceEntry, to_entry
 
 from .lines import TOO_LONG, bounded_lines
 
 
-def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[Entry]:
+def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[SourceEntry]:
     """An entry for each line that is not empty. `name` stands in reports."""
     with file:
         for number, line in enumerate(bounded_lines(file), start=1):
@@ -21,7 +21,7 @@ def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[Entry]:
                 yield _read(where, line, sites)
 
 
-def _read(where: str, line: bytes, sites: list[str]) -> Entry:
+def _read(where: str, line: bytes, sites: list[str]) -> SourceEntry:
     try:
         document = json.loads(line.decode(), parse_constant=_no_number, object_pairs_hook=_each_once)
     except UnicodeDecodeError:
@@ -51,5 +51,5 @@ def _no_number(_: str) -> Any:
     raise ValueError("NaN and infinity are no JSON")
 
 
-def _refused(where: str, code: str, detail: str) -> Entry:
-    return Entry(refusals=(Refusal(where, None, code, detail),))
+def _refused(where: str, code: str, detail: str) -> SourceEntry:
+    return SourceEntry(refusals=(ImportRefusal(where, None, code, detail),))

@@ -17,7 +17,7 @@ _MOST_BYTES = 4 * MAX_DIMENSION + 4096
 
 
 @dataclass(frozen=True)
-class Spaces:
+class NpySpaces:
     """Of which space a file is: of `space` if it was named, else by the folder that it lies in."""
 
     space: str | None = None
@@ -31,7 +31,7 @@ class Spaces:
         raise FileRefusedError("nobody says of which embedding space it is: give --space")
 
 
-def read_template(file: Path, root: Path, spaces: Spaces) -> dict[str, Any]:
+def read_template(file: Path, root: Path, spaces: NpySpaces) -> dict[str, Any]:
     """The template in `file`, of float32[d] or float32[1,d]; raises FileRefusedError."""
     said = spaces.of(file)
     try:

@@ -31,7 +31,7 @@ _GOODBYE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class TrackerAnswer:
     """What the tracker said to camera number `camera`."""
 
     camera: int
@@ -45,7 +45,7 @@ class _State:
     reason: str = ""
 
 
-class Cameras:
+class SimulatedCameras:
     """Cameras with the ids `names`; number n is `names[n]`. Use as a context manager.
 
     Entering connects all, says what they are and that they are online; leaving says `stopped`. Any method
@@ -58,14 +58,14 @@ class Cameras:
         self._info = info
         # Rises with every run: an older run's last will must not count.
         self._session = f"{int(time.time() * 1000):x}"
-        self._came: queue.SimpleQueue[Answer | _State] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[TrackerAnswer | _State] = queue.SimpleQueue()
         self._clients: list[mqtt.Client] = []
 
     @property
     def broker(self) -> str:
         return f"{self._settings.host}:{self._settings.port}"
 
-    def __enter__(self) -> "Cameras":
+    def __enter__(self) -> "SimulatedCameras":
         try:
             for number in range(len(self._names)):
                 self._clients.append(self._connect(number))
@@ -99,13 +99,13 @@ class Cameras:
         """Send an observation of camera number `camera`."""
         self._publish(channels.OBSERVATION, observation, camera)
 
-    def hear(self, seconds: float) -> Answer | None:
+    def hear(self, seconds: float) -> TrackerAnswer | None:
         """The next answer of the tracker, to any camera; None after `seconds` without one."""
         try:
             came = self._came.get(block=seconds > 0, timeout=max(seconds, 1e-3))
         except queue.Empty:
             return None
-        if isinstance(came, Answer):
+        if isinstance(came, TrackerAnswer):
             return came
         raise CannotRunError(self._explain(came))
 
@@ -214,7 +214,7 @@ class Cameras:
 
     def _on_message(self, number: int, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         try:
-            self._came.put(Answer(number, channels.ASSIGNED.decode(bytes(message.payload))))
+            self._came.put(TrackerAnswer(number, channels.ASSIGNED.decode(bytes(message.payload))))
         except ContractError as error:
             self._came.put(_State(number, "wrong", str(error)))
 

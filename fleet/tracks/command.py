@@ -18,10 +18,10 @@ from fleet.common import CANNOT_RUN, STOPPED, Config, sentences
 from fleet.errors import CannotRunError
 from fleet.report import Bar
 
-from .course import Course, Crowd
+from .course import Course, StandingCrowd
 
 if TYPE_CHECKING:
-    from .metrics import Score
+    from .metrics import TrackingScore
     from .trial import Trial
 
 # Past this, two observations of a track could be taken for two tracks of one picture.
@@ -117,7 +117,7 @@ def make_course(
 ) -> Course:
     """The course of the command's options; everybody comes within its first half."""
     seconds = minutes * 60
-    crowds = (Crowd(seconds / 2, 0, crowd, min(30.0, seconds / 10)),) if crowd else ()
+    crowds = (StandingCrowd(seconds / 2, 0, crowd, min(30.0, seconds / 10)),) if crowd else ()
     return Course(
         cameras=cameras,
         people=people,
@@ -139,7 +139,7 @@ def _play(
     """The trial, and why it did not come to its end: status and sentence. Raises CannotRunError before."""
     # Pandas comes with the metrics: half a second that no other command should wait.
     try:
-        from .cameras import Cameras  # noqa: PLC0415
+        from .cameras import SimulatedCameras  # noqa: PLC0415
         from .trial import Trial, real_pace  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise CannotRunError(f"{error.name} is not installed: pip install 'wfm-fleet[simulate]'") from error
@@ -150,7 +150,7 @@ def _play(
     random, probe = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     status, sentence, began = 0, None, False
     try:
-        with Cameras(mqtt, names, info) as cameras:
+        with SimulatedCameras(mqtt, names, info) as cameras:
             trial = Trial(course, cameras, space, real_pace(speed, time.monotonic))
             trial.call_roll(probe)
             began = True
@@ -168,7 +168,7 @@ def _play(
     return trial, status, sentence
 
 
-def _print(score: "Score", trial: "Trial") -> None:
+def _print(score: "TrackingScore", trial: "Trial") -> None:
     delays = sorted(trial.delays)
     table = Table(title="Who was told to be whom", title_justify="left", show_header=False)
     table.add_column()

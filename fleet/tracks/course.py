@@ -24,7 +24,7 @@ _NEXT_DOORS_SHARE = 0.7
 
 
 @dataclass(frozen=True)
-class Crowd:
+class StandingCrowd:
     """`people`, drawn by lot, stand on one camera together: from `at`, for `seconds`."""
 
     at: float
@@ -60,7 +60,7 @@ class Course:
     break_share: float = 0.0
     look_alikes: float = 0.0
     meet: bool = False
-    crowds: tuple[Crowd, ...] = ()
+    crowds: tuple[StandingCrowd, ...] = ()
     overlap: float = 0.0
     clock_skew: float = 0.0
     loss: float = 0.0
@@ -130,7 +130,7 @@ STANDARD = Course(
     break_share=0.01,
     look_alikes=0.1,
     meet=True,
-    crowds=(Crowd(600.0, 3, 30), Crowd(1500.0, 8, 50), Crowd(2700.0, 14, 40)),
+    crowds=(StandingCrowd(600.0, 3, 30), StandingCrowd(1500.0, 8, 50), StandingCrowd(2700.0, 14, 40)),
     overlap=0.15,
     clock_skew=60.0,
     loss=0.02,

@@ -12,7 +12,7 @@ _QUALITY_NOISE = 0.1
 _LEAST_QUALITY = 0.2
 
 
-class Faces:
+class SimulatedFaces:
     """Each person's centre, and pictures of them: two of one person have a cosine of 0.6 to 0.8."""
 
     def __init__(self, course: Course, random: np.random.Generator) -> None:

@@ -21,7 +21,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Score:
+class TrackingScore:
     """`merged`: global ids that two people or more were given most of the time. `mixed`: those that were
     given to two people or more at all. `reused`: those of them whose people do not even look alike. `split`:
     people with more than one id. `switches` and `fragmentations` are motmetrics'; the latter count answers
@@ -40,7 +40,7 @@ class Score:
     split: int
 
 
-class Tally:
+class TrackingTally:
     """Collects what was answered to whose observation. `kin` is equal for people who look alike."""
 
     def __init__(self, kin: Callable[[int], int]) -> None:
@@ -60,7 +60,7 @@ class Tally:
     def __len__(self) -> int:
         return len(self._people)
 
-    def score(self) -> Score:
+    def score(self) -> TrackingScore:
         """The score of all that was added. Takes a minute for some 300,000 observations."""
         given: dict[int, Counter[int]] = defaultdict(Counter)
         for person, global_id in zip(self._people, self._ids, strict=True):
@@ -69,7 +69,7 @@ class Tally:
         idf1, switches, fragmentations = self._by_motmetrics()
         mixed = [people for people in given.values() if len(people) > 1]
         ids_of = Counter(person for people in given.values() for person in people)
-        return Score(
+        return TrackingScore(
             observations=len(self),
             answered=sum(people.total() for people in given.values()),
             people=len(set(self._people)),

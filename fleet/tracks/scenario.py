@@ -10,7 +10,7 @@ import numpy as np
 from broker_bridge.contract.embeddings import Vector
 
 from .course import OBSERVED_SECONDS, Course
-from .faces import Faces
+from .faces import SimulatedFaces
 from .walks import Box, Path, Visit, arrange, walk
 
 # How long a camera that has lost a track takes to find the person again.
@@ -18,7 +18,7 @@ _LOST_SECONDS = (1.0, 4.0)
 
 
 @dataclass(frozen=True)
-class Sighting:
+class SimulatedSighting:
     """An observation and whose it is. Seconds since the course began: `seen` in truth, `captured` by the
     camera's clock, `arrives` at the backend. `vector` is float32[d] of unit length."""
 
@@ -43,7 +43,7 @@ class _View:
     found_at: float
 
 
-def play(course: Course, random: np.random.Generator) -> Iterator[Sighting]:
+def play(course: Course, random: np.random.Generator) -> Iterator[SimulatedSighting]:
     """The observations of `course` by time of arrival; the same for the same state of `random`.
 
     Memory holds the people, and the observations that are on their way.
@@ -52,7 +52,7 @@ def play(course: Course, random: np.random.Generator) -> Iterator[Sighting]:
     # Whoever starts first is found by all walks being asked for their first visit.
     due = [(visit.start, person, visit) for person, visit in stage.first_visits()]
     heapq.heapify(due)
-    under_way: list[tuple[float, int, Sighting]] = []
+    under_way: list[tuple[float, int, SimulatedSighting]] = []
     numbers = itertools.count()
     while due:
         now, person, visit = heapq.heappop(due)
@@ -72,7 +72,7 @@ class _Stage:
         self._course = course
         # Each with a source of its own: who looks how does not change where anybody walks.
         self._walking, looks, self._wire, clocks = random.spawn(4)
-        self._faces = Faces(course, looks)
+        self._faces = SimulatedFaces(course, looks)
         self._clock_offsets = clocks.uniform(-course.clock_skew, course.clock_skew, course.cameras)
         self._views: dict[int, list[_View]] = {}
         self._tracks = [itertools.count() for _ in range(course.cameras)]
@@ -103,14 +103,14 @@ class _Stage:
     def _new_track(self, camera: int) -> str:
         return f"walk-{next(self._tracks[camera])}"
 
-    def look(self, person: int, visit: Visit, now: float) -> Iterator[Sighting]:
+    def look(self, person: int, visit: Visit, now: float) -> Iterator[SimulatedSighting]:
         """What the cameras tell of `person` now; lost ones are left out."""
         course, share = self._course, (now - visit.start) / max(visit.end - visit.start, OBSERVED_SECONDS)
         for view in self._views[person]:
             if now < view.found_at:
                 continue
             vector, quality = self._faces.look(person)
-            sighting = Sighting(
+            sighting = SimulatedSighting(
                 person=person,
                 camera=view.camera,
                 track_id=view.track_id,

@@ -13,10 +13,10 @@ from broker_bridge.contract.messages import Observation
 from fleet.errors import CannotRunError
 from fleet.report import Bar
 
-from .cameras import Answer
+from .cameras import TrackerAnswer
 from .course import FRAME_SIZE, Course
-from .metrics import Tally
-from .scenario import Sighting, play
+from .metrics import TrackingTally
+from .scenario import SimulatedSighting, play
 
 _ROLL_CALL = "roll-call"
 _ROLL_CALL_SECONDS = 15.0
@@ -33,7 +33,7 @@ class Wire(Protocol):
 
     def observe(self, camera: int, observation: Observation) -> None: ...
 
-    def hear(self, seconds: float) -> Answer | None: ...
+    def hear(self, seconds: float) -> TrackerAnswer | None: ...
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Trial:
         self._space = space
         self._pace = pace
         # An answer names a track, not an observation: the first that waits is the one that is answered.
-        self._waiting: dict[tuple[int, str], deque[tuple[Sighting, float]]] = defaultdict(deque)
-        self.tally = Tally(course.kin)
+        self._waiting: dict[tuple[int, str], deque[tuple[SimulatedSighting, float]]] = defaultdict(deque)
+        self.tally = TrackingTally(course.kin)
         self.delays: list[float] = []
         self.counts: Counter[str] = Counter()
         self.global_ids: set[int] = set()
@@ -123,7 +123,7 @@ class Trial:
                 self._count(sighting, None)
         self._waiting.clear()
 
-    def _observation(self, sighting: Sighting, began_at: datetime) -> Observation:
+    def _observation(self, sighting: SimulatedSighting, began_at: datetime) -> Observation:
         # A course that is played faster has shorter walks; the clocks stay off by as much as they are.
         offset = sighting.captured - sighting.seen
         return Observation(
@@ -136,7 +136,7 @@ class Trial:
             captured_at=began_at + timedelta(seconds=sighting.seen / self._pace.speed + offset),
         )
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: TrackerAnswer) -> None:
         waiting = self._waiting.get((answer.camera, answer.assignment.track_id))
         if not waiting:
             self.counts["unasked"] += answer.assignment.track_id != _ROLL_CALL
@@ -146,7 +146,7 @@ class Trial:
         self.global_ids.add(answer.assignment.global_id)
         self._count(sighting, answer.assignment.global_id)
 
-    def _count(self, sighting: Sighting, global_id: int | None) -> None:
+    def _count(self, sighting: SimulatedSighting, global_id: int | None) -> None:
         self.tally.add(person=sighting.person, camera=sighting.camera, at=sighting.seen, global_id=global_id)
 
 

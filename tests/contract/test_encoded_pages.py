@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import SyncPage
-from broker_bridge.enrollment.sync_pages import Page, Place, answer, cut_pages
+from broker_bridge.enrollment.sync_pages import PageContent, PagePosition, answer, cut_pages
 from broker_bridge.enrollment.sync_responder import told
-from broker_bridge.registry.identities.model import EVERY_SITE, Changed, Person, SiteChanges, Template
+from broker_bridge.registry.identities.model import EVERY_SITE, DeltaPage, Identity, IdentityDelta, Template
 from broker_bridge.registry.mongo.versions import History
 
 SPACE = "face:test-8"
@@ -24,12 +24,12 @@ def change(
     name: str | None = None,
     flag: str | None = None,
     deleted: bool = False,
-) -> Changed:
+) -> IdentityDelta:
     vectors = [normalise(np.random.default_rng([number, n]).normal(size=8), 8) for n in range(len(templates))]
-    person = Person(
+    person = Identity(
         f"EMP-{number}", number, (EVERY_SITE,), (EVERY_SITE,), display_name=name, flag=flag, deleted=deleted
     )
-    return Changed(
+    return IdentityDelta(
         person,
         tuple(
             Template(SPACE, vector, quality, template_id=f"t-{number}-{n}")
@@ -38,15 +38,15 @@ def change(
     )
 
 
-def site_changes(changed: Sequence[Changed], *, done: bool = True) -> SiteChanges:
-    return SiteChanges(HISTORY, 900, 900 if done else changed[-1].person.version, tuple(changed), done)
+def site_changes(changed: Sequence[IdentityDelta], *, done: bool = True) -> DeltaPage:
+    return DeltaPage(HISTORY, 900, 900 if done else changed[-1].person.version, tuple(changed), done)
 
 
-def place(*, limit: int = 200, with_names: bool = False) -> Place:
-    return Place.start("lobby", [SPACE], limit, with_names=with_names)
+def place(*, limit: int = 200, with_names: bool = False) -> PagePosition:
+    return PagePosition.start("lobby", [SPACE], limit, with_names=with_names)
 
 
-def by_model(page: Page, changed: Sequence[Changed], *, with_names: bool = False) -> bytes:
+def by_model(page: PageContent, changed: Sequence[IdentityDelta], *, with_names: bool = False) -> bytes:
     upserts, removals = told(changed, "lobby", with_names=with_names)
     return SyncPage(
         request_id="r-1",

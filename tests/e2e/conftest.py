@@ -18,9 +18,9 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.workers import Workers
 from dashboard_api.app import create_app
 from dashboard_api.server import Server, listen
@@ -55,7 +55,7 @@ class Board:
 
     async def applied(self, device_id: str, version: int) -> None:
         said = {"epoch": (await self.registry.versions.read()).epoch, "version": version, "spaces": {}}
-        await self.registry.devices.note([Report.of(device_id, "applied", said, now())])
+        await self.registry.devices.note([DeviceReport.of(device_id, "applied", said, now())])
 
     async def recognised(self, n: int, user_id: str | None, image: str | None = None) -> None:
         code, kind = ("EV1", "facial_id") if user_id else ("EV4", "unknown")
@@ -70,7 +70,7 @@ class Board:
                 "image": image,
             }
         )
-        await self.registry.events.record([Incoming(event, "lobby", now())])
+        await self.registry.events.record([IncomingEvent(event, "lobby", now())])
 
 
 def now() -> datetime:
@@ -87,14 +87,14 @@ async def furnish(registry: Registry) -> None:
         heartbeat = {"fps": 14.8 + n, "outbox_depth": n * 3}
         await registry.devices.note(
             [
-                Report.status(device_id, "online", "1", now(), now()),
-                Report.of(device_id, "heartbeat", heartbeat, now()),
+                DeviceReport.status(device_id, "online", "1", now(), now()),
+                DeviceReport.of(device_id, "heartbeat", heartbeat, now()),
             ]
         )
     for n, (user_id, name) in enumerate([("EMP-12345", "Ana Petrova"), ("EMP-777", EVIL), ("VIS-9", None)]):
         template = Template(SPACE.id, normalise([1.0 + (n + place) % 7 for place in range(512)], 512), 0.8)
         await registry.identities.enroll(
-            Enrollment(user_id, (template,), display_name=name, flag="vip" if n == 0 else None)
+            EnrollIdentity(user_id, (template,), display_name=name, flag="vip" if n == 0 else None)
         )
 
 

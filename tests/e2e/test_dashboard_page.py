@@ -6,8 +6,8 @@ import cv2
 from playwright.async_api import Page, expect
 from skimage import data as samples
 
-from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.identities.model import Enrollment, ExternalKey
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 
 from .conftest import EVIL, KEY, Board, now, picture, sign_in
 
@@ -63,7 +63,7 @@ async def test_a_degraded_camera_says_what_is_wrong_with_it(page: Page, board: B
 
     async def beats(state: str, *problems: str) -> None:
         said = {"state": state, "problems": [{"code": "model-differs", "detail": one} for one in problems]}
-        await board.registry.devices.note([Report.of("cam-002", "heartbeat", said, now())])
+        await board.registry.devices.note([DeviceReport.of("cam-002", "heartbeat", said, now())])
 
     await beats("degraded", sentence, EVIL)
     await sign_in(page)
@@ -80,7 +80,9 @@ async def test_a_camera_without_a_picture_is_marked(page: Page, board: Board) ->
     """It is online and in sync, and sees nobody."""
 
     async def beats(camera: str) -> None:
-        await board.registry.devices.note([Report.of("cam-002", "heartbeat", {"camera": camera}, now())])
+        await board.registry.devices.note(
+            [DeviceReport.of("cam-002", "heartbeat", {"camera": camera}, now())]
+        )
 
     await beats("reopening")
     await sign_in(page)
@@ -165,7 +167,7 @@ async def test_an_admin_erases_and_gets_the_receipt(page: Page, board: Board) ->
 async def test_what_there_is_no_consent_for_is_told(page: Page, board: Board) -> None:
     """And who came from another system, or as a visitor."""
     key = ExternalKey("alfred", "42")
-    order = Enrollment("EXT-1", kind="visitor", consent={"face": False}, external=key, flag="red")
+    order = EnrollIdentity("EXT-1", kind="visitor", consent={"face": False}, external=key, flag="red")
     await board.registry.identities.enroll(order)
     await sign_in(page)
     row = page.locator("#people li", has_text="EXT-1")
@@ -210,7 +212,7 @@ async def test_what_is_wrong_with_a_camera_can_be_read_on_a_phone(page: Page, bo
     """Its sentence has the width of the screen, not of a word."""
     sentence = "the model file for face:gabor-512 is another one than the registry has on record"
     said = {"state": "degraded", "problems": [{"code": "model-differs", "detail": sentence}]}
-    await board.registry.devices.note([Report.of("cam-002", "heartbeat", said, now())])
+    await board.registry.devices.note([DeviceReport.of("cam-002", "heartbeat", said, now())])
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)
     problem = page.get_by_text(sentence)

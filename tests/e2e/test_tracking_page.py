@@ -6,8 +6,8 @@ import numpy as np
 from playwright.async_api import Locator, Page, expect
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed, Stay
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, ObservedFace, VisitSegment
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.workers import Workers
 
@@ -18,11 +18,11 @@ HOUR = timedelta(hours=1)
 LONG_NAME = 20 * "Kapitän"
 
 
-def sighting(n: int, camera: str, at: datetime, height: float) -> Observed:
+def sighting(n: int, camera: str, at: datetime, height: float) -> ObservedFace:
     face = np.random.default_rng(n).standard_normal(SPACE.dimension).astype(np.float32)
     face /= np.linalg.norm(face)
     box = Box(100, 150, 100, height)
-    return Observed(camera, "lobby", f"t-{n}", box, SPACE.id, face, 0.8, captured_at=at, seen_at=at)
+    return ObservedFace(camera, "lobby", f"t-{n}", box, SPACE.id, face, 0.8, captured_at=at, seen_at=at)
 
 
 async def seen(
@@ -42,10 +42,10 @@ async def seen(
     person = DetectedPerson.first_met(global_id, sightings[0], user_id)
     for one in sightings:
         person.see(one, TIMEOUT)
-    face = KnownFace.of(SPACE.id, sightings[0].vector, 0.8)
+    face = FaceCentroid.of(SPACE.id, sightings[0].vector, 0.8)
     await registry.persons.create([(person, face)])
     await registry.persons.write_stays(
-        [Stay(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]
+        [VisitSegment(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]
     )
     return global_id
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.model import EnrollIdentity
 from deploy.local.stack import ROOT, Mongod, Mosquitto, Program, ProgramError, free_port
 from tests.waiting import wait_until
 
@@ -50,7 +50,7 @@ async def test_a_program_killed_in_a_change_does_not_make_the_next_change_fail(
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     killed = [sys.executable, "-c", KILLED_IN_A_CHANGE, mongod.uri, mongo_database]
     assert (await asyncio.to_thread(subprocess.run, killed, check=False)).returncode == -signal.SIGKILL
-    assert (await registry.identities.enroll(Enrollment("EMP-12345"))).version == 1
+    assert (await registry.identities.enroll(EnrollIdentity("EMP-12345"))).version == 1
     await registry.close()
 
 

@@ -11,10 +11,10 @@ from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import SyncPage, SyncRequest
 from broker_bridge.contract.wire import WireModel
-from broker_bridge.enrollment.publisher import HeadPublisher
-from broker_bridge.enrollment.sync_responder import Answers
+from broker_bridge.enrollment.publisher import DeltaPublisher
+from broker_bridge.enrollment.sync_responder import SyncResponder
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import SiteChanges
+from broker_bridge.registry.identities.model import DeltaPage
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.settings import BridgeSettings
 
@@ -80,7 +80,7 @@ class InterruptedChanges:
         self._changes = registry.changes
         self.meanwhile: Meanwhile | None = None
 
-    async def since_at_site(self, *args: Any, **options: Any) -> SiteChanges:
+    async def since_at_site(self, *args: Any, **options: Any) -> DeltaPage:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile:
             await meanwhile()
@@ -98,7 +98,7 @@ class Bridge:
         self._deliver = deliver
         self._changes = InterruptedChanges(registry)
         interrupted = replace(registry, changes=self._changes)  # type: ignore[arg-type]
-        self._answers = Answers(interrupted, self._publish, BridgeSettings())
+        self._answers = SyncResponder(interrupted, self._publish, BridgeSettings())
         self.is_connected = True
         self._start()
 
@@ -142,7 +142,7 @@ class Bridge:
         return channels.SYNC_PAGE.decode(answer.to_json())
 
 
-class SteppedPublisher(HeadPublisher):
+class SteppedPublisher(DeltaPublisher):
     """Says when it has nothing to do but to wait."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

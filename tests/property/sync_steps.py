@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from broker_bridge.registry.identities.model import Deletion, Enrollment, Template
+from broker_bridge.registry.identities.model import DeleteIdentity, EnrollIdentity, Template
 from tests.device_samples import vector
 
 Step = tuple[Any, ...]
@@ -31,7 +31,7 @@ _templates = st.builds(
     st.sampled_from([None, 0.2, 0.9]),
 )
 _enrollments = st.builds(
-    Enrollment,
+    EnrollIdentity,
     _users,
     templates=st.lists(_templates, max_size=4).map(tuple),
     replace_modality=st.sampled_from([None, None, "face", "gait"]),
@@ -40,7 +40,7 @@ _enrollments = st.builds(
     sites=_sites,
     consent=_consents,
 )
-_deletions = st.builds(Deletion, _users)
+_deletions = st.builds(DeleteIdentity, _users)
 _orders = st.lists(st.one_of(_enrollments, _enrollments, _deletions), min_size=1, max_size=4)
 
 _CHANGES: list[st.SearchStrategy[Step]] = [
@@ -86,7 +86,7 @@ _later = st.integers(0, 60).flatmap(lambda length: st.lists(_step, min_size=leng
 def _begin(seed: int) -> list[Step]:
     """Somebody is enrolled, and every device knows it."""
     everybody = [
-        Enrollment(user_id, templates=tuple(sample(space, seed + n) for space in DIMENSIONS))
+        EnrollIdentity(user_id, templates=tuple(sample(space, seed + n) for space in DIMENSIONS))
         for n, user_id in enumerate(USERS[:3])
     ]
     return [("carry_out", everybody), ("look",), *(("catch_up", camera) for camera in range(4))]

@@ -15,7 +15,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncDelta, SyncHead, Upsert
 from broker_bridge.contract.wire import MAX_DOWN_BYTES, WireModel
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Deletion, Enrollment, Order
+from broker_bridge.registry.identities.model import DeleteIdentity, EnrollIdentity, IdentityChange
 from tests.device_samples import Clock
 
 from . import sync_registry
@@ -86,7 +86,7 @@ class SyncWorld:
 
     # Changes of the registry
 
-    def carry_out(self, orders: Sequence[Order]) -> None:
+    def carry_out(self, orders: Sequence[IdentityChange]) -> None:
         self._run(self._change("carry_out", orders))
 
     def remove_modality(self, user_id: str, modality: str) -> None:
@@ -135,7 +135,7 @@ class SyncWorld:
             elif name == "purge":
                 await sync_registry.purge(self._registry, *args)
             elif name == "delete_and_purge":
-                await self._change("carry_out", [Deletion(*args)])
+                await self._change("carry_out", [DeleteIdentity(*args)])
                 await self._change("purge", len(self.view.people))
             elif name in ("merge", "part"):
                 await (merges.merge if name == "merge" else merges.undo)(*args)
@@ -146,8 +146,8 @@ class SyncWorld:
             return
         self._look_at(await View.read(self._registry))
 
-    def _note_consent(self, order: Order, *, fresh: bool) -> None:
-        if not isinstance(order, Enrollment):
+    def _note_consent(self, order: IdentityChange, *, fresh: bool) -> None:
+        if not isinstance(order, EnrollIdentity):
             return
         if fresh:
             self._refusals = frozenset(one for one in self._refusals if one[0] != order.user_id)

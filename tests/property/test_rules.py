@@ -13,7 +13,13 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.enrollment.heads import HeadLedger
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities import rules
-from broker_bridge.registry.identities.model import Enrollment, Held, Person, Template, holdings
+from broker_bridge.registry.identities.model import (
+    EnrollIdentity,
+    Identity,
+    IdentityRecord,
+    Template,
+    holdings,
+)
 from broker_bridge.registry.identities.rules import Rules
 from broker_bridge.registry.mongo.versions import History
 from tests.device_samples import vector
@@ -43,7 +49,7 @@ templates = st.builds(
 )
 consents = st.dictionaries(st.sampled_from(["face", "gait", "speaker"]), st.booleans(), max_size=3)
 orders = st.builds(
-    Enrollment,
+    EnrollIdentity,
     st.just("EMP-12345"),
     templates=st.lists(templates, max_size=8).map(tuple),
     replace_modality=st.sampled_from([None, None, "face", "gait"]),
@@ -55,7 +61,7 @@ orders = st.builds(
 limits = st.builds(Rules, st.integers(1, 5), st.booleans())
 
 
-def anew(order: Enrollment, mark: str) -> Enrollment:
+def anew(order: EnrollIdentity, mark: str) -> EnrollIdentity:
     """The order with template ids of its own, as every request gets them."""
     numbered = enumerate(order.templates)
     return replace(
@@ -63,15 +69,15 @@ def anew(order: Enrollment, mark: str) -> Enrollment:
     )
 
 
-def carried_out(told: list[Enrollment], limit: Rules, *, version: int = 1) -> Held:
-    held = Held()
+def carried_out(told: list[EnrollIdentity], limit: Rules, *, version: int = 1) -> IdentityRecord:
+    held = IdentityRecord()
     for number, order in enumerate(told, start=version):
         held = rules.enrolled(held, anew(order, f"t{number}"), number, NOW + timedelta(seconds=number), limit)
     return held
 
 
 @given(st.lists(orders, min_size=1, max_size=5), limits)
-def test_the_same_order_once_more_changes_nothing(told: list[Enrollment], limit: Rules) -> None:
+def test_the_same_order_once_more_changes_nothing(told: list[EnrollIdentity], limit: Rules) -> None:
     """It gives back the very object, so that no version is taken and no device hears of it."""
     once = carried_out(told, limit)
     assert rules.enrolled(once, anew(told[-1], "again"), 100, NOW + timedelta(days=1), limit) is once
@@ -79,14 +85,14 @@ def test_the_same_order_once_more_changes_nothing(told: list[Enrollment], limit:
 
 @given(st.lists(orders, max_size=5), orders, limits)
 def test_an_order_that_says_what_is_so_changes_nothing(
-    told: list[Enrollment], first: Enrollment, limit: Rules
+    told: list[EnrollIdentity], first: EnrollIdentity, limit: Rules
 ) -> None:
     """As when a source sends everything it knows every night."""
     held = carried_out([first, *told], limit)
     person = held.person
     assert person is not None
     assert held.templates is not None
-    said = Enrollment(
+    said = EnrollIdentity(
         person.user_id,
         templates=held.templates,
         display_name=person.display_name,
@@ -98,7 +104,7 @@ def test_an_order_that_says_what_is_so_changes_nothing(
 
 
 @given(st.lists(orders, min_size=1, max_size=6), limits)
-def test_no_space_ever_has_more_templates_than_the_cap(told: list[Enrollment], limit: Rules) -> None:
+def test_no_space_ever_has_more_templates_than_the_cap(told: list[EnrollIdentity], limit: Rules) -> None:
     """Nor a template twice; and what is counted is what is kept."""
     held = carried_out(told, limit)
     kept = held.templates or ()
@@ -110,7 +116,7 @@ def test_no_space_ever_has_more_templates_than_the_cap(told: list[Enrollment], l
 
 
 @given(st.lists(orders, min_size=1, max_size=5), limits)
-def test_what_was_once_refused_is_not_sent(told: list[Enrollment], limit: Rules) -> None:
+def test_what_was_once_refused_is_not_sent(told: list[EnrollIdentity], limit: Rules) -> None:
     """The last word on a modality counts; without any, what the settings say."""
     person = carried_out(told, limit).person
     assert person is not None
@@ -133,13 +139,13 @@ def test_the_order_of_templates_is_nothing_to_the_digest(held: list[Template], s
 
 @given(st.lists(orders, min_size=1, max_size=4), limits, st.lists(orders, max_size=2))
 def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
-    told: list[Enrollment], limit: Rules, later: list[Enrollment]
+    told: list[EnrollIdentity], limit: Rules, later: list[EnrollIdentity]
 ) -> None:
     """But every site that ever had them hears of it, and what they refused stays refused."""
     before = carried_out(told, limit)
     assert before.person is not None
-    gone = Held(rules.removed(before.person, 50, NOW), before.templates)
-    fresh = Enrollment("EMP-12345", sites=("lobby",))
+    gone = IdentityRecord(rules.removed(before.person, 50, NOW), before.templates)
+    fresh = EnrollIdentity("EMP-12345", sites=("lobby",))
     again = rules.enrolled(gone, fresh, 51, NOW, limit)
     assert again.person is not None
     assert (again.templates, again.person.holdings) == ((), ())
@@ -162,20 +168,20 @@ changes = st.one_of(
 
 @given(st.lists(changes, max_size=15), limits)
 def test_the_ledger_that_follows_equals_one_that_begins(
-    told: list[tuple[str, str, Enrollment]], limit: Rules
+    told: list[tuple[str, str, EnrollIdentity]], limit: Rules
 ) -> None:
     """After any changes, also of consent and sites, and told in which batches ever."""
-    people: dict[str, Held] = {}
+    people: dict[str, IdentityRecord] = {}
     following = HeadLedger()
     for version, (what, user_id, order) in enumerate(told, start=1):
-        known = people.get(user_id, Held())
+        known = people.get(user_id, IdentityRecord())
         theirs = replace(anew(order, f"t{version}"), user_id=user_id) if order else None
         changed = _changed(what, known, theirs, version, limit)
         if changed is None or changed.person is None:
             continue
         people[user_id] = changed
         following.tell(changed.person)
-    everybody: list[Person] = sorted(
+    everybody: list[Identity] = sorted(
         (held.person for held in people.values() if held.person), key=lambda one: one.version
     )
     history = History("aa", 99, 0)
@@ -184,7 +190,9 @@ def test_the_ledger_that_follows_equals_one_that_begins(
         assert following.head(Site(site), history, {}) == begun
 
 
-def _changed(what: str, known: Held, order: Enrollment | None, version: int, limit: Rules) -> Held | None:
+def _changed(
+    what: str, known: IdentityRecord, order: EnrollIdentity | None, version: int, limit: Rules
+) -> IdentityRecord | None:
     """None for what may not be done."""
     try:
         if what == "enroll" and order:

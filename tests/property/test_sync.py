@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broker_bridge.enrollment import publisher, sync_pages
 from broker_bridge.enrollment import sync_responder as enrollment
-from broker_bridge.registry.identities.model import Deletion, Enrollment
+from broker_bridge.registry.identities.model import DeleteIdentity, EnrollIdentity
 
 from .conftest import Stage
 from .sync_steps import FACE, Step, sample, steps
@@ -60,11 +60,11 @@ def play(stage: Stage, steps: list[Step], *, may_be_late: bool = False) -> None:
 
 
 def _enroll(user_id: str, seed: int) -> Step:
-    return ("carry_out", [Enrollment(user_id, templates=(sample(FACE, seed),))])
+    return ("carry_out", [EnrollIdentity(user_id, templates=(sample(FACE, seed),))])
 
 
 _TWO_ARE_KNOWN: list[Step] = [_enroll("P0", 0), _enroll("P1", 1), ("look",), ("catch_up", 0)]
-_P1_IS_DELETED_AND_PURGED: list[Step] = [("carry_out", [Deletion("P1")]), ("purge", 1)]
+_P1_IS_DELETED_AND_PURGED: list[Step] = [("carry_out", [DeleteIdentity("P1")]), ("purge", 1)]
 
 
 def test_a_delta_does_not_step_over_a_removal_that_was_purged(stage: Stage) -> None:
@@ -83,4 +83,4 @@ def test_a_removal_that_is_purged_while_a_page_is_read_is_not_stepped_over(stage
         ("answer_amid", 0, ("purge", 1)),
         ("deliver_all", 0),
     ]
-    play(stage, [*_TWO_ARE_KNOWN, ("carry_out", [Deletion("P1")]), ("look",), ("lose", 0, 0), *hears])
+    play(stage, [*_TWO_ARE_KNOWN, ("carry_out", [DeleteIdentity("P1")]), ("look",), ("lose", 0, 0), *hears])

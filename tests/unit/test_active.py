@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.embeddings import Vector
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, Observed
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, ObservedFace
 from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
-from broker_bridge.tracking.active_people import ActivePeople, Present
+from broker_bridge.tracking.active_people import ActivePerson, ActiveSet
 from tests.tracking_samples import SPACE, Faces, observed
 
 LEFT, RIGHT = Box(100, 100, 80, 100), Box(900, 100, 80, 100)
@@ -22,17 +22,17 @@ class Scene:
     """People in memory whom the test has put there."""
 
     def __init__(self, settings: TrackingSettings | None = None) -> None:
-        self.people = ActivePeople(settings or TrackingSettings())
+        self.people = ActiveSet(settings or TrackingSettings())
 
-    def add(self, global_id: int, *known: Vector) -> Present:
-        face = KnownFace.of(SPACE, known[0], 0.9)
+    def add(self, global_id: int, *known: Vector) -> ActivePerson:
+        face = FaceCentroid.of(SPACE, known[0], 0.9)
         for vector in known[1:]:
             face.learn(vector, 0.9)
-        present = Present(DetectedPerson.first_met(global_id, observed(known[0])), {SPACE: face})
+        present = ActivePerson(DetectedPerson.first_met(global_id, observed(known[0])), {SPACE: face})
         self.people.add(present)
         return present
 
-    def who(self, seen: Observed) -> tuple[int, str] | None:
+    def who(self, seen: ObservedFace) -> tuple[int, str] | None:
         """Global id and what told it; the sighting is taken in."""
         match = self.people.match(seen)
         if match is None:
@@ -223,7 +223,7 @@ def test_merged_people_are_known_by_all_their_faces(faces: Faces) -> None:
     scene, face, other = Scene(), faces.person(), faces.person()
     present = scene.add(42, face)
     scene.people.remove([42])
-    present.merged = (KnownFace.of(SPACE, other, 0.9),)
+    present.merged = (FaceCentroid.of(SPACE, other, 0.9),)
     scene.people.add(present)
     assert scene.who(observed(face)) == (42, "face")
     assert scene.who(observed(other, at=9)) == (42, "face")

@@ -9,7 +9,7 @@ import pytest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.edge_registration.decisions import Asked
+from broker_bridge.registry.edge_registration.decisions import RegistrationRequest
 from broker_bridge.registry.edge_registration.employees import (
     check_enrollable,
     decide,
@@ -17,31 +17,33 @@ from broker_bridge.registry.edge_registration.employees import (
     order_of,
     own_similarity,
 )
-from broker_bridge.registry.identities.model import Held, Merge, Person, Template
-from broker_bridge.registry.settings import Similarities
+from broker_bridge.registry.identities.model import Identity, IdentityMerge, IdentityRecord, Template
+from broker_bridge.registry.settings import SimilarityLimits
 from broker_bridge.vectors.index import Nearest
 
 AT = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
-LIMITS = Similarities(same_person=0.65, look_alike=0.5)
+LIMITS = SimilarityLimits(same_person=0.65, look_alike=0.5)
 SPACE = "face:test-4"
 VECTOR = normalise([1.0, 0.0, 0.0, 0.0], 4)
-PERSON = Person("EMP-1", 3, ("lobby",), ("lobby",))
-NOBODY = Held()
+PERSON = Identity("EMP-1", 3, ("lobby",), ("lobby",))
+NOBODY = IdentityRecord()
 
 
-def asked(**changed: object) -> Asked:
+def asked(**changed: object) -> RegistrationRequest:
     fields = {"request_id": "r-1", "space": SPACE, "vector": VECTOR, "kind": "employee", "user_id": "EMP-1"}
-    return Asked(RegisterIdentity.model_validate(fields | changed), "cam-001", "lobby", VECTOR, AT)
+    return RegistrationRequest(
+        RegisterIdentity.model_validate(fields | changed), "cam-001", "lobby", VECTOR, AT
+    )
 
 
 def at_similarity(similarity: float) -> bytes:
     return normalise([similarity, float(np.sqrt(1 - similarity**2)), 0.0, 0.0], 4)
 
 
-def holding(similarity: float | None, space: str = SPACE) -> Held:
+def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
     """EMP-1, with a template so similar to the one asked about; None: without any."""
     templates = () if similarity is None else (Template(space, at_similarity(similarity)),)
-    return Held(PERSON, templates)
+    return IdentityRecord(PERSON, templates)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def holding(similarity: float | None, space: str = SPACE) -> Held:
     ],
 )
 def test_the_face_has_to_bear_out_the_user_id(
-    held: Held, nearest: Nearest | None, result: str, user_id: str | None, code: str | None
+    held: IdentityRecord, nearest: Nearest | None, result: str, user_id: str | None, code: str | None
 ) -> None:
     """New, the person's own, somebody else's, or nobody can tell; what is rejected has a sentence."""
     decision = decide(asked(), held, nearest, LIMITS)
@@ -85,11 +87,11 @@ def test_the_face_has_to_bear_out_the_user_id(
     [
         (replace(PERSON, deleted=True), "person-unknown"),
         (replace(PERSON, deleted=True, erased=True), "person-unknown"),
-        (replace(PERSON, deleted=True, merge=Merge("EMP-2", 2, (), {})), "person-merged"),
+        (replace(PERSON, deleted=True, merge=IdentityMerge("EMP-2", 2, (), {})), "person-merged"),
         (replace(PERSON, sites=("gate",)), "site-mismatch"),
     ],
 )
-def test_a_device_brings_nobody_back_and_changes_nobody_of_another_site(person: Person, code: str) -> None:
+def test_a_device_brings_nobody_back_and_changes_nobody_of_another_site(person: Identity, code: str) -> None:
     """Also where the person was of this site once."""
     with pytest.raises(ContractError) as refused:
         check_enrollable("EMP-1", person, "lobby")
@@ -97,7 +99,7 @@ def test_a_device_brings_nobody_back_and_changes_nobody_of_another_site(person: 
 
 
 @pytest.mark.parametrize("person", [None, PERSON, replace(PERSON, sites=("*",))])
-def test_a_device_enrolls_whom_nobody_has_and_whom_its_site_has(person: Person | None) -> None:
+def test_a_device_enrolls_whom_nobody_has_and_whom_its_site_has(person: Identity | None) -> None:
     """Whoever belongs to every site belongs to this one."""
     check_enrollable("EMP-1", person, "lobby")
 
@@ -115,8 +117,8 @@ def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() 
 
 def test_parked_templates_and_those_of_the_deleted_are_compared_with_by_nobody() -> None:
     """They are kept for an undo, or for a restore."""
-    parked = Held(PERSON, (Template(SPACE, VECTOR, parked_by="EMP-2"),))
-    deleted = Held(replace(PERSON, deleted=True), (Template(SPACE, VECTOR),))
+    parked = IdentityRecord(PERSON, (Template(SPACE, VECTOR, parked_by="EMP-2"),))
+    deleted = IdentityRecord(replace(PERSON, deleted=True), (Template(SPACE, VECTOR),))
     assert [own_similarity(held, SPACE, VECTOR) for held in (parked, deleted)] == [None, None]
 
 

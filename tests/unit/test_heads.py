@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from broker_bridge.contract.digest import Digest
 from broker_bridge.enrollment.heads import HeadLedger, sites_that_hear
 from broker_bridge.registry.devices.sites import Site
-from broker_bridge.registry.identities.model import EVERY_SITE, Person, SpaceHolding
+from broker_bridge.registry.identities.model import EVERY_SITE, Identity, TemplateCount
 from broker_bridge.registry.mongo.versions import History
 
 SITES = ["north", "south", "west"]
@@ -14,19 +14,19 @@ SPACES = ["face:a", "gait:b"]
 HISTORY = History("ab12", 99, 3)
 
 
-def person(user_id: str, version: int, sites: tuple[str, ...] = (EVERY_SITE,), value: int = 5) -> Person:
-    held = (SpaceHolding("face:a", Digest(1, value)),)
-    return Person(user_id=user_id, version=version, sites=sites, reach=sites, holdings=held)
+def person(user_id: str, version: int, sites: tuple[str, ...] = (EVERY_SITE,), value: int = 5) -> Identity:
+    held = (TemplateCount("face:a", Digest(1, value)),)
+    return Identity(user_id=user_id, version=version, sites=sites, reach=sites, holdings=held)
 
 
 people = st.builds(
-    lambda user, sites, before, deleted, held: Person(
+    lambda user, sites, before, deleted, held: Identity(
         user_id=user,
         version=0,
         sites=tuple(sorted(sites)),
         reach=tuple(sorted(sites | before)),
         deleted=deleted,
-        holdings=tuple(SpaceHolding(space, Digest(count, value)) for space, (count, value) in held.items()),
+        holdings=tuple(TemplateCount(space, Digest(count, value)) for space, (count, value) in held.items()),
     ),
     st.sampled_from(["A", "B", "C", "D"]),
     st.sets(st.sampled_from([*SITES, EVERY_SITE]), min_size=1),
@@ -39,10 +39,10 @@ people = st.builds(
 
 
 @given(st.lists(people, max_size=20))
-def test_keeping_up_equals_summing_up_anew(told: list[Person]) -> None:
+def test_keeping_up_equals_summing_up_anew(told: list[Identity]) -> None:
     """Whatever happened to whom, every site's head is the sum over the people who belong there now."""
     ledger = HeadLedger()
-    newest: dict[str, Person] = {}
+    newest: dict[str, Identity] = {}
     for version, one in enumerate(told, 1):
         newest[one.user_id] = replace(one, version=version)
         ledger.tell(newest[one.user_id])

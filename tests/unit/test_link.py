@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from broker_bridge.common.settings import MqttSettings, SettingsError
-from broker_bridge.link import Link
+from broker_bridge.link import BrokerLink
 
 
 def ignore(*_: Any) -> None:
@@ -15,4 +15,4 @@ def test_certificates_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> No
     """It names the files; the bridge does not start and try for ever."""
     settings = MqttSettings(ca_file=tmp_path / "absent.pem")
     with pytest.raises(SettingsError, match=r"certificates cannot be read .*absent\.pem"):
-        Link(settings, client_id="b", subscriptions=(), handle=ignore, refuse=ignore, share_group="g")
+        BrokerLink(settings, client_id="b", subscriptions=(), handle=ignore, refuse=ignore, share_group="g")

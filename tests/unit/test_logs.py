@@ -8,7 +8,9 @@ def test_a_log_line_is_one_json_object_with_its_traceback_inside() -> None:
     """For collectors that read line by line."""
     error = RuntimeError("sample")
     trouble = (RuntimeError, error, None)
-    record = logging.LogRecord("device.line", logging.ERROR, __file__, 1, "went %s", ("wrong",), trouble)
+    record = logging.LogRecord(
+        "device.mqtt.connection_loop", logging.ERROR, __file__, 1, "went %s", ("wrong",), trouble
+    )
     text = JsonFormatter().format(record)
     assert "\n" not in text
     entry = json.loads(text)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from broker_bridge.contract.channels import EVENT
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.edge_registration.decisions import Asked, Decision
+from broker_bridge.registry.edge_registration.decisions import RegistrationDecision, RegistrationRequest
 from broker_bridge.registry.edge_registration.visitors import (
     answer_of,
     decide,
@@ -16,18 +16,18 @@ from broker_bridge.registry.edge_registration.visitors import (
     order_of,
     visit_of,
 )
-from broker_bridge.registry.settings import RegistrySettings, Similarities
+from broker_bridge.registry.settings import RegistrySettings, SimilarityLimits
 from broker_bridge.vectors.index import Nearest
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_456, tzinfo=timezone.utc)
-LIMITS = Similarities(same_person=0.65, look_alike=0.5)
+LIMITS = SimilarityLimits(same_person=0.65, look_alike=0.5)
 REQUEST = RegisterIdentity(request_id="r-1", space="face:test-4", vector=b"\0" * 16, kind="visitor")
 
 
-ASKED = Asked(REQUEST, "cam-001", "lobby", b"vector", AT)
+ASKED = RegistrationRequest(REQUEST, "cam-001", "lobby", b"vector", AT)
 
 
-def decided(similarity: float | None) -> Decision:
+def decided(similarity: float | None) -> RegistrationDecision:
     nearest = None if similarity is None else Nearest("EMP-1", similarity, 0.3)
     return decide(ASKED, nearest, LIMITS, "VIS-new")
 
@@ -69,8 +69,8 @@ def test_nobody_is_taken_for_one_of_two_who_are_equally_near(runner_up: float, r
 def test_people_are_searched_as_far_down_as_the_decision_looks() -> None:
     """The second-nearest by whom the margin goes is found exactly too."""
     assert LIMITS.floor == 0.5
-    assert Similarities(same_person=0.65, look_alike=0.65).floor == pytest.approx(0.6)
-    assert Similarities(same_person=0.02, look_alike=0.01).floor == 0.0
+    assert SimilarityLimits(same_person=0.65, look_alike=0.65).floor == pytest.approx(0.6)
+    assert SimilarityLimits(same_person=0.02, look_alike=0.01).floor == 0.0
 
 
 def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
@@ -99,7 +99,7 @@ def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
 
 def test_similarities_are_those_of_the_space_else_the_general_ones() -> None:
     """The trial space, where strangers are near each other, has stricter ones unless told otherwise."""
-    own = Similarities(same_person=0.7, look_alike=0.6)
+    own = SimilarityLimits(same_person=0.7, look_alike=0.6)
     settings = RegistrySettings(same_person_similarity=0.66, similarities={"face:own": own})
     assert settings.similarities_in("face:own") == own
     assert settings.similarities_in("face:gabor-512").same_person == 0.75

@@ -18,7 +18,7 @@ _UNKNOWN_QUALITY = 0.5
 
 
 @dataclass
-class KnownFace:
+class FaceCentroid:
     """`mean` is float32[d]; `weight` the sum of qualities behind it."""
 
     space: str
@@ -26,12 +26,12 @@ class KnownFace:
     weight: float
 
     @classmethod
-    def of(cls, space: str, vector: Vector, quality: float | None) -> "KnownFace":
+    def of(cls, space: str, vector: Vector, quality: float | None) -> "FaceCentroid":
         """Known by one face: a unit vector float32[d]."""
         return cls(space, vector.astype(np.float32), _weight(quality))
 
     @classmethod
-    def restored(cls, space: str, unit: Vector, consistency: float, weight: float) -> "KnownFace":
+    def restored(cls, space: str, unit: Vector, consistency: float, weight: float) -> "FaceCentroid":
         return cls(space, (unit * np.float32(consistency)).astype(np.float32), weight)
 
     def learn(self, vector: Vector, quality: float | None) -> None:
@@ -55,12 +55,12 @@ class KnownFace:
         """The mean cosine between `vector` and the faces of the mean."""
         return float(np.vecdot(self.mean, vector))
 
-    def has_moved(self, since: "KnownFace") -> bool:
+    def has_moved(self, since: "FaceCentroid") -> bool:
         """Whether it differs from `since` by more than matters: their distance is past 0.05."""
         return float(np.linalg.norm(self.mean - since.mean)) > 0.05
 
-    def copy(self) -> "KnownFace":
-        return KnownFace(self.space, self.mean.copy(), self.weight)
+    def copy(self) -> "FaceCentroid":
+        return FaceCentroid(self.space, self.mean.copy(), self.weight)
 
 
 def _weight(quality: float | None) -> float:

@@ -9,8 +9,8 @@ from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.registry.identities.documents import FLOAT32_HEADER
 from broker_bridge.registry.mongo.client import Document
 
-from .centroid import KnownFace
-from .model import Box, CameraRecord, DetectedPerson, Stay
+from .centroid import FaceCentroid
+from .model import Box, CameraRecord, DetectedPerson, VisitSegment
 
 
 def counted(person: DetectedPerson) -> Document:
@@ -86,7 +86,7 @@ def person_from_document(found: Any) -> DetectedPerson:
     return person
 
 
-def face_to_document(global_id: int, face: KnownFace) -> Document:
+def face_to_document(global_id: int, face: FaceCentroid) -> Document:
     return {
         "_id": f"{global_id} {face.space}",
         "person": global_id,
@@ -97,8 +97,8 @@ def face_to_document(global_id: int, face: KnownFace) -> Document:
     }
 
 
-def face_from_document(found: Any) -> KnownFace:
-    return KnownFace.restored(
+def face_from_document(found: Any) -> FaceCentroid:
+    return FaceCentroid.restored(
         found["space"], vector_of(found["vector"]), found["consistency"], found["weight"]
     )
 
@@ -108,7 +108,7 @@ def vector_of(binary: bytes) -> Vector:
     return np.asarray(to_array(bytes(binary)[len(FLOAT32_HEADER) :]), dtype=np.float32)
 
 
-def stay_to_document(stay: Stay) -> Document:
+def stay_to_document(stay: VisitSegment) -> Document:
     return {
         "_id": f"{stay.global_id} {stay.device_id} {int(stay.since.timestamp() * 1000)}",
         "person": stay.global_id,
@@ -120,8 +120,8 @@ def stay_to_document(stay: Stay) -> Document:
     }
 
 
-def stay_from_document(found: Any) -> Stay:
-    return Stay(
+def stay_from_document(found: Any) -> VisitSegment:
+    return VisitSegment(
         found["person"],
         found["device_id"],
         found["site_id"],

@@ -14,19 +14,25 @@ from broker_bridge.registry.identities.merging import MERGE_IMPOSSIBLE
 from broker_bridge.registry.identities.model import PERSON_MERGED
 from broker_bridge.registry.identities.resolution import shown_as
 from broker_bridge.registry.identities.rules import unknown
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .merge_groups import Families, Family
+from .merge_groups import MergeGroup, MergeGroups
 from .model import BY_FACE, DetectedPerson
-from .removal import PersonRemoval
+from .removal import DetectedPersonRemoval
 
 
-class PersonChanges:
+class DetectedPersonEdits:
     """Every change leaves an audit entry in its transaction: its subject is `#42`, and it tells no name."""
 
     def __init__(
-        self, mongo: Mongo, *, families: Families, removal: PersonRemoval, people: PeopleStore, audit: Audit
+        self,
+        mongo: Mongo,
+        *,
+        families: MergeGroups,
+        removal: DetectedPersonRemoval,
+        people: IdentityStore,
+        audit: Audit,
     ) -> None:
         self._mongo = mongo
         self._persons = mongo.db.persons
@@ -38,7 +44,7 @@ class PersonChanges:
     async def rename(self, global_id: int, name: str | None, *, by: str, now: datetime) -> None:
         """Give a person a name, or with None take all that they have. Raises ContractError."""
 
-        async def work(session: Any, family: Family) -> AuditEntry | None:
+        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
             # What a merged one is called goes with them when they are parted.
             concerned = family.everyone if name is None else [family.root]
             if all(one.assigned_name == name for one in concerned):
@@ -55,7 +61,7 @@ class PersonChanges:
         """Say which enrolled person this is. Raises ContractError(`detected-person-unknown`,
         `person-unknown`, `person-merged`)."""
 
-        async def work(session: Any, family: Family) -> AuditEntry | None:
+        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
             await self._check_enrolled(session, user_id)
             root = family.root
             if root.user_id == user_id and root.linked_by != BY_FACE:
@@ -69,7 +75,7 @@ class PersonChanges:
     async def unlink(self, global_id: int, *, by: str, now: datetime) -> None:
         """Say that a person is not whom they are linked to, which no camera is to tell again."""
 
-        async def work(session: Any, family: Family) -> AuditEntry | None:
+        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
             user_ids = [one.user_id for one in family.everyone if one.user_id]
             if not user_ids:
                 return None
@@ -94,7 +100,7 @@ class PersonChanges:
         if source == into:
             raise ContractError(MERGE_IMPOSSIBLE, f"{source} is {into} already")
 
-        async def work(session: Any, family: Family) -> AuditEntry | None:
+        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
             target = await self._families.of(session, into)
             _check_root(source, family, f"merge {family.root.global_id}")
             _check_root(into, target, f"merge into {target.root.global_id}")
@@ -105,7 +111,7 @@ class PersonChanges:
 
         await self._change(source, work)
 
-    async def _check_same_user(self, family: Family, target: Family) -> None:
+    async def _check_same_user(self, family: MergeGroup, target: MergeGroup) -> None:
         """Two enrolled people are not one by a slip: who has the one face would be the other for good."""
         linked = {one.whole.user_id for one in (family, target)} - {None}
         shown = set((await shown_as(self._people, [one for one in linked if one])).values())
@@ -116,7 +122,7 @@ class PersonChanges:
     async def unmerge(self, source: int, *, by: str, now: datetime) -> None:
         """Take back the merge of `source`. Raises ContractError as `merge`."""
 
-        async def work(session: Any, family: Family) -> AuditEntry | None:
+        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
             person = next(one for one in family.everyone if one.global_id == source)
             if person.merged_into is None:
                 raise ContractError(MERGE_IMPOSSIBLE, f"{source} was merged into nobody: nothing to undo")
@@ -134,7 +140,7 @@ class PersonChanges:
         """
         deleted: list[int] = []
 
-        async def work(session: Any, family: Family) -> AuditEntry | None:
+        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
             _check_root(global_id, family, f"delete {family.root.global_id}, or undo the merge first")
             deleted[:] = family.ids
             await self._removal.remove(session, family.ids, now)
@@ -144,7 +150,7 @@ class PersonChanges:
         return deleted
 
     async def _change(
-        self, global_id: int, work: Callable[[Any, Family], Awaitable[AuditEntry | None]]
+        self, global_id: int, work: Callable[[Any, MergeGroup], Awaitable[AuditEntry | None]]
     ) -> None:
         """Do `work` with the family of `global_id` and keep its audit entry, in one transaction."""
 
@@ -195,7 +201,7 @@ def unlinked(person: DetectedPerson, refused: Sequence[str | None]) -> Document:
     }
 
 
-def _check_root(global_id: int, family: Family, instead: str) -> None:
+def _check_root(global_id: int, family: MergeGroup, instead: str) -> None:
     root = family.root.global_id
     if root != global_id:
         raise ContractError(MERGE_IMPOSSIBLE, f"{global_id} was merged into {root}: {instead}")

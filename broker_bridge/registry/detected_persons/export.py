@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.registry.mongo.client import Document
 
-from .centroid import KnownFace
-from .model import DetectedPerson, Stay
+from .centroid import FaceCentroid
+from .model import DetectedPerson, VisitSegment
 
 
-def exported_person(person: DetectedPerson, faces: Sequence[KnownFace]) -> Document:
+def exported_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Document:
     """All that is kept of a person but the trail; vectors are little-endian float32 of unit length."""
     return {
         "global_id": person.global_id,
@@ -52,7 +52,7 @@ def exported_person(person: DetectedPerson, faces: Sequence[KnownFace]) -> Docum
     }
 
 
-def exported_stay(stay: Stay) -> Document:
+def exported_stay(stay: VisitSegment) -> Document:
     return {
         "global_id": stay.global_id,
         "device_id": stay.device_id,

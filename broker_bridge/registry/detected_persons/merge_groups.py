@@ -15,7 +15,7 @@ DETECTED_PERSON_UNKNOWN = "detected-person-unknown"
 
 
 @dataclass(frozen=True)
-class Family:
+class MergeGroup:
     """`root` is whom everybody else in it turned out to be; `merged` are they, by global id."""
 
     root: DetectedPerson
@@ -36,20 +36,20 @@ class Family:
         return [one.global_id for one in self.everyone]
 
 
-class Families:
+class MergeGroups:
     """Reads collection `persons`. `None` as session reads outside of any."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._persons = mongo.db.persons
 
-    async def of(self, session: Any, global_id: int) -> Family:
+    async def of(self, session: Any, global_id: int) -> MergeGroup:
         """The family of a person, who may be merged; raises ContractError(`detected-person-unknown`)."""
         found = await self.of_all(session, [global_id])
         if global_id not in found:
             raise ContractError(DETECTED_PERSON_UNKNOWN, f"there is no detected person {global_id}")
         return found[global_id]
 
-    async def of_all(self, session: Any, global_ids: Iterable[int]) -> dict[int, Family]:
+    async def of_all(self, session: Any, global_ids: Iterable[int]) -> dict[int, MergeGroup]:
         """By each of `global_ids` the family it belongs to; whoever is not there is left out."""
         asked = list(global_ids)
         people = await self._read(session, {"_id": {"$in": asked}})
@@ -61,7 +61,7 @@ class Families:
         families = await self.below(session, {root: people[root] for root in roots.values()})
         return {one: families[root] for one, root in roots.items()}
 
-    async def below(self, session: Any, roots: dict[int, DetectedPerson]) -> dict[int, Family]:
+    async def below(self, session: Any, roots: dict[int, DetectedPerson]) -> dict[int, MergeGroup]:
         """The families of people who are merged into nobody."""
         root_of = {global_id: global_id for global_id in roots}
         merged: dict[int, list[DetectedPerson]] = {global_id: [] for global_id in roots}
@@ -74,7 +74,7 @@ class Families:
                     root_of[one.global_id] = root_of[one.merged_into]
                     merged[root_of[one.global_id]].append(one)
         return {
-            global_id: Family(root, tuple(sorted(merged[global_id], key=lambda one: one.global_id)))
+            global_id: MergeGroup(root, tuple(sorted(merged[global_id], key=lambda one: one.global_id)))
             for global_id, root in roots.items()
         }
 

@@ -41,7 +41,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedFace:
     """A face on a track of a camera: `vector` is float32[d] of unit length in `space`, `quality` 0..1.
 
     `captured_at` is the camera's clock, which may be off: it only orders what one camera says. `seen_at` is
@@ -71,10 +71,10 @@ class CameraRecord:
     box: Box
 
     @classmethod
-    def of(cls, seen: Observed) -> "CameraRecord":
+    def of(cls, seen: ObservedFace) -> "CameraRecord":
         return cls(1, seen.box.height, seen.box.width, seen.seen_at, seen.seen_at, seen.box)
 
-    def see(self, seen: Observed) -> None:
+    def see(self, seen: ObservedFace) -> None:
         self.detections += 1
         self.height += (seen.box.height - self.height) / self.detections
         self.width += (seen.box.width - self.width) / self.detections
@@ -124,7 +124,7 @@ class DetectedPerson:
     updated_at: datetime | None = None
 
     @classmethod
-    def first_met(cls, global_id: int, seen: Observed, user_id: str | None = None) -> "DetectedPerson":
+    def first_met(cls, global_id: int, seen: ObservedFace, user_id: str | None = None) -> "DetectedPerson":
         """Somebody new; what is seen is still to be counted with `see`."""
         return cls(
             global_id=global_id,
@@ -138,7 +138,7 @@ class DetectedPerson:
             updated_at=seen.seen_at,
         )
 
-    def see(self, seen: Observed, timeout: timedelta) -> None:
+    def see(self, seen: ObservedFace, timeout: timedelta) -> None:
         """Count a sighting; after `timeout` away it is a new appearance."""
         if seen.seen_at - self.last_seen > timeout:
             self.total_appearances += 1
@@ -181,7 +181,7 @@ class DetectedPerson:
 
 
 @dataclass
-class Stay:
+class VisitSegment:
     """A person on one camera without a break of more than the timeout: a piece of a trail."""
 
     global_id: int

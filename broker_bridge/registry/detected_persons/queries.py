@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from broker_bridge.registry.identities.model import Person
+from broker_bridge.registry.identities.model import Identity
 from broker_bridge.registry.identities.resolution import shown_as
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .centroid import KnownFace
+from .centroid import FaceCentroid
 from .documents import face_from_document, person_from_document, stay_from_document, stay_to_document
-from .merge_groups import Families, Family
-from .model import DetectedPerson, Stay
+from .merge_groups import MergeGroup, MergeGroups
+from .model import DetectedPerson, VisitSegment
 
 _AT_ONCE = 200
 
 
 @dataclass(frozen=True)
-class PersonFilter:
+class DetectedPersonFilter:
     """Whom a list is about; None asks for everybody. Of the merged, that counts too which they have."""
 
     active: bool | None = None
@@ -41,32 +41,32 @@ ALWAYS = Period()
 
 
 @dataclass(frozen=True)
-class PersonPage:
+class MergeGroupPage:
     """Families, and after whom the next page begins: when the root was last seen, and its global id."""
 
-    families: list[Family]
+    families: list[MergeGroup]
     following: tuple[datetime, int] | None
 
 
-class PersonReading:
+class DetectedPersonQueries:
     """Reads only. Times are the backend's."""
 
-    def __init__(self, mongo: Mongo, families: Families, people: PeopleStore) -> None:
+    def __init__(self, mongo: Mongo, families: MergeGroups, people: IdentityStore) -> None:
         self._persons = mongo.db.persons
         self._faces = mongo.db.person_faces
         self._trails = mongo.db.trails
         self._families = families
         self._people = people
 
-    async def one(self, global_id: int) -> Family:
+    async def one(self, global_id: int) -> MergeGroup:
         """A person, under the global id of a merged one too; ContractError(`detected-person-unknown`)."""
         return await self._families.of(None, global_id)
 
-    async def roots(self, global_ids: Iterable[int]) -> dict[int, Family]:
+    async def roots(self, global_ids: Iterable[int]) -> dict[int, MergeGroup]:
         """By each of `global_ids` the family it belongs to; whoever is not there is left out."""
         return await self._families.of_all(None, global_ids)
 
-    async def active(self, since: datetime, limit: int) -> tuple[int, list[Family]]:
+    async def active(self, since: datetime, limit: int) -> tuple[int, list[MergeGroup]]:
         """How many people were seen at `since` or later, and up to `limit` of them, newest first."""
         query, told = {"last_seen": {"$gte": since}}, {"last_seen": 1, "merged_into": 1}
         found = [one async for one in self._persons.find(query, told)]
@@ -83,12 +83,12 @@ class PersonReading:
 
     async def page(
         self,
-        wanted: PersonFilter,
+        wanted: DetectedPersonFilter,
         active_since: datetime,
         *,
         before: tuple[datetime, int] | None = None,
         limit: int = 100,
-    ) -> PersonPage:
+    ) -> MergeGroupPage:
         """Up to `limit` people by the time that they were last seen themselves, newest first.
 
         A page of one site may have fewer: where somebody is comes out when what was merged is added.
@@ -106,11 +106,11 @@ class PersonReading:
         if wanted.site_id is not None:
             families = [one for one in families if one.whole.site_id == wanted.site_id]
         if len(found) <= limit:
-            return PersonPage(families, None)
+            return MergeGroupPage(families, None)
         last = found[limit - 1]
-        return PersonPage(families, (last.last_seen, last.global_id))
+        return MergeGroupPage(families, (last.last_seen, last.global_id))
 
-    async def _query(self, wanted: PersonFilter, active_since: datetime) -> Document:
+    async def _query(self, wanted: DetectedPersonFilter, active_since: datetime) -> Document:
         """The question for roots that suit by themselves or by somebody who was merged into them."""
         tests: list[Document] = []
         if wanted.site_id is not None:
@@ -147,15 +147,15 @@ class PersonReading:
             return []
         return [user_id, *await self._people.merged_into(None, user_id)]
 
-    async def enrolled(self, user_ids: Iterable[str]) -> dict[str, Person]:
+    async def enrolled(self, user_ids: Iterable[str]) -> dict[str, Identity]:
         """By user id who is shown for it today; nobody who is deleted."""
         shown = await shown_as(self._people, user_ids)
         people = await self._people.known(None, set(shown.values())) if shown else {}
         return {linked: people[user_id] for linked, user_id in shown.items() if user_id in people}
 
-    async def faces(self, global_ids: Sequence[int]) -> dict[int, list[KnownFace]]:
+    async def faces(self, global_ids: Sequence[int]) -> dict[int, list[FaceCentroid]]:
         """How each of these people is known, by space."""
-        faces: dict[int, list[KnownFace]] = {}
+        faces: dict[int, list[FaceCentroid]] = {}
         async for found in self._faces.find({"person": {"$in": list(global_ids)}}).sort("_id", 1):
             faces.setdefault(found["person"], []).append(face_from_document(found))
         return faces
@@ -175,7 +175,7 @@ class PersonReading:
         *,
         before: tuple[datetime, str] | None = None,
         limit: int = 100,
-    ) -> list[tuple[str, Stay]]:
+    ) -> list[tuple[str, VisitSegment]]:
         """Up to `limit` stays of these people, each with its key, newest first."""
         query: Document = {"person": {"$in": list(global_ids)}}
         if period.since is not None:
@@ -189,7 +189,7 @@ class PersonReading:
         stays = [stay_from_document(found) async for found in cursor]
         return [(stay_to_document(stay)["_id"], stay) for stay in stays]
 
-    async def linked_to(self, user_ids: Sequence[str]) -> list[Family]:
+    async def linked_to(self, user_ids: Sequence[str]) -> list[MergeGroup]:
         """The families of whoever is one of these enrolled people; not of who was only taken for them."""
         linked = self._persons.find({"user_id": {"$in": list(user_ids)}}, {"_id": 1})
         families = (await self.roots([found["_id"] async for found in linked])).values()
@@ -201,7 +201,7 @@ class PersonReading:
         query = {"$or": [{"user_id": user_id}, {"linked_before": user_id}]}
         return await self._persons.find_one(query, {"_id": 1}) is not None
 
-    async def everyone(self) -> AsyncIterator[tuple[DetectedPerson, list[KnownFace]]]:
+    async def everyone(self) -> AsyncIterator[tuple[DetectedPerson, list[FaceCentroid]]]:
         """Everybody by global id, the merged too, with how they are known; 200 in memory at a time."""
         after = 0
         while True:
@@ -215,11 +215,11 @@ class PersonReading:
                 yield person, faces.get(person.global_id, [])
 
 
-def known_together(faces: Iterable[KnownFace], space: str) -> KnownFace | None:
+def known_together(faces: Iterable[FaceCentroid], space: str) -> FaceCentroid | None:
     """How all of a family together are known in a space, by their weights; None if they are not."""
     known = [face for face in faces if face.space == space]
     if not known:
         return None
     weight = sum(face.weight for face in known)
     mean: Any = sum(face.mean * (face.weight / weight) for face in known)
-    return KnownFace(space, mean, weight)
+    return FaceCentroid(space, mean, weight)

@@ -10,7 +10,7 @@ from broker_bridge.registry.identities.model import SYSTEM
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.privacy.erasure import SETTLED
 
-from .merge_groups import Families, Family
+from .merge_groups import MergeGroup, MergeGroups
 
 EVERYBODY = "#*"
 """The audit's subject where a change is about many. One is `#42`; no user id begins with that letter."""
@@ -20,14 +20,14 @@ _NOTES = "removed-persons:"
 _ALL_NOTES = {"$gte": _NOTES, "$lt": _NOTES[:-1] + ";"}
 
 
-class PersonRemoval:
+class DetectedPersonRemoval:
     """Removes families whole, with their faces and trails.
 
     The tracker may just be writing about them. So a note in `meta` keeps their global ids, which name nobody,
     for a minute; then `look_again` removes what was written since.
     """
 
-    def __init__(self, mongo: Mongo, families: Families, audit: Audit) -> None:
+    def __init__(self, mongo: Mongo, families: MergeGroups, audit: Audit) -> None:
         self._mongo = mongo
         self._families = families
         self._audit = audit
@@ -134,7 +134,7 @@ class PersonRemoval:
         cursor = self._persons.find(query, {"_id": 1}, session=session).sort("last_seen", 1).limit(_AT_ONCE)
         families = await self._families.of_all(session, [found["_id"] async for found in cursor])
         stay = {root for root, family in families.items() if family.whole.last_seen >= before}
-        gone: list[Family] = [family for root, family in families.items() if root not in stay]
+        gone: list[MergeGroup] = [family for root, family in families.items() if root not in stay]
         ids = [global_id for family in gone for global_id in family.ids]
         if ids:
             await self.remove(session, ids, now)

@@ -10,7 +10,7 @@ from pymongo.errors import BulkWriteError
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .centroid import KnownFace
+from .centroid import FaceCentroid
 from .documents import (
     counted,
     face_from_document,
@@ -20,13 +20,13 @@ from .documents import (
     stay_to_document,
     vector_of,
 )
-from .model import BY_FACE, DetectedPerson, Stay
+from .model import BY_FACE, DetectedPerson, VisitSegment
 
 _COUNTER = {"_id": "global-ids"}
 _DUPLICATE_KEY = 11000
 
 
-class PersonStore:
+class TrackerStore:
     """Reads and writes detected persons; what somebody has said of one, `person_changes` writes."""
 
     def __init__(self, mongo: Mongo) -> None:
@@ -49,7 +49,7 @@ class PersonStore:
         last: int = found["last"]
         return range(last - count + 1, last + 1)
 
-    async def create(self, people: Sequence[tuple[DetectedPerson, KnownFace]]) -> None:
+    async def create(self, people: Sequence[tuple[DetectedPerson, FaceCentroid]]) -> None:
         """Record new people durably; who is recorded already stays. Until it returns nobody may be told."""
         await _insert(self._persons, [person_to_document(person) for person, _ in people])
         await _insert(self._faces, [face_to_document(person.global_id, face) for person, face in people])
@@ -74,7 +74,7 @@ class PersonStore:
         if updates:
             await self._persons.bulk_write(updates, ordered=False)
 
-    async def write_faces(self, faces: Sequence[tuple[int, KnownFace]]) -> None:
+    async def write_faces(self, faces: Sequence[tuple[int, FaceCentroid]]) -> None:
         """Write how people who are there are known."""
         updates = []
         for global_id, face in faces:
@@ -83,7 +83,7 @@ class PersonStore:
         if updates:
             await self._faces.bulk_write(updates, ordered=False)
 
-    async def write_stays(self, stays: Sequence[Stay]) -> None:
+    async def write_stays(self, stays: Sequence[VisitSegment]) -> None:
         """Write pieces of trails, begun or gone on; none becomes shorter than it is there."""
         updates = []
         for stay in stays:
@@ -111,9 +111,9 @@ class PersonStore:
 
     # Reading
 
-    async def faces_of(self, global_ids: Iterable[int]) -> dict[int, list[KnownFace]]:
+    async def faces_of(self, global_ids: Iterable[int]) -> dict[int, list[FaceCentroid]]:
         """How each of these people is known, by space."""
-        faces: dict[int, list[KnownFace]] = {}
+        faces: dict[int, list[FaceCentroid]] = {}
         async for found in self._faces.find({"person": {"$in": list(global_ids)}}):
             faces.setdefault(found["person"], []).append(face_from_document(found))
         return faces
@@ -129,7 +129,7 @@ class PersonStore:
         cursor = self._persons.find(query, {"user_id": 1}).sort("_id", -1)
         return {found["user_id"]: found["_id"] async for found in cursor}
 
-    async def stays(self, global_ids: Sequence[int], since: datetime) -> list[Stay]:
+    async def stays(self, global_ids: Sequence[int], since: datetime) -> list[VisitSegment]:
         """The pieces of trails of these people that ended at `since` or later."""
         query = {"person": {"$in": list(global_ids)}, "until": {"$gte": since}}
         return [stay_from_document(found) async for found in self._trails.find(query)]

@@ -34,7 +34,7 @@ class CommandRecord:
     answered_at: datetime | None = None
 
 
-class Commands:
+class CommandQueue:
     """Collection `commands`; commands are forgotten 90 days after they were given (the audit keeps them)."""
 
     def __init__(self, mongo: Mongo, audit: Audit) -> None:

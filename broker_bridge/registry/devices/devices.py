@@ -40,7 +40,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedVersion:
     """How far a device has confirmed its site's history."""
 
     device_id: str
@@ -54,7 +54,7 @@ class Applied:
         return self.epoch == epoch and self.version is not None and self.version >= version
 
 
-class Devices:
+class DeviceRegistry:
     """Collection `devices`."""
 
     def __init__(self, mongo: Mongo, sites: Sites, audit: Audit) -> None:
@@ -138,7 +138,7 @@ class Devices:
         cursor = self._devices.find({"metres_per_pixel": {"$gt": 0}}, {"metres_per_pixel": 1})
         return {found["_id"]: found["metres_per_pixel"] async for found in cursor}
 
-    async def note(self, reports: Sequence["Report"]) -> None:
+    async def note(self, reports: Sequence["DeviceReport"]) -> None:
         """Write what devices reported, in one round trip; devices that were never met are left out."""
         if reports:
             await self._devices.bulk_write([report.update for report in reports], ordered=False)
@@ -153,7 +153,7 @@ class Devices:
         query: Document = {"_id": {"$gt": after}} | ({"site_id": site_id} if site_id else {})
         return [found async for found in self._devices.find(query).sort("_id", 1).limit(limit)]
 
-    async def applied(self, sites: Sequence[str] | None = None) -> list[Applied]:
+    async def applied(self, sites: Sequence[str] | None = None) -> list[AppliedVersion]:
         """What each device (of `sites`, or all) has confirmed, in order of device id."""
         query: Document = {"site_id": {"$in": list(sites)} if sites is not None else {"$ne": None}}
         cursor = self._devices.find(query, {"site_id": 1, "applied": 1}).sort("_id", 1)
@@ -166,15 +166,15 @@ def declared_models(device: Document) -> dict[str, str]:
     return {space: info["model_sha256"] for space, info in spaces.items() if info.get("model_sha256")}
 
 
-def _applied(found: Mapping[str, Any]) -> Applied:
+def _applied(found: Mapping[str, Any]) -> AppliedVersion:
     said = found.get("applied") or {}
-    return Applied(
+    return AppliedVersion(
         found["_id"], found["site_id"], said.get("epoch"), said.get("version"), said.get("received_at")
     )
 
 
 @dataclass(frozen=True)
-class Report:
+class DeviceReport:
     """One thing a device said, as an update of its document."""
 
     update: UpdateOne
@@ -182,7 +182,7 @@ class Report:
     @classmethod
     def status(
         cls, device_id: str, state: str, session: str, at: datetime, received_at: datetime
-    ) -> "Report":
+    ) -> "DeviceReport":
         """Presence; a status of an older session than the recorded one changes nothing."""
         number = int(session, 16) & (2**63 - 1)
         said = {
@@ -193,7 +193,7 @@ class Report:
         return cls(UpdateOne({"_id": device_id} | newest, {"$set": said}))
 
     @classmethod
-    def of(cls, device_id: str, kind: str, said: Document, received_at: datetime) -> "Report":
+    def of(cls, device_id: str, kind: str, said: Document, received_at: datetime) -> "DeviceReport":
         """`info`, `heartbeat`, `applied` or `reported`: the last one said, under its name.
 
         Raises ContractError(`payload-invalid`) for what BSON cannot hold: in a batch it would stop the rest.

@@ -9,18 +9,18 @@ from pymongo import ReturnDocument
 from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.devices.sites import Sites
-from broker_bridge.registry.identities.model import Enrollment, Kind, Person, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Identity, Kind, Template
 from broker_bridge.registry.identities.service import Identities
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.versions import History
-from broker_bridge.registry.settings import Similarities
+from broker_bridge.registry.settings import SimilarityLimits
 
 _LOOKS_ALIKE = "somebody who is known looks alike: too near for another person, too far to be the same"
 _ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
 
 
 @dataclass(frozen=True)
-class Decision:
+class RegistrationDecision:
     """The answer to one request of one device: who the face belongs to, or (`code`, `detail`) why to nobody.
 
     `similarity` is that to the nearest person known before, if anybody was near.
@@ -43,7 +43,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RegistrationRequest:
     """A request that may be decided: `vector` is its own brought to unit length, float32[d] as bytes."""
 
     request: RegisterIdentity
@@ -53,9 +53,9 @@ class Asked:
     at: datetime
 
     @property
-    def begun(self) -> Decision:
+    def begun(self) -> RegistrationDecision:
         """A decision to begin with: `created`, and of whom is not said yet."""
-        return Decision(
+        return RegistrationDecision(
             device_id=self.device_id,
             site_id=self.site_id,
             request_id=self.request.request_id,
@@ -74,7 +74,9 @@ class Asked:
         return f"device:{self.device_id}"
 
 
-def ambiguous(begun: Decision, similarity: float, limits: Similarities) -> Decision:
+def ambiguous(
+    begun: RegistrationDecision, similarity: float, limits: SimilarityLimits
+) -> RegistrationDecision:
     """The decision where nobody can tell whose a vector is that is so similar to somebody's."""
     detail = _ONE_OF_TWO if similarity >= limits.same_person else _LOOKS_ALIKE
     return replace(
@@ -82,7 +84,7 @@ def ambiguous(begun: Decision, similarity: float, limits: Similarities) -> Decis
     )
 
 
-class Registrations:
+class RegistrationDecisions:
     """Collection `registrations`: decisions without vectors, forgotten after seven days."""
 
     def __init__(self, mongo: Mongo, identities: Identities, sites: Sites) -> None:
@@ -90,12 +92,12 @@ class Registrations:
         self._identities = identities
         self._sites = sites
 
-    async def find(self, device_id: str, request_id: str) -> Decision | None:
+    async def find(self, device_id: str, request_id: str) -> RegistrationDecision | None:
         """What was decided before, or None."""
         found = await self._registrations.find_one({"_id": f"{device_id}/{request_id}"})
         return found and _decision(found)
 
-    async def keep(self, decision: Decision) -> Decision:
+    async def keep(self, decision: RegistrationDecision) -> RegistrationDecision:
         """The decision that stands: this one, or one that was made meanwhile for the same request."""
         found = await self._registrations.find_one_and_update(
             {"_id": decision.key},
@@ -106,8 +108,8 @@ class Registrations:
         return _decision(found)
 
     async def create(
-        self, decision: Decision, order: Enrollment, history: History, kind: Kind = "visitor"
-    ) -> Person | None:
+        self, decision: RegistrationDecision, order: EnrollIdentity, history: History, kind: Kind = "visitor"
+    ) -> Identity | None:
         """Carry out `order` together with its `decision`.
 
         None, and nothing is written, unless the registry still stands at `history` and who must be new is:
@@ -115,12 +117,12 @@ class Registrations:
         ContractError(`enrollment-closed`) if the site has been closed to that kind since.
         """
 
-        async def record(session: Any, _: Person) -> None:
+        async def record(session: Any, _: Identity) -> None:
             await self._sites.check_open(decision.site_id, kind, session)
             await self._registrations.insert_one({"_id": decision.key, **asdict(decision)}, session=session)
 
         return await self._identities.create_at(order, history, record)
 
 
-def _decision(found: Document) -> Decision:
-    return Decision(**{name: value for name, value in found.items() if name != "_id"})
+def _decision(found: Document) -> RegistrationDecision:
+    return RegistrationDecision(**{name: value for name, value in found.items() if name != "_id"})

@@ -11,11 +11,17 @@ import numpy as np
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import FACE_DIFFERS, PAYLOAD_INVALID, SITE_MISMATCH, ContractError
 from broker_bridge.contract.messages import RegisterIdentity
-from broker_bridge.registry.identities.model import PERSON_MERGED, PERSON_UNKNOWN, Enrollment, Held, Person
-from broker_bridge.registry.settings import Similarities
+from broker_bridge.registry.identities.model import (
+    PERSON_MERGED,
+    PERSON_UNKNOWN,
+    EnrollIdentity,
+    Identity,
+    IdentityRecord,
+)
+from broker_bridge.registry.settings import SimilarityLimits
 from broker_bridge.vectors.index import Nearest
 
-from .decisions import Asked, Decision, ambiguous
+from .decisions import RegistrationDecision, RegistrationRequest, ambiguous
 
 
 def named(request: RegisterIdentity) -> str:
@@ -25,7 +31,7 @@ def named(request: RegisterIdentity) -> str:
     return request.user_id
 
 
-def check_enrollable(user_id: str, person: Person | None, site_id: str) -> None:
+def check_enrollable(user_id: str, person: Identity | None, site_id: str) -> None:
     """Raise ContractError(`person-merged`, `person-unknown`, `site-mismatch`) for whom a device of the site
     may not add to; nobody at all may be made."""
     if person is None:
@@ -41,7 +47,9 @@ def check_enrollable(user_id: str, person: Person | None, site_id: str) -> None:
         )
 
 
-def decide(asked: Asked, held: Held, nearest: Nearest | None, limits: Similarities) -> Decision:
+def decide(
+    asked: RegistrationRequest, held: IdentityRecord, nearest: Nearest | None, limits: SimilarityLimits
+) -> RegistrationDecision:
     """Whose the vector is, given what the named person has `held` and who of all is `nearest`.
 
     `exists` with somebody else's user id from `same_person` up: whoever was enrolled first wins. `created`
@@ -59,8 +67,8 @@ def decide(asked: Asked, held: Held, nearest: Nearest | None, limits: Similariti
 
 
 def _somebody_else(
-    begun: Decision, own: float | None, nearest: Nearest, user_id: str, limits: Similarities
-) -> Decision | None:
+    begun: RegistrationDecision, own: float | None, nearest: Nearest, user_id: str, limits: SimilarityLimits
+) -> RegistrationDecision | None:
     """The decision where the vector is, or may be, that of another person than `user_id`."""
     is_own = nearest.key == user_id
     other = nearest.runner_up if is_own else nearest.similarity
@@ -75,7 +83,7 @@ def _somebody_else(
     return ambiguous(begun, other, limits)
 
 
-def own_similarity(held: Held, space: str, vector: bytes) -> float | None:
+def own_similarity(held: IdentityRecord, space: str, vector: bytes) -> float | None:
     """Cosine similarity to the nearest of the person's own templates in a space; None if there is none."""
     if held.live is None:
         return None
@@ -86,12 +94,12 @@ def own_similarity(held: Held, space: str, vector: bytes) -> float | None:
     return max(-1.0, min(1.0, float(similarities.max())))
 
 
-def order_of(asked: Asked, held: Held) -> Enrollment:
+def order_of(asked: RegistrationRequest, held: IdentityRecord) -> EnrollIdentity:
     """The order that adds the vector to the person, or makes an employee of the device's site of it."""
     user_id = named(asked.request)
     if held.live:
-        return Enrollment(user_id, templates=(asked.template,), must_exist=True, by=asked.by)
-    return Enrollment(
+        return EnrollIdentity(user_id, templates=(asked.template,), must_exist=True, by=asked.by)
+    return EnrollIdentity(
         user_id,
         templates=(asked.template,),
         display_name=asked.request.display_name,

@@ -11,38 +11,38 @@ from datetime import datetime
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise, to_array
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MODEL_DIFFERS, ContractError
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
-from broker_bridge.registry.devices.devices import Devices, declared_models
+from broker_bridge.registry.devices.devices import DeviceRegistry, declared_models
 from broker_bridge.registry.devices.sites import Sites
-from broker_bridge.registry.events.events import Events, Incoming
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.events.events import EventStore, IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.identities.rules import with_added
-from broker_bridge.registry.identities.store import PeopleStore
-from broker_bridge.registry.matching.identity_index import PeopleIndexes
+from broker_bridge.registry.identities.store import IdentityStore
+from broker_bridge.registry.matching.identity_index import IdentityIndexes
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.spaces import Spaces
+from broker_bridge.registry.spaces import SpaceRegistry
 from broker_bridge.vectors.index import Nearest
 
 from . import employees, visitors
-from .decisions import Asked, Decision, Registrations
+from .decisions import RegistrationDecision, RegistrationDecisions, RegistrationRequest
 
 # Somebody else's change came in between so often in a row: people are being imported in bulk.
 _ATTEMPTS = 20
 
 
-class Admissions:
+class EdgeRegistration:
     """Answers RegisterIdentity, the same to a request that comes again. `counters` has `decided_again`."""
 
     def __init__(
         self,
         *,
-        registrations: Registrations,
-        people: PeopleStore,
-        indexes: PeopleIndexes,
-        devices: Devices,
+        registrations: RegistrationDecisions,
+        people: IdentityStore,
+        indexes: IdentityIndexes,
+        devices: DeviceRegistry,
         sites: Sites,
-        spaces: Spaces,
-        events: Events,
+        spaces: SpaceRegistry,
+        events: EventStore,
         settings: RegistrySettings,
     ) -> None:
         self._registrations = registrations
@@ -72,20 +72,20 @@ class Admissions:
             return None
         if decision.result == "exists" and request.kind == "visitor":
             # Also for a repeat: the worker that decided may have died before it recorded the visit.
-            visit = Incoming(visitors.visit_of(decision, request.space), decision.site_id, decision.at)
+            visit = IncomingEvent(visitors.visit_of(decision, request.space), decision.site_id, decision.at)
             await self._events.record([visit], expect_repeats=True)
         return visitors.answer_of(decision)
 
     async def _decide(
         self, device_id: str, request: RegisterIdentity, at: datetime, new_user_id: Callable[[], str]
-    ) -> Decision | None:
+    ) -> RegistrationDecision | None:
         """What was decided before or is now; ContractError for what is refused as things are today."""
         earlier = await self._registrations.find(device_id, request.request_id)
         if earlier:
             return earlier
         site_id, space = await self._admit(device_id, request)
         vector = normalise(to_array(request.vector), space.dimension)
-        asked = Asked(request, device_id, site_id, vector, at)
+        asked = RegistrationRequest(request, device_id, site_id, vector, at)
         index = self._indexes.of(space)
         floor = self._settings.similarities_in(space.id).floor
         for _ in range(_ATTEMPTS):
@@ -105,8 +105,8 @@ class Admissions:
         return None
 
     def _judge_visitor(
-        self, asked: Asked, nearest: Nearest | None, new_user_id: str
-    ) -> tuple[Decision, Enrollment | None]:
+        self, asked: RegistrationRequest, nearest: Nearest | None, new_user_id: str
+    ) -> tuple[RegistrationDecision, EnrollIdentity | None]:
         """The decision about a visitor, with the order that it takes, if any."""
         limits = self._settings.similarities_in(asked.request.space)
         decision = visitors.decide(asked, nearest, limits, new_user_id)
@@ -114,8 +114,8 @@ class Admissions:
         return decision, visitors.order_of(asked, new_user_id) if is_new else None
 
     async def _judge_employee(
-        self, asked: Asked, nearest: Nearest | None
-    ) -> tuple[Decision, Enrollment | None]:
+        self, asked: RegistrationRequest, nearest: Nearest | None
+    ) -> tuple[RegistrationDecision, EnrollIdentity | None]:
         """The decision about an employee, with the order that it takes, if any; raises ContractError."""
         user_id = employees.named(asked.request)
         held = (await self._people.held(None, [user_id]))[user_id]

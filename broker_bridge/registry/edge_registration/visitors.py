@@ -7,11 +7,11 @@ from datetime import datetime, timedelta, timezone
 
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event, Registered, WireError
-from broker_bridge.registry.identities.model import Enrollment
-from broker_bridge.registry.settings import Similarities
+from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.settings import SimilarityLimits
 from broker_bridge.vectors.index import Nearest
 
-from .decisions import Asked, Decision, ambiguous
+from .decisions import RegistrationDecision, RegistrationRequest, ambiguous
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -21,7 +21,9 @@ def new_visitor_id() -> str:
     return f"VIS-{secrets.token_hex(5)}"
 
 
-def decide(asked: Asked, nearest: Nearest | None, limits: Similarities, new_user_id: str) -> Decision:
+def decide(
+    asked: RegistrationRequest, nearest: Nearest | None, limits: SimilarityLimits, new_user_id: str
+) -> RegistrationDecision:
     """`exists` from similarity `same_person` up, by `margin` before anybody else, `created` below
     `look_alike`; `rejected` is what nobody can tell."""
     begun = asked.begun
@@ -33,9 +35,9 @@ def decide(asked: Asked, nearest: Nearest | None, limits: Similarities, new_user
     return ambiguous(begun, similarity, limits)
 
 
-def order_of(asked: Asked, user_id: str) -> Enrollment:
+def order_of(asked: RegistrationRequest, user_id: str) -> EnrollIdentity:
     """The order that makes a visitor of the device's site, with this one template."""
-    return Enrollment(
+    return EnrollIdentity(
         user_id,
         templates=(asked.template,),
         display_name=asked.request.display_name,
@@ -46,7 +48,7 @@ def order_of(asked: Asked, user_id: str) -> Enrollment:
     )
 
 
-def visit_of(decision: Decision, space: str) -> Event:
+def visit_of(decision: RegistrationDecision, space: str) -> Event:
     """The visit of somebody who exists. Its id follows from the request: a repeat is the same event."""
     suffix = hashlib.sha256(decision.key.encode()).hexdigest()[:12]
     similarity = decision.similarity or 0.0
@@ -67,7 +69,7 @@ def visit_of(decision: Decision, space: str) -> Event:
     )
 
 
-def answer_of(decision: Decision) -> Registered:
+def answer_of(decision: RegistrationDecision) -> Registered:
     """A decision as its device hears it."""
     error = None
     if decision.code:

@@ -6,9 +6,9 @@ from datetime import datetime
 from inspect import isawaitable
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Person
+from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Identity
 from broker_bridge.registry.identities.rules import unknown
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
 
@@ -22,14 +22,14 @@ class Attendance:
     last_at: datetime
 
 
-class Visits:
+class AttendanceQueries:
     """Questions to the collections `events` and `identities`."""
 
-    def __init__(self, mongo: Mongo, people: PeopleStore) -> None:
+    def __init__(self, mongo: Mongo, people: IdentityStore) -> None:
         self._events = mongo.db.events
         self._people = people
 
-    async def people(self, user_ids: Sequence[str]) -> dict[str, Person]:
+    async def people(self, user_ids: Sequence[str]) -> dict[str, Identity]:
         """People and tombstones by user id."""
         return await self._people.known(None, user_ids)
 
@@ -53,7 +53,7 @@ class Visits:
         }
 
 
-def check_visit(people: Mapping[str, Person], user_id: str, site_id: str, at: datetime) -> None:
+def check_visit(people: Mapping[str, Identity], user_id: str, site_id: str, at: datetime) -> None:
     """Raise ContractError(`person-unknown`, `person-merged`) for a visit that cannot be this person's.
 
     A device that was away may report who came before they were deleted. Whom its site never had it cannot

@@ -24,7 +24,7 @@ _ERASED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Incoming:
+class IncomingEvent:
     """An event as it came in, with the site of its device."""
 
     event: Event
@@ -38,7 +38,7 @@ class Incoming:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedEvents:
     """What became of a batch: keys stored (now or before), and rejections by key."""
 
     stored: frozenset[str]
@@ -53,7 +53,7 @@ class _Prepared:
     rejected: dict[str, Rejection] = field(default_factory=dict)
 
 
-class Events:
+class EventStore:
     """Collections `events` and `event_images`."""
 
     def __init__(self, mongo: Mongo, pseudonyms: Pseudonyms) -> None:
@@ -62,7 +62,7 @@ class Events:
         self._events = mongo.db.events
         self._images = mongo.db.event_images
 
-    async def record(self, batch: Sequence[Incoming], *, expect_repeats: bool = False) -> Recorded:
+    async def record(self, batch: Sequence[IncomingEvent], *, expect_repeats: bool = False) -> RecordedEvents:
         """Store `batch` so that a repeat changes nothing, whoever has been erased under their pseudonym.
 
         Events marked as replayed are looked up first (with `expect_repeats` all are), since an insert that
@@ -79,7 +79,7 @@ class Events:
         # Images first: an event that can be seen has its image.
         await self._insert(self._images, [prepared.images[key] for key in fresh if key in prepared.images])
         collided = await self._insert(self._events, [prepared.documents[key] for key in fresh])
-        return Recorded(frozenset(prepared.documents), prepared.rejected, len(present) + collided)
+        return RecordedEvents(frozenset(prepared.documents), prepared.rejected, len(present) + collided)
 
     async def _present(self, keys: Sequence[str]) -> set[str]:
         cursor = self._events.find({"_id": {"$in": list(keys)}}, {"_id": 1})
@@ -181,7 +181,7 @@ def _hiding(pseudonym: str) -> list[Document]:
     return [{"$replaceWith": {"$mergeObjects": ["$$ROOT", kept]}}]
 
 
-def _prepare(batch: Sequence[Incoming]) -> _Prepared:
+def _prepare(batch: Sequence[IncomingEvent]) -> _Prepared:
     """Encode each event by itself: one that BSON cannot hold must not take its neighbours with it."""
     prepared = _Prepared()
     for item in batch:
@@ -215,7 +215,7 @@ def _image_of(event: Event) -> tuple[bytes | None, str | None]:
         return None, IMAGE_INVALID
 
 
-def _document(item: Incoming, has_image: bool, image_error: str | None) -> Document:
+def _document(item: IncomingEvent, has_image: bool, image_error: str | None) -> Document:
     event = item.event
     document: Document = {
         "_id": item.key,

@@ -39,7 +39,7 @@ have written anything else there, names too."""
 
 
 @dataclass(frozen=True)
-class Erased:
+class ErasedIdentity:
     """An erasure of a user id: until when the id was this person, and what they are called since."""
 
     at: datetime
@@ -61,7 +61,7 @@ class Pseudonyms:
         self._key = b""
         self._look_at = float("-inf")
         self._counted = 0
-        self._erased: dict[bytes, list[Erased]] = {}
+        self._erased: dict[bytes, list[ErasedIdentity]] = {}
         # Who was looked up and not found, so that not every event costs a hash.
         self._others: set[str] = set()
 
@@ -113,7 +113,7 @@ class Pseudonyms:
                 hidden[place] = _hidden(event, pseudonym)
         return hidden
 
-    def _of(self, user_id: str | None) -> list[Erased] | None:
+    def _of(self, user_id: str | None) -> list[ErasedIdentity] | None:
         if user_id is None or user_id in self._others:
             return None
         erased = self._erased.get(self._mark(user_id))
@@ -129,17 +129,19 @@ class Pseudonyms:
             return
         found: Document = await self._meta.find_one(_KEY) or {"key": b"", "erasures": 0}
         if found["erasures"] != self._counted or bytes(found["key"]) != self._key:
-            erased: dict[bytes, list[Erased]] = {}
+            erased: dict[bytes, list[ErasedIdentity]] = {}
             cursor = self._erasures.find({}, {"marks": 1, "pseudonym": 1, "requested_at": 1})
             async for one in cursor.sort("requested_at", 1):
                 for mark in one["marks"]:
-                    erased.setdefault(bytes(mark), []).append(Erased(one["requested_at"], one["pseudonym"]))
+                    erased.setdefault(bytes(mark), []).append(
+                        ErasedIdentity(one["requested_at"], one["pseudonym"])
+                    )
             self._key, self._counted, self._erased = bytes(found["key"]), found["erasures"], erased
             self._others.clear()
         self._look_at = now + _LOOK_SECONDS
 
 
-def pseudonym_at(erased: Sequence[Erased], at: datetime, *, given_anew: bool) -> str | None:
+def pseudonym_at(erased: Sequence[ErasedIdentity], at: datetime, *, given_anew: bool) -> str | None:
     """Who somebody was at `at`, of whose user id there are these erasures, oldest first.
 
     None if the id was somebody's then who has not been erased. Until it is given anew, a camera that still

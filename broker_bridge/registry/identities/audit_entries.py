@@ -5,12 +5,14 @@ from datetime import datetime
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.mongo.client import Document
 
-from .model import Deletion, Order, Person
+from .model import DeleteIdentity, Identity, IdentityChange
 
 
-def entry(order: Order, before: Person | None, after: Person, added: int, now: datetime) -> AuditEntry:
+def entry(
+    order: IdentityChange, before: Identity | None, after: Identity, added: int, now: datetime
+) -> AuditEntry:
     """The entry of an order that was carried out, of which `added` templates came."""
-    if isinstance(order, Deletion):
+    if isinstance(order, DeleteIdentity):
         return AuditEntry(who=order.by, what="person.deleted", subject=after.user_id, at=now)
     begun = before is None or before.deleted
     what = "person.enrolled" if begun else "person.changed"
@@ -22,7 +24,7 @@ def entry(order: Order, before: Person | None, after: Person, added: int, now: d
     )
 
 
-def _difference(before: Person | None, after: Person) -> Document:
+def _difference(before: Identity | None, after: Identity) -> Document:
     """The fields that an order has changed. Of a name and a key it says only that."""
     said: Document = {}
     for field in ("flag", "kind"):

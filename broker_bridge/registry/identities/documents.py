@@ -8,13 +8,13 @@ from bson.binary import VECTOR_SUBTYPE, Binary
 from broker_bridge.contract.digest import Digest
 from broker_bridge.registry.mongo.client import Document
 
-from .model import ExternalKey, Merge, Person, SpaceHolding, Template, modality_of
+from .model import ExternalKey, Identity, IdentityMerge, Template, TemplateCount, modality_of
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
 FLOAT32_HEADER = b"\x27\x00"
 
 
-def person_to_document(person: Person) -> Document:
+def person_to_document(person: Identity) -> Document:
     document: Document = {
         "_id": person.user_id,
         "version": person.version,
@@ -49,15 +49,15 @@ def person_to_document(person: Person) -> Document:
     return document
 
 
-def person_from_document(found: Document) -> Person:
+def person_from_document(found: Document) -> Identity:
     """Fields that came later are absent in people who have not changed since."""
-    return Person(
+    return Identity(
         user_id=found["_id"],
         version=found["version"],
         sites=tuple(found["sites"]),
         reach=tuple(found["reach"]),
         holdings=tuple(
-            SpaceHolding(held["space"], Digest(held["count"], int(held["digest"], 16)))
+            TemplateCount(held["space"], Digest(held["count"], int(held["digest"], 16)))
             for held in found["holdings"]
         ),
         display_name=found["display_name"],
@@ -80,8 +80,8 @@ def _settled(found: Document) -> dict[str, bool]:
     return {modality_of(held["space"]): True for held in found["holdings"]}
 
 
-def _merge(found: Document) -> Merge:
-    return Merge(
+def _merge(found: Document) -> IdentityMerge:
+    return IdentityMerge(
         into=found["into"],
         external=tuple(ExternalKey.parse(text) for text in found["external"]),
         sites_before=tuple(found["sites_before"]),

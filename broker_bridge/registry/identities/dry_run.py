@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from .store import PeopleStore
+from .store import IdentityStore
 
 T = TypeVar("T")
 
 
-class RehearsalStore(PeopleStore):
+class DryRunStore(IdentityStore):
     """A store whose transactions are all rolled back: what they answer is true, and nothing of it stays."""
 
     async def change(self, work: Callable[[Any], Awaitable[T]]) -> T:

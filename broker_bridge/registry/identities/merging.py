@@ -10,35 +10,37 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.versions import Versions
 
-from .model import EVERY_SITE, SYSTEM, Held, Merge, Person, Template, holdings
+from .model import EVERY_SITE, SYSTEM, Identity, IdentityMerge, IdentityRecord, Template, holdings
 from .rules import Rules, beyond_cap, check_size, unknown
 from .service import utc_now
-from .store import PeopleStore
+from .store import IdentityStore
 
 MERGE_IMPOSSIBLE = "merge-impossible"
 
 
-class Merges:
+class IdentityMerges:
     """Merges people and takes merges back."""
 
-    def __init__(self, store: PeopleStore, versions: Versions, audit: Audit, rules: Rules) -> None:
+    def __init__(self, store: IdentityStore, versions: Versions, audit: Audit, rules: Rules) -> None:
         self._store = store
         self._versions = versions
         self._audit = audit
         self._rules = rules
 
-    async def merge(self, source: str, into: str, *, by: str = SYSTEM) -> Person:
+    async def merge(self, source: str, into: str, *, by: str = SYSTEM) -> Identity:
         """Let `source` go into `into`, who is returned; see `merged`. Raises ContractError."""
         if source == into:
             raise ContractError(MERGE_IMPOSSIBLE, f"{source} cannot go into themself")
 
-        async def work(session: Any) -> Person:
+        async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
             before = await self._store.held(session, [source, into])
             now = utc_now()
             target, tombstone = merged(before[into], before[source], first, now, self._rules)
             # The key of another system is one person's: it has to be free before it is given.
-            await self._store.write(session, before, {source: Held(tombstone, before[source].templates)})
+            await self._store.write(
+                session, before, {source: IdentityRecord(tombstone, before[source].templates)}
+            )
             await self._store.write(session, before, {into: target})
             entry = AuditEntry(who=by, what="person.merged", subject=source, at=now, after={"into": into})
             await self._audit.record(entry, session)
@@ -46,10 +48,10 @@ class Merges:
 
         return await self._store.change(work)
 
-    async def undo(self, source: str, *, by: str = SYSTEM) -> Person:
+    async def undo(self, source: str, *, by: str = SYSTEM) -> Identity:
         """Take back the merge by which `source` went; they are returned. Raises ContractError."""
 
-        async def work(session: Any) -> Person:
+        async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
             before = await self._store.held(session, [source])
             gone = before[source].person
@@ -73,7 +75,9 @@ class Merges:
         return sorted(await self._store.merged_into(None, user_id))
 
 
-def merged(target: Held, source: Held, version: int, now: datetime, rules: Rules) -> tuple[Held, Person]:
+def merged(
+    target: IdentityRecord, source: IdentityRecord, version: int, now: datetime, rules: Rules
+) -> tuple[IdentityRecord, Identity]:
     """The target with what the source had, and the source's tombstone, at `version` + 1 and `version`.
 
     Templates of the source are copied; own ones of the target that are then beyond the cap are parked. Both
@@ -102,12 +106,14 @@ def merged(target: Held, source: Held, version: int, now: datetime, rules: Rules
         deleted_at=now,
         updated_at=now,
         external=(),
-        merge=Merge(person.user_id, other.external, person.sites, person.consent),
+        merge=IdentityMerge(person.user_id, other.external, person.sites, person.consent),
     )
-    return Held(after, templates), tombstone
+    return IdentityRecord(after, templates), tombstone
 
 
-def parted(target: Held, source: Held, version: int, now: datetime, rules: Rules) -> tuple[Held, Held]:
+def parted(
+    target: IdentityRecord, source: IdentityRecord, version: int, now: datetime, rules: Rules
+) -> tuple[IdentityRecord, IdentityRecord]:
     """Target and source as before their merge, at `version` and `version` + 1.
 
     What was changed about the target since stays changed. The target may be a tombstone by now, but not that
@@ -151,7 +157,7 @@ def parted(target: Held, source: Held, version: int, now: datetime, rules: Rules
         external=tuple(key for key in merge.external if key in person.external),
         merge=None,
     )
-    return Held(after, templates), Held(revived, source.templates)
+    return IdentityRecord(after, templates), IdentityRecord(revived, source.templates)
 
 
 def _with_copies(
@@ -183,7 +189,7 @@ def _agreed(consent: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str,
     }
 
 
-def _somebody(held: Held, user_id: str) -> Person:
+def _somebody(held: IdentityRecord, user_id: str) -> Identity:
     if held.person is None:
         raise unknown(user_id)
     return held.person

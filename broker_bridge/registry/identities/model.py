@@ -74,7 +74,7 @@ class ExternalKey:
 
 
 @dataclass(frozen=True)
-class SpaceHolding:
+class TemplateCount:
     """What a person holds in one space, for the site's digest."""
 
     space: str
@@ -82,7 +82,7 @@ class SpaceHolding:
 
 
 @dataclass(frozen=True)
-class Merge:
+class IdentityMerge:
     """How a person went into another: what an undo gives back, to both."""
 
     into: str
@@ -92,7 +92,7 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Person:
+class Identity:
     """A person at their last change. `reach` are the sites that ever had them and so hear of each change.
 
     `born` is the version at which they (last) came to be, `consent` whether a modality may be sent to
@@ -104,7 +104,7 @@ class Person:
     version: int
     sites: tuple[str, ...]
     reach: tuple[str, ...]
-    holdings: tuple[SpaceHolding, ...] = ()
+    holdings: tuple[TemplateCount, ...] = ()
     display_name: str | None = None
     flag: str | None = None
     kind: Kind = "employee"
@@ -115,7 +115,7 @@ class Person:
     born: int = 0
     external: tuple[ExternalKey, ...] = ()
     consent: Mapping[str, bool] = field(default_factory=dict)
-    merge: Merge | None = None
+    merge: IdentityMerge | None = None
     erased: bool = False
 
     def belongs_to(self, site_id: str) -> bool:
@@ -127,29 +127,29 @@ class Person:
         return self.consent.get(modality_of(space), True)
 
     @property
-    def sent(self) -> tuple[SpaceHolding, ...]:
+    def sent(self) -> tuple[TemplateCount, ...]:
         """Those of `holdings` that devices hold too."""
         return tuple(held for held in self.holdings if self.may_be_sent(held.space))
 
 
 @dataclass(frozen=True)
-class Held:
+class IdentityRecord:
     """A person and all their templates, parked ones too; nobody where there is no such person.
 
     `templates` is None where they were not read, since nothing is to happen to them.
     """
 
-    person: Person | None = None
+    person: Identity | None = None
     templates: tuple[Template, ...] | None = ()
 
     @property
-    def live(self) -> Person | None:
+    def live(self) -> Identity | None:
         """The person, unless deleted."""
         return self.person if self.person and not self.person.deleted else None
 
 
 @dataclass(frozen=True)
-class Enrollment:
+class EnrollIdentity:
     """An order to the registry: what to add to a person or change about them; None leaves a field alone.
 
     `replace_modality` drops the templates of that modality first. An empty `sites` means every site, an empty
@@ -175,7 +175,7 @@ class Enrollment:
 
 
 @dataclass(frozen=True)
-class Deletion:
+class DeleteIdentity:
     """An order to soft-delete a person, named by user id or by an external key."""
 
     user_id: str = ""
@@ -183,18 +183,18 @@ class Deletion:
     by: str = SYSTEM
 
 
-Order = Enrollment | Deletion
+IdentityChange = EnrollIdentity | DeleteIdentity
 
 
 @dataclass(frozen=True)
-class Changed:
+class IdentityDelta:
     """A person as they are now, with the templates in the spaces asked for that may be sent."""
 
-    person: Person
+    person: Identity
     templates: tuple[Template, ...]
 
 
-def active_templates(person: Person, templates: Iterable[Template]) -> tuple[Template, ...]:
+def active_templates(person: Identity, templates: Iterable[Template]) -> tuple[Template, ...]:
     """Those of a person's templates that count and may be sent; none of somebody who is deleted."""
     return tuple(
         one
@@ -204,7 +204,7 @@ def active_templates(person: Person, templates: Iterable[Template]) -> tuple[Tem
 
 
 @dataclass(frozen=True)
-class SiteChanges:
+class DeltaPage:
     """What has changed for a site since a version, read at one point in time.
 
     `to_version` is how far the site's history is told by `changed`; `done` says that this is its head.
@@ -213,22 +213,22 @@ class SiteChanges:
     history: History
     head_version: int
     to_version: int
-    changed: tuple[Changed, ...]
+    changed: tuple[IdentityDelta, ...]
     done: bool
 
 
-def holdings(user_id: str, templates: Iterable[Template]) -> tuple[SpaceHolding, ...]:
+def holdings(user_id: str, templates: Iterable[Template]) -> tuple[TemplateCount, ...]:
     """Count and digest per space of one person's templates, but for parked ones."""
     vectors: dict[str, list[bytes]] = {}
     for template in templates:
         if template.parked_by is None:
             vectors.setdefault(template.space, []).append(template.vector)
     return tuple(
-        SpaceHolding(space, Digest.of(user_id, space, held)) for space, held in sorted(vectors.items())
+        TemplateCount(space, Digest.of(user_id, space, held)) for space, held in sorted(vectors.items())
     )
 
 
-def wire_bytes(person: Person, dimensions: Mapping[str, int]) -> int:
+def wire_bytes(person: Identity, dimensions: Mapping[str, int]) -> int:
     """About how many bytes a person with their templates in the spaces of `dimensions` takes of a message."""
     named = len(person.user_id) + _ESCAPED * len(person.display_name or "")
     return (

@@ -4,26 +4,26 @@ from dataclasses import dataclass
 
 from broker_bridge.contract.errors import ContractError
 
-from .model import Order, Person, Template
+from .model import Identity, IdentityChange, Template
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChangeOutcome:
     """What became of one order: the person before and after, or why not.
 
     `version` was taken for it, `templates` are the person's after it (None: none were read), `added` of them
     new.
     """
 
-    order: Order
-    before: Person | None = None
-    person: Person | None = None
+    order: IdentityChange
+    before: Identity | None = None
+    person: Identity | None = None
     error: ContractError | None = None
     added: int = 0
     version: int = 0
     templates: tuple[Template, ...] | None = None
 
-    def settled(self) -> Person:
+    def settled(self) -> Identity:
         """The person after the order; raises its ContractError."""
         if self.error:
             raise self.error
@@ -42,6 +42,6 @@ class Outcome:
 class NothingChanged(Exception):  # noqa: N818  # no error: it gives back the versions that were taken
     """Ends a transaction in which there was nothing to write."""
 
-    def __init__(self, outcomes: list[Outcome]) -> None:
+    def __init__(self, outcomes: list[ChangeOutcome]) -> None:
         super().__init__()
         self.outcomes = outcomes

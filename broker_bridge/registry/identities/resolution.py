@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from .store import PeopleStore
+from .store import IdentityStore
 
 
-async def shown_as(people: PeopleStore, user_ids: Iterable[str]) -> dict[str, str]:
+async def shown_as(people: IdentityStore, user_ids: Iterable[str]) -> dict[str, str]:
     """By user id whom to show: who was merged as whom they went into, and who is deleted not at all."""
     shown: dict[str, str] = {}
     asked = {user_id: user_id for user_id in user_ids}

@@ -16,10 +16,10 @@ from .model import (
     PERSON_EXISTS,
     PERSON_MERGED,
     PERSON_UNKNOWN,
-    Enrollment,
+    EnrollIdentity,
     ExternalKey,
-    Held,
-    Person,
+    Identity,
+    IdentityRecord,
     Template,
     holdings,
     modality_of,
@@ -46,7 +46,9 @@ def unknown(user_id: str) -> ContractError:
     return ContractError(PERSON_UNKNOWN, f"there is no person {user_id}")
 
 
-def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules: Rules) -> Held:
+def enrolled(
+    before: IdentityRecord, order: EnrollIdentity, version: int, now: datetime, rules: Rules
+) -> IdentityRecord:
     """The person after `order`; the same as before, version and all, if it changes nothing.
 
     A deleted person who is enrolled again starts afresh, except for `reach`, external keys and refused
@@ -70,7 +72,7 @@ def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules
     if order.sites is not None:
         sites = tuple(sorted(set(order.sites))) or (EVERY_SITE,)
     held = holdings(user_id, templates) if templates is not None else known.holdings if known else ()
-    after = Person(
+    after = Identity(
         user_id=user_id,
         version=version,
         sites=sites,
@@ -87,7 +89,7 @@ def enrolled(before: Held, order: Enrollment, version: int, now: datetime, rules
     )
     if kept and replace(after, version=kept.version, updated_at=kept.updated_at) == kept:
         return before
-    return Held(after, templates)
+    return IdentityRecord(after, templates)
 
 
 def _ordered(said: str | None, kept: str | None) -> str | None:
@@ -95,7 +97,7 @@ def _ordered(said: str | None, kept: str | None) -> str | None:
     return kept if said is None else said or None
 
 
-def _with_key(known: Person | None, order: Enrollment) -> tuple[ExternalKey, ...]:
+def _with_key(known: Identity | None, order: EnrollIdentity) -> tuple[ExternalKey, ...]:
     keys = known.external if known else ()
     if order.external is None or order.external in keys:
         return keys
@@ -104,14 +106,14 @@ def _with_key(known: Person | None, order: Enrollment) -> tuple[ExternalKey, ...
     return (*keys, order.external)
 
 
-def check_size(person: Person, dimensions: Mapping[str, int]) -> None:
+def check_size(person: Identity, dimensions: Mapping[str, int]) -> None:
     """Raise ContractError(`templates-too-many`) for a person whom no message holds; they travel whole."""
     if wire_bytes(person, dimensions) > MAX_PERSON_BYTES:
         raise ContractError(TEMPLATES_TOO_MANY, f"{person.user_id} would have more than a message holds")
 
 
 def consent_after(
-    known: Person | None, order: Enrollment, spaces: Sequence[str], rules: Rules
+    known: Identity | None, order: EnrollIdentity, spaces: Sequence[str], rules: Rules
 ) -> Mapping[str, bool]:
     """A person's consent after `order`, settled for the modalities of `spaces`."""
     said = known.consent if known else {}
@@ -124,7 +126,7 @@ def consent_after(
     return consent
 
 
-def with_added(templates: Sequence[Template], order: Enrollment, rules: Rules) -> tuple[Template, ...]:
+def with_added(templates: Sequence[Template], order: EnrollIdentity, rules: Rules) -> tuple[Template, ...]:
     """`templates` after an order: none twice, and in a space no more than the rules allow."""
     kept = [one for one in templates if one.modality != order.replace_modality]
     present = {(one.space, one.vector) for one in kept}
@@ -160,7 +162,7 @@ def beyond_cap(templates: Sequence[Template], space: str, rules: Rules) -> list[
     return [active[place] for place in sorted(dropped)]
 
 
-def without_modality(before: Held, modality: str, version: int, now: datetime) -> Held:
+def without_modality(before: IdentityRecord, modality: str, version: int, now: datetime) -> IdentityRecord:
     """The person without templates of a modality; ContractError(`person-unknown`) where there are none."""
     person = before.live
     if person is None or before.templates is None:
@@ -169,22 +171,22 @@ def without_modality(before: Held, modality: str, version: int, now: datetime) -
     if len(templates) == len(before.templates):
         raise ContractError(PERSON_UNKNOWN, f"{person.user_id} has no {modality} template")
     held = holdings(person.user_id, templates)
-    return Held(replace(person, version=version, holdings=held, updated_at=now), templates)
+    return IdentityRecord(replace(person, version=version, holdings=held, updated_at=now), templates)
 
 
-def removed(person: Person, version: int, now: datetime) -> Person:
+def removed(person: Identity, version: int, now: datetime) -> Identity:
     """The tombstone of a soft-deleted person."""
     return replace(person, version=version, deleted=True, deleted_at=now, updated_at=now)
 
 
-def restored(person: Person, version: int, now: datetime) -> Person:
+def restored(person: Identity, version: int, now: datetime) -> Identity:
     """A soft-deleted person as they were."""
     return replace(person, version=version, born=version, deleted=False, deleted_at=None, updated_at=now)
 
 
-def erased(person: Person, version: int, now: datetime) -> Person:
+def erased(person: Identity, version: int, now: datetime) -> Identity:
     """The tombstone of somebody of whom nothing else is kept."""
-    return Person(
+    return Identity(
         user_id=person.user_id,
         version=version,
         sites=person.sites,

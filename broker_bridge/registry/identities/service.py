@@ -10,7 +10,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import History, Versions
-from broker_bridge.registry.spaces import Spaces
+from broker_bridge.registry.spaces import SpaceRegistry
 
 from . import audit_entries as person_audit
 from . import rules
@@ -18,17 +18,17 @@ from .model import (
     PERSON_EXISTS,
     PERSON_MERGED,
     SYSTEM,
-    Deletion,
-    Enrollment,
+    DeleteIdentity,
+    EnrollIdentity,
     ExternalKey,
-    Held,
-    Order,
-    Person,
+    Identity,
+    IdentityChange,
+    IdentityRecord,
     Template,
 )
-from .outcome import NothingChanged, Outcome
+from .outcome import ChangeOutcome, NothingChanged
 from .rules import Rules, unknown
-from .store import PeopleStore
+from .store import IdentityStore
 
 BULK = 500
 """Orders per transaction of a bulk write: past a few hundred a transaction only grows."""
@@ -38,7 +38,7 @@ class Identities:
     """People by user id."""
 
     def __init__(
-        self, store: PeopleStore, versions: Versions, spaces: Spaces, audit: Audit, settings: Rules
+        self, store: IdentityStore, versions: Versions, spaces: SpaceRegistry, audit: Audit, settings: Rules
     ) -> None:
         self._store = store
         self._versions = versions
@@ -48,23 +48,23 @@ class Identities:
 
     # Orders
 
-    async def enroll(self, order: Enrollment) -> Person:
+    async def enroll(self, order: EnrollIdentity) -> Identity:
         """Carry out one order; raises ContractError."""
         (outcome,) = await self.carry_out([order])
         return outcome.settled()
 
-    async def enroll_many(self, orders: Sequence[Enrollment]) -> list[Person]:
+    async def enroll_many(self, orders: Sequence[EnrollIdentity]) -> list[Identity]:
         """Carry out `orders`; raises the first ContractError once the others are carried out."""
         return [outcome.settled() for outcome in await self.carry_out(orders)]
 
-    async def carry_out(self, orders: Sequence[Order]) -> list[Outcome]:
+    async def carry_out(self, orders: Sequence[IdentityChange]) -> list[ChangeOutcome]:
         """Carry out `orders` in their order, a transaction per 500. One that may not be is its own outcome:
         the others are carried out. An order that changes nothing takes no version."""
         dimensions = await self._spaces.dimensions()
-        outcomes: list[Outcome] = []
+        outcomes: list[ChangeOutcome] = []
         for chunk in _chunks(orders):
 
-            async def work(session: Any, chunk: Sequence[Order] = chunk) -> list[Outcome]:
+            async def work(session: Any, chunk: Sequence[IdentityChange] = chunk) -> list[ChangeOutcome]:
                 first = await self._versions.take(session, len(chunk))
                 done = await self._carry_out(session, chunk, first, dimensions)
                 if not any(outcome.changed for outcome in done):
@@ -79,16 +79,16 @@ class Identities:
 
     async def create_at(
         self,
-        order: Enrollment,
+        order: EnrollIdentity,
         history: History,
-        record: Callable[[Any, Person], Awaitable[None]],
-    ) -> Person | None:
+        record: Callable[[Any, Identity], Awaitable[None]],
+    ) -> Identity | None:
         """Carry out an order if the registry still stands at `history`; `record` writes to the same
         transaction. None, and nothing is written, if anything has changed since, so that what was found out
         at `history` still holds, or if whoever must be new is not. Raises ContractError."""
         dimensions = await self._spaces.dimensions()
 
-        async def work(session: Any) -> Person | None:
+        async def work(session: Any) -> Identity | None:
             version = await self._versions.take_after(session, history)
             if version is None:
                 return None
@@ -104,30 +104,30 @@ class Identities:
                 raise
             return None
 
-    async def delete(self, user_id: str, *, by: str = SYSTEM) -> Person:
+    async def delete(self, user_id: str, *, by: str = SYSTEM) -> Identity:
         """Soft-delete: the person becomes a tombstone that every site they ever were in hears of."""
-        (outcome,) = await self.carry_out([Deletion(user_id, by=by)])
+        (outcome,) = await self.carry_out([DeleteIdentity(user_id, by=by)])
         return outcome.settled()
 
-    async def remove_modality(self, user_id: str, modality: str, *, by: str = SYSTEM) -> Person:
+    async def remove_modality(self, user_id: str, modality: str, *, by: str = SYSTEM) -> Identity:
         """Drop a person's templates of one modality; the person stays."""
 
-        def change(before: Held, version: int, now: datetime) -> Held:
+        def change(before: IdentityRecord, version: int, now: datetime) -> IdentityRecord:
             return rules.without_modality(before, modality, version, now)
 
         return await self._change(user_id, "person.modality-removed", by, change, {"modality": modality})
 
-    async def restore(self, user_id: str, *, by: str = SYSTEM) -> Person:
+    async def restore(self, user_id: str, *, by: str = SYSTEM) -> Identity:
         """Bring a soft-deleted person back as they were; raises ContractError(`person-unknown`,
         `person-merged`) where there is nobody to bring back."""
 
-        def change(before: Held, version: int, now: datetime) -> Held:
+        def change(before: IdentityRecord, version: int, now: datetime) -> IdentityRecord:
             person = before.person
             if person is None or not person.deleted or person.erased:
                 raise unknown_tombstone(user_id)
             if person.merge:
                 raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: undo the merge")
-            return Held(rules.restored(person, version, now), before.templates)
+            return IdentityRecord(rules.restored(person, version, now), before.templates)
 
         return await self._change(user_id, "person.restored", by, change)
 
@@ -136,10 +136,10 @@ class Identities:
         user_id: str,
         what: str,
         by: str,
-        change: Callable[[Held, int, datetime], Held],
+        change: Callable[[IdentityRecord, int, datetime], IdentityRecord],
         said: Document | None = None,
-    ) -> Person:
-        async def work(session: Any) -> Person:
+    ) -> Identity:
+        async def work(session: Any) -> Identity:
             version = await self._versions.take(session)
             before = await self._store.held(session, [user_id])
             now = utc_now()
@@ -155,7 +155,7 @@ class Identities:
 
     # Questions
 
-    async def get(self, user_id: str) -> Person:
+    async def get(self, user_id: str) -> Identity:
         """The person, also a soft-deleted one; raises ContractError(`person-unknown`)."""
         found = (await self._store.known(None, [user_id])).get(user_id)
         if found is None:
@@ -169,7 +169,7 @@ class Identities:
 
     async def page(
         self, *, after: str = "", limit: int = 100, deleted: Literal["only"] | bool = False
-    ) -> list[Person]:
+    ) -> list[Identity]:
         """Up to `limit` people past the user id `after`, in order of it; the deleted as well, or only."""
         query: Document = {"_id": {"$gt": after}}
         if deleted is not True:
@@ -178,7 +178,7 @@ class Identities:
 
     async def brought(
         self, source_system: str | None = None, *, first: str = "", limit: int = 100
-    ) -> list[Person]:
+    ) -> list[Identity]:
         """Up to `limit` people whom other systems (or this one) brought, with user ids from `first` on."""
         query: Document = {"_id": {"$gte": first}, "deleted": False, "external": {"$exists": True}}
         if source_system is not None:
@@ -189,8 +189,8 @@ class Identities:
     # How it is done
 
     async def _carry_out(
-        self, session: Any, orders: Sequence[Order], first: int, dimensions: Mapping[str, int]
-    ) -> list[Outcome]:
+        self, session: Any, orders: Sequence[IdentityChange], first: int, dimensions: Mapping[str, int]
+    ) -> list[ChangeOutcome]:
         """Carry out `orders` from version `first` on, each on what those before it have left."""
         now = utc_now()
         before, by_key = await self._read(session, orders)
@@ -198,11 +198,11 @@ class Identities:
         outcomes = []
         for version, order in enumerate(orders, start=first):
             user_id = by_key.get(order.external.text, order.user_id) if order.external else order.user_id
-            known = after.get(user_id, Held())
+            known = after.get(user_id, IdentityRecord())
             try:
                 held = self._carried_out(known, order, version, now, dimensions)
             except ContractError as error:
-                outcomes.append(Outcome(order, error=error, version=version))
+                outcomes.append(ChangeOutcome(order, error=error, version=version))
                 continue
             after[user_id] = held
             if order.external:
@@ -210,7 +210,9 @@ class Identities:
             added = len(
                 {t.template_id for t in held.templates or ()} - {t.template_id for t in known.templates or ()}
             )
-            outcomes.append(Outcome(order, known.person, held.person, None, added, version, held.templates))
+            outcomes.append(
+                ChangeOutcome(order, known.person, held.person, None, added, version, held.templates)
+            )
         await self._store.write(session, before, after)
         entries = [
             person_audit.entry(one.order, one.before, one.person, one.added, now)
@@ -220,7 +222,9 @@ class Identities:
         await self._audit.record_all(entries, session)
         return outcomes
 
-    async def _read(self, session: Any, orders: Sequence[Order]) -> tuple[dict[str, Held], dict[str, str]]:
+    async def _read(
+        self, session: Any, orders: Sequence[IdentityChange]
+    ) -> tuple[dict[str, IdentityRecord], dict[str, str]]:
         """The people whom `orders` are about, with templates where they matter, and user ids by key."""
         keys = [order.external.text for order in orders if order.external]
         having = await self._store.having(session, keys) if keys else {}
@@ -243,17 +247,22 @@ class Identities:
             named |= about
         templates = await self._store.templates_of(session, sorted(touched))
         return {
-            user_id: Held(person, tuple(templates.get(user_id, ())) if user_id in touched else None)
+            user_id: IdentityRecord(person, tuple(templates.get(user_id, ())) if user_id in touched else None)
             for user_id, person in people.items()
         }, by_key
 
     def _carried_out(
-        self, known: Held, order: Order, version: int, now: datetime, dimensions: Mapping[str, int]
-    ) -> Held:
-        if isinstance(order, Deletion):
+        self,
+        known: IdentityRecord,
+        order: IdentityChange,
+        version: int,
+        now: datetime,
+        dimensions: Mapping[str, int],
+    ) -> IdentityRecord:
+        if isinstance(order, DeleteIdentity):
             if known.live is None:
                 raise unknown(order.user_id or (order.external.text if order.external else ""))
-            return Held(rules.removed(known.live, version, now), known.templates)
+            return IdentityRecord(rules.removed(known.live, version, now), known.templates)
         for template in order.templates:
             if template.space not in dimensions:
                 raise self._spaces.unknown(template.space, dimensions)
@@ -264,13 +273,13 @@ class Identities:
         return held
 
 
-def _concerns_templates(order: Order, known: Person) -> bool:
-    if isinstance(order, Deletion):
+def _concerns_templates(order: IdentityChange, known: Identity) -> bool:
+    if isinstance(order, DeleteIdentity):
         return False
     return bool(order.templates or order.replace_modality or known.deleted)
 
 
-def _chunks(orders: Sequence[Order]) -> Iterator[Sequence[Order]]:
+def _chunks(orders: Sequence[IdentityChange]) -> Iterator[Sequence[IdentityChange]]:
     return (orders[start : start + BULK] for start in range(0, len(orders), BULK))
 
 

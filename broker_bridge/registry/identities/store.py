@@ -9,12 +9,12 @@ from pymongo import InsertOne, ReplaceOne, UpdateOne
 from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .documents import person_from_document, person_to_document, template_from_document, template_to_document
-from .model import Held, Person, Template
+from .model import Identity, IdentityRecord, Template
 
 T = TypeVar("T")
 
 
-class PeopleStore:
+class IdentityStore:
     """Collections `identities` and `templates`. `None` as session reads outside of any."""
 
     def __init__(self, mongo: Mongo) -> None:
@@ -29,18 +29,18 @@ class PeopleStore:
         async with self._writing:
             return await self.mongo.transact(work)
 
-    async def known(self, session: Any, user_ids: Iterable[str]) -> dict[str, Person]:
+    async def known(self, session: Any, user_ids: Iterable[str]) -> dict[str, Identity]:
         """People and tombstones by user id."""
         return await self._found(session, {"_id": {"$in": list(user_ids)}})
 
-    async def having(self, session: Any, external: Iterable[str]) -> dict[str, Person]:
+    async def having(self, session: Any, external: Iterable[str]) -> dict[str, Identity]:
         """People and tombstones by the text of their external keys."""
         people = await self._found(session, {"external": {"$in": list(external)}})
         return {key.text: person for person in people.values() for key in person.external}
 
-    async def merged_into(self, session: Any, user_id: str) -> dict[str, Person]:
+    async def merged_into(self, session: Any, user_id: str) -> dict[str, Identity]:
         """Whoever went into a person by a merge, also by way of others."""
-        found: dict[str, Person] = {}
+        found: dict[str, Identity] = {}
         targets = [user_id]
         while targets:
             people = await self._found(session, {"merge.into": {"$in": targets}})
@@ -48,20 +48,20 @@ class PeopleStore:
             found |= people
         return found
 
-    async def _found(self, session: Any, query: Document) -> dict[str, Person]:
+    async def _found(self, session: Any, query: Document) -> dict[str, Identity]:
         cursor = self.people.find(query, session=session)
         return {found["_id"]: person_from_document(found) async for found in cursor}
 
-    async def page(self, query: Document, limit: int) -> list[Person]:
+    async def page(self, query: Document, limit: int) -> list[Identity]:
         """Up to `limit` of the people who match, in order of user id."""
         cursor = self.people.find(query).sort("_id", 1).limit(limit)
         return [person_from_document(found) async for found in cursor]
 
-    async def held(self, session: Any, user_ids: Sequence[str]) -> dict[str, Held]:
+    async def held(self, session: Any, user_ids: Sequence[str]) -> dict[str, IdentityRecord]:
         """Each of `user_ids` with their templates; nobody where there is no such person."""
         known = await self.known(session, user_ids)
         templates = await self.templates_of(session, list(known))
-        return {key: Held(known.get(key), tuple(templates.get(key, ()))) for key in user_ids}
+        return {key: IdentityRecord(known.get(key), tuple(templates.get(key, ()))) for key in user_ids}
 
     async def templates_of(
         self, session: Any, user_ids: Sequence[str], spaces: Sequence[str] | None = None
@@ -78,14 +78,16 @@ class PeopleStore:
             held.setdefault(found["user_id"], []).append(template_from_document(found))
         return held
 
-    async def write(self, session: Any, before: Mapping[str, Held], after: Mapping[str, Held]) -> None:
+    async def write(
+        self, session: Any, before: Mapping[str, IdentityRecord], after: Mapping[str, IdentityRecord]
+    ) -> None:
         """Make what is kept of the people in `after` what it says; `before` is what there is."""
         people: list[InsertOne[Document] | ReplaceOne[Document]] = []
         templates: list[UpdateOne] = []
         added: list[Document] = []
         dropped: list[str] = []
         for user_id, held in after.items():
-            known = before.get(user_id, Held())
+            known = before.get(user_id, IdentityRecord())
             if held == known or held.person is None:
                 continue
             document = person_to_document(held.person)
@@ -104,7 +106,9 @@ class PeopleStore:
             await self.people.bulk_write(people, ordered=False, session=session)
 
 
-def _difference(user_id: str, known: Held, held: Held) -> tuple[list[Document], list[str], list[UpdateOne]]:
+def _difference(
+    user_id: str, known: IdentityRecord, held: IdentityRecord
+) -> tuple[list[Document], list[str], list[UpdateOne]]:
     """Templates to insert, ids of those to delete, and updates of those that are parked or brought back."""
     if held.templates is None or held.person is None:
         return [], [], []

@@ -42,7 +42,7 @@ class JobOrder:
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRecord:
     """A job as it stands, without its photo ids. Times are UTC with milliseconds.
 
     `position` is how far the photos are done, `attempt` how many workers have had the job, `stalled` how many
@@ -88,7 +88,7 @@ class Job:
 class Submission:
     """The job that stands for an order; `differs`: its submission id was used for another order before."""
 
-    job: Job
+    job: JobRecord
     outcome: Literal["made", "repeated", "differs"]
 
 
@@ -103,14 +103,14 @@ class ClaimRequest:
 
 
 @dataclass(frozen=True)
-class Claim:
+class JobClaim:
     """A job in a worker's hands; `photo_ids` is None where it is about a batch."""
 
-    job: Job
+    job: JobRecord
     photo_ids: tuple[str, ...] | None
 
 
-def after_failure(job: Job, error: str, *, retry: bool, now: datetime) -> Document:
+def after_failure(job: JobRecord, error: str, *, retry: bool, now: datetime) -> Document:
     """What a failed attempt changes: it is the last, or the next one waits, twice as long each time."""
     if not retry or job.stalled >= MAX_ATTEMPTS:
         return over("failed", now) | {"error": error}
@@ -128,7 +128,7 @@ def over(status: JobStatus, now: datetime) -> Document:
 def queued(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
     """The document of a fresh job."""
     count = None if order.photo_ids is None else len(order.photo_ids)
-    job = Job(
+    job = JobRecord(
         job_id=job_id,
         job_type=order.job_type,
         source_system=order.source_system,
@@ -145,10 +145,10 @@ def queued(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
     return {"_id": document.pop("job_id"), **document, "order_digest": order.digest}
 
 
-def job_of(found: Document) -> Job:
+def job_of(found: Document) -> JobRecord:
     """The job in a document of the registry."""
-    known = {one.name for one in fields(Job)} - {"job_id"}
-    return Job(job_id=found["_id"], **{name: found[name] for name in known})
+    known = {one.name for one in fields(JobRecord)} - {"job_id"}
+    return JobRecord(job_id=found["_id"], **{name: found[name] for name in known})
 
 
 def to_ms(at: datetime) -> datetime:

@@ -12,10 +12,10 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .model import (
     MAX_ATTEMPTS,
-    Claim,
     ClaimRequest,
-    Job,
+    JobClaim,
     JobOrder,
+    JobRecord,
     JobStatus,
     Submission,
     after_failure,
@@ -28,7 +28,7 @@ from .model import (
 _OPEN = ["queued", "claimed"]
 
 
-class Jobs:
+class JobQueue:
     """Collections `jobs`, of which those that are over are forgotten after 90 days, and `job_photos`.
 
     The photo ids, up to 100,000, lie apart: a report of progress would write them all again. They are gone as
@@ -68,7 +68,7 @@ class Jobs:
             return Submission(job_of(earlier), "repeated" if same else "differs")
         return Submission(job_of(document), "made")
 
-    async def claim(self, request: ClaimRequest, now: datetime) -> Claim | None:
+    async def claim(self, request: ClaimRequest, now: datetime) -> JobClaim | None:
         """The oldest job that nobody has, now leased to this worker alone, or None."""
         now = to_ms(now)
         await self._give_up(now)
@@ -97,10 +97,10 @@ class Jobs:
             return None
         job = job_of(found)
         if job.photo_count is None:
-            return Claim(job, None)
+            return JobClaim(job, None)
         photos = await self._photos.find_one({"_id": job.job_id})
         # Without them the job was cancelled at this very moment.
-        return Claim(job, tuple(photos["photo_ids"])) if photos else None
+        return JobClaim(job, tuple(photos["photo_ids"])) if photos else None
 
     async def _give_up(self, now: datetime) -> None:
         """Fail what was in enough workers' hands, none of whom got any further or said why."""
@@ -118,7 +118,7 @@ class Jobs:
         total: int | None,
         counts: Mapping[str, int],
         now: datetime,
-    ) -> Job | None:
+    ) -> JobRecord | None:
         """Note how far a worker is, and begin its lease anew; None if the lease is not its own any more.
 
         A position never goes back: a report that was overtaken on its way changes no more than the lease.
@@ -141,20 +141,20 @@ class Jobs:
 
     async def complete(
         self, job_id: str, lease_token: str, result: Mapping[str, int], now: datetime
-    ) -> Job | None:
+    ) -> JobRecord | None:
         """End a job well; None if the lease is not the worker's. The same word again changes nothing."""
         change = over("done", to_ms(now)) | {"result": dict(result), "error": None}
         return await self._settle(job_id, lease_token, "complete", change)
 
     async def fail(
         self, job_id: str, lease_token: str, error: str, *, retry: bool, now: datetime
-    ) -> Job | None:
+    ) -> JobRecord | None:
         """End an attempt badly: the job is over, or with `retry` waits for another. None as for complete."""
         found = await self._jobs.find_one(_held(job_id, lease_token))
         change = after_failure(job_of(found), error, retry=retry, now=to_ms(now)) if found else {}
         return await self._settle(job_id, lease_token, "fail", change)
 
-    async def cancel(self, job_id: str, *, who: str, now: datetime) -> Job | None:
+    async def cancel(self, job_id: str, *, who: str, now: datetime) -> JobRecord | None:
         """The job, cancelled unless it was over before; None if there is none."""
 
         async def record(session: Any) -> None:
@@ -164,7 +164,7 @@ class Jobs:
         cancelled = await self._end(is_open, over("cancelled", to_ms(now)), record)
         return cancelled or await self.get(job_id)
 
-    async def get(self, job_id: str) -> Job | None:
+    async def get(self, job_id: str) -> JobRecord | None:
         """The job, or None."""
         found = await self._jobs.find_one({"_id": job_id})
         return found and job_of(found)
@@ -175,7 +175,7 @@ class Jobs:
         status: JobStatus | None = None,
         before: tuple[datetime, str] | None = None,
         limit: int = 100,
-    ) -> list[Job]:
+    ) -> list[JobRecord]:
         """Up to `limit` jobs (of one status), newest first, past the `before` cursor of time and id."""
         query: Document = {"status": status} if status else {}
         if before:
@@ -184,7 +184,7 @@ class Jobs:
         found = self._jobs.find(query).sort([("submitted_at", -1), ("_id", -1)]).limit(limit)
         return [job_of(one) async for one in found]
 
-    async def _settle(self, job_id: str, lease_token: str, word: str, change: Document) -> Job | None:
+    async def _settle(self, job_id: str, lease_token: str, word: str, change: Document) -> JobRecord | None:
         """Carry out a worker's last word on its lease, or find that it has been carried out before."""
         settled = {"token": lease_token, "word": word}
         job = change and await self._end(_held(job_id, lease_token), change | {"settled": settled})
@@ -195,10 +195,10 @@ class Jobs:
 
     async def _end(
         self, query: Document, change: Document, then: Callable[[Any], Awaitable[None]] | None = None
-    ) -> Job | None:
+    ) -> JobRecord | None:
         """Make `change` to the job of `query`, whose photo ids go when it is over; None if there is none."""
 
-        async def work(session: Any) -> Job | None:
+        async def work(session: Any) -> JobRecord | None:
             found = await self._jobs.find_one_and_update(
                 query, {"$set": change}, return_document=ReturnDocument.AFTER, session=session
             )

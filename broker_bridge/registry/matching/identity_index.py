@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
-from broker_bridge.registry.identities.model import Changed
+from broker_bridge.registry.identities.model import IdentityDelta
 from broker_bridge.registry.mongo.threads import in_thread
 from broker_bridge.registry.mongo.versions import History
-from broker_bridge.registry.sync.changes import Changes
+from broker_bridge.registry.sync.changes import DeltaQueries
 from broker_bridge.vectors.index import Nearest, VectorIndex
 
 # The driver decodes a page on the event loop: 200 people take it some 40 ms.
@@ -18,13 +18,13 @@ _PAGE = 200
 _SEARCHED_AT_ONCE = 20_000
 
 
-class PeopleIndex:
+class IdentityIndex:
     """Everybody's templates in one space, loaded when first asked.
 
     Deleted people are not in it. Loading and longer searches run in a thread, one at a time.
     """
 
-    def __init__(self, changes: Changes, space: EmbeddingSpace) -> None:
+    def __init__(self, changes: DeltaQueries, space: EmbeddingSpace) -> None:
         self._changes = changes
         self._space = space
         self._index = VectorIndex(space.dimension)
@@ -79,7 +79,7 @@ class PeopleIndex:
                 self._version = history.version
                 return history
 
-    async def follow(self, changed: Sequence[Changed], first: int, last: int) -> None:
+    async def follow(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
         """Take in what this program has just written as all of the versions `first` to `last`.
 
         If the index stands elsewhere, it reads them from the registry when it is next asked.
@@ -94,7 +94,7 @@ class PeopleIndex:
         self._epoch = epoch
         self._version = 0
 
-    def _take(self, changed: Sequence[Changed]) -> None:
+    def _take(self, changed: Sequence[IdentityDelta]) -> None:
         for change in changed:
             # A deleted person comes without templates.
             held = [one for one in change.templates if one.space == self._space.id]
@@ -105,17 +105,17 @@ class PeopleIndex:
                 self._index.remove(change.person.user_id)
 
 
-class PeopleIndexes:
+class IdentityIndexes:
     """One index per space, made when it is first asked for."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: DeltaQueries) -> None:
         self._changes = changes
-        self._indexes: dict[str, PeopleIndex] = {}
+        self._indexes: dict[str, IdentityIndex] = {}
 
-    def of(self, space: EmbeddingSpace) -> PeopleIndex:
-        return self._indexes.setdefault(space.id, PeopleIndex(self._changes, space))
+    def of(self, space: EmbeddingSpace) -> IdentityIndex:
+        return self._indexes.setdefault(space.id, IdentityIndex(self._changes, space))
 
-    async def follow(self, changed: Sequence[Changed], first: int, last: int) -> None:
+    async def follow(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
         """As PeopleIndex.follow, for every space that was asked for."""
         for index in list(self._indexes.values()):
             await index.follow(changed, first, last)

@@ -9,16 +9,22 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector, to_array
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.identities.model import Changed, Enrollment, Order, Person, active_templates
-from broker_bridge.registry.identities.outcome import Outcome
+from broker_bridge.registry.identities.model import (
+    EnrollIdentity,
+    Identity,
+    IdentityChange,
+    IdentityDelta,
+    active_templates,
+)
+from broker_bridge.registry.identities.outcome import ChangeOutcome
 from broker_bridge.registry.identities.rules import consent_after
 from broker_bridge.registry.identities.service import BULK, Identities
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.settings import RegistrySettings
-from broker_bridge.registry.spaces import Spaces
+from broker_bridge.registry.spaces import SpaceRegistry
 from broker_bridge.vectors.index import Nearest
 
-from .identity_index import PeopleIndexes
+from .identity_index import IdentityIndexes
 
 LOOK_ALIKE = "look-alike"
 # Whoever looks like more people than that is not told apart by a longer list.
@@ -35,22 +41,22 @@ class LookAlike:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedChange:
     """An order and like whom its new templates look, most similar first; noted in `order` for the audit.
 
     With `error` it is not to be carried out.
     """
 
-    order: Order
+    order: IdentityChange
     look_alikes: tuple[LookAlike, ...] = ()
     error: ContractError | None = None
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedChange:
     """What became of an order, and like whom it looks."""
 
-    outcome: Outcome
+    outcome: ChangeOutcome
     look_alikes: tuple[LookAlike, ...] = ()
 
 
@@ -104,9 +110,9 @@ class LookAlikes:
         self,
         *,
         identities: Identities,
-        store: PeopleStore,
-        spaces: Spaces,
-        indexes: PeopleIndexes,
+        store: IdentityStore,
+        spaces: SpaceRegistry,
+        indexes: IdentityIndexes,
         settings: RegistrySettings,
         is_rehearsal: bool = False,
     ) -> None:
@@ -117,36 +123,41 @@ class LookAlikes:
         self._settings = settings
         self._is_rehearsal = is_rehearsal
 
-    async def enroll(self, order: Enrollment) -> Checked:
+    async def enroll(self, order: EnrollIdentity) -> CheckedChange:
         """Judge an order and carry it out; raises ContractError, also `look-alike`, and RegistryError."""
         (checked,) = await self.carry_out(await self.judge([order]))
         checked.outcome.settled()
         return checked
 
-    async def carry_out(self, judged: Sequence[Judged]) -> list[Checked]:
+    async def carry_out(self, judged: Sequence[JudgedChange]) -> list[CheckedChange]:
         """Carry out what may be; an order that is refused is its own outcome. Raises RegistryError."""
         outcomes = await self._identities.carry_out([one.order for one in judged if one.error is None])
         if not self._is_rehearsal:
             await self._follow(outcomes)
         done = iter(outcomes)
         return [
-            Checked(next(done) if one.error is None else Outcome(one.order, error=one.error), one.look_alikes)
+            CheckedChange(
+                next(done) if one.error is None else ChangeOutcome(one.order, error=one.error),
+                one.look_alikes,
+            )
             for one in judged
         ]
 
-    async def _follow(self, outcomes: Sequence[Outcome]) -> None:
+    async def _follow(self, outcomes: Sequence[ChangeOutcome]) -> None:
         """Spare the indexes to read what was written here, if it was one transaction and is known whole."""
         changed = [one for one in outcomes if one.person and one.changed]
         if not changed or len(outcomes) > BULK or any(one.templates is None for one in changed):
             return
         known = [
-            Changed(one.person, active_templates(one.person, one.templates or ()))
+            IdentityDelta(one.person, active_templates(one.person, one.templates or ()))
             for one in changed
             if one.person
         ]
         await self._indexes.follow(known, outcomes[0].version, outcomes[-1].version)
 
-    async def judge(self, orders: Sequence[Order], pending: Sequence[Order] = ()) -> list[Judged]:
+    async def judge(
+        self, orders: Sequence[IdentityChange], pending: Sequence[IdentityChange] = ()
+    ) -> list[JudgedChange]:
         """Each of `orders` with the other people whom its new templates are near to. Raises RegistryError.
 
         Others are the nearest in the registry, those of earlier `orders`, and those of `pending`: orders that
@@ -154,7 +165,7 @@ class LookAlikes:
         with a few hundred orders: for one search, and one comparison of all with each other.
         """
         if self._settings.look_alikes == "ignore":
-            return [Judged(order) for order in orders]
+            return [JudgedChange(order) for order in orders]
         both = [*pending, *orders]
         batches = await self._batches(both)
         near = _Near()
@@ -173,15 +184,15 @@ class LookAlikes:
                 refused.add(number)
         return judged
 
-    async def _batches(self, orders: Sequence[Order]) -> list[_Faces]:
+    async def _batches(self, orders: Sequence[IdentityChange]) -> list[_Faces]:
         """New templates of the spaces that there are, of the right length: the others will be refused."""
-        if not any(isinstance(order, Enrollment) and order.templates for order in orders):
+        if not any(isinstance(order, EnrollIdentity) and order.templates for order in orders):
             return []
         dimensions = await self._spaces.dimensions()
         owners, people, held = await self._owners(orders)
         batches: dict[str, _Faces] = {}
         for number, (order, owner) in enumerate(zip(orders, owners, strict=True)):
-            if not isinstance(order, Enrollment):
+            if not isinstance(order, EnrollIdentity):
                 continue
             for one in order.templates:
                 known = len(one.vector) == 4 * dimensions.get(one.space, -1)
@@ -199,8 +210,8 @@ class LookAlikes:
         return list(batches.values())
 
     async def _owners(
-        self, orders: Sequence[Order]
-    ) -> tuple[list[str], Mapping[str, Person], Mapping[str, set[tuple[str, bytes]]]]:
+        self, orders: Sequence[IdentityChange]
+    ) -> tuple[list[str], Mapping[str, Identity], Mapping[str, set[tuple[str, bytes]]]]:
         """Of each order the user id that it is about; by user id those whom there are, and what they hold."""
         keys = [order.external.text for order in orders if order.external]
         by_key = await self._store.having(None, keys) if keys else {}
@@ -261,9 +272,9 @@ def _near_rows(vectors: Vector, first: int, limit: float) -> Iterator[tuple[int,
             yield row, column, float(similarities[column])
 
 
-def _judged(order: Order, look_alikes: tuple[LookAlike, ...], *, refuse: bool) -> Judged:
-    if not look_alikes or not isinstance(order, Enrollment):
-        return Judged(order)
+def _judged(order: IdentityChange, look_alikes: tuple[LookAlike, ...], *, refuse: bool) -> JudgedChange:
+    if not look_alikes or not isinstance(order, EnrollIdentity):
+        return JudgedChange(order)
     noted = [
         {"user_id": one.user_id, "similarity": one.similarity, "space": one.space} for one in look_alikes
     ]
@@ -275,4 +286,4 @@ def _judged(order: Order, look_alikes: tuple[LookAlike, ...], *, refuse: bool) -
             "nobody is enrolled who looks like somebody else (registry.look_alikes)"
         )
         error = ContractError(LOOK_ALIKE, detail)
-    return Judged(replace(order, noted={**order.noted, "look_alikes": noted}), look_alikes, error)
+    return JudgedChange(replace(order, noted={**order.noted, "look_alikes": noted}), look_alikes, error)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from broker_bridge.registry.devices.devices import Applied
-from broker_bridge.registry.identities.model import EVERY_SITE, Person
+from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.client import Document
 
 SETTLED = timedelta(minutes=1)
@@ -19,14 +19,14 @@ _OF_AN_ID = rb"[A-Za-z0-9_@-]"
 
 
 @dataclass(frozen=True)
-class Subject:
+class ErasureSubject:
     """Whom an erasure is about, as long as its sweeps need it: user ids, names, keys of other systems."""
 
     user_ids: tuple[str, ...] = field(repr=False)
     texts: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, user_ids: Iterable[str], people: Iterable[Person]) -> "Subject":
+    def of(cls, user_ids: Iterable[str], people: Iterable[Identity]) -> "ErasureSubject":
         texts = set()
         for person in people:
             keys = (*person.external, *(person.merge.external if person.merge else ()))
@@ -44,7 +44,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Step:
+class ErasureStep:
     """What was done in one place: how many documents, and when last."""
 
     count: int
@@ -77,9 +77,9 @@ class Erasure:
     requested_at: datetime
     version: int
     devices: tuple[DeviceProof, ...]
-    steps: Mapping[str, Step]
+    steps: Mapping[str, ErasureStep]
     completed_at: datetime | None = None
-    subject: Subject | None = field(default=None, repr=False)
+    subject: ErasureSubject | None = field(default=None, repr=False)
 
     @property
     def state(self) -> Literal["open", "complete"]:
@@ -95,7 +95,9 @@ class Erasure:
         return self.subject is None and all(device.state != "waiting" for device in self.devices)
 
 
-def proofs_wanted(devices: Iterable[Applied], tombstones: Sequence[Person]) -> tuple[DeviceProof, ...]:
+def proofs_wanted(
+    devices: Iterable[AppliedVersion], tombstones: Sequence[Identity]
+) -> tuple[DeviceProof, ...]:
     """The devices of all sites that ever had one of the erased, each with the newest version that its site
     hears of."""
     wanted = []
@@ -135,9 +137,9 @@ def from_document(found: Document) -> Erasure:
         requested_at=found["requested_at"],
         version=found["version"],
         devices=tuple(DeviceProof(**device) for device in found["devices"]),
-        steps={name: Step(**step) for name, step in found["steps"].items()},
+        steps={name: ErasureStep(**step) for name, step in found["steps"].items()},
         completed_at=found["completed_at"],
-        subject=Subject(tuple(subject["user_ids"]), tuple(subject["texts"])) if subject else None,
+        subject=ErasureSubject(tuple(subject["user_ids"]), tuple(subject["texts"])) if subject else None,
     )
 
 

@@ -9,19 +9,19 @@ from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.detected_persons.queries import PersonReading
-from broker_bridge.registry.devices.devices import Applied, Devices
-from broker_bridge.registry.events.events import Events
+from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
+from broker_bridge.registry.devices.devices import AppliedVersion, DeviceRegistry
+from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
 from broker_bridge.registry.identities import rules
-from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Held, Person
+from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Identity, IdentityRecord
 from broker_bridge.registry.identities.rules import unknown
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.versions import Versions
 
-from .erasure import SETTLED, Erasure, Step, Subject, from_document, proofs_wanted, to_document
-from .sweep import Sweep
+from .erasure import SETTLED, Erasure, ErasureStep, ErasureSubject, from_document, proofs_wanted, to_document
+from .sweep import ErasureSweep
 
 ERASURE_UNKNOWN = "erasure-unknown"
 
@@ -33,14 +33,14 @@ class Erasures:
         self,
         mongo: Mongo,
         *,
-        store: PeopleStore,
+        store: IdentityStore,
         versions: Versions,
-        devices: Devices,
-        events: Events,
+        devices: DeviceRegistry,
+        events: EventStore,
         audit: Audit,
         pseudonyms: Pseudonyms,
-        sweep: Sweep,
-        detected: PersonReading,
+        sweep: ErasureSweep,
+        detected: DetectedPersonQueries,
     ) -> None:
         self._erasures = mongo.db.erasures
         self._audit_entries = mongo.db.audit
@@ -75,7 +75,7 @@ class Erasures:
             first = await self._versions.take(session, len(people))
             before = await self._store.held(session, list(people))
             after = {
-                person.user_id: Held(rules.erased(person, version, now))
+                person.user_id: IdentityRecord(rules.erased(person, version, now))
                 for version, person in enumerate(people.values(), start=first)
             }
             await self._store.write(session, before, after)
@@ -95,7 +95,7 @@ class Erasures:
             or bool(await self._audit_entries.find_one(about))
         )
 
-    async def _concerned(self, session: Any, user_id: str) -> dict[str, Person]:
+    async def _concerned(self, session: Any, user_id: str) -> dict[str, Identity]:
         """The person and whoever went into them; nobody if there is no such person."""
         people = await self._store.known(session, [user_id])
         if not people:
@@ -126,8 +126,8 @@ class Erasures:
         self,
         session: Any,
         user_ids: Sequence[str],
-        before: Mapping[str, Held],
-        after: Mapping[str, Held],
+        before: Mapping[str, IdentityRecord],
+        after: Mapping[str, IdentityRecord],
         *,
         by: str,
         now: datetime,
@@ -144,10 +144,10 @@ class Erasures:
             version=max((person.version for person in tombstones), default=0),
             devices=proofs_wanted(await self._devices_of(reach), tombstones),
             steps={
-                "people": Step(len(tombstones), now),
-                "templates": Step(sum(len(held.templates or ()) for held in before.values()), now),
+                "people": ErasureStep(len(tombstones), now),
+                "templates": ErasureStep(sum(len(held.templates or ()) for held in before.values()), now),
             },
-            subject=Subject.of(user_ids, people),
+            subject=ErasureSubject.of(user_ids, people),
         )
         marks = await self._pseudonyms.marks(user_ids)
         await self._erasures.insert_one(to_document(erasure, list(marks.values())), session=session)
@@ -157,7 +157,7 @@ class Erasures:
         await self._audit.record(entry, session)
         return erasure
 
-    async def _devices_of(self, reach: set[str]) -> list[Applied]:
+    async def _devices_of(self, reach: set[str]) -> list[AppliedVersion]:
         return await self._devices.applied(None if EVERY_SITE in reach else sorted(reach))
 
     # What is done after the transaction
@@ -187,7 +187,7 @@ class Erasures:
         """Note which devices have confirmed since, and whether that is all. Raises ContractError."""
         return await self._confirmed(erasure_id, now, await self._devices.applied())
 
-    async def _confirmed(self, erasure_id: str, now: datetime, applied: Sequence[Applied]) -> Erasure:
+    async def _confirmed(self, erasure_id: str, now: datetime, applied: Sequence[AppliedVersion]) -> Erasure:
         erasure = await self._read(erasure_id)
         if erasure.completed_at:
             return erasure
@@ -206,7 +206,9 @@ class Erasures:
         )
         return from_document(found) if found else await self._read(erasure_id)
 
-    async def _confirmations(self, erasure: Erasure, now: datetime, applied: Sequence[Applied]) -> Document:
+    async def _confirmations(
+        self, erasure: Erasure, now: datetime, applied: Sequence[AppliedVersion]
+    ) -> Document:
         """The update that notes what devices of an erasure have said."""
         history = await self._versions.read()
         registered = {one.device_id: one for one in applied}

@@ -9,13 +9,13 @@ from typing import Any
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.detected_persons.export import exported_person, exported_stay
-from broker_bridge.registry.detected_persons.merge_groups import Family
-from broker_bridge.registry.detected_persons.queries import PersonReading
-from broker_bridge.registry.events.events import Events, event_to_wire
+from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
+from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
+from broker_bridge.registry.events.events import EventStore, event_to_wire
 from broker_bridge.registry.identities.documents import person_to_document
-from broker_bridge.registry.identities.model import Person, Template
+from broker_bridge.registry.identities.model import Identity, Template
 from broker_bridge.registry.identities.rules import unknown
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .erasure import Erasure
@@ -26,18 +26,18 @@ _EVENTS_AT_ONCE = 40
 _STAYS_AT_ONCE = 1000
 
 
-class Exports:
+class PersonalDataExport:
     """Reads every collection that may know a person."""
 
     def __init__(
         self,
         mongo: Mongo,
         *,
-        store: PeopleStore,
-        events: Events,
+        store: IdentityStore,
+        events: EventStore,
         erasures: Erasures,
         audit: Audit,
-        detected: PersonReading,
+        detected: DetectedPersonQueries,
     ) -> None:
         self._store = store
         self._events = events
@@ -64,7 +64,7 @@ class Exports:
         return await self._events.any_of([user_id]) or bool(await self._detected.linked_to([user_id]))
 
     async def _pieces(
-        self, user_id: str, person: Person | None, merged: dict[str, Person], now: datetime
+        self, user_id: str, person: Identity | None, merged: dict[str, Identity], now: datetime
     ) -> AsyncIterator[bytes]:
         user_ids = [user_id, *merged]
         yield _json({"user_id": user_id, "exported_at": now, "person": person and _person(person)})[:-1]
@@ -103,7 +103,7 @@ class Exports:
         async for found in self._registrations.find({"user_id": {"$in": user_ids}}, {"_id": 0}):
             yield found
 
-    async def _detected_as(self, families: list[Family]) -> AsyncIterator[Document]:
+    async def _detected_as(self, families: list[MergeGroup]) -> AsyncIterator[Document]:
         for family in families:
             faces = await self._detected.faces(family.ids)
             for one in family.everyone:
@@ -148,7 +148,7 @@ async def _each(items: list[Document]) -> AsyncIterator[Document]:
         yield item
 
 
-def _person(person: Person) -> Document:
+def _person(person: Identity) -> Document:
     document = person_to_document(person)
     return {"user_id": document.pop("_id"), **document}
 

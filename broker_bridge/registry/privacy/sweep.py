@@ -6,28 +6,28 @@ from datetime import datetime
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
-from broker_bridge.registry.detected_persons.removal import PersonRemoval
+from broker_bridge.registry.detected_persons.removal import DetectedPersonRemoval
 from broker_bridge.registry.events.dead_letters import DeadLetters
-from broker_bridge.registry.events.events import Events
+from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .erasure import Subject, renamed
+from .erasure import ErasureSubject, renamed
 
 _NAMING = {"subject": 1, "before": 1, "after": 1}
 _ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
 
 
-class Sweep:
+class ErasureSweep:
     """Events, registrations, dead letters, whom cameras have seen, and the audit."""
 
     def __init__(
         self,
         mongo: Mongo,
-        events: Events,
+        events: EventStore,
         dead_letters: DeadLetters,
         pseudonyms: Pseudonyms,
-        removal: PersonRemoval,
+        removal: DetectedPersonRemoval,
     ) -> None:
         self._events = events
         self._dead_letters = dead_letters
@@ -37,7 +37,7 @@ class Sweep:
         self._audit = mongo.db.audit
 
     async def steps(
-        self, subject: Subject, pseudonym: str, at: datetime, now: datetime
+        self, subject: ErasureSubject, pseudonym: str, at: datetime, now: datetime
     ) -> AsyncIterator[tuple[str, int]]:
         """Do all steps for who was erased at `at`; after each its name and how many documents it was."""
         # Of who has been given the id since, only what is older is the erased person's. Else time says
@@ -66,7 +66,7 @@ class Sweep:
         Entries about others may name the person too, as a merge does, so all are looked through, as bytes.
         Not those about a device, a site or a job: it may happen to have the id that somebody had.
         """
-        pattern = Subject(tuple(user_ids)).pattern()
+        pattern = ErasureSubject(tuple(user_ids)).pattern()
         as_bytes = self._audit.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
         named = [
             entry["_id"]

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.detected_persons.removal import PersonRemoval
+from broker_bridge.registry.detected_persons.removal import DetectedPersonRemoval
 from broker_bridge.registry.identities.model import SYSTEM
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import Versions
 
@@ -17,7 +17,9 @@ _AT_ONCE = 200
 class Tombstones:
     """Deleted people, as long as they can be restored and devices are told of their removal."""
 
-    def __init__(self, store: PeopleStore, versions: Versions, audit: Audit, detected: PersonRemoval) -> None:
+    def __init__(
+        self, store: IdentityStore, versions: Versions, audit: Audit, detected: DetectedPersonRemoval
+    ) -> None:
         self._detected = detected
         self._store = store
         self._versions = versions

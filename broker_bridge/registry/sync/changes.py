@@ -7,16 +7,16 @@ from typing import Any
 from broker_bridge.registry.identities.documents import person_from_document, template_from_document
 from broker_bridge.registry.identities.model import (
     EVERY_SITE,
-    Changed,
-    Person,
-    SiteChanges,
+    DeltaPage,
+    Identity,
+    IdentityDelta,
     Template,
     template_bytes,
 )
-from broker_bridge.registry.identities.store import PeopleStore
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import History, Versions
-from broker_bridge.registry.spaces import Spaces
+from broker_bridge.registry.spaces import SpaceRegistry
 
 # What a site is told of a person, and how much room it takes.
 _TOLD = dict.fromkeys(
@@ -26,15 +26,15 @@ _PERSON_BYTES = 160
 _NAME_CHARACTER_BYTES = 6
 
 
-class Changes:
+class DeltaQueries:
     """Questions by version; every answer is of one point in time."""
 
-    def __init__(self, store: PeopleStore, versions: Versions, spaces: Spaces) -> None:
+    def __init__(self, store: IdentityStore, versions: Versions, spaces: SpaceRegistry) -> None:
         self._store = store
         self._versions = versions
         self._spaces = spaces
 
-    async def everyone(self) -> tuple[History, list[Person]]:
+    async def everyone(self) -> tuple[History, list[Identity]]:
         """All people and tombstones in order of version."""
         async with self._store.mongo.snapshot() as session:
             history = await self._versions.read(session)
@@ -43,7 +43,7 @@ class Changes:
 
     async def since(
         self, version: int, limit: int, spaces: Sequence[str] | None = None
-    ) -> tuple[History, list[Changed]]:
+    ) -> tuple[History, list[IdentityDelta]]:
         """The next `limit` changes past `version` at any site, in order of version.
 
         With all templates that may be sent, or those of them in `spaces`.
@@ -58,7 +58,7 @@ class Changes:
 
     async def since_at_site(
         self, site_id: str, version: int, spaces: Sequence[str], limit: int, max_bytes: int, *, snapshot: bool
-    ) -> SiteChanges:
+    ) -> DeltaPage:
         """What a site's device that stands at `version` needs next: at most `limit` people and `max_bytes`.
 
         With `snapshot` tombstones are left out: the device starts from nothing.
@@ -83,7 +83,7 @@ class Changes:
             held = await self._held(session, [p.user_id for p in people if p.belongs_to(site_id)], spaces)
             done = len(page) == len(found)
             told = max(head, version) if done else people[-1].version
-            return SiteChanges(history, head, told, tuple(_with_templates(people, held)), done)
+            return DeltaPage(history, head, told, tuple(_with_templates(people, held)), done)
 
     async def _held(
         self, session: Any, user_ids: Sequence[str], spaces: Sequence[str]
@@ -116,9 +116,9 @@ class Changes:
         return int(found["version"]) if found else 0
 
 
-def _person(found: Document) -> Person:
+def _person(found: Document) -> Identity:
     """A person read with `_TOLD`."""
-    return Person(
+    return Identity(
         user_id=found["_id"],
         version=found["version"],
         sites=tuple(found["sites"]),
@@ -143,11 +143,13 @@ def _cut(people: list[Document], dimensions: Mapping[str, int], max_bytes: int) 
     return people
 
 
-def _with_templates(people: Iterable[Person], held: Mapping[str, Sequence[Template]]) -> Iterator[Changed]:
+def _with_templates(
+    people: Iterable[Identity], held: Mapping[str, Sequence[Template]]
+) -> Iterator[IdentityDelta]:
     """People with those of their templates that may be sent and that are not parked."""
     for person in people:
         kept_back = [modality for modality, given in person.consent.items() if not given]
-        yield Changed(
+        yield IdentityDelta(
             person,
             tuple(
                 one

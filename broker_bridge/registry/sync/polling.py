@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broker_bridge.registry.identities.model import SiteChanges
+from broker_bridge.registry.identities.model import DeltaPage
 from broker_bridge.registry.mongo.client import Mongo
 from broker_bridge.registry.mongo.versions import History, Versions
 
-from .changes import Changes
+from .changes import DeltaQueries
 
 MARGIN = timedelta(seconds=60)
 """A change is dated when it is written and seen when it is committed, up to 15 s later, by clocks of several
@@ -16,7 +16,7 @@ machines: who asks by time is told so much again."""
 
 
 @dataclass(frozen=True)
-class Position:
+class PollPosition:
     """Where a device says that it stands: at `version` of the history `epoch`, or as of `time`.
 
     Without `epoch` it is taken to mean the history there is. Where an answer goes on, `begun_at` is where the
@@ -31,19 +31,19 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Missed:
+class PollAnswer:
     """What a device is told next. It has all up to `begun_at` from before the first page of this answer:
     `surely_held` are those whom its site cannot have been without since then. `last_dated` is when the last
     one told was changed."""
 
-    changes: SiteChanges
+    changes: DeltaPage
     begun_at: int
     reset: bool
     surely_held: frozenset[str]
     last_dated: datetime | None
 
 
-def starts_over(position: Position, history: History, site_id: str, now: datetime) -> bool:
+def starts_over(position: PollPosition, history: History, site_id: str, now: datetime) -> bool:
     """Whether a device needs a full snapshot: another history, nothing yet, or unseen tombstones purged.
 
     Also one whose time lies ahead: nobody can tell what it has missed.
@@ -56,18 +56,18 @@ def starts_over(position: Position, history: History, site_id: str, now: datetim
     return not history.tells_since(site_id, position.version, position.reset_head_version)
 
 
-class EdgeSync:
+class EdgePolling:
     """Answers without memory: the position says it all."""
 
-    def __init__(self, mongo: Mongo, versions: Versions, changes: Changes) -> None:
+    def __init__(self, mongo: Mongo, versions: Versions, changes: DeltaQueries) -> None:
         self._people = mongo.db.identities
         self._versions = versions
         self._changes = changes
 
     async def missed(
-        self, site_id: str, position: Position, spaces: Sequence[str], *, limit: int, max_bytes: int,
+        self, site_id: str, position: PollPosition, spaces: Sequence[str], *, limit: int, max_bytes: int,
         now: datetime,
-    ) -> Missed:  # fmt: skip
+    ) -> PollAnswer:  # fmt: skip
         """What a device of the site needs next: at most `limit` people and about `max_bytes`."""
         history = await self._versions.read()
         reset = starts_over(position, history, site_id, now)
@@ -82,23 +82,21 @@ class EdgeSync:
             reset = True
         begun_at = 0 if reset else await self._begun_at(site_id, position)
         surely_held, last_dated = await self._whereabouts(changes, begun_at)
-        return Missed(changes, begun_at, reset, surely_held, last_dated)
+        return PollAnswer(changes, begun_at, reset, surely_held, last_dated)
 
-    async def _since(self, site_id: str, position: Position, history: History) -> int:
+    async def _since(self, site_id: str, position: PollPosition, history: History) -> int:
         if position.time is None:
             return position.version
         version = await self._changes.version_at(site_id, position.time)
         # The history was read first: whatever was changed since then has a later version.
         return history.version if version is None else version
 
-    async def _begun_at(self, site_id: str, position: Position) -> int:
+    async def _begun_at(self, site_id: str, position: PollPosition) -> int:
         if position.time is not None:
             return await self._changes.version_before(site_id, position.time)
         return position.version if position.begun_at is None else position.begun_at
 
-    async def _whereabouts(
-        self, changes: SiteChanges, begun_at: int
-    ) -> tuple[frozenset[str], datetime | None]:
+    async def _whereabouts(self, changes: DeltaPage, begun_at: int) -> tuple[frozenset[str], datetime | None]:
         """Whom of `changes` the site has had since `begun_at` at the least, and the date of the last of them.
 
         Where somebody has been in several places, it is not known since when they are in each.

@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 2.0
 
 
-class Capture:
+class NewestFrame:
     """Frames of a camera for one thread that works on them; a context manager that owns the camera.
 
     A live camera is read as fast as it comes into one slot, so that a frame is at most one frame period old
@@ -48,7 +48,7 @@ class Capture:
             "reopened": self._camera.reopened,
         }
 
-    def __enter__(self) -> "Capture":
+    def __enter__(self) -> "NewestFrame":
         self._thread.start()
         return self
 

@@ -12,7 +12,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.events.events import Incoming
+from broker_bridge.registry.events.events import IncomingEvent
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod
@@ -136,7 +136,7 @@ async def cam_b(app: FastAPI, registry: Registry, real_time: None) -> AsyncItera
         yield client
 
 
-def event(n: int, device: str = "cam-001", **changed: Any) -> Incoming:
+def event(n: int, device: str = "cam-001", **changed: Any) -> IncomingEvent:
     fields = {
         "event_id": f"EV1-1736942400000-{n:06x}",
         "device_id": device,
@@ -147,7 +147,7 @@ def event(n: int, device: str = "cam-001", **changed: Any) -> Incoming:
         "metadata": {"distance": 0.28},
     }
     received_at = changed.pop("received_at", NOW)
-    return Incoming(Event.model_validate(fields | changed), "lobby", received_at)
+    return IncomingEvent(Event.model_validate(fields | changed), "lobby", received_at)
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.identities.model import Enrollment, ExternalKey
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod
@@ -113,7 +113,7 @@ async def test_who_is_refused_has_a_reason_and_holds_up_nobody(
 ) -> None:
     """One code for each reason, no value quoted, nothing stored; those around it come in."""
     await registry.identities.enroll_many(
-        [Enrollment("TAKEN", external=ExternalKey("hr", "taken")), Enrollment("MERGED")]
+        [EnrollIdentity("TAKEN", external=ExternalKey("hr", "taken")), EnrollIdentity("MERGED")]
     )
     await registry.merges.merge("MERGED", "TAKEN", by="test")
     hostile, code = REFUSED[name]

@@ -8,7 +8,7 @@ import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import Report
+from broker_bridge.registry.devices.devices import DeviceReport
 
 from .conftest import NOW, Clock, client_of, event, is_problem, vector
 
@@ -36,8 +36,8 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
     fresh = (await api.get("/api/v1/devices/cam-001")).json()
     await registry.devices.note(
         [
-            Report.status("cam-001", "online", "1", NOW, NOW),
-            Report.of("cam-001", "heartbeat", {"uptime_s": 1.5, "at": NOW}, NOW),
+            DeviceReport.status("cam-001", "online", "1", NOW, NOW),
+            DeviceReport.of("cam-001", "heartbeat", {"uptime_s": 1.5, "at": NOW}, NOW),
         ]
     )
     clock.now = NOW + timedelta(seconds=90)
@@ -61,12 +61,12 @@ async def test_a_device_with_another_model_than_the_record_shows_it(
     warm = {"code": "canary-failed", "detail": "it computes something else"}
 
     async def problems(heartbeat: dict[str, Any]) -> list[dict[str, str]]:
-        await registry.devices.note([Report.of("cam-001", "heartbeat", heartbeat, NOW)])
+        await registry.devices.note([DeviceReport.of("cam-001", "heartbeat", heartbeat, NOW)])
         shown: list[dict[str, str]] = (await api.get("/api/v1/devices")).json()["items"][0]["problems"]
         return shown
 
     assert await problems({}) == []
-    await registry.devices.note([Report.of("cam-001", "info", {"spaces": spaces}, NOW)])
+    await registry.devices.note([DeviceReport.of("cam-001", "info", {"spaces": spaces}, NOW)])
     by_registry = await problems({"problems": [warm]})
     assert [one["code"] for one in by_registry] == ["canary-failed", "model-differs"]
     assert "face:test-8" in by_registry[1]["detail"]
@@ -79,7 +79,7 @@ async def test_a_device_that_nobody_registered_is_shown_without_a_site(
 ) -> None:
     """An operator sees who knocks; registering it gives it its place."""
     await registry.devices.meet(["cam-009"])
-    await registry.devices.note([Report.of("cam-009", "info", {"software": "1.0"}, NOW)])
+    await registry.devices.note([DeviceReport.of("cam-009", "info", {"software": "1.0"}, NOW)])
     knocking = (await api.get("/api/v1/devices/cam-009")).json()
     assert (knocking["site_id"], knocking["info"]["software"]) == (None, "1.0")
     added = await api.post("/api/v1/devices", json={"device_id": "cam-009", "site_id": "lobby"})
@@ -111,7 +111,7 @@ async def test_sync_status_measures_each_device_by_its_own_site(
     said = {"cam-001": (epoch, 1), "cam-002": (epoch, 1), "cam-003": ("abc", 2)}
     await registry.devices.note(
         [
-            Report.of(device, "applied", {"epoch": at, "version": version}, NOW)
+            DeviceReport.of(device, "applied", {"epoch": at, "version": version}, NOW)
             for device, (at, version) in said.items()
         ]
     )

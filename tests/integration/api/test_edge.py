@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 
 from .conftest import FACE, GAIT, device_client, vector
 
@@ -114,10 +114,10 @@ async def test_without_a_position_everybody_of_the_site_is_told_whole(
     """With vectors and flags, without names; tombstones and people of other sites are nobody's business."""
     await registry.identities.enroll_many(
         [
-            Enrollment("EMP-1", (face(1),), display_name="Ana", flag="red", sites=("lobby",)),
-            Enrollment("EMP-2", (face(2),), sites=("gate",)),
-            Enrollment("EMP-3", (face(3),)),
-            Enrollment("EMP-4", (face(4),), sites=("lobby",)),
+            EnrollIdentity("EMP-1", (face(1),), display_name="Ana", flag="red", sites=("lobby",)),
+            EnrollIdentity("EMP-2", (face(2),), sites=("gate",)),
+            EnrollIdentity("EMP-3", (face(3),)),
+            EnrollIdentity("EMP-4", (face(4),), sites=("lobby",)),
         ]
     )
     await registry.identities.delete("EMP-4")
@@ -134,7 +134,7 @@ async def test_without_a_position_everybody_of_the_site_is_told_whole(
 
 async def test_a_name_travels_to_a_device_in_dev_mode_alone(app: FastAPI, registry: Registry) -> None:
     """The device's registration decides, not what it says of itself."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="Ana"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Ana"))
     for device_id, dev_mode in (("cam-dev", True), ("cam-door", False)):
         async with await device_client(app, registry, device_id, "lobby", dev_mode=dev_mode) as client:
             (change,) = (await sync(client))["changes"]
@@ -147,12 +147,12 @@ async def test_create_update_and_delete_are_told_once_each(
 ) -> None:
     """As in the seed: somebody new, a flag on somebody known, somebody gone."""
     await registry.identities.enroll_many(
-        [Enrollment(f"visitor_{n}", (face(n),), sites=("lobby",)) for n in (3, 5)]
+        [EnrollIdentity(f"visitor_{n}", (face(n),), sites=("lobby",)) for n in (3, 5)]
     )
     stand = await sync(cam_a)
     await registry.identities.delete("visitor_5")
-    await registry.identities.enroll(Enrollment("visitor_3", flag="red"))
-    await registry.identities.enroll(Enrollment("visitor_10", (face(10),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("visitor_3", flag="red"))
+    await registry.identities.enroll(EnrollIdentity("visitor_10", (face(10),), sites=("lobby",)))
     said = await sync(cam_a, since=stand["version"], epoch=stand["epoch"])
     assert told(said) == [("delete", "visitor_5"), ("update", "visitor_3"), ("create", "visitor_10")]
     assert (said["reset"], said["changes"][1]["flag"]) == (False, "red")
@@ -162,7 +162,7 @@ async def test_create_update_and_delete_are_told_once_each(
 
 async def test_whoever_goes_on_by_time_misses_nothing(cam_a: httpx.AsyncClient, registry: Registry) -> None:
     """By `sync_timestamp` of the answer before: what was under way then is told, some of it twice."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     stand = await sync(cam_a)
     assert datetime.fromisoformat(stand["sync_timestamp"][:-1] + "+00:00") < datetime.now(timezone.utc)
     await registry.identities.delete("EMP-1")
@@ -179,12 +179,12 @@ async def test_update_is_said_of_nobody_whom_the_device_has_not(
     """Neither on later pages, of who was made and changed in between, nor by time."""
     people = registry.identities
     known, waiting = PollingDevice(cam_a, 1), PollingDevice(cam_a, 1)
-    await people.enroll(Enrollment("EMP-0", (face(0),), sites=("lobby",)))
+    await people.enroll(EnrollIdentity("EMP-0", (face(0),), sites=("lobby",)))
     await known.poll()
     by_time = await sync(cam_a)
-    await people.enroll_many([Enrollment(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2, 3)])
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2, 3)])
     for n in (2, 1, 0):
-        await people.enroll(Enrollment(f"EMP-{n}", flag="red"))
+        await people.enroll(EnrollIdentity(f"EMP-{n}", flag="red"))
     for device in (known, waiting):
         await device.poll()
         assert device.faces == await held_at(registry, "lobby")
@@ -200,18 +200,18 @@ async def test_by_time_too_somebody_known_for_long_is_updated(
     """Who was there before somebody who had changed by then."""
     people = registry.identities
     for n in (1, 2):
-        await people.enroll(Enrollment(f"EMP-{n}", (face(n),), sites=("lobby",)))
+        await people.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)))
     long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
     await registry.mongo.db.identities.update_many({}, {"$set": {"updated_at": long_ago}})
     since = (await sync(cam_a))["sync_timestamp"]
-    await people.enroll(Enrollment("EMP-1", flag="red"))
-    await people.enroll(Enrollment("EMP-3", (face(3),), sites=("lobby",)))
+    await people.enroll(EnrollIdentity("EMP-1", flag="red"))
+    await people.enroll(EnrollIdentity("EMP-3", (face(3),), sites=("lobby",)))
     assert told(await sync(cam_a, since=since)) == [("update", "EMP-1"), ("create", "EMP-3")]
 
 
 async def test_a_time_that_lies_ahead_starts_over(cam_a: httpx.AsyncClient, registry: Registry) -> None:
     """A clock that is wrong must not make a device miss anything."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     said = await sync(cam_a, since="2099-01-01T00:00:00Z")
     assert (said["reset"], told(said)) == (True, [("create", "EMP-1")])
 
@@ -221,7 +221,7 @@ async def test_only_what_may_leave_and_was_asked_for_is_told(
 ) -> None:
     """Consent by modality, spaces by the query, else by what the device declares; or no vectors at all."""
     walk = Template(GAIT, normalise([1.0, 2.0, 3.0, 4.0], 4))
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1), walk), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), walk), sites=("lobby",)))
 
     async def spaces(**asked: Any) -> list[str]:
         (change,) = (await sync(cam_a, **asked))["changes"]
@@ -231,10 +231,10 @@ async def test_only_what_may_leave_and_was_asked_for_is_told(
     assert await spaces(spaces=GAIT) == [GAIT]
     assert sorted(await spaces(spaces=f"{GAIT},{FACE}")) == [FACE, GAIT]
     info = {"spaces": {FACE: {"dimension": 8}}}
-    await registry.devices.note([Report.of("cam-a", "info", info, datetime.now(timezone.utc))])
+    await registry.devices.note([DeviceReport.of("cam-a", "info", info, datetime.now(timezone.utc))])
     assert await spaces() == [FACE]
     assert "templates" not in (await sync(cam_a, vectors="false"))["changes"][0]
-    await registry.identities.enroll(Enrollment("EMP-1", consent={"face": False}))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
     assert await spaces() == []
 
 
@@ -244,7 +244,7 @@ async def test_a_device_that_was_away_holds_what_the_registry_does(
 ) -> None:
     """Changes, deletions, restores, moves and withdrawn consent while it was away, in pages of two."""
     people = registry.identities
-    await people.enroll_many([Enrollment(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(8)])
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(8)])
     device = PollingDevice(cam_a, 2, by_time=by_time)
     await device.poll()
     assert device.faces == await held_at(registry, "lobby")
@@ -252,12 +252,12 @@ async def test_a_device_that_was_away_holds_what_the_registry_does(
     await people.delete("EMP-2")
     await people.restore("EMP-2")
     await people.delete("EMP-3")
-    await people.enroll(Enrollment("EMP-3", (face(30),), sites=("lobby",)))
-    await people.enroll(Enrollment("EMP-4", sites=("gate",)))
-    await people.enroll(Enrollment("EMP-5", flag="red"))
-    await people.enroll(Enrollment("EMP-6", consent={"face": False}))
-    await people.enroll(Enrollment("EMP-9", (face(9),), sites=("gate",)))
-    await people.enroll(Enrollment("EMP-9", sites=("gate", "lobby")))
+    await people.enroll(EnrollIdentity("EMP-3", (face(30),), sites=("lobby",)))
+    await people.enroll(EnrollIdentity("EMP-4", sites=("gate",)))
+    await people.enroll(EnrollIdentity("EMP-5", flag="red"))
+    await people.enroll(EnrollIdentity("EMP-6", consent={"face": False}))
+    await people.enroll(EnrollIdentity("EMP-9", (face(9),), sites=("gate",)))
+    await people.enroll(EnrollIdentity("EMP-9", sites=("gate", "lobby")))
     await device.poll()
     assert device.faces == await held_at(registry, "lobby")
     assert (set(device.faces), device.resets) == ({f"EMP-{n}" for n in (0, 2, 3, 5, 6, 7, 9)}, 1)
@@ -268,12 +268,12 @@ async def test_another_history_and_purged_tombstones_start_over(
 ) -> None:
     """By version as by time; and a snapshot of many pages comes to its end below the horizon too."""
     people = registry.identities
-    await people.enroll_many([Enrollment(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(6)])
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(6)])
     by_version, by_time = PollingDevice(cam_a, 2), PollingDevice(cam_a, 100, by_time=True)
     for device in (by_version, by_time):
         await device.poll()
     await people.delete("EMP-0")
-    await people.enroll(Enrollment("EMP-9", (face(9),), sites=("lobby",)))
+    await people.enroll(EnrollIdentity("EMP-9", (face(9),), sites=("lobby",)))
     await purge(registry, "EMP-0", "lobby")
     for device in (by_version, by_time):
         await device.poll()
@@ -292,9 +292,9 @@ async def test_the_purge_of_another_site_starts_nobody_over(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
     """A tombstone that this site never heard of."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     stand = await sync(cam_a)
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),), sites=("gate",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("gate",)))
     await registry.identities.delete("EMP-2")
     await purge(registry, "EMP-2", "gate")
     said = await sync(cam_a, since=stand["version"], epoch=stand["epoch"])
@@ -303,7 +303,7 @@ async def test_the_purge_of_another_site_starts_nobody_over(
 
 async def test_a_page_is_bounded_by_bytes_too(cam_a: httpx.AsyncClient, registry: Registry) -> None:
     """However many people were asked for: `more`, and where to go on."""
-    orders = [Enrollment(f"EMP-{n:04}", (face(n),), sites=("lobby",)) for n in range(1000)]
+    orders = [EnrollIdentity(f"EMP-{n:04}", (face(n),), sites=("lobby",)) for n in range(1000)]
     await registry.identities.enroll_many(orders)
     answer = await cam_a.get(SYNC, params={"limit": 1000})
     said = answer.json()
@@ -320,8 +320,8 @@ async def test_a_device_sees_its_own_site_alone(
     cam_a: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry, api: httpx.AsyncClient
 ) -> None:
     """It neither hears of nor confirms nor visits whom its site never had."""
-    await registry.identities.enroll(Enrollment("EMP-A", (face(1),), sites=("lobby",)))
-    await registry.identities.enroll(Enrollment("EMP-B", (face(2),), sites=("gate",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-A", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-B", (face(2),), sites=("gate",)))
     tombstone = await registry.identities.delete("EMP-B")
     for asked in ({}, {"since": 1}):
         assert "EMP-B" not in (await cam_a.get(SYNC, params=asked)).text
@@ -339,10 +339,10 @@ async def test_who_moves_goes_from_one_site_and_comes_to_the_other(
     cam_a: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry
 ) -> None:
     """A delete there and a create here, of somebody who was made long before."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("lobby",)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     stands = [await sync(client) for client in (cam_a, cam_b)]
-    await registry.identities.enroll(Enrollment("EMP-1", sites=("gate",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("gate",)))
     said = [
         await sync(client, since=stand["version"], epoch=stand["epoch"])
         for client, stand in zip((cam_a, cam_b), stands, strict=True)

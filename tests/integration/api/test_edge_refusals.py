@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.model import EnrollIdentity
 from deploy.local.stack import Mongod
 from tests.conftest import StartProgram
 
@@ -120,7 +120,7 @@ async def test_the_page_can_be_followed_with_curl(
 ) -> None:
     """Each call on it is answered with what stands below it, or with an answer of the same fields."""
     clock.now = datetime(2026, 1, 15, 10, 5, tzinfo=timezone.utc)
-    await registry.identities.enroll(Enrollment("EMP-12345", sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", sites=("lobby",)))
     await registry.sites.set_policy("lobby", "visitors", who="tester", at=clock.now)
     await registry.spaces.ensure(EmbeddingSpace("face:example", 4))
     epoch = (await registry.versions.read()).epoch

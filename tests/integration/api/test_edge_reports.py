@@ -13,8 +13,8 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
-from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 
 from .conftest import FACE, device_client, is_problem, vector
 
@@ -37,7 +37,7 @@ async def test_a_confirmation_counts_like_one_over_mqtt(
     cam_a: httpx.AsyncClient, api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """Once the device says that it holds the version of the deletion."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     await registry.identities.delete("EMP-1")
     said = (await cam_a.get("/api/edge/sync")).json()
     for version, summary in ((1, "0 of 1 devices"), (said["version"], "1 of 1 devices")):
@@ -109,7 +109,7 @@ async def test_whoever_is_known_exists_and_has_come_once_more(
     open_lobby: httpx.AsyncClient, registry: Registry
 ) -> None:
     """The first device wins; the visit is recorded by the registry, under the device that asks."""
-    await registry.identities.enroll(Enrollment("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
     encoded = base64.b64encode(normalise(axis(1, 0.1), 8)).decode()
     answer = await upload(open_lobby, "r-1", vector=encoded, space=FACE)
     assert (answer.status_code, answer.json()["result"], answer.json()["face_id"]) == (200, "exists", "EMP-1")
@@ -136,7 +136,7 @@ async def test_what_cannot_be_registered_is_a_problem_with_its_code(
     open_lobby: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry
 ) -> None:
     """Look-alikes, a closed site, vectors that are none, fields that nobody knows."""
-    await registry.identities.enroll(Enrollment("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
     alike = is_problem(await upload(open_lobby, "r-1", embedding=axis(1, 1.3)), 409, "face-ambiguous")
     assert alike["similarity"] == pytest.approx(0.61, abs=0.01)
     is_problem(await upload(cam_b, "r-2", embedding=axis(3)), 409, "enrollment-closed")
@@ -176,7 +176,7 @@ async def test_reported_visits_are_recorded_once(
     cam_a: httpx.AsyncClient, api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """With an id of the device's or one that follows from the report; repeated, nothing changes."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     visits = [
         {"event_id": "EV3-1736942400000-a1b2c3", "face_id": "EMP-1", "timestamp": ago(60), "confidence": 0.9},
         {"face_id": "EMP-1", "timestamp": ago(30)},
@@ -194,7 +194,7 @@ async def test_reported_visits_are_recorded_once(
 async def test_each_visit_is_judged_by_itself(cam_a: httpx.AsyncClient, registry: Registry) -> None:
     """What is wrong is told by its place in the request; the rest is recorded."""
     people = registry.identities
-    await people.enroll_many([Enrollment(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2)])
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2)])
     before = ago(1)
     await people.delete("EMP-2")
     good = {"face_id": "EMP-1", "timestamp": ago(10)}
@@ -228,7 +228,7 @@ async def test_a_report_that_is_none_is_refused(cam_a: httpx.AsyncClient, regist
     assert await registry.events.page({}) == []
 
 
-def event_of(n: int, event_type: str, user_id: str, site: str, at: datetime) -> Incoming:
+def event_of(n: int, event_type: str, user_id: str, site: str, at: datetime) -> IncomingEvent:
     code = {"visit": "EV3", "facial_id": "EV1"}[event_type]
     event = Event(
         event_id=f"{code}-1736942400000-{n:06x}",
@@ -238,12 +238,12 @@ def event_of(n: int, event_type: str, user_id: str, site: str, at: datetime) -> 
         timestamp=at,
         confidence=0.9,
     )
-    return Incoming(event, site, at)
+    return IncomingEvent(event, site, at)
 
 
 async def test_visits_of_a_person_are_counted(api: httpx.AsyncClient, registry: Registry) -> None:
     """In all and by site, from the first to the last, looking at that person's events alone."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     start = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
     counted = [("visit", "lobby"), ("facial_id", "lobby"), ("visit", "lobby"), ("visit", "gate")]
     batch = [

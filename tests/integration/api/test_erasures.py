@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.identities.model import Enrollment, ExternalKey
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.registry.privacy.erasure import SETTLED
 
@@ -55,7 +55,7 @@ async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
     for n in (1, 2):
         applied = {"epoch": epoch, "version": said["version"]}
         at = clock.now + timedelta(seconds=n)
-        await registry.devices.note([Report.of(f"cam-00{n}", "applied", applied, at)])
+        await registry.devices.note([DeviceReport.of(f"cam-00{n}", "applied", applied, at)])
     receipt = await api.get(f"{ERASURES}/{said['erasure_id']}")
     assert "EMP-12345" not in receipt.text
     assert receipt.json()["summary"] == "2 of 2 devices"
@@ -122,7 +122,7 @@ async def test_an_export_holds_everything_about_a_person(
 ) -> None:
     """Person, whoever went into them, vectors, events with pictures, visits, audit; nobody else's."""
     await enroll(api, display_name="Sample Person Å", consent={"face": True})
-    order = Enrollment("EMP-1", external=ExternalKey("alfred", "person-4711"))
+    order = EnrollIdentity("EMP-1", external=ExternalKey("alfred", "person-4711"))
     await registry.identities.enroll(order)
     await registry.merges.merge("EMP-1", "EMP-12345")
     await enroll(api, "EMP-3", 3, display_name="Other Name")
@@ -178,7 +178,7 @@ async def test_who_may_not_export_and_of_whom_nothing_is_held(app: FastAPI, api:
 
 async def test_an_export_of_many_events_needs_little_memory(registry: Registry) -> None:
     """20,000 events are some 6 MB of JSON: written piece by piece, they are never there at once."""
-    await registry.identities.enroll(Enrollment("EMP-12345"))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345"))
     for start in range(0, 20_000, 2000):
         await registry.events.record([event(n) for n in range(start, start + 2000)])
     pieces = await registry.exports.of("EMP-12345", by="admin", now=utc_now())

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.identities.model import Enrollment, ExternalKey
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from broker_bridge.registry.settings import RegistrySettings
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
@@ -192,7 +192,7 @@ async def test_an_index_that_follows_its_own_writes_misses_nobody_elses(
     for n in range(4):
         mine = (await api.post(PEOPLE, json=person(f"mine-{n}", unit(n)))).json()
         assert mine["look_alikes"] == []
-        order = Enrollment(f"theirs-{n}", external=ExternalKey("other", str(n)))
+        order = EnrollIdentity(f"theirs-{n}", external=ExternalKey("other", str(n)))
         await other.look_alikes.enroll(order)
         told = await ingest(api, result(f"copy-{n}", unit(n)))
         assert [one["nearest_user_id"] for one in told["look_alikes"]] == [f"mine-{n}"]

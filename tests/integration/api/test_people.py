@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import Report
+from broker_bridge.registry.devices.devices import DeviceReport
 
 from .conftest import FACE, is_problem, vector
 
@@ -22,7 +22,9 @@ def person(user_id: str = "EMP-12345", **more: Any) -> dict[str, Any]:
 
 async def applied(registry: Registry, device_id: str, version: int, epoch: str | None = None) -> None:
     epoch = epoch or (await registry.versions.read()).epoch
-    await registry.devices.note([Report.of(device_id, "applied", {"epoch": epoch, "version": version}, NOW)])
+    await registry.devices.note(
+        [DeviceReport.of(device_id, "applied", {"epoch": epoch, "version": version}, NOW)]
+    )
 
 
 async def test_a_person_is_made_shown_and_never_with_a_vector(api: httpx.AsyncClient) -> None:

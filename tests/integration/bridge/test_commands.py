@@ -15,7 +15,7 @@ from broker_bridge.contract.channels import Channel, Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import CommandResult, DeviceInfo, DeviceStatus, SpaceInfo
 from broker_bridge.contract.wire import WireModel
-from broker_bridge.devices.command_dispatcher import CommandDesk
+from broker_bridge.devices.command_dispatcher import CommandDispatcher
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.commands import CommandRecord
 from broker_bridge.settings import BridgeProgram
@@ -131,21 +131,21 @@ class Clock:
 @asynccontextmanager
 async def at_work(
     registry: Registry, wire: Wire, clock: Callable[[], datetime]
-) -> AsyncIterator[CommandDesk]:
+) -> AsyncIterator[CommandDispatcher]:
     """A desk that polls often, without a broker."""
-    desk = CommandDesk(registry, wire.publish, 0.05, clock)
+    desk = CommandDispatcher(registry, wire.publish, 0.05, clock)
     task = asyncio.create_task(desk.run())
     yield desk
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-def says(desk: CommandDesk, device_id: str, state: Any, session: str) -> None:
+def says(desk: CommandDispatcher, device_id: str, state: Any, session: str) -> None:
     status = DeviceStatus(state=state, session=session, at=now())
     desk.note_status(Decoded(_ANY, {"device_id": device_id}, status), b"")
 
 
-def answers(desk: CommandDesk, device_id: str, command_id: str, state: Any) -> None:
+def answers(desk: CommandDispatcher, device_id: str, command_id: str, state: Any) -> None:
     result = CommandResult(id=command_id, state=state)
     desk.note_result(Decoded(_ANY, {"device_id": device_id}, result), b"")
 
@@ -154,7 +154,7 @@ _ANY: Any = None
 Settled = Callable[[str, int], Awaitable[None]]
 
 
-def settled(desk: CommandDesk) -> Settled:
+def settled(desk: CommandDispatcher) -> Settled:
     async def wait(counter: str, count: int) -> None:
         async def reached() -> bool:
             return desk.counters[counter] >= count
@@ -261,7 +261,7 @@ async def test_a_command_is_sent_again_if_it_could_not_be_noted_as_sent(
 
 async def test_answers_past_the_bound_are_dropped_and_counted(registry: Registry) -> None:
     """A device that floods costs bounded memory."""
-    desk = CommandDesk(registry, Wire().publish, 1.0, now)
+    desk = CommandDispatcher(registry, Wire().publish, 1.0, now)
     for n in range(1005):
         answers(desk, "cam-001", f"cmd-{n}", "done")
     assert desk.counters["dropped_queue_full"] == 5
@@ -299,7 +299,9 @@ async def test_the_first_model_is_on_record_in_the_head(
 
         await until(counted)
     assert await registry.spaces.get(SPACE) == EmbeddingSpace(SPACE, 8, MINE)
-    assert [record.name for record in caplog.records if OTHER in record.message] == ["broker_bridge.presence"]
+    assert [record.name for record in caplog.records if OTHER in record.message] == [
+        "broker_bridge.devices.presence"
+    ]
 
 
 async def test_a_site_that_is_opened_says_so_at_once(

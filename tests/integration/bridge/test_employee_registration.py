@@ -12,9 +12,9 @@ import pytest
 from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Registered, RegisterIdentity
-from broker_bridge.enrollment.registration import Registrar
+from broker_bridge.enrollment.registration import RegistrationHandler
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.settings import BridgeProgram
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
@@ -128,9 +128,11 @@ async def test_a_device_replaces_revives_and_moves_nobody(
 ) -> None:  # fmt: skip
     """Somebody else's face keeps its id, and nothing in the registry changes."""
     people = registry.identities
-    await people.enroll(Enrollment("EMP-1", (face(1),)))
-    await people.enroll_many([Enrollment(user, sites=(open_site.site,)) for user in ("EMP-GONE", "EMP-WENT")])
-    await people.enroll(Enrollment("EMP-FAR", sites=("elsewhere",)))
+    await people.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await people.enroll_many(
+        [EnrollIdentity(user, sites=(open_site.site,)) for user in ("EMP-GONE", "EMP-WENT")]
+    )
+    await people.enroll(EnrollIdentity("EMP-FAR", sites=("elsewhere",)))
     await people.delete("EMP-GONE")
     await registry.merges.merge("EMP-WENT", "EMP-1", by="tester")
     before = await registry.versions.read()
@@ -146,7 +148,7 @@ async def test_a_refusal_that_an_operator_can_mend_is_not_for_ever(
 ) -> None:
     """The same request, once the person is restored; a decision about a face stands, as it does for
     visitors."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=(open_site.site,)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(open_site.site,)))
     await registry.identities.delete("EMP-1")
     one, request = registrar(registry), employs("r-1", "EMP-1", near(1, 0.9))
     assert (await said(one, open_site, request)).result == "rejected"
@@ -189,7 +191,7 @@ async def test_the_first_device_wins_over_mqtt_and_http_at_once(
     await registry.api_keys.create("door", "edge", "key-of-cam-http", "cam-http")
     other = await open_registry(program)
     app = create_app(other, ApiSettings(default_spaces={"face": SPACE}))
-    worker: Registrar = registrar(registry)
+    worker: RegistrationHandler = registrar(registry)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://api",
         headers={"Authorization": "Bearer key-of-cam-http"},

@@ -4,7 +4,7 @@ from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, SyncApplied
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
@@ -17,7 +17,7 @@ async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, regi
     """The delta continues the head before it; the head after it has the digest of what was sent."""
     first = await peer.hear("sync_head")
     assert (first.version, first.spaces) == (0, {})
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="One", flag="red"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red"))
     delta = await peer.hear("sync_delta")
     assert (delta.epoch, delta.prev_version, delta.version, delta.removals) == (first.epoch, 0, 1, [])
     (upsert,) = delta.upserts
@@ -29,8 +29,8 @@ async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, regi
 
 async def test_a_deletion_is_a_removal_and_leaves_the_digest(peer: Peer, registry: Registry) -> None:
     """After enrolling two and deleting one, the head's digest is that of the other."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await registry.identities.delete("EMP-1")
     while True:
         delta = await peer.hear("sync_delta")
@@ -46,9 +46,9 @@ async def test_a_deletion_is_a_removal_and_leaves_the_digest(peer: Peer, registr
 
 async def test_another_sites_change_is_not_told_here(peer: Peer, registry: Registry) -> None:
     """The chain of this site's deltas goes past versions that are none of its business."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("FAR", (face(2),), sites=("far-away",)))
-    await registry.identities.enroll(Enrollment("EMP-3", (face(3),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-3", (face(3),)))
     seen = []
     while not seen or seen[-1].version < 3:
         seen.append(await peer.hear("sync_delta"))
@@ -60,7 +60,7 @@ async def test_another_sites_change_is_not_told_here(peer: Peer, registry: Regis
 
 async def test_pages_lead_from_nothing_to_the_head(peer: Peer, registry: Registry) -> None:
     """The first page is a reset; the pages together name everyone and end at the head."""
-    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(25)])
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
     await registry.identities.delete("EMP-3")
     page = await peer.ask(limit=10)
     assert (page.reset, page.done, page.from_version) == (True, False, 0)
@@ -80,7 +80,7 @@ async def test_a_device_of_another_history_or_from_the_future_starts_over(
     peer: Peer, registry: Registry
 ) -> None:
     """Another epoch, or a version that does not exist yet, is answered with a full snapshot."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     epoch = (await registry.versions.read()).epoch
     assert (await peer.ask(1, "beef")).reset
     assert (await peer.ask(99, epoch)).reset
@@ -96,8 +96,8 @@ async def test_a_site_that_is_not_the_devices_own_is_refused(peer: Peer) -> None
 
 async def test_a_request_may_leave_out_what_the_registry_knows(peer: Peer, registry: Registry) -> None:
     """Without site and spaces a registered device gets its own site's people with all their templates."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("FAR", (face(2),), sites=("far-away",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
     await peer.say("enrollment/request", b'{"request_id":"r1","epoch":null,"since_version":0,"limit":200}')
     page = await peer.hear("sync_page")
     assert [(u.user_id, len(u.templates)) for u in page.upserts] == [("EMP-1", 1)]
@@ -107,7 +107,7 @@ async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
     bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
     """The registry, not the device, says who is in dev mode."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="Sample Person"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Sample Person"))
     async with connected(mosquitto, fresh_device) as peer:
         assert [u.display_name for u in (await peer.ask()).upserts] == [None]
         await registry.mongo.db.devices.update_one({"_id": fresh_device.id}, {"$set": {"dev_mode": True}})
@@ -123,7 +123,7 @@ async def test_where_consent_is_required_a_face_leaves_only_with_it(
     async with connected(mosquitto, fresh_device) as peer, running(strict, settings):
         await peer.hear("sync_head")
         for consent, sent in ((None, []), ({"face": True}, [face(1).vector]), ({"face": False}, [])):
-            await strict.identities.enroll(Enrollment("EMP-1", (face(1),), consent=consent))
+            await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), consent=consent))
             (told,) = (await peer.hear("sync_delta")).upserts
             head = await peer.hear("sync_head")
             (paged,) = (await peer.ask()).upserts
@@ -161,7 +161,7 @@ async def test_a_new_worker_publishes_heads_of_what_it_finds(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
     """Changes made while no bridge ran are in the head as soon as one leads."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1), face(2))))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
     async with connected(mosquitto, fresh_device) as peer, running(registry, program):
         head = await peer.hear("sync_head")
         assert (head.version, head.spaces[SPACE].count) == (1, 2)

@@ -13,10 +13,10 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import PAYLOAD_INVALID, ContractError
 from broker_bridge.contract.messages import DeviceInfo, Receipts, Rejection, SpaceInfo, SyncPage, SyncRequest
-from broker_bridge.enrollment.sync_responder import Answers
-from broker_bridge.events.rejections import Refusals
+from broker_bridge.enrollment.sync_responder import SyncResponder
+from broker_bridge.events.rejections import RejectionHandler
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.integration.bridge.support import Peer, event
@@ -89,7 +89,7 @@ def test_a_key_of_the_senders_choice_cannot_forge_a_line_of_a_log() -> None:
 
 async def test_rubbish_that_waits_is_bounded_in_bytes(registry: Registry) -> None:
     """A thousand packets of 1 MiB would be a gigabyte."""
-    refusals = Refusals(registry, unused)
+    refusals = RejectionHandler(registry, unused)
     payload = bytes(2**20)
     for _ in range(40):
         refusals.refuse("x", payload, ContractError(PAYLOAD_INVALID, "rubbish"))
@@ -114,11 +114,11 @@ async def test_pages_of_a_space_with_many_dimensions_fit_into_a_packet(
     random = np.random.default_rng(1)
     await registry.identities.enroll_many(
         [
-            Enrollment(f"EMP-{n}", (Template(wide.id, normalise(random.standard_normal(4096), 4096)),))
+            EnrollIdentity(f"EMP-{n}", (Template(wide.id, normalise(random.standard_normal(4096), 4096)),))
             for n in range(60)
         ]
     )
-    answers = Answers(registry, unused, program.bridge)
+    answers = SyncResponder(registry, unused, program.bridge)
     payload = (await answers.answer(fresh_device.id, SyncRequest(request_id="r", limit=5000))).to_json()
     assert len(payload) < 300 * 1024
     page = SyncPage.model_validate_json(payload)
@@ -144,5 +144,5 @@ async def test_many_messages_at_once_are_no_news(
         await asyncio.gather(
             *(bridge.link.publish(channels.RECEIPT, Receipts(), device_id=peer.device.id) for _ in range(50))
         )
-    told = [record.message for record in caplog.records if record.name != "broker_bridge.presence"]
+    told = [record.message for record in caplog.records if record.name != "broker_bridge.devices.presence"]
     assert told == []

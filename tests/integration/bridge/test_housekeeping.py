@@ -11,8 +11,8 @@ from broker_bridge.bootstrap import Bridge
 from broker_bridge.contract.messages import Event
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.registry.privacy.erasure import SETTLED
 from broker_bridge.registry.privacy.tombstones import Tombstones
@@ -35,8 +35,8 @@ async def test_a_purge_raises_the_horizon_and_resets_whoever_is_below_it(
 ) -> None:
     """The head tells the new horizon though nobody has changed; who is at or above it goes on as before."""
     site = peer.device.site
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=(site,)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(site,)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     gone = await registry.identities.delete("EMP-1")
     long_ago = utc_now() - MONTH - timedelta(seconds=1)
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$set": {"deleted_at": long_ago}})
@@ -57,8 +57,8 @@ async def test_a_purge_raises_the_horizon_and_resets_whoever_is_below_it(
 async def test_another_sites_purge_resets_nobody_here(peer: Peer, bridge: Bridge, registry: Registry) -> None:
     """The horizon of a site is that of what it has heard."""
     await registry.sites.ensure("elsewhere")
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=(peer.device.site,)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),), sites=("elsewhere",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(peer.device.site,)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("elsewhere",)))
     await registry.identities.delete("EMP-2")
     await registry.tombstones.purge(utc_now() + MONTH, timedelta(0))
     epoch = (await registry.versions.read()).epoch
@@ -70,7 +70,7 @@ async def test_who_begins_to_lead_goes_on_with_an_erasure_that_was_interrupted(
     registry: Registry, program: BridgeProgram, fresh_device: FreshDevice
 ) -> None:
     """Its API process died after the transaction: the sweeps are the leader's then."""
-    await registry.identities.enroll(Enrollment("EMP-12345", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     await registry.events.record([_incoming(fresh_device.id)])
     begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
     async with running(registry, program):
@@ -88,7 +88,7 @@ async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is
 ) -> None:
     """Neither alone will do; the counter says when it was."""
     await registry.mongo.db.devices.delete_many({})
-    await registry.identities.enroll(Enrollment("EMP-12345", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     at = utc_now()
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     early, late = (Housekeeping(registry, MONTH, unseen=WEEK, now=clock(now)) for now in (at, at + SETTLED))
@@ -124,7 +124,7 @@ async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) 
             return 7
 
     await registry.mongo.db.devices.delete_many({})
-    await registry.identities.enroll(Enrollment("EMP-12345"))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345"))
     at = utc_now()
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     broken = replace(registry, tombstones=cast("Tombstones", Failing()))
@@ -144,7 +144,7 @@ async def test_an_event_of_an_erased_person_is_receipted_and_kept_under_the_pseu
     peer: Peer, registry: Registry
 ) -> None:
     """A camera that was offline sends what it saw before: its outbox empties, and no id is written."""
-    await registry.identities.enroll(Enrollment("EMP-12345", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     metadata = {"distance": 0.28, "name": "Sample Person"}
     sent = event(1, peer.device.id, image="/9j/4AAQSkZJRg==", metadata=metadata)
     erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
@@ -156,5 +156,5 @@ async def test_an_event_of_an_erased_person_is_receipted_and_kept_under_the_pseu
     assert await registry.events.image(peer.device.id, sent["event_id"]) is None
 
 
-def _incoming(device_id: str) -> Incoming:
-    return Incoming(Event.model_validate(event(1, device_id)), "lobby", utc_now())
+def _incoming(device_id: str) -> IncomingEvent:
+    return IncomingEvent(Event.model_validate(event(1, device_id)), "lobby", utc_now())

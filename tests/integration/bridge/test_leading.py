@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from broker_bridge.bootstrap import Bridge
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.devices.presence import FOLLOWED
-from broker_bridge.leader_election import Leadership
+from broker_bridge.leader_election import LeaderElection
 from broker_bridge.registry import Registry
 from broker_bridge.registry.mongo.leases import Lease
 from broker_bridge.registry.workers import Overview, Workers
@@ -39,7 +39,7 @@ class SilentLease:
 
 
 @asynccontextmanager
-async def leads(leadership: Leadership) -> AsyncIterator[None]:
+async def leads(leadership: LeaderElection) -> AsyncIterator[None]:
     task = asyncio.create_task(leadership.run())
     yield
     task.cancel()
@@ -52,7 +52,7 @@ async def test_a_leader_steps_down_when_the_lease_server_says_nothing() -> None:
     async def lead() -> None:
         await asyncio.Event().wait()
 
-    leadership = Leadership(cast("Lease", SilentLease()), 0.3, lead)
+    leadership = LeaderElection(cast("Lease", SilentLease()), 0.3, lead)
     async with leads(leadership):
 
         async def leading() -> bool:
@@ -141,13 +141,13 @@ async def test_a_worker_without_a_broker_leaves_the_tracking_to_others(
     """It could hear no camera. When it can again, it may track again."""
     lease_seconds, can_hear = 0.3, [True, True]
 
-    def worker(number: int) -> Leadership:
+    def worker(number: int) -> LeaderElection:
         lease = Lease(registry.mongo, "tracker", f"bridge-{number}", lease_seconds)
-        return Leadership(lease, lease_seconds, asyncio.Event().wait, able=lambda: can_hear[number])  # type: ignore[arg-type]
+        return LeaderElection(lease, lease_seconds, asyncio.Event().wait, able=lambda: can_hear[number])  # type: ignore[arg-type]
 
     first, second = worker(0), worker(1)
 
-    def leading(one: Leadership) -> Callable[[], Awaitable[bool]]:
+    def leading(one: LeaderElection) -> Callable[[], Awaitable[bool]]:
         async def ask() -> bool:
             return one.leading
 

@@ -16,7 +16,7 @@ from broker_bridge.contract.embeddings import Vector, to_base64
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
@@ -98,7 +98,7 @@ async def test_an_enrolled_person_is_told_by_user_id(
 ) -> None:
     person = faces.person()
     template = Template(SPACE, person.astype("<f4").tobytes())
-    await registry.identities.enroll(Enrollment("EMP-12345", (template,), display_name="Ana Petrova"))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,), display_name="Ana Petrova"))
     await observe(peer, payload(faces.of(person)))
     told = await peer.hear("assigned")
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
@@ -112,7 +112,7 @@ async def test_a_deletion_is_told_within_a_second(
     rarely = program.model_copy(update={"tracking": TrackingSettings(db_sync_interval=600)})
     person = faces.person()
     template = Template(SPACE, person.astype("<f4").tobytes())
-    await registry.identities.enroll(Enrollment("EMP-12345", (template,)))
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,)))
     async with running(registry, rarely) as bridge, connected(mosquitto, fresh_device) as peer:
         await until(lambda: tracks(bridge))
 

@@ -12,11 +12,11 @@ from broker_bridge.bootstrap import Bridge, open_registry
 from broker_bridge.contract.channels import REGISTER, Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Registered, RegisterIdentity
-from broker_bridge.enrollment.registration import Registrar
+from broker_bridge.enrollment.registration import RegistrationHandler
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.identities.model import Enrollment
-from broker_bridge.registry.matching.identity_index import PeopleIndex
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.matching.identity_index import IdentityIndex
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
@@ -39,8 +39,8 @@ def asks(request_id: str, vector: bytes, /, **changed: Any) -> RegisterIdentity:
     return RegisterIdentity.model_validate(fields)
 
 
-def registrar(registry: Registry) -> Registrar:
-    return Registrar(registry, Wire().publish)
+def registrar(registry: Registry) -> RegistrationHandler:
+    return RegistrationHandler(registry, Wire().publish)
 
 
 async def visits(registry: Registry) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ async def open_site(registry: Registry, fresh_device: FreshDevice) -> FreshDevic
     return fresh_device
 
 
-async def said(one: Registrar, device: FreshDevice, request: RegisterIdentity) -> Registered:
+async def said(one: RegistrationHandler, device: FreshDevice, request: RegisterIdentity) -> Registered:
     answer = await one.answer(device.id, request)
     assert answer is not None
     return answer
@@ -87,7 +87,7 @@ async def test_somebody_known_exists_and_the_visit_is_recorded_once(
     open_site: FreshDevice, registry: Registry
 ) -> None:
     """Also when the device asks again, here of another worker; the first similarity stands."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("elsewhere",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("elsewhere",)))
     answers = [
         await said(one, open_site, asks("r-1", near(1, 0.8)))
         for one in (registrar(registry), registrar(registry))
@@ -129,7 +129,7 @@ async def test_a_look_alike_is_neither_made_nor_taken_for_the_other(
     open_site: FreshDevice, registry: Registry
 ) -> None:
     """In the uncertain band no new person is made silently."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     answer = await said(registrar(registry), open_site, asks("r-1", near(1, 0.6)))
     assert (answer.result, answer.user_id) == ("rejected", None)
     assert answer.error is not None
@@ -190,7 +190,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
         found = await find(vector, floor)
         times += 1
         if times == 1:
-            await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+            await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
         return found
 
     index.find = find_and_meddle  # type: ignore[method-assign]
@@ -204,13 +204,15 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
 ) -> None:
     """As in a bulk import: the request is not decided, and the device asks again."""
     one = registrar(registry)
-    index = registry.indexes._indexes[SPACE] = PeopleIndex(registry.changes, await registry.spaces.get(SPACE))
+    index = registry.indexes._indexes[SPACE] = IdentityIndex(
+        registry.changes, await registry.spaces.get(SPACE)
+    )
     find = index.find
     flags = itertools.cycle(["red", "blue"])
 
     async def find_and_meddle(vector: bytes, floor: float) -> Any:
         found = await find(vector, floor)
-        await registry.identities.enroll(Enrollment("EMP-1", flag=next(flags)))
+        await registry.identities.enroll(EnrollIdentity("EMP-1", flag=next(flags)))
         return found
 
     index.find = find_and_meddle  # type: ignore[method-assign]
@@ -224,7 +226,9 @@ async def test_a_site_that_is_closed_during_the_search_registers_nobody(
 ) -> None:
     """The first search loads everybody, which takes a while; whoever closed the site is not contradicted."""
     one = registrar(registry)
-    index = registry.indexes._indexes[SPACE] = PeopleIndex(registry.changes, await registry.spaces.get(SPACE))
+    index = registry.indexes._indexes[SPACE] = IdentityIndex(
+        registry.changes, await registry.spaces.get(SPACE)
+    )
     find = index.find
 
     async def find_and_close(vector: bytes, floor: float) -> Any:
@@ -244,7 +248,7 @@ async def test_the_visit_of_a_worker_that_died_is_made_good_by_the_repeat(
     open_site: FreshDevice, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had decided, and neither recorded the visit nor answered; both happen, once, as of the decision."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     with monkeypatch.context() as died:
         died.setattr(registry.events, "record", _die)
         with pytest.raises(ConnectionFailure):
@@ -265,10 +269,10 @@ async def test_an_id_that_was_ever_taken_is_not_given_again(
     open_site: FreshDevice, registry: Registry
 ) -> None:
     """Not even that of somebody deleted: a new face would get an old history."""
-    await registry.identities.enroll(Enrollment("VIS-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("VIS-1", (face(1),)))
     await registry.identities.delete("VIS-1")
     ids = iter(["VIS-1", "VIS-2"])
-    one = Registrar(registry, Wire().publish, new_user_id=lambda: next(ids))
+    one = RegistrationHandler(registry, Wire().publish, new_user_id=lambda: next(ids))
     assert (await said(one, open_site, asks("r-1", face(2).vector))).user_id == "VIS-2"
 
 
@@ -326,7 +330,7 @@ async def test_a_device_with_another_model_registers_nobody(
     await registry.spaces.ensure(EmbeddingSpace(SPACE, 8, "a" * 64))
     for sha256, expected in (("b" * 64, "rejected"), ("a" * 64, "created")):
         info = {"spaces": {SPACE: {"dimension": 8, "model_sha256": sha256}}}
-        await registry.devices.note([Report.of(open_site.id, "info", info, now())])
+        await registry.devices.note([DeviceReport.of(open_site.id, "info", info, now())])
         answer = await said(registrar(registry), open_site, asks(f"r-{expected}", face(1).vector))
         assert answer.result == expected
         assert answer.error is None or answer.error.code == "model-differs"
@@ -367,56 +371,56 @@ def _arrived(device_id: str, request: RegisterIdentity) -> Any:
 
 
 @pytest.fixture
-async def index(registry: Registry) -> PeopleIndex:
-    return PeopleIndex(registry.changes, await registry.spaces.get(SPACE))
+async def index(registry: Registry) -> IdentityIndex:
+    return IdentityIndex(registry.changes, await registry.spaces.get(SPACE))
 
 
-async def key(index: PeopleIndex, vector: bytes) -> str | None:
+async def key(index: IdentityIndex, vector: bytes) -> str | None:
     _, nearest = await index.find(vector, 0.9)
     return nearest and nearest.key
 
 
-async def test_the_index_follows_the_registry(index: PeopleIndex, registry: Registry) -> None:
+async def test_the_index_follows_the_registry(index: IdentityIndex, registry: Registry) -> None:
     """Who is enrolled is found at once, at their best template; who is deleted or has another face is not."""
     assert await key(index, face(1).vector) is None
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1), face(2))))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(3),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),)))
     assert [await key(index, face(n).vector) for n in (1, 2, 3)] == ["EMP-1", "EMP-1", "EMP-2"]
-    await registry.identities.enroll(Enrollment("EMP-1", (face(4),), replace_modality="face"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(4),), replace_modality="face"))
     await registry.identities.delete("EMP-2")
     assert [await key(index, face(n).vector) for n in (1, 3, 4)] == [None, None, "EMP-1"]
     history, _ = await index.find(face(1).vector, 0.9)
     assert history == await registry.versions.read()
 
 
-async def test_the_index_begins_anew_with_another_history(index: PeopleIndex, registry: Registry) -> None:
+async def test_the_index_begins_anew_with_another_history(index: IdentityIndex, registry: Registry) -> None:
     """After a restore nobody of the old history is found, and all of the new one are."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     assert await key(index, face(1).vector) == "EMP-1"
     for collection in ("identities", "templates"):
         await registry.mongo.db[collection].delete_many({})
     await registry.mongo.db.meta.update_one({"_id": "versions"}, {"$set": {"version": 0}})
     await registry.versions.begin_epoch()
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     assert [await key(index, face(n).vector) for n in (1, 2)] == [None, "EMP-2"]
 
 
 async def test_the_index_forgets_whom_a_purged_tombstone_told_of(
-    index: PeopleIndex, registry: Registry
+    index: IdentityIndex, registry: Registry
 ) -> None:
     """A worker that searched nothing for longer than tombstones are kept does not find the deleted."""
-    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(450)])
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(450)])
     assert await key(index, face(1).vector) == "EMP-1"
     await registry.identities.delete("EMP-1")
-    await registry.identities.enroll(Enrollment("EMP-2", flag="red"))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", flag="red"))
     await registry.mongo.db.identities.delete_one({"_id": "EMP-1"})
     await registry.mongo.db.meta.update_one({"_id": "versions"}, {"$set": {"horizon": 451}})
     assert [await key(index, face(n).vector) for n in (1, 2, 449)] == [None, "EMP-2", "EMP-449"]
 
 
-async def test_a_large_registry_is_loaded_page_by_page(index: PeopleIndex, registry: Registry) -> None:
+async def test_a_large_registry_is_loaded_page_by_page(index: IdentityIndex, registry: Registry) -> None:
     """More people than a page holds, in a space of its own beside another."""
-    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(450)])
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(450)])
     assert [await key(index, face(n).vector) for n in (0, 199, 200, 449)] == [
         "EMP-0", "EMP-199", "EMP-200", "EMP-449"
     ]  # fmt: skip

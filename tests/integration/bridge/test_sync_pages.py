@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from broker_bridge.contract.messages import SyncPage, SyncRequest
-from broker_bridge.enrollment.sync_pages import Place, SyncPages
-from broker_bridge.enrollment.sync_responder import Answers
+from broker_bridge.enrollment.sync_pages import PagePosition, SyncPages
+from broker_bridge.enrollment.sync_responder import SyncResponder
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment
+from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
 from tests.integration.bridge.support import SPACE, face
@@ -21,12 +21,18 @@ async def unused(*_: object, **__: str) -> bool:
 
 
 async def enrolled(registry: Registry, people: int) -> int:
-    done = await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(people)])
+    done = await registry.identities.enroll_many(
+        [EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(people)]
+    )
     return done[-1].version
 
 
 async def ask(
-    answers: Answers, device: FreshDevice, since: int = 0, epoch: str | None = None, head: int | None = None
+    answers: SyncResponder,
+    device: FreshDevice,
+    since: int = 0,
+    epoch: str | None = None,
+    head: int | None = None,
 ) -> SyncPage:
     request = SyncRequest(
         request_id="r", site_id=device.site, epoch=epoch, since_version=since, limit=10, spaces=[SPACE],
@@ -36,8 +42,8 @@ async def ask(
 
 
 @pytest.fixture
-def answers(registry: Registry, program: BridgeProgram) -> Answers:
-    return Answers(registry, unused, program.bridge)
+def answers(registry: Registry, program: BridgeProgram) -> SyncResponder:
+    return SyncResponder(registry, unused, program.bridge)
 
 
 async def test_devices_that_start_over_together_cost_one_reading(registry: Registry) -> None:
@@ -46,7 +52,7 @@ async def test_devices_that_start_over_together_cost_one_reading(registry: Regis
     counters: Counter[str] = Counter()
     pages = SyncPages(registry.changes, counters)
     history = await registry.versions.read()
-    place = Place.start("lobby", [SPACE], 10, with_names=False)
+    place = PagePosition.start("lobby", [SPACE], 10, with_names=False)
     found = await asyncio.gather(*(pages.find(place, history) for _ in range(100)))
     assert counters["blocks_read"] == 1
     assert len({page.told for page in found}) == 1
@@ -54,7 +60,7 @@ async def test_devices_that_start_over_together_cost_one_reading(registry: Regis
 
 
 async def test_a_change_during_a_reset_is_told_in_its_later_pages(
-    answers: Answers, registry: Registry, fresh_device: FreshDevice
+    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
     """Although the bridge has read on: the tombstone of somebody who was already told comes at the end."""
     await enrolled(registry, 25)
@@ -68,7 +74,7 @@ async def test_a_change_during_a_reset_is_told_in_its_later_pages(
 
 
 async def test_resets_that_began_at_different_heads_hear_of_different_tombstones(
-    answers: Answers, registry: Registry, fresh_device: FreshDevice
+    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
     """A second device starts over after a deletion: its pages, without the tombstone, are not the first's."""
     await enrolled(registry, 25)
@@ -85,7 +91,7 @@ async def test_resets_that_began_at_different_heads_hear_of_different_tombstones
 
 
 async def test_who_was_deleted_is_not_told_to_anybody_who_asks_after_that(
-    answers: Answers, registry: Registry, fresh_device: FreshDevice
+    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
     """Pages that are kept belong to one state of the registry."""
     await enrolled(registry, 5)
@@ -101,7 +107,7 @@ async def test_faces_are_not_kept_for_nothing(registry: Registry) -> None:
     await enrolled(registry, 5)
     pages = SyncPages(registry.changes, Counter(), kept_seconds=0.05)
     history = await registry.versions.read()
-    place = Place.start("lobby", [SPACE], 10, with_names=False)
+    place = PagePosition.start("lobby", [SPACE], 10, with_names=False)
     await pages.find(place, history)
     assert pages.keeps(place, history)
 
@@ -112,10 +118,10 @@ async def test_faces_are_not_kept_for_nothing(registry: Registry) -> None:
 
 
 async def test_the_next_block_is_read_while_this_one_is_told(
-    answers: Answers, registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
+    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that whoever asks page after page waits for the registry once."""
-    monkeypatch.setattr("broker_bridge.sync_pages._BLOCK_PEOPLE", 20)
+    monkeypatch.setattr("broker_bridge.enrollment.sync_pages._BLOCK_PEOPLE", 20)
     await enrolled(registry, 50)
     page = first = await ask(answers, fresh_device)
 

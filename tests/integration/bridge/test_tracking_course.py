@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from deploy.local.stack import Mongod
-from fleet.tracks.course import Course, Crowd
-from fleet.tracks.metrics import Score
+from fleet.tracks.course import Course, StandingCrowd
+from fleet.tracks.metrics import TrackingScore
 from tests.tracking_course import CoursePlayer, Restart
 
 PLAIN = Course(cameras=4, people=16, seconds=180.0, dwell=(5.0, 20.0), away=(60.0, 100.0))
@@ -23,14 +23,14 @@ TROUBLED = Course(
     break_share=0.01,
     look_alikes=0.2,
     meet=True,
-    crowds=(Crowd(200.0, 2, 12),),
+    crowds=(StandingCrowd(200.0, 2, 12),),
     overlap=0.15,
     clock_skew=60.0,
     loss=0.02,
     delay=0.3,
 )
 
-Played = Callable[..., Awaitable[Score]]
+Played = Callable[..., Awaitable[TrackingScore]]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def played(mongod: Mongod, mongo_database: str) -> Played:
 
     async def run(
         course: Course, *restarts: Restart, seed: int = 1, settings: TrackingSettings | None = None
-    ) -> Score:
+    ) -> TrackingScore:
         player = CoursePlayer(open_registry, settings or TrackingSettings())
         tally = await player.play(course, np.random.default_rng(seed), restarts)
         return tally.score()
@@ -50,18 +50,18 @@ def played(mongod: Mongod, mongo_database: str) -> Played:
     return run
 
 
-def follows(score: Score) -> bool:
+def follows(score: TrackingScore) -> bool:
     """What the issue demands of any course."""
     return score.idf1 >= 0.98 and score.merged == 0 and score.reused == 0
 
 
-def tells_look_alikes_apart(score: Score) -> bool:
+def tells_look_alikes_apart(score: TrackingScore) -> bool:
     """Everybody has an id of their own. One who comes while only the look-alike is known may be taken for
     them now and then: a face at 0.55 on average is above 0.6 sometimes."""
     return follows(score) and score.ids == score.people
 
 
-def makes_no_mistake(score: Score) -> bool:
+def makes_no_mistake(score: TrackingScore) -> bool:
     return score.idf1 == 1.0 and score.ids == score.people and score.mixed == 0
 
 
@@ -126,7 +126,7 @@ async def test_tracks_that_break_are_one_person(played: Played) -> None:
 
 async def test_a_crowd_is_told_apart(played: Played) -> None:
     """Everybody at once before one camera."""
-    crowd = Crowd(at=60.0, camera=1, people=16, seconds=30.0)
+    crowd = StandingCrowd(at=60.0, camera=1, people=16, seconds=30.0)
     assert makes_no_mistake(await played(replace(PLAIN, crowds=(crowd,))))
 
 

@@ -17,9 +17,9 @@ from broker_bridge.bootstrap import open_registry
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.messages import Event, SpaceInfo
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.identities.model import Enrollment, ExternalKey
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
@@ -33,7 +33,7 @@ from tests.waiting import until
 NAME = "Sample Person Ångström"
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
 # As MongoDB has it: brought to unit length once more.
-FOLLOWED = KnownFace.of(SPACE, face_vector(7), 0.8).unit.tobytes()
+FOLLOWED = FaceCentroid.of(SPACE, face_vector(7), 0.8).unit.tobytes()
 SECRETS = (
     face(1).vector,
     base64.b64encode(face(1).vector),
@@ -67,11 +67,11 @@ async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIt
     opened = await open_registry(program)
     await opened.devices.register(fresh_device.id, fresh_device.site, dev_mode=True)
     key = ExternalKey("alfred", "person-4711")
-    await opened.identities.enroll(Enrollment("EMP-12345", (face(1),), display_name=NAME, external=key))
-    await opened.identities.enroll(Enrollment("EMP-2", (face(2),), display_name="Other Name"))
+    await opened.identities.enroll(EnrollIdentity("EMP-12345", (face(1),), display_name=NAME, external=key))
+    await opened.identities.enroll(EnrollIdentity("EMP-2", (face(2),), display_name="Other Name"))
     picture = base64.b64encode(JPEG).decode()
     told = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
-    await opened.events.record([Incoming(told, fresh_device.site, utc_now())])
+    await opened.events.record([IncomingEvent(told, fresh_device.site, utc_now())])
     sight = seen(fresh_device.id, utc_now(), face=face_vector(7), space=SPACE)
     followed = await write_person(opened, [sight], user_id="EMP-12345")
     await opened.person_changes.rename(followed, NAME, by="desk", now=utc_now())

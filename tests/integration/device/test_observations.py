@@ -181,7 +181,7 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[list[str]]]:
         written.append([list(note.lines) for note in notes])
         return draw(image, notes, *rest)
 
-    monkeypatch.setattr("device.annotation.draw", watched)
+    monkeypatch.setattr("device.recordings.annotation.draw", watched)
     return written
 
 

@@ -24,9 +24,9 @@ from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry, Retention
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from deploy.local.stack import Mongod, Mosquitto, free_port
-from device.enrollment.sync_status import SyncStatus
+from device.enrollment.sync_status import DeviceSyncStatus
 from device.timing.clocks import utc_now
 from tests.conftest import StartProgram
 from tests.waiting import wait_until
@@ -196,7 +196,7 @@ def mongo(
     async def enroll() -> None:
         settings = MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database)
         registry = await Registry.open(settings, Retention(30, 30))
-        await registry.identities.enroll(Enrollment("EMP-777", (Template(SPACE, VECTOR),)))
+        await registry.identities.enroll(EnrollIdentity("EMP-777", (Template(SPACE, VECTOR),)))
         await registry.close()
 
     environment = {
@@ -304,7 +304,7 @@ def test_the_client_sends_events_and_fetches_enrollments(
     picture = next(bytes(value) for value in image.values() if isinstance(value, bytes))
     assert picture.startswith(b"\xff\xd8")
     response = firmware.names["response"]
-    assert isinstance(response, SyncStatus)
+    assert isinstance(response, DeviceSyncStatus)
     assert (response.version, response.spaces[SPACE].count, response.in_progress) == (1, 1, False)
     with closing(sqlite3.connect(tmp_path / "device.db")) as file:
         assert file.execute("SELECT user_id, embedding FROM enrolled_users").fetchall() == [
@@ -322,7 +322,7 @@ def test_the_factory_sets_up_a_device_that_syncs(firmware: Firmware, mongo: Any)
     firmware.run(SYNC_MANAGER, url_with_login=True)
 
     db, client, sync = (firmware.names[name] for name in ("db", "client", "sync_mgr"))
-    assert isinstance(firmware.names["status"], SyncStatus)
+    assert isinstance(firmware.names["status"], DeviceSyncStatus)
     wait_until(lambda: list(db.get_all_enrollments()) == ["EMP-777"], "the registry's gallery")
     assert sync.get_sync_status().error is None
     [periodic] = sync._scheduler.get_jobs()

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from broker_bridge.registry import MongoSettings, Registry
 from dashboard_api.app import create_app
 from dashboard_api.bootstrap import ensure_spaces
-from dashboard_api.services.photos import PhotoEmbedder
+from dashboard_api.services.photos import FaceEmbedding
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod, free_port
 from device.vision import photo_embedder as enroll
@@ -63,12 +63,12 @@ Serve = Callable[[str], Api]
 
 
 @pytest.fixture(scope="session")
-def photo_embedder() -> PhotoEmbedder:
+def photo_embedder() -> FaceEmbedding:
     return enroll.PhotoEmbedder(CascadeDetector(), load_embedder())
 
 
 @pytest.fixture
-def serve(mongod: Mongod, photo_embedder: PhotoEmbedder) -> Iterator[Serve]:
+def serve(mongod: Mongod, photo_embedder: FaceEmbedding) -> Iterator[Serve]:
     """`serve(database)` serves the API on a database, until the end of the test."""
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 

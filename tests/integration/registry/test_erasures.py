@@ -15,13 +15,13 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.devices.devices import Report
-from broker_bridge.registry.edge_registration.decisions import Decision
-from broker_bridge.registry.events.events import Incoming
-from broker_bridge.registry.events.pseudonyms import Erased, Pseudonyms, pseudonym_at
-from broker_bridge.registry.identities.model import Enrollment, ExternalKey, Template
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.edge_registration.decisions import RegistrationDecision
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms, pseudonym_at
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey, Template
 from broker_bridge.registry.identities.service import utc_now
-from broker_bridge.registry.privacy.erasure import SETTLED, Erasure, Subject, renamed
+from broker_bridge.registry.privacy.erasure import SETTLED, Erasure, ErasureSubject, renamed
 
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
 NAME = "Sample Person Ångström"
@@ -33,7 +33,7 @@ def face(seed: int) -> Template:
     return Template("face:test-8", normalise(np.random.default_rng(seed).standard_normal(8), 8))
 
 
-def seen(n: int, user_id: str, at: datetime, **changed: Any) -> Incoming:
+def seen(n: int, user_id: str, at: datetime, **changed: Any) -> IncomingEvent:
     fields = {
         "event_id": f"EV1-1736942400000-{n:06x}",
         "device_id": "cam-001",
@@ -44,7 +44,7 @@ def seen(n: int, user_id: str, at: datetime, **changed: Any) -> Incoming:
         "image": base64.b64encode(JPEG).decode(),
         "metadata": {"distance": 0.28, "replayed": False, "name": NAME, "seq": "none", "badge": {"no": 7}},
     }
-    return Incoming(Event.model_validate(fields | changed), "lobby", at)
+    return IncomingEvent(Event.model_validate(fields | changed), "lobby", at)
 
 
 async def erase(registry: Registry, user_id: str, now: datetime | None = None) -> Erasure:
@@ -56,7 +56,7 @@ async def erase(registry: Registry, user_id: str, now: datetime | None = None) -
 
 async def confirm(registry: Registry, device_id: str, version: int, at: datetime) -> None:
     said = {"epoch": (await registry.versions.read()).epoch, "version": version}
-    await registry.devices.note([Report.of(device_id, "applied", said, at)])
+    await registry.devices.note([DeviceReport.of(device_id, "applied", said, at)])
 
 
 async def every_document(registry: Registry) -> AsyncIterator[tuple[str, bytes]]:
@@ -82,9 +82,9 @@ def biometrics(*templates: Template) -> list[bytes]:
 async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: Registry) -> None:
     """Vectors in both forms, parked ones too, name, external key and picture: searched in all BSON."""
     now = utc_now()
-    order = Enrollment("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
+    order = EnrollIdentity("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
     await registry.identities.enroll(order)
-    await registry.identities.enroll(Enrollment("EMP-2", (face(3),), display_name="Other Name"))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),), display_name="Other Name"))
     await registry.mongo.db.templates.update_one({"user_id": "EMP-1"}, {"$set": {"parked_by": "EMP-0"}})
     await registry.events.record([seen(1, "EMP-1", now), seen(2, "EMP-2", now, metadata={}, image=None)])
     letter = b'{"user_id": "EMP-1", "who": "Sample Person \\u00c5ngstr\\u00f6m"'
@@ -104,11 +104,15 @@ async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: R
 
 async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> None:
     """Cameras have to hear whom to forget; events, decisions, letters and the audit name the pseudonym."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("EMP-12", (face(2),), noted={"near": "EMP-1", "EMP-1": [1]}))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(
+        EnrollIdentity("EMP-12", (face(2),), noted={"near": "EMP-1", "EMP-1": [1]})
+    )
     for user_id in ("EMP-1", "EMP-12"):
         await registry.events.record([seen(len(user_id), user_id, utc_now())])
-        decision = Decision("cam-001", "lobby", f"r-{len(user_id)}", "exists", utc_now(), user_id, 0.9)
+        decision = RegistrationDecision(
+            "cam-001", "lobby", f"r-{len(user_id)}", "exists", utc_now(), user_id, 0.9
+        )
         await registry.registrations.keep(decision)
         letter = f'{{"user_id":"{user_id}"'.encode()
         await registry.dead_letters.keep("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
@@ -133,7 +137,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
 async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: Registry) -> None:
     """When and where stays for the statistics; nothing that firmware may have written about the person."""
     at = utc_now() - LATER
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", at)])
     erasure = await erase(registry, "EMP-1")
     found = await registry.events.get("cam-001", "EV1-1736942400000-000001")
@@ -145,7 +149,7 @@ async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: 
 
 async def test_events_by_the_thousand_are_all_found(registry: Registry) -> None:
     """More than one round, and a second erasure finds none."""
-    await registry.identities.enroll(Enrollment("EMP-1"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1"))
     await registry.events.record([seen(n, "EMP-1", utc_now(), image=None) for n in range(1100)])
     erasure = await erase(registry, "EMP-1")
     assert erasure.steps["events"].count == 1100
@@ -154,7 +158,7 @@ async def test_events_by_the_thousand_are_all_found(registry: Registry) -> None:
 
 async def test_an_event_that_comes_late_is_stored_under_the_pseudonym(registry: Registry) -> None:
     """From before the erasure or after it, as long as nobody else has been given the id."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
     late = [
         seen(1, "EMP-1", utc_now() - LATER),
@@ -176,7 +180,7 @@ async def test_another_process_knows_of_an_erasure_within_a_second(registry: Reg
     events = [seen(n, f"EMP-{n}", utc_now() - LATER).event for n in (1, 2, 3)]
     assert await elsewhere.hide(events) == {}
     for n in (1, 3):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}"))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}"))
         erasure = await erase(registry, f"EMP-{n}")
     assert await elsewhere.hide(events) == {}
     seconds[0] += 1
@@ -187,9 +191,9 @@ async def test_another_process_knows_of_an_erasure_within_a_second(registry: Reg
 
 async def test_whoever_is_given_the_id_later_keeps_their_own_events(registry: Registry) -> None:
     """An event from before the erasure is the erased person's, one from after it is not."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
-    await registry.identities.enroll(Enrollment("EMP-1", (face(5),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(5),)))
     await registry.events.record(
         [seen(1, "EMP-1", erasure.requested_at), seen(2, "EMP-1", erasure.requested_at + LATER)]
     )
@@ -208,8 +212,8 @@ def test_an_id_erased_twice_is_told_apart_by_time(minute: int, given_anew: bool,
     """An erasure covers all up to its moment; the last one also what follows, until the id is given anew."""
     noon = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
     erased = [
-        Erased(noon + timedelta(minutes=1), "first"),
-        Erased(noon + timedelta(minutes=3), "second"),
+        ErasedIdentity(noon + timedelta(minutes=1), "first"),
+        ErasedIdentity(noon + timedelta(minutes=3), "second"),
     ]
     assert pseudonym_at(erased, noon + timedelta(minutes=minute), given_anew=given_anew) == name
 
@@ -217,7 +221,7 @@ def test_an_id_erased_twice_is_told_apart_by_time(minute: int, given_anew: bool,
 async def test_whoever_went_into_the_person_is_erased_with_them(registry: Registry) -> None:
     """One erasure of all, each with a tombstone of its own; the source alone is refused."""
     for n in (1, 2, 3):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),), display_name=NAME))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), display_name=NAME))
         await registry.events.record([seen(n, f"EMP-{n}", utc_now(), metadata={})])
     await registry.merges.merge("EMP-1", "EMP-2")
     await registry.merges.merge("EMP-2", "EMP-3")
@@ -237,7 +241,7 @@ async def test_whoever_went_into_the_person_is_erased_with_them(registry: Regist
 async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -> None:
     """The tombstone that said who went into whom is gone; the audit still knows."""
     for n in (1, 2):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.events.record([seen(1, "EMP-1", utc_now())])
     await registry.merges.merge("EMP-1", "EMP-2")
     await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
@@ -247,7 +251,7 @@ async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -
 
 async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -> None:
     """A purge keeps events: asked to erase them, nothing stands in the way."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", utc_now())])
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
@@ -260,7 +264,7 @@ async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -
 
 async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: Registry) -> None:
     """Asked once more, when nothing is left at all, the same erasure is answered."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-1")
@@ -274,7 +278,7 @@ async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
     """Else events would go under one of two pseudonyms, as it happens."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     other = await Registry.open(mongo_settings)
     begun = await asyncio.gather(
         *(one.erasures.erase("EMP-1", by="privacy-desk", now=utc_now()) for one in (registry, other) * 2)
@@ -287,7 +291,7 @@ async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: 
     """Only entries about people are told of anew."""
     await registry.sites.ensure("lobby")
     await registry.sites.set_policy("lobby", "visitors", who="tester", at=utc_now())
-    await registry.identities.enroll(Enrollment("lobby", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("lobby", (face(1),)))
     erasure = await erase(registry, "lobby")
     assert [entry.what for entry in await registry.audit.page(subject="lobby")] == ["site.enrollment-policy"]
     assert erasure.steps["audit"].count == 1
@@ -297,7 +301,7 @@ async def test_nobody_cannot_be_erased_and_who_is_erased_keeps_the_receipt(regis
     """Asked again, the answer is the same erasure; no version is taken."""
     with pytest.raises(ContractError, match="person-unknown"):
         await registry.erasures.erase("EMP-9", by="privacy-desk", now=utc_now())
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     first = await erase(registry, "EMP-1")
     again = await registry.erasures.erase("EMP-1", by="somebody-else", now=utc_now())
@@ -311,8 +315,8 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
     """Devices of the person's sites, each against what its site hears; complete once all have."""
     for device_id, site in {"cam-1": "north", "cam-2": "north", "cam-3": "south", "cam-4": "far"}.items():
         await registry.devices.register(device_id, site)
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("north",)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),), sites=("south",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("south",)))
     await registry.merges.merge("EMP-1", "EMP-2")
     now = utc_now()
     erasure = await erase(registry, "EMP-2", now)
@@ -343,7 +347,7 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
 async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(registry: Registry) -> None:
     """The transaction is all that must happen at once: whoever leads does the rest, as often as needed."""
     now = utc_now()
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", now)])
     begun = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)
     assert set(begun.steps) == {"people", "templates"}
@@ -362,7 +366,7 @@ async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(
 
 async def test_the_erasure_is_audited_under_the_pseudonym(registry: Registry) -> None:
     """Who has erased and when; about whom is not said."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), by="importer"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), by="importer"))
     erasure = await erase(registry, "EMP-1")
     said = [(entry.what, entry.who) for entry in await registry.audit.page(subject=erasure.pseudonym)]
     assert said == [("person.erased", "privacy-desk"), ("person.enrolled", "importer")]
@@ -378,12 +382,12 @@ async def test_the_erasure_is_audited_under_the_pseudonym(registry: Registry) ->
 )  # fmt: skip
 def test_a_name_is_found_whole_and_not_inside_another(text: str, found: bool) -> None:
     """User ids are each other's beginnings, and names may hold anything."""
-    pattern = Subject(("EMP-1",), ("a.b", '"quoted"')).pattern()
+    pattern = ErasureSubject(("EMP-1",), ("a.b", '"quoted"')).pattern()
     assert bool(pattern.search(text.encode())) is found
 
 
 def test_a_document_is_renamed_at_any_depth() -> None:
     """Keys, lists and sentences; numbers stay."""
-    pattern = Subject(("EMP-1",)).pattern()
+    pattern = ErasureSubject(("EMP-1",)).pattern()
     said = {"EMP-1": ["EMP-1", {"why": "near EMP-1."}], "n": 1, "other": "EMP-11"}
     assert renamed(said, pattern, "X") == {"X": ["X", {"why": "near X."}], "n": 1, "other": "EMP-11"}

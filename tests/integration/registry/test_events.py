@@ -5,13 +5,13 @@ from pymongo.errors import PyMongoError
 
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import Registry
-from broker_bridge.registry.events.events import Incoming
+from broker_bridge.registry.events.events import IncomingEvent
 
 NOW = datetime(2026, 1, 15, 10, 0, 1, tzinfo=timezone.utc)
 JPEG = "/9j/4AAQSkZJRg=="
 
 
-def incoming(n: int, device: str = "cam-001", **changed: object) -> Incoming:
+def incoming(n: int, device: str = "cam-001", **changed: object) -> IncomingEvent:
     fields = {
         "event_id": f"EV1-1736942400000-{n:06x}",
         "device_id": device,
@@ -21,7 +21,7 @@ def incoming(n: int, device: str = "cam-001", **changed: object) -> Incoming:
         "confidence": 0.92,
         "metadata": {"distance": 0.28},
     }
-    return Incoming(Event.model_validate(fields | changed), "lobby", NOW)
+    return IncomingEvent(Event.model_validate(fields | changed), "lobby", NOW)
 
 
 async def count(registry: Registry) -> int:
@@ -59,7 +59,7 @@ async def test_an_event_that_bson_cannot_hold_is_rejected_alone(registry: Regist
     batch = [incoming(n) for n in range(99)]
     # Built around validation, as a mistake of our own would be.
     bad = incoming(99).event.model_copy(update={"metadata": {"big": 2**70}})
-    recorded = await registry.events.record([*batch, Incoming(bad, "lobby", NOW)])
+    recorded = await registry.events.record([*batch, IncomingEvent(bad, "lobby", NOW)])
     assert await count(registry) == 99
     assert [r.code for r in recorded.rejected.values()] == ["event-invalid"]
 

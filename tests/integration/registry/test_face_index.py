@@ -13,9 +13,9 @@ from pymongo.collection import Collection
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.documents import face_to_document
-from broker_bridge.registry.detected_persons.search.memory import FaceIndex
+from broker_bridge.registry.detected_persons.search.memory import InMemoryFaceSearch
 from deploy.local.stack import Mongod
 from tests.waiting import until
 
@@ -26,11 +26,11 @@ BETWEEN = ((ALICE + BOB) / np.sqrt(2)).astype(np.float32)
 AXES = list(np.eye(8, dtype=np.float32))
 
 
-def known(vector: Any, consistency: float = 1.0, space: EmbeddingSpace = SPACE) -> KnownFace:
-    return KnownFace.restored(space.id, np.asarray(vector, np.float32), consistency, 1.0)
+def known(vector: Any, consistency: float = 1.0, space: EmbeddingSpace = SPACE) -> FaceCentroid:
+    return FaceCentroid.restored(space.id, np.asarray(vector, np.float32), consistency, 1.0)
 
 
-def someone(random: np.random.Generator) -> KnownFace:
+def someone(random: np.random.Generator) -> FaceCentroid:
     vector = random.standard_normal(8)
     return known(vector / np.linalg.norm(vector), float(random.uniform(0.5, 1.0)))
 
@@ -42,11 +42,11 @@ class OtherProgram:
         self.client = client
         self.faces: Collection[dict[str, Any]] = client[database].person_faces
 
-    def write(self, people: dict[int, KnownFace]) -> None:
+    def write(self, people: dict[int, FaceCentroid]) -> None:
         documents = [face_to_document(number, face) for number, face in people.items()]
         self.faces.bulk_write([ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in documents])
 
-    def update(self, number: int, face: KnownFace) -> None:
+    def update(self, number: int, face: FaceCentroid) -> None:
         document = face_to_document(number, face)
         self.faces.update_one({"_id": document.pop("_id")}, {"$set": document}, upsert=True)
 
@@ -62,7 +62,7 @@ def other(mongod: Mongod, mongo_database: str) -> Iterator[OtherProgram]:
 
 
 @contextlib.asynccontextmanager
-async def followed(index: FaceIndex) -> AsyncIterator[FaceIndex]:
+async def followed(index: InMemoryFaceSearch) -> AsyncIterator[InMemoryFaceSearch]:
     """While it follows the change stream."""
     running = asyncio.create_task(index.run())
     try:
@@ -74,12 +74,12 @@ async def followed(index: FaceIndex) -> AsyncIterator[FaceIndex]:
 
 
 @pytest.fixture
-async def index(registry: Registry) -> AsyncIterator[FaceIndex]:
-    async with followed(FaceIndex(registry.mongo, registry.persons)) as following:
+async def index(registry: Registry) -> AsyncIterator[InMemoryFaceSearch]:
+    async with followed(InMemoryFaceSearch(registry.mongo, registry.persons)) as following:
         yield following
 
 
-async def means(index: FaceIndex) -> dict[int, list[float]]:
+async def means(index: InMemoryFaceSearch) -> dict[int, list[float]]:
     """Everybody's mean face, rounded, found out by asking: its product with each axis is a coordinate."""
     answers = await index.candidates(SPACE, AXES, 10_000, -1.0)
     found: dict[int, list[float]] = {}
@@ -90,16 +90,16 @@ async def means(index: FaceIndex) -> dict[int, list[float]]:
 
 
 async def fresh_means(registry: Registry) -> dict[int, list[float]]:
-    return await means(FaceIndex(registry.mongo, registry.persons))
+    return await means(InMemoryFaceSearch(registry.mongo, registry.persons))
 
 
-async def nearest(index: FaceIndex, vector: Any, floor: float = 0.5) -> list[tuple[int, float]]:
+async def nearest(index: InMemoryFaceSearch, vector: Any, floor: float = 0.5) -> list[tuple[int, float]]:
     (answer,) = await index.candidates(SPACE, [vector], 5, floor)
     return [(one.global_id, round(one.similarity, 3)) for one in answer]
 
 
 async def test_who_is_most_like_a_face_comes_first_by_the_mean_cosine(
-    registry: Registry, index: FaceIndex, other: OtherProgram
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """A person whose faces differ is less like each of them; whoever is below the floor is not named."""
     other.write({1: known(ALICE, 0.7), 2: known(BETWEEN, 1.0), 3: known(BOB), 4: known(ALICE, 0.5)})
@@ -109,14 +109,14 @@ async def test_who_is_most_like_a_face_comes_first_by_the_mean_cosine(
     assert [one.global_id for (one,) in both] == [2, 3]
 
 
-async def test_nobody_is_like_anybody_where_nobody_is_known(index: FaceIndex) -> None:
+async def test_nobody_is_like_anybody_where_nobody_is_known(index: InMemoryFaceSearch) -> None:
     """An empty space answers, also to no question at all."""
     assert await index.candidates(SPACE, [ALICE], 5, 0.5) == [[]]
     assert await index.candidates(SPACE, [], 5, 0.5) == []
 
 
 async def test_what_other_programs_write_is_heard(
-    registry: Registry, index: FaceIndex, other: OtherProgram
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """Somebody new, somebody known better, somebody deleted: without being asked again."""
     other.write({1: known(ALICE)})
@@ -131,7 +131,7 @@ async def test_what_other_programs_write_is_heard(
     assert index.counters["loads"] == 1
 
 
-async def heard(index: FaceIndex) -> int:
+async def heard(index: InMemoryFaceSearch) -> int:
     return index.counters["changes"]
 
 
@@ -141,7 +141,7 @@ async def is_so(question: Any, expected: Any) -> bool:
 
 async def test_what_this_program_learns_is_known_at_once(registry: Registry) -> None:
     """Before MongoDB has it, and whether or not the space was asked about before."""
-    index = FaceIndex(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.persons)
     index.learned(1, known(ALICE))
     assert await nearest(index, ALICE) == [(1, 1.0)]
     index.learned(1, known(BOB, 0.9))
@@ -153,7 +153,7 @@ async def test_what_this_program_learns_is_known_at_once(registry: Registry) -> 
 
 
 async def test_an_older_change_undoes_what_was_learned_until_the_next_one(
-    registry: Registry, index: FaceIndex, other: OtherProgram
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """The stream tells of this program's earlier write after it has learned more; then of the later one."""
     await index.ready(SPACE)
@@ -173,7 +173,7 @@ async def test_what_was_learned_survives_reading_everything_again(
 ) -> None:
     """Changes were lost while this program's own writes are still to come."""
     other.write({1: known(BOB), 3: known(ALICE)})
-    index = FaceIndex(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.persons)
     await index.ready(SPACE)
     index.learned(2, known(ALICE, 0.9))
     index.forgotten(3)
@@ -188,7 +188,7 @@ async def test_what_was_learned_and_never_written_is_taken_back(
 ) -> None:
     """A program that could not write, or wrote to somebody deleted, comes to agree with MongoDB."""
     other.write({1: known(ALICE)})
-    async with followed(FaceIndex(registry.mongo, registry.persons, confirm_seconds=0.05)) as index:
+    async with followed(InMemoryFaceSearch(registry.mongo, registry.persons, confirm_seconds=0.05)) as index:
         await index.ready(SPACE)
         index.learned(1, known(BOB))
         index.learned(2, known(BOB))
@@ -197,7 +197,7 @@ async def test_what_was_learned_and_never_written_is_taken_back(
 
 
 async def test_a_claim_that_is_written_is_not_asked_about(
-    registry: Registry, index: FaceIndex, other: OtherProgram
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """The change that confirms it also settles it."""
     await index.ready(SPACE)
@@ -212,7 +212,7 @@ async def test_a_claim_that_is_written_is_not_asked_about(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_after_any_changes_the_index_is_what_a_fresh_one_would_be(
-    registry: Registry, index: FaceIndex, other: OtherProgram, seed: int
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram, seed: int
 ) -> None:
     """Written while it loads, while it follows, and by this program too."""
     random = np.random.default_rng(seed)
@@ -241,7 +241,7 @@ async def test_after_any_changes_the_index_is_what_a_fresh_one_would_be(
 
 
 async def test_a_collection_that_begins_anew_is_read_anew(
-    registry: Registry, index: FaceIndex, other: OtherProgram
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """Dropped and restored, replaced by another, gone with its database: the index ends as MongoDB is."""
     await index.ready(SPACE)
@@ -267,7 +267,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
     registry: Registry, other: OtherProgram
 ) -> None:
     """Where it stood is no longer known to the server: what was missed is read."""
-    index = FaceIndex(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.persons)
     await index.ready(SPACE)
     index._token = {"_data": "8200"}
     other.write({1: known(ALICE)})
@@ -280,7 +280,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
 
 async def test_changes_before_it_follows_are_heard(registry: Registry, other: OtherProgram) -> None:
     """Between loading and following nothing gets lost, nor while following pauses."""
-    index = FaceIndex(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.persons)
     await index.ready(SPACE)
     other.write({1: known(ALICE)})
     async with followed(index):
@@ -299,7 +299,7 @@ async def test_it_goes_on_where_it_stood_after_mongodb_was_away(own_mongod: Mong
     with MongoClient(own_mongod.uri) as client:
         other = OtherProgram(client, "wfm")
         other.write({1: known(ALICE)})
-        async with followed(FaceIndex(registry.mongo, registry.persons)) as index:
+        async with followed(InMemoryFaceSearch(registry.mongo, registry.persons)) as index:
             await index.ready(SPACE)
             other.write({2: known(BOB)})
             await until(lambda: is_so(nearest(index, BOB), [(2, 1.0)]))
@@ -312,7 +312,7 @@ async def test_it_goes_on_where_it_stood_after_mongodb_was_away(own_mongod: Mong
 
 
 async def test_a_face_that_cannot_be_compared_is_left_out(
-    registry: Registry, index: FaceIndex, other: OtherProgram
+    registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """One document that somebody has spoilt by hand does not stop the search."""
     spoilt = face_to_document(1, known(ALICE))

@@ -7,7 +7,13 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, SiteChanges, Template
+from broker_bridge.registry.identities.model import (
+    DeleteIdentity,
+    DeltaPage,
+    EnrollIdentity,
+    ExternalKey,
+    Template,
+)
 
 SPACES = ["face:test-8", "gait:test-4"]
 
@@ -20,7 +26,7 @@ def gait(seed: int) -> Template:
     return Template("gait:test-4", normalise(np.random.default_rng(seed).standard_normal(4), 4))
 
 
-async def changes(registry: Registry, site: str, since: int = 0, limit: int = 100) -> SiteChanges:
+async def changes(registry: Registry, site: str, since: int = 0, limit: int = 100) -> DeltaPage:
     return await registry.changes.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
 
 
@@ -32,8 +38,8 @@ async def told(registry: Registry, site: str, since: int = 0) -> dict[str, bool]
 
 async def test_each_change_takes_the_next_version(registry: Registry) -> None:
     """Enrolling, enrolling again, dropping a modality and deleting take versions 1, 2, 3, 4."""
-    first = await registry.identities.enroll(Enrollment("EMP-1", (face(1), gait(1))))
-    second = await registry.identities.enroll(Enrollment("EMP-1", (face(2),), flag="red"))
+    first = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
+    second = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),), flag="red"))
     third = await registry.identities.remove_modality("EMP-1", "gait")
     fourth = await registry.identities.delete("EMP-1")
     assert [p.version for p in (first, second, third, fourth)] == [1, 2, 3, 4]
@@ -45,7 +51,7 @@ async def test_each_change_takes_the_next_version(registry: Registry) -> None:
 async def test_concurrent_changes_leave_no_gap(registry: Registry) -> None:
     """Thirty writers at once get thirty consecutive versions."""
     people = await asyncio.gather(
-        *(registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),))) for n in range(30))
+        *(registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),))) for n in range(30))
     )
     assert sorted(p.version for p in people) == list(range(1, 31))
 
@@ -67,7 +73,7 @@ async def test_two_processes_never_show_a_version_before_an_older_one(
 
 async def _enroll_many(registry: Registry, name: str) -> None:
     for n in range(20):
-        await registry.identities.enroll(Enrollment(f"{name}-{n}", (face(n),)))
+        await registry.identities.enroll(EnrollIdentity(f"{name}-{n}", (face(n),)))
 
 
 async def test_a_counter_outside_the_transaction_would_lose_changes(registry: Registry) -> None:
@@ -91,21 +97,21 @@ async def test_a_counter_outside_the_transaction_would_lose_changes(registry: Re
 
 async def test_a_person_is_told_to_their_sites_only(registry: Registry) -> None:
     """No site named means every site; leaving a site is a removal there and nothing elsewhere."""
-    await registry.identities.enroll(Enrollment("EVERY", (face(1),)))
-    await registry.identities.enroll(Enrollment("NORTH", (face(2),), sites=("north",)))
+    await registry.identities.enroll(EnrollIdentity("EVERY", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("NORTH", (face(2),), sites=("north",)))
     assert await told(registry, "north") == {"EVERY": True, "NORTH": True}
     assert await told(registry, "south") == {"EVERY": True}
-    moved = await registry.identities.enroll(Enrollment("NORTH", sites=("south",)))
+    moved = await registry.identities.enroll(EnrollIdentity("NORTH", sites=("south",)))
     assert await told(registry, "north", moved.version - 1) == {"NORTH": False}
     assert await told(registry, "south", moved.version - 1) == {"NORTH": True}
-    narrowed = await registry.identities.enroll(Enrollment("EVERY", sites=("south",)))
+    narrowed = await registry.identities.enroll(EnrollIdentity("EVERY", sites=("south",)))
     assert await told(registry, "west", narrowed.version - 1) == {"EVERY": False}
 
 
 async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(registry: Registry) -> None:
     """Following pages from zero meets everyone once and ends at the site's head."""
-    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(25)])
-    await registry.identities.enroll(Enrollment("ELSEWHERE", (face(99),), sites=("far",)))
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
+    await registry.identities.enroll(EnrollIdentity("ELSEWHERE", (face(99),), sites=("far",)))
     met, since, pages = [], 0, 0
     while True:
         page = await registry.changes.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
@@ -121,7 +127,7 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
 
 async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(registry: Registry) -> None:
     """Who starts from nothing needs no removals, but must end where everyone else stands."""
-    await registry.identities.enroll_many([Enrollment(f"EMP-{n}", (face(n),)) for n in range(3)])
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(3)])
     await registry.identities.delete("EMP-1")
     page = await registry.changes.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
     assert [c.person.user_id for c in page.changed] == ["EMP-0", "EMP-2"]
@@ -130,7 +136,7 @@ async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(regis
 
 async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registry) -> None:
     """What the head is summed up from is what a device computes from the vectors it was sent."""
-    person = await registry.identities.enroll(Enrollment("EMP-1", (face(1), face(2), gait(1))))
+    person = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2), gait(1))))
     (changed,) = (await changes(registry, "north")).changed
     for held in person.holdings:
         vectors = [t.vector for t in changed.templates if t.space == held.space]
@@ -140,9 +146,9 @@ async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registr
 
 async def test_enrolling_a_deleted_person_again_does_not_bring_back_the_old_face(registry: Registry) -> None:
     """A deletion is not undone by a new enrollment: only the new template counts."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), flag="red", display_name="One"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), flag="red", display_name="One"))
     await registry.identities.delete("EMP-1")
-    again = await registry.identities.enroll(Enrollment("EMP-1", (face(2),)))
+    again = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),)))
     held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
     assert [t.vector for t in held] == [face(2).vector]
     assert (again.deleted, again.flag, again.display_name) == (False, None, None)
@@ -150,8 +156,8 @@ async def test_enrolling_a_deleted_person_again_does_not_bring_back_the_old_face
 
 async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> None:
     """Seed 000 keeps one vector per person and modality: a new face replaces the face, not the gait."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1), gait(1))))
-    await registry.identities.enroll(Enrollment("EMP-1", (face(2),), replace_modality="face"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),), replace_modality="face"))
     held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
     assert {t.vector for t in held} == {face(2).vector, gait(1).vector}
 
@@ -159,19 +165,19 @@ async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> Non
 @pytest.mark.parametrize(
     ("order", "code"),
     [
-        (Enrollment("EMP-1", (Template("face:nowhere", b"\0" * 32),)), "space-unknown"),
-        (Enrollment("EMP-1", (Template("face:test-8", b"\0" * 32),)), "vector-invalid"),
-        (Enrollment("EMP-1", (Template("face:test-8", face(1).vector[:-4]),)), "vector-invalid"),
+        (EnrollIdentity("EMP-1", (Template("face:nowhere", b"\0" * 32),)), "space-unknown"),
+        (EnrollIdentity("EMP-1", (Template("face:test-8", b"\0" * 32),)), "vector-invalid"),
+        (EnrollIdentity("EMP-1", (Template("face:test-8", face(1).vector[:-4]),)), "vector-invalid"),
     ],
 )
 async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
-    registry: Registry, order: Enrollment, code: str
+    registry: Registry, order: EnrollIdentity, code: str
 ) -> None:
     """The bad order writes nothing and takes no version; those before and after it are carried out."""
     with pytest.raises(ContractError, match=code):
         await registry.identities.enroll(order)
     assert (await registry.versions.read()).version == 0
-    neighbours = [Enrollment("EMP-0", (face(1),)), order, Enrollment("EMP-2", (face(2),))]
+    neighbours = [EnrollIdentity("EMP-0", (face(1),)), order, EnrollIdentity("EMP-2", (face(2),))]
     outcomes = await registry.identities.carry_out(neighbours)
     assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, code, None]
     assert [person.user_id for person in await registry.identities.page()] == ["EMP-0", "EMP-2"]
@@ -180,10 +186,14 @@ async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, deleted: bool) -> None:
     """What comes by a key lands with whom the same transaction gave it to, on all that they hold."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     key = ExternalKey("catalog", "42")
-    by_key = Enrollment("EXT-1", (face(2),), external=key)
-    orders = [Enrollment("EMP-1", external=key), *([Deletion(external=key)] if deleted else []), by_key]
+    by_key = EnrollIdentity("EXT-1", (face(2),), external=key)
+    orders = [
+        EnrollIdentity("EMP-1", external=key),
+        *([DeleteIdentity(external=key)] if deleted else []),
+        by_key,
+    ]
     outcomes = await registry.identities.carry_out(orders)
     assert {outcome.settled().user_id for outcome in outcomes} == {"EMP-1"}
     held = {one.vector for one in (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]}
@@ -193,7 +203,7 @@ async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, del
 async def test_nobody_is_given_keys_without_end(registry: Registry) -> None:
     """A person's document has a limit in MongoDB, and one too large would hold up its whole batch."""
     keys = [ExternalKey("catalog", str(n)) for n in range(101)]
-    outcomes = await registry.identities.carry_out([Enrollment("EMP-1", external=key) for key in keys])
+    outcomes = await registry.identities.carry_out([EnrollIdentity("EMP-1", external=key) for key in keys])
     assert [one.error and one.error.code for one in outcomes[99:]] == [None, "keys-too-many"]
     assert len((await registry.identities.get("EMP-1")).external) == 100
 
@@ -203,11 +213,11 @@ async def test_a_rehearsal_is_not_searched_afterwards(
 ) -> None:
     """Nobody is found who came in a dry run, even if another program has used up its versions since."""
     index = registry.indexes.of(await registry.spaces.get("face:test-8"))
-    judged = await registry.rehearsal.judge([Enrollment("EMP-1", (face(1),))])
+    judged = await registry.rehearsal.judge([EnrollIdentity("EMP-1", (face(1),))])
     (rehearsed,) = await registry.rehearsal.carry_out(judged)
     assert rehearsed.outcome.created
     other = await Registry.open(mongo_settings)
-    await other.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await other.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await other.close()
     _, found = await index.find_all([face(1).vector, face(2).vector], 0.99)
     assert [one and one.key for one in found] == [None, "EMP-2"]
@@ -215,7 +225,7 @@ async def test_a_rehearsal_is_not_searched_afterwards(
 
 async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
     """An unknown or already deleted person is refused, and the counter stays where it was."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     for user_id in ("EMP-1", "EMP-2"):
         with pytest.raises(ContractError, match="person-unknown"):
@@ -233,13 +243,15 @@ async def test_a_person_stays_small_enough_for_a_message(registry: Registry) -> 
         rows = np.random.default_rng(1).standard_normal((5, 4096))
         return [Template(space.id, normalise(row, 4096)) for row in rows]
 
-    first = await registry.identities.enroll(Enrollment("EMP-1", tuple(wide(spaces[0]))))
+    first = await registry.identities.enroll(EnrollIdentity("EMP-1", tuple(wide(spaces[0]))))
     with pytest.raises(ContractError, match="templates-too-many"):
         await registry.identities.enroll(
-            Enrollment("EMP-1", tuple(template for space in spaces for template in wide(space)))
+            EnrollIdentity("EMP-1", tuple(template for space in spaces for template in wide(space)))
         )
     for n, some in enumerate((spaces[:3], spaces[3:]), start=2):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}", tuple(t for one in some for t in wide(one))))
+        await registry.identities.enroll(
+            EnrollIdentity(f"EMP-{n}", tuple(t for one in some for t in wide(one)))
+        )
     with pytest.raises(ContractError, match="templates-too-many"):
         await registry.merges.merge("EMP-3", "EMP-2")
     assert await registry.identities.get("EMP-1") == first

@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import DuplicateKeyError
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.jobs.model import MAX_ATTEMPTS, Claim, ClaimRequest, Job, JobOrder
+from broker_bridge.registry.jobs.model import MAX_ATTEMPTS, ClaimRequest, JobClaim, JobOrder, JobRecord
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 PHOTOS = ("photo_001", "photo_002", "photo_003")
@@ -23,17 +23,17 @@ def order(submission_id: str | None = None, photo_ids: tuple[str, ...] = PHOTOS)
     return JobOrder("face_detect_embed", "alfred_catalog", photo_ids, submission_id=submission_id)
 
 
-async def submit(registry: Registry, job_id: str, seconds: float = 0) -> Job:
+async def submit(registry: Registry, job_id: str, seconds: float = 0) -> JobRecord:
     made = await registry.jobs.submit(job_id, order(), who="alfred", now=after(seconds))
     return made.job
 
 
-async def try_to_claim(registry: Registry, lease_token: str, seconds: float = 0) -> Claim | None:
+async def try_to_claim(registry: Registry, lease_token: str, seconds: float = 0) -> JobClaim | None:
     request = ClaimRequest("gpu-1", ["face_detect_embed"], 60, lease_token)
     return await registry.jobs.claim(request, after(seconds))
 
 
-async def claim(registry: Registry, lease_token: str, seconds: float = 0) -> Job:
+async def claim(registry: Registry, lease_token: str, seconds: float = 0) -> JobRecord:
     """The job that a worker gets, which has to be one."""
     found = await try_to_claim(registry, lease_token, seconds)
     assert found is not None

@@ -6,7 +6,13 @@ import pytest
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.identities.model import Deletion, Enrollment, ExternalKey, Person, Template
+from broker_bridge.registry.identities.model import (
+    DeleteIdentity,
+    EnrollIdentity,
+    ExternalKey,
+    Identity,
+    Template,
+)
 from broker_bridge.registry.settings import RegistrySettings
 
 SPACES = ["face:test-8", "gait:test-4"]
@@ -21,7 +27,7 @@ def gait(seed: int) -> Template:
     return Template("gait:test-4", normalise(np.random.default_rng(seed).standard_normal(4), 4))
 
 
-def as_it_was(person: Person) -> tuple[object, ...]:
+def as_it_was(person: Identity) -> tuple[object, ...]:
     """What an undo must give back: everything but version and times."""
     return person.sites, person.holdings, person.external, person.consent, person.flag, person.deleted
 
@@ -32,9 +38,9 @@ async def vectors(registry: Registry, user_id: str) -> set[bytes]:
 
 async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Registry) -> None:
     """The source leaves every camera as a tombstone; the target has its faces, sites and keys."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("north",), flag="vip"))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",), flag="vip"))
     await registry.identities.enroll(
-        Enrollment("EXT-1", (face(2), gait(2)), sites=("south",), external=KEY, display_name="One")
+        EnrollIdentity("EXT-1", (face(2), gait(2)), sites=("south",), external=KEY, display_name="One")
     )
     target = await registry.merges.merge("EXT-1", "EMP-1", by="tester")
     assert (target.sites, target.external, target.flag) == (("north", "south"), (KEY,), "vip")
@@ -47,7 +53,7 @@ async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Regi
     assert {one.person.user_id: one.person.belongs_to("south") for one in told.changed} == {
         "EXT-1": False, "EMP-1": True
     }  # fmt: skip
-    renamed = await registry.identities.enroll(Enrollment("EXT-9", external=KEY, display_name="Uno"))
+    renamed = await registry.identities.enroll(EnrollIdentity("EXT-9", external=KEY, display_name="Uno"))
     assert (renamed.user_id, renamed.display_name) == ("EMP-1", "Uno")
     (newest, *_), gone = await registry.audit.page(), await registry.merges.gone_into("EMP-1")
     assert gone == ["EXT-1"]
@@ -57,9 +63,9 @@ async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Regi
 async def test_a_merge_is_undone_as_if_it_had_not_been(registry: Registry) -> None:
     """Both have their own templates, sites, keys and consent again; even those the cap had parked."""
     own = tuple(face(n) for n in range(5))
-    first = await registry.identities.enroll(Enrollment("EMP-1", own, sites=("north",)))
+    first = await registry.identities.enroll(EnrollIdentity("EMP-1", own, sites=("north",)))
     second = await registry.identities.enroll(
-        Enrollment("EMP-2", tuple(face(n) for n in range(10, 15)), external=KEY, consent={"gait": False})
+        EnrollIdentity("EMP-2", tuple(face(n) for n in range(10, 15)), external=KEY, consent={"gait": False})
     )
     merged = await registry.merges.merge("EMP-2", "EMP-1")
     assert sum(held.digest.count for held in merged.holdings) == 5
@@ -74,10 +80,10 @@ async def test_a_merge_is_undone_as_if_it_had_not_been(registry: Registry) -> No
 
 async def test_what_changed_since_the_merge_stays_changed(registry: Registry) -> None:
     """A face and sites that were given after the merge are the target's own."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("north",)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),), sites=("south",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("south",)))
     await registry.merges.merge("EMP-2", "EMP-1")
-    await registry.identities.enroll(Enrollment("EMP-1", (face(3),), sites=("west",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(3),), sites=("west",)))
     await registry.merges.undo("EMP-2")
     target = await registry.identities.get("EMP-1")
     assert target.sites == ("west",)
@@ -86,12 +92,12 @@ async def test_what_changed_since_the_merge_stays_changed(registry: Registry) ->
 
 async def test_a_merged_person_is_neither_enrolled_nor_restored(registry: Registry) -> None:
     """Each refusal names whom to go to; a second merge or undo finds nobody."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await registry.merges.merge("EMP-2", "EMP-1")
     version = (await registry.versions.read()).version
     for refused, code in (
-        (registry.identities.enroll(Enrollment("EMP-2", (face(3),))), "person-merged"),
+        (registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),))), "person-merged"),
         (registry.identities.restore("EMP-2"), "person-merged"),
         (registry.merges.merge("EMP-2", "EMP-1"), "person-unknown"),
         (registry.merges.merge("EMP-1", "EMP-1"), "merge-impossible"),
@@ -107,7 +113,7 @@ async def test_a_merged_person_is_neither_enrolled_nor_restored(registry: Regist
 async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Registry) -> None:
     """Whoever went into somebody who went into a third belongs to the third."""
     for n in range(3):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.merges.merge("EMP-2", "EMP-1")
     await registry.merges.merge("EMP-1", "EMP-0")
     assert await registry.merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
@@ -122,7 +128,7 @@ async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Regi
 async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry: Registry) -> None:
     """Else the last of the chain would keep copies of a face that is somebody else's again."""
     for n in range(3):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.merges.merge("EMP-2", "EMP-1")
     await registry.merges.merge("EMP-1", "EMP-0")
     with pytest.raises(ContractError, match="EMP-1 went into EMP-0"):
@@ -132,10 +138,10 @@ async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry:
 
 async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Registry) -> None:
     """The undo revives the source and leaves the target deleted."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),), external=KEY))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), external=KEY))
     await registry.merges.merge("EMP-2", "EMP-1")
-    await registry.identities.carry_out([Deletion(external=KEY)])
+    await registry.identities.carry_out([DeleteIdentity(external=KEY)])
     revived = await registry.merges.undo("EMP-2")
     assert (revived.deleted, revived.external) == (False, (KEY,))
     assert (await registry.identities.get("EMP-1")).deleted
@@ -143,14 +149,14 @@ async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Regis
 
 async def test_a_modality_without_consent_is_never_told(registry: Registry) -> None:
     """Withdrawn consent takes the templates off every camera and out of every search; given again, back."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1), gait(1))))
-    withdrawn = await registry.identities.enroll(Enrollment("EMP-1", consent={"face": False}))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
+    withdrawn = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
     assert [held.space for held in withdrawn.sent] == ["gait:test-4"]
     told = await registry.changes.since_at_site("north", 0, SPACES, 10, 10**6, snapshot=True)
     assert [one.space for one in told.changed[0].templates] == ["gait:test-4"]
     index = registry.indexes.of(await registry.spaces.get("face:test-8"))
     assert (await index.find(face(1).vector, 0.5))[1] is None
-    await registry.identities.enroll(Enrollment("EMP-1", consent={"face": True}))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
     found = (await index.find(face(1).vector, 0.5))[1]
     assert found is not None
     assert found.key == "EMP-1"
@@ -158,11 +164,13 @@ async def test_a_modality_without_consent_is_never_told(registry: Registry) -> N
 
 async def test_a_source_does_not_bring_back_what_somebody_refused(registry: Registry) -> None:
     """Withdrawn consent outlives a deletion and a new enrollment by key; only a word of its own ends it."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), external=KEY, consent={"face": False}))
-    await registry.identities.carry_out([Deletion(external=KEY)])
-    again = await registry.identities.enroll(Enrollment("EXT-1", (face(1),), external=KEY))
+    await registry.identities.enroll(
+        EnrollIdentity("EMP-1", (face(1),), external=KEY, consent={"face": False})
+    )
+    await registry.identities.carry_out([DeleteIdentity(external=KEY)])
+    again = await registry.identities.enroll(EnrollIdentity("EXT-1", (face(1),), external=KEY))
     assert (again.user_id, again.deleted, again.sent) == ("EMP-1", False, ())
-    given = await registry.identities.enroll(Enrollment("EMP-1", consent={"face": True}))
+    given = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
     assert [held.space for held in given.sent] == ["face:test-8"]
 
 
@@ -170,20 +178,22 @@ async def test_people_from_before_consent_stay_as_they_are(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
     """Their faces were sent, and are: a source that repeats itself changes nobody, whatever is set now."""
-    enrolled = await registry.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="One"))
+    enrolled = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One"))
     later = {"born": 1, "consent": 1}
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": later})
     strict = await Registry.open(mongo_settings, settings=RegistrySettings(consent="required"))
-    again = await strict.identities.enroll(Enrollment("EMP-1", (face(1),), display_name="One"))
+    again = await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One"))
     assert (again.version, again.sent) == (enrolled.version, enrolled.holdings)
-    newer = await strict.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    newer = await strict.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await strict.close()
     assert newer.sent == ()
 
 
 async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> None:
     """Restored at the next version; nobody is restored who is there, or never was."""
-    before = await registry.identities.enroll(Enrollment("EMP-1", (face(1),), flag="red", sites=("north",)))
+    before = await registry.identities.enroll(
+        EnrollIdentity("EMP-1", (face(1),), flag="red", sites=("north",))
+    )
     await registry.identities.delete("EMP-1")
     restored = await registry.identities.restore("EMP-1", by="tester")
     assert as_it_was(restored) == as_it_was(before)
@@ -199,11 +209,13 @@ async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> N
 
 async def test_what_changes_nothing_takes_no_version_and_leaves_no_trace(registry: Registry) -> None:
     """The same name, face, key and flag again: a source that repeats it every 15 minutes costs nothing."""
-    order = Enrollment("EMP-1", (face(1),), display_name="One", flag="red", external=KEY)
+    order = EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red", external=KEY)
     first = await registry.identities.enroll(order)
     assert await registry.identities.enroll(order) == first
     assert (
-        await registry.identities.enroll(Enrollment("EMP-1", replace_modality="face", templates=(face(1),)))
+        await registry.identities.enroll(
+            EnrollIdentity("EMP-1", replace_modality="face", templates=(face(1),))
+        )
         == first
     )
     assert (await registry.versions.read()).version == 1
@@ -213,10 +225,10 @@ async def test_what_changes_nothing_takes_no_version_and_leaves_no_trace(registr
 async def test_an_order_in_a_bulk_sees_those_before_it(registry: Registry) -> None:
     """Enrolled, deleted and enrolled again in one transaction: the first face does not come back."""
     orders = [
-        Enrollment("EMP-1", (face(1),)),
-        Deletion("EMP-1"),
-        Enrollment("EMP-1", (face(2),), external=KEY),
-        Enrollment("EMP-2", (face(3),), external=KEY),
+        EnrollIdentity("EMP-1", (face(1),)),
+        DeleteIdentity("EMP-1"),
+        EnrollIdentity("EMP-1", (face(2),), external=KEY),
+        EnrollIdentity("EMP-2", (face(3),), external=KEY),
     ]
     outcomes = await registry.identities.carry_out(orders)
     assert [one.settled().user_id for one in outcomes] == ["EMP-1"] * 4

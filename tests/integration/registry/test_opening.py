@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError, Retention
-from broker_bridge.registry.devices.devices import Report
+from broker_bridge.registry.devices.devices import DeviceReport
 from broker_bridge.registry.mongo.client import explain_refusal, what_is_missing
 from broker_bridge.registry.mongo.leases import Lease
 from deploy.local.mongod import find_mongod
@@ -84,13 +84,13 @@ async def test_an_older_session_cannot_change_a_devices_status(registry: Registr
     """The will of a connection that broke long ago arrives after the new one is online: it is ignored."""
     now = datetime.now(timezone.utc)
     await registry.devices.register("cam-001", "lobby")
-    await registry.devices.note([Report.status("cam-001", "online", "9", now, now)])
-    await registry.devices.note([Report.status("cam-001", "online", "10", now, now)])
-    await registry.devices.note([Report.status("cam-001", "lost", "9", now, now)])
+    await registry.devices.note([DeviceReport.status("cam-001", "online", "9", now, now)])
+    await registry.devices.note([DeviceReport.status("cam-001", "online", "10", now, now)])
+    await registry.devices.note([DeviceReport.status("cam-001", "lost", "9", now, now)])
     found = await registry.devices.get("cam-001")
     assert found is not None
     assert (found["status"]["state"], found["status"]["session"]) == ("online", "10")
-    await registry.devices.note([Report.status("cam-001", "lost", "10", now, now)])
+    await registry.devices.note([DeviceReport.status("cam-001", "lost", "10", now, now)])
     found = await registry.devices.get("cam-001")
     assert found is not None
     assert found["status"]["state"] == "lost"
@@ -100,7 +100,7 @@ async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registere
     """An operator sees who knocks; registering it later keeps what it said."""
     now = datetime.now(timezone.utc)
     await registry.devices.meet(["cam-666"])
-    await registry.devices.note([Report.of("cam-666", "heartbeat", {"uptime_s": 1.0}, now)])
+    await registry.devices.note([DeviceReport.of("cam-666", "heartbeat", {"uptime_s": 1.0}, now)])
     assert await registry.devices.known(["cam-666"]) == {}
     assert await registry.devices.applied() == []
     await registry.devices.register("cam-666", "lobby")

@@ -12,10 +12,10 @@ from bson.raw_bson import RawBSONDocument
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import Registry
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, Stay
-from broker_bridge.registry.detected_persons.queries import PersonFilter, known_together
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, VisitSegment
+from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, known_together
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.privacy.erasure import SETTLED
 from tests.detected_samples import face_vector, seen, write_person
 
@@ -72,7 +72,7 @@ async def erase(registry: Registry, user_id: str) -> dict[str, int]:
 @pytest.fixture
 async def enrolled(registry: Registry) -> Registry:
     for user_id in ("EMP-1", "EMP-2"):
-        await registry.identities.enroll(Enrollment(user_id, display_name=f"Name of {user_id}"))
+        await registry.identities.enroll(EnrollIdentity(user_id, display_name=f"Name of {user_id}"))
     return registry
 
 
@@ -264,10 +264,12 @@ async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
 
 def test_a_family_is_known_by_all_its_faces() -> None:
     """The mean goes by the weights, as if one person had learnt them all."""
-    one, two = KnownFace.of("face:test-8", face_vector(1), 0.9), KnownFace.of(
+    one, two = FaceCentroid.of("face:test-8", face_vector(1), 0.9), FaceCentroid.of(
         "face:test-8", face_vector(2), 0.3
     )  # fmt: skip
-    together = known_together([one, two, KnownFace.of("face:other", face_vector(3, 4), 1.0)], "face:test-8")
+    together = known_together(
+        [one, two, FaceCentroid.of("face:other", face_vector(3, 4), 1.0)], "face:test-8"
+    )
     one.learn(face_vector(2), 0.3)
     assert together is not None
     assert np.allclose(together.mean, one.mean, atol=1e-6)
@@ -283,13 +285,13 @@ async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: 
     await registry.person_changes.merge(other, person, **DESK)
     assert await registry.person_changes.delete(person, **DESK) == [person, other]
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
-    await registry.persons.write_stays([Stay(person, "cam-001", "lobby", NOW, NOW)])
-    await registry.persons.write_faces([(other, KnownFace.of("face:test-8", face_vector(1), 0.5))])
+    await registry.persons.write_stays([VisitSegment(person, "cam-001", "lobby", NOW, NOW)])
+    await registry.persons.write_faces([(other, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
     await registry.person_removal.look_again(NOW + SETTLED - SECOND)
     assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
     # Nor does a tracker bring somebody back that repeats what it did not see the end of.
     again = DetectedPerson.first_met(person, seen("cam-001", NOW), "EMP-1")
-    await registry.persons.create([(again, KnownFace.of("face:test-8", face_vector(1), 0.5))])
+    await registry.persons.create([(again, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
     await registry.person_removal.look_again(NOW + SETTLED)
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
     assert await registry.mongo.db.meta.count_documents({"ids": {"$exists": True}}) == 0
@@ -376,7 +378,7 @@ async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> Non
     late = await somebody(enrolled, NOW + SECOND)
     await enrolled.persons.link([(late, "EMP-1", None)])
     await enrolled.mongo.db.person_faces.insert_many(faces)
-    await enrolled.persons.write_stays([Stay(one, "cam-001", "lobby", NOW, NOW) for one in gone])
+    await enrolled.persons.write_stays([VisitSegment(one, "cam-001", "lobby", NOW, NOW) for one in gone])
     await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
     await enrolled.person_removal.look_again(NOW + 2 * SETTLED)
     assert [await traces(enrolled, one) for one in (*gone, late)] == [(0, 0, 0)] * 4
@@ -393,7 +395,7 @@ async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enroll
     """Only who was first seen before the erasure is the erased person's."""
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
     template = Template("face:test-8", face_vector(9).tobytes())
-    await enrolled.identities.enroll(Enrollment("EMP-1", (template,)))
+    await enrolled.identities.enroll(EnrollIdentity("EMP-1", (template,)))
     early = await somebody(enrolled, NOW - SECOND, user_id="EMP-1")
     anew = await somebody(enrolled, NOW + SECOND, user_id="EMP-1")
     await enrolled.erasures.go_on(begun.erasure_id, NOW + 2 * SECOND)
@@ -412,7 +414,7 @@ async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolle
 async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(enrolled: Registry) -> None:
     """Links follow into whom they were merged; the others end, and are found when the id is erased."""
     for user_id in ("EMP-3", "EMP-4"):
-        await enrolled.identities.enroll(Enrollment(user_id))
+        await enrolled.identities.enroll(EnrollIdentity(user_id))
     gone = await somebody(enrolled, user_id="EMP-1")
     merged = [await somebody(enrolled, user_id=user_id) for user_id in ("EMP-2", "EMP-3")]
     refused = await somebody(enrolled, user_id="EMP-1")
@@ -423,7 +425,7 @@ async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(
     past = {"deleted_at": NOW - WEEK}
     await enrolled.mongo.db.identities.update_many({"deleted": True}, {"$set": past})
     assert await enrolled.tombstones.purge(NOW, timedelta(0)) == 3
-    await enrolled.identities.enroll(Enrollment("EMP-1", display_name="Somebody else"))
+    await enrolled.identities.enroll(EnrollIdentity("EMP-1", display_name="Somebody else"))
     one = await stored(enrolled, gone)
     assert (one["user_id"], one["linked_by"], one["linked_before"]) == (None, None, ["EMP-1"])
     for person in merged:
@@ -467,18 +469,18 @@ async def house(enrolled: Registry) -> dict[str, int]:
 
 
 LISTS = [
-    (PersonFilter(), {"away", "here", "root"}),
-    (PersonFilter(active=True), {"here", "root"}),
-    (PersonFilter(active=False), {"away"}),
-    (PersonFilter(site_id="gate"), {"away"}),
-    (PersonFilter(site_id="lobby", active=True), {"here", "root"}),
-    (PersonFilter(device_id="cam-003"), {"root"}),
-    (PersonFilter(device_id="cam-001"), {"away", "root"}),
-    (PersonFilter(user_id="EMP-1"), {"here"}),
-    (PersonFilter(user_id="EMP-2"), set()),
-    (PersonFilter(user_id="NOBODY"), set()),
-    (PersonFilter(named=True), {"root"}),
-    (PersonFilter(named=False, active=True), {"here"}),
+    (DetectedPersonFilter(), {"away", "here", "root"}),
+    (DetectedPersonFilter(active=True), {"here", "root"}),
+    (DetectedPersonFilter(active=False), {"away"}),
+    (DetectedPersonFilter(site_id="gate"), {"away"}),
+    (DetectedPersonFilter(site_id="lobby", active=True), {"here", "root"}),
+    (DetectedPersonFilter(device_id="cam-003"), {"root"}),
+    (DetectedPersonFilter(device_id="cam-001"), {"away", "root"}),
+    (DetectedPersonFilter(user_id="EMP-1"), {"here"}),
+    (DetectedPersonFilter(user_id="EMP-2"), set()),
+    (DetectedPersonFilter(user_id="NOBODY"), set()),
+    (DetectedPersonFilter(named=True), {"root"}),
+    (DetectedPersonFilter(named=False, active=True), {"here"}),
 ]
 
 
@@ -499,9 +501,9 @@ async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(
     """And nobody by the user id of somebody deleted."""
     await enrolled.merges.merge("EMP-1", "EMP-2")
     ask = enrolled.person_reading.page
-    page = await ask(PersonFilter(user_id="EMP-2"), NOW)
+    page = await ask(DetectedPersonFilter(user_id="EMP-2"), NOW)
     assert [one.root.global_id for one in page.families] == [house["here"]]
-    assert (await ask(PersonFilter(user_id="EMP-1"), NOW)).families == []
+    assert (await ask(DetectedPersonFilter(user_id="EMP-1"), NOW)).families == []
 
 
 async def test_active_are_families_of_whom_somebody_is_seen_now(

@@ -12,8 +12,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.devices.commands import CommandRecord
 from broker_bridge.registry.devices.sites import Site
-from broker_bridge.registry.edge_registration.decisions import Decision
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.edge_registration.decisions import RegistrationDecision
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 
@@ -29,8 +29,8 @@ def command(n: int, seconds: float = 60) -> CommandRecord:
     )
 
 
-def decision(request_id: str = "r-1", user_id: str = "VIS-1") -> Decision:
-    return Decision("cam-001", "lobby", request_id, "created", NOW, user_id)
+def decision(request_id: str = "r-1", user_id: str = "VIS-1") -> RegistrationDecision:
+    return RegistrationDecision("cam-001", "lobby", request_id, "created", NOW, user_id)
 
 
 async def open_lobby(registry: Registry) -> None:
@@ -131,7 +131,7 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
     """With decision and audit entry; after any change, and for an id that was taken, nothing is written."""
     await open_lobby(registry)
     history = await registry.versions.read()
-    order = Enrollment("VIS-1", (face(),), sites=("lobby",), kind="visitor")
+    order = EnrollIdentity("VIS-1", (face(),), sites=("lobby",), kind="visitor")
     person = await registry.registrations.create(decision(), order, history)
     assert person is not None
     assert (person.version, person.kind) == (1, "visitor")
@@ -139,12 +139,12 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
     assert (await registry.identities.get("VIS-1")).sites == ("lobby",)
     later = await registry.versions.read()
     for user_id, known in (("VIS-2", history), ("VIS-1", later)):
-        again = Enrollment(user_id, (face(),), kind="visitor", must_be_new=True)
+        again = EnrollIdentity(user_id, (face(),), kind="visitor", must_be_new=True)
         assert await registry.registrations.create(decision("r-2", user_id), again, known) is None
     assert await registry.registrations.find("cam-001", "r-2") is None
     assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 2)
     await registry.versions.begin_epoch()
-    other = Enrollment("VIS-3", (face(),), kind="visitor")
+    other = EnrollIdentity("VIS-3", (face(),), kind="visitor")
     assert await registry.registrations.create(decision("r-3", "VIS-3"), other, later) is None
 
 
@@ -155,7 +155,7 @@ async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Re
     made = await asyncio.gather(
         *(
             registry.registrations.create(
-                decision(f"r-{n}", f"VIS-{n}"), Enrollment(f"VIS-{n}", (face(),), kind="visitor"), history
+                decision(f"r-{n}", f"VIS-{n}"), EnrollIdentity(f"VIS-{n}", (face(),), kind="visitor"), history
             )
             for n in range(10)
         )
@@ -166,9 +166,9 @@ async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Re
 
 async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> None:
     """The kind is kept by orders that do not name it; whoever was there before kinds were is an employee."""
-    await registry.identities.enroll(Enrollment("VIS-1", (face(),), kind="visitor"))
-    assert (await registry.identities.enroll(Enrollment("VIS-1", flag="red"))).kind == "visitor"
-    await registry.identities.enroll(Enrollment("EMP-1", (face(),)))
+    await registry.identities.enroll(EnrollIdentity("VIS-1", (face(),), kind="visitor"))
+    assert (await registry.identities.enroll(EnrollIdentity("VIS-1", flag="red"))).kind == "visitor"
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(),)))
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": {"kind": ""}})
     assert (await registry.identities.get("EMP-1")).kind == "employee"
 

@@ -8,7 +8,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncRequest
 from broker_bridge.enrollment.sync_responder import starts_over
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.identities.service import utc_now
 
 MONTH = timedelta(days=30)
@@ -35,7 +35,7 @@ async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(regist
     """Tombstone and templates of both the deleted and the erased; the living and the fresh stay."""
     now = utc_now()
     for n in range(4):
-        await registry.identities.enroll(Enrollment(f"EMP-{n}", (face(n),)))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     for n in (1, 2):
         await registry.identities.delete(f"EMP-{n}")
     await registry.erasures.erase("EMP-3", by="privacy-desk", now=now)
@@ -54,8 +54,8 @@ async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(regist
 async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Registry) -> None:
     """The horizon is a site's own; a device at or above it goes on, a site that never heard does too."""
     now = utc_now()
-    await registry.identities.enroll(Enrollment("NORTH", (face(1),), sites=("north",)))
-    await registry.identities.enroll(Enrollment("STAYS", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("NORTH", (face(1),), sites=("north",)))
+    await registry.identities.enroll(EnrollIdentity("STAYS", (face(2),)))
     gone = await registry.identities.delete("NORTH")
     await deleted_at(registry, "NORTH", now - 2 * MONTH)
     await registry.tombstones.purge(now, MONTH)
@@ -72,8 +72,8 @@ async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Re
 
 async def test_a_purge_concerns_every_site_that_ever_had_the_person(registry: Registry) -> None:
     """Who had moved on is unknown to the first site's late devices all the same."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),), sites=("north",)))
-    await registry.identities.enroll(Enrollment("EMP-1", sites=("south",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("south",)))
     gone = await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(utc_now() + MONTH, timedelta(0))
     history = await registry.versions.read()
@@ -82,7 +82,7 @@ async def test_a_purge_concerns_every_site_that_ever_had_the_person(registry: Re
 
 async def test_hundreds_are_purged_in_several_transactions(registry: Registry) -> None:
     """450 people are three, with an audit entry each, and the horizon is that of the newest."""
-    orders = [Enrollment(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
+    orders = [EnrollIdentity(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
     await registry.identities.enroll_many(orders)
     await registry.mongo.db.identities.update_many({}, {"$set": {"deleted": True, "deleted_at": utc_now()}})
     assert await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2) == 450
@@ -94,8 +94,8 @@ async def test_hundreds_are_purged_in_several_transactions(registry: Registry) -
 
 async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(registry: Registry) -> None:
     """Templates that were parked for an undo go with the tombstone; those that count stay."""
-    await registry.identities.enroll(Enrollment("EMP-1", tuple(face(n) for n in range(1, 6))))
-    await registry.identities.enroll(Enrollment("EMP-2", tuple(face(n) for n in range(11, 16))))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", tuple(face(n) for n in range(1, 6))))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", tuple(face(n) for n in range(11, 16))))
     await registry.merges.merge("EMP-1", "EMP-2")
     kept = (await registry.identities.templates_of(["EMP-2"]))["EMP-2"]
     assert await registry.mongo.db.templates.count_documents({"parked_by": "EMP-1"}) > 0
@@ -109,8 +109,8 @@ async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(reg
 async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Registry) -> None:
     """Nobody is recognised as somebody of whom nothing is known any more."""
     space = await registry.spaces.get("face:test-8")
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
-    await registry.identities.enroll(Enrollment("EMP-2", (face(2),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     index = registry.indexes.of(space)
     _, nearest = await index.find(face(1).vector, 0.9)
     assert nearest is not None
@@ -125,7 +125,7 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
 
 async def test_a_person_who_is_restored_meanwhile_is_not_purged(registry: Registry) -> None:
     """A tombstone that is none any more is nobody to forget."""
-    await registry.identities.enroll(Enrollment("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     await registry.identities.restore("EMP-1")
     assert await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2) == 0

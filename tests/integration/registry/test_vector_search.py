@@ -15,9 +15,9 @@ from pymongo.errors import OperationFailure
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.documents import face_to_document, vector_of
-from broker_bridge.registry.detected_persons.search.mongodb import VectorSearch
+from broker_bridge.registry.detected_persons.search.mongodb import MongoVectorSearch
 from broker_bridge.registry.detected_persons.settings import SearchSettings
 from broker_bridge.registry.mongo.client import Mongo
 
@@ -25,8 +25,8 @@ SPACE = EmbeddingSpace("face:test-8", 8)
 ALICE, BOB, CAROL = np.eye(8, dtype=np.float32)[:3]
 
 
-def known(vector: Any, consistency: float = 1.0, space: EmbeddingSpace = SPACE) -> KnownFace:
-    return KnownFace.restored(space.id, np.asarray(vector, np.float32), consistency, 1.0)
+def known(vector: Any, consistency: float = 1.0, space: EmbeddingSpace = SPACE) -> FaceCentroid:
+    return FaceCentroid.restored(space.id, np.asarray(vector, np.float32), consistency, 1.0)
 
 
 class Clock:
@@ -109,13 +109,13 @@ class PlayedDeployment:
         return sorted(found, key=lambda one: one["score"], reverse=True)[: stage["limit"]]
 
 
-def searching(deployment: PlayedDeployment, clock: Clock | None = None) -> VectorSearch:
-    return VectorSearch(
+def searching(deployment: PlayedDeployment, clock: Clock | None = None) -> MongoVectorSearch:
+    return MongoVectorSearch(
         cast("Mongo", deployment), "faces", recent_seconds=60, clock=clock or Clock(), poll_seconds=0
     )
 
 
-async def nearest(search: VectorSearch, vector: Any, floor: float = 0.5) -> list[tuple[int, float]]:
+async def nearest(search: MongoVectorSearch, vector: Any, floor: float = 0.5) -> list[tuple[int, float]]:
     (answer,) = await search.candidates(SPACE, [vector], 5, floor)
     return [(one.global_id, round(one.similarity, 3)) for one in answer]
 

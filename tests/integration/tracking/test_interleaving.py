@@ -7,10 +7,10 @@ import pytest
 
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed, unit
@@ -27,7 +27,7 @@ def new_tracker(registry: Registry) -> Tracker:
 
 async def enroll(registry: Registry, user_id: str, vector: Vector) -> None:
     template = Template(SPACE, vector.astype("<f4").tobytes())
-    await registry.identities.enroll(Enrollment(user_id, (template,)))
+    await registry.identities.enroll(EnrollIdentity(user_id, (template,)))
 
 
 def afterwards(patch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], Awaitable[None]]) -> None:
@@ -208,7 +208,7 @@ async def test_a_face_that_somebody_has_spoilt_stops_nobody(
     person, other = faces.person(), faces.person()
     for step, one in enumerate((person, other)):
         await tracker.match_or_create_person(observed(one, at=step))
-    face = KnownFace.of(SPACE, unit(person[:8]), 0.9)
+    face = FaceCentroid.of(SPACE, unit(person[:8]), 0.9)
     await registry.persons.write_faces([(1, face)])
     tracker = new_tracker(registry)
     await tracker.begin(at(2))

@@ -8,7 +8,7 @@ from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.model import Box
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.identities.model import Enrollment, Template
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from tests.tracking_samples import BEGAN, SPACE, Faces, at, observed
@@ -32,7 +32,7 @@ async def restarted(registry: Registry, seconds: float) -> Tracker:
 
 async def enroll(registry: Registry, user_id: str, vector: Vector) -> None:
     template = Template(SPACE, vector.astype("<f4").tobytes())
-    await registry.identities.enroll(Enrollment(user_id, (template,), display_name="Ana Petrova"))
+    await registry.identities.enroll(EnrollIdentity(user_id, (template,), display_name="Ana Petrova"))
 
 
 async def test_scenario_1_somebody_new(registry: Registry, tracker: Tracker, faces: Faces) -> None:
@@ -365,7 +365,7 @@ async def test_spaces_have_one_person_where_the_enrollment_says_so(
     for space, vector in ((SPACE, person), (other, in_other)):
         template = Template(space, vector.astype("<f4").tobytes())
         await registry.spaces.ensure(replace(await registry.spaces.get(SPACE), id=space))
-        await registry.identities.enroll(Enrollment("EMP-12345", (template,)))
+        await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,)))
     await tracker.match_or_create_person(observed(faces.like(person, 0.9)))
     told = await tracker.match_or_create_person(
         observed(faces.like(in_other, 0.9), at=2, camera="2", space=other)

@@ -6,14 +6,14 @@ from datetime import datetime, timezone
 import pytest
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.devices.devices import Applied
-from broker_bridge.registry.identities.model import Person
+from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.identities.model import Identity
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.workers import TemplateNote
 from dashboard_api.devices.sync_routes import to_status
 from dashboard_api.events.routes import to_query
 from dashboard_api.http import problems
-from dashboard_api.http.models import PersonPatch
+from dashboard_api.http.models import IdentityPatch
 from dashboard_api.http.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import confirmations, sites_to_ask, to_patch, to_rows
@@ -21,12 +21,12 @@ from dashboard_api.identities.conversions import confirmations, sites_to_ask, to
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_000, tzinfo=timezone.utc)
 
 
-def person(version: int = 5, reach: tuple[str, ...] = ("lobby",)) -> Person:
-    return Person("EMP-1", version, reach, reach, created_at=AT)
+def person(version: int = 5, reach: tuple[str, ...] = ("lobby",)) -> Identity:
+    return Identity("EMP-1", version, reach, reach, created_at=AT)
 
 
-def applied(device_id: str, version: int | None, epoch: str | None = "e1") -> Applied:
-    return Applied(device_id, "lobby", epoch, version, AT)
+def applied(device_id: str, version: int | None, epoch: str | None = "e1") -> AppliedVersion:
+    return AppliedVersion(device_id, "lobby", epoch, version, AT)
 
 
 def test_only_this_history_at_or_past_the_version_confirms() -> None:
@@ -66,8 +66,8 @@ def test_the_newest_template_of_a_modality_speaks_for_it() -> None:
 
 def test_a_patch_tells_absent_from_null() -> None:
     """Absent leaves alone (None), null clears (empty)."""
-    assert to_patch("EMP-1", PersonPatch(), "tester").display_name is None
-    cleared = to_patch("EMP-1", PersonPatch(display_name=None, flag=None, sites=None), "tester")
+    assert to_patch("EMP-1", IdentityPatch(), "tester").display_name is None
+    cleared = to_patch("EMP-1", IdentityPatch(display_name=None, flag=None, sites=None), "tester")
     assert (cleared.display_name, cleared.flag, cleared.sites, cleared.must_exist) == ("", "", (), True)
 
 

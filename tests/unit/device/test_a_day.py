@@ -15,7 +15,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, SyncHead
-from device.enrollment.registrations import Registrations
+from device.enrollment.registrations import RegistrationSender
 from device.enrollment.sync_manager import SyncManager
 from device.events.emotion_validator import EmotionEventValidator
 from device.events.event_validator import EventValidator
@@ -114,7 +114,7 @@ class Camera:
             clock=self.clock,
             utc_now=self.now,
         )
-        self.registrations = Registrations(self.link, self.db, source=seeded(), utc_now=self.now)
+        self.registrations = RegistrationSender(self.link, self.db, source=seeded(), utc_now=self.now)
         settings = RecordedSettings(
             device_id="cam-001",
             space=SPACE,

@@ -8,7 +8,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from device.management.health import Health
 from device.recognition.sighting import FrameReport
-from device.tracking.live_lookup import AskedTracker
+from device.tracking.live_lookup import LiveTrackerLookup
 from tests.device_samples import Clock
 
 
@@ -59,7 +59,7 @@ class Observations:
 def test_a_long_video_that_is_read_fast_is_told_by_a_clock_that_can_be_believed():
     """Three thousand pictures read in no time: told as apart, and never minutes ahead of the time of day."""
     clock, observations = Clock(), Observations()
-    asked = AskedTracker(
+    asked = LiveTrackerLookup(
         Line(),
         observations,
         Health(),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from device.vision.capture.camera import CameraError, open_camera
-from device.vision.capture.newest_frame import Capture
+from device.vision.capture.newest_frame import NewestFrame
 from tests.waiting import SECONDS, wait_until
 
 PERIOD = 1 / 30
@@ -71,7 +71,7 @@ def door():
 
 def capture_of(door, close_seconds=0.0):
     camera = open_camera("0", clock=door.clock, opener=lambda source: door)
-    return Capture(camera, close_seconds=close_seconds)
+    return NewestFrame(camera, close_seconds=close_seconds)
 
 
 def seen(capture, count):
@@ -177,7 +177,7 @@ def video(tmp_path):
 
 def test_a_file_loses_nothing_however_slow_the_work_is(video):
     """Every frame comes, in order, although the reader is always ahead."""
-    with Capture(open_camera(str(video), fps=0)) as capture:
+    with NewestFrame(open_camera(str(video), fps=0)) as capture:
         indices = []
         for frame in capture:
             # The reader has put the next one before this one is done with.
@@ -190,7 +190,7 @@ def test_a_file_loses_nothing_however_slow_the_work_is(video):
 
 def test_stopping_ends_a_file_that_nobody_takes_from(video):
     """The reader that waits for its frame to be taken is let go."""
-    with Capture(open_camera(str(video), fps=0)) as capture:
+    with NewestFrame(open_camera(str(video), fps=0)) as capture:
         seen(capture, 1)
     assert not [thread for thread in threading.enumerate() if thread.name == "capture"]
     assert capture.counts["seen"] == 1
@@ -200,7 +200,7 @@ def test_an_error_of_the_camera_is_raised_to_whoever_iterates(tmp_path):
     """The thread's end is not silent."""
     (tmp_path / "only.jpg").write_bytes(b"damaged")
     with (
-        Capture(open_camera(str(tmp_path), fps=0)) as capture,
+        NewestFrame(open_camera(str(tmp_path), fps=0)) as capture,
         pytest.raises(CameraError, match="no picture"),
     ):
         list(capture)
@@ -221,7 +221,7 @@ def test_a_camera_that_is_away_at_the_start_can_be_stopped():
         tries.append(source)
         raise CameraError("camera 0 cannot be opened")
 
-    with Capture(open_camera("0", wait_for_live=True, opener=away)) as capture:
+    with NewestFrame(open_camera("0", wait_for_live=True, opener=away)) as capture:
         wait_until(lambda: tries, "the first try")
         assert capture.state == "reopening"
         capture.stop()
@@ -247,6 +247,6 @@ def test_damaged_frames_are_counted(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"damaged")
     cv2.imwrite(str(tmp_path / "c.png"), np.zeros((4, 6, 3), np.uint8))
-    with Capture(open_camera(str(tmp_path), fps=0)) as capture:
+    with NewestFrame(open_camera(str(tmp_path), fps=0)) as capture:
         assert len(list(capture)) == 1
     assert capture.counts == {"seen": 1, "stale": 0, "corrupt": 2, "reopened": 0}

@@ -12,7 +12,7 @@ import pytest
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Command
-from device.management.commands import CommandFailedError, Commands
+from device.management.commands import CommandFailedError, CommandRunner
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import NOON, ScriptedLink
 from tests.waiting import wait_until
@@ -27,7 +27,7 @@ class Camera:
         self.db.initialize()
         self.ran = []
         self.now = NOON
-        self.commands = Commands(
+        self.commands = CommandRunner(
             self.link, self.db, {"resync": self.resync, **handlers}, utc_now=lambda: self.now
         )
 

@@ -18,16 +18,16 @@ from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
 from deploy.local.stack import free_port
 from device.bootstrap import sole_owner
 from device.doctor.camera import check_camera, look
-from device.doctor.check import Check, guarded
+from device.doctor.check import CheckResult, guarded
 from device.doctor.examination import examine
 from device.doctor.machine import check_clock, check_versions, clock_is_synchronised
 from device.doctor.models import check_canary_of, check_detector, check_model, check_providers
 from device.doctor.storage import check_disk
 from device.doctor.synthetic import synthetic_frame
-from device.doctor.timing import STAGES, Stages, stand_in_gallery, time_stages
+from device.doctor.timing import STAGES, RecognitionStages, stand_in_gallery, time_stages
 from device.management.health import Health
 from device.management.model_record import ModelRecord
-from device.settings import DeviceSettings, QualityLimits
+from device.settings import DeviceSettings, QualitySettings
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
 from device.vision.detectors.cascade import CascadeDetector
@@ -47,7 +47,7 @@ def settings(data_dir: Path, **changes) -> DeviceSettings:
     return DeviceSettings.model_validate({"device": {**device, **changes}, "mqtt": {"port": free_port()}})
 
 
-def findings(found: DeviceSettings) -> dict[str, Check]:
+def findings(found: DeviceSettings) -> dict[str, CheckResult]:
     report = examine(found, with_camera=False)
     assert len({check.name for check in report.checks}) == len(report.checks)
     return {check.name: check for check in report.checks}
@@ -402,7 +402,9 @@ class Ticks:
 def test_times_are_the_medians_of_every_stage_and_of_all_together(tmp_path):
     """By a timer that can be worked out: frame n's laps start at 6n; the first frame only warms up."""
     embedder = load_embedder()
-    stages = Stages(Sees(), QualityGate(QualityLimits()), embedder, stand_in_gallery(embedder.space))
+    stages = RecognitionStages(
+        Sees(), QualityGate(QualitySettings()), embedder, stand_in_gallery(embedder.space)
+    )
     times = time_stages(stages, [synthetic_frame()] * 3, synthetic=True, timer=Ticks())
     assert [each.stage for each in times.stages] == list(STAGES)
     # Frames 1 to 3 read the timer at laps 6 to 23; the stages of frame 2 take 13 to 17 ms.
@@ -417,9 +419,9 @@ def test_times_are_the_medians_of_every_stage_and_of_all_together(tmp_path):
 def test_times_count_the_faces_that_are_there(tmp_path):
     """Two found a frame are two embedded and matched."""
     embedder = load_embedder()
-    stages = Stages(
+    stages = RecognitionStages(
         Sees([10, 10, 100, 100], [200, 10, 100, 100]),
-        QualityGate(QualityLimits()),
+        QualityGate(QualitySettings()),
         embedder,
         stand_in_gallery(embedder.space),
     )

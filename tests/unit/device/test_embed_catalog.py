@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from device.embedding.catalog import Catalog, Photo, Unreadable, same_origin
+from device.embedding.catalog import Catalog, CatalogPhoto, UnreadableEntry, same_origin
 from device.embedding.endurance import Endurance
 from device.embedding.errors import AccessRefusedError, AwayError, JobFailedError, PhotoSkippedError
-from device.embedding.service import Service
+from device.embedding.service import HttpService
 from device.timing.backoff import Backoff
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import RecordingServer, Reply
@@ -30,7 +30,7 @@ def server() -> Iterator[PhotoCatalog]:
 @pytest.fixture
 async def catalog(server: PhotoCatalog):
     """A client with a patience of ten pauses, which take no time, and a second for an answer."""
-    async with Service("catalog", server.url, "catalog-key", timeout=1.0) as service:
+    async with HttpService("catalog", server.url, "catalog-key", timeout=1.0) as service:
         yield Catalog(service, quick_endurance(10), most_photo_bytes=MOST_BYTES)
 
 
@@ -61,7 +61,7 @@ async def test_a_photo_is_found_and_loaded_as_the_seed_says(server: PhotoCatalog
     server.key = "catalog-key"
     server.add("photo_001", b"bytes", 42, "John Smith")
     photo = await catalog.find("photo_001")
-    assert photo == Photo(
+    assert photo == CatalogPhoto(
         photo_id="photo_001",
         person_id="42",
         person_name="John Smith",
@@ -77,8 +77,8 @@ async def test_a_batch_lists_its_photos_in_order(server: PhotoCatalog, catalog: 
     server.add("photo_002", b"second", "p-87", "Jane Doe")
     server.batches["batch 1"] = ["z one/1?#%", "photo_002"]
     first, second = await catalog.list_batch("batch 1")
-    assert isinstance(first, Photo)
-    assert isinstance(second, Photo)
+    assert isinstance(first, CatalogPhoto)
+    assert isinstance(second, CatalogPhoto)
     assert (first.person_id, second.person_id, first.file_url) == ("42", "p-87", None)
     assert (await catalog.load(first), await catalog.load(second)) == (b"first", b"second")
 
@@ -97,8 +97,8 @@ async def test_entries_that_are_no_photos_do_not_spoil_a_batch(
     path = "/api/batches/b/photos"
     server.overrides[path] = lambda _: Reply.of({"photos": [*bad, good]})
     *unreadable, photo = await catalog.list_batch("b")
-    assert unreadable == [Unreadable()] * len(bad)
-    assert photo == Photo(photo_id="3")
+    assert unreadable == [UnreadableEntry()] * len(bad)
+    assert photo == CatalogPhoto(photo_id="3")
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ async def test_a_photo_past_the_limit_is_not_read_to_its_end(
 ) -> None:
     """Whether it says how long it is, or does not, or has no end; one of exactly the limit is read."""
     server.overrides["/api/photos/p/file"] = lambda _: reply
-    assert await reason(catalog.load(Photo(photo_id="p"))) == "photo-too-large"
+    assert await reason(catalog.load(CatalogPhoto(photo_id="p"))) == "photo-too-large"
     server.overrides["/api/photos/p/file"] = lambda _: Reply(body=b"x" * MOST_BYTES)
-    assert len(await catalog.load(Photo(photo_id="p"))) == MOST_BYTES
+    assert len(await catalog.load(CatalogPhoto(photo_id="p"))) == MOST_BYTES
 
 
 async def test_a_photo_that_trickles_is_given_up(server: PhotoCatalog) -> None:
@@ -189,9 +189,9 @@ async def test_a_photo_that_trickles_is_given_up(server: PhotoCatalog) -> None:
             yield b"x"
 
     server.overrides["/api/photos/p/file"] = lambda _: Reply(pieces=trickle)
-    async with Service("catalog", server.url, None, timeout=0.2) as service:
+    async with HttpService("catalog", server.url, None, timeout=0.2) as service:
         catalog = Catalog(service, quick_endurance(10), most_photo_bytes=MOST_BYTES)
-        assert await reason(catalog.load(Photo(photo_id="p"))) == "photo-unavailable"
+        assert await reason(catalog.load(CatalogPhoto(photo_id="p"))) == "photo-unavailable"
     assert len(server.requests) == 3
 
 
@@ -201,7 +201,7 @@ async def test_a_photo_over_which_the_catalog_breaks_once_is_had_the_second_time
     """A 500 may be about this photo, and is tried three times."""
     replies = iter([Reply(500), Reply(500), Reply(body=b"there")])
     server.overrides["/api/photos/p/file"] = lambda _: next(replies)
-    assert await catalog.load(Photo(photo_id="p")) == b"there"
+    assert await catalog.load(CatalogPhoto(photo_id="p")) == b"there"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -211,10 +211,10 @@ async def test_a_catalog_that_is_away_is_waited_for_and_then_given_up(
     """That is not about the photo, so the photo is not skipped."""
     away = iter([Reply(status)] * 4)
     server.overrides["/api/photos/p/file"] = lambda _: next(away, Reply(body=b"there"))
-    assert await catalog.load(Photo(photo_id="p")) == b"there"
+    assert await catalog.load(CatalogPhoto(photo_id="p")) == b"there"
     server.overrides["/api/photos/p/file"] = lambda _: Reply(status)
     with pytest.raises(AwayError):
-        await catalog.load(Photo(photo_id="p"))
+        await catalog.load(CatalogPhoto(photo_id="p"))
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -235,10 +235,10 @@ class Elsewhere(RecordingServer):
 async def test_no_other_server_is_ever_asked(server: PhotoCatalog, catalog: Catalog) -> None:
     """Neither by an absolute file_url nor by a redirect; not even one on another port of the same host."""
     with Elsewhere() as other:
-        foreign = Photo(photo_id="p", file_url=f"{other.url}/x")
+        foreign = CatalogPhoto(photo_id="p", file_url=f"{other.url}/x")
         assert await reason(catalog.load(foreign)) == "url-foreign"
         server.overrides["/api/photos/p/file"] = lambda _: Reply(302, headers={"Location": f"{other.url}/x"})
-        assert await reason(catalog.load(Photo(photo_id="p"))) == "photo-refused"
+        assert await reason(catalog.load(CatalogPhoto(photo_id="p"))) == "photo-refused"
         assert other.requests == []
 
 

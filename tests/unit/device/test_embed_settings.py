@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from broker_bridge.common.settings import SettingsError, load_settings
 from device.embed_worker import app
 from device.embedding.bootstrap import open_worker
-from device.embedding.progress import BarReporter, LogReporter, Tally
+from device.embedding.progress import BarReporter, JobTally, LogReporter
 from device.embedding.settings import WorkerSettings
 
 NEEDED = {
@@ -92,8 +92,8 @@ def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
     bar = BarReporter(console)
     bar.begin("job-1", 30, 50)
     for n in range(1, 6):
-        bar.looked(Tally(photos=n, faces=n, skipped={"photo-no-face": 2, "no-person": 1}))
-    bar.stored(35, 50, Tally())
+        bar.looked(JobTally(photos=n, faces=n, skipped={"photo-no-face": 2, "no-person": 1}))
+    bar.stored(35, 50, JobTally())
     bar.end()
     shown = console.export_text()
     assert "job-1" in shown
@@ -106,8 +106,8 @@ def test_without_a_terminal_there_is_a_line_a_group(caplog: pytest.LogCaptureFix
     log = LogReporter()
     with caplog.at_level("INFO", "device.embedding.progress"):
         log.begin("job-1", 0, 50)
-        log.looked(Tally(photos=1))
-        log.stored(32, 50, Tally(photos=32, faces=30, skipped={"no-person": 2}))
+        log.looked(JobTally(photos=1))
+        log.stored(32, 50, JobTally(photos=32, faces=30, skipped={"no-person": 2}))
     assert caplog.messages == [
         "job job-1: begins at photo 0 of 50",
         "job job-1: 32 of 50 photos, 30 faces, 2 skipped",

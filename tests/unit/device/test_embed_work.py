@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
-from device.embedding.backend import Face, group_by_person, to_sentence
+from device.embedding.backend import EmbeddedFace, group_by_person, to_sentence
 from device.embedding.bootstrap import open_worker
-from device.embedding.errors import AccessRefusedError, AwayError, RefusedError
-from device.embedding.progress import Tally
+from device.embedding.errors import AccessRefusedError, AwayError, RequestRefusedError
+from device.embedding.progress import JobTally
 from device.embedding.settings import WorkerSection
 from device.vision.detectors.detector import FaceBox
 from device.vision.inference.session import ModelError
@@ -72,10 +72,10 @@ class Watcher:
     def begin(self, job_id: str, position: int, total: int) -> None:
         self.told.append((job_id, position, total))
 
-    def looked(self, tally: Tally) -> None:
+    def looked(self, tally: JobTally) -> None:
         pass
 
-    def stored(self, position: int, total: int, tally: Tally) -> None:
+    def stored(self, position: int, total: int, tally: JobTally) -> None:
         self.told.append((position, total, tally.faces))
 
     def end(self) -> None:
@@ -527,7 +527,7 @@ async def test_a_job_that_cannot_be_read_is_told_in_a_sentence(
     """It is not this worker's backend, or newer than the worker."""
     backend.submit(**config)
     async with opened() as worker:
-        with pytest.raises(RefusedError, match="not what this worker expects"):
+        with pytest.raises(RequestRefusedError, match="not what this worker expects"):
             await worker.run(once=True)
 
 
@@ -551,7 +551,11 @@ async def test_without_once_it_asks_again_and_again(
 def test_a_person_has_one_entry_under_the_latest_name() -> None:
     """In the order in which people first appear."""
     a, b = vector_of(b"a"), vector_of(b"b")
-    faces = [Face("2", "Jane", a, 0.5), Face("1", "John", a, 0.6), Face("2", "Jane Doe", b, 0.7)]
+    faces = [
+        EmbeddedFace("2", "Jane", a, 0.5),
+        EmbeddedFace("1", "John", a, 0.6),
+        EmbeddedFace("2", "Jane Doe", b, 0.7),
+    ]
     people = group_by_person(faces)
     assert [(p["external_id"], p["name"], len(p["faces"])) for p in people] == [
         ("2", "Jane Doe", 2),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.events.decision import UNCONFIRMED, Decision
+from device.events.decision import UNCONFIRMED, EventDecision
 from device.events.emotion_validator import EmotionEventValidator
 from device.recognition.emotions import EmotionWatch
 from device.recognition.sighting import Sighting
@@ -225,7 +225,7 @@ class Smiling:
 
 
 def sighting(track, person, poor=None):
-    decision = Decision(None, UNCONFIRMED, person)
+    decision = EventDecision(None, UNCONFIRMED, person)
     return Sighting(track, FaceBox(1, 2, 60, 60), None, poor, None, None, decision)
 
 

@@ -10,9 +10,9 @@ import pytest
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
-from device.events.delivery import Delivery
+from device.events.delivery import EventDelivery
 from device.mqtt.config import IoTClientConfig
-from device.mqtt.connection_loop import Came, Line
+from device.mqtt.connection_loop import BrokerSession, ConnectionEvent
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
@@ -34,7 +34,9 @@ class Word:
 class PlayedConnection:
     """Keeps what is asked of it; the test says what happens."""
 
-    def __init__(self, session: str, will: bytes, report: Callable[[Came], None], reachable: bool) -> None:
+    def __init__(
+        self, session: str, will: bytes, report: Callable[[ConnectionEvent], None], reachable: bool
+    ) -> None:
         self.session = session
         self.will = will
         self.closed = False
@@ -60,7 +62,7 @@ class PlayedConnection:
         self.closed = True
 
     def happens(self, kind: Any, **details: Any) -> None:
-        self._report(Came(self, kind, **details))
+        self._report(ConnectionEvent(self, kind, **details))
 
 
 class Stage:
@@ -74,7 +76,7 @@ class Stage:
         config = IoTClientConfig(
             "cam-001", site_id="lobby", spaces={SPACE: SpaceInfo(dimension=DIMENSION)}, drain_seconds=3.0
         )
-        self.line = Line(
+        self.line = BrokerSession(
             config,
             db,
             self._open,
@@ -83,10 +85,10 @@ class Stage:
             clock=self.clock,
             utc_now=self.clock.utc_now,
         )
-        self.delivery = Delivery(self.outbox, self.line)
+        self.delivery = EventDelivery(self.outbox, self.line)
         self.line.attach(self.delivery)
 
-    def _open(self, session: str, will: bytes, report: Callable[[Came], None]) -> PlayedConnection:
+    def _open(self, session: str, will: bytes, report: Callable[[ConnectionEvent], None]) -> PlayedConnection:
         self.connections.append(PlayedConnection(session, will, report, self.reachable))
         return self.connections[-1]
 

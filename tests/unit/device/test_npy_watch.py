@@ -13,9 +13,9 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.contract.messages import Registered, WireError
 from device.enrollment.gallery_rows import GalleryRows
-from device.enrollment.registrations import Registrations
+from device.enrollment.registrations import RegistrationSender
 from device.management.health import Health
-from device.npy_folders.gallery_view import LatestRows
+from device.npy_folders.gallery_view import GalleryFeed
 from device.npy_folders.intake import MOST_ASKED
 from device.npy_folders.watch import NpyWatch
 from device.store.db_manager import DatabaseManager
@@ -36,10 +36,12 @@ class Folders:
         self.synced = synced
         self.link = ScriptedLink()
         self.health = Health()
-        self.rows = LatestRows()
+        self.rows = GalleryFeed()
         self.db = DatabaseManager(tmp_path / "device.db", utc_now=self.clock.utc_now)
         self.db.initialize()
-        self.registrations = Registrations(self.link, self.db, source=seeded(), utc_now=self.clock.utc_now)
+        self.registrations = RegistrationSender(
+            self.link, self.db, source=seeded(), utc_now=self.clock.utc_now
+        )
         self.watch = NpyWatch(
             self.path,
             spaces,
@@ -570,7 +572,7 @@ def test_a_process_that_died_between_note_and_file_leaves_nothing_to_register(mi
     before = mirror.file("EMP-1").read_bytes()
     mirror.hold({"EMP-1": [vector(2)]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("device.npy_mirror.write_npy", fails(KeyboardInterrupt))
+        patch.setattr("device.npy_folders.mirror.write_npy", fails(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             mirror.watch.step()
     mirror.close()
@@ -592,7 +594,7 @@ def test_a_full_disk_is_said_and_the_files_come_when_there_is_room(mirror, monke
     """Nobody is forgotten."""
     mirror.hold({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
     with monkeypatch.context() as patch:
-        patch.setattr("device.npy_mirror.write_npy", fails(OSError(28, "No space left on device")))
+        patch.setattr("device.npy_folders.mirror.write_npy", fails(OSError(28, "No space left on device")))
         mirror.watch.step()
     assert mirror.problem == "face_db: cannot be written to (No space left on device)"
     mirror.look()
@@ -639,7 +641,7 @@ def test_an_unexpected_error_does_not_end_the_thread(tmp_path, caplog):
     with closing(Folders(tmp_path, mirror=True)) as folders:
         failing = fails(ValueError("unexpected"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("device.npy_mirror.write_npy", failing)
+            patch.setattr("device.npy_folders.mirror.write_npy", failing)
             folders.hold({"EMP-1": [vector(1)]})
             folders.watch.start()
             wait_until(lambda: "unexpected error" in caplog.text, "a word in the log")

@@ -11,10 +11,10 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment, Registered
-from device.events.decision import NO_MATCH, Decision
+from device.events.decision import NO_MATCH, EventDecision
 from device.recognition.sighting import FrameReport, Sighting
-from device.tracking.observations import Observations
-from device.tracking.sampling import Telling
+from device.tracking.observations import ObservationSender
+from device.tracking.sampling import ObservationSampler
 from device.vision.detectors.detector import FaceBox
 from tests.device_samples import DIMENSION, NOON, SPACE, Clock, ScriptedLink, vector
 
@@ -28,7 +28,7 @@ def face(track="face_0", seed=1, quality=0.5, box=BOX):
     """A face of which `seed` makes the vector; without a seed it was too poor to be embedded."""
     found = None if seed is None else np.frombuffer(vector(seed), np.float32)
     quality = None if seed is None else quality
-    return Sighting(track, box, None, None, None, found, Decision(None, NO_MATCH), quality)
+    return Sighting(track, box, None, None, None, found, EventDecision(None, NO_MATCH), quality)
 
 
 def told(telling, now, *faces):
@@ -37,21 +37,21 @@ def told(telling, now, *faces):
 
 def test_a_track_is_told_of_at_its_first_face_that_has_a_vector():
     """One that is too poor says nothing, and the next need not wait for a second to pass."""
-    telling = Telling()
+    telling = ObservationSampler()
     assert told(telling, 0.0, face(seed=None)) == []
     assert told(telling, 0.1, face(seed=2, quality=0.3)) == [("face_0", vector(2), 0.3)]
 
 
 def test_a_track_that_lasts_is_told_of_once_a_second():
     """However many frames the camera has."""
-    telling = Telling()
+    telling = ObservationSampler()
     times = [frame / 15 for frame in range(46) if told(telling, frame / 15, face())]
     assert times == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
 def test_a_better_face_waits_for_the_second_to_be_over():
     """And is not replaced by a worse one that comes after it; where the face is, is told as it is then."""
-    telling = Telling()
+    telling = ObservationSampler()
     told(telling, 0.0, face(seed=1, quality=0.4))
     assert told(telling, 0.3, face(seed=2, quality=0.9)) == []
     assert told(telling, 0.6, face(seed=3, quality=0.5)) == []
@@ -62,7 +62,7 @@ def test_a_better_face_waits_for_the_second_to_be_over():
 
 def test_no_face_is_told_twice():
     """A track that is turned away since then has nothing new to say, until it has."""
-    telling = Telling()
+    telling = ObservationSampler()
     told(telling, 0.0, face(seed=1))
     assert told(telling, 1.5, face(seed=None)) == []
     assert told(telling, 1.6, face(seed=4)) == [("face_0", vector(4), 0.5)]
@@ -70,7 +70,7 @@ def test_no_face_is_told_twice():
 
 def test_each_track_has_seconds_of_its_own():
     """Two who come together are told together, one who comes later when they come."""
-    telling = Telling()
+    telling = ObservationSampler()
     assert len(told(telling, 0.0, face("face_0"), face("face_1", 2))) == 2
     assert [one[0] for one in told(telling, 0.5, face("face_0"), face("face_2", 3))] == ["face_2"]
     assert len(told(telling, 1.0, face("face_0"), face("face_1", 2), face("face_2", 3))) == 2
@@ -78,7 +78,7 @@ def test_each_track_has_seconds_of_its_own():
 
 def test_tracks_that_are_gone_are_forgotten():
     """A day at a busy door takes no more memory than a moment."""
-    telling = Telling()
+    telling = ObservationSampler()
     for number in range(1000):
         told(telling, number * 0.5, face(f"face_{number}"))
     assert len(telling) <= 5
@@ -93,7 +93,7 @@ class Camera:
         self.clock = Clock()
         self.link = ScriptedLink()
         self.distrusted = False
-        self.observations = Observations(
+        self.observations = ObservationSender(
             self.link,
             EmbeddingSpace(SPACE, DIMENSION),
             clock=self.clock,
@@ -161,10 +161,19 @@ def test_a_box_is_cut_to_its_frame(camera):
         face(box=FaceBox(700, 30, 60, 70)),
         face(box=FaceBox(40, 30, 0, 70)),
         Sighting(
-            "face_0", BOX, None, None, None, np.full(8, np.nan, np.float32), Decision(None, NO_MATCH), 0.5
+            "face_0",
+            BOX,
+            None,
+            None,
+            None,
+            np.full(8, np.nan, np.float32),
+            EventDecision(None, NO_MATCH),
+            0.5,
         ),
-        Sighting("face_0", BOX, None, None, None, np.zeros(8, np.float32), Decision(None, NO_MATCH), 0.5),
-        Sighting("face_0", BOX, None, None, None, np.ones(5, np.float32), Decision(None, NO_MATCH), 0.5),
+        Sighting(
+            "face_0", BOX, None, None, None, np.zeros(8, np.float32), EventDecision(None, NO_MATCH), 0.5
+        ),
+        Sighting("face_0", BOX, None, None, None, np.ones(5, np.float32), EventDecision(None, NO_MATCH), 0.5),
     ],
     ids=["outside", "no width", "NaN", "zero", "another dimension"],
 )

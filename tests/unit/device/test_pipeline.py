@@ -11,7 +11,7 @@ from deploy.local.sample_video import FPS, PEOPLE, UNKNOWN, enrollment_photo, ma
 from device.events.event_validator import EventValidator
 from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
-from device.settings import DeviceSection, QualityLimits, Thresholds
+from device.settings import DeviceSection, QualitySettings, Thresholds
 from device.vision import gabor
 from device.vision.capture.camera import Frame, open_camera
 from device.vision.detectors.cascade import CascadeDetector
@@ -61,7 +61,7 @@ def pipeline_for(embedder, galleries, clock, parts=MappingProxyType({}), **setti
         clock=clock,
         **settings,
     )
-    gate = QualityGate(QualityLimits())
+    gate = QualityGate(QualitySettings())
     pipeline = RecognitionPipeline(
         CascadeDetector(), FaceTracker(), embedder, galleries, validator, quality=gate, **parts
     )

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from skimage.data import astronaut, lfw_subset
 
 from deploy.local.sample_video import make_sample
-from device.settings import QualityLimits
+from device.settings import QualitySettings
 from device.vision.alignment import ARCFACE_TEMPLATE, align_faces
 from device.vision.capture.camera import open_camera
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.quality import QualityGate, brightness_and_sharpness, face_quality, head_poses
 
-GATE = QualityGate(QualityLimits())
-NO_LIMITS = QualityLimits(
+GATE = QualityGate(QualitySettings())
+NO_LIMITS = QualitySettings(
     min_side=0, min_sharpness=0, min_brightness=0, max_brightness=0, max_yaw=0, max_pitch=0, max_roll=0
 )
 TEMPLATE = np.array(ARCFACE_TEMPLATE)

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from device.events.decision import NO_MATCH, Decision
+from device.events.decision import NO_MATCH, EventDecision
 from device.recognition.sighting import FrameReport, Sighting
 from device.recordings.format import RecordingError, find_recordings, read_recording
 from device.recordings.recorder import ScoreRecorder
 from device.vision.detectors.detector import FaceBox
-from device.vision.gallery import Match
+from device.vision.gallery import GalleryMatch
 from tests.recorded_door import SETTINGS, RecordedDoor
 
 
@@ -64,8 +64,8 @@ def test_a_line_has_no_vector_and_nothing_else_of_the_face(tmp_path):
     recorder = ScoreRecorder(tmp_path, 1 << 20, SETTINGS)
     secret = np.full(512, 0.0441942, np.float32)
     marks = np.zeros((5, 2), np.float32)
-    match = Match("EMP-1", 0.7, 0.3, 0.2)
-    seen = Sighting("face_0", FaceBox(1, 2, 3, 4), marks, None, match, secret, Decision(None, NO_MATCH))
+    match = GalleryMatch("EMP-1", 0.7, 0.3, 0.2)
+    seen = Sighting("face_0", FaceBox(1, 2, 3, 4), marks, None, match, secret, EventDecision(None, NO_MATCH))
     recorder.record(FrameReport(0, 0.0, 1, (seen,), {"embed": 3.0}))
     recorder.close()
     _, line = files_in(tmp_path)[0].read_text().splitlines()

@@ -8,7 +8,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.messages import Registered, SyncHead, WireError
-from device.enrollment.registrations import Registrations
+from device.enrollment.registrations import RegistrationSender
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.registrations import MOST
@@ -27,7 +27,7 @@ class Door:
         self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
         self.db.initialize()
         self.distrusted = ()
-        self.registrations = Registrations(
+        self.registrations = RegistrationSender(
             self.link,
             self.db,
             source=seeded(),

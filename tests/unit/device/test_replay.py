@@ -16,7 +16,7 @@ from device.recognition.assembly import build_recognition
 from device.recordings.format import RecordedSettings, find_recordings
 from device.recordings.recorder import ScoreRecorder
 from device.recordings.replay import SeenEvent, compare, replay
-from device.settings import DeviceSection, QualityLimits
+from device.settings import DeviceSection, QualitySettings
 from device.vision import gabor
 from device.vision.capture.camera import open_camera
 from device.vision.detectors.cascade import CascadeDetector
@@ -51,7 +51,7 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     """The sample video through the whole pipeline: the same frames, tracks and people, reason by reason."""
     # Sharper than the sample always is, so that quality refuses some faces too.
     device = DeviceSection(
-        id="cam-001", site="lobby", cooldown_seconds=2.0, quality=QualityLimits(min_sharpness=70.0)
+        id="cam-001", site="lobby", cooldown_seconds=2.0, quality=QualitySettings(min_sharpness=70.0)
     )
     recognition = build_recognition(device)
     photos = PhotoEmbedder(CascadeDetector(), recognition.embedder)

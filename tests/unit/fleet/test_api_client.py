@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from fleet.api_client import ApiClient
-from fleet.errors import CannotRunError, RefusedError
+from fleet.errors import ApiRefusedError, CannotRunError
 from fleet.importing import Importer
-from fleet.people import Candidate, Entry, People
+from fleet.people import ImportCandidate, ImportSource, SourceEntry
 from fleet.report import Bar, ImportReport, RefusalFile
 from fleet.settings import FleetSection
 
@@ -166,11 +166,11 @@ def bring(server: Server, *user_ids: str, dry_run: bool = False, size: int = 0) 
     console = Console(file=StringIO())
     report = ImportReport(console, RefusalFile(None))
     entries = [
-        Entry(Candidate(f"x:{n}", name, json.dumps({"user_id": name, "x": "x" * size}).encode()))
+        SourceEntry(ImportCandidate(f"x:{n}", name, json.dumps({"user_id": name, "x": "x" * size}).encode()))
         for n, name in enumerate(user_ids)
     ]
     with Bar(console, "importing", None) as bar:
-        Importer(client(server.url).api, report, bar, dry_run=dry_run).run(People(iter(entries)))
+        Importer(client(server.url).api, report, bar, dry_run=dry_run).run(ImportSource(iter(entries)))
     assert bar.done == len(user_ids)
     return report
 
@@ -198,7 +198,7 @@ def test_a_refusal_that_is_not_about_people_is_not_halved(server: Server) -> Non
     with pytest.raises(CannotRunError):
         bring(server, "EMP-1", "EMP-2")
     assert len(server.bodies) == 1
-    with pytest.raises(RefusedError):
+    with pytest.raises(ApiRefusedError):
         client(server.url).api.bring([b"{}"], dry_run=False)
 
 

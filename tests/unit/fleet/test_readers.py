@@ -12,12 +12,12 @@ import pytest
 
 from broker_bridge.contract.embeddings import from_base64, normalise
 from fleet.errors import CannotRunError, FileRefusedError
-from fleet.people import Candidate, Entry, Photo, Refusal
+from fleet.people import ImportCandidate, ImportRefusal, PhotoFile, SourceEntry
 from fleet.readers import open_source
 from fleet.readers.files import MAX_PHOTO_BYTES, read_photo
 from fleet.readers.jsonl import read_jsonl
 from fleet.readers.lines import MAX_LINE_BYTES
-from fleet.readers.npy import Spaces
+from fleet.readers.npy import NpySpaces
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 SPACE = "face:test-8"
@@ -27,23 +27,25 @@ def vector(n: int = 1, dimension: int = 8) -> np.ndarray:
     return np.random.default_rng(n).normal(size=dimension).astype(np.float32)
 
 
-def entries(source: Path | str, sites: list[str] | None = None, space: str | None = None) -> list[Entry]:
-    return list(open_source(str(source), sites or [], Spaces(space)).entries)
+def entries(
+    source: Path | str, sites: list[str] | None = None, space: str | None = None
+) -> list[SourceEntry]:
+    return list(open_source(str(source), sites or [], NpySpaces(space)).entries)
 
 
-def candidates(found: list[Entry]) -> list[Candidate]:
+def candidates(found: list[SourceEntry]) -> list[ImportCandidate]:
     return [one.candidate for one in found if one.candidate]
 
 
-def refusals(found: list[Entry]) -> list[Refusal]:
+def refusals(found: list[SourceEntry]) -> list[ImportRefusal]:
     return [refusal for one in found for refusal in one.refusals]
 
 
-def documents(found: list[Entry]) -> list[dict[str, Any]]:
+def documents(found: list[SourceEntry]) -> list[dict[str, Any]]:
     return [json.loads(one.body) for one in candidates(found)]
 
 
-def lines(data: bytes) -> list[Entry]:
+def lines(data: bytes) -> list[SourceEntry]:
     return list(read_jsonl(io.BytesIO(data), "people.jsonl", []))
 
 
@@ -108,7 +110,7 @@ def test_a_hundred_thousand_lines_are_read_one_at_a_time(tmp_path: Path) -> None
     file = tmp_path / "people.jsonl"
     file.write_text("".join(f'{{"user_id":"EMP-{n}","display_name":"Sample"}}\n' for n in range(100_000)))
     tracemalloc.start()
-    people = open_source(str(file), [], Spaces())
+    people = open_source(str(file), [], NpySpaces())
     count = sum(entry.candidate is not None for entry in people.entries)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -200,7 +202,7 @@ def test_files_of_a_row_lie_beside_the_table(tmp_path: Path) -> None:
     np.save(tmp_path / "gait_db" / "x.npy", vector())
     (found,) = entries(table(tmp_path, "user_id,photo,npy\nEMP-1,pictures/1.jpg,gait_db/x.npy\n"))
     assert found.candidate
-    assert found.candidate.photos == (Photo(tmp_path / "pictures/1.jpg", tmp_path),)
+    assert found.candidate.photos == (PhotoFile(tmp_path / "pictures/1.jpg", tmp_path),)
     (template,) = json.loads(found.candidate.body)["templates"]
     assert template["modality"] == "gait"
     assert from_base64(template["vector"]) == normalise(vector(), 8)
@@ -241,7 +243,7 @@ def test_a_folder_has_people_as_folders_and_as_files(tmp_path: Path) -> None:
     assert json.loads(first.body)["sites"] == ["lobby"]
     assert [one["space"] for one in json.loads(first.body)["templates"]] == [SPACE, SPACE]
     assert refusals(found) == []
-    assert open_source(str(tmp_path), [], Spaces()).total == 2
+    assert open_source(str(tmp_path), [], NpySpaces()).total == 2
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -339,7 +341,7 @@ def test_a_photo_that_is_none_is_not_sent(tmp_path: Path, data: bytes | None, se
     if data is not None:
         (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(FileRefusedError, match=sentence):
-        read_photo(Photo(tmp_path / "a.jpg", tmp_path))
+        read_photo(PhotoFile(tmp_path / "a.jpg", tmp_path))
 
 
 def test_a_photo_past_all_measure_is_not_read(tmp_path: Path) -> None:
@@ -347,7 +349,7 @@ def test_a_photo_past_all_measure_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.jpg").open("wb") as out:
         out.truncate(MAX_PHOTO_BYTES + 1)
     with pytest.raises(FileRefusedError, match="more than"):
-        read_photo(Photo(tmp_path / "a.jpg", tmp_path))
+        read_photo(PhotoFile(tmp_path / "a.jpg", tmp_path))
 
 
 # Sources

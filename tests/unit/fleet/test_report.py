@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fleet.errors import CannotRunError
-from fleet.people import Refusal
+from fleet.people import ImportRefusal
 from fleet.report import Bar, ImportReport, RefusalFile
 
 
@@ -33,7 +33,9 @@ def test_a_refusal_is_one_line_however_narrow_the_terminal() -> None:
     """For who searches a log for it."""
     out = StringIO()
     report = ImportReport(Console(file=out, width=40), RefusalFile(None))
-    report.refuse(Refusal("people.csv:17", "EMP-1", "file-invalid", "its type is float64, expected float32"))
+    report.refuse(
+        ImportRefusal("people.csv:17", "EMP-1", "file-invalid", "its type is float64, expected float32")
+    )
     line = "people.csv:17: its type is float64, expected float32 (file-invalid)"
     assert line in shown(report, out).splitlines()
 
@@ -42,7 +44,7 @@ def test_hostile_names_of_files_do_not_reach_the_terminal() -> None:
     """Neither control characters nor what rich takes for markup."""
     out = StringIO()
     report = ImportReport(Console(file=out, width=120), RefusalFile(None))
-    report.refuse(Refusal("EMP\x1b[2J\n[bold]x.jpg", None, "file-invalid", "it is a link"))
+    report.refuse(ImportRefusal("EMP\x1b[2J\n[bold]x.jpg", None, "file-invalid", "it is a link"))
     text = shown(report, out)
     assert "\x1b" not in text
     assert "EMP\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}[bold]x.jpg: it is a link" in text
@@ -55,7 +57,7 @@ def test_the_terminal_shows_the_first_and_the_file_has_all(tmp_path: Path) -> No
     with RefusalFile.open(file) as refusals:
         report = ImportReport(Console(file=out, width=120), refusals)
         for n in range(25):
-            report.refuse(Refusal(f"people.csv:{n}", f"EMP-{n}", "request-invalid", "no"))
+            report.refuse(ImportRefusal(f"people.csv:{n}", f"EMP-{n}", "request-invalid", "no"))
     text = shown(report, out)
     assert text.count("people.csv:") == 10
     assert "and 15 more" in text

@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 
 from fleet.tracks.command import make_course
-from fleet.tracks.course import FRAME_SIZE, STANDARD, Course, Crowd
-from fleet.tracks.faces import Faces
-from fleet.tracks.scenario import Sighting, play
+from fleet.tracks.course import FRAME_SIZE, STANDARD, Course, StandingCrowd
+from fleet.tracks.faces import SimulatedFaces
+from fleet.tracks.scenario import SimulatedSighting, play
 
 SMALL = Course(cameras=4, people=20, seconds=300.0, look_alikes=0.2)
 TROUBLED = replace(
-    SMALL, meet=True, crowds=(Crowd(100.0, 2, 8),), break_share=0.05, overlap=0.3, clock_skew=60.0, delay=0.4
+    SMALL,
+    meet=True,
+    crowds=(StandingCrowd(100.0, 2, 8),),
+    break_share=0.05,
+    overlap=0.3,
+    clock_skew=60.0,
+    delay=0.4,
 )
 
 
-def played(course: Course, seed: int = 1) -> list[Sighting]:
+def played(course: Course, seed: int = 1) -> list[SimulatedSighting]:
     return list(play(course, np.random.default_rng(seed)))
 
 
@@ -54,7 +60,7 @@ def test_observations_come_by_time_of_arrival_and_out_of_the_order_of_capture() 
 
 def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> None:
     """Cosine 0.6 to 0.8 for one person, around 0.55 for look-alikes, 0 +- 0.05 for others."""
-    faces = Faces(SMALL, np.random.default_rng(2))
+    faces = SimulatedFaces(SMALL, np.random.default_rng(2))
     looks = np.stack([[faces.look(person)[0] for _ in range(40)] for person in range(6)])
     np.testing.assert_allclose(np.linalg.norm(looks, axis=2), 1.0, atol=1e-5)
     own = (looks[0] @ looks[0].T)[np.triu_indices(40, 1)]
@@ -68,7 +74,7 @@ def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> No
 
 def test_quality_tells_how_near_a_face_is_to_its_person() -> None:
     """Quality and cosine to the person's centre go together."""
-    faces = Faces(SMALL, np.random.default_rng(2))
+    faces = SimulatedFaces(SMALL, np.random.default_rng(2))
     looks = [faces.look(3) for _ in range(300)]
     cosines = [float(vector @ faces.centres[3]) for vector, _ in looks]
     qualities = [quality for _, quality in looks]
@@ -80,7 +86,7 @@ def test_quality_tells_how_near_a_face_is_to_its_person() -> None:
 def test_boxes_move_smoothly_inside_the_frame() -> None:
     """From one second to the next nobody jumps, and nobody leaves the picture."""
     width, height = FRAME_SIZE
-    last: dict[tuple[int, str], Sighting] = {}
+    last: dict[tuple[int, str], SimulatedSighting] = {}
     for one in played(SMALL):
         x, y, w, h = one.box
         assert -0.01 <= x <= width - w + 0.01
@@ -178,7 +184,7 @@ def test_the_shortest_course_of_the_command_can_be_played(seed: int) -> None:
         {"loss": 1.5},
         {"dwell": (5.0, 1.0)},
         {"clock_skew": -1.0},
-        {"crowds": (Crowd(1.0, 4, 3),)},
+        {"crowds": (StandingCrowd(1.0, 4, 3),)},
         {"transitions": ((1.0,),)},
     ],
 )

@@ -2,14 +2,14 @@
 
 import pytest
 
-from fleet.tracks.metrics import Score, Tally
+from fleet.tracks.metrics import TrackingScore, TrackingTally
 
 SECONDS = 100
 
 
-def score(*people: list[int | None], kin: tuple[int, ...] = (0, 1, 2)) -> Score:
+def score(*people: list[int | None], kin: tuple[int, ...] = (0, 1, 2)) -> TrackingScore:
     """The score of ids that were given second by second, a list per person, each on a camera of their own."""
-    tally = Tally(lambda person: kin[person])
+    tally = TrackingTally(lambda person: kin[person])
     for at in range(SECONDS):
         for person, ids in enumerate(people):
             tally.add(person=person, camera=person, at=float(at), global_id=ids[at])
@@ -18,7 +18,7 @@ def score(*people: list[int | None], kin: tuple[int, ...] = (0, 1, 2)) -> Score:
 
 def test_whoever_is_always_told_right_has_the_best_score() -> None:
     """One id per person: IDF1 is 1, and nothing else is counted."""
-    assert score([7] * SECONDS, [8] * SECONDS) == Score(
+    assert score([7] * SECONDS, [8] * SECONDS) == TrackingScore(
         observations=200, answered=200, people=2, ids=2, idf1=1.0, switches=0, fragmentations=0,
         merged=0, mixed=0, reused=0, split=0,
     )  # fmt: skip
@@ -57,12 +57,12 @@ def test_answers_that_are_missing_are_misses() -> None:
 def test_without_an_answer_there_is_no_score() -> None:
     """Nothing observed, or nothing answered: 0, and no error."""
     assert score([None] * SECONDS).idf1 == 0.0
-    assert Tally(int).score().idf1 == 0.0
+    assert TrackingTally(int).score().idf1 == 0.0
 
 
 def test_people_side_by_side_in_one_picture_are_told_apart() -> None:
     """In one second of one camera each is matched with the own answer, not with whichever fits best."""
-    tally = Tally(int)
+    tally = TrackingTally(int)
     for at in range(SECONDS):
         swapped = at >= 90
         tally.add(person=0, camera=0, at=float(at), global_id=8 if swapped else 7)

@@ -12,7 +12,7 @@ from rich.console import Console
 from broker_bridge.contract.messages import Assignment, Observation
 from fleet.errors import CannotRunError
 from fleet.report import Bar
-from fleet.tracks.cameras import Answer
+from fleet.tracks.cameras import TrackerAnswer
 from fleet.tracks.course import Course
 from fleet.tracks.scenario import play
 from fleet.tracks.trial import Pace, Trial
@@ -41,16 +41,16 @@ class PlayedTracker:
         self.delay = delay
         self.now = 0.0
         self.heard: list[tuple[float, int, Observation]] = []
-        self._answers: list[tuple[float, Answer]] = []
+        self._answers: list[tuple[float, TrackerAnswer]] = []
 
     def observe(self, camera: int, observation: Observation) -> None:
         self.heard.append((self.now, camera, observation))
         global_id = self.decide(camera, observation)
         if global_id is not None:
             assignment = Assignment(track_id=observation.track_id, global_id=global_id)
-            self._answers.append((self.now + self.delay, Answer(camera, assignment)))
+            self._answers.append((self.now + self.delay, TrackerAnswer(camera, assignment)))
 
-    def hear(self, seconds: float) -> Answer | None:
+    def hear(self, seconds: float) -> TrackerAnswer | None:
         until = self.now + max(seconds, 0)
         if self._answers and self._answers[0][0] <= until:
             at, answer = self._answers.pop(0)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 
 
-class Candidate(NamedTuple):
+class FaceCandidate(NamedTuple):
     """Somebody whom a face is like: `similarity` is the mean cosine to the faces that they are known by.
 
     `global_id` is that of `person_faces`, merged into another or not: whoever asks resolves it.
@@ -22,7 +22,7 @@ class FaceSearch(Protocol):
 
     async def candidates(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
-    ) -> list[list[Candidate]]:
+    ) -> list[list[FaceCandidate]]:
         """For each of `vectors` (float32[d], unit length) up to `limit` persons, most similar first.
 
         Their similarity is `floor` or more. Raises RegistryError.
@@ -33,7 +33,7 @@ class FaceSearch(Protocol):
         """Prepare now, so that the first question does not wait. Raises RegistryError."""
         ...
 
-    def learned(self, global_id: int, face: KnownFace) -> None:
+    def learned(self, global_id: int, face: FaceCentroid) -> None:
         """How this program knows somebody since now, who may be new, before MongoDB tells."""
         ...
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.documents import vector_of
-from broker_bridge.registry.detected_persons.tracker_store import PersonStore
+from broker_bridge.registry.detected_persons.tracker_store import TrackerStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
 
-from .engine import Candidate
-from .space_index import Known, SpaceFaces
+from .engine import FaceCandidate
+from .space_index import IndexedCentroid, SpaceIndex
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _TOLD = dict.fromkeys(("operationType", "documentKey", "fullDocument.vector", "f
 _EVENTS_AT_ONCE = 200
 
 
-class FaceIndex:
+class InMemoryFaceSearch:
     """Everybody who is known, in a space as soon as somebody asks about it. Exact: nobody is overlooked.
 
     `confirm_seconds`: so long this program's own word is taken for what it has learned, unless MongoDB says
@@ -38,7 +38,7 @@ class FaceIndex:
     def __init__(
         self,
         mongo: Mongo,
-        store: PersonStore,
+        store: TrackerStore,
         confirm_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -46,13 +46,13 @@ class FaceIndex:
         self._store = store
         self._confirm_seconds = confirm_seconds
         self._clock = clock
-        self._spaces: dict[str, SpaceFaces] = {}
+        self._spaces: dict[str, SpaceIndex] = {}
         self._token: Document | None = None
         self.counters: Counter[str] = Counter()
 
     async def candidates(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
-    ) -> list[list[Candidate]]:
+    ) -> list[list[FaceCandidate]]:
         """As FaceSearch.candidates; exact down to `floor`."""
         return await self._faces_in(space).candidates(vectors, limit, floor)
 
@@ -60,19 +60,19 @@ class FaceIndex:
         """Load the space now."""
         await self._faces_in(space).load()
 
-    def learned(self, global_id: int, face: KnownFace) -> None:
+    def learned(self, global_id: int, face: FaceCentroid) -> None:
         """As FaceSearch.learned: the next answer knows it."""
         faces = self._faces_in(EmbeddingSpace(face.space, len(face.mean)))
-        faces.claim(global_id, Known.of(face), self._clock())
+        faces.claim(global_id, IndexedCentroid.of(face), self._clock())
 
     def forgotten(self, global_id: int) -> None:
         """As FaceSearch.forgotten, in every space."""
         for faces in self._spaces.values():
             faces.claim(global_id, None, self._clock())
 
-    def _faces_in(self, space: EmbeddingSpace) -> SpaceFaces:
+    def _faces_in(self, space: EmbeddingSpace) -> SpaceIndex:
         if space.id not in self._spaces:
-            self._spaces[space.id] = SpaceFaces(self._store, space, self._mark, self.counters)
+            self._spaces[space.id] = SpaceIndex(self._store, space, self._mark, self.counters)
         return self._spaces[space.id]
 
     async def run(self) -> None:
@@ -138,7 +138,9 @@ class FaceIndex:
         # Of an update it is how things stand now: nothing, if it was deleted since.
         now = change.get("fullDocument") or {}
         is_there = "vector" in now and "consistency" in now
-        faces.hear(int(person), Known(vector_of(now["vector"]), now["consistency"]) if is_there else None)
+        faces.hear(
+            int(person), IndexedCentroid(vector_of(now["vector"]), now["consistency"]) if is_there else None
+        )
 
     def _lose_track(self) -> None:
         _log.info("the collection of faces has begun anew or its changes are lost: reading everything again")

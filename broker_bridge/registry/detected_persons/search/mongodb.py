@@ -15,12 +15,12 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.identities.documents import FLOAT32_HEADER
 from broker_bridge.registry.mongo.client import Document, Mongo, RegistryUnavailableError, explain_refusal
 
-from .engine import Candidate
-from .recent import RecentFaces
+from .engine import FaceCandidate
+from .recent import RecentWrites
 from .space_index import most_similar
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _NEIGHBOURS_PER_RESULT = 20
 _MOST_NEIGHBOURS = 10_000
 
 
-class VectorSearch:
+class MongoVectorSearch:
     """One vector search index per dimension, named `<index>-<dimension>`, made when a space first needs it.
 
     The index follows the collection some seconds behind. What this program has learned itself within
@@ -54,7 +54,7 @@ class VectorSearch:
         # Search stages refuse any other read concern.
         self._faces: Any = mongo.db[_COLLECTION].with_options(read_concern=ReadConcern("local"))
         self._index = index
-        self._recent = RecentFaces(recent_seconds, clock)
+        self._recent = RecentWrites(recent_seconds, clock)
         self._poll_seconds = poll_seconds
         self._ready: dict[int, asyncio.Lock] = {}
         self._queryable: set[int] = set()
@@ -76,7 +76,7 @@ class VectorSearch:
 
     async def candidates(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
-    ) -> list[list[Candidate]]:
+    ) -> list[list[FaceCandidate]]:
         """As FaceSearch.candidates, as good as the index is."""
         await self.ready(space)
         return list(await asyncio.gather(*(self._search(space, one, limit, floor) for one in vectors)))
@@ -92,7 +92,7 @@ class VectorSearch:
             await self._wait_for(self._name(space), space.dimension)
             self._queryable.add(space.dimension)
 
-    def learned(self, global_id: int, face: KnownFace) -> None:
+    def learned(self, global_id: int, face: FaceCentroid) -> None:
         """As FaceSearch.learned."""
         self._recent.learned(global_id, face)
 
@@ -134,7 +134,7 @@ class VectorSearch:
 
     async def _search(
         self, space: EmbeddingSpace, vector: Vector, limit: int, floor: float
-    ) -> list[Candidate]:
+    ) -> list[FaceCandidate]:
         self.counters["searches"] += 1
         found = await self._aggregate(search_pipeline(self._name(space), space, vector, limit))
         told = [_candidate(one) for one in found if not self._recent.speaks_of(space.id, one["person"])]
@@ -174,6 +174,6 @@ def search_pipeline(index: str, space: EmbeddingSpace, vector: Vector, limit: in
     return [{"$vectorSearch": question}, {"$project": told}]
 
 
-def _candidate(found: Document) -> Candidate:
+def _candidate(found: Document) -> FaceCandidate:
     # The score of a cosine index is (1 + cosine) / 2.
-    return Candidate(found["person"], (2 * found["score"] - 1) * found["consistency"])
+    return FaceCandidate(found["person"], (2 * found["score"] - 1) * found["consistency"])

@@ -5,17 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
-from broker_bridge.registry.detected_persons.centroid import KnownFace
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.vectors.index import VectorIndex
 
-from .engine import Candidate
+from .engine import FaceCandidate
 from .space_index import most_alike
 
 # Some 20 MB, and a fraction of a millisecond to search.
 _MOST_PEOPLE = 10_000
 
 
-class RecentFaces:
+class RecentWrites:
     """Compared exactly. At most `_MOST_PEOPLE` per space, each for `seconds` by `clock`."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
@@ -23,7 +23,7 @@ class RecentFaces:
         self._clock = clock
         self._spaces: dict[str, _Space] = {}
 
-    def learned(self, global_id: int, face: KnownFace) -> None:
+    def learned(self, global_id: int, face: FaceCentroid) -> None:
         """How somebody is known since now."""
         if face.space not in self._spaces:
             self._spaces[face.space] = _Space(len(face.mean))
@@ -39,7 +39,7 @@ class RecentFaces:
         recent = self._current(space)
         return recent is not None and global_id in recent.since
 
-    def candidates(self, space: str, vector: Vector, limit: int, floor: float) -> list[Candidate]:
+    def candidates(self, space: str, vector: Vector, limit: int, floor: float) -> list[FaceCandidate]:
         """As most_alike, among the recent ones."""
         recent = self._current(space)
         return [] if recent is None else most_alike(recent.index, recent.consistency, vector, limit, floor)
@@ -58,7 +58,7 @@ class _Space:
         # Of everybody spoken of, forgotten ones too: when that was, the longest ago first.
         self.since: dict[int, float] = {}
 
-    def put(self, global_id: int, face: KnownFace | None, now: float) -> None:
+    def put(self, global_id: int, face: FaceCentroid | None, now: float) -> None:
         self.since.pop(global_id, None)
         self.since[global_id] = now
         if face is None:

@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
-from broker_bridge.registry.detected_persons.centroid import KnownFace
-from broker_bridge.registry.detected_persons.tracker_store import PersonStore
+from broker_bridge.registry.detected_persons.centroid import FaceCentroid
+from broker_bridge.registry.detected_persons.tracker_store import TrackerStore
 from broker_bridge.registry.mongo.threads import in_thread
 from broker_bridge.vectors.index import EXACT_ROWS, VectorIndex, are_units
 
-from .engine import Candidate
+from .engine import FaceCandidate
 
 T = TypeVar("T")
 
@@ -29,14 +29,14 @@ _ROWS_OF_A_QUESTION = 10_000
 _SPARE = 4
 
 
-class Known(NamedTuple):
+class IndexedCentroid(NamedTuple):
     """How somebody is known: `unit` is float32[d] of unit length, `consistency` 0..1 (see KnownFace)."""
 
     unit: Vector
     consistency: float
 
     @classmethod
-    def of(cls, face: KnownFace) -> "Known":
+    def of(cls, face: FaceCentroid) -> "IndexedCentroid":
         return cls(face.unit, face.consistency)
 
     def is_usable(self, dimension: int) -> bool:
@@ -44,13 +44,13 @@ class Known(NamedTuple):
         return self.unit.shape == (dimension,) and bool(are_units(self.unit[np.newaxis])[0])
 
 
-class Claim(NamedTuple):
+class LocalWrite(NamedTuple):
     """What this program says of somebody (None: there is nobody), and when it said so."""
 
-    known: Known | None
+    known: IndexedCentroid | None
     at: float
 
-    def is_confirmed_by(self, told: Known | None) -> bool:
+    def is_confirmed_by(self, told: IndexedCentroid | None) -> bool:
         if self.known is None or told is None:
             return self.known is told
         same = np.array_equal(self.known.unit, told.unit)
@@ -64,7 +64,7 @@ class _Block:
         self.people: dict[str, float] = {}
         self.units = np.empty((_BLOCK, dimension), dtype=np.float32)
 
-    def add(self, global_id: int, known: Known) -> bool:
+    def add(self, global_id: int, known: IndexedCentroid) -> bool:
         """Whether the face could be taken."""
         if not known.is_usable(self.units.shape[1]):
             return False
@@ -75,7 +75,7 @@ class _Block:
         return True
 
 
-class SpaceFaces:
+class SpaceIndex:
     """Loaded when first asked. Loading, changing and searching happen one at a time.
 
     What is said of a person takes effect before the next search. What this program says itself, a claim, is
@@ -84,7 +84,7 @@ class SpaceFaces:
 
     def __init__(
         self,
-        store: PersonStore,
+        store: TrackerStore,
         space: EmbeddingSpace,
         before_loading: Callable[[], Awaitable[None]],
         counters: Counter[str],
@@ -95,8 +95,8 @@ class SpaceFaces:
         self._counters = counters
         self._index: VectorIndex | None = None
         self._consistency: dict[str, float] = {}
-        self._news: dict[int, Known | None] = {}
-        self._claims: dict[int, Claim] = {}
+        self._news: dict[int, IndexedCentroid | None] = {}
+        self._claims: dict[int, LocalWrite] = {}
         self._hears = False
         self._stale = False
         self._lock = asyncio.Lock()
@@ -104,7 +104,9 @@ class SpaceFaces:
     def __len__(self) -> int:
         return len(self._consistency)
 
-    async def candidates(self, vectors: Sequence[Vector], limit: int, floor: float) -> list[list[Candidate]]:
+    async def candidates(
+        self, vectors: Sequence[Vector], limit: int, floor: float
+    ) -> list[list[FaceCandidate]]:
         """As FaceSearch.candidates; exact."""
         async with self._lock:
             index = await self._current()
@@ -123,13 +125,13 @@ class SpaceFaces:
         if self._index is not None and (self._news or self._stale):
             await self.load()
 
-    def claim(self, global_id: int, known: Known | None, now: float) -> None:
+    def claim(self, global_id: int, known: IndexedCentroid | None, now: float) -> None:
         """This program knows better than MongoDB has told so far."""
-        self._claims[global_id] = Claim(known, now)
+        self._claims[global_id] = LocalWrite(known, now)
         if self._hears:
             self._news[global_id] = known
 
-    def hear(self, global_id: int, known: Known | None) -> None:
+    def hear(self, global_id: int, known: IndexedCentroid | None) -> None:
         """MongoDB tells how somebody is known, or that they are gone."""
         claim = self._claims.pop(global_id, None)
         if self._hears and not (claim and claim.is_confirmed_by(known)):
@@ -147,7 +149,7 @@ class SpaceFaces:
             # Unless somebody has said something newer meanwhile.
             if self._claims.get(global_id) is claim:
                 here = [face for face in faces.get(global_id, ()) if face.space == self._space.id]
-                self.hear(global_id, Known.of(here[0]) if here else None)
+                self.hear(global_id, IndexedCentroid.of(here[0]) if here else None)
 
     async def _current(self) -> VectorIndex:
         if self._index is None or self._stale:
@@ -170,7 +172,7 @@ class SpaceFaces:
         index = await in_thread(VectorIndex, self._space.dimension)
         block = _Block(self._space.dimension)
         async for global_id, unit, consistency in self._store.all_faces(self._space.id):
-            self._counters["unusable"] += not block.add(global_id, Known(unit, consistency))
+            self._counters["unusable"] += not block.add(global_id, IndexedCentroid(unit, consistency))
             if len(block.people) == _BLOCK:
                 index = await in_thread(self._add, index, block)
                 block = _Block(self._space.dimension)
@@ -200,13 +202,13 @@ class SpaceFaces:
 
     def _search(
         self, index: VectorIndex, vectors: Sequence[Vector], limit: int, floor: float
-    ) -> list[list[Candidate]]:
+    ) -> list[list[FaceCandidate]]:
         return [most_alike(index, self._consistency, vector, limit, floor) for vector in vectors]
 
 
 def most_alike(
     index: VectorIndex, consistency: Mapping[str, float], vector: Vector, limit: int, floor: float
-) -> list[Candidate]:
+) -> list[FaceCandidate]:
     """Up to `limit` people of `index` with a mean cosine of `floor` or more to `vector`; exact.
 
     Keys, of `consistency` too, are global ids as text.
@@ -214,7 +216,9 @@ def most_alike(
     asked = _SPARE * limit
     while True:
         ranked = index.rank(vector, asked, floor)
-        best = most_similar(Candidate(int(one.key), one.similarity * consistency[one.key]) for one in ranked)
+        best = most_similar(
+            FaceCandidate(int(one.key), one.similarity * consistency[one.key]) for one in ranked
+        )
         best = [one for one in best[:limit] if one.similarity >= floor]
         # Nobody who was left out has a larger cosine than the last one, nor so a larger mean cosine.
         if len(ranked) < asked or (len(best) == limit and best[-1].similarity >= ranked[-1].similarity):
@@ -222,6 +226,6 @@ def most_alike(
         asked *= _SPARE
 
 
-def most_similar(candidates: Iterable[Candidate]) -> list[Candidate]:
+def most_similar(candidates: Iterable[FaceCandidate]) -> list[FaceCandidate]:
     """The most similar first."""
     return sorted(candidates, key=lambda one: one.similarity, reverse=True)
