@@ -27,7 +27,7 @@ from device.client.assembly import Assembly, assemble
 from device.mqtt.config import IoTClientConfig
 from tests.conftest import FreshDevice
 from tests.detected_samples import face_vector, seen, write_person
-from tests.integration.bridge.support import SPACE, event, face, running
+from tests.integration.broker_bridge.support import SPACE, event, face, running
 from tests.waiting import until
 
 NAME = "Sample Person Ångström"

@@ -1,0 +1,426 @@
+"""Visitors that cameras register: who they are, that the first device wins, and what is refused."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from pymongo.errors import ConnectionFailure
+
+from broker_bridge.bootstrap import Bridge, open_registry
+from broker_bridge.contract.channels import REGISTER, Decoded
+from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.messages import Registered, RegisterIdentity
+from broker_bridge.enrollment.registration import RegistrationHandler
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.matching.identity_index import IdentityIndex
+from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.settings import BridgeProgram
+from tests.conftest import FreshDevice
+from tests.integration.broker_bridge.devices.test_commands import Wire, now
+from tests.integration.broker_bridge.support import SPACE, Peer, face
+from tests.waiting import until
+
+
+def near(seed: int, similarity: float) -> bytes:
+    """A vector of that cosine similarity to `face(seed)`."""
+    towards = np.frombuffer(face(seed).vector, np.float32).astype(np.float64)
+    aside = np.random.default_rng(seed + 1000).standard_normal(8)
+    aside -= (aside @ towards) * towards
+    aside /= np.linalg.norm(aside)
+    return normalise(similarity * towards + np.sqrt(1 - similarity**2) * aside, 8)
+
+
+def asks(request_id: str, vector: bytes, /, **changed: Any) -> RegisterIdentity:
+    fields = {"request_id": request_id, "space": SPACE, "vector": vector, "kind": "visitor"} | changed
+    return RegisterIdentity.model_validate(fields)
+
+
+def registrar(registry: Registry) -> RegistrationHandler:
+    return RegistrationHandler(registry, Wire().publish)
+
+
+async def visits(registry: Registry) -> list[dict[str, Any]]:
+    return await registry.events.page({"event_type": "visit"})
+
+
+@pytest.fixture
+async def open_site(registry: Registry, fresh_device: FreshDevice) -> FreshDevice:
+    """The device, at a site that is open to visitors."""
+    await registry.sites.set_policy(fresh_device.site, "visitors", who="tester", at=now())
+    return fresh_device
+
+
+async def said(one: RegistrationHandler, device: FreshDevice, request: RegisterIdentity) -> Registered:
+    answer = await one.answer(device.id, request)
+    assert answer is not None
+    return answer
+
+
+async def test_a_stranger_becomes_a_visitor_of_the_site_and_all_its_cameras_hear_of_it(
+    open_site: FreshDevice, bridge: Bridge, peer: Peer, registry: Registry
+) -> None:
+    """Over the wire: `created` with a new id, the ordinary delta, and an entry in the audit."""
+    await peer.say("enrollment/register", asks("r-1", face(1).vector, quality=0.8))
+    answer = await peer.hear("registered")
+    assert (answer.request_id, answer.result, answer.similarity) == ("r-1", "created", None)
+    assert answer.user_id.startswith("VIS-")
+    while not (page := await peer.ask()).upserts:
+        pass
+    assert [(u.user_id, u.templates[0].vector) for u in page.upserts] == [(answer.user_id, face(1).vector)]
+    person = await registry.identities.get(answer.user_id)
+    assert (person.kind, person.sites) == ("visitor", (open_site.site,))
+    (template,) = (await registry.identities.templates_of([answer.user_id]))[answer.user_id]
+    assert (template.quality, template.source) == (0.8, "edge")
+    entry = (await registry.audit.page())[0]
+    assert (entry.who, entry.what, entry.subject) == (
+        f"device:{open_site.id}", "person.enrolled", answer.user_id
+    )  # fmt: skip
+    assert await visits(registry) == []
+    assert bridge.registrar.counters["created"] == 1
+
+
+async def test_somebody_known_exists_and_the_visit_is_recorded_once(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """Also when the device asks again, here of another worker; the first similarity stands."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("elsewhere",)))
+    answers = [
+        await said(one, open_site, asks("r-1", near(1, 0.8)))
+        for one in (registrar(registry), registrar(registry))
+    ]
+    assert answers[0] == answers[1]
+    assert (answers[0].result, answers[0].user_id) == ("exists", "EMP-1")
+    assert answers[0].similarity == pytest.approx(0.8, abs=1e-5)
+    (visit,) = await visits(registry)
+    assert (visit["user_id"], visit["device_id"], visit["site_id"]) == (
+        "EMP-1", open_site.id, open_site.site
+    )  # fmt: skip
+    await said(registrar(registry), open_site, asks("r-2", near(1, 0.8)))
+    assert len(await visits(registry)) == 2
+    assert (await registry.versions.read()).version == 1
+
+
+async def test_no_visitor_is_made_where_consent_is_required(
+    open_site: FreshDevice, registry: Registry, program: BridgeProgram
+) -> None:
+    """Nobody could find a face that may not be sent: it would be somebody new at each meeting."""
+    strict = await Registry.open(program.mongo, settings=RegistrySettings(consent="required"))
+    answer = await said(registrar(strict), open_site, asks("r-1", face(1).vector))
+    await strict.close()
+    assert (answer.result, answer.error and answer.error.code) == ("rejected", "enrollment-closed")
+    assert (await registry.versions.read()).version == 0
+
+
+async def test_a_repeated_request_makes_no_second_person(open_site: FreshDevice, registry: Registry) -> None:
+    """The answer is that of before, also after the site was closed again."""
+    first = await said(registrar(registry), open_site, asks("r-1", face(1).vector))
+    await registry.sites.set_policy(open_site.site, "closed", who="tester", at=now())
+    assert await said(registrar(registry), open_site, asks("r-1", face(1).vector)) == first
+    assert (await registry.versions.read()).version == 1
+    kept = await registry.mongo.db.registrations.find_one({})
+    assert not [value for value in kept.values() if isinstance(value, bytes)]
+
+
+async def test_a_look_alike_is_neither_made_nor_taken_for_the_other(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """In the uncertain band no new person is made silently."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    answer = await said(registrar(registry), open_site, asks("r-1", near(1, 0.6)))
+    assert (answer.result, answer.user_id) == ("rejected", None)
+    assert answer.error is not None
+    assert answer.error.code == "face-ambiguous"
+    assert ((await registry.versions.read()).version, await visits(registry)) == (1, [])
+
+
+async def test_the_first_device_wins_also_in_the_same_moment(
+    open_site: FreshDevice, registry: Registry, program: BridgeProgram
+) -> None:
+    """Two workers on two connections are asked about six faces at once: six people, six visits."""
+    other = await open_registry(program)
+    workers = registrar(registry), registrar(other)
+    second = FreshDevice("cam-second", "", open_site.site)
+    await registry.devices.register(second.id, second.site)
+    for n in range(6):
+        vector = np.zeros(8)
+        vector[n] = 1.0
+        request = asks(f"r-{n}", normalise(vector, 8))
+        answers = await asyncio.gather(
+            *(
+                said(worker, device, request)
+                for worker, device in zip(workers, (open_site, second), strict=True)
+            )
+        )
+        assert sorted(answer.result for answer in answers) == ["created", "exists"]
+        assert len({answer.user_id for answer in answers}) == 1
+    await other.close()
+    assert (await registry.versions.read()).version == 6
+    assert len(await visits(registry)) == 6
+
+
+async def test_one_request_that_two_workers_get_is_decided_once(
+    open_site: FreshDevice, registry: Registry, program: BridgeProgram
+) -> None:
+    """As when it was sent again while the first worker was still busy with it."""
+    other = await open_registry(program)
+    workers = registrar(registry), registrar(other)
+    answers = await asyncio.gather(
+        *(said(worker, open_site, asks("r-1", face(1).vector)) for worker in workers)
+    )
+    await other.close()
+    assert answers[0] == answers[1]
+    assert (answers[0].result, await visits(registry)) == ("created", [])
+    assert (await registry.versions.read()).version == 1
+
+
+async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, registry: Registry) -> None:
+    """The very person is enrolled after the search said "nobody": the answer is that person."""
+    one = registrar(registry)
+    await said(one, open_site, asks("r-0", face(5).vector))
+    index = registry.indexes._indexes[SPACE]
+    find = index.find
+    times = 0
+
+    async def find_and_meddle(vector: bytes, floor: float) -> Any:
+        nonlocal times
+        found = await find(vector, floor)
+        times += 1
+        if times == 1:
+            await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+        return found
+
+    index.find = find_and_meddle  # type: ignore[method-assign]
+    answer = await said(one, open_site, asks("r-1", face(1).vector))
+    assert (answer.result, answer.user_id, times) == ("exists", "EMP-1", 2)
+    assert registry.admissions.counters["decided_again"] == 1
+
+
+async def test_no_answer_is_given_while_the_registry_never_rests(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """As in a bulk import: the request is not decided, and the device asks again."""
+    one = registrar(registry)
+    index = registry.indexes._indexes[SPACE] = IdentityIndex(
+        registry.changes, await registry.spaces.get(SPACE)
+    )
+    find = index.find
+    flags = itertools.cycle(["red", "blue"])
+
+    async def find_and_meddle(vector: bytes, floor: float) -> Any:
+        found = await find(vector, floor)
+        await registry.identities.enroll(EnrollIdentity("EMP-1", flag=next(flags)))
+        return found
+
+    index.find = find_and_meddle  # type: ignore[method-assign]
+    assert await one.answer(open_site.id, asks("r-1", face(1).vector)) is None
+    index.find = find  # type: ignore[method-assign]
+    assert (await said(one, open_site, asks("r-1", face(1).vector))).result == "created"
+
+
+async def test_a_site_that_is_closed_during_the_search_registers_nobody(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """The first search loads everybody, which takes a while; whoever closed the site is not contradicted."""
+    one = registrar(registry)
+    index = registry.indexes._indexes[SPACE] = IdentityIndex(
+        registry.changes, await registry.spaces.get(SPACE)
+    )
+    find = index.find
+
+    async def find_and_close(vector: bytes, floor: float) -> Any:
+        found = await find(vector, floor)
+        await registry.sites.set_policy(open_site.site, "closed", who="tester", at=now())
+        return found
+
+    index.find = find_and_close  # type: ignore[method-assign]
+    answer = await said(one, open_site, asks("r-1", face(1).vector))
+    assert answer.error is not None
+    assert (answer.result, answer.error.code) == ("rejected", "enrollment-closed")
+    assert (await registry.versions.read()).version == 0
+    assert await registry.mongo.db.registrations.count_documents({}) == 0
+
+
+async def test_the_visit_of_a_worker_that_died_is_made_good_by_the_repeat(
+    open_site: FreshDevice, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had decided, and neither recorded the visit nor answered; both happen, once, as of the decision."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    with monkeypatch.context() as died:
+        died.setattr(registry.events, "record", _die)
+        with pytest.raises(ConnectionFailure):
+            await registrar(registry).answer(open_site.id, asks("r-1", face(1).vector))
+    assert await visits(registry) == []
+    for _ in range(2):
+        assert (await said(registrar(registry), open_site, asks("r-1", face(1).vector))).result == "exists"
+    decided = await registry.registrations.find(open_site.id, "r-1")
+    assert decided is not None
+    assert [visit["timestamp"] for visit in await visits(registry)] == [decided.at]
+
+
+async def _die(*_: Any, **__: Any) -> None:
+    raise ConnectionFailure("as if killed")
+
+
+async def test_an_id_that_was_ever_taken_is_not_given_again(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """Not even that of somebody deleted: a new face would get an old history."""
+    await registry.identities.enroll(EnrollIdentity("VIS-1", (face(1),)))
+    await registry.identities.delete("VIS-1")
+    ids = iter(["VIS-1", "VIS-2"])
+    one = RegistrationHandler(registry, Wire().publish, new_user_id=lambda: next(ids))
+    assert (await said(one, open_site, asks("r-1", face(2).vector))).user_id == "VIS-2"
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"kind": "employee", "user_id": "EMP-1"}, "enrollment-closed"),
+        ({"space": "face:unheard-of"}, "space-unknown"),
+        ({"vector": b"\0\0\x80\x3f" * 4}, "vector-invalid"),
+        ({"vector": b"\0" * 32}, "vector-invalid"),
+        ({"vector": b"\0\0\xc0\x7f" * 8}, "vector-invalid"),
+    ],
+)
+async def test_what_cannot_be_registered_is_refused_with_a_code(
+    open_site: FreshDevice, registry: Registry, changed: dict[str, Any], code: str
+) -> None:
+    """And leaves no trace in the registry: no person, no decision."""
+    answer = await said(registrar(registry), open_site, asks("r-1", face(1).vector, **changed))
+    assert answer.error is not None
+    assert (answer.result, answer.error.code) == ("rejected", code)
+    assert (await registry.versions.read()).version == 0
+    assert await registry.mongo.db.registrations.count_documents({}) == 0
+
+
+async def test_a_refusal_fits_its_message_however_many_spaces_there_are(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """It names those that are known: by a few long names no device ends the workers."""
+    for n in range(30):
+        await registry.spaces.ensure(EmbeddingSpace(f"face:{n:02}{'x' * 57}", 8))
+    answer = await said(registrar(registry), open_site, asks("r-1", face(1).vector, space="face:unheard-of"))
+    assert answer.error is not None
+    assert answer.error.code == "space-unknown"
+
+
+async def test_a_closed_site_and_an_unknown_device_register_nobody(
+    registry: Registry, fresh_device: FreshDevice
+) -> None:
+    """A site is closed unless somebody opened it; once it is open the same request is decided."""
+    one = registrar(registry)
+    request = asks("r-1", face(1).vector)
+    closed = await said(one, fresh_device, request)
+    unknown = await said(one, FreshDevice("cam-404", "", "nowhere"), request)
+    assert [answer.error and answer.error.code for answer in (closed, unknown)] == [
+        "enrollment-closed", "device-unknown"
+    ]  # fmt: skip
+    await registry.sites.set_policy(fresh_device.site, "visitors", who="tester", at=now())
+    assert (await said(one, fresh_device, request)).result == "created"
+
+
+async def test_a_device_with_another_model_registers_nobody(
+    open_site: FreshDevice, registry: Registry
+) -> None:
+    """Its vectors do not compare with those of the record; with the model on record it may."""
+    await registry.spaces.ensure(EmbeddingSpace(SPACE, 8, "a" * 64))
+    for sha256, expected in (("b" * 64, "rejected"), ("a" * 64, "created")):
+        info = {"spaces": {SPACE: {"dimension": 8, "model_sha256": sha256}}}
+        await registry.devices.note([DeviceReport.of(open_site.id, "info", info, now())])
+        answer = await said(registrar(registry), open_site, asks(f"r-{expected}", face(1).vector))
+        assert answer.result == expected
+        assert answer.error is None or answer.error.code == "model-differs"
+
+
+async def test_a_vector_is_brought_to_unit_length(open_site: FreshDevice, registry: Registry) -> None:
+    """As every vector on its way in."""
+    longer = (np.frombuffer(face(1).vector, np.float32) * 7).tobytes()
+    answer = await said(registrar(registry), open_site, asks("r-1", longer))
+    assert answer.user_id is not None
+    (template,) = (await registry.identities.templates_of([answer.user_id]))[answer.user_id]
+    assert np.linalg.norm(np.frombuffer(template.vector, np.float32)) == pytest.approx(1, abs=1e-5)
+
+
+async def test_requests_past_the_bound_are_dropped_and_counted(registry: Registry) -> None:
+    """One device cannot fill the queue for all; the same request waits once."""
+    one = registrar(registry)
+    for n in range(53):
+        one.accept(_arrived("cam-001", asks(f"r-{n}", face(1).vector)), b"")
+    one.accept(_arrived("cam-001", asks("r-0", face(1).vector)), b"")
+    one.accept(_arrived("cam-002", asks("r-0", face(1).vector)), b"")
+    assert one.counters["dropped_queue_full"] == 3
+    task = asyncio.create_task(one.run())
+
+    async def worked_off() -> bool:
+        return one.counters["rejected"] == 51
+
+    await until(worked_off)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _arrived(device_id: str, request: RegisterIdentity) -> Any:
+    return Decoded(REGISTER, {"device_id": device_id}, request)
+
+
+# The index behind it
+
+
+@pytest.fixture
+async def index(registry: Registry) -> IdentityIndex:
+    return IdentityIndex(registry.changes, await registry.spaces.get(SPACE))
+
+
+async def key(index: IdentityIndex, vector: bytes) -> str | None:
+    _, nearest = await index.find(vector, 0.9)
+    return nearest and nearest.key
+
+
+async def test_the_index_follows_the_registry(index: IdentityIndex, registry: Registry) -> None:
+    """Who is enrolled is found at once, at their best template; who is deleted or has another face is not."""
+    assert await key(index, face(1).vector) is None
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),)))
+    assert [await key(index, face(n).vector) for n in (1, 2, 3)] == ["EMP-1", "EMP-1", "EMP-2"]
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(4),), replace_modality="face"))
+    await registry.identities.delete("EMP-2")
+    assert [await key(index, face(n).vector) for n in (1, 3, 4)] == [None, None, "EMP-1"]
+    history, _ = await index.find(face(1).vector, 0.9)
+    assert history == await registry.versions.read()
+
+
+async def test_the_index_begins_anew_with_another_history(index: IdentityIndex, registry: Registry) -> None:
+    """After a restore nobody of the old history is found, and all of the new one are."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    assert await key(index, face(1).vector) == "EMP-1"
+    for collection in ("identities", "templates"):
+        await registry.mongo.db[collection].delete_many({})
+    await registry.mongo.db.meta.update_one({"_id": "versions"}, {"$set": {"version": 0}})
+    await registry.versions.begin_epoch()
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
+    assert [await key(index, face(n).vector) for n in (1, 2)] == [None, "EMP-2"]
+
+
+async def test_the_index_forgets_whom_a_purged_tombstone_told_of(
+    index: IdentityIndex, registry: Registry
+) -> None:
+    """A worker that searched nothing for longer than tombstones are kept does not find the deleted."""
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(450)])
+    assert await key(index, face(1).vector) == "EMP-1"
+    await registry.identities.delete("EMP-1")
+    await registry.identities.enroll(EnrollIdentity("EMP-2", flag="red"))
+    await registry.mongo.db.identities.delete_one({"_id": "EMP-1"})
+    await registry.mongo.db.meta.update_one({"_id": "versions"}, {"$set": {"horizon": 451}})
+    assert [await key(index, face(n).vector) for n in (1, 2, 449)] == [None, "EMP-2", "EMP-449"]
+
+
+async def test_a_large_registry_is_loaded_page_by_page(index: IdentityIndex, registry: Registry) -> None:
+    """More people than a page holds, in a space of its own beside another."""
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(450)])
+    assert [await key(index, face(n).vector) for n in (0, 199, 200, 449)] == [
+        "EMP-0", "EMP-199", "EMP-200", "EMP-449"
+    ]  # fmt: skip

@@ -1,0 +1,181 @@
+import itertools
+
+from broker_bridge.bootstrap import Bridge, open_registry
+from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, SyncApplied
+from broker_bridge.registry import Registry
+from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.settings import RegistrySettings
+from broker_bridge.settings import BridgeProgram
+from deploy.local.stack import Mosquitto
+from tests.conftest import FreshDevice
+from tests.integration.broker_bridge.support import SPACE, Peer, connected, event, face, running
+from tests.waiting import until
+
+
+async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, registry: Registry) -> None:
+    """The delta continues the head before it; the head after it has the digest of what was sent."""
+    first = await peer.hear("sync_head")
+    assert (first.version, first.spaces) == (0, {})
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red"))
+    delta = await peer.hear("sync_delta")
+    assert (delta.epoch, delta.prev_version, delta.version, delta.removals) == (first.epoch, 0, 1, [])
+    (upsert,) = delta.upserts
+    assert (upsert.user_id, upsert.flag, upsert.display_name) == ("EMP-1", "red", None)
+    head = await peer.hear("sync_head")
+    assert head.version == 1
+    assert head.spaces[SPACE].digest == Digest.of("EMP-1", SPACE, [t.vector for t in upsert.templates]).hex
+
+
+async def test_a_deletion_is_a_removal_and_leaves_the_digest(peer: Peer, registry: Registry) -> None:
+    """After enrolling two and deleting one, the head's digest is that of the other."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
+    await registry.identities.delete("EMP-1")
+    while True:
+        delta = await peer.hear("sync_delta")
+        if delta.version == 3:
+            break
+    assert [(r.user_id, r.version) for r in delta.removals] == [("EMP-1", 3)]
+    while True:
+        head = await peer.hear("sync_head")
+        if head.version == 3:
+            break
+    assert head.spaces[SPACE].digest == Digest.of("EMP-2", SPACE, [face(2).vector]).hex
+
+
+async def test_another_sites_change_is_not_told_here(peer: Peer, registry: Registry) -> None:
+    """The chain of this site's deltas goes past versions that are none of its business."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-3", (face(3),)))
+    seen = []
+    while not seen or seen[-1].version < 3:
+        seen.append(await peer.hear("sync_delta"))
+    told = [u.user_id for delta in seen for u in delta.upserts]
+    assert told == ["EMP-1", "EMP-3"]
+    for before, after in itertools.pairwise(seen):
+        assert after.prev_version == before.version
+
+
+async def test_pages_lead_from_nothing_to_the_head(peer: Peer, registry: Registry) -> None:
+    """The first page is a reset; the pages together name everyone and end at the head."""
+    await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
+    await registry.identities.delete("EMP-3")
+    page = await peer.ask(limit=10)
+    assert (page.reset, page.done, page.from_version) == (True, False, 0)
+    people = [u.user_id for u in page.upserts]
+    start = page.head_version
+    while not page.done:
+        page = await peer.ask(page.to_version, page.epoch, limit=10, reset_head_version=start)
+        assert not page.reset
+        people += [u.user_id for u in page.upserts]
+    assert sorted(people) == sorted(f"EMP-{n}" for n in range(25) if n != 3)
+    assert page.to_version == page.head_version == 26
+    again = await peer.ask(26, page.epoch)
+    assert (again.reset, again.done, again.upserts, again.removals) == (False, True, [], [])
+
+
+async def test_a_device_of_another_history_or_from_the_future_starts_over(
+    peer: Peer, registry: Registry
+) -> None:
+    """Another epoch, or a version that does not exist yet, is answered with a full snapshot."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    epoch = (await registry.versions.read()).epoch
+    assert (await peer.ask(1, "beef")).reset
+    assert (await peer.ask(99, epoch)).reset
+    assert not (await peer.ask(1, epoch)).reset
+
+
+async def test_a_site_that_is_not_the_devices_own_is_refused(peer: Peer) -> None:
+    """Asking in another site's name gets a code and no people."""
+    page = await peer.ask(site_id="elsewhere")
+    assert page.error is not None
+    assert (page.error.code, page.upserts) == ("site-mismatch", [])
+
+
+async def test_a_request_may_leave_out_what_the_registry_knows(peer: Peer, registry: Registry) -> None:
+    """Without site and spaces a registered device gets its own site's people with all their templates."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
+    await peer.say("enrollment/request", b'{"request_id":"r1","epoch":null,"since_version":0,"limit":200}')
+    page = await peer.hear("sync_page")
+    assert [(u.user_id, len(u.templates)) for u in page.upserts] == [("EMP-1", 1)]
+
+
+async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
+    bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """The registry, not the device, says who is in dev mode."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Sample Person"))
+    async with connected(mosquitto, fresh_device) as peer:
+        assert [u.display_name for u in (await peer.ask()).upserts] == [None]
+        await registry.mongo.db.devices.update_one({"_id": fresh_device.id}, {"$set": {"dev_mode": True}})
+        assert [u.display_name for u in (await peer.ask()).upserts] == ["Sample Person"]
+
+
+async def test_where_consent_is_required_a_face_leaves_only_with_it(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Nor is it in a page or counted in a head: without consent, with it, and once it is withdrawn."""
+    settings = program.model_copy(update={"registry": RegistrySettings(consent="required")})
+    strict = await open_registry(settings)
+    async with connected(mosquitto, fresh_device) as peer, running(strict, settings):
+        await peer.hear("sync_head")
+        for consent, sent in ((None, []), ({"face": True}, [face(1).vector]), ({"face": False}, [])):
+            await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), consent=consent))
+            (told,) = (await peer.hear("sync_delta")).upserts
+            head = await peer.hear("sync_head")
+            (paged,) = (await peer.ask()).upserts
+            assert [[one.vector for one in upsert.templates] for upsert in (told, paged)] == [sent, sent]
+            assert sum(space.count for space in head.spaces.values()) == len(sent)
+    await strict.close()
+
+
+async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry: Registry) -> None:
+    """Status, info and applied are recorded, and the device counts as having confirmed that version."""
+    now = event(1, "x")["timestamp"]
+    history = await registry.versions.read()
+    await peer.say("status", DeviceStatus(state="online", session="a1", at=now), retain=True)
+    await peer.say(
+        "info",
+        DeviceInfo(site_id=peer.device.site, software="1.0", spaces={"gait:new-4": {"dimension": 4}}),
+        retain=True,
+    )
+    applied = SyncApplied(epoch=history.epoch, version=7, spaces={}, duration_ms=3.5)
+    await peer.say("enrollment/applied", applied, retain=True)
+
+    async def recorded() -> bool:
+        found = await registry.devices.get(peer.device.id)
+        return found is not None and {"status", "info", "applied"} <= found.keys()
+
+    await until(recorded)
+    (said,) = await registry.devices.applied([peer.device.site])
+    assert said.confirms(history.epoch, 7)
+    assert not said.confirms(history.epoch, 8)
+    assert not said.confirms("beef", 7)
+    assert (await registry.spaces.get("gait:new-4")).dimension == 4
+
+
+async def test_a_new_worker_publishes_heads_of_what_it_finds(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Changes made while no bridge ran are in the head as soon as one leads."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
+    async with connected(mosquitto, fresh_device) as peer, running(registry, program):
+        head = await peer.hear("sync_head")
+        assert (head.version, head.spaces[SPACE].count) == (1, 2)
+
+
+async def test_another_history_is_told_while_running(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """After a restore has begun a new epoch, the head names it without a restart, at the next poll."""
+    often = program.bridge.model_copy(update={"poll_seconds": 0.1})
+    settings = program.model_copy(update={"bridge": often})
+    async with connected(mosquitto, fresh_device) as peer, running(registry, settings):
+        first = await peer.hear("sync_head")
+        history = await registry.versions.begin_epoch()
+        while (head := await peer.hear("sync_head")).epoch == first.epoch:
+            pass
+        assert head.epoch == history.epoch

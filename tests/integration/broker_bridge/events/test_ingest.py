@@ -1,0 +1,160 @@
+import json
+import math
+from typing import Any
+
+import pytest
+
+from broker_bridge.bootstrap import Bridge
+from broker_bridge.contract.channels import decode
+from broker_bridge.registry import Registry
+from broker_bridge.settings import BridgeProgram
+from deploy.local.stack import Mosquitto
+from tests.conftest import FreshDevice
+from tests.integration.broker_bridge.support import Peer, connected, event, running
+from tests.waiting import until
+
+
+def body(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()
+
+
+async def test_an_event_is_recorded_and_receipted(peer: Peer, registry: Registry) -> None:
+    """The receipt names the event, and the event is in the registry with its site when the receipt comes."""
+    sent = event(1, peer.device.id)
+    await peer.say("event/facial_id", body(sent))
+    receipts = await peer.hear("receipt")
+    assert (receipts.stored, receipts.rejected) == ([sent["event_id"]], [])
+    stored = await registry.events.get(peer.device.id, sent["event_id"])
+    assert stored is not None
+    assert (stored["user_id"], stored["site_id"]) == ("EMP-12345", peer.device.site)
+
+
+async def test_a_repeat_gets_its_receipt_again_and_is_stored_once(peer: Peer, registry: Registry) -> None:
+    """A device that missed its receipt repeats, and is told stored."""
+    sent = event(1, peer.device.id)
+    for document in (sent, sent, sent | {"metadata": {"replayed": True}}):
+        await peer.say("event/facial_id", body(document))
+        assert (await peer.hear("receipt")).stored == [sent["event_id"]]
+    assert await registry.mongo.db.events.count_documents({}) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "topic", "code"),
+    [
+        ({"confidence": math.nan}, "facial_id", "event-invalid"),
+        ({"confidence": 7}, "facial_id", "event-invalid"),
+        ({"device_id": "cam-666"}, "facial_id", "device-mismatch"),
+        ({"metadata": {"n": 2**70}}, "facial_id", "event-invalid"),
+        ({"metadata": {"a\0b": 1}}, "facial_id", "event-invalid"),
+        ({"user_id": "a/b"}, "facial_id", "event-invalid"),
+        ({"timestamp": "1970-01-01T00:00:07.000Z"}, "facial_id", "event-time-implausible"),
+        ({"timestamp": "2099-01-01T00:00:00.000Z"}, "facial_id", "event-time-implausible"),
+        ({"timestamp": "0000-01-01T00:00:00.000Z"}, "facial_id", "event-invalid"),
+        ({}, "visit", "event-invalid"),
+        ({"event_id": "no-event-id"}, "facial_id", "event-invalid"),
+    ],
+)
+async def test_a_bad_event_is_rejected_with_a_code_and_its_neighbours_are_stored(
+    peer: Peer, registry: Registry, change: dict[str, Any], topic: str, code: str
+) -> None:
+    """One rejection with a stable code; the events before and after it are stored."""
+    bad = event(2, peer.device.id, **change)
+    await peer.say("event/facial_id", body(event(1, peer.device.id)))
+    await peer.say(f"event/{topic}", body(bad))
+    await peer.say("event/facial_id", body(event(3, peer.device.id)))
+    stored, rejected = [], []
+    while len(stored) + len(rejected) < 3:
+        receipts = await peer.hear("receipt")
+        stored += receipts.stored
+        rejected += receipts.rejected
+    assert [(r.event_id, r.code) for r in rejected] == [(bad["event_id"], code)]
+    assert len(stored) == 2
+    assert await registry.mongo.db.events.count_documents({}) == 2
+
+
+async def test_an_event_with_the_retain_flag_is_refused(peer: Peer, registry: Registry) -> None:
+    """It would come again at every connect: rejected with its own code, not stored."""
+    sent = event(1, peer.device.id)
+    await peer.say("event/facial_id", body(sent), retain=True)
+    receipts = await peer.hear("receipt")
+    assert [(r.event_id, r.code) for r in receipts.rejected] == [(sent["event_id"], "event-retained")]
+    assert await registry.mongo.db.events.count_documents({}) == 0
+    await peer.say("event/facial_id", b"", retain=True)
+
+
+async def test_what_cannot_be_parsed_is_a_dead_letter(peer: Peer, registry: Registry) -> None:
+    """Topic, bytes and reason are kept, and the next event is stored as ever."""
+    await peer.say("event/facial_id", b"\xff\xfe not json")
+    await peer.say("event/facial_id", body(event(1, peer.device.id)))
+    assert (await peer.hear("receipt")).stored
+
+    async def kept() -> bool:
+        return len(await registry.dead_letters.newest()) == 1
+
+    await until(kept)
+    (letter,) = await registry.dead_letters.newest()
+    assert (letter["code"], bytes(letter["payload"])) == ("payload-invalid", b"\xff\xfe not json")
+    assert letter["topic"].endswith("/up/event/facial_id")
+
+
+async def test_an_oversized_event_is_refused(peer: Peer, registry: Registry) -> None:
+    """A firmware that passes over the limit is told so."""
+    sent = event(1, peer.device.id, image="A" * 300_000)
+    await peer.say("event/facial_id", body(sent))
+    (rejection,) = (await peer.hear("receipt")).rejected
+    assert rejection.code == "payload-too-large"
+
+
+async def test_an_unregistered_device_is_told_so(
+    bridge: Bridge, mosquitto: Mosquitto, registry: Registry, fresh_device: FreshDevice
+) -> None:
+    """Its events are rejected, since nobody said that it belongs to the fleet."""
+    await registry.mongo.db.devices.delete_one({"_id": fresh_device.id})
+    async with connected(mosquitto, fresh_device) as stranger:
+        await stranger.say("event/facial_id", body(event(1, fresh_device.id)))
+        (rejection,) = (await stranger.hear("receipt")).rejected
+    assert rejection.code == "device-unknown"
+
+
+async def test_a_full_queue_drops_and_counts_and_nothing_is_receipted_that_is_not_stored(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Memory is bounded: what does not fit gets no receipt, so its device sends it again."""
+    small = program.model_copy(
+        update={"bridge": program.bridge.model_copy(update={"queue_events": 5, "batch_events": 1})}
+    )
+    async with running(registry, small) as worker, connected(mosquitto, fresh_device) as peer:
+        for n in range(300):
+            worker.ingest.accept(_decoded(n, fresh_device.id), b"{}")
+        stored: list[str] = []
+        while len(stored) < 5:
+            stored += (await peer.hear("receipt")).stored
+        assert worker.ingest.counters["dropped_queue_full"] == 295
+        assert await registry.mongo.db.events.count_documents({}) == 5
+
+
+def _decoded(n: int, device_id: str) -> Any:
+    return decode(f"wfm/v1/device/{device_id}/up/event/facial_id", body(event(n, device_id)))
+
+
+async def test_two_workers_share_the_load_and_one_leads(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Each event is handled by one of them, and one publishes heads and deltas."""
+    async with (
+        running(registry, program) as first,
+        running(registry, program) as second,
+        connected(mosquitto, fresh_device) as peer,
+    ):
+        for n in range(40):
+            await peer.say("event/facial_id", body(event(n, fresh_device.id)))
+        stored: set[str] = set()
+        while len(stored) < 40:
+            stored.update((await peer.hear("receipt")).stored)
+
+        async def one_leads() -> bool:
+            return first.leadership.leading != second.leadership.leading
+
+        await until(one_leads)
+        assert first.ingest.counters["stored"] + second.ingest.counters["stored"] == 40
+        assert min(first.ingest.counters["stored"], second.ingest.counters["stored"]) > 0

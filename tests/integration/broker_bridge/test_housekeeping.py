@@ -1,0 +1,160 @@
+"""What the leader does now and then: purges, and finishes erasures."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from broker_bridge.bootstrap import Bridge
+from broker_bridge.contract.messages import Event
+from broker_bridge.housekeeping import Housekeeping
+from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.identities.service import utc_now
+from broker_bridge.registry.privacy.erasure import SETTLED
+from broker_bridge.registry.privacy.tombstones import Tombstones
+from broker_bridge.settings import BridgeProgram
+from tests.conftest import FreshDevice
+from tests.detected_samples import seen, write_person
+from tests.integration.broker_bridge.support import Peer, event, face, running
+from tests.waiting import until
+
+MONTH = timedelta(days=30)
+WEEK = timedelta(days=7)
+
+
+def clock(at: datetime) -> Callable[[], datetime]:
+    return lambda: at
+
+
+async def test_a_purge_raises_the_horizon_and_resets_whoever_is_below_it(
+    peer: Peer, bridge: Bridge, registry: Registry
+) -> None:
+    """The head tells the new horizon though nobody has changed; who is at or above it goes on as before."""
+    site = peer.device.site
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(site,)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
+    gone = await registry.identities.delete("EMP-1")
+    long_ago = utc_now() - MONTH - timedelta(seconds=1)
+    await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$set": {"deleted_at": long_ago}})
+
+    await bridge.housekeeping.tidy()
+
+    head = await peer.hear("sync_head")
+    while head.horizon == 0:
+        head = await peer.hear("sync_head")
+    assert (head.version, head.horizon) == (gone.version, gone.version)
+    reset = await peer.ask(gone.version - 1, head.epoch)
+    assert (reset.reset, [one.user_id for one in reset.upserts]) == (True, ["EMP-2"])
+    above = await peer.ask(gone.version, head.epoch)
+    assert (above.reset, above.done, above.upserts, above.removals) == (False, True, [], [])
+    assert bridge.health()["housekeeping"]["purged"] == 1
+
+
+async def test_another_sites_purge_resets_nobody_here(peer: Peer, bridge: Bridge, registry: Registry) -> None:
+    """The horizon of a site is that of what it has heard."""
+    await registry.sites.ensure("elsewhere")
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(peer.device.site,)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("elsewhere",)))
+    await registry.identities.delete("EMP-2")
+    await registry.tombstones.purge(utc_now() + MONTH, timedelta(0))
+    epoch = (await registry.versions.read()).epoch
+    page = await peer.ask(1, epoch)
+    assert (page.reset, page.done) == (False, True)
+
+
+async def test_who_begins_to_lead_goes_on_with_an_erasure_that_was_interrupted(
+    registry: Registry, program: BridgeProgram, fresh_device: FreshDevice
+) -> None:
+    """Its API process died after the transaction: the sweeps are the leader's then."""
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
+    await registry.events.record([_incoming(fresh_device.id)])
+    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
+    async with running(registry, program):
+
+        async def swept() -> bool:
+            (erasure,) = await registry.erasures.about(["EMP-12345"])
+            return "audit" in erasure.steps
+
+        await until(swept)
+    assert await registry.mongo.db.events.distinct("user_id") == [begun.pseudonym]
+
+
+async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is_on_its_way(
+    registry: Registry, fresh_device: FreshDevice
+) -> None:
+    """Neither alone will do; the counter says when it was."""
+    await registry.mongo.db.devices.delete_many({})
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
+    at = utc_now()
+    await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
+    early, late = (Housekeeping(registry, MONTH, unseen=WEEK, now=clock(now)) for now in (at, at + SETTLED))
+    await early.tidy()
+    assert early.counters["erased"] == 0
+    await late.tidy()
+    assert late.counters["erased"] == 1
+
+
+async def test_whom_no_camera_has_seen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
+    """As `tracking.retention_days` says, with face and trail; it is counted."""
+    now = utc_now()
+    gone = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])
+    kept = await write_person(registry, [seen("cam-001", now - WEEK + timedelta(minutes=1))])
+    await bridge.housekeeping.tidy()
+    assert await registry.mongo.db.persons.distinct("_id") == [kept]
+    assert await registry.mongo.db.person_faces.distinct("person") == [kept]
+    assert await registry.mongo.db.trails.distinct("person") == [kept]
+    assert gone != kept
+    assert bridge.health()["housekeeping"]["forgotten"] == 1
+
+
+async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) -> None:
+    """One chore that cannot be done keeps neither the other nor the bridge from going on."""
+
+    class Failing:
+        asked = 0
+
+        async def purge(self, now: datetime, retention: timedelta) -> int:
+            self.asked += 1
+            if self.asked < 3:
+                raise RegistryError("away")
+            return 7
+
+    await registry.mongo.db.devices.delete_many({})
+    await registry.identities.enroll(EnrollIdentity("EMP-12345"))
+    at = utc_now()
+    await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
+    broken = replace(registry, tombstones=cast("Tombstones", Failing()))
+    keeping = Housekeeping(broken, MONTH, unseen=WEEK, seconds=0.001, now=clock(at + SETTLED))
+    task = asyncio.create_task(keeping.run())
+
+    async def purged() -> bool:
+        return keeping.counters["purged"] >= 7
+
+    await until(purged)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (keeping.counters["purged_failures"], keeping.counters["erased"]) == (2, 1)
+
+
+async def test_an_event_of_an_erased_person_is_receipted_and_kept_under_the_pseudonym(
+    peer: Peer, registry: Registry
+) -> None:
+    """A camera that was offline sends what it saw before: its outbox empties, and no id is written."""
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
+    metadata = {"distance": 0.28, "name": "Sample Person"}
+    sent = event(1, peer.device.id, image="/9j/4AAQSkZJRg==", metadata=metadata)
+    erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
+    await peer.say("event/facial_id", json.dumps(sent).encode())
+    assert (await peer.hear("receipt")).stored == [sent["event_id"]]
+    stored: dict[str, Any] | None = await registry.events.get(peer.device.id, sent["event_id"])
+    assert stored is not None
+    assert (stored["user_id"], stored["metadata"]) == (erasure.pseudonym, {"distance": 0.28})
+    assert await registry.events.image(peer.device.id, sent["event_id"]) is None
+
+
+def _incoming(device_id: str) -> IncomingEvent:
+    return IncomingEvent(Event.model_validate(event(1, device_id)), "lobby", utc_now())

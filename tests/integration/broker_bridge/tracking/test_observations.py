@@ -1,0 +1,272 @@
+"""Observations in and assignments out, over a real broker."""
+
+import itertools
+import json
+import time
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker_bridge.bootstrap import Bridge
+from broker_bridge.contract import channels
+from broker_bridge.contract.embeddings import Vector, to_base64
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry import Registry
+from broker_bridge.registry.detected_persons.settings import TrackingSettings
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
+from broker_bridge.settings import BridgeProgram, BridgeSettings
+from deploy.local.stack import Mosquitto
+from tests.conftest import FreshDevice
+from tests.integration.broker_bridge.support import Peer, connected, running
+from tests.tracking_samples import SPACE, Faces
+from tests.waiting import until
+
+
+@pytest.fixture
+def program(program: BridgeProgram) -> BridgeProgram:
+    """A bridge that writes what it has seen at once."""
+    return program.model_copy(
+        update={
+            "bridge": BridgeSettings(default_spaces={SPACE: 512}, poll_seconds=60),
+            "tracking": TrackingSettings(db_sync_interval=0.1, lease_seconds=4),
+        }
+    )
+
+
+@pytest.fixture
+async def tracking(bridge: Bridge) -> Bridge:
+    """A bridge that tracks and hears cameras."""
+
+    await until(lambda: tracks(bridge))
+    return bridge
+
+
+async def tracks(bridge: Bridge) -> bool:
+    return bridge.observations.is_tracking and bridge.link.hears(channels.OBSERVATION)
+
+
+@pytest.fixture
+def faces() -> Faces:
+    return Faces()
+
+
+PICTURES = itertools.count()
+
+
+def payload(vector: Vector, **changed: Any) -> dict[str, Any]:
+    """A face in a picture of its own: one of the same moment shows somebody else on another track."""
+    return {
+        "track_id": "face_0",
+        "bbox": [100.0, 150.0, 100.0, 250.0],
+        "frame_size": [640, 480],
+        "space": SPACE,
+        "vector": to_base64(vector.astype("<f4").tobytes()),
+        "quality": 0.9,
+        "captured_at": format_time(datetime.now(timezone.utc) + timedelta(seconds=next(PICTURES) % 200)),
+    } | changed
+
+
+def a_second_ago() -> str:
+    """The time of another picture than that of now, in which nobody is twice."""
+    return format_time(datetime.now(timezone.utc) - timedelta(seconds=1))
+
+
+async def observe(peer: Peer, document: dict[str, Any]) -> None:
+    """Publish what a camera sees, as JSON by hand: also what no device of ours would send."""
+    await peer.say("observation", json.dumps(document).encode(), qos=0)
+
+
+async def test_a_camera_learns_who_it_sees(tracking: Bridge, peer: Peer, faces: Faces) -> None:
+    person = faces.person()
+    await observe(peer, payload(faces.of(person), captured_at=a_second_ago()))
+    first = await peer.hear("assigned")
+    assert (first.track_id, first.global_id, first.user_id, first.similarity) == ("face_0", 1, None, None)
+    await observe(peer, payload(faces.of(person), track_id="face_7"))
+    again = await peer.hear("assigned")
+    assert (again.track_id, again.global_id) == ("face_7", 1)
+    assert again.similarity > 0.6
+    await observe(peer, payload(faces.person(), bbox=[400, 10, 80, 90], track_id="face_8"))
+    # Not always the next: a tracker that lost its lease for a moment takes other numbers.
+    assert (await peer.hear("assigned")).global_id > 1
+
+
+async def test_an_enrolled_person_is_told_by_user_id(
+    tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
+) -> None:
+    person = faces.person()
+    template = Template(SPACE, person.astype("<f4").tobytes())
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,), display_name="Ana Petrova"))
+    await observe(peer, payload(faces.of(person)))
+    told = await peer.hear("assigned")
+    assert (told.global_id, told.user_id) == (1, "EMP-12345")
+    assert b"Ana" not in told.to_json()
+
+
+async def test_a_deletion_is_told_within_a_second(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice, faces: Faces
+) -> None:
+    """Not only when what was seen is written next."""
+    rarely = program.model_copy(update={"tracking": TrackingSettings(db_sync_interval=600)})
+    person = faces.person()
+    template = Template(SPACE, person.astype("<f4").tobytes())
+    await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,)))
+    async with running(registry, rarely) as bridge, connected(mosquitto, fresh_device) as peer:
+        await until(lambda: tracks(bridge))
+
+        async def told() -> str | None:
+            await observe(peer, payload(person))
+            user_id: str | None = (await peer.hear("assigned")).user_id
+            return user_id
+
+        async def told_nobody() -> bool:
+            return await told() is None
+
+        assert await told() == "EMP-12345"
+        await registry.identities.delete("EMP-12345")
+        deleted_at = time.monotonic()
+        await until(told_nobody)
+        assert time.monotonic() - deleted_at < 1.0
+
+
+async def test_what_is_seen_is_written_while_it_goes_on(
+    tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
+) -> None:
+    person = faces.person()
+    for _ in range(3):
+        await observe(peer, payload(faces.of(person)))
+        await peer.hear("assigned")
+
+    async def written() -> bool:
+        return (await registry.person_reading.one(1)).whole.total_detections == 3
+
+    await until(written)
+    known = (await registry.person_reading.one(1)).whole
+    assert known.cameras_visited == (peer.device.id,)
+    assert known.site_id == peer.device.site
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"space": "face:nobody-knows-512"}, "space-unknown"),
+        ({"vector": to_base64(np.full(512, np.nan, "<f4").tobytes())}, "vector-invalid"),
+        ({"vector": to_base64(np.zeros(512, "<f4").tobytes())}, "vector-invalid"),
+        ({"vector": to_base64(np.full(512, 3e38, "<f4").tobytes())}, None),
+        ({"vector": to_base64(np.ones(256, "<f4").tobytes())}, "vector-invalid"),
+        ({"vector": "not base64"}, "payload-invalid"),
+        ({"vector": ""}, "payload-invalid"),
+        ({"bbox": [0, 0, 641, 100]}, "payload-invalid"),
+        ({"bbox": [0, 0, 1e300, 1e300], "frame_size": None}, "payload-invalid"),
+        ({"bbox": [0, 0, -50, 100]}, "payload-invalid"),
+        ({"bbox": [0, 0, 50, 0]}, "payload-invalid"),
+        ({"bbox": [700, 0, 50, 50]}, "payload-invalid"),
+        ({"bbox": [0, 0, float("nan"), 50]}, "payload-invalid"),
+        ({"bbox": [0, 0, 50]}, "payload-invalid"),
+        ({"quality": 1.5}, "payload-invalid"),
+        ({"captured_at": "soon"}, "payload-invalid"),
+        ({"captured_at": format_time(datetime.now(timezone.utc) + timedelta(hours=1))},
+         "observation-time-implausible"),
+        ({"captured_at": format_time(datetime.now(timezone.utc) - timedelta(hours=1))},
+         "observation-time-implausible"),
+        ({"captured_at": "9999-12-31T23:59:59.999Z"}, "observation-time-implausible"),
+        ({"device_id": "cam-of-somebody-else"}, "device-mismatch"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_is_refused_counted_and_makes_nobody(
+    tracking: Bridge,
+    registry: Registry,
+    peer: Peer,
+    faces: Faces,
+    changed: dict[str, Any],
+    code: str | None,
+) -> None:
+    """And nothing is kept of it, since it has a face in it; the next good one is answered."""
+    await observe(peer, payload(faces.person()) | changed)
+    await observe(peer, payload(faces.person(), track_id="good"))
+    heard = [await peer.hear("assigned")]
+    while heard[-1].track_id != "good":
+        heard.append(await peer.hear("assigned"))
+    if code is None:
+        assert len(heard) == 2
+        return
+    assert len(heard) == 1
+    assert tracking.observations.counters[f"refused_{code}"] == 1
+    assert await registry.mongo.db.persons.count_documents({}) == 1
+    assert await registry.mongo.db.dead_letters.count_documents({}) == 0
+
+
+async def test_a_retained_observation_is_ignored(tracking: Bridge, peer: Peer, faces: Faces) -> None:
+    await peer.say("observation", json.dumps(payload(faces.person())).encode(), retain=True)
+    await observe(peer, payload(faces.person(), track_id="live"))
+    assert (await peer.hear("assigned")).track_id == "live"
+
+
+async def test_merging_by_the_api_is_noticed_at_once(
+    tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
+) -> None:
+    """The tracker follows what is said of people it has in memory: merge, unmerge, delete."""
+    one, other = faces.person(), faces.person()
+    numbers = []
+    for track, person in (("a", one), ("b", other)):
+        seen = payload(faces.of(person), track_id=track, bbox=[10, 10, 50, 60], captured_at=a_second_ago())
+        await observe(peer, seen)
+        numbers.append((await peer.hear("assigned")).global_id)
+    first, second = numbers
+    now = datetime.now(timezone.utc)
+
+    async def told_of(person: Vector) -> int:
+        await observe(peer, payload(faces.of(person), track_id="later", bbox=[300, 10, 50, 60]))
+        told: int = (await peer.hear("assigned")).global_id
+        return told
+
+    await registry.person_changes.merge(second, first, by="operator", now=now)
+
+    async def merged() -> bool:
+        return await told_of(other) == first
+
+    await until(merged)
+    await registry.person_changes.unmerge(second, by="operator", now=now)
+
+    async def parted() -> bool:
+        return await told_of(other) == second
+
+    await until(parted)
+    await registry.person_changes.delete(second, by="operator", now=now)
+
+    async def gone() -> bool:
+        return await told_of(other) > second
+
+    await until(gone)
+    assert await told_of(one) == first
+
+
+async def test_two_workers_have_one_tracker_and_the_next_knows_everybody(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice, faces: Faces
+) -> None:
+    """Each observation is answered once; when the tracker stops, the other goes on under the same numbers."""
+    people = [faces.person() for _ in range(5)]
+    async with AsyncExitStack() as first_runs, AsyncExitStack() as stack:
+        first = await first_runs.enter_async_context(running(registry, program))
+        await until(lambda: tracks(first))
+        second = await stack.enter_async_context(running(registry, program))
+        peer = await stack.enter_async_context(connected(mosquitto, fresh_device))
+
+        async def meet(number: int, when: str) -> int:
+            seen = payload(
+                faces.of(people[number]), track_id=f"{when} {number}", bbox=[90 * number, 0, 80, 90]
+            )
+            await observe(peer, seen)
+            told = await peer.hear("assigned")
+            assert told.track_id == f"{when} {number}"
+            return int(told.global_id)
+
+        before = [await meet(number, "before") for number in range(5)]
+        assert sorted(before) == [1, 2, 3, 4, 5]
+        assert not second.observations.is_tracking
+        await first_runs.aclose()
+        await until(lambda: tracks(second))
+        assert [await meet(number, "after") for number in range(5)] == before
+        assert peer.heard.empty()

@@ -1,0 +1,293 @@
+"""`/api/v1/identities/bulk`: many people in, each answered; everybody out, to come in again as they were."""
+
+import base64
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from bson import json_util
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
+from dashboard_api.app import create_app
+from dashboard_api.settings import ApiSettings
+from deploy.local.stack import Mongod
+from tests.integration.dashboard_api.conftest import FACE, GAIT, KEYS, client_of, is_problem, vector
+
+PATH = "/api/v1/identities/bulk"
+
+
+def person(user_id: str = "EMP-12345", n: int = 1, **more: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "templates": [{"space": FACE, "embedding": vector(n)}], **more}
+
+
+def key(external_id: str, source_system: str = "hr") -> dict[str, str]:
+    return {"source_system": source_system, "external_id": external_id}
+
+
+async def bring(api: httpx.AsyncClient, *people: Any, dry_run: bool = False) -> dict[str, Any]:
+    answer = await api.post(PATH, json={"people": list(people), "dry_run": dry_run})
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def dump(registry: Registry) -> str:
+    """Every document of every collection."""
+    names = sorted(await registry.mongo.db.list_collection_names())
+    return json_util.dumps(
+        {name: await registry.mongo.db[name].find({}).sort("_id", 1).to_list(None) for name in names}
+    )
+
+
+async def test_each_person_gets_an_answer_and_the_same_again_changes_nothing(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Created with a version, then unchanged at the same version, then changed by what is new."""
+    first = await bring(api, person("EMP-1", 1), person("EMP-2", 12, flag="vip"))
+    again = await bring(api, person("EMP-1", 1), person("EMP-2", 12, flag="red"))
+    assert [item["result"] for item in first["items"]] == ["created", "created"]
+    assert [item["result"] for item in again["items"]] == ["unchanged", "changed"]
+    assert (first["created"], again["unchanged"], again["changed"], again["refused"]) == (2, 1, 1, 0)
+    assert again["items"][0]["version"] == first["items"][0]["version"]
+    assert again["items"][1]["version"] > first["items"][1]["version"]
+    assert (await registry.identities.get("EMP-2")).flag == "red"
+
+
+HOSTILE = "HOSTILE-VALUE"
+REFUSED = {
+    "no object": (7, "request-invalid"),
+    "nothing": ({}, "request-invalid"),
+    "a wildcard for an id": (person("EMP/+/#"), "request-invalid"),
+    "NUL in an id": (person("EMP\0"), "request-invalid"),
+    "an operator for an id": (person({"$where": "1"}), "request-invalid"),  # type: ignore[arg-type]
+    "a letter that only looks like E": (person("\u0395MP-1"), "request-invalid"),
+    "a long id": (person("E" * 100_000), "request-invalid"),
+    "a long name": (person(display_name="x" * 100_000), "request-invalid"),
+    "half a character in a name": (person(display_name="\ud800"), "request-invalid"),
+    "an unknown field": (person(photo=HOSTILE), "request-invalid"),
+    "an unknown field of half a character": (person(**{"\ud800": 1}), "request-invalid"),
+    "a bad site": (person(sites=["Lobby/#"]), "request-invalid"),
+    "a bad flag": (person(flag=HOSTILE), "request-invalid"),
+    "a consent that is none": (person(consent={"face": "yes"}), "request-invalid"),
+    "an unknown modality": (
+        person(templates=[{"modality": "smell", "embedding": vector(1)}]),
+        "request-invalid",
+    ),
+    "a list for a modality": (
+        person(templates=[{"modality": ["face"], "embedding": vector(1)}]),
+        "request-invalid",
+    ),
+    "a modality without a space": (
+        person(templates=[{"modality": "speaker", "embedding": vector(1)}]),
+        "space-unknown",
+    ),
+    "an unknown space": (
+        person(templates=[{"space": "face:other", "embedding": vector(1)}]),
+        "space-unknown",
+    ),
+    "a vector of another length": (person(templates=[{"space": FACE, "embedding": [1.0]}]), "vector-invalid"),
+    "a zero vector": (person(templates=[{"space": FACE, "embedding": [0.0] * 8}]), "vector-invalid"),
+    "no base64": (person(templates=[{"space": FACE, "vector": "!"}]), "vector-invalid"),
+    "neither vector nor numbers": (person(templates=[{"space": FACE}]), "vector-invalid"),
+    "too many templates": (
+        person(templates=[{"space": FACE, "embedding": vector(1)}] * 65),
+        "request-invalid",
+    ),
+    "a key with a slash": (person(external=[key("1", "h/r")]), "request-invalid"),
+    "a key twice": (person(external=[key("1"), key("1")]), "request-invalid"),
+    "another's key": (person(external=[key("taken")]), "external-taken"),
+    "another's second key": (person(external=[key("free"), key("taken")]), "external-taken"),
+    "somebody merged": (person("MERGED"), "person-merged"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_who_is_refused_has_a_reason_and_holds_up_nobody(
+    api: httpx.AsyncClient, registry: Registry, name: str
+) -> None:
+    """One code for each reason, no value quoted, nothing stored; those around it come in."""
+    await registry.identities.enroll_many(
+        [EnrollIdentity("TAKEN", external=ExternalKey("hr", "taken")), EnrollIdentity("MERGED")]
+    )
+    await registry.merges.merge("MERGED", "TAKEN", by="test")
+    hostile, code = REFUSED[name]
+    body = {"people": [person("EMP-7", 3), hostile, person("EMP-9", 24)]}
+    # Escaped as ASCII, since half a character cannot be sent otherwise.
+    answer = await api.post(PATH, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    assert [item["result"] for item in document["items"]] == ["created", "refused", "created"]
+    assert document["items"][1]["code"] == code
+    assert len(document["items"][1]["detail"]) <= 500
+    assert HOSTILE not in answer.text
+    people = {one.user_id for one in await registry.identities.page()}
+    assert people == {"TAKEN", "EMP-7", "EMP-9"}
+    assert (await registry.identities.get("TAKEN")).holdings == ()
+
+
+async def test_nan_is_refused_for_its_person_alone(api: httpx.AsyncClient) -> None:
+    """Python's JSON knows NaN, so a source may send one."""
+    first = person("EMP-1", templates=[{"space": FACE, "embedding": [float("nan")] * 8}])
+    body = json.dumps({"people": [first, person("EMP-2", 12)]})
+    answer = await api.post(PATH, content=body, headers={"Content-Type": "application/json"})
+    results = [(item["result"], item.get("code")) for item in answer.json()["items"]]
+    assert results == [("refused", "vector-invalid"), ("created", None)]
+
+
+async def test_two_people_of_one_request_cannot_share_a_key(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """The first has it; the second is refused and is not put into the first."""
+    document = await bring(
+        api, person("EMP-1", 1, external=[key("1")]), person("EMP-2", 12, external=[key("1")])
+    )
+    assert [item["result"] for item in document["items"]] == ["created", "refused"]
+    assert document["items"][1]["code"] == "external-taken"
+    assert len((await registry.identities.templates_of(["EMP-1"]))["EMP-1"]) == 1
+
+
+async def test_a_template_may_name_its_modality_alone(api: httpx.AsyncClient, registry: Registry) -> None:
+    """It goes into the default space of that modality."""
+    await bring(api, {"user_id": "EMP-1", "templates": [{"modality": "gait", "embedding": vector(1, 4)}]})
+    (held,) = (await registry.identities.get("EMP-1")).holdings
+    assert held.space == GAIT
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_look_alike_is_told(api: httpx.AsyncClient, dry_run: bool) -> None:
+    """Also of somebody who came in the same request."""
+    document = await bring(api, person("EMP-1"), person("EMP-2"), dry_run=dry_run)
+    (near,) = document["items"][1]["look_alikes"]
+    assert (near["nearest_user_id"], near["space"], near["similarity"]) == ("EMP-1", FACE, 1.0)
+    assert "look_alikes" not in document["items"][0]
+
+
+async def test_a_dry_run_says_what_would_be_and_writes_nothing(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Every collection is as it was; the answers are those of the real run that follows."""
+    await bring(api, person("EMP-1", 1), person("EMP-2", 12))
+    await registry.identities.delete("EMP-2")
+    people = [person("EMP-1", 1), person("EMP-1", 3), person("EMP-2", 12), person("EMP-3", 24), person("/")]
+    people[3]["external"] = [key("1"), key("2")]
+    before = await dump(registry)
+    rehearsed = await bring(api, *people, dry_run=True)
+    assert await dump(registry) == before
+    real = await bring(api, *people)
+    results = [item["result"] for item in rehearsed["items"]]
+    assert results == ["unchanged", "changed", "created", "created", "refused"]
+    assert [item["result"] for item in real["items"]] == results
+    assert (rehearsed["dry_run"], real["dry_run"]) == (True, False)
+
+
+async def test_what_goes_out_comes_in_again_byte_for_byte(
+    api: httpx.AsyncClient, registry: Registry, mongod: Mongod, mongo_database: str
+) -> None:
+    """Name, flag, sites, consent, kind, all external keys and every bit of every vector."""
+    generator = np.random.default_rng(4)
+    templates = [
+        {"space": FACE, "embedding": generator.normal(size=8).tolist(), "quality": 0.25}
+        for _ in range(3 * 40)
+    ]
+    people = [
+        {"user_id": f"EMP-{n:03}", "templates": templates[3 * n : 3 * n + 3], "display_name": f"Person Å {n}"}
+        for n in range(40)
+    ]
+    people[0] |= {"flag": "vip", "sites": ["lobby", "gate"], "external": [key("1"), key("2"), key("3")]}
+    people[1] |= {"kind": "visitor", "consent": {"face": False, "gait": True}}
+    people[2]["templates"] = []
+    await bring(api, *people)
+    exported = await everyone(api, limit=7)
+    assert len(exported) == 40
+    assert (await bring(api, *exported))["unchanged"] == 40
+    await registry.mongo.client.drop_database(mongo_database)
+    fresh = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    await fresh.spaces.ensure(EmbeddingSpace(FACE, 8))
+    await fresh.api_keys.create("admin", "admin", KEYS["admin"])
+    async with client_of(create_app(fresh, ApiSettings(default_spaces={"face": FACE})), "admin") as other:
+        assert (await bring(other, *exported))["created"] == 40
+        assert in_order(await everyone(other)) == in_order(exported)
+    await fresh.close()
+
+
+def in_order(people: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With templates in an order that does not hang on when each was written."""
+    return [
+        {**one, "templates": sorted(one["templates"], key=lambda t: t["vector"])}
+        for one in people
+    ]  # fmt: skip
+
+
+async def everyone(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
+    people: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        more = {"cursor": cursor} if cursor else {}
+        page = (await api.get(PATH, params={**query, **more})).json()
+        people += page["items"]
+        cursor = page["next_cursor"]
+    return people
+
+
+async def test_an_export_names_the_living_only_and_vectors_can_stay_inside(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Deleted people are left out; without vectors there is not one number of a template."""
+    await bring(api, person("EMP-1", 1), person("EMP-2", 12))
+    await registry.identities.delete("EMP-2")
+    (shown,) = await everyone(api, vectors="false")
+    assert shown == {
+        "user_id": "EMP-1", "kind": "employee", "sites": [], "consent": {"face": True}
+    }  # fmt: skip
+    (whole,) = await everyone(api)
+    assert len(base64.b64decode(whole["templates"][0]["vector"])) == 32
+
+
+async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Who, when and whether vectors went out."""
+    await bring(api, person("EMP-1", 1), person("EMP-2", 12), person("EMP-3", 24))
+    await everyone(api, limit=1)
+    (entry,) = [one for one in await registry.audit.page() if one.what == "people.exported"]
+    assert (entry.who, entry.after) == ("admin", {"vectors": True})
+
+
+@pytest.mark.parametrize(
+    ("role", "brings", "takes"),
+    [
+        ("admin", 200, 200),
+        ("operator", 200, 200),
+        ("source", 200, 403),
+        ("viewer", 403, 403),
+        ("edge", 403, 403),
+    ],
+)  # fmt: skip
+async def test_who_may_bring_people_and_who_may_take_them_out(
+    app: FastAPI, role: str, brings: int, takes: int
+) -> None:
+    """A source brings; vectors leave by the hands of operators and admins."""
+    async with client_of(app, role) as client:
+        assert (await client.post(PATH, json={"people": [person()]})).status_code == brings
+        assert (await client.get(PATH)).status_code == takes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"people": []}, {"people": [person()] * 501}, {"people": "x"}, {"people": [person()], "x": 1}, []],
+)
+async def test_a_request_that_is_none_is_refused_whole(api: httpx.AsyncClient, body: Any) -> None:
+    """1 to 500 people, and no field that nobody reads."""
+    is_problem(await api.post(PATH, json=body), 422, "request-invalid")
+
+
+async def test_a_cursor_and_a_limit_are_checked(api: httpx.AsyncClient) -> None:
+    """As in every other list."""
+    is_problem(await api.get(f"{PATH}?cursor=%21"), 422, "cursor-invalid")
+    is_problem(await api.get(f"{PATH}?limit=501"), 422, "request-invalid")

@@ -1,0 +1,205 @@
+"""Devices, sites, sync status, events as a list, health."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices.devices import DeviceReport
+from tests.integration.dashboard_api.conftest import NOW, Clock, client_of, event, is_problem, vector
+
+JPEG_TEXT = "/9j/4AAQSkZJRg=="
+
+
+async def test_a_device_is_registered_once_and_stays_at_its_site(api: httpx.AsyncClient) -> None:
+    """201, then 200 for the same, then 409 for another site."""
+    body = {"device_id": "cam-001", "site_id": "lobby"}
+    assert (await api.post("/api/v1/devices", json=body)).status_code == 201
+    assert (await api.post("/api/v1/devices", json=body)).status_code == 200
+    moved = await api.post("/api/v1/devices", json={**body, "site_id": "gate"})
+    assert "lobby" in is_problem(moved, 409, "site-mismatch")["detail"]
+    assert (await api.get("/api/v1/sites")).json()["items"][0] == {
+        "site_id": "lobby", "enrollment_policy": "closed", "registers_employees": False, "devices": 1,
+        "head_version": 0,
+    }  # fmt: skip
+
+
+async def test_a_device_is_silent_after_three_missed_heartbeats(
+    api: httpx.AsyncClient, registry: Registry, clock: Clock
+) -> None:
+    """Whatever its status says, and from the start if it was never heard of."""
+    await registry.devices.register("cam-001", "lobby")
+    fresh = (await api.get("/api/v1/devices/cam-001")).json()
+    await registry.devices.note(
+        [
+            DeviceReport.status("cam-001", "online", "1", NOW, NOW),
+            DeviceReport.of("cam-001", "heartbeat", {"uptime_s": 1.5, "at": NOW}, NOW),
+        ]
+    )
+    clock.now = NOW + timedelta(seconds=90)
+    still_there = (await api.get("/api/v1/devices/cam-001")).json()
+    clock.now = NOW + timedelta(seconds=90.1)
+    silent = (await api.get("/api/v1/devices/cam-001")).json()
+    assert (fresh["state"], fresh["silent"], fresh["last_seen"]) == ("never-seen", True, None)
+    assert (still_there["state"], still_there["silent"]) == ("online", False)
+    assert still_there["heartbeat"]["uptime_s"] == 1.5
+    assert (silent["state"], silent["silent"]) == ("online", True)
+    is_problem(await api.get("/api/v1/devices/cam-404"), 404, "device-unknown")
+
+
+async def test_a_device_with_another_model_than_the_record_shows_it(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """By the registry's own comparison, until the device says so itself; beside its other problems."""
+    await registry.devices.register("cam-001", "lobby")
+    await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "a" * 64))
+    spaces = {"face:test-8": {"dimension": 8, "model_sha256": "b" * 64}}
+    warm = {"code": "canary-failed", "detail": "it computes something else"}
+
+    async def problems(heartbeat: dict[str, Any]) -> list[dict[str, str]]:
+        await registry.devices.note([DeviceReport.of("cam-001", "heartbeat", heartbeat, NOW)])
+        shown: list[dict[str, str]] = (await api.get("/api/v1/devices")).json()["items"][0]["problems"]
+        return shown
+
+    assert await problems({}) == []
+    await registry.devices.note([DeviceReport.of("cam-001", "info", {"spaces": spaces}, NOW)])
+    by_registry = await problems({"problems": [warm]})
+    assert [one["code"] for one in by_registry] == ["canary-failed", "model-differs"]
+    assert "face:test-8" in by_registry[1]["detail"]
+    own = {"code": "model-differs", "detail": "in the device's own words"}
+    assert await problems({"problems": [own]}) == [own]
+
+
+async def test_a_device_that_nobody_registered_is_shown_without_a_site(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """An operator sees who knocks; registering it gives it its place."""
+    await registry.devices.meet(["cam-009"])
+    await registry.devices.note([DeviceReport.of("cam-009", "info", {"software": "1.0"}, NOW)])
+    knocking = (await api.get("/api/v1/devices/cam-009")).json()
+    assert (knocking["site_id"], knocking["info"]["software"]) == (None, "1.0")
+    added = await api.post("/api/v1/devices", json={"device_id": "cam-009", "site_id": "lobby"})
+    assert (added.status_code, added.json()["site_id"]) == (201, "lobby")
+
+
+async def test_devices_are_paged_and_picked_by_site(api: httpx.AsyncClient, registry: Registry) -> None:
+    """Two pages of three devices; a site shows its own."""
+    for device_id, site in [("cam-001", "lobby"), ("cam-002", "gate"), ("cam-003", "lobby")]:
+        await registry.devices.register(device_id, site)
+    first = (await api.get("/api/v1/devices", params={"limit": 2})).json()
+    last = (await api.get("/api/v1/devices", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    lobby = (await api.get("/api/v1/devices", params={"site_id": "lobby"})).json()
+    assert [one["device_id"] for one in first["items"] + last["items"]] == ["cam-001", "cam-002", "cam-003"]
+    assert last["next_cursor"] is None
+    assert [one["device_id"] for one in lobby["items"]] == ["cam-001", "cam-003"]
+
+
+async def test_sync_status_measures_each_device_by_its_own_site(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A change at another site leaves a device up to date; another epoch does not count."""
+    for device_id, site in [("cam-001", "lobby"), ("cam-002", "gate"), ("cam-003", "gate")]:
+        await registry.devices.register(device_id, site)
+    template = [{"space": "face:test-8", "embedding": vector(1)}]
+    await api.post("/api/v1/identities", json={"user_id": "A", "sites": ["lobby"], "templates": template})
+    await api.post("/api/v1/identities", json={"user_id": "B", "sites": ["gate"], "templates": template})
+    epoch = (await registry.versions.read()).epoch
+    said = {"cam-001": (epoch, 1), "cam-002": (epoch, 1), "cam-003": ("abc", 2)}
+    await registry.devices.note(
+        [
+            DeviceReport.of(device, "applied", {"epoch": at, "version": version}, NOW)
+            for device, (at, version) in said.items()
+        ]
+    )
+    status = (await api.get("/api/v1/sync/status")).json()
+    assert (status["epoch"], status["version"], status["horizon"]) == (epoch, 2, 0)
+    assert {one["device_id"]: one["up_to_date"] for one in status["devices"]} == {
+        "cam-001": True, "cam-002": False, "cam-003": False
+    }  # fmt: skip
+    assert (status["up_to_date"], status["behind"]) == (1, 2)
+
+
+async def stored(registry: Registry, count: int = 6) -> None:
+    await registry.events.record(
+        [
+            event(
+                n,
+                device=f"cam-00{n % 2}",
+                user_id=f"EMP-{n % 3}",
+                timestamp=f"2026-01-15T10:00:0{n}.000Z",
+                # Two and two at the same instant: the cursor must tell them apart.
+                received_at=NOW + timedelta(seconds=n // 2),
+            )
+            for n in range(count)
+        ]
+    )
+
+
+async def ids(api: httpx.AsyncClient, **params: Any) -> list[int]:
+    answer = await api.get("/api/v1/events", params=params)
+    return [int(one["event_id"][-6:], 16) for one in answer.json()["items"]]
+
+
+async def test_events_are_listed_newest_first_and_filtered(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """By person, device, type and time of recognition."""
+    await stored(registry)
+    stranger = {"event_id": "EV4-1736942400000-000009", "user_id": None, "event_type": "unknown"}
+    await registry.events.record([event(9, **stranger, timestamp="2026-01-15T09:00:00.000Z")])
+    assert await ids(api) == [5, 4, 3, 2, 9, 1, 0]
+    assert await ids(api, user_id="EMP-0") == [3, 0]
+    assert await ids(api, device_id="cam-001") == [5, 3, 9, 1]
+    assert await ids(api, event_type="unknown") == [9]
+    assert await ids(api, since="2026-01-15T10:00:04Z") == [5, 4]
+    assert await ids(api, until="2026-01-15T10:00:01Z") == [9, 0]
+
+
+async def test_pages_of_events_neither_skip_nor_repeat(api: httpx.AsyncClient, registry: Registry) -> None:
+    """Also where a page ends between two events of the same instant, and when new ones arrive meanwhile."""
+    await stored(registry)
+    seen: list[int] = []
+    params: dict[str, Any] = {"limit": 1}
+    while True:
+        page = (await api.get("/api/v1/events", params=params)).json()
+        seen += [int(one["event_id"][-6:], 16) for one in page["items"]]
+        await registry.events.record([event(100 + len(seen), received_at=NOW + timedelta(hours=1))])
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert seen == [5, 4, 3, 2, 1, 0]
+
+
+async def test_an_event_is_shown_as_on_the_wire_with_its_image_apart(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Seed 003's fields and ours; the image has a path of its own and its true type."""
+    await registry.events.record([event(1, image=JPEG_TEXT), event(2)])
+    path = "/api/v1/events/cam-001/EV1-1736942400000-000001"
+    shown = (await api.get(path)).json()
+    image = await api.get(f"{path}/image")
+    assert (shown["event_type"], shown["user_id"], shown["has_image"]) == ("facial_id", "EMP-12345", True)
+    assert shown["timestamp"] == "2026-01-15T10:00:00.000Z"
+    assert "image" not in shown
+    assert image.headers["content-type"] == "image/jpeg"
+    assert image.content.startswith(b"\xff\xd8")
+    is_problem(await api.get(path.replace("000001", "000002") + "/image"), 404, "not-found")
+    is_problem(await api.get(path.replace("000001", "000003")), 404, "not-found")
+
+
+@pytest.mark.parametrize(("age_seconds", "bridge"), [(1, True), (16, False)])
+async def test_readiness_says_whether_a_bridge_is_at_work(
+    app: Any, registry: Registry, age_seconds: int, bridge: bool
+) -> None:
+    """No key is asked for, and nothing but booleans is told."""
+    await registry.mongo.db.meta.insert_one(
+        {"_id": "bridge:host-7", "at": NOW - timedelta(seconds=age_seconds)}
+    )
+    async with client_of(app, None) as anybody:
+        ready = await anybody.get("/readyz")
+        assert (await anybody.get("/healthz")).json() == {"alive": True}
+    assert ready.status_code == 200
+    assert ready.json() == {"ready": True, "mongo": True, "bridge": bridge}

@@ -1,0 +1,350 @@
+"""What devices that poll over HTTP are told: who is new, changed and gone, at their own site alone."""
+
+import base64
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
+from tests.integration.dashboard_api.conftest import FACE, GAIT, device_client, vector
+
+SYNC = "/api/edge/sync"
+
+
+def face(n: int) -> Template:
+    return Template(FACE, normalise(vector(n), 8), 0.9)
+
+
+async def sync(client: httpx.AsyncClient, **asked: Any) -> dict[str, Any]:
+    answer = await client.get(SYNC, params=asked)
+    assert answer.status_code == 200, answer.text
+    said: dict[str, Any] = answer.json()
+    assert said["success"] is True
+    assert said["deleted"] == [one["face_id"] for one in said["changes"] if one["action"] == "delete"]
+    return said
+
+
+def told(said: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one["action"], one["face_id"]) for one in said["changes"]]
+
+
+class PollingDevice:
+    """As a device that follows `docs/edge-http.md`: it keeps faces, and where it stands."""
+
+    def __init__(self, client: httpx.AsyncClient, limit: int, *, by_time: bool = False) -> None:
+        self.client = client
+        self.limit = limit
+        self.by_time = by_time
+        self.faces: dict[str, tuple[str | None, frozenset[str]]] = {}
+        self.since: dict[str, Any] = {}
+        self.resets = 0
+        self.told: dict[str, str] = {}
+
+    async def poll(self) -> None:
+        path, named = f"{SYNC}?{httpx.QueryParams({**self.since, 'limit': self.limit})}", None
+        while path:
+            answer = await self.client.get(path)
+            assert answer.status_code == 200, answer.text
+            said = answer.json()
+            if said["reset"]:
+                named = set()
+                self.resets += 1
+            for change in said["changes"]:
+                self.told[change["face_id"]] = change["action"]
+                if change["action"] == "delete":
+                    self.faces.pop(change["face_id"], None)
+                    continue
+                if named is not None:
+                    named.add(change["face_id"])
+                if change["action"] == "update":
+                    assert change["face_id"] in self.faces, "an update of somebody whom it does not have"
+                held = frozenset(one["embedding"] for one in change["templates"])
+                self.faces[change["face_id"]] = (change["flag"], held)
+            path = said["next"]
+        if named is not None:
+            self.faces = {key: held for key, held in self.faces.items() if key in named}
+        self.since = {"since": said["version"], "epoch": said["epoch"]}
+        if self.by_time:
+            self.since = {"since": said["sync_timestamp"]}
+
+
+async def held_at(registry: Registry, site: str) -> dict[str, tuple[str | None, frozenset[str]]]:
+    """What a device of the site should hold."""
+    people = [one for one in await registry.identities.page(limit=1000) if one.belongs_to(site)]
+    templates = await registry.identities.templates_of([one.user_id for one in people])
+    return {
+        one.user_id: (
+            one.flag,
+            frozenset(
+                base64.b64encode(t.vector).decode()
+                for t in templates.get(one.user_id, [])
+                if one.may_be_sent(t.space)
+            ),
+        )
+        for one in people
+    }
+
+
+async def purge(registry: Registry, user_id: str, reach: str) -> None:
+    """As the registry does with tombstones older than their retention."""
+    person = await registry.identities.get(user_id)
+    assert person.deleted_at is not None
+
+    async def work(session: Any) -> None:
+        await registry.mongo.db.identities.delete_one({"_id": user_id}, session=session)
+        await registry.versions.raise_horizons(session, {reach: person.version}, person.deleted_at)
+
+    await registry.mongo.transact(work)
+
+
+# What a device is told
+
+
+async def test_without_a_position_everybody_of_the_site_is_told_whole(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """With vectors and flags, without names; tombstones and people of other sites are nobody's business."""
+    await registry.identities.enroll_many(
+        [
+            EnrollIdentity("EMP-1", (face(1),), display_name="Ana", flag="red", sites=("lobby",)),
+            EnrollIdentity("EMP-2", (face(2),), sites=("gate",)),
+            EnrollIdentity("EMP-3", (face(3),)),
+            EnrollIdentity("EMP-4", (face(4),), sites=("lobby",)),
+        ]
+    )
+    await registry.identities.delete("EMP-4")
+    for asked in ({}, {"since": 0}):
+        said = await sync(cam_a, **asked)
+        assert told(said) == [("create", "EMP-1"), ("create", "EMP-3")]
+        assert (said["reset"], said["more"], said["next"], said["version"]) == (True, False, None, 5)
+    first = said["changes"][0]
+    (template,) = first.pop("templates")
+    assert first == {"action": "create", "face_id": "EMP-1", "version": 1, "flag": "red"}
+    assert base64.b64decode(template["embedding"]) == face(1).vector
+    assert (template["space"], template["quality"]) == (FACE, 0.9)
+
+
+async def test_a_name_travels_to_a_device_in_dev_mode_alone(app: FastAPI, registry: Registry) -> None:
+    """The device's registration decides, not what it says of itself."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Ana"))
+    for device_id, dev_mode in (("cam-dev", True), ("cam-door", False)):
+        async with await device_client(app, registry, device_id, "lobby", dev_mode=dev_mode) as client:
+            (change,) = (await sync(client))["changes"]
+            assert change.get("name") == ("Ana" if dev_mode else None)
+            assert ("name" in change) == dev_mode
+
+
+async def test_create_update_and_delete_are_told_once_each(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """As in the seed: somebody new, a flag on somebody known, somebody gone."""
+    await registry.identities.enroll_many(
+        [EnrollIdentity(f"visitor_{n}", (face(n),), sites=("lobby",)) for n in (3, 5)]
+    )
+    stand = await sync(cam_a)
+    await registry.identities.delete("visitor_5")
+    await registry.identities.enroll(EnrollIdentity("visitor_3", flag="red"))
+    await registry.identities.enroll(EnrollIdentity("visitor_10", (face(10),), sites=("lobby",)))
+    said = await sync(cam_a, since=stand["version"], epoch=stand["epoch"])
+    assert told(said) == [("delete", "visitor_5"), ("update", "visitor_3"), ("create", "visitor_10")]
+    assert (said["reset"], said["changes"][1]["flag"]) == (False, "red")
+    again = await sync(cam_a, since=said["version"], epoch=said["epoch"])
+    assert (again["changes"], again["version"]) == ([], said["version"])
+
+
+async def test_whoever_goes_on_by_time_misses_nothing(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """By `sync_timestamp` of the answer before: what was under way then is told, some of it twice."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    stand = await sync(cam_a)
+    assert datetime.fromisoformat(stand["sync_timestamp"][:-1] + "+00:00") < datetime.now(timezone.utc)
+    await registry.identities.delete("EMP-1")
+    said = await sync(cam_a, since=stand["sync_timestamp"])
+    assert (said["deleted"], said["reset"]) == (["EMP-1"], False)
+    late = format_time(datetime.now(timezone.utc) + timedelta(seconds=5))
+    assert (await sync(cam_a, since=late))["changes"] == []
+    assert (await sync(cam_a, since="2020-01-01T00:00:00+01:00"))["deleted"] == ["EMP-1"]
+
+
+async def test_update_is_said_of_nobody_whom_the_device_has_not(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Neither on later pages, of who was made and changed in between, nor by time."""
+    people = registry.identities
+    known, waiting = PollingDevice(cam_a, 1), PollingDevice(cam_a, 1)
+    await people.enroll(EnrollIdentity("EMP-0", (face(0),), sites=("lobby",)))
+    await known.poll()
+    by_time = await sync(cam_a)
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2, 3)])
+    for n in (2, 1, 0):
+        await people.enroll(EnrollIdentity(f"EMP-{n}", flag="red"))
+    for device in (known, waiting):
+        await device.poll()
+        assert device.faces == await held_at(registry, "lobby")
+    assert known.told["EMP-0"] == "update"
+    assert set(waiting.told.values()) == {"create"}
+    said = await sync(cam_a, since=by_time["sync_timestamp"])
+    assert told(said) == [("create", f"EMP-{n}") for n in (3, 2, 1, 0)]
+
+
+async def test_by_time_too_somebody_known_for_long_is_updated(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Who was there before somebody who had changed by then."""
+    people = registry.identities
+    for n in (1, 2):
+        await people.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)))
+    long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+    await registry.mongo.db.identities.update_many({}, {"$set": {"updated_at": long_ago}})
+    since = (await sync(cam_a))["sync_timestamp"]
+    await people.enroll(EnrollIdentity("EMP-1", flag="red"))
+    await people.enroll(EnrollIdentity("EMP-3", (face(3),), sites=("lobby",)))
+    assert told(await sync(cam_a, since=since)) == [("update", "EMP-1"), ("create", "EMP-3")]
+
+
+async def test_a_time_that_lies_ahead_starts_over(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """A clock that is wrong must not make a device miss anything."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    said = await sync(cam_a, since="2099-01-01T00:00:00Z")
+    assert (said["reset"], told(said)) == (True, [("create", "EMP-1")])
+
+
+async def test_only_what_may_leave_and_was_asked_for_is_told(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Consent by modality, spaces by the query, else by what the device declares; or no vectors at all."""
+    walk = Template(GAIT, normalise([1.0, 2.0, 3.0, 4.0], 4))
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), walk), sites=("lobby",)))
+
+    async def spaces(**asked: Any) -> list[str]:
+        (change,) = (await sync(cam_a, **asked))["changes"]
+        return [one["space"] for one in change["templates"]]
+
+    assert sorted(await spaces()) == [FACE, GAIT]
+    assert await spaces(spaces=GAIT) == [GAIT]
+    assert sorted(await spaces(spaces=f"{GAIT},{FACE}")) == [FACE, GAIT]
+    info = {"spaces": {FACE: {"dimension": 8}}}
+    await registry.devices.note([DeviceReport.of("cam-a", "info", info, datetime.now(timezone.utc))])
+    assert await spaces() == [FACE]
+    assert "templates" not in (await sync(cam_a, vectors="false"))["changes"][0]
+    await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
+    assert await spaces() == []
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+async def test_a_device_that_was_away_holds_what_the_registry_does(
+    cam_a: httpx.AsyncClient, registry: Registry, *, by_time: bool
+) -> None:
+    """Changes, deletions, restores, moves and withdrawn consent while it was away, in pages of two."""
+    people = registry.identities
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(8)])
+    device = PollingDevice(cam_a, 2, by_time=by_time)
+    await device.poll()
+    assert device.faces == await held_at(registry, "lobby")
+    await people.delete("EMP-1")
+    await people.delete("EMP-2")
+    await people.restore("EMP-2")
+    await people.delete("EMP-3")
+    await people.enroll(EnrollIdentity("EMP-3", (face(30),), sites=("lobby",)))
+    await people.enroll(EnrollIdentity("EMP-4", sites=("gate",)))
+    await people.enroll(EnrollIdentity("EMP-5", flag="red"))
+    await people.enroll(EnrollIdentity("EMP-6", consent={"face": False}))
+    await people.enroll(EnrollIdentity("EMP-9", (face(9),), sites=("gate",)))
+    await people.enroll(EnrollIdentity("EMP-9", sites=("gate", "lobby")))
+    await device.poll()
+    assert device.faces == await held_at(registry, "lobby")
+    assert (set(device.faces), device.resets) == ({f"EMP-{n}" for n in (0, 2, 3, 5, 6, 7, 9)}, 1)
+
+
+async def test_another_history_and_purged_tombstones_start_over(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """By version as by time; and a snapshot of many pages comes to its end below the horizon too."""
+    people = registry.identities
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(6)])
+    by_version, by_time = PollingDevice(cam_a, 2), PollingDevice(cam_a, 100, by_time=True)
+    for device in (by_version, by_time):
+        await device.poll()
+    await people.delete("EMP-0")
+    await people.enroll(EnrollIdentity("EMP-9", (face(9),), sites=("lobby",)))
+    await purge(registry, "EMP-0", "lobby")
+    for device in (by_version, by_time):
+        await device.poll()
+        assert (device.resets, device.faces) == (2, await held_at(registry, "lobby"))
+    # Nobody has to start over twice for one purge.
+    await by_version.poll()
+    assert by_version.resets == 2
+    await registry.versions.begin_epoch()
+    await by_version.poll()
+    assert by_version.resets == 3
+    ahead = await sync(cam_a, since=10**6)
+    assert (ahead["reset"], len(ahead["changes"])) == (True, 6)
+
+
+async def test_the_purge_of_another_site_starts_nobody_over(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A tombstone that this site never heard of."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    stand = await sync(cam_a)
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("gate",)))
+    await registry.identities.delete("EMP-2")
+    await purge(registry, "EMP-2", "gate")
+    said = await sync(cam_a, since=stand["version"], epoch=stand["epoch"])
+    assert (said["reset"], said["changes"]) == (False, [])
+
+
+async def test_a_page_is_bounded_by_bytes_too(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """However many people were asked for: `more`, and where to go on."""
+    orders = [EnrollIdentity(f"EMP-{n:04}", (face(n),), sites=("lobby",)) for n in range(1000)]
+    await registry.identities.enroll_many(orders)
+    answer = await cam_a.get(SYNC, params={"limit": 1000})
+    said = answer.json()
+    assert (said["more"], said["reset"], len(answer.content) < 400_000) == (True, True, True)
+    device = PollingDevice(cam_a, 1000)
+    await device.poll()
+    assert (len(device.faces), device.resets) == (1000, 1)
+
+
+# Several sites
+
+
+async def test_a_device_sees_its_own_site_alone(
+    cam_a: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry, api: httpx.AsyncClient
+) -> None:
+    """It neither hears of nor confirms nor visits whom its site never had."""
+    await registry.identities.enroll(EnrollIdentity("EMP-A", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-B", (face(2),), sites=("gate",)))
+    tombstone = await registry.identities.delete("EMP-B")
+    for asked in ({}, {"since": 1}):
+        assert "EMP-B" not in (await cam_a.get(SYNC, params=asked)).text
+    epoch = (await sync(cam_a))["epoch"]
+    await cam_a.post("/api/edge/confirm", json={"epoch": epoch, "version": tombstone.version})
+    shown = (await api.get("/api/v1/identities/EMP-B/confirmations")).json()
+    assert (shown["confirmed"], shown["waiting"]) == ([], ["cam-b"])
+    visit = {"face_id": "EMP-B", "timestamp": format_time(datetime.now(timezone.utc) - timedelta(hours=1))}
+    reported = (await cam_a.post("/api/edge/visits", json={"visits": [visit]})).json()
+    assert [one["code"] for one in reported["errors"]] == ["person-unknown"]
+    assert told(await sync(cam_b, since=1)) == [("delete", "EMP-B")]
+
+
+async def test_who_moves_goes_from_one_site_and_comes_to_the_other(
+    cam_a: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A delete there and a create here, of somebody who was made long before."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
+    stands = [await sync(client) for client in (cam_a, cam_b)]
+    await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("gate",)))
+    said = [
+        await sync(client, since=stand["version"], epoch=stand["epoch"])
+        for client, stand in zip((cam_a, cam_b), stands, strict=True)
+    ]
+    assert [told(one) for one in said] == [[("delete", "EMP-1")], [("create", "EMP-1")]]
+    assert said[1]["changes"][0]["templates"]

@@ -1,0 +1,272 @@
+"""What devices that poll over HTTP say: what they hold, whom they met, and who came."""
+
+import asyncio
+import base64
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.messages import Event
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry import Registry
+from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.identities.model import EnrollIdentity, Template
+from tests.integration.dashboard_api.conftest import FACE, device_client, is_problem, vector
+
+
+def face(n: int) -> Template:
+    return Template(FACE, normalise(vector(n), 8), 0.9)
+
+
+def axis(n: int, aside: float = 0.0) -> list[float]:
+    """A direction at a right angle to every other; with `aside` a little towards the next."""
+    numbers = [0.0] * 8
+    numbers[n], numbers[(n + 1) % 8] = 1.0, aside
+    return numbers
+
+
+# Confirmation
+
+
+async def test_a_confirmation_counts_like_one_over_mqtt(
+    cam_a: httpx.AsyncClient, api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Once the device says that it holds the version of the deletion."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    await registry.identities.delete("EMP-1")
+    said = (await cam_a.get("/api/edge/sync")).json()
+    for version, summary in ((1, "0 of 1 devices"), (said["version"], "1 of 1 devices")):
+        answer = await cam_a.post("/api/edge/confirm", json={"epoch": said["epoch"], "version": version})
+        assert answer.json() == {
+            "success": True, "device_id": "cam-a", "epoch": said["epoch"], "version": version
+        }  # fmt: skip
+        shown = (await api.get("/api/v1/identities/EMP-1/confirmations")).json()
+        assert shown["summary"] == summary
+
+
+async def test_nothing_is_confirmed_that_has_not_happened(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A version ahead would confirm deletions to come; another history's says nothing about this one."""
+    epoch = (await registry.versions.read()).epoch
+    path = "/api/edge/confirm"
+    is_problem(await cam_a.post(path, json={"epoch": epoch, "version": 1}), 409, "version-ahead")
+    is_problem(await cam_a.post(path, json={"epoch": "ff", "version": 0}), 409, "sync-epoch-changed")
+    for wrong in (
+        {"epoch": epoch, "version": -1},
+        {"epoch": epoch, "version": 2**63},
+        {"epoch": {"$ne": ""}, "version": 0},
+        {"epoch": epoch, "version": 0, "device_id": "cam-b"},
+        {"epoch": epoch, "version": 0, "spaces": {"$where": {"count": 1, "digest": "0" * 16}}},
+        {"version": 0},
+    ):
+        is_problem(await cam_a.post(path, json=wrong), 422, "request-invalid")
+    assert "applied" not in (await registry.devices.get("cam-a") or {})
+
+
+# New visitors
+
+
+@pytest.fixture
+async def open_lobby(registry: Registry, cam_a: httpx.AsyncClient) -> httpx.AsyncClient:
+    """`cam-a`, where visitors may be registered."""
+    await registry.sites.set_policy("lobby", "visitors", who="tester", at=datetime.now(timezone.utc))
+    return cam_a
+
+
+async def upload(client: httpx.AsyncClient, request_id: str, **body: Any) -> httpx.Response:
+    return await client.post("/api/edge/visitors", json={"request_id": request_id, **body})
+
+
+async def test_the_upload_of_a_new_visitor_returns_the_id(
+    open_lobby: httpx.AsyncClient, registry: Registry
+) -> None:
+    """201 and an id of this site; the same request is answered the same and makes nobody else."""
+    answers = [
+        await upload(open_lobby, "r-1", embedding=axis(1), quality=0.8, name="A guest") for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    said = answers[0].json()
+    assert answers[1].json() == said
+    assert said == {
+        "success": True,
+        "result": "created",
+        "user_id": said["face_id"],
+        "face_id": said["face_id"],
+        "similarity": None,
+    }
+    person = await registry.identities.get(said["face_id"])
+    assert (person.kind, person.sites, person.display_name) == ("visitor", ("lobby",), "A guest")
+    assert (await registry.versions.read()).version == 1
+
+
+async def test_whoever_is_known_exists_and_has_come_once_more(
+    open_lobby: httpx.AsyncClient, registry: Registry
+) -> None:
+    """The first device wins; the visit is recorded by the registry, under the device that asks."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
+    encoded = base64.b64encode(normalise(axis(1, 0.1), 8)).decode()
+    answer = await upload(open_lobby, "r-1", vector=encoded, space=FACE)
+    assert (answer.status_code, answer.json()["result"], answer.json()["face_id"]) == (200, "exists", "EMP-1")
+    assert answer.json()["similarity"] == pytest.approx(0.995, abs=1e-3)
+    (visit,) = await registry.events.page({"event_type": "visit"})
+    assert (visit["device_id"], visit["user_id"], visit["site_id"]) == ("cam-a", "EMP-1", "lobby")
+
+
+async def test_two_devices_that_upload_the_same_face_at_once_get_one_id(
+    open_lobby: httpx.AsyncClient, app: FastAPI, registry: Registry
+) -> None:
+    """Five faces, each from both: one makes the visitor, the other is told who that is."""
+    async with await device_client(app, registry, "cam-a2", "lobby") as second:
+        for n in range(5):
+            answers = await asyncio.gather(
+                *(upload(client, f"r-{n}", embedding=axis(n)) for client in (open_lobby, second))
+            )
+            assert sorted(answer.status_code for answer in answers) == [200, 201]
+            assert len({answer.json()["face_id"] for answer in answers}) == 1
+    assert len(await registry.events.page({"event_type": "visit"})) == 5
+
+
+async def test_what_cannot_be_registered_is_a_problem_with_its_code(
+    open_lobby: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Look-alikes, a closed site, vectors that are none, fields that nobody knows."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
+    alike = is_problem(await upload(open_lobby, "r-1", embedding=axis(1, 1.3)), 409, "face-ambiguous")
+    assert alike["similarity"] == pytest.approx(0.61, abs=0.01)
+    is_problem(await upload(cam_b, "r-2", embedding=axis(3)), 409, "enrollment-closed")
+    for body, code in (
+        ({"embedding": [0.0] * 8}, "vector-invalid"),
+        ({"embedding": axis(1)[:7]}, "vector-invalid"),
+        ({"vector": "not base64!"}, "vector-invalid"),
+        ({}, "vector-invalid"),
+        ({"embedding": axis(1), "space": "face:other"}, "space-unknown"),
+        ({"embedding": axis(1), "space": "$where"}, "request-invalid"),
+        ({"embedding": {"$gt": ""}}, "request-invalid"),
+        ({"embedding": axis(1), "image": "x"}, "request-invalid"),
+        ({"embedding": axis(1), "device_id": "cam-b"}, "request-invalid"),
+        ({"embedding": axis(1), "name": "x" * 257}, "request-invalid"),
+        ({"embedding": axis(1), "quality": 2.0}, "request-invalid"),
+    ):
+        is_problem(await upload(open_lobby, "r-9", **body), 422, code)
+    is_problem(await upload(open_lobby, "a/b", embedding=axis(1)), 422, "request-invalid")
+    assert (await registry.versions.read()).version == 1
+
+
+# Visits
+
+
+async def report(client: httpx.AsyncClient, *visits: Any) -> dict[str, Any]:
+    answer = await client.post("/api/edge/visits", json={"visits": list(visits)})
+    assert answer.status_code == 200, answer.text
+    said: dict[str, Any] = answer.json()
+    return said
+
+
+def ago(seconds: float) -> str:
+    return format_time(datetime.now(timezone.utc) - timedelta(seconds=seconds))
+
+
+async def test_reported_visits_are_recorded_once(
+    cam_a: httpx.AsyncClient, api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """With an id of the device's or one that follows from the report; repeated, nothing changes."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
+    visits = [
+        {"event_id": "EV3-1736942400000-a1b2c3", "face_id": "EMP-1", "timestamp": ago(60), "confidence": 0.9},
+        {"face_id": "EMP-1", "timestamp": ago(30)},
+    ]
+    first, again = [await report(cam_a, *visits) for _ in range(2)]
+    assert (first["success"], first["recorded"], again["recorded"]) == (True, 2, 0)
+    assert (first["stored"], len(first["stored"])) == (again["stored"], 2)
+    events = (await api.get("/api/v1/events", params={"user_id": "EMP-1"})).json()["items"]
+    assert {(one["event_type"], one["device_id"], one["site_id"]) for one in events} == {
+        ("visit", "cam-a", "lobby")
+    }
+    assert {one["timestamp"] for one in events} == {one["timestamp"] for one in visits}
+
+
+async def test_each_visit_is_judged_by_itself(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """What is wrong is told by its place in the request; the rest is recorded."""
+    people = registry.identities
+    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2)])
+    before = ago(1)
+    await people.delete("EMP-2")
+    good = {"face_id": "EMP-1", "timestamp": ago(10)}
+    cases: list[tuple[Any, str | None]] = [
+        (good, None),
+        ({"face_id": "EMP-404", "timestamp": ago(10)}, "person-unknown"),
+        ({"face_id": "EMP-2", "timestamp": before}, None),
+        ({"face_id": "EMP-2", "timestamp": ago(-60)}, "person-unknown"),
+        ({"face_id": "EMP-1", "timestamp": "yesterday"}, "event-invalid"),
+        ({"face_id": "EMP-1", "timestamp": "2026-01-15T10:00:00"}, "event-invalid"),
+        ({"face_id": "EMP-1", "timestamp": "1999-01-01T00:00:00Z"}, "event-time-implausible"),
+        ({"face_id": "EMP-1", "timestamp": "9999-12-31T23:59:59Z"}, "event-time-implausible"),
+        ({"face_id": {"$ne": ""}, "timestamp": ago(10)}, "event-invalid"),
+        ({"face_id": "a/b", "timestamp": ago(10)}, "event-invalid"),
+        ({**good, "event_id": "EV1-1736942400000-a1b2c3"}, "event-invalid"),
+        ({**good, "confidence": 1.5}, "event-invalid"),
+        ({**good, "device_id": "cam-b"}, "event-invalid"),
+    ]
+    said = await report(cam_a, *(visit for visit, _ in cases))
+    assert {one["index"]: one["code"] for one in said["errors"]} == {
+        place: code for place, (_, code) in enumerate(cases) if code
+    }
+    assert (said["success"], said["recorded"]) == (True, 2)
+
+
+async def test_a_report_that_is_none_is_refused(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """Empty, endless, or of another shape."""
+    shapeless: list[Any] = [[], {}, None, "x", [7], [[]], [{"face_id": "EMP-1"}] * 501]
+    for visits in shapeless:
+        is_problem(await cam_a.post("/api/edge/visits", json={"visits": visits}), 422, "request-invalid")
+    assert await registry.events.page({}) == []
+
+
+def event_of(n: int, event_type: str, user_id: str, site: str, at: datetime) -> IncomingEvent:
+    code = {"visit": "EV3", "facial_id": "EV1"}[event_type]
+    event = Event(
+        event_id=f"{code}-1736942400000-{n:06x}",
+        device_id="cam-a",
+        user_id=user_id,
+        event_type=event_type,  # type: ignore[arg-type]
+        timestamp=at,
+        confidence=0.9,
+    )
+    return IncomingEvent(event, site, at)
+
+
+async def test_visits_of_a_person_are_counted(api: httpx.AsyncClient, registry: Registry) -> None:
+    """In all and by site, from the first to the last, looking at that person's events alone."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    start = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
+    counted = [("visit", "lobby"), ("facial_id", "lobby"), ("visit", "lobby"), ("visit", "gate")]
+    batch = [
+        event_of(n, kind, "EMP-1", site, start + timedelta(minutes=n))
+        for n, (kind, site) in enumerate(counted)
+    ]
+    batch += [event_of(100 + n, "visit", "EMP-2", "lobby", start) for n in range(50)]
+    await registry.events.record(batch)
+    await registry.mongo.db.command("profile", 2)
+    answer = await api.get("/api/v1/identities/EMP-1/visits")
+    await registry.mongo.db.command("profile", 0)
+    assert answer.json() == {
+        "user_id": "EMP-1",
+        "visits": 3,
+        "recognitions": 1,
+        "first_at": "2026-01-15T10:00:00.000Z",
+        "last_at": "2026-01-15T10:03:00.000Z",
+        "by_site": {
+            "gate": {"visits": 1, "recognitions": 0},
+            "lobby": {"visits": 2, "recognitions": 1},
+        },
+    }
+    (profiled,) = [
+        one async for one in registry.mongo.db["system.profile"].find({"command.aggregate": "events"})
+    ]
+    assert profiled["docsExamined"] == 4
+    is_problem(await api.get("/api/v1/identities/EMP-404/visits"), 404, "person-unknown")

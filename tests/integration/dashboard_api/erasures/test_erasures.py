@@ -1,0 +1,194 @@
+"""Erase with a receipt, and export, as they are asked for over REST."""
+
+import base64
+import json
+import tracemalloc
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
+from broker_bridge.registry.identities.service import utc_now
+from broker_bridge.registry.privacy.erasure import SETTLED
+from tests.integration.dashboard_api.conftest import FACE, JPEG, Clock, client_of, event, is_problem, vector
+
+PEOPLE = "/api/v1/identities"
+ERASURES = "/api/v1/erasures"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The registry's own writers go by the real time."""
+    return Clock(utc_now())
+
+
+async def enroll(api: httpx.AsyncClient, user_id: str = "EMP-12345", n: int = 1, **more: Any) -> None:
+    templates = [{"space": FACE, "embedding": vector(n)}]
+    made = await api.post(PEOPLE, json={"user_id": user_id, "templates": templates, **more})
+    assert made.status_code == 201
+
+
+async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
+    api: httpx.AsyncClient, registry: Registry, clock: Clock
+) -> None:
+    """All steps are done when it answers; the receipt fills as devices confirm, and ends complete."""
+    for n in (1, 2):
+        await registry.devices.register(f"cam-00{n}", "lobby")
+    await enroll(api, display_name="Sample Person")
+    await registry.events.record([event(1, image=base64.b64encode(JPEG).decode())])
+    begun = await api.post(f"{PEOPLE}/EMP-12345/erase")
+    assert begun.status_code == 200
+    said = begun.json()
+    done = {name for name, step in said["steps"].items() if step["count"] == 1}
+    assert done == {"people", "templates", "events", "images", "audit"}
+    assert said["steps"].keys() - done == {"registrations", "dead_letters", "detected_persons"}
+    assert (said["user_id"], said["state"], said["summary"]) == ("EMP-12345", "open", "0 of 2 devices")
+    assert (said["requested_by"], said["version"]) == ("admin", 2)
+
+    epoch = (await registry.versions.read()).epoch
+    for n in (1, 2):
+        applied = {"epoch": epoch, "version": said["version"]}
+        at = clock.now + timedelta(seconds=n)
+        await registry.devices.note([DeviceReport.of(f"cam-00{n}", "applied", applied, at)])
+    receipt = await api.get(f"{ERASURES}/{said['erasure_id']}")
+    assert "EMP-12345" not in receipt.text
+    assert receipt.json()["summary"] == "2 of 2 devices"
+    assert [device["state"] for device in receipt.json()["devices"]] == ["confirmed", "confirmed"]
+    assert len({device["confirmed_at"] for device in receipt.json()["devices"]}) == 2
+
+    await registry.erasures.go_on_with_all(clock.now + SETTLED)
+    assert (await api.get(f"{ERASURES}/{said['erasure_id']}")).json()["state"] == "complete"
+    shown = (await api.get(f"{PEOPLE}/EMP-12345")).json()
+    assert (shown["deleted"], shown["display_name"], shown["template_list"]) == (True, None, [])
+    events = (await api.get("/api/v1/events")).json()["items"]
+    assert [one["user_id"] for one in events] == [said["pseudonym"]]
+
+
+async def test_asked_again_the_same_erasure_is_answered(api: httpx.AsyncClient) -> None:
+    """Whose answer was lost may ask again."""
+    await enroll(api)
+    first = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
+    again = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
+    assert first["erasure_id"] == again["erasure_id"]
+    assert len((await api.get(ERASURES)).json()["items"]) == 1
+
+
+async def test_only_an_admin_erases_and_nobody_merged_alone(
+    app: FastAPI, api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """An operator deletes; a source of a merge is erased with whom it went into."""
+    await enroll(api)
+    await enroll(api, "EMP-2", 2)
+    for role in ("operator", "viewer", "source", "edge"):
+        async with client_of(app, role) as other:
+            is_problem(await other.post(f"{PEOPLE}/EMP-12345/erase"), 403, "role-insufficient")
+    await registry.merges.merge("EMP-2", "EMP-12345")
+    document = is_problem(await api.post(f"{PEOPLE}/EMP-2/erase"), 409, "person-merged")
+    assert "erase EMP-12345" in document["detail"]
+    is_problem(await api.post(f"{PEOPLE}/NOBODY/erase"), 404, "person-unknown")
+    is_problem(await api.get(f"{ERASURES}/{'0' * 24}"), 404, "erasure-unknown")
+    is_problem(await api.get(f"{ERASURES}/none"), 422, "request-invalid")
+
+
+async def test_pages_of_erasures_show_each_once_and_name_nobody(
+    app: FastAPI, api: httpx.AsyncClient, clock: Clock
+) -> None:
+    """Newest first, by cursor; whoever may look may see them."""
+    for n in range(5):
+        await enroll(api, f"EMP-{n}", n)
+        clock.now += timedelta(seconds=1)
+        await api.post(f"{PEOPLE}/EMP-{n}/erase")
+    seen, cursor = [], None
+    async with client_of(app, "viewer") as viewer:
+        while True:
+            page = await viewer.get(ERASURES, params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
+            assert "EMP-" not in page.text
+            seen += [item["requested_at"] for item in page.json()["items"]]
+            cursor = page.json()["next_cursor"]
+            if cursor is None:
+                break
+    assert len(seen) == 5
+    assert seen == sorted(seen, reverse=True)
+
+
+async def test_an_export_holds_everything_about_a_person(
+    app: FastAPI, api: httpx.AsyncClient, registry: Registry, clock: Clock
+) -> None:
+    """Person, whoever went into them, vectors, events with pictures, visits, audit; nobody else's."""
+    await enroll(api, display_name="Sample Person Å", consent={"face": True})
+    order = EnrollIdentity("EMP-1", external=ExternalKey("alfred", "person-4711"))
+    await registry.identities.enroll(order)
+    await registry.merges.merge("EMP-1", "EMP-12345")
+    await enroll(api, "EMP-3", 3, display_name="Other Name")
+    picture = base64.b64encode(JPEG).decode()
+    visit = {"event_id": "EV3-1736942400000-00000b", "event_type": "visit"}
+    await registry.events.record(
+        [event(1, image=picture), event(2, user_id="EMP-1"), event(3, user_id="EMP-3"), event(0, **visit)]
+    )
+    async with client_of(app, "operator") as operator:
+        answer = await operator.get(f"{PEOPLE}/EMP-12345/export")
+    assert answer.status_code == 200
+    assert answer.headers["content-disposition"] == 'attachment; filename="EMP-12345.json"'
+    assert "Other Name" not in answer.text
+    held = answer.json()
+    assert (held["person"]["display_name"], held["person"]["consent"]) == ("Sample Person Å", {"face": True})
+    assert held["person"]["external"] == ["alfred/person-4711"]
+    assert [(one["user_id"], one["merge"]["into"]) for one in held["merged"]] == [("EMP-1", "EMP-12345")]
+    (template,) = held["templates"]
+    stored = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
+    assert base64.b64decode(template["vector"]) == stored[0].vector
+    assert sorted(one["user_id"] for one in held["events"]) == ["EMP-1", "EMP-12345", "EMP-12345"]
+    assert [one["image"] for one in held["events"] if "image" in one] == [picture]
+    assert [(one["site_id"], one["visits"]) for one in held["visits"]] == [("lobby", 1)]
+    assert {entry["what"] for entry in held["audit"]} >= {
+        "person.enrolled",
+        "person.merged",
+        "person.exported",
+    }
+    (exported,) = [entry for entry in held["audit"] if entry["what"] == "person.exported"]
+    assert exported["who"] == "operator"
+
+
+async def test_of_an_erased_person_an_export_has_the_erasure_alone(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """The proof for who asks what is left."""
+    await enroll(api, display_name="Sample Person")
+    await registry.events.record([event(1)])
+    begun = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
+    held = (await api.get(f"{PEOPLE}/EMP-12345/export")).json()
+    assert (held["templates"], held["events"], held["person"]["display_name"]) == ([], [], None)
+    assert [one["erasure_id"] for one in held["erasures"]] == [begun["erasure_id"]]
+
+
+async def test_who_may_not_export_and_of_whom_nothing_is_held(app: FastAPI, api: httpx.AsyncClient) -> None:
+    """Vectors leave for admins and operators alone."""
+    await enroll(api)
+    for role in ("viewer", "source", "edge"):
+        async with client_of(app, role) as other:
+            is_problem(await other.get(f"{PEOPLE}/EMP-12345/export"), 403, "role-insufficient")
+    is_problem(await api.get(f"{PEOPLE}/NOBODY/export"), 404, "person-unknown")
+
+
+async def test_an_export_of_many_events_needs_little_memory(registry: Registry) -> None:
+    """20,000 events are some 6 MB of JSON: written piece by piece, they are never there at once."""
+    await registry.identities.enroll(EnrollIdentity("EMP-12345"))
+    for start in range(0, 20_000, 2000):
+        await registry.events.record([event(n) for n in range(start, start + 2000)])
+    pieces = await registry.exports.of("EMP-12345", by="admin", now=utc_now())
+    size = 0
+    first = b""
+    tracemalloc.start()
+    async for piece in pieces:
+        first = first or piece
+        size += len(piece)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert json.loads(first + b"}")["user_id"] == "EMP-12345"
+    assert size > 5_000_000
+    assert peak < 2_000_000

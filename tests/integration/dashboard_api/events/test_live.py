@@ -1,0 +1,245 @@
+"""The live stream of events: at once, to everybody, and resumed exactly where it broke."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from broker_bridge.registry import MongoSettings, Registry
+from dashboard_api.server import Server, listen
+from dashboard_api.services.event_hub import EventHub, Subscription
+from dashboard_api.settings import ApiProgram
+from deploy.local.stack import Mongod, free_port
+from tests.integration.dashboard_api.conftest import KEYS, event, is_problem
+from tests.waiting import until
+
+SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """One block of the stream."""
+
+    id: str | None
+    number: int | None
+
+
+class Stream:
+    """Reads blocks of server-sent events as they come."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.answer = answer
+        self._lines = answer.aiter_lines()
+
+    async def block(self) -> Told:
+        fields: dict[str, str] = {}
+        while line := await asyncio.wait_for(anext(self._lines), SECONDS):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        number = int(json.loads(fields["data"])["event_id"][-6:], 16) if "data" in fields else None
+        return Told(fields.get("id"), number)
+
+    async def events(self, count: int) -> list[Told]:
+        """The next `count` events, keep-alive comments left out."""
+        told: list[Told] = []
+        while len(told) < count:
+            block = await self.block()
+            if block.number is not None:
+                told.append(block)
+        return told
+
+
+@pytest.fixture
+async def url(app: FastAPI) -> AsyncIterator[str]:
+    """The app on a real server."""
+    program = ApiProgram()
+    port = free_port()
+    with listen("127.0.0.1", port) as sock:
+        server = Server(app, program)
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        yield f"http://127.0.0.1:{port}"
+        server.should_exit = True
+        await asyncio.wait_for(serving, SECONDS)
+
+
+@asynccontextmanager
+async def watching(url: str, after: str | None = None) -> AsyncIterator[Stream]:
+    headers = {"Authorization": f"Bearer {KEYS['viewer']}"} | ({"Last-Event-ID": after} if after else {})
+    async with (
+        httpx.AsyncClient(timeout=SECONDS) as client,
+        client.stream("GET", f"{url}/api/v1/events/stream", headers=headers) as answer,
+    ):
+        assert answer.status_code == 200, await answer.aread()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield Stream(answer)
+
+
+async def record(registry: Registry, *numbers: int) -> None:
+    await registry.events.record([event(n) for n in numbers])
+
+
+def numbers(told: list[Told]) -> list[int | None]:
+    return [one.number for one in told]
+
+
+async def test_everybody_who_watches_is_told_each_new_event(url: str, registry: Registry) -> None:
+    """In order, to two watchers, without those from before."""
+    await record(registry, 1)
+    async with watching(url) as first, watching(url) as second:
+        assert (await first.block()).number is None
+        assert (await second.block()).number is None
+        await record(registry, 2)
+        await record(registry, 3, 4)
+        assert numbers(await first.events(3)) == [2, 3, 4]
+        assert numbers(await second.events(3)) == [2, 3, 4]
+
+
+async def test_who_was_cut_off_goes_on_behind_the_last_event(url: str, registry: Registry) -> None:
+    """What happened meanwhile is told once and in order, whether or not somebody else went on watching."""
+    async with watching(url) as cut:
+        await cut.block()
+        await record(registry, 1, 2, 3)
+        last = (await cut.events(2))[-1].id
+    await record(registry, 4)
+    async with watching(url, last) as alone:
+        assert numbers(await alone.events(2)) == [3, 4]
+        await record(registry, 5)
+        assert numbers(await alone.events(1)) == [5]
+        async with watching(url, last) as beside:
+            assert numbers(await beside.events(3)) == [3, 4, 5]
+            await record(registry, 6, 7)
+            assert numbers(await beside.events(2)) == [6, 7]
+        assert numbers(await alone.events(2)) == [6, 7]
+
+
+async def test_who_was_cut_off_before_the_first_event_misses_none(url: str, registry: Registry) -> None:
+    """The first block already has an id to go on from."""
+    async with watching(url) as cut:
+        start = (await cut.block()).id
+    await record(registry, 1, 2)
+    async with watching(url, start) as again:
+        assert numbers(await again.events(2)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "code"),
+    [
+        ("not hex", 422, "request-invalid"),
+        ("82" * 2000, 422, "request-invalid"),
+        ("deadbeef", 410, "resume-lost"),
+        ("82", 410, "resume-lost"),
+        ("8265A5000000000001", 410, "resume-lost"),
+    ],
+)
+async def test_an_id_that_cannot_be_gone_on_from_is_a_problem(
+    url: str, token: str, status: int, code: str
+) -> None:
+    """Told before the stream begins, so that a client starts over instead of waiting for ever."""
+    headers = {"Authorization": f"Bearer {KEYS['viewer']}", "Last-Event-ID": token}
+    async with httpx.AsyncClient() as client:
+        is_problem(await client.get(f"{url}/api/v1/events/stream", headers=headers), status, code)
+
+
+async def take(subscription: Subscription, count: int | None = None) -> list[Told]:
+    """The next `count` events, or all until it ends."""
+    told: list[Told] = []
+
+    async def read() -> None:
+        async for live in subscription:
+            told.append(Told(live.token, int(json.loads(live.data)["event_id"][-6:], 16)))
+            if len(told) == count:
+                return
+
+    await asyncio.wait_for(read(), SECONDS)
+    return told
+
+
+async def test_who_reads_too_slowly_is_ended_and_can_go_on(registry: Registry) -> None:
+    """Memory stays bounded, and nothing is left out: neither before the end nor behind it."""
+    hub = EventHub(registry.events, queue_events=3)
+    async with hub.subscribe() as slow, hub.subscribe() as quick:
+        await record(registry, *range(10))
+        reading = asyncio.create_task(take(quick, 10))
+
+        async def let_go() -> bool:
+            return slow not in hub._subscriptions
+
+        await until(let_go)
+        first = await take(slow)
+        assert numbers(first) == [0, 1, 2]
+        reading.cancel()
+        async with hub.subscribe(first[-1].id) as again:
+            assert numbers(await take(again, 7)) == [3, 4, 5, 6, 7, 8, 9]
+    await hub.stop()
+
+
+async def test_a_subscription_ends_when_the_hub_stops(registry: Registry) -> None:
+    """Also one that is still catching up."""
+    hub = EventHub(registry.events)
+    await record(registry, 1)
+    async with hub.subscribe() as live, hub.subscribe(live.position) as resumed:
+        ends = [asyncio.create_task(take(one)) for one in (live, resumed)]
+        await asyncio.sleep(0)
+        await hub.stop()
+        assert await asyncio.wait_for(asyncio.gather(*ends), SECONDS) == [[], []]
+
+
+async def test_without_watchers_nothing_is_followed(registry: Registry) -> None:
+    """The change stream is there only while somebody watches, and comes back."""
+    hub = EventHub(registry.events)
+    for n in (1, 2):
+        async with hub.subscribe() as watcher:
+            assert hub._following is not None
+            await record(registry, n)
+            assert numbers(await take(watcher, 1)) == [n]
+        assert hub._following is None
+    await hub.stop()
+
+
+async def test_a_watcher_who_stops_reading_does_not_hold_up_the_end(app: FastAPI, registry: Registry) -> None:
+    """His connection is cut after the grace period, and the server is gone within ten seconds."""
+    port = free_port()
+    with listen("127.0.0.1", port) as sock:
+        server = Server(app, ApiProgram())
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        key = KEYS["viewer"]
+        request = f"GET /api/v1/events/stream HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {key}\r\n\r\n"
+        writer.write(request.encode())
+        await asyncio.wait_for(reader.readuntil(b"connected"), SECONDS)
+        hub: EventHub = app.state.services.hub
+        # More than all buffers on the way hold, so that the server waits for him.
+        padding = {"note": "x" * 60_000}
+        for start in range(0, 2000, 100):
+            await registry.events.record([event(start + n, metadata=padding) for n in range(100)])
+            if not hub._subscriptions:
+                break
+
+        async def nobody_left() -> bool:
+            return not hub._subscriptions
+
+        await until(nobody_left)
+        server.should_exit = True
+        await asyncio.wait_for(serving, 10)
+        writer.close()
+
+
+async def test_a_stream_outlives_a_restart_of_mongodb(own_mongod: Mongod) -> None:
+    """A watcher is told what came after the restart without connecting again."""
+    registry = await Registry.open(MongoSettings(uri=SecretStr(own_mongod.uri), database="live"))
+    hub = EventHub(registry.events)
+    async with hub.subscribe() as watcher:
+        await record(registry, 1)
+        assert numbers(await take(watcher, 1)) == [1]
+        own_mongod.kill()
+        own_mongod.restart()
+        await record(registry, 2, 3)
+        assert numbers(await take(watcher, 2)) == [2, 3]
+    await hub.stop()
+    await registry.close()

@@ -1,0 +1,176 @@
+"""`/api/v1/identities`: people, patches, pages and confirmations."""
+
+import base64
+from datetime import datetime, timezone
+from typing import Any
+
+import httpx
+import numpy as np
+
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices.devices import DeviceReport
+from tests.integration.dashboard_api.conftest import FACE, is_problem, vector
+
+PATH = "/api/v1/identities"
+NOW = datetime.now(timezone.utc)
+
+
+def person(user_id: str = "EMP-12345", **more: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "templates": [{"space": FACE, "embedding": vector(1)}], **more}
+
+
+async def applied(registry: Registry, device_id: str, version: int, epoch: str | None = None) -> None:
+    epoch = epoch or (await registry.versions.read()).epoch
+    await registry.devices.note(
+        [DeviceReport.of(device_id, "applied", {"epoch": epoch, "version": version}, NOW)]
+    )
+
+
+async def test_a_person_is_made_shown_and_never_with_a_vector(api: httpx.AsyncClient) -> None:
+    """201 with the version; the detail lists templates by space and quality."""
+    made = await api.post(
+        PATH, json=person(display_name="Sample Person Å", flag="vip", sites=["lobby", "gate"])
+    )
+    shown = await api.get(f"{PATH}/EMP-12345")
+    assert made.status_code == 201
+    assert made.json()["version"] == 1
+    assert made.json()["sites"] == ["gate", "lobby"]
+    (template,) = shown.json()["template_list"]
+    assert (template["space"], template["source"]) == (FACE, "api")
+    assert "vector" not in shown.text
+    assert "embedding" not in shown.text
+
+
+async def test_a_vector_may_come_as_base64_and_is_the_same_as_its_numbers(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Both forms, at any length, end as the same unit vector, and what is held is not added twice."""
+    long = np.asarray(vector(1), dtype="<f4") * 40
+    text = base64.b64encode(long.tobytes()).decode()
+    await api.post(PATH, json=person())
+    again = await api.post(PATH, json=person(templates=[{"space": FACE, "vector": text}]))
+    held = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
+    assert again.status_code == 200
+    assert len(held) == 1
+    assert np.linalg.norm(np.frombuffer(held[0].vector, "<f4")) == np.float32(1)
+
+
+async def test_numbers_in_double_precision_are_the_same_template_as_their_float32(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A source may send one model's output as numbers today and as base64 tomorrow."""
+    random = np.random.default_rng(1)
+    for n, numbers in enumerate(random.normal(size=(20, 8))):
+        text = base64.b64encode(numbers.astype("<f4").tobytes()).decode()
+        forms = [{"space": FACE, "embedding": numbers.tolist()}, {"space": FACE, "vector": text}]
+        await api.post(PATH, json=person(user_id=f"EMP-{n}", templates=forms))
+    held = await registry.identities.templates_of([f"EMP-{n}" for n in range(20)])
+    assert [len(templates) for templates in held.values()] == [1] * 20
+
+
+async def test_repeating_a_request_adds_no_template(api: httpx.AsyncClient, registry: Registry) -> None:
+    """A client that lost the answer can send again; another face of the person is added."""
+    for n in (1, 1, 2, 2):
+        body = person(templates=[{"space": FACE, "embedding": vector(n), "quality": 0.5}])
+        await api.post(PATH, json=body)
+    assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 2
+
+
+async def test_a_person_keeps_the_most_different_templates(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """However many are sent, five of a space are kept, and of those that show the same only one."""
+    alike = [{"space": FACE, "embedding": [1.0, n / 1000, 0, 0, 0, 0, 0, 0]} for n in range(40)]
+    others = [{"space": FACE, "embedding": [float(n == place) for n in range(8)]} for place in range(1, 5)]
+    assert (await api.post(PATH, json=person(templates=[*alike, *others]))).status_code == 201
+    held = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
+    assert len(held) == 5
+    vectors = np.stack([np.frombuffer(one.vector, "<f4") for one in held])
+    assert np.abs(vectors @ vectors.T - np.eye(5)).max() < 0.05
+
+
+async def test_a_patch_changes_what_it_names_and_null_clears(api: httpx.AsyncClient) -> None:
+    """As JSON Merge Patch has it; without sites the person belongs everywhere again."""
+    await api.post(PATH, json=person(display_name="Ana", flag="vip", sites=["lobby"]))
+    first = (await api.patch(f"{PATH}/EMP-12345", json={"flag": None})).json()
+    second = (await api.patch(f"{PATH}/EMP-12345", json={"sites": None, "display_name": "Bea"})).json()
+    assert (first["flag"], first["display_name"], first["sites"], first["version"]) == (
+        None, "Ana", ["lobby"], 2
+    )  # fmt: skip
+    assert (second["display_name"], second["sites"], second["version"]) == ("Bea", ["*"], 3)
+
+
+async def test_a_patch_neither_makes_nor_brings_back_a_person(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """404, and the history does not move."""
+    is_problem(await api.patch(f"{PATH}/EMP-1", json={"flag": "vip"}), 404, "person-unknown")
+    await api.post(PATH, json=person())
+    await api.delete(f"{PATH}/EMP-12345")
+    is_problem(await api.patch(f"{PATH}/EMP-12345", json={"flag": "vip"}), 404, "person-unknown")
+    assert (await registry.versions.read()).version == 2
+
+
+async def test_a_deleted_person_is_shown_as_a_tombstone_without_templates(api: httpx.AsyncClient) -> None:
+    """Listed only when asked for, and once deleted not deleted again."""
+    await api.post(PATH, json=person())
+    gone = await api.delete(f"{PATH}/EMP-12345")
+    detail = (await api.get(f"{PATH}/EMP-12345")).json()
+    assert (gone.json()["version"], gone.json()["deleted"]) == (2, True)
+    assert (detail["deleted"], detail["template_list"]) == (True, [])
+    assert (await api.get(PATH)).json()["items"] == []
+    await api.post(PATH, json=person("EMP-2"))
+    for deleted, shown in (("true", ["EMP-12345", "EMP-2"]), ("only", ["EMP-12345"]), ("false", ["EMP-2"])):
+        listed = (await api.get(PATH, params={"deleted": deleted})).json()["items"]
+        assert [one["user_id"] for one in listed] == shown
+    is_problem(await api.delete(f"{PATH}/EMP-12345"), 404, "person-unknown")
+
+
+async def test_pages_show_everybody_once(api: httpx.AsyncClient) -> None:
+    """Following next_cursor to its end visits each person exactly once."""
+    for n in range(5):
+        await api.post(PATH, json=person(f"EMP-{n}"))
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await api.get(PATH, params={"limit": "2", **cursor})).json()
+        assert len(page["items"]) <= 2
+        seen += [one["user_id"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert seen == [f"EMP-{n}" for n in range(5)]
+
+
+async def test_confirmations_name_the_devices_that_hold_the_last_change(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """At the version or past it, in this history; at sites that ever had the person."""
+    for device_id, site in [
+        ("cam-001", "lobby"),
+        ("cam-002", "lobby"),
+        ("cam-003", "gate"),
+        ("cam-004", "lab"),
+    ]:
+        await registry.devices.register(device_id, site)
+    await api.post(PATH, json=person(sites=["lobby", "gate"]))
+    await api.patch(f"{PATH}/EMP-12345", json={"sites": ["lobby"]})
+    await api.delete(f"{PATH}/EMP-12345")
+    await applied(registry, "cam-001", 3)
+    await applied(registry, "cam-002", 2)
+    await applied(registry, "cam-003", 9, epoch="0ld")
+    said = (await api.get(f"{PATH}/EMP-12345/confirmations")).json()
+    assert (said["version"], said["confirmed"], said["waiting"]) == (3, ["cam-001"], ["cam-002", "cam-003"])
+    assert (said["confirmed_count"], said["device_count"]) == (1, 3)
+    assert said["summary"] == "1 of 3 devices"
+
+
+async def test_a_person_of_every_site_is_confirmed_by_all_devices(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """Also by a device of a site that came later."""
+    await api.post(PATH, json=person())
+    await registry.devices.register("cam-001", "lobby")
+    await applied(registry, "cam-001", 7)
+    assert (await api.get(f"{PATH}/EMP-12345/confirmations")).json()["summary"] == "1 of 1 devices"
+    is_problem(await api.get(f"{PATH}/EMP-9/confirmations"), 404, "person-unknown")

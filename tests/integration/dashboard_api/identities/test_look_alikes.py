@@ -1,0 +1,216 @@
+"""Whose face is near somebody else's: told, noted in the audit, or refused, as the settings say."""
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
+from broker_bridge.registry.settings import RegistrySettings
+from dashboard_api.app import create_app
+from dashboard_api.settings import ApiSettings
+from deploy.local.stack import Mongod
+from tests.integration.dashboard_api.conftest import FACE, GAIT, JPEG, FakeEmbedder, client_of, is_problem
+
+PEOPLE = "/api/v1/identities"
+PUSH = "/api/v1/identity/"
+INGEST = "/api/identities/ingest-embeddings"
+
+
+def unit(n: int) -> list[float]:
+    """At right angles to each other."""
+    return [1.0 if place == n else 0.0 for place in range(8)]
+
+
+def between(n: int, m: int, share: float) -> list[float]:
+    """A direction whose cosine with `unit(n)` is `share`."""
+    return [share if place == n else (1 - share**2) ** 0.5 if place == m else 0.0 for place in range(8)]
+
+
+def person(user_id: str, face: list[float]) -> dict[str, Any]:
+    return {"user_id": user_id, "templates": [{"space": FACE, "embedding": face}]}
+
+
+def result(external_id: str, *faces: list[float]) -> dict[str, Any]:
+    return {"external_id": external_id, "faces": [{"embedding": face, "confidence": 0.9} for face in faces]}
+
+
+async def ingest(api: httpx.AsyncClient, *results: Any) -> dict[str, Any]:
+    answer = await api.post(INGEST, json={"source_system": "alfred", "results": list(results)})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def with_policy(
+    app: FastAPI, mongod: Mongod, database: str, settings: ApiSettings, **registry: Any
+) -> tuple[Registry, FastAPI]:
+    """The same database under another policy."""
+    opened = await Registry.open(
+        MongoSettings(uri=SecretStr(mongod.uri), database=database), settings=RegistrySettings(**registry)
+    )
+    return opened, create_app(opened, settings, FakeEmbedder())
+
+
+async def test_the_nearest_other_person_is_told_and_noted(api: httpx.AsyncClient, registry: Registry) -> None:
+    """From the similarity `look_alike` (0.5) up, in the answer and in the audit."""
+    await api.post(PEOPLE, json=person("ana", unit(0)))
+    await api.post(PEOPLE, json=person("ben", unit(1)))
+    told = (await api.post(PEOPLE, json=person("cleo", between(0, 2, 0.8)))).json()
+    assert told["look_alikes"] == [{"nearest_user_id": "ana", "similarity": 0.8, "space": FACE}]
+    far = (await api.post(PEOPLE, json=person("dora", between(1, 3, 0.49)))).json()
+    assert far["look_alikes"] == []
+    noted = [entry.after for entry in await registry.audit.page() if entry.subject == "cleo"]
+    assert noted[0] is not None
+    assert noted[0]["look_alikes"] == [{"user_id": "ana", "similarity": 0.8, "space": FACE}]
+
+
+async def test_nobody_looks_like_themself(api: httpx.AsyncClient) -> None:
+    """Another template of the nearest person is no warning; the next-nearest, somebody else, is."""
+    await api.post(PEOPLE, json=person("ana", unit(0)))
+    again = (await api.post(PEOPLE, json=person("ana", between(0, 1, 0.9)))).json()
+    assert again["look_alikes"] == []
+    await api.post(PEOPLE, json=person("ben", between(0, 2, 0.6)))
+    third = (await api.post(PEOPLE, json=person("ana", between(0, 2, 0.95)))).json()
+    assert [one["nearest_user_id"] for one in third["look_alikes"]] == ["ben"]
+
+
+async def test_a_template_that_is_held_already_is_not_judged_again(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """So that sending the same again never changes its answer to a warning about what was accepted."""
+    await api.post(PEOPLE, json=person("ana", unit(0)))
+    await api.post(PEOPLE, json=person("ben", unit(0)))
+    again = (await api.post(PEOPLE, json=person("ana", unit(0)))).json()
+    assert (again["look_alikes"], again["version"]) == ([], 1)
+
+
+async def test_the_deleted_look_like_nobody(api: httpx.AsyncClient) -> None:
+    """Their faces are not compared with any more."""
+    await api.post(PEOPLE, json=person("ana", unit(0)))
+    assert (await api.post(PEOPLE, json=person("ben", unit(0)))).json()["look_alikes"] != []
+    await api.delete(f"{PEOPLE}/ana")
+    await api.delete(f"{PEOPLE}/ben")
+    assert (await api.post(PEOPLE, json=person("cleo", unit(0)))).json()["look_alikes"] == []
+
+
+async def test_pushes_and_photos_are_judged_too(api: httpx.AsyncClient, embedder: FakeEmbedder) -> None:
+    """Every door to the registry says whom a face is near."""
+    await api.post(PEOPLE, json={"user_id": "ana"})
+    photo = {"content": JPEG, "headers": {"content-type": "image/jpeg"}}
+    assert (await api.post(f"{PEOPLE}/ana/photos", **photo)).json()["look_alikes"] == []
+    await api.post(PEOPLE, json={"user_id": "ben"})
+    told = (await api.post(f"{PEOPLE}/ben/photos", **photo)).json()
+    assert [one["nearest_user_id"] for one in told["look_alikes"]] == ["ana"]
+    body = {"modality": "gait", "embedding": [1.0, 2.0, 3.0, 4.0]}
+    await api.post(PUSH, json={"name": "ana", **body})
+    pushed = (await api.post(PUSH, json={"name": "ben", **body})).json()
+    assert pushed["look_alikes"] == [{"nearest_user_id": "ana", "similarity": 1.0, "space": GAIT}]
+
+
+async def test_people_of_one_request_are_compared_with_each_other(api: httpx.AsyncClient) -> None:
+    """The later looks like the earlier; also across the batches in which they are written."""
+    told = await ingest(api, result("1", unit(0)), result("2", between(0, 1, 0.7)))
+    (one,) = told["look_alikes"]
+    rows = {
+        row["external_id"]: row for row in (await api.get("/api/identities/external")).json()["identities"]
+    }
+    assert one == {
+        "user_id": rows["2"]["identity_id"], "external_id": "2", "nearest_user_id": rows["1"]["identity_id"],
+        "similarity": 0.7, "space": FACE,
+    }  # fmt: skip
+    fillers = [{"external_id": f"f{n}", "faces": []} for n in range(450)]
+    told = await ingest(
+        api, result("3", unit(5)), *fillers[:199], result("4", unit(5)), *fillers[199:], result("5", unit(5))
+    )
+    assert (told["look_alikes"][0]["external_id"], told["look_alikes"][0]["similarity"]) == ("4", 1.0)
+    assert {one["external_id"] for one in told["look_alikes"]} == {"4", "5"}
+
+
+async def test_a_policy_refuses_look_alikes_and_stores_nothing_of_them(
+    api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings
+) -> None:
+    """409 `look-alike` for one person; an error of its own, and no stop to the others, among many."""
+    await api.post(PEOPLE, json=person("ana", unit(0)))
+    registry, strict = await with_policy(app, mongod, mongo_database, api_settings, look_alikes="refuse")
+    async with client_of(strict, "admin") as client:
+        answer = await client.post(PEOPLE, json=person("ben", unit(0)))
+        assert "ana" in is_problem(answer, 409, "look-alike")["detail"]
+        told = await ingest(
+            client,
+            result("1", unit(1), between(0, 3, 0.9)),
+            # Like the one who was refused, and so like nobody.
+            result("2", unit(1)),
+            result("3", unit(1)),
+            result("4", unit(4)),
+        )
+        assert [(error["external_id"], error["code"]) for error in told["errors"]] == [
+            ("1", "look-alike"), ("3", "look-alike")
+        ]  # fmt: skip
+        assert (told["identities_resolved"], told["embeddings_stored"]) == (2, 2)
+        # What was taken in before is no new template.
+        assert (await ingest(client, result("2", unit(1))))["errors"] == []
+        assert (await client.get(f"{PEOPLE}/ben")).status_code == 404
+    await registry.close()
+
+
+async def test_a_policy_may_ignore_look_alikes(
+    api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings
+) -> None:
+    """Then nobody is searched for."""
+    registry, careless = await with_policy(app, mongod, mongo_database, api_settings, look_alikes="ignore")
+    async with client_of(careless, "admin") as client:
+        await client.post(PEOPLE, json=person("ana", unit(0)))
+        assert (await client.post(PEOPLE, json=person("ben", unit(0)))).json()["look_alikes"] == []
+    await registry.close()
+
+
+@pytest.mark.parametrize("space_of_own", [0.9, 0.3])
+async def test_the_similarity_is_that_of_the_space(
+    api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings,
+    space_of_own: float,
+) -> None:  # fmt: skip
+    """What is near in one space is not in another."""
+    limits = {FACE: {"same_person": 0.95, "look_alike": space_of_own}}
+    registry, own = await with_policy(app, mongod, mongo_database, api_settings, similarities=limits)
+    async with client_of(own, "admin") as client:
+        await client.post(PEOPLE, json=person("ana", unit(0)))
+        told = (await client.post(PEOPLE, json=person("ben", between(0, 1, 0.6)))).json()
+        assert bool(told["look_alikes"]) == (space_of_own < 0.6)
+    await registry.close()
+
+
+async def test_an_index_that_follows_its_own_writes_misses_nobody_elses(
+    registry: Registry, mongod: Mongod, mongo_database: str, api: httpx.AsyncClient
+) -> None:
+    """Two programs write in turns: each finds the other's people, also right after its own."""
+    other = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    for n in range(4):
+        mine = (await api.post(PEOPLE, json=person(f"mine-{n}", unit(n)))).json()
+        assert mine["look_alikes"] == []
+        order = EnrollIdentity(f"theirs-{n}", external=ExternalKey("other", str(n)))
+        await other.look_alikes.enroll(order)
+        told = await ingest(api, result(f"copy-{n}", unit(n)))
+        assert [one["nearest_user_id"] for one in told["look_alikes"]] == [f"mine-{n}"]
+        rows = (await api.get("/api/identities/external?source_system=alfred")).json()["identities"]
+        copy = next(row["identity_id"] for row in rows if row["external_id"] == f"copy-{n}")
+        await other.identities.delete(copy)
+        await other.identities.delete(f"mine-{n}")
+        again = (await api.post(PEOPLE, json=person(f"again-{n}", unit(n)))).json()
+        assert again["look_alikes"] == []
+        await other.identities.delete(f"again-{n}")
+    await other.close()
+
+
+async def test_a_face_that_may_not_be_sent_is_found_by_nobody(api: httpx.AsyncClient) -> None:
+    """Neither once it is stored nor by who comes in the same request."""
+    refused = person("ana", unit(0)) | {"consent": {"face": False}}
+    body = {"people": [refused, person("ben", unit(0)), person("cleo", unit(0))]}
+    told = (await api.post(f"{PEOPLE}/bulk", json=body)).json()
+    near = [[one["nearest_user_id"] for one in item.get("look_alikes", [])] for item in told["items"]]
+    assert near == [[], [], ["ben"]]
+    later = (await api.post(PEOPLE, json=person("dora", unit(0)))).json()
+    assert {one["nearest_user_id"] for one in later["look_alikes"]} <= {"ben", "cleo"}

@@ -1,0 +1,403 @@
+"""The queue of embedding jobs over REST: sources submit, workers claim, everybody's mistakes are told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker_bridge.registry import Registry
+from broker_bridge.registry.jobs.model import MAX_ATTEMPTS
+from tests.integration.dashboard_api.conftest import NOW, Clock, client_of, is_problem
+
+SUBMIT = "/api/training/submit"
+CLAIM = "/api/training/claim"
+JOBS = "/api/training/jobs"
+CONFIG = {"source_system": "alfred_catalog", "photo_ids": ["photo_001", "photo_002"]}
+ORDER = {"job_type": "face_detect_embed", "config": CONFIG}
+WORKER = {"worker_id": "gpu-1", "job_types": ["face_detect_embed"], "lease_seconds": 60}
+
+
+@pytest.fixture
+async def source(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the key of a source, which is a worker's too."""
+    async with client_of(app, "source") as client:
+        yield client
+
+
+async def submitted(client: httpx.AsyncClient, **changed: Any) -> str:
+    answer = await client.post(SUBMIT, json=ORDER | changed)
+    assert answer.status_code == 201, answer.text
+    job_id: str = answer.json()["job_id"]
+    return job_id
+
+
+async def claimed(client: httpx.AsyncClient) -> dict[str, Any]:
+    answer = await client.post(CLAIM, json=WORKER)
+    assert answer.status_code == 200, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+async def say(client: httpx.AsyncClient, job: dict[str, Any], word: str, **more: Any) -> httpx.Response:
+    """What a worker says of the job that it has claimed."""
+    return await client.post(
+        f"{JOBS}/{job['job_id']}/{word}", json={"lease_token": job["lease_token"], **more}
+    )
+
+
+async def post_text(client: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
+    """The body with \\u escapes: half a surrogate pair could not be sent otherwise."""
+    return await client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+
+
+async def test_a_job_from_its_submission_to_its_end(source: httpx.AsyncClient, clock: Clock) -> None:
+    """With the words of the seed, and times that say how long the worker may be silent."""
+    answer = await source.post(SUBMIT, json=ORDER)
+    made = answer.json()
+    assert answer.status_code == 201
+    assert (made["success"], made["status"], made["submitted_by"]) == (True, "queued", "source")
+    assert (made["photo_count"], made["not_before"]) == (2, "2026-01-15T10:00:00.000Z")
+    job = await claimed(source)
+    token = job.pop("lease_token")
+    assert len(token) == 32
+    assert job == {
+        "job_id": made["job_id"], "job_type": "face_detect_embed", "config": CONFIG, "position": 0,
+        "total": 2, "counts": {}, "attempt": 1, "lease_expires_at": "2026-01-15T10:01:00.000Z",
+    }  # fmt: skip
+    job["lease_token"] = token
+    clock.now = NOW + timedelta(seconds=50)
+    progress = await say(
+        source, job, "progress", position=1, total=2, counts={"faces": 1, "photo-no-face": 0}
+    )
+    assert progress.status_code == 200
+    assert progress.json()["lease_expires_at"] == "2026-01-15T10:01:50.000Z"
+    done = await say(source, job, "complete", result={"faces": 2, "people": 1})
+    assert (done.json()["success"], done.json()["status"]) == (True, "done")
+    assert (await say(source, job, "complete", result={"faces": 2})).json() == done.json()
+    shown = (await source.get(f"{JOBS}/{made['job_id']}")).json()
+    assert shown | {"success": True} == done.json()
+    assert (shown["result"], shown["finished_at"]) == ({"faces": 2, "people": 1}, "2026-01-15T10:00:50.000Z")
+    nothing = await source.post(CLAIM, json=WORKER)
+    assert (nothing.status_code, nothing.content) == (204, b"")
+
+
+async def test_a_batch_is_claimed_as_it_was_submitted(source: httpx.AsyncClient) -> None:
+    """Without a list of photos: those the catalog knows."""
+    config = {"source_system": "alfred_catalog", "batch_id": "batch_2026_02_25"}
+    await submitted(source, config=config)
+    assert (await claimed(source))["config"] == config
+
+
+async def test_nobody_but_the_worker_is_told_the_lease_or_the_photos(source: httpx.AsyncClient) -> None:
+    """A list of a hundred jobs would have ten million ids, and whoever shows the lease has the job."""
+    job_id = await submitted(source)
+    job = await claimed(source)
+    for answer in (
+        await source.get(f"{JOBS}/{job_id}"),
+        await source.get(JOBS),
+        await say(source, job, "progress", position=1),
+    ):
+        assert job["lease_token"] not in answer.text
+        assert "photo_001" not in answer.text
+
+
+async def test_many_workers_share_the_jobs(source: httpx.AsyncClient) -> None:
+    """Twenty who ask at once: ten get one each, ten get none."""
+    made = [await submitted(source) for _ in range(10)]
+    answers = await asyncio.gather(*(source.post(CLAIM, json=WORKER) for _ in range(20)))
+    had = [answer.json()["job_id"] for answer in answers if answer.status_code == 200]
+    assert sorted(had) == sorted(made)
+    assert {answer.status_code for answer in answers} == {200, 204}
+
+
+async def test_a_dead_workers_job_goes_to_another(source: httpx.AsyncClient, clock: Clock) -> None:
+    """At the position that was reported. The first one, should it come back, is told with 409."""
+    await submitted(source)
+    first = await claimed(source)
+    await say(source, first, "progress", position=1, counts={"faces": 1})
+    clock.now = NOW + timedelta(seconds=60)
+    second = await claimed(source)
+    assert (second["job_id"], second["position"], second["attempt"]) == (first["job_id"], 1, 2)
+    assert second["counts"] == {"faces": 1}
+    for word, more in (
+        ("progress", {"position": 2}), ("complete", {}), ("fail", {"error": "catalog away", "retry": True}),
+    ):  # fmt: skip
+        is_problem(await say(source, first, word, **more), 409, "lease-lost")
+    assert (await say(source, second, "complete", result={})).status_code == 200
+    clock.now = NOW + timedelta(days=1)
+    assert (await source.post(CLAIM, json=WORKER)).status_code == 204
+
+
+async def test_a_job_that_nobody_can_do_has_failed(source: httpx.AsyncClient, clock: Clock) -> None:
+    """After five workers in a row who took it and were not heard of again."""
+    job_id = await submitted(source)
+    for n in range(MAX_ATTEMPTS):
+        clock.now = NOW + timedelta(minutes=n)
+        assert (await claimed(source))["attempt"] == n + 1
+    clock.now = NOW + timedelta(minutes=MAX_ATTEMPTS)
+    assert (await source.post(CLAIM, json=WORKER)).status_code == 204
+    shown = (await source.get(f"{JOBS}/{job_id}")).json()
+    assert (shown["status"], shown["attempt"]) == ("failed", 5)
+    assert "lease expired" in shown["error"]
+
+
+async def test_a_failed_attempt_is_repeated_when_the_worker_says_so(
+    source: httpx.AsyncClient, clock: Clock
+) -> None:
+    """After a pause; without `retry` it is the end of the job."""
+    job_id = await submitted(source)
+    put_back = (await say(source, await claimed(source), "fail", error="catalog away", retry=True)).json()
+    assert (put_back["status"], put_back["not_before"]) == ("queued", "2026-01-15T10:00:30.000Z")
+    assert (await source.post(CLAIM, json=WORKER)).status_code == 204
+    clock.now = NOW + timedelta(seconds=30)
+    failed = await say(source, await claimed(source), "fail", error="metadata: there is no such batch")
+    assert (failed.json()["status"], failed.json()["error"]) == ("failed", "metadata: there is no such batch")
+    clock.now = NOW + timedelta(days=1)
+    assert (await source.post(CLAIM, json=WORKER)).status_code == 204
+    assert (await source.get(f"{JOBS}/{job_id}")).json()["status"] == "failed"
+
+
+async def test_a_submission_may_be_repeated(source: httpx.AsyncClient) -> None:
+    """200 with the same job, also when it is done; under the same id another order is refused."""
+    job_id = await submitted(source, submission_id="night-7")
+    await say(source, await claimed(source), "complete", result={"faces": 2})
+    again = await source.post(SUBMIT, json={**ORDER, "submission_id": "night-7"})
+    assert again.status_code == 200
+    assert (again.json()["job_id"], again.json()["status"]) == (job_id, "done")
+    other = {**ORDER, "config": {**CONFIG, "photo_ids": ["photo_003"]}, "submission_id": "night-7"}
+    is_problem(await source.post(SUBMIT, json=other), 409, "submission-differs")
+    assert len((await source.get(JOBS)).json()["items"]) == 1
+    assert await submitted(source) != await submitted(source)
+
+
+async def test_a_cancelled_job_is_taken_from_its_worker(api: httpx.AsyncClient) -> None:
+    """It hears of that at its next report. What is over cannot be cancelled, what is cancelled can."""
+    job_id = await submitted(api)
+    job = await claimed(api)
+    for _ in range(2):
+        answer = await api.post(f"{JOBS}/{job_id}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    problem = is_problem(await say(api, job, "progress", position=1), 409, "lease-lost")
+    assert problem["detail"].endswith("the job is cancelled")
+    await submitted(api)
+    done = await claimed(api)
+    await say(api, done, "complete")
+    is_problem(await api.post(f"{JOBS}/{done['job_id']}/cancel"), 409, "job-finished")
+    audit = (await api.get("/api/v1/audit")).json()["items"]
+    assert [one["what"] for one in audit].count("job.cancelled") == 1
+    assert "photo_001" not in json.dumps(audit)
+
+
+async def test_jobs_are_listed_newest_first_by_status(api: httpx.AsyncClient, clock: Clock) -> None:
+    """Page by page, also where two were submitted at the same instant."""
+    made = []
+    for n in range(4):
+        clock.now = NOW + timedelta(seconds=n // 2)
+        made.append(await submitted(api))
+    oldest = (await claimed(api))["job_id"]
+    seen: list[str] = []
+    params: dict[str, Any] = {"status": "queued", "limit": 1}
+    while True:
+        page = (await api.get(JOBS, params=params)).json()
+        seen += [one["job_id"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert [*seen, oldest] == sorted(made[2:], reverse=True) + sorted(made[:2], reverse=True)
+
+
+async def test_as_many_photos_as_a_job_may_have(registry: Registry, api: httpx.AsyncClient) -> None:
+    """A hundred thousand short ids fit into a request, and come back in their order; one more does not."""
+    photos = [f"{n:x}" for n in range(100_001)]
+    is_problem(
+        await api.post(SUBMIT, json={**ORDER, "config": {**CONFIG, "photo_ids": photos}}),
+        422,
+        "request-invalid",
+    )
+    await submitted(api, config={**CONFIG, "photo_ids": photos[:-1]})
+    assert (await claimed(api))["config"]["photo_ids"] == photos[:-1]
+
+
+def with_config(**changed: Any) -> dict[str, Any]:
+    config = {key: value for key, value in (CONFIG | changed).items() if value is not ...}
+    return {**ORDER, "config": config}
+
+
+BAD_IDS = [
+    "", "a/b", "a\\b", "..", ".", "a\0b", "a\n", "\u0430bc", "\ud800", "x" * 256, "x" * 500_000,
+    "http://alfred/p.jpg", "data:,abc", "DATA:image;base64,abc", {"$gt": ""}, ["a"], 7, None, True,
+]  # fmt: skip
+BAD_ORDERS = [
+    *[with_config(photo_ids=["photo_001", bad]) for bad in BAD_IDS],
+    *[with_config(photo_ids=..., batch_id=bad) for bad in BAD_IDS],
+    *[with_config(source_system=bad) for bad in ("", "x" * 51, "a b", "a/b", "$where", {"$ne": 1}, None, 7)],
+    with_config(batch_id="batch_1"),
+    with_config(photo_ids=...),
+    with_config(photo_ids=[]),
+    with_config(photo_ids=["a", "b", "a"]),
+    with_config(photo_ids="photo_001"),
+    with_config(photo_ids={"$where": "1"}),
+    with_config(url="alfred"),
+    with_config(image="iVBORw0KGgo"),
+    {**ORDER, "photo": "x"},
+    {**ORDER, "job_type": "mine_bitcoin"},
+    {**ORDER, "job_type": {"$ne": ""}},
+    {**ORDER, "config": [CONFIG]},
+    {**ORDER, "submission_id": {"$gt": ""}},
+    {**ORDER, "submission_id": "a/b"},
+    {**ORDER, "submission_id": ""},
+    {"job_type": "face_detect_embed"},
+    [ORDER],
+]
+
+
+async def test_an_order_that_is_none_is_refused(source: httpx.AsyncClient, registry: Registry) -> None:
+    """Paths, addresses, pictures, operators, look-alikes, lists without end: told, and nothing is stored."""
+    for body in BAD_ORDERS:
+        answer = await post_text(source, SUBMIT, body)
+        assert answer.status_code == 422, repr(body)[:200]
+        is_problem(answer, 422, "request-invalid")
+        assert len(answer.text) < 2000
+    assert await registry.mongo.db.jobs.count_documents({}) == 0
+    assert await registry.mongo.db.audit.count_documents({}) == 0
+
+
+LEASE = {"lease_token": "t"}
+BAD_WORDS: list[tuple[str, Any]] = [
+    (CLAIM, {**WORKER, "lease_seconds": 9}),
+    (CLAIM, {**WORKER, "lease_seconds": 3601}),
+    (CLAIM, {**WORKER, "lease_seconds": 60.5}),
+    (CLAIM, {**WORKER, "lease_seconds": True}),
+    (CLAIM, {**WORKER, "job_types": []}),
+    (CLAIM, {**WORKER, "job_types": ["other"]}),
+    (CLAIM, {**WORKER, "job_types": {"$exists": True}}),
+    (CLAIM, {**WORKER, "worker_id": "a b"}),
+    (CLAIM, {**WORKER, "worker_id": {"$gt": ""}}),
+    (CLAIM, {**WORKER, "hostname": "x"}),
+    ("progress", {**LEASE, "position": -1}),
+    ("progress", {**LEASE, "position": 2**63}),
+    ("progress", {**LEASE, "position": "1"}),
+    ("progress", {**LEASE, "position": {"$inc": 1}}),
+    ("progress", {**LEASE, "position": 2, "total": 1}),
+    ("progress", {"lease_token": {"$ne": ""}, "position": 1}),
+    ("progress", {"lease_token": ["t"], "position": 1}),
+    ("progress", {"position": 1}),
+    ("progress", {**LEASE, "position": 1, "counts": {"faces": 1.5}}),
+    ("progress", {**LEASE, "position": 1, "counts": {"faces": "many"}}),
+    ("progress", {**LEASE, "position": 1, "counts": {"faces": -1}}),
+    ("progress", {**LEASE, "position": 1, "counts": {"$set": 1}}),
+    ("progress", {**LEASE, "position": 1, "counts": {"a.b": 1}}),
+    ("progress", {**LEASE, "position": 1, "counts": {"a\0": 1}}),
+    ("progress", {**LEASE, "position": 1, "counts": {f"a{n}": 1 for n in range(65)}}),
+    ("complete", {**LEASE, "result": {"embedding": [0.1, 0.2]}}),
+    ("complete", {**LEASE, "result": {"photo": "iVBORw0KGgo"}}),
+    ("complete", {**LEASE, "result": {"faces": {"n": 1}}}),
+    ("complete", {**LEASE, "result": [1]}),
+    ("complete", {**LEASE, "thumbnail": "x"}),
+    ("fail", {**LEASE, "error": ""}),
+    ("fail", {**LEASE, "error": "x" * 501}),
+    ("fail", {**LEASE, "error": "two\nlines"}),
+    ("fail", {**LEASE, "error": "two\u2028lines"}),
+    ("fail", {**LEASE, "error": "\ud800"}),
+    ("fail", {**LEASE, "error": "the photo was " + "iVBORw0KGgo" * 12}),
+    ("fail", {**LEASE, "error": "see data:image/png;base64,iVBOR"}),
+    ("fail", {**LEASE, "error": {"$gt": ""}}),
+    ("fail", {**LEASE, "error": "no", "retry": "yes"}),
+    ("fail", {**LEASE}),
+]
+
+
+async def test_a_word_that_is_none_changes_nothing(source: httpx.AsyncClient, registry: Registry) -> None:
+    """Numbers and one sentence are all that a worker says; no operator in it reaches the registry."""
+    waiting, job = await submitted(source), await claimed(source)
+    before = await registry.jobs.get(waiting)
+    await submitted(source)
+    for word, body in BAD_WORDS:
+        # With the lease itself, so that a word that was let through would change something.
+        token = {"lease_token": job["lease_token"]} if body.get("lease_token") == "t" else {}
+        answer = await post_text(source, word if word == CLAIM else f"{JOBS}/{waiting}/{word}", body | token)
+        assert answer.status_code == 422, repr((word, body))[:200]
+        is_problem(answer, 422, "request-invalid")
+    assert await registry.jobs.get(waiting) == before
+    assert sorted(one.status for one in await registry.jobs.page()) == ["claimed", "queued"]
+
+
+async def test_of_a_job_that_is_not_there_nothing_can_be_said(api: httpx.AsyncClient) -> None:
+    """404; an id that can be none is told as such."""
+    words = {"progress": {"position": 1}, "complete": {}, "fail": {"error": "no"}, "cancel": None}
+    for job_id, status, code in (("job-404", 404, "not-found"), ("job$ne", 422, "request-invalid")):
+        is_problem(await api.get(f"{JOBS}/{job_id}"), status, code)
+        for word, body in words.items():
+            sent = None if body is None else LEASE | body
+            is_problem(await api.post(f"{JOBS}/{job_id}/{word}", json=sent), status, code)
+
+
+async def test_a_list_that_cannot_be_asked_for_is_told(api: httpx.AsyncClient) -> None:
+    """Unknown states, operators, cursors of somebody's own making."""
+    for query in ("status=lost", "status=%7B%22%24ne%22%3A1%7D", "limit=0"):
+        is_problem(await api.get(f"{JOBS}?{query}"), 422, "request-invalid")
+    for query in ("cursor=%21", "cursor=YQBi"):
+        is_problem(await api.get(f"{JOBS}?{query}"), 422, "cursor-invalid")
+
+
+async def test_a_body_of_another_type_is_refused(source: httpx.AsyncClient, registry: Registry) -> None:
+    """A page elsewhere could send a form from a browser."""
+    for path in (SUBMIT, CLAIM, f"{JOBS}/job-1/complete"):
+        answer = await source.post(path, content=json.dumps(ORDER), headers={"content-type": "text/plain"})
+        is_problem(answer, 415, "media-type-unsupported")
+    assert await registry.mongo.db.jobs.count_documents({}) == 0
+
+
+MAY = {
+    "admin": {"submit", "claim", "progress", "list", "show", "cancel"},
+    "operator": {"submit", "list", "show", "cancel"},
+    "source": {"submit", "claim", "progress", "list", "show"},
+    "viewer": {"list", "show"},
+    "edge": set(),
+    None: set(),
+}
+
+
+@pytest.mark.parametrize("role", MAY)
+async def test_each_role_may_do_its_own(app: FastAPI, role: str | None) -> None:
+    """Sources submit and work, operators submit and cancel, viewers look on; who has no key is nobody."""
+    passed = set()
+    async with client_of(app, role) as client, client_of(app, "admin") as admin:
+        job_id = await submitted(admin)
+        job = await claimed(admin)
+        await submitted(admin)
+        for act, answer in {
+            "submit": await client.post(SUBMIT, json=ORDER),
+            "claim": await client.post(CLAIM, json=WORKER),
+            "progress": await say(client, job, "progress", position=1),
+            "list": await client.get(JOBS),
+            "show": await client.get(f"{JOBS}/{job_id}"),
+            "cancel": await client.post(f"{JOBS}/{job_id}/cancel"),
+        }.items():
+            if answer.status_code < 300:
+                passed.add(act)
+            else:
+                is_problem(answer, *((403, "role-insufficient") if role else (401, "key-missing")))
+    assert passed == MAY[role]
+
+
+async def test_the_documentation_describes_the_queue(api: httpx.AsyncClient) -> None:
+    """Every path, the answer without a job, and that a lease can be lost."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    words = {f"{JOBS}/{{job_id}}/{word}" for word in ("progress", "complete", "fail", "cancel")}
+    assert {SUBMIT, CLAIM, JOBS, f"{JOBS}/{{job_id}}"} | words <= set(paths)
+    assert {"200", "204"} <= set(paths[CLAIM]["post"]["responses"])
+    assert "409" in paths[f"{JOBS}/{{job_id}}/progress"]["post"]["responses"]
+
+
+async def test_a_job_may_name_a_hundred_thousand_photos(api: httpx.AsyncClient) -> None:
+    """Which is more than other bodies may have."""
+    config = {"source_system": "catalog", "photo_ids": [f"photo_{n:08}" for n in range(100_000)]}
+    body = {"job_type": "face_detect_embed", "config": config}
+    answer = await api.post("/api/training/submit", json=body)
+    assert answer.status_code == 201, answer.text
