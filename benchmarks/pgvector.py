@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .stats import Latency, Row
 
 if TYPE_CHECKING:
-    from .search import Queries
+    from .queries import Queries
 
 PROBES = (1, 10)
 """Lists that a query looks into: pgvector's default, and the square root of their number."""

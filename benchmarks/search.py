@@ -15,16 +15,15 @@ from typing import TypeVar
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 from rich.progress import Progress
 
 from broker_bridge.vectors.index import DEFAULT_FLOOR, VectorIndex
 
 from . import pgvector
 from .matching import towards
+from .queries import Queries, Vectors
 from .stats import Latency, Row
 
-Vectors = NDArray[np.float32]
 T = TypeVar("T")
 
 SIZES = {10_000: 1 / 5, 100_000: 1 / 20, 1_000_000: 1 / 20}
@@ -34,17 +33,6 @@ _DIMENSION = 512
 _RECALL = 0.999
 _ASKED = 1000
 _TURN = 25
-
-
-@dataclass(frozen=True)
-class Queries:
-    """`vectors` float32[q, 512] and of each the row that it is nearest to; -1 for a stranger."""
-
-    vectors: Vectors
-    rows: NDArray[np.intp]
-
-    def only(self, wanted: NDArray[np.intp]) -> "Queries":
-        return Queries(self.vectors[wanted], self.rows[wanted])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.workers import Overview
+from broker_bridge.registry.identities.template_notes import Overview
 
 from .bulk import routes as bulk
 from .detected_persons import routes as persons

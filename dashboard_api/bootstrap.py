@@ -40,7 +40,7 @@ async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
 def _photo_embedder(settings: ApiSettings) -> tuple[FaceEmbedding, EmbeddingSpace]:
     # Imported only where photos are on: without them this program needs neither OpenCV nor ONNX Runtime.
     from device.vision import photo_embedder as enroll  # noqa: PLC0415
-    from device.vision.detectors.detector import load_detector  # noqa: PLC0415
+    from device.vision.detectors.loader import load_detector  # noqa: PLC0415
     from device.vision.embedder import ModelError, load_embedder  # noqa: PLC0415
 
     model = None if settings.face_model is None else str(settings.face_model)

@@ -1,59 +1,12 @@
 """What people look at: templates without their vectors, the head of a site, whether a bridge is at work."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
-from .identities.model import EVERY_SITE
 from .mongo.client import Document, Mongo
 
 BRIDGE_PREFIX = "bridge:"
 """A bridge worker reports in `meta` under `bridge:<id>`, with the time in `at`."""
 _WORKERS = {"$gte": BRIDGE_PREFIX, "$lt": BRIDGE_PREFIX[:-1] + ";"}
-
-
-@dataclass(frozen=True)
-class TemplateNote:
-    """A template without its vector."""
-
-    template_id: str
-    space: str
-    quality: float | None
-    source: str | None
-    created_at: datetime
-
-
-class Overview:
-    """Reads only, and never a vector."""
-
-    def __init__(self, mongo: Mongo) -> None:
-        self._people = mongo.db.identities
-        self._templates = mongo.db.templates
-        self._meta = mongo.db.meta
-
-    async def template_notes(self, user_ids: Sequence[str]) -> dict[str, list[TemplateNote]]:
-        """Templates by user id, oldest first; those of deleted people are left to the caller to skip."""
-        notes: dict[str, list[TemplateNote]] = {}
-        # Parked ones are compared with by nobody.
-        active = {"user_id": {"$in": list(user_ids)}, "parked_by": None}
-        cursor = self._templates.find(active, {"vector": 0})
-        async for found in cursor.sort([("user_id", 1), ("created_at", 1)]):
-            note = TemplateNote(
-                found["_id"], found["space"], found["quality"], found["source"], found["created_at"]
-            )
-            notes.setdefault(found["user_id"], []).append(note)
-        return notes
-
-    async def site_head(self, site_id: str) -> int:
-        """The newest version that concerns a site; 0 if none does."""
-        newest = await self._people.find_one(
-            {"reach": {"$in": [site_id, EVERY_SITE]}}, {"version": 1}, sort=[("version", -1)]
-        )
-        return int(newest["version"]) if newest else 0
-
-    async def bridge_seen_since(self, moment: datetime) -> bool:
-        """Whether any bridge worker has reported at `moment` or later."""
-        return await self._meta.find_one({"_id": _WORKERS, "at": {"$gte": moment}}, {"_id": 1}) is not None
 
 
 class Workers:

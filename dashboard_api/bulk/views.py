@@ -19,10 +19,11 @@ from broker_bridge.registry.identities.model import (
 )
 from broker_bridge.registry.matching.look_alikes import CheckedChange
 from dashboard_api.external.views import ExternalId, SourceSystem
-from dashboard_api.http.models import Body, IdentityBody, TemplateBody, View
+from dashboard_api.http.models import Body, View
 from dashboard_api.http.problems import of_validation
 from dashboard_api.identities.conversions import default_space, to_order, to_template
 from dashboard_api.identities.enrollment_views import LookAlikeNote, resemblances
+from dashboard_api.identities.views import IdentityBody, TemplateBody
 from dashboard_api.settings import ApiSettings, Modality
 
 MAX_PEOPLE = 500

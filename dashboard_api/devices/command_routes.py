@@ -10,7 +10,7 @@ from broker_bridge.contract.errors import COMMAND_UNKNOWN, DEVICE_UNKNOWN, Contr
 from broker_bridge.contract.ids import DeviceId, RequestId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.commands import CommandRecord
-from dashboard_api.http.models import CommandBody, CommandPage, CommandView
+from dashboard_api.devices.command_views import CommandBody, CommandPage, CommandView
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
 from dashboard_api.services.security import MAY_CHANGE, MAY_READ

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime
 from broker_bridge.contract.ids import DeviceId, EventId, UserId
 from broker_bridge.registry.events.events import event_to_wire
 from broker_bridge.registry.mongo.client import Document
-from dashboard_api.http.models import EventPage
+from dashboard_api.events.views import EventPage
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
 from dashboard_api.services.event_hub import Subscription

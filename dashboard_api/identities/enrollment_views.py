@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from broker_bridge.registry.matching.look_alikes import LookAlike
-from dashboard_api.http.models import IdentityChangeView, IdentityView, PhotoResult, View
+from dashboard_api.http.models import View
+from dashboard_api.identities.views import IdentityChangeView, IdentityView, PhotoResult
 
 
 class LookAlikeNote(View):

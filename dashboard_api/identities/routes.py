@@ -6,15 +6,6 @@ from fastapi import APIRouter, Query, Response
 
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
-from dashboard_api.http.models import (
-    Confirmations,
-    IdentityBody,
-    IdentityDetail,
-    IdentityPage,
-    IdentityPatch,
-    IdentityView,
-    MergeBody,
-)
 from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.identities.conversions import (
     confirmations,
@@ -26,6 +17,15 @@ from dashboard_api.identities.conversions import (
     to_view,
 )
 from dashboard_api.identities.enrollment_views import IdentityEnrolled, resemblances
+from dashboard_api.identities.views import (
+    Confirmations,
+    IdentityBody,
+    IdentityDetail,
+    IdentityPage,
+    IdentityPatch,
+    IdentityView,
+    MergeBody,
+)
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
 from dashboard_api.services.services import JSON_BODY, ServicesDep
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from dashboard_api.http.models import AuditPage, AuditView
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.operations.views import AuditPage, AuditView
 from dashboard_api.services.security import MAY_ADMINISTER
 from dashboard_api.services.services import ServicesDep
 

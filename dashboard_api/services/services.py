@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.registry.workers import Overview
+from broker_bridge.registry.identities.template_notes import Overview
 from dashboard_api.http.problems import Problem
 from dashboard_api.settings import ApiSettings
 

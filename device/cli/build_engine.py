@@ -9,7 +9,7 @@ from device.cli.common import sentences
 from device.timing.clocks import utc_now
 from device.vision.canary import check_canary, open_reference
 from device.vision.inference.engine_file import record_path
-from device.vision.inference.session import open_session
+from device.vision.inference.loader import open_session
 from device.vision.inference.tensorrt_builder import build_engine as build
 
 

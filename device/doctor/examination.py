@@ -14,10 +14,12 @@ from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store
 from device.timing.clocks import utc_now
-from device.vision.detectors.detector import Detector, load_detector
+from device.vision.detectors.detector import Detector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.gallery import Gallery
-from device.vision.inference.session import ModelError, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import ModelError
 from device.vision.quality import QualityGate
 
 from .broker import check_broker

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from broker_bridge.common.settings import SettingsError
 from device.timing.backoff import Backoff
-from device.vision.detectors.detector import load_detector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.inference.session import SessionOptions
 from device.vision.photo_embedder import PhotoEmbedder

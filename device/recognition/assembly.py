@@ -9,11 +9,13 @@ from device.events.event_validator import EventValidator
 from device.settings import DeviceSection, EmotionSettings, Thresholds
 from device.timing.clocks import FrameClock
 from device.vision import gabor
-from device.vision.detectors.detector import Detector, load_detector
+from device.vision.detectors.detector import Detector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder
 from device.vision.emotion import EmotionClassifier
 from device.vision.gallery import Gallery, GalleryHolder
-from device.vision.inference.session import SessionOptions, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import SessionOptions
 from device.vision.quality import QualityGate
 from device.vision.tracker import FaceTracker
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from .inference.batches import shape_text
 from .inference.engine_file import read_record
-from .inference.session import ENGINE_SUFFIXES, Float32, ModelError, Session, SessionOptions, open_session
+from .inference.loader import open_session
+from .inference.session import ENGINE_SUFFIXES, Float32, ModelError, Session, SessionOptions
 
 MIN_COSINE = 0.99
 INPUTS = 4

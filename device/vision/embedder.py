@@ -12,7 +12,8 @@ from broker_bridge.contract.ids import SpaceId
 from . import gabor
 from .alignment import FACE_SIZE
 from .inference.batches import shape_text
-from .inference.session import Float32, ModelError, Session, SessionOptions, open_session
+from .inference.loader import open_session
+from .inference.session import Float32, ModelError, Session, SessionOptions
 
 __all__ = ["Embedder", "FaceEmbedder", "ModelError", "load_embedder"]
 

@@ -2,13 +2,12 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.identities.model import SYSTEM
 from broker_bridge.registry.mongo.client import Document, Mongo
-from broker_bridge.registry.privacy.erasure import SETTLED
 
 from .merge_groups import MergeGroup, MergeGroups
 
@@ -139,3 +138,7 @@ class DetectedPersonRemoval:
         if ids:
             await self.remove(session, ids, now)
         return len(ids), stay
+
+
+SETTLED = timedelta(minutes=1)
+"""What was on its way when the person was erased has been written by then, or never will be."""

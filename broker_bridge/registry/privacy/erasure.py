@@ -4,15 +4,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from broker_bridge.registry.devices.devices import AppliedVersion
 from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.client import Document
-
-SETTLED = timedelta(minutes=1)
-"""What was on its way when the person was erased has been written by then, or never will be."""
 
 # A character of a user id: next to one, a name that is found is a part of a longer one.
 _OF_AN_ID = rb"[A-Za-z0-9_@-]"

@@ -10,6 +10,7 @@ from pymongo import ReturnDocument
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
+from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.devices.devices import AppliedVersion, DeviceRegistry
 from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
@@ -20,7 +21,7 @@ from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.versions import Versions
 
-from .erasure import SETTLED, Erasure, ErasureStep, ErasureSubject, from_document, proofs_wanted, to_document
+from .erasure import Erasure, ErasureStep, ErasureSubject, from_document, proofs_wanted, to_document
 from .sweep import ErasureSweep
 
 ERASURE_UNKNOWN = "erasure-unknown"

@@ -1,17 +1,14 @@
 """Faces in a picture: what a detector answers, and which detectors there are."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device.vision.capture.sources import Image
-from device.vision.inference.session import ModelError, SessionOptions, open_session
 
 Float32 = NDArray[np.float32]
-DetectorKind = Literal["cascade", "scrfd", "yunet"]
 
 # A box with less of it in the picture holds nothing that could be looked at.
 _LEAST_SIDE = 1.0
@@ -103,32 +100,3 @@ def has_pixels(image: Image) -> bool:
             "have the camera or its pipeline convert it to BGR"
         )
     return image.size > 0
-
-
-def load_detector(
-    kind: DetectorKind = "cascade",
-    model: str | Path | None = None,
-    score: float = 0.5,
-    min_face_pixels: int = 80,
-    options: SessionOptions | None = None,
-) -> Detector:
-    """The detector that a device is configured with.
-
-    `model` is the ONNX file of `scrfd` (or its TensorRT engine) and of `yunet`; `cascade` needs none. Faces
-    below `score` (0..1; not for the cascade, whose scores are ranks) or `min_face_pixels` are not reported.
-    `options` say how SCRFD is run: YuNet runs on OpenCV's own CPU code. Raises ModelError.
-    """
-    # Imported when they are used: a device needs the libraries of its own detector alone.
-    if kind == "cascade":
-        from .cascade import CascadeDetector  # noqa: PLC0415
-
-        return CascadeDetector(min_face_pixels=min_face_pixels)
-    if model is None:
-        raise ModelError(f"the detector {kind} needs the path of its model, an ONNX file")
-    if kind == "yunet":
-        from .yunet import YuNetDetector  # noqa: PLC0415
-
-        return YuNetDetector(model, score=score, min_face_pixels=min_face_pixels)
-    from .scrfd import ScrfdDetector  # noqa: PLC0415
-
-    return ScrfdDetector(open_session(model, options), score=score, min_face_pixels=min_face_pixels)

@@ -62,18 +62,3 @@ class Session(Protocol):
         """Every output for `batch`, float32[n, ...] in the shape of `input`. A network that takes fewer at
         once is run several times. Raises ModelError when the network fails on it."""
         ...
-
-
-def open_session(path: str | Path, options: SessionOptions | None = None) -> Session:
-    """The session for a model file: TensorRT for `.engine` and `.plan`, else ONNX Runtime.
-
-    What runs it is imported here, when it is used. Raises ModelError with one sentence.
-    """
-    options = options or SessionOptions()
-    if Path(path).suffix.lower() in ENGINE_SUFFIXES:
-        from .tensorrt_session import TensorRtSession  # noqa: PLC0415
-
-        return TensorRtSession(path)
-    from .onnx_session import OnnxSession  # noqa: PLC0415
-
-    return OnnxSession(path, options)

@@ -11,10 +11,10 @@ from broker_bridge.bootstrap import Bridge
 from broker_bridge.contract.messages import Event
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.identities.service import utc_now
-from broker_bridge.registry.privacy.erasure import SETTLED
 from broker_bridge.registry.privacy.tombstones import Tombstones
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice

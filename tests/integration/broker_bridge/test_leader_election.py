@@ -13,8 +13,9 @@ from broker_bridge.common.settings import MqttSettings
 from broker_bridge.devices.presence import FOLLOWED
 from broker_bridge.leader_election import LeaderElection
 from broker_bridge.registry import Registry
+from broker_bridge.registry.identities.template_notes import Overview
 from broker_bridge.registry.mongo.leases import Lease
-from broker_bridge.registry.workers import Overview, Workers
+from broker_bridge.registry.workers import Workers
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import SITE, FreshDevice

@@ -11,10 +11,10 @@ import pytest
 from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
+from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.devices.devices import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from broker_bridge.registry.identities.service import utc_now
-from broker_bridge.registry.privacy.erasure import SETTLED
 from tests.integration.dashboard_api.conftest import FACE, JPEG, Clock, client_of, event, is_problem, vector
 
 PEOPLE = "/api/v1/identities"

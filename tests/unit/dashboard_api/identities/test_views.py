@@ -8,15 +8,15 @@ import pytest
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.devices.devices import AppliedVersion
 from broker_bridge.registry.identities.model import Identity
+from broker_bridge.registry.identities.template_notes import TemplateNote
 from broker_bridge.registry.mongo.versions import History
-from broker_bridge.registry.workers import TemplateNote
 from dashboard_api.devices.sync_routes import to_status
 from dashboard_api.events.routes import to_query
 from dashboard_api.http import problems
-from dashboard_api.http.models import IdentityPatch
 from dashboard_api.http.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import confirmations, sites_to_ask, to_patch, to_rows
+from dashboard_api.identities.views import IdentityPatch
 
 AT = datetime(2026, 1, 15, 10, 0, 0, 123_000, tzinfo=timezone.utc)
 

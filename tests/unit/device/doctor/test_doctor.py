@@ -33,7 +33,7 @@ from device.store.outbox import Outbox
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
-from device.vision.inference.session import open_session
+from device.vision.inference.loader import open_session
 from device.vision.quality import QualityGate
 from tests.device_samples import NOON, event, person, seeded
 from tests.networks import save_arcface_like, save_channel_means, save_nan

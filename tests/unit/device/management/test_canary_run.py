@@ -10,7 +10,7 @@ from device.management.canary_run import CanaryRun
 from device.management.commands import CommandFailedError
 from device.management.health import Health
 from device.vision.embedder import load_embedder
-from device.vision.inference.session import open_session
+from device.vision.inference.loader import open_session
 from tests.networks import save_arcface_like, save_nan
 
 

@@ -10,7 +10,8 @@ from onnx import helper
 
 from device.vision.canary import canary_input, check_canary, find_reference, open_reference
 from device.vision.inference.engine_file import write_engine
-from device.vision.inference.session import ModelError, TensorInfo, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import ModelError, TensorInfo
 from tests.networks import save_arcface_like, save_nan, save_network
 from tests.unit.device.vision.inference.test_engine_file import PLAN, record
 

@@ -5,7 +5,8 @@ import pytest
 from onnx import helper
 
 from device.vision.emotion import Emotion, EmotionClassifier
-from device.vision.inference.session import ModelError, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import ModelError
 from tests.networks import save_network
 
 CLASSES = ["red", "green", "blue"]

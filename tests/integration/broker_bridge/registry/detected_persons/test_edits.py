@@ -15,8 +15,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, VisitSegment
 from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, known_together
+from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
-from broker_bridge.registry.privacy.erasure import SETTLED
 from tests.detected_samples import face_vector, seen, write_person
 
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)

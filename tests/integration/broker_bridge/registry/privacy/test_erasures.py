@@ -15,13 +15,14 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry
+from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.devices.devices import DeviceReport
 from broker_bridge.registry.edge_registration.decisions import RegistrationDecision
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms, pseudonym_at
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey, Template
 from broker_bridge.registry.identities.service import utc_now
-from broker_bridge.registry.privacy.erasure import SETTLED, Erasure, ErasureSubject, renamed
+from broker_bridge.registry.privacy.erasure import Erasure, ErasureSubject, renamed
 
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
 NAME = "Sample Person Ångström"

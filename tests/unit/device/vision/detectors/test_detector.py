@@ -6,7 +6,8 @@ import pytest
 from skimage.data import astronaut, lfw_subset
 
 from device.vision.detectors.cascade import CascadeDetector
-from device.vision.detectors.detector import Detections, FaceBox, load_detector
+from device.vision.detectors.detector import Detections, FaceBox
+from device.vision.detectors.loader import load_detector
 
 
 def test_shapes_are_checked_on_construction():

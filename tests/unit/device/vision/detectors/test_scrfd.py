@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from device.vision.detectors.detector import load_detector
+from device.vision.detectors.loader import load_detector
 from device.vision.detectors.scrfd import ScrfdDetector
-from device.vision.inference.session import ModelError, TensorInfo, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import ModelError, TensorInfo
 from tests.detector_networks import POINTS, SCRFD_BOX, save_scrfd
 from tests.networks import save_channel_means, save_identity
 

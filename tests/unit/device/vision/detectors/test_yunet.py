@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from device.vision.detectors.detector import load_detector
+from device.vision.detectors.loader import load_detector
 from device.vision.detectors.yunet import YuNetDetector
 from device.vision.inference.session import ModelError
 from tests.detector_networks import POINTS, save_scrfd, save_yunet

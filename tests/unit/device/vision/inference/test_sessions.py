@@ -9,7 +9,8 @@ import pytest
 from onnx import helper
 
 from device.vision.embedder import FaceEmbedder
-from device.vision.inference.session import ModelError, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import ModelError
 from device.vision.inference.tensorrt_builder import build_engine
 from tests.fake_tensorrt import Machine
 from tests.networks import save_arcface_like, save_channel_means, save_means_and_peaks, save_network

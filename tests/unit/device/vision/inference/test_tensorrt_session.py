@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from device.cli.build_engine import build_engine as build_engine_command
 from device.vision.inference.engine_file import record_path
-from device.vision.inference.session import ModelError, open_session
+from device.vision.inference.loader import open_session
+from device.vision.inference.session import ModelError
 from device.vision.inference.tensorrt_builder import build_engine
 from tests.fake_tensorrt import Context, CudaError, Machine
 from tests.networks import save_arcface_like, save_channel_means, save_identity, save_nan

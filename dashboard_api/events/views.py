@@ -1,0 +1,12 @@
+"""Response bodies of `/api/v1/events`."""
+
+from typing import Any
+
+from dashboard_api.http.models import View
+
+
+class EventPage(View):
+    """Events as on the wire (seed 003) without their image, with `site_id`, `received_at`, `has_image`."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None

@@ -1,0 +1,145 @@
+"""Request and response bodies of the identity routes."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from broker_bridge.contract.embeddings import MAX_DIMENSION
+from broker_bridge.contract.ids import SiteId, SpaceId, UserId
+from broker_bridge.contract.messages import Flag, Ratio
+from broker_bridge.registry.identities.model import Kind
+from dashboard_api.http.models import MAX_TEMPLATES, Body, DisplayName, Numbers, SourceNode, Time, View
+from dashboard_api.settings import Modality
+
+
+class IdentityPush(Body):
+    """One person's embedding in one modality; it takes the place of the one before."""
+
+    name: UserId
+    modality: Modality
+    embedding: Numbers
+    source_node: SourceNode | None = None
+
+
+class IdentityRow(View):
+    """One row per name and modality, without the vector."""
+
+    name: str
+    modality: str
+    embedding_dim: int
+    source_node: str | None
+    created_at: Time | None
+    updated_at: Time | None
+
+
+class IdentityChangeView(View):
+    name: str
+    modality: str | None
+    version: int
+
+
+class TemplateBody(Body):
+    """A vector as base64 of little-endian float32, or as a list of numbers; any length but zero will do."""
+
+    space: SpaceId
+    vector: Annotated[str, Field(max_length=8 * MAX_DIMENSION)] | None = None
+    embedding: Numbers | None = None
+    quality: Ratio | None = None
+
+
+class IdentityBody(Body):
+    user_id: UserId
+    display_name: DisplayName | None = None
+    flag: Flag | None = None
+    sites: Annotated[list[SiteId], Field(max_length=1000)] | None = None
+    consent: dict[Modality, bool] | None = None
+    templates: Annotated[list[TemplateBody], Field(max_length=MAX_TEMPLATES)] = Field(default_factory=list)
+
+
+class IdentityPatch(Body):
+    """What is named changes, null clears it; without sites a person belongs to every site.
+
+    `consent` says per modality whether it may be sent to cameras; one that is not named stays as it was.
+    """
+
+    display_name: DisplayName | None = None
+    flag: Flag | None = None
+    sites: Annotated[list[SiteId], Field(max_length=1000)] | None = None
+    consent: dict[Modality, bool] | None = None
+
+
+class MergeBody(Body):
+    into: UserId
+
+
+class TemplateCountView(View):
+    space: str
+    count: int
+
+
+class ExternalKeyView(View):
+    source_system: str
+    external_id: str
+
+
+class IdentityView(View):
+    """A person as of `version`; `sites` is `["*"]` for every site.
+
+    `consent` says per modality whether it is sent to cameras, `external` under which keys other systems know
+    the person, `merged_into` whom a merged person went into. Of an `erased` one nothing else is left.
+    """
+
+    user_id: str
+    version: int
+    display_name: str | None
+    flag: str | None
+    kind: Kind
+    sites: list[str]
+    templates: list[TemplateCountView]
+    consent: dict[str, bool]
+    external: list[ExternalKeyView]
+    merged_into: str | None
+    deleted: bool
+    erased: bool
+    created_at: Time | None
+    updated_at: Time | None
+
+
+class IdentityPage(View):
+    items: list[IdentityView]
+    next_cursor: str | None
+
+
+class TemplateView(View):
+    template_id: str
+    space: str
+    quality: float | None
+    source: str | None
+    created_at: Time
+
+
+class IdentityDetail(IdentityView):
+    """`merged` are the user ids of those who went into the person."""
+
+    template_list: list[TemplateView]
+    merged: list[str]
+
+
+class PhotoResult(View):
+    user_id: str
+    version: int
+    space: str
+    quality: float
+
+
+class Confirmations(View):
+    """Which devices hold the person's last change, a deletion too."""
+
+    user_id: str
+    version: int
+    deleted: bool
+    confirmed: list[str]
+    waiting: list[str]
+    confirmed_count: int
+    device_count: int
+    summary: str
