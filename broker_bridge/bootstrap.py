@@ -6,8 +6,10 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
+
+from broker_bridge.common.clock import utc_now
 
 from .contract import channels
 from .contract.channels import Channel, Decoded
@@ -218,7 +220,7 @@ class Bridge:
 
     async def _report_health(self) -> None:
         while True:
-            now = datetime.now(timezone.utc)
+            now = utc_now()
             try:
                 await self._workers.report(self.bridge_id, self.health(), now)
                 await self._workers.forget(now - _FORGOTTEN)

@@ -4,7 +4,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+
+from broker_bridge.common.clock import utc_now
 
 from .registry import Registry
 
@@ -26,7 +28,7 @@ class Housekeeping:
         *,
         unseen: timedelta,
         seconds: float = _SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         self._retention = retention

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.template_notes import Overview
@@ -60,10 +61,6 @@ _PROBLEM: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
 
@@ -27,7 +28,6 @@ from .simulator import Simulator, SimulatorOptions
 from .store.connection import StoreError
 from .store.db_manager import DatabaseManager
 from .store.outbox import Outbox
-from .timing.clocks import utc_now
 
 app = typer.Typer(add_completion=False, help="A camera that recognises people, and what belongs to it.")
 rejected = typer.Typer(help="Events that the bridge refused.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.messages import SpaceInfo
 
@@ -34,7 +35,6 @@ from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection, DeviceSettings
 from .spaces import hold_spaces, space_of_modality
 from .store.connection import StoreError
-from .timing.clocks import utc_now
 from .tracking.observations import ObservationSender
 from .vision.gallery import Gallery
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from apscheduler.schedulers.base import BaseScheduler
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAILED, ContractError
 from broker_bridge.contract.messages import Event
@@ -24,7 +25,6 @@ from .recognition.sighting import FrameReport
 from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection
 from .store.connection import StoreError
-from .timing.clocks import utc_now
 from .tracking.observations import ObservationSender
 from .vision.capture.camera import Frame, open_camera
 from .vision.capture.newest_frame import NewestFrame

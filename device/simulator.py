@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event, SpaceInfo
@@ -20,7 +21,6 @@ from broker_bridge.contract.messages import Event, SpaceInfo
 from .client.assembly import Assembly, assemble, software_version
 from .management.heartbeat import HeartbeatSender
 from .mqtt.config import IoTClientConfig
-from .timing.clocks import utc_now
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ def _check_time(value: object) -> object:
     raise ValueError("a time is RFC 3339 with an offset, for example 2026-01-15T10:00:00.000Z")
 
 
+def to_milliseconds(at: datetime) -> datetime:
+    """Return `at` without its microseconds, as the wire and MongoDB keep times."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
 def _to_utc_ms(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs its offset from UTC, for example a closing Z")
@@ -64,7 +69,7 @@ def _to_utc_ms(value: datetime) -> datetime:
         utc = value.astimezone(timezone.utc)
     except OverflowError as error:
         raise ValueError("the year of a time lies within 1..9999 in UTC") from error
-    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+    return to_milliseconds(utc)
 
 
 def format_time(value: datetime) -> str:

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime
 
 from broker_bridge.change_streams import wake_on
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Command, CommandResult, DeviceStatus
@@ -32,7 +33,7 @@ class CommandDispatcher:
         registry: Registry,
         publish: Publish,
         poll_seconds: float,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         self._publish = publish

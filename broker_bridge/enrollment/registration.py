@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Registered, RegisterIdentity
@@ -28,7 +29,7 @@ class RegistrationHandler:
         registry: Registry,
         publish: Publish,
         *,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
         new_user_id: Callable[[], str] = new_visitor_id,
     ) -> None:
         self._registry = registry

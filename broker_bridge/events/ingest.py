@@ -8,8 +8,9 @@ import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, EVENT_TIME_IMPLAUSIBLE
@@ -44,7 +45,7 @@ class EventIngest:
         registry: Registry,
         publish: Publish,
         settings: BridgeSettings,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         self._publish = publish

@@ -4,8 +4,9 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Literal, get_args
+
+from broker_bridge.common.clock import utc_now
 
 from .mongo.client import Mongo
 
@@ -38,7 +39,7 @@ class ApiKeys:
             "name": name,
             "role": role,
             "device_id": device_id,
-            "created_at": datetime.now(timezone.utc),
+            "created_at": utc_now(),
             "revoked": False,
         }
         await self._keys.update_one({"_id": _digest(text)}, {"$setOnInsert": document}, upsert=True)

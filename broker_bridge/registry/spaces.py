@@ -1,8 +1,8 @@
 """Embedding spaces known to the registry, each with its dimension and the hash of its model file."""
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import SPACE_MISMATCH, SPACE_UNKNOWN, ContractError
 
@@ -24,7 +24,7 @@ class SpaceRegistry:
         The first to name a model's hash settles it. Raises ContractError(`space-mismatch`) when the space is
         known with another dimension.
         """
-        begun = {"dimension": space.dimension, "created_at": datetime.now(timezone.utc)}
+        begun = {"dimension": space.dimension, "created_at": utc_now()}
         await self._spaces.update_one({"_id": space.id}, {"$setOnInsert": begun}, upsert=True)
         if space.model_sha256:
             await self._spaces.update_one(

@@ -5,10 +5,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import numpy as np
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import Vector, normalise, to_array
@@ -61,7 +62,7 @@ class ObservationIngest:
         people: RegistrySettings,
         *,
         may_track: Callable[[], bool] = lambda: True,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         self._publish = publish

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import SettingsError, load_settings
 from device.bootstrap import client_config, database_path, sole_owner
@@ -30,7 +31,6 @@ from device.settings import DeviceSettings
 from device.spaces import hold_spaces
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
-from device.timing.clocks import utc_now
 from device.tracking.live_lookup import LiveTrackerLookup
 from device.tracking.observations import ObservationSender
 from device.vision.capture.sources import CameraError, Source, describe, is_live, open_source

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from broker_bridge.common.clock import utc_now
 from device.cli.common import sentences
-from device.timing.clocks import utc_now
 from device.vision.canary import check_canary, open_reference
 from device.vision.inference.engine_file import record_path
 from device.vision.inference.loader import open_session

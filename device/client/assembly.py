@@ -7,6 +7,7 @@ from pathlib import Path
 
 from apscheduler.schedulers.base import BaseScheduler
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.messages import SpaceInfo
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
@@ -14,7 +15,6 @@ from device.enrollment.sync_requests import SyncOptions
 from device.mqtt.config import DEFAULT_SITE, IoTClientConfig, arcface
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
-from device.timing.clocks import utc_now
 
 from .iot_client import EncodeImage, IoTClient, compress_face
 

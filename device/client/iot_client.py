@@ -18,6 +18,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import BaseScheduler
 from numpy.typing import NDArray
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.channels import Channel
 from broker_bridge.contract.errors import DEVICE_MISMATCH, ContractError
 from broker_bridge.contract.messages import Event
@@ -32,7 +33,6 @@ from device.mqtt.link import Publication, SessionListener
 from device.mqtt.paho_connection import PahoConnection
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
-from device.timing.clocks import utc_now
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from broker_bridge.common.clock import utc_now
 from device.bootstrap import database_path
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.model_record import RECORD_KEY
@@ -13,7 +14,6 @@ from device.recognition.assembly import session_options
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store
-from device.timing.clocks import utc_now
 from device.vision.detectors.detector import Detector
 from device.vision.detectors.loader import load_detector
 from device.vision.embedder import FaceEmbedder, load_embedder

@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import SettingsError
-from device.timing.backoff import Backoff
 from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.inference.session import SessionOptions

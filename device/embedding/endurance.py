@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from device.timing.backoff import Backoff
+from broker_bridge.common.retry import Backoff
 
 from .errors import AwayError, FaultyError
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, SPACE_UNKNOWN
@@ -16,7 +17,6 @@ from broker_bridge.contract.messages import EnrollmentPolicy, Registered, Regist
 from device.mqtt.link import Link
 from device.store.db_manager import DatabaseManager
 from device.store.registrations import RegistrationStore
-from device.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from apscheduler.schedulers.base import BaseScheduler
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import (
@@ -25,7 +26,6 @@ from device.mqtt.link import Link
 from device.store.connection import StoreError
 from device.store.cursor import ResetProgress
 from device.store.db_manager import DatabaseManager
-from device.timing.clocks import utc_now
 
 from .gallery_state import GalleryState, OnGallery, ignore_rows
 from .sync_policy import (

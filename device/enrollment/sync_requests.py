@@ -7,11 +7,11 @@ from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import SyncRequest
 from device.mqtt.link import Link
 from device.store.cursor import SyncCursor
-from device.timing.backoff import Backoff
 
 from .gallery_state import GalleryState
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
-from device.timing.clocks import utc_now
 from device.timing.expiring import ExpiringMap
 
 from .decision import COOLDOWN, REPEATED_FRAME

@@ -6,11 +6,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import JsonValue
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 from device.timing.expiring import ExpiringMap
@@ -82,7 +83,7 @@ class EventValidator:
         min_margin: float = 0.0,
         unknown_events: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        wall_clock: Callable[[], datetime] = utc_now,
         new_suffix: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         if confirmation_frames < 1:

@@ -8,10 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.contract.ids import DEVICE_ID
 from broker_bridge.contract.messages import SpaceInfo
-from device.timing.backoff import Backoff
 
 DEFAULT_SITE = "default"
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}

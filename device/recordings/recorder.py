@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from broker_bridge.common.clock import utc_now
 from device.recognition.sighting import FrameReport, Sighting
-from device.timing.clocks import utc_now
 
 from .format import (
     FORMAT,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
 from device.events.decision import JUDGED, EventDecision
 from device.events.event_validator import EventValidator
-from device.timing.clocks import utc_now
 
 from .format import FaceScore, FrameScores, RecordedSettings, Recording
 

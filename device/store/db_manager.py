@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.embeddings import Vector, normalise, to_array
 from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.contract.wire import format_time
-from device.timing.clocks import utc_now
 
 from . import cursor as cursors
 from . import enrollments, staging

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from device.timing.backoff import Backoff
+from broker_bridge.common.retry import Backoff
 
 RESEND = Backoff(base=2.0, cap=300.0)
 # After so many sends without an answer an event no longer holds others up.

@@ -1,11 +1,6 @@
-"""The time of day, as every part is given it unless a test passes its own, and the time of the frame."""
+"""The clock of the frame at hand."""
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @dataclass

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel
@@ -182,7 +182,7 @@ class SimulatedCameras:
         return f"the broker at {broker} ended the connection of {name} ({state.reason})"
 
     def _status(self, state: Any) -> DeviceStatus:
-        return DeviceStatus(state=state, session=self._session, at=datetime.now(timezone.utc))
+        return DeviceStatus(state=state, session=self._session, at=utc_now())
 
     def _publish(self, channel: Channel[Any], message: WireModel, camera: int) -> mqtt.MQTTMessageInfo:
         topic = channel.topic(device_id=self._names[camera])

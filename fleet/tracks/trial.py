@@ -3,11 +3,12 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import numpy as np
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import Observation
 from fleet.errors import CannotRunError
@@ -152,4 +153,4 @@ class Trial:
 
 def real_pace(speed: float, clock: Callable[[], float]) -> Pace:
     """As the clocks of this machine go."""
-    return Pace(speed, clock, lambda: datetime.now(timezone.utc))
+    return Pace(speed, clock, utc_now)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import bson
@@ -10,6 +10,7 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.errors import (
     DEVICE_RESERVED,
     DEVICE_UNKNOWN,
@@ -72,7 +73,7 @@ class DeviceRegistry:
         """
         if is_reserved(device_id):
             raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
-        now = datetime.now(timezone.utc)
+        now = utc_now()
         await self._sites.ensure(site_id)
         await self.meet([device_id])
         registered = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
@@ -90,7 +91,7 @@ class DeviceRegistry:
 
     async def meet(self, device_ids: Sequence[str]) -> None:
         """Note that these devices have spoken. Until one is registered it is only shown, not served."""
-        now = datetime.now(timezone.utc)
+        now = utc_now()
         begun = [
             UpdateOne({"_id": d}, {"$setOnInsert": {"first_seen_at": now}}, upsert=True) for d in device_ids
         ]

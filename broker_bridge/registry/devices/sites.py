@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.errors import ENROLLMENT_CLOSED, ContractError
 from broker_bridge.contract.messages import EnrollmentPolicy
 from broker_bridge.registry.audit import Audit, AuditEntry
@@ -40,7 +41,7 @@ class Sites:
 
     async def ensure(self, site_id: str) -> None:
         """Record a site; one that is known stays as it is."""
-        begun = {"created_at": datetime.now(timezone.utc)}
+        begun = {"created_at": utc_now()}
         await self._sites.update_one({"_id": site_id}, {"$setOnInsert": begun}, upsert=True)
 
     async def all(self) -> list[Site]:

@@ -8,6 +8,7 @@ from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import FACE_AMBIGUOUS
 from broker_bridge.contract.messages import RegisterIdentity
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.identities.model import EnrollIdentity, Identity, Kind, Template
 from broker_bridge.registry.identities.service import Identities
@@ -61,7 +62,7 @@ class RegistrationRequest:
             request_id=self.request.request_id,
             result="created",
             # As MongoDB keeps it, so that what is derived from it is the same when it is read again.
-            at=self.at.replace(microsecond=self.at.microsecond // 1000 * 1000),
+            at=to_milliseconds(self.at),
         )
 
     @property

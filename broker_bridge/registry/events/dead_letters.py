@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from datetime import datetime, timezone
 
 from bson.binary import Binary
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -18,7 +18,7 @@ class DeadLetters:
 
     async def keep(self, topic: str, payload: bytes, code: str, detail: str) -> None:
         """Record one letter; `code` and `detail` say why it could not be used."""
-        now = datetime.now(timezone.utc)
+        now = utc_now()
         key = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
         begun = {"topic": topic, "payload": Binary(payload), "first_at": now}
         change = {

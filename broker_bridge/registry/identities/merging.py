@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.versions import Versions
 
 from .model import EVERY_SITE, SYSTEM, Identity, IdentityMerge, IdentityRecord, Template, holdings
 from .rules import Rules, beyond_cap, check_size, unknown
-from .service import utc_now
 from .store import IdentityStore
 
 MERGE_IMPOSSIBLE = "merge-impossible"
@@ -35,7 +36,7 @@ class IdentityMerges:
         async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
             before = await self._store.held(session, [source, into])
-            now = utc_now()
+            now = to_milliseconds(utc_now())
             target, tombstone = merged(before[into], before[source], first, now, self._rules)
             # The key of another system is one person's: it has to be free before it is given.
             await self._store.write(
@@ -59,7 +60,7 @@ class IdentityMerges:
                 raise ContractError(MERGE_IMPOSSIBLE, f"{source} has gone into nobody: nothing to undo")
             merge = gone.merge
             before |= await self._store.held(session, [merge.into])
-            now = utc_now()
+            now = to_milliseconds(utc_now())
             target, revived = parted(before[merge.into], before[source], first, now, self._rules)
             await self._store.write(session, before, {merge.into: target})
             await self._store.write(session, before, {source: revived})

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Literal
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import check_vector
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import History, Versions
@@ -142,7 +144,7 @@ class Identities:
         async def work(session: Any) -> Identity:
             version = await self._versions.take(session)
             before = await self._store.held(session, [user_id])
-            now = utc_now()
+            now = to_milliseconds(utc_now())
             after = change(before[user_id], version, now)
             assert after.person is not None  # noqa: S101  # what can be changed is somebody
             await self._store.write(session, before, {user_id: after})
@@ -192,7 +194,7 @@ class Identities:
         self, session: Any, orders: Sequence[IdentityChange], first: int, dimensions: Mapping[str, int]
     ) -> list[ChangeOutcome]:
         """Carry out `orders` from version `first` on, each on what those before it have left."""
-        now = utc_now()
+        now = to_milliseconds(utc_now())
         before, by_key = await self._read(session, orders)
         after = dict(before)
         outcomes = []
@@ -285,9 +287,3 @@ def _chunks(orders: Sequence[IdentityChange]) -> Iterator[Sequence[IdentityChang
 
 def unknown_tombstone(user_id: str) -> ContractError:
     return ContractError("person-unknown", f"there is no deleted person {user_id} to bring back")
-
-
-def utc_now() -> datetime:
-    """Now, as MongoDB keeps it: to the millisecond."""
-    now = datetime.now(timezone.utc)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)

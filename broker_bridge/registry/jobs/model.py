@@ -149,8 +149,3 @@ def job_of(found: Document) -> JobRecord:
     """The job in a document of the registry."""
     known = {one.name for one in fields(JobRecord)} - {"job_id"}
     return JobRecord(job_id=found["_id"], **{name: found[name] for name in known})
-
-
-def to_ms(at: datetime) -> datetime:
-    """What MongoDB keeps of a time, so that an answer shows the same as a later look."""
-    return at.replace(microsecond=at.microsecond // 1000 * 1000)

@@ -7,6 +7,7 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -22,7 +23,6 @@ from .model import (
     job_of,
     over,
     queued,
-    to_ms,
 )
 
 _OPEN = ["queued", "claimed"]
@@ -46,7 +46,7 @@ class JobQueue:
 
     async def submit(self, job_id: str, order: JobOrder, *, who: str, now: datetime) -> Submission:
         """Queue `order` as `job_id`, or find the job that its submission id has made before."""
-        now = to_ms(now)
+        now = to_milliseconds(now)
         document = queued(job_id, order, who, now)
 
         async def work(session: Any) -> None:
@@ -70,7 +70,7 @@ class JobQueue:
 
     async def claim(self, request: ClaimRequest, now: datetime) -> JobClaim | None:
         """The oldest job that nobody has, now leased to this worker alone, or None."""
-        now = to_ms(now)
+        now = to_milliseconds(now)
         await self._give_up(now)
         found = await self._jobs.find_one_and_update(
             {
@@ -123,7 +123,7 @@ class JobQueue:
 
         A position never goes back: a report that was overtaken on its way changes no more than the lease.
         """
-        now = to_ms(now)
+        now = to_milliseconds(now)
         overtaken = {"$lt": [position, "$position"]}
         lease = {"$multiply": ["$lease_seconds", 1000]}
         change = {
@@ -143,7 +143,7 @@ class JobQueue:
         self, job_id: str, lease_token: str, result: Mapping[str, int], now: datetime
     ) -> JobRecord | None:
         """End a job well; None if the lease is not the worker's. The same word again changes nothing."""
-        change = over("done", to_ms(now)) | {"result": dict(result), "error": None}
+        change = over("done", to_milliseconds(now)) | {"result": dict(result), "error": None}
         return await self._settle(job_id, lease_token, "complete", change)
 
     async def fail(
@@ -151,7 +151,7 @@ class JobQueue:
     ) -> JobRecord | None:
         """End an attempt badly: the job is over, or with `retry` waits for another. None as for complete."""
         found = await self._jobs.find_one(_held(job_id, lease_token))
-        change = after_failure(job_of(found), error, retry=retry, now=to_ms(now)) if found else {}
+        change = after_failure(job_of(found), error, retry=retry, now=to_milliseconds(now)) if found else {}
         return await self._settle(job_id, lease_token, "fail", change)
 
     async def cancel(self, job_id: str, *, who: str, now: datetime) -> JobRecord | None:
@@ -161,7 +161,7 @@ class JobQueue:
             await self._audit.record(AuditEntry(who, "job.cancelled", job_id, now), session)
 
         is_open = {"_id": job_id, "status": {"$in": _OPEN}}
-        cancelled = await self._end(is_open, over("cancelled", to_ms(now)), record)
+        cancelled = await self._end(is_open, over("cancelled", to_milliseconds(now)), record)
         return cancelled or await self.get(job_id)
 
     async def get(self, job_id: str) -> JobRecord | None:

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
 from broker_bridge.registry.detected_persons.removal import SETTLED
@@ -60,7 +61,7 @@ class Erasures:
         It is one transaction. Who is erased already keeps the erasure there is. Of who was purged only what
         is left behind, events and audit, is erased. Raises ContractError(`person-unknown`, `person-merged`).
         """
-        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        now = to_milliseconds(now)
         await self._pseudonyms.ensure_key()
 
         async def work(session: Any) -> Erasure:

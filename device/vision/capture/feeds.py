@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from device.timing.backoff import Backoff
+from broker_bridge.common.retry import Backoff
 
 from .sources import CameraError, Image, Source
 

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from broker_bridge.bootstrap import Bridge
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.messages import Event
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity
-from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.registry.privacy.tombstones import Tombstones
 from broker_bridge.settings import BridgeProgram
 from tests.conftest import FreshDevice
@@ -38,7 +39,7 @@ async def test_a_purge_raises_the_horizon_and_resets_whoever_is_below_it(
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(site,)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     gone = await registry.identities.delete("EMP-1")
-    long_ago = utc_now() - MONTH - timedelta(seconds=1)
+    long_ago = to_milliseconds(utc_now()) - MONTH - timedelta(seconds=1)
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$set": {"deleted_at": long_ago}})
 
     await bridge.housekeeping.tidy()
@@ -60,7 +61,7 @@ async def test_another_sites_purge_resets_nobody_here(peer: Peer, bridge: Bridge
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(peer.device.site,)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("elsewhere",)))
     await registry.identities.delete("EMP-2")
-    await registry.tombstones.purge(utc_now() + MONTH, timedelta(0))
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, timedelta(0))
     epoch = (await registry.versions.read()).epoch
     page = await peer.ask(1, epoch)
     assert (page.reset, page.done) == (False, True)
@@ -72,7 +73,7 @@ async def test_who_begins_to_lead_goes_on_with_an_erasure_that_was_interrupted(
     """Its API process died after the transaction: the sweeps are the leader's then."""
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     await registry.events.record([_incoming(fresh_device.id)])
-    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
+    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
     async with running(registry, program):
 
         async def swept() -> bool:
@@ -89,7 +90,7 @@ async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is
     """Neither alone will do; the counter says when it was."""
     await registry.mongo.db.devices.delete_many({})
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
-    at = utc_now()
+    at = to_milliseconds(utc_now())
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     early, late = (Housekeeping(registry, MONTH, unseen=WEEK, now=clock(now)) for now in (at, at + SETTLED))
     await early.tidy()
@@ -100,7 +101,7 @@ async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is
 
 async def test_whom_no_camera_has_seen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
     """As `tracking.retention_days` says, with face and trail; it is counted."""
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     gone = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])
     kept = await write_person(registry, [seen("cam-001", now - WEEK + timedelta(minutes=1))])
     await bridge.housekeeping.tidy()
@@ -125,7 +126,7 @@ async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) 
 
     await registry.mongo.db.devices.delete_many({})
     await registry.identities.enroll(EnrollIdentity("EMP-12345"))
-    at = utc_now()
+    at = to_milliseconds(utc_now())
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     broken = replace(registry, tombstones=cast("Tombstones", Failing()))
     keeping = Housekeeping(broken, MONTH, unseen=WEEK, seconds=0.001, now=clock(at + SETTLED))
@@ -147,7 +148,7 @@ async def test_an_event_of_an_erased_person_is_receipted_and_kept_under_the_pseu
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     metadata = {"distance": 0.28, "name": "Sample Person"}
     sent = event(1, peer.device.id, image="/9j/4AAQSkZJRg==", metadata=metadata)
-    erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
+    erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
     await peer.say("event/facial_id", json.dumps(sent).encode())
     assert (await peer.hear("receipt")).stored == [sent["event_id"]]
     stored: dict[str, Any] | None = await registry.events.get(peer.device.id, sent["event_id"])
@@ -157,4 +158,4 @@ async def test_an_event_of_an_erased_person_is_receipted_and_kept_under_the_pseu
 
 
 def _incoming(device_id: str) -> IncomingEvent:
-    return IncomingEvent(Event.model_validate(event(1, device_id)), "lobby", utc_now())
+    return IncomingEvent(Event.model_validate(event(1, device_id)), "lobby", to_milliseconds(utc_now()))

@@ -10,6 +10,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded, decode
@@ -17,7 +18,6 @@ from broker_bridge.contract.messages import Receipts, Rejection, SpaceInfo
 from deploy.local.stack import Mosquitto
 from device.client.assembly import Assembly, assemble
 from device.mqtt.config import IoTClientConfig
-from device.timing.backoff import Backoff
 from tests.device_samples import DIMENSION, SPACE, ModelRegistry
 from tests.waiting import SECONDS
 

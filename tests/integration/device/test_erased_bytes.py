@@ -14,13 +14,14 @@ from bson.raw_bson import RawBSONDocument
 from pydantic import SecretStr
 
 from broker_bridge.bootstrap import open_registry
+from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract.messages import Event, SpaceInfo
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
-from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto
 from device.client.assembly import Assembly, assemble
@@ -71,10 +72,10 @@ async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIt
     await opened.identities.enroll(EnrollIdentity("EMP-2", (face(2),), display_name="Other Name"))
     picture = base64.b64encode(JPEG).decode()
     told = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
-    await opened.events.record([IncomingEvent(told, fresh_device.site, utc_now())])
-    sight = seen(fresh_device.id, utc_now(), face=face_vector(7), space=SPACE)
+    await opened.events.record([IncomingEvent(told, fresh_device.site, to_milliseconds(utc_now()))])
+    sight = seen(fresh_device.id, to_milliseconds(utc_now()), face=face_vector(7), space=SPACE)
     followed = await write_person(opened, [sight], user_id="EMP-12345")
-    await opened.person_changes.rename(followed, NAME, by="desk", now=utc_now())
+    await opened.person_changes.rename(followed, NAME, by="desk", now=to_milliseconds(utc_now()))
     assert await who_holds(opened, FOLLOWED) == {"person_faces"}
     assert await who_holds(opened, NAME.encode()) >= {"identities", "persons"}
     yield opened
@@ -139,7 +140,12 @@ async def test_nothing_of_an_erased_person_is_left_anywhere(
         if heard != "as a delta":
             erasure_id = await erase(registry)
             if heard == "as a reset":
-                assert await registry.tombstones.purge(utc_now() + timedelta(days=1), timedelta(0)) == 1
+                assert (
+                    await registry.tombstones.purge(
+                        to_milliseconds(utc_now()) + timedelta(days=1), timedelta(0)
+                    )
+                    == 1
+                )
             with device(mosquitto, fresh_device, path):
                 await confirmed(registry, erasure_id)
 
@@ -149,7 +155,7 @@ async def test_nothing_of_an_erased_person_is_left_anywhere(
     assert [secret for secret in SECRETS if secret in held] == []
     assert re.search(rb"EMP-12345", held) is None
     assert [await who_holds(registry, secret) for secret in SECRETS] == [set()] * len(SECRETS)
-    receipt = await registry.erasures.note_confirmations(erasure_id, utc_now())
+    receipt = await registry.erasures.note_confirmations(erasure_id, to_milliseconds(utc_now()))
     (proof,) = receipt.devices
     assert proof.device_id == fresh_device.id
     assert proof.confirmed_at is not None
@@ -157,13 +163,13 @@ async def test_nothing_of_an_erased_person_is_left_anywhere(
 
 
 async def erase(registry: Registry) -> str:
-    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=utc_now())
-    return (await registry.erasures.go_on(begun.erasure_id, utc_now())).erasure_id
+    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
+    return (await registry.erasures.go_on(begun.erasure_id, to_milliseconds(utc_now()))).erasure_id
 
 
 async def confirmed(registry: Registry, erasure_id: str) -> None:
     async def has() -> bool:
-        receipt = await registry.erasures.note_confirmations(erasure_id, utc_now())
+        receipt = await registry.erasures.note_confirmations(erasure_id, to_milliseconds(utc_now()))
         return [one.state for one in receipt.devices] == ["confirmed"]
 
     await until(has)

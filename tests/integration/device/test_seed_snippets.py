@@ -20,14 +20,15 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 from skimage.data import astronaut
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise, to_array
 from broker_bridge.contract.ids import new_event_id
 from broker_bridge.contract.messages import Event
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import MongoSettings, Registry, Retention
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from deploy.local.stack import Mongod, Mosquitto, free_port
 from device.enrollment.sync_status import DeviceSyncStatus
-from device.timing.clocks import utc_now
 from tests.conftest import StartProgram
 from tests.waiting import wait_until
 
@@ -218,7 +219,7 @@ def mongo(
 
 
 def recognised() -> Event:
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     return Event(
         event_id=new_event_id("EV1", int(now.timestamp() * 1000)),
         device_id=DEVICE,

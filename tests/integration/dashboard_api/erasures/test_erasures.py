@@ -10,11 +10,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from broker_bridge.common.clock import utc_now
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.devices.devices import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
-from broker_bridge.registry.identities.service import utc_now
 from tests.integration.dashboard_api.conftest import FACE, JPEG, Clock, client_of, event, is_problem, vector
 
 PEOPLE = "/api/v1/identities"
@@ -24,7 +25,7 @@ ERASURES = "/api/v1/erasures"
 @pytest.fixture
 def clock() -> Clock:
     """The registry's own writers go by the real time."""
-    return Clock(utc_now())
+    return Clock(to_milliseconds(utc_now()))
 
 
 async def enroll(api: httpx.AsyncClient, user_id: str = "EMP-12345", n: int = 1, **more: Any) -> None:
@@ -180,7 +181,7 @@ async def test_an_export_of_many_events_needs_little_memory(registry: Registry) 
     await registry.identities.enroll(EnrollIdentity("EMP-12345"))
     for start in range(0, 20_000, 2000):
         await registry.events.record([event(n) for n in range(start, start + 2000)])
-    pieces = await registry.exports.of("EMP-12345", by="admin", now=utc_now())
+    pieces = await registry.exports.of("EMP-12345", by="admin", now=to_milliseconds(utc_now()))
     size = 0
     first = b""
     tracemalloc.start()

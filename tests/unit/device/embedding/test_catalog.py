@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from broker_bridge.common.retry import Backoff
 from device.embedding.catalog import Catalog, CatalogPhoto, UnreadableEntry, same_origin
 from device.embedding.endurance import Endurance
 from device.embedding.errors import AccessRefusedError, AwayError, JobFailedError, PhotoSkippedError
 from device.embedding.service import HttpService
-from device.timing.backoff import Backoff
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import RecordingServer, Reply
 

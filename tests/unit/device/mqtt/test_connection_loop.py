@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
@@ -16,7 +17,6 @@ from device.mqtt.connection_loop import BrokerSession, ConnectionEvent
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
-from device.timing.backoff import Backoff
 from tests.device_samples import DIMENSION, SPACE, Clock, event, seeded
 
 

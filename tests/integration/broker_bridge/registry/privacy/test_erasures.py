@@ -11,9 +11,11 @@ import pytest
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.removal import SETTLED
 from broker_bridge.registry.devices.devices import DeviceReport
@@ -21,7 +23,6 @@ from broker_bridge.registry.edge_registration.decisions import RegistrationDecis
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms, pseudonym_at
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey, Template
-from broker_bridge.registry.identities.service import utc_now
 from broker_bridge.registry.privacy.erasure import Erasure, ErasureSubject, renamed
 
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
@@ -50,7 +51,7 @@ def seen(n: int, user_id: str, at: datetime, **changed: Any) -> IncomingEvent:
 
 async def erase(registry: Registry, user_id: str, now: datetime | None = None) -> Erasure:
     """Erase and do what follows at once."""
-    now = now or utc_now()
+    now = now or to_milliseconds(utc_now())
     begun = await registry.erasures.erase(user_id, by="privacy-desk", now=now)
     return await registry.erasures.go_on(begun.erasure_id, now)
 
@@ -82,7 +83,7 @@ def biometrics(*templates: Template) -> list[bytes]:
 
 async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: Registry) -> None:
     """Vectors in both forms, parked ones too, name, external key and picture: searched in all BSON."""
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     order = EnrollIdentity("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
     await registry.identities.enroll(order)
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),), display_name="Other Name"))
@@ -110,15 +111,15 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
         EnrollIdentity("EMP-12", (face(2),), noted={"near": "EMP-1", "EMP-1": [1]})
     )
     for user_id in ("EMP-1", "EMP-12"):
-        await registry.events.record([seen(len(user_id), user_id, utc_now())])
+        await registry.events.record([seen(len(user_id), user_id, to_milliseconds(utc_now()))])
         decision = RegistrationDecision(
-            "cam-001", "lobby", f"r-{len(user_id)}", "exists", utc_now(), user_id, 0.9
+            "cam-001", "lobby", f"r-{len(user_id)}", "exists", to_milliseconds(utc_now()), user_id, 0.9
         )
         await registry.registrations.keep(decision)
         letter = f'{{"user_id":"{user_id}"'.encode()
         await registry.dead_letters.keep("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
 
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-1", now)
     await registry.erasures.go_on(erasure.erasure_id, now + SETTLED)
 
@@ -137,7 +138,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
 
 async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: Registry) -> None:
     """When and where stays for the statistics; nothing that firmware may have written about the person."""
-    at = utc_now() - LATER
+    at = to_milliseconds(utc_now()) - LATER
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", at)])
     erasure = await erase(registry, "EMP-1")
@@ -151,7 +152,9 @@ async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: 
 async def test_events_by_the_thousand_are_all_found(registry: Registry) -> None:
     """More than one round, and a second erasure finds none."""
     await registry.identities.enroll(EnrollIdentity("EMP-1"))
-    await registry.events.record([seen(n, "EMP-1", utc_now(), image=None) for n in range(1100)])
+    await registry.events.record(
+        [seen(n, "EMP-1", to_milliseconds(utc_now()), image=None) for n in range(1100)]
+    )
     erasure = await erase(registry, "EMP-1")
     assert erasure.steps["events"].count == 1100
     assert await registry.mongo.db.events.count_documents({"user_id": erasure.pseudonym}) == 1100
@@ -162,9 +165,9 @@ async def test_an_event_that_comes_late_is_stored_under_the_pseudonym(registry: 
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
     late = [
-        seen(1, "EMP-1", utc_now() - LATER),
-        seen(2, "EMP-1", utc_now() + LATER),
-        seen(3, "EMP-2", utc_now()),
+        seen(1, "EMP-1", to_milliseconds(utc_now()) - LATER),
+        seen(2, "EMP-1", to_milliseconds(utc_now()) + LATER),
+        seen(3, "EMP-2", to_milliseconds(utc_now())),
     ]
     recorded = await registry.events.record(late)
     assert recorded.stored == {item.key for item in late}
@@ -178,7 +181,7 @@ async def test_another_process_knows_of_an_erasure_within_a_second(registry: Reg
     """It looks once a second at most; who is erased is not the only one it then knows."""
     seconds = [100.0]
     elsewhere = Pseudonyms(registry.mongo, lambda: seconds[0])
-    events = [seen(n, f"EMP-{n}", utc_now() - LATER).event for n in (1, 2, 3)]
+    events = [seen(n, f"EMP-{n}", to_milliseconds(utc_now()) - LATER).event for n in (1, 2, 3)]
     assert await elsewhere.hide(events) == {}
     for n in (1, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}"))
@@ -223,11 +226,11 @@ async def test_whoever_went_into_the_person_is_erased_with_them(registry: Regist
     """One erasure of all, each with a tombstone of its own; the source alone is refused."""
     for n in (1, 2, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), display_name=NAME))
-        await registry.events.record([seen(n, f"EMP-{n}", utc_now(), metadata={})])
+        await registry.events.record([seen(n, f"EMP-{n}", to_milliseconds(utc_now()), metadata={})])
     await registry.merges.merge("EMP-1", "EMP-2")
     await registry.merges.merge("EMP-2", "EMP-3")
     with pytest.raises(ContractError, match=r"person-merged.*erase EMP-2"):
-        await registry.erasures.erase("EMP-1", by="privacy-desk", now=utc_now())
+        await registry.erasures.erase("EMP-1", by="privacy-desk", now=to_milliseconds(utc_now()))
 
     erasure = await erase(registry, "EMP-3")
 
@@ -243,9 +246,9 @@ async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -
     """The tombstone that said who went into whom is gone; the audit still knows."""
     for n in (1, 2):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
-    await registry.events.record([seen(1, "EMP-1", utc_now())])
+    await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
     await registry.merges.merge("EMP-1", "EMP-2")
-    await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-2")
     assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
 
@@ -253,9 +256,9 @@ async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -
 async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -> None:
     """A purge keeps events: asked to erase them, nothing stands in the way."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
-    await registry.events.record([seen(1, "EMP-1", utc_now())])
+    await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
     await registry.identities.delete("EMP-1")
-    await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     version = (await registry.versions.read()).version
     erasure = await erase(registry, "EMP-1")
     assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
@@ -267,10 +270,10 @@ async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: 
     """Asked once more, when nothing is left at all, the same erasure is answered."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
-    await registry.tombstones.purge(utc_now() + LATER, timedelta(0))
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-1")
     assert await who_holds(registry, b"EMP-1") == {"erasures"}
-    settled = await registry.erasures.go_on(erasure.erasure_id, utc_now() + SETTLED)
+    settled = await registry.erasures.go_on(erasure.erasure_id, to_milliseconds(utc_now()) + SETTLED)
     assert await who_holds(registry, b"EMP-1") == set()
     assert (await erase(registry, "EMP-1")).erasure_id == settled.erasure_id
 
@@ -282,7 +285,10 @@ async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     other = await Registry.open(mongo_settings)
     begun = await asyncio.gather(
-        *(one.erasures.erase("EMP-1", by="privacy-desk", now=utc_now()) for one in (registry, other) * 2)
+        *(
+            one.erasures.erase("EMP-1", by="privacy-desk", now=to_milliseconds(utc_now()))
+            for one in (registry, other) * 2
+        )
     )
     await other.close()
     assert len({erasure.erasure_id for erasure in begun}) == 1
@@ -291,7 +297,7 @@ async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
 async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: Registry) -> None:
     """Only entries about people are told of anew."""
     await registry.sites.ensure("lobby")
-    await registry.sites.set_policy("lobby", "visitors", who="tester", at=utc_now())
+    await registry.sites.set_policy("lobby", "visitors", who="tester", at=to_milliseconds(utc_now()))
     await registry.identities.enroll(EnrollIdentity("lobby", (face(1),)))
     erasure = await erase(registry, "lobby")
     assert [entry.what for entry in await registry.audit.page(subject="lobby")] == ["site.enrollment-policy"]
@@ -301,11 +307,11 @@ async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: 
 async def test_nobody_cannot_be_erased_and_who_is_erased_keeps_the_receipt(registry: Registry) -> None:
     """Asked again, the answer is the same erasure; no version is taken."""
     with pytest.raises(ContractError, match="person-unknown"):
-        await registry.erasures.erase("EMP-9", by="privacy-desk", now=utc_now())
+        await registry.erasures.erase("EMP-9", by="privacy-desk", now=to_milliseconds(utc_now()))
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     first = await erase(registry, "EMP-1")
-    again = await registry.erasures.erase("EMP-1", by="somebody-else", now=utc_now())
+    again = await registry.erasures.erase("EMP-1", by="somebody-else", now=to_milliseconds(utc_now()))
     assert again == first
     assert (await registry.versions.read()).version == first.version == 3
     with pytest.raises(ContractError, match="person-unknown"):
@@ -319,7 +325,7 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("south",)))
     await registry.merges.merge("EMP-1", "EMP-2")
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-2", now)
     assert [device.device_id for device in erasure.devices] == ["cam-1", "cam-2", "cam-3"]
     versions = [(await registry.identities.get(user_id)).version for user_id in ("EMP-1", "EMP-2")]
@@ -347,7 +353,7 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
 
 async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(registry: Registry) -> None:
     """The transaction is all that must happen at once: whoever leads does the rest, as often as needed."""
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", now)])
     begun = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)

@@ -3,13 +3,14 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncRequest
+from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.enrollment.sync_responder import starts_over
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
-from broker_bridge.registry.identities.service import utc_now
 
 MONTH = timedelta(days=30)
 
@@ -33,7 +34,7 @@ def asks(epoch: str, since: int) -> SyncRequest:
 
 async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(registry: Registry) -> None:
     """Tombstone and templates of both the deleted and the erased; the living and the fresh stay."""
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     for n in range(4):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     for n in (1, 2):
@@ -53,7 +54,7 @@ async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(regist
 
 async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Registry) -> None:
     """The horizon is a site's own; a device at or above it goes on, a site that never heard does too."""
-    now = utc_now()
+    now = to_milliseconds(utc_now())
     await registry.identities.enroll(EnrollIdentity("NORTH", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("STAYS", (face(2),)))
     gone = await registry.identities.delete("NORTH")
@@ -75,7 +76,7 @@ async def test_a_purge_concerns_every_site_that_ever_had_the_person(registry: Re
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("south",)))
     gone = await registry.identities.delete("EMP-1")
-    await registry.tombstones.purge(utc_now() + MONTH, timedelta(0))
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, timedelta(0))
     history = await registry.versions.read()
     assert [history.horizon_at(site) for site in ("north", "south", "west")] == [gone.version] * 2 + [0]
 
@@ -84,8 +85,10 @@ async def test_hundreds_are_purged_in_several_transactions(registry: Registry) -
     """450 people are three, with an audit entry each, and the horizon is that of the newest."""
     orders = [EnrollIdentity(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
     await registry.identities.enroll_many(orders)
-    await registry.mongo.db.identities.update_many({}, {"$set": {"deleted": True, "deleted_at": utc_now()}})
-    assert await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2) == 450
+    await registry.mongo.db.identities.update_many(
+        {}, {"$set": {"deleted": True, "deleted_at": to_milliseconds(utc_now())}}
+    )
+    assert await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2) == 450
     assert await everybody(registry) == []
     counts = [e.after and e.after["count"] for e in await registry.audit.page() if e.what == "people.purged"]
     assert sorted(counts) == [50, 200, 200]
@@ -99,7 +102,7 @@ async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(reg
     await registry.merges.merge("EMP-1", "EMP-2")
     kept = (await registry.identities.templates_of(["EMP-2"]))["EMP-2"]
     assert await registry.mongo.db.templates.count_documents({"parked_by": "EMP-1"}) > 0
-    await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2)
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2)
     held = [found["_id"] async for found in registry.mongo.db.templates.find({})]
     assert set(held) == {one.template_id for one in kept}
     with pytest.raises(ContractError, match="merge-impossible"):
@@ -116,7 +119,7 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
     assert nearest is not None
     assert nearest.key == "EMP-1"
     await registry.identities.delete("EMP-1")
-    await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2)
+    await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2)
     assert (await index.find(face(1).vector, 0.9))[1] is None
     _, other = await index.find(face(2).vector, 0.9)
     assert other is not None
@@ -128,5 +131,5 @@ async def test_a_person_who_is_restored_meanwhile_is_not_purged(registry: Regist
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     await registry.identities.restore("EMP-1")
-    assert await registry.tombstones.purge(utc_now() + MONTH, MONTH / 2) == 0
+    assert await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2) == 0
     assert await everybody(registry) == ["EMP-1"]
