@@ -244,10 +244,10 @@ async def _fill(fleet: LocalFleet, count: int) -> None:
     seen = datetime.now(timezone.utc) - timedelta(days=1)
     try:
         for _ in range(0, count, _AT_ONCE):
-            ids = await registry.persons.take_ids(_AT_ONCE)
+            ids = await registry.tracker_store.take_ids(_AT_ONCE)
             vectors = random.standard_normal((_AT_ONCE, 512), dtype=np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            await registry.persons.create(
+            await registry.tracker_store.create(
                 [
                     (
                         DetectedPerson(one, "lobby", seen, seen, {}, created_at=seen, updated_at=seen),

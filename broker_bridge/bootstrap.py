@@ -172,13 +172,13 @@ class Bridge:
 
     async def _know_faces(self) -> None:
         """Every worker: one that takes over the tracking must not begin to load everybody then."""
-        await asyncio.gather(self._registry.faces.run(), self._load_faces())
+        await asyncio.gather(self._registry.face_search.run(), self._load_faces())
 
     async def _load_faces(self) -> None:
         while True:
             try:
                 for space_id, dimension in (await self._registry.spaces.dimensions()).items():
-                    await self._registry.faces.ready(EmbeddingSpace(space_id, dimension))
+                    await self._registry.face_search.ready(EmbeddingSpace(space_id, dimension))
             except RegistryError as error:
                 _log.warning("the faces of detected persons cannot be read yet: %s", type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -201,7 +201,7 @@ class Bridge:
             "ingest": self.ingest.counters,
             "answers": self.answers.counters,
             "registrar": self.registrar.counters,
-            "admissions": self._registry.admissions.counters,
+            "admissions": self._registry.edge_registration.counters,
             "refusals": self.refusals.counters,
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,

@@ -64,5 +64,5 @@ class Housekeeping:
 
     async def _forget_unseen(self) -> int:
         now = self._now()
-        await self._registry.person_removal.look_again(now)
-        return await self._registry.person_removal.forget_unseen(now - self._unseen, now)
+        await self._registry.detected_person_removal.look_again(now)
+        return await self._registry.detected_person_removal.forget_unseen(now - self._unseen, now)

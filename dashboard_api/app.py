@@ -91,7 +91,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _at_work(registry.faces.run()):
+        async with _at_work(registry.face_search.run()):
             yield
             await hub.stop()
 

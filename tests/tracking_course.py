@@ -71,7 +71,7 @@ class CoursePlayer:
         registry = await self.open_registry()
         # As a bridge has it before it admits anything of it.
         await registry.spaces.ensure(EmbeddingSpace(SPACE, course.dimension))
-        following = asyncio.create_task(registry.faces.run())
+        following = asyncio.create_task(registry.face_search.run())
         tracker = Tracker(registry, self.settings, RegistrySettings())
         await tracker.begin(_at(begins))
         try:

@@ -65,14 +65,14 @@ class DeltaPublisher:
         await wake_on(self._registry, concerns, self.wake, self.counters)
 
     async def _follow(self) -> None:
-        history, people = await self._registry.changes.everyone()
+        history, people = await self._registry.deltas.everyone()
         ledger = HeadLedger(people)
         cursor = history.version
         while True:
             sites = await self._registry.sites.all()
             await self._tell_heads(ledger, history, sites)
             await self._wait()
-            now, changed = await self._registry.changes.since(cursor, _CHANGES_AT_ONCE)
+            now, changed = await self._registry.deltas.since(cursor, _CHANGES_AT_ONCE)
             if now.epoch != history.epoch or now.version < cursor:
                 _log.warning("the registry has begun another history: every device takes a full snapshot")
                 return

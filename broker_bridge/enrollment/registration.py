@@ -80,6 +80,6 @@ class RegistrationHandler:
 
     async def answer(self, device_id: str, request: RegisterIdentity) -> Registered | None:
         """See Admissions.answer."""
-        return await self._registry.admissions.answer(
+        return await self._registry.edge_registration.answer(
             device_id, request, at=self._now(), new_user_id=self._new_user_id
         )

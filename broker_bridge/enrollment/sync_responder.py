@@ -60,7 +60,7 @@ class SyncResponder:
         self._wake = asyncio.Semaphore(0)
         self.counters: Counter[str] = Counter()
         self._next: dict[str, _Next] = {}
-        self._pages = SyncPages(registry.changes, self.counters)
+        self._pages = SyncPages(registry.deltas, self.counters)
 
     def accept(self, decoded: Decoded[SyncRequest], _payload: bytes) -> None:
         """Queue a request; past the bound it is dropped and counted, and its device asks again."""

@@ -50,29 +50,29 @@ class Registry:
     versions: Versions
     spaces: SpaceRegistry
     identities: Identities
-    merges: IdentityMerges
+    identity_merges: IdentityMerges
     erasures: Erasures
-    exports: PersonalDataExport
+    personal_data_export: PersonalDataExport
     tombstones: Tombstones
-    changes: DeltaQueries
-    edge_sync: EdgePolling
-    indexes: IdentityIndexes
+    deltas: DeltaQueries
+    edge_polling: EdgePolling
+    identity_indexes: IdentityIndexes
     look_alikes: LookAlikes
-    rehearsal: LookAlikes
-    people: IdentityStore
-    persons: TrackerStore
-    faces: FaceSearch
-    person_reading: DetectedPersonQueries
-    person_changes: DetectedPersonEdits
-    person_removal: DetectedPersonRemoval
-    registrations: RegistrationDecisions
-    admissions: EdgeRegistration
+    dry_run: LookAlikes
+    identity_store: IdentityStore
+    tracker_store: TrackerStore
+    face_search: FaceSearch
+    detected_person_queries: DetectedPersonQueries
+    detected_person_edits: DetectedPersonEdits
+    detected_person_removal: DetectedPersonRemoval
+    registration_decisions: RegistrationDecisions
+    edge_registration: EdgeRegistration
     sites: Sites
     devices: DeviceRegistry
     commands: CommandQueue
     jobs: JobQueue
     events: EventStore
-    visits: AttendanceQueries
+    attendance: AttendanceQueries
     dead_letters: DeadLetters
     api_keys: ApiKeys
     audit: Audit
@@ -144,19 +144,19 @@ class Registry:
             versions=versions,
             spaces=spaces,
             identities=identities,
-            merges=IdentityMerges(store, versions, audit, settings.rules),
+            identity_merges=IdentityMerges(store, versions, audit, settings.rules),
             erasures=erasures,
-            exports=PersonalDataExport(
+            personal_data_export=PersonalDataExport(
                 mongo, store=store, events=events, erasures=erasures, audit=audit, detected=person_reading
             ),
             tombstones=Tombstones(store, versions, audit, person_removal),
-            changes=changes,
-            edge_sync=EdgePolling(mongo, versions, changes),
-            indexes=indexes,
+            deltas=changes,
+            edge_polling=EdgePolling(mongo, versions, changes),
+            identity_indexes=indexes,
             look_alikes=LookAlikes(
                 identities=identities, store=store, spaces=spaces, indexes=indexes, settings=settings
             ),
-            rehearsal=LookAlikes(
+            dry_run=LookAlikes(
                 identities=Identities(DryRunStore(mongo), versions, spaces, audit, settings.rules),
                 store=store,
                 spaces=spaces,
@@ -164,16 +164,16 @@ class Registry:
                 settings=settings,
                 is_rehearsal=True,
             ),
-            people=store,
-            persons=persons,
-            faces=faces,
-            person_reading=person_reading,
-            person_changes=DetectedPersonEdits(
+            identity_store=store,
+            tracker_store=persons,
+            face_search=faces,
+            detected_person_queries=person_reading,
+            detected_person_edits=DetectedPersonEdits(
                 mongo, families=families, removal=person_removal, people=store, audit=audit
             ),
-            person_removal=person_removal,
-            registrations=registrations,
-            admissions=EdgeRegistration(
+            detected_person_removal=person_removal,
+            registration_decisions=registrations,
+            edge_registration=EdgeRegistration(
                 registrations=registrations,
                 people=store,
                 indexes=indexes,
@@ -188,7 +188,7 @@ class Registry:
             commands=CommandQueue(mongo, audit),
             jobs=JobQueue(mongo, audit),
             events=events,
-            visits=AttendanceQueries(mongo, store),
+            attendance=AttendanceQueries(mongo, store),
             dead_letters=dead_letters,
             api_keys=ApiKeys(mongo),
             audit=audit,

@@ -29,7 +29,7 @@ class IdentityLinks:
         present = list(people)
         self._current = set()
         linked = {one.person.user_id for one in present if one.person.user_id}
-        self._shown = await shown_as(self._registry.people, linked)
+        self._shown = await shown_as(self._registry.identity_store, linked)
         for one in present:
             one.checked_weight = 0.0
 
@@ -40,7 +40,7 @@ class IdentityLinks:
     async def learn(self, user_ids: Iterable[str | None]) -> None:
         """Find out as whom these are to be shown. Raises RegistryError."""
         asked = {user_id for user_id in user_ids if user_id}
-        self._shown.update(await shown_as(self._registry.people, asked))
+        self._shown.update(await shown_as(self._registry.identity_store, asked))
 
     async def who(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], scales: Sequence[float] | None = None
@@ -52,7 +52,7 @@ class IdentityLinks:
         """
         limits = self._settings.similarities_in(space.id)
         as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
-        index, current = self._registry.indexes.of(space), self._current
+        index, current = self._registry.identity_indexes.of(space), self._current
         if space.id in current:
             nearest = await index.find_all_held(as_bytes, limits.floor)
         else:
@@ -101,7 +101,7 @@ class IdentityLinks:
             for one, user_id in zip(people, found, strict=True)
             if user_id and user_id not in one.person.not_users
         ]
-        await self._registry.persons.link(
+        await self._registry.tracker_store.link(
             [(one.global_id, user_id, before) for one, user_id, before in links]
         )
         for one, user_id, before in links:

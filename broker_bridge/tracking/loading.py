@@ -19,7 +19,7 @@ async def load_people(
     if not families:
         return []
     dimensions = await registry.spaces.dimensions()
-    known = await registry.persons.faces_of(one for family in families.values() for one in family.ids)
+    known = await registry.tracker_store.faces_of(one for family in families.values() for one in family.ids)
     # What somebody has spoilt in MongoDB must not stop the rest.
     faces = {
         one: [face for face in few if len(face.mean) == dimensions.get(face.space)]
@@ -27,7 +27,7 @@ async def load_people(
     }
     newest = max(family.root.last_seen for family in families.values())
     stays: dict[int, list[VisitSegment]] = {}
-    for stay in await registry.persons.stays(list(families), newest - timeout):
+    for stay in await registry.tracker_store.stays(list(families), newest - timeout):
         stays.setdefault(stay.global_id, []).append(stay)
     return [_present(family, faces, stays.get(global_id, ())) for global_id, family in families.items()]
 

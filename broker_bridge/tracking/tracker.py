@@ -62,7 +62,7 @@ class Tracker:
         may_track: Callable[[], bool] = lambda: True,
     ) -> None:
         self._registry = registry
-        self._store = registry.persons
+        self._store = registry.tracker_store
         self._settings = settings
         self._may_track = may_track
         self._timeout = timedelta(seconds=settings.person_timeout)
@@ -86,7 +86,7 @@ class Tracker:
             # The database may have been restored: another tracker may give these.
             self._ids.clear()
             seen = await self._store.seen_since(now - self._timeout)
-            families = await self._registry.person_reading.roots(seen)
+            families = await self._registry.detected_person_queries.roots(seen)
             for present in await self._load(families.values()):
                 self._active.add(present)
 
@@ -194,13 +194,13 @@ class Tracker:
     async def _look_up_in(self, space_id: str, vectors: Sequence[Vector]) -> list[_Found]:
         space = EmbeddingSpace(space_id, len(vectors[0]))
         limits = self._settings.limits_in(space_id)
-        candidates = await self._registry.faces.candidates(space, vectors, _CANDIDATES, limits.floor)
+        candidates = await self._registry.face_search.candidates(space, vectors, _CANDIDATES, limits.floor)
         users = await self.links.who(space, vectors)
         enrolled = [user_id for user_id in users if user_id]
         known_as = await self._store.known_as(enrolled) if enrolled else {}
         ids = {one.global_id for few in candidates for one in few} | set(known_as.values())
         # A stranger, as most who are looked up, is not asked about any further.
-        family_of = await self._registry.person_reading.roots(ids) if ids else {}
+        family_of = await self._registry.detected_person_queries.roots(ids) if ids else {}
         found = []
         for few, user_id in zip(candidates, users, strict=True):
             may_be = [one.global_id for one in few]
@@ -231,7 +231,7 @@ class Tracker:
             present.is_stored = True
             for space, face in present.faces.items():
                 present.written[space] = face.copy()
-                self._registry.faces.learned(present.global_id, face)
+                self._registry.face_search.learned(present.global_id, face)
         del self._new[: len(new)]
 
     # What was seen, to MongoDB
@@ -247,7 +247,7 @@ class Tracker:
     async def reload(self, global_ids: Iterable[int], now: datetime) -> None:
         """Somebody has changed these people: write what is known here; seen again, they are read anew."""
         changed = set(global_ids)
-        families = await self._registry.person_reading.roots(changed)
+        families = await self._registry.detected_person_queries.roots(changed)
         changed |= {family.root.global_id for family in families.values()}
         async with self._writing:
             await self._let_go(changed, now, lambda _: True)
@@ -275,7 +275,7 @@ class Tracker:
             self._active.remove(gone)
             self._writer.drop(gone)
             for global_id in gone:
-                self._registry.faces.forgotten(global_id)
+                self._registry.face_search.forgotten(global_id)
 
     async def _let_go(
         self, global_ids: Iterable[int], now: datetime, still: Callable[[ActivePerson], bool]

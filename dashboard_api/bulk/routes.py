@@ -49,7 +49,7 @@ async def import_people(
     items: dict[int, BulkItem] = {}
     read = _read(body.people, services, items)
     orders = await _to_orders(services, read, key.name, items)
-    enroll = services.registry.rehearsal if body.dry_run else services.registry.look_alikes
+    enroll = services.registry.dry_run if body.dry_run else services.registry.look_alikes
     judged = await enroll.judge(list(orders.values()))
     done = dict(zip(orders, await enroll.carry_out(judged), strict=True))
     if not body.dry_run:
@@ -82,7 +82,7 @@ async def _to_orders(
     """Orders by index, for those whose templates and external keys will do; of the others `items` tells."""
     dimensions = await services.registry.spaces.dimensions()
     keys = [key.text for person in people.values() for key in person.keys]
-    having = await services.registry.people.having(None, keys) if keys else {}
+    having = await services.registry.identity_store.having(None, keys) if keys else {}
     holders = {key: person.user_id for key, person in having.items()}
     orders = {}
     for index, person in people.items():

@@ -27,19 +27,19 @@ async def setting_of(services: Services, families: Iterable[MergeGroup]) -> View
     linked = {family.whole.user_id for family in families} - {None}
     return ViewContext(
         active_since=active_since(services),
-        enrolled=await services.registry.person_reading.enrolled(one for one in linked if one),
+        enrolled=await services.registry.detected_person_queries.enrolled(one for one in linked if one),
         metres_per_pixel=await services.registry.devices.calibrations(),
     )
 
 
 async def view_of(services: Services, global_id: int) -> DetectedPersonView:
-    family = await services.registry.person_reading.one(global_id)
+    family = await services.registry.detected_person_queries.one(global_id)
     return to_view(family, await setting_of(services, [family]))
 
 
 async def face_of(services: Services, family: MergeGroup) -> FaceCentroid | None:
     """How a person is known: in the default space of faces, else in the one with the most behind it."""
-    held = await services.registry.person_reading.faces(family.ids)
+    held = await services.registry.detected_person_queries.faces(family.ids)
     faces = sorted((one for few in held.values() for one in few), key=lambda one: -one.weight)
     spaces = [services.settings.default_spaces.get("face"), *(one.space for one in faces)]
     found = (known_together(faces, space) for space in spaces if space)
@@ -56,8 +56,8 @@ async def matches_of(services: Services, query: FaceQuery) -> list[FaceMatch]:
     # Of those found some may be one person, or deleted a moment ago: ask for more until there are enough.
     asked = 2 * query.limit
     while True:
-        (found,) = await services.registry.faces.candidates(space, [vector], asked, threshold)
-        families = await services.registry.person_reading.roots(one.global_id for one in found)
+        (found,) = await services.registry.face_search.candidates(space, [vector], asked, threshold)
+        families = await services.registry.detected_person_queries.roots(one.global_id for one in found)
         best: dict[int, tuple[MergeGroup, float]] = {}
         for one in found:
             if one.global_id in families:
@@ -80,7 +80,7 @@ def _to_match(family: MergeGroup, similarity: float, setting: ViewContext) -> Fa
 
 async def export_lines(services: Services) -> AsyncIterator[bytes]:
     """Everybody, a line of JSON each."""
-    async for person, faces in services.registry.person_reading.everyone():
+    async for person, faces in services.registry.detected_person_queries.everyone():
         document = exported_person(person, faces)
         yield json.dumps(document, default=_time, ensure_ascii=False).encode() + b"\n"
 

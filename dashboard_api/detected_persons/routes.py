@@ -50,7 +50,7 @@ GlobalId = Annotated[int, Path(ge=1, le=MOST_ID)]
 @router.get("/active", dependencies=[MAY_READ])
 async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePersonList:
     """Everybody whom cameras see now, newest first; `active_persons` counts those beyond `limit` too."""
-    reading = services.registry.person_reading
+    reading = services.registry.detected_person_queries
     count, shown = await reading.active(active_since(services), limit)
     setting = await setting_of(services, shown)
     ids = [global_id for family in shown for global_id in family.ids]
@@ -103,7 +103,7 @@ async def list_persons(
     cursor: Cursor = None,
 ) -> DetectedPersonPage:
     """Whom cameras have seen, newest first. Somebody merged is shown as whom they turned out to be."""
-    page = await services.registry.person_reading.page(
+    page = await services.registry.detected_person_queries.page(
         wanted, active_since(services), before=_from_cursor(cursor), limit=limit
     )
     setting = await setting_of(services, page.families)
@@ -129,7 +129,7 @@ async def show(
     face: Annotated[bool, Query(description="With the vector, if the key may see it")] = True,
 ) -> DetectedPersonDetail:
     """One person; a global id that was merged answers with whom it turned out to be."""
-    reading = services.registry.person_reading
+    reading = services.registry.detected_person_queries
     family = await reading.one(global_id)
     known = await face_of(services, family) if face and key.role != "viewer" else None
     return to_detail(family, await setting_of(services, [family]), known)
@@ -140,7 +140,7 @@ async def rename(
     global_id: GlobalId, body: NameBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
     """Give a person a name, or take it away."""
-    changes = services.registry.person_changes
+    changes = services.registry.detected_person_edits
     await changes.rename(global_id, body.assigned_name, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
@@ -150,7 +150,9 @@ async def link(
     global_id: GlobalId, body: LinkBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
     """Say which enrolled person this is. It holds against what cameras tell by the face."""
-    await services.registry.person_changes.link(global_id, body.user_id, by=key.name, now=services.now())
+    await services.registry.detected_person_edits.link(
+        global_id, body.user_id, by=key.name, now=services.now()
+    )
     return await view_of(services, global_id)
 
 
@@ -159,7 +161,7 @@ async def unlink(
     global_id: GlobalId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
     """Say that this is not the enrolled person; no camera links the two again."""
-    await services.registry.person_changes.unlink(global_id, by=key.name, now=services.now())
+    await services.registry.detected_person_edits.unlink(global_id, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
 
@@ -168,7 +170,7 @@ async def merge(
     global_id: GlobalId, body: IntoBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
     """Let this person be another, who is shown; `unmerge` takes it back."""
-    await services.registry.person_changes.merge(global_id, body.into, by=key.name, now=services.now())
+    await services.registry.detected_person_edits.merge(global_id, body.into, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
 
@@ -177,7 +179,7 @@ async def unmerge(
     global_id: GlobalId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
     """Take back the merge by which this person became another."""
-    await services.registry.person_changes.unmerge(global_id, by=key.name, now=services.now())
+    await services.registry.detected_person_edits.unmerge(global_id, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
 
@@ -189,7 +191,7 @@ async def delete(
 
     Cameras that see them again get a new global id.
     """
-    deleted = await services.registry.person_changes.delete(global_id, by=key.name, now=services.now())
+    deleted = await services.registry.detected_person_edits.delete(global_id, by=key.name, now=services.now())
     return DeletedPersons(global_ids=deleted)
 
 
@@ -209,7 +211,7 @@ async def show_trail(
     cursor: Cursor = None,
 ) -> TrailPage:
     """On which camera a person was from when until when, newest first, with those who were merged."""
-    reading = services.registry.person_reading
+    reading = services.registry.detected_person_queries
     family = await reading.one(global_id)
     found = await reading.trail(family.ids, period, before=from_moment_cursor(cursor), limit=limit + 1)
     shown = found[:limit]

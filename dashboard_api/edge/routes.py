@@ -88,7 +88,7 @@ async def sync(
     """What has changed for the device's site; without `since` a full snapshot. Go on with `next`."""
     asked_at = services.now()
     query = SyncQuery(since, epoch, reset_head_version, begun_at, spaces, vectors, limit)
-    missed = await services.registry.edge_sync.missed(
+    missed = await services.registry.edge_polling.missed(
         caller.device.site_id,
         query.position,
         spaces_of(query, caller, await services.registry.spaces.dimensions()),
@@ -136,7 +136,7 @@ async def register_visitor(
         quality=body.quality,
         kind="visitor",
     )
-    answer = await registry.admissions.answer(
+    answer = await registry.edge_registration.answer(
         caller.device.device_id, request, at=services.now(), new_user_id=new_visitor_id
     )
     if answer is None:
@@ -165,7 +165,7 @@ async def report_visits(body: VisitsBody, caller: Caller, services: ServicesDep)
             events[index] = to_visit(item, device, now)
         except ContractError as error:
             errors.append(VisitError(index=index, code=error.code, detail=error.detail))
-    people = await services.registry.visits.people([one.user_id or "" for one in events.values()])
+    people = await services.registry.attendance.people([one.user_id or "" for one in events.values()])
     for index, event in list(events.items()):
         try:
             check_visitor(event, people, device)

@@ -62,7 +62,7 @@ async def export(
     user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> StreamingResponse:
     """Everything that is held about one person, vectors and pictures too, as one JSON document."""
-    document = await services.registry.exports.of(user_id, by=key.name, now=services.now())
+    document = await services.registry.personal_data_export.of(user_id, by=key.name, now=services.now())
     return StreamingResponse(
         document,
         media_type="application/json",

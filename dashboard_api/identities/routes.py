@@ -69,7 +69,9 @@ async def show(user_id: UserId, services: ServicesDep) -> IdentityDetail:
     """One person, also a deleted one, with what is known of the templates; never a vector."""
     person = await services.registry.identities.get(user_id)
     notes = await services.overview.template_notes([user_id])
-    return to_detail(person, notes.get(user_id, []), await services.registry.merges.gone_into(user_id))
+    return to_detail(
+        person, notes.get(user_id, []), await services.registry.identity_merges.gone_into(user_id)
+    )
 
 
 @router.patch("/{user_id}", dependencies=[JSON_BODY])
@@ -97,13 +99,13 @@ async def merge(
     user_id: UserId, body: MergeBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> IdentityView:
     """Let this person go into another, who is the same one and is shown; `unmerge` takes it back."""
-    return to_view(await services.registry.merges.merge(user_id, body.into, by=key.name))
+    return to_view(await services.registry.identity_merges.merge(user_id, body.into, by=key.name))
 
 
 @router.post("/{user_id}/unmerge")
 async def unmerge(user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> IdentityView:
     """Take back the merge by which this person went into another."""
-    return to_view(await services.registry.merges.undo(user_id, by=key.name))
+    return to_view(await services.registry.identity_merges.undo(user_id, by=key.name))
 
 
 @router.get("/{user_id}/confirmations", dependencies=[MAY_READ])

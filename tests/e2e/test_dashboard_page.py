@@ -117,7 +117,7 @@ async def test_who_is_deleted_can_be_shown_and_restored(page: Page, board: Board
     """By an operator, who is not offered to erase; a merged person says into whom, and can be parted."""
     people = board.registry.identities
     await people.delete("EMP-12345")
-    await board.registry.merges.merge("VIS-9", "EMP-777", by="operator")
+    await board.registry.identity_merges.merge("VIS-9", "EMP-777", by="operator")
     await sign_in(page)
     await page.get_by_role("button", name="Deleted", exact=True).click()
     rows = page.locator("#people li")

@@ -33,7 +33,7 @@ async def seen(
     height: float = 250,
 ) -> int:
     """Somebody new whom these cameras have seen one after the other, last of all `away` ago; their number."""
-    (global_id,) = await registry.persons.take_ids(1)
+    (global_id,) = await registry.tracker_store.take_ids(1)
     left = now() - away
     sightings = [
         sighting(global_id, camera, left - timedelta(seconds=len(cameras) - n), height + 10 * n)
@@ -43,8 +43,8 @@ async def seen(
     for one in sightings:
         person.see(one, TIMEOUT)
     face = FaceCentroid.of(SPACE.id, sightings[0].vector, 0.8)
-    await registry.persons.create([(person, face)])
-    await registry.persons.write_stays(
+    await registry.tracker_store.create([(person, face)])
+    await registry.tracker_store.write_stays(
         [VisitSegment(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]
     )
     return global_id

@@ -77,7 +77,7 @@ class InterruptedChanges:
     """The registry's changes, before one reading of which something else may happen: set `meanwhile`."""
 
     def __init__(self, registry: Registry) -> None:
-        self._changes = registry.changes
+        self._changes = registry.deltas
         self.meanwhile: Meanwhile | None = None
 
     async def since_at_site(self, *args: Any, **options: Any) -> DeltaPage:
@@ -97,7 +97,7 @@ class Bridge:
         self._loop = loop
         self._deliver = deliver
         self._changes = InterruptedChanges(registry)
-        interrupted = replace(registry, changes=self._changes)  # type: ignore[arg-type]
+        interrupted = replace(registry, deltas=self._changes)  # type: ignore[arg-type]
         self._answers = SyncResponder(interrupted, self._publish, BridgeSettings())
         self.is_connected = True
         self._start()

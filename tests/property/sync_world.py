@@ -126,7 +126,7 @@ class SyncWorld:
 
     async def _change(self, name: str, *args: Any) -> None:
         """What the registry refuses (a deletion of nobody, a merge with oneself) has not happened."""
-        identities, merges = self._registry.identities, self._registry.merges
+        identities, merges = self._registry.identities, self._registry.identity_merges
         try:
             if name == "carry_out":
                 for outcome in await identities.carry_out(*args):

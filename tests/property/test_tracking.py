@@ -85,7 +85,7 @@ class World:
 
     def __init__(self, registry: Registry, faces: Faces) -> None:
         self.registry = registry
-        self.store = Mongo(registry.persons, world=self)
+        self.store = Mongo(registry.tracker_store, world=self)
         self.faces: list[Vector] = [faces.person() for _ in range(PEOPLE)]
         self.like = faces.like
         self.now = 0.0
@@ -97,7 +97,7 @@ class World:
         self.tracker = self._new_tracker()
 
     def _new_tracker(self) -> Tracker:
-        watched: Any = replace(self.registry, persons=self.store)
+        watched: Any = replace(self.registry, tracker_store=self.store)
         return Tracker(watched, TrackingSettings(), RegistrySettings())
 
     def root(self, number: int) -> int:
@@ -172,7 +172,7 @@ class World:
         if {source, target} <= self.number.keys():
             one, other = self.root(self.number[source]), self.root(self.number[target])
             if one != other:
-                await self.registry.person_changes.merge(one, other, by="operator", now=at(self.now))
+                await self.registry.detected_person_edits.merge(one, other, by="operator", now=at(self.now))
                 self.into[one] = other
                 await self.tracker.reload([one, other], at(self.now))
 
@@ -180,13 +180,13 @@ class World:
         number = self.number.get(source)
         if number in self.into:
             del self.into[number]
-            await self.registry.person_changes.unmerge(number, by="operator", now=at(self.now))
+            await self.registry.detected_person_edits.unmerge(number, by="operator", now=at(self.now))
             await self.tracker.reload_all(at(self.now))
 
     async def delete(self, one: int) -> None:
         if one in self.number:
             root = self.root(self.number[one])
-            gone = await self.registry.person_changes.delete(root, by="operator", now=at(self.now))
+            gone = await self.registry.detected_person_edits.delete(root, by="operator", now=at(self.now))
             await self.tracker.forget(gone)
             assert {number for number in self.used if self.root(number) == root} == set(gone)
             self.used -= set(gone)
@@ -209,7 +209,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
     mongo = MongoSettings(uri=SecretStr(mongod.uri), database=database)
     registry = loop.run_until_complete(Registry.open(mongo))
     loop.run_until_complete(registry.spaces.ensure(EmbeddingSpace(SPACE, 512)))
-    following = loop.create_task(registry.faces.run())
+    following = loop.create_task(registry.face_search.run())
     yield loop, registry, Faces()
     following.cancel()
     loop.run_until_complete(asyncio.gather(following, return_exceptions=True))

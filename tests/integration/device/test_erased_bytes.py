@@ -75,7 +75,7 @@ async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIt
     await opened.events.record([IncomingEvent(told, fresh_device.site, to_milliseconds(utc_now()))])
     sight = seen(fresh_device.id, to_milliseconds(utc_now()), face=face_vector(7), space=SPACE)
     followed = await write_person(opened, [sight], user_id="EMP-12345")
-    await opened.person_changes.rename(followed, NAME, by="desk", now=to_milliseconds(utc_now()))
+    await opened.detected_person_edits.rename(followed, NAME, by="desk", now=to_milliseconds(utc_now()))
     assert await who_holds(opened, FOLLOWED) == {"person_faces"}
     assert await who_holds(opened, NAME.encode()) >= {"identities", "persons"}
     yield opened

@@ -134,7 +134,7 @@ async def test_a_device_replaces_revives_and_moves_nobody(
     )
     await people.enroll(EnrollIdentity("EMP-FAR", sites=("elsewhere",)))
     await people.delete("EMP-GONE")
-    await registry.merges.merge("EMP-WENT", "EMP-1", by="tester")
+    await registry.identity_merges.merge("EMP-WENT", "EMP-1", by="tester")
     before = await registry.versions.read()
     request = RegisterIdentity(request_id="r-1", space=SPACE, vector=vector, kind="employee", user_id=user_id)
     answer = await said(registrar(registry), open_site, request)
@@ -219,7 +219,7 @@ async def test_a_site_that_closes_meanwhile_takes_nobody_in(
     """Whoever closed it during the search is not contradicted."""
     one = registrar(registry)
     await said(one, open_site, employs("r-0", "EMP-0", face(9).vector))
-    index = registry.indexes._indexes[SPACE]
+    index = registry.identity_indexes._indexes[SPACE]
     find = index.find
 
     async def find_and_close(vector: bytes, floor: float) -> Any:

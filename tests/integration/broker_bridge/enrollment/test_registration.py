@@ -181,7 +181,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
     """The very person is enrolled after the search said "nobody": the answer is that person."""
     one = registrar(registry)
     await said(one, open_site, asks("r-0", face(5).vector))
-    index = registry.indexes._indexes[SPACE]
+    index = registry.identity_indexes._indexes[SPACE]
     find = index.find
     times = 0
 
@@ -196,7 +196,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
     index.find = find_and_meddle  # type: ignore[method-assign]
     answer = await said(one, open_site, asks("r-1", face(1).vector))
     assert (answer.result, answer.user_id, times) == ("exists", "EMP-1", 2)
-    assert registry.admissions.counters["decided_again"] == 1
+    assert registry.edge_registration.counters["decided_again"] == 1
 
 
 async def test_no_answer_is_given_while_the_registry_never_rests(
@@ -204,8 +204,8 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
 ) -> None:
     """As in a bulk import: the request is not decided, and the device asks again."""
     one = registrar(registry)
-    index = registry.indexes._indexes[SPACE] = IdentityIndex(
-        registry.changes, await registry.spaces.get(SPACE)
+    index = registry.identity_indexes._indexes[SPACE] = IdentityIndex(
+        registry.deltas, await registry.spaces.get(SPACE)
     )
     find = index.find
     flags = itertools.cycle(["red", "blue"])
@@ -226,8 +226,8 @@ async def test_a_site_that_is_closed_during_the_search_registers_nobody(
 ) -> None:
     """The first search loads everybody, which takes a while; whoever closed the site is not contradicted."""
     one = registrar(registry)
-    index = registry.indexes._indexes[SPACE] = IdentityIndex(
-        registry.changes, await registry.spaces.get(SPACE)
+    index = registry.identity_indexes._indexes[SPACE] = IdentityIndex(
+        registry.deltas, await registry.spaces.get(SPACE)
     )
     find = index.find
 
@@ -256,7 +256,7 @@ async def test_the_visit_of_a_worker_that_died_is_made_good_by_the_repeat(
     assert await visits(registry) == []
     for _ in range(2):
         assert (await said(registrar(registry), open_site, asks("r-1", face(1).vector))).result == "exists"
-    decided = await registry.registrations.find(open_site.id, "r-1")
+    decided = await registry.registration_decisions.find(open_site.id, "r-1")
     assert decided is not None
     assert [visit["timestamp"] for visit in await visits(registry)] == [decided.at]
 
@@ -372,7 +372,7 @@ def _arrived(device_id: str, request: RegisterIdentity) -> Any:
 
 @pytest.fixture
 async def index(registry: Registry) -> IdentityIndex:
-    return IdentityIndex(registry.changes, await registry.spaces.get(SPACE))
+    return IdentityIndex(registry.deltas, await registry.spaces.get(SPACE))
 
 
 async def key(index: IdentityIndex, vector: bytes) -> str | None:

@@ -50,7 +50,7 @@ async def test_devices_that_start_over_together_cost_one_reading(registry: Regis
     """A hundred of them ask in the same instant."""
     await enrolled(registry, 25)
     counters: Counter[str] = Counter()
-    pages = SyncPages(registry.changes, counters)
+    pages = SyncPages(registry.deltas, counters)
     history = await registry.versions.read()
     place = PagePosition.start("lobby", [SPACE], 10, with_names=False)
     found = await asyncio.gather(*(pages.find(place, history) for _ in range(100)))
@@ -105,7 +105,7 @@ async def test_who_was_deleted_is_not_told_to_anybody_who_asks_after_that(
 async def test_faces_are_not_kept_for_nothing(registry: Registry) -> None:
     """When nobody has asked for a while, the bridge's memory holds none."""
     await enrolled(registry, 5)
-    pages = SyncPages(registry.changes, Counter(), kept_seconds=0.05)
+    pages = SyncPages(registry.deltas, Counter(), kept_seconds=0.05)
     history = await registry.versions.read()
     place = PagePosition.start("lobby", [SPACE], 10, with_names=False)
     await pages.find(place, history)

@@ -140,10 +140,10 @@ async def test_what_is_seen_is_written_while_it_goes_on(
         await peer.hear("assigned")
 
     async def written() -> bool:
-        return (await registry.person_reading.one(1)).whole.total_detections == 3
+        return (await registry.detected_person_queries.one(1)).whole.total_detections == 3
 
     await until(written)
-    known = (await registry.person_reading.one(1)).whole
+    known = (await registry.detected_person_queries.one(1)).whole
     assert known.cameras_visited == (peer.device.id,)
     assert known.site_id == peer.device.site
 
@@ -222,19 +222,19 @@ async def test_merging_by_the_api_is_noticed_at_once(
         told: int = (await peer.hear("assigned")).global_id
         return told
 
-    await registry.person_changes.merge(second, first, by="operator", now=now)
+    await registry.detected_person_edits.merge(second, first, by="operator", now=now)
 
     async def merged() -> bool:
         return await told_of(other) == first
 
     await until(merged)
-    await registry.person_changes.unmerge(second, by="operator", now=now)
+    await registry.detected_person_edits.unmerge(second, by="operator", now=now)
 
     async def parted() -> bool:
         return await told_of(other) == second
 
     await until(parted)
-    await registry.person_changes.delete(second, by="operator", now=now)
+    await registry.detected_person_edits.delete(second, by="operator", now=now)
 
     async def gone() -> bool:
         return await told_of(other) > second

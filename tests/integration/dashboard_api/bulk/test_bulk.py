@@ -115,7 +115,7 @@ async def test_who_is_refused_has_a_reason_and_holds_up_nobody(
     await registry.identities.enroll_many(
         [EnrollIdentity("TAKEN", external=ExternalKey("hr", "taken")), EnrollIdentity("MERGED")]
     )
-    await registry.merges.merge("MERGED", "TAKEN", by="test")
+    await registry.identity_merges.merge("MERGED", "TAKEN", by="test")
     hostile, code = REFUSED[name]
     body = {"people": [person("EMP-7", 3), hostile, person("EMP-9", 24)]}
     # Escaped as ASCII, since half a character cannot be sent otherwise.

@@ -43,7 +43,7 @@ async def house(registry: Registry, clock: Clock) -> None:
 
 async def number_42(registry: Registry, *observations: Any) -> int:
     """The person of the examples, after 41 others of whom nothing is left."""
-    await registry.persons.take_ids(41)
+    await registry.tracker_store.take_ids(41)
     person = await write_person(registry, observations)
     assert person == 42
     return person
@@ -130,7 +130,7 @@ async def test_search_by_face(api: httpx.AsyncClient, registry: Registry) -> Non
     towards = towards / (towards @ towards) ** 0.5
     people = [(41, 0.85), (8, 0.72), (0, 0.55)]
     for others, similarity in people:
-        await registry.persons.take_ids(others)
+        await registry.tracker_store.take_ids(others)
         face = (similarity * FACE + (1 - similarity**2) ** 0.5 * towards).astype("f4")
         await write_person(registry, [seen("1", FIVE_O_CLOCK, face=face, space=SPACE)])
     body = {"face_embedding": FACE.tolist(), "threshold": 0.6}
@@ -148,8 +148,8 @@ async def test_1_a_person_is_there_after_a_restart(
     await number_42(registry, first_sight())
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     try:
-        (candidates,) = await opened.faces.candidates(EmbeddingSpace(SPACE, 512), [FACE], 5, 0.6)
+        (candidates,) = await opened.face_search.candidates(EmbeddingSpace(SPACE, 512), [FACE], 5, 0.6)
         assert [one.global_id for one in candidates] == [42]
-        assert (await opened.persons.take_ids(1)).start == 43
+        assert (await opened.tracker_store.take_ids(1)).start == 43
     finally:
         await opened.close()

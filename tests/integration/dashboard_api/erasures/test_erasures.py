@@ -88,7 +88,7 @@ async def test_only_an_admin_erases_and_nobody_merged_alone(
     for role in ("operator", "viewer", "source", "edge"):
         async with client_of(app, role) as other:
             is_problem(await other.post(f"{PEOPLE}/EMP-12345/erase"), 403, "role-insufficient")
-    await registry.merges.merge("EMP-2", "EMP-12345")
+    await registry.identity_merges.merge("EMP-2", "EMP-12345")
     document = is_problem(await api.post(f"{PEOPLE}/EMP-2/erase"), 409, "person-merged")
     assert "erase EMP-12345" in document["detail"]
     is_problem(await api.post(f"{PEOPLE}/NOBODY/erase"), 404, "person-unknown")
@@ -124,7 +124,7 @@ async def test_an_export_holds_everything_about_a_person(
     await enroll(api, display_name="Sample Person Å", consent={"face": True})
     order = EnrollIdentity("EMP-1", external=ExternalKey("alfred", "person-4711"))
     await registry.identities.enroll(order)
-    await registry.merges.merge("EMP-1", "EMP-12345")
+    await registry.identity_merges.merge("EMP-1", "EMP-12345")
     await enroll(api, "EMP-3", 3, display_name="Other Name")
     picture = base64.b64encode(JPEG).decode()
     visit = {"event_id": "EV3-1736942400000-00000b", "event_type": "visit"}
@@ -181,7 +181,7 @@ async def test_an_export_of_many_events_needs_little_memory(registry: Registry) 
     await registry.identities.enroll(EnrollIdentity("EMP-12345"))
     for start in range(0, 20_000, 2000):
         await registry.events.record([event(n) for n in range(start, start + 2000)])
-    pieces = await registry.exports.of("EMP-12345", by="admin", now=to_milliseconds(utc_now()))
+    pieces = await registry.personal_data_export.of("EMP-12345", by="admin", now=to_milliseconds(utc_now()))
     size = 0
     first = b""
     tracemalloc.start()

@@ -82,13 +82,13 @@ async def enrolled(registry: Registry) -> Registry:
 async def test_a_name_is_given_and_taken_and_the_audit_does_not_tell_it(registry: Registry) -> None:
     """Of a merged one it is that of whom they turned out to be; taken away, nobody of them has one."""
     other, person = await somebody(registry), await somebody(registry)
-    await registry.person_changes.rename(other, "Other Name", **DESK)
-    await registry.person_changes.merge(other, person, **DESK)
-    await registry.person_changes.rename(other, "John Doe", **DESK)
-    assert (await registry.person_reading.one(person)).whole.assigned_name == "John Doe"
-    await registry.person_changes.rename(person, None, **DESK)
-    await registry.person_changes.rename(person, None, **DESK)
-    assert (await registry.person_reading.one(person)).whole.assigned_name is None
+    await registry.detected_person_edits.rename(other, "Other Name", **DESK)
+    await registry.detected_person_edits.merge(other, person, **DESK)
+    await registry.detected_person_edits.rename(other, "John Doe", **DESK)
+    assert (await registry.detected_person_queries.one(person)).whole.assigned_name == "John Doe"
+    await registry.detected_person_edits.rename(person, None, **DESK)
+    await registry.detected_person_edits.rename(person, None, **DESK)
+    assert (await registry.detected_person_queries.one(person)).whole.assigned_name is None
     assert await audit_of(registry, person) == [("detected-person.renamed", "desk")] * 2
     entries = json.dumps([str(entry) for entry in await registry.audit.page()])
     assert "John" not in entries
@@ -101,14 +101,14 @@ async def test_a_name_is_given_and_taken_and_the_audit_does_not_tell_it(registry
 async def test_who_is_linked_by_hand_is_that_until_somebody_says_otherwise(enrolled: Registry) -> None:
     """Whom the face told before stays noted; a refused one is not told by the face again."""
     person = await somebody(enrolled, user_id="EMP-2")
-    await enrolled.person_changes.link(person, "EMP-1", **DESK)
+    await enrolled.detected_person_edits.link(person, "EMP-1", **DESK)
     one = await stored(enrolled, person)
     assert (one["user_id"], one["linked_by"], one["linked_before"]) == ("EMP-1", "desk", ["EMP-2"])
-    await enrolled.person_changes.unlink(person, **DESK)
-    await enrolled.persons.link([(person, "EMP-1", None)])
+    await enrolled.detected_person_edits.unlink(person, **DESK)
+    await enrolled.tracker_store.link([(person, "EMP-1", None)])
     one = await stored(enrolled, person)
     assert (one["user_id"], one["linked_by"], one["not_users"]) == (None, None, ["EMP-1"])
-    await enrolled.person_changes.link(person, "EMP-1", **DESK)
+    await enrolled.detected_person_edits.link(person, "EMP-1", **DESK)
     assert (await stored(enrolled, person))["not_users"] == []
     acts = [what for what, _ in await audit_of(enrolled, person)]
     assert acts == ["detected-person.linked", "detected-person.linked", "detected-person.unlinked"]
@@ -121,7 +121,7 @@ async def test_saying_what_a_camera_told_makes_it_somebodys_word_and_once_is_eno
     person = await somebody(enrolled, user_id="EMP-1")
     assert (await stored(enrolled, person))["linked_by"] == BY_FACE
     for _ in range(2):
-        await enrolled.person_changes.link(person, "EMP-1", by="face", now=NOW)
+        await enrolled.detected_person_edits.link(person, "EMP-1", by="face", now=NOW)
     one = await stored(enrolled, person)
     assert (one["linked_by"], one["linked_before"]) == ("key face", [])
     assert len(await audit_of(enrolled, person)) == 1
@@ -130,9 +130,9 @@ async def test_saying_what_a_camera_told_makes_it_somebodys_word_and_once_is_eno
 async def test_only_the_living_are_linked(enrolled: Registry) -> None:
     """Nobody, a deleted and a merged person are refused, each with what to do."""
     person = await somebody(enrolled)
-    link = enrolled.person_changes.link
+    link = enrolled.detected_person_edits.link
     assert (await code_of(link(person, "NOBODY", **DESK)))[0] == "person-unknown"
-    await enrolled.merges.merge("EMP-1", "EMP-2")
+    await enrolled.identity_merges.merge("EMP-1", "EMP-2")
     code, detail = await code_of(link(person, "EMP-1", **DESK))
     assert (code, "EMP-2" in detail) == ("person-merged", True)
     await enrolled.identities.delete("EMP-2")
@@ -144,19 +144,19 @@ async def test_a_link_sleeps_while_its_person_is_deleted_and_follows_them_into_a
     enrolled: Registry,
 ) -> None:
     """Restored they are shown again."""
-    await enrolled.merges.merge("EMP-1", "EMP-2")
-    shown = await enrolled.person_reading.enrolled(["EMP-1"])
+    await enrolled.identity_merges.merge("EMP-1", "EMP-2")
+    shown = await enrolled.detected_person_queries.enrolled(["EMP-1"])
     assert shown["EMP-1"].user_id == "EMP-2"
     await enrolled.identities.delete("EMP-2")
-    assert await enrolled.person_reading.enrolled(["EMP-1", "EMP-2"]) == {}
+    assert await enrolled.detected_person_queries.enrolled(["EMP-1", "EMP-2"]) == {}
     await enrolled.identities.restore("EMP-2")
-    assert set(await enrolled.person_reading.enrolled(["EMP-1", "EMP-2"])) == {"EMP-1", "EMP-2"}
+    assert set(await enrolled.detected_person_queries.enrolled(["EMP-1", "EMP-2"])) == {"EMP-1", "EMP-2"}
 
 
 async def test_the_stream_shows_each_change_by_its_fields(enrolled: Registry) -> None:
     """The tracker goes by these names."""
     person, other = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
-    changes = enrolled.person_changes
+    changes = enrolled.detected_person_edits
     seen_fields: list[set[str]] = []
     async with enrolled.mongo.watch([], "persons") as stream:
         await changes.rename(person, "John Doe", **DESK)
@@ -187,16 +187,16 @@ async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: R
     first = await write_person(registry, [seen("cam-001", NOW), seen("cam-002", NOW + SECOND)])
     second = await write_person(registry, [seen("cam-003", NOW + 2 * SECOND, site_id="gate")])
     before = [await stored(registry, one) for one in (first, second)]
-    await registry.person_changes.merge(second, first, by="desk", now=NOW + 3 * SECOND)
-    family = await registry.person_reading.one(second)
+    await registry.detected_person_edits.merge(second, first, by="desk", now=NOW + 3 * SECOND)
+    family = await registry.detected_person_queries.one(second)
     assert (family.root.global_id, family.ids) == (first, [first, second])
     whole = family.whole
     assert (whole.cameras_visited, whole.total_detections) == (("cam-001", "cam-002", "cam-003"), 3)
     assert (whole.site_id, whole.last_seen) == ("gate", NOW + 2 * SECOND)
-    assert [stay.device_id for _, stay in await registry.person_reading.trail(family.ids)] == [
+    assert [stay.device_id for _, stay in await registry.detected_person_queries.trail(family.ids)] == [
         "cam-003", "cam-002", "cam-001",
     ]  # fmt: skip
-    await registry.person_changes.unmerge(second, by="desk", now=NOW + 4 * SECOND)
+    await registry.detected_person_edits.unmerge(second, by="desk", now=NOW + 4 * SECOND)
     after = [await stored(registry, one) for one in (first, second)]
     for one in (*before, *after):
         del one["updated_at"]
@@ -211,7 +211,7 @@ async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: R
 async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -> None:
     """Somebody with themself, who is nobody, and who is another already, on either side."""
     a, b, c = [await somebody(registry) for _ in range(3)]
-    changes = registry.person_changes
+    changes = registry.detected_person_edits
     assert (await code_of(changes.merge(a, a, **DESK)))[0] == "merge-impossible"
     assert (await code_of(changes.merge(a, 4711, **DESK)))[0] == "detected-person-unknown"
     assert (await code_of(changes.merge(4711, a, **DESK)))[0] == "detected-person-unknown"
@@ -221,32 +221,32 @@ async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -
         code, detail = await code_of(work)
         assert (code, f"{a} was merged into {b}" in detail) == ("merge-impossible", True)
     await changes.merge(b, c, **DESK)
-    assert (await registry.person_reading.one(a)).ids == [c, a, b]
+    assert (await registry.detected_person_queries.one(a)).ids == [c, a, b]
     await changes.unmerge(b, **DESK)
-    assert (await registry.person_reading.one(a)).ids == [b, a]
+    assert (await registry.detected_person_queries.one(a)).ids == [b, a]
 
 
 async def test_who_are_two_enrolled_people_are_not_merged(enrolled: Registry) -> None:
     """Until one of them is unlinked, or those are one; whoever is deleted is in nobody's way."""
     first, second = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled, user_id="EMP-2")
-    changes = enrolled.person_changes
+    changes = enrolled.detected_person_edits
     code, detail = await code_of(changes.merge(first, second, **DESK))
     assert (code, "EMP-1 and EMP-2" in detail) == ("merge-impossible", True)
     await enrolled.identities.delete("EMP-1")
     await changes.merge(first, second, **DESK)
     await changes.unmerge(first, **DESK)
     await enrolled.identities.restore("EMP-1")
-    await enrolled.merges.merge("EMP-1", "EMP-2")
+    await enrolled.identity_merges.merge("EMP-1", "EMP-2")
     await changes.merge(first, second, **DESK)
 
 
 async def test_a_name_that_is_said_once_more_stays_when_they_are_parted(registry: Registry) -> None:
     """It was that of the merged one alone."""
     person, merged = await somebody(registry), await somebody(registry)
-    await registry.person_changes.rename(merged, "John Doe", **DESK)
-    await registry.person_changes.merge(merged, person, **DESK)
-    await registry.person_changes.rename(person, "John Doe", **DESK)
-    await registry.person_changes.unmerge(merged, **DESK)
+    await registry.detected_person_edits.rename(merged, "John Doe", **DESK)
+    await registry.detected_person_edits.merge(merged, person, **DESK)
+    await registry.detected_person_edits.rename(person, "John Doe", **DESK)
+    await registry.detected_person_edits.unmerge(merged, **DESK)
     assert (await stored(registry, person))["assigned_name"] == "John Doe"
 
 
@@ -254,12 +254,12 @@ async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
     """Of A into B and B into A one is done and the other refused."""
     for _ in range(5):
         a, b = await somebody(registry), await somebody(registry)
-        changes = registry.person_changes
+        changes = registry.detected_person_edits
         done = await asyncio.gather(
             changes.merge(a, b, **DESK), changes.merge(b, a, **DESK), return_exceptions=True
         )
         assert [type(one) for one in done].count(ContractError) == 1
-        assert len((await registry.person_reading.one(a)).ids) == 2
+        assert len((await registry.detected_person_queries.one(a)).ids) == 2
 
 
 def test_a_family_is_known_by_all_its_faces() -> None:
@@ -282,17 +282,17 @@ def test_a_family_is_known_by_all_its_faces() -> None:
 async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: Registry) -> None:
     """Faces and trails too, and nobody else; what the tracker was just writing goes a minute later."""
     person, other, third = [await somebody(registry) for _ in range(3)]
-    await registry.person_changes.merge(other, person, **DESK)
-    assert await registry.person_changes.delete(person, **DESK) == [person, other]
+    await registry.detected_person_edits.merge(other, person, **DESK)
+    assert await registry.detected_person_edits.delete(person, **DESK) == [person, other]
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
-    await registry.persons.write_stays([VisitSegment(person, "cam-001", "lobby", NOW, NOW)])
-    await registry.persons.write_faces([(other, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
-    await registry.person_removal.look_again(NOW + SETTLED - SECOND)
+    await registry.tracker_store.write_stays([VisitSegment(person, "cam-001", "lobby", NOW, NOW)])
+    await registry.tracker_store.write_faces([(other, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
+    await registry.detected_person_removal.look_again(NOW + SETTLED - SECOND)
     assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
     # Nor does a tracker bring somebody back that repeats what it did not see the end of.
     again = DetectedPerson.first_met(person, seen("cam-001", NOW), "EMP-1")
-    await registry.persons.create([(again, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
-    await registry.person_removal.look_again(NOW + SETTLED)
+    await registry.tracker_store.create([(again, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
+    await registry.detected_person_removal.look_again(NOW + SETTLED)
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
     assert await registry.mongo.db.meta.count_documents({"ids": {"$exists": True}}) == 0
     assert ("detected-person.deleted", "desk") in await audit_of(registry, person)
@@ -304,9 +304,9 @@ async def test_who_was_not_seen_for_long_is_forgotten_with_what_trails_tell_of_t
     """Unless somebody who was merged into them was seen since; one entry says how many."""
     old = [await somebody(registry, NOW - WEEK - SECOND) for _ in range(2)]
     kept, recent = await somebody(registry, NOW - WEEK - SECOND), await somebody(registry, NOW - WEEK)
-    await registry.person_changes.merge(old[0], old[1], **DESK)
-    await registry.person_changes.merge(recent, kept, **DESK)
-    removal = registry.person_removal
+    await registry.detected_person_edits.merge(old[0], old[1], **DESK)
+    await registry.detected_person_edits.merge(recent, kept, **DESK)
+    removal = registry.detected_person_removal
     assert await removal.forget_unseen(NOW - WEEK, NOW) == 2
     assert [await traces(registry, one) for one in old] == [(0, 0, 0)] * 2
     assert [await traces(registry, one) for one in (kept, recent)] == [(1, 1, 0), (1, 1, 1)]
@@ -318,12 +318,12 @@ async def test_who_was_not_seen_for_long_is_forgotten_with_what_trails_tell_of_t
 async def test_many_are_forgotten_in_batches(registry: Registry) -> None:
     """More than one transaction takes, with some who stay in between."""
     for _ in range(3):
-        await registry.person_changes.merge(
+        await registry.detected_person_edits.merge(
             await somebody(registry), await somebody(registry, NOW - WEEK), **DESK
         )
     template = await stored(registry, await somebody(registry, NOW - WEEK))
     await registry.mongo.db.persons.insert_many([{**template, "_id": n} for n in range(1000, 1450)])
-    assert await registry.person_removal.forget_unseen(NOW - SECOND, NOW) == 451
+    assert await registry.detected_person_removal.forget_unseen(NOW - SECOND, NOW) == 451
     entries = [one for one in await registry.audit.page() if one.what == "detected-persons.forgotten"]
     assert [one.after for one in entries] == [{"count": 451}]
     assert await registry.mongo.db.persons.count_documents({}) == 6
@@ -336,11 +336,11 @@ async def test_an_erasure_takes_whoever_was_taken_for_the_person(enrolled: Regis
     """Linked now or before, with all their families; of others it is forgotten whom they are not."""
     linked_now = await somebody(enrolled, user_id="EMP-1")
     before = await somebody(enrolled, user_id="EMP-1")
-    await enrolled.person_changes.link(before, "EMP-2", **DESK)
+    await enrolled.detected_person_edits.link(before, "EMP-2", **DESK)
     merged = await somebody(enrolled)
-    await enrolled.person_changes.merge(merged, linked_now, **DESK)
+    await enrolled.detected_person_edits.merge(merged, linked_now, **DESK)
     refused = await somebody(enrolled, user_id="EMP-1")
-    await enrolled.person_changes.unlink(refused, **DESK)
+    await enrolled.detected_person_edits.unlink(refused, **DESK)
     other = await somebody(enrolled, user_id="EMP-2")
     steps = await erase(enrolled, "EMP-1")
     assert steps["detected_persons"] == 3
@@ -363,7 +363,7 @@ async def test_who_is_seen_again_before_cameras_know_is_swept_again(enrolled: Re
 async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> None:
     """No face, name or user id in any collection but the tombstone, whatever the tracker writes late."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
-    changes = enrolled.person_changes
+    changes = enrolled.detected_person_edits
     await changes.rename(person, "Name of EMP-1", **DESK)
     await changes.merge(merged, person, **DESK)
     earlier = await somebody(enrolled, user_id="EMP-1")
@@ -376,11 +376,13 @@ async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> Non
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
     await enrolled.erasures.go_on(begun.erasure_id, NOW)
     late = await somebody(enrolled, NOW + SECOND)
-    await enrolled.persons.link([(late, "EMP-1", None)])
+    await enrolled.tracker_store.link([(late, "EMP-1", None)])
     await enrolled.mongo.db.person_faces.insert_many(faces)
-    await enrolled.persons.write_stays([VisitSegment(one, "cam-001", "lobby", NOW, NOW) for one in gone])
+    await enrolled.tracker_store.write_stays(
+        [VisitSegment(one, "cam-001", "lobby", NOW, NOW) for one in gone]
+    )
     await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
-    await enrolled.person_removal.look_again(NOW + 2 * SETTLED)
+    await enrolled.detected_person_removal.look_again(NOW + 2 * SETTLED)
     assert [await traces(enrolled, one) for one in (*gone, late)] == [(0, 0, 0)] * 4
     assert await traces(enrolled, refused) == (1, 1, 1)
     raw = CodecOptions(document_class=RawBSONDocument)
@@ -405,10 +407,10 @@ async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enroll
 async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolled: Registry) -> None:
     """A detected person alone is enough for an erasure, and for an export."""
     person = await somebody(enrolled, user_id="EMP-9")
-    exported = b"".join([piece async for piece in await enrolled.exports.of("EMP-9", **DESK)])
+    exported = b"".join([piece async for piece in await enrolled.personal_data_export.of("EMP-9", **DESK)])
     assert [one["global_id"] for one in json.loads(exported)["detected_persons"]] == [person]
     assert (await erase(enrolled, "EMP-9"))["detected_persons"] == 1
-    assert (await code_of(enrolled.exports.of("NOBODY", **DESK)))[0] == "person-unknown"
+    assert (await code_of(enrolled.personal_data_export.of("NOBODY", **DESK)))[0] == "person-unknown"
 
 
 async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(enrolled: Registry) -> None:
@@ -418,9 +420,9 @@ async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(
     gone = await somebody(enrolled, user_id="EMP-1")
     merged = [await somebody(enrolled, user_id=user_id) for user_id in ("EMP-2", "EMP-3")]
     refused = await somebody(enrolled, user_id="EMP-1")
-    await enrolled.person_changes.unlink(refused, **DESK)
-    await enrolled.merges.merge("EMP-2", "EMP-3")
-    await enrolled.merges.merge("EMP-3", "EMP-4")
+    await enrolled.detected_person_edits.unlink(refused, **DESK)
+    await enrolled.identity_merges.merge("EMP-2", "EMP-3")
+    await enrolled.identity_merges.merge("EMP-3", "EMP-4")
     await enrolled.identities.delete("EMP-1")
     past = {"deleted_at": NOW - WEEK}
     await enrolled.mongo.db.identities.update_many({"deleted": True}, {"$set": past})
@@ -438,13 +440,15 @@ async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(
 async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Registry) -> None:
     """With vectors, trails and what was said of them; nobody else's, whoever was mistaken for them."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
-    await enrolled.person_changes.merge(merged, person, **DESK)
+    await enrolled.detected_person_edits.merge(merged, person, **DESK)
     await somebody(enrolled, user_id="EMP-2")
-    await enrolled.person_changes.link(await somebody(enrolled, user_id="EMP-1"), "EMP-2", **DESK)
+    await enrolled.detected_person_edits.link(await somebody(enrolled, user_id="EMP-1"), "EMP-2", **DESK)
     mistaken, other = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
-    await enrolled.person_changes.merge(mistaken, other, **DESK)
-    await enrolled.person_changes.link(other, "EMP-2", **DESK)
-    held = json.loads(b"".join([piece async for piece in await enrolled.exports.of("EMP-1", **DESK)]))
+    await enrolled.detected_person_edits.merge(mistaken, other, **DESK)
+    await enrolled.detected_person_edits.link(other, "EMP-2", **DESK)
+    held = json.loads(
+        b"".join([piece async for piece in await enrolled.personal_data_export.of("EMP-1", **DESK)])
+    )
     assert [one["global_id"] for one in held["detected_persons"]] == [person, merged]
     assert all(len(one["faces"]) == 1 for one in held["detected_persons"])
     assert sorted(one["global_id"] for one in held["trails"]) == [person, merged]
@@ -463,8 +467,8 @@ async def house(enrolled: Registry) -> dict[str, int]:
         "root": await write_person(enrolled, [seen("cam-001", NOW - 600 * SECOND, site_id="gate")]),
         "merged": await write_person(enrolled, [seen("cam-003", NOW)]),
     }
-    await enrolled.person_changes.rename(people["merged"], "John Doe", **DESK)
-    await enrolled.person_changes.merge(people["merged"], people["root"], **DESK)
+    await enrolled.detected_person_edits.rename(people["merged"], "John Doe", **DESK)
+    await enrolled.detected_person_edits.merge(people["merged"], people["root"], **DESK)
     return people
 
 
@@ -490,7 +494,7 @@ async def test_a_list_asks_about_people_with_all_who_were_merged_into_them(
     """Where one of them was, when, and what they are called."""
     names = {global_id: name for name, global_id in house.items()}
     for wanted, expected in LISTS:
-        page = await enrolled.person_reading.page(wanted, NOW - 35 * SECOND)
+        page = await enrolled.detected_person_queries.page(wanted, NOW - 35 * SECOND)
         assert {names[one.root.global_id] for one in page.families} == expected, wanted
         assert page.following is None
 
@@ -499,8 +503,8 @@ async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
     """And nobody by the user id of somebody deleted."""
-    await enrolled.merges.merge("EMP-1", "EMP-2")
-    ask = enrolled.person_reading.page
+    await enrolled.identity_merges.merge("EMP-1", "EMP-2")
+    ask = enrolled.detected_person_queries.page
     page = await ask(DetectedPersonFilter(user_id="EMP-2"), NOW)
     assert [one.root.global_id for one in page.families] == [house["here"]]
     assert (await ask(DetectedPersonFilter(user_id="EMP-1"), NOW)).families == []
@@ -510,10 +514,10 @@ async def test_active_are_families_of_whom_somebody_is_seen_now(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
     """Each once, also where both root and merged are."""
-    ask = enrolled.person_reading.active
+    ask = enrolled.detected_person_queries.active
     count, active = await ask(NOW - 35 * SECOND, 10)
     assert (count, {one.root.global_id for one in active}) == (2, {house["here"], house["root"]})
-    await enrolled.person_changes.merge(house["here"], house["root"], **DESK)
+    await enrolled.detected_person_edits.merge(house["here"], house["root"], **DESK)
     assert [one.root.global_id for one in (await ask(NOW - 35 * SECOND, 10))[1]] == [house["root"]]
     count, (newest,) = await ask(NOW - timedelta(hours=1), 1)
     assert (count, newest.root.global_id) == (2, house["root"])
@@ -527,16 +531,16 @@ async def test_no_question_about_somebody_reads_everybody(enrolled: Registry) ->
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     for number in range(1000, 1200):
         await enrolled.mongo.db.persons.insert_one({**await stored(enrolled, merged), "_id": number})
-    await enrolled.person_changes.merge(merged, person, **DESK)
+    await enrolled.detected_person_edits.merge(merged, person, **DESK)
     await enrolled.mongo.db.command("profile", 2)
-    reading = enrolled.person_reading
+    reading = enrolled.detected_person_queries
     assert (await reading.one(merged)).ids == [person, merged]
-    assert await enrolled.persons.known_as(["EMP-1"]) == {"EMP-1": person}
+    assert await enrolled.tracker_store.known_as(["EMP-1"]) == {"EMP-1": person}
     await reading.active(NOW + SECOND, 10)
     for wanted, _ in LISTS:
         await reading.page(wanted, NOW + SECOND, limit=1)
-    assert await enrolled.person_removal.erase(["EMP-1"], None, NOW) == 2
-    await enrolled.person_removal.forget_unseen(NOW - WEEK, NOW)
+    assert await enrolled.detected_person_removal.erase(["EMP-1"], None, NOW) == 2
+    await enrolled.detected_person_removal.forget_unseen(NOW - WEEK, NOW)
     await enrolled.mongo.db.command("profile", 0)
     scans = {"ns": {"$regex": "[.](persons|person_faces|trails)$"}, "planSummary": "COLLSCAN"}
     assert [one["command"] async for one in enrolled.mongo.db.system.profile.find(scans)] == []

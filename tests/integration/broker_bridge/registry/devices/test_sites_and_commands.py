@@ -132,20 +132,20 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
     await open_lobby(registry)
     history = await registry.versions.read()
     order = EnrollIdentity("VIS-1", (face(),), sites=("lobby",), kind="visitor")
-    person = await registry.registrations.create(decision(), order, history)
+    person = await registry.registration_decisions.create(decision(), order, history)
     assert person is not None
     assert (person.version, person.kind) == (1, "visitor")
-    assert await registry.registrations.find("cam-001", "r-1") == decision()
+    assert await registry.registration_decisions.find("cam-001", "r-1") == decision()
     assert (await registry.identities.get("VIS-1")).sites == ("lobby",)
     later = await registry.versions.read()
     for user_id, known in (("VIS-2", history), ("VIS-1", later)):
         again = EnrollIdentity(user_id, (face(),), kind="visitor", must_be_new=True)
-        assert await registry.registrations.create(decision("r-2", user_id), again, known) is None
-    assert await registry.registrations.find("cam-001", "r-2") is None
+        assert await registry.registration_decisions.create(decision("r-2", user_id), again, known) is None
+    assert await registry.registration_decisions.find("cam-001", "r-2") is None
     assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 2)
     await registry.versions.begin_epoch()
     other = EnrollIdentity("VIS-3", (face(),), kind="visitor")
-    assert await registry.registrations.create(decision("r-3", "VIS-3"), other, later) is None
+    assert await registry.registration_decisions.create(decision("r-3", "VIS-3"), other, later) is None
 
 
 async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Registry) -> None:
@@ -154,7 +154,7 @@ async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Re
     history = await registry.versions.read()
     made = await asyncio.gather(
         *(
-            registry.registrations.create(
+            registry.registration_decisions.create(
                 decision(f"r-{n}", f"VIS-{n}"), EnrollIdentity(f"VIS-{n}", (face(),), kind="visitor"), history
             )
             for n in range(10)
@@ -175,9 +175,9 @@ async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> N
 
 async def test_the_first_decision_about_a_request_stands(registry: Registry) -> None:
     """Whoever decides later is given that one."""
-    first = await registry.registrations.keep(decision("r-1", "EMP-1"))
-    assert await registry.registrations.keep(decision("r-1", "EMP-2")) == first
-    assert await registry.registrations.find("cam-002", "r-1") is None
+    first = await registry.registration_decisions.keep(decision("r-1", "EMP-1"))
+    assert await registry.registration_decisions.keep(decision("r-1", "EMP-2")) == first
+    assert await registry.registration_decisions.find("cam-002", "r-1") is None
 
 
 async def test_an_audit_entry_comes_back_as_it_was_written(registry: Registry) -> None:

@@ -42,20 +42,20 @@ async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Regi
     await registry.identities.enroll(
         EnrollIdentity("EXT-1", (face(2), gait(2)), sites=("south",), external=KEY, display_name="One")
     )
-    target = await registry.merges.merge("EXT-1", "EMP-1", by="tester")
+    target = await registry.identity_merges.merge("EXT-1", "EMP-1", by="tester")
     assert (target.sites, target.external, target.flag) == (("north", "south"), (KEY,), "vip")
     assert await vectors(registry, "EMP-1") == {face(1).vector, face(2).vector, gait(2).vector}
     source = await registry.identities.get("EXT-1")
     assert source.deleted
     assert source.merge is not None
     assert source.merge.into == "EMP-1"
-    told = await registry.changes.since_at_site("south", 0, SPACES, 10, 10**6, snapshot=False)
+    told = await registry.deltas.since_at_site("south", 0, SPACES, 10, 10**6, snapshot=False)
     assert {one.person.user_id: one.person.belongs_to("south") for one in told.changed} == {
         "EXT-1": False, "EMP-1": True
     }  # fmt: skip
     renamed = await registry.identities.enroll(EnrollIdentity("EXT-9", external=KEY, display_name="Uno"))
     assert (renamed.user_id, renamed.display_name) == ("EMP-1", "Uno")
-    (newest, *_), gone = await registry.audit.page(), await registry.merges.gone_into("EMP-1")
+    (newest, *_), gone = await registry.audit.page(), await registry.identity_merges.gone_into("EMP-1")
     assert gone == ["EXT-1"]
     assert newest.what == "person.changed"
 
@@ -67,11 +67,11 @@ async def test_a_merge_is_undone_as_if_it_had_not_been(registry: Registry) -> No
     second = await registry.identities.enroll(
         EnrollIdentity("EMP-2", tuple(face(n) for n in range(10, 15)), external=KEY, consent={"gait": False})
     )
-    merged = await registry.merges.merge("EMP-2", "EMP-1")
+    merged = await registry.identity_merges.merge("EMP-2", "EMP-1")
     assert sum(held.digest.count for held in merged.holdings) == 5
     assert merged.consent == {"face": True, "gait": False}
     assert merged.sites == ("*",)
-    revived = await registry.merges.undo("EMP-2")
+    revived = await registry.identity_merges.undo("EMP-2")
     assert as_it_was(revived) == as_it_was(second)
     assert as_it_was(await registry.identities.get("EMP-1")) == as_it_was(first)
     assert await vectors(registry, "EMP-1") == {one.vector for one in own}
@@ -82,9 +82,9 @@ async def test_what_changed_since_the_merge_stays_changed(registry: Registry) ->
     """A face and sites that were given after the merge are the target's own."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("south",)))
-    await registry.merges.merge("EMP-2", "EMP-1")
+    await registry.identity_merges.merge("EMP-2", "EMP-1")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(3),), sites=("west",)))
-    await registry.merges.undo("EMP-2")
+    await registry.identity_merges.undo("EMP-2")
     target = await registry.identities.get("EMP-1")
     assert target.sites == ("west",)
     assert await vectors(registry, "EMP-1") == {face(1).vector, face(3).vector}
@@ -94,16 +94,16 @@ async def test_a_merged_person_is_neither_enrolled_nor_restored(registry: Regist
     """Each refusal names whom to go to; a second merge or undo finds nobody."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
-    await registry.merges.merge("EMP-2", "EMP-1")
+    await registry.identity_merges.merge("EMP-2", "EMP-1")
     version = (await registry.versions.read()).version
     for refused, code in (
         (registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),))), "person-merged"),
         (registry.identities.restore("EMP-2"), "person-merged"),
-        (registry.merges.merge("EMP-2", "EMP-1"), "person-unknown"),
-        (registry.merges.merge("EMP-1", "EMP-1"), "merge-impossible"),
-        (registry.merges.merge("EMP-1", "NOBODY"), "person-unknown"),
-        (registry.merges.undo("EMP-1"), "merge-impossible"),
-        (registry.merges.undo("NOBODY"), "merge-impossible"),
+        (registry.identity_merges.merge("EMP-2", "EMP-1"), "person-unknown"),
+        (registry.identity_merges.merge("EMP-1", "EMP-1"), "merge-impossible"),
+        (registry.identity_merges.merge("EMP-1", "NOBODY"), "person-unknown"),
+        (registry.identity_merges.undo("EMP-1"), "merge-impossible"),
+        (registry.identity_merges.undo("NOBODY"), "merge-impossible"),
     ):
         with pytest.raises(ContractError, match=code):
             await refused
@@ -114,14 +114,14 @@ async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Regi
     """Whoever went into somebody who went into a third belongs to the third."""
     for n in range(3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
-    await registry.merges.merge("EMP-2", "EMP-1")
-    await registry.merges.merge("EMP-1", "EMP-0")
-    assert await registry.merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
+    await registry.identity_merges.merge("EMP-2", "EMP-1")
+    await registry.identity_merges.merge("EMP-1", "EMP-0")
+    assert await registry.identity_merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
     assert await vectors(registry, "EMP-0") == {face(n).vector for n in range(3)}
-    await registry.merges.undo("EMP-1")
+    await registry.identity_merges.undo("EMP-1")
     assert await vectors(registry, "EMP-0") == {face(0).vector}
     assert await vectors(registry, "EMP-1") == {face(1).vector, face(2).vector}
-    await registry.merges.undo("EMP-2")
+    await registry.identity_merges.undo("EMP-2")
     assert await vectors(registry, "EMP-1") == {face(1).vector}
 
 
@@ -129,20 +129,20 @@ async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry:
     """Else the last of the chain would keep copies of a face that is somebody else's again."""
     for n in range(3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
-    await registry.merges.merge("EMP-2", "EMP-1")
-    await registry.merges.merge("EMP-1", "EMP-0")
+    await registry.identity_merges.merge("EMP-2", "EMP-1")
+    await registry.identity_merges.merge("EMP-1", "EMP-0")
     with pytest.raises(ContractError, match="EMP-1 went into EMP-0"):
-        await registry.merges.undo("EMP-2")
-    assert await registry.merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
+        await registry.identity_merges.undo("EMP-2")
+    assert await registry.identity_merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
 
 
 async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Registry) -> None:
     """The undo revives the source and leaves the target deleted."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), external=KEY))
-    await registry.merges.merge("EMP-2", "EMP-1")
+    await registry.identity_merges.merge("EMP-2", "EMP-1")
     await registry.identities.carry_out([DeleteIdentity(external=KEY)])
-    revived = await registry.merges.undo("EMP-2")
+    revived = await registry.identity_merges.undo("EMP-2")
     assert (revived.deleted, revived.external) == (False, (KEY,))
     assert (await registry.identities.get("EMP-1")).deleted
 
@@ -152,9 +152,9 @@ async def test_a_modality_without_consent_is_never_told(registry: Registry) -> N
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     withdrawn = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
     assert [held.space for held in withdrawn.sent] == ["gait:test-4"]
-    told = await registry.changes.since_at_site("north", 0, SPACES, 10, 10**6, snapshot=True)
+    told = await registry.deltas.since_at_site("north", 0, SPACES, 10, 10**6, snapshot=True)
     assert [one.space for one in told.changed[0].templates] == ["gait:test-4"]
-    index = registry.indexes.of(await registry.spaces.get("face:test-8"))
+    index = registry.identity_indexes.of(await registry.spaces.get("face:test-8"))
     assert (await index.find(face(1).vector, 0.5))[1] is None
     await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
     found = (await index.find(face(1).vector, 0.5))[1]

@@ -27,7 +27,7 @@ def gait(seed: int) -> Template:
 
 
 async def changes(registry: Registry, site: str, since: int = 0, limit: int = 100) -> DeltaPage:
-    return await registry.changes.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
+    return await registry.deltas.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
 
 
 async def told(registry: Registry, site: str, since: int = 0) -> dict[str, bool]:
@@ -64,7 +64,7 @@ async def test_two_processes_never_show_a_version_before_an_older_one(
     seen: list[int] = []
     writing = asyncio.gather(*(_enroll_many(r, name) for r, name in ((registry, "A"), (other, "B"))))
     while not writing.done() or (await registry.versions.read()).version > (seen[-1] if seen else 0):
-        _, news = await registry.changes.since(seen[-1] if seen else 0, 100)
+        _, news = await registry.deltas.since(seen[-1] if seen else 0, 100)
         seen += [changed.person.version for changed in news]
     await writing
     await other.close()
@@ -114,14 +114,14 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
     await registry.identities.enroll(EnrollIdentity("ELSEWHERE", (face(99),), sites=("far",)))
     met, since, pages = [], 0, 0
     while True:
-        page = await registry.changes.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
+        page = await registry.deltas.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
         met += [changed.person.user_id for changed in page.changed]
         since, pages = page.to_version, pages + 1
         if page.done:
             break
     assert met == [f"EMP-{n}" for n in range(25)]
     assert (pages, since, page.head_version) == (3, 25, 25)
-    small = await registry.changes.since_at_site("north", 0, SPACES, 100, 800, snapshot=False)
+    small = await registry.deltas.since_at_site("north", 0, SPACES, 100, 800, snapshot=False)
     assert (len(small.changed), small.done) == (2, False)
 
 
@@ -129,7 +129,7 @@ async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(regis
     """Who starts from nothing needs no removals, but must end where everyone else stands."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(3)])
     await registry.identities.delete("EMP-1")
-    page = await registry.changes.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
+    page = await registry.deltas.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
     assert [c.person.user_id for c in page.changed] == ["EMP-0", "EMP-2"]
     assert (page.to_version, page.head_version, page.done) == (4, 4, True)
 
@@ -212,9 +212,9 @@ async def test_a_rehearsal_is_not_searched_afterwards(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
     """Nobody is found who came in a dry run, even if another program has used up its versions since."""
-    index = registry.indexes.of(await registry.spaces.get("face:test-8"))
-    judged = await registry.rehearsal.judge([EnrollIdentity("EMP-1", (face(1),))])
-    (rehearsed,) = await registry.rehearsal.carry_out(judged)
+    index = registry.identity_indexes.of(await registry.spaces.get("face:test-8"))
+    judged = await registry.dry_run.judge([EnrollIdentity("EMP-1", (face(1),))])
+    (rehearsed,) = await registry.dry_run.carry_out(judged)
     assert rehearsed.outcome.created
     other = await Registry.open(mongo_settings)
     await other.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
@@ -253,6 +253,6 @@ async def test_a_person_stays_small_enough_for_a_message(registry: Registry) -> 
             EnrollIdentity(f"EMP-{n}", tuple(t for one in some for t in wide(one)))
         )
     with pytest.raises(ContractError, match="templates-too-many"):
-        await registry.merges.merge("EMP-3", "EMP-2")
+        await registry.identity_merges.merge("EMP-3", "EMP-2")
     assert await registry.identities.get("EMP-1") == first
     assert len((await registry.identities.templates_of(["EMP-1"]))["EMP-1"]) == 5

@@ -115,7 +115,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
         decision = RegistrationDecision(
             "cam-001", "lobby", f"r-{len(user_id)}", "exists", to_milliseconds(utc_now()), user_id, 0.9
         )
-        await registry.registrations.keep(decision)
+        await registry.registration_decisions.keep(decision)
         letter = f'{{"user_id":"{user_id}"'.encode()
         await registry.dead_letters.keep("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
 
@@ -126,7 +126,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
     whole = re.compile(rb"EMP-1(?!2)")
     holders = {name async for name, raw in every_document(registry) if whole.search(raw)}
     assert holders == {"identities"}
-    decided = await registry.registrations.find("cam-001", "r-5")
+    decided = await registry.registration_decisions.find("cam-001", "r-5")
     assert decided is not None
     assert decided.user_id == erasure.pseudonym
     other = await registry.audit.page(subject="EMP-12")
@@ -227,8 +227,8 @@ async def test_whoever_went_into_the_person_is_erased_with_them(registry: Regist
     for n in (1, 2, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), display_name=NAME))
         await registry.events.record([seen(n, f"EMP-{n}", to_milliseconds(utc_now()), metadata={})])
-    await registry.merges.merge("EMP-1", "EMP-2")
-    await registry.merges.merge("EMP-2", "EMP-3")
+    await registry.identity_merges.merge("EMP-1", "EMP-2")
+    await registry.identity_merges.merge("EMP-2", "EMP-3")
     with pytest.raises(ContractError, match=r"person-merged.*erase EMP-2"):
         await registry.erasures.erase("EMP-1", by="privacy-desk", now=to_milliseconds(utc_now()))
 
@@ -247,7 +247,7 @@ async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -
     for n in (1, 2):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
-    await registry.merges.merge("EMP-1", "EMP-2")
+    await registry.identity_merges.merge("EMP-1", "EMP-2")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-2")
     assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
@@ -324,7 +324,7 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
         await registry.devices.register(device_id, site)
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("south",)))
-    await registry.merges.merge("EMP-1", "EMP-2")
+    await registry.identity_merges.merge("EMP-1", "EMP-2")
     now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-2", now)
     assert [device.device_id for device in erasure.devices] == ["cam-1", "cam-2", "cam-3"]

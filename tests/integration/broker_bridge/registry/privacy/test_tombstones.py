@@ -67,7 +67,7 @@ async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Re
     assert starts_over(below, history, "north")
     assert not starts_over(above, history, "north")
     assert not starts_over(below, history, "south")
-    page = await registry.changes.since_at_site("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
+    page = await registry.deltas.since_at_site("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
     assert (page.head_version, page.to_version) == (gone.version, gone.version)
 
 
@@ -99,14 +99,14 @@ async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(reg
     """Templates that were parked for an undo go with the tombstone; those that count stay."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", tuple(face(n) for n in range(1, 6))))
     await registry.identities.enroll(EnrollIdentity("EMP-2", tuple(face(n) for n in range(11, 16))))
-    await registry.merges.merge("EMP-1", "EMP-2")
+    await registry.identity_merges.merge("EMP-1", "EMP-2")
     kept = (await registry.identities.templates_of(["EMP-2"]))["EMP-2"]
     assert await registry.mongo.db.templates.count_documents({"parked_by": "EMP-1"}) > 0
     await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2)
     held = [found["_id"] async for found in registry.mongo.db.templates.find({})]
     assert set(held) == {one.template_id for one in kept}
     with pytest.raises(ContractError, match="merge-impossible"):
-        await registry.merges.undo("EMP-1")
+        await registry.identity_merges.undo("EMP-1")
 
 
 async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Registry) -> None:
@@ -114,7 +114,7 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
     space = await registry.spaces.get("face:test-8")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
-    index = registry.indexes.of(space)
+    index = registry.identity_indexes.of(space)
     _, nearest = await index.find(face(1).vector, 0.9)
     assert nearest is not None
     assert nearest.key == "EMP-1"

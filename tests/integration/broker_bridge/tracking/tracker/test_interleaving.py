@@ -53,13 +53,13 @@ async def test_who_is_seen_while_they_are_let_go_is_counted(
     async def look() -> None:
         assert tracker.match_active(observed(person, at=1))
 
-    afterwards(monkeypatch, registry.persons, "write_stays", look)
+    afterwards(monkeypatch, registry.tracker_store, "write_stays", look)
     await tracker.reload([1], at(1))
     assert len(tracker) == 0
     await tracker.match_or_create_person(observed(person, at=2))
     await tracker.sync(at(3))
-    assert (await registry.person_reading.one(1)).whole.total_detections == 3
-    (stay,) = await registry.persons.stays([1], BEGAN)
+    assert (await registry.detected_person_queries.one(1)).whole.total_detections == 3
+    (stay,) = await registry.tracker_store.stays([1], BEGAN)
     assert stay.detections == 3
 
 
@@ -96,9 +96,9 @@ async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
         assert other.match_active(observed(person, at=step))
     await other.sync(at(14))
     await tracker.sync(at(15))
-    known = (await registry.person_reading.one(1)).whole
+    known = (await registry.detected_person_queries.one(1)).whole
     assert (known.total_detections, known.last_seen) == (11, at(13))
-    (stay,) = await registry.persons.stays([1], at(5))
+    (stay,) = await registry.tracker_store.stays([1], at(5))
     assert (stay.until, stay.detections) == (at(13), 11)
 
 
@@ -113,7 +113,7 @@ async def test_a_tracker_that_lost_its_lease_while_it_waited_makes_nobody(
         nonlocal holds
         holds = False
 
-    afterwards(monkeypatch, registry.persons, "take_ids", freeze)
+    afterwards(monkeypatch, registry.tracker_store, "take_ids", freeze)
     with pytest.raises(RegistryError):
         await frozen.meet([observed(faces.person())])
     assert await registry.mongo.db.persons.count_documents({}) == 0
@@ -141,7 +141,7 @@ async def test_a_restore_under_a_running_tracker_makes_no_number_two_peoples(
     await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
     await tracker.reload_all(at(1))
     # Somebody who was there before the backup, and another tracker's newest.
-    await registry.persons.take_ids(200)
+    await registry.tracker_store.take_ids(200)
     met = [observed(faces.person(), camera=f"cam-{step:03}", at=2) for step in range(3)]
     again = [one.global_id for one in await tracker.meet(met)]
     assert not set(again) & set(told)
@@ -162,7 +162,7 @@ async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
         if len(told) > 1:
             raise RegistryError("MongoDB is away")
 
-    people = registry.people
+    people = registry.identity_store
     afterwards(monkeypatch, people, "known", look)
     await tracker.people_changed()
     afterwards(monkeypatch, people, "known", look)
@@ -181,7 +181,7 @@ async def test_the_enrolled_person_of_somebody_merged_has_no_second_number(
     await enroll(registry, "EMP-12345", pose)
     await tracker.match_or_create_person(observed(other))
     assert (await tracker.match_or_create_person(observed(person, at=5))).user_id == "EMP-12345"
-    await registry.person_changes.merge(2, 1, by="operator", now=at(6))
+    await registry.detected_person_edits.merge(2, 1, by="operator", now=at(6))
     tracker = new_tracker(registry)
     told = await tracker.match_or_create_person(observed(faces.like(pose, 0.9), at=600))
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
@@ -193,7 +193,7 @@ async def test_what_is_said_of_a_merged_number_concerns_whom_it_went_into(
     person = faces.person()
     await tracker.match_or_create_person(observed(person))
     await tracker.match_or_create_person(observed(faces.person(), at=5))
-    await registry.person_changes.merge(2, 1, by="operator", now=at(6))
+    await registry.detected_person_edits.merge(2, 1, by="operator", now=at(6))
     tracker = new_tracker(registry)
     await tracker.begin(at(7))
     assert len(tracker) == 1
@@ -209,11 +209,11 @@ async def test_a_face_that_somebody_has_spoilt_stops_nobody(
     for step, one in enumerate((person, other)):
         await tracker.match_or_create_person(observed(one, at=step))
     face = FaceCentroid.of(SPACE, unit(person[:8]), 0.9)
-    await registry.persons.write_faces([(1, face)])
+    await registry.tracker_store.write_faces([(1, face)])
     tracker = new_tracker(registry)
     await tracker.begin(at(2))
     assert len(tracker) == 2
     assert (await tracker.match_or_create_person(observed(other, at=3))).global_id == 2
     assert (await tracker.match_or_create_person(observed(person, at=9))).global_id > 2
     await tracker.sync(at(10))
-    assert (await registry.person_reading.one(2)).whole.total_detections == 2
+    assert (await registry.detected_person_queries.one(2)).whole.total_detections == 2

@@ -42,7 +42,7 @@ async def test_scenario_1_somebody_new(registry: Registry, tracker: Tracker, fac
     )
     assert (first.global_id, first.similarity, first.user_id) == (1, None, None)
     await tracker.sync(at(5))
-    person = (await registry.person_reading.one(1)).whole
+    person = (await registry.detected_person_queries.one(1)).whole
     assert (person.avg_height_pixels, person.avg_width_pixels) == (250, 100)
     assert person.cameras_visited == ("1",)
     assert person.cameras["1"].box.corners == (100, 150, 200, 400)
@@ -68,7 +68,7 @@ async def test_scenario_2_the_same_person_on_another_camera(
     assert second.similarity > 0.6
     assert tracker.counters["loaded"] == 1
     await tracker.sync(at(305))
-    known = (await registry.person_reading.one(first.global_id)).whole
+    known = (await registry.detected_person_queries.one(first.global_id)).whole
     assert known.cameras_visited == ("1", "2")
     assert {camera: one.last_seen for camera, one in known.cameras.items()} == {"1": BEGAN, "2": at(300)}
     assert known.total_appearances == 2
@@ -82,7 +82,7 @@ async def test_scenario_3_what_three_cameras_measure(
         seen = observed(faces.of(person), camera=camera, box=Box(0, 0, width, height))
         await tracker.match_or_create_person(seen)
     await tracker.sync(at(5))
-    known = (await registry.person_reading.one(1)).whole
+    known = (await registry.detected_person_queries.one(1)).whole
     assert round(known.avg_height_pixels or 0, 2) == 251.67
     assert round(known.avg_width_pixels or 0, 2) == 101.00
 
@@ -124,9 +124,9 @@ async def test_whoever_is_still_here_after_a_restart_goes_on(
     assert len(tracker) == 1
     assert tracker.match_active(observed(faces.of(person), at=10)) is not None
     await tracker.sync(at(11))
-    known = await registry.person_reading.one(1)
+    known = await registry.detected_person_queries.one(1)
     assert (known.whole.total_appearances, known.whole.total_detections) == (1, 2)
-    (stay,) = await registry.persons.stays([1], BEGAN)
+    (stay,) = await registry.tracker_store.stays([1], BEGAN)
     assert (stay.since, stay.until, stay.detections) == (BEGAN, at(10), 2)
 
 
@@ -151,7 +151,7 @@ async def test_no_number_is_given_twice_whatever_happens(registry: Registry, fac
         for tracker in trackers:
             batch = [observed(faces.person(), camera=f"cam-{number}") for number in range(40)]
             told += [one.global_id for one in await tracker.meet(batch)]
-        await registry.person_changes.delete(told[-1], by="operator", now=at(0))
+        await registry.detected_person_edits.delete(told[-1], by="operator", now=at(0))
     assert len(set(told)) == len(told) == 240
 
 
@@ -162,7 +162,7 @@ async def test_half_a_minute_away_is_a_new_appearance(
     for seconds in (0, 20, 51, 60, 200):
         await tracker.match_or_create_person(observed(faces.of(person), at=seconds))
         await tracker.sync(at(seconds + 1))
-    known = (await registry.person_reading.one(1)).whole
+    known = (await registry.detected_person_queries.one(1)).whole
     assert (known.total_appearances, known.total_detections) == (3, 5)
 
 
@@ -174,7 +174,7 @@ async def test_the_trail_says_where_somebody_was_and_when(
     for camera, seconds in walk:
         await tracker.match_or_create_person(observed(faces.of(person), camera=camera, at=seconds))
         await tracker.sync(at(seconds))
-    stays = sorted(await registry.persons.stays([1], BEGAN), key=lambda stay: stay.since)
+    stays = sorted(await registry.tracker_store.stays([1], BEGAN), key=lambda stay: stay.since)
     assert [(one.device_id, one.since, one.until, one.detections) for one in stays] == [
         ("1", at(0), at(40), 3),
         ("2", at(15), at(25), 2),
@@ -190,7 +190,7 @@ async def test_an_enrolled_person_is_told_by_their_user_id(
     told = await tracker.match_or_create_person(observed(faces.of(person)))
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
     await tracker.sync(at(1))
-    known = (await registry.person_reading.one(1)).whole
+    known = (await registry.detected_person_queries.one(1)).whole
     assert (known.user_id, known.linked_by) == ("EMP-12345", "face")
 
 
@@ -250,11 +250,11 @@ async def test_a_link_sleeps_while_its_person_is_deleted(
     assert await told(1) == "EMP-12345"
     await registry.identities.delete("EMP-12345")
     assert await told(2) is None
-    assert (await registry.person_reading.one(1)).whole.user_id == "EMP-12345"
+    assert (await registry.detected_person_queries.one(1)).whole.user_id == "EMP-12345"
     await registry.identities.restore("EMP-12345")
     assert await told(3) == "EMP-12345"
     await enroll(registry, "EMP-777", faces.person())
-    await registry.merges.merge("EMP-12345", "EMP-777")
+    await registry.identity_merges.merge("EMP-12345", "EMP-777")
     assert await told(4) == "EMP-777"
 
 
@@ -265,7 +265,7 @@ async def test_who_was_said_not_to_be_somebody_is_not_linked_again(
     await enroll(registry, "EMP-12345", faces.of(person))
     await tracker.match_or_create_person(observed(faces.of(person)))
     await tracker.sync(at(1))
-    await registry.person_changes.unlink(1, by="operator", now=at(2))
+    await registry.detected_person_edits.unlink(1, by="operator", now=at(2))
     await tracker.reload([1], at(2))
     for step in range(3, 12):
         told = await tracker.match_or_create_person(observed(faces.of(person), at=step))
@@ -278,14 +278,14 @@ async def test_merged_people_are_one_until_they_are_parted(
 ) -> None:
     one, other = faces.person(), faces.person()
     await tracker.meet([observed(faces.of(one), camera="1"), observed(faces.of(other), camera="2")])
-    await registry.person_changes.merge(2, 1, by="operator", now=at(1))
+    await registry.detected_person_edits.merge(2, 1, by="operator", now=at(1))
     await tracker.reload([1, 2], at(1))
     assert (await tracker.match_or_create_person(observed(faces.of(other), at=2))).global_id == 1
     assert (await tracker.match_or_create_person(observed(faces.of(one), at=3))).global_id == 1
     await tracker.sync(at(4))
-    known = (await registry.person_reading.one(2)).whole
+    known = (await registry.detected_person_queries.one(2)).whole
     assert (known.global_id, known.total_detections, known.cameras_visited) == (1, 4, ("1", "2", "cam-001"))
-    await registry.person_changes.unmerge(2, by="operator", now=at(5))
+    await registry.detected_person_edits.unmerge(2, by="operator", now=at(5))
     await tracker.reload_all(at(5))
     assert (await tracker.match_or_create_person(observed(faces.of(other), at=6))).global_id == 2
     assert (await tracker.match_or_create_person(observed(faces.of(one), at=6))).global_id == 1
@@ -295,7 +295,7 @@ async def test_who_was_deleted_is_somebody_new(registry: Registry, tracker: Trac
     """And what is still in memory of them brings nothing back."""
     person = faces.person()
     await tracker.match_or_create_person(observed(faces.of(person)))
-    await registry.person_changes.delete(1, by="operator", now=at(1))
+    await registry.detected_person_edits.delete(1, by="operator", now=at(1))
     await tracker.sync(at(1))
     assert len(tracker) == 0
     told = await tracker.match_or_create_person(observed(faces.of(person), at=2))
@@ -333,8 +333,8 @@ async def test_what_could_not_be_written_is_written_later(
     await tracker.match_or_create_person(observed(faces.of(person), at=4))
     await registry.mongo.db.command({"collMod": "persons", "validator": {}})
     await tracker.sync(at(5))
-    assert (await registry.person_reading.one(1)).whole.total_detections == 4
-    (stay,) = await registry.persons.stays([1], BEGAN)
+    assert (await registry.detected_person_queries.one(1)).whole.total_detections == 4
+    (stay,) = await registry.tracker_store.stays([1], BEGAN)
     assert (stay.until, stay.detections) == (at(4), 4)
 
 
@@ -346,13 +346,13 @@ async def test_people_get_known_better_and_mongodb_hears_of_it(
     for step in range(20):
         await tracker.match_or_create_person(observed(faces.of(person), at=step))
     await tracker.sync(at(20))
-    (face,) = (await registry.persons.faces_of([1]))[1]
+    (face,) = (await registry.tracker_store.faces_of([1]))[1]
     assert face.weight == pytest.approx(6 * 0.9)
     assert float(face.unit @ person) > 0.93
     for step in range(4):
         await tracker.match_or_create_person(observed(faces.of(person), at=30 + step, camera=f"cam-{step}"))
     await tracker.sync(at(40))
-    (face,) = (await registry.persons.faces_of([1]))[1]
+    (face,) = (await registry.tracker_store.faces_of([1]))[1]
     assert face.weight > 6 * 0.9
 
 

@@ -75,7 +75,7 @@ async def followed(index: InMemoryFaceSearch) -> AsyncIterator[InMemoryFaceSearc
 
 @pytest.fixture
 async def index(registry: Registry) -> AsyncIterator[InMemoryFaceSearch]:
-    async with followed(InMemoryFaceSearch(registry.mongo, registry.persons)) as following:
+    async with followed(InMemoryFaceSearch(registry.mongo, registry.tracker_store)) as following:
         yield following
 
 
@@ -90,7 +90,7 @@ async def means(index: InMemoryFaceSearch) -> dict[int, list[float]]:
 
 
 async def fresh_means(registry: Registry) -> dict[int, list[float]]:
-    return await means(InMemoryFaceSearch(registry.mongo, registry.persons))
+    return await means(InMemoryFaceSearch(registry.mongo, registry.tracker_store))
 
 
 async def nearest(index: InMemoryFaceSearch, vector: Any, floor: float = 0.5) -> list[tuple[int, float]]:
@@ -141,7 +141,7 @@ async def is_so(question: Any, expected: Any) -> bool:
 
 async def test_what_this_program_learns_is_known_at_once(registry: Registry) -> None:
     """Before MongoDB has it, and whether or not the space was asked about before."""
-    index = InMemoryFaceSearch(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     index.learned(1, known(ALICE))
     assert await nearest(index, ALICE) == [(1, 1.0)]
     index.learned(1, known(BOB, 0.9))
@@ -173,7 +173,7 @@ async def test_what_was_learned_survives_reading_everything_again(
 ) -> None:
     """Changes were lost while this program's own writes are still to come."""
     other.write({1: known(BOB), 3: known(ALICE)})
-    index = InMemoryFaceSearch(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     await index.ready(SPACE)
     index.learned(2, known(ALICE, 0.9))
     index.forgotten(3)
@@ -188,7 +188,9 @@ async def test_what_was_learned_and_never_written_is_taken_back(
 ) -> None:
     """A program that could not write, or wrote to somebody deleted, comes to agree with MongoDB."""
     other.write({1: known(ALICE)})
-    async with followed(InMemoryFaceSearch(registry.mongo, registry.persons, confirm_seconds=0.05)) as index:
+    async with followed(
+        InMemoryFaceSearch(registry.mongo, registry.tracker_store, confirm_seconds=0.05)
+    ) as index:
         await index.ready(SPACE)
         index.learned(1, known(BOB))
         index.learned(2, known(BOB))
@@ -231,7 +233,7 @@ async def test_after_any_changes_the_index_is_what_a_fresh_one_would_be(
     for number in range(400, 420):
         face = someone(own)
         index.learned(number, face)
-        await registry.persons.write_faces([(number, face)])
+        await registry.tracker_store.write_faces([(number, face)])
         await index.candidates(SPACE, [face.unit], 5, 0.5)
     await writing
     expected = await fresh_means(registry)
@@ -267,7 +269,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
     registry: Registry, other: OtherProgram
 ) -> None:
     """Where it stood is no longer known to the server: what was missed is read."""
-    index = InMemoryFaceSearch(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     await index.ready(SPACE)
     index._token = {"_data": "8200"}
     other.write({1: known(ALICE)})
@@ -280,7 +282,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
 
 async def test_changes_before_it_follows_are_heard(registry: Registry, other: OtherProgram) -> None:
     """Between loading and following nothing gets lost, nor while following pauses."""
-    index = InMemoryFaceSearch(registry.mongo, registry.persons)
+    index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     await index.ready(SPACE)
     other.write({1: known(ALICE)})
     async with followed(index):
@@ -299,7 +301,7 @@ async def test_it_goes_on_where_it_stood_after_mongodb_was_away(own_mongod: Mong
     with MongoClient(own_mongod.uri) as client:
         other = OtherProgram(client, "wfm")
         other.write({1: known(ALICE)})
-        async with followed(InMemoryFaceSearch(registry.mongo, registry.persons)) as index:
+        async with followed(InMemoryFaceSearch(registry.mongo, registry.tracker_store)) as index:
             await index.ready(SPACE)
             other.write({2: known(BOB)})
             await until(lambda: is_so(nearest(index, BOB), [(2, 1.0)]))
