@@ -1,5 +1,6 @@
 """Real servers for the tests: started when the first test asks for them, shared where that is safe."""
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from pymongo import MongoClient
 
+from broker_bridge.registry import MongoSettings, Registry
 from deploy.local.stack import Mongod, Mosquitto, Program, free_port
 
 DEVICES = [f"cam-{n:03}" for n in range(1, 11)] + [f"sim-{n:03}" for n in range(1, 21)]
@@ -53,9 +56,58 @@ def own_mongod(tmp_path: Path) -> Iterator[Mongod]:
     server.kill()
 
 
+class SharedDatabase:
+    """One database of this worker with all collections and indexes, emptied between tests.
+
+    Creating some 20 collections and 35 indexes takes far longer than most tests.
+    """
+
+    def __init__(self, mongod: Mongod) -> None:
+        self.name = f"wfm_test_{secrets.token_hex(6)}"
+        self._client: MongoClient[dict[str, Any]] = MongoClient(mongod.uri)
+        self._database = self._client[self.name]
+        asyncio.run(self._create(mongod))
+        self._indexes = {
+            name: self._database[name].index_information() for name in self._database.list_collection_names()
+        }
+
+    async def _create(self, mongod: Mongod) -> None:
+        settings = MongoSettings(uri=SecretStr(mongod.uri), database=self.name)
+        await (await Registry.open(settings)).close()
+
+    def empty(self) -> None:
+        """Delete every document; drop each collection that a test created or gave other indexes."""
+        for name in self._database.list_collection_names():
+            collection = self._database[name]
+            if self._indexes.get(name) == collection.index_information():
+                collection.delete_many({})
+            else:
+                collection.drop()
+
+    def close(self) -> None:
+        self._client.drop_database(self.name)
+        self._client.close()
+
+
+@pytest.fixture(scope="session")
+def shared_database(mongod: Mongod) -> Iterator[SharedDatabase]:
+    """Create this worker's database once."""
+    database = SharedDatabase(mongod)
+    yield database
+    database.close()
+
+
 @pytest.fixture
-def mongo_database(mongod: Mongod) -> Iterator[str]:
-    """The name of a database that is empty before the test and gone after it."""
+def mongo_database(request: pytest.FixtureRequest, mongod: Mongod) -> Iterator[str]:
+    """Yield the name of an empty database.
+
+    A test that starts programs gets a new one: a program that is killed may still write for a moment.
+    """
+    if "start_program" not in request.fixturenames:
+        shared: SharedDatabase = request.getfixturevalue("shared_database")
+        yield shared.name
+        shared.empty()
+        return
     name = f"wfm_test_{secrets.token_hex(6)}"
     yield name
     client: MongoClient[dict[str, Any]]
