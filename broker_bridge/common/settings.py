@@ -1,11 +1,11 @@
-"""How every program reads its settings: a JSON file with one section per program, environment over it.
+"""Read the settings of a program: a JSON file with a section per program, environment over it.
 
-`WFM_MQTT__HOST=broker` sets `host` in section `mqtt`. All mistakes are reported at once, a sentence each.
-The environment names are part of what operators rely on, which is why this lies beside the wire.
+`WFM_MQTT__HOST=broker` sets `host` in section `mqtt` (pydantic-settings' convention). Every mistake is
+reported at once, in one sentence each.
 """
 
-import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,12 +18,16 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from .settings_file import SettingsFileError, read_settings_file
 
 PREFIX = "WFM_"
 SECTIONS = (
     "mqtt", "mongo", "registry", "tracking", "search", "bridge", "api", "device", "worker", "fleet", "log",
 )  # fmt: skip
-"""Every section that a configuration file may have; each program reads those that it knows."""
+"""Every section that a configuration file may have; each program reads its own."""
 
 S = TypeVar("S", bound="Settings")
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -37,11 +41,11 @@ def _check_key(key: SecretStr) -> SecretStr:
 
 
 BearerKey = Annotated[SecretStr, AfterValidator(_check_key)]
-"""A key that can be sent in the header Authorization."""
+"""A key that fits into the header Authorization."""
 
 
 class SettingsError(ValueError):
-    """What is wrong with the settings: `mistakes` has one sentence per mistake."""
+    """Wrong settings: `mistakes` has one sentence per mistake."""
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
@@ -49,19 +53,26 @@ class SettingsError(ValueError):
 
 
 class Section(BaseModel):
-    """One section: frozen, and a key that nobody reads is a mistake."""
+    """One section: frozen, and an unknown key is a mistake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """The sections that one program reads."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        # One split: what follows the section is the key, whatever it contains.
+        env_nested_max_split=1,
+    )
 
 
 class MqttSettings(Section):
-    """The broker. TLS is on as soon as `ca_file` is set; `cert_file` and `key_file` are the client's own."""
+    """The broker. `ca_file` turns TLS on; `cert_file` and `key_file` are the client's own."""
 
     host: str = "127.0.0.1"
     port: Port = 1883
@@ -84,62 +95,87 @@ class MqttSettings(Section):
 
 
 class LogSettings(Section):
-    """Logs go to standard error: `json` has one object a line, `text` is for people."""
+    """Logs go to standard error: `json` writes one object a line, `text` is for people."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
+class _Environment(EnvSettingsSource):
+    """The variables of `environ`, which is passed in rather than read from the process."""
+
+    def __init__(self, model: type[Settings], environ: Mapping[str, str]) -> None:
+        self._variables = {name.lower(): text for name, text in environ.items()}
+        super().__init__(model)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return dict(self._variables)
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Decode a list or an object; leave what is not JSON to the field, which says what it expects."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
 def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str]) -> S:
-    """The settings of `model` from `file` (JSON, may be None) with `environ` over it.
+    """Return the settings of `model` from `file` (JSON, may be None) with `environ` over it.
 
     Raises SettingsError with one sentence per mistake.
     """
-    # Every section is there, if empty: then what a section lacks is told key by key.
-    document = {name: {} for name in model.model_fields} | (_read_file(file) if file else {})
-    mistakes = [
-        f"{file}: there is no section {name!r}; the sections are {', '.join(SECTIONS)}"
-        for name in document
-        if name not in SECTIONS
-    ]
-    for name, text in sorted(environ.items()):
-        section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
-        if name.startswith(PREFIX) and separator and section in model.model_fields:
-            document[section] = {**document.get(section, {}), key: _read_variable(text)}
     try:
-        settings = model.model_validate(document)
+        document = read_settings_file(file) if file else {}
+    except SettingsFileError as error:
+        raise SettingsError([str(error)]) from error
+    mistakes = [_unknown_section(str(file), name) for name in document if name not in SECTIONS]
+    mistakes += [
+        _unknown_section(name, section)
+        for name in sorted(environ)
+        if (section := _section_of(name)) is not None and section not in SECTIONS
+    ]
+    variables: dict[str, dict[str, Any]] = _Environment(model, environ)()
+    # A section that is absent counts as empty, so that its missing keys are reported one by one.
+    merged = {name: document.get(name, {}) | variables.get(name, {}) for name in model.model_fields}
+    try:
+        settings = model.model_validate(merged)
     except ValidationError as error:
-        raise SettingsError(mistakes + [_sentence(problem) for problem in error.errors()]) from error
+        raise SettingsError(mistakes + [_sentence(model, each) for each in error.errors()]) from error
     if mistakes:
         raise SettingsError(mistakes)
     return settings
 
 
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError([f"{file}: cannot be read ({error.strerror})"]) from error
-    except ValueError as error:
-        raise SettingsError([f"{file}: is not JSON ({error})"]) from error
-    if not isinstance(document, dict) or not all(isinstance(section, dict) for section in document.values()):
-        raise SettingsError([f"{file}: expected an object with one object per section"])
-    return document
+def _section_of(variable: str) -> str | None:
+    """Return the section that a variable of ours names, None for any other variable."""
+    section, separator, _ = variable.removeprefix(PREFIX).lower().partition("__")
+    return section if variable.startswith(PREFIX) and separator else None
 
 
-def _read_variable(text: str) -> Any:
-    """Lists and objects are written as JSON; all else is text that the field's type reads."""
-    if text[:1] in ("[", "{"):
-        try:
-            return json.loads(text)
-        except ValueError:
-            # Not JSON after all: let the field say what it expected.
-            return text
-    return text
+def _unknown_section(where: str, name: str) -> str:
+    hint = _hint(name, SECTIONS) or f"; the sections are {', '.join(SECTIONS)}"
+    return f"{where}: there is no section {name!r}{hint}"
 
 
-def _sentence(problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
+def _sentence(model: type[Settings], mistake: Any) -> str:
+    path = [str(part) for part in mistake["loc"]]
     variable = PREFIX + "__".join(path[:2]).upper()
-    message = problem["msg"].removeprefix("Value error, ")
+    message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "extra_forbidden":
+        message = f"there is no such setting{_hint(path[-1], _keys_of(model, path[:-1]))}"
     return f"{'.'.join(path)}: {message} (in the configuration file, or {variable} in the environment)"
+
+
+def _keys_of(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the keys of the section, or of the object in a section, at `path`."""
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _hint(name: str, known: list[str] | tuple[str, ...]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,3 +1,5 @@
+"""Reading settings from a file and the environment."""
+
 import json
 from pathlib import Path
 
@@ -16,7 +18,7 @@ def written(folder: Path, document: object) -> Path:
 
 
 def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
-    """A variable replaces one key and leaves its neighbours as the file has them."""
+    """A variable replaces one key and leaves its neighbours as they are in the file."""
     file = written(tmp_path, {"mqtt": {"host": "file", "port": 1}, "bridge": {"auto_register": False}})
     environ = {"WFM_MQTT__HOST": "variable", "WFM_BRIDGE__AUTO_REGISTER": "true", "WFM_DEVICE__ID": "cam-1"}
     settings = load_settings(BridgeProgram, file, environ)
@@ -24,30 +26,35 @@ def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
 
 
 def test_objects_in_the_environment_are_json() -> None:
-    """A setting with structure is written as JSON."""
+    """A structured setting is written as JSON in the environment."""
     settings = load_settings(BridgeProgram, None, {"WFM_BRIDGE__DEFAULT_SPACES": '{"face:x": 8}'})
     assert settings.bridge.default_spaces == {"face:x": 8}
 
 
 def test_every_mistake_is_a_sentence(tmp_path: Path) -> None:
-    """All at once: an unknown section, an unknown key, and two wrong values with their variables' names."""
+    """An unknown section, an unknown key and two wrong values are reported at once."""
     file = written(tmp_path, {"mqtts": {}, "mqtt": {"port": 99999, "hots": "x"}})
     with pytest.raises(SettingsError) as refused:
         load_settings(BridgeProgram, file, {"WFM_MONGO__URI": "http://x"})
     text = str(refused.value)
     assert len(refused.value.mistakes) == 4
-    for part in ("no section 'mqtts'", "mqtt.hots", "WFM_MQTT__PORT", "mongodb://", "WFM_MONGO__URI"):
+    for part in (
+        "no section 'mqtts'; did you mean 'mqtt'?",
+        "mqtt.hots: there is no such setting; did you mean",
+    ):
+        assert part in text
+    for part in ("WFM_MQTT__PORT", "mongodb://", "WFM_MONGO__URI"):
         assert part in text
 
 
-def test_settings_that_moved_are_told_where_to() -> None:
-    """A file of the version before names them in section `bridge`."""
+def test_a_setting_that_moved_names_its_new_section() -> None:
+    """A setting of section `bridge` in an older file is reported with its new section."""
     with pytest.raises(SettingsError, match="same_person_similarity: now in section registry"):
         load_settings(BridgeProgram, None, {"WFM_BRIDGE__SAME_PERSON_SIMILARITY": "0.7"})
 
 
 def test_what_must_be_set_is_named_key_by_key() -> None:
-    """A camera without any settings is told both keys that it cannot do without."""
+    """A device without settings gets one sentence for each required key."""
     with pytest.raises(SettingsError) as refused:
         load_settings(DeviceSettings, None, {})
     assert [mistake.split(":")[0] for mistake in refused.value.mistakes] == ["device.id", "device.site"]
@@ -55,7 +62,7 @@ def test_what_must_be_set_is_named_key_by_key() -> None:
 
 
 def test_a_secret_is_not_shown(tmp_path: Path) -> None:
-    """Neither in a mistake nor when settings are printed."""
+    """A secret is neither in a mistake nor in the representation of settings."""
     settings = load_settings(BridgeProgram, None, {"WFM_MQTT__PASSWORD": "hunter2"})
     assert "hunter2" not in repr(settings)
     with pytest.raises(SettingsError) as refused:
@@ -65,7 +72,7 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["", " ", "a key with blanks", "a-key-of-a-file\n", "schlüssel-eins"])
 def test_a_key_that_no_header_can_hold_is_a_wrong_setting(key: str) -> None:
-    """Else it would look as if the server were away. The sentence does not show it."""
+    """A key with blanks or line ends is a mistake, and the sentence does not show it."""
     with pytest.raises(SettingsError) as refused:
         load_settings(FleetSettings, None, {"WFM_FLEET__API_KEY": key})
     (mistake,) = refused.value.mistakes
@@ -73,9 +80,75 @@ def test_a_key_that_no_header_can_hold_is_a_wrong_setting(key: str) -> None:
     assert len(key) < 2 or key not in mistake
 
 
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"WFM_MQQT__HOST": "x"}, "WFM_MQQT__HOST: there is no section 'mqqt'; did you mean 'mqtt'?"),
+        ({"WFM_XYZ__HOST": "x"}, "WFM_XYZ__HOST: there is no section 'xyz'; the sections are mqtt, "),
+        ({"WFM_MQTT__HOTS": "x"}, "mqtt.hots: there is no such setting; did you mean 'host'? "),
+        ({"WFM_MQTT__QQQQ": "x"}, "mqtt.qqqq: there is no such setting (in the configuration file, or "),
+        (
+            {"WFM_REGISTRY__SIMILARITIES": '{"face:x": {"same_preson": 0.7}}'},
+            "registry.similarities.face:x.same_preson: ",
+        ),
+    ],
+)
+def test_a_misspelt_name_gets_a_hint(environ: dict[str, str], sentence: str) -> None:
+    """An unknown section or key is a mistake that names the closest known one, if one is close."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(BridgeProgram, None, environ)
+    assert any(mistake.startswith(sentence) for mistake in refused.value.mistakes)
+
+
+def test_variables_of_other_programs_are_ignored() -> None:
+    """A section that this program does not read, and names without a section, are left alone."""
+    environ = {"WFM_DEVICE__ID": "cam-1", "WFM_WORKER__X": "y", "WFM_HOME": "/srv", "PATH": "/bin"}
+    assert load_settings(BridgeProgram, None, environ) == load_settings(BridgeProgram, None, {})
+
+
+def test_a_password_that_looks_like_json_is_text() -> None:
+    """Only settings that are lists or objects are read as JSON."""
+    settings = load_settings(BridgeProgram, None, {"WFM_MQTT__PASSWORD": '{"a": 1}'})
+    assert settings.mqtt.password is not None
+    assert settings.mqtt.password.get_secret_value() == '{"a": 1}'
+
+
+def test_an_object_that_is_not_json_is_a_sentence_of_its_setting() -> None:
+    """A structured setting with other text says what it expected."""
+    with pytest.raises(SettingsError, match=r"bridge\.default_spaces: Input should be a valid dictionary"):
+        load_settings(BridgeProgram, None, {"WFM_BRIDGE__DEFAULT_SPACES": "{face:x"})
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b'\xef\xbb\xbf{"mqtt": {}}', "line 1, column 1: a byte order mark"),
+        (b'{\n  // the broker\n  "mqtt": {}\n}', "line 2, column 3: a comment"),
+        (b'{"mqtt": {} /* broker */}', "line 1, column 13: a comment"),
+        (b'{\n  "mqtt": {},\n  # more\n  "log": {}}', "line 3, column 3: a comment"),
+        (b'# settings\n{"mqtt": {}}', "line 1, column 1: a comment"),
+        (b'{"mqtt": {}} // end', "line 1, column 14: a comment"),
+        (b'{"mqtt": {"host": "x",}}', "line 1, column 22: a comma before '}'"),
+        (b'{"mqtt": {"host": "x"},\n}', "line 1, column 23: a comma before '}'"),
+        (b'{"bridge": {"x": [1, 2,\n ]}}', "line 1, column 23: a comma before ']'"),
+        (b'{"mqtt": {"host": "\xff"}}', "line 1, column 20: not UTF-8"),
+        (b"", "line 1, column 1: is not JSON"),
+        (b'{"mqtt": {"host": "// not a comment"} "log": {}}', "line 1, column 39: is not JSON"),
+    ],
+)
+def test_what_is_not_json_is_named_with_line_and_column(tmp_path: Path, data: bytes, sentence: str) -> None:
+    """A byte order mark, a comment and a trailing comma are named; the sentence has line and column."""
+    file = tmp_path / "config.json"
+    file.write_bytes(data)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(BridgeProgram, file, {})
+    (mistake,) = refused.value.mistakes
+    assert mistake.startswith(f"{file}: {sentence}")
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"mqtt": 3}'])
 def test_a_file_that_is_not_settings_is_one_sentence(tmp_path: Path, text: str) -> None:
-    """Not JSON, not an object, or a section that is none."""
+    """Text that is not JSON, not an object, or has a section that is not an object is one mistake."""
     file = tmp_path / "config.json"
     file.write_text(text)
     with pytest.raises(SettingsError) as refused:
@@ -84,13 +157,13 @@ def test_a_file_that_is_not_settings_is_one_sentence(tmp_path: Path, text: str) 
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    """It names the file and what is wrong with it."""
+    """The sentence names the missing file."""
     with pytest.raises(SettingsError, match=r"absent\.json: cannot be read"):
         load_settings(BridgeProgram, tmp_path / "absent.json", {})
 
 
 def test_a_certificate_needs_its_key_and_its_authority() -> None:
-    """Half a pair, or a pair without an authority, is refused."""
+    """Half a pair, or a pair without an authority, is a mistake."""
     for environ in ({"WFM_MQTT__CERT_FILE": "c"}, {"WFM_MQTT__CERT_FILE": "c", "WFM_MQTT__KEY_FILE": "k"}):
         with pytest.raises(SettingsError):
             load_settings(BridgeProgram, None, environ)

@@ -1,0 +1,63 @@
+"""Read a configuration file; say line and column of what is not JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SettingsFileError(ValueError):
+    """A file that cannot be read or is not settings; one sentence names the file and the place."""
+
+
+def read_settings_file(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the sections in `file` by name. Raises SettingsFileError."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise SettingsFileError(f"{file}: cannot be read ({error.strerror})") from error
+    if data.startswith(_BOM):
+        raise SettingsFileError(
+            f"{file}: line 1, column 1: a byte order mark; save the file as UTF-8 without it"
+        )
+    document = _parse(file, _decode(file, data))
+    if not isinstance(document, dict) or not all(isinstance(section, dict) for section in document.values()):
+        raise SettingsFileError(f"{file}: expected an object with one object per section")
+    return document
+
+
+def _decode(file: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line, column = _place(data[: error.start].decode(), error.start)
+        raise SettingsFileError(f"{file}: line {line}, column {column}: not UTF-8") from error
+
+
+def _parse(file: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        position, reason = _explain(text, error)
+        line, column = _place(text, position)
+        raise SettingsFileError(f"{file}: line {line}, column {column}: {reason}") from error
+
+
+def _explain(text: str, error: json.JSONDecodeError) -> tuple[int, str]:
+    """Return the position of a mistake and its reason, by name for the two that JSON5 allows."""
+    rest = text[error.pos :].lstrip()
+    if rest.startswith(("//", "/*", "#")):
+        return len(text) - len(rest), "a comment, and JSON has none; remove it"
+    # Up to Python 3.12 the error stands behind a trailing comma, from 3.13 on at the comma itself.
+    before = text[: error.pos].rstrip()
+    if rest.startswith(("}", "]")) and before.endswith(","):
+        return len(before) - 1, f"a comma before {rest[0]!r}; remove it"
+    if rest.startswith(",") and rest[1:].lstrip().startswith(("}", "]")):
+        return len(text) - len(rest), f"a comma before {rest[1:].lstrip()[0]!r}; remove it"
+    return error.pos, f"is not JSON ({error.msg})"
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Return line and column of a position, both from 1."""
+    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
