@@ -31,7 +31,7 @@ class HeadLedger:
         if not person.deleted:
             self._count(person, Digest.plus)
             self._counted[person.user_id] = person
-        for site in person.reach:
+        for site in person.synced_sites:
             self._versions[site] = max(self._versions[site], person.version)
 
     def version(self, site_id: str) -> int:
@@ -66,10 +66,14 @@ class HeadLedger:
     def _count(self, person: Identity, how: Callable[[Digest, Digest], Digest]) -> None:
         for site in (EVERY_SITE,) if EVERY_SITE in person.sites else person.sites:
             totals = self._totals[site]
-            for held in person.sent:
+            for held in person.sent_holdings:
                 totals[held.space] = how(totals.get(held.space, Digest()), held.digest)
 
 
 def sites_that_hear(person: Identity, sites: Sequence[str]) -> list[str]:
     """Those of `sites` that a change of this person concerns."""
-    return list(sites) if EVERY_SITE in person.reach else [site for site in sites if site in person.reach]
+    return (
+        list(sites)
+        if EVERY_SITE in person.synced_sites
+        else [site for site in sites if site in person.synced_sites]
+    )

@@ -65,14 +65,14 @@ class DeltaPublisher:
         await wake_on(self._registry, concerns, self.wake, self.counters)
 
     async def _follow(self) -> None:
-        history, people = await self._registry.deltas.everyone()
+        history, people = await self._registry.deltas.all_identities()
         ledger = HeadLedger(people)
         cursor = history.version
         while True:
             sites = await self._registry.sites.all()
             await self._tell_heads(ledger, history, sites)
             await self._wait()
-            now, changed = await self._registry.deltas.since(cursor, _CHANGES_AT_ONCE)
+            now, changed = await self._registry.deltas.deltas_after(cursor, _CHANGES_AT_ONCE)
             if now.epoch != history.epoch or now.version < cursor:
                 _log.warning("the registry has begun another history: every device takes a full snapshot")
                 return
@@ -82,7 +82,7 @@ class DeltaPublisher:
             history = now
             if changed:
                 await self._tell_changes(ledger, history, sites, changed)
-                cursor = changed[-1].person.version
+                cursor = changed[-1].identity.version
                 if len(changed) == _CHANGES_AT_ONCE:
                     self.wake()
 
@@ -111,11 +111,11 @@ class DeltaPublisher:
         site_ids = [site.site_id for site in sites]
         concerns: dict[str, list[IdentityDelta]] = {}
         for change in changed:
-            for site_id in sites_that_hear(change.person, site_ids):
+            for site_id in sites_that_hear(change.identity, site_ids):
                 concerns.setdefault(site_id, []).append(change)
         previous = {site_id: ledger.version(site_id) for site_id in concerns}
         for change in changed:
-            ledger.tell(change.person)
+            ledger.tell(change.identity)
         await asyncio.gather(
             *(
                 self._tell_site(site_id, news, previous[site_id], history)
@@ -130,7 +130,7 @@ class DeltaPublisher:
         horizon = history.horizon_at(site_id)
         for part in _parts(news):
             upserts, removals = told(part, site_id, with_names=False)
-            version = part[-1].person.version
+            version = part[-1].identity.version
             delta = SyncDelta(
                 epoch=history.epoch,
                 prev_version=max(previous, horizon),

@@ -99,7 +99,7 @@ def answer(page: PageContent, request_id: str) -> EncodedPage:
 
 def encode(change: IdentityDelta, site_id: str, *, with_names: bool) -> tuple[bytes | None, bytes | None]:
     """A change as a site hears of it, as JSON: an upsert of who belongs, or a removal of who does not."""
-    person = change.person
+    person = change.identity
     told: dict[str, Any] = {"user_id": person.user_id, "version": person.version}
     if not person.belongs_to(site_id):
         return None, to_json(told)
@@ -126,7 +126,7 @@ def cut_pages(
     place: PagePosition, changes: DeltaPage, max_bytes: int = MAX_PAGE_BYTES
 ) -> Iterator[PageContent]:
     """The pages of one reading, each within `max_bytes` unless a single person takes more."""
-    encoded = [encode(one, place.site_id, with_names=place.with_names) for one in changes.changed]
+    encoded = [encode(one, place.site_id, with_names=place.with_names) for one in changes.deltas]
     begins, size, since = 0, _FRAME_BYTES, place.since
 
     def page(ends: int, last: bool) -> PageContent:
@@ -135,7 +135,7 @@ def cut_pages(
         return PageContent(
             history=changes.history,
             from_version=since,
-            to_version=changes.to_version if last else changes.changed[ends - 1].person.version,
+            to_version=changes.to_version if last else changes.deltas[ends - 1].identity.version,
             head_version=changes.head_version,
             reset=place.begins and since == 0,
             done=last and changes.done,
@@ -233,7 +233,7 @@ class SyncPages:
 
     async def _read(self, place: PagePosition) -> PageContent:
         people = max(_BLOCK_PEOPLE, place.limit)
-        changes = await self._changes.since_at_site(
+        changes = await self._changes.site_deltas(
             place.site_id, place.since, place.spaces, people, _BLOCK_BYTES, snapshot=place.begins
         )
         self._counters["blocks_read"] += 1

@@ -155,7 +155,7 @@ def told(
     """Changes as a site hears of them: whole states of those who belong, removals of those who do not."""
     upserts, removals = [], []
     for change in changed:
-        person = change.person
+        person = change.identity
         if not person.belongs_to(site_id):
             removals.append(Removal(user_id=person.user_id, version=person.version))
             continue

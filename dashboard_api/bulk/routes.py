@@ -82,7 +82,7 @@ async def _to_orders(
     """Orders by index, for those whose templates and external keys will do; of the others `items` tells."""
     dimensions = await services.registry.spaces.dimensions()
     keys = [key.text for person in people.values() for key in person.keys]
-    having = await services.registry.identity_store.having(None, keys) if keys else {}
+    having = await services.registry.identity_store.find_by_external_key(None, keys) if keys else {}
     holders = {key: person.user_id for key, person in having.items()}
     orders = {}
     for index, person in people.items():
@@ -102,9 +102,9 @@ async def _add_further_keys(
     for index, checked in done.items():
         further = [] if checked.outcome.error else to_further_orders(people[index], by)
         if further:
-            outcomes = await services.registry.identities.carry_out(further)
+            outcomes = await services.registry.identities.apply(further)
             error = next((one.error for one in outcomes if one.error), None)
-            both = replace(checked.outcome, person=outcomes[-1].person, error=error)
+            both = replace(checked.outcome, identity=outcomes[-1].identity, error=error)
             done[index] = replace(checked, outcome=both)
 
 

@@ -187,7 +187,7 @@ def to_item(index: int, user_id: str, checked: CheckedChange) -> BulkItem:
         return refused(index, user_id, outcome.error, near)
     result: Result = "created" if outcome.created else "changed" if outcome.changed else "unchanged"
     return BulkItem(
-        index=index, user_id=user_id, result=result, version=outcome.settled().version, look_alikes=near
+        index=index, user_id=user_id, result=result, version=outcome.result().version, look_alikes=near
     )
 
 

@@ -96,7 +96,7 @@ def spaces_of(query: SyncQuery, caller: EdgeDevice, known: Mapping[str, int]) ->
 def to_changes(missed: PollAnswer, query: SyncQuery, device: Device, asked_at: datetime) -> EdgeChanges:
     """The answer to a device; `asked_at` is from before the registry was read."""
     told = missed.changes
-    changes = [_change(one, missed, query, device) for one in told.changed]
+    changes = [_change(one, missed, query, device) for one in told.deltas]
     dated = [asked_at] if told.done or missed.last_dated is None else [asked_at, missed.last_dated]
     return EdgeChanges(
         success=True,
@@ -115,7 +115,7 @@ def to_changes(missed: PollAnswer, query: SyncQuery, device: Device, asked_at: d
 def _change(
     change: IdentityDelta, missed: PollAnswer, query: SyncQuery, device: Device
 ) -> EdgeRemoval | EdgeUpsert:
-    person = change.person
+    person = change.identity
     if not person.belongs_to(device.site_id):
         return EdgeRemoval(action="delete", face_id=person.user_id, version=person.version)
     said: dict[str, Any] = {}

@@ -88,7 +88,7 @@ async def sync(
     """What has changed for the device's site; without `since` a full snapshot. Go on with `next`."""
     asked_at = services.now()
     query = SyncQuery(since, epoch, reset_head_version, begun_at, spaces, vectors, limit)
-    missed = await services.registry.edge_polling.missed(
+    missed = await services.registry.edge_polling.poll(
         caller.device.site_id,
         query.position,
         spaces_of(query, caller, await services.registry.spaces.dimensions()),

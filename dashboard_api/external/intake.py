@@ -70,7 +70,7 @@ class IngestTally:
             if len(self.look_alikes) < MOST_LISTED:
                 self.look_alikes.append(
                     LookAlikeView(
-                        user_id=outcome.person.user_id if outcome.person else None,
+                        user_id=outcome.identity.user_id if outcome.identity else None,
                         external_id=item.external.external_id,
                         nearest_user_id=one.user_id,
                         similarity=one.similarity,

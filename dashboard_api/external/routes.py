@@ -68,7 +68,7 @@ async def sync(request: Request, services: ServicesDep, key: Annotated[ApiKey, M
             errors.add(item)
         else:
             ordered.append(to_sync_order(item, key.name, new_external_user_id))
-    outcomes = await services.registry.identities.carry_out([item.order for item in ordered])
+    outcomes = await services.registry.identities.apply([item.order for item in ordered])
     return sync_answer(ordered, outcomes, errors)
 
 
@@ -162,7 +162,7 @@ async def list_external(
 ) -> ExternalPage:
     """People whom other systems have brought, a row per key, in order of user id."""
     first, begun = _position(cursor)
-    people = await services.registry.identities.brought(source_system, first=first, limit=limit + 2)
+    people = await services.registry.identities.page_external(source_system, first=first, limit=limit + 2)
     places = [
         (person, number, external)
         for person in people

@@ -160,4 +160,4 @@ def confirmations(person: Identity, history: History, applied: Sequence[AppliedV
 
 def sites_to_ask(person: Identity) -> tuple[str, ...] | None:
     """The sites whose devices must confirm; None means all."""
-    return None if EVERY_SITE in person.reach else person.reach
+    return None if EVERY_SITE in person.synced_sites else person.synced_sites

@@ -44,7 +44,7 @@ async def enroll_by_photo(
     checked = await services.registry.look_alikes.enroll(order)
     return PhotoEnrolled(
         user_id=user_id,
-        version=checked.outcome.settled().version,
+        version=checked.outcome.result().version,
         space=space,
         quality=face.quality,
         look_alikes=resemblances(checked.look_alikes),

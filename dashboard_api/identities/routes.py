@@ -60,7 +60,7 @@ async def enroll(
     templates = [to_template(template, dimensions, "api") for template in body.templates]
     checked = await services.registry.look_alikes.enroll(to_order(body, templates, key.name))
     response.status_code = 201 if checked.outcome.created else 200
-    shown = to_view(checked.outcome.settled())
+    shown = to_view(checked.outcome.result())
     return IdentityEnrolled(**shown.model_dump(), look_alikes=resemblances(checked.look_alikes))
 
 
@@ -70,7 +70,7 @@ async def show(user_id: UserId, services: ServicesDep) -> IdentityDetail:
     person = await services.registry.identities.get(user_id)
     notes = await services.overview.template_notes([user_id])
     return to_detail(
-        person, notes.get(user_id, []), await services.registry.identity_merges.gone_into(user_id)
+        person, notes.get(user_id, []), await services.registry.identity_merges.merged_user_ids(user_id)
     )
 
 

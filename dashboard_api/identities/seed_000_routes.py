@@ -58,7 +58,7 @@ async def push(
     return IdentityPushed(
         name=body.name,
         modality=body.modality,
-        version=checked.outcome.settled().version,
+        version=checked.outcome.result().version,
         look_alikes=resemblances(checked.look_alikes),
     )
 

@@ -39,7 +39,7 @@ def change(
 
 
 def site_changes(changed: Sequence[IdentityDelta], *, done: bool = True) -> DeltaPage:
-    return DeltaPage(HISTORY, 900, 900 if done else changed[-1].person.version, tuple(changed), done)
+    return DeltaPage(HISTORY, 900, 900 if done else changed[-1].identity.version, tuple(changed), done)
 
 
 def place(*, limit: int = 200, with_names: bool = False) -> PagePosition:
@@ -97,7 +97,7 @@ def test_a_reading_is_cut_into_pages_that_follow_on_each_other() -> None:
         assert [one.reset for one in pages] == [True, *([False] * (len(pages) - 1))]
         assert pages[-1].to_version == 900
         read = [SyncPage.model_validate_json(answer(one, "r").to_json()) for one in pages]
-        assert [u.user_id for one in read for u in one.upserts] == [c.person.user_id for c in changed]
+        assert [u.user_id for one in read for u in one.upserts] == [c.identity.user_id for c in changed]
         assert all(len(one.upserts) <= limit for one in read)
         assert all(len(answer(one, "r" * 64).to_json()) <= max_bytes for one in pages)
         assert len(pages) > 2

@@ -80,11 +80,11 @@ class InterruptedChanges:
         self._changes = registry.deltas
         self.meanwhile: Meanwhile | None = None
 
-    async def since_at_site(self, *args: Any, **options: Any) -> DeltaPage:
+    async def site_deltas(self, *args: Any, **options: Any) -> DeltaPage:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile:
             await meanwhile()
-        return await self._changes.since_at_site(*args, **options)
+        return await self._changes.site_deltas(*args, **options)
 
 
 class Bridge:

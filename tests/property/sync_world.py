@@ -129,9 +129,9 @@ class SyncWorld:
         identities, merges = self._registry.identities, self._registry.identity_merges
         try:
             if name == "carry_out":
-                for outcome in await identities.carry_out(*args):
+                for outcome in await identities.apply(*args):
                     if not outcome.error:
-                        self._note_consent(outcome.order, fresh=outcome.created)
+                        self._note_consent(outcome.change, fresh=outcome.created)
             elif name == "purge":
                 await sync_registry.purge(self._registry, *args)
             elif name == "delete_and_purge":

@@ -89,7 +89,7 @@ def test_an_order_that_says_what_is_so_changes_nothing(
 ) -> None:
     """As when a source sends everything it knows every night."""
     held = carried_out([first, *told], limit)
-    person = held.person
+    person = held.identity
     assert person is not None
     assert held.templates is not None
     said = EnrollIdentity(
@@ -111,21 +111,21 @@ def test_no_space_ever_has_more_templates_than_the_cap(told: list[EnrollIdentity
     counts = Counter(one.space for one in kept)
     assert max(counts.values(), default=0) <= limit.templates_per_space
     assert len({(one.space, one.vector) for one in kept}) == len(kept)
-    assert held.person is not None
-    assert {one.space: one.digest.count for one in held.person.holdings} == counts
+    assert held.identity is not None
+    assert {one.space: one.digest.count for one in held.identity.holdings} == counts
 
 
 @given(st.lists(orders, min_size=1, max_size=5), limits)
 def test_what_was_once_refused_is_not_sent(told: list[EnrollIdentity], limit: Rules) -> None:
     """The last word on a modality counts; without any, what the settings say."""
-    person = carried_out(told, limit).person
+    person = carried_out(told, limit).identity
     assert person is not None
     last_word: dict[str, bool] = {}
     for order in told:
         last_word |= order.consent or {}
     for held in person.holdings:
         may = last_word.get(held.space.partition(":")[0], limit.consent_assumed)
-        assert (held in person.sent) == may
+        assert (held in person.sent_holdings) == may
         assert person.may_be_sent(held.space) == may
 
 
@@ -143,20 +143,20 @@ def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
 ) -> None:
     """But every site that ever had them hears of it, and what they refused stays refused."""
     before = carried_out(told, limit)
-    assert before.person is not None
-    gone = IdentityRecord(rules.removed(before.person, 50, NOW), before.templates)
+    assert before.identity is not None
+    gone = IdentityRecord(rules.removed(before.identity, 50, NOW), before.templates)
     fresh = EnrollIdentity("EMP-12345", sites=("lobby",))
     again = rules.enrolled(gone, fresh, 51, NOW, limit)
-    assert again.person is not None
-    assert (again.templates, again.person.holdings) == ((), ())
-    assert (again.person.display_name, again.person.flag) == (None, None)
-    refused = {modality: False for modality, given in before.person.consent.items() if not given}
-    assert again.person.consent == refused
-    assert set(again.person.reach) == {*before.person.reach, "lobby"}
+    assert again.identity is not None
+    assert (again.templates, again.identity.holdings) == ((), ())
+    assert (again.identity.display_name, again.identity.flag) == (None, None)
+    refused = {modality: False for modality, given in before.identity.consent.items() if not given}
+    assert again.identity.consent == refused
+    assert set(again.identity.synced_sites) == {*before.identity.synced_sites, "lobby"}
     for version, order in enumerate(later, start=52):
         again = rules.enrolled(again, order, version, NOW, limit)
-    assert again.person is not None
-    assert set(again.person.reach) >= set(before.person.reach)
+    assert again.identity is not None
+    assert set(again.identity.synced_sites) >= set(before.identity.synced_sites)
 
 
 changes = st.one_of(
@@ -177,12 +177,12 @@ def test_the_ledger_that_follows_equals_one_that_begins(
         known = people.get(user_id, IdentityRecord())
         theirs = replace(anew(order, f"t{version}"), user_id=user_id) if order else None
         changed = _changed(what, known, theirs, version, limit)
-        if changed is None or changed.person is None:
+        if changed is None or changed.identity is None:
             continue
         people[user_id] = changed
-        following.tell(changed.person)
+        following.tell(changed.identity)
     everybody: list[Identity] = sorted(
-        (held.person for held in people.values() if held.person), key=lambda one: one.version
+        (held.identity for held in people.values() if held.identity), key=lambda one: one.version
     )
     history = History("aa", 99, 0)
     for site in SITES:
@@ -198,9 +198,9 @@ def _changed(
         if what == "enroll" and order:
             return rules.enrolled(known, order, version, NOW, limit)
         if what == "delete" and known.live:
-            return replace(known, person=rules.removed(known.live, version, NOW))
-        if what == "restore" and known.person and known.person.deleted:
-            return replace(known, person=rules.restored(known.person, version, NOW))
+            return replace(known, identity=rules.removed(known.live, version, NOW))
+        if what == "restore" and known.identity and known.identity.deleted:
+            return replace(known, identity=rules.restored(known.identity, version, NOW))
     except ContractError:
         return None
     return None

@@ -88,7 +88,7 @@ class DetectedPersonEdits:
         await self._change(global_id, work)
 
     async def _check_enrolled(self, session: Any, user_id: str) -> None:
-        person = (await self._people.known(session, [user_id])).get(user_id)
+        person = (await self._people.find_by_id(session, [user_id])).get(user_id)
         if person is not None and person.merge:
             raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: link to them")
         if person is None or person.deleted:

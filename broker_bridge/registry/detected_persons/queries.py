@@ -142,7 +142,7 @@ class DetectedPersonQueries:
 
     async def _known_as(self, user_id: str) -> list[str]:
         """The user ids that are shown as `user_id`: it and those that went into it, if it is there."""
-        person = (await self._people.known(None, [user_id])).get(user_id)
+        person = (await self._people.find_by_id(None, [user_id])).get(user_id)
         if person is None or person.deleted:
             return []
         return [user_id, *await self._people.merged_into(None, user_id)]
@@ -150,7 +150,7 @@ class DetectedPersonQueries:
     async def enrolled(self, user_ids: Iterable[str]) -> dict[str, Identity]:
         """By user id who is shown for it today; nobody who is deleted."""
         shown = await shown_as(self._people, user_ids)
-        people = await self._people.known(None, set(shown.values())) if shown else {}
+        people = await self._people.find_by_id(None, set(shown.values())) if shown else {}
         return {linked: people[user_id] for linked, user_id in shown.items() if user_id in people}
 
     async def faces(self, global_ids: Sequence[int]) -> dict[int, list[FaceCentroid]]:

@@ -87,7 +87,7 @@ def own_similarity(held: IdentityRecord, space: str, vector: bytes) -> float | N
     """Cosine similarity to the nearest of the person's own templates in a space; None if there is none."""
     if held.live is None:
         return None
-    own = [one.vector for one in held.templates or () if one.space == space and one.parked_by is None]
+    own = [one.vector for one in held.templates or () if one.space == space and one.superseded_by is None]
     if not own:
         return None
     similarities = np.stack([to_array(one) for one in own]) @ to_array(vector)

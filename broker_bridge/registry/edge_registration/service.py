@@ -118,8 +118,8 @@ class EdgeRegistration:
     ) -> tuple[RegistrationDecision, EnrollIdentity | None]:
         """The decision about an employee, with the order that it takes, if any; raises ContractError."""
         user_id = employees.named(asked.request)
-        held = (await self._people.held(None, [user_id]))[user_id]
-        employees.check_enrollable(user_id, held.person, asked.site_id)
+        held = (await self._people.read_records(None, [user_id]))[user_id]
+        employees.check_enrollable(user_id, held.identity, asked.site_id)
         limits = self._settings.similarities_in(asked.request.space)
         decision = employees.decide(asked, held, nearest, limits)
         if decision.user_id != user_id:

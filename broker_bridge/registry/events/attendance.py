@@ -31,7 +31,7 @@ class AttendanceQueries:
 
     async def people(self, user_ids: Sequence[str]) -> dict[str, Identity]:
         """People and tombstones by user id."""
-        return await self._people.known(None, user_ids)
+        return await self._people.find_by_id(None, user_ids)
 
     async def attendance(self, user_id: str) -> dict[str | None, Attendance]:
         """What is recorded of a person by site; None stands for devices that had no site."""
@@ -60,7 +60,7 @@ def check_visit(people: Mapping[str, Identity], user_id: str, site_id: str, at: 
     have met: it is not told whether there is such a person.
     """
     person = people.get(user_id)
-    if person is None or person.erased or not {site_id, EVERY_SITE} & set(person.reach):
+    if person is None or person.erased or not {site_id, EVERY_SITE} & set(person.synced_sites):
         raise unknown(user_id)
     if person.merge:
         raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: report the visit there")

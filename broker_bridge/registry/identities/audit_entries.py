@@ -20,7 +20,7 @@ def entry(
     if added:
         said["templates_added"] = added
     return AuditEntry(
-        who=order.by, what=what, subject=after.user_id, at=now, after={**said, **order.noted} or None
+        who=order.by, what=what, subject=after.user_id, at=now, after={**said, **order.audit_details} or None
     )
 
 

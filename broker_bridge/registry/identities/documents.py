@@ -19,7 +19,7 @@ def person_to_document(person: Identity) -> Document:
         "_id": person.user_id,
         "version": person.version,
         "sites": list(person.sites),
-        "reach": list(person.reach),
+        "reach": list(person.synced_sites),
         "holdings": [
             {"space": held.space, "count": held.digest.count, "digest": held.digest.hex}
             for held in person.holdings
@@ -31,7 +31,7 @@ def person_to_document(person: Identity) -> Document:
         "deleted_at": person.deleted_at,
         "created_at": person.created_at,
         "updated_at": person.updated_at,
-        "born": person.born,
+        "born": person.created_version,
         "consent": dict(person.consent),
     }
     # Left out where there is none: the unique index of external keys takes no notice of those then.
@@ -55,7 +55,7 @@ def person_from_document(found: Document) -> Identity:
         user_id=found["_id"],
         version=found["version"],
         sites=tuple(found["sites"]),
-        reach=tuple(found["reach"]),
+        synced_sites=tuple(found["reach"]),
         holdings=tuple(
             TemplateCount(held["space"], Digest(held["count"], int(held["digest"], 16)))
             for held in found["holdings"]
@@ -67,7 +67,7 @@ def person_from_document(found: Document) -> Identity:
         deleted_at=found["deleted_at"],
         created_at=found["created_at"],
         updated_at=found["updated_at"],
-        born=found.get("born", 0),
+        created_version=found.get("born", 0),
         external=tuple(ExternalKey.parse(text) for text in found.get("external", ())),
         consent=found["consent"] if "consent" in found else _settled(found),
         merge=_merge(found["merge"]) if "merge" in found else None,
@@ -101,8 +101,8 @@ def template_to_document(user_id: str, template: Template, now: datetime) -> Doc
     }
     if template.merged_from:
         document["merged_from"] = template.merged_from
-    if template.parked_by:
-        document["parked_by"] = template.parked_by
+    if template.superseded_by:
+        document["parked_by"] = template.superseded_by
     return document
 
 
@@ -115,5 +115,5 @@ def template_from_document(found: Any) -> Template:
         template_id=found["_id"],
         created_at=found["created_at"],
         merged_from=found.get("merged_from"),
-        parked_by=found.get("parked_by"),
+        superseded_by=found.get("parked_by"),
     )

@@ -11,14 +11,14 @@ T = TypeVar("T")
 class DryRunStore(IdentityStore):
     """A store whose transactions are all rolled back: what they answer is true, and nothing of it stays."""
 
-    async def change(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run `work(session)` in a transaction that is then aborted."""
 
         async def taken_back(session: Any) -> None:
             raise _TakenBack(await work(session))
 
         try:
-            await super().change(taken_back)
+            await super().transact(taken_back)
         except _TakenBack as end:
             done: T = end.done
             return done

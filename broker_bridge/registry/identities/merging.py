@@ -35,7 +35,7 @@ class IdentityMerges:
 
         async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
-            before = await self._store.held(session, [source, into])
+            before = await self._store.read_records(session, [source, into])
             now = to_milliseconds(utc_now())
             target, tombstone = merged(before[into], before[source], first, now, self._rules)
             # The key of another system is one person's: it has to be free before it is given.
@@ -47,19 +47,19 @@ class IdentityMerges:
             await self._audit.record(entry, session)
             return _somebody(target, into)
 
-        return await self._store.change(work)
+        return await self._store.transact(work)
 
     async def undo(self, source: str, *, by: str = SYSTEM) -> Identity:
         """Take back the merge by which `source` went; they are returned. Raises ContractError."""
 
         async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
-            before = await self._store.held(session, [source])
-            gone = before[source].person
+            before = await self._store.read_records(session, [source])
+            gone = before[source].identity
             if gone is None or gone.merge is None:
                 raise ContractError(MERGE_IMPOSSIBLE, f"{source} has gone into nobody: nothing to undo")
             merge = gone.merge
-            before |= await self._store.held(session, [merge.into])
+            before |= await self._store.read_records(session, [merge.into])
             now = to_milliseconds(utc_now())
             target, revived = parted(before[merge.into], before[source], first, now, self._rules)
             await self._store.write(session, before, {merge.into: target})
@@ -69,9 +69,9 @@ class IdentityMerges:
             await self._audit.record(entry, session)
             return _somebody(revived, source)
 
-        return await self._store.change(work)
+        return await self._store.transact(work)
 
-    async def gone_into(self, user_id: str) -> list[str]:
+    async def merged_user_ids(self, user_id: str) -> list[str]:
         """Whoever went into a person, also by way of others."""
         return sorted(await self._store.merged_into(None, user_id))
 
@@ -93,7 +93,7 @@ def merged(
         person,
         version=version + 1,
         sites=sites,
-        reach=tuple(sorted({*person.reach, *sites})),
+        synced_sites=tuple(sorted({*person.synced_sites, *sites})),
         holdings=holdings(person.user_id, templates),
         external=(*person.external, *other.external),
         consent=_agreed(person.consent, other.consent),
@@ -120,7 +120,7 @@ def parted(
     What was changed about the target since stays changed. The target may be a tombstone by now, but not that
     of a merge.
     """
-    person, other = target.person, source.person
+    person, other = target.identity, source.identity
     if person is None or other is None or other.merge is None or target.templates is None or person.erased:
         raise unknown("to part from: they are purged or erased")
     merge = other.merge
@@ -129,7 +129,7 @@ def parted(
         detail = f"{person.user_id} went into {person.merge.into} since: take that back first"
         raise ContractError(MERGE_IMPOSSIBLE, detail)
     own = [
-        replace(one, parked_by=None) if one.parked_by == other.user_id else one
+        replace(one, superseded_by=None) if one.superseded_by == other.user_id else one
         for one in target.templates
         if one.merged_from != other.user_id
     ]
@@ -151,7 +151,7 @@ def parted(
     revived = replace(
         other,
         version=version + 1,
-        born=version + 1,
+        created_version=version + 1,
         deleted=False,
         deleted_at=None,
         updated_at=now,
@@ -164,17 +164,17 @@ def parted(
 def _with_copies(
     own: tuple[Template, ...], source: str, theirs: tuple[Template, ...], rules: Rules
 ) -> tuple[Template, ...]:
-    present = {(one.space, one.vector) for one in own if one.parked_by is None}
+    present = {(one.space, one.vector) for one in own if one.superseded_by is None}
     copies = [
         replace(one, template_id=uuid.uuid4().hex, merged_from=source)
         for one in theirs
-        if one.parked_by is None and (one.space, one.vector) not in present
+        if one.superseded_by is None and (one.space, one.vector) not in present
     ]
     pool = [*own, *copies]
     too_many = {
         one.template_id for space in {one.space for one in copies} for one in beyond_cap(pool, space, rules)
     }
-    kept = [replace(one, parked_by=source) if one.template_id in too_many else one for one in own]
+    kept = [replace(one, superseded_by=source) if one.template_id in too_many else one for one in own]
     return (*kept, *(one for one in copies if one.template_id not in too_many))
 
 
@@ -191,6 +191,6 @@ def _agreed(consent: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str,
 
 
 def _somebody(held: IdentityRecord, user_id: str) -> Identity:
-    if held.person is None:
+    if held.identity is None:
         raise unknown(user_id)
-    return held.person
+    return held.identity

@@ -44,7 +44,7 @@ class Template:
     template_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: datetime | None = None
     merged_from: str | None = None
-    parked_by: str | None = None
+    superseded_by: str | None = None
 
     @property
     def modality(self) -> str:
@@ -103,7 +103,7 @@ class Identity:
     user_id: str
     version: int
     sites: tuple[str, ...]
-    reach: tuple[str, ...]
+    synced_sites: tuple[str, ...]
     holdings: tuple[TemplateCount, ...] = ()
     display_name: str | None = None
     flag: str | None = None
@@ -112,7 +112,7 @@ class Identity:
     deleted_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
-    born: int = 0
+    created_version: int = 0
     external: tuple[ExternalKey, ...] = ()
     consent: Mapping[str, bool] = field(default_factory=dict)
     merge: IdentityMerge | None = None
@@ -127,7 +127,7 @@ class Identity:
         return self.consent.get(modality_of(space), True)
 
     @property
-    def sent(self) -> tuple[TemplateCount, ...]:
+    def sent_holdings(self) -> tuple[TemplateCount, ...]:
         """Those of `holdings` that devices hold too."""
         return tuple(held for held in self.holdings if self.may_be_sent(held.space))
 
@@ -139,13 +139,13 @@ class IdentityRecord:
     `templates` is None where they were not read, since nothing is to happen to them.
     """
 
-    person: Identity | None = None
+    identity: Identity | None = None
     templates: tuple[Template, ...] | None = ()
 
     @property
     def live(self) -> Identity | None:
         """The person, unless deleted."""
-        return self.person if self.person and not self.person.deleted else None
+        return self.identity if self.identity and not self.identity.deleted else None
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class EnrollIdentity:
     external: ExternalKey | None = None
     consent: Mapping[str, bool] | None = None
     by: str = SYSTEM
-    noted: Mapping[str, Any] = field(default_factory=dict)
+    audit_details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ IdentityChange = EnrollIdentity | DeleteIdentity
 class IdentityDelta:
     """A person as they are now, with the templates in the spaces asked for that may be sent."""
 
-    person: Identity
+    identity: Identity
     templates: tuple[Template, ...]
 
 
@@ -199,7 +199,7 @@ def active_templates(person: Identity, templates: Iterable[Template]) -> tuple[T
     return tuple(
         one
         for one in templates
-        if one.parked_by is None and not person.deleted and person.may_be_sent(one.space)
+        if one.superseded_by is None and not person.deleted and person.may_be_sent(one.space)
     )
 
 
@@ -213,7 +213,7 @@ class DeltaPage:
     history: History
     head_version: int
     to_version: int
-    changed: tuple[IdentityDelta, ...]
+    deltas: tuple[IdentityDelta, ...]
     done: bool
 
 
@@ -221,7 +221,7 @@ def holdings(user_id: str, templates: Iterable[Template]) -> tuple[TemplateCount
     """Count and digest per space of one person's templates, but for parked ones."""
     vectors: dict[str, list[bytes]] = {}
     for template in templates:
-        if template.parked_by is None:
+        if template.superseded_by is None:
             vectors.setdefault(template.space, []).append(template.vector)
     return tuple(
         TemplateCount(space, Digest.of(user_id, space, held)) for space, held in sorted(vectors.items())
@@ -236,7 +236,7 @@ def wire_bytes(person: Identity, dimensions: Mapping[str, int]) -> int:
         + named
         + sum(
             held.digest.count * template_bytes(4 * dimensions[held.space])
-            for held in person.sent
+            for held in person.sent_holdings
             if held.space in dimensions
         )
     )

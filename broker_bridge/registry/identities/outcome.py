@@ -15,28 +15,28 @@ class ChangeOutcome:
     new.
     """
 
-    order: IdentityChange
+    change: IdentityChange
     before: Identity | None = None
-    person: Identity | None = None
+    identity: Identity | None = None
     error: ContractError | None = None
     added: int = 0
     version: int = 0
     templates: tuple[Template, ...] | None = None
 
-    def settled(self) -> Identity:
+    def result(self) -> Identity:
         """The person after the order; raises its ContractError."""
         if self.error:
             raise self.error
-        assert self.person is not None  # noqa: S101  # without an error there is somebody
-        return self.person
+        assert self.identity is not None  # noqa: S101  # without an error there is somebody
+        return self.identity
 
     @property
     def created(self) -> bool:
-        return self.person is not None and (self.before is None or self.before.deleted)
+        return self.identity is not None and (self.before is None or self.before.deleted)
 
     @property
     def changed(self) -> bool:
-        return self.person != self.before
+        return self.identity != self.before
 
 
 class NothingChanged(Exception):  # noqa: N818  # no error: it gives back the versions that were taken

@@ -10,7 +10,7 @@ async def shown_as(people: IdentityStore, user_ids: Iterable[str]) -> dict[str, 
     shown: dict[str, str] = {}
     asked = {user_id: user_id for user_id in user_ids}
     while asked:
-        known = await people.known(None, sorted(set(asked.values())))
+        known = await people.find_by_id(None, sorted(set(asked.values())))
         further: dict[str, str] = {}
         for user_id, stands_for in asked.items():
             person = known.get(stands_for)

@@ -54,7 +54,7 @@ def enrolled(
     A deleted person who is enrolled again starts afresh, except for `reach`, external keys and refused
     consent. Raises ContractError(`person-unknown`, `person-exists`, `person-merged`, `keys-too-many`).
     """
-    known, kept = before.person, before.live
+    known, kept = before.identity, before.live
     user_id = known.user_id if known else order.user_id
     if known and known.merge:
         raise ContractError(PERSON_MERGED, f"{user_id} went into {known.merge.into}: enroll there")
@@ -76,14 +76,14 @@ def enrolled(
         user_id=user_id,
         version=version,
         sites=sites,
-        reach=tuple(sorted({*(known.reach if known else ()), *sites})),
+        synced_sites=tuple(sorted({*(known.synced_sites if known else ()), *sites})),
         holdings=held,
         display_name=_ordered(order.display_name, kept.display_name if kept else None),
         flag=_ordered(order.flag, kept.flag if kept else None),
         kind=order.kind or (kept.kind if kept else "employee"),
         created_at=known.created_at if known else now,
         updated_at=now,
-        born=kept.born if kept else version,
+        created_version=kept.created_version if kept else version,
         external=_with_key(known, order),
         consent=consent_after(known, order, [one.space for one in held], rules),
     )
@@ -150,7 +150,7 @@ def beyond_cap(templates: Sequence[Template], space: str, rules: Rules) -> list[
     If these are fewer than the cap, the best of the others stay: else a repeat would find room for what it
     brought before, and be a change.
     """
-    active = [one for one in templates if one.space == space and one.parked_by is None]
+    active = [one for one in templates if one.space == space and one.superseded_by is None]
     if len(active) <= rules.templates_per_space:
         return []
     vectors = np.stack([to_array(one.vector) for one in active])
@@ -181,7 +181,9 @@ def removed(person: Identity, version: int, now: datetime) -> Identity:
 
 def restored(person: Identity, version: int, now: datetime) -> Identity:
     """A soft-deleted person as they were."""
-    return replace(person, version=version, born=version, deleted=False, deleted_at=None, updated_at=now)
+    return replace(
+        person, version=version, created_version=version, deleted=False, deleted_at=None, updated_at=now
+    )
 
 
 def erased(person: Identity, version: int, now: datetime) -> Identity:
@@ -190,7 +192,7 @@ def erased(person: Identity, version: int, now: datetime) -> Identity:
         user_id=person.user_id,
         version=version,
         sites=person.sites,
-        reach=person.reach,
+        synced_sites=person.synced_sites,
         deleted=True,
         deleted_at=now,
         updated_at=now,

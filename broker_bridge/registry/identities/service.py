@@ -52,14 +52,14 @@ class Identities:
 
     async def enroll(self, order: EnrollIdentity) -> Identity:
         """Carry out one order; raises ContractError."""
-        (outcome,) = await self.carry_out([order])
-        return outcome.settled()
+        (outcome,) = await self.apply([order])
+        return outcome.result()
 
     async def enroll_many(self, orders: Sequence[EnrollIdentity]) -> list[Identity]:
         """Carry out `orders`; raises the first ContractError once the others are carried out."""
-        return [outcome.settled() for outcome in await self.carry_out(orders)]
+        return [outcome.result() for outcome in await self.apply(orders)]
 
-    async def carry_out(self, orders: Sequence[IdentityChange]) -> list[ChangeOutcome]:
+    async def apply(self, orders: Sequence[IdentityChange]) -> list[ChangeOutcome]:
         """Carry out `orders` in their order, a transaction per 500. One that may not be is its own outcome:
         the others are carried out. An order that changes nothing takes no version."""
         dimensions = await self._spaces.dimensions()
@@ -74,7 +74,7 @@ class Identities:
                 return done
 
             try:
-                outcomes += await self._store.change(work)
+                outcomes += await self._store.transact(work)
             except NothingChanged as nothing:
                 outcomes += nothing.outcomes
         return outcomes
@@ -95,12 +95,12 @@ class Identities:
             if version is None:
                 return None
             (outcome,) = await self._carry_out(session, [order], version, dimensions)
-            person = outcome.settled()
+            person = outcome.result()
             await record(session, person)
             return person
 
         try:
-            return await self._store.change(work)
+            return await self._store.transact(work)
         except ContractError as error:
             if error.code != PERSON_EXISTS:
                 raise
@@ -108,8 +108,8 @@ class Identities:
 
     async def delete(self, user_id: str, *, by: str = SYSTEM) -> Identity:
         """Soft-delete: the person becomes a tombstone that every site they ever were in hears of."""
-        (outcome,) = await self.carry_out([DeleteIdentity(user_id, by=by)])
-        return outcome.settled()
+        (outcome,) = await self.apply([DeleteIdentity(user_id, by=by)])
+        return outcome.result()
 
     async def remove_modality(self, user_id: str, modality: str, *, by: str = SYSTEM) -> Identity:
         """Drop a person's templates of one modality; the person stays."""
@@ -124,7 +124,7 @@ class Identities:
         `person-merged`) where there is nobody to bring back."""
 
         def change(before: IdentityRecord, version: int, now: datetime) -> IdentityRecord:
-            person = before.person
+            person = before.identity
             if person is None or not person.deleted or person.erased:
                 raise unknown_tombstone(user_id)
             if person.merge:
@@ -143,23 +143,23 @@ class Identities:
     ) -> Identity:
         async def work(session: Any) -> Identity:
             version = await self._versions.take(session)
-            before = await self._store.held(session, [user_id])
+            before = await self._store.read_records(session, [user_id])
             now = to_milliseconds(utc_now())
             after = change(before[user_id], version, now)
-            assert after.person is not None  # noqa: S101  # what can be changed is somebody
+            assert after.identity is not None  # noqa: S101  # what can be changed is somebody
             await self._store.write(session, before, {user_id: after})
             await self._audit.record(
                 AuditEntry(who=by, what=what, subject=user_id, at=now, after=said), session
             )
-            return after.person
+            return after.identity
 
-        return await self._store.change(work)
+        return await self._store.transact(work)
 
     # Questions
 
     async def get(self, user_id: str) -> Identity:
         """The person, also a soft-deleted one; raises ContractError(`person-unknown`)."""
-        found = (await self._store.known(None, [user_id])).get(user_id)
+        found = (await self._store.find_by_id(None, [user_id])).get(user_id)
         if found is None:
             raise unknown(user_id)
         return found
@@ -167,7 +167,7 @@ class Identities:
     async def templates_of(self, user_ids: Sequence[str]) -> dict[str, list[Template]]:
         """Templates by user id, oldest first, without parked ones."""
         held = await self._store.templates_of(None, user_ids)
-        return {key: [one for one in found if one.parked_by is None] for key, found in held.items()}
+        return {key: [one for one in found if one.superseded_by is None] for key, found in held.items()}
 
     async def page(
         self, *, after: str = "", limit: int = 100, deleted: Literal["only"] | bool = False
@@ -178,7 +178,7 @@ class Identities:
             query["deleted"] = deleted == "only"
         return await self._store.page(query, limit)
 
-    async def brought(
+    async def page_external(
         self, source_system: str | None = None, *, first: str = "", limit: int = 100
     ) -> list[Identity]:
         """Up to `limit` people whom other systems (or this one) brought, with user ids from `first` on."""
@@ -213,13 +213,13 @@ class Identities:
                 {t.template_id for t in held.templates or ()} - {t.template_id for t in known.templates or ()}
             )
             outcomes.append(
-                ChangeOutcome(order, known.person, held.person, None, added, version, held.templates)
+                ChangeOutcome(order, known.identity, held.identity, None, added, version, held.templates)
             )
         await self._store.write(session, before, after)
         entries = [
-            person_audit.entry(one.order, one.before, one.person, one.added, now)
+            person_audit.entry(one.change, one.before, one.identity, one.added, now)
             for one in outcomes
-            if one.person is not None and one.changed
+            if one.identity is not None and one.changed
         ]
         await self._audit.record_all(entries, session)
         return outcomes
@@ -229,11 +229,11 @@ class Identities:
     ) -> tuple[dict[str, IdentityRecord], dict[str, str]]:
         """The people whom `orders` are about, with templates where they matter, and user ids by key."""
         keys = [order.external.text for order in orders if order.external]
-        having = await self._store.having(session, keys) if keys else {}
+        having = await self._store.find_by_external_key(session, keys) if keys else {}
         by_key = {key: person.user_id for key, person in having.items()}
         wanted = [order.user_id for order in orders if not (order.external and order.external.text in by_key)]
         people = {person.user_id: person for person in having.values()}
-        people |= await self._store.known(session, [key for key in wanted if key not in people])
+        people |= await self._store.find_by_id(session, [key for key in wanted if key not in people])
         touched, named = set(), set()
         holders = {key: {user_id} for key, user_id in by_key.items()}
         for order in orders:
@@ -270,8 +270,8 @@ class Identities:
                 raise self._spaces.unknown(template.space, dimensions)
             check_vector(template.vector, dimensions[template.space])
         held = rules.enrolled(known, order, version, now, self._rules)
-        if held.person:
-            rules.check_size(held.person, dimensions)
+        if held.identity:
+            rules.check_size(held.identity, dimensions)
         return held
 
 

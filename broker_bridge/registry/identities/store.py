@@ -19,21 +19,21 @@ class IdentityStore:
 
     def __init__(self, mongo: Mongo) -> None:
         self.mongo = mongo
-        self.people = mongo.db.identities
+        self.identities = mongo.db.identities
         self.templates = mongo.db.templates
         # Two writers of one process would only collide on the version counter and start over.
         self._writing = asyncio.Lock()
 
-    async def change(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Run `work(session)` in one transaction; see Mongo.transact."""
         async with self._writing:
             return await self.mongo.transact(work)
 
-    async def known(self, session: Any, user_ids: Iterable[str]) -> dict[str, Identity]:
+    async def find_by_id(self, session: Any, user_ids: Iterable[str]) -> dict[str, Identity]:
         """People and tombstones by user id."""
         return await self._found(session, {"_id": {"$in": list(user_ids)}})
 
-    async def having(self, session: Any, external: Iterable[str]) -> dict[str, Identity]:
+    async def find_by_external_key(self, session: Any, external: Iterable[str]) -> dict[str, Identity]:
         """People and tombstones by the text of their external keys."""
         people = await self._found(session, {"external": {"$in": list(external)}})
         return {key.text: person for person in people.values() for key in person.external}
@@ -49,17 +49,17 @@ class IdentityStore:
         return found
 
     async def _found(self, session: Any, query: Document) -> dict[str, Identity]:
-        cursor = self.people.find(query, session=session)
+        cursor = self.identities.find(query, session=session)
         return {found["_id"]: person_from_document(found) async for found in cursor}
 
     async def page(self, query: Document, limit: int) -> list[Identity]:
         """Up to `limit` of the people who match, in order of user id."""
-        cursor = self.people.find(query).sort("_id", 1).limit(limit)
+        cursor = self.identities.find(query).sort("_id", 1).limit(limit)
         return [person_from_document(found) async for found in cursor]
 
-    async def held(self, session: Any, user_ids: Sequence[str]) -> dict[str, IdentityRecord]:
+    async def read_records(self, session: Any, user_ids: Sequence[str]) -> dict[str, IdentityRecord]:
         """Each of `user_ids` with their templates; nobody where there is no such person."""
-        known = await self.known(session, user_ids)
+        known = await self.find_by_id(session, user_ids)
         templates = await self.templates_of(session, list(known))
         return {key: IdentityRecord(known.get(key), tuple(templates.get(key, ()))) for key in user_ids}
 
@@ -88,10 +88,10 @@ class IdentityStore:
         dropped: list[str] = []
         for user_id, held in after.items():
             known = before.get(user_id, IdentityRecord())
-            if held == known or held.person is None:
+            if held == known or held.identity is None:
                 continue
-            document = person_to_document(held.person)
-            people.append(ReplaceOne({"_id": user_id}, document) if known.person else InsertOne(document))
+            document = person_to_document(held.identity)
+            people.append(ReplaceOne({"_id": user_id}, document) if known.identity else InsertOne(document))
             fresh, gone, moved = _difference(user_id, known, held)
             added += fresh
             dropped += gone
@@ -103,16 +103,16 @@ class IdentityStore:
         if added:
             await self.templates.insert_many(added, session=session)
         if people:
-            await self.people.bulk_write(people, ordered=False, session=session)
+            await self.identities.bulk_write(people, ordered=False, session=session)
 
 
 def _difference(
     user_id: str, known: IdentityRecord, held: IdentityRecord
 ) -> tuple[list[Document], list[str], list[UpdateOne]]:
     """Templates to insert, ids of those to delete, and updates of those that are parked or brought back."""
-    if held.templates is None or held.person is None:
+    if held.templates is None or held.identity is None:
         return [], [], []
-    now = held.person.updated_at
+    now = held.identity.updated_at
     assert now is not None  # noqa: S101  # every rule sets it
     old = {one.template_id: one for one in known.templates or ()}
     added, moved = [], []
@@ -120,6 +120,6 @@ def _difference(
         before = old.pop(one.template_id, None)
         if before is None:
             added.append(template_to_document(user_id, one, now))
-        elif before.parked_by != one.parked_by:
-            moved.append(UpdateOne({"_id": one.template_id}, {"$set": {"parked_by": one.parked_by}}))
+        elif before.superseded_by != one.superseded_by:
+            moved.append(UpdateOne({"_id": one.template_id}, {"$set": {"parked_by": one.superseded_by}}))
     return added, list(old), moved

@@ -64,7 +64,7 @@ class IdentityIndex:
     async def _catch_up(self) -> History:
         stood_at = self._version
         while True:
-            history, changed = await self._changes.since(self._version, _PAGE, [self._space.id])
+            history, changed = await self._changes.deltas_after(self._version, _PAGE, [self._space.id])
             # Of whom was deleted below the horizon nothing tells any more.
             lost_sight = 0 < stood_at < history.horizon
             if self._epoch != history.epoch or history.version < self._version or lost_sight:
@@ -74,7 +74,7 @@ class IdentityIndex:
                     continue
             if changed:
                 await in_thread(self._take, changed)
-                self._version = changed[-1].person.version
+                self._version = changed[-1].identity.version
             if len(changed) < _PAGE:
                 self._version = history.version
                 return history
@@ -100,9 +100,9 @@ class IdentityIndex:
             held = [one for one in change.templates if one.space == self._space.id]
             if held:
                 vectors = np.stack([to_array(one.vector) for one in held])
-                self._index.put(change.person.user_id, vectors)
+                self._index.put(change.identity.user_id, vectors)
             else:
-                self._index.remove(change.person.user_id)
+                self._index.remove(change.identity.user_id)
 
 
 class IdentityIndexes:

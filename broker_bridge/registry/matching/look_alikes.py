@@ -126,12 +126,12 @@ class LookAlikes:
     async def enroll(self, order: EnrollIdentity) -> CheckedChange:
         """Judge an order and carry it out; raises ContractError, also `look-alike`, and RegistryError."""
         (checked,) = await self.carry_out(await self.judge([order]))
-        checked.outcome.settled()
+        checked.outcome.result()
         return checked
 
     async def carry_out(self, judged: Sequence[JudgedChange]) -> list[CheckedChange]:
         """Carry out what may be; an order that is refused is its own outcome. Raises RegistryError."""
-        outcomes = await self._identities.carry_out([one.order for one in judged if one.error is None])
+        outcomes = await self._identities.apply([one.order for one in judged if one.error is None])
         if not self._is_rehearsal:
             await self._follow(outcomes)
         done = iter(outcomes)
@@ -145,13 +145,13 @@ class LookAlikes:
 
     async def _follow(self, outcomes: Sequence[ChangeOutcome]) -> None:
         """Spare the indexes to read what was written here, if it was one transaction and is known whole."""
-        changed = [one for one in outcomes if one.person and one.changed]
+        changed = [one for one in outcomes if one.identity and one.changed]
         if not changed or len(outcomes) > BULK or any(one.templates is None for one in changed):
             return
         known = [
-            IdentityDelta(one.person, active_templates(one.person, one.templates or ()))
+            IdentityDelta(one.identity, active_templates(one.identity, one.templates or ()))
             for one in changed
-            if one.person
+            if one.identity
         ]
         await self._indexes.follow(known, outcomes[0].version, outcomes[-1].version)
 
@@ -214,7 +214,7 @@ class LookAlikes:
     ) -> tuple[list[str], Mapping[str, Identity], Mapping[str, set[tuple[str, bytes]]]]:
         """Of each order the user id that it is about; by user id those whom there are, and what they hold."""
         keys = [order.external.text for order in orders if order.external]
-        by_key = await self._store.having(None, keys) if keys else {}
+        by_key = await self._store.find_by_external_key(None, keys) if keys else {}
         ids = {key: person.user_id for key, person in by_key.items()}
         owners = [
             ids.setdefault(order.external.text, order.user_id) if order.external else order.user_id
@@ -222,7 +222,7 @@ class LookAlikes:
         ]
         named = {order.user_id for order in orders if not order.external}
         people = {person.user_id: person for person in by_key.values()}
-        people |= await self._store.known(None, named) if named else {}
+        people |= await self._store.find_by_id(None, named) if named else {}
         live = sorted(person.user_id for person in people.values() if not person.deleted)
         held = await self._store.templates_of(None, live)
         return (
@@ -286,4 +286,6 @@ def _judged(order: IdentityChange, look_alikes: tuple[LookAlike, ...], *, refuse
             "nobody is enrolled who looks like somebody else (registry.look_alikes)"
         )
         error = ContractError(LOOK_ALIKE, detail)
-    return JudgedChange(replace(order, noted={**order.noted, "look_alikes": noted}), look_alikes, error)
+    return JudgedChange(
+        replace(order, audit_details={**order.audit_details, "look_alikes": noted}), look_alikes, error
+    )

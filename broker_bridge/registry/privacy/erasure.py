@@ -99,7 +99,9 @@ def proofs_wanted(
     hears of."""
     wanted = []
     for device in devices:
-        heard = [t.version for t in tombstones if EVERY_SITE in t.reach or device.site_id in t.reach]
+        heard = [
+            t.version for t in tombstones if EVERY_SITE in t.synced_sites or device.site_id in t.synced_sites
+        ]
         if heard:
             wanted.append(DeviceProof(device.device_id, device.site_id, max(heard)))
     return tuple(wanted)

@@ -75,7 +75,7 @@ class Erasures:
             if not people:
                 raise unknown(user_id)
             first = await self._versions.take(session, len(people))
-            before = await self._store.held(session, list(people))
+            before = await self._store.read_records(session, list(people))
             after = {
                 person.user_id: IdentityRecord(rules.erased(person, version, now))
                 for version, person in enumerate(people.values(), start=first)
@@ -84,7 +84,7 @@ class Erasures:
             user_ids = {*people, *await self._purged_into(list(people))}
             return await self._begin(session, sorted(user_ids), before, after, by=by, now=now)
 
-        erasure = await self._store.change(work)
+        erasure = await self._store.transact(work)
         self._pseudonyms.look_again()
         return erasure
 
@@ -99,7 +99,7 @@ class Erasures:
 
     async def _concerned(self, session: Any, user_id: str) -> dict[str, Identity]:
         """The person and whoever went into them; nobody if there is no such person."""
-        people = await self._store.known(session, [user_id])
+        people = await self._store.find_by_id(session, [user_id])
         if not people:
             return {}
         merge = people[user_id].merge
@@ -119,7 +119,7 @@ class Erasures:
                 async for entry in self._audit_entries.find(query, {"subject": 1, "what": 1}).sort("at", 1)
             }
             merged = [key for key, what in last.items() if what == "person.merged" and key not in found]
-            there = await self._store.known(None, merged)
+            there = await self._store.find_by_id(None, merged)
             targets = [key for key in merged if key not in there]
             found |= set(targets)
         return found
@@ -135,9 +135,9 @@ class Erasures:
         now: datetime,
     ) -> Erasure:
         """Write the erasure and its audit entry."""
-        tombstones = [held.person for held in after.values() if held.person]
-        people = [held.person for held in before.values() if held.person]
-        reach = {site for person in tombstones for site in person.reach}
+        tombstones = [held.identity for held in after.values() if held.identity]
+        people = [held.identity for held in before.values() if held.identity]
+        reach = {site for person in tombstones for site in person.synced_sites}
         erasure = Erasure(
             erasure_id=secrets.token_hex(12),
             pseudonym=f"ERASED-{secrets.token_hex(6)}",

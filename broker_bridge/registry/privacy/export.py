@@ -52,7 +52,7 @@ class PersonalDataExport:
 
         Raises ContractError(`person-unknown`) if nothing is held. Memory does not grow with the events.
         """
-        people = await self._store.known(None, [user_id])
+        people = await self._store.find_by_id(None, [user_id])
         if not people and not await self._is_left(user_id):
             raise unknown(user_id)
         merged = await self._store.merged_into(None, user_id)
@@ -163,7 +163,7 @@ def _template(user_id: str, template: Template) -> Document:
         "source": template.source,
         "created_at": template.created_at,
         "merged_from": template.merged_from,
-        "parked_by": template.parked_by,
+        "parked_by": template.superseded_by,
     }
 
 

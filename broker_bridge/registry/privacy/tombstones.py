@@ -35,22 +35,22 @@ class Tombstones:
         purged = 0
         while True:
             # Most of the time there is nobody, and a transaction would wait for its turn for nothing.
-            if not await self._store.people.find_one(_expired(until), {"_id": 1}):
+            if not await self._store.identities.find_one(_expired(until), {"_id": 1}):
                 return purged
 
             async def work(session: Any) -> int:
                 return await self._purge_some(session, now, until)
 
-            purged += await self._store.change(work)
+            purged += await self._store.transact(work)
 
     async def _purge_some(self, session: Any, now: datetime, until: datetime) -> int:
-        cursor = self._store.people.find(_expired(until), session=session).sort("deleted_at", 1)
+        cursor = self._store.identities.find(_expired(until), session=session).sort("deleted_at", 1)
         expired: list[Document] = [found async for found in cursor.limit(_AT_ONCE)]
         if not expired:
             return 0
         await self._versions.raise_horizons(session, _horizons(expired), expired[-1]["deleted_at"])
         user_ids = [found["_id"] for found in expired]
-        await self._store.people.delete_many({"_id": {"$in": user_ids}}, session=session)
+        await self._store.identities.delete_many({"_id": {"$in": user_ids}}, session=session)
         await self._store.templates.delete_many({"user_id": {"$in": user_ids}}, session=session)
         merged = {found["_id"]: found["merge"]["into"] for found in expired if "merge" in found}
         if merged:

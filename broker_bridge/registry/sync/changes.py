@@ -34,14 +34,14 @@ class DeltaQueries:
         self._versions = versions
         self._spaces = spaces
 
-    async def everyone(self) -> tuple[History, list[Identity]]:
+    async def all_identities(self) -> tuple[History, list[Identity]]:
         """All people and tombstones in order of version."""
         async with self._store.mongo.snapshot() as session:
             history = await self._versions.read(session)
-            cursor = self._store.people.find({}, session=session).sort("version", 1)
+            cursor = self._store.identities.find({}, session=session).sort("version", 1)
             return history, [person_from_document(found) async for found in cursor]
 
-    async def since(
+    async def deltas_after(
         self, version: int, limit: int, spaces: Sequence[str] | None = None
     ) -> tuple[History, list[IdentityDelta]]:
         """The next `limit` changes past `version` at any site, in order of version.
@@ -50,13 +50,13 @@ class DeltaQueries:
         """
         async with self._store.mongo.snapshot() as session:
             history = await self._versions.read(session)
-            cursor = self._store.people.find({"version": {"$gt": version}}, session=session)
+            cursor = self._store.identities.find({"version": {"$gt": version}}, session=session)
             people = [person_from_document(found) async for found in cursor.sort("version", 1).limit(limit)]
             live = [person.user_id for person in people if not person.deleted]
             held = await self._store.templates_of(session, live, spaces)
             return history, list(_with_templates(people, held))
 
-    async def since_at_site(
+    async def site_deltas(
         self, site_id: str, version: int, spaces: Sequence[str], limit: int, max_bytes: int, *, snapshot: bool
     ) -> DeltaPage:
         """What a site's device that stands at `version` needs next: at most `limit` people and `max_bytes`.
@@ -72,11 +72,11 @@ class DeltaQueries:
         }
         async with self._store.mongo.snapshot() as session:
             history = await self._versions.read(session)
-            newest = await self._store.people.find_one(
+            newest = await self._store.identities.find_one(
                 {"reach": reach}, {"version": 1}, sort=[("version", -1)], session=session
             )
             head = max(newest["version"] if newest else 0, history.horizon_at(site_id))
-            cursor = self._store.people.find(query, _TOLD, session=session).sort("version", 1)
+            cursor = self._store.identities.find(query, _TOLD, session=session).sort("version", 1)
             found = await cursor.limit(limit + 1).to_list(None)
             page = _cut(found[:limit], dimensions, max_bytes)
             people = [_person(one) for one in page]
@@ -106,13 +106,13 @@ class DeltaQueries:
         None if nothing has changed since then.
         """
         query = {"reach": {"$in": [site_id, EVERY_SITE]}, "updated_at": {"$gte": since}}
-        found = await self._store.people.find_one(query, {"version": 1}, sort=[("version", 1)])
+        found = await self._store.identities.find_one(query, {"version": 1}, sort=[("version", 1)])
         return found and int(found["version"]) - 1
 
     async def version_before(self, site_id: str, time: datetime) -> int:
         """The last version that is known to be from before `time` at the site; 0 if none is."""
         query = {"reach": {"$in": [site_id, EVERY_SITE]}, "updated_at": {"$lt": time}}
-        found = await self._store.people.find_one(query, {"version": 1}, sort=[("version", -1)])
+        found = await self._store.identities.find_one(query, {"version": 1}, sort=[("version", -1)])
         return int(found["version"]) if found else 0
 
 
@@ -122,7 +122,7 @@ def _person(found: Document) -> Identity:
         user_id=found["_id"],
         version=found["version"],
         sites=tuple(found["sites"]),
-        reach=(),
+        synced_sites=(),
         display_name=found["display_name"],
         flag=found["flag"],
         deleted=found["deleted"],
@@ -154,6 +154,6 @@ def _with_templates(
             tuple(
                 one
                 for one in held.get(person.user_id, ())
-                if one.parked_by is None and not (kept_back and one.modality in kept_back)
+                if one.superseded_by is None and not (kept_back and one.modality in kept_back)
             ),
         )

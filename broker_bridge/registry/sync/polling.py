@@ -64,7 +64,7 @@ class EdgePolling:
         self._versions = versions
         self._changes = changes
 
-    async def missed(
+    async def poll(
         self, site_id: str, position: PollPosition, spaces: Sequence[str], *, limit: int, max_bytes: int,
         now: datetime,
     ) -> PollAnswer:  # fmt: skip
@@ -73,7 +73,7 @@ class EdgePolling:
         reset = starts_over(position, history, site_id, now)
         while True:
             since = 0 if reset else await self._since(site_id, position, history)
-            changes = await self._changes.since_at_site(
+            changes = await self._changes.site_deltas(
                 site_id, since, spaces, limit, max_bytes, snapshot=reset
             )
             # A purge in between may have taken what this device had yet to hear of.
@@ -101,7 +101,7 @@ class EdgePolling:
 
         Where somebody has been in several places, it is not known since when they are in each.
         """
-        told = [change.person.user_id for change in changes.changed]
+        told = [change.identity.user_id for change in changes.deltas]
         fields = {"born": 1, "reach": 1, "updated_at": 1}
         cursor = self._people.find({"_id": {"$in": told}}, fields)
         found = {one["_id"]: one async for one in cursor}

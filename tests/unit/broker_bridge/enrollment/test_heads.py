@@ -16,7 +16,7 @@ HISTORY = History("ab12", 99, 3)
 
 def person(user_id: str, version: int, sites: tuple[str, ...] = (EVERY_SITE,), value: int = 5) -> Identity:
     held = (TemplateCount("face:a", Digest(1, value)),)
-    return Identity(user_id=user_id, version=version, sites=sites, reach=sites, holdings=held)
+    return Identity(user_id=user_id, version=version, sites=sites, synced_sites=sites, holdings=held)
 
 
 people = st.builds(
@@ -24,7 +24,7 @@ people = st.builds(
         user_id=user,
         version=0,
         sites=tuple(sorted(sites)),
-        reach=tuple(sorted(sites | before)),
+        synced_sites=tuple(sorted(sites | before)),
         deleted=deleted,
         holdings=tuple(TemplateCount(space, Digest(count, value)) for space, (count, value) in held.items()),
     ),
@@ -91,6 +91,6 @@ def test_a_head_says_when_its_site_is_open_to_visitors() -> None:
 
 def test_who_left_still_hears_of_it() -> None:
     """The site that a person left is told, and no site that never had them."""
-    moved = replace(person("A", 2, ("south",)), reach=("north", "south"))
+    moved = replace(person("A", 2, ("south",)), synced_sites=("north", "south"))
     assert sites_that_hear(moved, SITES) == ["north", "south"]
     assert sites_that_hear(person("B", 3), SITES) == SITES

@@ -49,13 +49,13 @@ async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Regi
     assert source.deleted
     assert source.merge is not None
     assert source.merge.into == "EMP-1"
-    told = await registry.deltas.since_at_site("south", 0, SPACES, 10, 10**6, snapshot=False)
-    assert {one.person.user_id: one.person.belongs_to("south") for one in told.changed} == {
+    told = await registry.deltas.site_deltas("south", 0, SPACES, 10, 10**6, snapshot=False)
+    assert {one.identity.user_id: one.identity.belongs_to("south") for one in told.deltas} == {
         "EXT-1": False, "EMP-1": True
     }  # fmt: skip
     renamed = await registry.identities.enroll(EnrollIdentity("EXT-9", external=KEY, display_name="Uno"))
     assert (renamed.user_id, renamed.display_name) == ("EMP-1", "Uno")
-    (newest, *_), gone = await registry.audit.page(), await registry.identity_merges.gone_into("EMP-1")
+    (newest, *_), gone = await registry.audit.page(), await registry.identity_merges.merged_user_ids("EMP-1")
     assert gone == ["EXT-1"]
     assert newest.what == "person.changed"
 
@@ -116,7 +116,7 @@ async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Regi
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
     await registry.identity_merges.merge("EMP-1", "EMP-0")
-    assert await registry.identity_merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
+    assert await registry.identity_merges.merged_user_ids("EMP-0") == ["EMP-1", "EMP-2"]
     assert await vectors(registry, "EMP-0") == {face(n).vector for n in range(3)}
     await registry.identity_merges.undo("EMP-1")
     assert await vectors(registry, "EMP-0") == {face(0).vector}
@@ -133,7 +133,7 @@ async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry:
     await registry.identity_merges.merge("EMP-1", "EMP-0")
     with pytest.raises(ContractError, match="EMP-1 went into EMP-0"):
         await registry.identity_merges.undo("EMP-2")
-    assert await registry.identity_merges.gone_into("EMP-0") == ["EMP-1", "EMP-2"]
+    assert await registry.identity_merges.merged_user_ids("EMP-0") == ["EMP-1", "EMP-2"]
 
 
 async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Registry) -> None:
@@ -141,7 +141,7 @@ async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Regis
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), external=KEY))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
-    await registry.identities.carry_out([DeleteIdentity(external=KEY)])
+    await registry.identities.apply([DeleteIdentity(external=KEY)])
     revived = await registry.identity_merges.undo("EMP-2")
     assert (revived.deleted, revived.external) == (False, (KEY,))
     assert (await registry.identities.get("EMP-1")).deleted
@@ -151,9 +151,9 @@ async def test_a_modality_without_consent_is_never_told(registry: Registry) -> N
     """Withdrawn consent takes the templates off every camera and out of every search; given again, back."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     withdrawn = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
-    assert [held.space for held in withdrawn.sent] == ["gait:test-4"]
-    told = await registry.deltas.since_at_site("north", 0, SPACES, 10, 10**6, snapshot=True)
-    assert [one.space for one in told.changed[0].templates] == ["gait:test-4"]
+    assert [held.space for held in withdrawn.sent_holdings] == ["gait:test-4"]
+    told = await registry.deltas.site_deltas("north", 0, SPACES, 10, 10**6, snapshot=True)
+    assert [one.space for one in told.deltas[0].templates] == ["gait:test-4"]
     index = registry.identity_indexes.of(await registry.spaces.get("face:test-8"))
     assert (await index.find(face(1).vector, 0.5))[1] is None
     await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
@@ -167,11 +167,11 @@ async def test_a_source_does_not_bring_back_what_somebody_refused(registry: Regi
     await registry.identities.enroll(
         EnrollIdentity("EMP-1", (face(1),), external=KEY, consent={"face": False})
     )
-    await registry.identities.carry_out([DeleteIdentity(external=KEY)])
+    await registry.identities.apply([DeleteIdentity(external=KEY)])
     again = await registry.identities.enroll(EnrollIdentity("EXT-1", (face(1),), external=KEY))
-    assert (again.user_id, again.deleted, again.sent) == ("EMP-1", False, ())
+    assert (again.user_id, again.deleted, again.sent_holdings) == ("EMP-1", False, ())
     given = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
-    assert [held.space for held in given.sent] == ["face:test-8"]
+    assert [held.space for held in given.sent_holdings] == ["face:test-8"]
 
 
 async def test_people_from_before_consent_stay_as_they_are(
@@ -183,10 +183,10 @@ async def test_people_from_before_consent_stay_as_they_are(
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": later})
     strict = await Registry.open(mongo_settings, settings=RegistrySettings(consent="required"))
     again = await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One"))
-    assert (again.version, again.sent) == (enrolled.version, enrolled.holdings)
+    assert (again.version, again.sent_holdings) == (enrolled.version, enrolled.holdings)
     newer = await strict.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await strict.close()
-    assert newer.sent == ()
+    assert newer.sent_holdings == ()
 
 
 async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> None:
@@ -197,7 +197,7 @@ async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> N
     await registry.identities.delete("EMP-1")
     restored = await registry.identities.restore("EMP-1", by="tester")
     assert as_it_was(restored) == as_it_was(before)
-    assert (restored.version, restored.born) == (3, 3)
+    assert (restored.version, restored.created_version) == (3, 3)
     assert await vectors(registry, "EMP-1") == {face(1).vector}
     assert [entry.what for entry in await registry.audit.page(subject="EMP-1")] == [
         "person.restored", "person.deleted", "person.enrolled"
@@ -230,8 +230,8 @@ async def test_an_order_in_a_bulk_sees_those_before_it(registry: Registry) -> No
         EnrollIdentity("EMP-1", (face(2),), external=KEY),
         EnrollIdentity("EMP-2", (face(3),), external=KEY),
     ]
-    outcomes = await registry.identities.carry_out(orders)
-    assert [one.settled().user_id for one in outcomes] == ["EMP-1"] * 4
+    outcomes = await registry.identities.apply(orders)
+    assert [one.result().user_id for one in outcomes] == ["EMP-1"] * 4
     assert await vectors(registry, "EMP-1") == {face(2).vector, face(3).vector}
-    await registry.identities.carry_out(orders[:3])
+    await registry.identities.apply(orders[:3])
     assert await vectors(registry, "EMP-1") == {face(2).vector}

@@ -27,13 +27,13 @@ def gait(seed: int) -> Template:
 
 
 async def changes(registry: Registry, site: str, since: int = 0, limit: int = 100) -> DeltaPage:
-    return await registry.deltas.since_at_site(site, since, SPACES, limit, 10**6, snapshot=False)
+    return await registry.deltas.site_deltas(site, since, SPACES, limit, 10**6, snapshot=False)
 
 
 async def told(registry: Registry, site: str, since: int = 0) -> dict[str, bool]:
     """Who changed at the site since a version, and whether they belong there now."""
     answer = await changes(registry, site, since)
-    return {changed.person.user_id: changed.person.belongs_to(site) for changed in answer.changed}
+    return {changed.identity.user_id: changed.identity.belongs_to(site) for changed in answer.deltas}
 
 
 async def test_each_change_takes_the_next_version(registry: Registry) -> None:
@@ -64,8 +64,8 @@ async def test_two_processes_never_show_a_version_before_an_older_one(
     seen: list[int] = []
     writing = asyncio.gather(*(_enroll_many(r, name) for r, name in ((registry, "A"), (other, "B"))))
     while not writing.done() or (await registry.versions.read()).version > (seen[-1] if seen else 0):
-        _, news = await registry.deltas.since(seen[-1] if seen else 0, 100)
-        seen += [changed.person.version for changed in news]
+        _, news = await registry.deltas.deltas_after(seen[-1] if seen else 0, 100)
+        seen += [changed.identity.version for changed in news]
     await writing
     await other.close()
     assert seen == list(range(1, 41))
@@ -114,30 +114,30 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
     await registry.identities.enroll(EnrollIdentity("ELSEWHERE", (face(99),), sites=("far",)))
     met, since, pages = [], 0, 0
     while True:
-        page = await registry.deltas.since_at_site("north", since, SPACES, 10, 10**6, snapshot=False)
-        met += [changed.person.user_id for changed in page.changed]
+        page = await registry.deltas.site_deltas("north", since, SPACES, 10, 10**6, snapshot=False)
+        met += [changed.identity.user_id for changed in page.deltas]
         since, pages = page.to_version, pages + 1
         if page.done:
             break
     assert met == [f"EMP-{n}" for n in range(25)]
     assert (pages, since, page.head_version) == (3, 25, 25)
-    small = await registry.deltas.since_at_site("north", 0, SPACES, 100, 800, snapshot=False)
-    assert (len(small.changed), small.done) == (2, False)
+    small = await registry.deltas.site_deltas("north", 0, SPACES, 100, 800, snapshot=False)
+    assert (len(small.deltas), small.done) == (2, False)
 
 
 async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(registry: Registry) -> None:
     """Who starts from nothing needs no removals, but must end where everyone else stands."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(3)])
     await registry.identities.delete("EMP-1")
-    page = await registry.deltas.since_at_site("north", 0, SPACES, 100, 10**6, snapshot=True)
-    assert [c.person.user_id for c in page.changed] == ["EMP-0", "EMP-2"]
+    page = await registry.deltas.site_deltas("north", 0, SPACES, 100, 10**6, snapshot=True)
+    assert [c.identity.user_id for c in page.deltas] == ["EMP-0", "EMP-2"]
     assert (page.to_version, page.head_version, page.done) == (4, 4, True)
 
 
 async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registry) -> None:
     """What the head is summed up from is what a device computes from the vectors it was sent."""
     person = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2), gait(1))))
-    (changed,) = (await changes(registry, "north")).changed
+    (changed,) = (await changes(registry, "north")).deltas
     for held in person.holdings:
         vectors = [t.vector for t in changed.templates if t.space == held.space]
         assert held.digest == Digest.of("EMP-1", held.space, vectors)
@@ -178,7 +178,7 @@ async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
         await registry.identities.enroll(order)
     assert (await registry.versions.read()).version == 0
     neighbours = [EnrollIdentity("EMP-0", (face(1),)), order, EnrollIdentity("EMP-2", (face(2),))]
-    outcomes = await registry.identities.carry_out(neighbours)
+    outcomes = await registry.identities.apply(neighbours)
     assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, code, None]
     assert [person.user_id for person in await registry.identities.page()] == ["EMP-0", "EMP-2"]
 
@@ -194,8 +194,8 @@ async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, del
         *([DeleteIdentity(external=key)] if deleted else []),
         by_key,
     ]
-    outcomes = await registry.identities.carry_out(orders)
-    assert {outcome.settled().user_id for outcome in outcomes} == {"EMP-1"}
+    outcomes = await registry.identities.apply(orders)
+    assert {outcome.result().user_id for outcome in outcomes} == {"EMP-1"}
     held = {one.vector for one in (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]}
     assert held == ({face(2).vector} if deleted else {face(1).vector, face(2).vector})
 
@@ -203,7 +203,7 @@ async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, del
 async def test_nobody_is_given_keys_without_end(registry: Registry) -> None:
     """A person's document has a limit in MongoDB, and one too large would hold up its whole batch."""
     keys = [ExternalKey("catalog", str(n)) for n in range(101)]
-    outcomes = await registry.identities.carry_out([EnrollIdentity("EMP-1", external=key) for key in keys])
+    outcomes = await registry.identities.apply([EnrollIdentity("EMP-1", external=key) for key in keys])
     assert [one.error and one.error.code for one in outcomes[99:]] == [None, "keys-too-many"]
     assert len((await registry.identities.get("EMP-1")).external) == 100
 

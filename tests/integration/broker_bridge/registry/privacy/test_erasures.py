@@ -108,7 +108,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
     """Cameras have to hear whom to forget; events, decisions, letters and the audit name the pseudonym."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(
-        EnrollIdentity("EMP-12", (face(2),), noted={"near": "EMP-1", "EMP-1": [1]})
+        EnrollIdentity("EMP-12", (face(2),), audit_details={"near": "EMP-1", "EMP-1": [1]})
     )
     for user_id in ("EMP-1", "EMP-12"):
         await registry.events.record([seen(len(user_id), user_id, to_milliseconds(utc_now()))])

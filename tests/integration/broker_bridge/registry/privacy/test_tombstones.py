@@ -67,7 +67,7 @@ async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Re
     assert starts_over(below, history, "north")
     assert not starts_over(above, history, "north")
     assert not starts_over(below, history, "south")
-    page = await registry.deltas.since_at_site("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
+    page = await registry.deltas.site_deltas("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
     assert (page.head_version, page.to_version) == (gone.version, gone.version)
 
 

@@ -117,7 +117,7 @@ def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() 
 
 def test_parked_templates_and_those_of_the_deleted_are_compared_with_by_nobody() -> None:
     """They are kept for an undo, or for a restore."""
-    parked = IdentityRecord(PERSON, (Template(SPACE, VECTOR, parked_by="EMP-2"),))
+    parked = IdentityRecord(PERSON, (Template(SPACE, VECTOR, superseded_by="EMP-2"),))
     deleted = IdentityRecord(replace(PERSON, deleted=True), (Template(SPACE, VECTOR),))
     assert [own_similarity(held, SPACE, VECTOR) for held in (parked, deleted)] == [None, None]
 
