@@ -102,11 +102,13 @@ def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list
             wire.append(bare.copy_seconds(fleet.broker, DEVICE, pages))
             disk.append(bare.executemany_seconds(folder / "bare.db", pages))
             progress.advance(task)
-        floor = Latency.of([one + two for one, two in zip(wire, disk, strict=True)])
+        floor = Latency.from_seconds([one + two for one, two in zip(wire, disk, strict=True)])
         rows = [
-            Row("cold sync of 10,000 people", Latency.of(ours), bare=floor, at_most=MOST_TIMES_BARE),
-            Row("  bare MQTT, the same pages", Latency.of(wire)),
-            Row("  bare SQLite executemany, the same rows", Latency.of(disk)),
+            Row(
+                "cold sync of 10,000 people", Latency.from_seconds(ours), bare=floor, at_most=MOST_TIMES_BARE
+            ),
+            Row("  bare MQTT, the same pages", Latency.from_seconds(wire)),
+            Row("  bare SQLite executemany, the same rows", Latency.from_seconds(disk)),
         ]
         if large:
             version = fill(fleet, 10_000 + runs, 100_000)
@@ -114,7 +116,7 @@ def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list
             synced = cold_sync(fleet, folder, version)
             progress.advance(task)
             rows += [
-                Row("cold sync of 100,000 people", Latency.of([synced.seconds])),
+                Row("cold sync of 100,000 people", Latency.from_seconds([synced.seconds])),
                 _growth("  the camera's memory has grown by (MB)", synced.device_mb),
                 _growth("  the bridge's memory, from idle to its peak (MB)", peak_mb(fleet.bridge) - idle),
             ]

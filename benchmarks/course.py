@@ -63,6 +63,6 @@ def measure(folder: Path, progress: Progress, course: Course = STANDARD) -> list
     name = f"course of {score.people} people, {course.cameras} cameras, {minutes}"
     details = f"{score.switches} switches, {score.fragmentations} fragmentations, {score.mixed} mixed"
     return [
-        CourseRow(name, Latency.of(player.took + player.looked_up), score=score),
-        Row(f"  {details}; who was looked up", Latency.of(player.looked_up)),
+        CourseRow(name, Latency.from_seconds(player.took + player.looked_up), score=score),
+        Row(f"  {details}; who was looked up", Latency.from_seconds(player.looked_up)),
     ]

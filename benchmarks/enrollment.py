@@ -69,10 +69,10 @@ def measure(fleet: LocalFleet, folder: Path, changes: int, progress: Progress) -
     camera.stop()
     floor = _bare_change(fleet, changes)
     progress.advance(task, changes)
-    wire = Latency.of(bare.mqtt_latencies(fleet.broker, changes, 50))
+    wire = Latency.from_seconds(bare.mqtt_latencies(fleet.broker, changes, 50))
     both = Latency(changes, floor.p50 + 2 * wire.p50, floor.p99 + 2 * wire.p99, floor.worst + 2 * wire.worst)
     return [
-        Row("enrollment: REST to applied on camera", Latency.of(took), LIMIT_MS, both),
+        Row("enrollment: REST to applied on camera", Latency.from_seconds(took), LIMIT_MS, both),
         Row("  bare transaction, majority and journal", floor),
     ]
 
@@ -117,4 +117,4 @@ def _bare_change(fleet: LocalFleet, changes: int) -> Latency:
                 db.templates.insert_one({"user": number, "vector": b"\0" * 2048}, session=session)
             took.append(time.perf_counter() - started)
         client.drop_database("bare")
-    return Latency.of(took)
+    return Latency.from_seconds(took)

@@ -27,9 +27,9 @@ def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress)
     task = progress.add_task("events to MongoDB", total=count * 3)
     ours = _ours(fleet, folder, count)
     progress.advance(task, count)
-    wire = Latency.of(bare.mqtt_latencies(fleet.broker, count, RATE))
+    wire = Latency.from_seconds(bare.mqtt_latencies(fleet.broker, count, RATE))
     progress.advance(task, count)
-    insert = Latency.of(bare.insert_latencies(fleet.mongod, count, RATE))
+    insert = Latency.from_seconds(bare.insert_latencies(fleet.mongod, count, RATE))
     progress.advance(task, count)
     both = Latency(count, wire.p50 + insert.p50, wire.p99 + insert.p99, wire.worst + insert.worst)
     return [
@@ -51,7 +51,7 @@ def _ours(fleet: LocalFleet, folder: Path, count: int) -> Latency:
         for camera in cameras:
             if camera.wait(count / RATE + 60) != 0:
                 raise camera.failure(f"{camera.name} did not get a receipt for every event")
-    return Latency.of(took)
+    return Latency.from_seconds(took)
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def measure_changes(folder: Path, progress: Progress, *, changes: int, cameras: 
             version, answered = _change(fleet, number)
             took += [max(0.0, at - answered) for at in tap.wait_for(version)]
             progress.advance(task)
-    return [Row(f"change: REST answer to applied, {cameras} cameras", Latency.of(took), LIMIT_MS)]
+    return [Row(f"change: REST answer to applied, {cameras} cameras", Latency.from_seconds(took), LIMIT_MS)]
 
 
 def _change(fleet: LocalFleet, number: int) -> tuple[int, float]:
@@ -197,7 +197,7 @@ def measure_storm(folder: Path, progress: Progress, *, cameras: int = 1000) -> l
         _count(f"{cameras} cameras reconnect {_PEOPLE} people behind: requests", behind.requests),
         _count("  of the answers full snapshots", behind.resets, most=1),
         _count("  most answers within 100 ms", behind.busiest),
-        Row("  broker back until all hold the head", Latency.of([behind.seconds])),
+        Row("  broker back until all hold the head", Latency.from_seconds([behind.seconds])),
         _count("  the bridge's memory at its peak (MB)", memory, most=cold_sync.MOST_GROWTH_MB),
     ]
 

@@ -102,8 +102,10 @@ class _Tally:
         self._sides.append(max(shown.shape))
 
     def rows(self, what: str) -> list[Row]:
-        bare = Latency.of(self._bare)
-        row = EncodesRow(what, Latency.of(self._took), bare=bare, encodes=tuple(sorted(self._encodes)))
+        bare = Latency.from_seconds(self._bare)
+        row = EncodesRow(
+            what, Latency.from_seconds(self._took), bare=bare, encodes=tuple(sorted(self._encodes))
+        )
         middle, most = row.encodes[len(row.encodes) // 2], row.encodes[-1]
         name = f"{what} to {np.mean(self._sides):.0f} px: encodes p50/p95/max {middle}/{row.p95}/{most}"
         return [

@@ -42,9 +42,14 @@ def measure(folder: Path, progress: Progress, *, runs: int) -> list[Row]:
                 floor.append(_bare_insert(fleet, vectors))
     limit = COUNT / LEAST_PER_SECOND * 1000
     return [
-        Row(f"ingest of {COUNT:,} embeddings (base64)", Latency.of(ours), limit, Latency.of(floor)),
-        Row("  the same as lists of numbers", Latency.of([numbers]), limit),
-        Row("  bare insert_many of the same vectors", Latency.of(floor)),
+        Row(
+            f"ingest of {COUNT:,} embeddings (base64)",
+            Latency.from_seconds(ours),
+            limit,
+            Latency.from_seconds(floor),
+        ),
+        Row("  the same as lists of numbers", Latency.from_seconds([numbers]), limit),
+        Row("  bare insert_many of the same vectors", Latency.from_seconds(floor)),
     ]
 
 

@@ -119,11 +119,11 @@ def _search(
             answers = [one for found in _timed_all(index.search, turn, took[number]) for one in found]
             differences[number] += sum(map(_differ, expected, answers))
     faces = "1 face" if batch == 1 else f"{batch} faces in one call"
-    floor = Latency.of(bare)
+    floor = Latency.from_seconds(bare)
     rows: list[Row] = [
         MatchingRow(
             f"match {faces} among {len(keys):,} ({engine})",
-            Latency.of(seconds),
+            Latency.from_seconds(seconds),
             bare=floor,
             p50_limit=must[1],
             at_most=must[0] if engine == ENGINES[0] else None,
@@ -210,9 +210,9 @@ def _load(db: DatabaseManager, size: int, rounds: int = 7) -> list[Row]:
         if count != size:
             raise RuntimeError(f"the gallery has {count} templates instead of {size}")
         took.append(seconds)
-    floor = Latency.of(bare)
+    floor = Latency.from_seconds(bare)
     return [
-        Row(f"load {size:,} templates from SQLite", Latency.of(took), bare=floor, at_most=2.0),
+        Row(f"load {size:,} templates from SQLite", Latency.from_seconds(took), bare=floor, at_most=2.0),
         Row("  bare reading of the same rows", floor),
     ]
 
@@ -229,7 +229,9 @@ def _change(keys: Sequence[str], matrix: Vectors, rounds: int = 15) -> list[Row]
             return Gallery(SPACE, changed.user_ids, changed.vectors, version=version)
 
         took.append(_timed(change)[0])
-    return [Row(f"change two people of a gallery of {len(keys):,}", Latency.of(took), p50_limit=500.0)]
+    return [
+        Row(f"change two people of a gallery of {len(keys):,}", Latency.from_seconds(took), p50_limit=500.0)
+    ]
 
 
 def _timed(act: Callable[[], T]) -> tuple[float, T]:

@@ -148,7 +148,7 @@ class _Play:
             cameras.append((await loop.create_connection(make, load.host, load.port))[1])
         self.began = time.perf_counter()
         await asyncio.gather(*(self._stand(camera) for camera in cameras))
-        await self._await_answers()
+        await self._await_assignments()
         for camera in cameras:
             camera.close()
         measured_from = self.began + load.warm_up
@@ -166,7 +166,7 @@ class _Play:
         faces = [self.faces.of(centre).astype("<f4").tobytes() for _ in range(_FACES_EACH)]
         return itertools.cycle([base64.b64encode(face).decode() for face in faces])
 
-    async def _await_answers(self) -> None:
+    async def _await_assignments(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._all_answered(), _ANSWER_SECONDS)
 

@@ -59,7 +59,10 @@ def measure(courses: Mapping[int, Course]) -> list[Row]:
     programs = _programs()
     if programs is None:
         return [
-            Row("pgvector: not here (PostgreSQL with pgvector, or `pip install pgserver`)", Latency.of([0]))
+            Row(
+                "pgvector: not here (PostgreSQL with pgvector, or `pip install pgserver`)",
+                Latency.from_seconds([0]),
+            )
         ]
     rows: list[Row] = []
     for size, (matrix, queries, bare) in courses.items():
@@ -70,7 +73,10 @@ def measure(courses: Mapping[int, Course]) -> list[Row]:
             began = time.perf_counter()
             psql.run("SET maintenance_work_mem = '1GB'; " + _INDEX)
             rows.append(
-                Row(f"pgvector: build IVFFlat of {size:,}", Latency.of([time.perf_counter() - began]))
+                Row(
+                    f"pgvector: build IVFFlat of {size:,}",
+                    Latency.from_seconds([time.perf_counter() - began]),
+                )
             )
             rows += _searches(psql, size, queries, bare)
     return rows
@@ -83,7 +89,7 @@ def _searches(psql: "_Psql", size: int, queries: "Queries", bare: Latency) -> It
         recall = np.mean([one == row for one, row in zip(found, queries.rows, strict=True)])
         yield Row(
             f"pgvector IVFFlat among {size:,}, probes={probes}: recall@1 {recall:.3f}",
-            Latency.of(took),
+            Latency.from_seconds(took),
             bare=bare,
         )
     found, took = psql.search("", _EXACT_QUERIES, "similarity DESC")
@@ -91,7 +97,7 @@ def _searches(psql: "_Psql", size: int, queries: "Queries", bare: Latency) -> It
     # An index serves the order of `<=>` alone: this one goes through the table.
     yield Row(
         f"pgvector ORDER BY similarity among {size:,}: recall@1 {recall:.3f}",
-        Latency.of(took),
+        Latency.from_seconds(took),
         bare=bare,
     )
 

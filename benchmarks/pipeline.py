@@ -79,7 +79,7 @@ def _pipeline(boxes: Float32) -> RecognitionPipeline:
     recognition.galleries.swap(Gallery(space, people, random, version=1))
     return RecognitionPipeline(
         _Knowing(boxes),
-        recognition.tracker(),
+        recognition.create_tracker(),
         recognition.embedder,
         recognition.galleries,
         recognition.validator,
@@ -111,4 +111,4 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _latency(milliseconds: list[float]) -> Latency:
-    return Latency.of([each / 1000 for each in milliseconds])
+    return Latency.from_seconds([each / 1000 for each in milliseconds])

@@ -129,7 +129,7 @@ def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Genera
     queries = _mixed(kinds, rounds, random)
     built, faiss = _timed(lambda: VectorIndex.of(keys, matrix, "faiss"))
     indexes = {"faiss": faiss, "numpy": VectorIndex.of(keys, matrix, "numpy")}
-    rows = [Row(f"build an index of {size:,}", Latency.of([built]))]
+    rows = [Row(f"build an index of {size:,}", Latency.from_seconds([built]))]
     if size <= PERSONS:
         indexes["faiss, filled one by one"] = grown = VectorIndex(_DIMENSION, "faiss")
         rows += _change(grown, keys, matrix)
@@ -141,14 +141,14 @@ def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Genera
         bare += [_timed(lambda query=query: int((matrix @ query).argmax()))[0] for query in turn]
         for name, index in indexes.items():
             took[name] += _turn(index, turn)
-    exact = Latency.of(bare)
+    exact = Latency.from_seconds(bare)
     for name, index in indexes.items():
         limit = SIZES[size] if name.startswith("faiss") else None
         recalls = tuple((kind, _recall(index, one)) for kind, one in kinds.items())
         rows.append(
             SearchRow(
                 f"search {size:,} ({name})",
-                Latency.of(took[name]),
+                Latency.from_seconds(took[name]),
                 bare=exact,
                 at_most=limit,
                 recalls=recalls,
@@ -182,7 +182,7 @@ def _change(index: VectorIndex, keys: Sequence[str], matrix: Vectors, count: int
         removed.append(_timed(lambda row=row: index.remove(keys[row]))[0])
         index.put(keys[row], matrix[row : row + 1])
     return [
-        Row(f"{act} of {len(keys):,}, {1e6 * float(np.median(took)):.0f} us each", Latency.of(took))
+        Row(f"{act} of {len(keys):,}, {1e6 * float(np.median(took)):.0f} us each", Latency.from_seconds(took))
         for act, took in (("add one", put), ("change one", changed), ("remove one", removed))
     ]
 
@@ -192,7 +192,7 @@ def _memory() -> Row:
         megabytes, peak, seconds = fresh.submit(_fill, PERSONS).result()
     return MemoryRow(
         f"an index of {PERSONS:,}, filled one by one",
-        Latency.of([seconds]),
+        Latency.from_seconds([seconds]),
         megabytes=megabytes,
         peak=peak,
     )

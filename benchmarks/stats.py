@@ -17,7 +17,7 @@ class Latency:
     worst: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Latency":
+    def from_seconds(cls, seconds: Sequence[float]) -> "Latency":
         """Nearest-rank percentiles."""
         ranked = sorted(seconds)
 

@@ -92,11 +92,11 @@ def _active(rounds: int = 5000) -> list[Row]:
         bare.append(time.perf_counter() - began)
         expected = best + 1 if similarities[best] >= limit else None
         wrong += (match and match.present.global_id) != expected
-    floor = Latency.of(bare)
+    floor = Latency.from_seconds(bare)
     return [
         FigureRow(
             f"match among {ACTIVE:,} active people",
-            Latency.of(ours),
+            Latency.from_seconds(ours),
             limit=0.2,
             bare=floor,
             figure=wrong,
@@ -128,17 +128,17 @@ def _load(folder: Path, seconds: float) -> list[Row]:
     return [
         FigureRow(
             name,
-            Latency.of(ours.seconds),
+            Latency.from_seconds(ours.seconds),
             limit=50.0,
-            bare=Latency.of(bare.seconds),
+            bare=Latency.from_seconds(bare.seconds),
             figure=ours.unanswered,
             most=0,
             unit="unanswered",
         ),
-        Row("  bare echo: a client that answers at once", Latency.of(bare.seconds)),
+        Row("  bare echo: a client that answers at once", Latency.from_seconds(bare.seconds)),
         Row(
             f"  the first {CAMERAS * PEOPLE_EACH:,} strangers, all in the first second",
-            Latency.of(ours.first_seconds),
+            Latency.from_seconds(ours.first_seconds),
         ),
     ]
 
@@ -196,14 +196,14 @@ def _start(folder: Path, count: int) -> list[Row]:
     return [
         FigureRow(
             f"start of a bridge, {count:,} people known",
-            Latency.of([full.seconds]),
+            Latency.from_seconds([full.seconds]),
             p50_limit=10_000.0,
-            bare=Latency.of([empty.seconds]),
+            bare=Latency.from_seconds([empty.seconds]),
             figure=full.megabytes - empty.megabytes,
             most=260,
             unit="MB for the index",
         ),
-        Row("  of a bridge that knows nobody", Latency.of([empty.seconds])),
+        Row("  of a bridge that knows nobody", Latency.from_seconds([empty.seconds])),
     ]
 
 

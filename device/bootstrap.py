@@ -112,7 +112,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         space,
         clock=time.monotonic,
         run=secrets.token_hex(3),
-        distrusted=lambda: health.is_quarantined,
+        quarantined=lambda: health.is_quarantined,
     )
     commands = CommandRunner(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(

@@ -64,7 +64,9 @@ class DeviceProgram:
         self._observations = observations
         self._capture: NewestFrame | None = None
         self._stop = threading.Event()
-        self._pipeline = recognition.pipeline(barred=self._barred, on_event=self._send)
+        self._pipeline = recognition.build_pipeline(
+            suppressed_reason=self._suppressed_reason, on_event=self._send
+        )
 
     def run(self, *, exit_at_end: bool = False) -> None:
         """Work until `request_stop`; a file that ends leaves the device connected unless `exit_at_end`.
@@ -143,7 +145,7 @@ class DeviceProgram:
             return
         height, width = frame.image.shape[:2]
         age = timedelta(seconds=max(0.0, time.monotonic() - frame.captured_at))
-        self._observations.see(report, (width, height), utc_now() - age)
+        self._observations.send_report(report, (width, height), utc_now() - age)
 
     def _register_strangers(self, report: FrameReport) -> None:
         if not self._registrations.registers_visitors:
@@ -159,7 +161,7 @@ class DeviceProgram:
                 self.counts["registrations_lost"] += 1
                 _log.error("a visitor could not be kept for registration: %s", error)
 
-    def _barred(self) -> str | None:
+    def _suppressed_reason(self) -> str | None:
         """Why nobody may be recognised now, if so."""
         stale = gallery_is_stale(
             utc_now(),
@@ -186,7 +188,7 @@ class DeviceProgram:
             inference_ms=stats.inference_ms,
             camera=capture.state if capture else None,
             refusals={**self._recognition.refusals(), **self.counts, **self._counts_of_parts()},
-            quality=dict(stats.poor),
+            quality=dict(stats.quality_reasons),
             frames=capture.counts if capture else {},
             problems=self.health.problems(),
         )

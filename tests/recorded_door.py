@@ -67,18 +67,22 @@ class RecordedDoor:
         *,
         track: str = "face_0",
         margin: float = 0.2,
-        poor: str | None = None,
-        barred: str | None = None,
+        quality_reason: str | None = None,
+        suppressed_reason: str | None = None,
     ) -> Sighting:
         """A face of the next frame, judged."""
-        barred = barred or (LOW_QUALITY if poor else None)
-        match = GalleryMatch(user_id, 1 - distance, distance, margin) if user_id and not barred else None
+        suppressed_reason = suppressed_reason or (LOW_QUALITY if quality_reason else None)
+        match = (
+            GalleryMatch(user_id, 1 - distance, distance, margin)
+            if user_id and not suppressed_reason
+            else None
+        )
         decision = self.validator.judge(
             track,
             match.user_id if match else None,
             match.distance if match else 2.0,
             self.frame,
-            barred=barred,
+            suppressed_reason=suppressed_reason,
             margin=match.margin if match else None,
         )
-        return Sighting(track, FaceBox(10, 20, 60, 70), None, poor, match, None, decision)
+        return Sighting(track, FaceBox(10, 20, 60, 70), None, quality_reason, match, None, decision)

@@ -73,7 +73,7 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings, *, with
         file = opened.enter_context(closing(VideoFile(target, source.fps)))
         annotator = Annotator(recognition, settings.device.confirmation_frames)
         if with_tracker:
-            annotator.ask_tracker = opened.enter_context(_asked_tracker(settings, recognition)).ask
+            annotator.look_up_tracks = opened.enter_context(_asked_tracker(settings, recognition)).look_up
         typer.echo(f"{people} people in the gallery of {settings.device.id}; writing {target}")
         frames, events = _run(source, annotator, file)
     refusals = ", ".join(f"{count} {reason}" for reason, count in annotator.refusals.most_common())
@@ -161,7 +161,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
             space,
             clock=time.monotonic,
             run=secrets.token_hex(3),
-            distrusted=lambda: health.is_quarantined,
+            quarantined=lambda: health.is_quarantined,
         )
         broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         say = partial(typer.echo, err=True)

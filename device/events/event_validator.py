@@ -65,7 +65,7 @@ class EventValidator:
     Every frame is answered with an event or adds one to `refusals` under one reason: `no_match`,
     `below_threshold` and `low_margin` (this frame), `unconfirmed` (the window is not full yet),
     `inconsistent_track`, `cooldown`, `repeated_frame` (not newer than the track's last, and ignored), or the
-    reason for which its caller barred it.
+    reason for which its caller suppressed_reason it.
 
     `clock` is monotonic seconds, `wall_clock` the time that the event bears, `new_suffix` the random tail of
     its id. Does no I/O and is not thread-safe: it belongs to the thread that recognises.
@@ -154,7 +154,7 @@ class EventValidator:
         distance: float,
         frame_id: int,
         *,
-        barred: str | None = None,
+        suppressed_reason: str | None = None,
         confidence: float | None = None,
         margin: float | None = None,
         inference_ms: float | None = None,
@@ -163,7 +163,7 @@ class EventValidator:
     ) -> EventDecision:
         """`process_recognition` with the reason.
 
-        A frame that is `barred` for a reason (a blurred face, a stale gallery) is evidence neither way.
+        A frame with a `suppressed_reason` (a blurred face, a stale gallery) is evidence neither way.
         """
         now = self._clock()
         self._tracks.forget(now)
@@ -175,8 +175,8 @@ class EventValidator:
         track.last_frame_id = frame_id
         track.frames += 1
         self._tracks.put(track_id, track, now)
-        if barred is not None:
-            return self._refuse(barred)
+        if suppressed_reason is not None:
+            return self._refuse(suppressed_reason)
         if now - track.judged_at > self._max_track_age:
             # What was seen before is no evidence any more, but whoever the track was is told.
             track.window.clear()

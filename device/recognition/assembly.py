@@ -19,7 +19,7 @@ from device.vision.inference.session import SessionOptions
 from device.vision.quality import QualityGate
 from device.vision.tracker import FaceTracker
 
-from .emotions import EmotionWatch
+from .emotions import EmotionStage
 from .pipeline import OnEvent, RecognitionPipeline
 
 # Matches are exact so far beyond what counts: a recording that is replayed under looser thresholds, and a
@@ -38,7 +38,7 @@ class Recognition:
     galleries: GalleryHolder
     validator: EventValidator
     quality: QualityGate
-    emotions: EmotionWatch | None
+    emotions: EmotionStage | None
     clock: FrameClock
     limits: Thresholds
 
@@ -50,15 +50,17 @@ class Recognition:
         """Why recognitions and emotions made no event, since the start."""
         return {**self.validator.refusals, **(self.emotions.refusals if self.emotions else {})}
 
-    def tracker(self) -> FaceTracker:
+    def create_tracker(self) -> FaceTracker:
         """A tracker that has seen nothing yet."""
         return FaceTracker()
 
-    def pipeline(self, *, barred: Callable[[], str | None], on_event: OnEvent) -> RecognitionPipeline:
+    def build_pipeline(
+        self, *, suppressed_reason: Callable[[], str | None], on_event: OnEvent
+    ) -> RecognitionPipeline:
         """A pipeline of these parts."""
         return RecognitionPipeline(
             self.detector,
-            self.tracker(),
+            self.create_tracker(),
             self.embedder,
             self.galleries,
             self.validator,
@@ -66,7 +68,7 @@ class Recognition:
             emotions=self.emotions,
             floor=max(-1.0, 1.0 - self.limits.distance - self.limits.margin - _BEYOND),
             clock=self.clock,
-            barred=barred,
+            suppressed_reason=suppressed_reason,
             on_event=on_event,
         )
 
@@ -120,7 +122,7 @@ def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
 
 def _emotions(
     device_id: str, emotion: EmotionSettings, options: SessionOptions, clock: FrameClock
-) -> EmotionWatch:
+) -> EmotionStage:
     classifier = EmotionClassifier(
         open_session(emotion.model, options), emotion.classes, emotion.codes, emotion.mean, emotion.scale
     )
@@ -131,4 +133,4 @@ def _emotions(
         emotion.cooldown_seconds,
         clock=clock,
     )
-    return EmotionWatch(classifier, validator)
+    return EmotionStage(classifier, validator)

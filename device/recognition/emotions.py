@@ -16,7 +16,7 @@ from .sighting import Sighting
 _NONE = Emotion(None, None, 0.0)
 
 
-class EmotionWatch:
+class EmotionStage:
     """Classifies the faces of tracks that are somebody by now, all of a frame in one batch, nobody else's.
 
     A network that fails on a frame has seen no emotion in it; `failure` is what it said at its last use.
@@ -33,12 +33,12 @@ class EmotionWatch:
         # Copied in one step: the thread that recognises may be adding a reason.
         return {f"emotion_{reason}": count for reason, count in self._validator.refusals.copy().items()}
 
-    def watch(
+    def read_emotions(
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> list[tuple[Event, FaceBox]]:
         rows = [row for row, one in enumerate(sightings) if one.decision.person is not None]
         for seen in sightings:
-            if seen.decision.person is None and seen.poor is None:
+            if seen.decision.person is None and seen.quality_reason is None:
                 # Whoever this is now interrupts what the track's person was showing.
                 self._validator.process_emotion(seen.track_id, None, None, 0.0, frame_id=frame_id)
         events = []

@@ -52,7 +52,7 @@ class EmotionReader(Protocol):
         """What the network said that failed at its last use, if it did."""
         ...
 
-    def watch(
+    def read_emotions(
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> Sequence[tuple[Event, FaceBox]]:
         """The emotion events that this frame completes; `faces` belong to `sightings` row by row.
@@ -65,12 +65,12 @@ class EmotionReader(Protocol):
 @dataclass
 class PipelineStats:
     """Moving averages of frames a second and of milliseconds a stage, and counts of `frames`, `faces` and
-    `events` since the start; `poor` counts faces by what they lacked."""
+    `events` since the start; `quality_reasons` counts faces by what they lacked."""
 
     fps: float | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    poor: Counter[str] = field(default_factory=Counter)
+    quality_reasons: Counter[str] = field(default_factory=Counter)
 
     @property
     def inference_ms(self) -> float | None:
@@ -82,8 +82,9 @@ class RecognitionPipeline:
     """Takes frames, gives events. One thread owns it; the gallery may be swapped from another.
 
     `on_event` is called while the gallery that an event comes from is held: once a swap has returned, nothing
-    of the old gallery can come out any more. `barred` is asked once a frame for a reason not to match at all
-    (a model that is not the registry's, a gallery that is too old). `floor` is the similarity down to which
+    of the old gallery can come out any more. `suppressed_reason` is asked once a frame for
+    a reason not to match at all (a model that is not the registry's, a gallery that is too old). `floor` is
+    the similarity down to which
     matches are exact (see `Gallery.match`). `clock`, which validator and emotions go by, is set to the moment
     of each frame. `timer` is monotonic seconds. `failing` has what each network (`detect`, `embed`,
     `emotion`) said that failed at its last use. Raises ValueError when the gallery is of another space than
@@ -102,7 +103,7 @@ class RecognitionPipeline:
         emotions: EmotionReader | None = None,
         floor: float = DEFAULT_FLOOR,
         clock: FrameClock | None = None,
-        barred: Callable[[], str | None] = lambda: None,
+        suppressed_reason: Callable[[], str | None] = lambda: None,
         on_event: OnEvent = lambda _event, _box, _frame: None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -118,7 +119,7 @@ class RecognitionPipeline:
         self._emotions = emotions
         self._floor = floor
         self._clock = clock or FrameClock()
-        self._barred = barred
+        self._suppressed_reason = suppressed_reason
         self._on_event = on_event
         self._timer = timer
         self._last_frame_at: float | None = None
@@ -138,19 +139,19 @@ class RecognitionPipeline:
         laps.end("align")
         poor = self._quality.judge(faces, found)
         laps.end("quality")
-        barred = self._barred()
+        suppressed_reason = self._suppressed_reason()
         # A gallery that is too old says nothing against vectors; of a model in quarantine they are worthless.
-        good = [row for row, reason in enumerate(poor) if reason is None and barred != QUARANTINED]
+        good = [row for row, reason in enumerate(poor) if reason is None and suppressed_reason != QUARANTINED]
         embedded = zip(good, self._embed(faces[good]), strict=True)
         vectors = {row: vector for row, vector in embedded if vector.any()}
-        refused = [barred or (LOW_QUALITY if reason else None) for reason in poor]
+        refused = [suppressed_reason or (LOW_QUALITY if reason else None) for reason in poor]
         for row in set(good) - set(vectors):
             # Nobody, but no stranger either.
-            refused[row] = barred or NO_VECTOR
+            refused[row] = suppressed_reason or NO_VECTOR
         qualities = {row: face_quality(faces[row], found.boxes[row]) for row in vectors}
         laps.end("embed")
-        with self._galleries.held() as gallery:
-            matches = self._match(gallery, vectors if barred is None else {})
+        with self._galleries.borrow() as gallery:
+            matches = self._match(gallery, vectors if suppressed_reason is None else {})
             laps.end("match")
             at = _Moment(frame.index, gallery, laps.spent(_INFERENCE))
             sightings = [
@@ -158,7 +159,7 @@ class RecognitionPipeline:
                     track_id=track_id,
                     box=found.face_box(row),
                     landmarks=None if found.landmarks is None else found.landmarks[row],
-                    poor=poor[row],
+                    quality_reason=poor[row],
                     match=matches.get(row),
                     vector=vectors.get(row),
                     decision=self._judge(track_id, matches.get(row), refused[row], at),
@@ -169,7 +170,7 @@ class RecognitionPipeline:
             events = [(one.decision.event, one.box) for one in sightings if one.decision.event]
             laps.end("validate")
             if self._emotions is not None:
-                events += self._emotions.watch(faces, sightings, frame.index)
+                events += self._emotions.read_emotions(faces, sightings, frame.index)
                 self._note("emotion", self._emotions.failure)
                 laps.end("emotion")
             for event, box in events:
@@ -218,14 +219,14 @@ class RecognitionPipeline:
             self.failing[network] = failure
 
     def _judge(
-        self, track_id: str, match: GalleryMatch | None, barred: str | None, at: "_Moment"
+        self, track_id: str, match: GalleryMatch | None, suppressed_reason: str | None, at: "_Moment"
     ) -> EventDecision:
         return self._validator.judge(
             track_id,
             match.user_id if match else None,
             match.distance if match else _FARTHEST,
             at.frame_id,
-            barred=barred,
+            suppressed_reason=suppressed_reason,
             margin=match.margin if match else None,
             inference_ms=round(at.inference_ms, 1),
             space=at.gallery.space.id,
@@ -239,7 +240,7 @@ class RecognitionPipeline:
         stats.counts["frames"] += 1
         stats.counts["faces"] += len(poor)
         stats.counts["events"] += events
-        stats.poor.update(reason for reason in poor if reason is not None)
+        stats.quality_reasons.update(reason for reason in poor if reason is not None)
         stats.milliseconds = {
             stage: _moving(stats.milliseconds.get(stage), spent) for stage, spent in milliseconds.items()
         }

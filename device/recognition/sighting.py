@@ -22,7 +22,7 @@ class Sighting:
     track_id: str
     box: FaceBox
     landmarks: Float32 | None
-    poor: str | None
+    quality_reason: str | None
     match: GalleryMatch | None
     vector: Float32 | None
     decision: EventDecision

@@ -32,7 +32,7 @@ _COLOURS = {
 _NEAR = frozenset({COOLDOWN, UNCONFIRMED, INCONSISTENT_TRACK})
 
 
-AskTracker = Callable[[FrameReport, tuple[int, int]], Mapping[str, Assignment]]
+TrackLookup = Callable[[FrameReport, tuple[int, int]], Mapping[str, Assignment]]
 """A picture's report and its width and height in pixels -> who its tracks are across cameras."""
 
 
@@ -56,14 +56,14 @@ class Annotator:
 
     recognition: Recognition
     frames_needed: int
-    ask_tracker: AskTracker = lambda _report, _size: {}
+    look_up_tracks: TrackLookup = lambda _report, _size: {}
     refusals: Counter[str] = field(default_factory=Counter)
     people: dict[int, str | None] = field(default_factory=dict)
     _recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_FOOTER_LINES))
 
     def __post_init__(self) -> None:
-        self._pipeline = self.recognition.pipeline(
-            barred=lambda: None, on_event=lambda _event, _box, _frame: None
+        self._pipeline = self.recognition.build_pipeline(
+            suppressed_reason=lambda: None, on_event=lambda _event, _box, _frame: None
         )
 
     def annotate(self, image: Image, index: int, seconds: float) -> Annotated:
@@ -75,7 +75,7 @@ class Annotator:
         footer = [line for at, line in self._recent if seconds - at <= _FOOTER_SECONDS]
         faces = len(report.sightings)
         header = f"{seconds:7.2f} s  frame {index}  faces {faces}  gallery {report.gallery_version}"
-        assigned = self.ask_tracker(report, (image.shape[1], image.shape[0]))
+        assigned = self.look_up_tracks(report, (image.shape[1], image.shape[0]))
         self.people |= {one.global_id: one.user_id for one in assigned.values()}
         notes = tuple(self._note(one, assigned.get(one.track_id)) for one in report.sightings)
         return Annotated(draw(image, notes, header, footer), report, notes, events)
@@ -91,8 +91,8 @@ class Annotator:
             lines += [f"distance {match.distance:.2f}  margin {match.margin:.2f}"]
         if decision.event is not None:
             lines.append(f"EVENT {decision.event.event_type}")
-        elif seen.poor is not None:
-            lines.append(f"{decision.refusal}: {seen.poor}")
+        elif seen.quality_reason is not None:
+            lines.append(f"{decision.refusal}: {seen.quality_reason}")
         else:
             lines.append(f"{decision.refusal} {decision.votes}/{self.frames_needed}")
         named = decision.event is not None and decision.event.user_id is not None

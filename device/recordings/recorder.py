@@ -177,7 +177,7 @@ def _face(sighting: Sighting) -> FaceScore:
         user_id=match.user_id if match else None,
         distance=match.distance if match else None,
         margin=match.margin if match else None,
-        poor=sighting.poor,
+        poor=sighting.quality_reason,
         box=list(sighting.box),
         event_id=decision.event.event_id if decision.event else None,
         refusal=decision.refusal,

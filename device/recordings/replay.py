@@ -110,7 +110,7 @@ class _Judge:
             face.user_id,
             missing if face.distance is None else face.distance,
             frame.index,
-            barred=face.refusal if face.refusal not in JUDGED else None,
+            suppressed_reason=face.refusal if face.refusal not in JUDGED else None,
             margin=missing if face.margin is None else face.margin,
         )
 

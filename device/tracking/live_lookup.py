@@ -60,7 +60,7 @@ class LiveTrackerLookup:
         line.attach(self._attempt)
 
     def __enter__(self) -> "LiveTrackerLookup":
-        if not self._is_distrusted():
+        if not self._is_quarantined():
             self._line.start()
             if not self._attempt.succeeded(_CONNECT_SECONDS):
                 refused = self._line.counts["refused"] > 0
@@ -73,30 +73,32 @@ class LiveTrackerLookup:
     def __exit__(self, *_: object) -> None:
         self._line.stop(_STOP_SECONDS)
 
-    def ask(self, report: FrameReport, frame_size: tuple[int, int]) -> Mapping[str, Assignment]:
+    def look_up(self, report: FrameReport, frame_size: tuple[int, int]) -> Mapping[str, Assignment]:
         """Who the faces of `report` are, by track; `frame_size` is width and height in pixels.
 
         Waits until the tracker has answered for those that are due to be told of, three seconds at most.
         """
-        if self._gave_up or self._is_distrusted():
+        if self._gave_up or self._is_quarantined():
             return {}
         at = max(self._utc_now(), self._last + _PICTURES_APART)
         if at - self._utc_now() > _MOST_AHEAD:
             self._sleep(_PICTURES_APART.total_seconds())
-        told = self._observations.see(report, frame_size, at)
+        told = self._observations.send_report(report, frame_size, at)
         if told:
             self._last = at
-            if not self._observations.await_answers(told, _ANSWER_SECONDS):
+            if not self._observations.await_assignments(told, _ANSWER_SECONDS):
                 self._give_up(
                     "no tracker answers: see that a bridge runs, and that it knows this device and its space"
                     if self._line.is_up
                     else f"the connection to the broker at {self._broker} is gone"
                 )
                 return {}
-        answers = {seen.track_id: self._observations.assigned(seen.track_id) for seen in report.sightings}
+        answers = {
+            seen.track_id: self._observations.assignment_of(seen.track_id) for seen in report.sightings
+        }
         return {track_id: answer for track_id, answer in answers.items() if answer is not None}
 
-    def _is_distrusted(self) -> bool:
+    def _is_quarantined(self) -> bool:
         if self._health.is_quarantined and not self._gave_up:
             problems = "; ".join(problem.detail for problem in self._health.problems())
             self._give_up(f"vectors of this device compare with nobody: {problems}")

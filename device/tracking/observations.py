@@ -23,8 +23,8 @@ _LATE_SECONDS = 2.0
 class ObservationSender:
     """Tells of tracks as they are seen; nothing is stored, and nothing waits for a connection.
 
-    `see` is for the thread that recognises, `assigned` and `await_answers` for any, all else runs in the
-    link's (see `LinkListener`). While `distrusted`, nothing is told: such vectors compare with nobody.
+    `send_report` is for the thread that recognises, `assignment_of` and `await_assignments` for any, all else
+    runs in the link's (see `LinkListener`). While `quarantined`, nothing is sent: such vectors match nothing.
     `clock` is monotonic seconds. `run` goes before track ids on the wire: every run counts its tracks from
     `face_0`, and an answer to the one before may come late. `counts` has what was `sent`, `dropped` (no
     connection, or too late) and `refused` (the contract does not allow it).
@@ -37,13 +37,13 @@ class ObservationSender:
         *,
         clock: Callable[[], float],
         run: str,
-        distrusted: Callable[[], bool] = lambda: False,
+        quarantined: Callable[[], bool] = lambda: False,
     ) -> None:
         self._link = link
         self._space = space
         self._clock = clock
         self._prefix = f"{run}-"
-        self._distrusted = distrusted
+        self._quarantined = quarantined
         self._telling = ObservationSampler()
         self._news = threading.Condition()
         # Of the tracks that were told of and live: who they are, None until the tracker has said it.
@@ -53,10 +53,12 @@ class ObservationSender:
         # All of them from the start: a heartbeat reads them in another thread.
         self.counts: Counter[str] = Counter(sent=0, dropped=0, refused=0)
 
-    def see(self, report: FrameReport, frame_size: tuple[int, int], captured_at: datetime) -> list[str]:
+    def send_report(
+        self, report: FrameReport, frame_size: tuple[int, int], captured_at: datetime
+    ) -> list[str]:
         """Tell what is due of `report`, a picture of `frame_size` (width, height) that was taken at
         `captured_at`; returns the tracks that it was."""
-        if self._distrusted():
+        if self._quarantined():
             self._telling.forget()
             faces = []
         else:
@@ -74,12 +76,12 @@ class ObservationSender:
             self._link.submit(lambda: self._send(faces, frame_size, captured_at, seen_at))
         return told
 
-    def assigned(self, track_id: str) -> Assignment | None:
+    def assignment_of(self, track_id: str) -> Assignment | None:
         """Who the track is, by the tracker's last word; None if it has said nothing, or the track is gone."""
         with self._news:
             return self._answers.get(track_id)
 
-    def await_answers(self, track_ids: Collection[str], seconds: float) -> bool:
+    def await_assignments(self, track_ids: Collection[str], seconds: float) -> bool:
         """Wait until the tracker has answered for all of these that were told of; False when it has not
         within `seconds`, or the connection is gone."""
         with self._news:
@@ -120,7 +122,7 @@ class ObservationSender:
         captured_at: datetime,
         seen_at: float,
     ) -> None:
-        if self._distrusted():
+        if self._quarantined():
             # The registry's word on the model came while this was on its way.
             return
         is_late = self._clock() - seen_at > _LATE_SECONDS

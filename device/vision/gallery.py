@@ -60,7 +60,7 @@ class Gallery:
         return len(self._index)
 
     @property
-    def people(self) -> tuple[str, ...]:
+    def user_ids(self) -> tuple[str, ...]:
         """Everyone, in the order of their first templates."""
         return self._index.keys
 
@@ -81,7 +81,7 @@ class Gallery:
 
 class GalleryHolder:
     """The gallery in use. `swap` replaces one reference, so recognition never waits and never sees a mixture:
-    whoever works on a frame does so within `held`."""
+    whoever works on a frame does so within `borrow`."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._current = gallery
@@ -95,7 +95,7 @@ class GalleryHolder:
         return self._current
 
     @contextmanager
-    def held(self) -> Iterator[Gallery]:
+    def borrow(self) -> Iterator[Gallery]:
         """The gallery in use; a `swap` meanwhile gives the others the new one, and waits until this is left.
 
         So whatever shall not outlive a deletion, up to storing an event, belongs inside. Swapping from inside

@@ -35,16 +35,16 @@ class CascadeDetector:
     def detect(self, image: Image) -> Detections:
         """The faces in `image`, uint8[h, w, 3] BGR, from left to right. ValueError for any other array."""
         if not has_pixels(image):
-            return Detections.none()
+            return Detections.empty()
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         boxes, counts = self._cascade.detectMultiScale2(
             grey, self._scale_factor, self._min_neighbours, minSize=self._min_size
         )
         if not len(boxes):
-            return Detections.none()
+            return Detections.empty()
         # OpenCV searches on several threads: in whatever order they finish, faces come from left to right.
         places = np.asarray(boxes, dtype=np.float32)
         order = np.lexsort((places[:, 1], places[:, 0]))
         agreed = np.asarray(counts, dtype=np.float32).reshape(-1)[order]
         found = Detections(places[order], agreed / (agreed + 10))
-        return found.sane(image)
+        return found.clip_to(image)

@@ -48,7 +48,7 @@ class Detections:
         """Row `row` in whole pixels."""
         return FaceBox(*(round(float(value)) for value in self.boxes[row]))
 
-    def sane(self, image: Image, *, min_side: float = 0.0) -> "Detections":
+    def clip_to(self, image: Image, *, min_side: float = 0.0) -> "Detections":
         """What of this can be worked with: boxes cut to `image`, without those that are not finite, lie
         outside, or whose longer side is then below `min_side` pixels. Landmarks stay as they are: a model
         may be right about an eye beyond the edge."""
@@ -65,7 +65,7 @@ class Detections:
         return Detections(boxes, self.scores[kept], landmarks)
 
     @classmethod
-    def none(cls, *, landmarks: bool = False) -> "Detections":
+    def empty(cls, *, landmarks: bool = False) -> "Detections":
         """Nobody; with an empty array of landmarks for a model that gives them."""
         points = np.empty((0, 5, 2), dtype=np.float32) if landmarks else None
         return cls(np.empty((0, 4), dtype=np.float32), np.empty(0, dtype=np.float32), points)

@@ -61,7 +61,7 @@ class ScrfdDetector:
         """
         with_landmarks = self._levels[0].landmarks is not None
         if not has_pixels(image):
-            return Detections.none(landmarks=with_landmarks)
+            return Detections.empty(landmarks=with_landmarks)
         blob, scale = self._letterbox(image)
         outputs = [_rows(output) for output in self._session.run(blob)]
         scores, corners, points = self._candidates(outputs)
@@ -70,7 +70,7 @@ class ScrfdDetector:
             if len(finite) or not all(np.isfinite(outputs[level.score]).all() for level in self._levels):
                 # Half precision that overflows, for one: silence would look like an empty door.
                 raise ModelError(f"{self._session.path} answers NaN or infinity where faces would be")
-            return Detections.none(landmarks=with_landmarks)
+            return Detections.empty(landmarks=with_landmarks)
         scores, points = scores[finite], points[finite]
         left_top, right_bottom = corners[finite, :2] / scale, corners[finite, 2:] / scale
         boxes: Float32 = np.concatenate([left_top, right_bottom - left_top], axis=1)
@@ -80,7 +80,7 @@ class ScrfdDetector:
             scores=scores[kept],
             landmarks=points[kept].reshape(-1, 5, 2) / scale if with_landmarks else None,
         )
-        return found.sane(image, min_side=self._min_face_pixels)
+        return found.clip_to(image, min_side=self._min_face_pixels)
 
     def _letterbox(self, image: Image) -> tuple[Float32, Float32]:
         """float32[1, 3, h, w] with `image` in its top left corner, and the scales float32[2] of x and y."""

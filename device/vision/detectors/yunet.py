@@ -42,7 +42,7 @@ class YuNetDetector:
         Raises ValueError for what is not such a picture, ModelError when the network fails.
         """
         if not has_pixels(image):
-            return Detections.none(landmarks=True)
+            return Detections.empty(landmarks=True)
         height, width = image.shape[:2]
         fit = min(1.0, _LONG_SIDE / max(height, width))
         size = (max(1, round(width * fit)), max(1, round(height * fit)))
@@ -55,7 +55,7 @@ class YuNetDetector:
         except cv2.error as error:
             raise ModelError(f"YuNet failed on a frame of {width}x{height}: {_reason(error)}") from error
         if not isinstance(answer, np.ndarray):  # None for nobody
-            return Detections.none(landmarks=True)
+            return Detections.empty(landmarks=True)
         rows: Float32 = answer.astype(np.float32, copy=False)
         if not np.isfinite(rows[:, :4]).all(axis=1).any():
             raise ModelError(f"{self._path} answers NaN or infinity where faces would be")
@@ -67,7 +67,7 @@ class YuNetDetector:
             scores=rows[:, 14],
             landmarks=rows[:, 4:14].reshape(-1, 5, 2) * scale,
         )
-        return found.sane(image, min_side=self._min_face_pixels)
+        return found.clip_to(image, min_side=self._min_face_pixels)
 
 
 def _check_network(path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from device.events.decision import UNCONFIRMED, EventDecision
 from device.events.emotion_validator import EmotionEventValidator
-from device.recognition.emotions import EmotionWatch
+from device.recognition.emotions import EmotionStage
 from device.recognition.sighting import Sighting
 from device.vision.detectors.detector import FaceBox
 from device.vision.emotion import Emotion
@@ -224,18 +224,18 @@ class Smiling:
         return [Emotion("happiness", "EV2.2", 0.9) for _ in faces]
 
 
-def sighting(track, person, poor=None):
+def sighting(track, person, quality_reason=None):
     decision = EventDecision(None, UNCONFIRMED, person)
-    return Sighting(track, FaceBox(1, 2, 60, 60), None, poor, None, None, decision)
+    return Sighting(track, FaceBox(1, 2, 60, 60), None, quality_reason, None, None, decision)
 
 
 def test_only_confirmed_people_are_asked_about():
     """A stranger's face never reaches the network; the event bears the face it is about."""
     door, classifier = Door(min_duration_ms=0), Smiling()
-    watch = EmotionWatch(classifier, door.validator)
+    stage = EmotionStage(classifier, door.validator)
     faces = np.zeros((3, 112, 112, 3), np.uint8)
     seen = [sighting("face_0", None), sighting("face_1", "EMP-1"), sighting("face_2", None, "blurred")]
-    [(event, box)] = watch.watch(faces, seen, 1)
+    [(event, box)] = stage.stage(faces, seen, 1)
     assert (event.user_id, box) == ("EMP-1", FaceBox(1, 2, 60, 60))
     assert classifier.asked == [1]
 
@@ -254,12 +254,12 @@ def test_a_network_that_fails_breaks_what_was_shown_and_says_so(answer):
                 raise now
             return [now]
 
-    watch = EmotionWatch(Answering(), door.validator)
+    stage = EmotionStage(Answering(), door.validator)
     face, seen = np.zeros((1, 112, 112, 3), np.uint8), [sighting("face_0", "EMP-1")]
     events, failures = [], []
     for frame in range(11):
-        events.append(len(watch.watch(face, seen, frame)))
-        failures.append(watch.failure)
+        events.append(len(stage.stage(face, seen, frame)))
+        failures.append(stage.failure)
     assert events == [0] * 10 + [1]
     assert [bool(failure) for failure in failures] == [False] * 4 + [True] + [False] * 6
-    assert watch.refusals["emotion_low_confidence"] == 1
+    assert stage.refusals["emotion_low_confidence"] == 1

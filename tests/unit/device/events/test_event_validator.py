@@ -254,8 +254,10 @@ def test_barred_frames_are_no_evidence():
     for number in range(10):
         door.now += 0.1
         door.frame += 1
-        barred = "low_quality" if number % 2 else None
-        decisions.append(door.validator.judge("face_0", "EMP-1", 0.2, door.frame, barred=barred))
+        suppressed_reason = "low_quality" if number % 2 else None
+        decisions.append(
+            door.validator.judge("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=suppressed_reason)
+        )
     assert [place for place, one in enumerate(decisions) if one.event] == [8]
     assert door.validator.refusals == Counter(low_quality=5, unconfirmed=4)
 
@@ -267,7 +269,7 @@ def test_a_track_of_barred_frames_alone_forgets_what_it_was():
     for _ in range(60):
         door.now += 0.1
         door.frame += 1
-        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, barred="low_quality")
+        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, suppressed_reason="low_quality")
     assert door.see("EMP-1") is None
 
 
@@ -276,7 +278,7 @@ def bar(door, seconds, reason="low_quality"):
     for _ in range(round(seconds * 10)):
         door.now += 0.1
         door.frame += 1
-        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, barred=reason)
+        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=reason)
 
 
 def test_a_stranger_who_turned_away_for_long_is_no_second_stranger():

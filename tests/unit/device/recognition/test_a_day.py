@@ -19,7 +19,7 @@ from device.enrollment.registrations import RegistrationSender
 from device.enrollment.sync_manager import SyncManager
 from device.events.emotion_validator import EmotionEventValidator
 from device.events.event_validator import EventValidator
-from device.recognition.emotions import EmotionWatch
+from device.recognition.emotions import EmotionStage
 from device.recognition.pipeline import RecognitionPipeline
 from device.recordings.format import RecordedSettings
 from device.recordings.recorder import ScoreRecorder
@@ -66,7 +66,7 @@ class Visits:
             seed = self._random.randrange(10_000, 10_000_000) if stranger else self._random.randrange(PEOPLE)
             self._vector = to_array(vector(seed, DIMENSION))
         if second >= 6:
-            return Detections.none()
+            return Detections.empty()
         left = 20 + 40 * (visit % 2)
         return Detections(np.array([[left, 20, 40, 40]], np.float32), np.ones(1, np.float32))
 
@@ -139,7 +139,7 @@ class Camera:
             self.galleries,
             self.validator,
             quality=GoodEnough(),
-            emotions=EmotionWatch(Smiles(), self.emotions),
+            emotions=EmotionStage(Smiles(), self.emotions),
             clock=self.clock,
             on_event=self.keep,
         )

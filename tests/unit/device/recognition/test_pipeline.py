@@ -204,25 +204,25 @@ def test_a_poor_face_is_neither_embedded_nor_compared():
     assert all(seen.vector is None and seen.match is None for seen in blurred)
     assert {seen.decision.refusal for seen in blurred} == {"low_quality"}
     assert [place for place, one in enumerate(reports) if one.events] == [9]
-    assert pipeline.stats.poor == {"blurred": 5}
+    assert pipeline.stats.quality_reasons == {"blurred": 5}
 
 
 @pytest.mark.parametrize("reason", ["quarantined", "stale_gallery"])
 def test_a_device_that_is_barred_says_nobody(reason):
     """A model that is not the registry's, a gallery that is too old: no event, not even an unknown one."""
     validator = EventValidator("cam-001", unknown_events=True)
-    reports, _ = one_face(barred=lambda: reason, validator=validator)
+    reports, _ = one_face(suppressed_reason=lambda: reason, validator=validator)
     assert [one.events for one in reports] == [()] * 10
     assert validator.refusals == {reason: 10}
 
 
 def test_a_gallery_that_is_too_old_takes_nobodys_vector():
     """The tracker across cameras compares with other faces; but those of a model in quarantine with none."""
-    stale, _ = one_face(1, barred=lambda: "stale_gallery")
+    stale, _ = one_face(1, suppressed_reason=lambda: "stale_gallery")
     [seen] = stale[0].sightings
     assert (seen.match, seen.vector.tolist(), seen.decision.refusal) == (None, [1, 0], "stale_gallery")
     assert 0 <= seen.quality <= 1
-    quarantined, _ = one_face(1, barred=lambda: "quarantined")
+    quarantined, _ = one_face(1, suppressed_reason=lambda: "quarantined")
     [seen] = quarantined[0].sightings
     assert (seen.vector, seen.quality) == (None, None)
 
@@ -235,7 +235,7 @@ class Moody(OneFace):
 
     def detect(self, image):
         if self.mood == "nobody":
-            return Detections.none()
+            return Detections.empty()
         if self.mood == "detector fails":
             raise ModelError("det.onnx: the network failed")
         return super().detect(image)
@@ -346,7 +346,7 @@ def test_matches_are_exact_as_far_as_the_thresholds_reach(distance, margin):
     device = DeviceSection(id="cam-001", site="lobby", thresholds={gabor.SPACE_ID: limits})
     recognition = build_recognition(device)
     recognition.galleries.swap(Watched.empty(recognition.space))
-    pipeline = recognition.pipeline(barred=lambda: None, on_event=lambda *_: None)
+    pipeline = recognition.build_pipeline(suppressed_reason=lambda: None, on_event=lambda *_: None)
     pipeline.process(Frame(np.full((100, 100, 3), 90, np.uint8), 0, 0.0))
     [floor] = floors
     assert -1 <= floor <= max(-1, 1 - distance - margin - 0.1)

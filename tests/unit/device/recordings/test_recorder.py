@@ -28,7 +28,7 @@ def test_what_was_recorded_is_read_again(tmp_path):
     for _ in range(5):
         door.see(door.face(distance=0.123456789012345678))
     door.see()
-    door.see(door.face(poor="blurred"), door.face(None, track="face_1"))
+    door.see(door.face(quality_reason="blurred"), door.face(None, track="face_1"))
     door.recorder.close()
     [file] = files_in(tmp_path)
     recording = read_recording(file)

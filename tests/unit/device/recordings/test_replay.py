@@ -57,7 +57,7 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     photos = PhotoEmbedder(CascadeDetector(), recognition.embedder)
     vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()]
     recognition.galleries.swap(Gallery(recognition.space, list(PEOPLE), np.stack(vectors), version=6))
-    pipeline = recognition.pipeline(barred=lambda: None, on_event=lambda *_: None)
+    pipeline = recognition.build_pipeline(suppressed_reason=lambda: None, on_event=lambda *_: None)
     settings = RecordedSettings(
         device_id=device.id,
         space=gabor.SPACE_ID,
@@ -157,7 +157,9 @@ def test_a_looser_consistency_makes_an_event_new(door, tmp_path):
 def test_what_was_barred_stays_barred(door, tmp_path):
     """No setting brings back a blurred face or a quarantined model: there is nothing to judge."""
     for _ in range(6):
-        door.see(door.face(poor="blurred"), door.face(track="face_1", barred=QUARANTINED))
+        door.see(
+            door.face(quality_reason="blurred"), door.face(track="face_1", suppressed_reason=QUARANTINED)
+        )
     door.recorder.close()
     result = replayed(tmp_path, distance_threshold=2.0, confirmation_frames=1, min_margin=0.0)
     assert result.after.events == []

@@ -45,21 +45,21 @@ class Observations:
     def receive(self, decoded, now):
         pass
 
-    def see(self, report, frame_size, captured_at):
+    def send_report(self, report, frame_size, captured_at):
         self.taken.append(captured_at)
         return ["face_0"]
 
-    def await_answers(self, track_ids, seconds):
+    def await_assignments(self, track_ids, seconds):
         return True
 
-    def assigned(self, track_id):
+    def assignment_of(self, track_id):
         return SimpleNamespace(global_id=42)
 
 
 def test_a_long_video_that_is_read_fast_is_told_by_a_clock_that_can_be_believed():
     """Three thousand pictures read in no time: told as apart, and never minutes ahead of the time of day."""
     clock, observations = Clock(), Observations()
-    asked = LiveTrackerLookup(
+    lookup = LiveTrackerLookup(
         Line(),
         observations,
         Health(),
@@ -69,9 +69,9 @@ def test_a_long_video_that_is_read_fast_is_told_by_a_clock_that_can_be_believed(
         sleep=clock.advance,
     )
     ahead = []
-    with asked:
+    with lookup:
         for index in range(3000):
-            asked.ask(FrameReport(index, 0.0, 1, (), {}), (640, 480))
+            lookup.look_up(FrameReport(index, 0.0, 1, (), {}), (640, 480))
             ahead.append(observations.taken[-1] - clock.utc_now())
     apart = [
         later - earlier for earlier, later in zip(observations.taken, observations.taken[1:], strict=False)

@@ -92,19 +92,19 @@ class Camera:
     def __init__(self):
         self.clock = Clock()
         self.link = ScriptedLink()
-        self.distrusted = False
+        self.quarantined = False
         self.observations = ObservationSender(
             self.link,
             EmbeddingSpace(SPACE, DIMENSION),
             clock=self.clock,
             run=RUN,
-            distrusted=lambda: self.distrusted,
+            quarantined=lambda: self.quarantined,
         )
         self.observations.connected(self.clock())
 
     def see(self, *faces, size=FRAME):
         report = FrameReport(0, self.clock(), 1, faces, {})
-        return self.observations.see(report, size, self.clock.utc_now())
+        return self.observations.send_report(report, size, self.clock.utc_now())
 
     def answer(self, track="face_0", global_id=42, user_id=None, run=RUN):
         track_id = f"{run}-{track}"
@@ -217,11 +217,11 @@ def test_a_device_in_quarantine_tells_of_nobody(camera):
     waiting = []
     camera.link.submit = waiting.append
     camera.see(face())
-    camera.distrusted = True
+    camera.quarantined = True
     waiting.pop()()
     assert camera.see(face("face_1")) == []
     assert (camera.sent, waiting) == ([], [])
-    camera.distrusted = False
+    camera.quarantined = False
     camera.clock.advance(0.1)
     assert camera.see(face("face_1")) == ["face_1"]
 
@@ -229,26 +229,26 @@ def test_a_device_in_quarantine_tells_of_nobody(camera):
 def test_an_answer_is_kept_as_long_as_its_track_lives(camera):
     """The last one counts: a better face may tell somebody else apart."""
     camera.see(face())
-    assert camera.observations.assigned("face_0") is None
+    assert camera.observations.assignment_of("face_0") is None
     camera.answer(global_id=42)
     camera.answer(global_id=43, user_id="EMP-12345")
-    known = camera.observations.assigned("face_0")
+    known = camera.observations.assignment_of("face_0")
     assert (known.global_id, known.user_id) == (43, "EMP-12345")
     camera.clock.advance(1.5)
     camera.see(face("face_1"))
-    assert camera.observations.assigned("face_0") == known
+    assert camera.observations.assignment_of("face_0") == known
     camera.clock.advance(1.0)
     camera.see(face("face_1"))
-    assert camera.observations.assigned("face_0") is None
+    assert camera.observations.assignment_of("face_0") is None
 
 
 def test_answers_for_tracks_that_nobody_knows_are_ignored(camera):
     """One that has gone; and other messages too."""
     camera.answer("face_7")
-    assert camera.observations.assigned("face_7") is None
+    assert camera.observations.assignment_of("face_7") is None
     registered = Registered(request_id="r-1", result="created", user_id="VIS-1")
     camera.observations.receive(Decoded(channels.REGISTERED, {}, registered), camera.clock())
-    assert camera.observations.assigned("face_0") is None
+    assert camera.observations.assignment_of("face_0") is None
 
 
 def test_an_answer_of_an_earlier_run_is_not_for_the_track_that_has_its_number(camera):
@@ -256,22 +256,22 @@ def test_an_answer_of_an_earlier_run_is_not_for_the_track_that_has_its_number(ca
     tracks = camera.see(face())
     camera.answer("face_0", global_id=7, run="7c41cf")
     camera.answer("face_0", global_id=8, run="")
-    assert not camera.observations.await_answers(tracks, 0.0)
-    assert camera.observations.assigned("face_0") is None
+    assert not camera.observations.await_assignments(tracks, 0.0)
+    assert camera.observations.assignment_of("face_0") is None
 
 
 def test_who_waits_for_answers_goes_on_with_the_last_of_them(camera):
     """Or when the connection goes, or the time is up: told apart by what comes back."""
     tracks = camera.see(face("face_0"), face("face_1", 2))
     camera.answer("face_0")
-    assert not camera.observations.await_answers(tracks, 0.0)
+    assert not camera.observations.await_assignments(tracks, 0.0)
     answering = threading.Thread(target=camera.answer, args=["face_1"])
     answering.start()
-    assert camera.observations.await_answers(tracks, 10.0)
+    assert camera.observations.await_assignments(tracks, 10.0)
     answering.join()
     camera.clock.advance(1.0)
     tracks = camera.see(face("face_0"))
     leaving = threading.Thread(target=camera.observations.disconnected)
     leaving.start()
-    assert not camera.observations.await_answers(tracks, 600.0)
+    assert not camera.observations.await_assignments(tracks, 600.0)
     leaving.join()

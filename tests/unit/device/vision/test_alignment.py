@@ -116,7 +116,7 @@ def test_without_landmarks_faces_are_the_squares_of_their_boxes():
 @pytest.mark.parametrize("landmarks", [True, False])
 def test_nobody_is_an_empty_array(landmarks):
     """Also of a frame without pixels."""
-    faces = align_faces(np.zeros((0, 0, 3), np.uint8), Detections.none(landmarks=landmarks))
+    faces = align_faces(np.zeros((0, 0, 3), np.uint8), Detections.empty(landmarks=landmarks))
     assert (faces.shape, faces.dtype) == ((0, 112, 112, 3), np.uint8)
 
 

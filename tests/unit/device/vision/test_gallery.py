@@ -34,7 +34,7 @@ def test_the_best_of_a_persons_templates_counts_and_the_margin_is_over_another_p
     assert match.similarity == pytest.approx(1.0, abs=1e-6)
     assert match.distance == pytest.approx(0.0, abs=1e-6)
     assert match.margin == pytest.approx(1.0 - 0.1 / np.hypot(1, 0.1), abs=1e-6)
-    assert (len(gallery), gallery.version, gallery.people) == (3, 9, ("EMP-2", "EMP-1"))
+    assert (len(gallery), gallery.version, gallery.user_ids) == (3, 9, ("EMP-2", "EMP-1"))
 
 
 def test_an_empty_gallery_knows_nobody():
@@ -76,7 +76,7 @@ def test_a_row_that_cannot_be_compared_is_left_out(spoilt):
     """Zero, NaN, far too long: a bit flipped on the disk. The person's other rows and the others stay."""
     vectors = np.concatenate([unit([1, 0, 0, 0]), [spoilt], [spoilt], unit([0, 1, 0, 0])]).astype(np.float32)
     gallery = Gallery(SPACE, ["EMP-1", "EMP-1", "EMP-2", "EMP-3"], vectors)
-    assert (len(gallery), gallery.people) == (2, ("EMP-1", "EMP-3"))
+    assert (len(gallery), gallery.user_ids) == (2, ("EMP-1", "EMP-3"))
     matches = gallery.match(unit([1, 0.1, 0, 0], [0.1, 1, 0, 0]))
     assert [match and match.user_id for match in matches] == ["EMP-1", "EMP-3"]
 
@@ -140,7 +140,7 @@ def test_a_swap_returns_only_when_nobody_works_with_the_old_gallery():
     """After it, no answer can come out of a gallery that still holds a deleted person."""
     holder, new = holder_of_one(), Gallery.empty(SPACE)
     with ThreadPoolExecutor(1) as threads:
-        with holder.held() as old:
+        with holder.borrow() as old:
             swapped = threads.submit(holder.swap, new)
             until_waiting(holder)
             assert not swapped.done()
@@ -153,10 +153,10 @@ def test_recognition_never_waits_for_a_swap():
     """Whoever begins while a swap waits for another gets the new gallery at once."""
     holder, new = holder_of_one(), Gallery.empty(SPACE)
     with ThreadPoolExecutor(1) as threads:
-        with holder.held():
+        with holder.borrow():
             swapped = threads.submit(holder.swap, new)
             until_waiting(holder)
-            with holder.held() as gallery:
+            with holder.borrow() as gallery:
                 assert gallery is new
             assert not swapped.done()
         swapped.result(timeout=5)
@@ -166,12 +166,12 @@ def test_the_newest_of_two_swaps_waits_for_the_oldest_gallery_too():
     """It is not enough that the one before has been left."""
     holder, newest = holder_of_one(), Gallery.empty(SPACE)
     with ThreadPoolExecutor(2) as threads:
-        with holder.held():
+        with holder.borrow():
             first = threads.submit(holder.swap, Gallery.empty(SPACE))
             until_waiting(holder)
             second = threads.submit(holder.swap, newest)
             until_waiting(holder, threads=2)
-            with holder.held() as gallery:
+            with holder.borrow() as gallery:
                 assert gallery is newest
             assert not first.done()
             assert not second.done()
@@ -182,7 +182,7 @@ def test_the_newest_of_two_swaps_waits_for_the_oldest_gallery_too():
 def test_a_failure_while_held_leaves_the_gallery():
     """An exception in recognition does not make the next swap wait for ever."""
     holder, new = holder_of_one(), Gallery.empty(SPACE)
-    with pytest.raises(RuntimeError), holder.held():
+    with pytest.raises(RuntimeError), holder.borrow():
         raise RuntimeError
     with ThreadPoolExecutor(1) as threads:
         threads.submit(holder.swap, new).result(timeout=5)
@@ -197,7 +197,7 @@ def test_no_answer_of_an_old_gallery_after_a_swap_under_load():
     def recognise():
         while not stop.is_set():
             known = newest
-            with holder.held() as gallery:
+            with holder.borrow() as gallery:
                 if gallery.version < known:
                     late.append((gallery.version, known))
 
@@ -263,7 +263,7 @@ def test_a_spoilt_row_is_left_out_of_the_gallery(db):
         spoilt = np.array([3e38, 0, 0, 0], "<f4").tobytes()
         connection.execute("UPDATE enrolled_users SET embedding = ? WHERE user_id = 'EMP-2'", (spoilt,))
     rows = GalleryRows.usable(SPACE.id, 4, *db.load_gallery(SPACE.id), 1)
-    assert set(Gallery(SPACE, rows.user_ids, rows.vectors).people) == {"EMP-0", "EMP-1", "EMP-3"}
+    assert set(Gallery(SPACE, rows.user_ids, rows.vectors).user_ids) == {"EMP-0", "EMP-1", "EMP-3"}
 
 
 def test_a_delta_leaves_the_rows_it_came_from_as_they_were():

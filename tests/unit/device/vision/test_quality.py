@@ -153,7 +153,7 @@ def test_each_face_of_a_frame_is_judged_for_itself():
     faces = np.stack([a_face(), a_face(1) // 8, cv2.GaussianBlur(a_face(2), (0, 0), 6), a_face(3)])
     points = np.stack([turned_head(yaw=70), turned_head(), turned_head(), turned_head()])
     assert GATE.judge(faces, found(4, landmarks=points)) == ["turned", "too_dark", "blurred", None]
-    assert GATE.judge(np.empty((0, 112, 112, 3), np.uint8), Detections.none()) == []
+    assert GATE.judge(np.empty((0, 112, 112, 3), np.uint8), Detections.empty()) == []
 
 
 @pytest.mark.parametrize("face", [np.zeros((112, 112, 3), np.uint8), np.full((112, 112, 3), 255, np.uint8)])

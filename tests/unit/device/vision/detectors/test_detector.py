@@ -59,7 +59,7 @@ def detections(*rows, landmarks=None):
 def test_boxes_are_cut_to_the_picture():
     """What is left of a face at the edge; landmarks stay where the model saw them."""
     points = np.arange(20, dtype=np.float32).reshape(2, 5, 2) - 15
-    found = detections([-20, 10, 50, 60], [150, 70, 80, 80], landmarks=points).sane(PICTURE)
+    found = detections([-20, 10, 50, 60], [150, 70, 80, 80], landmarks=points).clip_to(PICTURE)
     assert found.boxes.tolist() == [[0, 10, 30, 60], [150, 70, 50, 30]]
     np.testing.assert_array_equal(found.landmarks, points)
 
@@ -84,7 +84,7 @@ def test_boxes_that_are_none_are_dropped(box):
     """Not finite, without an area, or beyond the edge; their neighbours and their neighbours' scores stay."""
     whole = [20, 20, 40, 40]
     points = np.arange(30, dtype=np.float32).reshape(3, 5, 2)
-    found = detections(whole, box, whole, landmarks=points).sane(PICTURE)
+    found = detections(whole, box, whole, landmarks=points).clip_to(PICTURE)
     assert found.boxes.tolist() == [whole, whole]
     np.testing.assert_array_equal(found.landmarks, points[[0, 2]])
 
@@ -92,12 +92,12 @@ def test_boxes_that_are_none_are_dropped(box):
 def test_a_score_that_is_no_number_is_no_face():
     """Whatever its box says."""
     found = Detections(np.array([[10, 10, 50, 50]] * 2, np.float32), np.array([NAN, 0.5], np.float32))
-    assert found.sane(PICTURE).scores.tolist() == [0.5]
+    assert found.clip_to(PICTURE).scores.tolist() == [0.5]
 
 
 def test_the_longer_side_decides_what_is_too_small():
     """A tight box round a face is narrower than high."""
-    found = detections([10, 10, 30, 40], [10, 10, 38, 39]).sane(PICTURE, min_side=40)
+    found = detections([10, 10, 30, 40], [10, 10, 38, 39]).clip_to(PICTURE, min_side=40)
     assert found.boxes.tolist() == [[10, 10, 30, 40]]
 
 
