@@ -1,1 +1,4 @@
-"""What travels on the wire, version 1. Imports the standard library, pydantic and numpy only."""
+"""Define wire contract version 1.
+
+Imports the standard library, pydantic and numpy only.
+"""

@@ -1,7 +1,7 @@
-"""Renders the channel table as an AsyncAPI 3.0 document: what code generators and documentation tools read.
+"""Render the channel table as an AsyncAPI 3.0 document.
 
-Written from the backend's side, as AsyncAPI wants one application's view: it receives what goes up and sends
-what goes down. https://www.asyncapi.com/docs/reference/specification/v3.0.0
+AsyncAPI describes one application; this document describes the backend: it receives upward messages and
+sends downward ones. https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 import inspect
@@ -10,13 +10,15 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from .channels import CHANNELS, ROOT, Channel
-from .ids import EVENT_CODES
+from .ids import EVENT_TYPES
 from .wire import MAX_UP_BYTES
 
 Document = dict[str, Any]
 
 _MQTT_BINDING = "0.2.0"
 _SCHEMAS = "#/components/schemas"
+
+_RESERVED = "Reserved: no program of this version sends it."
 
 _REPLIES = {
     "event": "receipt",
@@ -26,7 +28,7 @@ _REPLIES = {
     "config_desired": "config_reported",
     "command": "command_result",
 }
-"""Which channel answers which."""
+"""The channel of the reply to each request."""
 
 _PARAMETERS: Document = {
     "device_id": {
@@ -34,16 +36,16 @@ _PARAMETERS: Document = {
         "examples": ["cam-001"],
     },
     "site_id": {
-        "description": "A place whose cameras share one gallery: [a-z0-9][a-z0-9-]{0,62}.",
+        "description": "A site, whose cameras share one gallery: [a-z0-9][a-z0-9-]{0,62}.",
         "examples": ["lobby"],
     },
-    "event_type": {"description": "The `event_type` of the payload.", "enum": list(EVENT_CODES)},
+    "event_type": {"description": "The `event_type` of the payload.", "enum": list(EVENT_TYPES)},
     "command": {"description": "The command's name.", "examples": ["resync", "restart"]},
 }
 
 
 def render() -> Document:
-    """The AsyncAPI document of wire contract 1, ready for `json.dumps`."""
+    """Return the AsyncAPI document of wire contract 1, ready for `json.dumps`."""
     used = {name for channel in CHANNELS for name in channel.parameters}
     return {
         "asyncapi": "3.0.0",
@@ -52,7 +54,7 @@ def render() -> Document:
             "version": ROOT.rpartition("/v")[2],
             "description": (
                 "MQTT 5, JSON in UTF-8. Identity comes from the topic. Unknown fields are ignored, missing "
-                f"ones refused. Upward messages have at most {MAX_UP_BYTES} bytes. Only a receipt settles "
+                f"ones rejected. Upward messages have at most {MAX_UP_BYTES} bytes. Only a receipt settles "
                 "an event."
             ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
@@ -78,12 +80,15 @@ def _action(channel: Channel[Any]) -> str:
 
 def _channel(channel: Channel[Any]) -> Document:
     name = channel.message.__name__
-    return {
+    document: Document = {
         "address": channel.pattern,
         "title": channel.about,
         "messages": {name: _ref("components", "messages", name)},
         "parameters": {name: _ref("components", "parameters", name) for name in channel.parameters},
     }
+    if channel.reserved:
+        document |= {"description": _RESERVED, "x-reserved": True}
+    return document
 
 
 def _operation(channel: Channel[Any]) -> Document:
@@ -111,7 +116,7 @@ def _message(channel: Channel[Any]) -> Document:
 
 
 def _schemas() -> Document:
-    """JSON Schema of every message and of what they are made of."""
+    """Return the JSON Schema of every message and of its parts."""
     _, schemas = models_json_schema(
         [(channel.message, "validation") for channel in CHANNELS], ref_template=f"{_SCHEMAS}/{{model}}"
     )

@@ -1,4 +1,4 @@
-"""THE table of the wire: topic pattern, message, direction, QoS, retain. All else is derived from it."""
+"""Define the channel table: topic, message, direction, QoS and retain of each row."""
 
 import json
 import re
@@ -23,7 +23,11 @@ _LEVEL = r"[A-Za-z0-9_-]{1,64}"
 
 @dataclass(frozen=True)
 class Channel(Generic[M]):
-    """One row: `pattern` has `{device_id}`-like placeholders, `shared` says that bridge workers share it."""
+    """One row of the table.
+
+    `pattern` has placeholders like `{device_id}`. Bridge workers share the subscription of a `shared` row. No
+    program sends on a `reserved` row yet.
+    """
 
     name: str
     pattern: str
@@ -32,23 +36,27 @@ class Channel(Generic[M]):
     qos: Literal[0, 1]
     retain: bool = False
     shared: bool = False
+    reserved: bool = False
     about: str = field(default="", compare=False)
 
     def topic(self, **ids: str) -> str:
-        """The concrete topic for `ids`; raises ContractError for an id that is not one level of a topic."""
+        """Return the topic for `ids`.
+
+        Raises ContractError(`topic-unknown`) for an id that is not one level of a topic.
+        """
         for name, value in ids.items():
             if not re.fullmatch(_LEVEL, value):
-                raise ContractError(TOPIC_UNKNOWN, f"{name} {value!r} cannot stand in a topic")
+                raise ContractError(TOPIC_UNKNOWN, f"{name} {value!r} is not one level of a topic")
         return self.pattern.format(**ids)
 
     @property
     def filter(self) -> str:
-        """The subscription filter that matches every topic of this row."""
+        """Return the subscription filter that matches every topic of this row."""
         return _PLACEHOLDER.sub("+", self.pattern)
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the placeholders, in the order of the topic's levels."""
+        """Return the names of the placeholders, in the order of the topic's levels."""
         return tuple(_PLACEHOLDER.findall(self.pattern))
 
     @cached_property
@@ -56,19 +64,19 @@ class Channel(Generic[M]):
         return re.compile(_PLACEHOLDER.sub(rf"(?P<\1>{_LEVEL})", self.pattern))
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """The ids in `topic`, or None if it belongs to another row."""
+        """Return the ids in `topic`, or None if it belongs to another row."""
         found = self._regex.fullmatch(topic)
         return found.groupdict() if found else None
 
     def decode(self, payload: bytes) -> M:
-        """The message in `payload`.
+        """Return the message in `payload`.
 
-        Raises ContractError: `payload-too-large` past 256 KiB upward, `payload-invalid` for everything that
-        is not this row's message; the detail names the first field at fault and never quotes its value.
+        Raises ContractError: `payload-too-large` past 256 KiB upward, `payload-invalid` for a payload that is
+        not this row's message. The detail names the first wrong field and never quotes its value.
         """
         if self.direction == "up" and len(payload) > MAX_UP_BYTES:
             raise ContractError(
-                PAYLOAD_TOO_LARGE, f"{len(payload)} bytes, at most {MAX_UP_BYTES} may be sent"
+                PAYLOAD_TOO_LARGE, f"the payload has {len(payload)} bytes, at most {MAX_UP_BYTES} are allowed"
             )
         try:
             return self.message.model_validate_json(payload)
@@ -77,9 +85,12 @@ class Channel(Generic[M]):
 
 
 def describe(error: ValidationError) -> str:
-    """One sentence for a validation error: where and what, without the value (it may be biometric)."""
+    """Return one sentence for a validation error: field and fault, not the value.
+
+    The value may be biometric.
+    """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    # A key of the sender's choice may stand there: with a line break it could forge a line of a log.
+    # The sender chooses the keys of open documents: a line break in one could forge a log line.
     where = ".".join(str(part) if str(part).isprintable() else ascii(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where or 'the message'}: {first['msg']}{more}"[:1000]
@@ -92,7 +103,9 @@ _SITE = f"{ROOT}/site/{{site_id}}"
 STATUS = Channel(
     "status", f"{_UP}/status", m.DeviceStatus, "up", 1, retain=True, about="Presence, and the last will"
 )
-INFO = Channel("info", f"{_UP}/info", m.DeviceInfo, "up", 1, retain=True, about="What a device is")
+INFO = Channel(
+    "info", f"{_UP}/info", m.DeviceInfo, "up", 1, retain=True, about="A device's site and software"
+)
 HEARTBEAT = Channel("heartbeat", f"{_UP}/heartbeat", m.Heartbeat, "up", 0, about="Health, every 30 s")
 EVENT = Channel(
     "event", f"{_UP}/event/{{event_type}}", m.Event, "up", 1, shared=True, about="A validated recognition"
@@ -103,7 +116,7 @@ OBSERVATION = Channel(
     m.Observation,
     "up",
     0,
-    about="A face for cross-camera tracking",
+    about="A face seen on a track, for cross-camera tracking",
 )
 SYNC_REQUEST = Channel(
     "sync_request",
@@ -112,7 +125,7 @@ SYNC_REQUEST = Channel(
     "up",
     1,
     shared=True,
-    about="What has changed since?",
+    about="A request for the changes since a version",
 )
 SYNC_APPLIED = Channel(
     "sync_applied",
@@ -121,7 +134,7 @@ SYNC_APPLIED = Channel(
     "up",
     1,
     retain=True,
-    about="What a device now holds",
+    about="The version that a device has applied",
 )
 REGISTER = Channel(
     "register",
@@ -130,7 +143,7 @@ REGISTER = Channel(
     "up",
     1,
     shared=True,
-    about="A person met at the edge",
+    about="A face to register as an identity",
 )
 CONFIG_REPORTED = Channel(
     "config_reported",
@@ -139,10 +152,11 @@ CONFIG_REPORTED = Channel(
     "up",
     1,
     retain=True,
-    about="Configuration in force",
+    reserved=True,
+    about="The configuration in force",
 )
 COMMAND_RESULT = Channel(
-    "command_result", f"{_UP}/command/result", m.CommandResult, "up", 1, about="What became of a command"
+    "command_result", f"{_UP}/command/result", m.CommandResult, "up", 1, about="The outcome of a command"
 )
 RECEIPT = Channel(
     "receipt", f"{_DOWN}/event/receipt", m.Receipts, "down", 1, about="Events stored or rejected"
@@ -153,7 +167,7 @@ ASSIGNED = Channel(
     m.Assignment,
     "down",
     0,
-    about="Who a track is across cameras",
+    about="The detected person of a track",
 )
 SYNC_PAGE = Channel("sync_page", f"{_DOWN}/enrollment/page", m.SyncPage, "down", 1, about="A page of changes")
 REGISTERED = Channel(
@@ -171,10 +185,11 @@ CONFIG_DESIRED = Channel(
     "down",
     1,
     retain=True,
-    about="Configuration wanted",
+    reserved=True,
+    about="The desired configuration",
 )
 COMMAND = Channel(
-    "command", f"{_DOWN}/command/{{command}}", m.Command, "down", 1, about="An order with an expiry"
+    "command", f"{_DOWN}/command/{{command}}", m.Command, "down", 1, about="A command with an expiry"
 )
 SYNC_HEAD = Channel(
     "sync_head",
@@ -195,7 +210,7 @@ CHANNELS: tuple[Channel[Any], ...] = (
 
 @dataclass(frozen=True)
 class Decoded(Generic[M]):
-    """A message with the row it came by and the ids of its topic."""
+    """A message with its row and the ids of its topic."""
 
     channel: Channel[M]
     ids: dict[str, str]
@@ -203,7 +218,7 @@ class Decoded(Generic[M]):
 
 
 def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
-    """The row and ids of `topic`; raises ContractError(`topic-unknown`)."""
+    """Return the row and ids of `topic`; raises ContractError(`topic-unknown`)."""
     for channel in CHANNELS:
         ids = channel.match(topic)
         if ids is not None:
@@ -218,7 +233,7 @@ _CHECKED_IDS: dict[str, TypeAdapter[str]] = {
 
 
 def decode(topic: str, payload: bytes) -> Decoded[Any]:
-    """Row, ids and message of what arrived on `topic`.
+    """Return the row, ids and message of a payload that arrived on `topic`.
 
     Raises ContractError: `topic-unknown`, `payload-too-large`, `payload-invalid`, or `device-mismatch` when
     the payload names another device than its topic.
@@ -240,7 +255,7 @@ def decode(topic: str, payload: bytes) -> Decoded[Any]:
 
 
 def claimed_event_id(payload: bytes) -> str | None:
-    """The `event_id` that an invalid payload names, so that it can be answered; None if none can be read."""
+    """Return the `event_id` of an invalid payload, for its rejection; None if it has none."""
     try:
         document = json.loads(payload)
     except (ValueError, RecursionError):

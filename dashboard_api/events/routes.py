@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AfterValidator, AwareDatetime
 
-from broker_bridge.contract.ids import DeviceId, EventId, UserId
+from broker_bridge.contract.ids import DeviceId, EventId, EventType, UserId
 from broker_bridge.registry.events.events import event_to_wire
 from broker_bridge.registry.mongo.client import Document
 from dashboard_api.events.views import EventPage
@@ -20,7 +20,6 @@ from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
-EventType = Literal["facial_id", "emotion", "visit", "unknown"]
 LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{1,2048}$", alias="Last-Event-ID")]
 # The bridge refuses an event whose time is further ahead of the backend than this.
 _CLOCK_AHEAD = timedelta(days=1)

@@ -1,4 +1,4 @@
-"""The AsyncAPI document: complete, resolvable, and the one that is published in docs/."""
+"""Check that the AsyncAPI document is complete, resolvable and published in docs/."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def resolve(reference: str) -> Any:
 
 
 def test_the_head_is_that_of_asyncapi_3() -> None:
-    """The fields that the specification requires are there."""
+    """The document has the fields that the specification requires."""
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert DOCUMENT["info"]["title"]
     assert DOCUMENT["info"]["version"] == "1"
@@ -43,7 +43,7 @@ def test_the_head_is_that_of_asyncapi_3() -> None:
 
 
 def test_every_reference_resolves() -> None:
-    """No reference leads nowhere, and none is left that only pydantic understands."""
+    """Every `$ref` names a part of the document, none a definition of pydantic alone."""
     found = list(references(DOCUMENT))
     assert len(found) > 100
     for reference in found:
@@ -52,7 +52,7 @@ def test_every_reference_resolves() -> None:
 
 @pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: channel.name)
 def test_a_row_of_the_table_is_a_channel_with_its_operation(channel) -> None:  # type: ignore[no-untyped-def]
-    """Address, message, parameters, action, QoS and retain are those of the table."""
+    """Address, message, parameters, action, QoS and retain equal those of the table."""
     rendered = DOCUMENT["channels"][channel.name]
     assert rendered["address"] == channel.pattern
     in_address = [part.strip("{}") for part in channel.pattern.split("/") if part.startswith("{")]
@@ -70,14 +70,21 @@ def test_a_row_of_the_table_is_a_channel_with_its_operation(channel) -> None:  #
     assert resolve(described["payload"]["$ref"])["title"] == channel.message.__name__
 
 
-def test_parameters_have_only_what_asyncapi_3_knows() -> None:
+def test_parameters_have_only_fields_of_asyncapi_3() -> None:
     """Since 3.0 a parameter is a string and has no schema."""
     for parameter in DOCUMENT["components"]["parameters"].values():
         assert set(parameter) <= {"enum", "default", "description", "examples", "location"}
 
 
-def test_a_schema_tells_required_from_optional() -> None:
-    """What the schemas require is what the reader requires."""
+def test_only_configuration_is_reserved() -> None:
+    """Rows that no program sends yet carry `x-reserved` and say so in their description."""
+    reserved = {name: channel for name, channel in DOCUMENT["channels"].items() if channel.get("x-reserved")}
+    assert set(reserved) == {"config_desired", "config_reported"}
+    assert all(channel["description"].startswith("Reserved") for channel in reserved.values())
+
+
+def test_a_schema_requires_what_the_model_requires() -> None:
+    """Required fields of schema and model are the same."""
     for channel in CHANNELS:
         schema = DOCUMENT["components"]["schemas"][channel.message.__name__]
         required = {name for name, field in channel.message.model_fields.items() if field.is_required()}
@@ -85,6 +92,6 @@ def test_a_schema_tells_required_from_optional() -> None:
 
 
 def test_the_published_document_is_this_one() -> None:
-    """docs/asyncapi.json is rendered anew when the contract changes (the message says how)."""
+    """docs/asyncapi.json equals the rendered document; the failure names the command."""
     command = "python -m broker_bridge asyncapi > docs/asyncapi.json"
     assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == DOCUMENT, f"run: {command}"

@@ -4,7 +4,7 @@ import pytest
 
 from broker_bridge.contract.channels import CHANNELS, find
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.contract.messages import UpMessage
+from broker_bridge.contract.wire import UpMessage
 from tests.contract.golden_messages import GOLDEN
 
 PUBLISHED = """

@@ -1,0 +1,156 @@
+"""Define the messages of enrollment sync and of registration at the edge."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from broker_bridge.contract.ids import Epoch, RequestId, SiteId, SpaceId, TemplateId, UserId
+from broker_bridge.contract.wire import UpMessage, WireModel, WireVector
+
+from .fields import Count, EnrollmentPolicy, Flag, Ratio, Sha256, Version, WireError
+
+
+class SpaceDigest(WireModel):
+    """The number of templates stored in a space, and their digest (`digest.Digest.hex`)."""
+
+    count: Count
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class SpaceHead(SpaceDigest):
+    """A space in a site's head; `model_sha256` is the model file that the registry has on record."""
+
+    model_sha256: Sha256 | None = None
+
+
+SpaceDigests = Annotated[dict[SpaceId, SpaceDigest], Field(max_length=16)]
+
+
+class SyncPosition(WireModel):
+    """The version of its site's history that a device has applied."""
+
+    epoch: Epoch
+    version: Version
+    spaces: SpaceDigests
+
+
+class SyncProgress(WireModel):
+    """A sync under way: applied up to `version` of `head_version`.
+
+    `people` counts the identities received so far by a snapshot sync.
+    """
+
+    version: Version
+    head_version: Version
+    people: Count = 0
+
+
+class SyncHead(WireModel):
+    """A site's newest version and the state that all its devices must reach. Retained and tiny."""
+
+    epoch: Epoch
+    version: Version
+    horizon: Version
+    spaces: dict[SpaceId, SpaceHead]
+    enrollment_policy: EnrollmentPolicy | None = None
+
+
+class SyncRequest(UpMessage):
+    """A device's request for the changes since `since_version` in `spaces`.
+
+    `since_version` 0 requests everything, `spaces` None all spaces. `site_id` is the site that the device is
+    configured for; a registered device may omit it. `reset_head_version` is set during a snapshot sync: the
+    `head_version` of its first page. It distinguishes a snapshot sync that continues from a cursor that fell
+    below the horizon.
+    """
+
+    request_id: RequestId
+    site_id: SiteId | None = None
+    epoch: Epoch | None = None
+    since_version: Version = 0
+    limit: Annotated[int, Field(ge=1, le=5000)] = 200
+    spaces: Annotated[list[SpaceId], Field(max_length=16)] | None = None
+    reset_head_version: Version | None = None
+
+
+class WireTemplate(WireModel):
+    template_id: TemplateId
+    space: SpaceId
+    vector: WireVector
+    quality: Ratio | None = None
+
+
+class Upsert(WireModel):
+    """The whole state of one identity at a site: these templates and no others."""
+
+    user_id: UserId
+    version: Version
+    flag: Flag | None = None
+    display_name: Annotated[str, Field(max_length=256)] | None = None
+    templates: list[WireTemplate]
+
+
+class Removal(WireModel):
+    """An identity that was deleted or left the site."""
+
+    user_id: UserId
+    version: Version
+
+
+class SyncPage(WireModel):
+    """The answer to a SyncRequest: all changes in `(from_version, to_version]`.
+
+    `reset` marks the first page of a snapshot sync: at its end the device removes every identity that no page
+    named. With `error` the other fields carry no changes.
+    """
+
+    request_id: RequestId
+    epoch: Epoch
+    from_version: Version
+    to_version: Version
+    head_version: Version
+    reset: bool = False
+    upserts: list[Upsert] = Field(default_factory=list)
+    removals: list[Removal] = Field(default_factory=list)
+    done: bool
+    error: WireError | None = None
+
+
+class SyncDelta(WireModel):
+    """A live change: all changes of the site in `(prev_version, version]`."""
+
+    epoch: Epoch
+    prev_version: Version
+    version: Version
+    upserts: list[Upsert] = Field(default_factory=list)
+    removals: list[Removal] = Field(default_factory=list)
+
+
+class SyncApplied(UpMessage):
+    """What a device stores after it committed a change: the confirmation of deletions. Retained."""
+
+    epoch: Epoch
+    version: Version
+    spaces: SpaceDigests
+    duration_ms: Annotated[float, Field(ge=0)]
+    error: WireError | None = None
+
+
+class RegisterIdentity(UpMessage):
+    request_id: RequestId
+    user_id: UserId | None = None
+    display_name: Annotated[str, Field(max_length=256)] | None = None
+    space: SpaceId
+    vector: WireVector
+    quality: Ratio | None = None
+    kind: Literal["employee", "visitor"]
+
+
+class Registered(WireModel):
+    """The registry's decision; for `exists`, `user_id` is the identity that the face belongs to."""
+
+    request_id: RequestId
+    result: Literal["created", "exists", "rejected"]
+    user_id: UserId | None = None
+    similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    error: WireError | None = None
