@@ -30,7 +30,7 @@ from .registry import Registry, RegistryError, Retention
 from .registry.mongo.leases import Lease
 from .registry.workers import Workers
 from .settings import BridgeProgram
-from .tasks import end
+from .tasks import cancel_and_wait
 from .tracking.observations import ObservationIngest
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Bridge:
     async def _stop(self, tasks: list["asyncio.Task[Any]"], stopping: "asyncio.Task[Any]") -> None:
         with suppress(asyncio.TimeoutError, RegistryError):
             await asyncio.wait_for(self.ingest.drain(), _DRAIN_SECONDS)
-        await end([*tasks, stopping])
+        await cancel_and_wait([*tasks, stopping])
         with suppress(asyncio.TimeoutError, RegistryError):
             await asyncio.wait_for(self._workers.leave(self.bridge_id), _GOODBYE_SECONDS)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .registry import RegistryError
 from .registry.mongo.leases import Lease
-from .tasks import end
+from .tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
@@ -102,5 +102,5 @@ class LeaderElection:
     async def _end(self) -> None:
         if self._leading is None:
             return
-        await end([self._leading])
+        await cancel_and_wait([self._leading])
         self._leading = None

@@ -23,7 +23,7 @@ from .common.settings import MqttSettings, SettingsError
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
 from .contract.wire import MAX_DOWN_BYTES, WireModel
-from .tasks import end
+from .tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class BrokerLink:
     def connected(self) -> bool:
         return self._client is not None
 
-    def hears(self, channel: Channel[Any]) -> bool:
+    def is_subscribed(self, channel: Channel[Any]) -> bool:
         """Whether the broker is told to send this row."""
         return channel in self._subscribed
 
@@ -196,7 +196,7 @@ class BrokerLink:
         finally:
             self._client = None
             self._subscribed = {}
-            await end(working)
+            await cancel_and_wait(working)
 
     async def _receive_all(self, client: aiomqtt.Client) -> None:
         async for some in client.messages:

@@ -7,7 +7,7 @@ from typing import Any
 _PATIENCE_SECONDS = 2.0
 
 
-async def end(tasks: Iterable["asyncio.Task[Any]"], patience: float = _PATIENCE_SECONDS) -> None:
+async def cancel_and_wait(tasks: Iterable["asyncio.Task[Any]"], patience: float = _PATIENCE_SECONDS) -> None:
     """Cancel `tasks` and wait until all have ended, whatever they end with.
 
     Before Python 3.12 `asyncio.wait_for`, which the drivers use too, loses a cancellation that comes in the

@@ -13,7 +13,7 @@ _GOOD_SHARE = 0.5
 _NOTHING_NEW = 0.01
 
 
-def find_strangers(vectors: Vector, reach: float) -> list[int]:
+def find_outliers(vectors: Vector, reach: float) -> list[int]:
     """The rows of `vectors` (float32[n, d], unit length) farther than `reach` (cosine distance) from the most
     typical one: somebody else's picture in the folder. With fewer than three nobody can tell which it is."""
     if len(vectors) < 3:

@@ -24,7 +24,7 @@ MAX_UP_BYTES = 256 * 1024
 """Largest upward message; the device refuses a larger one before its outbox (`payload-too-large`)."""
 MAX_PAGE_BYTES = 256 * 1024
 """Default size at which a sync page or delta is cut."""
-MAX_PERSON_BYTES = 512 * 1024
+MAX_IDENTITY_BYTES = 512 * 1024
 """A person's templates together, since a person travels whole: some 180 of 512 dimensions."""
 MAX_DOWN_BYTES = 1000 * 1024
 """Largest downward payload: a broker ends the connection of whoever sends more than its limit, 1 MiB."""

@@ -70,7 +70,7 @@ class HeadLedger:
                 totals[held.space] = how(totals.get(held.space, Digest()), held.digest)
 
 
-def sites_that_hear(person: Identity, sites: Sequence[str]) -> list[str]:
+def select_affected_sites(person: Identity, sites: Sequence[str]) -> list[str]:
     """Those of `sites` that a change of this person concerns."""
     return (
         list(sites)

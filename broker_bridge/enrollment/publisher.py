@@ -18,7 +18,7 @@ from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import IdentityDelta, template_bytes
 from broker_bridge.registry.mongo.versions import History
 
-from .heads import HeadLedger, sites_that_hear
+from .heads import HeadLedger, select_affected_sites
 from .sync_responder import told
 
 _log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class DeltaPublisher:
         site_ids = [site.site_id for site in sites]
         concerns: dict[str, list[IdentityDelta]] = {}
         for change in changed:
-            for site_id in sites_that_hear(change.identity, site_ids):
+            for site_id in select_affected_sites(change.identity, site_ids):
                 concerns.setdefault(site_id, []).append(change)
         previous = {site_id: ledger.version(site_id) for site_id in concerns}
         for change in changed:

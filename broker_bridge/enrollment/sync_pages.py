@@ -18,7 +18,7 @@ from broker_bridge.registry import RegistryError
 from broker_bridge.registry.identities.model import DeltaPage, IdentityDelta
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.sync.changes import DeltaQueries
-from broker_bridge.tasks import end
+from broker_bridge.tasks import cancel_and_wait
 
 # A block is at most so many people and about so many bytes: a dozen pages, some 20 ms of reading.
 _BLOCK_PEOPLE = 1000
@@ -194,7 +194,7 @@ class SyncPages:
     async def close(self) -> None:
         """End what is being read."""
         self._forget()
-        await end([*self._ahead, *self._reading.values()])
+        await cancel_and_wait([*self._ahead, *self._reading.values()])
 
     def _forget(self) -> None:
         self._kept.clear()

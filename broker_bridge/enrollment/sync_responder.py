@@ -113,7 +113,7 @@ class SyncResponder:
         if spaces is None:
             spaces = sorted(await self._registry.spaces.dimensions())
         place = PagePosition.start(device.site_id, spaces, request.limit, with_names=device.dev_mode)
-        if not starts_over(request, history, device.site_id):
+        if not needs_snapshot(request, history, device.site_id):
             place = replace(place, since=request.since_version, reset_head=request.reset_head_version)
         return await self._page(device_id, request, place, history, asyncio.get_running_loop().time())
 
@@ -121,7 +121,7 @@ class SyncResponder:
         self, device_id: str, request: SyncRequest, place: PagePosition, history: History, checked_at: float
     ) -> WireModel:
         page = await self._pages.find(place, history)
-        if not place.begins and starts_over(request, page.history, place.site_id):
+        if not place.begins and needs_snapshot(request, page.history, place.site_id):
             # It was read after that was decided; removals that the device needs were purged in between.
             place = PagePosition.start(place.site_id, place.spaces, place.limit, with_names=place.with_names)
             page = await self._pages.find(place, page.history)
@@ -142,7 +142,7 @@ class SyncResponder:
         return self._settings.auto_register and not is_reserved(device_id)
 
 
-def starts_over(request: SyncRequest, history: History, site_id: str) -> bool:
+def needs_snapshot(request: SyncRequest, history: History, site_id: str) -> bool:
     """Whether a device needs a full snapshot: its history is another one, or cannot tell it the rest."""
     return request.epoch != history.epoch or not history.tells_since(
         site_id, request.since_version, request.reset_head_version

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from broker_bridge.common.settings import SettingsError, load_settings
-from broker_bridge.common.template_choice import choose_templates, find_strangers
+from broker_bridge.common.template_choice import choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
 from device.bootstrap import database_path, sole_owner
@@ -106,7 +106,7 @@ def _faces(files: Sequence[Path], recognition: Recognition, refusals: Refusals) 
 
 
 def _of_one_person(usable: list[_Picture], reach: float, refusals: Refusals) -> list[_Picture]:
-    strangers = find_strangers(_vectors(usable), reach) if usable else []
+    strangers = find_outliers(_vectors(usable), reach) if usable else []
     for row in strangers:
         refusals[usable[row].file] = "shows somebody else than the other pictures do"
     return [picture for row, picture in enumerate(usable) if row not in strangers]

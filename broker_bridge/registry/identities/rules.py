@@ -9,7 +9,7 @@ import numpy as np
 from broker_bridge.common.template_choice import choose_templates
 from broker_bridge.contract.embeddings import to_array
 from broker_bridge.contract.errors import TEMPLATES_TOO_MANY, ContractError
-from broker_bridge.contract.wire import MAX_PERSON_BYTES
+from broker_bridge.contract.wire import MAX_IDENTITY_BYTES
 
 from .model import (
     EVERY_SITE,
@@ -108,7 +108,7 @@ def _with_key(known: Identity | None, order: EnrollIdentity) -> tuple[ExternalKe
 
 def check_size(person: Identity, dimensions: Mapping[str, int]) -> None:
     """Raise ContractError(`templates-too-many`) for a person whom no message holds; they travel whole."""
-    if wire_bytes(person, dimensions) > MAX_PERSON_BYTES:
+    if wire_bytes(person, dimensions) > MAX_IDENTITY_BYTES:
         raise ContractError(TEMPLATES_TOO_MANY, f"{person.user_id} would have more than a message holds")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from broker_bridge.registry.identities.model import IdentityDelta
-from broker_bridge.registry.mongo.threads import in_thread
+from broker_bridge.registry.mongo.threads import run_in_thread
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.sync.changes import DeltaQueries
 from broker_bridge.vectors.index import Nearest, VectorIndex
@@ -57,7 +57,7 @@ class IdentityIndex:
         if len(self._index) * len(queries) <= _SEARCHED_AT_ONCE:
             nearest = self._index.search(queries, floor)
         else:
-            nearest = await in_thread(self._index.search, queries, floor)
+            nearest = await run_in_thread(self._index.search, queries, floor)
         # Below the floor the index answers whomever it came across.
         return [found if found is not None and found.similarity >= floor else None for found in nearest]
 
@@ -73,7 +73,7 @@ class IdentityIndex:
                 if begun:
                     continue
             if changed:
-                await in_thread(self._take, changed)
+                await run_in_thread(self._take, changed)
                 self._version = changed[-1].identity.version
             if len(changed) < _PAGE:
                 self._version = history.version
@@ -86,7 +86,7 @@ class IdentityIndex:
         """
         async with self._lock:
             if self._epoch is not None and self._version == first - 1:
-                await in_thread(self._take, changed)
+                await run_in_thread(self._take, changed)
                 self._version = last
 
     def _begin(self, epoch: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker_bridge.tasks import end
+from broker_bridge.tasks import cancel_and_wait
 
 
 async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
@@ -20,7 +20,7 @@ async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
 
     task = asyncio.create_task(goes_on())
     await asyncio.sleep(0)
-    await asyncio.wait_for(end([task], patience=0.01), 5)
+    await asyncio.wait_for(cancel_and_wait([task], patience=0.01), 5)
     assert lost
     assert task.cancelled()
 
@@ -31,10 +31,10 @@ async def test_what_a_task_ends_with_is_not_raised(caplog: pytest.LogCaptureFixt
 
     failed = asyncio.create_task(fails())
     await asyncio.wait([failed])
-    await end([failed, asyncio.create_task(asyncio.sleep(60))])
+    await cancel_and_wait([failed, asyncio.create_task(asyncio.sleep(60))])
     del failed
     assert not caplog.records
 
 
 async def test_nobody_is_ended_at_once() -> None:
-    await end([])
+    await cancel_and_wait([])

@@ -10,7 +10,7 @@ import numpy as np
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.tracker_store import TrackerStore
-from broker_bridge.registry.mongo.threads import in_thread
+from broker_bridge.registry.mongo.threads import run_in_thread
 from broker_bridge.vectors.index import EXACT_ROWS, VectorIndex, are_units
 
 from .engine import FaceCandidate
@@ -113,7 +113,7 @@ class SpaceIndex:
             await self._take_news(index)
             if len(vectors) * (_ROWS_OF_A_QUESTION + len(index)) <= _ROWS_AT_ONCE:
                 return self._search(index, vectors, limit, floor)
-            return await in_thread(self._search, index, vectors, limit, floor)
+            return await run_in_thread(self._search, index, vectors, limit, floor)
 
     async def load(self) -> None:
         """Load unless that is done, and take in what was said since."""
@@ -169,14 +169,14 @@ class SpaceIndex:
 
     async def _read(self) -> VectorIndex:
         # The first one imports FAISS, which takes a good part of a second.
-        index = await in_thread(VectorIndex, self._space.dimension)
+        index = await run_in_thread(VectorIndex, self._space.dimension)
         block = _Block(self._space.dimension)
         async for global_id, unit, consistency in self._store.all_faces(self._space.id):
             self._counters["unusable"] += not block.add(global_id, IndexedCentroid(unit, consistency))
             if len(block.people) == _BLOCK:
-                index = await in_thread(self._add, index, block)
+                index = await run_in_thread(self._add, index, block)
                 block = _Block(self._space.dimension)
-        return await in_thread(self._add, index, block)
+        return await run_in_thread(self._add, index, block)
 
     def _add(self, index: VectorIndex, block: "_Block") -> VectorIndex:
         self._consistency.update(block.people)

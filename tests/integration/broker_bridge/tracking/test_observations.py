@@ -45,7 +45,7 @@ async def tracking(bridge: Bridge) -> Bridge:
 
 
 async def tracks(bridge: Bridge) -> bool:
-    return bridge.observations.is_tracking and bridge.link.hears(channels.OBSERVATION)
+    return bridge.observations.is_tracking and bridge.link.is_subscribed(channels.OBSERVATION)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_bridge.contract.digest import Digest
-from broker_bridge.enrollment.heads import HeadLedger, sites_that_hear
+from broker_bridge.enrollment.heads import HeadLedger, select_affected_sites
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import EVERY_SITE, Identity, TemplateCount
 from broker_bridge.registry.mongo.versions import History
@@ -92,5 +92,5 @@ def test_a_head_says_when_its_site_is_open_to_visitors() -> None:
 def test_who_left_still_hears_of_it() -> None:
     """The site that a person left is told, and no site that never had them."""
     moved = replace(person("A", 2, ("south",)), synced_sites=("north", "south"))
-    assert sites_that_hear(moved, SITES) == ["north", "south"]
-    assert sites_that_hear(person("B", 3), SITES) == SITES
+    assert select_affected_sites(moved, SITES) == ["north", "south"]
+    assert select_affected_sites(person("B", 3), SITES) == SITES

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from broker_bridge.common.template_choice import MOST_TEMPLATES, choose_templates, find_strangers
+from broker_bridge.common.template_choice import MOST_TEMPLATES, choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector
 from deploy.local.sample_video import PEOPLE, enrollment_photo
 from device.bootstrap import sole_owner
@@ -170,5 +170,5 @@ def test_somebody_else_among_the_pictures_is_found() -> None:
     source = np.random.default_rng(5)
     anna, ben = source.normal(size=(2, 512))
     pictures = unit(np.stack([*(anna + 0.5 * source.normal(size=(4, 512))), ben]))
-    assert find_strangers(pictures, 0.7) == [4]
-    assert find_strangers(pictures[3:], 0.7) == []
+    assert find_outliers(pictures, 0.7) == [4]
+    assert find_outliers(pictures[3:], 0.7) == []

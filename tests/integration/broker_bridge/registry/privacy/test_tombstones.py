@@ -8,7 +8,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import SyncRequest
 from broker_bridge.contract.wire import to_milliseconds
-from broker_bridge.enrollment.sync_responder import starts_over
+from broker_bridge.enrollment.sync_responder import needs_snapshot
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 
@@ -64,9 +64,9 @@ async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Re
     assert (history.horizon_at("north"), history.horizon_at("south")) == (gone.version, 0)
     assert (history.horizon, history.purged_until) == (gone.version, now - 2 * MONTH)
     below, above = asks(history.epoch, gone.version - 1), asks(history.epoch, gone.version)
-    assert starts_over(below, history, "north")
-    assert not starts_over(above, history, "north")
-    assert not starts_over(below, history, "south")
+    assert needs_snapshot(below, history, "north")
+    assert not needs_snapshot(above, history, "north")
+    assert not needs_snapshot(below, history, "south")
     page = await registry.deltas.site_deltas("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
     assert (page.head_version, page.to_version) == (gone.version, gone.version)
 

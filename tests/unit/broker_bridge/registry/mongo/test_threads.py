@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from broker_bridge.registry.mongo.threads import in_thread
+from broker_bridge.registry.mongo.threads import run_in_thread
 
 
 async def test_who_is_cancelled_waits_for_the_thread() -> None:
@@ -18,7 +18,7 @@ async def test_who_is_cancelled_waits_for_the_thread() -> None:
         ended.append(result)
         return result
 
-    asking = asyncio.create_task(in_thread(work, 7))
+    asking = asyncio.create_task(run_in_thread(work, 7))
     await asyncio.to_thread(begun.wait, 10)
     asking.cancel()
     await asyncio.sleep(0)
@@ -30,6 +30,6 @@ async def test_who_is_cancelled_waits_for_the_thread() -> None:
 
 
 async def test_the_result_and_the_error_of_the_work_are_those_of_the_call() -> None:
-    assert await in_thread(int, "12", base=8) == 10
+    assert await run_in_thread(int, "12", base=8) == 10
     with pytest.raises(ValueError, match="invalid literal"):
-        await in_thread(int, "x")
+        await run_in_thread(int, "x")
