@@ -1,4 +1,4 @@
-"""`python -m dashboard_api --config FILE`: serve, or make a further API key."""
+"""Run `python -m dashboard_api --config FILE`: serve, or create an API key."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.registry import Registry, RegistryUnavailableError
 from broker_bridge.registry.api_keys import Role
 
-from .bootstrap import wired
+from .bootstrap import open_app
 from .server import Server, listen
 from .settings import ApiProgram
 
@@ -27,8 +27,8 @@ Config = Annotated[
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
-    """What an operator can mend ends the program with its sentences and status 2, not with a traceback."""
+def _exit_on_operator_errors() -> Iterator[None]:
+    """Exit with status 2 and the sentences of a settings or registry error."""
     try:
         yield
     except (SettingsError, RegistryUnavailableError) as error:
@@ -38,11 +38,11 @@ def _sentences() -> Iterator[None]:
 
 @app.callback(invoke_without_command=True)
 def run(context: typer.Context, config: Config = None) -> None:
-    """Without a command: serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C, unless a command is given."""
     context.obj = config
     if context.invoked_subcommand:
         return
-    with _sentences():
+    with _exit_on_operator_errors():
         program = load_settings(ApiProgram, config, os.environ)
         configure_logging(program.log)
         asyncio.run(serve(program))
@@ -51,36 +51,39 @@ def run(context: typer.Context, config: Config = None) -> None:
 @app.command("new-key")
 def new_key(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Whose it is.")],
-    role: Annotated[Role, typer.Option(help="What it may do.")] = "viewer",
-    device: Annotated[str | None, typer.Option(help="Which device's, for the role edge.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    role: Annotated[Role, typer.Option(help="Role of the key.")] = "viewer",
+    device: Annotated[str | None, typer.Option(help="Device of the key, for the role edge.")] = None,
     config: Config = None,
 ) -> None:
-    """Make an API key and print it, once: only its hash is kept."""
+    """Create an API key and print it once: the registry keeps only its hash."""
     if (role == "edge") != (device is not None):
-        raise typer.BadParameter("a key of the role edge is a device's, no other is: --role edge --device ID")
-    with _sentences():
+        raise typer.BadParameter("--role edge needs --device ID, and other roles take no --device")
+    with _exit_on_operator_errors():
         # `--config` may stand before the command as well.
         program = load_settings(ApiProgram, config or context.find_object(Path), os.environ)
         typer.echo(asyncio.run(make_key(program, name, role, device)))
 
 
 async def serve(program: ApiProgram) -> None:
-    """Serve until a signal; raises SettingsError or RegistryUnavailableError, in sentences."""
+    """Serve until a signal; raise SettingsError or RegistryUnavailableError."""
     with listen(program.api.host, program.api.port) as sock:
-        async with wired(program) as served:
-            # What is there by now stays: a bulk of people need not be interrupted to look for rubbish in it.
+        async with open_app(program) as app:
+            # Objects made so far live for good: frozen, they do not slow down bulk imports.
             gc.freeze()
             gc.set_threshold(50_000, 20, 20)
-            await Server(served, program).serve(sockets=[sock])
+            await Server(app, program).serve(sockets=[sock])
 
 
 async def make_key(program: ApiProgram, name: str, role: Role, device_id: str | None = None) -> str:
-    """The text of a new key; raises RegistryUnavailableError, or SettingsError for an unknown device."""
+    """Return the text of a new API key.
+
+    Raises RegistryUnavailableError, or SettingsError for an unknown device.
+    """
     registry = await Registry.open(program.mongo)
     try:
         if program.api.bootstrap_key is not None:
-            # Else this key would be the first, and the configured one would never be made.
+            # Before the new key, since the configured one is created only in a database without keys.
             await registry.api_keys.ensure_first(program.api.bootstrap_key.get_secret_value())
         if device_id is not None and device_id not in await registry.devices.known([device_id]):
             raise SettingsError([f"{device_id} is not registered: register it under /api/v1/devices first"])

@@ -1,8 +1,8 @@
-"""The application: services, rings around every request, routes."""
+"""Build the application: services, middleware, routes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -15,67 +15,48 @@ from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.template_notes import Overview
 
 from .bulk import routes as bulk
-from .detected_persons import routes as persons
-from .devices import command_routes as commands
+from .detected_persons import routes as detected_persons
+from .devices import command_routes, site_routes, sync_routes
 from .devices import routes as devices
-from .devices import site_routes as sites
-from .devices import sync_routes as sync
-from .edge import attendance_routes as visits
+from .edge import attendance_routes
 from .edge import routes as edge
 from .erasures import routes as erasures
 from .events import routes as events
 from .external import routes as external
-from .http import problems
 from .http.middleware import BodyLimit, SecurityHeaders
-from .identities import photo_routes as photos
+from .http.openapi import PROBLEM_RESPONSES, use_docstring_summaries
+from .http.problems import install_problem_handlers
+from .identities import photo_routes, seed_000_routes
 from .identities import routes as identities
-from .identities import seed_000_routes as identity
-from .operations import audit_routes as audit
-from .operations import health_routes as health
-from .operations import pages
-from .operations import whoami_routes as whoami
+from .operations import audit_routes, health_routes, pages, whoami_routes
 from .services.event_hub import EventHub
 from .services.photos import FaceEmbedding, PhotoService
 from .services.services import Services
 from .settings import ApiSettings
 from .training import routes as training
 
-_PATIENCE_SECONDS = 2.0
-_PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "A problem document (RFC 9457) with a stable `code`",
-        "content": {
-            problems.MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["type", "title", "status", "detail", "code"],
-                    "properties": {
-                        "type": {"type": "string"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string"},
-                        "code": {"type": "string"},
-                    },
-                }
-            }
-        },
-    }
-}
-
-
-@asynccontextmanager
-async def _at_work(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """While the body runs, `work` does too; should it fail, that is raised at the end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        # Before Python 3.12 a cancellation can be lost that comes in the same turn as an answer of MongoDB.
-        while not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
-    if not task.cancelled():
-        task.result()
+_CANCEL_RETRY_SECONDS = 2.0
+_ROUTERS = (
+    seed_000_routes.router,
+    # Before `identities`, which would take the path segment `bulk` for a user id.
+    bulk.router,
+    identities.router,
+    erasures.router,
+    photo_routes.router,
+    detected_persons.router,
+    devices.router,
+    site_routes.router,
+    command_routes.router,
+    events.router,
+    external.router,
+    sync_routes.router,
+    audit_routes.router,
+    training.router,
+    edge.router,
+    attendance_routes.router,
+    whoami_routes.router,
+    health_routes.router,
+)
 
 
 def create_app(
@@ -86,62 +67,69 @@ def create_app(
     tracking: TrackingSettings | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
-    """The API over `registry`, which stays the caller's to close. Without `photo_embedder` photos are off."""
-    hub = EventHub(registry.events)
+    """Return the API over `registry`, which the caller closes.
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _at_work(registry.face_search.run()):
-            yield
-            await hub.stop()
-
+    Without `photo_embedder` enrollment by photo is off.
+    """
+    services = Services(
+        registry=registry,
+        overview=Overview(registry.mongo),
+        settings=settings,
+        tracking=tracking or TrackingSettings(),
+        hub=EventHub(registry.events),
+        photos=PhotoService(photo_embedder, asyncio.Lock()) if photo_embedder else None,
+        now=now,
+    )
     app = FastAPI(
         title="WFM Fleet",
         version=version("wfm-fleet"),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
-        responses=_PROBLEM,
+        lifespan=_lifespan_of(services),
+        responses=PROBLEM_RESPONSES,
     )
-    app.state.services = Services(
-        registry=registry,
-        overview=Overview(registry.mongo),
-        settings=settings,
-        tracking=tracking or TrackingSettings(),
-        hub=hub,
-        photos=PhotoService(photo_embedder, asyncio.Lock()) if photo_embedder else None,
-        now=now,
-    )
+    app.state.services = services
+    _add_middleware(app, settings)
+    for router in _ROUTERS:
+        app.include_router(router)
+    use_docstring_summaries(app.routes)
+    pages.mount_pages(app)
+    return app
+
+
+def _lifespan_of(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with _background_task(services.registry.face_search.run()):
+            yield
+            await services.hub.stop()
+
+    return lifespan
+
+
+@asynccontextmanager
+async def _background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` while the body runs; raise its error, if any, at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        # Before Python 3.12 a cancellation in the same turn of the loop as an answer of MongoDB can be lost.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_RETRY_SECONDS)
+    if not task.cancelled():
+        task.result()
+
+
+def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
+    """Add the middleware from the innermost to the outermost."""
     app.add_middleware(
         BodyLimit,
         json_max_bytes=settings.json_max_bytes,
         photo_max_bytes=settings.photo_max_bytes,
         ingest_max_bytes=settings.ingest_max_bytes,
     )
-    problems.install(app)
+    install_problem_handlers(app)
     app.add_middleware(SecurityHeaders, content_security_policy=pages.CONTENT_SECURITY_POLICY)
-    for noun in (
-        identity,
-        # Before `identities`, to which `bulk` would be somebody's user id.
-        bulk,
-        identities,
-        erasures,
-        photos,
-        persons,
-        devices,
-        sites,
-        commands,
-        events,
-        external,
-        sync,
-        audit,
-        training,
-        edge,
-        visits,
-        whoami,
-        health,
-    ):
-        app.include_router(noun.router)
-    pages.mount(app)
-    return app

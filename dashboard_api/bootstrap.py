@@ -1,4 +1,4 @@
-"""The one wiring place: from settings to a registry with its spaces and keys, and to the app."""
+"""Wire the program: open the registry, ensure spaces and keys, build the app."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
-    """The app while its registry is open.
+async def open_app(program: ApiProgram) -> AsyncIterator[FastAPI]:
+    """Yield the app while its registry is open.
 
-    Raises RegistryUnavailableError or SettingsError, each with sentences for an operator.
+    Raises RegistryUnavailableError or SettingsError, with sentences for the operator.
     """
     embedder = _photo_embedder(program.api) if program.api.photos else None
     registry = await Registry.open(program.mongo, settings=program.registry, search=program.search)
@@ -38,10 +38,10 @@ async def wired(program: ApiProgram) -> AsyncIterator[FastAPI]:
 
 
 def _photo_embedder(settings: ApiSettings) -> tuple[FaceEmbedding, EmbeddingSpace]:
-    # Imported only where photos are on: without them this program needs neither OpenCV nor ONNX Runtime.
-    from device.vision import photo_embedder as enroll  # noqa: PLC0415
+    # Imported here, since without photos this program needs neither OpenCV nor ONNX Runtime.
     from device.vision.detectors.loader import load_detector  # noqa: PLC0415
     from device.vision.embedder import ModelError, load_embedder  # noqa: PLC0415
+    from device.vision.photo_embedder import PhotoEmbedder  # noqa: PLC0415
 
     model = None if settings.face_model is None else str(settings.face_model)
     try:
@@ -52,7 +52,7 @@ def _photo_embedder(settings: ApiSettings) -> tuple[FaceEmbedding, EmbeddingSpac
         detector = load_detector(settings.face_detector, settings.face_detector_model)
     except ModelError as error:
         raise SettingsError([f"api.face_detector_model: {error}"]) from error
-    return enroll.PhotoEmbedder(detector, embedder), embedder.space
+    return PhotoEmbedder(detector, embedder), embedder.space
 
 
 async def _ensure_model(registry: Registry, space: EmbeddingSpace) -> None:
@@ -62,15 +62,15 @@ async def _ensure_model(registry: Registry, space: EmbeddingSpace) -> None:
         raise SettingsError([f"api.face_model: {error.detail}"]) from error
     if known.model_sha256 != space.model_sha256:
         mistake = (
-            f"api.face_model: for {space.id} the registry has another model file on record "
-            f"({known.model_sha256}), with whose vectors these do not compare: use that file, or another "
-            "name for the space"
+            f"api.face_model: the registry has another model file on record for {space.id} "
+            f"({known.model_sha256}); vectors of the two do not compare: use that file, or another name for "
+            "the space"
         )
         raise SettingsError([mistake])
 
 
 async def ensure_spaces(registry: Registry, settings: ApiSettings) -> None:
-    """Record the default spaces that are not known yet, with the usual dimension of their modality."""
+    """Record missing default spaces, with the usual dimension of their modality."""
     for modality, space_id in settings.default_spaces.items():
         try:
             await registry.spaces.get(space_id)
@@ -81,11 +81,11 @@ async def ensure_spaces(registry: Registry, settings: ApiSettings) -> None:
 
 
 async def ensure_key(registry: Registry, settings: ApiSettings) -> None:
-    """Make the configured first key in a fresh database, or say how to get one."""
+    """Create the configured first key in a fresh database, or log how to get one."""
     if settings.bootstrap_key is not None:
         await registry.api_keys.ensure_first(settings.bootstrap_key.get_secret_value())
     elif not await registry.api_keys.any():
         _log.warning(
-            "there is no API key yet, so nobody can log in: set WFM_API__BOOTSTRAP_KEY to a long random text "
-            "and start again; it is then an admin key"
+            "api has no API key; every request gets 401: set WFM_API__BOOTSTRAP_KEY to a long random text, "
+            "which becomes an admin key, and start again"
         )

@@ -1,4 +1,4 @@
-"""uvicorn, ended in good time: live streams end first, since they would never end by themselves."""
+"""Serve with uvicorn; at the end close live streams, which never end themselves."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises SettingsError, for example when the port is taken."""
+    """Return a listening socket; raise SettingsError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
@@ -33,14 +33,14 @@ def listen(host: str, port: int) -> socket.socket:
                 )
             ]
         ) from error
-    # asyncio turns Nagle's algorithm off only on sockets that it made itself, and accepted ones inherit this:
-    # with it an answer's body waits 40 ms for the acknowledgement of its head.
+    # asyncio disables Nagle's algorithm only on sockets of its own. Accepted sockets inherit this option;
+    # without it the body of a response waits 40 ms for the acknowledgement of the headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 class Server(uvicorn.Server):
-    """Serves one app until SIGTERM or Ctrl-C, and then ends with status 0."""
+    """Serves one app until SIGTERM or Ctrl-C, then ends with status 0."""
 
     def __init__(self, app: FastAPI, program: ApiProgram) -> None:
         self._services: Services = app.state.services
@@ -63,7 +63,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn would raise the signal again after its own end, and skip closing the registry.
+        # uvicorn raises the signal again after its shutdown, which would skip closing the registry.
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)

@@ -1,4 +1,4 @@
-"""The settings of the API."""
+"""Settings of the API."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,28 +19,28 @@ def _default_spaces() -> dict[Modality, str]:
 
 
 class ApiSettings(Section):
-    """How the API behaves. Sizes in bytes."""
+    """Section `api`. Sizes in bytes."""
 
     host: str = "127.0.0.1"
     port: Port = 8000
     bootstrap_key: Annotated[BearerKey, Field(min_length=8)] | None = None
-    """Made an admin key in a database that has no key yet."""
+    """Becomes an admin key in a database that has no key yet."""
     json_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     ingest_max_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
-    """Of a JSON body that sources hand in. As NDJSON they may send any number of lines of up to 1 MiB."""
+    """Limit of JSON bodies of sources and of jobs. NDJSON may have any number of lines of up to 1 MiB."""
     photos: bool = True
-    """Whether people can be enrolled by photo, which loads the face model into this program."""
+    """Whether enrollment by photo is on, which loads the face model into this program."""
     photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
     face_model: Path | None = None
-    """ONNX model that photos are embedded with; none is the embedded one, which is for trying out."""
+    """ONNX model that embeds photos; None is the built-in trial model."""
     face_detector: Literal["cascade", "scrfd", "yunet"] = "cascade"
-    """What finds the face in a photo: the same as on the cameras, since landmarks change the crop."""
+    """Detector of faces in photos: the same as on the cameras, since landmarks change the crop."""
     face_detector_model: Path | None = None
     default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
-    """The embedding space of a modality where a request names none."""
+    """Embedding space of a modality where a request names none."""
 
     @model_validator(mode="after")
-    def _detector_and_its_model(self) -> "ApiSettings":
+    def _check_detector_model(self) -> "ApiSettings":
         if (self.face_detector == "cascade") != (self.face_detector_model is None):
             raise ValueError("face_detector scrfd or yunet needs face_detector_model, cascade none")
         return self

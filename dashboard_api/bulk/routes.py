@@ -28,9 +28,10 @@ from dashboard_api.bulk.views import (
     to_further_orders,
     to_item,
 )
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, from_cursor, to_cursor
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL
-from dashboard_api.services.services import JSON_BODY, Services, ServicesDep
+from dashboard_api.services.services import Services, ServicesDep
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 

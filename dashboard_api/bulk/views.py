@@ -19,8 +19,8 @@ from broker_bridge.registry.identities.model import (
 )
 from broker_bridge.registry.matching.look_alikes import CheckedChange
 from dashboard_api.external.views import ExternalId, SourceSystem
-from dashboard_api.http.models import Body, View
-from dashboard_api.http.problems import of_validation
+from dashboard_api.http.base_models import Body, View
+from dashboard_api.http.problems import from_validation_errors
 from dashboard_api.identities.conversions import default_space, to_order, to_template
 from dashboard_api.identities.enrollment_views import LookAlikeNote, resemblances
 from dashboard_api.identities.views import IdentityBody, TemplateBody
@@ -121,7 +121,7 @@ def read_person(item: Any, settings: ApiSettings) -> BulkIdentity:
     try:
         return BulkIdentity.model_validate(_with_spaces(item, settings))
     except ValidationError as error:
-        detail = of_validation(error.errors()).detail
+        detail = from_validation_errors(error.errors()).detail
         # The name of an unknown field may hold half a surrogate pair, which no answer can.
         raise ContractError(REQUEST_INVALID, detail.encode("utf-8", "replace").decode()[:500]) from error
 

@@ -11,10 +11,11 @@ from broker_bridge.contract.ids import DeviceId, RequestId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.commands import CommandRecord
 from dashboard_api.devices.command_views import CommandBody, CommandPage, CommandView
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
 from dashboard_api.services.security import MAY_CHANGE, MAY_READ
-from dashboard_api.services.services import JSON_BODY, ServicesDep
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
 

@@ -8,7 +8,9 @@ from pydantic import AfterValidator, Field, JsonValue
 from broker_bridge.contract.ids import DeviceId
 from broker_bridge.contract.wire import OpenDocument
 from broker_bridge.registry.devices.commands import State
-from dashboard_api.http.models import MAX_ARGS_BYTES, Body, Time, View
+from dashboard_api.http.base_models import Body, Time, View
+
+MAX_ARGS_BYTES = 16 * 1024
 
 
 def _check_size(args: dict[str, JsonValue]) -> dict[str, JsonValue]:

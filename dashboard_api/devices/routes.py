@@ -13,9 +13,10 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.devices import declared_models
 from broker_bridge.registry.mongo.client import Document
 from dashboard_api.devices.views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_READ
-from dashboard_api.services.services import JSON_BODY, ServicesDep
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 

@@ -8,9 +8,10 @@ from broker_bridge.contract.ids import SiteId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.sites import Site
 from dashboard_api.devices.views import SiteList, SitePatch, SiteView
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.problems import Problem, not_found
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_READ
-from dashboard_api.services.services import JSON_BODY, Services, ServicesDep
+from dashboard_api.services.services import Services, ServicesDep
 
 router = APIRouter(prefix="/api/v1/sites", tags=["devices"])
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.messages import EnrollmentPolicy
-from dashboard_api.http.models import Body, Time, View
+from dashboard_api.http.base_models import Body, Time, View
 
 
 class DeviceBody(Body):

@@ -36,12 +36,13 @@ from dashboard_api.edge.views import (
     VisitsBody,
     VisitsView,
 )
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Limit
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space, to_template
 from dashboard_api.identities.views import TemplateBody
 from dashboard_api.services.security import allow
-from dashboard_api.services.services import JSON_BODY, ServicesDep
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/edge", tags=["edge"])
 

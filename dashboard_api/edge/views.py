@@ -9,7 +9,7 @@ from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId, UserI
 from broker_bridge.contract.messages import Ratio, SpaceDigests, Version
 from broker_bridge.contract.wire import WireTime
 from dashboard_api.devices.views import ProblemView
-from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
 
 MOST_VISITS = 500
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from broker_bridge.registry.privacy.erasure import DeviceProof, Erasure
-from dashboard_api.http.models import Time, View
+from dashboard_api.http.base_models import Time, View
 
 
 class StepView(View):

@@ -7,9 +7,9 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from dashboard_api.http.models import Body
-from dashboard_api.http.picture_guard import ImageIndicator, find_picture, is_image
-from dashboard_api.http.problems import PICTURE_REFUSED, Problem, of_validation
+from dashboard_api.http.base_models import Body
+from dashboard_api.http.image_indicators import ImageIndicator, find_image_indicator, is_image
+from dashboard_api.http.problems import PICTURE_REFUSED, Problem, from_validation_errors
 
 from .views import MOST_ITEMS, ExternalId, IngestBody, IngestLine, ItemError, PersonFaces, SyncBody, SyncItem
 
@@ -129,9 +129,9 @@ def refused(place: ItemPosition, code: str, detail: str, item: Any = None) -> It
 
 
 def _refuse_pictures(document: Any, root: str, error: ValidationError) -> None:
-    picture = find_picture(document)
+    picture = find_image_indicator(document)
     if picture:
-        raise ImageIndicator(f"{root}.{picture.at}", picture.smell).problem()
+        raise ImageIndicator(f"{root}.{picture.at}", picture.kind).problem()
     # A name that stands twice in one object is seen once by us, and twice by the model.
     if any(one["type"] == PICTURE_REFUSED for one in _details(error)):
         raise _of_body(error)
@@ -142,10 +142,10 @@ def _details(error: ValidationError) -> Sequence[ErrorDetails]:
 
 
 def _of_body(error: ValidationError) -> Problem:
-    return of_validation([{**one, "loc": ("body", *one["loc"])} for one in _details(error)])
+    return from_validation_errors([{**one, "loc": ("body", *one["loc"])} for one in _details(error)])
 
 
 def _sentence(error: ValidationError) -> str:
     """What is wrong with an item, without what it holds."""
     details = [{**one, "loc": one["loc"] or ("item",)} for one in _details(error)]
-    return of_validation(details).detail
+    return from_validation_errors(details).detail

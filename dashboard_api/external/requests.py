@@ -13,7 +13,7 @@ from broker_bridge.registry.identities.model import (
     Template,
 )
 from broker_bridge.registry.spaces import SpaceRegistry
-from dashboard_api.http.picture_guard import ImageIndicator, holds_image
+from dashboard_api.http.image_indicators import ImageIndicator, holds_image
 from dashboard_api.identities.conversions import to_vector
 
 from .items import ItemPosition, ParsedItem, refused

@@ -34,24 +34,25 @@ from dashboard_api.external.views import (
     SyncAnswer,
     SyncBody,
 )
-from dashboard_api.http.middleware import LINES_TYPE, media_type
-from dashboard_api.http.openapi import inlined
+from dashboard_api.http.json_bodies import JSON_TYPE
+from dashboard_api.http.middleware import NDJSON_MEDIA_TYPE, media_type
+from dashboard_api.http.openapi import inline_schema
 from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_cursor, to_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
 from dashboard_api.services.security import MAY_ENROLL, MAY_FOLLOW_WORK
-from dashboard_api.services.services import JSON_TYPE, Services, ServicesDep
+from dashboard_api.services.services import Services, ServicesDep
 
 router = APIRouter(prefix="/api/identities", tags=["external sources (seed 001)"])
 
 _BATCH_BYTES = 4 * 1024 * 1024
-_JSON_TYPE = "application/json"
+JSON_MEDIA_TYPE = "application/json"
 
 
 def _body(**models: type[BaseModel]) -> dict[str, Any]:
     """What the documentation says of a body that the route reads by itself."""
-    types = {"json": _JSON_TYPE, "lines": LINES_TYPE}
-    content = {types[kind]: {"schema": inlined(model)} for kind, model in models.items()}
+    types = {"json": JSON_MEDIA_TYPE, "lines": NDJSON_MEDIA_TYPE}
+    content = {types[kind]: {"schema": inline_schema(model)} for kind, model in models.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -84,13 +85,13 @@ async def ingest(request: Request, services: ServicesDep, key: Annotated[ApiKey,
     `application/x-ndjson`, one person a line, any number of lines: those before a picture are stored.
     """
     kind = media_type(request.headers)
-    if kind not in (_JSON_TYPE, LINES_TYPE):
-        detail = f"send the body as {_JSON_TYPE} or {LINES_TYPE}"
+    if kind not in (JSON_MEDIA_TYPE, NDJSON_MEDIA_TYPE):
+        detail = f"send the body as {JSON_MEDIA_TYPE} or {NDJSON_MEDIA_TYPE}"
         raise Problem(415, "media-type-unsupported", detail)
     reader = await _Reader.of(services, key.name)
     tally = IngestTally()
     async with ExternalIntake(services.registry.look_alikes, tally) as intake:
-        if kind == LINES_TYPE:
+        if kind == NDJSON_MEDIA_TYPE:
             await _take_lines(request, reader, intake, tally)
         else:
             raw = await _whole(request)

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
-from dashboard_api.http.models import Body, DisplayName, Numbers, Time, View
-from dashboard_api.http.picture_guard import NoPicture
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.image_indicators import NoImage
 from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
 
@@ -18,11 +18,9 @@ MOST_FACES = 256
 MOST_LISTED = 100
 """Errors and look-alikes that an answer lists; all are counted."""
 
-SourceSystem = Annotated[SourceName, NoPicture]
+SourceSystem = Annotated[SourceName, NoImage]
 """Who hands in, for example `alfred_catalog`."""
-ExternalId = Annotated[
-    str, Field(min_length=1, max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"), NoPicture
-]
+ExternalId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"), NoImage]
 """A person as the source knows them: any text without control characters, a slash too."""
 Name = Annotated[DisplayName, Field(min_length=1)]
 

@@ -1,4 +1,4 @@
-"""Before any route: how large a body may be, and which headers every answer has."""
+"""Middleware: the size limit of request bodies, and security headers of responses."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -10,27 +10,28 @@ PHOTO_PATH_END = "/photos"
 SYNC_PATH = "/api/identities/sync"
 INGEST_PATH = "/api/identities/ingest-embeddings"
 SUBMIT_PATH = "/api/training/submit"
-LINES_TYPE = "application/x-ndjson"
+NDJSON_MEDIA_TYPE = "application/x-ndjson"
 
 
 class BodyLimit:
-    """Stops reading a body at its limit, whether or not its length was announced."""
+    """Stops reading a body at its limit, with or without an announced length."""
 
     def __init__(
         self, app: ASGIApp, json_max_bytes: int, photo_max_bytes: int, ingest_max_bytes: int
     ) -> None:
         self._app = app
-        self._json = json_max_bytes
-        self._photo = photo_max_bytes
-        self._ingest = ingest_max_bytes
+        self._json_max_bytes = json_max_bytes
+        self._photo_max_bytes = photo_max_bytes
+        self._ingest_max_bytes = ingest_max_bytes
 
     def _limit(self, path: str, headers: Headers) -> int | None:
-        """The most bytes of a body; None for lines, which are bounded one by one as they are read."""
+        """Return the most bytes of a body; None for NDJSON, limited line by line."""
         if path.endswith(PHOTO_PATH_END):
-            return self._photo
-        if path == INGEST_PATH and media_type(headers) == LINES_TYPE:
+            return self._photo_max_bytes
+        if path == INGEST_PATH and media_type(headers) == NDJSON_MEDIA_TYPE:
             return None
-        return self._ingest if path in (SYNC_PATH, INGEST_PATH, SUBMIT_PATH) else self._json
+        is_ingest = path in (SYNC_PATH, INGEST_PATH, SUBMIT_PATH)
+        return self._ingest_max_bytes if is_ingest else self._json_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +48,7 @@ class BodyLimit:
             return
         total = 0
 
-        async def counted() -> Message:
+        async def receive_limited() -> Message:
             nonlocal total
             message = await receive()
             if message["type"] == "http.request":
@@ -57,11 +58,11 @@ class BodyLimit:
                     raise HTTPException(413, too_large(limit).detail)
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_limited, send)
 
 
 def media_type(headers: Headers) -> str:
-    """What a body says that it is, without parameters such as the character set."""
+    """Return the declared type of a body without parameters such as the character set."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -74,14 +75,14 @@ SECURITY_HEADERS = {
 
 
 class SecurityHeaders:
-    """Headers that hold for every answer; answers of the API itself are not to be kept by caches."""
+    """Adds security headers to every response; caches must not store API responses."""
 
     def __init__(self, app: ASGIApp, content_security_policy: str) -> None:
         self._app = app
         self._headers = {**SECURITY_HEADERS, "Content-Security-Policy": content_security_policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
@@ -90,4 +91,4 @@ class SecurityHeaders:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, receive, send_with_headers)

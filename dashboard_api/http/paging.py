@@ -1,4 +1,4 @@
-"""Lists by cursor: an opaque text that says after which item the next page begins."""
+"""Paging of lists by cursor: an opaque text that encodes the last item of a page."""
 
 import base64
 import binascii
@@ -20,17 +20,17 @@ def to_cursor(*parts: str) -> str:
 
 
 def from_cursor(cursor: str | None, parts: int) -> list[str] | None:
-    """The parts that `to_cursor` was given, or None without a cursor; raises Problem 422."""
+    """Return the parts of a cursor, or None without one; raise Problem 422."""
     if cursor is None:
         return None
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        found = base64.b64decode(padded, altchars=b"-_", validate=True).decode().split("\0")
+        decoded = base64.b64decode(padded, altchars=b"-_", validate=True).decode().split("\0")
     except (ValueError, binascii.Error) as error:
         raise cursor_invalid() from error
-    if len(found) != parts:
+    if len(decoded) != parts:
         raise cursor_invalid()
-    return found
+    return decoded
 
 
 def to_moment_cursor(at: datetime, key: str) -> str:
@@ -38,7 +38,7 @@ def to_moment_cursor(at: datetime, key: str) -> str:
 
 
 def from_moment_cursor(cursor: str | None) -> tuple[datetime, str] | None:
-    """Time and key of the last item of the page before, in a list by time."""
+    """Return time and key of the last item of the page before, in a list by time."""
     parts = from_cursor(cursor, 2)
     if parts is None:
         return None

@@ -1,4 +1,4 @@
-"""RFC 9457: every error is an `application/problem+json` document with a stable `code`."""
+"""Problem documents (RFC 9457): every error answer, with a stable `code`."""
 
 import asyncio
 import logging
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 PICTURE_REFUSED = "picture-refused"
-"""The code, and the type of a validation error, for what smells of a picture."""
-_LONGEST_NAME = 64
-_MOST_FIELDS = 20
+"""The code for image indicators in a request, and the type of their validation error."""
+_MAX_NAME_LENGTH = 64
+_MAX_FIELDS = 20
 
-# Whatever else breaks the contract is a request that was understood and cannot be carried out: 422.
+# Every other contract code is a request that was understood and cannot be carried out: 422.
 _STATUS_BY_CODE = {
     "person-unknown": 404,
     "device-unknown": 404,
@@ -47,7 +47,7 @@ _CODE_BY_STATUS = {
 
 
 class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
-    """An answer that is not a success: HTTP status, stable code and one sentence for a person."""
+    """An error answer: HTTP status, stable code and one sentence for the reader."""
 
     def __init__(
         self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
@@ -60,7 +60,7 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
         self.more = more
 
     def response(self) -> JSONResponse:
-        """The problem document as an HTTP answer."""
+        """Return the problem document as an HTTP response."""
         document = {
             "type": f"urn:wfm:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
@@ -72,48 +72,52 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
         return JSONResponse(document, self.status, self.headers, MEDIA_TYPE)
 
 
-def not_found(what: str) -> Problem:
-    return Problem(404, "not-found", f"there is no {what}")
+def not_found(resource: str) -> Problem:
+    return Problem(404, "not-found", f"there is no {resource}")
 
 
 def too_large(limit: int) -> Problem:
     return Problem(413, "payload-too-large", f"the body may have at most {limit} bytes")
 
 
-def of_contract(error: ContractError) -> Problem:
+def from_contract_error(error: ContractError) -> Problem:
     return Problem(_STATUS_BY_CODE.get(error.code, 422), error.code, error.detail)
 
 
-def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """Which fields are at fault and why, never their values: those may be biometric."""
+def from_validation_errors(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """Return the 422 for invalid fields.
+
+    It names the fields and the reasons, never the values: those may be biometric.
+    """
     fields = [
-        {"field": ".".join(str(part)[:_LONGEST_NAME] for part in error["loc"]), "message": error["msg"]}
-        for error in errors[:_MOST_FIELDS]
+        {"field": ".".join(str(part)[:_MAX_NAME_LENGTH] for part in error["loc"]), "message": error["msg"]}
+        for error in errors[:_MAX_FIELDS]
     ]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     detail = f"{fields[0]['field']}: {fields[0]['message']}{more}"
-    smells = any(error.get("type") == PICTURE_REFUSED for error in errors)
-    return Problem(422, PICTURE_REFUSED if smells else "request-invalid", detail, fields=fields)
+    has_image_indicator = any(error.get("type") == PICTURE_REFUSED for error in errors)
+    code = PICTURE_REFUSED if has_image_indicator else "request-invalid"
+    return Problem(422, code, detail, fields=fields)
 
 
-def of_http(error: HTTPException) -> Problem:
+def from_http_exception(error: HTTPException) -> Problem:
     code = _CODE_BY_STATUS.get(error.status_code, f"http-{error.status_code}")
     return Problem(error.status_code, code, str(error.detail), error.headers)
 
 
-def of_registry(error: Exception) -> Problem:
-    _log.error("MongoDB does not answer as it should: %s", type(error).__name__)
-    detail = "the registry cannot be reached at the moment; a change may or may not have been made, try again"
+def from_registry_error(error: Exception) -> Problem:
+    _log.error("api cannot reach MongoDB; requests get 503 error=%s", type(error).__name__)
+    detail = "the registry is unavailable; the change may or may not have been made, send it again"
     return Problem(503, "registry-unavailable", detail, {"Retry-After": "5"})
 
 
-def install(app: FastAPI) -> None:
+def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app` a problem document."""
 
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return _problem(error).response()
+    async def respond(_: Request, error: Exception) -> JSONResponse:
+        return _to_problem(error).response()
 
-    for kind in (
+    for error_type in (
         Problem,
         ContractError,
         RequestValidationError,
@@ -121,47 +125,47 @@ def install(app: FastAPI) -> None:
         RegistryError,
         asyncio.TimeoutError,
     ):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(error_type, respond)
     app.add_middleware(UnexpectedErrors)
 
 
-def _problem(error: Exception) -> Problem:
+def _to_problem(error: Exception) -> Problem:
     match error:
         case Problem():
             return error
         case ContractError():
-            return of_contract(error)
+            return from_contract_error(error)
         case RequestValidationError():
-            return of_validation(error.errors())
+            return from_validation_errors(error.errors())
         case HTTPException():
-            return of_http(error)
+            return from_http_exception(error)
         case _:
-            return of_registry(error)
+            return from_registry_error(error)
 
 
 class UnexpectedErrors:
-    """The outermost ring: a mistake of ours is logged here, and answered without what it was about."""
+    """Middleware that logs unexpected errors and answers them without their details."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        response_started = False
 
-        async def note(message: Message) -> None:
-            nonlocal begun
-            begun = begun or message["type"] == "http.response.start"
+        async def note_start(message: Message) -> None:
+            nonlocal response_started
+            response_started = response_started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, note_start)
         except Problem as problem:
-            if begun or scope["type"] != "http":
+            if response_started or scope["type"] != "http":
                 raise
             await problem.response()(scope, receive, send)
         except Exception:
-            if begun or scope["type"] != "http":
+            if response_started or scope["type"] != "http":
                 raise
-            _log.exception("%s %s failed", scope["method"], scope["path"])
-            mistake = Problem(500, "internal-error", "this is a mistake in the server, which has logged it")
-            await mistake.response()(scope, receive, send)
+            _log.exception("api request failed method=%s path=%r", scope["method"], scope["path"])
+            internal = Problem(500, "internal-error", "an error in the server; its log has the details")
+            await internal.response()(scope, receive, send)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
 from dashboard_api.identities.conversions import (
     confirmations,
@@ -27,7 +28,7 @@ from dashboard_api.identities.views import (
     MergeBody,
 )
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
-from dashboard_api.services.services import JSON_BODY, ServicesDep
+from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 

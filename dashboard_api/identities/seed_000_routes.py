@@ -10,11 +10,12 @@ from broker_bridge.contract.ids import UserId
 from broker_bridge.registry import Registry
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import EnrollIdentity, Identity, Template
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.identities.conversions import default_space, to_rows
 from dashboard_api.identities.enrollment_views import IdentityPushed, resemblances
 from dashboard_api.identities.views import IdentityChangeView, IdentityPush, IdentityRow
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_READ
-from dashboard_api.services.services import JSON_BODY, ServicesDep
+from dashboard_api.services.services import ServicesDep
 from dashboard_api.settings import Modality
 
 router = APIRouter(prefix="/api/v1/identity", tags=["identity (seed 000)"])

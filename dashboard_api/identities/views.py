@@ -8,8 +8,12 @@ from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import SiteId, SpaceId, UserId
 from broker_bridge.contract.messages import Flag, Ratio
 from broker_bridge.registry.identities.model import Kind
-from dashboard_api.http.models import MAX_TEMPLATES, Body, DisplayName, Numbers, SourceNode, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
 from dashboard_api.settings import Modality
+
+SourceNode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+MAX_TEMPLATES = 64
+"""Templates of one identity; more would not fit into one message on the wire."""
 
 
 class IdentityPush(Body):

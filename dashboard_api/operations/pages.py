@@ -35,7 +35,7 @@ async def icon() -> RedirectResponse:
     return RedirectResponse("/ui/icon.svg")
 
 
-def mount(app: FastAPI) -> None:
+def mount_pages(app: FastAPI) -> None:
     """The pages and their files."""
     app.include_router(router)
     app.mount("/ui", StaticFiles(directory=UI))

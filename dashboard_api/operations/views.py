@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dashboard_api.http.models import Time, View
+from dashboard_api.http.base_models import Time, View
 
 
 class AuditView(View):

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from broker_bridge.registry.api_keys import ApiKey, Role
-from dashboard_api.http.models import View
+from dashboard_api.http.base_models import View
 from dashboard_api.services.security import authenticate
 
 router = APIRouter(prefix="/api/v1/whoami", tags=["keys"])

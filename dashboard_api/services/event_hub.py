@@ -1,7 +1,7 @@
-"""New events to everybody who watches: one change stream per process, fanned out to bounded queues.
+"""Fan out new events: one change stream per process, one bounded queue per client.
 
-A resume token is the hex of a key that MongoDB orders by time (the server merges shards by it), so that two
-tokens can be compared as text: that is how a subscriber who catches up knows that he has reached the others.
+A resume token is the hex of a key that MongoDB orders by time (the server merges shards by it). Two tokens
+can therefore be compared as text, which shows a resumed subscription where it has caught up.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from broker_bridge.common.retry import retry
 from broker_bridge.registry.events.events import event_to_wire
 from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
 from dashboard_api.http.problems import Problem
@@ -19,18 +20,18 @@ from dashboard_api.http.problems import Problem
 _log = logging.getLogger(__name__)
 
 RESUME_LOST = "resume-lost"
-_RETRY_SECONDS = 1.0
+_CANCEL_RETRY_SECONDS = 1.0
 
 
 class Watchable(Protocol):
-    """`registry.Events`, as far as it is needed here."""
+    """The part of `EventStore` that the hub uses."""
 
     def watch(self, resume_after: str | None = None) -> Any: ...
 
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """An event as JSON, and the token with which a stream goes on behind it."""
+    """An event as JSON, with the token that resumes a stream after it."""
 
     token: str
     data: str
@@ -38,7 +39,10 @@ class LiveEvent:
 
 @dataclass(eq=False)
 class Subscription:
-    """One watcher. Iterating ends when the hub stops, or when he has fallen `limit` events behind."""
+    """One client of the live stream.
+
+    Iteration ends when the hub stops, or when `limit` events wait in the queue.
+    """
 
     position: str
     limit: int
@@ -47,7 +51,7 @@ class Subscription:
     _ended: bool = False
 
     def offer(self, event: LiveEvent) -> bool:
-        """Queue `event`; False if the queue was full, after which the subscription ends."""
+        """Queue `event`; if the queue is full, end the subscription and return False."""
         if self._queue.qsize() >= self.limit:
             self.end()
             return False
@@ -55,26 +59,26 @@ class Subscription:
         return True
 
     def end(self) -> None:
-        """Deliver what is queued, and nothing after it."""
+        """End the iteration after the queued events."""
         self._ended = True
         self._queue.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[LiveEvent]:
-        seen = ""
+        last_token = ""
         if self.catching_up is not None:
             while not self._ended and self.catching_up.resume_token["_data"] < self.position:
                 change = await self.catching_up.try_next()
                 if change is not None:
-                    event = _live(change)
-                    seen = event.token
+                    event = _to_live_event(change)
+                    last_token = event.token
                     yield event
         while (queued := await self._queue.get()) is not None:
-            if queued.token > seen:
+            if queued.token > last_token:
                 yield queued
 
 
 class EventHub:
-    """Follows new events as long as somebody watches. It belongs to one event loop."""
+    """Follows new events while subscriptions exist. It belongs to one event loop."""
 
     def __init__(self, events: Watchable, queue_events: int = 1000) -> None:
         self._events = events
@@ -83,71 +87,71 @@ class EventHub:
         self._following: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[None] | None = None
         self._position: str | None = None
-        self._waiting = 0
+        self._subscriber_count = 0
         self._stopped = False
 
     @asynccontextmanager
     async def subscribe(self, after: str | None = None) -> AsyncIterator[Subscription]:
-        """New events from now, or from behind the token `after`, none left out.
+        """Yield a subscription to new events, or to all after the resume token `after`.
 
-        Raises Problem 503 while the API stops, Problem 410 if `after` cannot be gone on from, and
-        RegistryError while MongoDB is away.
+        Raises Problem 503 while the API stops, Problem 410 if the stream cannot resume at `after`, and
+        RegistryError while MongoDB is unavailable.
         """
         async with AsyncExitStack() as stack:
             stack.callback(self._leave)
-            self._waiting += 1
-            position = await self._follow_from()
+            self._subscriber_count += 1
+            position = await self._open_shared_stream()
             subscription = Subscription(position, self._queue_events)
             self._subscriptions.add(subscription)
             stack.callback(self._subscriptions.discard, subscription)
             if after is not None:
-                subscription.catching_up = await self._open_from(after, stack)
+                subscription.catching_up = await self._open_stream_after(after, stack)
             yield subscription
 
     async def stop(self) -> None:
-        """End every subscription; nobody can subscribe any more."""
+        """End every subscription and reject further ones."""
         self._stopped = True
         self._end_all()
         await self._unfollow()
 
-    async def _follow_from(self) -> str:
-        """Where the one change stream stands, opened now if it was not."""
+    async def _open_shared_stream(self) -> str:
+        """Return the position of the shared change stream, which is opened if necessary."""
         if self._stopped:
-            raise Problem(503, "stopping", "the API is about to stop; connect again")
+            raise _stopping()
         if self._following is None:
             self._opened = asyncio.get_running_loop().create_future()
             self._following = asyncio.create_task(self._follow(self._opened))
         if self._opened is not None:
             await asyncio.shield(self._opened)
         if self._position is None:
-            raise Problem(503, "stopping", "the API is about to stop; connect again")
+            raise _stopping()
         return self._position
 
-    async def _open_from(self, after: str, stack: AsyncExitStack) -> Any:
+    async def _open_stream_after(self, after: str, stack: AsyncExitStack) -> Any:
         try:
             return await stack.enter_async_context(self._events.watch(after))
         except RegistryError as error:
             if not cannot_resume(error):
                 raise
-            detail = "events cannot be told from this Last-Event-ID on: load the list, connect without it"
+            detail = "the stream cannot resume at this Last-Event-ID: load the list, then connect without it"
             raise Problem(410, RESUME_LOST, detail) from error
 
     def _leave(self) -> None:
-        self._waiting -= 1
-        if not self._waiting and self._following is not None:
+        self._subscriber_count -= 1
+        if not self._subscriber_count and self._following is not None:
             self._following.cancel()
-            self._forget()
+            self._forget_stream()
 
     async def _unfollow(self) -> None:
         if self._following is not None:
             following = self._following
-            self._forget()
-            # More than once: before Python 3.12 `asyncio.wait_for`, which the driver uses, may lose it.
+            self._forget_stream()
+            # Repeated, since `asyncio.wait_for` in the driver can lose a cancellation before Python 3.12.
             while not following.done():
                 following.cancel()
-                await asyncio.wait([following], timeout=_RETRY_SECONDS)
+                await asyncio.wait([following], timeout=_CANCEL_RETRY_SECONDS)
 
-    def _forget(self) -> None:
+    def _forget_stream(self) -> None:
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
         self._following = None
@@ -160,35 +164,50 @@ class EventHub:
         self._subscriptions.clear()
 
     async def _follow(self, opened: "asyncio.Future[None]") -> None:
-        """Read the stream for ever, over failures; the first failure is the first subscriber's to hear."""
-        while True:
+        """Read the shared stream until cancelled, across failures of MongoDB.
+
+        A failure before the stream has opened once ends the task and is the result of `opened`.
+        """
+
+        async def read() -> None:
             try:
-                async with self._events.watch(self._position) as stream:
-                    self._position = stream.resume_token["_data"]
-                    if not opened.done():
-                        opened.set_result(None)
-                    while True:
-                        change = await stream.try_next()
-                        # No await between these: who subscribes gets the event, or a position behind it.
-                        if change is not None:
-                            self._hand_out(_live(change))
-                        self._position = stream.resume_token["_data"]
+                await self._read_stream(opened)
             except RegistryError as error:
-                if not opened.done():
-                    self._following = self._opened = None
-                    opened.set_exception(error)
-                    return
-                _log.warning("the stream of events broke and is opened again: %s", type(error).__name__)
-                if cannot_resume(error):
-                    self._position = None
-                    self._end_all()
-                await asyncio.sleep(_RETRY_SECONDS)
+                if opened.done():
+                    raise
+                self._following = self._opened = None
+                opened.set_exception(error)
 
-    def _hand_out(self, event: LiveEvent) -> None:
-        for subscription in [one for one in self._subscriptions if not one.offer(event)]:
-            self._subscriptions.discard(subscription)
+        await retry(read, on=RegistryError, report=self._report_break)
+
+    async def _read_stream(self, opened: "asyncio.Future[None]") -> None:
+        async with self._events.watch(self._position) as stream:
+            self._position = stream.resume_token["_data"]
+            if not opened.done():
+                opened.set_result(None)
+            while True:
+                change = await stream.try_next()
+                # No await from here to the new position, so that a new subscription either gets the event or
+                # starts after it.
+                if change is not None:
+                    self._distribute(_to_live_event(change))
+                self._position = stream.resume_token["_data"]
+
+    def _report_break(self, error: Exception) -> None:
+        _log.warning("event stream broke; it opens again in a second error=%s", type(error).__name__)
+        if cannot_resume(error):
+            self._position = None
+            self._end_all()
+
+    def _distribute(self, event: LiveEvent) -> None:
+        full = [subscription for subscription in self._subscriptions if not subscription.offer(event)]
+        self._subscriptions.difference_update(full)
 
 
-def _live(change: Any) -> LiveEvent:
+def _stopping() -> Problem:
+    return Problem(503, "stopping", "the API is about to stop; connect again")
+
+
+def _to_live_event(change: Any) -> LiveEvent:
     wire = event_to_wire(change["fullDocument"])
     return LiveEvent(change["_id"]["_data"], json.dumps(wire, ensure_ascii=False, separators=(",", ":")))

@@ -1,4 +1,4 @@
-"""Enrollment by photo, as the API sees it: what embeds is passed in."""
+"""Enrollment by photo: one photo at a time becomes a face vector."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ PHOTO_TYPES = ("image/jpeg", "image/png")
 
 
 class PhotoVector(Protocol):
-    """The one face of a photo: `vector` little-endian float32[d] of unit length, `quality` 0..1."""
+    """The face of a photo.
+
+    `vector` is float32[d], little-endian, of unit length; `quality` is 0..1.
+    """
 
     @property
     def vector(self) -> bytes: ...
@@ -18,18 +21,18 @@ class PhotoVector(Protocol):
 
 
 class FaceEmbedding(Protocol):
-    """Makes a vector of a photo; raises ContractError `photo-invalid`, `photo-no-face` and the like."""
+    """Computes the vector of a photo; raises ContractError (`photo-no-face`, ...)."""
 
     def embed_photo(self, data: bytes, /) -> PhotoVector: ...
 
 
 @dataclass(frozen=True)
 class PhotoService:
-    """Embeds one photo at a time in a worker thread: decoding a large one takes its whole size in memory."""
+    """Embeds one photo at a time in a worker thread, to bound the memory in use."""
 
     embedder: FaceEmbedding
-    turn: asyncio.Lock
+    lock: asyncio.Lock
 
     async def embed(self, data: bytes) -> PhotoVector:
-        async with self.turn:
+        async with self.lock:
             return await asyncio.to_thread(self.embedder.embed_photo, data)

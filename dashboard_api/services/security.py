@@ -1,4 +1,7 @@
-"""Who may do what: bearer keys with a role. A key is taken from the header only; URLs end up in logs."""
+"""Authenticate requests by API key and check the role of the key.
+
+A key is read from the header only, since URLs end up in logs.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -17,24 +20,24 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
 
 async def authenticate(services: ServicesDep, credentials: _Credentials) -> ApiKey:
-    """The key of a request; raises Problem 401."""
+    """Return the API key of a request; raise Problem 401."""
     if credentials is None:
         detail = "send an API key in the header: Authorization: Bearer <api key>"
         raise Problem(401, "key-missing", detail, _CHALLENGE)
     key = await services.registry.api_keys.find(credentials.credentials)
     if key is None:
-        detail = "this API key is not known here, or it was revoked"
+        detail = "this API key is unknown, or it was revoked"
         raise Problem(401, "key-invalid", detail, _CHALLENGE)
     return key
 
 
 def allow(*roles: Role) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency that lets these roles pass, and `admin`; raises Problem 401 or 403."""
+    """Return a dependency that admits `roles` and `admin`, else raises Problem 403."""
 
     async def check(key: Annotated[ApiKey, Depends(authenticate)]) -> ApiKey:
         if key.role != "admin" and key.role not in roles:
             needed = " or ".join(("admin", *roles))
-            raise Problem(403, "role-insufficient", f"this needs the role {needed}; the key's is {key.role}")
+            raise Problem(403, "role-insufficient", f"this needs the role {needed}; the key has {key.role}")
         return key
 
     return check

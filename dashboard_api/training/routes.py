@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Response
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.jobs.model import ClaimRequest, JobClaim, JobOrder, JobRecord, JobStatus
+from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem, not_found
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_FOLLOW_WORK, MAY_WORK
-from dashboard_api.services.services import JSON_BODY, Services, ServicesDep
+from dashboard_api.services.services import Services, ServicesDep
 from dashboard_api.training.views import (
     ClaimBody,
     ClaimView,

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.contract.messages import Count
 from broker_bridge.registry.jobs.model import JobStatus, JobType
-from dashboard_api.http.models import Body, Time, View
+from dashboard_api.http.base_models import Body, Time, View
 
 MAX_PHOTOS = 100_000
 MAX_PHOTO_IDS_BYTES = 8 * 1024 * 1024

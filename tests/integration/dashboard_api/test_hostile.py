@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from broker_bridge.registry import Registry
 from dashboard_api.bulk.views import BulkIdentity
-from dashboard_api.http.openapi import inlined
+from dashboard_api.http.openapi import inline_schema
 from tests.detected_samples import seen, write_person
 
 from .conftest import FACE, JPEG, NOW, client_of, vector
@@ -32,7 +32,7 @@ HOSTILE_PATHS = ["a%2Fb", "a%2Bb", "a%23b", "a%00b", "%24where", "%7B%22%24ne%22
 def routes(app: FastAPI) -> list[Route]:
     document = app.openapi()
     bulk = document["components"]["schemas"]["BulkBody"]["properties"]["people"]
-    bulk["items"] = inlined(BulkIdentity)
+    bulk["items"] = inline_schema(BulkIdentity)
     return writing_routes(document)
 
 

@@ -288,7 +288,7 @@ async def test_a_mistake_of_ours_is_logged_and_answered_without_details(
     answer = await api.get("/api/v1/broken")
     is_problem(answer, 500, "internal-error")
     assert "0.123" not in answer.text
-    assert "GET /api/v1/broken failed" in caplog.text
+    assert "api request failed method=GET path='/api/v1/broken'" in caplog.text
 
 
 async def test_every_answer_forbids_guessing_framing_and_scripts_from_elsewhere(

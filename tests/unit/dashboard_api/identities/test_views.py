@@ -107,14 +107,14 @@ def test_a_device_is_up_to_date_with_its_own_site() -> None:
 )
 def test_a_broken_contract_keeps_its_code(code: str, status: int) -> None:
     """And has the status that fits it."""
-    problem = problems.of_contract(ContractError(code, "why"))
+    problem = problems.from_contract_error(ContractError(code, "why"))
     assert (problem.status, problem.code, problem.detail) == (status, code, "why")
 
 
 def test_a_validation_error_names_fields_and_no_values() -> None:
     """Names of fields are cut, the list too; inputs are left out."""
     errors = [{"loc": ("body", "x" * 5000), "msg": "bad", "input": [0.123]}] * 50
-    problem = problems.of_validation(errors)
+    problem = problems.from_validation_errors(errors)
     assert "0.123" not in json.dumps(problem.more)
     assert len(problem.more["fields"]) == 20
     assert len(problem.detail) < 200

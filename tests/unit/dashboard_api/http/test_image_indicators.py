@@ -1,4 +1,4 @@
-"""What smells of a picture, and what only looks a little like it."""
+"""Image indicators are found; ordinary names, ids and vectors pass."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dashboard_api.http.picture_guard import find_picture, is_image, smell_of_name, smell_of_text
+from dashboard_api.http.image_indicators import classify_name, classify_text, find_image_indicator, is_image
 
 RANDOM = hashlib.sha512(b"a").digest() + hashlib.sha512(b"b").digest()
 LONG_BASE64 = base64.b64encode(RANDOM).decode()
@@ -22,9 +22,9 @@ LONG_BASE64 = base64.b64encode(RANDOM).decode()
         "profilePicture", "imgbase64", "file_url", "\uff50\uff48\uff4f\uff54\uff4f",
     ],
 )  # fmt: skip
-def test_a_field_for_pictures_is_known_by_its_name(name: str) -> None:
-    """Alone, in the plural, and as a word of a longer name however it is written."""
-    assert smell_of_name(name) == "name"
+def test_a_field_for_images_is_found_by_its_name(name: str) -> None:
+    """The noun counts alone, in the plural, and inside a compound in any notation."""
+    assert classify_name(name) == "name"
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_a_field_for_pictures_is_known_by_its_name(name: str) -> None:
         "embedding", "user.profile_id", "telephoto",
     ],
 )  # fmt: skip
-def test_other_names_are_not_taken_for_one(name: str) -> None:
-    """A word that only contains one of the six is another word."""
-    assert smell_of_name(name) is None
+def test_other_field_names_pass(name: str) -> None:
+    """A word that merely contains one of the six nouns is no indicator."""
+    assert classify_name(name) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "smell"),
+    ("text", "kind"),
     [
         ("data:image/png;base64,iVBORw0KGgo=", "data-uri"),
         ("see DATA:image/jpeg;base64,/9j/4AAQ", "data-uri"),
@@ -61,9 +61,9 @@ def test_other_names_are_not_taken_for_one(name: str) -> None:
         ("iVBORw0KGgo" + "A" * 40, "base64"),
     ],
 )
-def test_a_picture_or_its_address_is_known_in_a_text(text: str, smell: str) -> None:
-    """Data URIs, URLs, names of image files and long base64."""
-    assert smell_of_text(text) == smell
+def test_an_image_or_its_address_is_found_in_a_text(text: str, kind: str) -> None:
+    """Data URIs, URLs, names of image files and long base64 are indicators."""
+    assert classify_text(text) == kind
 
 
 @pytest.mark.parametrize(
@@ -76,34 +76,36 @@ def test_a_picture_or_its_address_is_known_in_a_text(text: str, smell: str) -> N
         "Taumatawhakatangihangakoauauotamateaturipukakapikimaungahoronukupokai",
     ],
 )  # fmt: skip
-def test_names_and_ids_that_people_have_pass(text: str) -> None:
-    """Slashes, hashes in hex, and long names."""
-    assert smell_of_text(text) is None
+def test_names_and_ids_pass(text: str) -> None:
+    """Slashes, hashes in hex and long names are no indicators."""
+    assert classify_text(text) is None
 
 
-def test_a_picture_is_found_at_any_depth_and_named_by_its_path_alone() -> None:
-    """The path says where; what the field held, or a name that is itself odd, is not repeated."""
-    found = find_picture({"results": [{"faces": [{"embedding": [0.1], "meta": {"Photo-URL": "secret"}}]}]})
+def test_an_indicator_is_found_at_any_depth_and_reported_by_its_path() -> None:
+    """Neither the value of the field nor an unsafe field name is quoted."""
+    found = find_image_indicator(
+        {"results": [{"faces": [{"embedding": [0.1], "meta": {"Photo-URL": "secret"}}]}]}
+    )
     assert found is not None
-    assert (found.at, found.smell) == ("results.0.faces.0.meta.Photo-URL", "name")
+    assert (found.at, found.kind) == ("results.0.faces.0.meta.Photo-URL", "name")
     assert "secret" not in found.problem().detail
-    odd = find_picture({"a": [{"data:image/png;base64,AAAA": 1}]})
+    odd = find_image_indicator({"a": [{"data:image/png;base64,AAAA": 1}]})
     assert odd is not None
     assert odd.at == "a.0.(a name that is not shown)"
 
 
-def test_vectors_in_base64_are_no_pictures_unless_they_begin_like_one() -> None:
-    """The one place where long base64 belongs."""
-    assert find_picture({"faces": [{"vector": LONG_BASE64}]}) is None
-    assert find_picture({"faces": [{"vector": "/9j/" + LONG_BASE64}]}) is not None
+def test_base64_vectors_pass_unless_they_begin_like_an_image() -> None:
+    """Long base64 is expected in the field `vector` alone."""
+    assert find_image_indicator({"faces": [{"vector": LONG_BASE64}]}) is None
+    assert find_image_indicator({"faces": [{"vector": "/9j/" + LONG_BASE64}]}) is not None
     assert is_image(b"\xff\xd8\xff\xe0")
     assert not is_image(b'{"source_system": "alfred"}')
 
 
 @pytest.mark.parametrize("text", ["data:" + "a" * 10**6, "a" * 10**6, "." * 10**6, "data:x;" * 10**5])
-def test_a_text_of_any_length_is_looked_at_quickly(text: str) -> None:
-    """No pattern goes back and forth over a text that was made for it."""
+def test_a_text_of_any_length_is_classified_quickly(text: str) -> None:
+    """No pattern backtracks on a text that was crafted for it."""
     started = time.perf_counter()
-    smell_of_text(text)
-    smell_of_name(text)
+    classify_text(text)
+    classify_name(text)
     assert time.perf_counter() - started < 1.0
