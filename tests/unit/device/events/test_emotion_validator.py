@@ -235,7 +235,7 @@ def test_only_confirmed_people_are_asked_about():
     stage = EmotionStage(classifier, door.validator)
     faces = np.zeros((3, 112, 112, 3), np.uint8)
     seen = [sighting("face_0", None), sighting("face_1", "EMP-1"), sighting("face_2", None, "blurred")]
-    [(event, box)] = stage.stage(faces, seen, 1)
+    [(event, box)] = stage.read_emotions(faces, seen, 1)
     assert (event.user_id, box) == ("EMP-1", FaceBox(1, 2, 60, 60))
     assert classifier.asked == [1]
 
@@ -258,7 +258,7 @@ def test_a_network_that_fails_breaks_what_was_shown_and_says_so(answer):
     face, seen = np.zeros((1, 112, 112, 3), np.uint8), [sighting("face_0", "EMP-1")]
     events, failures = [], []
     for frame in range(11):
-        events.append(len(stage.stage(face, seen, frame)))
+        events.append(len(stage.read_emotions(face, seen, frame)))
         failures.append(stage.failure)
     assert events == [0] * 10 + [1]
     assert [bool(failure) for failure in failures] == [False] * 4 + [True] + [False] * 6

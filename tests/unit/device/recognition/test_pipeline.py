@@ -246,7 +246,7 @@ class Moody(OneFace):
         # What FaceEmbedder makes of NaN.
         return super().embed(faces) * np.float32(self.mood != "NaN")
 
-    def watch(self, faces, sightings, frame_id):
+    def read_emotions(self, faces, sightings, frame_id):
         if sightings:
             self.failure = "emotion.onnx: the network failed" if self.mood == "emotions fail" else None
         return []
