@@ -1,12 +1,12 @@
-"""Wakes who follows collections of the registry. A stream is only a wake-up: who is woken polls as well."""
+"""Wake a component when the registry changes; the component polls as well."""
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
-from .registry import Registry, RegistryError
-from .registry.mongo.client import Document
+from .registry import RegistryError
 
 _log = logging.getLogger(__name__)
 
@@ -14,15 +14,17 @@ _RETRY_SECONDS = 1.0
 
 
 async def wake_on(
-    registry: Registry, concerns: Document, wake: Callable[[], None], counters: Counter[str]
+    watch: Callable[[], AbstractAsyncContextManager[AsyncIterator[object]]],
+    wake: Callable[[], None],
+    counters: Counter[str],
 ) -> None:
-    """Call `wake` at every change that matches `concerns`, until cancelled.
+    """Call `wake` at every change of the stream that `watch` opens, until cancelled.
 
-    When the stream breaks, which `stream_breaks` counts, another is opened.
+    A broken stream is counted in `stream_breaks` and opened again.
     """
     while True:
         try:
-            async with registry.mongo.watch([{"$match": concerns}]) as stream:
+            async with watch() as stream:
                 wake()
                 async for _ in stream:
                     wake()

@@ -95,8 +95,7 @@ class CommandDispatcher:
 
     async def watch(self) -> None:
         """Wake at every new command until cancelled."""
-        concerns = {"ns.coll": "commands", "operationType": "insert"}
-        await wake_on(self._registry, concerns, self.wake, self.counters)
+        await wake_on(self._registry.commands.watch, self.wake, self.counters)
 
     async def _note_results(self) -> None:
         while self._results:

@@ -61,8 +61,7 @@ class DeltaPublisher:
 
     async def watch(self) -> None:
         """Wake the publisher at every change of what a head or a delta tells, until cancelled."""
-        concerns = {"ns.coll": {"$in": ["identities", "sites", "spaces"]}}
-        await wake_on(self._registry, concerns, self.wake, self.counters)
+        await wake_on(self._registry.deltas.watch, self.wake, self.counters)
 
     async def _follow(self) -> None:
         history, people = await self._registry.deltas.all_identities()

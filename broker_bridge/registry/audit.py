@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from .mongo.client import Document, Mongo
+from .mongo.paging import newest_first
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,5 @@ class Audit:
     ) -> list[AuditEntry]:
         """Up to `limit` entries (about `subject`, or all), newest first, past the cursor of time and id."""
         query: Document = {"subject": subject} if subject else {}
-        if before:
-            at, key = before
-            query["$or"] = [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": key}}]
-        cursor = self._entries.find(query).sort([("at", -1), ("_id", -1)]).limit(limit)
-        return [AuditEntry(entry_id=found.pop("_id"), **found) async for found in cursor]
+        entries = newest_first(self._entries, query, "at", before=before, limit=limit)
+        return [AuditEntry(entry_id=found.pop("_id"), **found) async for found in entries]

@@ -9,6 +9,7 @@ from typing import Any
 
 from broker_bridge.change_streams import wake_on
 from broker_bridge.registry import Registry, RegistryError
+from broker_bridge.registry.detected_persons.edit_stream import DetectedPersonEdit, watch_edits
 
 from .tracker import Tracker
 
@@ -17,14 +18,6 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 # Thousands may be enrolled at once.
 _PAUSE_SECONDS = 0.2
-# What the API writes and the tracker goes by; the tracker itself writes `user_id` too.
-_SAID = ("merged_into", "user_id", "not_users")
-_CONCERNS = {
-    "$or": [
-        {"operationType": {"$in": ["delete", "drop", "rename", "invalidate"]}},
-        *({f"updateDescription.updatedFields.{name}": {"$exists": True}} for name in _SAID),
-    ]
-}
 
 
 class DetectedPersonChanges:
@@ -41,10 +34,9 @@ class DetectedPersonChanges:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        enrolled = {"ns.coll": "identities"}
         await asyncio.gather(
             self._follow(),
-            wake_on(self._registry, enrolled, self._people_changed.set, self._counters),
+            wake_on(self._registry.identity_store.watch, self._people_changed.set, self._counters),
             self._tell_people_changed(),
         )
 
@@ -64,26 +56,23 @@ class DetectedPersonChanges:
     async def _follow(self) -> None:
         while True:
             try:
-                async with self._registry.mongo.watch([{"$match": _CONCERNS}], "persons") as stream:
+                async with watch_edits(self._registry.mongo) as edits:
                     # What happened while nobody listened is seen when people are read anew: a read with
                     # majority may be behind where the stream begins.
                     await self._registry.mongo.catch_up()
                     await self._tracker.reload_all(self._now())
-                    async for change in stream:
-                        await self._tell(change)
+                    async for edit in edits:
+                        await self._tell(edit)
             except RegistryError as error:
                 self._counters["stream_breaks"] += 1
                 _log.warning("the stream of detected persons broke: %s", type(error).__name__)
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _tell(self, change: Any) -> None:
-        kind = change["operationType"]
-        if kind == "delete":
-            await self._tracker.forget([change["documentKey"]["_id"]])
-        elif kind == "update":
-            await self._tell_update(
-                change["documentKey"]["_id"], change["updateDescription"]["updatedFields"]
-            )
+    async def _tell(self, edit: DetectedPersonEdit) -> None:
+        if edit.kind == "deleted":
+            await self._tracker.forget([edit.global_id])
+        elif edit.kind == "updated":
+            await self._tell_update(edit.global_id, edit.updated_fields)
         else:
             await self._tracker.reload_all(self._now())
 

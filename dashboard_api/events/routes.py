@@ -1,7 +1,7 @@
 """`/api/v1/events`: what cameras have recognised, as a list, one by one, and live."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -9,8 +9,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AfterValidator, AwareDatetime
 
 from broker_bridge.contract.ids import DeviceId, EventId, EventType, UserId
+from broker_bridge.registry.events.event_filter import EventFilter
 from broker_bridge.registry.events.events import event_to_wire
-from broker_bridge.registry.mongo.client import Document
 from dashboard_api.events.views import EventPage
 from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
@@ -21,9 +21,7 @@ from dashboard_api.services.services import ServicesDep
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
 LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{1,2048}$", alias="Last-Event-ID")]
-# The bridge refuses an event whose time is further ahead of the backend than this.
-_CLOCK_AHEAD = timedelta(days=1)
-# Neither an offset nor the day above may lead out of the years that a datetime can hold.
+# Neither an offset nor the margin of the filter (a day) may lead out of the years that a datetime can hold.
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 
@@ -36,36 +34,27 @@ def _within_reason(at: datetime) -> datetime:
 Moment = Annotated[AwareDatetime, AfterValidator(_within_reason)]
 
 
-def to_query(
+def to_filter(
     user_id: Annotated[UserId | None, Query()] = None,
     device_id: Annotated[DeviceId | None, Query()] = None,
     event_type: Annotated[EventType | None, Query()] = None,
     since: Annotated[Moment | None, Query(description="Recognised at this time or later")] = None,
     until: Annotated[Moment | None, Query(description="Recognised before this time")] = None,
-) -> Document:
-    """The question to the registry; values are of checked types, never documents."""
-    wanted = {"user_id": user_id, "device_id": device_id, "event_type": event_type}
-    query: Document = {key: value for key, value in wanted.items() if value is not None}
-    period: dict[str, datetime] = {}
-    if since is not None:
-        period["$gte"] = since
-        # The index is on the time of receipt, which bounds the search.
-        query["received_at"] = {"$gte": since - _CLOCK_AHEAD}
-    if until is not None:
-        period["$lt"] = until
-    return query | ({"timestamp": period} if period else {})
+) -> EventFilter:
+    """Return the filter that the query parameters describe."""
+    return EventFilter(user_id, device_id, event_type, since, until)
 
 
 @router.get("", dependencies=[MAY_READ])
 async def list_events(
     services: ServicesDep,
-    query: Annotated[Document, Depends(to_query)],
+    criteria: Annotated[EventFilter, Depends(to_filter)],
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> EventPage:
     """Events by time of receipt, newest first."""
     before = from_moment_cursor(cursor)
-    found = await services.registry.events.page(query, before=before, limit=limit + 1)
+    found = await services.registry.events.page(criteria, before=before, limit=limit + 1)
     shown = found[:limit]
     following = to_moment_cursor(shown[-1]["received_at"], shown[-1]["_id"]) if len(found) > limit else None
     return EventPage(items=[event_to_wire(event) for event in shown], next_cursor=following)

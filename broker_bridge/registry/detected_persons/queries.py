@@ -9,6 +9,7 @@ from broker_bridge.registry.identities.model import Identity
 from broker_bridge.registry.identities.resolution import shown_as
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.paging import newest_first
 
 from .centroid import FaceCentroid
 from .documents import face_from_document, person_from_document, stay_from_document, stay_to_document
@@ -94,12 +95,7 @@ class DetectedPersonQueries:
         A page of one site may have fewer: where somebody is comes out when what was merged is added.
         """
         query = await self._query(wanted, active_since)
-        if before:
-            at, key = before
-            query["$and"].append(
-                {"$or": [{"last_seen": {"$lt": at}}, {"last_seen": at, "_id": {"$lt": key}}]}
-            )
-        cursor = self._persons.find(query).sort([("last_seen", -1), ("_id", -1)]).limit(limit + 1)
+        cursor = newest_first(self._persons, query, "last_seen", before=before, limit=limit + 1)
         found = [person_from_document(one) async for one in cursor]
         shown = {one.global_id: one for one in found[:limit]}
         families = list((await self._families.below(None, shown)).values())
@@ -182,10 +178,7 @@ class DetectedPersonQueries:
             query["until"] = {"$gte": period.since}
         if period.until is not None:
             query["since"] = {"$lt": period.until}
-        if before:
-            at, key = before
-            query["$or"] = [{"since": {"$lt": at}}, {"since": at, "_id": {"$lt": key}}]
-        cursor = self._trails.find(query).sort([("since", -1), ("_id", -1)]).limit(limit)
+        cursor = newest_first(self._trails, query, "since", before=before, limit=limit)
         stays = [stay_from_document(found) async for found in cursor]
         return [(stay_to_document(stay)["_id"], stay) for stay in stays]
 

@@ -1,5 +1,6 @@
 """Commands to devices and what became of each."""
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from operator import itemgetter
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.paging import newest_first
 
 Answer = Literal["accepted", "done", "failed", "expired", "unknown"]
 """What a device says of a command."""
@@ -73,11 +75,12 @@ class CommandQueue:
     ) -> list[CommandRecord]:
         """Up to `limit` commands (to one device), newest first, past the `before` cursor of time and id."""
         query: Document = {"device_id": device_id} if device_id else {}
-        if before:
-            at, key = before
-            query["$or"] = [{"created_at": {"$lt": at}}, {"created_at": at, "_id": {"$lt": key}}]
-        cursor = self._commands.find(query).sort([("created_at", -1), ("_id", -1)]).limit(limit)
-        return [_command(found) async for found in cursor]
+        commands = newest_first(self._commands, query, "created_at", before=before, limit=limit)
+        return [_command(found) async for found in commands]
+
+    def watch(self) -> AbstractAsyncContextManager[Any]:
+        """Return a change stream of new commands."""
+        return self._mongo.watch([{"$match": {"ns.coll": "commands", "operationType": "insert"}}])
 
     async def open(self, now: datetime) -> dict[str, str]:
         """The device by command id, oldest first, where no final answer came and it is not too late for one.

@@ -16,7 +16,9 @@ from broker_bridge.contract.errors import EVENT_INVALID, IMAGE_INVALID, Contract
 from broker_bridge.contract.messages import Event, Rejection
 from broker_bridge.contract.wire import decode_image, format_time
 from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.paging import newest_first
 
+from .event_filter import EventFilter
 from .pseudonyms import FIGURES, Pseudonyms
 
 _DUPLICATE_KEY = 11000
@@ -99,19 +101,12 @@ class EventStore:
         return 0
 
     async def page(
-        self, query: Document, *, before: tuple[datetime, str] | None = None, limit: int = 100
+        self, criteria: EventFilter, *, before: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[Document]:
-        """Events that match `query`, newest first by time of receipt, past the `before` cursor."""
-        if before:
-            at, key = before
-            query = {
-                "$and": [
-                    query,
-                    {"$or": [{"received_at": {"$lt": at}}, {"received_at": at, "_id": {"$lt": key}}]},
-                ]
-            }
-        cursor = self._events.find(query).sort([("received_at", -1), ("_id", -1)]).limit(limit)
-        return [found async for found in cursor]
+        """Return up to `limit` events, newest first by time of receipt, after the cursor `before`."""
+        query = criteria.to_query()
+        events = newest_first(self._events, query, "received_at", before=before, limit=limit)
+        return [found async for found in events]
 
     async def get(self, device_id: str, event_id: str) -> Document | None:
         """One event, or None."""

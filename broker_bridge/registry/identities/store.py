@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from pymongo import InsertOne, ReplaceOne, UpdateOne
@@ -28,6 +29,10 @@ class IdentityStore:
         """Run `work(session)` in one transaction; see Mongo.transact."""
         async with self._writing:
             return await self.mongo.transact(work)
+
+    def watch(self) -> AbstractAsyncContextManager[Any]:
+        """Return a change stream of identities."""
+        return self.mongo.watch([{"$match": {"ns.coll": "identities"}}])
 
     async def find_by_id(self, session: Any, user_ids: Iterable[str]) -> dict[str, Identity]:
         """People and tombstones by user id."""

@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.paging import newest_first
 
 from .model import (
     MAX_ATTEMPTS,
@@ -178,11 +179,8 @@ class JobQueue:
     ) -> list[JobRecord]:
         """Up to `limit` jobs (of one status), newest first, past the `before` cursor of time and id."""
         query: Document = {"status": status} if status else {}
-        if before:
-            at, key = before
-            query["$or"] = [{"submitted_at": {"$lt": at}}, {"submitted_at": at, "_id": {"$lt": key}}]
-        found = self._jobs.find(query).sort([("submitted_at", -1), ("_id", -1)]).limit(limit)
-        return [job_of(one) async for one in found]
+        jobs = newest_first(self._jobs, query, "submitted_at", before=before, limit=limit)
+        return [job_of(found) async for found in jobs]
 
     async def _settle(self, job_id: str, lease_token: str, word: str, change: Document) -> JobRecord | None:
         """Carry out a worker's last word on its lease, or find that it has been carried out before."""

@@ -20,6 +20,7 @@ from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, I
 from broker_bridge.registry.identities.rules import unknown
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
+from broker_bridge.registry.mongo.paging import newest_first
 from broker_bridge.registry.mongo.versions import Versions
 
 from .erasure import Erasure, ErasureStep, ErasureSubject, from_document, proofs_wanted, to_document
@@ -253,9 +254,5 @@ class Erasures:
 
     async def page(self, *, before: tuple[datetime, str] | None = None, limit: int = 100) -> list[Erasure]:
         """Up to `limit` erasures, newest first, past the cursor of time and id."""
-        query: Document = {}
-        if before:
-            at, key = before
-            query = {"$or": [{"requested_at": {"$lt": at}}, {"requested_at": at, "_id": {"$lt": key}}]}
-        cursor = self._erasures.find(query).sort([("requested_at", -1), ("_id", -1)]).limit(limit)
-        return [from_document(found) async for found in cursor]
+        erasures = newest_first(self._erasures, {}, "requested_at", before=before, limit=limit)
+        return [from_document(found) async for found in erasures]

@@ -1,6 +1,7 @@
 """What has changed since a version: for a site, for every reader that follows the registry."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +34,11 @@ class DeltaQueries:
         self._store = store
         self._versions = versions
         self._spaces = spaces
+
+    def watch(self) -> AbstractAsyncContextManager[Any]:
+        """Return a change stream of all that a head or a delta contains."""
+        concerns = {"ns.coll": {"$in": ["identities", "sites", "spaces"]}}
+        return self._store.mongo.watch([{"$match": concerns}])
 
     async def all_identities(self) -> tuple[History, list[Identity]]:
         """All people and tombstones in order of version."""

@@ -15,6 +15,7 @@ from broker_bridge.contract.messages import Registered, RegisterIdentity
 from broker_bridge.enrollment.registration import RegistrationHandler
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.events.event_filter import EventFilter
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.matching.identity_index import IdentityIndex
 from broker_bridge.registry.settings import RegistrySettings
@@ -44,7 +45,7 @@ def registrar(registry: Registry) -> RegistrationHandler:
 
 
 async def visits(registry: Registry) -> list[dict[str, Any]]:
-    return await registry.events.page({"event_type": "visit"})
+    return await registry.events.page(EventFilter(event_type="visit"))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
+from broker_bridge.registry.events.event_filter import EventFilter
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from tests.integration.dashboard_api.conftest import FACE, device_client, is_problem, vector
@@ -113,7 +114,7 @@ async def test_whoever_is_known_exists_and_has_come_once_more(
     answer = await upload(open_lobby, "r-1", vector=encoded, space=FACE)
     assert (answer.status_code, answer.json()["result"], answer.json()["face_id"]) == (200, "exists", "EMP-1")
     assert answer.json()["similarity"] == pytest.approx(0.995, abs=1e-3)
-    (visit,) = await registry.events.page({"event_type": "visit"})
+    (visit,) = await registry.events.page(EventFilter(event_type="visit"))
     assert (visit["device_id"], visit["user_id"], visit["site_id"]) == ("cam-a", "EMP-1", "lobby")
 
 
@@ -128,7 +129,7 @@ async def test_two_devices_that_upload_the_same_face_at_once_get_one_id(
             )
             assert sorted(answer.status_code for answer in answers) == [200, 201]
             assert len({answer.json()["face_id"] for answer in answers}) == 1
-    assert len(await registry.events.page({"event_type": "visit"})) == 5
+    assert len(await registry.events.page(EventFilter(event_type="visit"))) == 5
 
 
 async def test_what_cannot_be_registered_is_a_problem_with_its_code(
@@ -224,7 +225,7 @@ async def test_a_report_that_is_none_is_refused(cam_a: httpx.AsyncClient, regist
     shapeless: list[Any] = [[], {}, None, "x", [7], [[]], [{"face_id": "EMP-1"}] * 501]
     for visits in shapeless:
         is_problem(await cam_a.post("/api/edge/visits", json={"visits": visits}), 422, "request-invalid")
-    assert await registry.events.page({}) == []
+    assert await registry.events.page(EventFilter()) == []
 
 
 def event_of(n: int, event_type: str, user_id: str, site: str, at: datetime) -> IncomingEvent:

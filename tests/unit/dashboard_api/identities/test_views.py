@@ -11,7 +11,6 @@ from broker_bridge.registry.identities.model import Identity
 from broker_bridge.registry.identities.template_notes import TemplateNote
 from broker_bridge.registry.mongo.versions import History
 from dashboard_api.devices.sync_routes import to_status
-from dashboard_api.events.routes import to_query
 from dashboard_api.http import problems
 from dashboard_api.http.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem
@@ -84,14 +83,6 @@ def test_a_cursor_of_somebody_elses_making_is_a_problem(cursor: str) -> None:
     with pytest.raises(Problem) as refused:
         from_moment_cursor(cursor)
     assert (refused.value.status, refused.value.code) == (422, "cursor-invalid")
-
-
-def test_a_question_about_time_is_bounded_by_the_index() -> None:
-    """`since` also bounds the time of receipt, a day earlier for clocks that are ahead."""
-    query = to_query(since=AT, until=AT)
-    assert query["timestamp"] == {"$gte": AT, "$lt": AT}
-    assert (AT - query["received_at"]["$gte"]).days == 1
-    assert to_query() == {}
 
 
 def test_a_device_is_up_to_date_with_its_own_site() -> None:

@@ -5,6 +5,7 @@ from pymongo.errors import PyMongoError
 
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import Registry
+from broker_bridge.registry.events.event_filter import EventFilter
 from broker_bridge.registry.events.events import IncomingEvent
 
 NOW = datetime(2026, 1, 15, 10, 0, 1, tzinfo=timezone.utc)
@@ -91,7 +92,7 @@ async def test_events_are_paged_newest_first(registry: Registry) -> None:
     """Pages by cursor meet every event once, also those received at the same instant."""
     await registry.events.record([incoming(n) for n in range(7)])
     met, before = [], None
-    while page := await registry.events.page({"device_id": "cam-001"}, before=before, limit=3):
+    while page := await registry.events.page(EventFilter(device_id="cam-001"), before=before, limit=3):
         met += [found["event_id"] for found in page]
         before = (page[-1]["received_at"], page[-1]["_id"])
     assert met == [incoming(n).event.event_id for n in range(6, -1, -1)]

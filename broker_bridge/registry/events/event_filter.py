@@ -1,0 +1,35 @@
+"""Criteria for a list of events, and their MongoDB query."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from broker_bridge.registry.mongo.client import Document
+
+# The bridge rejects an event whose time is further ahead of the backend's clock.
+_CLOCK_AHEAD = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Filter for a page of events; `None` disables a criterion.
+
+    `since` and `until` (exclusive) bound the time of recognition by the device's clock.
+    """
+
+    user_id: str | None = None
+    device_id: str | None = None
+    event_type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def to_query(self) -> Document:
+        """Return the MongoDB query; `since` also bounds the time of receipt, which has the index."""
+        ids = {"user_id": self.user_id, "device_id": self.device_id, "event_type": self.event_type}
+        query: Document = {key: value for key, value in ids.items() if value is not None}
+        period: dict[str, datetime] = {}
+        if self.since is not None:
+            period["$gte"] = self.since
+            query["received_at"] = {"$gte": self.since - _CLOCK_AHEAD}
+        if self.until is not None:
+            period["$lt"] = self.until
+        return query | ({"timestamp": period} if period else {})
