@@ -95,10 +95,10 @@ class Bridge:
             may_track=self.tracking.holds,
         )
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
-            channels.EVENT: self.ingest.accept,
+            channels.EVENT: self.ingest.accept_event,
             channels.SYNC_REQUEST: self.answers.accept,
-            channels.REGISTER: self.registrar.accept,
-            **dict.fromkeys(presence.FOLLOWED, self.presence.accept),
+            channels.REGISTER: self.registrar.accept_request,
+            **dict.fromkeys(presence.FOLLOWED, self.presence.accept_report),
             channels.STATUS: self._note_status,
             channels.COMMAND_RESULT: self.commands.note_result,
             channels.OBSERVATION: self.observations.accept,
@@ -110,11 +110,11 @@ class Bridge:
             asyncio.create_task(work, name=name)
             for name, work in {
                 "link": self.link.run(),
-                "ingest": self.ingest.run(),
+                "ingest": self.ingest.ingest_events(),
                 "answers": self.answers.run(),
-                "registrar": self.registrar.run(),
-                "refusals": self.refusals.run(),
-                "presence": self.presence.run(),
+                "registrar": self.registrar.answer_requests(),
+                "refusals": self.refusals.handle_rejections(),
+                "presence": self.presence.write_reports(),
                 "leadership": self.leadership.run(),
                 "faces": self._know_faces(),
                 "tracking": self.tracking.run(),
@@ -140,7 +140,7 @@ class Bridge:
         self._handlers[decoded.channel](decoded, payload)
 
     def _note_status(self, decoded: Decoded[Any], payload: bytes) -> None:
-        self.presence.accept(decoded, payload)
+        self.presence.accept_report(decoded, payload)
         self.commands.note_status(decoded, payload)
 
     def _refuse(self, topic: str, payload: bytes, error: Any) -> None:
@@ -149,7 +149,7 @@ class Bridge:
             # It is of the moment, and has somebody's face in it: nobody keeps it.
             self.observations.refuse(observed["device_id"], error)
             return
-        self.refusals.refuse(topic, payload, error)
+        self.refusals.reject(topic, payload, error)
 
     async def _connected(self) -> None:
         self.publisher.forget_heads()
@@ -163,8 +163,8 @@ class Bridge:
             await asyncio.gather(
                 self.publisher.run(),
                 self.publisher.watch(),
-                self.commands.run(),
-                self.commands.watch(),
+                self.commands.dispatch_commands(),
+                self.commands.watch_commands(),
                 self.housekeeping.run(),
             )
         finally:

@@ -85,7 +85,7 @@ async def make_key(program: ApiProgram, name: str, role: Role, device_id: str | 
         if program.api.bootstrap_key is not None:
             # Before the new key, since the configured one is created only in a database without keys.
             await registry.api_keys.ensure_first(program.api.bootstrap_key.get_secret_value())
-        if device_id is not None and device_id not in await registry.devices.known([device_id]):
+        if device_id is not None and device_id not in await registry.devices.registered([device_id]):
             raise SettingsError([f"{device_id} is not registered: register it under /api/v1/devices first"])
         return await registry.api_keys.create(name, role, device_id=device_id)
     finally:

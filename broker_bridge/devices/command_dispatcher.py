@@ -76,7 +76,7 @@ class CommandDispatcher:
         self._results[key] = result
         self.wake()
 
-    async def run(self) -> None:
+    async def dispatch_commands(self) -> None:
         """Send commands and note answers until cancelled."""
         while True:
             try:
@@ -93,7 +93,7 @@ class CommandDispatcher:
                 self.counters["polls"] += 1
             self._changed.clear()
 
-    async def watch(self) -> None:
+    async def watch_commands(self) -> None:
         """Wake at every new command until cancelled."""
         await wake_on(self._registry.commands.watch, self.wake, self.counters)
 
@@ -101,7 +101,7 @@ class CommandDispatcher:
         while self._results:
             key, result = next(iter(self._results.items()))
             device_id, command_id, _ = key
-            became = await self._registry.commands.answer(
+            became = await self._registry.commands.record_result(
                 command_id, device_id, result.state, result.detail, self._now()
             )
             self._results.pop(key, None)
@@ -111,7 +111,7 @@ class CommandDispatcher:
 
     async def _send(self) -> None:
         self.counters["expired"] += await self._registry.commands.expire(self._now())
-        open_commands = await self._registry.commands.open(self._now())
+        open_commands = await self._registry.commands.list_open(self._now())
         self._told = {key: session for key, session in self._told.items() if key in open_commands}
         for command_id, device_id in open_commands.items():
             session, online = self._sessions.get(device_id, (-1, False))
@@ -130,6 +130,6 @@ class CommandDispatcher:
         ):
             return
         # Noted first: should that fail, it is sent once more, rather than called never sent.
-        await self._registry.commands.sent(command_id, self._now())
+        await self._registry.commands.mark_sent(command_id, self._now())
         self._told[command_id] = session
         self.counters["sent"] += 1

@@ -49,7 +49,7 @@ class Presence:
         self._differing: dict[str, dict[str, str]] = {}
         self.counters: Counter[str] = Counter()
 
-    def accept(self, decoded: Decoded[Any], _payload: bytes) -> None:
+    def accept_report(self, decoded: Decoded[Any], _payload: bytes) -> None:
         """Queue a report; a later one of the same kind takes its place."""
         device_id = decoded.ids["device_id"]
         kind = decoded.channel.name
@@ -61,7 +61,7 @@ class Presence:
         self._waiting[device_id, kind] = (decoded, self._now())
         self._wake.set()
 
-    async def run(self) -> None:
+    async def write_reports(self) -> None:
         """Write reports until cancelled."""
         while True:
             await self._wake.wait()
@@ -85,9 +85,9 @@ class Presence:
         }
         for device_id, info in infos.items():
             await self._introduce(device_id, info)
-        await self._registry.devices.meet(sorted({device_id for device_id, _ in batch}))
+        await self._registry.devices.record_contact(sorted({device_id for device_id, _ in batch}))
         reports = self._reports(batch.values())
-        await self._registry.devices.note(reports)
+        await self._registry.devices.record_reports(reports)
         self.counters["reports"] += len(reports)
 
     def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[DeviceReport]:
@@ -104,7 +104,7 @@ class Presence:
         """Register a new device where that is allowed, and record the spaces of a known one."""
         if self._auto_register and not is_reserved(device_id):
             await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
-        elif device_id not in await self._registry.devices.known([device_id]):
+        elif device_id not in await self._registry.devices.registered([device_id]):
             self.counters["unknown_devices"] += 1
             _log.warning("%s is not registered: it is shown, but not served", device_id)
             return
@@ -143,4 +143,4 @@ def _report(decoded: Decoded[Any], received_at: datetime) -> DeviceReport:
     kind = {"sync_applied": "applied", "config_reported": "reported"}.get(
         decoded.channel.name, decoded.channel.name
     )
-    return DeviceReport.of(device_id, kind, said, received_at)
+    return DeviceReport.latest(device_id, kind, said, received_at)

@@ -133,7 +133,7 @@ class SyncResponder:
         return encode_answer(page, request.request_id)
 
     async def _device(self, device_id: str, request: SyncRequest) -> Device | None:
-        device = (await self._registry.devices.known([device_id])).get(device_id)
+        device = (await self._registry.devices.registered([device_id])).get(device_id)
         if device is None and request.site_id and self._may_register(device_id):
             device = await self._registry.devices.register(device_id, request.site_id)
         return device

@@ -58,7 +58,7 @@ class EventIngest:
         self.failing_since: datetime | None = None
         """Since when MongoDB has not taken events; None while it does."""
 
-    def accept(self, decoded: Decoded[Event], payload: bytes) -> None:
+    def accept_event(self, decoded: Decoded[Event], payload: bytes) -> None:
         """Queue an event. When the queue is full it is dropped and counted: its device has no receipt."""
         full = (
             len(self._waiting) >= self._settings.queue_events
@@ -71,7 +71,7 @@ class EventIngest:
         self._waiting_bytes += len(payload)
         self._wake.set()
 
-    async def run(self) -> None:
+    async def ingest_events(self) -> None:
         """Record and answer until cancelled."""
         while True:
             await self._wake.wait()
@@ -120,7 +120,9 @@ class EventIngest:
             _log.error("MongoDB does not take events, no receipts are sent: %s", type(error).__name__)
 
     async def _record_once(self, batch: Sequence[_Arrival], repeated: bool) -> dict[str, Receipts]:
-        devices = await self._registry.devices.known(sorted({arrival.event.device_id for arrival in batch}))
+        devices = await self._registry.devices.registered(
+            sorted({arrival.event.device_id for arrival in batch})
+        )
         fit: list[IncomingEvent] = []
         stored: dict[str, list[str]] = defaultdict(list)
         rejected: dict[str, list[Rejection]] = defaultdict(list)

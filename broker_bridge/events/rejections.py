@@ -31,7 +31,7 @@ class RejectionHandler:
         self._waiting_bytes = 0
         self.counters: Counter[str] = Counter()
 
-    def refuse(self, topic: str, payload: bytes, error: ContractError) -> None:
+    def reject(self, topic: str, payload: bytes, error: ContractError) -> None:
         """Queue what was refused; past 1,000 or 32 MiB waiting it is only counted."""
         _log.warning("refused a message on %s: %s", topic[:200], error)
         if self._waiting.full() or self._waiting_bytes + len(payload) > _LIMIT_BYTES:
@@ -40,7 +40,7 @@ class RejectionHandler:
         self._waiting.put_nowait((topic, payload, error))
         self._waiting_bytes += len(payload)
 
-    async def run(self) -> None:
+    async def handle_rejections(self) -> None:
         """Answer and keep until cancelled."""
         while True:
             topic, payload, error = await self._waiting.get()
@@ -56,7 +56,7 @@ class RejectionHandler:
     async def _keep(self, topic: str, payload: bytes, error: ContractError) -> None:
         while True:
             try:
-                await self._registry.dead_letters.keep(topic, payload, error.code, error.detail)
+                await self._registry.dead_letters.store(topic, payload, error.code, error.detail)
             except RegistryError as failure:
                 _log.warning("a dead letter has to wait: %s", type(failure).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)

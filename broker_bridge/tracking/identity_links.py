@@ -54,7 +54,7 @@ class IdentityLinks:
         as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
         index, current = self._registry.identity_indexes.of(space), self._current
         if space.id in current:
-            nearest = await index.find_all_held(as_bytes, limits.floor)
+            nearest = await index.find_all_loaded(as_bytes, limits.floor)
         else:
             _, nearest = await index.find_all(as_bytes, limits.floor)
             # Not to `self._current`: whoever was enrolled during the reading has made that another set.

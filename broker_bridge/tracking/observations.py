@@ -185,7 +185,7 @@ class ObservationIngest:
     async def _read_sites(self, cameras: Iterable[str]) -> None:
         """Where cameras are now: some move, some are taken away."""
         asked = sorted(cameras)
-        known = await self._registry.devices.known(asked)
+        known = await self._registry.devices.registered(asked)
         for device_id in asked:
             self._sites.pop(device_id, None)
             if device_id in known:

@@ -51,7 +51,7 @@ async def import_people(
     read = _read(body.people, services, items)
     orders = await _to_orders(services, read, key.name, items)
     enroll = services.registry.dry_run if body.dry_run else services.registry.look_alikes
-    judged = await enroll.judge(list(orders.values()))
+    judged = await enroll.judge_changes(list(orders.values()))
     done = dict(zip(orders, await enroll.carry_out(judged), strict=True))
     if not body.dry_run:
         await _add_further_keys(services, read, done, key.name)

@@ -30,7 +30,7 @@ async def give(body: CommandBody, services: ServicesDep, key: Annotated[ApiKey, 
         raise ContractError(
             COMMAND_UNKNOWN, f"there is no command {body.name}; known are: {', '.join(sorted(KNOWN))}"
         )
-    if body.device_id not in await services.registry.devices.known([body.device_id]):
+    if body.device_id not in await services.registry.devices.registered([body.device_id]):
         raise ContractError(DEVICE_UNKNOWN, f"{body.device_id} is not registered")
     now = services.now()
     command = CommandRecord(
@@ -42,7 +42,7 @@ async def give(body: CommandBody, services: ServicesDep, key: Annotated[ApiKey, 
         expires_at=now + timedelta(seconds=body.expires_in_seconds),
         requested_by=key.name,
     )
-    await services.registry.commands.give(command)
+    await services.registry.commands.enqueue(command)
     return _view(command)
 
 

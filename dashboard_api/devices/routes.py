@@ -50,7 +50,7 @@ async def register(
 ) -> DeviceView:
     """Let a device take part. Repeating it changes nothing; another site is refused with 409."""
     devices = services.registry.devices
-    known = (await devices.known([body.device_id])).get(body.device_id)
+    known = (await devices.registered([body.device_id])).get(body.device_id)
     if known is not None and known.site_id != body.site_id:
         raise ContractError(SITE_MISMATCH, f"{body.device_id} is registered at site {known.site_id}")
     await devices.register(body.device_id, body.site_id, dev_mode=body.dev_mode, by=key.name)

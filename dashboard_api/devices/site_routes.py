@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api/v1/sites", tags=["devices"])
 @router.get("", dependencies=[MAY_READ])
 async def list_sites(services: ServicesDep) -> SiteList:
     """Sites with the number of their devices and the newest version that concerns them."""
-    placed = [applied.site_id for applied in await services.registry.devices.applied()]
+    placed = [applied.site_id for applied in await services.registry.devices.applied_versions()]
     sites = await services.registry.sites.all()
     return SiteList(items=[await _view(services, site, placed.count(site.site_id)) for site in sites])
 
@@ -32,10 +32,10 @@ async def change(
     settings = body.model_dump(exclude_unset=True)
     if not settings:
         raise Problem(422, "request-invalid", f"name what is to change: {', '.join(SitePatch.model_fields)}")
-    site = await services.registry.sites.change(site_id, settings, who=key.name, at=services.now())
+    site = await services.registry.sites.change(site_id, settings, by=key.name, at=services.now())
     if site is None:
         raise not_found(f"site {site_id}")
-    return await _view(services, site, len(await services.registry.devices.applied([site_id])))
+    return await _view(services, site, len(await services.registry.devices.applied_versions([site_id])))
 
 
 async def _view(services: Services, site: Site, devices: int) -> SiteView:

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/api/v1/sync", tags=["sync"])
 async def status(services: ServicesDep) -> SyncStatusView:
     """The registry's history, and where each device stands in it."""
     # Devices first: one that is up to date with what we read after it would be so with what it has seen.
-    applied = await services.registry.devices.applied()
+    applied = await services.registry.devices.applied_versions()
     sites = sorted({one.site_id for one in applied})
     heads = {site_id: await services.overview.site_head(site_id) for site_id in sites}
     return to_status(await services.registry.versions.read(), applied, heads)

@@ -111,7 +111,7 @@ async def confirm(body: ConfirmBody, caller: Caller, services: ServicesDep) -> C
     if body.version > history.version:
         raise Problem(409, "version-ahead", f"the history stands at {history.version}: nobody holds more")
     said = body.model_dump()
-    await services.registry.devices.note([DeviceReport.of(device_id, "applied", said, services.now())])
+    await services.registry.devices.record_reports([DeviceReport.latest(device_id, "applied", said, services.now())])
     return ConfirmView(device_id=device_id, epoch=body.epoch, version=body.version)
 
 

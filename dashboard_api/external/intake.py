@@ -102,7 +102,7 @@ class ExternalIntake:
 
     async def put(self, items: Sequence[ItemChange]) -> None:
         """Judge a batch, and begin to write it once the one before is written. Raises RegistryError."""
-        judged = await self._look_alikes.judge([item.order for item in items], self._pending)
+        judged = await self._look_alikes.judge_changes([item.order for item in items], self._pending)
         await self._written()
         self._items = items
         self._pending = [one.order for one in judged if one.error is None]

@@ -114,4 +114,6 @@ async def show_confirmations(user_id: UserId, services: ServicesDep) -> Confirma
     """Which devices hold the person's last change, and which have yet to confirm it."""
     person = await services.registry.identities.get(user_id)
     history = await services.registry.versions.read()
-    return confirmations(person, history, await services.registry.devices.applied(sites_to_ask(person)))
+    return confirmations(
+        person, history, await services.registry.devices.applied_versions(sites_to_ask(person))
+    )

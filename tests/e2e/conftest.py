@@ -55,7 +55,7 @@ class Board:
 
     async def applied(self, device_id: str, version: int) -> None:
         said = {"epoch": (await self.registry.versions.read()).epoch, "version": version, "spaces": {}}
-        await self.registry.devices.note([DeviceReport.of(device_id, "applied", said, now())])
+        await self.registry.devices.record_reports([DeviceReport.latest(device_id, "applied", said, now())])
 
     async def recognised(self, n: int, user_id: str | None, image: str | None = None) -> None:
         code, kind = ("EV1", "facial_id") if user_id else ("EV4", "unknown")
@@ -85,10 +85,10 @@ async def furnish(registry: Registry) -> None:
     for n, device_id in enumerate(["cam-001", "cam-002"]):
         await registry.devices.register(device_id, "lobby")
         heartbeat = {"fps": 14.8 + n, "outbox_depth": n * 3}
-        await registry.devices.note(
+        await registry.devices.record_reports(
             [
                 DeviceReport.status(device_id, "online", "1", now(), now()),
-                DeviceReport.of(device_id, "heartbeat", heartbeat, now()),
+                DeviceReport.latest(device_id, "heartbeat", heartbeat, now()),
             ]
         )
     for n, (user_id, name) in enumerate([("EMP-12345", "Ana Petrova"), ("EMP-777", EVIL), ("VIS-9", None)]):

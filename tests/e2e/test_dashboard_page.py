@@ -63,7 +63,9 @@ async def test_a_degraded_camera_says_what_is_wrong_with_it(page: Page, board: B
 
     async def beats(state: str, *problems: str) -> None:
         said = {"state": state, "problems": [{"code": "model-differs", "detail": one} for one in problems]}
-        await board.registry.devices.note([DeviceReport.of("cam-002", "heartbeat", said, now())])
+        await board.registry.devices.record_reports(
+            [DeviceReport.latest("cam-002", "heartbeat", said, now())]
+        )
 
     await beats("degraded", sentence, EVIL)
     await sign_in(page)
@@ -80,8 +82,8 @@ async def test_a_camera_without_a_picture_is_marked(page: Page, board: Board) ->
     """It is online and in sync, and sees nobody."""
 
     async def beats(camera: str) -> None:
-        await board.registry.devices.note(
-            [DeviceReport.of("cam-002", "heartbeat", {"camera": camera}, now())]
+        await board.registry.devices.record_reports(
+            [DeviceReport.latest("cam-002", "heartbeat", {"camera": camera}, now())]
         )
 
     await beats("reopening")
@@ -212,7 +214,7 @@ async def test_what_is_wrong_with_a_camera_can_be_read_on_a_phone(page: Page, bo
     """Its sentence has the width of the screen, not of a word."""
     sentence = "the model file for face:gabor-512 is another one than the registry has on record"
     said = {"state": "degraded", "problems": [{"code": "model-differs", "detail": sentence}]}
-    await board.registry.devices.note([DeviceReport.of("cam-002", "heartbeat", said, now())])
+    await board.registry.devices.record_reports([DeviceReport.latest("cam-002", "heartbeat", said, now())])
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)
     problem = page.get_by_text(sentence)

@@ -44,7 +44,7 @@ class CommandQueue:
         self._commands = mongo.db.commands
         self._audit = audit
 
-    async def give(self, command: CommandRecord) -> None:
+    async def enqueue(self, command: CommandRecord) -> None:
         """Record a command with its audit entry; the bridge that leads sends it."""
 
         async def work(session: Any) -> None:
@@ -82,7 +82,7 @@ class CommandQueue:
         """Return a change stream of new commands."""
         return self._mongo.watch([{"$match": {"ns.coll": "commands", "operationType": "insert"}}])
 
-    async def open(self, now: datetime) -> dict[str, str]:
+    async def list_open(self, now: datetime) -> dict[str, str]:
         """The device by command id, oldest first, where no final answer came and it is not too late for one.
 
         Not the commands: their arguments may be large, and are wanted of the few that can be sent now.
@@ -105,13 +105,13 @@ class CommandQueue:
             closed += done.modified_count
         return closed
 
-    async def sent(self, command_id: str, at: datetime) -> None:
+    async def mark_sent(self, command_id: str, at: datetime) -> None:
         """Note that a command was published."""
         await self._commands.update_one(
             {"_id": command_id, "state": "waiting"}, {"$set": {"state": "sent", "sent_at": at}}
         )
 
-    async def answer(
+    async def record_result(
         self, command_id: str, device_id: str, state: Answer, detail: str | None, at: datetime
     ) -> Literal["noted", "repeated", "unknown"]:
         """Note what a device says of its own command; its first final word stands.

@@ -75,7 +75,7 @@ class DeviceRegistry:
             raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
         now = utc_now()
         await self._sites.ensure(site_id)
-        await self.meet([device_id])
+        await self.record_contact([device_id])
         registered = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
         said = {"site_id": site_id, "dev_mode": dev_mode}
         entry = AuditEntry(who=by, what="device.registered", subject=device_id, at=now, after=said)
@@ -87,9 +87,9 @@ class DeviceRegistry:
                 await self._audit.record(entry, session)
 
         await self._mongo.transact(work)
-        return (await self.known([device_id]))[device_id]
+        return (await self.registered([device_id]))[device_id]
 
-    async def meet(self, device_ids: Sequence[str]) -> None:
+    async def record_contact(self, device_ids: Sequence[str]) -> None:
         """Note that these devices have spoken. Until one is registered it is only shown, not served."""
         now = utc_now()
         begun = [
@@ -98,7 +98,7 @@ class DeviceRegistry:
         if begun:
             await self._devices.bulk_write(begun, ordered=False)
 
-    async def known(self, device_ids: Sequence[str]) -> dict[str, Device]:
+    async def registered(self, device_ids: Sequence[str]) -> dict[str, Device]:
         """Those of `device_ids` that are registered."""
         registered = {"_id": {"$in": list(device_ids)}, "site_id": {"$ne": None}}
         cursor = self._devices.find(registered, {"site_id": 1, "dev_mode": 1})
@@ -139,7 +139,7 @@ class DeviceRegistry:
         cursor = self._devices.find({"metres_per_pixel": {"$gt": 0}}, {"metres_per_pixel": 1})
         return {found["_id"]: found["metres_per_pixel"] async for found in cursor}
 
-    async def note(self, reports: Sequence["DeviceReport"]) -> None:
+    async def record_reports(self, reports: Sequence["DeviceReport"]) -> None:
         """Write what devices reported, in one round trip; devices that were never met are left out."""
         if reports:
             await self._devices.bulk_write([report.update for report in reports], ordered=False)
@@ -154,7 +154,7 @@ class DeviceRegistry:
         query: Document = {"_id": {"$gt": after}} | ({"site_id": site_id} if site_id else {})
         return [found async for found in self._devices.find(query).sort("_id", 1).limit(limit)]
 
-    async def applied(self, sites: Sequence[str] | None = None) -> list[AppliedVersion]:
+    async def applied_versions(self, sites: Sequence[str] | None = None) -> list[AppliedVersion]:
         """What each device (of `sites`, or all) has confirmed, in order of device id."""
         query: Document = {"site_id": {"$in": list(sites)} if sites is not None else {"$ne": None}}
         cursor = self._devices.find(query, {"site_id": 1, "applied": 1}).sort("_id", 1)
@@ -194,7 +194,7 @@ class DeviceReport:
         return cls(UpdateOne({"_id": device_id} | newest, {"$set": said}))
 
     @classmethod
-    def of(cls, device_id: str, kind: str, said: Document, received_at: datetime) -> "DeviceReport":
+    def latest(cls, device_id: str, kind: str, said: Document, received_at: datetime) -> "DeviceReport":
         """`info`, `heartbeat`, `applied` or `reported`: the last one said, under its name.
 
         Raises ContractError(`payload-invalid`) for what BSON cannot hold: in a batch it would stop the rest.

@@ -60,13 +60,13 @@ class Sites:
             raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let devices register {kind}s")
 
     async def set_policy(
-        self, site_id: str, policy: EnrollmentPolicy, *, who: str, at: datetime
+        self, site_id: str, policy: EnrollmentPolicy, *, by: str, at: datetime
     ) -> Site | None:
         """Change a site's enrollment policy; see change."""
-        return await self.change(site_id, {"enrollment_policy": policy}, who=who, at=at)
+        return await self.change(site_id, {"enrollment_policy": policy}, by=by, at=at)
 
     async def change(
-        self, site_id: str, settings: Mapping[str, Any], *, who: str, at: datetime
+        self, site_id: str, settings: Mapping[str, Any], *, by: str, at: datetime
     ) -> Site | None:
         """Change settings of a site by the names of Site's fields; None for no such site.
 
@@ -85,7 +85,7 @@ class Sites:
             before = _site(found)
             entries = [
                 AuditEntry(
-                    who=who,
+                    who=by,
                     what=f"site.{name.replace('_', '-')}",
                     subject=site_id,
                     at=at,

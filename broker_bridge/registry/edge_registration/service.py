@@ -55,7 +55,7 @@ class EdgeRegistration:
         self._settings = settings
         self.counters: Counter[str] = Counter()
 
-    async def answer(
+    async def decide_registration(
         self, device_id: str, request: RegisterIdentity, *, at: datetime, new_user_id: Callable[[], str]
     ) -> Registered | None:
         """The answer to a request, the same as before to one that was decided.
@@ -86,7 +86,7 @@ class EdgeRegistration:
         site_id, space = await self._admit(device_id, request)
         vector = normalise(to_array(request.vector), space.dimension)
         asked = RegistrationRequest(request, device_id, site_id, vector, at)
-        index = self._indexes.of(space)
+        index = self._indexes.for_space(space)
         floor = self._settings.similarities_in(space.id).floor
         for _ in range(_ATTEMPTS):
             history, nearest = await index.find(vector, floor)

@@ -29,11 +29,11 @@ class AttendanceQueries:
         self._events = mongo.db.events
         self._people = people
 
-    async def people(self, user_ids: Sequence[str]) -> dict[str, Identity]:
+    async def identities(self, user_ids: Sequence[str]) -> dict[str, Identity]:
         """People and tombstones by user id."""
         return await self._people.find_by_id(None, user_ids)
 
-    async def attendance(self, user_id: str) -> dict[str | None, Attendance]:
+    async def count_by_site(self, user_id: str) -> dict[str | None, Attendance]:
         """What is recorded of a person by site; None stands for devices that had no site."""
         counted = {"user_id": user_id, "event_type": {"$in": ["visit", "facial_id"]}}
         group: Document = {

@@ -16,7 +16,7 @@ class DeadLetters:
     def __init__(self, mongo: Mongo) -> None:
         self._letters = mongo.db.dead_letters
 
-    async def keep(self, topic: str, payload: bytes, code: str, detail: str) -> None:
+    async def store(self, topic: str, payload: bytes, code: str, detail: str) -> None:
         """Record one letter; `code` and `detail` say why it could not be used."""
         now = utc_now()
         key = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
@@ -32,7 +32,7 @@ class DeadLetters:
         """The last letters, newest first."""
         return [found async for found in self._letters.find({}).sort("last_at", -1).limit(limit)]
 
-    async def forget(self, named: re.Pattern[bytes]) -> int:
+    async def delete_matching(self, named: re.Pattern[bytes]) -> int:
         """Delete the letters whose bytes match `named`, and all that may hold a face's vector: nobody can
         tell whose it is. The number that is gone."""
         gone = [

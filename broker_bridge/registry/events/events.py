@@ -71,7 +71,7 @@ class EventStore:
         collides costs several times one that does not. Raises PyMongoError when it is not certain that all of
         the batch is stored durably: then no receipt may be sent, and the devices repeat.
         """
-        hidden = await self._pseudonyms.hide([item.event for item in batch])
+        hidden = await self._pseudonyms.pseudonymise([item.event for item in batch])
         if hidden:
             batch = [replace(item, event=hidden.get(place, item.event)) for place, item in enumerate(batch)]
         prepared = _prepare(batch)
@@ -118,11 +118,11 @@ class EventStore:
         found = await self._images.find_one({"_id": f"{device_id}/{event_id}"})
         return bytes(found["jpeg"]) if found else None
 
-    async def any_of(self, user_ids: Sequence[str]) -> bool:
+    async def exist_for(self, user_ids: Sequence[str]) -> bool:
         """Whether there is an event of one of them."""
         return await self._events.find_one({"user_id": {"$in": list(user_ids)}}, {"_id": 1}) is not None
 
-    async def of(self, user_ids: Sequence[str], at_once: int) -> AsyncIterator[list[Document]]:
+    async def batches_for(self, user_ids: Sequence[str], at_once: int) -> AsyncIterator[list[Document]]:
         """All events of these people, as received, `at_once` at a time, with their `jpeg` if it is kept."""
         chunk: list[Document] = []
         cursor = self._events.find({"user_id": {"$in": list(user_ids)}}).sort("received_at", 1)
@@ -139,7 +139,7 @@ class EventStore:
         images = {found["_id"]: bytes(found["jpeg"]) async for found in self._images.find(wanted)}
         return [{**event, "jpeg": images.get(event["_id"])} for event in events]
 
-    async def erase(
+    async def pseudonymise(
         self, user_ids: Sequence[str], pseudonym: str, until: datetime | None = None
     ) -> tuple[int, int]:
         """Put a pseudonym in place of `user_ids` in all events (with a time up to `until`), and delete their

@@ -82,20 +82,20 @@ class Pseudonyms:
     def _mark(self, user_id: str) -> bytes:
         return hashlib.blake2b(user_id.encode(), digest_size=_MARK_BYTES, key=self._key).digest()
 
-    async def count_one_more(self, session: Any) -> None:
+    async def count_erasure(self, session: Any) -> None:
         """Let every process see, with the transaction, that there is another erasure."""
         await self._meta.update_one(_KEY, {"$inc": {"erasures": 1}}, session=session)
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Look for further erasures at the next question."""
         self._look_at = float("-inf")
 
-    async def given_anew(self, user_ids: Sequence[str]) -> set[str]:
+    async def reassigned(self, user_ids: Sequence[str]) -> set[str]:
         """Those of `user_ids`, all of them erased once, that somebody else has been given since."""
         cursor = self._people.find({"_id": {"$in": list(user_ids)}, "erased": {"$ne": True}}, {"_id": 1})
         return {found["_id"] async for found in cursor}
 
-    async def hide(self, events: Sequence[Event]) -> dict[int, Event]:
+    async def pseudonymise(self, events: Sequence[Event]) -> dict[int, Event]:
         """Those of `events`, by place, that are an erased person's, as they may be kept: under the pseudonym
         and without picture."""
         await self._catch_up()
@@ -104,7 +104,7 @@ class Pseudonyms:
         known = {place: erased for place, event in enumerate(events) if (erased := self._of(event.user_id))}
         if not known:
             return {}
-        anew = await self.given_anew([events[place].user_id or "" for place in known])
+        anew = await self.reassigned([events[place].user_id or "" for place in known])
         hidden = {}
         for place, erased in known.items():
             event = events[place]

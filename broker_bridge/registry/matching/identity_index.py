@@ -47,7 +47,7 @@ class IdentityIndex:
             history = await self._catch_up()
             return history, await self._search(vectors, floor)
 
-    async def find_all_held(self, vectors: Sequence[bytes], floor: float) -> list[Nearest | None]:
+    async def find_all_loaded(self, vectors: Sequence[bytes], floor: float) -> list[Nearest | None]:
         """As find_all, as of when the index was last asked: for who knows that nothing has changed since."""
         async with self._lock:
             return await self._search(vectors, floor)
@@ -79,7 +79,7 @@ class IdentityIndex:
                 self._version = history.version
                 return history
 
-    async def follow(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
+    async def apply_changes(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
         """Take in what this program has just written as all of the versions `first` to `last`.
 
         If the index stands elsewhere, it reads them from the registry when it is next asked.
@@ -112,10 +112,10 @@ class IdentityIndexes:
         self._changes = changes
         self._indexes: dict[str, IdentityIndex] = {}
 
-    def of(self, space: EmbeddingSpace) -> IdentityIndex:
+    def for_space(self, space: EmbeddingSpace) -> IdentityIndex:
         return self._indexes.setdefault(space.id, IdentityIndex(self._changes, space))
 
-    async def follow(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
+    async def apply_changes(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
         """As PeopleIndex.follow, for every space that was asked for."""
         for index in list(self._indexes.values()):
-            await index.follow(changed, first, last)
+            await index.apply_changes(changed, first, last)

@@ -125,7 +125,7 @@ class LookAlikes:
 
     async def enroll(self, order: EnrollIdentity) -> CheckedChange:
         """Judge an order and carry it out; raises ContractError, also `look-alike`, and RegistryError."""
-        (checked,) = await self.carry_out(await self.judge([order]))
+        (checked,) = await self.carry_out(await self.judge_changes([order]))
         checked.outcome.result()
         return checked
 
@@ -153,7 +153,7 @@ class LookAlikes:
             for one in changed
             if one.identity
         ]
-        await self._indexes.follow(known, outcomes[0].version, outcomes[-1].version)
+        await self._indexes.apply_changes(known, outcomes[0].version, outcomes[-1].version)
 
     async def judge(
         self, orders: Sequence[IdentityChange], pending: Sequence[IdentityChange] = ()

@@ -86,14 +86,14 @@ class Erasures:
             return await self._begin(session, sorted(user_ids), before, after, by=by, now=now)
 
         erasure = await self._store.transact(work)
-        self._pseudonyms.look_again()
+        self._pseudonyms.invalidate()
         return erasure
 
     async def _is_left(self, user_id: str) -> bool:
         """Whether there is anything of somebody who is no more."""
         about = {"subject": user_id, "what": {"$regex": "^person[.]"}}
         return (
-            await self._events.any_of([user_id])
+            await self._events.exist_for([user_id])
             or await self._detected.any_linked_to(user_id)
             or bool(await self._audit_entries.find_one(about))
         )
@@ -154,14 +154,14 @@ class Erasures:
         )
         marks = await self._pseudonyms.marks(user_ids)
         await self._erasures.insert_one(to_document(erasure, list(marks.values())), session=session)
-        await self._pseudonyms.count_one_more(session)
+        await self._pseudonyms.count_erasure(session)
         said = {"erasure_id": erasure.erasure_id, "people": len(tombstones)}
         entry = AuditEntry(who=by, what="person.erased", subject=erasure.pseudonym, at=now, after=said)
         await self._audit.record(entry, session)
         return erasure
 
     async def _devices_of(self, reach: set[str]) -> list[AppliedVersion]:
-        return await self._devices.applied(None if EVERY_SITE in reach else sorted(reach))
+        return await self._devices.applied_versions(None if EVERY_SITE in reach else sorted(reach))
 
     # What is done after the transaction
 
@@ -188,7 +188,7 @@ class Erasures:
 
     async def note_confirmations(self, erasure_id: str, now: datetime) -> Erasure:
         """Note which devices have confirmed since, and whether that is all. Raises ContractError."""
-        return await self._confirmed(erasure_id, now, await self._devices.applied())
+        return await self._confirmed(erasure_id, now, await self._devices.applied_versions())
 
     async def _confirmed(self, erasure_id: str, now: datetime, applied: Sequence[AppliedVersion]) -> Erasure:
         erasure = await self._read(erasure_id)
@@ -231,7 +231,7 @@ class Erasures:
     async def go_on_with_all(self, now: datetime) -> int:
         """Go on with each erasure that is open; how many of them are complete now."""
         opened = [from_document(found) async for found in self._erasures.find({"completed_at": None})]
-        applied = await self._devices.applied() if opened else []
+        applied = await self._devices.applied_versions() if opened else []
         completed = 0
         for erasure in opened:
             await self._swept(erasure, now)

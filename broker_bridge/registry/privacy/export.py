@@ -61,7 +61,7 @@ class PersonalDataExport:
         return self._pieces(user_id, people.get(user_id), merged, now)
 
     async def _is_left(self, user_id: str) -> bool:
-        return await self._events.any_of([user_id]) or bool(await self._detected.linked_to([user_id]))
+        return await self._events.exist_for([user_id]) or bool(await self._detected.linked_to([user_id]))
 
     async def _pieces(
         self, user_id: str, person: Identity | None, merged: dict[str, Identity], now: datetime
@@ -94,7 +94,7 @@ class PersonalDataExport:
         yield b"}\n"
 
     async def _events_of(self, user_ids: list[str], visits: "_Visits") -> AsyncIterator[Document]:
-        async for chunk in self._events.of(user_ids, _EVENTS_AT_ONCE):
+        async for chunk in self._events.batches_for(user_ids, _EVENTS_AT_ONCE):
             for found in chunk:
                 visits.count(found)
                 yield event_to_wire(found, found.pop("jpeg"))

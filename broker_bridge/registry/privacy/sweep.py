@@ -42,16 +42,16 @@ class ErasureSweep:
         """Do all steps for who was erased at `at`; after each its name and how many documents it was."""
         # Of who has been given the id since, only what is older is the erased person's. Else time says
         # nothing: clocks differ, and a camera that was away knows the person still.
-        anew = await self._pseudonyms.given_anew(subject.user_ids)
+        anew = await self._pseudonyms.reassigned(subject.user_ids)
         ids = [user_id for user_id in subject.user_ids if user_id not in anew]
         parts = [(part, until) for part, until in ((ids, None), (sorted(anew), at)) if part]
-        events = [await self._events.erase(part, pseudonym, until) for part, until in parts]
+        events = [await self._events.pseudonymise(part, pseudonym, until) for part, until in parts]
         yield "images", sum(images for _, images in events)
         yield "events", sum(changed for changed, _ in events)
         removed = [await self._removal.erase(part, until, now) for part, until in parts]
         yield "detected_persons", sum(removed)
         yield "registrations", sum([await self._registered(part, pseudonym, until) for part, until in parts])
-        yield "dead_letters", await self._dead_letters.forget(subject.pattern())
+        yield "dead_letters", await self._dead_letters.delete_matching(subject.pattern())
         yield "audit", sum([await self._audited(part, pseudonym, until) for part, until in parts])
 
     async def _registered(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:

@@ -92,16 +92,16 @@ async def test_rubbish_that_waits_is_bounded_in_bytes(registry: Registry) -> Non
     refusals = RejectionHandler(registry, unused)
     payload = bytes(2**20)
     for _ in range(40):
-        refusals.refuse("x", payload, ContractError(PAYLOAD_INVALID, "rubbish"))
+        refusals.reject("x", payload, ContractError(PAYLOAD_INVALID, "rubbish"))
     assert refusals.counters["dropped_queue_full"] == 8
-    running = asyncio.create_task(refusals.run())
+    running = asyncio.create_task(refusals.handle_rejections())
 
     async def kept() -> bool:
         return refusals.counters["dead_letters"] == 32
 
     await until(kept)
     running.cancel()
-    refusals.refuse("x", payload, ContractError(PAYLOAD_INVALID, "rubbish"))
+    refusals.reject("x", payload, ContractError(PAYLOAD_INVALID, "rubbish"))
     assert refusals.counters["dropped_queue_full"] == 8
 
 

@@ -56,7 +56,7 @@ async def test_a_command_is_sent_and_its_answers_are_noted(peer: Peer, registry:
     """Published on its own topic with arguments and expiry; accepted, then done with the device's words."""
     await online(peer, "1")
     given = order("cmd-1", peer.device.id)
-    await registry.commands.give(given)
+    await registry.commands.enqueue(given)
     heard = await peer.hear("command")
     assert (heard.id, heard.args) == ("cmd-1", {"n": 1})
     assert abs(heard.expires_at - given.expires_at) < timedelta(milliseconds=1)
@@ -72,7 +72,7 @@ async def test_a_device_that_was_away_gets_its_command_when_it_is_online(
     bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
     """It waits; it is sent once it is online; and again in a new session, as it was not answered."""
-    await registry.commands.give(order("cmd-1", fresh_device.id))
+    await registry.commands.enqueue(order("cmd-1", fresh_device.id))
     async with connected(mosquitto, fresh_device) as peer:
         await peer.say("status", DeviceStatus(state="stopped", session="1", at=now()), retain=True)
 
@@ -101,7 +101,7 @@ async def test_another_worker_that_takes_over_asks_again(
     async with connected(mosquitto, fresh_device) as peer:
         await online(peer, "1")
         async with running(registry, program):
-            await registry.commands.give(order("cmd-1", fresh_device.id))
+            await registry.commands.enqueue(order("cmd-1", fresh_device.id))
             await peer.hear("command")
         async with running(registry, program):
             assert (await peer.hear("command")).id == "cmd-1"
@@ -134,7 +134,7 @@ async def at_work(
 ) -> AsyncIterator[CommandDispatcher]:
     """A desk that polls often, without a broker."""
     desk = CommandDispatcher(registry, wire.publish, 0.05, clock)
-    task = asyncio.create_task(desk.run())
+    task = asyncio.create_task(desk.dispatch_commands())
     yield desk
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -170,8 +170,8 @@ async def test_a_command_expires_by_the_clock_unless_it_was_answered(
     """Never sent or never answered, it says which; a late final word of the device stands in its place."""
     wire, clock = Wire(), Clock()
     async with at_work(registry, wire, clock) as desk:
-        await registry.commands.give(order("cmd-1", fresh_device.id))
-        await registry.commands.give(order("cmd-2", "cam-away"))
+        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
+        await registry.commands.enqueue(order("cmd-2", "cam-away"))
         says(desk, fresh_device.id, "online", "1")
         await in_state(registry, "cmd-1", "sent")
         clock.now += timedelta(seconds=61)
@@ -192,7 +192,7 @@ async def test_an_answer_counts_from_the_device_that_was_asked(
 ) -> None:
     """Another device's word, or one about a command that never was, is counted and changes nothing."""
     async with at_work(registry, Wire(), Clock()) as desk:
-        await registry.commands.give(order("cmd-1", fresh_device.id))
+        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
         answers(desk, "cam-other", "cmd-1", "done")
         answers(desk, fresh_device.id, "cmd-404", "done")
         await settled(desk)("results_unknown", 2)
@@ -208,7 +208,7 @@ async def test_a_command_that_the_broker_did_not_take_waits(
     wire = Wire()
     wire.takes = False
     async with at_work(registry, wire, Clock()) as desk:
-        await registry.commands.give(order("cmd-1", fresh_device.id))
+        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
         says(desk, fresh_device.id, "online", "2")
         await settled(desk)("polls", desk.counters["polls"] + 2)
         await in_state(registry, "cmd-1", "waiting")
@@ -244,7 +244,7 @@ async def test_a_command_is_sent_again_if_it_could_not_be_noted_as_sent(
     registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would end as one that waited for its device, which had it all along."""
-    noted, failures = registry.commands.sent, [ConnectionFailure("away")]
+    noted, failures = registry.commands.mark_sent, [ConnectionFailure("away")]
 
     async def sent(command_id: str, at: datetime) -> None:
         if failures:
@@ -253,7 +253,7 @@ async def test_a_command_is_sent_again_if_it_could_not_be_noted_as_sent(
 
     monkeypatch.setattr(registry.commands, "sent", sent)
     async with at_work(registry, Wire(), now) as desk:
-        await registry.commands.give(order("cmd-1", fresh_device.id))
+        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
         says(desk, fresh_device.id, "online", "1")
         await in_state(registry, "cmd-1", "sent")
         assert (desk.counters["failed"], failures) == (1, [])
@@ -310,5 +310,5 @@ async def test_a_site_that_is_opened_says_so_at_once(
     """And closing it takes the word back."""
     await head_where(peer, lambda head: head.enrollment_policy is None)
     for policy, told in (("visitors", "visitors"), ("closed", None)):
-        await registry.sites.set_policy(fresh_device.site, policy, who="tester", at=now())  # type: ignore[arg-type]
+        await registry.sites.set_policy(fresh_device.site, policy, by="tester", at=now())  # type: ignore[arg-type]
         await head_where(peer, lambda head, told=told: head.enrollment_policy == told)

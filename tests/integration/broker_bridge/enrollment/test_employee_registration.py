@@ -30,7 +30,7 @@ GAIT = "gait:test-8"
 async def open_site(registry: Registry, fresh_device: FreshDevice) -> FreshDevice:
     """The device, at a site whose devices enroll employees."""
     await registry.sites.change(
-        fresh_device.site, {"registers_employees": True}, who="tester", at=datetime.now(timezone.utc)
+        fresh_device.site, {"registers_employees": True}, by="tester", at=datetime.now(timezone.utc)
     )
     return fresh_device
 
@@ -186,7 +186,7 @@ async def test_the_first_device_wins_over_mqtt_and_http_at_once(
     open_site: FreshDevice, registry: Registry, program: BridgeProgram
 ) -> None:
     """A bridge worker and the API, each with a registry of its own: one visitor, one visit."""
-    await registry.sites.set_policy(open_site.site, "visitors", who="tester", at=datetime.now(timezone.utc))
+    await registry.sites.set_policy(open_site.site, "visitors", by="tester", at=datetime.now(timezone.utc))
     await registry.devices.register("cam-http", open_site.site)
     await registry.api_keys.create("door", "edge", "key-of-cam-http", "cam-http")
     other = await open_registry(program)
@@ -225,7 +225,7 @@ async def test_a_site_that_closes_meanwhile_takes_nobody_in(
     async def find_and_close(vector: bytes, floor: float) -> Any:
         found = await find(vector, floor)
         await registry.sites.change(
-            open_site.site, {"registers_employees": False}, who="tester", at=datetime.now(timezone.utc)
+            open_site.site, {"registers_employees": False}, by="tester", at=datetime.now(timezone.utc)
         )
         return found
 

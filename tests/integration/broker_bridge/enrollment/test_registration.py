@@ -51,12 +51,12 @@ async def visits(registry: Registry) -> list[dict[str, Any]]:
 @pytest.fixture
 async def open_site(registry: Registry, fresh_device: FreshDevice) -> FreshDevice:
     """The device, at a site that is open to visitors."""
-    await registry.sites.set_policy(fresh_device.site, "visitors", who="tester", at=now())
+    await registry.sites.set_policy(fresh_device.site, "visitors", by="tester", at=now())
     return fresh_device
 
 
 async def said(one: RegistrationHandler, device: FreshDevice, request: RegisterIdentity) -> Registered:
-    answer = await one.answer(device.id, request)
+    answer = await one.decide_registration(device.id, request)
     assert answer is not None
     return answer
 
@@ -119,7 +119,7 @@ async def test_no_visitor_is_made_where_consent_is_required(
 async def test_a_repeated_request_makes_no_second_person(open_site: FreshDevice, registry: Registry) -> None:
     """The answer is that of before, also after the site was closed again."""
     first = await said(registrar(registry), open_site, asks("r-1", face(1).vector))
-    await registry.sites.set_policy(open_site.site, "closed", who="tester", at=now())
+    await registry.sites.set_policy(open_site.site, "closed", by="tester", at=now())
     assert await said(registrar(registry), open_site, asks("r-1", face(1).vector)) == first
     assert (await registry.versions.read()).version == 1
     kept = await registry.mongo.db.registrations.find_one({})
@@ -217,7 +217,7 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
         return found
 
     index.find = find_and_meddle  # type: ignore[method-assign]
-    assert await one.answer(open_site.id, asks("r-1", face(1).vector)) is None
+    assert await one.decide_registration(open_site.id, asks("r-1", face(1).vector)) is None
     index.find = find  # type: ignore[method-assign]
     assert (await said(one, open_site, asks("r-1", face(1).vector))).result == "created"
 
@@ -234,7 +234,7 @@ async def test_a_site_that_is_closed_during_the_search_registers_nobody(
 
     async def find_and_close(vector: bytes, floor: float) -> Any:
         found = await find(vector, floor)
-        await registry.sites.set_policy(open_site.site, "closed", who="tester", at=now())
+        await registry.sites.set_policy(open_site.site, "closed", by="tester", at=now())
         return found
 
     index.find = find_and_close  # type: ignore[method-assign]
@@ -320,7 +320,7 @@ async def test_a_closed_site_and_an_unknown_device_register_nobody(
     assert [answer.error and answer.error.code for answer in (closed, unknown)] == [
         "enrollment-closed", "device-unknown"
     ]  # fmt: skip
-    await registry.sites.set_policy(fresh_device.site, "visitors", who="tester", at=now())
+    await registry.sites.set_policy(fresh_device.site, "visitors", by="tester", at=now())
     assert (await said(one, fresh_device, request)).result == "created"
 
 
@@ -331,7 +331,7 @@ async def test_a_device_with_another_model_registers_nobody(
     await registry.spaces.ensure(EmbeddingSpace(SPACE, 8, "a" * 64))
     for sha256, expected in (("b" * 64, "rejected"), ("a" * 64, "created")):
         info = {"spaces": {SPACE: {"dimension": 8, "model_sha256": sha256}}}
-        await registry.devices.note([DeviceReport.of(open_site.id, "info", info, now())])
+        await registry.devices.record_reports([DeviceReport.latest(open_site.id, "info", info, now())])
         answer = await said(registrar(registry), open_site, asks(f"r-{expected}", face(1).vector))
         assert answer.result == expected
         assert answer.error is None or answer.error.code == "model-differs"
@@ -350,11 +350,11 @@ async def test_requests_past_the_bound_are_dropped_and_counted(registry: Registr
     """One device cannot fill the queue for all; the same request waits once."""
     one = registrar(registry)
     for n in range(53):
-        one.accept(_arrived("cam-001", asks(f"r-{n}", face(1).vector)), b"")
-    one.accept(_arrived("cam-001", asks("r-0", face(1).vector)), b"")
-    one.accept(_arrived("cam-002", asks("r-0", face(1).vector)), b"")
+        one.accept_request(_arrived("cam-001", asks(f"r-{n}", face(1).vector)), b"")
+    one.accept_request(_arrived("cam-001", asks("r-0", face(1).vector)), b"")
+    one.accept_request(_arrived("cam-002", asks("r-0", face(1).vector)), b"")
     assert one.counters["dropped_queue_full"] == 3
-    task = asyncio.create_task(one.run())
+    task = asyncio.create_task(one.answer_requests())
 
     async def worked_off() -> bool:
         return one.counters["rejected"] == 51

@@ -150,7 +150,7 @@ async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry
         return found is not None and {"status", "info", "applied"} <= found.keys()
 
     await until(recorded)
-    (said,) = await registry.devices.applied([peer.device.site])
+    (said,) = await registry.devices.applied_versions([peer.device.site])
     assert said.confirms(history.epoch, 7)
     assert not said.confirms(history.epoch, 8)
     assert not said.confirms("beef", 7)

@@ -125,7 +125,7 @@ async def test_a_full_queue_drops_and_counts_and_nothing_is_receipted_that_is_no
     )
     async with running(registry, small) as worker, connected(mosquitto, fresh_device) as peer:
         for n in range(300):
-            worker.ingest.accept(_decoded(n, fresh_device.id), b"{}")
+            worker.ingest.accept_event(_decoded(n, fresh_device.id), b"{}")
         stored: list[str] = []
         while len(stored) < 5:
             stored += (await peer.hear("receipt")).stored

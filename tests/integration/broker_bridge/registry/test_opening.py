@@ -84,13 +84,13 @@ async def test_an_older_session_cannot_change_a_devices_status(registry: Registr
     """The will of a connection that broke long ago arrives after the new one is online: it is ignored."""
     now = datetime.now(timezone.utc)
     await registry.devices.register("cam-001", "lobby")
-    await registry.devices.note([DeviceReport.status("cam-001", "online", "9", now, now)])
-    await registry.devices.note([DeviceReport.status("cam-001", "online", "10", now, now)])
-    await registry.devices.note([DeviceReport.status("cam-001", "lost", "9", now, now)])
+    await registry.devices.record_reports([DeviceReport.status("cam-001", "online", "9", now, now)])
+    await registry.devices.record_reports([DeviceReport.status("cam-001", "online", "10", now, now)])
+    await registry.devices.record_reports([DeviceReport.status("cam-001", "lost", "9", now, now)])
     found = await registry.devices.get("cam-001")
     assert found is not None
     assert (found["status"]["state"], found["status"]["session"]) == ("online", "10")
-    await registry.devices.note([DeviceReport.status("cam-001", "lost", "10", now, now)])
+    await registry.devices.record_reports([DeviceReport.status("cam-001", "lost", "10", now, now)])
     found = await registry.devices.get("cam-001")
     assert found is not None
     assert found["status"]["state"] == "lost"
@@ -99,12 +99,14 @@ async def test_an_older_session_cannot_change_a_devices_status(registry: Registr
 async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registered(registry: Registry) -> None:
     """An operator sees who knocks; registering it later keeps what it said."""
     now = datetime.now(timezone.utc)
-    await registry.devices.meet(["cam-666"])
-    await registry.devices.note([DeviceReport.of("cam-666", "heartbeat", {"uptime_s": 1.0}, now)])
-    assert await registry.devices.known(["cam-666"]) == {}
-    assert await registry.devices.applied() == []
+    await registry.devices.record_contact(["cam-666"])
+    await registry.devices.record_reports(
+        [DeviceReport.latest("cam-666", "heartbeat", {"uptime_s": 1.0}, now)]
+    )
+    assert await registry.devices.registered(["cam-666"]) == {}
+    assert await registry.devices.applied_versions() == []
     await registry.devices.register("cam-666", "lobby")
-    assert (await registry.devices.known(["cam-666"]))["cam-666"].site_id == "lobby"
+    assert (await registry.devices.registered(["cam-666"]))["cam-666"].site_id == "lobby"
     (found,) = await registry.devices.page()
     assert found["heartbeat"]["uptime_s"] == 1.0
 
@@ -135,7 +137,7 @@ async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registr
 async def test_the_same_letter_again_is_counted_not_stored_again(registry: Registry) -> None:
     """A sender that repeats rubbish for ever fills no disk."""
     for _ in range(3):
-        await registry.dead_letters.keep(
+        await registry.dead_letters.store(
             "wfm/v1/device/cam-001/up/event/facial_id", b"\xff{", "payload-invalid", "?"
         )
     (letter,) = await registry.dead_letters.newest()

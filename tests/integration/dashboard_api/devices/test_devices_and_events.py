@@ -33,10 +33,10 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
     """Whatever its status says, and from the start if it was never heard of."""
     await registry.devices.register("cam-001", "lobby")
     fresh = (await api.get("/api/v1/devices/cam-001")).json()
-    await registry.devices.note(
+    await registry.devices.record_reports(
         [
             DeviceReport.status("cam-001", "online", "1", NOW, NOW),
-            DeviceReport.of("cam-001", "heartbeat", {"uptime_s": 1.5, "at": NOW}, NOW),
+            DeviceReport.latest("cam-001", "heartbeat", {"uptime_s": 1.5, "at": NOW}, NOW),
         ]
     )
     clock.now = NOW + timedelta(seconds=90)
@@ -60,12 +60,12 @@ async def test_a_device_with_another_model_than_the_record_shows_it(
     warm = {"code": "canary-failed", "detail": "it computes something else"}
 
     async def problems(heartbeat: dict[str, Any]) -> list[dict[str, str]]:
-        await registry.devices.note([DeviceReport.of("cam-001", "heartbeat", heartbeat, NOW)])
+        await registry.devices.record_reports([DeviceReport.latest("cam-001", "heartbeat", heartbeat, NOW)])
         shown: list[dict[str, str]] = (await api.get("/api/v1/devices")).json()["items"][0]["problems"]
         return shown
 
     assert await problems({}) == []
-    await registry.devices.note([DeviceReport.of("cam-001", "info", {"spaces": spaces}, NOW)])
+    await registry.devices.record_reports([DeviceReport.latest("cam-001", "info", {"spaces": spaces}, NOW)])
     by_registry = await problems({"problems": [warm]})
     assert [one["code"] for one in by_registry] == ["canary-failed", "model-differs"]
     assert "face:test-8" in by_registry[1]["detail"]
@@ -77,8 +77,8 @@ async def test_a_device_that_nobody_registered_is_shown_without_a_site(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """An operator sees who knocks; registering it gives it its place."""
-    await registry.devices.meet(["cam-009"])
-    await registry.devices.note([DeviceReport.of("cam-009", "info", {"software": "1.0"}, NOW)])
+    await registry.devices.record_contact(["cam-009"])
+    await registry.devices.record_reports([DeviceReport.latest("cam-009", "info", {"software": "1.0"}, NOW)])
     knocking = (await api.get("/api/v1/devices/cam-009")).json()
     assert (knocking["site_id"], knocking["info"]["software"]) == (None, "1.0")
     added = await api.post("/api/v1/devices", json={"device_id": "cam-009", "site_id": "lobby"})
@@ -108,9 +108,9 @@ async def test_sync_status_measures_each_device_by_its_own_site(
     await api.post("/api/v1/identities", json={"user_id": "B", "sites": ["gate"], "templates": template})
     epoch = (await registry.versions.read()).epoch
     said = {"cam-001": (epoch, 1), "cam-002": (epoch, 1), "cam-003": ("abc", 2)}
-    await registry.devices.note(
+    await registry.devices.record_reports(
         [
-            DeviceReport.of(device, "applied", {"epoch": at, "version": version}, NOW)
+            DeviceReport.latest(device, "applied", {"epoch": at, "version": version}, NOW)
             for device, (at, version) in said.items()
         ]
     )

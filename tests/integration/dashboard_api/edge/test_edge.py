@@ -230,7 +230,9 @@ async def test_only_what_may_leave_and_was_asked_for_is_told(
     assert await spaces(spaces=GAIT) == [GAIT]
     assert sorted(await spaces(spaces=f"{GAIT},{FACE}")) == [FACE, GAIT]
     info = {"spaces": {FACE: {"dimension": 8}}}
-    await registry.devices.note([DeviceReport.of("cam-a", "info", info, datetime.now(timezone.utc))])
+    await registry.devices.record_reports(
+        [DeviceReport.latest("cam-a", "info", info, datetime.now(timezone.utc))]
+    )
     assert await spaces() == [FACE]
     assert "templates" not in (await sync(cam_a, vectors="false"))["changes"][0]
     await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))

@@ -120,7 +120,7 @@ async def test_the_page_can_be_followed_with_curl(
     """Each call on it is answered with what stands below it, or with an answer of the same fields."""
     clock.now = datetime(2026, 1, 15, 10, 5, tzinfo=timezone.utc)
     await registry.identities.enroll(EnrollIdentity("EMP-12345", sites=("lobby",)))
-    await registry.sites.set_policy("lobby", "visitors", who="tester", at=clock.now)
+    await registry.sites.set_policy("lobby", "visitors", by="tester", at=clock.now)
     await registry.spaces.ensure(EmbeddingSpace("face:example", 4))
     epoch = (await registry.versions.read()).epoch
     shown = [json.loads(block) for block in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL)]

@@ -75,7 +75,7 @@ async def test_nothing_is_confirmed_that_has_not_happened(
 @pytest.fixture
 async def open_lobby(registry: Registry, cam_a: httpx.AsyncClient) -> httpx.AsyncClient:
     """`cam-a`, where visitors may be registered."""
-    await registry.sites.set_policy("lobby", "visitors", who="tester", at=datetime.now(timezone.utc))
+    await registry.sites.set_policy("lobby", "visitors", by="tester", at=datetime.now(timezone.utc))
     return cam_a
 
 

@@ -55,7 +55,7 @@ async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
     for n in (1, 2):
         applied = {"epoch": epoch, "version": said["version"]}
         at = clock.now + timedelta(seconds=n)
-        await registry.devices.note([DeviceReport.of(f"cam-00{n}", "applied", applied, at)])
+        await registry.devices.record_reports([DeviceReport.latest(f"cam-00{n}", "applied", applied, at)])
     receipt = await api.get(f"{ERASURES}/{said['erasure_id']}")
     assert "EMP-12345" not in receipt.text
     assert receipt.json()["summary"] == "2 of 2 devices"

@@ -21,8 +21,8 @@ def person(user_id: str = "EMP-12345", **more: Any) -> dict[str, Any]:
 
 async def applied(registry: Registry, device_id: str, version: int, epoch: str | None = None) -> None:
     epoch = epoch or (await registry.versions.read()).epoch
-    await registry.devices.note(
-        [DeviceReport.of(device_id, "applied", {"epoch": epoch, "version": version}, NOW)]
+    await registry.devices.record_reports(
+        [DeviceReport.latest(device_id, "applied", {"epoch": epoch, "version": version}, NOW)]
     )
 
 

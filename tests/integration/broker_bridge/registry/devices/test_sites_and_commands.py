@@ -35,7 +35,7 @@ def decision(request_id: str = "r-1", user_id: str = "VIS-1") -> RegistrationDec
 
 async def open_lobby(registry: Registry) -> None:
     await registry.sites.ensure("lobby")
-    await registry.sites.set_policy("lobby", "visitors", who="tester", at=NOW)
+    await registry.sites.set_policy("lobby", "visitors", by="tester", at=NOW)
 
 
 async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> None:
@@ -43,10 +43,10 @@ async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> N
     await registry.mongo.db.sites.insert_one({"_id": "gate", "created_at": NOW})
     await registry.devices.register("cam-001", "lobby")
     assert await registry.sites.all() == [Site("gate"), Site("lobby")]
-    assert await registry.sites.set_policy("lobby", "visitors", who="a", at=NOW) == Site("lobby", "visitors")
+    assert await registry.sites.set_policy("lobby", "visitors", by="a", at=NOW) == Site("lobby", "visitors")
     await registry.devices.register("cam-002", "lobby")
     assert await registry.sites.get("lobby") == Site("lobby", "visitors")
-    assert await registry.sites.set_policy("nowhere", "visitors", who="a", at=NOW) is None
+    assert await registry.sites.set_policy("nowhere", "visitors", by="a", at=NOW) is None
     assert await registry.sites.get("nowhere") is None
     entries = await registry.audit.page(subject="lobby")
     assert [(entry.who, entry.what) for entry in entries] == [("a", "site.enrollment-policy")]
@@ -57,7 +57,7 @@ async def test_a_site_lets_in_employees_and_visitors_each_by_itself(registry: Re
     await registry.sites.ensure("lobby")
     both = {"enrollment_policy": "visitors", "registers_employees": True}
     for settings in (both, both, {"enrollment_policy": "closed"}):
-        await registry.sites.change("lobby", settings, who="a", at=NOW)
+        await registry.sites.change("lobby", settings, by="a", at=NOW)
     assert await registry.sites.get("lobby") == Site("lobby", "closed", registers_employees=True)
     assert sorted((entry.what, str(entry.after)) for entry in await registry.audit.page()) == [
         ("site.enrollment-policy", "{'enrollment_policy': 'closed'}"),
@@ -81,11 +81,11 @@ async def test_the_first_model_of_a_space_is_on_record(registry: Registry) -> No
 async def test_open_commands_are_those_that_can_still_be_carried_out(registry: Registry) -> None:
     """Oldest first: neither answered for good nor expired."""
     for n in range(5):
-        await registry.commands.give(command(n, seconds=10 if n == 4 else 60))
-    await registry.commands.sent("cmd-1", NOW)
-    assert await registry.commands.answer("cmd-2", "cam-001", "accepted", None, NOW) == "noted"
-    assert await registry.commands.answer("cmd-3", "cam-001", "done", "well", NOW) == "noted"
-    still = await registry.commands.open(NOW + timedelta(seconds=10))
+        await registry.commands.enqueue(command(n, seconds=10 if n == 4 else 60))
+    await registry.commands.mark_sent("cmd-1", NOW)
+    assert await registry.commands.record_result("cmd-2", "cam-001", "accepted", None, NOW) == "noted"
+    assert await registry.commands.record_result("cmd-3", "cam-001", "done", "well", NOW) == "noted"
+    still = await registry.commands.list_open(NOW + timedelta(seconds=10))
     assert list(still.items()) == [("cmd-0", "cam-001"), ("cmd-1", "cam-001"), ("cmd-2", "cam-001")]
     assert await registry.commands.expire(NOW + timedelta(seconds=60)) == 3
     states = {one.command_id: one.state for one in await registry.commands.page()}
@@ -97,11 +97,13 @@ async def test_open_commands_are_those_that_can_still_be_carried_out(registry: R
 async def test_ninety_days_of_commands_are_not_gone_through_to_find_the_open_ones(registry: Registry) -> None:
     """Neither is sorting them a reason to: what is looked at is what is open, or one page."""
     orders = [command(n, seconds=1e6) for n in range(60)]
-    await asyncio.gather(*(registry.commands.give(one) for one in orders))
+    await asyncio.gather(*(registry.commands.enqueue(one) for one in orders))
     answered = [one.command_id for one in orders[:50]]
-    await asyncio.gather(*(registry.commands.answer(one, "cam-001", "done", None, NOW) for one in answered))
+    await asyncio.gather(
+        *(registry.commands.record_result(one, "cam-001", "done", None, NOW) for one in answered)
+    )
     await registry.mongo.db.command("profile", 2)
-    await registry.commands.open(NOW)
+    await registry.commands.list_open(NOW)
     await registry.commands.page(limit=5)
     await registry.mongo.db.command("profile", 0)
     profiled = (
@@ -113,10 +115,10 @@ async def test_ninety_days_of_commands_are_not_gone_through_to_find_the_open_one
 
 async def test_a_final_answer_stands(registry: Registry) -> None:
     """It takes the place of `expired` when we had given up, and nothing takes its place."""
-    await registry.commands.give(command(1))
+    await registry.commands.enqueue(command(1))
     await registry.commands.expire(NOW + timedelta(hours=1))
     answers = [
-        await registry.commands.answer("cmd-1", device, state, None, NOW)  # type: ignore[arg-type]
+        await registry.commands.record_result("cmd-1", device, state, None, NOW)  # type: ignore[arg-type]
         for device, state in (
             ("cam-002", "done"), ("cam-001", "accepted"), ("cam-001", "failed"), ("cam-001", "done"),
         )

@@ -58,7 +58,7 @@ async def erase(registry: Registry, user_id: str, now: datetime | None = None) -
 
 async def confirm(registry: Registry, device_id: str, version: int, at: datetime) -> None:
     said = {"epoch": (await registry.versions.read()).epoch, "version": version}
-    await registry.devices.note([DeviceReport.of(device_id, "applied", said, at)])
+    await registry.devices.record_reports([DeviceReport.latest(device_id, "applied", said, at)])
 
 
 async def every_document(registry: Registry) -> AsyncIterator[tuple[str, bytes]]:
@@ -90,9 +90,11 @@ async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: R
     await registry.mongo.db.templates.update_one({"user_id": "EMP-1"}, {"$set": {"parked_by": "EMP-0"}})
     await registry.events.record([seen(1, "EMP-1", now), seen(2, "EMP-2", now, metadata={}, image=None)])
     letter = b'{"user_id": "EMP-1", "who": "Sample Person \\u00c5ngstr\\u00f6m"'
-    await registry.dead_letters.keep("wfm/v1/device/cam-001/up/event/visit", letter, "event-invalid", "?")
+    await registry.dead_letters.store("wfm/v1/device/cam-001/up/event/visit", letter, "event-invalid", "?")
     vector = b'{"vector": "' + base64.b64encode(face(1).vector)
-    await registry.dead_letters.keep("wfm/v1/device/c/up/enrollment/register", vector, "payload-invalid", "?")
+    await registry.dead_letters.store(
+        "wfm/v1/device/c/up/enrollment/register", vector, "payload-invalid", "?"
+    )
     secrets = [*biometrics(face(1), face(2)), JPEG, NAME.encode(), b"4711", b"\\u00c5ngstr"]
     before = await who_holds(registry, *secrets)
     assert before == {"identities", "templates", "events", "event_images", "dead_letters"}
@@ -117,7 +119,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
         )
         await registry.registration_decisions.keep(decision)
         letter = f'{{"user_id":"{user_id}"'.encode()
-        await registry.dead_letters.keep("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
+        await registry.dead_letters.store("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
 
     now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-1", now)
@@ -297,7 +299,7 @@ async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
 async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: Registry) -> None:
     """Only entries about people are told of anew."""
     await registry.sites.ensure("lobby")
-    await registry.sites.set_policy("lobby", "visitors", who="tester", at=to_milliseconds(utc_now()))
+    await registry.sites.set_policy("lobby", "visitors", by="tester", at=to_milliseconds(utc_now()))
     await registry.identities.enroll(EnrollIdentity("lobby", (face(1),)))
     erasure = await erase(registry, "lobby")
     assert [entry.what for entry in await registry.audit.page(subject="lobby")] == ["site.enrollment-policy"]
