@@ -251,7 +251,7 @@ async def test_a_command_is_sent_again_if_it_could_not_be_noted_as_sent(
             raise failures.pop()
         await noted(command_id, at)
 
-    monkeypatch.setattr(registry.commands, "sent", sent)
+    monkeypatch.setattr(registry.commands, "mark_sent", sent)
     async with at_work(registry, Wire(), now) as desk:
         await registry.commands.enqueue(order("cmd-1", fresh_device.id))
         says(desk, fresh_device.id, "online", "1")

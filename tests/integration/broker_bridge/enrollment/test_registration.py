@@ -253,7 +253,7 @@ async def test_the_visit_of_a_worker_that_died_is_made_good_by_the_repeat(
     with monkeypatch.context() as died:
         died.setattr(registry.events, "record", _die)
         with pytest.raises(ConnectionFailure):
-            await registrar(registry).answer(open_site.id, asks("r-1", face(1).vector))
+            await registrar(registry).decide_registration(open_site.id, asks("r-1", face(1).vector))
     assert await visits(registry) == []
     for _ in range(2):
         assert (await said(registrar(registry), open_site, asks("r-1", face(1).vector))).result == "exists"

@@ -184,13 +184,13 @@ async def test_another_process_knows_of_an_erasure_within_a_second(registry: Reg
     seconds = [100.0]
     elsewhere = Pseudonyms(registry.mongo, lambda: seconds[0])
     events = [seen(n, f"EMP-{n}", to_milliseconds(utc_now()) - LATER).event for n in (1, 2, 3)]
-    assert await elsewhere.hide(events) == {}
+    assert await elsewhere.pseudonymise(events) == {}
     for n in (1, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}"))
         erasure = await erase(registry, f"EMP-{n}")
-    assert await elsewhere.hide(events) == {}
+    assert await elsewhere.pseudonymise(events) == {}
     seconds[0] += 1
-    hidden = await elsewhere.hide(events)
+    hidden = await elsewhere.pseudonymise(events)
     assert sorted(hidden) == [0, 2]
     assert hidden[2].user_id == erasure.pseudonym
 
