@@ -41,7 +41,7 @@ class RegistrationHandler:
         self._wake = asyncio.Semaphore(0)
         self.counters: Counter[str] = Counter()
 
-    def accept(self, decoded: Decoded[RegisterIdentity], _payload: bytes) -> None:
+    def accept_request(self, decoded: Decoded[RegisterIdentity], _payload: bytes) -> None:
         """Queue a request; past the bound it is dropped and counted, and its device asks again."""
         device_id, request = decoded.ids["device_id"], decoded.message
         if (device_id, request.request_id) in self._waiting:
@@ -54,13 +54,13 @@ class RegistrationHandler:
         self._per_device[device_id] += 1
         self._wake.release()
 
-    async def run(self) -> None:
+    async def answer_requests(self) -> None:
         """Decide and answer until cancelled, one after the other: each decision rests on those before."""
         while True:
             await self._wake.acquire()
             (device_id, request_id), request = next(iter(self._waiting.items()))
             try:
-                answer = await self.answer(device_id, request)
+                answer = await self.decide_registration(device_id, request)
             except RegistryError as error:
                 self.counters["failed"] += 1
                 _log.warning("no answer to %s, it will ask again: %s", device_id, type(error).__name__)
@@ -78,8 +78,8 @@ class RegistrationHandler:
         self.counters[answer.result] += 1
         await self._publish(channels.REGISTERED, answer, device_id=device_id)
 
-    async def answer(self, device_id: str, request: RegisterIdentity) -> Registered | None:
+    async def decide_registration(self, device_id: str, request: RegisterIdentity) -> Registered | None:
         """See Admissions.answer."""
-        return await self._registry.edge_registration.answer(
+        return await self._registry.edge_registration.decide_registration(
             device_id, request, at=self._now(), new_user_id=self._new_user_id
         )

@@ -52,7 +52,7 @@ class IdentityLinks:
         """
         limits = self._settings.similarities_in(space.id)
         as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
-        index, current = self._registry.identity_indexes.of(space), self._current
+        index, current = self._registry.identity_indexes.for_space(space), self._current
         if space.id in current:
             nearest = await index.find_all_loaded(as_bytes, limits.floor)
         else:

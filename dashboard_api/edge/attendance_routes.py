@@ -15,4 +15,4 @@ router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 async def show_visits(user_id: UserId, services: ServicesDep) -> AttendanceView:
     """Visits and recognitions of a person, also of a deleted one, in all and by site."""
     await services.registry.identities.get(user_id)
-    return to_attendance(user_id, await services.registry.attendance.attendance(user_id))
+    return to_attendance(user_id, await services.registry.attendance.count_by_site(user_id))

@@ -111,7 +111,9 @@ async def confirm(body: ConfirmBody, caller: Caller, services: ServicesDep) -> C
     if body.version > history.version:
         raise Problem(409, "version-ahead", f"the history stands at {history.version}: nobody holds more")
     said = body.model_dump()
-    await services.registry.devices.record_reports([DeviceReport.latest(device_id, "applied", said, services.now())])
+    await services.registry.devices.record_reports(
+        [DeviceReport.latest(device_id, "applied", said, services.now())]
+    )
     return ConfirmView(device_id=device_id, epoch=body.epoch, version=body.version)
 
 
@@ -137,7 +139,7 @@ async def register_visitor(
         quality=body.quality,
         kind="visitor",
     )
-    answer = await registry.edge_registration.answer(
+    answer = await registry.edge_registration.decide_registration(
         caller.device.device_id, request, at=services.now(), new_user_id=new_visitor_id
     )
     if answer is None:
@@ -166,7 +168,7 @@ async def report_visits(body: VisitsBody, caller: Caller, services: ServicesDep)
             events[index] = to_visit(item, device, now)
         except ContractError as error:
             errors.append(VisitError(index=index, code=error.code, detail=error.detail))
-    people = await services.registry.attendance.people([one.user_id or "" for one in events.values()])
+    people = await services.registry.attendance.identities([one.user_id or "" for one in events.values()])
     for index, event in list(events.items()):
         try:
             check_visitor(event, people, device)

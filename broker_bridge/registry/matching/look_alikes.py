@@ -155,7 +155,7 @@ class LookAlikes:
         ]
         await self._indexes.apply_changes(known, outcomes[0].version, outcomes[-1].version)
 
-    async def judge(
+    async def judge_changes(
         self, orders: Sequence[IdentityChange], pending: Sequence[IdentityChange] = ()
     ) -> list[JudgedChange]:
         """Each of `orders` with the other people whom its new templates are near to. Raises RegistryError.
@@ -235,7 +235,7 @@ class LookAlikes:
         first = faces.first(pending)
         if first == len(faces.vectors):
             return
-        index = self._indexes.of(faces.space)
+        index = self._indexes.for_space(faces.space)
         _, found = await index.find_all(faces.vectors[first:], faces.limit)
         for order, owner, nearest in zip(faces.orders[first:], faces.owners[first:], found, strict=True):
             other = _other(owner, nearest)

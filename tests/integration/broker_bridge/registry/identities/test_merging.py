@@ -154,7 +154,7 @@ async def test_a_modality_without_consent_is_never_told(registry: Registry) -> N
     assert [held.space for held in withdrawn.sent_holdings] == ["gait:test-4"]
     told = await registry.deltas.site_deltas("north", 0, SPACES, 10, 10**6, snapshot=True)
     assert [one.space for one in told.deltas[0].templates] == ["gait:test-4"]
-    index = registry.identity_indexes.of(await registry.spaces.get("face:test-8"))
+    index = registry.identity_indexes.for_space(await registry.spaces.get("face:test-8"))
     assert (await index.find(face(1).vector, 0.5))[1] is None
     await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
     found = (await index.find(face(1).vector, 0.5))[1]

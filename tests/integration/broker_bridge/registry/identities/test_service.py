@@ -212,8 +212,8 @@ async def test_a_rehearsal_is_not_searched_afterwards(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
     """Nobody is found who came in a dry run, even if another program has used up its versions since."""
-    index = registry.identity_indexes.of(await registry.spaces.get("face:test-8"))
-    judged = await registry.dry_run.judge([EnrollIdentity("EMP-1", (face(1),))])
+    index = registry.identity_indexes.for_space(await registry.spaces.get("face:test-8"))
+    judged = await registry.dry_run.judge_changes([EnrollIdentity("EMP-1", (face(1),))])
     (rehearsed,) = await registry.dry_run.carry_out(judged)
     assert rehearsed.outcome.created
     other = await Registry.open(mongo_settings)

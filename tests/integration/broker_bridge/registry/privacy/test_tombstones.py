@@ -114,7 +114,7 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
     space = await registry.spaces.get("face:test-8")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
-    index = registry.identity_indexes.of(space)
+    index = registry.identity_indexes.for_space(space)
     _, nearest = await index.find(face(1).vector, 0.9)
     assert nearest is not None
     assert nearest.key == "EMP-1"
