@@ -60,7 +60,7 @@ def measure(folder: Path, progress: Progress, course: Course = STANDARD) -> list
     took = time.perf_counter() - began
     score = tally.score()
     minutes = f"{course.seconds / 60:g} min in {took:.0f} s"
-    name = f"course of {score.people} people, {course.cameras} cameras, {minutes}"
+    name = f"course of {score.walkers} people, {course.cameras} cameras, {minutes}"
     details = f"{score.switches} switches, {score.fragmentations} fragmentations, {score.mixed} mixed"
     return [
         CourseRow(name, Latency.from_seconds(player.took + player.looked_up), score=score),

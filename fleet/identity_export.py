@@ -15,7 +15,7 @@ from rich.console import Console
 from .api_client import ApiClient
 from .common import STOPPED, Config, open_api, sentences
 from .errors import ApiRefusedError, CannotRunError
-from .people import NO_USER_ID, read_user_id
+from .import_source import NO_USER_ID, read_user_id
 from .report import Bar
 
 

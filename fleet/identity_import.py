@@ -12,8 +12,8 @@ from broker_bridge.contract.ids import SiteId, SpaceId
 
 from .common import CANNOT_RUN, STOPPED, Config, open_api, sentences
 from .errors import CannotRunError
+from .import_source import ImportSource
 from .importing import Importer
-from .people import ImportSource
 from .readers import open_source
 from .readers.npy import NpySpaces
 from .report import Bar, ImportReport, RefusalFile

@@ -6,7 +6,7 @@ from broker_bridge.contract.errors import FILE_INVALID
 
 from .api_client import ApiClient, ImportItem
 from .errors import ApiRefusedError, CannotRunError, FileRefusedError
-from .people import ImportCandidate, ImportRefusal, ImportSource, PhotoFile, SourceEntry
+from .import_source import ImportCandidate, ImportRefusal, ImportSource, PhotoFile, SourceEntry
 from .readers.files import read_photo
 from .report import Bar, ImportReport
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import CannotRunError
-from .people import ImportRefusal
+from .import_source import ImportRefusal
 
 _SHOWN = 10
 

@@ -20,7 +20,7 @@ from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.tracking.tracker import Tracker
 from fleet.tracks.course import Course
 from fleet.tracks.metrics import TrackingTally
-from fleet.tracks.scenario import SimulatedSighting, play
+from fleet.tracks.scenario import SimulatedSighting, play_course
 
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 SPACE = "face:course-512"
@@ -53,8 +53,8 @@ class CoursePlayer:
         self, course: Course, random: np.random.Generator, restarts: Sequence[Restart] = ()
     ) -> TrackingTally:
         """What the tracker answered to each observation of `course`."""
-        tally = TrackingTally(course.kin)
-        sightings = play(course, random)
+        tally = TrackingTally(course.look_alike_group)
+        sightings = play_course(course, random)
         groups = groupby(sightings, key=lambda one: int(one.arrives / _TOGETHER_SECONDS))
         ends = [*(restart.at for restart in restarts), float("inf")]
         hows = [*(restart.how for restart in restarts), "stop"]
@@ -132,7 +132,7 @@ class CoursePlayer:
 
 def _count(tally: TrackingTally, sighting: SimulatedSighting, assignment: Assignment) -> None:
     tally.add(
-        person=sighting.person, camera=sighting.camera, at=sighting.seen, global_id=assignment.global_id
+        walker=sighting.walker, camera=sighting.camera, at=sighting.seen, global_id=assignment.global_id
     )
 
 

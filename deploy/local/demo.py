@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local import sample_video
-from deploy.local.across import across_cameras
-from deploy.local.event_tap import NOBODY, EventTap
+from deploy.local.event_tap import UNKNOWN_USER, EventTap
 from deploy.local.fleet import LocalFleet
 from deploy.local.stack import ProgramError
+from deploy.local.tracking_check import check_tracking
 
 CAMERAS = ("cam-entrance", "cam-lobby")
 LATECOMER = "EMP-10006"
@@ -44,7 +44,7 @@ class Demo:
 
     def run(self) -> None:
         """Enroll, recognise, delete, and look whether each came out as it should."""
-        early = [user for user in sample_video.PEOPLE if user != LATECOMER]
+        early = [user for user in sample_video.IDENTITIES if user != LATECOMER]
         heading(f"Enrolling {len(early)} people by photo over REST (a photo becomes a vector and is dropped)")
         for user_id in early:
             self._enroll(user_id)
@@ -57,16 +57,16 @@ class Demo:
         self._enroll(LATECOMER)
         self._wait_confirmed(LATECOMER)
         self._note("enrollment on both cameras", time.monotonic() - started)
-        everyone = set(sample_video.PEOPLE)
+        everyone = set(sample_video.IDENTITIES)
         heading("Events, as mosquitto_sub shows them (images shortened)")
         self._expect_everyone(everyone, since=0.0)
         self._delete(everyone)
         self._check_database()
         heading("Across cameras: the number of each person")
-        self.problems += across_cameras(self._call, everyone - {LEAVER}, CAMERAS)
+        self.problems += check_tracking(self._call, everyone - {LEAVER}, CAMERAS)
 
     def _enroll(self, user_id: str) -> None:
-        photo = sample_video.enrollment_photo(sample_video.PEOPLE[user_id])
+        photo = sample_video.enrollment_photo(sample_video.IDENTITIES[user_id])
         self._call("POST", "/api/v1/identities", json={"user_id": user_id})
         enrolled = self._call(
             "POST",
@@ -78,7 +78,7 @@ class Demo:
 
     def _expect_everyone(self, people: set[str], since: float) -> None:
         """On both cameras: all of `people`, and the stranger who walks by in each video."""
-        wanted = {(camera, user_id) for camera in CAMERAS for user_id in people | {NOBODY}}
+        wanted = {(camera, user_id) for camera in CAMERAS for user_id in people | {UNKNOWN_USER}}
         missing = wanted - self._tap.wait_for(wanted, since, _PASS_SECONDS)
         for camera, user_id in sorted(missing):
             self.problems.append(f"{camera} did not report {user_id or 'the stranger, as unknown'}")
@@ -129,7 +129,7 @@ class Demo:
         if lost := sent - set(keys):
             self.problems.append(f"{len(lost)} events on the wire are not in MongoDB")
         named = {event["user_id"] for event in stored if event["event_type"] != "unknown"}
-        if strangers := named - set(sample_video.PEOPLE):
+        if strangers := named - set(sample_video.IDENTITIES):
             self.problems.append(f"somebody was recognised who was never enrolled: {strangers}")
         unknown = sum(event["event_type"] == "unknown" for event in stored)
         delays = sorted(_delay_ms(event) for event in stored)

@@ -14,12 +14,12 @@ import paho.mqtt.client as mqtt
 
 from .mosquitto import Mosquitto
 
-NOBODY = ""
+UNKNOWN_USER = ""
 """Stands for the user of an `unknown` event."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class TappedEvent:
     """An event on the wire; `happened_at` is its own time in seconds since 1970."""
 
     device_id: str
@@ -34,7 +34,7 @@ class EventTap:
     def __init__(self, broker: Mosquitto, *, quiet: bool = False) -> None:
         self._broker = broker
         self._quiet = quiet
-        self._seen: list[Seen] = []
+        self._seen: list[TappedEvent] = []
         self._news = threading.Condition()
         self._client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
@@ -45,7 +45,7 @@ class EventTap:
         self._client.on_connect = lambda client, *_: client.subscribe("wfm/v1/device/+/up/event/#", 1)
         self._client.on_message = self._receive
 
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[TappedEvent]:
         """All events so far, in the order in which they came."""
         with self._news:
             return list(self._seen)
@@ -55,14 +55,14 @@ class EventTap:
     ) -> set[tuple[str, str]]:
         """Those of `wanted` (device, user) pairs that happened after `since`, once all have or time is up.
 
-        The user of an `unknown` event is NOBODY.
+        The user of an `unknown` event is UNKNOWN_USER.
         """
         remaining = set(wanted)
         found: set[tuple[str, str]] = set()
         deadline = time.monotonic() + timeout
         with self._news:
             while True:
-                came = {(s.device_id, s.user_id or NOBODY) for s in self._seen if s.happened_at > since}
+                came = {(s.device_id, s.user_id or UNKNOWN_USER) for s in self._seen if s.happened_at > since}
                 found = remaining & came
                 left = deadline - time.monotonic()
                 if found == remaining or left <= 0:
@@ -77,7 +77,9 @@ class EventTap:
             print(f"{message.topic} {json.dumps(shown, separators=(',', ':'))}", flush=True)
         happened = datetime.fromisoformat(event["timestamp"].replace("Z", "+00:00")).timestamp()
         with self._news:
-            self._seen.append(Seen(event["device_id"], event["event_id"], event.get("user_id"), happened))
+            self._seen.append(
+                TappedEvent(event["device_id"], event["event_id"], event.get("user_id"), happened)
+            )
             self._news.notify_all()
 
     def __enter__(self) -> "EventTap":

@@ -1,7 +1,8 @@
-"""Sample videos of people walking past a camera, made from the real faces of scikit-image's `lfw_subset`.
+"""Make sample videos of people walking past a camera, from the faces of scikit-image's `lfw_subset`.
 
 The faces come from Labeled Faces in the Wild and lie in scikit-image's wheel as 25x25 grey pictures, so the
-videos need no download. They are for trying the product out: the same still, moved, turned, lit and noised.
+videos need no download. They are for trials only: each appearance is one still that is moved, turned, lit and
+noised.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,9 @@ from skimage.data import lfw_subset
 WIDTH, HEIGHT, FPS = 640, 480, 15
 FACE_PIXELS = 160
 
-# Rows of `lfw_subset` that the cascade found in every trial and that resemble nobody else among the hundred
+# Rows of `lfw_subset` that the cascade found in every trial and that resemble no other of the hundred faces
 # (cosine to the nearest other at most 0.57 in face:gabor-512).
-PEOPLE: Mapping[str, int] = {
+IDENTITIES: Mapping[str, int] = {
     "EMP-10001": 53,
     "EMP-10002": 25,
     "EMP-10003": 12,
@@ -28,7 +29,7 @@ PEOPLE: Mapping[str, int] = {
     "EMP-10006": 69,
 }
 UNKNOWN = 67
-"""The person whom the demo does not enroll."""
+"""The row of the stranger, which the demo does not enroll."""
 
 _STAY_FRAMES = 36
 _GAP_FRAMES = 18
@@ -41,23 +42,23 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Appearance:
-    """Row `person` of `lfw_subset` is in the picture in frames `first_frame` up to `last_frame`."""
+    """Row `face` of `lfw_subset` in the frames `first_frame` to `last_frame`, both included."""
 
-    person: int
+    face: int
     first_frame: int
     last_frame: int
     left: int
-    """Where the face stands, in pixels from the left edge."""
+    """The left edge of the face, in pixels."""
 
     @property
     def starts_at(self) -> float:
-        """Seconds from the start of the video."""
+        """Return the seconds from the start of the video."""
         return self.first_frame / FPS
 
 
 @dataclass(frozen=True)
 class SampleVideo:
-    """A video file of `frames` frames with the people who appear in it, in order."""
+    """A video file of `frames` frames with the appearances in it, in order."""
 
     path: Path
     frames: int
@@ -66,22 +67,22 @@ class SampleVideo:
 
 def make_sample(
     folder: Path,
-    people: Sequence[int] = tuple(PEOPLE.values()),
+    faces: Sequence[int] = tuple(IDENTITIES.values()),
     unknown: int = UNKNOWN,
     *,
     cameras: int = 2,
     seed: int = 7,
 ) -> list[SampleVideo]:
-    """Writes `camera-1.mp4`, ... into `folder`: 640x480, 15 frames a second, about 21 s, silent.
+    """Write `camera-1.mp4`, ... into `folder`: 640x480, 15 frames a second, about 21 s, silent.
 
-    Each of `people` appears once, one after the other but for the last two, who come together; `unknown`
-    comes third. Every camera has its own order and its own movements; the same seed gives the same videos.
+    Each of `faces` appears once, one after the other except the last two, which appear together; `unknown` is
+    third. Every camera has its own order and movements; the same seed gives the same videos.
     """
     folder.mkdir(parents=True, exist_ok=True)
     videos = []
     for camera in range(cameras):
-        shift = camera * 2 % max(1, len(people))
-        order = [*people[shift:], *people[:shift]]
+        shift = camera * 2 % max(1, len(faces))
+        order = [*faces[shift:], *faces[:shift]]
         appearances = _schedule([*order[:2], unknown, *order[2:]])
         frames = appearances[-1].last_frame + 1 + _GAP_FRAMES
         path = folder / f"camera-{camera + 1}.mp4"
@@ -90,26 +91,26 @@ def make_sample(
     return videos
 
 
-def enrollment_photo(person: int) -> bytes:
-    """A JPEG portrait, 480x480, of row `person` of `lfw_subset`: no frame of any video equals it."""
-    random = np.random.default_rng([97, person])
+def enrollment_photo(face: int) -> bytes:
+    """Return a JPEG portrait, 480x480, of row `face` of `lfw_subset`; it equals no frame of a video."""
+    random = np.random.default_rng([97, face])
     size = 200
     canvas = np.full((480, 480, 3), 196, dtype=np.uint8)
-    turned = _jitter(_face(person, size), random, degrees=2.0, light=0.05, noise=2.0)
+    turned = _jitter(_face(face, size), random, degrees=2.0, light=0.05, noise=2.0)
     _paste(canvas, turned, 140 + int(random.integers(-4, 5)), 110 + int(random.integers(-4, 5)))
     encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
     return encoded.tobytes()
 
 
 def _schedule(order: Sequence[int]) -> tuple[Appearance, ...]:
-    """One after the other, the last two together."""
-    alone = [(person,) for person in order[:-2]]
+    """Return appearances one after the other, the last two together."""
+    alone = [(face,) for face in order[:-2]]
     appearances: list[Appearance] = []
     first = _GAP_FRAMES
     for group in [*alone, tuple(order[-2:])]:
-        places = _SINGLE_X if len(group) == 1 else _PAIR_X
-        for person, left in zip(group, places, strict=False):
-            appearances.append(Appearance(person, first, first + _STAY_FRAMES - 1, left))
+        lefts = _SINGLE_X if len(group) == 1 else _PAIR_X
+        for face, left in zip(group, lefts, strict=False):
+            appearances.append(Appearance(face, first, first + _STAY_FRAMES - 1, left))
         first += _STAY_FRAMES + _GAP_FRAMES
     return tuple(appearances)
 
@@ -131,21 +132,21 @@ def _frame(index: int, appearances: Sequence[Appearance], random: np.random.Gene
     picture = _background(index)
     for seen in appearances:
         if seen.first_frame <= index <= seen.last_frame:
-            face = _jitter(_face(seen.person, FACE_PIXELS), random, degrees=4.0, light=0.15, noise=4.0)
+            face = _jitter(_face(seen.face, FACE_PIXELS), random, degrees=4.0, light=0.15, noise=4.0)
             left = seen.left + int(random.integers(-2, 3))
             _paste(picture, face, left + _slide(index, seen), 120 + int(random.integers(-2, 3)))
     return picture
 
 
 def _slide(index: int, seen: Appearance) -> int:
-    """Pixels from the standing place: people step in from one side and leave on the other."""
+    """Return the offset in pixels: a face slides in on one side and out on the other."""
     arriving = max(0, _SLIDE_FRAMES - (index - seen.first_frame))
     leaving = max(0, _SLIDE_FRAMES - (seen.last_frame - index))
     return 16 * (leaving - arriving)
 
 
 def _background(index: int) -> Image:
-    """A wall whose light drifts slowly, with a darker floor."""
+    """Draw a wall in slowly drifting light, with a darker floor."""
     across = np.linspace(0, np.pi, WIDTH) + index * 0.02
     row = 150 + 12 * np.sin(across)
     wall = np.tile(row, (HEIGHT, 1))
@@ -154,9 +155,9 @@ def _background(index: int) -> Image:
 
 
 @lru_cache(maxsize=32)
-def _face(person: int, size: int) -> Image:
-    """uint8[size, size], grey."""
-    small = (lfw_subset()[person] * 255).astype(np.uint8)  # type: ignore[no-untyped-call]
+def _face(row: int, size: int) -> Image:
+    """Return uint8[size, size], grey."""
+    small = (lfw_subset()[row] * 255).astype(np.uint8)  # type: ignore[no-untyped-call]
     return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
@@ -169,7 +170,7 @@ def _jitter(face: Image, random: np.random.Generator, *, degrees: float, light: 
 
 
 def _paste(picture: Image, face: Image, left: int, top: int) -> None:
-    """Lays a grey face with soft edges, on shoulders, onto `picture`; parts outside are cut off."""
+    """Draw a grey face with soft edges, on shoulders, into `picture`; parts outside are cut off."""
     size = face.shape[0]
     shoulders = (left + size // 2, top + round(1.6 * size))
     cv2.ellipse(picture, shoulders, (round(0.85 * size), round(0.75 * size)), 0, 0, 360, (92, 74, 60), -1)
@@ -185,7 +186,7 @@ def _paste(picture: Image, face: Image, left: int, top: int) -> None:
 
 @lru_cache(maxsize=8)
 def _soft_edges(size: int) -> NDArray[np.float64]:
-    """float64[size, size]: 1 in the middle, falling to 0 over the outer twentieth."""
+    """Return float64[size, size]: 1 in the middle, falling to 0 over the outer twentieth."""
     ramp = np.clip(np.minimum(np.arange(size), np.arange(size)[::-1]) / (size / 20), 0, 1)
     edges: NDArray[np.float64] = np.minimum.outer(ramp, ramp)
     return edges

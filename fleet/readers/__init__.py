@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fleet.errors import CannotRunError
-from fleet.people import ImportSource
+from fleet.import_source import ImportSource
 
 from .csv import read_csv
 from .folder import read_folder

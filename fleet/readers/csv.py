@@ -8,7 +8,7 @@ from typing import Any
 
 from broker_bridge.contract.errors import FILE_INVALID, PAYLOAD_TOO_LARGE
 from fleet.errors import CannotRunError, FileRefusedError
-from fleet.people import REQUEST_INVALID, ImportRefusal, PhotoFile, SourceEntry, read_user_id, to_entry
+from fleet.import_source import REQUEST_INVALID, ImportRefusal, PhotoFile, SourceEntry, read_user_id, to_entry
 
 from .lines import TOO_LONG, bounded_lines
 from .npy import NpySpaces, read_template

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from fleet.errors import FileRefusedError
-from fleet.people import PhotoFile
+from fleet.import_source import PhotoFile
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 MAX_PHOTO_BYTES = 32 * 1024 * 1024

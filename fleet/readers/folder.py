@@ -6,7 +6,7 @@ from typing import Any
 
 from broker_bridge.contract.errors import FILE_INVALID
 from fleet.errors import FileRefusedError
-from fleet.people import (
+from fleet.import_source import (
     NO_USER_ID,
     REQUEST_INVALID,
     ImportRefusal,

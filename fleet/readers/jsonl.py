@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE
-from fleet.people import REQUEST_INVALID, ImportRefusal, SourceEntry, to_entry
+from fleet.import_source import REQUEST_INVALID, ImportRefusal, SourceEntry, to_entry
 
 from .lines import TOO_LONG, bounded_lines
 

@@ -58,7 +58,7 @@ class SimulatedCameras:
         self._info = info
         # Rises with every run: an older run's last will must not count.
         self._session = f"{int(time.time() * 1000):x}"
-        self._came: queue.SimpleQueue[TrackerAnswer | _State] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[TrackerAnswer | _State] = queue.SimpleQueue()
         self._clients: list[mqtt.Client] = []
 
     @property
@@ -95,19 +95,19 @@ class SimulatedCameras:
                 goodbye.wait_for_publish(max(0.0, deadline - time.monotonic()))
         self._close()
 
-    def observe(self, camera: int, observation: Observation) -> None:
+    def send_observation(self, camera: int, observation: Observation) -> None:
         """Send an observation of camera number `camera`."""
         self._publish(channels.OBSERVATION, observation, camera)
 
-    def hear(self, seconds: float) -> TrackerAnswer | None:
+    def receive_answer(self, seconds: float) -> TrackerAnswer | None:
         """The next answer of the tracker, to any camera; None after `seconds` without one."""
         try:
-            came = self._came.get(block=seconds > 0, timeout=max(seconds, 1e-3))
+            report = self._reports.get(block=seconds > 0, timeout=max(seconds, 1e-3))
         except queue.Empty:
             return None
-        if isinstance(came, TrackerAnswer):
-            return came
-        raise CannotRunError(self._explain(came))
+        if isinstance(report, TrackerAnswer):
+            return report
+        raise CannotRunError(self._explain(report))
 
     def _connect(self, number: int) -> mqtt.Client:
         settings, name = self._settings, self._names[number]
@@ -158,17 +158,17 @@ class SimulatedCameras:
         waiting = set(range(len(self._names)))
         while waiting:
             try:
-                came = self._came.get(timeout=max(deadline - time.monotonic(), 1e-3))
+                report = self._reports.get(timeout=max(deadline - time.monotonic(), 1e-3))
             except queue.Empty as error:
                 name = self._names[min(waiting)]
                 raise CannotRunError(
                     f"the broker at {self.broker} does not answer {name} within {_CONNECT_SECONDS:g} s"
                 ) from error
             # What the tracker answered to an earlier run is of no interest.
-            if isinstance(came, _State):
-                if came.kind != kind:
-                    raise CannotRunError(self._explain(came))
-                waiting.discard(came.camera)
+            if isinstance(report, _State):
+                if report.kind != kind:
+                    raise CannotRunError(self._explain(report))
+                waiting.discard(report.camera)
 
     def _explain(self, state: _State) -> str:
         name, broker = self._names[state.camera], self.broker
@@ -178,7 +178,9 @@ class SimulatedCameras:
                 "and WFM_MQTT__PASSWORD; without a user name each camera logs in under its own id"
             )
         if state.kind == "denied":
-            return f"the broker at {broker} does not let {name} hear the tracker's answers ({state.reason})"
+            return (
+                f"the broker at {broker} does not let {name} receive the tracker's answers ({state.reason})"
+            )
         return f"the broker at {broker} ended the connection of {name} ({state.reason})"
 
     def _status(self, state: Any) -> DeviceStatus:
@@ -199,24 +201,24 @@ class SimulatedCameras:
     def _on_connect(
         self, number: int, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object
     ) -> None:
-        self._came.put(_State(number, "refused" if reason.is_failure else "connected", str(reason)))
+        self._reports.put(_State(number, "refused" if reason.is_failure else "connected", str(reason)))
 
     def _on_disconnect(
         self, number: int, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object
     ) -> None:
-        self._came.put(_State(number, "lost", str(reason)))
+        self._reports.put(_State(number, "lost", str(reason)))
 
     def _on_subscribe(
         self, number: int, _c: object, _u: object, _mid: int, reasons: list[ReasonCode], _p: object
     ) -> None:
         refused = next((reason for reason in reasons if reason.is_failure), None)
-        self._came.put(_State(number, "denied" if refused else "subscribed", str(refused or "")))
+        self._reports.put(_State(number, "denied" if refused else "subscribed", str(refused or "")))
 
     def _on_message(self, number: int, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         try:
-            self._came.put(TrackerAnswer(number, channels.ASSIGNED.decode(bytes(message.payload))))
+            self._reports.put(TrackerAnswer(number, channels.ASSIGNED.decode(bytes(message.payload))))
         except ContractError as error:
-            self._came.put(_State(number, "wrong", str(error)))
+            self._reports.put(_State(number, "wrong", str(error)))
 
 
 def _send_at_once(_c: object, _u: object, opened: Any) -> None:

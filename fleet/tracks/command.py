@@ -1,4 +1,4 @@
-"""`wfm-fleet simulate tracks`: people who do not exist walk past cameras that do not, to try the tracker."""
+"""`wfm-fleet simulate tracks`: walkers who do not exist walk past cameras that do not, to try the tracker."""
 
 import os
 import time
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Past this, two observations of a track could be taken for two tracks of one picture.
 _FASTEST = 5.0
-# In less, crowd and look-alikes find no time to meet.
+# In less, crowd and look-alikes find no time to look_alikes_meet.
 _SHORTEST = 0.1
 
 
@@ -39,7 +39,7 @@ class TrialSettings(Settings):
 def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the arguments
     context: typer.Context,
     cameras: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    people: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    walkers: Annotated[int, typer.Option("--people", min=1, max=10_000)] = 100,
     minutes: Annotated[float, typer.Option(min=_SHORTEST, help="Length of the course.")] = 10.0,
     speed: Annotated[float, typer.Option(min=0.1, max=_FASTEST, help="So many times as fast.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed plays the same course.")] = 1,
@@ -47,7 +47,7 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
     prefix: Annotated[str, typer.Option(help="Of the cameras' ids: PREFIX-001 and on.")] = "sim",
     space: Annotated[str, typer.Option(help="Not one of real faces.")] = "face:simulated-512",
     look_alikes: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of people who look like another one.")
+        float, typer.Option(min=0, max=1, help="Share of walkers who look like another one.")
     ] = 0.1,
     crowd: Annotated[int, typer.Option(min=0, help="So many on one camera, halfway.")] = 15,
     overlap: Annotated[
@@ -68,9 +68,9 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
     require_idf1: Annotated[float | None, typer.Option(min=0, max=1, help="Status 1 below this.")] = None,
     config: Config = None,
 ) -> None:
-    """Let people who do not exist walk past cameras that do not, and see how well the tracker follows them.
+    """Let walkers who do not exist walk past cameras that do not, and see how well the tracker follows them.
 
-    **For a trial fleet**: cameras, people and their vectors end up in the registry. The vectors lie in a
+    **For a trial fleet**: cameras, walkers and their vectors end up in the registry. The vectors lie in a
     space of their own (--space), so nobody real is taken for one of them. The bridge must accept the cameras:
     WFM_BRIDGE__AUTO_REGISTER, or register `sim-001` and on beforehand. To be rid of it all afterwards, see
     docs/tracking-simulator.md.
@@ -85,7 +85,7 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
     _checked(SiteId, site, "site")
     _checked(SpaceId, space, "space")
     course = make_course(
-        cameras=cameras, people=people, minutes=minutes, look_alikes=look_alikes, crowd=crowd,
+        cameras=cameras, walkers=walkers, minutes=minutes, look_alikes=look_alikes, crowd=crowd,
         overlap=overlap, breaks=breaks, loss=loss, delay_ms=delay_ms, clock_skew=clock_skew,
     )  # fmt: skip
     with sentences():
@@ -105,7 +105,7 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
 def make_course(
     *,
     cameras: int,
-    people: int,
+    walkers: int,
     minutes: float,
     look_alikes: float,
     crowd: int,
@@ -120,10 +120,10 @@ def make_course(
     crowds = (StandingCrowd(seconds / 2, 0, crowd, min(30.0, seconds / 10)),) if crowd else ()
     return Course(
         cameras=cameras,
-        people=people,
+        walkers=walkers,
         seconds=seconds,
         look_alikes=look_alikes,
-        meet=True,
+        look_alikes_meet=True,
         crowds=crowds,
         overlap=overlap,
         break_share=breaks,
@@ -152,11 +152,11 @@ def _play(
     try:
         with SimulatedCameras(mqtt, names, info) as cameras:
             trial = Trial(course, cameras, space, real_pace(speed, time.monotonic))
-            trial.call_roll(probe)
+            trial.await_tracker(probe)
             began = True
             try:
                 with Bar(Console(stderr=True), "playing", int(course.seconds)) as bar:
-                    trial.run(random, bar)
+                    trial.run_course(random, bar)
             except CannotRunError as error:
                 status, sentence = CANNOT_RUN, str(error)
     except KeyboardInterrupt as error:
@@ -181,7 +181,7 @@ def _print(score: "TrackingScore", trial: "Trial") -> None:
         "ids given to two people, if only once (mixed)": score.mixed,
         "ids given to a stranger (reused)": score.reused,
         "people with more than one id": score.split,
-        "people": score.people,
+        "people": score.walkers,
         "global ids": score.ids,
         "observations sent": score.observations,
         "answered": score.answered,
@@ -190,8 +190,8 @@ def _print(score: "TrackingScore", trial: "Trial") -> None:
         rows["answer, p50 / p99 ms"] = f"{_at(delays, 0.5):.1f} / {_at(delays, 0.99):.1f}"
     if trial.counts["late"]:
         rows["sent more than 1 s late"] = trial.counts["late"]
-    if trial.counts["unasked"]:
-        rows["answers to nothing that was asked"] = trial.counts["unasked"]
+    if trial.counts["unexpected"]:
+        rows["answers to nothing that was asked"] = trial.counts["unexpected"]
     if trial.global_ids:
         rows["global ids in the registry, from, to"] = f"{min(trial.global_ids)}, {max(trial.global_ids)}"
     for name, value in rows.items():

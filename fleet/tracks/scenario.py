@@ -1,4 +1,4 @@
-"""Plays a course: what its cameras would tell the tracker, in the order in which it would arrive."""
+"""Generate a course's observations in the order in which they arrive at the tracker."""
 
 import heapq
 import itertools
@@ -11,18 +11,21 @@ from broker_bridge.contract.embeddings import Vector
 
 from .course import OBSERVED_SECONDS, Course
 from .faces import SimulatedFaces
-from .walks import Box, Path, Visit, arrange, walk
+from .walks import Box, Path, Visit, arrange_appointments, walk_cameras
 
-# How long a camera that has lost a track takes to find the person again.
-_LOST_SECONDS = (1.0, 4.0)
+# The time between the end of a broken track and the walker's next one on the same camera.
+_TRACK_GAP_SECONDS = (1.0, 4.0)
 
 
 @dataclass(frozen=True)
 class SimulatedSighting:
-    """An observation and whose it is. Seconds since the course began: `seen` in truth, `captured` by the
-    camera's clock, `arrives` at the backend. `vector` is float32[d] of unit length."""
+    """An observation with the walker that it shows.
 
-    person: int
+    Times are seconds since the start of the course: `seen` is the true time, `captured` the time by the
+    camera's clock, `arrives` the time at the backend. `vector` is float32[d] of unit length.
+    """
+
+    walker: int
     camera: int
     track_id: str
     box: Box
@@ -43,59 +46,59 @@ class _View:
     found_at: float
 
 
-def play(course: Course, random: np.random.Generator) -> Iterator[SimulatedSighting]:
-    """The observations of `course` by time of arrival; the same for the same state of `random`.
+def play_course(course: Course, random: np.random.Generator) -> Iterator[SimulatedSighting]:
+    """Yield the observations of `course` by time of arrival.
 
-    Memory holds the people, and the observations that are on their way.
+    The same state of `random` gives the same observations. Memory holds the walkers and the observations that
+    have not arrived yet.
     """
-    stage = _Stage(course, random)
-    # Whoever starts first is found by all walks being asked for their first visit.
-    due = [(visit.start, person, visit) for person, visit in stage.first_visits()]
+    building = _Building(course, random)
+    due = [(visit.start, walker, visit) for walker, visit in building.first_visits()]
     heapq.heapify(due)
     under_way: list[tuple[float, int, SimulatedSighting]] = []
     numbers = itertools.count()
     while due:
-        now, person, visit = heapq.heappop(due)
+        now, walker, visit = heapq.heappop(due)
         while under_way and under_way[0][0] <= now:
             yield heapq.heappop(under_way)[2]
-        for sighting in stage.look(person, visit, now):
+        for sighting in building.observe_walker(walker, visit, now):
             heapq.heappush(under_way, (sighting.arrives, next(numbers), sighting))
-        following = stage.following(person, visit, now)
+        following = building.next_observation(walker, visit, now)
         if following is not None:
             heapq.heappush(due, following)
     while under_way:
         yield heapq.heappop(under_way)[2]
 
 
-class _Stage:
+class _Building:
     def __init__(self, course: Course, random: np.random.Generator) -> None:
         self._course = course
-        # Each with a source of its own: who looks how does not change where anybody walks.
-        self._walking, looks, self._wire, clocks = random.spawn(4)
-        self._faces = SimulatedFaces(course, looks)
+        # Separate generators: drawing more faces does not change the walks.
+        self._walking, faces, self._wire, clocks = random.spawn(4)
+        self._faces = SimulatedFaces(course, faces)
         self._clock_offsets = clocks.uniform(-course.clock_skew, course.clock_skew, course.cameras)
         self._views: dict[int, list[_View]] = {}
         self._tracks = [itertools.count() for _ in range(course.cameras)]
         self._walks: list[Iterator[Visit]] = []
 
     def first_visits(self) -> Iterator[tuple[int, Visit]]:
-        appointments = arrange(self._course, self._walking)
-        ways = self._course.likely_ways()
-        for person, source in enumerate(self._walking.spawn(self._course.people)):
-            visits = walk(self._course, ways, appointments.get(person, ()), source)
+        appointments = arrange_appointments(self._course, self._walking)
+        transition_shares = self._course.transition_matrix()
+        for walker, source in enumerate(self._walking.spawn(self._course.walkers)):
+            visits = walk_cameras(self._course, transition_shares, appointments.get(walker, ()), source)
             self._walks.append(visits)
             first = next(visits, None)
             if first is not None:
-                self._enter(person, first)
-                yield person, first
+                self._enter(walker, first)
+                yield walker, first
 
-    def _enter(self, person: int, visit: Visit) -> None:
+    def _enter(self, walker: int, visit: Visit) -> None:
         cameras = [visit.camera]
         partner = self._course.partner(visit.camera)
         if partner is not None and self._walking.random() < self._course.overlap:
             cameras.append(partner)
         seconds = visit.end - visit.start
-        self._views[person] = [
+        self._views[walker] = [
             _View(camera, Path.through(seconds, self._walking), self._new_track(camera), visit.start)
             for camera in cameras
         ]
@@ -103,15 +106,15 @@ class _Stage:
     def _new_track(self, camera: int) -> str:
         return f"walk-{next(self._tracks[camera])}"
 
-    def look(self, person: int, visit: Visit, now: float) -> Iterator[SimulatedSighting]:
-        """What the cameras tell of `person` now; lost ones are left out."""
+    def observe_walker(self, walker: int, visit: Visit, now: float) -> Iterator[SimulatedSighting]:
+        """Yield the observations of `walker` at `now`; lost ones are left out."""
         course, share = self._course, (now - visit.start) / max(visit.end - visit.start, OBSERVED_SECONDS)
-        for view in self._views[person]:
+        for view in self._views[walker]:
             if now < view.found_at:
                 continue
-            vector, quality = self._faces.look(person)
+            vector, quality = self._faces.sample(walker)
             sighting = SimulatedSighting(
-                person=person,
+                walker=walker,
                 camera=view.camera,
                 track_id=view.track_id,
                 box=view.path.at(min(share, 1.0)),
@@ -123,17 +126,17 @@ class _Stage:
             )
             if self._walking.random() < course.break_share:
                 view.track_id = self._new_track(view.camera)
-                view.found_at = now + self._walking.uniform(*_LOST_SECONDS)
+                view.found_at = now + self._walking.uniform(*_TRACK_GAP_SECONDS)
             if self._wire.random() >= course.loss:
                 yield sighting
 
-    def following(self, person: int, visit: Visit, now: float) -> tuple[float, int, Visit] | None:
-        """When to look at `person` next, on this visit or another; None when they are gone."""
+    def next_observation(self, walker: int, visit: Visit, now: float) -> tuple[float, int, Visit] | None:
+        """Return when to observe `walker` next, on this visit or the following; None after the last one."""
         then = round(now + OBSERVED_SECONDS, 3)
         if then <= visit.end:
-            return then, person, visit
-        following = next(self._walks[person], None)
+            return then, walker, visit
+        following = next(self._walks[walker], None)
         if following is None:
             return None
-        self._enter(person, following)
-        return following.start, person, following
+        self._enter(walker, following)
+        return following.start, walker, following

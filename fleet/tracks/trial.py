@@ -17,24 +17,24 @@ from fleet.report import Bar
 from .cameras import TrackerAnswer
 from .course import FRAME_SIZE, Course
 from .metrics import TrackingTally
-from .scenario import SimulatedSighting, play
+from .scenario import SimulatedSighting, play_course
 
-_ROLL_CALL = "roll-call"
-_ROLL_CALL_SECONDS = 15.0
+_PROBE_TRACK_ID = "roll-call"
+_PROBE_SECONDS = 15.0
 _AGAIN_SECONDS = 0.5
 # After the last observation: so long without any answer means that no more will come.
 _QUIET_SECONDS = 2.0
 
 
-class Wire(Protocol):
+class CameraLink(Protocol):
     """`Cameras`, as a trial sees it."""
 
     @property
     def broker(self) -> str: ...
 
-    def observe(self, camera: int, observation: Observation) -> None: ...
+    def send_observation(self, camera: int, observation: Observation) -> None: ...
 
-    def hear(self, seconds: float) -> TrackerAnswer | None: ...
+    def receive_answer(self, seconds: float) -> TrackerAnswer | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,26 @@ class Trial:
     """Plays `course` through `cameras`. `tally` has what came of it, also after a run that was broken off;
     `delays` the seconds from each observation that was answered to its answer."""
 
-    def __init__(self, course: Course, cameras: Wire, space: str, pace: Pace) -> None:
+    def __init__(self, course: Course, cameras: CameraLink, space: str, pace: Pace) -> None:
         self._course = course
         self._cameras = cameras
         self._space = space
         self._pace = pace
         # An answer names a track, not an observation: the first that waits is the one that is answered.
         self._waiting: dict[tuple[int, str], deque[tuple[SimulatedSighting, float]]] = defaultdict(deque)
-        self.tally = TrackingTally(course.kin)
+        self.tally = TrackingTally(course.look_alike_group)
         self.delays: list[float] = []
         self.counts: Counter[str] = Counter()
         self.global_ids: set[int] = set()
 
-    def call_roll(self, random: np.random.Generator) -> None:
+    def await_tracker(self, random: np.random.Generator) -> None:
         """Show each camera the same face until the tracker answers it: then all are known, and their space.
 
         Raises CannotRunError when some have no answer after a while.
         """
         face = normalise(random.standard_normal(self._course.dimension), self._course.dimension)
         missing = set(range(self._course.cameras))
-        deadline = self._pace.clock() + _ROLL_CALL_SECONDS
+        deadline = self._pace.clock() + _PROBE_SECONDS
         while missing:
             if self._pace.clock() >= deadline:
                 raise CannotRunError(
@@ -78,17 +78,17 @@ class Trial:
                     "this site (or WFM_BRIDGE__AUTO_REGISTER set)?"
                 )
             for camera in sorted(missing):
-                self._cameras.observe(camera, self._roll_call(face))
+                self._cameras.send_observation(camera, self._probe_observation(face))
             again = self._pace.clock() + _AGAIN_SECONDS
             while missing and (left := again - self._pace.clock()) > 0:
-                answer = self._cameras.hear(left)
-                if answer is not None and answer.assignment.track_id == _ROLL_CALL:
+                answer = self._cameras.receive_answer(left)
+                if answer is not None and answer.assignment.track_id == _PROBE_TRACK_ID:
                     self.global_ids.add(answer.assignment.global_id)
                     missing.discard(answer.camera)
 
-    def _roll_call(self, face: bytes) -> Observation:
+    def _probe_observation(self, face: bytes) -> Observation:
         return Observation(
-            track_id=_ROLL_CALL,
+            track_id=_PROBE_TRACK_ID,
             bbox=[100.0, 150.0, 100.0, 250.0],
             frame_size=list(FRAME_SIZE),
             space=self._space,
@@ -97,16 +97,16 @@ class Trial:
             captured_at=self._pace.utc_now(),
         )
 
-    def run(self, random: np.random.Generator, bar: Bar) -> None:
+    def run_course(self, random: np.random.Generator, bar: Bar) -> None:
         """Play the course to its end, and wait for the last answers; `bar` counts the course's seconds."""
         clock, speed = self._pace.clock, self._pace.speed
         began, began_at = clock(), self._pace.utc_now()
-        for sighting in play(self._course, random):
+        for sighting in play_course(self._course, random):
             due = began + sighting.arrives / speed
-            while (answer := self._cameras.hear(due - clock())) is not None or clock() < due:
+            while (answer := self._cameras.receive_answer(due - clock())) is not None or clock() < due:
                 if answer is not None:
-                    self._take(answer)
-            self._cameras.observe(sighting.camera, self._observation(sighting, began_at))
+                    self._record_answer(answer)
+            self._cameras.send_observation(sighting.camera, self._observation(sighting, began_at))
             self.counts["sent"] += 1
             self._waiting[sighting.camera, sighting.track_id].append((sighting, clock()))
             behind = clock() - due
@@ -114,8 +114,8 @@ class Trial:
             if int(sighting.arrives) > bar.done:
                 said = f"{len(self.tally)} of {self.counts['sent']} observations answered"
                 bar.advance(int(sighting.arrives) - bar.done, said)
-        while (answer := self._cameras.hear(_QUIET_SECONDS)) is not None:
-            self._take(answer)
+        while (answer := self._cameras.receive_answer(_QUIET_SECONDS)) is not None:
+            self._record_answer(answer)
 
     def finish(self) -> None:
         """Count what has no answer as unanswered; nothing is taken in afterwards."""
@@ -137,10 +137,10 @@ class Trial:
             captured_at=began_at + timedelta(seconds=sighting.seen / self._pace.speed + offset),
         )
 
-    def _take(self, answer: TrackerAnswer) -> None:
+    def _record_answer(self, answer: TrackerAnswer) -> None:
         waiting = self._waiting.get((answer.camera, answer.assignment.track_id))
         if not waiting:
-            self.counts["unasked"] += answer.assignment.track_id != _ROLL_CALL
+            self.counts["unexpected"] += answer.assignment.track_id != _PROBE_TRACK_ID
             return
         sighting, sent = waiting.popleft()
         self.delays.append(self._pace.clock() - sent)
@@ -148,7 +148,7 @@ class Trial:
         self._count(sighting, answer.assignment.global_id)
 
     def _count(self, sighting: SimulatedSighting, global_id: int | None) -> None:
-        self.tally.add(person=sighting.person, camera=sighting.camera, at=sighting.seen, global_id=global_id)
+        self.tally.add(walker=sighting.walker, camera=sighting.camera, at=sighting.seen, global_id=global_id)
 
 
 def real_pace(speed: float, clock: Callable[[], float]) -> Pace:

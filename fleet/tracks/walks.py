@@ -1,4 +1,4 @@
-"""Where people are and when: from camera to camera, and through each camera's picture."""
+"""Generate the walkers' ways: from camera to camera, and through each camera's picture."""
 
 import math
 from collections import defaultdict
@@ -13,7 +13,7 @@ from .course import FRAME_SECONDS, FRAME_SIZE, Course
 Box = tuple[float, float, float, float]
 """`x, y, width, height` in pixels of the frame, as on the wire."""
 
-# Nobody is on two cameras at once, other than where their views overlap.
+# A walker is on two cameras at once only where their views overlap.
 _WALK_SECONDS = 1.0
 _HEIGHTS = (120.0, 420.0)
 _WIDTH_SHARE = 0.4
@@ -23,7 +23,7 @@ _MEETING_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Appointment:
-    """Somebody has to be on a camera: from `at`, for `seconds`."""
+    """A fixed visit of a walker to a camera: from `at`, for `seconds`."""
 
     at: float
     camera: int
@@ -32,7 +32,7 @@ class Appointment:
 
 @dataclass(frozen=True)
 class Visit:
-    """A person in a camera's view, from `start` to `end` (seconds since the course began)."""
+    """A walker's stay in a camera's view, from `start` to `end` (seconds since the start of the course)."""
 
     camera: int
     start: float
@@ -41,61 +41,64 @@ class Visit:
 
 @dataclass(frozen=True)
 class Path:
-    """A way through a picture: `(x, y)` of the centre and height in pixels, at its start and its end."""
+    """A way through a picture: `(x, y, height)` of the box in pixels, at its start and its end."""
 
     start: tuple[float, float, float]
     end: tuple[float, float, float]
 
     @classmethod
     def through(cls, seconds: float, random: np.random.Generator) -> "Path":
-        """At a walking pace, inside the frame."""
+        """Draw a path at a walking pace, inside the frame."""
         first, last = random.uniform(*_HEIGHTS, size=2)
-        # Whoever turns keeps the size, so that it is one of how near they are.
+        # The height changes slowly: it stands for the distance to the camera.
         last = first + (last - first) * min(1.0, seconds / 10)
-        x, y = _place(float(random.random()), float(random.random()), first)
+        x, y = _position_in_frame(float(random.random()), float(random.random()), first)
         way = random.uniform(*_PIXELS_PER_SECOND) * seconds
         angle = random.uniform(0, 2 * math.pi)
         end = _inside(x + way * math.cos(angle), y + way * math.sin(angle) / 4, last)
         return cls((x, y, first), (*end, last))
 
     def at(self, share: float) -> Box:
-        """The box when `share` (0..1) of the way is gone."""
+        """Return the box after `share` (0..1) of the way."""
         x, y, height = (a + (b - a) * share for a, b in zip(self.start, self.end, strict=True))
         width = _WIDTH_SHARE * height
         return x - width / 2, y - height / 2, width, height
 
 
-def _place(across: float, down: float, height: float) -> tuple[float, float]:
+def _position_in_frame(across: float, down: float, height: float) -> tuple[float, float]:
     width, (frame_width, frame_height) = _WIDTH_SHARE * height, FRAME_SIZE
     return width / 2 + across * (frame_width - width), height / 2 + down * (frame_height - height)
 
 
 def _inside(x: float, y: float, height: float) -> tuple[float, float]:
-    left, top = _place(0, 0, height)
-    right, bottom = _place(1, 1, height)
+    left, top = _position_in_frame(0, 0, height)
+    right, bottom = _position_in_frame(1, 1, height)
     return min(max(x, left), right), min(max(y, top), bottom)
 
 
 def to_frame(at: float) -> float:
-    """The instant of the next picture."""
+    """Return the time of the next frame at or after `at`, in seconds."""
     return round(math.ceil(at / FRAME_SECONDS - 1e-6) * FRAME_SECONDS, 3)
 
 
-def arrange(course: Course, random: np.random.Generator) -> dict[int, list[Appointment]]:
-    """Who has to be where: those of the crowds, and the look-alikes who meet. Nobody is in two places."""
+def arrange_appointments(course: Course, random: np.random.Generator) -> dict[int, list[Appointment]]:
+    """Return each walker's appointments by time: crowds, and meetings of look-alikes.
+
+    Appointments of one walker do not overlap. Raises ValueError if a pair finds no time to meet.
+    """
     calendar: dict[int, list[Appointment]] = defaultdict(list)
     for crowd in course.crowds:
         appointment = Appointment(crowd.at, crowd.camera, crowd.seconds)
-        free = [person for person in range(course.people) if _is_free(calendar[person], appointment)]
-        for person in random.permutation(free)[: crowd.people]:
-            calendar[int(person)].append(appointment)
-    if course.meet:
-        for pair in range(course.pairs):
-            _let_meet(calendar, (2 * pair, 2 * pair + 1), course, random)
-    return {person: sorted(all_, key=lambda one: one.at) for person, all_ in calendar.items() if all_}
+        free = [walker for walker in range(course.walkers) if _is_free(calendar[walker], appointment)]
+        for walker in random.permutation(free)[: crowd.walkers]:
+            calendar[int(walker)].append(appointment)
+    if course.look_alikes_meet:
+        for pair in range(course.look_alike_pairs):
+            _schedule_meeting(calendar, (2 * pair, 2 * pair + 1), course, random)
+    return {walker: sorted(booked, key=lambda item: item.at) for walker, booked in calendar.items() if booked}
 
 
-def _let_meet(
+def _schedule_meeting(
     calendar: dict[int, list[Appointment]],
     pair: tuple[int, int],
     course: Course,
@@ -105,35 +108,38 @@ def _let_meet(
     for _ in range(100):
         at = random.uniform(0, course.seconds - seconds)
         appointment = Appointment(at, int(random.integers(course.cameras)), seconds)
-        if all(_is_free(calendar[person], appointment) for person in pair):
-            for person in pair:
-                calendar[person].append(appointment)
+        if all(_is_free(calendar[walker], appointment) for walker in pair):
+            for walker in pair:
+                calendar[walker].append(appointment)
             return
-    raise ValueError(f"people {pair} find no time to meet: fewer or shorter crowds leave them some")
+    raise ValueError(f"look-alikes {pair} find no time to meet: make the crowds fewer or shorter")
 
 
 def _is_free(appointments: Sequence[Appointment], wanted: Appointment) -> bool:
     return all(
-        wanted.at + wanted.seconds + _WALK_SECONDS < one.at
-        or one.at + one.seconds + _WALK_SECONDS < wanted.at
-        for one in appointments
+        wanted.at + wanted.seconds + _WALK_SECONDS < booked.at
+        or booked.at + booked.seconds + _WALK_SECONDS < wanted.at
+        for booked in appointments
     )
 
 
-def walk(
+def walk_cameras(
     course: Course,
-    ways: NDArray[np.float64],
+    transition_shares: NDArray[np.float64],
     appointments: Sequence[Appointment],
     random: np.random.Generator,
 ) -> Iterator[Visit]:
-    """One person's visits, one after the other; `ways` as Course.likely_ways, `appointments` by time."""
-    coming = list(appointments)
+    """Yield one walker's visits in order.
+
+    `transition_shares` is `Course.transition_matrix()`; `appointments` are sorted by time.
+    """
+    upcoming = list(appointments)
     now = random.uniform(0, course.arrivals * course.seconds)
     camera = int(random.integers(course.cameras))
     while now < course.seconds:
         end = now + random.uniform(*course.dwell)
-        if coming and end > coming[0].at - _WALK_SECONDS:
-            appointment = coming.pop(0)
+        if upcoming and end > upcoming[0].at - _WALK_SECONDS:
+            appointment = upcoming.pop(0)
             end = appointment.at - _WALK_SECONDS
             if end > now:
                 yield Visit(camera, to_frame(now), end)
@@ -141,4 +147,4 @@ def walk(
         yield Visit(camera, to_frame(now), min(end, course.seconds))
         pause = course.away if random.random() < course.away_share else course.gap
         now = end + random.uniform(*pause)
-        camera = int(random.choice(course.cameras, p=ways[camera]))
+        camera = int(random.choice(course.cameras, p=transition_shares[camera]))

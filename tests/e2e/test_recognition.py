@@ -24,7 +24,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
         fleet.start_servers()
         fleet.start_backend()
         call(fleet, "POST", "/api/v1/identities", {"user_id": KNOWN})
-        photo = sample_video.enrollment_photo(sample_video.PEOPLE[KNOWN])
+        photo = sample_video.enrollment_photo(sample_video.IDENTITIES[KNOWN])
         headers = {"Content-Type": "image/jpeg"}
         fleet.http.post(
             f"/api/v1/identities/{KNOWN}/photos", content=photo, headers=headers
@@ -47,7 +47,7 @@ def events(fleet: LocalFleet, **wanted: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def camera(fleet: LocalFleet) -> LocalFleet:
     """A camera at work: everybody smiles at it, by the classifier that it has."""
-    videos = sample_video.make_sample(fleet.folder / "videos", [sample_video.PEOPLE[KNOWN]], cameras=1)
+    videos = sample_video.make_sample(fleet.folder / "videos", [sample_video.IDENTITIES[KNOWN]], cameras=1)
     smiles = save_network(
         fleet.folder / "smiles.onnx", *smiling(), input_shape=("n", 1, 64, 64), outputs=[("output", ("n", 3))]
     )
@@ -151,7 +151,7 @@ def test_a_camera_with_another_model_under_the_same_name_recognises_nobody_and_s
 ) -> None:
     """The dashboard shows it as degraded, with the sentence; it sends no event."""
     model = save_arcface_like(camera.folder / "other.onnx")
-    [video] = sample_video.make_sample(camera.folder / "more", [sample_video.PEOPLE[KNOWN]], cameras=1)
+    [video] = sample_video.make_sample(camera.folder / "more", [sample_video.IDENTITIES[KNOWN]], cameras=1)
     other = camera.make_device(
         SECOND,
         {

@@ -25,7 +25,7 @@ import pytest
 from pymongo import MongoClient
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
-from deploy.local.sample_video import PEOPLE, enrollment_photo
+from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from deploy.local.stack import Mongod, Program, free_port
 from device.embedding.bootstrap import open_worker
 from device.embedding.progress import LogReporter
@@ -161,7 +161,7 @@ def fill(catalog: PhotoCatalog, word: str) -> list[bytes]:
         catalog.add(photo_id, data, person, name, file_url=address)
         catalog.overrides[address] = lambda _: Reply(body=data)
 
-    for n, row in enumerate(PEOPLE.values()):
+    for n, row in enumerate(IDENTITIES.values()):
         for copy in range(2):
             add(f"p{n}{copy}", noisy(enrollment_photo(row), 10 * n + copy), 100 + n, f"Person {n}")
     add("nobody", noisy(enrollment_photo(1), 1), None, None)
@@ -303,7 +303,7 @@ def test_people_and_templates_have_no_field_for_a_picture(traces: Traces) -> Non
     with MongoClient(traces.mongo_uri) as client:
         database = client[traces.database]
         kept = [one for name in ("identities", "templates") for one in database[name].find()]
-    assert len(kept) >= len(PEOPLE)
+    assert len(kept) >= len(IDENTITIES)
     names = {name for document in kept for name in field_names(document)}
     assert [name for name in names if any(smell in name.lower() for smell in SMELLS)] == []
 

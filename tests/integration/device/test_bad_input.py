@@ -15,7 +15,7 @@ from onnx import helper
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, Upsert, WireTemplate
-from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
+from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto
 from device.vision import gabor
 from device.vision.detectors.cascade import CascadeDetector
@@ -39,7 +39,7 @@ Save = Callable[[Path], Path]
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person walks by, and a stranger."""
-    [sample] = make_sample(tmp_path_factory.mktemp("video"), list(PEOPLE.values())[:1], cameras=1)
+    [sample] = make_sample(tmp_path_factory.mktemp("video"), list(IDENTITIES.values())[:1], cameras=1)
     return sample.path
 
 
@@ -239,7 +239,7 @@ def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
     watch: Watch, video: Path, tmp_path: Path
 ) -> None:
     """Everybody is recognised as ever; of what their faces show nothing is said, but that it fails."""
-    [(user_id, row)] = list(PEOPLE.items())[:1]
+    [(user_id, row)] = list(IDENTITIES.items())[:1]
     photo = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(enrollment_photo(row))
     template = WireTemplate(template_id="photo", space=gabor.SPACE_ID, vector=photo.vector)
     emotion = {

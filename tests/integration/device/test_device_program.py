@@ -16,7 +16,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import to_base64
 from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.contract.wire import decode_image
-from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
+from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto, Program
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
@@ -96,14 +96,14 @@ def test_a_known_face_on_video_becomes_one_event_and_strangers_unknown_ones(
 ) -> None:
     """The whole line of a device: enrolled over the wire, seen, sent with a picture, settled."""
     space = "face:gabor-512"
-    [user_id, other_id] = list(PEOPLE)[:2]
-    photo = enrollment_photo(PEOPLE[user_id])
+    [user_id, other_id] = list(IDENTITIES)[:2]
+    photo = enrollment_photo(IDENTITIES[user_id])
     face = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(photo)
     template = WireTemplate(template_id="photo", space=space, vector=face.vector, quality=face.quality)
     registry = peer.registry = ModelRegistry()
     registry.version = 1
     registry.people[user_id] = Upsert(user_id=user_id, version=1, templates=[template])
-    [video] = make_sample(tmp_path, [PEOPLE[user_id], PEOPLE[other_id]], cameras=1)
+    [video] = make_sample(tmp_path, [IDENTITIES[user_id], IDENTITIES[other_id]], cameras=1)
     env = camera(mosquitto, fresh_device, video.path, tmp_path / "data")
     env["WFM_DEVICE__HEARTBEAT_SECONDS"] = "0.2"
     program = start_program(PYTHON, {**env, "WFM_DEVICE__FPS": "0"})

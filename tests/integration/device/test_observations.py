@@ -16,7 +16,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import decode
 from broker_bridge.contract.embeddings import to_array, to_base64
 from broker_bridge.contract.messages import Assignment, Observation, SpaceHead, SyncHead
-from deploy.local.sample_video import PEOPLE, SampleVideo, make_sample
+from deploy.local.sample_video import IDENTITIES, SampleVideo, make_sample
 from deploy.local.stack import Mosquitto, Program
 from device.__main__ import app
 from device.bootstrap import sole_owner
@@ -28,7 +28,7 @@ from tests.device_samples import ModelRegistry
 from tests.integration.device.conftest import Peer
 from tests.waiting import wait_until
 
-[SOMEBODY, *_] = PEOPLE
+[SOMEBODY, *_] = IDENTITIES
 # The trial model's: nearer than this is the same person.
 SAME_PERSON = 0.75
 
@@ -82,7 +82,7 @@ def head_of(model_sha256: str | None) -> SyncHead:
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> SampleVideo:
     """Two people, one after the other and then both; the second is unknown to everybody."""
-    return make_sample(tmp_path_factory.mktemp("footage"), [PEOPLE[SOMEBODY]], cameras=1)[0]
+    return make_sample(tmp_path_factory.mktemp("footage"), [IDENTITIES[SOMEBODY]], cameras=1)[0]
 
 
 Environment = Callable[..., dict[str, str]]

@@ -24,7 +24,7 @@ from broker_bridge.contract.messages import Assignment, DeviceInfo, DeviceStatus
 from deploy.local.stack import ROOT, Mongod, Mosquitto, free_port
 from fleet.__main__ import app
 from fleet.tracks.command import make_course
-from fleet.tracks.scenario import play
+from fleet.tracks.scenario import play_course
 from tests.conftest import StartProgram
 from tests.integration.fleet.test_command import HEEDS_CTRL_C
 from tests.waiting import wait_until
@@ -35,7 +35,7 @@ OPTIONS = [
     "--speed", "5", "--crowd", "4", "--look-alikes", "0.4",
 ]  # fmt: skip
 COURSE = make_course(
-    cameras=CAMERAS, people=PEOPLE, minutes=MINUTES, look_alikes=0.4, crowd=4, overlap=0.15, breaks=0.01,
+    cameras=CAMERAS, walkers=PEOPLE, minutes=MINUTES, look_alikes=0.4, crowd=4, overlap=0.15, breaks=0.01,
     loss=0.02, delay_ms=300, clock_skew=60,
 )  # fmt: skip
 PASSWORD = "secret-of-the-trial"
@@ -45,8 +45,8 @@ Decide = Callable[[str, str], int | None]
 
 def truth() -> dict[tuple[str, str], int]:
     """Global id by camera and track, as a tracker without fault would say."""
-    played = play(COURSE, np.random.default_rng(SEED))
-    known = {(f"sim-{one.camera + 1:03}", one.track_id): one.person + 1 for one in played}
+    played = play_course(COURSE, np.random.default_rng(SEED))
+    known = {(f"sim-{one.camera + 1:03}", one.track_id): one.walker + 1 for one in played}
     return known | {(f"sim-{number + 1:03}", "roll-call"): 1000 for number in range(CAMERAS)}
 
 

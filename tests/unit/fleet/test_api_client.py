@@ -16,8 +16,8 @@ from rich.console import Console
 
 from fleet.api_client import ApiClient
 from fleet.errors import ApiRefusedError, CannotRunError
+from fleet.import_source import ImportCandidate, ImportSource, SourceEntry
 from fleet.importing import Importer
-from fleet.people import ImportCandidate, ImportSource, SourceEntry
 from fleet.report import Bar, ImportReport, RefusalFile
 from fleet.settings import FleetSection
 

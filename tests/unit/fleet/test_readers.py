@@ -12,7 +12,7 @@ import pytest
 
 from broker_bridge.contract.embeddings import from_base64, normalise
 from fleet.errors import CannotRunError, FileRefusedError
-from fleet.people import ImportCandidate, ImportRefusal, PhotoFile, SourceEntry
+from fleet.import_source import ImportCandidate, ImportRefusal, PhotoFile, SourceEntry
 from fleet.readers import open_source
 from fleet.readers.files import MAX_PHOTO_BYTES, read_photo
 from fleet.readers.jsonl import read_jsonl

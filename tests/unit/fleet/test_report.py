@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fleet.errors import CannotRunError
-from fleet.people import ImportRefusal
+from fleet.import_source import ImportRefusal
 from fleet.report import Bar, ImportReport, RefusalFile
 
 

@@ -14,15 +14,15 @@ from fleet.tracks.course import Course, StandingCrowd
 from fleet.tracks.metrics import TrackingScore
 from tests.tracking_course import CoursePlayer, Restart
 
-PLAIN = Course(cameras=4, people=16, seconds=180.0, dwell=(5.0, 20.0), away=(60.0, 100.0))
+PLAIN = Course(cameras=4, walkers=16, seconds=180.0, dwell=(5.0, 20.0), away=(60.0, 100.0))
 LOOK_ALIKES = replace(PLAIN, look_alikes=1.0)
 TROUBLED = Course(
     cameras=8,
-    people=60,
+    walkers=60,
     seconds=600.0,
     break_share=0.01,
     look_alikes=0.2,
-    meet=True,
+    look_alikes_meet=True,
     crowds=(StandingCrowd(200.0, 2, 12),),
     overlap=0.15,
     clock_skew=60.0,
@@ -58,11 +58,11 @@ def follows(score: TrackingScore) -> bool:
 def tells_look_alikes_apart(score: TrackingScore) -> bool:
     """Everybody has an id of their own. One who comes while only the look-alike is known may be taken for
     them now and then: a face at 0.55 on average is above 0.6 sometimes."""
-    return follows(score) and score.ids == score.people
+    return follows(score) and score.ids == score.walkers
 
 
 def makes_no_mistake(score: TrackingScore) -> bool:
-    return score.idf1 == 1.0 and score.ids == score.people and score.mixed == 0
+    return score.idf1 == 1.0 and score.ids == score.walkers and score.mixed == 0
 
 
 async def test_people_are_followed_through_all_troubles_at_once(played: Played) -> None:
@@ -70,7 +70,7 @@ async def test_people_are_followed_through_all_troubles_at_once(played: Played) 
     score = await played(TROUBLED)
     assert follows(score), score
     assert score.answered == score.observations > 5000
-    assert score.people == 60
+    assert score.walkers == 60
 
 
 async def test_people_who_walk_from_camera_to_camera_keep_their_ids(played: Played) -> None:
@@ -83,7 +83,7 @@ async def test_who_is_first_seen_by_two_cameras_at_once_is_one_person(played: Pl
 
     Of a hundred pairs of first faces one is of two poor ones, which nobody can tell to be one person's.
     """
-    score = await played(replace(PLAIN, people=30, overlap=1.0))
+    score = await played(replace(PLAIN, walkers=30, overlap=1.0))
     assert score.mixed == 0
     assert score.split <= 1, score
     assert score.idf1 > 0.99
@@ -91,7 +91,7 @@ async def test_who_is_first_seen_by_two_cameras_at_once_is_one_person(played: Pl
 
 async def test_look_alikes_in_one_picture_are_two_people(played: Played) -> None:
     """All people have a look-alike, each pair stands in one picture: two ids."""
-    score = await played(replace(LOOK_ALIKES, meet=True))
+    score = await played(replace(LOOK_ALIKES, look_alikes_meet=True))
     assert tells_look_alikes_apart(score), score
 
 
@@ -126,7 +126,7 @@ async def test_tracks_that_break_are_one_person(played: Played) -> None:
 
 async def test_a_crowd_is_told_apart(played: Played) -> None:
     """Everybody at once before one camera."""
-    crowd = StandingCrowd(at=60.0, camera=1, people=16, seconds=30.0)
+    crowd = StandingCrowd(at=60.0, camera=1, walkers=16, seconds=30.0)
     assert makes_no_mistake(await played(replace(PLAIN, crowds=(crowd,))))
 
 

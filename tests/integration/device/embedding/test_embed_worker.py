@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from deploy.local.sample_video import PEOPLE, enrollment_photo
+from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from deploy.local.stack import Program
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.embedder import load_embedder
@@ -29,7 +29,7 @@ def catalog() -> Iterator[PhotoCatalog]:
     """Two photos of each of the demo's people."""
     with PhotoCatalog() as server:
         server.key = "catalog-key"
-        for n, row in enumerate(PEOPLE.values()):
+        for n, row in enumerate(IDENTITIES.values()):
             for copy in range(2):
                 # What follows the picture makes another file of it, not another face.
                 server.add(f"photo_{n}{copy}", enrollment_photo(row) + b"\0" * copy, n, f"Person {n}")
@@ -75,7 +75,7 @@ def test_pictures_become_the_vectors_that_the_api_would_make(
     }  # fmt: skip
     assert job.result == {**counts, "photo-invalid": 1}
     photos = PhotoEmbedder(CascadeDetector(), load_embedder())
-    for n, row in enumerate(PEOPLE.values()):
+    for n, row in enumerate(IDENTITIES.values()):
         (vector,) = backend.stored["alfred_catalog", str(n)]
         wanted = photos.embed_photo(enrollment_photo(row)).vector
         assert np.asarray(vector, "<f4").tobytes() == wanted
@@ -100,7 +100,7 @@ def test_killed_again_and_again_it_finishes_with_every_vector_once(
     assert job.status == "done"
     assert set(catalog.files_sent()) == set(list(catalog.photos)[position:])
     assert {person: len(vectors) for person, vectors in backend.stored.items()} == {
-        ("alfred_catalog", str(n)): 1 for n in range(len(PEOPLE))
+        ("alfred_catalog", str(n)): 1 for n in range(len(IDENTITIES))
     }
     assert job.result["photos"] == 12
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from broker_bridge.common.template_choice import MOST_TEMPLATES, choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector
-from deploy.local.sample_video import PEOPLE, enrollment_photo
+from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from device.bootstrap import sole_owner
 from device.cli.enroll import enroll
 from device.store.cursor import SyncCursor
@@ -32,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
     """Seven pictures of one person, darker and darker; a wall; a text; and what is no picture at all."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    portrait = cv2.imdecode(np.frombuffer(enrollment_photo(PEOPLE["EMP-10001"]), np.uint8), cv2.IMREAD_COLOR)
+    portrait = cv2.imdecode(
+        np.frombuffer(enrollment_photo(IDENTITIES["EMP-10001"]), np.uint8), cv2.IMREAD_COLOR
+    )
     for n in range(7):
         darker = cv2.convertScaleAbs(portrait, alpha=1.0 - 0.06 * n)
         moved = cv2.warpAffine(darker, np.float32([[1, 0.01 * n, 4 * n], [0, 1, -3 * n]]), (480, 480))

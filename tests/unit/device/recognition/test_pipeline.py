@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
-from deploy.local.sample_video import FPS, PEOPLE, UNKNOWN, enrollment_photo, make_sample
+from deploy.local.sample_video import FPS, IDENTITIES, UNKNOWN, enrollment_photo, make_sample
 from device.events.event_validator import EventValidator
 from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
@@ -23,7 +23,7 @@ from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.quality import QualityGate
 from device.vision.tracker import FaceTracker
 
-NAMES = {row: user_id for user_id, row in PEOPLE.items()}
+NAMES = {row: user_id for user_id, row in IDENTITIES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def embedder():
 def gallery(embedder):
     """The demo's people, enrolled by photo."""
     photos = PhotoEmbedder(CascadeDetector(), embedder)
-    vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()]
-    return Gallery(embedder.space, list(PEOPLE), np.stack(vectors), version=6)
+    vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
+    return Gallery(embedder.space, list(IDENTITIES), np.stack(vectors), version=6)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,13 @@ def test_everyone_enrolled_triggers_once_and_the_stranger_is_unknown_once(embedd
             for event, box in pipeline.process(frame).events:
                 assert event.user_id not in events
                 events[event.user_id] = (frame.index, box, event)
-    assert set(events) == {NAMES.get(seen.person) for seen in sample.appearances}
+    assert set(events) == {NAMES.get(seen.face) for seen in sample.appearances}
     for seen in sample.appearances:
-        index, box, event = events[NAMES.get(seen.person)]
+        index, box, event = events[NAMES.get(seen.face)]
         assert seen.first_frame + 4 <= index <= seen.first_frame + 16
         assert abs(box.x + box.width / 2 - (seen.left + 80)) < 50
         assert event.metadata["gallery_version"] == 6
-        if seen.person == UNKNOWN:
+        if seen.face == UNKNOWN:
             assert event.event_type == "unknown"
         else:
             assert event.metadata["margin"] > gabor.MIN_MARGIN
@@ -99,9 +99,9 @@ def test_everyone_enrolled_triggers_once_and_the_stranger_is_unknown_once(embedd
 def test_a_deleted_person_is_not_recognised_from_the_next_frame_on(embedder, gallery, samples):
     """The gallery is swapped while the camera runs: somebody who left it gives no event, the others do."""
     sample, clock = samples[0], Clock()
-    gone, stays = (NAMES[seen.person] for seen in sample.appearances[:2])
-    kept = [user_id for user_id in PEOPLE if user_id != gone]
-    rows = [to_array_of(embedder, PEOPLE[user_id]) for user_id in kept]
+    gone, stays = (NAMES[seen.face] for seen in sample.appearances[:2])
+    kept = [user_id for user_id in IDENTITIES if user_id != gone]
+    rows = [to_array_of(embedder, IDENTITIES[user_id]) for user_id in kept]
     galleries = GalleryHolder(gallery)
     pipeline, _ = pipeline_for(embedder, galleries, clock)
     recognised = []

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from broker_bridge.contract.messages import Upsert, WireTemplate
-from deploy.local.sample_video import PEOPLE, enrollment_photo, make_sample
+from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from device.__main__ import app
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
@@ -17,7 +17,7 @@ from device.vision.drawing import AMBER, GREEN, FaceNote, draw
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 
-[KNOWN, *_] = PEOPLE
+[KNOWN, *_] = IDENTITIES
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ def footage(tmp_path_factory):
     """A video of one person who is enrolled on the device in `data`, and of one stranger."""
     folder = tmp_path_factory.mktemp("footage")
     photos = PhotoEmbedder(CascadeDetector(), load_embedder())
-    face = photos.embed_photo(enrollment_photo(PEOPLE[KNOWN]))
+    face = photos.embed_photo(enrollment_photo(IDENTITIES[KNOWN]))
     template = WireTemplate(template_id="t1", space=gabor.SPACE_ID, vector=face.vector, quality=face.quality)
     db = DatabaseManager(folder / "data" / "device.db")
     db.initialize()
     upsert = Upsert(user_id=KNOWN, version=1, templates=[template])
     db.apply_delta([upsert], [], SyncCursor("lobby", (gabor.SPACE_ID,), "aa", 1))
     db.close()
-    return make_sample(folder, [PEOPLE[KNOWN]], cameras=1)[0]
+    return make_sample(folder, [IDENTITIES[KNOWN]], cameras=1)[0]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from broker_bridge.contract.embeddings import to_array
-from deploy.local.sample_video import FPS, PEOPLE, enrollment_photo, make_sample
+from deploy.local.sample_video import FPS, IDENTITIES, enrollment_photo, make_sample
 from device.cli.replay import replay as replay_command
 from device.events.decision import QUARANTINED
 from device.recognition.assembly import build_recognition
@@ -55,8 +55,8 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     )
     recognition = build_recognition(device)
     photos = PhotoEmbedder(CascadeDetector(), recognition.embedder)
-    vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()]
-    recognition.galleries.swap(Gallery(recognition.space, list(PEOPLE), np.stack(vectors), version=6))
+    vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
+    recognition.galleries.swap(Gallery(recognition.space, list(IDENTITIES), np.stack(vectors), version=6))
     pipeline = recognition.build_pipeline(suppressed_reason=lambda: None, on_event=lambda *_: None)
     settings = RecordedSettings(
         device_id=device.id,

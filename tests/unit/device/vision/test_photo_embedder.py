@@ -10,7 +10,7 @@ from skimage.data import astronaut, lfw_subset
 
 from broker_bridge.contract.embeddings import check_vector, to_array
 from broker_bridge.contract.errors import ContractError
-from deploy.local.sample_video import PEOPLE, enrollment_photo
+from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
@@ -61,8 +61,10 @@ def test_the_size_of_the_photo_matters_little(photos, scale):
 
 def test_a_portrait_without_surroundings_is_enrolled(photos):
     """Cut off at the ears, as badge photos are: nearest to the same person's ordinary portrait."""
-    wide = np.stack([to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()])
-    for person, row in enumerate(PEOPLE.values()):
+    wide = np.stack(
+        [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
+    )
+    for person, row in enumerate(IDENTITIES.values()):
         face = cv2.resize(
             (lfw_subset()[row] * 255).astype(np.uint8), (112, 112), interpolation=cv2.INTER_CUBIC
         )
@@ -74,7 +76,7 @@ def test_a_portrait_without_surroundings_is_enrolled(photos):
 def test_the_sample_portraits_are_told_apart(photos):
     """No two of the demo's people resemble each other."""
     vectors = np.stack(
-        [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in PEOPLE.values()]
+        [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
     )
     similar = vectors @ vectors.T - np.eye(len(vectors))
     assert similar.max() < 0.65

@@ -7,19 +7,19 @@ from fleet.tracks.metrics import TrackingScore, TrackingTally
 SECONDS = 100
 
 
-def score(*people: list[int | None], kin: tuple[int, ...] = (0, 1, 2)) -> TrackingScore:
-    """The score of ids that were given second by second, a list per person, each on a camera of their own."""
-    tally = TrackingTally(lambda person: kin[person])
+def score(*walkers: list[int | None], look_alike_group: tuple[int, ...] = (0, 1, 2)) -> TrackingScore:
+    """The score of ids that were given second by second, a list per walker, each on a camera of their own."""
+    tally = TrackingTally(lambda walker: look_alike_group[walker])
     for at in range(SECONDS):
-        for person, ids in enumerate(people):
-            tally.add(person=person, camera=person, at=float(at), global_id=ids[at])
+        for walker, ids in enumerate(walkers):
+            tally.add(walker=walker, camera=walker, at=float(at), global_id=ids[at])
     return tally.score()
 
 
 def test_whoever_is_always_told_right_has_the_best_score() -> None:
-    """One id per person: IDF1 is 1, and nothing else is counted."""
+    """One id per walker: IDF1 is 1, and nothing else is counted."""
     assert score([7] * SECONDS, [8] * SECONDS) == TrackingScore(
-        observations=200, answered=200, people=2, ids=2, idf1=1.0, switches=0, fragmentations=0,
+        observations=200, answered=200, walkers=2, ids=2, idf1=1.0, switches=0, fragmentations=0,
         merged=0, mixed=0, reused=0, split=0,
     )  # fmt: skip
 
@@ -33,7 +33,7 @@ def test_two_people_under_one_id_are_merged() -> None:
 
 def test_look_alikes_under_one_id_are_mixed_and_not_reused() -> None:
     """Mistaking one for the other is not giving an id away twice."""
-    result = score([7] * SECONDS, [7] * 5 + [8] * 95, kin=(0, 0, 2))
+    result = score([7] * SECONDS, [7] * 5 + [8] * 95, look_alike_group=(0, 0, 2))
     assert (result.merged, result.mixed, result.reused, result.split) == (0, 1, 0, 1)
     assert result.switches == 1
     # 5 of 200 answers are of the wrong one: 5 false positives and 5 false negatives.
@@ -41,7 +41,7 @@ def test_look_alikes_under_one_id_are_mixed_and_not_reused() -> None:
 
 
 def test_a_second_id_for_one_person_is_a_switch_and_a_split() -> None:
-    """Only the longer part counts as that person's."""
+    """Only the longer part counts as that walker's."""
     result = score([7] * 60 + [9] * 40)
     assert (result.switches, result.split, result.ids, result.merged) == (1, 1, 2, 0)
     assert result.idf1 == pytest.approx(0.6)
@@ -65,8 +65,8 @@ def test_people_side_by_side_in_one_picture_are_told_apart() -> None:
     tally = TrackingTally(int)
     for at in range(SECONDS):
         swapped = at >= 90
-        tally.add(person=0, camera=0, at=float(at), global_id=8 if swapped else 7)
-        tally.add(person=1, camera=0, at=float(at), global_id=7 if swapped else 8)
+        tally.add(walker=0, camera=0, at=float(at), global_id=8 if swapped else 7)
+        tally.add(walker=1, camera=0, at=float(at), global_id=7 if swapped else 8)
     result = tally.score()
     assert result.idf1 == pytest.approx(0.9)
     assert (result.mixed, result.merged) == (2, 0)

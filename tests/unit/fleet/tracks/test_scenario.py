@@ -1,4 +1,4 @@
-"""The course that is played: who looks like whom, how people walk, and what arrives when."""
+"""The course that is played: who looks like whom, how walkers walk, and what arrives when."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -10,12 +10,12 @@ import pytest
 from fleet.tracks.command import make_course
 from fleet.tracks.course import FRAME_SIZE, STANDARD, Course, StandingCrowd
 from fleet.tracks.faces import SimulatedFaces
-from fleet.tracks.scenario import SimulatedSighting, play
+from fleet.tracks.scenario import SimulatedSighting, play_course
 
-SMALL = Course(cameras=4, people=20, seconds=300.0, look_alikes=0.2)
+SMALL = Course(cameras=4, walkers=20, seconds=300.0, look_alikes=0.2)
 TROUBLED = replace(
     SMALL,
-    meet=True,
+    look_alikes_meet=True,
     crowds=(StandingCrowd(100.0, 2, 8),),
     break_share=0.05,
     overlap=0.3,
@@ -25,7 +25,7 @@ TROUBLED = replace(
 
 
 def played(course: Course, seed: int = 1) -> list[SimulatedSighting]:
-    return list(play(course, np.random.default_rng(seed)))
+    return list(play_course(course, np.random.default_rng(seed)))
 
 
 def test_a_seed_plays_the_same_course_again_and_another_seed_another() -> None:
@@ -33,7 +33,7 @@ def test_a_seed_plays_the_same_course_again_and_another_seed_another() -> None:
 
     def told(seed: int) -> list[tuple[object, ...]]:
         return [
-            (one.arrives, one.person, one.track_id, one.vector.tobytes()) for one in played(TROUBLED, seed)
+            (one.arrives, one.walker, one.track_id, one.vector.tobytes()) for one in played(TROUBLED, seed)
         ]
 
     assert told(3) == told(3)
@@ -42,7 +42,7 @@ def test_a_seed_plays_the_same_course_again_and_another_seed_another() -> None:
 
 def test_a_course_is_played_as_it_is_asked_for() -> None:
     """The first observations of the standard course come without the rest being made."""
-    first = list(islice(play(STANDARD, np.random.default_rng(1)), 100))
+    first = list(islice(play_course(STANDARD, np.random.default_rng(1)), 100))
     assert len(first) == 100
     assert first[-1].arrives < 60
 
@@ -59,9 +59,9 @@ def test_observations_come_by_time_of_arrival_and_out_of_the_order_of_capture() 
 
 
 def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> None:
-    """Cosine 0.6 to 0.8 for one person, around 0.55 for look-alikes, 0 +- 0.05 for others."""
+    """Cosine 0.6 to 0.8 for one walker, around 0.55 for look-alikes, 0 +- 0.05 for others."""
     faces = SimulatedFaces(SMALL, np.random.default_rng(2))
-    looks = np.stack([[faces.look(person)[0] for _ in range(40)] for person in range(6)])
+    looks = np.stack([[faces.sample(walker)[0] for _ in range(40)] for walker in range(6)])
     np.testing.assert_allclose(np.linalg.norm(looks, axis=2), 1.0, atol=1e-5)
     own = (looks[0] @ looks[0].T)[np.triu_indices(40, 1)]
     assert own.mean() == pytest.approx(0.7, abs=0.02)
@@ -73,10 +73,10 @@ def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> No
 
 
 def test_quality_tells_how_near_a_face_is_to_its_person() -> None:
-    """Quality and cosine to the person's centre go together."""
+    """Quality and cosine to the walker's centre go together."""
     faces = SimulatedFaces(SMALL, np.random.default_rng(2))
-    looks = [faces.look(3) for _ in range(300)]
-    cosines = [float(vector @ faces.centres[3]) for vector, _ in looks]
+    looks = [faces.sample(3) for _ in range(300)]
+    cosines = [float(vector @ faces.centroids[3]) for vector, _ in looks]
     qualities = [quality for _, quality in looks]
     assert np.corrcoef(cosines, qualities)[0, 1] > 0.8
     assert min(qualities) >= 0
@@ -98,36 +98,36 @@ def test_boxes_move_smoothly_inside_the_frame() -> None:
 
 
 def test_a_track_is_one_person_on_one_camera() -> None:
-    """A person who comes back has another track, and so has one whom the camera lost."""
-    people, tracks = defaultdict(set), defaultdict(set)
+    """A walker who comes back has another track, and so has one whom the camera lost."""
+    walkers, tracks = defaultdict(set), defaultdict(set)
     for one in played(TROUBLED):
-        people[one.camera, one.track_id].add(one.person)
-        tracks[one.person].add((one.camera, one.track_id))
-    assert all(len(those) == 1 for those in people.values())
+        walkers[one.camera, one.track_id].add(one.walker)
+        tracks[one.walker].add((one.camera, one.track_id))
+    assert all(len(those) == 1 for those in walkers.values())
     whole, broken = (len({t for one in played(c) for t in [(one.camera, one.track_id)]})
                      for c in (SMALL, replace(SMALL, break_share=0.2)))  # fmt: skip
     assert broken > 1.5 * whole
 
 
 def test_nobody_is_in_two_places_unless_views_overlap() -> None:
-    """At one instant a person is on one camera, or on the two that share a view."""
+    """At one instant a walker is on one camera, or on the two that share a view."""
     for course in (SMALL, TROUBLED):
         at: dict[tuple[int, float], set[int]] = defaultdict(set)
         for one in played(course):
-            at[one.person, one.seen].add(one.camera)
+            at[one.walker, one.seen].add(one.camera)
         places = {frozenset(cameras) for cameras in at.values()}
         shared = {frozenset({0, 1}), frozenset({2, 3})} if course.overlap else set()
         assert {cameras for cameras in places if len(cameras) > 1} == shared
 
 
 def test_a_crowd_is_in_one_picture() -> None:
-    """At its time as many people as asked for are seen by the camera at the same instants."""
+    """At its time as many walkers as asked for are seen by the camera at the same instants."""
     at: dict[float, set[int]] = defaultdict(set)
     for one in played(TROUBLED):
         if one.camera == 2:
-            at[one.seen].add(one.person)
-    seen, people = max(at.items(), key=lambda item: len(item[1]))
-    assert len(people) >= 7
+            at[one.seen].add(one.walker)
+    seen, walkers = max(at.items(), key=lambda item: len(item[1]))
+    assert len(walkers) >= 7
     assert 100 <= seen <= 130
 
 
@@ -135,9 +135,9 @@ def test_look_alikes_meet_in_one_picture() -> None:
     """Each pair is told of by one camera at one instant; without meetings they are not, with these seeds."""
     pictures: dict[tuple[int, float], set[int]] = defaultdict(set)
     for one in played(TROUBLED):
-        pictures[one.camera, one.captured].add(one.person)
-    for pair in range(TROUBLED.pairs):
-        assert any({2 * pair, 2 * pair + 1} <= people for people in pictures.values())
+        pictures[one.camera, one.captured].add(one.walker)
+    for pair in range(TROUBLED.look_alike_pairs):
+        assert any({2 * pair, 2 * pair + 1} <= walkers for walkers in pictures.values())
 
 
 def test_a_camera_s_clock_is_off_by_the_same_all_the_time() -> None:
@@ -151,8 +151,8 @@ def test_a_camera_s_clock_is_off_by_the_same_all_the_time() -> None:
 
 def test_loss_takes_its_share_and_changes_nothing_else() -> None:
     """What is left is a part of what there would be without loss, some 10 percent less."""
-    whole = {(one.person, one.camera, one.seen) for one in played(SMALL)}
-    left = {(one.person, one.camera, one.seen) for one in played(replace(SMALL, loss=0.1))}
+    whole = {(one.walker, one.camera, one.seen) for one in played(SMALL)}
+    left = {(one.walker, one.camera, one.seen) for one in played(replace(SMALL, loss=0.1))}
     assert left < whole
     assert len(left) == pytest.approx(0.9 * len(whole), rel=0.05)
 
@@ -161,8 +161,8 @@ def test_people_go_where_the_transitions_send_them() -> None:
     """A ring of cameras is walked in its order."""
     ring = ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
     cameras: dict[int, list[int]] = defaultdict(list)
-    for one in played(Course(cameras=3, people=5, seconds=400.0, transitions=ring)):
-        cameras[one.person].append(one.camera)
+    for one in played(Course(cameras=3, walkers=5, seconds=400.0, transitions=ring)):
+        cameras[one.walker].append(one.camera)
     steps = {(a, b) for walked in cameras.values() for a, b in pairwise(walked) if a != b}
     assert steps == {(0, 1), (1, 2), (2, 0)}
 
@@ -171,10 +171,10 @@ def test_people_go_where_the_transitions_send_them() -> None:
 def test_the_shortest_course_of_the_command_can_be_played(seed: int) -> None:
     """Everybody has a look-alike, stands in the crowd, and finds the time to meet all the same."""
     course = make_course(
-        cameras=3, people=20, minutes=0.1, look_alikes=1.0, crowd=20, overlap=0.15, breaks=0.01, loss=0.02,
+        cameras=3, walkers=20, minutes=0.1, look_alikes=1.0, crowd=20, overlap=0.15, breaks=0.01, loss=0.02,
         delay_ms=300, clock_skew=60,
     )  # fmt: skip
-    assert {one.person for one in played(course, seed)} >= set(range(10))
+    assert {one.walker for one in played(course, seed)} >= set(range(10))
 
 
 @pytest.mark.parametrize(

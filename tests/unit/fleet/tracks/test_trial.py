@@ -14,14 +14,14 @@ from fleet.errors import CannotRunError
 from fleet.report import Bar
 from fleet.tracks.cameras import TrackerAnswer
 from fleet.tracks.course import Course
-from fleet.tracks.scenario import play
+from fleet.tracks.scenario import play_course
 from fleet.tracks.trial import Pace, Trial
 
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 SPACE = "face:simulated-512"
-COURSE = Course(cameras=3, people=6, seconds=120.0, delay=0.2)
+COURSE = Course(cameras=3, walkers=6, seconds=120.0, delay=0.2)
 TRUTH = {
-    (one.camera, one.track_id): one.person + 1 for one in play(COURSE, np.random.default_rng(1))
+    (one.camera, one.track_id): one.walker + 1 for one in play_course(COURSE, np.random.default_rng(1))
 } | {(camera, "roll-call"): 1000 for camera in range(3)}  # fmt: skip
 
 Decide = Callable[[int, Observation], int | None]
@@ -40,17 +40,17 @@ class PlayedTracker:
         self.decide = decide
         self.delay = delay
         self.now = 0.0
-        self.heard: list[tuple[float, int, Observation]] = []
+        self.observations_sent: list[tuple[float, int, Observation]] = []
         self._answers: list[tuple[float, TrackerAnswer]] = []
 
-    def observe(self, camera: int, observation: Observation) -> None:
-        self.heard.append((self.now, camera, observation))
+    def send_observation(self, camera: int, observation: Observation) -> None:
+        self.observations_sent.append((self.now, camera, observation))
         global_id = self.decide(camera, observation)
         if global_id is not None:
             assignment = Assignment(track_id=observation.track_id, global_id=global_id)
             self._answers.append((self.now + self.delay, TrackerAnswer(camera, assignment)))
 
-    def hear(self, seconds: float) -> TrackerAnswer | None:
+    def receive_answer(self, seconds: float) -> TrackerAnswer | None:
         until = self.now + max(seconds, 0)
         if self._answers and self._answers[0][0] <= until:
             at, answer = self._answers.pop(0)
@@ -66,7 +66,7 @@ class PlayedTracker:
 def run(tracker: PlayedTracker, course: Course = COURSE, speed: float = 1.0) -> Trial:
     trial = Trial(course, tracker, SPACE, tracker.pace(speed))
     with Bar(Console(quiet=True), "playing", 120) as bar:
-        trial.run(np.random.default_rng(1), bar)
+        trial.run_course(np.random.default_rng(1), bar)
     trial.finish()
     return trial
 
@@ -76,14 +76,14 @@ def test_a_tracker_that_is_always_right_has_the_best_score() -> None:
     tracker = PlayedTracker()
     trial = run(tracker)
     score = trial.tally.score()
-    assert score.observations == score.answered == len(tracker.heard) > 100
+    assert score.observations == score.answered == len(tracker.observations_sent) > 100
     assert (score.idf1, score.switches, score.mixed, score.split) == (1.0, 0, 0, 0)
     assert max(trial.delays) <= 0.21
     assert trial.global_ids == set(TRUTH.values()) - {1000}
 
 
 def test_a_wrong_answer_costs() -> None:
-    """A tracker that takes everybody for one person merges all of them."""
+    """A tracker that takes everybody for one walker merges all of them."""
     score = run(PlayedTracker(lambda *_: 7)).tally.score()
     assert score.merged == score.mixed == 1
     assert score.idf1 < 0.5
@@ -103,8 +103,8 @@ def test_observations_are_sent_when_they_are_due(speed: float) -> None:
     """Not before; at four times the speed four times as early."""
     tracker = PlayedTracker()
     run(tracker, speed=speed)
-    due = [one.arrives / speed for one in play(COURSE, np.random.default_rng(1))]
-    assert [at for at, *_ in tracker.heard] == pytest.approx(due, abs=0.011)
+    due = [one.arrives / speed for one in play_course(COURSE, np.random.default_rng(1))]
+    assert [at for at, *_ in tracker.observations_sent] == pytest.approx(due, abs=0.011)
 
 
 def test_a_camera_s_clock_is_off_by_as_much_at_any_speed() -> None:
@@ -113,8 +113,8 @@ def test_a_camera_s_clock_is_off_by_as_much_at_any_speed() -> None:
     for speed in (1.0, 4.0):
         tracker = PlayedTracker()
         run(tracker, course, speed)
-        played = play(course, np.random.default_rng(1))
-        for (_, camera, seen), one in zip(tracker.heard, played, strict=True):
+        played = play_course(course, np.random.default_rng(1))
+        for (_, camera, seen), one in zip(tracker.observations_sent, played, strict=True):
             truth = BEGAN + timedelta(seconds=one.seen / speed)
             assert camera == one.camera
             off = (seen.captured_at - truth).total_seconds()
@@ -130,7 +130,7 @@ def test_the_course_begins_when_every_camera_has_an_answer() -> None:
         return 1000 if asked[camera] > camera else None
 
     tracker = PlayedTracker(slow_to_know)
-    Trial(COURSE, tracker, SPACE, tracker.pace()).call_roll(np.random.default_rng(2))
+    Trial(COURSE, tracker, SPACE, tracker.pace()).await_tracker(np.random.default_rng(2))
     assert asked == {0: 1, 1: 2, 2: 3}
 
 
@@ -139,7 +139,7 @@ def test_without_a_tracker_the_course_does_not_begin() -> None:
     tracker = PlayedTracker(lambda *_: None)
     trial = Trial(COURSE, tracker, SPACE, tracker.pace())
     with pytest.raises(CannotRunError, match=r"no tracker answers 3 of 3 cameras.*AUTO_REGISTER"):
-        trial.call_roll(np.random.default_rng(2))
+        trial.await_tracker(np.random.default_rng(2))
     assert 10 <= tracker.now <= 30
 
 
@@ -147,13 +147,13 @@ def test_a_broker_that_goes_away_leaves_what_there_is_so_far() -> None:
     """The half that was played is scored."""
 
     def goes_away(camera: int, seen: Observation) -> int | None:
-        if len(tracker.heard) > 50:
+        if len(tracker.observations_sent) > 50:
             raise CannotRunError("the broker ended the connection")
         return by_truth(camera, seen)
 
     tracker = PlayedTracker(goes_away)
     trial = Trial(COURSE, tracker, SPACE, tracker.pace())
     with Bar(Console(quiet=True), "playing", 120) as bar, pytest.raises(CannotRunError):
-        trial.run(np.random.default_rng(1), bar)
+        trial.run_course(np.random.default_rng(1), bar)
     trial.finish()
     assert trial.tally.score().observations == 50

@@ -10,7 +10,7 @@ _WRITTEN_SECONDS = 15.0
 _PAUSE_SECONDS = 0.2
 
 
-def across_cameras(call: Call, enrolled: Collection[str], cameras: Collection[str]) -> list[str]:
+def check_tracking(call: Call, enrolled: Collection[str], cameras: Collection[str]) -> list[str]:
     """Print who was seen where, and return a sentence for each enrolled person who has not one number that
     was seen on all `cameras`. The tracker writes every few seconds: it is waited for."""
     deadline = time.monotonic() + _WRITTEN_SECONDS
