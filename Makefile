@@ -4,10 +4,10 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test check bench clean
+.PHONY: help setup setup-demo demo test test-long check bench clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install everything that the other targets need
 	@deploy/local/setup.sh mosquitto mosquitto_sub chromium openssl
@@ -20,6 +20,9 @@ demo: setup-demo ## Run the whole line on this machine until Ctrl-C (ONCE=1: run
 
 test: setup ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes to pytest, JOBS= at a time: 3)
 	@$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal $(ARGS)
+
+test-long: setup ## Run the long forms too: each kill by itself, whole days, hundreds of examples a property
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist worksteal -m "" --hypothesis-profile=long $(ARGS)
 
 check: setup ## Lint, formatting and types
 	@$(BIN)/ruff check .

@@ -105,7 +105,8 @@ def check_modules(files: Iterable[Source]) -> list[str]:
     for path, _ in files:
         if is_product(path) and not path.endswith("__init__.py"):
             parts = path.split("/")
-            places[(parts[0], *parts[-2:])].append(path)
+            package, folder, module = parts[0], parts[-2], parts[-1]
+            places[package, folder, module].append(path)
     return [
         f"two modules with one name: {' and '.join(found)}" for found in places.values() if len(found) > 1
     ]

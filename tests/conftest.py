@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from pydantic import SecretStr
 from pymongo import MongoClient
 
 from broker_bridge.registry import MongoSettings, Registry
 from deploy.local.stack import Mongod, Mosquitto, Program, free_port
+
+# `make test` plays a few examples of each property, `make test-long` many.
+settings.register_profile("short", max_examples=15)
+settings.register_profile("long", max_examples=500)
+settings.load_profile("short")
 
 DEVICES = [f"cam-{n:03}" for n in range(1, 11)] + [f"sim-{n:03}" for n in range(1, 21)]
 SITE = "lobby"

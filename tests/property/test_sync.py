@@ -1,6 +1,5 @@
 """Whatever happens to registry, network, bridge and devices: every device ends equal to the registry."""
 
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,6 @@ from .conftest import Stage
 from .sync_steps import FACE, Step, sample, steps
 from .sync_world import SyncWorld
 
-EXAMPLES = int(os.environ.get("WFM_PROPERTY_EXAMPLES", "30"))
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_messages() -> object:
@@ -31,7 +28,7 @@ def _small_messages() -> object:
         yield
 
 
-@settings(max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 @given(steps=steps, checked_seconds=st.sampled_from([0.0, 1e9]))
 def test_every_device_ends_equal_to_the_registry(
     stage: Stage, steps: list[Step], checked_seconds: float

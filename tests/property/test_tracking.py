@@ -1,7 +1,6 @@
 """Whatever happens to the tracker: a number each, nobody's twice, and nothing seen is lost or doubled."""
 
 import asyncio
-import os
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from broker_bridge.tracking.tracker import Tracker
 from deploy.local.stack import Mongod
 from tests.tracking_samples import SPACE, Faces, at, observed
 
-EXAMPLES = int(os.environ.get("WFM_PROPERTY_EXAMPLES", "30"))
 PEOPLE = 4
 WAITS = (
     "there",
@@ -218,7 +216,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
     loop.close()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 @given(steps=steps)
 def test_everybody_keeps_a_number_of_their_own_and_what_was_seen_is_counted_once(
     stage: tuple[asyncio.AbstractEventLoop, Registry, Faces], steps: list[tuple[Any, ...]]
