@@ -22,7 +22,7 @@ from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import DetectedPerson
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.tracking.active_people import ActivePerson, ActiveSet
+from broker_bridge.tracking.active_set import ActivePerson, ActiveSet
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Mosquitto
 from tests.tracking_samples import SPACE, Faces, observed
@@ -78,7 +78,7 @@ def _active(rounds: int = 5000) -> list[Row]:
     matrix = np.stack([faces.of(centre) for centre in centres])
     for number, centre in enumerate(centres, start=1):
         face = FaceCentroid.of(SPACE, matrix[number - 1], 0.9)
-        people.add(ActivePerson(DetectedPerson.first_met(number, observed(centre)), {SPACE: face}))
+        people.add(ActivePerson(DetectedPerson.create(number, observed(centre)), {SPACE: face}))
     asked = [observed(faces.of(centres[number % ACTIVE]), at=number) for number in range(rounds)]
     limit = TrackingSettings().limits_in(SPACE).similarity
     ours, bare, wrong = [], [], 0

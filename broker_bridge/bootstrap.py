@@ -147,7 +147,7 @@ class Bridge:
         observed = channels.OBSERVATION.match(topic)
         if observed:
             # It is of the moment, and has somebody's face in it: nobody keeps it.
-            self.observations.refuse(observed["device_id"], error)
+            self.observations.reject(observed["device_id"], error)
             return
         self.refusals.reject(topic, payload, error)
 
@@ -172,13 +172,13 @@ class Bridge:
 
     async def _know_faces(self) -> None:
         """Every worker: one that takes over the tracking must not begin to load everybody then."""
-        await asyncio.gather(self._registry.face_search.run(), self._load_faces())
+        await asyncio.gather(self._registry.face_search.follow_changes(), self._load_faces())
 
     async def _load_faces(self) -> None:
         while True:
             try:
                 for space_id, dimension in (await self._registry.spaces.dimensions()).items():
-                    await self._registry.face_search.ready(EmbeddingSpace(space_id, dimension))
+                    await self._registry.face_search.prepare_space(EmbeddingSpace(space_id, dimension))
             except RegistryError as error:
                 _log.warning("the faces of detected persons cannot be read yet: %s", type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -190,7 +190,7 @@ class Bridge:
         """What only one worker does, maybe another than the one that leads, until cancelled."""
         self.link.follow([channels.OBSERVATION])
         try:
-            await self.observations.run()
+            await self.observations.ingest_observations()
         finally:
             self.link.unfollow([channels.OBSERVATION])
 
@@ -213,7 +213,7 @@ class Bridge:
             "connected": self.link.connected,
             "leading": self.leadership.leading,
             "tracking": self.tracking.leading,
-            "people_present": self.observations.people,
+            "people_present": self.observations.active_count,
             "registry_failing_since": self.ingest.failing_since,
             **{name: dict(counters) for name, counters in parts.items()},
         }

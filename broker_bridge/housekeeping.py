@@ -64,5 +64,5 @@ class Housekeeping:
 
     async def _forget_unseen(self) -> int:
         now = self._now()
-        await self._registry.detected_person_removal.look_again(now)
+        await self._registry.detected_person_removal.remove_late_writes(now)
         return await self._registry.detected_person_removal.forget_unseen(now - self._unseen, now)

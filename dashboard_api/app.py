@@ -101,7 +101,7 @@ def create_app(
 def _lifespan_of(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _background_task(services.registry.face_search.run()):
+        async with _background_task(services.registry.face_search.follow_changes()):
             yield
             await services.hub.stop()
 

@@ -39,12 +39,12 @@ async def write_person(
     """Somebody new with all of `observations`, with face and trail; the global id."""
     first = observations[0]
     (global_id,) = await registry.tracker_store.take_ids(1)
-    person = DetectedPerson.first_met(global_id, first, user_id)
+    person = DetectedPerson.create(global_id, first, user_id)
     stays: dict[str, VisitSegment] = {}
     for one in observations:
         person.see(one, TIMEOUT)
         stay = VisitSegment(global_id, one.device_id, one.site_id, one.seen_at, one.seen_at)
         stays.setdefault(one.device_id, stay).until = one.seen_at
     await registry.tracker_store.create([(person, FaceCentroid.of(first.space, first.vector, first.quality))])
-    await registry.tracker_store.write_stays(list(stays.values()))
+    await registry.tracker_store.write_segments(list(stays.values()))
     return global_id

@@ -71,13 +71,13 @@ class CoursePlayer:
         registry = await self.open_registry()
         # As a bridge has it before it admits anything of it.
         await registry.spaces.ensure(EmbeddingSpace(SPACE, course.dimension))
-        following = asyncio.create_task(registry.face_search.run())
+        following = asyncio.create_task(registry.face_search.follow_changes())
         tracker = Tracker(registry, self.settings, RegistrySettings())
-        await tracker.begin(_at(begins))
+        await tracker.load_recent(_at(begins))
         try:
             yield tracker
             if how == "stop":
-                await tracker.sync(_at(min(end, course.seconds)))
+                await tracker.write_pending(_at(min(end, course.seconds)))
         finally:
             following.cancel()
             with suppress(asyncio.CancelledError):
@@ -103,7 +103,7 @@ class CoursePlayer:
             if synced is None:
                 synced = now
             elif now - synced >= self.settings.db_sync_interval:
-                await tracker.sync(_at(now))
+                await tracker.write_pending(_at(now))
                 self.progress(now - synced)
                 synced = now
             await self._show(tracker, together, tally)
@@ -124,7 +124,7 @@ class CoursePlayer:
                 _count(tally, sighting, known)
         if waiting:
             began = time.perf_counter()
-            met = await tracker.meet([_observed(one) for one in waiting])
+            met = await tracker.assign_batch([_observed(one) for one in waiting])
             self.looked_up += [time.perf_counter() - began] * len(waiting)
             for sighting, assignment in zip(waiting, met, strict=True):
                 _count(tally, sighting, assignment)

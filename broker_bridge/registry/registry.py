@@ -124,9 +124,9 @@ class Registry:
         pseudonyms = Pseudonyms(mongo)
         events = EventStore(mongo, pseudonyms)
         dead_letters = DeadLetters(mongo)
-        families = MergeGroups(mongo)
-        person_reading = DetectedPersonQueries(mongo, families, store)
-        person_removal = DetectedPersonRemoval(mongo, families, audit)
+        groups = MergeGroups(mongo)
+        person_reading = DetectedPersonQueries(mongo, groups, store)
+        person_removal = DetectedPersonRemoval(mongo, groups, audit)
         erasures = Erasures(
             mongo,
             store=store,
@@ -169,7 +169,7 @@ class Registry:
             face_search=faces,
             detected_person_queries=person_reading,
             detected_person_edits=DetectedPersonEdits(
-                mongo, families=families, removal=person_removal, people=store, audit=audit
+                mongo, groups=groups, removal=person_removal, people=store, audit=audit
             ),
             detected_person_removal=person_removal,
             registration_decisions=registrations,

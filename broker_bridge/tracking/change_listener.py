@@ -46,7 +46,7 @@ class DetectedPersonChanges:
             await self._people_changed.wait()
             self._people_changed.clear()
             try:
-                await self._tracker.people_changed()
+                await self._tracker.refresh_identities()
                 await asyncio.sleep(_PAUSE_SECONDS)
             except RegistryError as error:
                 _log.warning("enrolled people could not be read anew: %s", type(error).__name__)
@@ -70,7 +70,7 @@ class DetectedPersonChanges:
 
     async def _tell(self, edit: DetectedPersonEdit) -> None:
         if edit.kind == "deleted":
-            await self._tracker.forget([edit.global_id])
+            await self._tracker.drop_deleted([edit.global_id])
         elif edit.kind == "updated":
             await self._tell_update(edit.global_id, edit.updated_fields)
         else:

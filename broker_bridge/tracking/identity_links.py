@@ -7,7 +7,7 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.resolution import shown_as
 from broker_bridge.registry.settings import RegistrySettings
 
-from .active_people import ActivePerson
+from .active_set import ActivePerson
 
 # Once so much is known of somebody it is asked no more whether they are enrolled, until people have changed.
 _ENOUGH_WEIGHT = 8.0
@@ -94,7 +94,7 @@ class IdentityLinks:
         found = await self.who(
             EmbeddingSpace(space, len(faces[0].mean)),
             [face.unit for face in faces],
-            [face.consistency for face in faces],
+            [face.centroid_norm for face in faces],
         )
         links = [
             (one, user_id, one.person.user_id)

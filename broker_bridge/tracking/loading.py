@@ -9,44 +9,44 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.model import VisitSegment
 
-from .active_people import ActivePerson
+from .active_set import ActivePerson
 
 
-async def load_people(
-    registry: Registry, families: Mapping[int, MergeGroup], timeout: timedelta
+async def load_active(
+    registry: Registry, groups: Mapping[int, MergeGroup], timeout: timedelta
 ) -> list[ActivePerson]:
     """These families, by the global id of the root. Raises RegistryError."""
-    if not families:
+    if not groups:
         return []
     dimensions = await registry.spaces.dimensions()
-    known = await registry.tracker_store.faces_of(one for family in families.values() for one in family.ids)
+    known = await registry.tracker_store.centroids_of(one for group in groups.values() for one in group.ids)
     # What somebody has spoilt in MongoDB must not stop the rest.
     faces = {
         one: [face for face in few if len(face.mean) == dimensions.get(face.space)]
         for one, few in known.items()
     }
-    newest = max(family.root.last_seen for family in families.values())
+    newest = max(group.root.last_seen for group in groups.values())
     stays: dict[int, list[VisitSegment]] = {}
-    for stay in await registry.tracker_store.stays(list(families), newest - timeout):
+    for stay in await registry.tracker_store.segments_since(list(groups), newest - timeout):
         stays.setdefault(stay.global_id, []).append(stay)
-    return [_present(family, faces, stays.get(global_id, ())) for global_id, family in families.items()]
+    return [_present(group, faces, stays.get(global_id, ())) for global_id, group in groups.items()]
 
 
 def _present(
-    family: MergeGroup, faces: Mapping[int, Sequence[FaceCentroid]], stays: Sequence[VisitSegment]
+    group: MergeGroup, faces: Mapping[int, Sequence[FaceCentroid]], stays: Sequence[VisitSegment]
 ) -> ActivePerson:
     """A family as it is kept in memory: what is seen is counted for its root, which has the link of all."""
     person = replace(
-        family.root,
-        user_id=family.whole.user_id,
-        linked_by=family.whole.linked_by,
-        not_users=tuple({user_id for one in family.everyone for user_id in one.not_users}),
+        group.root,
+        user_id=group.aggregate.user_id,
+        linked_by=group.aggregate.linked_by,
+        not_users=tuple({user_id for one in group.members for user_id in one.not_users}),
     )
     own = {face.space: face for face in faces.get(person.global_id, ())}
     return ActivePerson(
         person,
         own,
-        tuple(face for one in family.merged for face in faces.get(one.global_id, ())),
+        tuple(face for one in group.merged for face in faces.get(one.global_id, ())),
         {space: face.copy() for space, face in own.items()},
         {stay.device_id: stay for stay in sorted(stays, key=lambda stay: stay.until)},
     )

@@ -87,7 +87,7 @@ class ObservationIngest:
         return self._counted + tracked
 
     @property
-    def people(self) -> int:
+    def active_count(self) -> int:
         """How many people are in memory."""
         return len(self._tracker) if self._tracker else 0
 
@@ -115,7 +115,7 @@ class ObservationIngest:
         self._waiting.append((device_id, observation, at))
         self._come.set()
 
-    async def run(self) -> None:
+    async def ingest_observations(self) -> None:
         """Track until cancelled, then write what is not written."""
         tracker = Tracker(self._registry, self._settings, self._people, may_track=self._may_track)
         self._tracker = tracker
@@ -129,7 +129,7 @@ class ObservationIngest:
             self._answers.clear()
             if self._may_track():
                 with suppress(RegistryError, asyncio.TimeoutError):
-                    await asyncio.wait_for(tracker.sync(self._now()), _LAST_WRITE_SECONDS)
+                    await asyncio.wait_for(tracker.write_pending(self._now()), _LAST_WRITE_SECONDS)
 
     # Admission
 
@@ -138,7 +138,7 @@ class ObservationIngest:
         try:
             return self._checked(device_id, observation, at)
         except ContractError as error:
-            self.refuse(device_id, error)
+            self.reject(device_id, error)
             return None
 
     def _checked(self, device_id: str, observation: Observation, at: datetime) -> ObservedFace:
@@ -166,7 +166,7 @@ class ObservationIngest:
             seen_at=at,
         )
 
-    def refuse(self, device_id: str, error: ContractError) -> None:
+    def reject(self, device_id: str, error: ContractError) -> None:
         """Count; a camera that goes on with it is told of once a minute. The vector goes nowhere."""
         self._counted[f"refused_{error.code}"] += 1
         now, said = self._now(), self._said.get((device_id, error.code))
@@ -211,7 +211,7 @@ class ObservationIngest:
         try:
             await self._introduce(fresh)
             batch = [seen for one in fresh if (seen := self._admit(*one))]
-            assignments = await tracker.meet(batch)
+            assignments = await tracker.assign_batch(batch)
         except RegistryError:
             # Their cameras will see them again in a second; what is old by then need not be told.
             self._counted["unanswered"] += len(fresh)
@@ -240,7 +240,7 @@ class ObservationIngest:
             await asyncio.sleep(self._settings.db_sync_interval)
             try:
                 if self._may_track():
-                    await tracker.sync(self._now())
+                    await tracker.write_pending(self._now())
                     await self._read_sites(self._sites)
                     self._dimensions = await self._registry.spaces.dimensions()
             except RegistryError as error:

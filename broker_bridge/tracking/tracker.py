@@ -21,9 +21,9 @@ from broker_bridge.registry.detected_persons.model import DetectedPerson, Observ
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
 
-from .active_people import ActivePerson, ActiveSet, TrackMatch
+from .active_set import ActivePerson, ActiveSet, TrackMatch
 from .identity_links import IdentityLinks
-from .loading import load_people
+from .loading import load_active
 from .write_behind import WriteBehind
 
 # Seed 004: the nearest five of everybody are looked at.
@@ -35,7 +35,7 @@ _IDS_AT_ONCE = 64
 class _Found:
     """What the indexes say of an observation: detected persons who may be it, and who is enrolled with it."""
 
-    families: tuple[MergeGroup, ...] = ()
+    groups: tuple[MergeGroup, ...] = ()
     user_id: str | None = None
 
 
@@ -80,21 +80,21 @@ class Tracker:
         """How many people are in memory."""
         return len(self._active)
 
-    async def begin(self, now: datetime) -> None:
+    async def load_recent(self, now: datetime) -> None:
         """Take over: load who was seen in the last half minute. Raises RegistryError."""
         async with self._meeting:
             # The database may have been restored: another tracker may give these.
             self._ids.clear()
-            seen = await self._store.seen_since(now - self._timeout)
-            families = await self._registry.detected_person_queries.roots(seen)
-            for present in await self._load(families.values()):
+            seen = await self._store.ids_seen_since(now - self._timeout)
+            groups = await self._registry.detected_person_queries.find_groups(seen)
+            for present in await self._load(groups.values()):
                 self._active.add(present)
 
     # Who it is
 
-    async def match_or_create_person(self, seen: ObservedFace) -> Assignment:
+    async def match_or_create(self, seen: ObservedFace) -> Assignment:
         """Who `seen` is. Raises RegistryError when somebody has to be looked up or created and cannot be."""
-        return self.match_active(seen) or (await self.meet([seen]))[0]
+        return self.match_active(seen) or (await self.assign_batch([seen]))[0]
 
     def match_active(self, seen: ObservedFace) -> Assignment | None:
         """Who `seen` is, if that is somebody in memory whose global id may be told."""
@@ -103,7 +103,7 @@ class Tracker:
             return None
         return self._take(match, seen)
 
-    async def meet(self, batch: Sequence[ObservedFace]) -> list[Assignment]:
+    async def assign_batch(self, batch: Sequence[ObservedFace]) -> list[Assignment]:
         """Who each of `batch` is, if need be somebody new, who is durable when this returns.
 
         Raises RegistryError; what was seen is then counted, or not, and nobody is told anything.
@@ -130,7 +130,7 @@ class Tracker:
         """Who those of `waiting` are, of whom those in `asked` are looked up: the others may remain."""
         found = await self._look_up(asked)
         await self._provide_ids(len(asked))
-        loaded = await self._load(family for one in found.values() for family in one.families)
+        loaded = await self._load(group for one in found.values() for group in one.groups)
         if not self._may_track():
             raise TrackerLeaseLostError("the tracker's lease is lost")
         # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
@@ -159,7 +159,7 @@ class Tracker:
         return None if present is None else TrackMatch(present, None, "enrolled", sure=False)
 
     def _create(self, seen: ObservedFace, found: _Found) -> TrackMatch:
-        person = DetectedPerson.first_met(self._ids.popleft(), seen, found.user_id)
+        person = DetectedPerson.create(self._ids.popleft(), seen, found.user_id)
         face = FaceCentroid.of(seen.space, seen.vector, seen.quality)
         present = ActivePerson(person, {seen.space: face}, is_stored=False)
         self._active.add(present)
@@ -197,10 +197,10 @@ class Tracker:
         candidates = await self._registry.face_search.candidates(space, vectors, _CANDIDATES, limits.floor)
         users = await self.links.who(space, vectors)
         enrolled = [user_id for user_id in users if user_id]
-        known_as = await self._store.known_as(enrolled) if enrolled else {}
+        known_as = await self._store.find_linked(enrolled) if enrolled else {}
         ids = {one.global_id for few in candidates for one in few} | set(known_as.values())
         # A stranger, as most who are looked up, is not asked about any further.
-        family_of = await self._registry.detected_person_queries.roots(ids) if ids else {}
+        family_of = await self._registry.detected_person_queries.find_groups(ids) if ids else {}
         found = []
         for few, user_id in zip(candidates, users, strict=True):
             may_be = [one.global_id for one in few]
@@ -209,11 +209,11 @@ class Tracker:
             found.append(_Found(tuple(family_of[one] for one in may_be if one in family_of), user_id))
         return found
 
-    async def _load(self, families: Iterable[MergeGroup]) -> list[ActivePerson]:
+    async def _load(self, groups: Iterable[MergeGroup]) -> list[ActivePerson]:
         """Those families who are not in memory, as MongoDB has them."""
-        wanted = {one.root.global_id: one for one in families if one.root.global_id not in self._active}
-        await self.links.learn(family.whole.user_id for family in wanted.values())
-        return await load_people(self._registry, wanted, self._timeout)
+        wanted = {one.root.global_id: one for one in groups if one.root.global_id not in self._active}
+        await self.links.learn(group.aggregate.user_id for group in wanted.values())
+        return await load_active(self._registry, wanted, self._timeout)
 
     # New people
 
@@ -231,24 +231,24 @@ class Tracker:
             present.is_stored = True
             for space, face in present.faces.items():
                 present.written[space] = face.copy()
-                self._registry.face_search.learned(present.global_id, face)
+                self._registry.face_search.record_centroid(present.global_id, face)
         del self._new[: len(new)]
 
     # What was seen, to MongoDB
 
-    async def sync(self, now: datetime) -> None:
+    async def write_pending(self, now: datetime) -> None:
         """Write what was seen and let go of who has been away. Raises RegistryError; nothing is lost then."""
         async with self._writing:
             await self.links.link(self._active)
-            await self.forget(await self._writer.write_all(now))
+            await self.drop_deleted(await self._writer.write_all(now))
             away = [one.global_id for one in self._active if not one.person.is_active(now, self._timeout)]
             await self._let_go(away, now, lambda one: not one.person.is_active(now, self._timeout))
 
     async def reload(self, global_ids: Iterable[int], now: datetime) -> None:
         """Somebody has changed these people: write what is known here; seen again, they are read anew."""
         changed = set(global_ids)
-        families = await self._registry.detected_person_queries.roots(changed)
-        changed |= {family.root.global_id for family in families.values()}
+        groups = await self._registry.detected_person_queries.find_groups(changed)
+        changed |= {group.root.global_id for group in groups.values()}
         async with self._writing:
             await self._let_go(changed, now, lambda _: True)
 
@@ -256,9 +256,9 @@ class Tracker:
         """Nobody knows who was changed: as reload, for everybody; whoever is here is read at once."""
         async with self._writing:
             await self._let_go([one.global_id for one in self._active], now, lambda _: True)
-        await self.begin(now)
+        await self.load_recent(now)
 
-    async def people_changed(self) -> None:
+    async def refresh_identities(self) -> None:
         """Enrolled people have come, gone or changed: tell of them as they are now. Raises RegistryError."""
         async with self._writing, self._meeting:
             await self.links.people_changed(self._active)
@@ -268,14 +268,14 @@ class Tracker:
         present = self._active.get(global_id)
         return present is None or present.person.user_id == user_id
 
-    async def forget(self, global_ids: Iterable[int]) -> None:
+    async def drop_deleted(self, global_ids: Iterable[int]) -> None:
         """Somebody has deleted these people: drop all that is known of them here."""
         gone = list(global_ids)
         async with self._meeting:
             self._active.remove(gone)
             self._writer.drop(gone)
             for global_id in gone:
-                self._registry.face_search.forgotten(global_id)
+                self._registry.face_search.record_deletion(global_id)
 
     async def _let_go(
         self, global_ids: Iterable[int], now: datetime, still: Callable[[ActivePerson], bool]

@@ -7,7 +7,7 @@ from datetime import datetime
 from broker_bridge.registry.detected_persons.model import VisitSegment
 from broker_bridge.registry.detected_persons.tracker_store import TrackerStore
 
-from .active_people import ActivePerson
+from .active_set import ActivePerson
 
 # In one bulk: to encode more keeps the event loop from answering for too long.
 _AT_ONCE = 20
@@ -67,14 +67,14 @@ class WriteBehind:
         stays: Sequence[dict[tuple[str, datetime], VisitSegment]],
         now: datetime,
     ) -> set[int]:
-        there = await self._store.there([one.global_id for one in people])
+        there = await self._store.existing_ids([one.global_id for one in people])
         kept = [one for one in people if one.global_id in there]
         moved = [(one, face.copy()) for one in kept for face in one.moved_faces()]
-        await self._store.write([one.person for one in kept], now)
-        await self._store.write_faces([(one.global_id, face) for one, face in moved])
+        await self._store.write_counters([one.person for one in kept], now)
+        await self._store.write_centroids([(one.global_id, face) for one, face in moved])
         for present, face in moved:
             present.written[face.space] = face
         pieces = [stay for few in stays for stay in few.values() if stay.global_id in there]
-        await self._store.write_stays(pieces)
+        await self._store.write_segments(pieces)
         self._counters["written"] += len(kept)
         return {one.global_id for one in people} - there

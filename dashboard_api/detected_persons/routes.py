@@ -10,7 +10,7 @@ from broker_bridge.contract.ids import DeviceId, SiteId, UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, Period
-from broker_bridge.registry.detected_persons.removal import EVERYBODY
+from broker_bridge.registry.detected_persons.removal import ALL_SUBJECTS
 from dashboard_api.detected_persons.queries import (
     active_since,
     export_lines,
@@ -52,11 +52,11 @@ GlobalId = Annotated[int, Path(ge=1, le=MOST_ID)]
 async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePersonList:
     """Everybody whom cameras see now, newest first; `active_persons` counts those beyond `limit` too."""
     reading = services.registry.detected_person_queries
-    count, shown = await reading.active(active_since(services), limit)
+    count, shown = await reading.active_groups(active_since(services), limit)
     setting = await setting_of(services, shown)
-    ids = [global_id for family in shown for global_id in family.ids]
-    here_since = await reading.here_since(ids, setting.active_since)
-    persons = [to_active(family, setting, here_since) for family in shown]
+    ids = [global_id for group in shown for global_id in group.ids]
+    present_since = await reading.present_since(ids, setting.active_since)
+    persons = [to_active(group, setting, present_since) for group in shown]
     return ActivePersonList(active_persons=count, persons=persons)
 
 
@@ -74,7 +74,7 @@ async def search_by_face(body: FaceQuery, services: ServicesDep) -> FaceMatches:
 async def export(services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]) -> StreamingResponse:
     """Everybody by global id, those who were merged too, with their vectors. It leaves an audit entry."""
     what = "detected-persons.exported"
-    entry = AuditEntry(who=key.name, what=what, subject=EVERYBODY, at=services.now())
+    entry = AuditEntry(who=key.name, what=what, subject=ALL_SUBJECTS, at=services.now())
     await services.registry.audit.record(entry, None)
     return StreamingResponse(
         export_lines(services),
@@ -107,9 +107,9 @@ async def list_persons(
     page = await services.registry.detected_person_queries.page(
         wanted, active_since(services), before=_from_cursor(cursor), limit=limit
     )
-    setting = await setting_of(services, page.families)
+    setting = await setting_of(services, page.groups)
     following = to_moment_cursor(page.following[0], str(page.following[1])) if page.following else None
-    return DetectedPersonPage(items=[to_view(one, setting) for one in page.families], next_cursor=following)
+    return DetectedPersonPage(items=[to_view(one, setting) for one in page.groups], next_cursor=following)
 
 
 def _from_cursor(cursor: str | None) -> tuple[datetime, int] | None:
@@ -131,9 +131,9 @@ async def show(
 ) -> DetectedPersonDetail:
     """One person; a global id that was merged answers with whom it turned out to be."""
     reading = services.registry.detected_person_queries
-    family = await reading.one(global_id)
-    known = await face_of(services, family) if face and key.role != "viewer" else None
-    return to_detail(family, await setting_of(services, [family]), known)
+    group = await reading.get_group(global_id)
+    known = await face_of(services, group) if face and key.role != "viewer" else None
+    return to_detail(group, await setting_of(services, [group]), known)
 
 
 @router.patch("/{global_id}", dependencies=[JSON_BODY])
@@ -213,9 +213,9 @@ async def show_trail(
 ) -> TrailPage:
     """On which camera a person was from when until when, newest first, with those who were merged."""
     reading = services.registry.detected_person_queries
-    family = await reading.one(global_id)
-    found = await reading.trail(family.ids, period, before=from_moment_cursor(cursor), limit=limit + 1)
+    group = await reading.get_group(global_id)
+    found = await reading.trail(group.ids, period, before=from_moment_cursor(cursor), limit=limit + 1)
     shown = found[:limit]
     following = to_moment_cursor(shown[-1][1].since, shown[-1][0]) if len(found) > limit else None
     items = [to_stay(stay) for _, stay in shown]
-    return TrailPage(global_id=family.root.global_id, items=items, next_cursor=following)
+    return TrailPage(global_id=group.root.global_id, items=items, next_cursor=following)

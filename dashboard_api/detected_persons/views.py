@@ -157,45 +157,45 @@ class ViewContext:
     enrolled: Mapping[str, Identity]
     metres_per_pixel: Mapping[str, float]
 
-    def who(self, family: MergeGroup) -> tuple[str | None, str | None]:
+    def who(self, group: MergeGroup) -> tuple[str | None, str | None]:
         """User id and name of a person; nobody's while the enrolled one is deleted."""
-        whole = family.whole
+        whole = group.aggregate
         person = self.enrolled.get(whole.user_id) if whole.user_id else None
         name = whole.assigned_name or (person.display_name if person else None)
         return (person.user_id if person else None), name
 
 
-def to_view(family: MergeGroup, setting: ViewContext) -> DetectedPersonView:
-    return DetectedPersonView(**_fields(family, setting))
+def to_view(group: MergeGroup, setting: ViewContext) -> DetectedPersonView:
+    return DetectedPersonView(**_fields(group, setting))
 
 
-def to_detail(family: MergeGroup, setting: ViewContext, face: FaceCentroid | None) -> DetectedPersonDetail:
+def to_detail(group: MergeGroup, setting: ViewContext, face: FaceCentroid | None) -> DetectedPersonDetail:
     return DetectedPersonDetail(
-        **_fields(family, setting),
+        **_fields(group, setting),
         face_embedding=face.unit.tolist() if face else None,
         face_space=face.space if face else None,
     )
 
 
 def to_active(
-    family: MergeGroup, setting: ViewContext, here_since: Mapping[int, datetime]
+    group: MergeGroup, setting: ViewContext, present_since: Mapping[int, datetime]
 ) -> ActivePersonView:
-    whole = family.whole
+    whole = group.aggregate
     here = [
         device_id
         for device_id, camera in whole.cameras.items()
         if camera.last_seen >= setting.active_since
     ]  # fmt: skip
-    begun = [here_since[global_id] for global_id in family.ids if global_id in here_since]
+    begun = [present_since[global_id] for global_id in group.ids if global_id in present_since]
     return ActivePersonView(
-        **_fields(family, setting), cameras=here, since=min(begun, default=whole.last_seen)
+        **_fields(group, setting), cameras=here, since=min(begun, default=whole.last_seen)
     )  # fmt: skip
 
 
-def _fields(family: MergeGroup, setting: ViewContext) -> dict[str, Any]:
+def _fields(group: MergeGroup, setting: ViewContext) -> dict[str, Any]:
     """The fields of DetectedPersonView."""
-    whole = family.whole
-    user_id, name = setting.who(family)
+    whole = group.aggregate
+    user_id, name = setting.who(group)
     return {
         "global_id": whole.global_id,
         "user_id": user_id,
@@ -218,7 +218,7 @@ def _fields(family: MergeGroup, setting: ViewContext) -> dict[str, Any]:
             for device_id, camera in whole.cameras.items()
         },
         "is_active": whole.last_seen >= setting.active_since,
-        "merged": [one.global_id for one in family.merged],
+        "merged": [one.global_id for one in group.merged],
         "created_at": whole.created_at,
         "updated_at": whole.updated_at,
     }

@@ -39,12 +39,12 @@ async def seen(
         sighting(global_id, camera, left - timedelta(seconds=len(cameras) - n), height + 10 * n)
         for n, camera in enumerate(cameras, start=1)
     ]
-    person = DetectedPerson.first_met(global_id, sightings[0], user_id)
+    person = DetectedPerson.create(global_id, sightings[0], user_id)
     for one in sightings:
         person.see(one, TIMEOUT)
     face = FaceCentroid.of(SPACE.id, sightings[0].vector, 0.8)
     await registry.tracker_store.create([(person, face)])
-    await registry.tracker_store.write_stays(
+    await registry.tracker_store.write_segments(
         [VisitSegment(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]
     )
     return global_id

@@ -23,13 +23,13 @@ from tests.tracking_samples import SPACE, Faces, at, observed
 
 PEOPLE = 4
 WAITS = (
-    "there",
-    "write",
-    "write_faces",
-    "write_stays",
-    "faces_of",
-    "stays",
-    "known_as",
+    "existing_ids",
+    "write_counters",
+    "write_centroids",
+    "write_segments",
+    "centroids_of",
+    "segments_since",
+    "find_linked",
     "create",
     "take_ids",
 )
@@ -130,19 +130,19 @@ class World:
         self.store.looks = []
 
     async def meet(self, together: list[int]) -> None:
-        told = await self.tracker.meet([self.observe(one) for one in together])
+        told = await self.tracker.assign_batch([self.observe(one) for one in together])
         for one, assignment in zip(together, told, strict=True):
             self.hear(one, assignment.global_id)
 
     async def sync(self) -> None:
-        await self.tracker.sync(at(self.now))
+        await self.tracker.write_pending(at(self.now))
         self.written |= Counter(await self.counted())
 
     async def fail(self, name: str, after: bool) -> None:
         """MongoDB is away for one question of a sync, which it may have carried out."""
         self.store.fails = (name, after)
         with suppress(RegistryError):
-            await self.tracker.sync(at(self.now))
+            await self.tracker.write_pending(at(self.now))
         self.store.fails = None
 
     async def stop(self) -> None:
@@ -157,7 +157,7 @@ class World:
         assert all(self.written[one] <= counted[one] <= self.seen[one] for one in self.seen)
         self.seen, self.written = Counter(counted), Counter(counted)
         self.tracker = self._new_tracker()
-        await self.tracker.begin(at(self.now))
+        await self.tracker.load_recent(at(self.now))
 
     async def away(self) -> None:
         self.now += 100
@@ -185,7 +185,7 @@ class World:
         if one in self.number:
             root = self.root(self.number[one])
             gone = await self.registry.detected_person_edits.delete(root, by="operator", now=at(self.now))
-            await self.tracker.forget(gone)
+            await self.tracker.drop_deleted(gone)
             assert {number for number in self.used if self.root(number) == root} == set(gone)
             self.used -= set(gone)
             self.number = {one: number for one, number in self.number.items() if number not in gone}
@@ -207,7 +207,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
     mongo = MongoSettings(uri=SecretStr(mongod.uri), database=database)
     registry = loop.run_until_complete(Registry.open(mongo))
     loop.run_until_complete(registry.spaces.ensure(EmbeddingSpace(SPACE, 512)))
-    following = loop.create_task(registry.face_search.run())
+    following = loop.create_task(registry.face_search.follow_changes())
     yield loop, registry, Faces()
     following.cancel()
     loop.run_until_complete(asyncio.gather(following, return_exceptions=True))

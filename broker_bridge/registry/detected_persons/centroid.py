@@ -31,8 +31,8 @@ class FaceCentroid:
         return cls(space, vector.astype(np.float32), _weight(quality))
 
     @classmethod
-    def restored(cls, space: str, unit: Vector, consistency: float, weight: float) -> "FaceCentroid":
-        return cls(space, (unit * np.float32(consistency)).astype(np.float32), weight)
+    def restored(cls, space: str, unit: Vector, centroid_norm: float, weight: float) -> "FaceCentroid":
+        return cls(space, (unit * np.float32(centroid_norm)).astype(np.float32), weight)
 
     def learn(self, vector: Vector, quality: float | None) -> None:
         """Move the mean towards one more face."""
@@ -41,7 +41,7 @@ class FaceCentroid:
         self.mean += (vector - self.mean) * np.float32(more / self.weight)
 
     @property
-    def consistency(self) -> float:
+    def centroid_norm(self) -> float:
         """The length of the mean, 0..1."""
         return min(1.0, float(np.linalg.norm(self.mean)))
 

@@ -92,7 +92,7 @@ def face_to_document(global_id: int, face: FaceCentroid) -> Document:
         "person": global_id,
         "space": face.space,
         "vector": Binary(FLOAT32_HEADER + face.unit.astype("<f4").tobytes(), VECTOR_SUBTYPE),
-        "consistency": face.consistency,
+        "consistency": face.centroid_norm,
         "weight": face.weight,
     }
 
@@ -108,7 +108,7 @@ def vector_of(binary: bytes) -> Vector:
     return np.asarray(to_array(bytes(binary)[len(FLOAT32_HEADER) :]), dtype=np.float32)
 
 
-def stay_to_document(stay: VisitSegment) -> Document:
+def segment_to_document(stay: VisitSegment) -> Document:
     return {
         "_id": f"{stay.global_id} {stay.device_id} {int(stay.since.timestamp() * 1000)}",
         "person": stay.global_id,
@@ -120,7 +120,7 @@ def stay_to_document(stay: VisitSegment) -> Document:
     }
 
 
-def stay_from_document(found: Any) -> VisitSegment:
+def segment_from_document(found: Any) -> VisitSegment:
     return VisitSegment(
         found["person"],
         found["device_id"],

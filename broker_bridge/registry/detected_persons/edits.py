@@ -29,14 +29,14 @@ class DetectedPersonEdits:
         self,
         mongo: Mongo,
         *,
-        families: MergeGroups,
+        groups: MergeGroups,
         removal: DetectedPersonRemoval,
         people: IdentityStore,
         audit: Audit,
     ) -> None:
         self._mongo = mongo
         self._persons = mongo.db.persons
-        self._families = families
+        self._groups = groups
         self._removal = removal
         self._people = people
         self._audit = audit
@@ -44,16 +44,16 @@ class DetectedPersonEdits:
     async def rename(self, global_id: int, name: str | None, *, by: str, now: datetime) -> None:
         """Give a person a name, or with None take all that they have. Raises ContractError."""
 
-        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
+        async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
             # What a merged one is called goes with them when they are parted.
-            concerned = family.everyone if name is None else [family.root]
+            concerned = group.members if name is None else [group.root]
             if all(one.assigned_name == name for one in concerned):
                 return None
-            await self._set(session, family.root, {"assigned_name": name}, now)
-            for one in family.merged if name is None else ():
+            await self._set(session, group.root, {"assigned_name": name}, now)
+            for one in group.merged if name is None else ():
                 if one.assigned_name is not None:
                     await self._set(session, one, {"assigned_name": None}, now)
-            return _entry("renamed", family.root, by, now, after={"fields": ["assigned_name"]})
+            return _entry("renamed", group.root, by, now, after={"fields": ["assigned_name"]})
 
         await self._change(global_id, work)
 
@@ -61,13 +61,13 @@ class DetectedPersonEdits:
         """Say which enrolled person this is. Raises ContractError(`detected-person-unknown`,
         `person-unknown`, `person-merged`)."""
 
-        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
+        async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
             await self._check_enrolled(session, user_id)
-            root = family.root
+            root = group.root
             if root.user_id == user_id and root.linked_by != BY_FACE:
                 return None
             await self._set(session, root, linked(root, user_id, by), now)
-            before = {"user_id": family.whole.user_id}
+            before = {"user_id": group.aggregate.user_id}
             return _entry("linked", root, by, now, before=before, after={"user_id": user_id})
 
         await self._change(global_id, work)
@@ -75,15 +75,15 @@ class DetectedPersonEdits:
     async def unlink(self, global_id: int, *, by: str, now: datetime) -> None:
         """Say that a person is not whom they are linked to, which no camera is to tell again."""
 
-        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
-            user_ids = [one.user_id for one in family.everyone if one.user_id]
+        async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
+            user_ids = [one.user_id for one in group.members if one.user_id]
             if not user_ids:
                 return None
-            for one in family.everyone:
-                if one is family.root or one.user_id:
-                    refused = user_ids if one is family.root else [one.user_id]
+            for one in group.members:
+                if one is group.root or one.user_id:
+                    refused = user_ids if one is group.root else [one.user_id]
                     await self._set(session, one, unlinked(one, refused), now)
-            return _entry("unlinked", family.root, by, now, before={"user_id": family.whole.user_id})
+            return _entry("unlinked", group.root, by, now, before={"user_id": group.aggregate.user_id})
 
         await self._change(global_id, work)
 
@@ -100,20 +100,20 @@ class DetectedPersonEdits:
         if source == into:
             raise ContractError(MERGE_IMPOSSIBLE, f"{source} is {into} already")
 
-        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
-            target = await self._families.of(session, into)
-            _check_root(source, family, f"merge {family.root.global_id}")
+        async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
+            target = await self._groups.of(session, into)
+            _check_root(source, group, f"merge {group.root.global_id}")
             _check_root(into, target, f"merge into {target.root.global_id}")
-            await self._check_same_user(family, target)
-            await self._set(session, family.root, {"merged_into": into}, now)
+            await self._check_same_user(group, target)
+            await self._set(session, group.root, {"merged_into": into}, now)
             await self._hold(session, target.root)
-            return _entry("merged", family.root, by, now, after={"into": into})
+            return _entry("merged", group.root, by, now, after={"into": into})
 
         await self._change(source, work)
 
-    async def _check_same_user(self, family: MergeGroup, target: MergeGroup) -> None:
+    async def _check_same_user(self, group: MergeGroup, target: MergeGroup) -> None:
         """Two enrolled people are not one by a slip: who has the one face would be the other for good."""
-        linked = {one.whole.user_id for one in (family, target)} - {None}
+        linked = {one.aggregate.user_id for one in (group, target)} - {None}
         shown = set((await shown_as(self._people, [one for one in linked if one])).values())
         if len(shown) > 1:
             people = " and ".join(sorted(shown))
@@ -122,11 +122,11 @@ class DetectedPersonEdits:
     async def unmerge(self, source: int, *, by: str, now: datetime) -> None:
         """Take back the merge of `source`. Raises ContractError as `merge`."""
 
-        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
-            person = next(one for one in family.everyone if one.global_id == source)
+        async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
+            person = next(one for one in group.members if one.global_id == source)
             if person.merged_into is None:
                 raise ContractError(MERGE_IMPOSSIBLE, f"{source} was merged into nobody: nothing to undo")
-            target = next(one for one in family.everyone if one.global_id == person.merged_into)
+            target = next(one for one in group.members if one.global_id == person.merged_into)
             await self._set(session, person, {"merged_into": None}, now)
             await self._hold(session, target)
             return _entry("unmerged", person, by, now, after={"from": target.global_id})
@@ -140,11 +140,11 @@ class DetectedPersonEdits:
         """
         deleted: list[int] = []
 
-        async def work(session: Any, family: MergeGroup) -> AuditEntry | None:
-            _check_root(global_id, family, f"delete {family.root.global_id}, or undo the merge first")
-            deleted[:] = family.ids
-            await self._removal.remove(session, family.ids, now)
-            return _entry("deleted", family.root, by, now, after={"global_ids": family.ids})
+        async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
+            _check_root(global_id, group, f"delete {group.root.global_id}, or undo the merge first")
+            deleted[:] = group.ids
+            await self._removal.remove(session, group.ids, now)
+            return _entry("deleted", group.root, by, now, after={"global_ids": group.ids})
 
         await self._change(global_id, work)
         return deleted
@@ -155,7 +155,7 @@ class DetectedPersonEdits:
         """Do `work` with the family of `global_id` and keep its audit entry, in one transaction."""
 
         async def attempt(session: Any) -> None:
-            entry = await work(session, await self._families.of(session, global_id))
+            entry = await work(session, await self._groups.of(session, global_id))
             if entry:
                 await self._audit.record(entry, session)
 
@@ -201,8 +201,8 @@ def unlinked(person: DetectedPerson, refused: Sequence[str | None]) -> Document:
     }
 
 
-def _check_root(global_id: int, family: MergeGroup, instead: str) -> None:
-    root = family.root.global_id
+def _check_root(global_id: int, group: MergeGroup, instead: str) -> None:
+    root = group.root.global_id
     if root != global_id:
         raise ContractError(MERGE_IMPOSSIBLE, f"{global_id} was merged into {root}: {instead}")
 

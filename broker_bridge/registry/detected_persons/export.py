@@ -9,7 +9,7 @@ from .centroid import FaceCentroid
 from .model import DetectedPerson, VisitSegment
 
 
-def exported_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Document:
+def export_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Document:
     """All that is kept of a person but the trail; vectors are little-endian float32 of unit length."""
     return {
         "global_id": person.global_id,
@@ -42,7 +42,7 @@ def exported_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Do
             {
                 "space": face.space,
                 "vector": to_base64(face.unit.astype("<f4").tobytes()),
-                "consistency": face.consistency,
+                "consistency": face.centroid_norm,
                 "weight": face.weight,
             }
             for face in faces
@@ -52,7 +52,7 @@ def exported_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Do
     }
 
 
-def exported_stay(stay: VisitSegment) -> Document:
+def export_segment(stay: VisitSegment) -> Document:
     return {
         "global_id": stay.global_id,
         "device_id": stay.device_id,

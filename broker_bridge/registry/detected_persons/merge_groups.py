@@ -9,7 +9,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .documents import person_from_document
-from .model import DetectedPerson, together
+from .model import DetectedPerson, aggregate
 
 DETECTED_PERSON_UNKNOWN = "detected-person-unknown"
 
@@ -22,18 +22,18 @@ class MergeGroup:
     merged: tuple[DetectedPerson, ...] = ()
 
     @cached_property
-    def whole(self) -> DetectedPerson:
+    def aggregate(self) -> DetectedPerson:
         """What is known of all of them, as of one person."""
-        return together(self.root, self.merged) if self.merged else self.root
+        return aggregate(self.root, self.merged) if self.merged else self.root
 
     @property
-    def everyone(self) -> tuple[DetectedPerson, ...]:
+    def members(self) -> tuple[DetectedPerson, ...]:
         return (self.root, *self.merged)
 
     @property
     def ids(self) -> list[int]:
         """Their global ids, the root's first."""
-        return [one.global_id for one in self.everyone]
+        return [one.global_id for one in self.members]
 
 
 class MergeGroups:
@@ -58,8 +58,8 @@ class MergeGroups:
             people |= await self._read(session, {"_id": {"$in": list(targets)}})
             targets = _targets(people) - targets
         roots = {one: _root(one, people) for one in asked if one in people}
-        families = await self.below(session, {root: people[root] for root in roots.values()})
-        return {one: families[root] for one, root in roots.items()}
+        groups = await self.below(session, {root: people[root] for root in roots.values()})
+        return {one: groups[root] for one, root in roots.items()}
 
     async def below(self, session: Any, roots: dict[int, DetectedPerson]) -> dict[int, MergeGroup]:
         """The families of people who are merged into nobody."""

@@ -124,7 +124,7 @@ class DetectedPerson:
     updated_at: datetime | None = None
 
     @classmethod
-    def first_met(cls, global_id: int, seen: ObservedFace, user_id: str | None = None) -> "DetectedPerson":
+    def create(cls, global_id: int, seen: ObservedFace, user_id: str | None = None) -> "DetectedPerson":
         """Somebody new; what is seen is still to be counted with `see`."""
         return cls(
             global_id=global_id,
@@ -192,7 +192,7 @@ class VisitSegment:
     detections: int = 1
 
 
-def together(root: DetectedPerson, members: Sequence[DetectedPerson]) -> DetectedPerson:
+def aggregate(root: DetectedPerson, members: Sequence[DetectedPerson]) -> DetectedPerson:
     """`root` with what was seen of those who were merged into it; its own name and link come first."""
     everyone = [root, *members]
     by_time = sorted(everyone, key=lambda one: one.last_seen)

@@ -11,7 +11,7 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .merge_groups import MergeGroup, MergeGroups
 
-EVERYBODY = "#*"
+ALL_SUBJECTS = "#*"
 """The audit's subject where a change is about many. One is `#42`; no user id begins with that letter."""
 
 _AT_ONCE = 200
@@ -26,9 +26,9 @@ class DetectedPersonRemoval:
     for a minute; then `look_again` removes what was written since.
     """
 
-    def __init__(self, mongo: Mongo, families: MergeGroups, audit: Audit) -> None:
+    def __init__(self, mongo: Mongo, groups: MergeGroups, audit: Audit) -> None:
         self._mongo = mongo
-        self._families = families
+        self._groups = groups
         self._audit = audit
         self._meta = mongo.db.meta
         self._persons = mongo.db.persons
@@ -47,16 +47,16 @@ class DetectedPersonRemoval:
         await self._faces.delete_many(theirs, session=session)
         await self._trails.delete_many(theirs, session=session)
 
-    async def look_again(self, now: datetime) -> None:
+    async def remove_late_writes(self, now: datetime) -> None:
         """Remove what was on its way to be written of those who were removed a minute ago."""
-        settled = {"_id": _ALL_NOTES, "at": {"$lte": now - SETTLED}}
+        settled = {"_id": _ALL_NOTES, "at": {"$lte": now - SETTLE_TIME}}
         async for note in self._meta.find(settled):
             await self._remove_all_of(None, note["ids"])
             await self._meta.delete_one({"_id": note["_id"]})
 
     # Whose enrolled person is erased
 
-    async def erase(self, user_ids: Sequence[str], until: datetime | None, now: datetime) -> int:
+    async def erase_linked(self, user_ids: Sequence[str], until: datetime | None, now: datetime) -> int:
         """Remove whoever is, or was taken for, one of the enrolled `user_ids`; how many.
 
         With `until` only who was first seen then or before. Of others who are said not to be one of them, it
@@ -68,8 +68,8 @@ class DetectedPersonRemoval:
 
         async def work(session: Any) -> int:
             linked = [found["_id"] async for found in self._persons.find(query, {"_id": 1}, session=session)]
-            families = await self._families.of_all(session, linked)
-            ids = sorted({global_id for family in families.values() for global_id in family.ids})
+            groups = await self._groups.of_all(session, linked)
+            ids = sorted({global_id for group in groups.values() for global_id in group.ids})
             await self.remove(session, ids, now)
             return len(ids)
 
@@ -80,7 +80,7 @@ class DetectedPersonRemoval:
 
     # Whose enrolled person is purged
 
-    async def part(self, session: Any, purged: Mapping[str, str | None]) -> None:
+    async def unlink_purged(self, session: Any, purged: Mapping[str, str | None]) -> None:
         """Let nobody be one of `purged` (by user id whom they went into): the id may be given to another.
 
         That somebody was taken for them stays noted, so that erasing what is left of them finds it.
@@ -116,12 +116,12 @@ class DetectedPersonRemoval:
             async def work(session: Any, query: Document = query) -> tuple[int, set[int]]:
                 return await self._forget_some(session, query, before, now)
 
-            count, seen_since = await self._mongo.transact(work)
+            count, ids_seen_since = await self._mongo.transact(work)
             forgotten += count
-            stay |= seen_since
+            stay |= ids_seen_since
         if forgotten:
             said, what = {"count": forgotten}, "detected-persons.forgotten"
-            entry = AuditEntry(who=SYSTEM, what=what, subject=EVERYBODY, at=now, after=said)
+            entry = AuditEntry(who=SYSTEM, what=what, subject=ALL_SUBJECTS, at=now, after=said)
             await self._audit.record(entry, None)
         await self._trails.delete_many({"until": {"$lt": before}})
         return forgotten
@@ -131,14 +131,14 @@ class DetectedPersonRemoval:
     ) -> tuple[int, set[int]]:
         """How many people went, and the global ids of those who stay for what was merged into them."""
         cursor = self._persons.find(query, {"_id": 1}, session=session).sort("last_seen", 1).limit(_AT_ONCE)
-        families = await self._families.of_all(session, [found["_id"] async for found in cursor])
-        stay = {root for root, family in families.items() if family.whole.last_seen >= before}
-        gone: list[MergeGroup] = [family for root, family in families.items() if root not in stay]
-        ids = [global_id for family in gone for global_id in family.ids]
+        groups = await self._groups.of_all(session, [found["_id"] async for found in cursor])
+        stay = {root for root, group in groups.items() if group.aggregate.last_seen >= before}
+        gone: list[MergeGroup] = [group for root, group in groups.items() if root not in stay]
+        ids = [global_id for group in gone for global_id in group.ids]
         if ids:
             await self.remove(session, ids, now)
         return len(ids), stay
 
 
-SETTLED = timedelta(minutes=1)
+SETTLE_TIME = timedelta(minutes=1)
 """What was on its way when the person was erased has been written by then, or never will be."""

@@ -16,8 +16,8 @@ from .documents import (
     face_from_document,
     face_to_document,
     person_to_document,
-    stay_from_document,
-    stay_to_document,
+    segment_from_document,
+    segment_to_document,
     vector_of,
 )
 from .model import BY_FACE, DetectedPerson, VisitSegment
@@ -54,12 +54,12 @@ class TrackerStore:
         await _insert(self._persons, [person_to_document(person) for person, _ in people])
         await _insert(self._faces, [face_to_document(person.global_id, face) for person, face in people])
 
-    async def there(self, global_ids: Iterable[int]) -> set[int]:
+    async def existing_ids(self, global_ids: Iterable[int]) -> set[int]:
         """Those of `global_ids` that nobody has deleted."""
         query = {"_id": {"$in": list(global_ids)}}
         return {found["_id"] async for found in self._persons.find(query, {"_id": 1})}
 
-    async def write(self, people: Sequence[DetectedPerson], now: datetime) -> None:
+    async def write_counters(self, people: Sequence[DetectedPerson], now: datetime) -> None:
         """Write what the tracker has counted. Who was deleted meanwhile stays so.
 
         And whom another tracker has seen since: this one was frozen, and its lease is lost.
@@ -74,7 +74,7 @@ class TrackerStore:
         if updates:
             await self._persons.bulk_write(updates, ordered=False)
 
-    async def write_faces(self, faces: Sequence[tuple[int, FaceCentroid]]) -> None:
+    async def write_centroids(self, faces: Sequence[tuple[int, FaceCentroid]]) -> None:
         """Write how people who are there are known."""
         updates = []
         for global_id, face in faces:
@@ -83,11 +83,11 @@ class TrackerStore:
         if updates:
             await self._faces.bulk_write(updates, ordered=False)
 
-    async def write_stays(self, stays: Sequence[VisitSegment]) -> None:
+    async def write_segments(self, stays: Sequence[VisitSegment]) -> None:
         """Write pieces of trails, begun or gone on; none becomes shorter than it is there."""
         updates = []
         for stay in stays:
-            document = stay_to_document(stay)
+            document = segment_to_document(stay)
             grown = {name: document.pop(name) for name in ("until", "detections")}
             change = {"$setOnInsert": document, "$max": grown}
             updates.append(UpdateOne({"_id": document.pop("_id")}, change, upsert=True))
@@ -111,30 +111,30 @@ class TrackerStore:
 
     # Reading
 
-    async def faces_of(self, global_ids: Iterable[int]) -> dict[int, list[FaceCentroid]]:
+    async def centroids_of(self, global_ids: Iterable[int]) -> dict[int, list[FaceCentroid]]:
         """How each of these people is known, by space."""
         faces: dict[int, list[FaceCentroid]] = {}
         async for found in self._faces.find({"person": {"$in": list(global_ids)}}):
             faces.setdefault(found["person"], []).append(face_from_document(found))
         return faces
 
-    async def seen_since(self, moment: datetime) -> list[int]:
+    async def ids_seen_since(self, moment: datetime) -> list[int]:
         """The global ids of who was last seen at `moment` or later."""
         query = {"last_seen": {"$gte": moment}}
         return [found["_id"] async for found in self._persons.find(query, {"_id": 1})]
 
-    async def known_as(self, user_ids: Sequence[str]) -> dict[str, int]:
+    async def find_linked(self, user_ids: Sequence[str]) -> dict[str, int]:
         """By user id the detected person that it is, who may be merged; the oldest if there are several."""
         query = {"user_id": {"$in": list(user_ids)}}
         cursor = self._persons.find(query, {"user_id": 1}).sort("_id", -1)
         return {found["user_id"]: found["_id"] async for found in cursor}
 
-    async def stays(self, global_ids: Sequence[int], since: datetime) -> list[VisitSegment]:
+    async def segments_since(self, global_ids: Sequence[int], since: datetime) -> list[VisitSegment]:
         """The pieces of trails of these people that ended at `since` or later."""
         query = {"person": {"$in": list(global_ids)}, "until": {"$gte": since}}
-        return [stay_from_document(found) async for found in self._trails.find(query)]
+        return [segment_from_document(found) async for found in self._trails.find(query)]
 
-    async def all_faces(self, space: str) -> AsyncIterator[tuple[int, Vector, float]]:
+    async def stream_centroids(self, space: str) -> AsyncIterator[tuple[int, Vector, float]]:
         """Everybody known in `space`: global id, unit vector float32[d], consistency."""
         told = {"_id": 0, "person": 1, "vector": 1, "consistency": 1}
         # The driver decodes a batch on the event loop: so many take it some 5 ms.

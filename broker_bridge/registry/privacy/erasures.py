@@ -11,7 +11,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
-from broker_bridge.registry.detected_persons.removal import SETTLED
+from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.devices.devices import AppliedVersion, DeviceRegistry
 from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
@@ -94,7 +94,7 @@ class Erasures:
         about = {"subject": user_id, "what": {"$regex": "^person[.]"}}
         return (
             await self._events.exist_for([user_id])
-            or await self._detected.any_linked_to(user_id)
+            or await self._detected.is_linked_to(user_id)
             or bool(await self._audit_entries.find_one(about))
         )
 
@@ -181,7 +181,7 @@ class Erasures:
             if count or name not in erasure.steps:
                 done["$set"] = {f"steps.{name}.at": now}
             await self._erasures.update_one(key, done)
-        settled = now - erasure.requested_at >= SETTLED
+        settled = now - erasure.requested_at >= SETTLE_TIME
         # Names and keys are forgotten at once: dead letters that held them are gone.
         forgotten: Document = {"$unset": {"subject": 1}} if settled else {"$set": {"subject.texts": []}}
         await self._erasures.update_one(key | {"subject": {"$exists": True}}, forgotten)

@@ -8,7 +8,7 @@ from typing import Any
 
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.audit import Audit, AuditEntry
-from broker_bridge.registry.detected_persons.export import exported_person, exported_stay
+from broker_bridge.registry.detected_persons.export import export_person, export_segment
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
 from broker_bridge.registry.events.events import EventStore, event_to_wire
@@ -61,7 +61,9 @@ class PersonalDataExport:
         return self._pieces(user_id, people.get(user_id), merged, now)
 
     async def _is_left(self, user_id: str) -> bool:
-        return await self._events.exist_for([user_id]) or bool(await self._detected.linked_to([user_id]))
+        return await self._events.exist_for([user_id]) or bool(
+            await self._detected.groups_linked_to([user_id])
+        )
 
     async def _pieces(
         self, user_id: str, person: Identity | None, merged: dict[str, Identity], now: datetime
@@ -70,8 +72,8 @@ class PersonalDataExport:
         yield _json({"user_id": user_id, "exported_at": now, "person": person and _person(person)})[:-1]
         templates = await self._store.templates_of(None, user_ids)
         visits = _Visits()
-        detected = await self._detected.linked_to(user_ids)
-        global_ids = [global_id for family in detected for global_id in family.ids]
+        detected = await self._detected.groups_linked_to(user_ids)
+        global_ids = [global_id for group in detected for global_id in group.ids]
         sections: dict[str, AsyncIterator[Any]] = {
             "merged": _each([_person(one) for one in merged.values()]),
             "templates": _each([_template(key, one) for key in user_ids for one in templates.get(key, ())]),
@@ -103,17 +105,17 @@ class PersonalDataExport:
         async for found in self._registrations.find({"user_id": {"$in": user_ids}}, {"_id": 0}):
             yield found
 
-    async def _detected_as(self, families: list[MergeGroup]) -> AsyncIterator[Document]:
-        for family in families:
-            faces = await self._detected.faces(family.ids)
-            for one in family.everyone:
-                yield exported_person(one, faces.get(one.global_id, []))
+    async def _detected_as(self, groups: list[MergeGroup]) -> AsyncIterator[Document]:
+        for group in groups:
+            faces = await self._detected.centroids(group.ids)
+            for one in group.members:
+                yield export_person(one, faces.get(one.global_id, []))
 
     async def _trails_of(self, global_ids: list[int]) -> AsyncIterator[Document]:
         before = None
         while stays := await self._detected.trail(global_ids, before=before, limit=_STAYS_AT_ONCE):
             for key, stay in stays:
-                yield exported_stay(stay)
+                yield export_segment(stay)
                 before = stay.since, key
 
     async def _audited(self, subjects: list[str]) -> AsyncIterator[Document]:

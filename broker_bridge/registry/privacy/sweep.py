@@ -48,7 +48,7 @@ class ErasureSweep:
         events = [await self._events.pseudonymise(part, pseudonym, until) for part, until in parts]
         yield "images", sum(images for _, images in events)
         yield "events", sum(changed for changed, _ in events)
-        removed = [await self._removal.erase(part, until, now) for part, until in parts]
+        removed = [await self._removal.erase_linked(part, until, now) for part, until in parts]
         yield "detected_persons", sum(removed)
         yield "registrations", sum([await self._registered(part, pseudonym, until) for part, until in parts])
         yield "dead_letters", await self._dead_letters.delete_matching(subject.pattern())

@@ -57,7 +57,7 @@ class Tombstones:
             # Kept for an undo that is possible no more.
             parked = {"user_id": {"$in": list(merged.values())}, "parked_by": {"$in": list(merged)}}
             await self._store.templates.delete_many(parked, session=session)
-        await self._detected.part(session, {user_id: merged.get(user_id) for user_id in user_ids})
+        await self._detected.unlink_purged(session, {user_id: merged.get(user_id) for user_id in user_ids})
         said = {"count": len(expired)}
         entry = AuditEntry(who=SYSTEM, what="people.purged", subject="people", at=now, after=said)
         await self._audit.record(entry, session)

@@ -13,7 +13,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.detected_persons.removal import SETTLED
+from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.privacy.tombstones import Tombstones
@@ -92,7 +92,9 @@ async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     at = to_milliseconds(utc_now())
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
-    early, late = (Housekeeping(registry, MONTH, unseen=WEEK, now=clock(now)) for now in (at, at + SETTLED))
+    early, late = (
+        Housekeeping(registry, MONTH, unseen=WEEK, now=clock(now)) for now in (at, at + SETTLE_TIME)
+    )
     await early.tidy()
     assert early.counters["erased"] == 0
     await late.tidy()
@@ -129,7 +131,7 @@ async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) 
     at = to_milliseconds(utc_now())
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     broken = replace(registry, tombstones=cast("Tombstones", Failing()))
-    keeping = Housekeeping(broken, MONTH, unseen=WEEK, seconds=0.001, now=clock(at + SETTLED))
+    keeping = Housekeeping(broken, MONTH, unseen=WEEK, seconds=0.001, now=clock(at + SETTLE_TIME))
     task = asyncio.create_task(keeping.run())
 
     async def purged() -> bool:

@@ -29,18 +29,18 @@ class FaceSearch(Protocol):
         """
         ...
 
-    async def ready(self, space: EmbeddingSpace) -> None:
+    async def prepare_space(self, space: EmbeddingSpace) -> None:
         """Prepare now, so that the first question does not wait. Raises RegistryError."""
         ...
 
-    def learned(self, global_id: int, face: FaceCentroid) -> None:
+    def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
         """How this program knows somebody since now, who may be new, before MongoDB tells."""
         ...
 
-    def forgotten(self, global_id: int) -> None:
+    def record_deletion(self, global_id: int) -> None:
         """Nobody is to be found under this number any more."""
         ...
 
-    async def run(self) -> None:
+    async def follow_changes(self) -> None:
         """Keep up with what other programs write, until cancelled."""
         ...

@@ -56,16 +56,16 @@ class InMemoryFaceSearch:
         """As FaceSearch.candidates; exact down to `floor`."""
         return await self._faces_in(space).candidates(vectors, limit, floor)
 
-    async def ready(self, space: EmbeddingSpace) -> None:
+    async def prepare_space(self, space: EmbeddingSpace) -> None:
         """Load the space now."""
         await self._faces_in(space).load()
 
-    def learned(self, global_id: int, face: FaceCentroid) -> None:
+    def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
         """As FaceSearch.learned: the next answer knows it."""
         faces = self._faces_in(EmbeddingSpace(face.space, len(face.mean)))
         faces.claim(global_id, IndexedCentroid.of(face), self._clock())
 
-    def forgotten(self, global_id: int) -> None:
+    def record_deletion(self, global_id: int) -> None:
         """As FaceSearch.forgotten, in every space."""
         for faces in self._spaces.values():
             faces.claim(global_id, None, self._clock())
@@ -75,7 +75,7 @@ class InMemoryFaceSearch:
             self._spaces[space.id] = SpaceIndex(self._store, space, self._mark, self.counters)
         return self._spaces[space.id]
 
-    async def run(self) -> None:
+    async def follow_changes(self) -> None:
         """Follow the change stream until cancelled; what it cannot tell is read anew."""
         await asyncio.gather(self._follow(), self._keep_up())
 

@@ -78,10 +78,10 @@ class MongoVectorSearch:
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
     ) -> list[list[FaceCandidate]]:
         """As FaceSearch.candidates, as good as the index is."""
-        await self.ready(space)
+        await self.prepare_space(space)
         return list(await asyncio.gather(*(self._search(space, one, limit, floor) for one in vectors)))
 
-    async def ready(self, space: EmbeddingSpace) -> None:
+    async def prepare_space(self, space: EmbeddingSpace) -> None:
         """Wait until the index of the space's dimension can be asked; it is made if there is none.
 
         Until then it would know nobody, and everybody would be somebody new.
@@ -92,15 +92,15 @@ class MongoVectorSearch:
             await self._wait_for(self._name(space), space.dimension)
             self._queryable.add(space.dimension)
 
-    def learned(self, global_id: int, face: FaceCentroid) -> None:
+    def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
         """As FaceSearch.learned."""
-        self._recent.learned(global_id, face)
+        self._recent.record_centroid(global_id, face)
 
-    def forgotten(self, global_id: int) -> None:
+    def record_deletion(self, global_id: int) -> None:
         """As FaceSearch.forgotten."""
-        self._recent.forgotten(global_id)
+        self._recent.record_deletion(global_id)
 
-    async def run(self) -> None:
+    async def follow_changes(self) -> None:
         """Nothing is to be followed: MongoDB keeps its index."""
         await asyncio.Event().wait()
 

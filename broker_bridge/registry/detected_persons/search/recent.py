@@ -23,13 +23,13 @@ class RecentWrites:
         self._clock = clock
         self._spaces: dict[str, _Space] = {}
 
-    def learned(self, global_id: int, face: FaceCentroid) -> None:
+    def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
         """How somebody is known since now."""
         if face.space not in self._spaces:
             self._spaces[face.space] = _Space(len(face.mean))
         self._spaces[face.space].put(global_id, face, self._clock())
 
-    def forgotten(self, global_id: int) -> None:
+    def record_deletion(self, global_id: int) -> None:
         """Nobody is to be found under this number."""
         for space in self._spaces.values():
             space.put(global_id, None, self._clock())
@@ -42,7 +42,7 @@ class RecentWrites:
     def candidates(self, space: str, vector: Vector, limit: int, floor: float) -> list[FaceCandidate]:
         """As most_alike, among the recent ones."""
         recent = self._current(space)
-        return [] if recent is None else most_alike(recent.index, recent.consistency, vector, limit, floor)
+        return [] if recent is None else most_alike(recent.index, recent.centroid_norm, vector, limit, floor)
 
     def _current(self, space: str) -> "_Space | None":
         recent = self._spaces.get(space)
@@ -54,7 +54,7 @@ class RecentWrites:
 class _Space:
     def __init__(self, dimension: int) -> None:
         self.index = VectorIndex(dimension)
-        self.consistency: dict[str, float] = {}
+        self.centroid_norm: dict[str, float] = {}
         # Of everybody spoken of, forgotten ones too: when that was, the longest ago first.
         self.since: dict[int, float] = {}
 
@@ -65,7 +65,7 @@ class _Space:
             self._drop(global_id)
         else:
             self.index.put(str(global_id), face.unit[np.newaxis])
-            self.consistency[str(global_id)] = face.consistency
+            self.centroid_norm[str(global_id)] = face.centroid_norm
         if len(self.since) > _MOST_PEOPLE:
             self._end(next(iter(self.since)))
 
@@ -79,4 +79,4 @@ class _Space:
 
     def _drop(self, global_id: int) -> None:
         self.index.remove(str(global_id))
-        self.consistency.pop(str(global_id), None)
+        self.centroid_norm.pop(str(global_id), None)

@@ -33,11 +33,11 @@ class IndexedCentroid(NamedTuple):
     """How somebody is known: `unit` is float32[d] of unit length, `consistency` 0..1 (see KnownFace)."""
 
     unit: Vector
-    consistency: float
+    centroid_norm: float
 
     @classmethod
     def of(cls, face: FaceCentroid) -> "IndexedCentroid":
-        return cls(face.unit, face.consistency)
+        return cls(face.unit, face.centroid_norm)
 
     def is_usable(self, dimension: int) -> bool:
         """Whether it is a face of a space of `dimension`: somebody may have spoilt a document."""
@@ -54,7 +54,7 @@ class LocalWrite(NamedTuple):
         if self.known is None or told is None:
             return self.known is told
         same = np.array_equal(self.known.unit, told.unit)
-        return same and self.known.consistency == told.consistency
+        return same and self.known.centroid_norm == told.centroid_norm
 
 
 class _Block:
@@ -71,7 +71,7 @@ class _Block:
         # Whoever was deleted and written again meanwhile comes twice: the change stream tells how it ended.
         if str(global_id) not in self.people:
             self.units[len(self.people)] = known.unit
-            self.people[str(global_id)] = known.consistency
+            self.people[str(global_id)] = known.centroid_norm
         return True
 
 
@@ -144,7 +144,7 @@ class SpaceIndex:
     async def check_claims(self, before: float) -> None:
         """Ask MongoDB about claims from before `before`: what was never written is not true."""
         old = {global_id: claim for global_id, claim in self._claims.items() if claim.at < before}
-        faces = await self._store.faces_of(old) if old else {}
+        faces = await self._store.centroids_of(old) if old else {}
         for global_id, claim in old.items():
             # Unless somebody has said something newer meanwhile.
             if self._claims.get(global_id) is claim:
@@ -171,8 +171,8 @@ class SpaceIndex:
         # The first one imports FAISS, which takes a good part of a second.
         index = await run_in_thread(VectorIndex, self._space.dimension)
         block = _Block(self._space.dimension)
-        async for global_id, unit, consistency in self._store.all_faces(self._space.id):
-            self._counters["unusable"] += not block.add(global_id, IndexedCentroid(unit, consistency))
+        async for global_id, unit, centroid_norm in self._store.stream_centroids(self._space.id):
+            self._counters["unusable"] += not block.add(global_id, IndexedCentroid(unit, centroid_norm))
             if len(block.people) == _BLOCK:
                 index = await run_in_thread(self._add, index, block)
                 block = _Block(self._space.dimension)
@@ -193,7 +193,7 @@ class SpaceIndex:
                 key = str(global_id)
                 if known is not None and known.is_usable(self._space.dimension):
                     index.put(key, known.unit[np.newaxis])
-                    self._consistency[key] = known.consistency
+                    self._consistency[key] = known.centroid_norm
                 else:
                     index.remove(key)
                     self._consistency.pop(key, None)
@@ -207,7 +207,7 @@ class SpaceIndex:
 
 
 def most_alike(
-    index: VectorIndex, consistency: Mapping[str, float], vector: Vector, limit: int, floor: float
+    index: VectorIndex, centroid_norm: Mapping[str, float], vector: Vector, limit: int, floor: float
 ) -> list[FaceCandidate]:
     """Up to `limit` people of `index` with a mean cosine of `floor` or more to `vector`; exact.
 
@@ -217,7 +217,7 @@ def most_alike(
     while True:
         ranked = index.rank(vector, asked, floor)
         best = most_similar(
-            FaceCandidate(int(one.key), one.similarity * consistency[one.key]) for one in ranked
+            FaceCandidate(int(one.key), one.similarity * centroid_norm[one.key]) for one in ranked
         )
         best = [one for one in best[:limit] if one.similarity >= floor]
         # Nobody who was left out has a larger cosine than the last one, nor so a larger mean cosine.

@@ -140,10 +140,10 @@ async def test_what_is_seen_is_written_while_it_goes_on(
         await peer.hear("assigned")
 
     async def written() -> bool:
-        return (await registry.detected_person_queries.one(1)).whole.total_detections == 3
+        return (await registry.detected_person_queries.get_group(1)).aggregate.total_detections == 3
 
     await until(written)
-    known = (await registry.detected_person_queries.one(1)).whole
+    known = (await registry.detected_person_queries.get_group(1)).aggregate
     assert known.cameras_visited == (peer.device.id,)
     assert known.site_id == peer.device.site
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import Registry
-from broker_bridge.registry.detected_persons.removal import SETTLED
+from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.devices.devices import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from tests.integration.dashboard_api.conftest import FACE, JPEG, Clock, client_of, event, is_problem, vector
@@ -62,7 +62,7 @@ async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
     assert [device["state"] for device in receipt.json()["devices"]] == ["confirmed", "confirmed"]
     assert len({device["confirmed_at"] for device in receipt.json()["devices"]}) == 2
 
-    await registry.erasures.go_on_with_all(clock.now + SETTLED)
+    await registry.erasures.go_on_with_all(clock.now + SETTLE_TIME)
     assert (await api.get(f"{ERASURES}/{said['erasure_id']}")).json()["state"] == "complete"
     shown = (await api.get(f"{PEOPLE}/EMP-12345")).json()
     assert (shown["deleted"], shown["display_name"], shown["template_list"]) == (True, None, [])

@@ -7,7 +7,7 @@ from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, ObservedFace
 from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
-from broker_bridge.tracking.active_people import ActivePerson, ActiveSet
+from broker_bridge.tracking.active_set import ActivePerson, ActiveSet
 from tests.tracking_samples import SPACE, Faces, observed
 
 LEFT, RIGHT = Box(100, 100, 80, 100), Box(900, 100, 80, 100)
@@ -28,7 +28,7 @@ class Scene:
         face = FaceCentroid.of(SPACE, known[0], 0.9)
         for vector in known[1:]:
             face.learn(vector, 0.9)
-        present = ActivePerson(DetectedPerson.first_met(global_id, observed(known[0])), {SPACE: face})
+        present = ActivePerson(DetectedPerson.create(global_id, observed(known[0])), {SPACE: face})
         self.people.add(present)
         return present
 

@@ -14,8 +14,8 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import BY_FACE, DetectedPerson, VisitSegment
-from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, known_together
-from broker_bridge.registry.detected_persons.removal import SETTLED
+from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, combine_centroids
+from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from tests.detected_samples import face_vector, seen, write_person
 
@@ -85,10 +85,10 @@ async def test_a_name_is_given_and_taken_and_the_audit_does_not_tell_it(registry
     await registry.detected_person_edits.rename(other, "Other Name", **DESK)
     await registry.detected_person_edits.merge(other, person, **DESK)
     await registry.detected_person_edits.rename(other, "John Doe", **DESK)
-    assert (await registry.detected_person_queries.one(person)).whole.assigned_name == "John Doe"
+    assert (await registry.detected_person_queries.get_group(person)).aggregate.assigned_name == "John Doe"
     await registry.detected_person_edits.rename(person, None, **DESK)
     await registry.detected_person_edits.rename(person, None, **DESK)
-    assert (await registry.detected_person_queries.one(person)).whole.assigned_name is None
+    assert (await registry.detected_person_queries.get_group(person)).aggregate.assigned_name is None
     assert await audit_of(registry, person) == [("detected-person.renamed", "desk")] * 2
     entries = json.dumps([str(entry) for entry in await registry.audit.page()])
     assert "John" not in entries
@@ -145,12 +145,15 @@ async def test_a_link_sleeps_while_its_person_is_deleted_and_follows_them_into_a
 ) -> None:
     """Restored they are shown again."""
     await enrolled.identity_merges.merge("EMP-1", "EMP-2")
-    shown = await enrolled.detected_person_queries.enrolled(["EMP-1"])
+    shown = await enrolled.detected_person_queries.linked_identities(["EMP-1"])
     assert shown["EMP-1"].user_id == "EMP-2"
     await enrolled.identities.delete("EMP-2")
-    assert await enrolled.detected_person_queries.enrolled(["EMP-1", "EMP-2"]) == {}
+    assert await enrolled.detected_person_queries.linked_identities(["EMP-1", "EMP-2"]) == {}
     await enrolled.identities.restore("EMP-2")
-    assert set(await enrolled.detected_person_queries.enrolled(["EMP-1", "EMP-2"])) == {"EMP-1", "EMP-2"}
+    assert set(await enrolled.detected_person_queries.linked_identities(["EMP-1", "EMP-2"])) == {
+        "EMP-1",
+        "EMP-2",
+    }
 
 
 async def test_the_stream_shows_each_change_by_its_fields(enrolled: Registry) -> None:
@@ -188,12 +191,12 @@ async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: R
     second = await write_person(registry, [seen("cam-003", NOW + 2 * SECOND, site_id="gate")])
     before = [await stored(registry, one) for one in (first, second)]
     await registry.detected_person_edits.merge(second, first, by="desk", now=NOW + 3 * SECOND)
-    family = await registry.detected_person_queries.one(second)
-    assert (family.root.global_id, family.ids) == (first, [first, second])
-    whole = family.whole
+    group = await registry.detected_person_queries.get_group(second)
+    assert (group.root.global_id, group.ids) == (first, [first, second])
+    whole = group.aggregate
     assert (whole.cameras_visited, whole.total_detections) == (("cam-001", "cam-002", "cam-003"), 3)
     assert (whole.site_id, whole.last_seen) == ("gate", NOW + 2 * SECOND)
-    assert [stay.device_id for _, stay in await registry.detected_person_queries.trail(family.ids)] == [
+    assert [stay.device_id for _, stay in await registry.detected_person_queries.trail(group.ids)] == [
         "cam-003", "cam-002", "cam-001",
     ]  # fmt: skip
     await registry.detected_person_edits.unmerge(second, by="desk", now=NOW + 4 * SECOND)
@@ -221,9 +224,9 @@ async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -
         code, detail = await code_of(work)
         assert (code, f"{a} was merged into {b}" in detail) == ("merge-impossible", True)
     await changes.merge(b, c, **DESK)
-    assert (await registry.detected_person_queries.one(a)).ids == [c, a, b]
+    assert (await registry.detected_person_queries.get_group(a)).ids == [c, a, b]
     await changes.unmerge(b, **DESK)
-    assert (await registry.detected_person_queries.one(a)).ids == [b, a]
+    assert (await registry.detected_person_queries.get_group(a)).ids == [b, a]
 
 
 async def test_who_are_two_enrolled_people_are_not_merged(enrolled: Registry) -> None:
@@ -259,7 +262,7 @@ async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
             changes.merge(a, b, **DESK), changes.merge(b, a, **DESK), return_exceptions=True
         )
         assert [type(one) for one in done].count(ContractError) == 1
-        assert len((await registry.detected_person_queries.one(a)).ids) == 2
+        assert len((await registry.detected_person_queries.get_group(a)).ids) == 2
 
 
 def test_a_family_is_known_by_all_its_faces() -> None:
@@ -267,13 +270,13 @@ def test_a_family_is_known_by_all_its_faces() -> None:
     one, two = FaceCentroid.of("face:test-8", face_vector(1), 0.9), FaceCentroid.of(
         "face:test-8", face_vector(2), 0.3
     )  # fmt: skip
-    together = known_together(
+    together = combine_centroids(
         [one, two, FaceCentroid.of("face:other", face_vector(3, 4), 1.0)], "face:test-8"
     )
     one.learn(face_vector(2), 0.3)
     assert together is not None
     assert np.allclose(together.mean, one.mean, atol=1e-6)
-    assert known_together([one], "gait:test-4") is None
+    assert combine_centroids([one], "gait:test-4") is None
 
 
 # Deleting and forgetting
@@ -285,14 +288,16 @@ async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: 
     await registry.detected_person_edits.merge(other, person, **DESK)
     assert await registry.detected_person_edits.delete(person, **DESK) == [person, other]
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
-    await registry.tracker_store.write_stays([VisitSegment(person, "cam-001", "lobby", NOW, NOW)])
-    await registry.tracker_store.write_faces([(other, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
-    await registry.detected_person_removal.look_again(NOW + SETTLED - SECOND)
+    await registry.tracker_store.write_segments([VisitSegment(person, "cam-001", "lobby", NOW, NOW)])
+    await registry.tracker_store.write_centroids(
+        [(other, FaceCentroid.of("face:test-8", face_vector(1), 0.5))]
+    )
+    await registry.detected_person_removal.remove_late_writes(NOW + SETTLE_TIME - SECOND)
     assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
     # Nor does a tracker bring somebody back that repeats what it did not see the end of.
-    again = DetectedPerson.first_met(person, seen("cam-001", NOW), "EMP-1")
+    again = DetectedPerson.create(person, seen("cam-001", NOW), "EMP-1")
     await registry.tracker_store.create([(again, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
-    await registry.detected_person_removal.look_again(NOW + SETTLED)
+    await registry.detected_person_removal.remove_late_writes(NOW + SETTLE_TIME)
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
     assert await registry.mongo.db.meta.count_documents({"ids": {"$exists": True}}) == 0
     assert ("detected-person.deleted", "desk") in await audit_of(registry, person)
@@ -355,7 +360,7 @@ async def test_who_is_seen_again_before_cameras_know_is_swept_again(enrolled: Re
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
     await enrolled.erasures.go_on(begun.erasure_id, NOW)
     late = await somebody(enrolled, NOW + SECOND, user_id="EMP-1")
-    done = await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
+    done = await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLE_TIME)
     assert await traces(enrolled, late) == (0, 0, 0)
     assert done.steps["detected_persons"].count == 1
 
@@ -378,11 +383,11 @@ async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> Non
     late = await somebody(enrolled, NOW + SECOND)
     await enrolled.tracker_store.link([(late, "EMP-1", None)])
     await enrolled.mongo.db.person_faces.insert_many(faces)
-    await enrolled.tracker_store.write_stays(
+    await enrolled.tracker_store.write_segments(
         [VisitSegment(one, "cam-001", "lobby", NOW, NOW) for one in gone]
     )
-    await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLED)
-    await enrolled.detected_person_removal.look_again(NOW + 2 * SETTLED)
+    await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLE_TIME)
+    await enrolled.detected_person_removal.remove_late_writes(NOW + 2 * SETTLE_TIME)
     assert [await traces(enrolled, one) for one in (*gone, late)] == [(0, 0, 0)] * 4
     assert await traces(enrolled, refused) == (1, 1, 1)
     raw = CodecOptions(document_class=RawBSONDocument)
@@ -495,7 +500,7 @@ async def test_a_list_asks_about_people_with_all_who_were_merged_into_them(
     names = {global_id: name for name, global_id in house.items()}
     for wanted, expected in LISTS:
         page = await enrolled.detected_person_queries.page(wanted, NOW - 35 * SECOND)
-        assert {names[one.root.global_id] for one in page.families} == expected, wanted
+        assert {names[one.root.global_id] for one in page.groups} == expected, wanted
         assert page.following is None
 
 
@@ -506,15 +511,15 @@ async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(
     await enrolled.identity_merges.merge("EMP-1", "EMP-2")
     ask = enrolled.detected_person_queries.page
     page = await ask(DetectedPersonFilter(user_id="EMP-2"), NOW)
-    assert [one.root.global_id for one in page.families] == [house["here"]]
-    assert (await ask(DetectedPersonFilter(user_id="EMP-1"), NOW)).families == []
+    assert [one.root.global_id for one in page.groups] == [house["here"]]
+    assert (await ask(DetectedPersonFilter(user_id="EMP-1"), NOW)).groups == []
 
 
 async def test_active_are_families_of_whom_somebody_is_seen_now(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
     """Each once, also where both root and merged are."""
-    ask = enrolled.detected_person_queries.active
+    ask = enrolled.detected_person_queries.active_groups
     count, active = await ask(NOW - 35 * SECOND, 10)
     assert (count, {one.root.global_id for one in active}) == (2, {house["here"], house["root"]})
     await enrolled.detected_person_edits.merge(house["here"], house["root"], **DESK)
@@ -534,12 +539,12 @@ async def test_no_question_about_somebody_reads_everybody(enrolled: Registry) ->
     await enrolled.detected_person_edits.merge(merged, person, **DESK)
     await enrolled.mongo.db.command("profile", 2)
     reading = enrolled.detected_person_queries
-    assert (await reading.one(merged)).ids == [person, merged]
-    assert await enrolled.tracker_store.known_as(["EMP-1"]) == {"EMP-1": person}
-    await reading.active(NOW + SECOND, 10)
+    assert (await reading.get_group(merged)).ids == [person, merged]
+    assert await enrolled.tracker_store.find_linked(["EMP-1"]) == {"EMP-1": person}
+    await reading.active_groups(NOW + SECOND, 10)
     for wanted, _ in LISTS:
         await reading.page(wanted, NOW + SECOND, limit=1)
-    assert await enrolled.detected_person_removal.erase(["EMP-1"], None, NOW) == 2
+    assert await enrolled.detected_person_removal.erase_linked(["EMP-1"], None, NOW) == 2
     await enrolled.detected_person_removal.forget_unseen(NOW - WEEK, NOW)
     await enrolled.mongo.db.command("profile", 0)
     scans = {"ns": {"$regex": "[.](persons|person_faces|trails)$"}, "planSummary": "COLLSCAN"}

@@ -17,7 +17,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.detected_persons.removal import SETTLED
+from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.devices.devices import DeviceReport
 from broker_bridge.registry.edge_registration.decisions import RegistrationDecision
 from broker_bridge.registry.events.events import IncomingEvent
@@ -123,7 +123,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
 
     now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-1", now)
-    await registry.erasures.go_on(erasure.erasure_id, now + SETTLED)
+    await registry.erasures.go_on(erasure.erasure_id, now + SETTLE_TIME)
 
     whole = re.compile(rb"EMP-1(?!2)")
     holders = {name async for name, raw in every_document(registry) if whole.search(raw)}
@@ -275,7 +275,7 @@ async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: 
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-1")
     assert await who_holds(registry, b"EMP-1") == {"erasures"}
-    settled = await registry.erasures.go_on(erasure.erasure_id, to_milliseconds(utc_now()) + SETTLED)
+    settled = await registry.erasures.go_on(erasure.erasure_id, to_milliseconds(utc_now()) + SETTLE_TIME)
     assert await who_holds(registry, b"EMP-1") == set()
     assert (await erase(registry, "EMP-1")).erasure_id == settled.erasure_id
 
@@ -349,8 +349,8 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
     assert [device.state for device in at_once.devices] == ["confirmed", "gone", "confirmed"]
     assert at_once.devices[2].confirmed_at == now + timedelta(seconds=3)
     assert at_once.state == "open"
-    settled = await registry.erasures.go_on(erasure.erasure_id, now + SETTLED)
-    assert (settled.state, settled.completed_at, settled.subject) == ("complete", now + SETTLED, None)
+    settled = await registry.erasures.go_on(erasure.erasure_id, now + SETTLE_TIME)
+    assert (settled.state, settled.completed_at, settled.subject) == ("complete", now + SETTLE_TIME, None)
 
 
 async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(registry: Registry) -> None:
@@ -365,9 +365,13 @@ async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(
     await registry.mongo.db.events.insert_one(
         {"_id": "cam-001/late", "user_id": "EMP-1", "timestamp": now, "received_at": now, "metadata": {}}
     )
-    assert await registry.erasures.go_on_with_all(now + SETTLED) == 1
+    assert await registry.erasures.go_on_with_all(now + SETTLE_TIME) == 1
     (done,) = await registry.erasures.about(["EMP-1"])
-    assert (done.state, done.steps["events"].count, done.steps["events"].at) == ("complete", 2, now + SETTLED)
+    assert (done.state, done.steps["events"].count, done.steps["events"].at) == (
+        "complete",
+        2,
+        now + SETTLE_TIME,
+    )
     assert await registry.mongo.db.events.distinct("user_id") == [done.pseudonym]
     (kept,) = [found async for found in registry.mongo.db.erasures.find({})]
     assert b"EMP-1" not in bson.encode(kept)

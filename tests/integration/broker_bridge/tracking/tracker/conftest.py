@@ -15,7 +15,7 @@ async def registry(mongod: Mongod, mongo_database: str) -> AsyncIterator[Registr
     """A fresh registry with the space of the samples, whose search is kept up."""
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await opened.spaces.ensure(EmbeddingSpace(SPACE, 512))
-    following = asyncio.create_task(opened.face_search.run())
+    following = asyncio.create_task(opened.face_search.follow_changes())
     yield opened
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)

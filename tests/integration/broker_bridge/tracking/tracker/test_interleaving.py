@@ -48,18 +48,18 @@ async def test_who_is_seen_while_they_are_let_go_is_counted(
 ) -> None:
     """Somebody names them; they are read anew, with what was seen during the writing."""
     person = faces.person()
-    await tracker.match_or_create_person(observed(faces.of(person)))
+    await tracker.match_or_create(observed(faces.of(person)))
 
     async def look() -> None:
         assert tracker.match_active(observed(person, at=1))
 
-    afterwards(monkeypatch, registry.tracker_store, "write_stays", look)
+    afterwards(monkeypatch, registry.tracker_store, "write_segments", look)
     await tracker.reload([1], at(1))
     assert len(tracker) == 0
-    await tracker.match_or_create_person(observed(person, at=2))
-    await tracker.sync(at(3))
-    assert (await registry.detected_person_queries.one(1)).whole.total_detections == 3
-    (stay,) = await registry.tracker_store.stays([1], BEGAN)
+    await tracker.match_or_create(observed(person, at=2))
+    await tracker.write_pending(at(3))
+    assert (await registry.detected_person_queries.get_group(1)).aggregate.total_detections == 3
+    (stay,) = await registry.tracker_store.segments_since([1], BEGAN)
     assert stay.detections == 3
 
 
@@ -70,16 +70,16 @@ async def test_who_turns_out_to_be_elsewhere_is_looked_up(
     back = faces.person()
     here = faces.like(back, 0.5)
     between = unit(back + 0.3 * here)
-    await tracker.match_or_create_person(observed(back))
+    await tracker.match_or_create(observed(back))
     tracker = new_tracker(registry)
-    second = (await tracker.match_or_create_person(observed(here, at=600))).global_id
+    second = (await tracker.match_or_create(observed(here, at=600))).global_id
     assert second != 1
     both = [
         observed(here, track="a", at=610, box=Box(0, 0, 90, 90)),
         observed(between, track="b", at=610, box=Box(900, 0, 90, 90)),
     ]
-    assert (await new_tracker(registry).match_or_create_person(both[1])).global_id == 1
-    assert [one.global_id for one in await tracker.meet(both)] == [second, 1]
+    assert (await new_tracker(registry).match_or_create(both[1])).global_id == 1
+    assert [one.global_id for one in await tracker.assign_batch(both)] == [second, 1]
 
 
 async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
@@ -87,18 +87,18 @@ async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
 ) -> None:
     """It held the lease when it began to write; meanwhile another has taken over, and counted on."""
     person = faces.person()
-    await tracker.match_or_create_person(observed(person))
-    await tracker.sync(at(1))
+    await tracker.match_or_create(observed(person))
+    await tracker.write_pending(at(1))
     assert tracker.match_active(observed(person, at=2, camera="cam-002"))
     other = new_tracker(registry)
-    await other.begin(at(3))
+    await other.load_recent(at(3))
     for step in range(4, 14):
         assert other.match_active(observed(person, at=step))
-    await other.sync(at(14))
-    await tracker.sync(at(15))
-    known = (await registry.detected_person_queries.one(1)).whole
+    await other.write_pending(at(14))
+    await tracker.write_pending(at(15))
+    known = (await registry.detected_person_queries.get_group(1)).aggregate
     assert (known.total_detections, known.last_seen) == (11, at(13))
-    (stay,) = await registry.tracker_store.stays([1], at(5))
+    (stay,) = await registry.tracker_store.segments_since([1], at(5))
     assert (stay.until, stay.detections) == (at(13), 11)
 
 
@@ -115,7 +115,7 @@ async def test_a_tracker_that_lost_its_lease_while_it_waited_makes_nobody(
 
     afterwards(monkeypatch, registry.tracker_store, "take_ids", freeze)
     with pytest.raises(RegistryError):
-        await frozen.meet([observed(faces.person())])
+        await frozen.assign_batch([observed(faces.person())])
     assert await registry.mongo.db.persons.count_documents({}) == 0
 
 
@@ -123,10 +123,10 @@ async def test_a_counter_behind_the_people_who_are_there_gives_nobodys_number(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """A backup that was not taken at one moment: the counter is older than the people."""
-    told = [(await tracker.match_or_create_person(observed(faces.person()))).global_id for _ in range(3)]
+    told = [(await tracker.match_or_create(observed(faces.person()))).global_id for _ in range(3)]
     await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
     other = new_tracker(registry)
-    again = await other.meet([observed(faces.person(), camera=f"cam-{step:03}") for step in range(3)])
+    again = await other.assign_batch([observed(faces.person(), camera=f"cam-{step:03}") for step in range(3)])
     assert not {one.global_id for one in again} & set(told)
     assert await registry.mongo.db.persons.count_documents({}) == 6
 
@@ -135,7 +135,7 @@ async def test_a_restore_under_a_running_tracker_makes_no_number_two_peoples(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """Counter and people go back to before; who was told a number since keeps it to themselves."""
-    told = [(await tracker.match_or_create_person(observed(faces.person()))).global_id for _ in range(3)]
+    told = [(await tracker.match_or_create(observed(faces.person()))).global_id for _ in range(3)]
     for collection in ("persons", "person_faces"):
         await registry.mongo.db[collection].delete_many({})
     await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
@@ -143,7 +143,7 @@ async def test_a_restore_under_a_running_tracker_makes_no_number_two_peoples(
     # Somebody who was there before the backup, and another tracker's newest.
     await registry.tracker_store.take_ids(200)
     met = [observed(faces.person(), camera=f"cam-{step:03}", at=2) for step in range(3)]
-    again = [one.global_id for one in await tracker.meet(met)]
+    again = [one.global_id for one in await tracker.assign_batch(met)]
     assert not set(again) & set(told)
     assert min(again) > 200
 
@@ -154,7 +154,7 @@ async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
     """And when that fails: nobody who is still enrolled loses their user id in between."""
     person = faces.person()
     await enroll(registry, "EMP-12345", person)
-    await tracker.match_or_create_person(observed(person))
+    await tracker.match_or_create(observed(person))
     told = []
 
     async def look() -> None:
@@ -164,10 +164,10 @@ async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
 
     people = registry.identity_store
     afterwards(monkeypatch, people, "known", look)
-    await tracker.people_changed()
+    await tracker.refresh_identities()
     afterwards(monkeypatch, people, "known", look)
     with pytest.raises(RegistryError):
-        await tracker.people_changed()
+        await tracker.refresh_identities()
     told.append(tracker.match_active(observed(person, at=2)))
     assert [one and one.user_id for one in told] == ["EMP-12345"] * 3
 
@@ -179,11 +179,11 @@ async def test_the_enrolled_person_of_somebody_merged_has_no_second_number(
     person, pose, other = faces.person(), faces.person(), faces.person()
     await enroll(registry, "EMP-12345", person)
     await enroll(registry, "EMP-12345", pose)
-    await tracker.match_or_create_person(observed(other))
-    assert (await tracker.match_or_create_person(observed(person, at=5))).user_id == "EMP-12345"
+    await tracker.match_or_create(observed(other))
+    assert (await tracker.match_or_create(observed(person, at=5))).user_id == "EMP-12345"
     await registry.detected_person_edits.merge(2, 1, by="operator", now=at(6))
     tracker = new_tracker(registry)
-    told = await tracker.match_or_create_person(observed(faces.like(pose, 0.9), at=600))
+    told = await tracker.match_or_create(observed(faces.like(pose, 0.9), at=600))
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
 
 
@@ -191,11 +191,11 @@ async def test_what_is_said_of_a_merged_number_concerns_whom_it_went_into(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     person = faces.person()
-    await tracker.match_or_create_person(observed(person))
-    await tracker.match_or_create_person(observed(faces.person(), at=5))
+    await tracker.match_or_create(observed(person))
+    await tracker.match_or_create(observed(faces.person(), at=5))
     await registry.detected_person_edits.merge(2, 1, by="operator", now=at(6))
     tracker = new_tracker(registry)
-    await tracker.begin(at(7))
+    await tracker.load_recent(at(7))
     assert len(tracker) == 1
     await tracker.reload([2], at(8))
     assert len(tracker) == 0
@@ -207,13 +207,13 @@ async def test_a_face_that_somebody_has_spoilt_stops_nobody(
     """The person is there, and known by nothing: their next face is somebody new."""
     person, other = faces.person(), faces.person()
     for step, one in enumerate((person, other)):
-        await tracker.match_or_create_person(observed(one, at=step))
+        await tracker.match_or_create(observed(one, at=step))
     face = FaceCentroid.of(SPACE, unit(person[:8]), 0.9)
-    await registry.tracker_store.write_faces([(1, face)])
+    await registry.tracker_store.write_centroids([(1, face)])
     tracker = new_tracker(registry)
-    await tracker.begin(at(2))
+    await tracker.load_recent(at(2))
     assert len(tracker) == 2
-    assert (await tracker.match_or_create_person(observed(other, at=3))).global_id == 2
-    assert (await tracker.match_or_create_person(observed(person, at=9))).global_id > 2
-    await tracker.sync(at(10))
-    assert (await registry.detected_person_queries.one(2)).whole.total_detections == 2
+    assert (await tracker.match_or_create(observed(other, at=3))).global_id == 2
+    assert (await tracker.match_or_create(observed(person, at=9))).global_id > 2
+    await tracker.write_pending(at(10))
+    assert (await registry.detected_person_queries.get_group(2)).aggregate.total_detections == 2

@@ -30,10 +30,10 @@ def test_one_face_is_consistent_and_different_ones_are_less() -> None:
     faces = Faces()
     person = faces.person()
     known = FaceCentroid.of(SPACE, faces.of(person), None)
-    assert known.consistency == pytest.approx(1.0)
+    assert known.centroid_norm == pytest.approx(1.0)
     for _ in range(200):
         known.learn(faces.of(person), None)
-    assert known.consistency == pytest.approx(0.835, abs=0.02)
+    assert known.centroid_norm == pytest.approx(0.835, abs=0.02)
     assert float(known.unit @ person) > 0.97
 
 
@@ -54,7 +54,7 @@ def test_what_is_restored_is_the_same() -> None:
     person = faces.person()
     known = FaceCentroid.of(SPACE, faces.of(person), 0.7)
     known.learn(faces.of(person), 0.7)
-    again = FaceCentroid.restored(SPACE, known.unit, known.consistency, known.weight)
+    again = FaceCentroid.restored(SPACE, known.unit, known.centroid_norm, known.weight)
     assert np.allclose(again.mean, known.mean, atol=1e-6)
     assert not again.has_moved(known)
     again.learn(faces.of(person), 0.7)

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, together
+from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, aggregate
 from tests.tracking_samples import BEGAN, Faces, observed
 
 TIMEOUT = timedelta(seconds=30)
@@ -17,7 +17,7 @@ def seen_at(person: DetectedPerson, camera: str, height: float, width: float, at
 
 @pytest.fixture
 def person() -> DetectedPerson:
-    return DetectedPerson.first_met(42, observed(FACE))
+    return DetectedPerson.create(42, observed(FACE))
 
 
 def test_scenario_1_of_the_seed(person: DetectedPerson) -> None:
@@ -77,13 +77,13 @@ def test_the_newest_qualities_and_the_best_are_kept(person: DetectedPerson) -> N
 
 def test_together_adds_up_what_cameras_saw(person: DetectedPerson) -> None:
     """As if all had been seen of one person."""
-    other = DetectedPerson.first_met(51, observed(FACE, at=100, site="garage"))
+    other = DetectedPerson.create(51, observed(FACE, at=100, site="garage"))
     for at, height in ((0, 240), (1, 260)):
         seen_at(person, "1", height, 100, at)
     other.see(observed(FACE, camera="2", at=100, site="garage", quality=0.95), TIMEOUT)
     other.see(observed(FACE, camera="1", box=Box(1, 1, 100, 280), at=101, site="lobby"), TIMEOUT)
     other.assigned_name, other.user_id = "Gate guest", "EMP-12345"
-    both = together(person, [other])
+    both = aggregate(person, [other])
     assert (both.global_id, both.assigned_name, both.user_id) == (42, "Gate guest", "EMP-12345")
     assert both.cameras_visited == ("1", "2")
     assert both.cameras["1"].height == 260

@@ -26,8 +26,8 @@ BETWEEN = ((ALICE + BOB) / np.sqrt(2)).astype(np.float32)
 AXES = list(np.eye(8, dtype=np.float32))
 
 
-def known(vector: Any, consistency: float = 1.0, space: EmbeddingSpace = SPACE) -> FaceCentroid:
-    return FaceCentroid.restored(space.id, np.asarray(vector, np.float32), consistency, 1.0)
+def known(vector: Any, centroid_norm: float = 1.0, space: EmbeddingSpace = SPACE) -> FaceCentroid:
+    return FaceCentroid.restored(space.id, np.asarray(vector, np.float32), centroid_norm, 1.0)
 
 
 def someone(random: np.random.Generator) -> FaceCentroid:
@@ -64,7 +64,7 @@ def other(mongod: Mongod, mongo_database: str) -> Iterator[OtherProgram]:
 @contextlib.asynccontextmanager
 async def followed(index: InMemoryFaceSearch) -> AsyncIterator[InMemoryFaceSearch]:
     """While it follows the change stream."""
-    running = asyncio.create_task(index.run())
+    running = asyncio.create_task(index.follow_changes())
     try:
         yield index
     finally:
@@ -120,7 +120,7 @@ async def test_what_other_programs_write_is_heard(
 ) -> None:
     """Somebody new, somebody known better, somebody deleted: without being asked again."""
     other.write({1: known(ALICE)})
-    await index.ready(SPACE)
+    await index.prepare_space(SPACE)
     other.write({2: known(BOB)})
     other.update(1, known(BETWEEN, 0.9))
     await until(lambda: is_so(nearest(index, BETWEEN), [(1, 0.9), (2, 0.707)]))
@@ -142,12 +142,12 @@ async def is_so(question: Any, expected: Any) -> bool:
 async def test_what_this_program_learns_is_known_at_once(registry: Registry) -> None:
     """Before MongoDB has it, and whether or not the space was asked about before."""
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
-    index.learned(1, known(ALICE))
+    index.record_centroid(1, known(ALICE))
     assert await nearest(index, ALICE) == [(1, 1.0)]
-    index.learned(1, known(BOB, 0.9))
-    index.learned(2, known(ALICE, 0.8))
+    index.record_centroid(1, known(BOB, 0.9))
+    index.record_centroid(2, known(ALICE, 0.8))
     assert await nearest(index, ALICE) == [(2, 0.8)]
-    index.forgotten(2)
+    index.record_deletion(2)
     assert await nearest(index, ALICE) == []
     assert await nearest(index, BOB) == [(1, 0.9)]
 
@@ -156,11 +156,11 @@ async def test_an_older_change_undoes_what_was_learned_until_the_next_one(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """The stream tells of this program's earlier write after it has learned more; then of the later one."""
-    await index.ready(SPACE)
+    await index.prepare_space(SPACE)
     other.write({1: known(ALICE)})
-    index.learned(1, known(BETWEEN))
+    index.record_centroid(1, known(BETWEEN))
     await until(lambda: is_so(nearest(index, ALICE), [(1, 1.0)]))
-    index.learned(1, known(BETWEEN, 0.9))
+    index.record_centroid(1, known(BETWEEN, 0.9))
     assert await nearest(index, BETWEEN) == [(1, 0.9)]
     other.update(1, known(BETWEEN, 0.9))
     other.write({2: known(BETWEEN, 0.6)})
@@ -174,9 +174,9 @@ async def test_what_was_learned_survives_reading_everything_again(
     """Changes were lost while this program's own writes are still to come."""
     other.write({1: known(BOB), 3: known(ALICE)})
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
-    await index.ready(SPACE)
-    index.learned(2, known(ALICE, 0.9))
-    index.forgotten(3)
+    await index.prepare_space(SPACE)
+    index.record_centroid(2, known(ALICE, 0.9))
+    index.record_deletion(3)
     other.write({1: known(BETWEEN)})
     index._lose_track()
     assert await nearest(index, ALICE, 0.65) == [(2, 0.9), (1, 0.707)]
@@ -191,10 +191,10 @@ async def test_what_was_learned_and_never_written_is_taken_back(
     async with followed(
         InMemoryFaceSearch(registry.mongo, registry.tracker_store, confirm_seconds=0.05)
     ) as index:
-        await index.ready(SPACE)
-        index.learned(1, known(BOB))
-        index.learned(2, known(BOB))
-        index.forgotten(1)
+        await index.prepare_space(SPACE)
+        index.record_centroid(1, known(BOB))
+        index.record_centroid(2, known(BOB))
+        index.record_deletion(1)
         await until(lambda: is_so(means(index), {1: [1.0] + [0.0] * 7}))
 
 
@@ -202,8 +202,8 @@ async def test_a_claim_that_is_written_is_not_asked_about(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """The change that confirms it also settles it."""
-    await index.ready(SPACE)
-    index.learned(1, known(ALICE))
+    await index.prepare_space(SPACE)
+    index.record_centroid(1, known(ALICE))
     other.write({1: known(ALICE)})
     other.write({2: known(BOB)})
     await until(lambda: is_so(nearest(index, BOB), [(2, 1.0)]))
@@ -228,12 +228,12 @@ async def test_after_any_changes_the_index_is_what_a_fresh_one_would_be(
             other.delete(*numbers[3:])
 
     writing = asyncio.create_task(asyncio.to_thread(write))
-    await index.ready(SPACE)
+    await index.prepare_space(SPACE)
     own = np.random.default_rng(seed + 100)
     for number in range(400, 420):
         face = someone(own)
-        index.learned(number, face)
-        await registry.tracker_store.write_faces([(number, face)])
+        index.record_centroid(number, face)
+        await registry.tracker_store.write_centroids([(number, face)])
         await index.candidates(SPACE, [face.unit], 5, 0.5)
     await writing
     expected = await fresh_means(registry)
@@ -246,7 +246,7 @@ async def test_a_collection_that_begins_anew_is_read_anew(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """Dropped and restored, replaced by another, gone with its database: the index ends as MongoDB is."""
-    await index.ready(SPACE)
+    await index.prepare_space(SPACE)
     # Heard, and not taken in yet when the collection goes.
     other.write({1: known(ALICE), 2: known(BOB), 9: known(ALICE)})
     await until(lambda: is_so(heard(index), 3))
@@ -270,7 +270,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
 ) -> None:
     """Where it stood is no longer known to the server: what was missed is read."""
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
-    await index.ready(SPACE)
+    await index.prepare_space(SPACE)
     index._token = {"_data": "8200"}
     other.write({1: known(ALICE)})
     assert await nearest(index, ALICE) == []
@@ -283,7 +283,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
 async def test_changes_before_it_follows_are_heard(registry: Registry, other: OtherProgram) -> None:
     """Between loading and following nothing gets lost, nor while following pauses."""
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
-    await index.ready(SPACE)
+    await index.prepare_space(SPACE)
     other.write({1: known(ALICE)})
     async with followed(index):
         await until(lambda: is_so(nearest(index, ALICE), [(1, 1.0)]))
@@ -302,7 +302,7 @@ async def test_it_goes_on_where_it_stood_after_mongodb_was_away(own_mongod: Mong
         other = OtherProgram(client, "wfm")
         other.write({1: known(ALICE)})
         async with followed(InMemoryFaceSearch(registry.mongo, registry.tracker_store)) as index:
-            await index.ready(SPACE)
+            await index.prepare_space(SPACE)
             other.write({2: known(BOB)})
             await until(lambda: is_so(nearest(index, BOB), [(2, 1.0)]))
             await asyncio.to_thread(own_mongod.kill)

@@ -25,8 +25,8 @@ SPACE = EmbeddingSpace("face:test-8", 8)
 ALICE, BOB, CAROL = np.eye(8, dtype=np.float32)[:3]
 
 
-def known(vector: Any, consistency: float = 1.0, space: EmbeddingSpace = SPACE) -> FaceCentroid:
-    return FaceCentroid.restored(space.id, np.asarray(vector, np.float32), consistency, 1.0)
+def known(vector: Any, centroid_norm: float = 1.0, space: EmbeddingSpace = SPACE) -> FaceCentroid:
+    return FaceCentroid.restored(space.id, np.asarray(vector, np.float32), centroid_norm, 1.0)
 
 
 class Clock:
@@ -159,7 +159,7 @@ async def test_an_index_for_each_dimension_is_made_and_waited_for(caplog: pytest
     deployment = PlayedDeployment()
     gait = EmbeddingSpace("gait:test-4", 4)
     with caplog.at_level(logging.WARNING):
-        await asyncio.gather(*(searching(deployment).ready(space) for space in (SPACE, SPACE, gait)))
+        await asyncio.gather(*(searching(deployment).prepare_space(space) for space in (SPACE, SPACE, gait)))
     assert list(deployment.indexes) == ["faces-8", "faces-4"]
     assert deployment.indexes["faces-8"]["fields"] == [
         {"type": "vector", "path": "vector", "numDimensions": 8, "similarity": "cosine"},
@@ -168,7 +168,7 @@ async def test_an_index_for_each_dimension_is_made_and_waited_for(caplog: pytest
     assert "index faces-8 is built: BUILDING" in caplog.text
     looked = len(deployment.looked)
     search = searching(deployment)
-    await search.ready(SPACE)
+    await search.prepare_space(SPACE)
     await search.candidates(SPACE, [ALICE], 5, 0.5)
     assert len(deployment.looked) == looked + 1
 
@@ -177,12 +177,12 @@ async def test_who_was_learned_a_moment_ago_is_known_before_the_index_knows() ->
     """What this program has learned goes before what the index says of the same person, for a minute."""
     clock = Clock()
     search = searching(PlayedDeployment(face_to_document(1, known(ALICE))), clock)
-    search.learned(2, known(ALICE, 0.9))
-    search.learned(1, known(BOB))
+    search.record_centroid(2, known(ALICE, 0.9))
+    search.record_centroid(1, known(BOB))
     assert await nearest(search, ALICE) == [(2, 0.9)]
     assert await nearest(search, BOB) == [(1, 1.0)]
     clock.now = 59
-    search.learned(3, known(CAROL))
+    search.record_centroid(3, known(CAROL))
     clock.now = 61
     assert await nearest(search, ALICE) == [(1, 1.0)]
     assert await nearest(search, BOB) == []
@@ -192,9 +192,9 @@ async def test_who_was_learned_a_moment_ago_is_known_before_the_index_knows() ->
 async def test_who_was_forgotten_is_not_found_while_the_index_lags() -> None:
     """Nor when this program had learned them just before."""
     search = searching(PlayedDeployment(face_to_document(1, known(ALICE))))
-    search.learned(2, known(ALICE))
-    search.forgotten(1)
-    search.forgotten(2)
+    search.record_centroid(2, known(ALICE))
+    search.record_deletion(1)
+    search.record_deletion(2)
     assert await nearest(search, ALICE) == []
 
 
@@ -203,7 +203,7 @@ async def test_what_is_remembered_beside_the_index_is_bounded(monkeypatch: pytes
     monkeypatch.setattr("broker_bridge.registry.detected_persons.search.recent._MOST_PEOPLE", 2)
     search = searching(PlayedDeployment())
     for global_id, vector in [(1, ALICE), (2, BOB), (1, ALICE), (3, CAROL)]:
-        search.learned(global_id, known(vector))
+        search.record_centroid(global_id, known(vector))
     assert await nearest(search, BOB) == []
     assert await nearest(search, ALICE) == [(1, 1.0)]
     assert await nearest(search, CAROL) == [(3, 1.0)]

@@ -18,12 +18,12 @@ def test_nobody_above_the_floor_is_overlooked(dimension, floor):
     random = np.random.default_rng(dimension)
     people = units(3000, dimension, random)
     keys = [str(number) for number in range(len(people))]
-    consistency = {key: float(random.uniform(0.3, 1.0)) for key in keys}
+    centroid_norm = {key: float(random.uniform(0.3, 1.0)) for key in keys}
     index = VectorIndex.of(keys, people)
     for query in units(20, dimension, random):
-        everyone = {int(key): float(people[int(key)] @ query) * trust for key, trust in consistency.items()}
+        everyone = {int(key): float(people[int(key)] @ query) * trust for key, trust in centroid_norm.items()}
         expected = sorted((s for s in everyone.values() if s >= floor), reverse=True)
         for limit in (1, 5, 3000):
-            found = most_alike(index, consistency, query, limit, floor)
+            found = most_alike(index, centroid_norm, query, limit, floor)
             assert [one.similarity for one in found] == pytest.approx(expected[:limit], abs=1e-5)
             assert all(one.similarity == pytest.approx(everyone[one.global_id], abs=1e-5) for one in found)
