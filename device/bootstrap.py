@@ -33,7 +33,7 @@ from .recognition.assembly import Recognition, build_recognition, thresholds
 from .recordings.format import RecordedSettings
 from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection, DeviceSettings
-from .spaces import hold_spaces, space_of_modality
+from .spaces import space_of_modality, supported_spaces
 from .store.connection import StoreError
 from .tracking.observations import ObservationSender
 from .vision.gallery import Gallery
@@ -78,13 +78,13 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     recognition = build_recognition(device)
     space, galleries = recognition.space, recognition.galleries
 
-    held = hold_spaces(space, device.further_spaces)
+    held = supported_spaces(space, device.further_spaces)
     latest = GalleryFeed()
 
     def swap(rows: GalleryRows) -> None:
         if rows.space == space.id:
             galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
-        latest.take(rows)
+        latest.update(rows)
 
     scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
     config = client_config(settings, held)
@@ -105,7 +105,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         parts.db,
         source=spread,
         utc_now=utc_now,
-        distrusted=lambda of_space: of_space == space.id and health.is_quarantined,
+        is_quarantined=lambda of_space: of_space == space.id and health.is_quarantined,
     )
     observations = ObservationSender(
         parts.client,
@@ -184,7 +184,7 @@ def _npy_watch(
         {modality: space_of_modality(modality, held) for modality in DEFAULT_DIMENSIONS},
         latest,
         connection=parts.db.connection,
-        register=registrations.register,
+        register=registrations.register_employee,
         health=health,
         mirror=device.mirror_npy,
         watch_seconds=device.watch_seconds,

@@ -156,7 +156,7 @@ class DeviceProgram:
             if event is None or event.event_type != "unknown" or seen.vector is None:
                 continue
             try:
-                self._registrations.offer(space.id, normalise(seen.vector, space.dimension))
+                self._registrations.offer_visitor(space.id, normalise(seen.vector, space.dimension))
             except StoreError as error:
                 self.counts["registrations_lost"] += 1
                 _log.error("a visitor could not be kept for registration: %s", error)

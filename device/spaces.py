@@ -9,7 +9,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 _MOST = 16
 
 
-def hold_spaces(camera: EmbeddingSpace, further: Mapping[str, int]) -> tuple[EmbeddingSpace, ...]:
+def supported_spaces(camera: EmbeddingSpace, further: Mapping[str, int]) -> tuple[EmbeddingSpace, ...]:
     """The camera's own space first, then those of `further` (`{space: dimension}`).
 
     Raises SettingsError for the camera's own space in another dimension, and for too many.

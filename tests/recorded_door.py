@@ -77,7 +77,7 @@ class RecordedDoor:
             if user_id and not suppressed_reason
             else None
         )
-        decision = self.validator.judge(
+        decision = self.validator.decide(
             track,
             match.user_id if match else None,
             match.distance if match else 2.0,

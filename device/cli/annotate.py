@@ -28,7 +28,7 @@ from device.mqtt.paho_connection import PahoConnection
 from device.recognition.assembly import Recognition, build_recognition
 from device.recordings.annotation import Annotator, person_line
 from device.settings import DeviceSettings
-from device.spaces import hold_spaces
+from device.spaces import supported_spaces
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.tracking.live_lookup import LiveTrackerLookup
@@ -140,7 +140,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
     # What is wrong with the connection is said once, in a sentence of ours.
     quieter = {"level": "error"} if settings.log.level == "info" else {}
     configure_logging(settings.log.model_copy(update=quieter))
-    config = client_config(settings, hold_spaces(space, device.further_spaces))
+    config = client_config(settings, supported_spaces(space, device.further_spaces))
     db = DatabaseManager(database_path(settings), device.dev_mode)
     with sole_owner(device.data_dir), closing(db):
         db.initialize()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.messages import SpaceDigest
-from device.store.cursor import ResetProgress, SyncCursor
+from device.store.cursor import SnapshotProgress, SyncCursor
 from device.store.db_manager import DatabaseManager
 
 from .gallery_rows import GalleryBuilder, GalleryRows
@@ -37,19 +37,19 @@ class GalleryState:
         cursor = db.cursor()
         mine = cursor is not None and cursor.belongs_to(site_id, spaces)
         self.cursor = cursor if cursor and mine else SyncCursor(site_id, spaces)
-        self.staged = db.reset_progress()
+        self.staged = db.snapshot_progress()
         if self.staged and not self.staged.cursor.belongs_to(site_id, spaces):
-            self.abandon_reset()
+            self.abandon_snapshot()
         self.intact = db.verify()
         if self.staged and not self.intact:
-            self.abandon_reset()
+            self.abandon_snapshot()
         self._digests: Mapping[str, Digest] = {}
         self._rows: dict[str, GalleryRows] = {}
         self._reload()
 
     def _reload(self) -> None:
         # A gallery that is filling counts as empty until its first snapshot is complete.
-        self._digests = {} if self._db.is_filling() else self._db.digests()
+        self._digests = {} if self._db.fills_live_gallery() else self._db.digests()
         for space, dimension in self.dimensions.items():
             user_ids, vectors = self._db.load_gallery(space)
             self._rows[space] = GalleryRows.usable(space, dimension, user_ids, vectors, self.cursor.version)
@@ -76,16 +76,16 @@ class GalleryState:
             self._rows[space] = rows.changed(change.upserts, change.removals, cursor.version)
             self._on_gallery(self._rows[space])
 
-    def begin_reset(self, change: AppliedChange, progress: ResetProgress) -> None:
-        self._db.begin_reset(change.upserts, progress)
+    def begin_snapshot(self, change: AppliedChange, progress: SnapshotProgress) -> None:
+        self._db.begin_snapshot(change.upserts, progress)
         self.staged = progress
         self._gathered = []
-        if self._db.is_filling():
+        if self._db.fills_live_gallery():
             self._gathered = [GalleryBuilder(space, size) for space, size in self.dimensions.items()]
             self._gather(change)
 
-    def stage(self, change: AppliedChange, progress: ResetProgress) -> None:
-        replaced = self._db.stage_page(change.upserts, change.removals, progress)
+    def stage(self, change: AppliedChange, progress: SnapshotProgress) -> None:
+        replaced = self._db.add_snapshot_page(change.upserts, change.removals, progress)
         self.staged = progress
         if replaced:
             self._gathered = []
@@ -95,9 +95,9 @@ class GalleryState:
         for rows in self._gathered:
             rows.add(change.upserts)
 
-    def finish_reset(self, staged: ResetProgress) -> None:
+    def finish_snapshot(self, staged: SnapshotProgress) -> None:
         """Swap in the complete snapshot."""
-        digests = self._db.finish_reset(staged.cursor)
+        digests = self._db.finish_snapshot(staged.cursor)
         self.cursor = staged.cursor
         self.staged = None
         gathered, self._gathered = self._gathered, []
@@ -111,11 +111,11 @@ class GalleryState:
             self._rows[rows.space] = rows
             self._on_gallery(rows)
 
-    def staged_people(self) -> int:
+    def snapshot_identities(self) -> int:
         """How many people the reset that is under way has brought; 0 without one."""
-        return self._db.staged_people() if self.staged else 0
+        return self._db.snapshot_identities() if self.staged else 0
 
-    def abandon_reset(self) -> None:
-        self._db.abandon_reset()
+    def abandon_snapshot(self) -> None:
+        self._db.abandon_snapshot()
         self.staged = None
         self._gathered = []

@@ -22,9 +22,9 @@ from broker_bridge.contract.messages import (
     SyncProgress,
     WireError,
 )
-from device.mqtt.link import Link
+from device.mqtt.link import Link, SessionListener
 from device.store.connection import StoreError
-from device.store.cursor import ResetProgress
+from device.store.cursor import SnapshotProgress
 from device.store.db_manager import DatabaseManager
 
 from .gallery_state import GalleryState, OnGallery, ignore_rows
@@ -51,7 +51,7 @@ _UNEXPECTED = WireError(code="sync-page-unexpected", detail="a page did not foll
 _ENDS_RESET = ("sync-epoch-changed", _UNEXPECTED.code)
 
 
-class SyncManager:
+class SyncManager(SessionListener):
     """Follows the registry through `link`; all methods but the last group run in the link's thread.
 
     `spaces` is `{space: dimension}`. `on_gallery` gets the rows of each space at the start and after every
@@ -109,7 +109,8 @@ class SyncManager:
     def disconnected(self) -> None:
         self._requests.restart()
 
-    def receive(self, decoded: Decoded[Any], now: float) -> None:
+    def receive_message(self, decoded: Decoded[Any]) -> None:
+        now = self._clock()
         if decoded.channel is channels.SYNC_DELTA:
             self._take_delta(decoded.message, now)
         elif decoded.channel is channels.SYNC_HEAD:
@@ -178,7 +179,7 @@ class SyncManager:
             self._take_in(decision, page)
             staged = self._gallery.staged
             if staged and page.done and may_swap(self._requests.asked_at, self._gallery.cursor, page):
-                self._gallery.finish_reset(staged)
+                self._gallery.finish_snapshot(staged)
         except StoreError:
             # What was asked for ahead would not follow on what is held.
             self._requests.restart()
@@ -205,12 +206,12 @@ class SyncManager:
         target = moved(self._gallery.cursor, page.epoch, page.to_version)
         staged = self._gallery.staged
         if decision is PageDecision.BEGIN_RESET:
-            self._gallery.begin_reset(change, ResetProgress(target, page.head_version))
+            self._gallery.begin_snapshot(change, SnapshotProgress(target, page.head_version))
             self._error = change.error
             self._requests.from_zero = False
             self._counts["resets"] += 1
         elif staged is not None:
-            self._gallery.stage(change, ResetProgress(target, staged.head_version))
+            self._gallery.stage(change, SnapshotProgress(target, staged.head_version))
             self._error = self._error or change.error
         else:
             if decision is PageDecision.APPLY:
@@ -230,7 +231,7 @@ class SyncManager:
         self._error = error
         _log.error("sync is held up: %s: %s", error.code, error.detail)
         if error.code in _ENDS_RESET and self._gallery.staged:
-            self._gallery.abandon_reset()
+            self._gallery.abandon_snapshot()
         self._requests.failed(now)
 
     def _publish_applied(self, seconds: float) -> None:
@@ -262,7 +263,7 @@ class SyncManager:
             return None
         at = staged.cursor if staged else self._gallery.cursor
         to = self._catching_up_to or (staged.head_version if staged else at.version)
-        return SyncProgress(version=at.version, head_version=to, people=self._gallery.staged_people())
+        return SyncProgress(version=at.version, head_version=to, people=self._gallery.snapshot_identities())
 
     def get_sync_status(self) -> DeviceSyncStatus:
         return DeviceSyncStatus(

@@ -17,7 +17,7 @@ from broker_bridge.contract.messages import (
     WireError,
 )
 from broker_bridge.vectors.index import are_units
-from device.store.cursor import ResetProgress, SyncCursor
+from device.store.cursor import SnapshotProgress, SyncCursor
 
 
 class DeltaDecision(Enum):
@@ -85,7 +85,7 @@ def decide_on_page(
     return PageDecision.APPLY if page.to_version > cursor.version else PageDecision.SKIP
 
 
-def head_of_reset(decision: PageDecision, staged: ResetProgress | None, page: SyncPage) -> int | None:
+def head_of_reset(decision: PageDecision, staged: SnapshotProgress | None, page: SyncPage) -> int | None:
     """The `reset_head_version` to ask with for what follows on `page`; None outside of a reset."""
     if decision is PageDecision.BEGIN_RESET:
         return page.head_version

@@ -1,11 +1,11 @@
-"""What is decided about one face in one frame: an event, or the reason why there is none."""
+"""The decision about one face in one frame: an event, or the reason for none."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from broker_bridge.contract.messages import Event
 
-# Why a face in a frame made no event. The heartbeat counts them.
+# The reasons for which a face in a frame makes no event. The heartbeat counts them under these names.
 NO_MATCH: Final = "no_match"
 BELOW_THRESHOLD: Final = "below_threshold"
 LOW_MARGIN: Final = "low_margin"
@@ -18,25 +18,25 @@ REPEATED_FRAME: Final = "repeated_frame"
 STALE_GALLERY: Final = "stale_gallery"
 QUARANTINED: Final = "quarantined"
 
-JUDGED: Final = frozenset(
+VALIDATOR_REASONS: Final = frozenset(
     {BELOW_THRESHOLD, COOLDOWN, INCONSISTENT_TRACK, LOW_MARGIN, NO_MATCH, REPEATED_FRAME, UNCONFIRMED}
 )
-"""What EventValidator finds by itself; any other reason is given to it."""
+"""The reasons that EventValidator finds itself; its caller passes any other as `suppressed_reason`."""
 
 
 @dataclass(frozen=True)
 class EventDecision:
-    """An event, or the reason why there is none: exactly one of both.
+    """An event or the `reason` for none, exactly one of the two.
 
-    `person` is who the track is by now, also while a cooldown keeps back the event; `votes` how many frames
-    of the track's window say what the newest says.
+    `user_id` is the identity that the track has by now, also during a cooldown. `votes` counts the frames of
+    the track's window that agree with the newest frame.
     """
 
     event: Event | None
-    refusal: str | None
-    person: str | None = None
+    reason: str | None
+    user_id: str | None = None
     votes: int = 0
 
     def __post_init__(self) -> None:
-        if (self.event is None) == (self.refusal is None):
-            raise ValueError("a decision is an event or a refusal")
+        if (self.event is None) == (self.reason is None):
+            raise ValueError("expected an event or a reason, exactly one of them")

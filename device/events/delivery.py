@@ -10,7 +10,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN
 from broker_bridge.contract.messages import Receipts, Rejection
-from device.mqtt.link import Link, Publication
+from device.mqtt.link import Link, Publication, SessionListener
 from device.store.outbox import Outbox
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _BATCH = 50
 _LOOK_AGAIN = 10.0
 
 
-class EventDelivery:
+class EventDelivery(SessionListener):
     """Sends what is due and settles what has a receipt. A broker's acknowledgement settles nothing.
 
     Runs in the link's thread, except `await_receipt`.
@@ -48,7 +48,7 @@ class EventDelivery:
         self._online = False
         self._on_their_way.clear()
 
-    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is channels.RECEIPT:
             self._settle(decoded.message)
 

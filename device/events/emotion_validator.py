@@ -95,12 +95,12 @@ class EmotionEventValidator:
         self._last_events: ExpiringMap[tuple[str, str], float] = ExpiringMap(cooldown_seconds)
 
     @property
-    def tracks_held(self) -> int:
+    def tracks_in_memory(self) -> int:
         """Tracks in memory."""
         return len(self._tracks)
 
     @property
-    def cooldowns_held(self) -> int:
+    def cooldowns_in_memory(self) -> int:
         """Pairs of person and code in memory because of a recent event."""
         return len(self._last_events)
 
@@ -133,10 +133,10 @@ class EmotionEventValidator:
             track.frame_id = frame_id
         self._tracks.put(track_id, track, now)
 
-        run, refusal = self._continued(track.run, user_id, emotion_code, confidence, now)
+        run, reason = self._continued(track.run, user_id, emotion_code, confidence, now)
         track.run = run
-        if run is None or refusal is not None:
-            self.refusals[refusal or TOO_SHORT] += 1
+        if run is None or reason is not None:
+            self.refusals[reason or TOO_SHORT] += 1
             return None
         self._last_events.put((run.user_id, run.code), now, now)
         return self._event(run, track_id, now, intensity)

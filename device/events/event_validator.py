@@ -65,7 +65,7 @@ class EventValidator:
     Every frame is answered with an event or adds one to `refusals` under one reason: `no_match`,
     `below_threshold` and `low_margin` (this frame), `unconfirmed` (the window is not full yet),
     `inconsistent_track`, `cooldown`, `repeated_frame` (not newer than the track's last, and ignored), or the
-    reason for which its caller suppressed_reason it.
+    caller's `suppressed_reason`.
 
     `clock` is monotonic seconds, `wall_clock` the time that the event bears, `new_suffix` the random tail of
     its id. Does no I/O and is not thread-safe: it belongs to the thread that recognises.
@@ -107,12 +107,12 @@ class EventValidator:
         self._last_events: ExpiringMap[str, float] = ExpiringMap(cooldown_seconds)
 
     @property
-    def tracks_held(self) -> int:
+    def tracks_in_memory(self) -> int:
         """Tracks in memory."""
         return len(self._tracks)
 
     @property
-    def cooldowns_held(self) -> int:
+    def cooldowns_in_memory(self) -> int:
         """People in memory because of a recent event."""
         return len(self._last_events)
 
@@ -135,7 +135,7 @@ class EventValidator:
         The event's confidence is the mean cosine similarity of the frames that agree, clipped to 0..1, unless
         `confidence` is given.
         """
-        return self.judge(
+        return self.decide(
             track_id,
             user_id,
             distance,
@@ -147,7 +147,7 @@ class EventValidator:
             gallery_version=gallery_version,
         ).event
 
-    def judge(
+    def decide(
         self,
         track_id: str,
         user_id: str | None,
@@ -163,7 +163,7 @@ class EventValidator:
     ) -> EventDecision:
         """`process_recognition` with the reason.
 
-        A frame with a `suppressed_reason` (a blurred face, a stale gallery) is evidence neither way.
+        With a `suppressed_reason` (a blurred face, a stale gallery) the frame is no evidence, for or against.
         """
         now = self._clock()
         self._tracks.forget(now)
@@ -189,15 +189,15 @@ class EventValidator:
             "gallery_version": gallery_version,
         }
         votes = _votes(track)
-        person, refusal = self._verdict(track, votes, now)
+        person, reason = self._verdict(track, votes, now)
         track.is_told = track.is_told or person is not None
-        if refusal is None and person is not None:
+        if reason is None and person is not None:
             self._last_events.put(person, now, now)
             return EventDecision(self._event(person, track_id, track, confidence, given), None, person, votes)
         if self._is_stranger(track, votes):
             track.is_told = True
             return EventDecision(self._event(None, track_id, track, confidence, given), None, None, votes)
-        return self._refuse(refusal or INCONSISTENT_TRACK, person, votes)
+        return self._refuse(reason or INCONSISTENT_TRACK, person, votes)
 
     def _refuse(self, reason: str, person: str | None = None, votes: int = 0) -> EventDecision:
         self.refusals[reason] += 1

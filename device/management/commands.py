@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Command, CommandResult
-from device.mqtt.link import Link
+from device.mqtt.link import Link, SessionListener
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 
@@ -32,12 +32,12 @@ class CommandFailedError(Exception):
     """A command that could not be carried out; one sentence for the person who gave it."""
 
 
-class CommandRunner:
+class CommandRunner(SessionListener):
     """Runs `handlers` (by the command's name) one after another in a thread of its own.
 
     An answer is remembered on disk before it is sent: an id that comes again, also after a restart, is
     answered again and not run again. One that is still running says `accepted`. Part of the link: see
-    `LinkListener`.
+    `SessionListener`.
     """
 
     def __init__(
@@ -68,18 +68,9 @@ class CommandRunner:
         self._closed.set()
         self._orders.put(None)
 
-    def connected(self, now: float) -> None:
-        """Nothing to do: the backend sends what is open again."""
-
-    def disconnected(self) -> None:
-        """A command that runs goes on."""
-
-    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is channels.COMMAND:
             self._take(decoded.ids["command"], decoded.message)
-
-    def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
-        return None
 
     def _take(self, name: str, command: Command) -> None:
         with self._lock:

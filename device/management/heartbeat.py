@@ -10,6 +10,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, WireError
 from device.client.iot_client import IoTClient
 from device.enrollment.sync_manager import SyncManager
+from device.mqtt.link import SessionListener
 
 from .system import read_system
 
@@ -27,7 +28,7 @@ class VisionReadings:
     problems: Sequence[WireError] = ()
 
 
-class HeartbeatSender:
+class HeartbeatSender(SessionListener):
     """Composes a heartbeat and publishes it in the client's thread; `send` is for any thread."""
 
     def __init__(
@@ -48,18 +49,9 @@ class HeartbeatSender:
         self._vision = vision
         self._started = clock()
 
-    def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def connected(self, _now: float) -> None:
         # The dashboard need not wait for the first interval.
         self._publish()
-
-    def disconnected(self) -> None:
-        """Nothing to do: a heartbeat that is not sent is not sent later."""
-
-    def receive(self, decoded: object, now: float) -> None:
-        """Nothing that comes down concerns the heartbeat."""
-
-    def tick(self, now: float) -> None:  # noqa: ARG002  # the scheduler calls `send`
-        return None
 
     def send(self) -> None:
         self._client.submit(self._publish)

@@ -7,6 +7,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import MODEL_DIFFERS
 from broker_bridge.contract.messages import SpaceInfo, SyncHead
+from device.mqtt.link import SessionListener
 from device.store.db_manager import DatabaseManager
 
 from .health import Health
@@ -15,12 +16,12 @@ RECORD_KEY = "model_on_record:"
 """Prefix of the key in `device_config` under which a space's record is remembered."""
 
 
-class ModelRecord:
+class ModelRecord(SessionListener):
     """Vectors of two model files do not compare, even under one name: a device whose file differs from the
     record reports `model-differs` and is in quarantine until either is changed.
 
     The record comes with a site's head and is remembered, so that a device that starts offline knows it too.
-    Part of the link: see `LinkListener`.
+    Part of the link: see `SessionListener`.
     """
 
     def __init__(self, db: DatabaseManager, health: Health, spaces: Mapping[str, SpaceInfo]) -> None:
@@ -46,13 +47,7 @@ class ModelRecord:
             "or a space of its own",
         )
 
-    def connected(self, now: float) -> None:
-        """Nothing to do: the head comes by itself."""
-
-    def disconnected(self) -> None:
-        """The record stays as it was."""
-
-    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is channels.SYNC_HEAD:
             self._take(decoded.message)
 
@@ -66,6 +61,3 @@ class ModelRecord:
         self._judge()
         for space, sha256 in news.items():
             self._db.set_config(RECORD_KEY + space, sha256)
-
-    def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
-        return None

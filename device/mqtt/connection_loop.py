@@ -238,7 +238,6 @@ class BrokerSession:
         self._listeners.connected(self._since)
 
     def _receive(self, came: ConnectionEvent) -> None:
-        now = self.clock()
         try:
             decoded = decode(came.topic, came.payload)
         except ContractError as error:
@@ -250,7 +249,7 @@ class BrokerSession:
             self.counts["ignored_retained"] += 1
             _log.warning("a retained message on %s is ignored; only a mistake puts one there", came.topic)
             return
-        self._listeners.receive(decoded, now)
+        self._listeners.receive_message(decoded)
 
     def _drop(self, why: str) -> None:
         now = self.clock()

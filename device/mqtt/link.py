@@ -26,21 +26,21 @@ class Link(Protocol):
         ...
 
 
-class SessionListener(Protocol):
-    """A part that takes part in the connection's life. Every method runs in the link's own thread."""
+class SessionListener:
+    """A component that follows the broker connection; overrides what concerns it.
+
+    Every method runs in the link's thread. `now` is monotonic seconds.
+    """
 
     def connected(self, now: float) -> None:
-        """A new connection is subscribed and announced."""
-        ...
+        """Start on a new connection, which is subscribed and announced."""
 
     def disconnected(self) -> None:
-        """The connection is gone."""
-        ...
+        """Stop sending; the connection is gone."""
 
-    def receive(self, decoded: Decoded[Any], now: float) -> None:
-        """A message came; other parts see it too. `now` is monotonic seconds."""
-        ...
+    def receive_message(self, decoded: Decoded[Any]) -> None:
+        """Handle a message from the broker. Every listener gets every message."""
 
-    def tick(self, now: float) -> float | None:
-        """Do what is due; returns when to be called again at the latest, None for no hurry."""
-        ...
+    def tick(self, now: float) -> float | None:  # noqa: ARG002
+        """Do what is due; return the latest time of the next call, None for no limit."""
+        return None

@@ -38,9 +38,9 @@ class Listeners:
         for listener in self._listeners:
             self._tell(lambda one: one.disconnected(), listener)
 
-    def receive(self, decoded: Decoded[Any], now: float) -> None:
+    def receive_message(self, decoded: Decoded[Any]) -> None:
         for listener in self._listeners:
-            self._tell(lambda one: one.receive(decoded, now), listener)
+            self._tell(lambda one: one.receive_message(decoded), listener)
 
     def tick(self, now: float) -> float | None:
         """When somebody wants to be called again, the soonest; None for no hurry."""

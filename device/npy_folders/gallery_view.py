@@ -64,23 +64,23 @@ def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 class GalleryFeed:
-    """The rows of every space as they were told last; `take` is for the link's thread."""
+    """The rows of every space as they were told last; `update` is for the link's thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, GalleryRows] = {}
         self._on_change: Callable[[], None] = _nobody
 
-    def take(self, rows: GalleryRows) -> None:
+    def update(self, rows: GalleryRows) -> None:
         with self._lock:
             self._rows[rows.space] = rows
         self._on_change()
 
-    def call(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` after every `take` from now on."""
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after every `update` from now on."""
         self._on_change = on_change
 
-    def of(self, space: str) -> GalleryRows | None:
+    def latest(self, space: str) -> GalleryRows | None:
         with self._lock:
             return self._rows.get(space)
 

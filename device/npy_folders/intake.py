@@ -15,14 +15,14 @@ from .gallery_view import GallerySnapshot
 
 _log = logging.getLogger(__name__)
 
-MOST_ASKED = 50
+MAX_PENDING = 50
 """So many files of a folder wait for the registry's answer at a time."""
 
 
 class Register(Protocol):
     """`Registrations.register`."""
 
-    def __call__(self, user_id: str, space: str, vector: bytes, answered: OnAnswer) -> None: ...
+    def __call__(self, user_id: str, space: str, vector: bytes, on_answer: OnAnswer) -> None: ...
 
 
 OnDecision = Callable[[str, bytes, Registered | None], None]
@@ -53,7 +53,7 @@ class NpyIntake:
                 seen.problem, seen.is_done = refused[1], True
             elif folder.is_ours(user_id) is not None:
                 seen.is_done = True
-            elif user_id not in self._asked and len(self._asked) < MOST_ASKED:
+            elif user_id not in self._asked and len(self._asked) < MAX_PENDING:
                 self._offer(user_id, seen.content, people)
 
     def _offer(self, user_id: str, content: bytes, people: GallerySnapshot) -> None:

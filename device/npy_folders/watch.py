@@ -86,7 +86,7 @@ class NpyWatch:
             self._open(folder / f"{modality}_db", spaces.get(modality), store, register, mirror=mirror)
             for modality in DEFAULT_DIMENSIONS
         ]
-        rows.call(self.wake)
+        rows.subscribe(self.wake)
 
     def _open(
         self,
@@ -167,7 +167,7 @@ class NpyWatch:
         return both.mirror.fault
 
     def _people_of(self, space: EmbeddingSpace | None) -> GallerySnapshot | None:
-        rows = self._rows.of(space.id) if space else None
+        rows = self._rows.latest(space.id) if space else None
         if rows is None:
             return None
         known = self._people.get(rows.space)

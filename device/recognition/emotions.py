@@ -36,16 +36,16 @@ class EmotionStage:
     def read_emotions(
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> list[tuple[Event, FaceBox]]:
-        rows = [row for row, one in enumerate(sightings) if one.decision.person is not None]
+        rows = [row for row, one in enumerate(sightings) if one.decision.user_id is not None]
         for seen in sightings:
-            if seen.decision.person is None and seen.quality_reason is None:
+            if seen.decision.user_id is None and seen.quality_reason is None:
                 # Whoever this is now interrupts what the track's person was showing.
                 self._validator.process_emotion(seen.track_id, None, None, 0.0, frame_id=frame_id)
         events = []
         for row, emotion in zip(rows, self._classify(faces[rows]), strict=True):
             seen = sightings[row]
             event = self._validator.process_emotion(
-                seen.track_id, seen.decision.person, emotion.code, emotion.confidence, frame_id=frame_id
+                seen.track_id, seen.decision.user_id, emotion.code, emotion.confidence, frame_id=frame_id
             )
             if event is not None:
                 events.append((event, seen.box))

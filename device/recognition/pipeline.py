@@ -221,7 +221,7 @@ class RecognitionPipeline:
     def _judge(
         self, track_id: str, match: GalleryMatch | None, suppressed_reason: str | None, at: "_Moment"
     ) -> EventDecision:
-        return self._validator.judge(
+        return self._validator.decide(
             track_id,
             match.user_id if match else None,
             match.distance if match else _FARTHEST,

@@ -71,7 +71,7 @@ class Annotator:
         report = self._pipeline.process(Frame(image, index, seconds))
         events = tuple(_event_line(seconds, event) for event, _ in report.events)
         self._recent.extend((seconds, line) for line in events)
-        self.refusals.update(one.decision.refusal for one in report.sightings if one.decision.refusal)
+        self.refusals.update(one.decision.reason for one in report.sightings if one.decision.reason)
         footer = [line for at, line in self._recent if seconds - at <= _FOOTER_SECONDS]
         faces = len(report.sightings)
         header = f"{seconds:7.2f} s  frame {index}  faces {faces}  gallery {report.gallery_version}"
@@ -86,17 +86,17 @@ class Annotator:
         if assigned is not None:
             lines.append(person_line(assigned.global_id, assigned.user_id))
         if match is not None:
-            near = decision.refusal in _NEAR or (decision.event and decision.event.user_id)
+            near = decision.reason in _NEAR or (decision.event and decision.event.user_id)
             lines += [match.user_id if near else f"nearest {match.user_id}"]
             lines += [f"distance {match.distance:.2f}  margin {match.margin:.2f}"]
         if decision.event is not None:
             lines.append(f"EVENT {decision.event.event_type}")
         elif seen.quality_reason is not None:
-            lines.append(f"{decision.refusal}: {seen.quality_reason}")
+            lines.append(f"{decision.reason}: {seen.quality_reason}")
         else:
-            lines.append(f"{decision.refusal} {decision.votes}/{self.frames_needed}")
+            lines.append(f"{decision.reason} {decision.votes}/{self.frames_needed}")
         named = decision.event is not None and decision.event.user_id is not None
-        colour = GREEN if named else _COLOURS.get(decision.refusal or "", AMBER)
+        colour = GREEN if named else _COLOURS.get(decision.reason or "", AMBER)
         return FaceNote(seen.box, lines, colour, seen.landmarks, decision.event is not None)
 
 

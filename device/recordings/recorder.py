@@ -180,7 +180,7 @@ def _face(sighting: Sighting) -> FaceScore:
         poor=sighting.quality_reason,
         box=list(sighting.box),
         event_id=decision.event.event_id if decision.event else None,
-        refusal=decision.refusal,
+        refusal=decision.reason,
     )
 
 

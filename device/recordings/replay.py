@@ -10,7 +10,7 @@ from typing import Any, Literal
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
-from device.events.decision import JUDGED, EventDecision
+from device.events.decision import VALIDATOR_REASONS, EventDecision
 from device.events.event_validator import EventValidator
 
 from .format import FaceScore, FrameScores, RecordedSettings, Recording
@@ -99,18 +99,18 @@ class _Judge:
             decision = self._decide(frame, face)
             if decision.event is not None:
                 self._outcome.events.append(_seen(run, frame, face, decision.event))
-            elif decision.refusal is not None:
-                self._outcome.refusals[decision.refusal] += 1
+            elif decision.reason is not None:
+                self._outcome.refusals[decision.reason] += 1
 
     def _decide(self, frame: FrameScores, face: FaceScore) -> EventDecision:
         # A number that was none is recorded as null; without a person there was nothing to measure.
         missing = _FARTHEST if face.user_id is None else float("nan")
-        return self._validator.judge(
+        return self._validator.decide(
             face.track_id,
             face.user_id,
             missing if face.distance is None else face.distance,
             frame.index,
-            suppressed_reason=face.refusal if face.refusal not in JUDGED else None,
+            suppressed_reason=face.refusal if face.refusal not in VALIDATOR_REASONS else None,
             margin=missing if face.margin is None else face.margin,
         )
 

@@ -22,7 +22,7 @@ class SyncCursor:
 
 
 @dataclass(frozen=True)
-class ResetProgress:
+class SnapshotProgress:
     """A full snapshot that is being staged: its own cursor, and the head of its first page."""
 
     cursor: SyncCursor
@@ -34,9 +34,9 @@ def read_live(connection: sqlite3.Connection) -> SyncCursor | None:
     return row[0] if row else None
 
 
-def read_staged(connection: sqlite3.Connection) -> ResetProgress | None:
+def read_staged(connection: sqlite3.Connection) -> SnapshotProgress | None:
     row = _read(connection, "staged")
-    return ResetProgress(row[0], row[1] or 0) if row else None
+    return SnapshotProgress(row[0], row[1] or 0) if row else None
 
 
 def _read(connection: sqlite3.Connection, name: str) -> tuple[SyncCursor, int | None] | None:
@@ -53,7 +53,7 @@ def write_live(connection: sqlite3.Connection, cursor: SyncCursor) -> None:
     _write(connection, "live", cursor, None)
 
 
-def write_staged(connection: sqlite3.Connection, progress: ResetProgress) -> None:
+def write_staged(connection: sqlite3.Connection, progress: SnapshotProgress) -> None:
     _write(connection, "staged", progress.cursor, progress.head_version)
 
 

@@ -19,7 +19,7 @@ from broker_bridge.contract.wire import format_time
 from . import cursor as cursors
 from . import enrollments, staging
 from .connection import StoreConnection
-from .cursor import ResetProgress, SyncCursor
+from .cursor import SnapshotProgress, SyncCursor
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class DatabaseManager:
         Nobody while the first snapshot of this device is on its way.
         """
         with self.connection.reading() as connection:
-            if staging.is_filling(connection):
+            if staging.fills_live_gallery(connection):
                 return {}
             rows = connection.execute("SELECT user_id, embedding FROM enrolled_users ORDER BY id")
             return {user_id: to_array(vector) for user_id, vector in rows}
@@ -176,22 +176,22 @@ class DatabaseManager:
         _log.debug("gallery: %d people written, %d told to go", len(upserts), len(gone))
         return digests, lost is not None
 
-    def reset_progress(self) -> ResetProgress | None:
+    def snapshot_progress(self) -> SnapshotProgress | None:
         """How far a reset has come, or None if none is under way; it survives a restart."""
         with self.connection.reading() as connection:
             return cursors.read_staged(connection)
 
-    def is_filling(self) -> bool:
+    def fills_live_gallery(self) -> bool:
         """Whether the gallery's rows are those of a first snapshot that is not complete."""
         with self.connection.reading() as connection:
-            return staging.is_filling(connection)
+            return staging.fills_live_gallery(connection)
 
-    def staged_people(self) -> int:
+    def snapshot_identities(self) -> int:
         """How many people a reset that is under way has brought so far."""
         with self.connection.reading() as connection:
             return staging.count_people(connection)
 
-    def begin_reset(self, upserts: Sequence[Upsert], progress: ResetProgress) -> None:
+    def begin_snapshot(self, upserts: Sequence[Upsert], progress: SnapshotProgress) -> None:
         """Take in the first page of a full snapshot, forgetting one that was under way.
 
         It is staged beside the gallery, or fills one that is empty and never was synced.
@@ -202,7 +202,9 @@ class DatabaseManager:
             self._take_in(connection, upserts, [], progress)
         self._forget_removed(force=forgotten)
 
-    def stage_page(self, upserts: Sequence[Upsert], removals: Sequence[str], progress: ResetProgress) -> bool:
+    def add_snapshot_page(
+        self, upserts: Sequence[Upsert], removals: Sequence[str], progress: SnapshotProgress
+    ) -> bool:
         """Take in a further page, together with how far the reset has come.
 
         True if it replaced or removed people who had filled an empty gallery before.
@@ -217,21 +219,21 @@ class DatabaseManager:
         connection: sqlite3.Connection,
         upserts: Sequence[Upsert],
         removals: Sequence[str],
-        progress: ResetProgress,
+        progress: SnapshotProgress,
     ) -> bool:
         """Whether templates that were there have been removed or replaced in the gallery."""
         forgotten = False
-        if staging.is_filling(connection):
+        if staging.fills_live_gallery(connection):
             _, forgotten = self._change(connection, upserts, removals)
         else:
             staging.stage(connection, upserts, removals, self.dev_mode)
         cursors.write_staged(connection, progress)
         return forgotten
 
-    def finish_reset(self, cursor: SyncCursor) -> dict[str, Digest]:
+    def finish_snapshot(self, cursor: SyncCursor) -> dict[str, Digest]:
         """Make the snapshot the gallery, with cursor and digests; whoever it did not name is gone."""
         with self.connection.transaction() as connection:
-            if staging.is_filling(connection):
+            if staging.fills_live_gallery(connection):
                 cursors.forget_staged(connection)
                 digests = enrollments.read_digests(connection)
             else:
@@ -242,7 +244,7 @@ class DatabaseManager:
         self._forget_removed(force=True)
         return digests
 
-    def abandon_reset(self) -> None:
+    def abandon_snapshot(self) -> None:
         with self.connection.transaction() as connection:
             staging.clear(connection, self.dev_mode)
         self._forget_removed(force=True)

@@ -1,4 +1,4 @@
-"""Registrations that wait for the registry's decision, kept over restarts."""
+"""Pending registrations, kept over restarts until the registry decides them."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -13,20 +13,20 @@ from .connection import StoreConnection
 
 _log = logging.getLogger(__name__)
 
-MOST = 200
-"""So many wait at most: the oldest makes way."""
-KEPT = timedelta(days=1)
+MAX_PENDING = 200
+"""The number of pending registrations; a further one drops the oldest."""
+MAX_AGE = timedelta(days=1)
 
 
 class RegistrationStore:
-    """Table `registrations`. Every method raises StoreError when the file fails."""
+    """The table `registrations`. Every method raises StoreError when the file fails."""
 
     def __init__(self, connection: StoreConnection, *, utc_now: Callable[[], datetime]) -> None:
         self._connection = connection
         self._utc_now = utc_now
 
     def put(self, registration: RegisterIdentity) -> int:
-        """Keep `registration`; returns how many older ones had to go."""
+        """Store `registration`; return the number of older ones that it dropped."""
         with self._connection.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO registrations (request_id, body, created_at) VALUES (?, ?, ?)",
@@ -35,41 +35,50 @@ class RegistrationStore:
         return self.expire()
 
     def expire(self) -> int:
-        """Forget those that are too old or too many, leaving no copy of their vectors; returns how many."""
-        oldest = format_time(self._utc_now() - KEPT)
+        """Delete registrations that are too old or too many; return their number.
+
+        No copy of their vectors stays in the file.
+        """
+        oldest = format_time(self._utc_now() - MAX_AGE)
         return self._delete(
             "created_at < ? OR request_id NOT IN "
             "(SELECT request_id FROM registrations ORDER BY created_at DESC LIMIT ?)",
-            (oldest, MOST),
+            (oldest, MAX_PENDING),
         )
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """Forget these, leaving no copy of their vectors."""
+        """Delete registrations. No copy of their vectors stays in the file."""
         with self._connection.transaction() as connection:
             connection.executemany(
-                "DELETE FROM registrations WHERE request_id = ?", [(one,) for one in request_ids]
+                "DELETE FROM registrations WHERE request_id = ?",
+                [(request_id,) for request_id in request_ids],
             )
         self._connection.truncate_log()
 
-    def waiting(self) -> list[RegisterIdentity]:
-        """All of them, oldest first; a row that the disk has spoilt is forgotten."""
+    def pending(self) -> list[RegisterIdentity]:
+        """Return all registrations, oldest first; delete those that cannot be read."""
         with self._connection.reading() as connection:
             rows = connection.execute(
                 "SELECT request_id, body FROM registrations ORDER BY created_at"
             ).fetchall()
-        found = []
+        registrations = []
         for request_id, body in rows:
             try:
-                found.append(RegisterIdentity.model_validate_json(body))
+                registrations.append(RegisterIdentity.model_validate_json(body))
             except ValidationError:
-                # A flipped bit passes SQLite's own check; the camera will meet the visitor again,
-                # and the watched folder has its file still.
-                _log.warning("registration %s is no longer readable and is forgotten", request_id)
+                # A flipped bit passes SQLite's own check. The camera sees the visitor again; an employee's
+                # file is still in the watched folder.
+                _log.warning(
+                    "registration store row unreadable; the registration is dropped request_id=%s", request_id
+                )
                 self.settle(request_id)
-        return found
+        return registrations
 
     def settle(self, request_id: str) -> bool:
-        """Forget one that was decided, leaving no copy of its vector; False if it was not there."""
+        """Delete a decided registration; return False if it was not stored.
+
+        No copy of its vector stays in the file.
+        """
         return bool(self._delete("request_id = ?", (request_id,)))
 
     def _delete(self, which: str, values: tuple[str | int, ...]) -> int:

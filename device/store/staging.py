@@ -42,7 +42,7 @@ _DROP_FURTHER = """
 """
 
 
-def is_filling(connection: sqlite3.Connection) -> bool:
+def fills_live_gallery(connection: sqlite3.Connection) -> bool:
     """Whether the gallery's rows are those of a first snapshot that is not complete."""
     live = cursors.read_live(connection)
     return live is not None and live.epoch is None
@@ -58,7 +58,7 @@ def begin(connection: sqlite3.Connection, site: SyncCursor) -> None:
 
 def clear(connection: sqlite3.Connection, dev_mode: bool) -> bool:
     """Forget a snapshot that is not complete; whether there was one."""
-    filling = is_filling(connection)
+    filling = fills_live_gallery(connection)
     if filling:
         enrollments.clear(connection, dev_mode)
         cursors.forget_live(connection)
@@ -69,7 +69,7 @@ def clear(connection: sqlite3.Connection, dev_mode: bool) -> bool:
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
     """As `enrollments.load_gallery`; nobody while the gallery is filling."""
-    if is_filling(connection):
+    if fills_live_gallery(connection):
         return [], np.empty((0, 0), dtype=np.float32)
     return enrollments.load_gallery(connection, space)
 
@@ -78,7 +78,7 @@ def count_people(connection: sqlite3.Connection) -> int:
     """How many people have come so far."""
     staged = "SELECT COUNT(*) FROM staged_templates WHERE position = 0"
     filled = "SELECT COUNT(*) FROM enrolled_users"
-    (count,) = connection.execute(filled if is_filling(connection) else staged).fetchone()
+    (count,) = connection.execute(filled if fills_live_gallery(connection) else staged).fetchone()
     return int(count)
 
 

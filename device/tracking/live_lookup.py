@@ -10,6 +10,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import Assignment
 from device.management.health import Health
 from device.mqtt.connection_loop import BrokerSession
+from device.mqtt.link import SessionListener
 from device.recognition.sighting import FrameReport
 
 from .observations import ObservationSender
@@ -110,9 +111,9 @@ class LiveTrackerLookup:
         self._line.stop(_STOP_SECONDS)
 
 
-class _FirstAttempt:
+class _FirstAttempt(SessionListener):
     """How the first attempt to connect ends, and whether the site's head has come (which a ModelRecord that
-    was attached before has seen by then); part of the link, see `LinkListener`."""
+    was attached before has seen by then); part of the link, see `SessionListener`."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -127,16 +128,13 @@ class _FirstAttempt:
         """Wait for the head; a site that has none yet is done without."""
         self._has_head.wait(seconds)
 
-    def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def connected(self, _now: float) -> None:
         self._connected = True
         self._ended.set()
 
     def disconnected(self) -> None:
         self._ended.set()
 
-    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is channels.SYNC_HEAD:
             self._has_head.set()
-
-    def tick(self, now: float) -> float | None:  # noqa: ARG002  # part of LinkListener
-        return None

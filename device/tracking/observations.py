@@ -10,7 +10,7 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Assignment, Observation
-from device.mqtt.link import Link
+from device.mqtt.link import Link, SessionListener
 from device.recognition.sighting import FrameReport
 from device.vision.detectors.detector import FaceBox
 
@@ -20,11 +20,11 @@ from .sampling import FaceSample, ObservationSampler
 _LATE_SECONDS = 2.0
 
 
-class ObservationSender:
+class ObservationSender(SessionListener):
     """Tells of tracks as they are seen; nothing is stored, and nothing waits for a connection.
 
     `send_report` is for the thread that recognises, `assignment_of` and `await_assignments` for any, all else
-    runs in the link's (see `LinkListener`). While `quarantined`, nothing is sent: such vectors match nothing.
+    runs in the link's (see `SessionListener`). While `quarantined`, nothing is sent: such vectors do not match.
     `clock` is monotonic seconds. `run` goes before track ids on the wire: every run counts its tracks from
     `face_0`, and an answer to the one before may come late. `counts` has what was `sent`, `dropped` (no
     connection, or too late) and `refused` (the contract does not allow it).
@@ -88,7 +88,7 @@ class ObservationSender:
             self._news.wait_for(lambda: not self._online or self._awaited.isdisjoint(track_ids), seconds)
             return self._awaited.isdisjoint(track_ids)
 
-    def connected(self, now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def connected(self, _now: float) -> None:
         self._set_online(True)
 
     def disconnected(self) -> None:
@@ -99,7 +99,7 @@ class ObservationSender:
             self._online = online
             self._news.notify_all()
 
-    def receive(self, decoded: Decoded[Any], now: float) -> None:  # noqa: ARG002  # part of LinkListener
+    def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is not channels.ASSIGNED:
             return
         assignment: Assignment = decoded.message
@@ -111,9 +111,6 @@ class ObservationSender:
                 self._answers[track_id] = assignment
                 self._awaited.discard(track_id)
                 self._news.notify_all()
-
-    def tick(self, now: float) -> None:  # noqa: ARG002  # what is due is sent when it is seen
-        return None
 
     def _send(
         self,

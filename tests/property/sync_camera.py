@@ -105,7 +105,7 @@ class Camera:
     def take(self, message: Message) -> None:
         channel, payload = message
         if self.online:
-            self.sync.receive(Decoded(channel, {}, channel.decode(payload)), self.clock())
+            self.sync.receive_message(Decoded(channel, {}, channel.decode(payload)))
             self.tick()
 
     def _collect(self) -> None:
@@ -116,7 +116,7 @@ class Camera:
 
     def gallery(self) -> dict[str, Held]:
         """Everybody whom the device has, from its file; nobody while a first snapshot is on its way."""
-        if self.db.is_filling():
+        if self.db.fills_live_gallery():
             return {}
         with self.db.connection.reading() as connection:
             people = connection.execute("SELECT user_id, flag, display_name FROM enrolled_users").fetchall()

@@ -13,7 +13,7 @@ from broker_bridge.contract.digest import Digest
 from device.enrollment.gallery_rows import GalleryRows
 from device.enrollment.sync_manager import SyncManager
 from device.enrollment.sync_requests import SyncOptions
-from device.store.cursor import ResetProgress, SyncCursor
+from device.store.cursor import SnapshotProgress, SyncCursor
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import (
     DIMENSION,
@@ -57,8 +57,8 @@ def templates(db: DatabaseManager) -> list[tuple[str, bytes]]:
 
 
 def reset(db: DatabaseManager, *people: object, version: int) -> None:
-    db.begin_reset(people, ResetProgress(at(version), version))
-    db.finish_reset(at(version))
+    db.begin_snapshot(people, SnapshotProgress(at(version), version))
+    db.finish_snapshot(at(version))
 
 
 def test_a_local_template_says_which_detector_found_its_face(dev: DatabaseManager, path: Path) -> None:
@@ -190,7 +190,7 @@ class Camera:
         raise AssertionError("the device does not stop asking")
 
     def tell(self, channel: channels.Channel, message: object) -> None:
-        self.sync.receive(Decoded(channel, {}, message), self.clock())
+        self.sync.receive_message(Decoded(channel, {}, message))
 
     @property
     def known(self) -> set[str]:

@@ -285,7 +285,7 @@ def test_another_file_than_the_registrys_is_a_fault(tmp_path):
         horizon=0,
         spaces={"face:mine": SpaceHead(count=0, digest="0" * 16, model_sha256=SHA)},
     )
-    record.receive(Decoded(channels.SYNC_HEAD, {"site_id": "lobby"}, head), 0.0)
+    record.receive_message(Decoded(channels.SYNC_HEAD, {"site_id": "lobby"}, head))
     db.close()
     check = findings(settings(tmp_path / "data", model=model, space="face:mine"))["model"]
     assert check.state == "fault"

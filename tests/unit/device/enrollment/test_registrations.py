@@ -11,7 +11,7 @@ from broker_bridge.contract.messages import Registered, SyncHead, WireError
 from device.enrollment.registrations import RegistrationSender
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
-from device.store.registrations import MOST
+from device.store.registrations import MAX_PENDING
 from tests.device_samples import SPACE, Clock, ScriptedLink, seeded, vector
 
 OTHER_SPACE = "gait:test-6"
@@ -26,13 +26,13 @@ class Door:
         self.path = path
         self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
         self.db.initialize()
-        self.distrusted = ()
+        self.is_quarantined = ()
         self.registrations = RegistrationSender(
             self.link,
             self.db,
             source=seeded(),
             utc_now=self.clock.utc_now,
-            distrusted=lambda space: space in self.distrusted,
+            is_quarantined=lambda space: space in self.is_quarantined,
         )
         if policy:
             self.tell(policy)
@@ -40,7 +40,7 @@ class Door:
 
     def tell(self, policy):
         head = SyncHead(epoch="aa", version=1, horizon=0, spaces={}, enrollment_policy=policy)
-        self.registrations.receive(Decoded(channels.SYNC_HEAD, {}, head), self.clock())
+        self.registrations.receive_message(Decoded(channels.SYNC_HEAD, {}, head))
 
     def tick(self, seconds=0.0):
         self.clock.advance(seconds)
@@ -48,7 +48,7 @@ class Door:
 
     def answer(self, request_id, result="created", error=None):
         message = Registered(request_id=request_id, result=result, error=error)
-        self.registrations.receive(Decoded(channels.REGISTERED, {}, message), self.clock())
+        self.registrations.receive_message(Decoded(channels.REGISTERED, {}, message))
 
     @property
     def sent(self):
@@ -65,11 +65,11 @@ def door(tmp_path):
 def test_nobody_is_registered_unless_the_site_wants_it(door):
     """Closed is the rule; the head changes it and takes it back."""
     door.tell(None)
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     assert door.sent == []
     door.tell("visitors")
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     (sent,) = door.link.of(channels.REGISTER)
     assert (sent.kind, sent.space, sent.vector, sent.user_id) == ("visitor", SPACE, vector(1), None)
@@ -84,7 +84,7 @@ def test_the_policy_is_known_after_a_restart_without_a_network(door):
 
 def test_a_registration_is_repeated_until_it_is_answered_and_then_never(door):
     """Ever later; a repeated answer does no harm."""
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     for _ in range(4):
         due = door.tick()
         door.clock.seconds = due
@@ -99,7 +99,7 @@ def test_a_registration_is_repeated_until_it_is_answered_and_then_never(door):
 def test_what_waits_survives_a_restart_and_what_was_answered_does_not_come_back(door):
     """The file is the queue."""
     for seed in (1, 2):
-        door.registrations.offer(SPACE, vector(seed))
+        door.registrations.offer_visitor(SPACE, vector(seed))
         door.clock.advance(1.0)
     door.tick()
     first, second = door.sent
@@ -118,7 +118,7 @@ def left(door, *needles):
 
 def test_an_answered_vector_leaves_no_copy_in_the_file(door):
     """Nobody's face stays on a camera for having walked by."""
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     door.answer(door.sent[0], "rejected", WireError(code="enrollment-closed", detail="closed"))
     message = door.link.of(channels.REGISTER)[0]
@@ -130,7 +130,7 @@ def test_an_answered_vector_leaves_no_copy_in_the_file(door):
 @pytest.mark.parametrize("code", ["device-unknown", "space-unknown"])
 def test_what_the_backend_does_not_know_yet_waits(door, code):
     """A device that nobody has registered, or whose spaces are not recorded yet: both end by themselves."""
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     door.answer(door.sent[0], "rejected", WireError(code=code, detail="not yet"))
     door.tick(400.0)
@@ -139,21 +139,21 @@ def test_what_the_backend_does_not_know_yet_waits(door, code):
 
 def test_too_many_or_too_old_make_way_for_the_new(door):
     """A day without a line in a busy street does not fill the disk."""
-    for seed in range(MOST + 5):
-        door.registrations.offer(SPACE, vector(seed))
+    for seed in range(MAX_PENDING + 5):
+        door.registrations.offer_visitor(SPACE, vector(seed))
         door.clock.advance(1.0)
     door.tick()
-    assert len(set(door.sent)) == MOST
+    assert len(set(door.sent)) == MAX_PENDING
     assert door.registrations.counts["dropped"] == 5
     door.clock.advance(timedelta(days=2).total_seconds())
-    door.registrations.offer(SPACE, vector(1))
-    assert door.registrations.counts["dropped"] == MOST + 5
+    door.registrations.offer_visitor(SPACE, vector(1))
+    assert door.registrations.counts["dropped"] == MAX_PENDING + 5
 
 
 def test_while_the_line_is_down_nothing_is_lost(door):
     """It goes out within a second of the next connection."""
     door.link.up = False
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     assert door.tick() is None
     door.registrations.disconnected()
     door.link.up = True
@@ -165,7 +165,7 @@ def test_while_the_line_is_down_nothing_is_lost(door):
 def test_a_day_without_an_answer_and_without_another_visitor_leaves_no_vector(door):
     """The last face of a season does not stay on a camera that was unplugged: also after a restart."""
     text = to_base64(vector(1)).encode()
-    door.registrations.offer(SPACE, vector(1))
+    door.registrations.offer_visitor(SPACE, vector(1))
     door.registrations.disconnected()
     assert left(door, text)
     door.tick(timedelta(days=1, minutes=1).total_seconds())
@@ -178,11 +178,11 @@ def test_a_day_without_an_answer_and_without_another_visitor_leaves_no_vector(do
 
 def test_what_a_quarantined_model_has_made_is_registered_by_nobody(door):
     """It waited for the line, and the line brought the news that the model is another."""
-    door.registrations.offer(SPACE, vector(1))
-    door.distrusted = (SPACE,)
+    door.registrations.offer_visitor(SPACE, vector(1))
+    door.is_quarantined = (SPACE,)
     door.tick(10.0)
     assert (door.sent, door.registrations.counts["dropped"]) == ([], 1)
-    door.distrusted = ()
+    door.is_quarantined = ()
     door.tick(1000.0)
     assert door.sent == []
     assert not left(door, to_base64(vector(1)).encode())
@@ -200,7 +200,7 @@ def test_a_registration_that_the_disk_has_spoilt_does_not_keep_the_device_from_s
     """It is forgotten, file and log included, and the others wait on."""
     first = Door(tmp_path / "device.db")
     for number in (1, 2):
-        first.registrations.offer(SPACE, vector(number))
+        first.registrations.offer_visitor(SPACE, vector(number))
     with first.db.connection.transaction() as connection:
         connection.execute(
             "UPDATE registrations SET body = X'7BFF' "
@@ -222,7 +222,7 @@ def test_an_employee_is_registered_whatever_the_site_does_with_visitors(door):
     """By name, and counted elsewhere; who asked hears the answer once."""
     answers = []
     door.tell("closed")
-    door.registrations.register("EMP-1", SPACE, vector(1), answers.append)
+    door.registrations.register_employee("EMP-1", SPACE, vector(1), answers.append)
     door.tick()
     (sent,) = door.link.of(channels.REGISTER)
     assert (sent.kind, sent.user_id, sent.space, sent.vector) == ("employee", "EMP-1", SPACE, vector(1))
@@ -235,11 +235,11 @@ def test_an_employee_is_registered_whatever_the_site_does_with_visitors(door):
 
 def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(door):
     """Whoever asks again gets the answer to the first question; another vector is another question."""
-    door.registrations.register("EMP-1", SPACE, vector(1), lambda _: None)
+    door.registrations.register_employee("EMP-1", SPACE, vector(1), lambda _: None)
     again = Door(door.path, door.clock)
     first, second = [], []
-    again.registrations.register("EMP-1", SPACE, vector(1), first.append)
-    again.registrations.register("EMP-1", SPACE, vector(2), second.append)
+    again.registrations.register_employee("EMP-1", SPACE, vector(1), first.append)
+    again.registrations.register_employee("EMP-1", SPACE, vector(2), second.append)
     again.tick(1.0)
     old, new = again.link.of(channels.REGISTER)
     again.answer(old.request_id)
@@ -253,23 +253,23 @@ def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(d
 def test_who_asked_hears_that_there_will_be_no_answer(door):
     """After a day, or when too many others came: so that it can be asked again."""
     answers = []
-    door.registrations.register("EMP-1", SPACE, vector(1), answers.append)
+    door.registrations.register_employee("EMP-1", SPACE, vector(1), answers.append)
     door.clock.advance(1.0)
-    for seed in range(MOST):
-        door.registrations.offer(SPACE, vector(seed))
+    for seed in range(MAX_PENDING):
+        door.registrations.offer_visitor(SPACE, vector(seed))
     assert answers == [None]
-    door.registrations.register("EMP-2", SPACE, vector(1), answers.append)
+    door.registrations.register_employee("EMP-2", SPACE, vector(1), answers.append)
     door.tick(timedelta(days=1, minutes=1).total_seconds())
     assert answers == [None, None]
 
 
 def test_an_employee_waits_while_the_device_distrusts_that_space(door):
     """The file it came from stays, so nothing is dropped; other spaces go on."""
-    door.distrusted = (SPACE,)
-    door.registrations.register("EMP-1", SPACE, vector(1), lambda _: None)
-    door.registrations.register("EMP-2", OTHER_SPACE, vector(2, 6), lambda _: None)
+    door.is_quarantined = (SPACE,)
+    door.registrations.register_employee("EMP-1", SPACE, vector(1), lambda _: None)
+    door.registrations.register_employee("EMP-2", OTHER_SPACE, vector(2, 6), lambda _: None)
     assert door.tick() is not None
     assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2"]
-    door.distrusted = ()
+    door.is_quarantined = ()
     door.tick()
     assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2", "EMP-1"]

@@ -77,7 +77,7 @@ class Device:
         self.sync.tick(self.clock())
 
     def tell(self, channel: Channel[Any], message: Any) -> None:
-        self.sync.receive(Decoded(channel, {}, message), self.clock())
+        self.sync.receive_message(Decoded(channel, {}, message))
         self.tick()
 
     @property
@@ -197,7 +197,7 @@ def test_a_head_that_the_following_delta_fulfils_costs_no_request(
     """Head and delta may come in either order."""
     asked = len(synced.requests)
     delta = registry.enroll("NEW", 50)
-    synced.sync.receive(Decoded(channels.SYNC_HEAD, {}, registry.head()), synced.clock())
+    synced.sync.receive_message(Decoded(channels.SYNC_HEAD, {}, registry.head()))
     synced.tell(channels.SYNC_DELTA, delta)
     synced.clock.advance(5.0)
     synced.tick()
@@ -318,13 +318,13 @@ def test_the_next_page_is_asked_for_before_this_one_is_written(
 ) -> None:
     """So the bridge reads while the device writes: but never more than one page ahead."""
     asked_before_write = []
-    take_in = device.db.begin_reset
+    take_in = device.db.begin_snapshot
 
-    def begin_reset(*page: Any) -> None:
+    def begin_snapshot(*page: Any) -> None:
         asked_before_write.append([one.since_version for one in device.requests])
         take_in(*page)
 
-    monkeypatch.setattr(device.db, "begin_reset", begin_reset)
+    monkeypatch.setattr(device.db, "begin_snapshot", begin_snapshot)
     device.connect()
     device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     assert asked_before_write == [[0, 3]]
@@ -396,10 +396,10 @@ def test_a_page_that_cannot_be_written_is_asked_for_again(
         def refuse(*_: Any) -> None:
             raise StoreError("the disk is full")
 
-        full.setattr(device.db, "stage_page", refuse)
+        full.setattr(device.db, "add_snapshot_page", refuse)
         with pytest.raises(StoreError):
-            device.sync.receive(
-                Decoded(channels.SYNC_PAGE, {}, registry.answer(device.requests[-1], 3)), device.clock()
+            device.sync.receive_message(
+                Decoded(channels.SYNC_PAGE, {}, registry.answer(device.requests[-1], 3))
             )
     assert not device.sync.get_sync_status().in_progress
     device.clock.advance(10.0)

@@ -42,7 +42,7 @@ class Camera:
         self.sync.tick(self.clock())
 
     def tell(self, channel: Channel, message: object) -> None:
-        self.sync.receive(Decoded(channel, {}, message), self.clock())
+        self.sync.receive_message(Decoded(channel, {}, message))
 
     def answer(self, limit: int | None = None) -> None:
         """The registry's answer, as it is now, to the newest request."""

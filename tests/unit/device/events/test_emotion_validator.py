@@ -160,8 +160,8 @@ def test_memory_stays_bounded_over_a_day():
         for step in (1.8, 0.2):
             event = door.see(user=f"EMP-{number}", track=f"face_{number}", step=step)
             events += event is not None
-        assert door.validator.tracks_held <= 1
-        assert door.validator.cooldowns_held <= 6
+        assert door.validator.tracks_in_memory <= 1
+        assert door.validator.cooldowns_in_memory <= 6
     assert events == 24 * 1800
 
 
@@ -179,7 +179,7 @@ FRAMES = st.lists(
 
 @given(FRAMES, st.sampled_from([0.0, 250.0, 500.0]), st.sampled_from([0.0, 1.0]))
 def test_whatever_is_shown_the_rules_hold(frames, min_duration_ms, cooldown):
-    """Every call is an event or one refusal; every event stands on unbroken frames of its track."""
+    """Every call is an event or one reason; every event stands on unbroken frames of its track."""
     door = Door(min_duration_ms=min_duration_ms, cooldown_seconds=cooldown)
     seen: dict[str, list] = {}
     last_event: dict[tuple, float] = {}

@@ -175,8 +175,8 @@ def test_memory_stays_bounded_over_days():
     for number in range(3 * 24 * 120):
         events += door.see(f"EMP-{number}", track=f"face_{number}", step=29.9) is not None
         events += door.see(f"EMP-{number}", track=f"face_{number}") is not None
-        assert door.validator.tracks_held <= 1
-        assert door.validator.cooldowns_held <= 2
+        assert door.validator.tracks_in_memory <= 1
+        assert door.validator.cooldowns_in_memory <= 2
     assert events == 3 * 24 * 120
 
 
@@ -211,7 +211,7 @@ FRAMES = st.lists(
 
 @given(FRAMES, st.integers(1, 6), st.sampled_from([0.5, 0.6, 0.8, 1.0]), st.sampled_from([0.0, 3.0]))
 def test_whatever_is_seen_the_rules_hold(frames, needed, consistency, cooldown):
-    """Every call is an event or one refusal; every event stands on its track's frames."""
+    """Every call is an event or one reason; every event stands on its track's frames."""
     door = Door(confirmation_frames=needed, consistency_threshold=consistency, cooldown_seconds=cooldown)
     seen: dict[str, list] = {}
     last_event: dict[str, float] = {}
@@ -256,7 +256,7 @@ def test_barred_frames_are_no_evidence():
         door.frame += 1
         suppressed_reason = "low_quality" if number % 2 else None
         decisions.append(
-            door.validator.judge("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=suppressed_reason)
+            door.validator.decide("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=suppressed_reason)
         )
     assert [place for place, one in enumerate(decisions) if one.event] == [8]
     assert door.validator.refusals == Counter(low_quality=5, unconfirmed=4)
@@ -269,7 +269,7 @@ def test_a_track_of_barred_frames_alone_forgets_what_it_was():
     for _ in range(60):
         door.now += 0.1
         door.frame += 1
-        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, suppressed_reason="low_quality")
+        door.validator.decide("face_0", "EMP-1", 0.2, door.frame, suppressed_reason="low_quality")
     assert door.see("EMP-1") is None
 
 
@@ -278,7 +278,7 @@ def bar(door, seconds, reason="low_quality"):
     for _ in range(round(seconds * 10)):
         door.now += 0.1
         door.frame += 1
-        door.validator.judge("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=reason)
+        door.validator.decide("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=reason)
 
 
 def test_a_stranger_who_turned_away_for_long_is_no_second_stranger():
@@ -288,7 +288,7 @@ def test_a_stranger_who_turned_away_for_long_is_no_second_stranger():
     bar(door, 60.0)
     events += door.see_many([None] * 10)
     assert [place for place, event in enumerate(events) if event] == [4]
-    assert door.validator.tracks_held == 1
+    assert door.validator.tracks_in_memory == 1
 
 
 def test_an_employee_who_turned_away_for_long_is_no_stranger():
@@ -304,8 +304,8 @@ def test_the_person_of_a_track_is_told_through_the_cooldown():
     door = Door()
     door.see_many(["EMP-1"] * 5)
     door.now += 0.1
-    decision = door.validator.judge("face_0", "EMP-1", 0.2, door.frame + 1)
-    assert (decision.event, decision.refusal, decision.person) == (None, "cooldown", "EMP-1")
+    decision = door.validator.decide("face_0", "EMP-1", 0.2, door.frame + 1)
+    assert (decision.event, decision.reason, decision.user_id) == (None, "cooldown", "EMP-1")
 
 
 def test_a_track_near_nobody_is_unknown_once():

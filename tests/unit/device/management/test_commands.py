@@ -37,7 +37,7 @@ class Camera:
 
     def order(self, command_id="cmd-42", name="resync", *, seconds=60, **args):
         message = Command(id=command_id, args=args, expires_at=NOON + timedelta(seconds=seconds))
-        self.commands.receive(Decoded(channels.COMMAND, {"command": name}, message), 0.0)
+        self.commands.receive_message(Decoded(channels.COMMAND, {"command": name}, message))
 
     def answers(self, count):
         wait_until(lambda: len(self.link.published) >= count, what=f"{count} answers")
@@ -192,7 +192,7 @@ def test_a_command_that_never_ends_does_not_keep_the_program_from_ending(tmp_pat
     program = """
 import threading
 from pathlib import Path
-from tests.unit.device.test_commands import Camera
+from tests.unit.device.management.test_commands import Camera
 running = threading.Event()
 def hang(args):
     running.set()

@@ -9,7 +9,7 @@ from broker_bridge.contract.messages import Heartbeat, SpaceInfo, SyncProgress
 from device.client.assembly import assemble
 from device.management.heartbeat import HeartbeatSender
 from device.mqtt.config import DEFAULT_SITE, IoTClientConfig
-from device.store.cursor import ResetProgress, SyncCursor
+from device.store.cursor import SnapshotProgress, SyncCursor
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import DIMENSION, SPACE, Clock, person
 
@@ -23,7 +23,7 @@ def test_a_sync_under_way_is_in_the_heartbeat_with_how_far_it_has_come(tmp_path:
     db.initialize()
     if filled:
         db.apply_delta([person("OLD", 1)], [], at)
-    db.begin_reset([person("EMP-1", 2), person("EMP-2", 3)], ResetProgress(at, 8))
+    db.begin_snapshot([person("EMP-1", 2), person("EMP-2", 3)], SnapshotProgress(at, 8))
     db.close()
     assert heartbeat(path).syncing == SyncProgress(version=3, head_version=8, people=2)
 

@@ -34,7 +34,7 @@ def tell(record, sha256, space=SPACE):
         horizon=0,
         spaces={space: SpaceHead(count=1, digest="0" * 16, model_sha256=sha256)},
     )
-    record.receive(Decoded(channels.SYNC_HEAD, {}, head), 0.0)
+    record.receive_message(Decoded(channels.SYNC_HEAD, {}, head))
 
 
 def test_the_same_model_is_no_problem(db):

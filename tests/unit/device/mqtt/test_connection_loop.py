@@ -14,6 +14,7 @@ from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
 from device.events.delivery import EventDelivery
 from device.mqtt.config import IoTClientConfig
 from device.mqtt.connection_loop import BrokerSession, ConnectionEvent
+from device.mqtt.link import SessionListener
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
@@ -227,7 +228,7 @@ def test_backoff_stays_within_its_bounds() -> None:
     assert delays[0] <= 2.0
 
 
-class Part:
+class Part(SessionListener):
     """Hears everything; raises `fault` whatever it is told."""
 
     def __init__(self, fault: Exception | None = None) -> None:
@@ -245,7 +246,7 @@ class Part:
     def disconnected(self) -> None:
         self.hear("disconnected")
 
-    def receive(self, decoded: Any, now: float) -> None:
+    def receive_message(self, decoded: Any) -> None:
         self.hear("received")
 
     def tick(self, now: float) -> None:

@@ -16,7 +16,7 @@ from device.enrollment.gallery_rows import GalleryRows
 from device.enrollment.registrations import RegistrationSender
 from device.management.health import Health
 from device.npy_folders.gallery_view import GalleryFeed
-from device.npy_folders.intake import MOST_ASKED
+from device.npy_folders.intake import MAX_PENDING
 from device.npy_folders.watch import NpyWatch
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import DIMENSION, SPACE, Clock, ScriptedLink, seeded, vector
@@ -47,7 +47,7 @@ class Folders:
             spaces,
             self.rows,
             connection=self.db.connection,
-            register=self.registrations.register,
+            register=self.registrations.register_employee,
             health=self.health,
             mirror=mirror,
             watch_seconds=WATCH_SECONDS,
@@ -73,7 +73,7 @@ class Folders:
         """The gallery is now `{user_id: [vector, ...]}`."""
         pairs = [(user_id, one) for user_id, vectors in people.items() for one in vectors]
         vectors = np.array([to_array(one) for _, one in pairs], dtype=np.float32).reshape(-1, dimension)
-        self.rows.take(GalleryRows(space, dimension, [user_id for user_id, _ in pairs], vectors, 1))
+        self.rows.update(GalleryRows(space, dimension, [user_id for user_id, _ in pairs], vectors, 1))
 
     def look(self):
         """Let the time of one look go by."""
@@ -90,7 +90,7 @@ class Folders:
         message = Registered(
             request_id=asked.request_id, result=result, user_id=user_id or asked.user_id, error=error
         )
-        self.registrations.receive(Decoded(channels.REGISTERED, {}, message), self.clock())
+        self.registrations.receive_message(Decoded(channels.REGISTERED, {}, message))
         self.watch.step()
 
     @property
@@ -283,14 +283,14 @@ def test_a_registration_that_nobody_answered_for_a_day_is_asked_anew(folders):
 
 def test_thousands_of_files_wait_in_the_folder_and_not_in_the_queue(folders):
     """A bounded number is asked about; each answer lets the next one in."""
-    for seed in range(MOST_ASKED + 10):
+    for seed in range(MAX_PENDING + 10):
         folders.put(f"EMP-{seed}", array(seed))
     folders.look()
-    assert len(folders.asked) == MOST_ASKED
+    assert len(folders.asked) == MAX_PENDING
     for one in folders.asked[:10]:
         folders.answer(one)
     folders.registrations.tick(folders.clock())
-    assert len({one.user_id for one in folders.asked}) == MOST_ASKED + 10
+    assert len({one.user_id for one in folders.asked}) == MAX_PENDING + 10
 
 
 # What is wrong
@@ -378,7 +378,7 @@ def test_a_half_written_file_is_waited_for(folders):
     for length in (0, 10, 140, len(whole) - 1):
         folders.file("EMP-1").write_bytes(whole[:length])
         folders.look()
-        folders.rows.take(folders.rows.of(SPACE))
+        folders.rows.update(folders.rows.latest(SPACE))
         folders.watch.step()
         assert (folders.problem, folders.asked) == ("", [])
     folders.file("EMP-1").write_bytes(whole)

@@ -156,7 +156,7 @@ class Camera:
 
     def tell(self, channel, message):
         for part in (self.sync, self.registrations):
-            part.receive(Decoded(channel, {}, message), self.clock())
+            part.receive_message(Decoded(channel, {}, message))
 
     def look(self, index):
         self.clock.seconds = float(index)
@@ -164,7 +164,7 @@ class Camera:
         self.recorder.record(report)
         for seen in report.sightings:
             if seen.decision.event and seen.decision.event.event_type == "unknown":
-                self.registrations.offer(SPACE, seen.vector.astype("<f4").tobytes())
+                self.registrations.offer_visitor(SPACE, seen.vector.astype("<f4").tobytes())
 
     def answer(self, minute):
         """What the backend says in a minute: receipts, decisions, and somebody changes."""
@@ -206,10 +206,10 @@ class Camera:
             [free] = connection.execute("PRAGMA freelist_count").fetchone()
         return rows | {
             "tracks": len(self.tracker),
-            "validator's tracks": self.validator.tracks_held,
-            "validator's people": self.validator.cooldowns_held,
-            "emotions' tracks": self.emotions.tracks_held,
-            "emotions' people": self.emotions.cooldowns_held,
+            "validator's tracks": self.validator.tracks_in_memory,
+            "validator's people": self.validator.cooldowns_in_memory,
+            "emotions' tracks": self.emotions.tracks_in_memory,
+            "emotions' people": self.emotions.cooldowns_in_memory,
             "database pages in use": pages - free,
             "MB of memory": resident_mb(),
         }

@@ -180,7 +180,7 @@ def test_a_frame_report_says_all_there_is_to_know():
     reports, pipeline = one_face()
     seen = reports[3].sightings[0]
     assert (seen.track_id, seen.match.user_id, seen.match.distance) == ("face_0", "EMP-1", pytest.approx(0))
-    assert (seen.decision.refusal, seen.decision.votes) == ("unconfirmed", 4)
+    assert (seen.decision.reason, seen.decision.votes) == ("unconfirmed", 4)
     assert [place for place, one in enumerate(reports) if one.events] == [4]
     assert reports[4].gallery_version == 3
     assert {"detect", "track", "align", "quality", "embed", "match", "validate"} <= set(
@@ -202,7 +202,7 @@ def test_a_poor_face_is_neither_embedded_nor_compared():
     reports, pipeline = one_face(quality=EverySecondIsBlurred())
     blurred = [one.sightings[0] for one in reports[::2]]
     assert all(seen.vector is None and seen.match is None for seen in blurred)
-    assert {seen.decision.refusal for seen in blurred} == {"low_quality"}
+    assert {seen.decision.reason for seen in blurred} == {"low_quality"}
     assert [place for place, one in enumerate(reports) if one.events] == [9]
     assert pipeline.stats.quality_reasons == {"blurred": 5}
 
@@ -220,7 +220,7 @@ def test_a_gallery_that_is_too_old_takes_nobodys_vector():
     """The tracker across cameras compares with other faces; but those of a model in quarantine with none."""
     stale, _ = one_face(1, suppressed_reason=lambda: "stale_gallery")
     [seen] = stale[0].sightings
-    assert (seen.match, seen.vector.tolist(), seen.decision.refusal) == (None, [1, 0], "stale_gallery")
+    assert (seen.match, seen.vector.tolist(), seen.decision.reason) == (None, [1, 0], "stale_gallery")
     assert 0 <= seen.quality <= 1
     quarantined, _ = one_face(1, suppressed_reason=lambda: "quarantined")
     [seen] = quarantined[0].sightings

@@ -11,7 +11,7 @@ import pytest
 from broker_bridge.contract.digest import Digest
 from broker_bridge.contract.errors import ContractError
 from device.store.connection import StoreError, migrations
-from device.store.cursor import ResetProgress, SyncCursor
+from device.store.cursor import SnapshotProgress, SyncCursor
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import DIMENSION, SPACE, Clock, person, vector
 
@@ -150,8 +150,8 @@ def test_a_removed_template_leaves_no_copy_in_the_file_or_its_log(
         db.apply_delta([person("EMP-7", 2, 5000, 5001)], [], at(2))
     else:
         others = [person(f"EMP-{n}", 1, n) for n in range(300) if n != 7]
-        db.begin_reset(others, ResetProgress(at(2), 2))
-        db.finish_reset(at(2))
+        db.begin_snapshot(others, SnapshotProgress(at(2), 2))
+        db.finish_snapshot(at(2))
 
     assert secret not in raw(path)
     assert vector(8) in raw(path)
@@ -209,19 +209,19 @@ def test_a_reset_keeps_the_old_gallery_until_its_end_and_survives_a_restart(
 ) -> None:
     """Pages gather on disk; the swap is one transaction that drops whoever was not named."""
     db.apply_delta([person("old", 1), person("both", 1, 2)], [], at(1))
-    db.begin_reset([person("both", 5, 3), person("late", 5, 9)], ResetProgress(at(5), 8))
+    db.begin_snapshot([person("both", 5, 3), person("late", 5, 9)], SnapshotProgress(at(5), 8))
     assert sorted(db.get_all_enrollments()) == ["both", "old"]
     db.close()
 
     again = DatabaseManager(path)
     again.initialize()
-    assert again.reset_progress() == ResetProgress(at(5), 8)
-    again.stage_page([person("new", 7, 4, 5)], ["late"], ResetProgress(at(8), 8))
-    digests = again.finish_reset(at(8))
+    assert again.snapshot_progress() == SnapshotProgress(at(5), 8)
+    again.add_snapshot_page([person("new", 7, 4, 5)], ["late"], SnapshotProgress(at(8), 8))
+    digests = again.finish_snapshot(at(8))
 
     assert sorted(again.load_gallery(SPACE)[0]) == ["both", "new", "new"]
     assert again.cursor() == at(8)
-    assert again.reset_progress() is None
+    assert again.snapshot_progress() is None
     assert digests == again.digests()
     assert again.verify()
 

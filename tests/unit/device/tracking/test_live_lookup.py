@@ -27,7 +27,7 @@ class Line:
     def start(self):
         for listener in self.listeners:
             listener.connected(0.0)
-            listener.receive(Decoded(channels.SYNC_HEAD, {}, None), 0.0)
+            listener.receive_message(Decoded(channels.SYNC_HEAD, {}, None))
 
     def stop(self, timeout):
         pass
@@ -42,7 +42,7 @@ class Observations:
     def connected(self, now):
         pass
 
-    def receive(self, decoded, now):
+    def receive_message(self, decoded):
         pass
 
     def send_report(self, report, frame_size, captured_at):

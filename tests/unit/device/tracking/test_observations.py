@@ -109,7 +109,7 @@ class Camera:
     def answer(self, track="face_0", global_id=42, user_id=None, run=RUN):
         track_id = f"{run}-{track}"
         assignment = Assignment(track_id=track_id, global_id=global_id, user_id=user_id, similarity=0.8)
-        self.observations.receive(Decoded(channels.ASSIGNED, {}, assignment), self.clock())
+        self.observations.receive_message(Decoded(channels.ASSIGNED, {}, assignment))
 
     @property
     def sent(self):
@@ -247,7 +247,7 @@ def test_answers_for_tracks_that_nobody_knows_are_ignored(camera):
     camera.answer("face_7")
     assert camera.observations.assignment_of("face_7") is None
     registered = Registered(request_id="r-1", result="created", user_id="VIS-1")
-    camera.observations.receive(Decoded(channels.REGISTERED, {}, registered), camera.clock())
+    camera.observations.receive_message(Decoded(channels.REGISTERED, {}, registered))
     assert camera.observations.assignment_of("face_0") is None
 
 
