@@ -24,7 +24,7 @@ class ObservationSender(SessionListener):
     """Tells of tracks as they are seen; nothing is stored, and nothing waits for a connection.
 
     `send_report` is for the thread that recognises, `assignment_of` and `await_assignments` for any, all else
-    runs in the link's (see `SessionListener`). While `quarantined`, nothing is sent: such vectors do not match.
+    runs in the link's (see `SessionListener`). While `quarantined`, nothing is sent.
     `clock` is monotonic seconds. `run` goes before track ids on the wire: every run counts its tracks from
     `face_0`, and an answer to the one before may come late. `counts` has what was `sent`, `dropped` (no
     connection, or too late) and `refused` (the contract does not allow it).
