@@ -1,4 +1,4 @@
-"""`/api/v1/identities/bulk`: many people in, each with an answer of their own; everybody out."""
+"""Routes of `/api/v1/identities/bulk`: import and export many identities."""
 
 from dataclasses import replace
 from typing import Annotated, Any
@@ -12,129 +12,158 @@ from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.identities.model import EnrollIdentity
+from broker_bridge.registry.identities.service import Identities
+from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.matching.look_alikes import CheckedChange
-from dashboard_api.bulk.views import (
-    MAX_PEOPLE,
-    BulkAnswer,
-    BulkBody,
-    BulkIdentity,
-    BulkItem,
-    ExportPage,
+from dashboard_api.bulk.conversions import (
     check_keys,
-    read_person,
-    refused,
+    parse_identity,
+    rejected_item,
     to_exported,
-    to_first_order,
-    to_further_orders,
+    to_first_change,
+    to_further_changes,
     to_item,
 )
+from dashboard_api.bulk.views import MAX_IDENTITIES, BulkAnswer, BulkBody, BulkIdentity, BulkItem, ExportPage
 from dashboard_api.http.json_bodies import JSON_BODY
-from dashboard_api.http.paging import Cursor, from_cursor, to_cursor
+from dashboard_api.http.paging import Cursor, cut_page, from_cursor, to_cursor
+from dashboard_api.services.dependencies import (
+    AuditDep,
+    ClockDep,
+    DryRunDep,
+    IdentitiesDep,
+    IdentityStoreDep,
+    LookAlikesDep,
+    SettingsDep,
+    SpacesDep,
+)
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL
-from dashboard_api.services.services import Services, ServicesDep
+from dashboard_api.settings import ApiSettings
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 
 _USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
 
 
-@router.post("/bulk", dependencies=[JSON_BODY], response_model_exclude_none=True)
-async def import_people(
-    body: BulkBody, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]
+@router.post(
+    "/bulk",
+    operation_id="import_people_api_v1_identities_bulk_post",
+    dependencies=[JSON_BODY],
+    response_model_exclude_none=True,
+)
+async def import_identities(
+    *,
+    body: BulkBody,
+    settings: SettingsDep,
+    spaces: SpacesDep,
+    store: IdentityStoreDep,
+    identities: IdentitiesDep,
+    look_alikes: LookAlikesDep,
+    dry_run: DryRunDep,
+    key: Annotated[ApiKey, MAY_ENROLL],
 ) -> BulkAnswer:
-    """Make people or add to them, one by one: somebody who is refused holds up nobody else.
+    """Create many identities or add to them.
 
-    The same once more changes nothing. A dry run carries all out and takes it back; what it cannot foresee is
-    what others change in between, and photos, which have a request of their own.
+    Each identity is decided by itself: a rejected one stops no other. The same request again changes nothing.
+    A dry run applies all changes and takes them back. It cannot foresee changes of others in between, nor
+    photos, which have a request of their own.
     """
     items: dict[int, BulkItem] = {}
-    read = _read(body.people, services, items)
-    orders = await _to_orders(services, read, key.name, items)
-    enroll = services.registry.dry_run if body.dry_run else services.registry.look_alikes
-    judged = await enroll.judge_changes(list(orders.values()))
-    done = dict(zip(orders, await enroll.carry_out(judged), strict=True))
+    parsed = _parse(body.people, settings, items)
+    changes = await _to_changes(parsed, await spaces.dimensions(), store, key.name, items)
+    checker = dry_run if body.dry_run else look_alikes
+    judged = await checker.judge_changes(list(changes.values()))
+    checked = dict(zip(changes, await checker.carry_out(judged), strict=True))
     if not body.dry_run:
-        await _add_further_keys(services, read, done, key.name)
-    items |= {index: to_item(index, read[index].user_id, one) for index, one in done.items()}
-    return BulkAnswer.of([items[index] for index in sorted(items)], dry_run=body.dry_run)
+        await _add_further_keys(identities, parsed, checked, key.name)
+    items |= {index: to_item(index, parsed[index].user_id, change) for index, change in checked.items()}
+    return BulkAnswer.from_items([items[index] for index in sorted(items)], dry_run=body.dry_run)
 
 
-def _read(people: list[Any], services: Services, items: dict[int, BulkItem]) -> dict[int, BulkIdentity]:
-    """Those of `people` who are well formed, by index; of the others `items` tells."""
-    read = {}
-    for index, item in enumerate(people):
+def _parse(
+    identities: list[Any], settings: ApiSettings, items: dict[int, BulkItem]
+) -> dict[int, BulkIdentity]:
+    """Return the well-formed identities by index; add the others to `items`."""
+    parsed = {}
+    for index, identity in enumerate(identities):
         try:
-            read[index] = read_person(item, services.settings)
+            parsed[index] = parse_identity(identity, settings)
         except ContractError as error:
-            items[index] = refused(index, _user_id(item), error)
-    return read
+            items[index] = rejected_item(index, _user_id_of(identity), error)
+    return parsed
 
 
-def _user_id(item: Any) -> str | None:
+def _user_id_of(identity: Any) -> str | None:
     try:
-        return _USER_ID.validate_python(item.get("user_id") if isinstance(item, dict) else None)
+        return _USER_ID.validate_python(identity.get("user_id") if isinstance(identity, dict) else None)
     except ValidationError:
         return None
 
 
-async def _to_orders(
-    services: Services, people: dict[int, BulkIdentity], by: str, items: dict[int, BulkItem]
+async def _to_changes(
+    parsed: dict[int, BulkIdentity],
+    dimensions: dict[str, int],
+    store: IdentityStore,
+    by: str,
+    items: dict[int, BulkItem],
 ) -> dict[int, EnrollIdentity]:
-    """Orders by index, for those whose templates and external keys will do; of the others `items` tells."""
-    dimensions = await services.registry.spaces.dimensions()
-    keys = [key.text for person in people.values() for key in person.keys]
-    having = await services.registry.identity_store.find_by_external_key(None, keys) if keys else {}
-    holders = {key: person.user_id for key, person in having.items()}
-    orders = {}
-    for index, person in people.items():
+    """Return the changes by index; add rejected identities to `items`."""
+    keys = [key.text for identity in parsed.values() for key in identity.keys]
+    found = await store.find_by_external_key(None, keys) if keys else {}
+    owners = {key: identity.user_id for key, identity in found.items()}
+    changes = {}
+    for index, identity in parsed.items():
         try:
-            orders[index] = to_first_order(person, dimensions, by)
-            check_keys(person, holders)
+            changes[index] = to_first_change(identity, dimensions, by)
+            check_keys(identity, owners)
         except ContractError as error:
-            orders.pop(index, None)
-            items[index] = refused(index, person.user_id, error)
-    return orders
+            changes.pop(index, None)
+            items[index] = rejected_item(index, identity.user_id, error)
+    return changes
 
 
 async def _add_further_keys(
-    services: Services, people: dict[int, BulkIdentity], done: dict[int, CheckedChange], by: str
+    identities: Identities, parsed: dict[int, BulkIdentity], checked: dict[int, CheckedChange], by: str
 ) -> None:
-    """Give people who came in their second and later external keys; `done` tells the outcome of both."""
-    for index, checked in done.items():
-        further = [] if checked.outcome.error else to_further_orders(people[index], by)
+    """Add second and later external keys, and their outcome to `checked`."""
+    for index, first in checked.items():
+        further = [] if first.outcome.error else to_further_changes(parsed[index], by)
         if further:
-            outcomes = await services.registry.identities.apply(further)
-            error = next((one.error for one in outcomes if one.error), None)
-            both = replace(checked.outcome, identity=outcomes[-1].identity, error=error)
-            done[index] = replace(checked, outcome=both)
+            outcomes = await identities.apply(further)
+            error = next((outcome.error for outcome in outcomes if outcome.error), None)
+            both = replace(first.outcome, identity=outcomes[-1].identity, error=error)
+            checked[index] = replace(first, outcome=both)
 
 
-@router.get("/bulk", responses={200: {"model": ExportPage, "description": "A page of people"}})
-async def export_people(
-    services: ServicesDep,
+@router.get(
+    "/bulk",
+    operation_id="export_people_api_v1_identities_bulk_get",
+    responses={200: {"model": ExportPage, "description": "A page of identities"}},
+)
+async def export_identities(
+    *,
+    identities: IdentitiesDep,
+    audit: AuditDep,
+    now: ClockDep,
     key: Annotated[ApiKey, MAY_CHANGE],
-    limit: Annotated[int, Query(ge=1, le=MAX_PEOPLE, description="Most people of a page")] = 200,
+    limit: Annotated[int, Query(ge=1, le=MAX_IDENTITIES, description="Most identities of a page")] = 200,
     cursor: Cursor = None,
-    vectors: Annotated[bool, Query(description="With templates, which are biometric data")] = True,
+    vectors: Annotated[bool, Query(description="Include templates, which are biometric data")] = True,
 ) -> JSONResponse:
-    """Everybody who is not deleted, in order of user id and as POST takes them. It leaves an audit entry."""
+    """Export all identities that are not deleted.
+
+    They come in order of user id and in the form that POST accepts. The first page leaves an audit entry.
+    """
     after = from_cursor(cursor, 1)
     if after is None:
-        await _leave_entry(services, key.name, vectors=vectors)
-    people = await services.registry.identities.page(after=after[0] if after else "", limit=limit + 1)
-    shown = people[:limit]
-    held = await services.registry.identities.templates_of([p.user_id for p in shown]) if vectors else None
-    items = [to_exported(p, None if held is None else held.get(p.user_id, [])) for p in shown]
-    following = to_cursor(shown[-1].user_id) if len(people) > limit else None
-    return JSONResponse({"items": items, "next_cursor": following})
-
-
-async def _leave_entry(services: Services, who: str, *, vectors: bool) -> None:
-    entry = AuditEntry(
-        who=who, what="people.exported", subject="*", at=services.now(), after={"vectors": vectors}
-    )
-
-    async def record(session: Any) -> None:
-        await services.registry.audit.record(entry, session)
-
-    await services.registry.mongo.transact(record)
+        what = "people.exported"
+        entry = AuditEntry(who=key.name, what=what, subject="*", at=now(), after={"vectors": vectors})
+        await audit.record(entry, None)
+    found = await identities.page(after=after[0] if after else "", limit=limit + 1)
+    page, next_cursor = cut_page(found, limit, lambda last: to_cursor(last.user_id))
+    templates = await identities.templates_of([identity.user_id for identity in page]) if vectors else None
+    items = [
+        to_exported(identity, None if templates is None else templates.get(identity.user_id, []))
+        for identity in page
+    ]
+    return JSONResponse({"items": items, "next_cursor": next_cursor})

@@ -2,14 +2,17 @@
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Query
 
 from broker_bridge.contract.wire import format_time
 
 from .problems import Problem
+
+T = TypeVar("T")
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of a page")]
 Cursor = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before")]
@@ -54,3 +57,12 @@ def from_moment_cursor(cursor: str | None) -> tuple[datetime, str] | None:
 
 def cursor_invalid() -> Problem:
     return Problem(422, "cursor-invalid", "cursor: take it unchanged from next_cursor of the page before")
+
+
+def cut_page(found: Sequence[T], limit: int, cursor_of: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
+    """Return the items of a page and the cursor of the next one, or None at the end.
+
+    `found` has one item more than `limit` unless it is the end.
+    """
+    items = found[:limit]
+    return items, cursor_of(items[-1]) if len(found) > limit else None

@@ -1,4 +1,4 @@
-"""From request bodies to orders to the registry, and from people to what is shown of them."""
+"""Convert bodies into changes for the registry, and identities into views."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +26,7 @@ from dashboard_api.settings import ApiSettings, Modality
 
 
 def default_space(settings: ApiSettings, modality: Modality) -> str:
-    """The space of vectors that name only their modality; raises ContractError(`space-unknown`)."""
+    """Return the configured space of a modality; raise ContractError `space-unknown`."""
     space = settings.default_spaces.get(modality)
     if space is None:
         raise ContractError(SPACE_UNKNOWN, f"no default space is configured for {modality}")
@@ -34,7 +34,7 @@ def default_space(settings: ApiSettings, modality: Modality) -> str:
 
 
 def to_template(body: TemplateBody, dimensions: dict[str, int], source: str) -> Template:
-    """A template with its vector brought to unit length; raises ContractError."""
+    """Return a template with a vector of unit length; raise ContractError."""
     dimension = dimensions.get(body.space)
     if dimension is None:
         known = ", ".join(sorted(dimensions)) or "none"
@@ -48,70 +48,79 @@ def to_template(body: TemplateBody, dimensions: dict[str, int], source: str) -> 
 
 
 def to_vector(embedding: Sequence[float] | None, vector: str | None, dimension: int) -> bytes:
-    """Stored bytes of a vector that came as numbers, or else as base64; raises ContractError."""
+    """Return the stored bytes of a vector given as numbers or as base64.
+
+    The bytes are float32[dimension], little-endian, of unit length. Raises ContractError.
+    """
     if embedding is None:
         values = to_array(from_base64(vector or ""))
     else:
-        # As float32 first, as on the wire: else the same vector, sent in both forms, would be two templates.
+        # Converted to float32 first, as on the wire; else one vector sent in both forms makes two templates.
         with np.errstate(over="ignore"):
             values = np.asarray(embedding, dtype=np.float32)
     return normalise(values, dimension)
 
 
-def to_order(body: IdentityBody, templates: Sequence[Template], by: str) -> EnrollIdentity:
+def to_enrollment(body: IdentityBody, templates: Sequence[Template], by: str) -> EnrollIdentity:
     return EnrollIdentity(
         body.user_id,
         templates=tuple(templates),
         display_name=body.display_name,
         flag=body.flag,
         sites=None if body.sites is None else tuple(body.sites),
-        consent=_consent(body.consent),
+        consent=_to_consent(body.consent),
         by=by,
     )
 
 
 def to_patch(user_id: str, body: IdentityPatch, by: str) -> EnrollIdentity:
-    """As in JSON Merge Patch (RFC 7396): a field that is null is cleared, one that is absent stays."""
-    said = body.model_fields_set
+    """Return the change of a JSON Merge Patch (RFC 7396).
+
+    A field that is null is cleared, an absent field stays as it is.
+    """
+    fields = body.model_fields_set
     return EnrollIdentity(
         user_id,
-        display_name=(body.display_name or "") if "display_name" in said else None,
-        flag=(body.flag or "") if "flag" in said else None,
-        sites=tuple(body.sites or ()) if "sites" in said else None,
-        consent=_consent(body.consent),
+        display_name=(body.display_name or "") if "display_name" in fields else None,
+        flag=(body.flag or "") if "flag" in fields else None,
+        sites=tuple(body.sites or ()) if "sites" in fields else None,
+        consent=_to_consent(body.consent),
         must_exist=True,
         by=by,
     )
 
 
-def _consent(said: Mapping[Modality, bool] | None) -> dict[str, bool] | None:
-    return None if said is None else {str(modality): given for modality, given in said.items()}
+def _to_consent(consent: Mapping[Modality, bool] | None) -> dict[str, bool] | None:
+    return None if consent is None else {str(modality): given for modality, given in consent.items()}
 
 
-def to_view(person: Identity) -> IdentityView:
+def to_view(identity: Identity) -> IdentityView:
     return IdentityView(
-        user_id=person.user_id,
-        version=person.version,
-        display_name=person.display_name,
-        flag=person.flag,
-        kind=person.kind,
-        sites=list(person.sites),
-        templates=[TemplateCountView(space=held.space, count=held.digest.count) for held in person.holdings],
-        consent=dict(person.consent),
+        user_id=identity.user_id,
+        version=identity.version,
+        display_name=identity.display_name,
+        flag=identity.flag,
+        kind=identity.kind,
+        sites=list(identity.sites),
+        templates=[
+            TemplateCountView(space=holding.space, count=holding.digest.count)
+            for holding in identity.holdings
+        ],
+        consent=dict(identity.consent),
         external=[
             ExternalKeyView(source_system=key.source_system, external_id=key.external_id)
-            for key in person.external
+            for key in identity.external
         ],
-        merged_into=person.merge.into if person.merge else None,
-        deleted=person.deleted,
-        erased=person.erased,
-        created_at=person.created_at,
-        updated_at=person.updated_at,
+        merged_into=identity.merge.into if identity.merge else None,
+        deleted=identity.deleted,
+        erased=identity.erased,
+        created_at=identity.created_at,
+        updated_at=identity.updated_at,
     )
 
 
-def to_detail(person: Identity, notes: Sequence[TemplateNote], merged: Sequence[str]) -> IdentityDetail:
-    shown = [
+def to_detail(identity: Identity, notes: Sequence[TemplateNote], merged: Sequence[str]) -> IdentityDetail:
+    templates = [
         TemplateView(
             template_id=note.template_id,
             space=note.space,
@@ -122,34 +131,40 @@ def to_detail(person: Identity, notes: Sequence[TemplateNote], merged: Sequence[
         for note in notes
     ]
     return IdentityDetail(
-        **to_view(person).model_dump(), template_list=[] if person.deleted else shown, merged=list(merged)
+        **to_view(identity).model_dump(),
+        template_list=[] if identity.deleted else templates,
+        merged=list(merged),
     )
 
 
-def to_rows(person: Identity, notes: Sequence[TemplateNote], dimensions: dict[str, int]) -> list[IdentityRow]:
-    """A person's rows as seed 000 lists them: the newest template of each modality speaks for it."""
+def to_rows(
+    identity: Identity, notes: Sequence[TemplateNote], dimensions: dict[str, int]
+) -> list[IdentityRow]:
+    """Return one row per modality, as seed 000 lists them, from its newest template."""
     newest = {note.space.partition(":")[0]: note for note in notes}
     return [
         IdentityRow(
-            name=person.user_id,
+            name=identity.user_id,
             modality=modality,
             embedding_dim=dimensions[note.space],
             source_node=note.source,
-            created_at=person.created_at,
+            created_at=identity.created_at,
             updated_at=note.created_at,
         )
         for modality, note in sorted(newest.items())
     ]
 
 
-def confirmations(person: Identity, history: History, applied: Sequence[AppliedVersion]) -> Confirmations:
-    """Who of `applied`, the devices of all sites that ever had the person, holds the last change."""
-    confirmed = [one.device_id for one in applied if one.confirms(history.epoch, person.version)]
-    waiting = [one.device_id for one in applied if not one.confirms(history.epoch, person.version)]
+def to_confirmations(
+    identity: Identity, history: History, applied: Sequence[AppliedVersion]
+) -> Confirmations:
+    """Return which devices of `applied` have applied the last change of an identity."""
+    confirmed = [device.device_id for device in applied if device.confirms(history.epoch, identity.version)]
+    waiting = [device.device_id for device in applied if not device.confirms(history.epoch, identity.version)]
     return Confirmations(
-        user_id=person.user_id,
-        version=person.version,
-        deleted=person.deleted,
+        user_id=identity.user_id,
+        version=identity.version,
+        deleted=identity.deleted,
         confirmed=confirmed,
         waiting=waiting,
         confirmed_count=len(confirmed),
@@ -158,6 +173,6 @@ def confirmations(person: Identity, history: History, applied: Sequence[AppliedV
     )
 
 
-def sites_to_ask(person: Identity) -> tuple[str, ...] | None:
-    """The sites whose devices must confirm; None means all."""
-    return None if EVERY_SITE in person.synced_sites else person.synced_sites
+def sites_to_confirm(identity: Identity) -> tuple[str, ...] | None:
+    """Return the sites with devices that must confirm; None means all sites."""
+    return None if EVERY_SITE in identity.synced_sites else identity.synced_sites

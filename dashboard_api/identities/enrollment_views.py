@@ -1,4 +1,4 @@
-"""Answers to enrollments: what they show of a person, and like whom the new face looks."""
+"""Response bodies of enrollments, with the look-alikes of the new face."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from dashboard_api.identities.views import IdentityChangeView, IdentityView, Pho
 
 
 class LookAlikeNote(View):
-    """Somebody else who is near: `similarity` is the cosine of the nearest vectors in `space`."""
+    """A near identity; `similarity` is the cosine of the nearest vectors in `space`."""
 
     nearest_user_id: str
     similarity: float
@@ -27,8 +27,10 @@ class PhotoEnrolled(PhotoResult):
     look_alikes: list[LookAlikeNote]
 
 
-def resemblances(found: Iterable[LookAlike]) -> list[LookAlikeNote]:
+def to_look_alike_notes(found: Iterable[LookAlike]) -> list[LookAlikeNote]:
     return [
-        LookAlikeNote(nearest_user_id=one.user_id, similarity=one.similarity, space=one.space)
-        for one in found
+        LookAlikeNote(
+            nearest_user_id=look_alike.user_id, similarity=look_alike.similarity, space=look_alike.space
+        )
+        for look_alike in found
     ]

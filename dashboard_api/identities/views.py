@@ -17,7 +17,7 @@ MAX_TEMPLATES = 64
 
 
 class IdentityPush(Body):
-    """One person's embedding in one modality; it takes the place of the one before."""
+    """An embedding of an identity in one modality; it replaces the one before."""
 
     name: UserId
     modality: Modality
@@ -26,7 +26,7 @@ class IdentityPush(Body):
 
 
 class IdentityRow(View):
-    """One row per name and modality, without the vector."""
+    """An identity in one modality, without the vector."""
 
     name: str
     modality: str
@@ -43,7 +43,10 @@ class IdentityChangeView(View):
 
 
 class TemplateBody(Body):
-    """A vector as base64 of little-endian float32, or as a list of numbers; any length but zero will do."""
+    """A vector as base64 of little-endian float32 or as numbers.
+
+    It is normalised; only the zero vector is rejected.
+    """
 
     space: SpaceId
     vector: Annotated[str, Field(max_length=8 * MAX_DIMENSION)] | None = None
@@ -61,9 +64,10 @@ class IdentityBody(Body):
 
 
 class IdentityPatch(Body):
-    """What is named changes, null clears it; without sites a person belongs to every site.
+    """The fields to change; null clears a field.
 
-    `consent` says per modality whether it may be sent to cameras; one that is not named stays as it was.
+    Without sites an identity belongs to every site. `consent` states per modality whether its templates may
+    be sent to cameras; modalities that are absent stay as they are.
     """
 
     display_name: DisplayName | None = None
@@ -87,10 +91,11 @@ class ExternalKeyView(View):
 
 
 class IdentityView(View):
-    """A person as of `version`; `sites` is `["*"]` for every site.
+    """An identity as of `version`; `sites` is `["*"]` for every site.
 
-    `consent` says per modality whether it is sent to cameras, `external` under which keys other systems know
-    the person, `merged_into` whom a merged person went into. Of an `erased` one nothing else is left.
+    `consent` states per modality whether its templates are sent to cameras. `external` lists the keys of
+    other systems. `merged_into` is the user id that a merged identity is part of. An `erased` identity has no
+    other data left.
     """
 
     user_id: str
@@ -123,7 +128,7 @@ class TemplateView(View):
 
 
 class IdentityDetail(IdentityView):
-    """`merged` are the user ids of those who went into the person."""
+    """An identity with its templates; `merged` lists the user ids merged into it."""
 
     template_list: list[TemplateView]
     merged: list[str]
@@ -137,7 +142,7 @@ class PhotoResult(View):
 
 
 class Confirmations(View):
-    """Which devices hold the person's last change, a deletion too."""
+    """The devices that have applied the last change, and those that have not yet."""
 
     user_id: str
     version: int
