@@ -10,6 +10,7 @@ from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
 from broker_bridge.registry.detected_persons.settings import SearchSettings, TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
+from device.vision.detectors.kind import DetectorKind, check_detector_model
 
 Modality = Literal["face", "gait", "speaker"]
 
@@ -33,7 +34,7 @@ class ApiSettings(Section):
     photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
     face_model: Path | None = None
     """ONNX model that embeds photos; None is the built-in trial model."""
-    face_detector: Literal["cascade", "scrfd", "yunet"] = "cascade"
+    face_detector: DetectorKind = "cascade"
     """Detector of faces in photos: the same as on the cameras, since landmarks change the crop."""
     face_detector_model: Path | None = None
     default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
@@ -41,8 +42,7 @@ class ApiSettings(Section):
 
     @model_validator(mode="after")
     def _check_detector_model(self) -> "ApiSettings":
-        if (self.face_detector == "cascade") != (self.face_detector_model is None):
-            raise ValueError("face_detector scrfd or yunet needs face_detector_model, cascade none")
+        check_detector_model(self.face_detector, self.face_detector_model, setting="face_detector")
         return self
 
 

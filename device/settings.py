@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from broker_bridge.common.settings import LogSettings, MqttSettings, Section, Settings
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
+from device.vision.detectors.kind import DetectorKind, check_detector_model
 
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -85,7 +86,7 @@ class DeviceSection(Section):
     space: SpaceId | None = None
     reference_model: Path | None = None
     """The ONNX file that an engine in `model` was built from, for the canary; none set: beside the engine."""
-    detector: Literal["cascade", "scrfd", "yunet"] = "cascade"
+    detector: DetectorKind = "cascade"
     detector_model: Path | None = None
     detector_score: Share = 0.5
     min_face_pixels: Annotated[int, Field(ge=16)] = 80
@@ -131,8 +132,7 @@ class DeviceSection(Section):
     def _models_belong_together(self) -> "DeviceSection":
         if (self.model is None) != (self.space is None):
             raise ValueError("model (the path of an ONNX file) and space (its name) belong together")
-        if (self.detector == "cascade") != (self.detector_model is None):
-            raise ValueError("detector scrfd or yunet needs detector_model (its ONNX file), cascade none")
+        check_detector_model(self.detector, self.detector_model)
         return self
 
     @model_validator(mode="after")

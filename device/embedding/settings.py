@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, HttpUrl, model_validator
 
 from broker_bridge.common.settings import BearerKey, LogSettings, Section, Settings
 from broker_bridge.contract.ids import SpaceId
+from device.vision.detectors.kind import DetectorKind, check_detector_model
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -44,7 +45,7 @@ class WorkerSection(Section):
     model: Path | None = None
     """ONNX file or TensorRT engine of the embedder: the one that the cameras run."""
     space: SpaceId | None = None
-    detector: Literal["cascade", "scrfd", "yunet"] = "cascade"
+    detector: DetectorKind = "cascade"
     """The one that the cameras run: landmarks change what is cut out."""
     detector_model: Path | None = None
     detector_score: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -68,8 +69,7 @@ class WorkerSection(Section):
     def _models_belong_together(self) -> "WorkerSection":
         if (self.model is None) != (self.space is None):
             raise ValueError("model (the path of an ONNX file) and space (its name) belong together")
-        if (self.detector == "cascade") != (self.detector_model is None):
-            raise ValueError("detector scrfd or yunet needs detector_model (its ONNX file), cascade none")
+        check_detector_model(self.detector, self.detector_model)
         return self
 
 

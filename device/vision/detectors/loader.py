@@ -1,13 +1,12 @@
 """Load the face detector that the settings name."""
 
 from pathlib import Path
-from typing import Literal
 
-from device.vision.detectors.detector import Detector
 from device.vision.inference.loader import open_session
 from device.vision.inference.session import ModelError, SessionOptions
 
-DetectorKind = Literal["cascade", "scrfd", "yunet"]
+from .detector import Detector
+from .kind import DetectorKind
 
 
 def load_detector(
@@ -17,13 +16,15 @@ def load_detector(
     min_face_pixels: int = 80,
     options: SessionOptions | None = None,
 ) -> Detector:
-    """The detector that a device is configured with.
+    """Load the detector `kind`.
 
-    `model` is the ONNX file of `scrfd` (or its TensorRT engine) and of `yunet`; `cascade` needs none. Faces
-    below `score` (0..1; not for the cascade, whose scores are ranks) or `min_face_pixels` are not reported.
-    `options` say how SCRFD is run: YuNet runs on OpenCV's own CPU code. Raises ModelError.
+    `model` is the ONNX file of `scrfd` (or its TensorRT engine) or of `yunet`; `cascade` needs none. Faces
+    below `score` (0..1; not for the cascade, since its scores are ranks) or `min_face_pixels` are not
+    reported. `options` apply to SCRFD: OpenCV's own CPU code runs YuNet.
+
+    Raises ModelError when the model is not given, cannot be read, or belongs to another detector.
     """
-    # Imported when they are used: a device needs the libraries of its own detector alone.
+    # Imported on use: a device needs the libraries of its own detector alone.
     if kind == "cascade":
         from .cascade import CascadeDetector  # noqa: PLC0415
 
