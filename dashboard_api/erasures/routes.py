@@ -1,4 +1,4 @@
-"""`/api/v1/erasures` and what the law asks for besides: all that is held about one person."""
+"""Routes for privacy: erasures, their receipts, and the export of personal data."""
 
 from typing import Annotated
 
@@ -8,16 +8,16 @@ from fastapi.responses import StreamingResponse
 from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.erasures.views import (
-    ErasureBegun,
     ErasurePage,
     ErasureReceipt,
-    to_begun,
+    ErasureStarted,
     to_receipt,
     to_row,
+    to_started,
 )
-from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
+from dashboard_api.services.dependencies import ClockDep, ErasuresDep, ExportsDep
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
-from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1", tags=["privacy"])
 
@@ -26,31 +26,37 @@ ErasureId = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$")]
 
 @router.post("/identities/{user_id}/erase")
 async def erase(
-    user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]
-) -> ErasureBegun:
-    """Erase a person, live or deleted, and whoever was merged into them. It cannot be undone.
+    user_id: UserId, erasures: ErasuresDep, now: ClockDep, key: Annotated[ApiKey, MAY_ADMINISTER]
+) -> ErasureStarted:
+    """Erase an identity, live or deleted, with all identities merged into it.
 
-    Asked again, the same erasure is answered. What is left when this answers, the bridge does.
+    It cannot be undone. The same request again shows the same erasure. The bridge completes the steps that
+    are still open.
     """
-    erasures = services.registry.erasures
-    begun = await erasures.erase(user_id, by=key.name, now=services.now())
-    return to_begun(await erasures.go_on(begun.erasure_id, services.now()), user_id)
+    erasure = await erasures.erase(user_id, by=key.name, now=now())
+    return to_started(await erasures.go_on(erasure.erasure_id, now()), user_id)
 
 
 @router.get("/erasures", dependencies=[MAY_READ])
-async def list_erasures(services: ServicesDep, limit: Limit = 100, cursor: Cursor = None) -> ErasurePage:
-    """Erasures, newest first. Devices and steps are in the receipt of each."""
-    found = await services.registry.erasures.page(before=from_moment_cursor(cursor), limit=limit + 1)
-    shown = found[:limit]
-    more = len(found) > limit
-    following = to_moment_cursor(shown[-1].requested_at, shown[-1].erasure_id) if more else None
-    return ErasurePage(items=[to_row(erasure) for erasure in shown], next_cursor=following)
+async def list_erasures(erasures: ErasuresDep, limit: Limit = 100, cursor: Cursor = None) -> ErasurePage:
+    """List erasures, newest first.
+
+    The receipt of each has its devices and steps.
+    """
+    found = await erasures.page(before=from_moment_cursor(cursor), limit=limit + 1)
+    page, next_cursor = cut_page(
+        found, limit, lambda last: to_moment_cursor(last.requested_at, last.erasure_id)
+    )
+    return ErasurePage(items=[to_row(erasure) for erasure in page], next_cursor=next_cursor)
 
 
 @router.get("/erasures/{erasure_id}", dependencies=[MAY_READ])
-async def show_erasure(erasure_id: ErasureId, services: ServicesDep) -> ErasureReceipt:
-    """The receipt: what was done, and when each device confirmed. It does not say whose it is."""
-    return to_receipt(await services.registry.erasures.note_confirmations(erasure_id, services.now()))
+async def show_erasure(erasure_id: ErasureId, erasures: ErasuresDep, now: ClockDep) -> ErasureReceipt:
+    """Show the receipt of an erasure.
+
+    It has each step and the time of each device's confirmation. It has no user id.
+    """
+    return to_receipt(await erasures.note_confirmations(erasure_id, now()))
 
 
 @router.get(
@@ -59,10 +65,10 @@ async def show_erasure(erasure_id: ErasureId, services: ServicesDep) -> ErasureR
     responses={200: {"content": {"application/json": {}}, "description": "One JSON document"}},
 )
 async def export(
-    user_id: UserId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
+    user_id: UserId, exports: ExportsDep, now: ClockDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> StreamingResponse:
-    """Everything that is held about one person, vectors and pictures too, as one JSON document."""
-    document = await services.registry.personal_data_export.of(user_id, by=key.name, now=services.now())
+    """Export all data about one identity, with vectors and images."""
+    document = await exports.of(user_id, by=key.name, now=now())
     return StreamingResponse(
         document,
         media_type="application/json",

@@ -1,4 +1,4 @@
-"""What the API shows of an erasure: the receipt, which names nobody."""
+"""Response bodies of erasures."""
 
 from typing import Literal
 
@@ -7,14 +7,14 @@ from dashboard_api.http.base_models import Time, View
 
 
 class StepView(View):
-    """How many documents were deleted or changed in one place, and when last."""
+    """How many documents a step has deleted or changed, and when last."""
 
     count: int
     at: Time
 
 
 class DeviceProofView(View):
-    """When a device confirmed; `gone` is one that was registered no more before it had."""
+    """When a device confirmed; `gone`: it was unregistered before it confirmed."""
 
     device_id: str
     site_id: str
@@ -23,8 +23,11 @@ class DeviceProofView(View):
 
 
 class ErasureRow(View):
-    """An erasure in a list. It is complete when all devices have confirmed (but for those that are gone) and
-    nothing can be on its way any more, a minute after it began."""
+    """An erasure in a list.
+
+    It is complete when all devices that are not gone have confirmed, at least a minute after it began: until
+    then messages about the identity can still be on their way.
+    """
 
     erasure_id: str
     pseudonym: str
@@ -42,14 +45,14 @@ class ErasurePage(View):
 
 
 class ErasureReceipt(ErasureRow):
-    """The receipt: what was done, and when each device confirmed that it holds nothing any more."""
+    """The receipt: each step, and when each device confirmed its removal."""
 
     steps: dict[str, StepView]
     devices: list[DeviceProofView]
 
 
-class ErasureBegun(ErasureReceipt):
-    """The answer to who asked: the only one that says whose receipt it is."""
+class ErasureStarted(ErasureReceipt):
+    """The answer to an erase request, the only one with the user id."""
 
     user_id: str
 
@@ -75,8 +78,8 @@ def to_receipt(erasure: Erasure) -> ErasureReceipt:
     )
 
 
-def to_begun(erasure: Erasure, user_id: str) -> ErasureBegun:
-    return ErasureBegun(**to_receipt(erasure).model_dump(), user_id=user_id)
+def to_started(erasure: Erasure, user_id: str) -> ErasureStarted:
+    return ErasureStarted(**to_receipt(erasure).model_dump(), user_id=user_id)
 
 
 def _proof(device: DeviceProof) -> DeviceProofView:

@@ -1,4 +1,4 @@
-"""`/api/identities`: people whom other systems bring, by those systems' own keys (seed 001)."""
+"""Routes of `/api/identities`: identities by external key (seed 001)."""
 
 import asyncio
 import re
@@ -12,184 +12,199 @@ from starlette.requests import ClientDisconnect
 
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import ExternalKey, Identity
-from dashboard_api.external.intake import ExternalIntake, IngestTally, ItemErrors, lines, sync_answer
-from dashboard_api.external.items import LINE_MAX_BYTES, Read, read_ingest, read_line, read_sync
-from dashboard_api.external.requests import (
-    BATCH_ORDERS,
+from dashboard_api.external.changes import (
+    BATCH_CHANGES,
     ItemChange,
-    batches,
     new_external_user_id,
-    to_ingest_order,
-    to_sync_order,
+    to_batches,
+    to_ingest_change,
+    to_sync_change,
 )
+from dashboard_api.external.intake import ExternalIntake
+from dashboard_api.external.items import LINE_MAX_BYTES, Parsed, parse_ingest, parse_line, parse_sync
+from dashboard_api.external.ndjson import line_batches
+from dashboard_api.external.tally import IngestTally, ItemErrors, to_sync_answer
 from dashboard_api.external.views import (
+    ExternalFaces,
     ExternalPage,
     ExternalRow,
     IngestAnswer,
     IngestBody,
     IngestLine,
     ItemError,
-    PersonFaces,
     SourceSystem,
     SyncAnswer,
     SyncBody,
 )
-from dashboard_api.http.json_bodies import JSON_TYPE
+from dashboard_api.http.json_bodies import JSON_MEDIA_TYPE, JSON_TYPE
 from dashboard_api.http.middleware import NDJSON_MEDIA_TYPE, media_type
 from dashboard_api.http.openapi import inline_schema
-from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_cursor, to_cursor
+from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, cut_page, from_cursor, to_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
+from dashboard_api.services.dependencies import IdentitiesDep, LookAlikesDep, SettingsDep, SpacesDep
 from dashboard_api.services.security import MAY_ENROLL, MAY_FOLLOW_WORK
-from dashboard_api.services.services import Services, ServicesDep
 
 router = APIRouter(prefix="/api/identities", tags=["external sources (seed 001)"])
 
 _BATCH_BYTES = 4 * 1024 * 1024
-JSON_MEDIA_TYPE = "application/json"
 
 
-def _body(**models: type[BaseModel]) -> dict[str, Any]:
-    """What the documentation says of a body that the route reads by itself."""
-    types = {"json": JSON_MEDIA_TYPE, "lines": NDJSON_MEDIA_TYPE}
-    content = {types[kind]: {"schema": inline_schema(model)} for kind, model in models.items()}
+def _describe_body(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that the route reads by itself."""
+    content = {body_type: {"schema": inline_schema(model)} for body_type, model in models.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 
 @router.post(
-    "/sync", dependencies=[JSON_TYPE], openapi_extra=_body(json=SyncBody), response_model_exclude_none=True
+    "/sync",
+    dependencies=[JSON_TYPE],
+    openapi_extra=_describe_body({JSON_MEDIA_TYPE: SyncBody}),
+    response_model_exclude_none=True,
 )
-async def sync(request: Request, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]) -> SyncAnswer:
-    """Make, rename and delete people by their keys. An item that is refused is listed with its reason and
-    stops no other; a picture, a URL or the name of an image file anywhere stops the whole request."""
-    raw = await _whole(request)
-    errors, ordered = ItemErrors(), []
-    for item in await asyncio.to_thread(read_sync, raw):
-        if isinstance(item, ItemError):
-            errors.add(item)
+async def sync(request: Request, identities: IdentitiesDep, key: Annotated[ApiKey, MAY_ENROLL]) -> SyncAnswer:
+    """Create, rename and delete identities by external key.
+
+    A rejected item is listed with its reason and stops no other. An image, a URL or the name of an image file
+    anywhere rejects the whole request.
+    """
+    raw = await _read_body(request)
+    errors, items = ItemErrors(), []
+    for parsed in await asyncio.to_thread(parse_sync, raw):
+        if isinstance(parsed, ItemError):
+            errors.add(parsed)
         else:
-            ordered.append(to_sync_order(item, key.name, new_external_user_id))
-    outcomes = await services.registry.identities.apply([item.order for item in ordered])
-    return sync_answer(ordered, outcomes, errors)
+            items.append(to_sync_change(parsed, key.name, new_external_user_id))
+    outcomes = await identities.apply([item.change for item in items])
+    return to_sync_answer(items, outcomes, errors)
 
 
 @router.post(
     "/ingest-embeddings",
-    openapi_extra=_body(json=IngestBody, lines=IngestLine),
+    openapi_extra=_describe_body({JSON_MEDIA_TYPE: IngestBody, NDJSON_MEDIA_TYPE: IngestLine}),
     response_model_exclude_none=True,
 )
-async def ingest(request: Request, services: ServicesDep, key: Annotated[ApiKey, MAY_ENROLL]) -> IngestAnswer:
-    """Add vectors to people, who are found or made by their keys; a vector that a person holds is skipped.
+async def ingest(
+    *,
+    request: Request,
+    look_alikes: LookAlikesDep,
+    spaces: SpacesDep,
+    settings: SettingsDep,
+    key: Annotated[ApiKey, MAY_ENROLL],
+) -> IngestAnswer:
+    """Add vectors to identities, which are found or created by external key.
 
-    As one JSON document, of which nothing is stored if there is a picture in it; or as
-    `application/x-ndjson`, one person a line, any number of lines: those before a picture are stored.
+    A vector that the identity already has is skipped. The body is one JSON document, which an image anywhere
+    rejects as a whole. Or it is `application/x-ndjson` with any number of lines, one identity a line: an
+    image ends the request, and the lines before it are stored.
     """
-    kind = media_type(request.headers)
-    if kind not in (JSON_MEDIA_TYPE, NDJSON_MEDIA_TYPE):
+    body_type = media_type(request.headers)
+    if body_type not in (JSON_MEDIA_TYPE, NDJSON_MEDIA_TYPE):
         detail = f"send the body as {JSON_MEDIA_TYPE} or {NDJSON_MEDIA_TYPE}"
         raise Problem(415, "media-type-unsupported", detail)
-    reader = await _Reader.of(services, key.name)
+    reader = _IngestReader(await spaces.dimensions(), default_space(settings, "face"), key.name)
     tally = IngestTally()
-    async with ExternalIntake(services.registry.look_alikes, tally) as intake:
-        if kind == NDJSON_MEDIA_TYPE:
-            await _take_lines(request, reader, intake, tally)
+    async with ExternalIntake(look_alikes, tally) as intake:
+        if body_type == NDJSON_MEDIA_TYPE:
+            await _ingest_lines(request, reader, intake, tally)
         else:
-            raw = await _whole(request)
-            await _take(await asyncio.to_thread(reader.of_body, raw), intake, tally)
-    return tally.answer()
+            raw = await _read_body(request)
+            await _ingest_items(await asyncio.to_thread(reader.read_body, raw), intake, tally)
+    return tally.to_answer()
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """From bytes to orders; runs in a thread."""
+class _IngestReader:
+    """Converts bytes into changes; it runs in a thread."""
 
     dimensions: Mapping[str, int]
     default_space: str
     by: str
 
-    @classmethod
-    async def of(cls, services: Services, by: str) -> "_Reader":
-        dimensions = await services.registry.spaces.dimensions()
-        return cls(dimensions, default_space(services.settings, "face"), by)
+    def read_body(self, raw: bytes) -> list[ItemChange | ItemError]:
+        return [self._to_change(parsed) for parsed in parse_ingest(raw)]
 
-    def of_body(self, raw: bytes) -> list[ItemChange | ItemError]:
-        return [self._ordered(item) for item in read_ingest(raw)]
+    def read_lines(self, batch: Sequence[tuple[int, bytes | None]]) -> list[ItemChange | ItemError]:
+        return [self._to_change(parse_line(number, line)) for number, line in batch]
 
-    def of_lines(self, batch: Sequence[tuple[int, bytes | None]]) -> list[ItemChange | ItemError]:
-        return [self._ordered(read_line(number, line)) for number, line in batch]
-
-    def _ordered(self, item: Read[PersonFaces]) -> ItemChange | ItemError:
-        if isinstance(item, ItemError):
-            return item
-        return to_ingest_order(item, self.dimensions, self.default_space, self.by, new_external_user_id)
+    def _to_change(self, parsed: Parsed[ExternalFaces]) -> ItemChange | ItemError:
+        if isinstance(parsed, ItemError):
+            return parsed
+        return to_ingest_change(parsed, self.dimensions, self.default_space, self.by, new_external_user_id)
 
 
-async def _take(items: Sequence[ItemChange | ItemError], intake: ExternalIntake, tally: IngestTally) -> None:
-    ordered = []
+async def _ingest_items(
+    items: Sequence[ItemChange | ItemError], intake: ExternalIntake, tally: IngestTally
+) -> None:
+    changes = []
     for item in items:
         if isinstance(item, ItemError):
             tally.errors.add(item)
         else:
-            ordered.append(item)
-    for batch in batches(ordered):
+            changes.append(item)
+    for batch in to_batches(changes):
         await intake.put(batch)
 
 
-async def _take_lines(request: Request, reader: _Reader, intake: ExternalIntake, tally: IngestTally) -> None:
+async def _ingest_lines(
+    request: Request, reader: _IngestReader, intake: ExternalIntake, tally: IngestTally
+) -> None:
     try:
-        async for batch in lines(request.stream(), LINE_MAX_BYTES, BATCH_ORDERS, _BATCH_BYTES):
-            await _take(await asyncio.to_thread(reader.of_lines, batch), intake, tally)
+        async for batch in line_batches(request.stream(), LINE_MAX_BYTES, BATCH_CHANGES, _BATCH_BYTES):
+            await _ingest_items(await asyncio.to_thread(reader.read_lines, batch), intake, tally)
     except ClientDisconnect as error:
-        raise _gone() from error
+        raise _body_incomplete() from error
 
 
-async def _whole(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect as error:
-        raise _gone() from error
+        raise _body_incomplete() from error
 
 
-def _gone() -> Problem:
-    return Problem(400, "request-unreadable", "the body ended before its time")
+def _body_incomplete() -> Problem:
+    return Problem(400, "request-unreadable", "the body is incomplete: send the request again")
 
 
 @router.get("/external", dependencies=[MAY_FOLLOW_WORK])
 async def list_external(
-    services: ServicesDep,
-    source_system: Annotated[SourceSystem | None, Query(description="Only people of this source")] = None,
+    identities: IdentitiesDep,
+    source_system: Annotated[SourceSystem | None, Query(description="Only identities of this source")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ExternalPage:
-    """People whom other systems have brought, a row per key, in order of user id."""
-    first, begun = _position(cursor)
-    people = await services.registry.identities.page_external(source_system, first=first, limit=limit + 2)
-    places = [
-        (person, number, external)
-        for person in people
-        for number, external in enumerate(person.external)
-        if source_system in (None, external.source_system) and (person.user_id, number) >= (first, begun)
+    """List identities of other systems, a row per external key, in order of user id."""
+    first, skipped_keys = _from_external_cursor(cursor)
+    found = await identities.page_external(source_system, first=first, limit=limit + 2)
+    rows = [
+        (identity, number, external)
+        for identity in found
+        for number, external in enumerate(identity.external)
+        if source_system in (None, external.source_system)
+        and (identity.user_id, number) >= (first, skipped_keys)
     ]
-    shown = places[:limit]
-    following = to_cursor(shown[-1][0].user_id, str(shown[-1][1] + 1)) if len(places) > limit else None
-    return ExternalPage(identities=[_row(person, key) for person, _, key in shown], next_cursor=following)
+    page, next_cursor = cut_page(rows, limit, lambda last: to_cursor(last[0].user_id, str(last[1] + 1)))
+    return ExternalPage(
+        identities=[_to_row(identity, external) for identity, _, external in page], next_cursor=next_cursor
+    )
 
 
-def _position(cursor: str | None) -> tuple[str, int]:
-    """The user id at which a page begins, and the number of its keys that were shown."""
-    user_id, shown = from_cursor(cursor, 2) or ("", "0")
-    if not re.fullmatch(r"[0-9]{1,6}", shown):
+def _from_external_cursor(cursor: str | None) -> tuple[str, int]:
+    """Return the user id that a page begins with, and how many of its keys to skip."""
+    user_id, skipped_keys = from_cursor(cursor, 2) or ("", "0")
+    if not re.fullmatch(r"[0-9]{1,6}", skipped_keys):
         raise cursor_invalid()
-    return user_id, int(shown)
+    return user_id, int(skipped_keys)
 
 
-def _row(person: Identity, external: ExternalKey) -> ExternalRow:
+def _to_row(identity: Identity, external: ExternalKey) -> ExternalRow:
     return ExternalRow(
-        identity_id=person.user_id,
+        identity_id=identity.user_id,
         external_id=external.external_id,
         source_system=external.source_system,
-        name=person.display_name,
-        embedding_count=sum(held.digest.count for held in person.holdings),
-        first_seen=person.created_at,
-        last_seen=person.updated_at,
+        name=identity.display_name,
+        embedding_count=sum(holding.digest.count for holding in identity.holdings),
+        first_seen=identity.created_at,
+        last_seen=identity.updated_at,
     )

@@ -1,4 +1,4 @@
-"""What sources of identities hand in, and what they are told (seed 001): keys, names and vectors."""
+"""Bodies of identity sources (seed 001): external keys, names and vectors."""
 
 from typing import Annotated, Literal
 
@@ -12,28 +12,28 @@ from dashboard_api.http.image_indicators import NoImage
 from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
 
-MOST_ITEMS = 100_000
-MOST_FACES = 256
-"""Faces of one person in one item: the registry keeps the few most different good ones."""
-MOST_LISTED = 100
+MAX_ITEMS = 100_000
+MAX_FACES = 256
+"""Faces of one identity in one item; the registry keeps the most different good ones."""
+MAX_LISTED = 100
 """Errors and look-alikes that an answer lists; all are counted."""
 
 SourceSystem = Annotated[SourceName, NoImage]
-"""Who hands in, for example `alfred_catalog`."""
+"""Name of a source, for example `alfred_catalog`."""
 ExternalId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"), NoImage]
-"""A person as the source knows them: any text without control characters, a slash too."""
+"""Key of an identity in its source: any text without control characters."""
 Name = Annotated[DisplayName, Field(min_length=1)]
 
 
 class SyncItem(Body):
-    """`upsert` makes or renames the person with this key, `delete` removes them from every camera."""
+    """`upsert` creates or renames the identity of this key, `delete` deletes it."""
 
     external_id: ExternalId
     action: Literal["upsert", "delete"]
     name: Name | None = None
 
     @model_validator(mode="after")
-    def _named(self) -> "SyncItem":
+    def _check_name(self) -> "SyncItem":
         if self.action == "upsert" and self.name is None:
             raise ValueError("an upsert needs a name")
         return self
@@ -41,48 +41,51 @@ class SyncItem(Body):
 
 class SyncBody(Body):
     source_system: SourceSystem
-    identities: Annotated[list[SyncItem], Field(max_length=MOST_ITEMS)]
+    identities: Annotated[list[SyncItem], Field(max_length=MAX_ITEMS)]
 
 
 class FaceBody(Body):
-    """One vector: `embedding` as numbers, or `vector` as base64 of little-endian float32."""
+    """A vector: `embedding` is numbers, `vector` base64 of little-endian float32."""
 
     embedding: Numbers | None = None
     vector: Annotated[str, Field(max_length=8 * MAX_DIMENSION)] | None = None
     confidence: Ratio | None = None
 
     @model_validator(mode="after")
-    def _one_form(self) -> "FaceBody":
+    def _check_form(self) -> "FaceBody":
         if (self.vector is None) == (self.embedding is None):
             raise ValueError("a face has either an embedding (numbers) or a vector (base64)")
         return self
 
 
-class PersonFaces(Body):
-    """A person's faces. Without a name a person who is there keeps theirs."""
+class ExternalFaces(Body):
+    """The faces of an identity; without a name it keeps the name on record."""
 
     external_id: ExternalId
     name: DisplayName | None = None
-    faces: Annotated[list[FaceBody], Field(max_length=MOST_FACES)]
+    faces: Annotated[list[FaceBody], Field(max_length=MAX_FACES)]
 
 
 class IngestBody(Body):
-    """`space` is the embedding space of all vectors; without it, the default one for faces."""
+    """Vectors in `space`, by default the configured space of faces."""
 
     source_system: SourceSystem
     space: SpaceId | None = None
-    results: Annotated[list[PersonFaces], Field(max_length=MOST_ITEMS)]
+    results: Annotated[list[ExternalFaces], Field(max_length=MAX_ITEMS)]
 
 
-class IngestLine(PersonFaces):
-    """A line of `application/x-ndjson`: one person."""
+class IngestLine(ExternalFaces):
+    """A line of `application/x-ndjson`: one identity."""
 
     source_system: SourceSystem
     space: SpaceId | None = None
 
 
 class ItemError(View):
-    """Why an item was refused: the item at `index`, or on `line` (from 1), whose key is told if it is one."""
+    """Why the item at `index`, or on `line` (from 1), was rejected.
+
+    `external_id` is absent if the given key is invalid.
+    """
 
     index: int | None = None
     line: int | None = None
@@ -92,14 +95,17 @@ class ItemError(View):
 
 
 class LookAlikeView(LookAlikeNote):
-    """The person of `external_id`, here `user_id` (null if refused for it), looks like `nearest_user_id`."""
+    """The identity of `external_id` looks like `nearest_user_id`.
+
+    `user_id` is the identity's own user id, or null if it was rejected as a look-alike.
+    """
 
     user_id: str | None
     external_id: str
 
 
 class SyncAnswer(View):
-    """What has been done. `errors` are the first hundred of `error_count` items that were refused."""
+    """Counts of changes; `errors` lists the first hundred rejected items."""
 
     success: bool = True
     created: int
@@ -110,8 +116,11 @@ class SyncAnswer(View):
 
 
 class IngestAnswer(View):
-    """What has been done: people found or made, vectors stored, and vectors skipped since the person holds
-    them or better ones. Of errors and look-alikes the first hundred are listed."""
+    """Counts of identities found or created, vectors stored and vectors skipped.
+
+    A vector is skipped if the identity has it or better ones. The first hundred errors and look-alikes are
+    listed.
+    """
 
     success: bool = True
     identities_resolved: int
@@ -124,7 +133,7 @@ class IngestAnswer(View):
 
 
 class ExternalRow(View):
-    """A person under one key of a source. `identity_id` is the user id here."""
+    """An identity under one external key; `identity_id` is its user id."""
 
     identity_id: str
     external_id: str

@@ -1,29 +1,28 @@
-"""`/api/v1/audit`: who changed what, and when."""
+"""Route of `/api/v1/audit`: changes with their author and time."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.operations.views import AuditPage, AuditView
+from dashboard_api.services.dependencies import AuditDep
 from dashboard_api.services.security import MAY_ADMINISTER
-from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 
 
 @router.get("", dependencies=[MAY_ADMINISTER])
 async def list_entries(
-    services: ServicesDep,
+    audit: AuditDep,
     limit: Limit = 100,
     cursor: Cursor = None,
-    subject: Annotated[str | None, Query(max_length=255, description="Only what happened to this id")] = None,
+    subject: Annotated[str | None, Query(max_length=255, description="Only changes of this id")] = None,
 ) -> AuditPage:
-    """Every change of people, devices and sites, and every command, newest first."""
-    found = await services.registry.audit.page(
-        subject=subject, before=from_moment_cursor(cursor), limit=limit + 1
-    )
-    shown = [
+    """List changes of identities, devices and sites, and commands, newest first."""
+    found = await audit.page(subject=subject, before=from_moment_cursor(cursor), limit=limit + 1)
+    page, next_cursor = cut_page(found, limit, lambda last: to_moment_cursor(last.at, last.entry_id))
+    entries = [
         AuditView(
             id=entry.entry_id,
             at=entry.at,
@@ -33,7 +32,6 @@ async def list_entries(
             before=entry.before,
             after=entry.after,
         )
-        for entry in found[:limit]
+        for entry in page
     ]
-    following = to_moment_cursor(shown[-1].at, shown[-1].id) if len(found) > limit else None
-    return AuditPage(items=shown, next_cursor=following)
+    return AuditPage(items=entries, next_cursor=next_cursor)

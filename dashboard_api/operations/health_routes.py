@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`, for supervisors: booleans only, and no key needed."""
+"""Routes `/healthz` and `/readyz` for supervisors, without an API key."""
 
 import asyncio
 from datetime import timedelta
@@ -6,7 +6,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Response
 
 from broker_bridge.registry import RegistryError
-from dashboard_api.services.services import ServicesDep
+from dashboard_api.services.dependencies import ClockDep, OverviewDep
 
 router = APIRouter(tags=["health"])
 
@@ -16,16 +16,19 @@ _BRIDGE_REPORTS_WITHIN = timedelta(seconds=15)
 
 @router.get("/healthz")
 async def alive() -> dict[str, bool]:
-    """The process lives."""
+    """Report that the process is alive."""
     return {"alive": True}
 
 
 @router.get("/readyz")
-async def ready(services: ServicesDep, response: Response) -> dict[str, bool]:
-    """200 while MongoDB answers, else 503; `bridge` says whether a bridge worker is at work."""
-    since = services.now() - _BRIDGE_REPORTS_WITHIN
+async def ready(overview: OverviewDep, now: ClockDep, response: Response) -> dict[str, bool]:
+    """Report whether MongoDB answers: 200 if so, else 503.
+
+    `bridge` is true while a bridge worker reports.
+    """
+    since = now() - _BRIDGE_REPORTS_WITHIN
     try:
-        bridge = await asyncio.wait_for(services.overview.bridge_seen_since(since), _PING_SECONDS)
+        bridge = await asyncio.wait_for(overview.bridge_seen_since(since), _PING_SECONDS)
     except (RegistryError, asyncio.TimeoutError):
         response.status_code = 503
         return {"ready": False, "mongo": False, "bridge": False}

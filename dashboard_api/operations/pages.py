@@ -1,4 +1,4 @@
-"""The dashboard page and the documentation page, with all that they need: no outside requests."""
+"""The dashboard page and the documentation page, with all files that they need."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# Swagger UI sets style attributes.
+# Swagger UI sets style attributes in its HTML.
 _DOCS_POLICY = CONTENT_SECURITY_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 
 router = APIRouter(include_in_schema=False)
@@ -36,7 +36,7 @@ async def icon() -> RedirectResponse:
 
 
 def mount_pages(app: FastAPI) -> None:
-    """The pages and their files."""
+    """Add the pages and their files to `app`."""
     app.include_router(router)
     app.mount("/ui", StaticFiles(directory=UI))
     app.mount("/swagger-ui", StaticFiles(directory=str(swagger_ui_path)))

@@ -6,7 +6,10 @@ from dashboard_api.http.base_models import Time, View
 
 
 class AuditView(View):
-    """`who` is the name of an API key, or `device:<id>`; `before` and `after` are what `what` changed."""
+    """A change: `what` was done to `subject`.
+
+    `who` is the name of an API key, or `device:<id>`. `before` and `after` are the changed values.
+    """
 
     id: str
     at: Time

@@ -1,4 +1,4 @@
-"""`/api/v1/whoami`: whose key a request has, for programs that offer only what it may do."""
+"""Route of `/api/v1/whoami`: lets a program offer only what its key may do."""
 
 from typing import Annotated
 
@@ -18,5 +18,5 @@ class KeyView(View):
 
 @router.get("")
 async def whoami(key: Annotated[ApiKey, Depends(authenticate)]) -> KeyView:
-    """The name and the role of the key, whatever it may do."""
+    """Show the name and the role of the API key."""
     return KeyView(name=key.name, role=key.role)

@@ -1,4 +1,4 @@
-"""What the queue of embedding jobs takes and shows: ids and numbers, no vector and no picture."""
+"""Bodies of `/api/training`: ids and numbers, never a vector or an image."""
 
 import re
 from collections.abc import Mapping
@@ -13,31 +13,31 @@ from dashboard_api.http.base_models import Body, Time, View
 
 MAX_PHOTOS = 100_000
 MAX_PHOTO_IDS_BYTES = 8 * 1024 * 1024
-"""All ids of one job together, which have to fit into one document of MongoDB."""
-_LONGEST_WORD = 128
+"""All ids of one job together must fit into one MongoDB document."""
+_MAX_WORD_LENGTH = 128
 _DATA_URI = re.compile(r"data:\w+/", re.IGNORECASE)
 
 
-def _no_address_or_picture(catalog_id: str) -> str:
-    # Neither can be written without a slash, except for these.
+def _reject_address_or_image(catalog_id: str) -> str:
+    # The pattern excludes slashes; these are the paths and data URIs without one.
     if catalog_id in (".", "..") or catalog_id.lower().startswith("data:"):
         raise ValueError("an id of the catalog is neither a path nor a data URI")
     return catalog_id
 
 
-def _no_smuggled_data(sentence: str) -> str:
-    if any(len(word) > _LONGEST_WORD for word in sentence.split()) or _DATA_URI.search(sentence):
-        raise ValueError(f"an error is a sentence: no word past {_LONGEST_WORD} characters, no data URI")
+def _reject_embedded_data(sentence: str) -> str:
+    if any(len(word) > _MAX_WORD_LENGTH for word in sentence.split()) or _DATA_URI.search(sentence):
+        raise ValueError(f"an error is a sentence: no word past {_MAX_WORD_LENGTH} characters, no data URI")
     return sentence
 
 
 CatalogId = Annotated[
     str,
-    # ASCII from space to tilde without slash and backslash: an id is one level of the catalog's own paths.
+    # ASCII from space to tilde without slash and backslash: an id is one segment of a path of the catalog.
     Field(min_length=1, max_length=255, pattern=r"^[ -.0-\[\]-~]+$"),
-    AfterValidator(_no_address_or_picture),
+    AfterValidator(_reject_address_or_image),
 ]
-"""A photo or a batch as its catalog knows it, for example `photo_001`."""
+"""Id of a photo or a batch in its catalog, for example `photo_001`."""
 SourceSystem = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9_.-]+$")]
 WorkerId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:@-]+$")]
 Counts = Annotated[
@@ -47,19 +47,19 @@ Counts = Annotated[
 Sentence = Annotated[
     str,
     Field(min_length=1, max_length=500, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"),
-    AfterValidator(_no_smuggled_data),
+    AfterValidator(_reject_embedded_data),
 ]
 
 
 class JobConfigBody(Body):
-    """Which photos of which catalog: exactly one of `photo_ids` and `batch_id`."""
+    """The photos of a job: exactly one of `photo_ids` and `batch_id`."""
 
     source_system: SourceSystem
     photo_ids: Annotated[list[CatalogId], Field(min_length=1, max_length=MAX_PHOTOS)] | None = None
     batch_id: CatalogId | None = None
 
     @model_validator(mode="after")
-    def _one_selection(self) -> "JobConfigBody":
+    def _check_selection(self) -> "JobConfigBody":
         if (self.photo_ids is None) == (self.batch_id is None):
             raise ValueError("give photo_ids or a batch_id: exactly one of them")
         ids = self.photo_ids or ()
@@ -71,7 +71,10 @@ class JobConfigBody(Body):
 
 
 class SubmitBody(Body):
-    """A job. Submitting the same `submission_id` again (say, after a lost answer) gives the same job."""
+    """A job to queue.
+
+    The same `submission_id` again, for example after a lost answer, gives the same job.
+    """
 
     job_type: JobType
     config: JobConfigBody
@@ -79,7 +82,10 @@ class SubmitBody(Body):
 
 
 class ClaimBody(Body):
-    """A worker asks for a job. It will report progress before `lease_seconds` are over, or lose the job."""
+    """A request for a job.
+
+    A worker that reports no progress for `lease_seconds` loses the job.
+    """
 
     worker_id: WorkerId
     job_types: Annotated[list[JobType], Field(min_length=1, max_length=16)]
@@ -87,7 +93,7 @@ class ClaimBody(Body):
 
 
 class ProgressBody(Body):
-    """The first `position` of `total` photos are done: their vectors have been accepted."""
+    """The vectors of the first `position` of `total` photos have been accepted."""
 
     lease_token: RequestId
     position: Count
@@ -95,9 +101,9 @@ class ProgressBody(Body):
     counts: Counts = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _within_total(self) -> "ProgressBody":
+    def _check_position(self) -> "ProgressBody":
         if self.total is not None and self.position > self.total:
-            raise ValueError("position lies within 0..total")
+            raise ValueError("position is more than total")
         return self
 
 
@@ -107,7 +113,7 @@ class CompleteBody(Body):
 
 
 class FailBody(Body):
-    """`retry` puts the job back, for a worker who can go on at its position after a pause."""
+    """The reason of a failure; with `retry` the job can continue at its position."""
 
     lease_token: RequestId
     error: Sentence
@@ -125,7 +131,10 @@ class BatchConfig(View):
 
 
 class ClaimView(View):
-    """A job for a worker: it goes on at photo number `position`, and shows `lease_token` in all it says."""
+    """A job for a worker, which continues at photo number `position`.
+
+    The worker sends `lease_token` with each report.
+    """
 
     job_id: str
     job_type: JobType
@@ -139,10 +148,11 @@ class ClaimView(View):
 
 
 class JobView(View):
-    """A job as it stands. Its photos are counted, not named: `photo_count` is None for a batch.
+    """A job with its progress; its photos are counted, not listed.
 
-    `attempt` is how many workers have had it. `stalled` is how many of these in a row got no further; a job
-    that five have had in vain has failed. `error` is what the last failed attempt said.
+    `photo_count` is null for a batch. `attempt` is the number of workers that have had the job, `stalled` the
+    number of the last attempts without progress; after five of these the job fails. `error` is the reason of
+    the last failed attempt.
     """
 
     job_id: str
@@ -169,7 +179,7 @@ class JobView(View):
 
 
 class JobAnswer(JobView):
-    """The job after what was asked for has been done."""
+    """The job after the request."""
 
     success: Literal[True] = True
 
