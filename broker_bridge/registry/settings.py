@@ -8,6 +8,7 @@ from broker_bridge.common.settings import Section
 from broker_bridge.contract.ids import SpaceId
 
 from .identities.rules import Rules
+from .space_defaults import GENERAL, defaults_for
 
 Similarity = Annotated[float, Field(ge=0, le=1)]
 
@@ -15,12 +16,12 @@ Similarity = Annotated[float, Field(ge=0, le=1)]
 class SimilarityLimits(Section):
     """Cosine similarities by which a face that comes in is told from the faces that are known."""
 
-    same_person: Similarity = 0.65
+    same_person: Similarity = GENERAL.same_person
     """At least this near it is that person: a cosine distance of 0.35, as devices recognise people by."""
-    look_alike: Similarity = 0.5
+    look_alike: Similarity = GENERAL.look_alike
     """Between this and `same_person` nobody can tell, so that no new person is made at the edge, and an
     enrollment is warned of."""
-    margin: Similarity = 0.05
+    margin: Similarity = GENERAL.margin
     """The person it is must be nearer than anybody else by this; else nobody can tell which of them it is."""
 
     @property
@@ -35,10 +36,6 @@ class SimilarityLimits(Section):
         return self
 
 
-# Strangers come nearer to each other there: 0.58 on average and up to 0.73 among a hundred.
-_TRIAL_SPACES = {"face:gabor-512": SimilarityLimits(same_person=0.75, look_alike=0.7)}
-
-
 class RegistrySettings(Section):
     """What holds for people, whatever program writes them: bridge and API must be given the same."""
 
@@ -49,8 +46,8 @@ class RegistrySettings(Section):
     register no visitors."""
     look_alikes: Literal["warn", "refuse", "ignore"] = "warn"
     """What becomes of an enrollment whose face is nearer than `look_alike` to somebody else's."""
-    same_person_similarity: Similarity = 0.65
-    look_alike_similarity: Similarity = 0.5
+    same_person_similarity: Similarity = GENERAL.same_person
+    look_alike_similarity: Similarity = GENERAL.look_alike
     """See Similarities; these are for the spaces that `similarities` does not name."""
     similarities: dict[SpaceId, SimilarityLimits] = Field(default_factory=dict)
     tombstone_retention_days: Annotated[float, Field(gt=0)] = 30
@@ -63,11 +60,23 @@ class RegistrySettings(Section):
         return self
 
     def similarities_in(self, space: str) -> SimilarityLimits:
-        """What holds in a space: its own, else what suits the trial space, else the general ones."""
-        general = SimilarityLimits(
-            same_person=self.same_person_similarity, look_alike=self.look_alike_similarity
+        """Return the limits of a space.
+
+        The space's own entry in `similarities` comes first, then the configured general limits, then the
+        defaults of the space.
+        """
+        if space in self.similarities:
+            return self.similarities[space]
+        defaults = defaults_for(space)
+        same_person, look_alike = defaults.same_person, defaults.look_alike
+        if "same_person_similarity" in self.model_fields_set:
+            same_person = self.same_person_similarity
+        if "look_alike_similarity" in self.model_fields_set:
+            look_alike = self.look_alike_similarity
+        # One configured limit may cross the default of the other.
+        return SimilarityLimits(
+            same_person=same_person, look_alike=min(look_alike, same_person), margin=defaults.margin
         )
-        return self.similarities.get(space) or _TRIAL_SPACES.get(space) or general
 
     @property
     def rules(self) -> Rules:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from broker_bridge.common.settings import Section
 from broker_bridge.contract.ids import SpaceId
+from broker_bridge.registry.space_defaults import GENERAL, defaults_for
 
 Similarity = Annotated[float, Field(gt=0, lt=1)]
 
@@ -13,11 +14,11 @@ Similarity = Annotated[float, Field(gt=0, lt=1)]
 class FaceLimits(Section):
     """Mean cosine similarities by which a face is told to be somebody's who was seen before."""
 
-    similarity: Similarity = 0.6
+    similarity: Similarity = GENERAL.tracked_similarity
     """At least this like the faces that a person is known by, on average: that person (seed 004)."""
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    margin: Annotated[float, Field(ge=0, lt=1)] = GENERAL.tracked_margin
     """Whoever is nearer than anybody else, and than is asked for, by this is known better by the face."""
-    by_position: Similarity = 0.45
+    by_position: Similarity = GENERAL.tracked_by_position
     """Enough for the person who was in the same place of the same picture a moment ago."""
 
     @model_validator(mode="after")
@@ -32,10 +33,6 @@ class FaceLimits(Section):
         return self.similarity - self.margin
 
 
-# Strangers come nearer to each other there: 0.58 on average and up to 0.73 among a hundred.
-_TRIAL_SPACES = {"face:gabor-512": FaceLimits(similarity=0.75, margin=0.05, by_position=0.7)}
-
-
 class TrackingSettings(Section):
     """Who is followed across cameras, and for how long. Durations in seconds unless named otherwise."""
 
@@ -43,7 +40,7 @@ class TrackingSettings(Section):
     """Not seen for so long: inactive. They are still matched; then it is a new appearance."""
     db_sync_interval: Annotated[float, Field(gt=0)] = 5.0
     """How often what was seen is written; a crash costs at most this much of statistics, and no id."""
-    face_similarity_threshold: Similarity = 0.6
+    face_similarity_threshold: Similarity = GENERAL.tracked_similarity
     """See FaceLimits.similarity; this is for the spaces that `faces` does not name."""
     faces: dict[SpaceId, FaceLimits] = Field(default_factory=dict)
     position_seconds: Annotated[float, Field(ge=0, le=10)] = 2.0
@@ -60,10 +57,22 @@ class TrackingSettings(Section):
     """Whoever was not seen for so long is forgotten, and so are stretches of trails that ended before."""
 
     def limits_in(self, space: str) -> FaceLimits:
-        """What holds in a space: its own, else what suits the trial space, else the general ones."""
-        threshold = self.face_similarity_threshold
-        general = FaceLimits(similarity=threshold, by_position=min(0.45, threshold))
-        return self.faces.get(space) or _TRIAL_SPACES.get(space) or general
+        """Return the limits of a space.
+
+        The space's own entry in `faces` comes first, then the configured general threshold, then the
+        defaults of the space.
+        """
+        if space in self.faces:
+            return self.faces[space]
+        defaults = defaults_for(space)
+        similarity = defaults.tracked_similarity
+        if "face_similarity_threshold" in self.model_fields_set:
+            similarity = self.face_similarity_threshold
+        return FaceLimits(
+            similarity=similarity,
+            margin=defaults.tracked_margin,
+            by_position=min(defaults.tracked_by_position, similarity),
+        )
 
 
 class SearchSettings(Section):

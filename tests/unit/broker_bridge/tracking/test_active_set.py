@@ -250,4 +250,3 @@ def test_each_space_has_its_own_threshold(faces: Faces) -> None:
     scene, face = Scene(settings), faces.person()
     scene.add(42, face)
     assert scene.who(observed(faces.like(face, 0.75))) is None
-    assert TrackingSettings().limits_in("face:gabor-512").similarity == 0.75
