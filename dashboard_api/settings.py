@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from broker_bridge.common.settings import BearerKey, LogSettings, Port, Section, Settings
+from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
 from broker_bridge.registry.detected_persons.settings import SearchSettings, TrackingSettings
@@ -39,6 +40,8 @@ class ApiSettings(Section):
     face_detector_model: Path | None = None
     default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
     """Embedding space of a modality where a request names none."""
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = HEARTBEAT_SECONDS
+    """Interval of the fleet's heartbeats: the largest `heartbeat_seconds` of its devices."""
 
     @model_validator(mode="after")
     def _check_detector_model(self) -> "ApiSettings":

@@ -14,6 +14,7 @@ import typer
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
+from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 
 from .bootstrap import build, database_path, sole_owner
 from .cli.annotate import annotate
@@ -90,7 +91,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
     dimension: Annotated[int, typer.Option(min=1, max=4096)] = 512,
     ledger: Annotated[Path | None, typer.Option(help="Each event id, once the outbox has it.")] = None,
     settle_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for receipts.")] = 30.0,
-    heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = 30.0,
+    heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = HEARTBEAT_SECONDS,
 ) -> None:
     """Many virtual devices without cameras. Ends with a summary as JSON, status 1 if events are unsettled.
 

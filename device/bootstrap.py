@@ -12,6 +12,7 @@ from pathlib import Path
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.contract.commands import RESYNC, RUN_CANARY
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.messages import SpaceInfo
 
@@ -165,7 +166,7 @@ def _handlers(parts: Assembly, canary: CanaryRun) -> dict[str, Handler]:
         parts.sync.request_sync(0)
         return "a full resync has begun"
 
-    return {"run_canary": canary.handle, "resync": resync}
+    return {RUN_CANARY.name: canary.handle, RESYNC.name: resync}
 
 
 def _npy_watch(

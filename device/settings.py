@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from broker_bridge.common.settings import LogSettings, MqttSettings, Section, Settings
+from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
 from device.vision.detectors.kind import DetectorKind, check_detector_model
 
@@ -125,7 +126,7 @@ class DeviceSection(Section):
     event_images: bool = True
     image_kb: Annotated[int, Field(ge=1, le=150)] = 50
     outbox_mb: Annotated[int, Field(ge=1)] = 512
-    heartbeat_seconds: Seconds = 30.0
+    heartbeat_seconds: Seconds = HEARTBEAT_SECONDS
     sync_interval_minutes: Seconds = 15.0
 
     @model_validator(mode="after")

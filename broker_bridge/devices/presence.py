@@ -14,7 +14,8 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.devices.devices import DeviceReport, is_reserved
+from broker_bridge.registry.devices.devices import is_reserved
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from broker_bridge.contract.messages import Removal, SyncPage, SyncRequest, Upse
 from broker_bridge.contract.wire import WireModel
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.devices.devices import Device, is_reserved
+from broker_bridge.registry.devices.devices import is_reserved
+from broker_bridge.registry.devices.model import Device
 from broker_bridge.registry.identities.model import IdentityDelta
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.settings import BridgeSettings

@@ -18,7 +18,7 @@ from broker_bridge.contract.messages import Event, Receipts, Rejection
 from broker_bridge.contract.wire import format_time
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
-from broker_bridge.registry.devices.devices import Device
+from broker_bridge.registry.devices.model import Device
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.settings import BridgeSettings
 

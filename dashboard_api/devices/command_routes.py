@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from broker_bridge.contract.errors import COMMAND_UNKNOWN, DEVICE_UNKNOWN, ContractError
+from broker_bridge.contract.commands import check_command
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, ContractError
 from broker_bridge.contract.ids import DeviceId, RequestId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.commands import CommandRecord
@@ -19,17 +20,11 @@ from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
 
-KNOWN = frozenset({"resync", "run_canary"})
-"""What devices can be told to do."""
-
 
 @router.post("", status_code=202, dependencies=[JSON_BODY])
 async def give(body: CommandBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> CommandView:
     """Give a device a command. It is sent as soon as the device is online, unless it has expired by then."""
-    if body.name not in KNOWN:
-        raise ContractError(
-            COMMAND_UNKNOWN, f"there is no command {body.name}; known are: {', '.join(sorted(KNOWN))}"
-        )
+    check_command(body.name, body.args)
     if body.device_id not in await services.registry.devices.registered([body.device_id]):
         raise ContractError(DEVICE_UNKNOWN, f"{body.device_id} is not registered")
     now = services.now()

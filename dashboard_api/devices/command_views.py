@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from broker_bridge.contract.commands import CommandState
 from broker_bridge.contract.ids import DeviceId
 from broker_bridge.contract.wire import OpenDocument
-from broker_bridge.registry.devices.commands import State
 from dashboard_api.http.base_models import Body, Time, View
 
 MAX_ARGS_BYTES = 16 * 1024
@@ -37,7 +37,7 @@ class CommandView(View):
     device_id: str
     name: str
     args: dict[str, Any]
-    state: State
+    state: CommandState
     detail: str | None
     requested_by: str
     created_at: Time

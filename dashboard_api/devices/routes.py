@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, MODEL_DIFFERS, SITE_MISMATCH, ContractError
+from broker_bridge.contract.heartbeat import silent_after
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.devices.devices import declared_models
-from broker_bridge.registry.mongo.client import Document
+from broker_bridge.registry.devices.model import DeviceRecord
 from dashboard_api.devices.views import DeviceBody, DevicePage, DevicePatch, DeviceView, ProblemView
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, from_cursor, to_cursor
@@ -19,9 +19,6 @@ from dashboard_api.services.security import MAY_ADMINISTER, MAY_READ
 from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
-
-SILENT_AFTER = timedelta(seconds=90)
-"""Three heartbeats of 30 s."""
 
 
 @router.get("/devices", dependencies=[MAY_READ])
@@ -36,7 +33,8 @@ async def list_devices(
     found = await services.registry.devices.page(after=after[0], limit=limit + 1, site_id=site_id)
     now = services.now()
     models = await services.registry.spaces.models()
-    shown = [to_view(document, models, now) for document in found[:limit]]
+    limit_of_silence = silent_after(services.settings.heartbeat_seconds)
+    shown = [to_view(device, models, now, limit_of_silence) for device in found[:limit]]
     return DevicePage(items=shown, next_cursor=to_cursor(shown[-1].device_id) if len(found) > limit else None)
 
 
@@ -64,7 +62,8 @@ async def show(device_id: DeviceId, services: ServicesDep) -> DeviceView:
     found = await services.registry.devices.get(device_id)
     if found is None:
         raise ContractError(DEVICE_UNKNOWN, f"there is no device {device_id}")
-    return to_view(found, await services.registry.spaces.models(), services.now())
+    models = await services.registry.spaces.models()
+    return to_view(found, models, services.now(), silent_after(services.settings.heartbeat_seconds))
 
 
 @router.patch("/devices/{device_id}", dependencies=[JSON_BODY])
@@ -77,43 +76,47 @@ async def calibrate(
     return await show(device_id, services)
 
 
-def to_view(found: Document, models: Mapping[str, str], now: datetime) -> DeviceView:
-    """A device document as it is shown at `now`; `models` are the SHA-256 on record by space."""
-    status = found.get("status")
-    signs = [found.get("last_seen"), status and status["received_at"]]
-    last_seen = max((sign for sign in signs if sign), default=None)
+def to_view(device: DeviceRecord, models: Mapping[str, str], now: datetime, silence: timedelta) -> DeviceView:
+    """Return the view of a device at `now`; `models` are the SHA-256 on record by space.
+
+    No message carries a device's heartbeat interval, so `silence` follows from the configured one
+    (`api.heartbeat_seconds`).
+    """
+    last_seen = device.last_seen
     return DeviceView(
-        device_id=found["_id"],
-        site_id=found.get("site_id"),
-        dev_mode=found.get("dev_mode", False),
-        state=status["state"] if status else "never-seen",
-        silent=last_seen is None or now - last_seen > SILENT_AFTER,
-        problems=problems(found, models),
+        device_id=device.device_id,
+        site_id=device.site_id,
+        dev_mode=device.dev_mode,
+        state=device.status.state if device.status else "never-seen",
+        silent=last_seen is None or now - last_seen > silence,
+        problems=problems(device, models),
         last_seen=last_seen,
-        registered_at=found.get("registered_at"),
-        metres_per_pixel=found.get("metres_per_pixel"),
-        info=_shown(found.get("info")),
-        heartbeat=_shown(found.get("heartbeat")),
-        applied=_shown(found.get("applied")),
+        registered_at=device.registered_at,
+        metres_per_pixel=device.metres_per_pixel,
+        info=_shown(device.info),
+        heartbeat=_shown(device.heartbeat),
+        applied=_shown(device.applied),
     )
 
 
-def problems(found: Document, models: Mapping[str, str]) -> list[ProblemView]:
-    """What a device says is wrong with it, and a model of its own that the registry knows to be another."""
-    said = [ProblemView(**one) for one in (found.get("heartbeat") or {}).get("problems", ())]
-    if any(problem.code == MODEL_DIFFERS for problem in said):
-        return said
-    return said + [
+def problems(device: DeviceRecord, models: Mapping[str, str]) -> list[ProblemView]:
+    """Return the problems that a device reports, and each of its models that differs from the registry's."""
+    reported = [ProblemView(**problem) for problem in (device.heartbeat or {}).get("problems", ())]
+    if any(problem.code == MODEL_DIFFERS for problem in reported):
+        return reported
+    return reported + [
         ProblemView(
             code=MODEL_DIFFERS,
             detail=f"its model file for {space} is {sha256[:12]}..., on record is {models[space][:12]}...",
         )
-        for space, sha256 in sorted(declared_models(found).items())
+        for space, sha256 in sorted(device.declared_models.items())
         if sha256 != models.get(space, sha256)
     ]
 
 
-def _shown(said: Document | None) -> dict[str, Any] | None:
-    if said is None:
+def _shown(message: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if message is None:
         return None
-    return {key: format_time(value) if isinstance(value, datetime) else value for key, value in said.items()}
+    return {
+        key: format_time(value) if isinstance(value, datetime) else value for key, value in message.items()
+    }

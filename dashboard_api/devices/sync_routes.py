@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.mongo.versions import History
 from dashboard_api.devices.views import DeviceSync, SyncStatusView
 from dashboard_api.services.security import MAY_READ

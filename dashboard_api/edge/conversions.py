@@ -21,7 +21,7 @@ from broker_bridge.contract.errors import (
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import WireTime
-from broker_bridge.registry.devices.devices import Device
+from broker_bridge.registry.devices.model import Device
 from broker_bridge.registry.events.attendance import Attendance, check_visit
 from broker_bridge.registry.identities.model import Identity, IdentityDelta
 from broker_bridge.registry.sync.polling import MARGIN, PollAnswer, PollPosition

@@ -15,7 +15,7 @@ from broker_bridge.contract.ids import Epoch, SpaceId
 from broker_bridge.contract.messages import Event, RegisterIdentity, Version
 from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.registry.api_keys import ApiKey
-from broker_bridge.registry.devices.devices import Device, DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 from broker_bridge.registry.events.events import IncomingEvent
 from dashboard_api.edge.conversions import (
@@ -55,11 +55,10 @@ async def _caller(key: Annotated[ApiKey, Depends(allow("edge"))], services: Serv
         detail = "this key is no device's: python -m dashboard_api new-key NAME --role edge --device DEVICE"
         raise Problem(403, "key-without-device", detail)
     found = await services.registry.devices.get(key.device_id)
-    if found is None or not found.get("site_id"):
-        raise Problem(403, DEVICE_UNKNOWN, f"{key.device_id}, whose key this is, is not registered")
-    declared = (found.get("info") or {}).get("spaces", {})
-    device = Device(found["_id"], found["site_id"], found.get("dev_mode", False))
-    return EdgeDevice(device, tuple(sorted(declared)))
+    device = found.registered if found else None
+    if found is None or device is None:
+        raise Problem(403, DEVICE_UNKNOWN, f"{key.device_id}, the device of this key, is not registered")
+    return EdgeDevice(device, tuple(sorted(found.declared_spaces)))
 
 
 Caller = Annotated[EdgeDevice, Depends(_caller)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import from_base64, normalise, to_array
 from broker_bridge.contract.errors import SPACE_UNKNOWN, VECTOR_INVALID, ContractError
-from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.identities.model import EVERY_SITE, EnrollIdentity, Identity, Template
 from broker_bridge.registry.identities.template_notes import TemplateNote
 from broker_bridge.registry.mongo.versions import History

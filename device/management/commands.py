@@ -7,12 +7,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import JsonValue
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
+from broker_bridge.contract.commands import CommandAnswer
 from broker_bridge.contract.messages import Command, CommandResult
 from device.mqtt.link import Link, SessionListener
 from device.store.connection import StoreError
@@ -20,7 +21,6 @@ from device.store.db_manager import DatabaseManager
 
 _log = logging.getLogger(__name__)
 
-State = Literal["accepted", "done", "failed", "expired", "unknown"]
 Handler = Callable[[Mapping[str, JsonValue]], str]
 """Carries a command out and returns a sentence about what it did; CommandFailedError says what went wrong."""
 
@@ -55,7 +55,7 @@ class CommandRunner(SessionListener):
         self._lock = threading.Lock()
         self._running: set[str] = set()
         remembered = db.get_config(_KEY)
-        self._answered: OrderedDict[str, tuple[State, str]] = OrderedDict(
+        self._answered: OrderedDict[str, tuple[CommandAnswer, str]] = OrderedDict(
             (command_id, (state, detail)) for command_id, state, detail in json.loads(remembered or "[]")
         )
         self._closed = threading.Event()
@@ -100,7 +100,7 @@ class CommandRunner(SessionListener):
         if self._utc_now() >= command.expires_at:
             self._answer(command.id, "expired", "others took too long before it")
             return
-        state: State
+        state: CommandAnswer
         try:
             state, detail = "done", handler(command.args)
         except CommandFailedError as error:
@@ -110,7 +110,7 @@ class CommandRunner(SessionListener):
             state, detail = "failed", f"{type(error).__name__}; see the device's log"
         self._answer(command.id, state, detail)
 
-    def _answer(self, command_id: str, state: State, detail: str) -> None:
+    def _answer(self, command_id: str, state: CommandAnswer, detail: str) -> None:
         with self._lock:
             self._answered[command_id] = (state, detail)
             while len(self._answered) > _REMEMBERED:
@@ -124,6 +124,6 @@ class CommandRunner(SessionListener):
                 _log.error("the answer to command %s cannot be remembered: %s", command_id, error)
         self._link.submit(lambda: self._publish(command_id, state, detail))
 
-    def _publish(self, command_id: str, state: State, detail: str) -> None:
+    def _publish(self, command_id: str, state: CommandAnswer, detail: str) -> None:
         result = CommandResult(id=command_id, state=state, detail=detail[:1000] or None)
         self._link.publish(channels.COMMAND_RESULT, result.to_json())

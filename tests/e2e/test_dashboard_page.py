@@ -6,7 +6,7 @@ import cv2
 from playwright.async_api import Page, expect
 from skimage import data as samples
 
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 
 from .conftest import EVIL, KEY, Board, now, picture, sign_in

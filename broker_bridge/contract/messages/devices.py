@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from broker_bridge.contract.commands import CommandAnswer
 from broker_bridge.contract.ids import RequestId, Session, SiteId, SpaceId
 from broker_bridge.contract.wire import Name, OpenDocument, UpMessage, WireModel, WireTime
 
@@ -89,5 +90,5 @@ class Command(WireModel):
 
 class CommandResult(UpMessage):
     id: RequestId
-    state: Literal["accepted", "done", "failed", "expired", "unknown"]
+    state: CommandAnswer
     detail: Sentence | None = None

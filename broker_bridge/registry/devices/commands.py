@@ -1,4 +1,4 @@
-"""Commands to devices and what became of each."""
+"""Store commands for devices and their results."""
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, fields
@@ -6,22 +6,15 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal
 
+from broker_bridge.contract.commands import OPEN_STATES, UNANSWERED_STATES, CommandAnswer, CommandState
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.paging import newest_first
 
-Answer = Literal["accepted", "done", "failed", "expired", "unknown"]
-"""What a device says of a command."""
-State = Literal["waiting", "sent", "accepted", "done", "failed", "expired", "unknown"]
-"""`waiting`: not published yet, as its device is away; `sent`: published, and not answered yet."""
-
-_UNANSWERED = ["waiting", "sent"]
-_OPEN = [*_UNANSWERED, "accepted"]
-
 
 @dataclass(frozen=True)
 class CommandRecord:
-    """An order to a device. `args` is as the named command says."""
+    """A command for a device and its state. The command's name defines `args`."""
 
     command_id: str
     device_id: str
@@ -30,14 +23,14 @@ class CommandRecord:
     created_at: datetime
     expires_at: datetime
     requested_by: str
-    state: State = "waiting"
+    state: CommandState = "waiting"
     detail: str | None = None
     sent_at: datetime | None = None
     answered_at: datetime | None = None
 
 
 class CommandQueue:
-    """Collection `commands`; commands are forgotten 90 days after they were given (the audit keeps them)."""
+    """Collection `commands`; a document expires after 90 days, its audit entry stays."""
 
     def __init__(self, mongo: Mongo, audit: Audit) -> None:
         self._mongo = mongo
@@ -45,7 +38,7 @@ class CommandQueue:
         self._audit = audit
 
     async def enqueue(self, command: CommandRecord) -> None:
-        """Record a command with its audit entry; the bridge that leads sends it."""
+        """Store a command with its audit entry; the leading bridge publishes it."""
 
         async def work(session: Any) -> None:
             document = asdict(command)
@@ -62,9 +55,9 @@ class CommandQueue:
         await self._mongo.transact(work)
 
     async def get(self, command_id: str) -> CommandRecord | None:
-        """The command, or None."""
+        """Return the command, or None."""
         found = await self._commands.find_one({"_id": command_id})
-        return found and _command(found)
+        return found and _to_record(found)
 
     async def page(
         self,
@@ -73,28 +66,31 @@ class CommandQueue:
         before: tuple[datetime, str] | None = None,
         limit: int = 100,
     ) -> list[CommandRecord]:
-        """Up to `limit` commands (to one device), newest first, past the `before` cursor of time and id."""
+        """Return up to `limit` commands (of one device), newest first.
+
+        `before` is the creation time and id of the last command of the previous page.
+        """
         query: Document = {"device_id": device_id} if device_id else {}
         commands = newest_first(self._commands, query, "created_at", before=before, limit=limit)
-        return [_command(found) async for found in commands]
+        return [_to_record(found) async for found in commands]
 
     def watch(self) -> AbstractAsyncContextManager[Any]:
         """Return a change stream of new commands."""
         return self._mongo.watch([{"$match": {"ns.coll": "commands", "operationType": "insert"}}])
 
     async def list_open(self, now: datetime) -> dict[str, str]:
-        """The device by command id, oldest first, where no final answer came and it is not too late for one.
+        """Return the device ids of unexpired commands without a final answer, by command id, oldest first.
 
-        Not the commands: their arguments may be large, and are wanted of the few that can be sent now.
+        Arguments may be large, so they are loaded later, for the commands that can be published now.
         """
-        query = {"state": {"$in": _OPEN}, "expires_at": {"$gt": now}}
-        # Sorted here: for MongoDB it would be a reason to go through all 90 days in order of time.
-        found = [one async for one in self._commands.find(query, {"device_id": 1, "created_at": 1})]
+        query = {"state": {"$in": list(OPEN_STATES)}, "expires_at": {"$gt": now}}
+        # A sort in the query would make MongoDB scan the time index over all 90 days.
+        found = [document async for document in self._commands.find(query, {"device_id": 1, "created_at": 1})]
         found.sort(key=itemgetter("created_at", "_id"))
-        return {one["_id"]: one["device_id"] for one in found}
+        return {document["_id"]: document["device_id"] for document in found}
 
     async def expire(self, now: datetime) -> int:
-        """Close unanswered commands whose time is over; how many there were."""
+        """Set unanswered commands past their expiry to `expired` and return their number."""
         closed = 0
         for state, detail in (
             ("waiting", "the device was not online in time"),
@@ -106,32 +102,32 @@ class CommandQueue:
         return closed
 
     async def mark_sent(self, command_id: str, at: datetime) -> None:
-        """Note that a command was published."""
+        """Record that a command was published."""
         await self._commands.update_one(
             {"_id": command_id, "state": "waiting"}, {"$set": {"state": "sent", "sent_at": at}}
         )
 
     async def record_result(
-        self, command_id: str, device_id: str, state: Answer, detail: str | None, at: datetime
+        self, command_id: str, device_id: str, state: CommandAnswer, detail: str | None, at: datetime
     ) -> Literal["noted", "repeated", "unknown"]:
-        """Note what a device says of its own command; its first final word stands.
+        """Record a device's answer to its own command; the first final answer stands.
 
-        That word also takes the place of `expired`, when it comes after we have given up.
+        A late final answer replaces the `expired` that `expire` wrote.
         """
-        ours = {"_id": command_id, "device_id": device_id}
-        # Only what we wrote ourselves is `expired` without an answer.
-        given_up = {"state": "expired", "answered_at": None}
-        before = _UNANSWERED if state == "accepted" else _OPEN
-        noted = await self._commands.update_one(
-            ours | {"$or": [{"state": {"$in": before}}, given_up]},
+        own = {"_id": command_id, "device_id": device_id}
+        # A device that answers `expired` sets `answered_at`; `expire` does not.
+        expired_here = {"state": "expired", "answered_at": None}
+        before = UNANSWERED_STATES if state == "accepted" else OPEN_STATES
+        updated = await self._commands.update_one(
+            own | {"$or": [{"state": {"$in": list(before)}}, expired_here]},
             {"$set": {"state": state, "detail": detail, "answered_at": at}},
         )
-        if noted.matched_count:
+        if updated.matched_count:
             return "noted"
-        known = await self._commands.find_one(ours, {"_id": 1})
+        known = await self._commands.find_one(own, {"_id": 1})
         return "repeated" if known else "unknown"
 
 
-def _command(found: Document) -> CommandRecord:
-    known = {one.name for one in fields(CommandRecord)} - {"command_id"}
-    return CommandRecord(command_id=found["_id"], **{name: found[name] for name in known})
+def _to_record(found: Document) -> CommandRecord:
+    names = {field.name for field in fields(CommandRecord)} - {"command_id"}
+    return CommandRecord(command_id=found["_id"], **{name: found[name] for name in names})

@@ -11,14 +11,14 @@ from datetime import datetime
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise, to_array
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, ENROLLMENT_CLOSED, MODEL_DIFFERS, ContractError
 from broker_bridge.contract.messages import Registered, RegisterIdentity, WireError
-from broker_bridge.registry.devices.devices import DeviceRegistry, declared_models
+from broker_bridge.registry.devices.devices import DeviceRegistry
+from broker_bridge.registry.devices.model import DeviceRecord
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.events.events import EventStore, IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.identities.rules import with_added
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.matching.identity_index import IdentityIndexes
-from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.settings import RegistrySettings
 from broker_bridge.registry.spaces import SpaceRegistry
 from broker_bridge.vectors.index import Nearest
@@ -134,9 +134,9 @@ class EdgeRegistration:
     async def _admit(self, device_id: str, request: RegisterIdentity) -> tuple[str, EmbeddingSpace]:
         """Site and space of a request that may be decided; raises ContractError that says why it may not."""
         found = await self._devices.get(device_id)
-        if found is None or not found.get("site_id"):
+        if found is None or found.site_id is None:
             raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")
-        site_id: str = found["site_id"]
+        site_id = found.site_id
         await self._sites.check_open(site_id, request.kind)
         if request.kind == "visitor" and self._settings.consent == "required":
             # Kept back, the face would be in no index, and somebody else's at each meeting.
@@ -147,11 +147,11 @@ class EdgeRegistration:
         return site_id, space
 
 
-def _check_model(device: Document, space: EmbeddingSpace) -> None:
-    declared = declared_models(device).get(space.id)
+def _check_model(device: DeviceRecord, space: EmbeddingSpace) -> None:
+    declared = device.declared_models.get(space.id)
     if declared and space.model_sha256 and declared != space.model_sha256:
         raise ContractError(
             MODEL_DIFFERS,
-            f"{device['_id']} embeds into {space.id} with the model {declared[:12]}..., on record is "
+            f"{device.device_id} embeds into {space.id} with the model {declared[:12]}..., on record is "
             f"{space.model_sha256[:12]}...",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.client import Document
 

@@ -12,7 +12,8 @@ from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
 from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
-from broker_bridge.registry.devices.devices import AppliedVersion, DeviceRegistry
+from broker_bridge.registry.devices.devices import DeviceRegistry
+from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
 from broker_bridge.registry.identities import rules

@@ -38,7 +38,7 @@ async def test_a_key_that_bson_cannot_hold_does_not_end_the_bridge(
 
     async def recorded(fps: int) -> bool:
         found = await registry.devices.get(peer.device.id)
-        return bool(found and found.get("heartbeat", {}).get("fps") == fps)
+        return bool(found and (found.heartbeat or {}).get("fps") == fps)
 
     async def heard() -> bool:
         # Again and again: heartbeats are QoS 0, and the bridge may not listen to them yet.
@@ -62,7 +62,7 @@ async def test_spaces_that_a_device_makes_up_do_not_make_the_heads_too_large(
 
         async def looked_at(info: DeviceInfo = info) -> bool:
             found = await registry.devices.get(peer.device.id)
-            return bool(found and (found.get("info") or {}).get("spaces", {}).keys() == info.spaces.keys())
+            return bool(found and found.declared_spaces.keys() == info.spaces.keys())
 
         await peer.say("info", info)
         await until(looked_at)

@@ -95,7 +95,7 @@ async def test_a_broker_that_does_not_answer_does_not_end_the_leader(
 
             async def noted() -> bool:
                 found = await registry.devices.get(camera.id)
-                return bool(found and found.get("status", {}).get("state") == "online")
+                return bool(found and found.status and found.status.state == "online")
 
             await until(noted)
 

@@ -78,7 +78,7 @@ async def test_a_device_that_was_away_gets_its_command_when_it_is_online(
 
         async def looked() -> bool:
             found = await registry.devices.get(fresh_device.id)
-            return bool(found and found.get("status"))
+            return bool(found and found.status)
 
         await until(looked)
         waiting = await registry.commands.get("cmd-1")

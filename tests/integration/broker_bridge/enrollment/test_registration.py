@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.messages import Registered, RegisterIdentity
 from broker_bridge.enrollment.registration import RegistrationHandler
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.events.event_filter import EventFilter
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.matching.identity_index import IdentityIndex

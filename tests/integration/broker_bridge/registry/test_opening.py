@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError, Retention
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.mongo.client import explain_refusal, what_is_missing
 from broker_bridge.registry.mongo.leases import Lease
 from deploy.local.mongod import find_mongod
@@ -89,11 +89,13 @@ async def test_an_older_session_cannot_change_a_devices_status(registry: Registr
     await registry.devices.record_reports([DeviceReport.status("cam-001", "lost", "9", now, now)])
     found = await registry.devices.get("cam-001")
     assert found is not None
-    assert (found["status"]["state"], found["status"]["session"]) == ("online", "10")
+    assert found.status is not None
+    assert (found.status.state, found.status.session) == ("online", "10")
     await registry.devices.record_reports([DeviceReport.status("cam-001", "lost", "10", now, now)])
     found = await registry.devices.get("cam-001")
     assert found is not None
-    assert found["status"]["state"] == "lost"
+    assert found.status is not None
+    assert found.status.state == "lost"
 
 
 async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registered(registry: Registry) -> None:
@@ -108,7 +110,8 @@ async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registere
     await registry.devices.register("cam-666", "lobby")
     assert (await registry.devices.registered(["cam-666"]))["cam-666"].site_id == "lobby"
     (found,) = await registry.devices.page()
-    assert found["heartbeat"]["uptime_s"] == 1.0
+    assert found.heartbeat is not None
+    assert found.heartbeat["uptime_s"] == 1.0
 
 
 @pytest.mark.parametrize("name", ["bridge", "bridge-2", "operator", "admin"])

@@ -8,7 +8,7 @@ import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from tests.integration.dashboard_api.conftest import NOW, Clock, client_of, event, is_problem, vector
 
 JPEG_TEXT = "/9j/4AAQSkZJRg=="

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from tests.integration.dashboard_api.conftest import FACE, GAIT, device_client, vector
 

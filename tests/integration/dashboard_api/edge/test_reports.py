@@ -66,7 +66,9 @@ async def test_nothing_is_confirmed_that_has_not_happened(
         {"version": 0},
     ):
         is_problem(await cam_a.post(path, json=wrong), 422, "request-invalid")
-    assert "applied" not in (await registry.devices.get("cam-a") or {})
+    device = await registry.devices.get("cam-a")
+    assert device is not None
+    assert device.applied is None
 
 
 # New visitors

@@ -14,7 +14,7 @@ from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from tests.integration.dashboard_api.conftest import FACE, JPEG, Clock, client_of, event, is_problem, vector
 

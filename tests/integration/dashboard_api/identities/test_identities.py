@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 
 from broker_bridge.registry import Registry
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from tests.integration.dashboard_api.conftest import FACE, is_problem, vector
 
 PATH = "/api/v1/identities"

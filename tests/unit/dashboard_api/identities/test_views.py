@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 import pytest
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.registry.devices.devices import AppliedVersion
+from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.identities.model import Identity
 from broker_bridge.registry.identities.template_notes import TemplateNote
 from broker_bridge.registry.mongo.versions import History

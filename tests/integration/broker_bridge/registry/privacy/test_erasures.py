@@ -18,7 +18,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
-from broker_bridge.registry.devices.devices import DeviceReport
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.edge_registration.decisions import RegistrationDecision
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms, pseudonym_at

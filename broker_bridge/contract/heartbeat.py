@@ -1,0 +1,14 @@
+"""Define the rhythm of heartbeats and the silence that follows from it."""
+
+from datetime import timedelta
+from typing import Final
+
+HEARTBEAT_SECONDS: Final = 30.0
+"""Default interval between the heartbeats of a device."""
+
+_MISSED = 3
+
+
+def silent_after(heartbeat_seconds: float) -> timedelta:
+    """Return the age of the last sign of life from which a device is silent: three missed heartbeats."""
+    return timedelta(seconds=_MISSED * heartbeat_seconds)

@@ -1,0 +1,115 @@
+"""Define the values that the registry returns about devices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from broker_bridge.registry.mongo.client import Document
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registered device. Display names are sent to a device in `dev_mode` only."""
+
+    device_id: str
+    site_id: str
+    dev_mode: bool = False
+
+
+@dataclass(frozen=True)
+class DevicePresence:
+    """The newest status of a device: `online`, `stopped` or `lost` in a session."""
+
+    state: Literal["online", "stopped", "lost"]
+    session: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """Everything recorded about a device; without `site_id` it is not registered.
+
+    `info`, `heartbeat` and `applied` are the last messages of their kind, with `received_at` added.
+    """
+
+    device_id: str
+    site_id: str | None = None
+    dev_mode: bool = False
+    registered_at: datetime | None = None
+    metres_per_pixel: float | None = None
+    status: DevicePresence | None = None
+    last_report_at: datetime | None = None
+    info: Mapping[str, Any] | None = None
+    heartbeat: Mapping[str, Any] | None = None
+    applied: Mapping[str, Any] | None = None
+
+    @property
+    def registered(self) -> Device | None:
+        """The device as a participant, None if it is not registered."""
+        return Device(self.device_id, self.site_id, self.dev_mode) if self.site_id else None
+
+    @property
+    def last_seen(self) -> datetime | None:
+        """The time of receipt of the newest message of any kind."""
+        signs = [self.last_report_at, self.status.received_at if self.status else None]
+        return max((sign for sign in signs if sign), default=None)
+
+    @property
+    def declared_spaces(self) -> Mapping[str, Mapping[str, Any]]:
+        """The embedding spaces of the device's info, by id."""
+        spaces: Mapping[str, Mapping[str, Any]] = (self.info or {}).get("spaces", {})
+        return spaces
+
+    @property
+    def declared_models(self) -> dict[str, str]:
+        """The SHA-256 of the model files of the device's info, by space."""
+        return {
+            space: declared["model_sha256"]
+            for space, declared in self.declared_spaces.items()
+            if declared.get("model_sha256")
+        }
+
+
+@dataclass(frozen=True)
+class AppliedVersion:
+    """The newest version of its site's history that a device has confirmed."""
+
+    device_id: str
+    site_id: str
+    epoch: str | None
+    version: int | None
+    at: datetime | None
+
+    def confirms(self, epoch: str, version: int) -> bool:
+        """Return whether the device has applied every change up to `version`, deletions included."""
+        return self.epoch == epoch and self.version is not None and self.version >= version
+
+
+def to_record(found: Document) -> DeviceRecord:
+    """Return the record of a document of the collection `devices`."""
+    status = found.get("status")
+    return DeviceRecord(
+        device_id=found["_id"],
+        site_id=found.get("site_id"),
+        dev_mode=found.get("dev_mode", False),
+        registered_at=found.get("registered_at"),
+        metres_per_pixel=found.get("metres_per_pixel"),
+        status=DevicePresence(status["state"], status["session"], status["received_at"]) if status else None,
+        last_report_at=found.get("last_seen"),
+        info=found.get("info"),
+        heartbeat=found.get("heartbeat"),
+        applied=found.get("applied"),
+    )
+
+
+def to_applied_version(found: Document) -> AppliedVersion:
+    """Return the confirmation of a document that has `site_id` and `applied`."""
+    applied = found.get("applied") or {}
+    return AppliedVersion(
+        found["_id"],
+        found["site_id"],
+        applied.get("epoch"),
+        applied.get("version"),
+        applied.get("received_at"),
+    )
