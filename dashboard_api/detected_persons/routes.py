@@ -37,7 +37,7 @@ from dashboard_api.detected_persons.views import (
     to_stay,
     to_view,
 )
-from dashboard_api.events.routes import Moment
+from dashboard_api.events.filters import Moment
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_moment_cursor, to_moment_cursor
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ

@@ -1,4 +1,4 @@
-"""What devices that poll over HTTP send and are told (seed 002), one model per body and per answer."""
+"""Bodies of `/api/edge`, for devices that poll over HTTP (seed 002)."""
 
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ class EdgeTemplate(View):
 
 
 class EdgeRemoval(View):
-    """Forget this person."""
+    """Remove this identity from the device."""
 
     action: Literal["delete"] = "delete"
     face_id: str
@@ -32,10 +32,11 @@ class EdgeRemoval(View):
 
 
 class EdgeUpsert(View):
-    """A person's whole state: templates that are not named go away, a flag that is null is cleared.
+    """The whole state of an identity.
 
-    `update` is of somebody whom the site had before, `create` of somebody whom the device may not have yet.
-    `name` is there in dev mode only, `templates` unless `vectors=false`.
+    Templates that are not listed are removed, a flag that is null is cleared. `update` means that the site
+    had the identity before, `create` that the device may not have it yet. `name` is present in dev mode only,
+    `templates` unless `vectors=false`.
     """
 
     action: Literal["create", "update"]
@@ -47,10 +48,11 @@ class EdgeUpsert(View):
 
 
 class EdgeChanges(View):
-    """Changes in order of version. `next` is the path to ask for when there is `more`, unless null.
+    """Changes in order of version.
 
-    With `reset` this begins a full snapshot: once there is no `more`, whoever was not named in it is gone.
-    Both `version` (with `epoch`) and `sync_timestamp` may be the next `since`.
+    With `more`, request the path in `next`. With `reset` this is the first page of a snapshot sync: after its
+    last page remove every identity that it did not contain. Both `version` (with `epoch`) and
+    `sync_timestamp` can be the next `since`.
     """
 
     success: bool = True
@@ -65,7 +67,7 @@ class EdgeChanges(View):
 
 
 class ConfirmBody(Body):
-    """The device holds all changes up to `version`, deletions included."""
+    """The device has applied all changes up to `version`, deletions included."""
 
     epoch: Epoch
     version: Version
@@ -80,7 +82,7 @@ class ConfirmView(View):
 
 
 class VisitorBody(Body):
-    """Somebody new: `vector` is base64 of little-endian float32, or `embedding` a list of numbers."""
+    """A new visitor: `vector` is base64 of little-endian float32, `embedding` numbers."""
 
     request_id: RequestId
     space: SpaceId | None = None
@@ -91,7 +93,7 @@ class VisitorBody(Body):
 
 
 class VisitorView(View):
-    """Who it is now: `created`, or `exists` where the face is that of `user_id` already."""
+    """The identity of a visitor: `created`, or `exists` with its `user_id`."""
 
     success: bool = True
     result: Literal["created", "exists"]
@@ -108,20 +110,23 @@ class VisitBody(Body):
 
 
 class VisitsBody(Body):
-    """Each visit is an object as VisitBody, judged by itself."""
+    """Visits, each an object like VisitBody and decided by itself."""
 
     visits: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_VISITS)]
 
 
 class VisitError(ProblemView):
-    """Why the visit at `index` of the request was not recorded."""
+    """Why the visit at `index` of the request was rejected."""
 
     index: int
 
 
 class VisitsView(View):
-    """`stored` are the event ids recorded now or before; `recorded` is how many are new. `success` says that
-    the report was gone through; what was not taken is in `errors`, and sending it again does not help."""
+    """The result of a report of visits.
+
+    `stored` are the event ids that are on record now, `recorded` is the number of new ones. `success` means
+    that every visit was decided. Visits in `errors` were rejected; they would be again.
+    """
 
     success: bool = True
     recorded: int
@@ -135,7 +140,7 @@ class SiteAttendance(View):
 
 
 class AttendanceView(View):
-    """Events of one person; times are those of the devices."""
+    """Counts of the events of an identity; times are those of the devices."""
 
     user_id: str
     visits: int

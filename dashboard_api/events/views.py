@@ -6,7 +6,10 @@ from dashboard_api.http.base_models import View
 
 
 class EventPage(View):
-    """Events as on the wire (seed 003) without their image, with `site_id`, `received_at`, `has_image`."""
+    """Events as on the wire (seed 003).
+
+    The image is left out; `site_id`, `received_at` and `has_image` are added.
+    """
 
     items: list[dict[str, Any]]
     next_cursor: str | None

@@ -1,0 +1,36 @@
+"""Query parameters that filter a list of events."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Query
+from pydantic import AfterValidator, AwareDatetime
+
+from broker_bridge.contract.ids import DeviceId, EventType, UserId
+from broker_bridge.registry.events.event_filter import EventFilter
+
+# Neither a UTC offset nor the margin of the filter (a day) may lead out of the years that a datetime has.
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
+
+def _check_year(at: datetime) -> datetime:
+    if not _FIRST_YEAR <= at.year <= _LAST_YEAR:
+        raise ValueError(f"the year of an event lies within {_FIRST_YEAR}..{_LAST_YEAR}")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_check_year)]
+
+
+def to_filter(
+    user_id: Annotated[UserId | None, Query()] = None,
+    device_id: Annotated[DeviceId | None, Query()] = None,
+    event_type: Annotated[EventType | None, Query()] = None,
+    since: Annotated[Moment | None, Query(description="Recognised at this time or later")] = None,
+    until: Annotated[Moment | None, Query(description="Recognised before this time")] = None,
+) -> EventFilter:
+    """Return the filter that the query parameters describe."""
+    return EventFilter(user_id, device_id, event_type, since, until)
+
+
+EventFilterDep = Annotated[EventFilter, Depends(to_filter)]
