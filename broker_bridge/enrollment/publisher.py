@@ -15,7 +15,8 @@ from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.sites import Site
-from broker_bridge.registry.identities.model import IdentityDelta, template_bytes
+from broker_bridge.registry.identities.model import IdentityDelta
+from broker_bridge.registry.identities.wire_size import template_bytes
 from broker_bridge.registry.mongo.versions import History
 
 from .heads import HeadLedger, select_affected_sites

@@ -1,4 +1,4 @@
-"""What people look at: templates without their vectors, the head of a site, whether a bridge is at work."""
+"""Record the health that bridge workers report."""
 
 from datetime import datetime
 
@@ -6,11 +6,15 @@ from .mongo.client import Document, Mongo
 
 BRIDGE_PREFIX = "bridge:"
 """A bridge worker reports in `meta` under `bridge:<id>`, with the time in `at`."""
-_WORKERS = {"$gte": BRIDGE_PREFIX, "$lt": BRIDGE_PREFIX[:-1] + ";"}
+WORKER_IDS = {"$gte": BRIDGE_PREFIX, "$lt": BRIDGE_PREFIX[:-1] + ";"}
+"""The condition that `_id` of such a report fulfils."""
 
 
 class Workers:
-    """What bridge workers report of themselves. Each start is another worker: the gone are forgotten."""
+    """Health reports of bridge workers.
+
+    A worker that starts again reports under another id.
+    """
 
     def __init__(self, mongo: Mongo) -> None:
         self._meta = mongo.db.meta
@@ -19,9 +23,9 @@ class Workers:
         await self._meta.replace_one({"_id": BRIDGE_PREFIX + bridge_id}, {**health, "at": at}, upsert=True)
 
     async def leave(self, bridge_id: str) -> None:
-        """Take back the report of a worker that stops."""
+        """Delete the report of a worker that stops."""
         await self._meta.delete_one({"_id": BRIDGE_PREFIX + bridge_id})
 
     async def forget(self, before: datetime) -> None:
-        """Drop reports last made before a moment, by workers that could not take theirs back."""
-        await self._meta.delete_many({"_id": _WORKERS, "at": {"$lt": before}})
+        """Delete reports older than `before`, by workers that ended without `leave`."""
+        await self._meta.delete_many({"_id": WORKER_IDS, "at": {"$lt": before}})

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import Registry
-from broker_bridge.registry.identities.resolution import shown_as
+from broker_bridge.registry.identities.resolution import resolve_user_ids
 from broker_bridge.registry.settings import RegistrySettings
 
 from .active_set import ActivePerson
@@ -29,7 +29,7 @@ class IdentityLinks:
         present = list(people)
         self._current = set()
         linked = {one.person.user_id for one in present if one.person.user_id}
-        self._shown = await shown_as(self._registry.identity_store, linked)
+        self._shown = await resolve_user_ids(self._registry.identity_store, linked)
         for one in present:
             one.checked_weight = 0.0
 
@@ -40,7 +40,7 @@ class IdentityLinks:
     async def learn(self, user_ids: Iterable[str | None]) -> None:
         """Find out as whom these are to be shown. Raises RegistryError."""
         asked = {user_id for user_id in user_ids if user_id}
-        self._shown.update(await shown_as(self._registry.identity_store, asked))
+        self._shown.update(await resolve_user_ids(self._registry.identity_store, asked))
 
     async def who(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], scales: Sequence[float] | None = None

@@ -24,7 +24,7 @@ from broker_bridge.contract.wire import WireTime
 from broker_bridge.registry.devices.model import Device
 from broker_bridge.registry.events.attendance import Attendance, check_visit
 from broker_bridge.registry.identities.model import Identity, IdentityDelta
-from broker_bridge.registry.sync.polling import MARGIN, PollAnswer, PollPosition
+from broker_bridge.registry.sync.polling import MARGIN, PollAnswer, PollCursor, TimeCursor, VersionCursor
 from dashboard_api.http.problems import Problem
 
 from .views import (
@@ -68,13 +68,13 @@ class SyncQuery:
     limit: int
 
     @property
-    def position(self) -> PollPosition:
-        """From `since`, which is a version or a time; raises Problem 422."""
+    def cursor(self) -> PollCursor:
+        """Return the cursor of `since`, which is a version or a time. Raises Problem 422."""
         if _DIGITS.fullmatch(self.since) and int(self.since) < 2**63:
             version = int(self.since)
-            return PollPosition(self.epoch, version, None, self.reset_head_version, self.begun_at)
+            return VersionCursor(version, self.epoch, self.reset_head_version, self.begun_at)
         try:
-            return PollPosition(self.epoch, time=_TIME.validate_python(self.since))
+            return TimeCursor(_TIME.validate_python(self.since), self.epoch)
         except ValidationError as error:
             detail = (
                 "since: a version, or a time with its offset from UTC as in 2026-01-15T10:00:00.000Z (write "
@@ -95,7 +95,7 @@ def spaces_of(query: SyncQuery, caller: EdgeDevice, known: Mapping[str, int]) ->
 
 def to_changes(missed: PollAnswer, query: SyncQuery, device: Device, asked_at: datetime) -> EdgeChanges:
     """The answer to a device; `asked_at` is from before the registry was read."""
-    told = missed.changes
+    told = missed.page
     changes = [_change(one, missed, query, device) for one in told.deltas]
     dated = [asked_at] if told.done or missed.last_dated is None else [asked_at, missed.last_dated]
     return EdgeChanges(
@@ -141,7 +141,7 @@ def _change(
 
 
 def _next(missed: PollAnswer, query: SyncQuery) -> str:
-    told = missed.changes
+    told = missed.page
     head = told.head_version if missed.reset else query.reset_head_version
     asked: list[tuple[str, object]] = [
         ("since", told.to_version),

@@ -90,7 +90,7 @@ async def sync(
     query = SyncQuery(since, epoch, reset_head_version, begun_at, spaces, vectors, limit)
     missed = await services.registry.edge_polling.poll(
         caller.device.site_id,
-        query.position,
+        query.cursor,
         spaces_of(query, caller, await services.registry.spaces.dimensions()),
         limit=limit,
         max_bytes=MAX_PAGE_BYTES,

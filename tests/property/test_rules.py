@@ -72,7 +72,9 @@ def anew(order: EnrollIdentity, mark: str) -> EnrollIdentity:
 def carried_out(told: list[EnrollIdentity], limit: Rules, *, version: int = 1) -> IdentityRecord:
     held = IdentityRecord()
     for number, order in enumerate(told, start=version):
-        held = rules.enrolled(held, anew(order, f"t{number}"), number, NOW + timedelta(seconds=number), limit)
+        held = rules.apply_enrollment(
+            held, anew(order, f"t{number}"), number, NOW + timedelta(seconds=number), limit
+        )
     return held
 
 
@@ -80,7 +82,7 @@ def carried_out(told: list[EnrollIdentity], limit: Rules, *, version: int = 1) -
 def test_the_same_order_once_more_changes_nothing(told: list[EnrollIdentity], limit: Rules) -> None:
     """It gives back the very object, so that no version is taken and no device hears of it."""
     once = carried_out(told, limit)
-    assert rules.enrolled(once, anew(told[-1], "again"), 100, NOW + timedelta(days=1), limit) is once
+    assert rules.apply_enrollment(once, anew(told[-1], "again"), 100, NOW + timedelta(days=1), limit) is once
 
 
 @given(st.lists(orders, max_size=5), orders, limits)
@@ -100,7 +102,7 @@ def test_an_order_that_says_what_is_so_changes_nothing(
         sites=() if person.sites == ("*",) else person.sites,
         consent=person.consent,
     )
-    assert rules.enrolled(held, anew(said, "again"), 100, NOW + timedelta(days=1), limit) is held
+    assert rules.apply_enrollment(held, anew(said, "again"), 100, NOW + timedelta(days=1), limit) is held
 
 
 @given(st.lists(orders, min_size=1, max_size=6), limits)
@@ -144,9 +146,9 @@ def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
     """But every site that ever had them hears of it, and what they refused stays refused."""
     before = carried_out(told, limit)
     assert before.identity is not None
-    gone = IdentityRecord(rules.removed(before.identity, 50, NOW), before.templates)
+    gone = IdentityRecord(rules.make_tombstone(before.identity, 50, NOW), before.templates)
     fresh = EnrollIdentity("EMP-12345", sites=("lobby",))
-    again = rules.enrolled(gone, fresh, 51, NOW, limit)
+    again = rules.apply_enrollment(gone, fresh, 51, NOW, limit)
     assert again.identity is not None
     assert (again.templates, again.identity.holdings) == ((), ())
     assert (again.identity.display_name, again.identity.flag) == (None, None)
@@ -154,7 +156,7 @@ def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
     assert again.identity.consent == refused
     assert set(again.identity.synced_sites) == {*before.identity.synced_sites, "lobby"}
     for version, order in enumerate(later, start=52):
-        again = rules.enrolled(again, order, version, NOW, limit)
+        again = rules.apply_enrollment(again, order, version, NOW, limit)
     assert again.identity is not None
     assert set(again.identity.synced_sites) >= set(before.identity.synced_sites)
 
@@ -196,11 +198,11 @@ def _changed(
     """None for what may not be done."""
     try:
         if what == "enroll" and order:
-            return rules.enrolled(known, order, version, NOW, limit)
+            return rules.apply_enrollment(known, order, version, NOW, limit)
         if what == "delete" and known.live:
-            return replace(known, identity=rules.removed(known.live, version, NOW))
+            return replace(known, identity=rules.make_tombstone(known.live, version, NOW))
         if what == "restore" and known.identity and known.identity.deleted:
-            return replace(known, identity=rules.restored(known.identity, version, NOW))
+            return replace(known, identity=rules.restore_tombstone(known.identity, version, NOW))
     except ContractError:
         return None
     return None

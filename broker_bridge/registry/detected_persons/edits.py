@@ -12,8 +12,8 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.identities.merging import MERGE_IMPOSSIBLE
 from broker_bridge.registry.identities.model import PERSON_MERGED
-from broker_bridge.registry.identities.resolution import shown_as
-from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.resolution import resolve_user_ids
+from broker_bridge.registry.identities.rules import identity_unknown
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -92,7 +92,7 @@ class DetectedPersonEdits:
         if person is not None and person.merge:
             raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: link to them")
         if person is None or person.deleted:
-            raise unknown(user_id)
+            raise identity_unknown(user_id)
 
     async def merge(self, source: int, into: int, *, by: str, now: datetime) -> None:
         """Let `source`, with all who were merged into them, be `into`. Raises ContractError
@@ -114,7 +114,7 @@ class DetectedPersonEdits:
     async def _check_same_user(self, group: MergeGroup, target: MergeGroup) -> None:
         """Two enrolled people are not one by a slip: who has the one face would be the other for good."""
         linked = {one.aggregate.user_id for one in (group, target)} - {None}
-        shown = set((await shown_as(self._people, [one for one in linked if one])).values())
+        shown = set((await resolve_user_ids(self._people, [one for one in linked if one])).values())
         if len(shown) > 1:
             people = " and ".join(sorted(shown))
             raise ContractError(MERGE_IMPOSSIBLE, f"they are {people}: unlink one, or merge those first")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from broker_bridge.registry.identities.model import Identity
-from broker_bridge.registry.identities.resolution import shown_as
+from broker_bridge.registry.identities.resolution import resolve_user_ids
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.paging import newest_first
@@ -145,7 +145,7 @@ class DetectedPersonQueries:
 
     async def linked_identities(self, user_ids: Iterable[str]) -> dict[str, Identity]:
         """By user id who is shown for it today; nobody who is deleted."""
-        shown = await shown_as(self._people, user_ids)
+        shown = await resolve_user_ids(self._people, user_ids)
         people = await self._people.find_by_id(None, set(shown.values())) if shown else {}
         return {linked: people[user_id] for linked, user_id in shown.items() if user_id in people}
 

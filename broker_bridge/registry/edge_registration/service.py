@@ -16,7 +16,7 @@ from broker_bridge.registry.devices.model import DeviceRecord
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.events.events import EventStore, IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity
-from broker_bridge.registry.identities.rules import with_added
+from broker_bridge.registry.identities.rules import add_templates
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.matching.identity_index import IdentityIndexes
 from broker_bridge.registry.settings import RegistrySettings
@@ -126,7 +126,7 @@ class EdgeRegistration:
             return decision, None
         order = employees.order_of(asked, held)
         templates = held.templates or ()
-        if held.live and with_added(templates, order, self._settings.rules) == templates:
+        if held.live and add_templates(templates, order, self._settings.rules) == templates:
             # Held already, or no better than those that are.
             return decision, None
         return decision, order

@@ -7,7 +7,7 @@ from inspect import isawaitable
 
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Identity
-from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.rules import identity_unknown
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -61,8 +61,8 @@ def check_visit(people: Mapping[str, Identity], user_id: str, site_id: str, at: 
     """
     person = people.get(user_id)
     if person is None or person.erased or not {site_id, EVERY_SITE} & set(person.synced_sites):
-        raise unknown(user_id)
+        raise identity_unknown(user_id)
     if person.merge:
         raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: report the visit there")
     if person.deleted_at is not None and at > person.deleted_at:
-        raise unknown(user_id)
+        raise identity_unknown(user_id)

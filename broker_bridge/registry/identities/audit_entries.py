@@ -1,45 +1,44 @@
-"""What the audit says of a change of a person: what has changed, never a name, a vector or a key."""
+"""Make audit entries of changes of identities.
+
+An entry has the changed fields, never a name, a vector or a key.
+"""
 
 from datetime import datetime
 
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.mongo.client import Document
 
-from .model import DeleteIdentity, Identity, IdentityChange
+from .model import DeleteIdentity, Identity
+from .outcome import ChangeOutcome
 
 
-def entry(
-    order: IdentityChange, before: Identity | None, after: Identity, added: int, now: datetime
-) -> AuditEntry:
-    """The entry of an order that was carried out, of which `added` templates came."""
-    if isinstance(order, DeleteIdentity):
-        return AuditEntry(who=order.by, what="person.deleted", subject=after.user_id, at=now)
-    begun = before is None or before.deleted
-    what = "person.enrolled" if begun else "person.changed"
-    said = _difference(None if begun else before, after)
-    if added:
-        said["templates_added"] = added
-    return AuditEntry(
-        who=order.by, what=what, subject=after.user_id, at=now, after={**said, **order.audit_details} or None
-    )
+def to_audit_entry(outcome: ChangeOutcome, now: datetime) -> AuditEntry:
+    """Return the audit entry of a change that was applied."""
+    change, before, after = outcome.change, outcome.before, outcome.result()
+    if isinstance(change, DeleteIdentity):
+        return AuditEntry(who=change.by, what="person.deleted", subject=after.user_id, at=now)
+    live_before = None if before is None or before.deleted else before
+    what = "person.changed" if live_before else "person.enrolled"
+    details = _changed_fields(live_before, after)
+    if outcome.added:
+        details["templates_added"] = outcome.added
+    details |= change.audit_details
+    return AuditEntry(who=change.by, what=what, subject=after.user_id, at=now, after=details or None)
 
 
-def _difference(before: Identity | None, after: Identity) -> Document:
-    """The fields that an order has changed. Of a name and a key it says only that."""
-    said: Document = {}
+def _changed_fields(before: Identity | None, after: Identity) -> Document:
+    """Return the fields that differ; of a name and of keys only that they differ."""
+    details: Document = {}
     for field in ("flag", "kind"):
         if getattr(after, field) != (getattr(before, field) if before else None):
-            said[field] = getattr(after, field)
+            details[field] = getattr(after, field)
     if before is None or before.sites != after.sites:
-        said["sites"] = list(after.sites)
+        details["sites"] = list(after.sites)
     if before is None or before.consent != after.consent:
-        said["consent"] = dict(after.consent)
-    hidden = [
-        field
-        for field, is_other in {
-            "display_name": after.display_name != (before.display_name if before else None),
-            "external": after.external != (before.external if before else ()),
-        }.items()
-        if is_other
-    ]
-    return {**said, "fields": hidden} if hidden else said
+        details["consent"] = dict(after.consent)
+    hidden = []
+    if after.display_name != (before.display_name if before else None):
+        hidden.append("display_name")
+    if after.external != (before.external if before else ()):
+        hidden.append("external")
+    return {**details, "fields": hidden} if hidden else details

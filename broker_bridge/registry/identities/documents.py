@@ -1,4 +1,8 @@
-"""People and templates as MongoDB keeps them. Vectors are BSON float32 vectors."""
+"""Convert identities and templates to and from MongoDB documents.
+
+Vectors are BSON float32 vectors. Three fields are stored under earlier names: `synced_sites` as `reach`,
+`created_version` as `born`, and a template's `superseded_by` as `parked_by`.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -14,51 +18,54 @@ from .model import ExternalKey, Identity, IdentityMerge, Template, TemplateCount
 FLOAT32_HEADER = b"\x27\x00"
 
 
-def person_to_document(person: Identity) -> Document:
+def identity_to_document(identity: Identity) -> Document:
     document: Document = {
-        "_id": person.user_id,
-        "version": person.version,
-        "sites": list(person.sites),
-        "reach": list(person.synced_sites),
+        "_id": identity.user_id,
+        "version": identity.version,
+        "sites": list(identity.sites),
+        "reach": list(identity.synced_sites),
         "holdings": [
-            {"space": held.space, "count": held.digest.count, "digest": held.digest.hex}
-            for held in person.holdings
+            {"space": holding.space, "count": holding.digest.count, "digest": holding.digest.hex}
+            for holding in identity.holdings
         ],
-        "display_name": person.display_name,
-        "flag": person.flag,
-        "kind": person.kind,
-        "deleted": person.deleted,
-        "deleted_at": person.deleted_at,
-        "created_at": person.created_at,
-        "updated_at": person.updated_at,
-        "born": person.created_version,
-        "consent": dict(person.consent),
+        "display_name": identity.display_name,
+        "flag": identity.flag,
+        "kind": identity.kind,
+        "deleted": identity.deleted,
+        "deleted_at": identity.deleted_at,
+        "created_at": identity.created_at,
+        "updated_at": identity.updated_at,
+        "born": identity.created_version,
+        "consent": dict(identity.consent),
     }
-    # Left out where there is none: the unique index of external keys takes no notice of those then.
-    if person.external:
-        document["external"] = [key.text for key in person.external]
-    if person.merge:
+    # The sparse unique index of external keys skips documents without the field.
+    if identity.external:
+        document["external"] = [key.text for key in identity.external]
+    if identity.merge:
         document["merge"] = {
-            "into": person.merge.into,
-            "external": [key.text for key in person.merge.external],
-            "sites_before": list(person.merge.sites_before),
-            "consent_before": dict(person.merge.consent_before),
+            "into": identity.merge.into,
+            "external": [key.text for key in identity.merge.external],
+            "sites_before": list(identity.merge.sites_before),
+            "consent_before": dict(identity.merge.consent_before),
         }
-    if person.erased:
+    if identity.erased:
         document["erased"] = True
     return document
 
 
-def person_from_document(found: Document) -> Identity:
-    """Fields that came later are absent in people who have not changed since."""
+def identity_from_document(found: Document) -> Identity:
+    """Return the identity of a document.
+
+    Fields added later are absent from documents that were not written since.
+    """
     return Identity(
         user_id=found["_id"],
         version=found["version"],
         sites=tuple(found["sites"]),
         synced_sites=tuple(found["reach"]),
         holdings=tuple(
-            TemplateCount(held["space"], Digest(held["count"], int(held["digest"], 16)))
-            for held in found["holdings"]
+            TemplateCount(holding["space"], Digest(holding["count"], int(holding["digest"], 16)))
+            for holding in found["holdings"]
         ),
         display_name=found["display_name"],
         flag=found["flag"],
@@ -69,15 +76,18 @@ def person_from_document(found: Document) -> Identity:
         updated_at=found["updated_at"],
         created_version=found.get("born", 0),
         external=tuple(ExternalKey.parse(text) for text in found.get("external", ())),
-        consent=found["consent"] if "consent" in found else _settled(found),
+        consent=found["consent"] if "consent" in found else _consent_before_choice(found),
         merge=_merge(found["merge"]) if "merge" in found else None,
         erased=found.get("erased", False),
     )
 
 
-def _settled(found: Document) -> dict[str, bool]:
-    """The consent of somebody from before there was a choice: what they held was sent."""
-    return {modality_of(held["space"]): True for held in found["holdings"]}
+def _consent_before_choice(found: Document) -> dict[str, bool]:
+    """Return the consent of a document from before there was a choice.
+
+    All that it held was sent.
+    """
+    return {modality_of(holding["space"]): True for holding in found["holdings"]}
 
 
 def _merge(found: Document) -> IdentityMerge:

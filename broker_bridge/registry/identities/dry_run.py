@@ -1,4 +1,4 @@
-"""Orders carried out and taken back: what would become of them, by the same lines that would do it."""
+"""Run changes of identities in transactions that are rolled back."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -9,23 +9,26 @@ T = TypeVar("T")
 
 
 class DryRunStore(IdentityStore):
-    """A store whose transactions are all rolled back: what they answer is true, and nothing of it stays."""
+    """An identity store that rolls every transaction back.
+
+    Results are those of the real transaction.
+    """
 
     async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Run `work(session)` in a transaction that is then aborted."""
+        """Return the result of `work(session)` in a transaction that is then aborted."""
 
-        async def taken_back(session: Any) -> None:
-            raise _TakenBack(await work(session))
+        async def roll_back(session: Any) -> None:
+            raise _RolledBack(await work(session))
 
         try:
-            await super().transact(taken_back)
-        except _TakenBack as end:
-            done: T = end.done
-            return done
-        raise AssertionError("the transaction was not taken back")
+            await super().transact(roll_back)
+        except _RolledBack as end:
+            result: T = end.result
+            return result
+        raise AssertionError("the transaction was not rolled back")
 
 
-class _TakenBack(Exception):  # noqa: N818  # no error: it ends a transaction with its answer
-    def __init__(self, done: Any) -> None:
+class _RolledBack(Exception):  # noqa: N818  # no error: it ends a transaction with its result
+    def __init__(self, result: Any) -> None:
         super().__init__()
-        self.done = done
+        self.result = result

@@ -1,4 +1,7 @@
-"""Two people who turn out to be one: a merge, and its undo until the tombstone is purged."""
+"""Merge two identities of one person, and undo a merge.
+
+An undo is possible until the tombstone of the merged identity is purged.
+"""
 
 import uuid
 from collections.abc import Mapping
@@ -13,14 +16,14 @@ from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.versions import Versions
 
 from .model import EVERY_SITE, SYSTEM, Identity, IdentityMerge, IdentityRecord, Template, holdings
-from .rules import Rules, beyond_cap, check_size, unknown
+from .rules import Rules, check_size, identity_unknown, surplus_templates
 from .store import IdentityStore
 
 MERGE_IMPOSSIBLE = "merge-impossible"
 
 
 class IdentityMerges:
-    """Merges people and takes merges back."""
+    """Merges of identities and their undo."""
 
     def __init__(self, store: IdentityStore, versions: Versions, audit: Audit, rules: Rules) -> None:
         self._store = store
@@ -29,77 +32,79 @@ class IdentityMerges:
         self._rules = rules
 
     async def merge(self, source: str, into: str, *, by: str = SYSTEM) -> Identity:
-        """Let `source` go into `into`, who is returned; see `merged`. Raises ContractError."""
+        """Merge the identity `source` into `into` and return the latter.
+
+        Raises ContractError.
+        """
         if source == into:
-            raise ContractError(MERGE_IMPOSSIBLE, f"{source} cannot go into themself")
+            raise ContractError(MERGE_IMPOSSIBLE, f"{source} cannot be merged into itself")
 
         async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
             before = await self._store.read_records(session, [source, into])
             now = to_milliseconds(utc_now())
-            target, tombstone = merged(before[into], before[source], first, now, self._rules)
-            # The key of another system is one person's: it has to be free before it is given.
-            await self._store.write(
-                session, before, {source: IdentityRecord(tombstone, before[source].templates)}
-            )
+            target, tombstone = merge_records(before[into], before[source], first, now, self._rules)
+            # An external key is unique: the source must give it up before the target takes it.
+            removed = IdentityRecord(tombstone, before[source].templates)
+            await self._store.write(session, before, {source: removed})
             await self._store.write(session, before, {into: target})
             entry = AuditEntry(who=by, what="person.merged", subject=source, at=now, after={"into": into})
             await self._audit.record(entry, session)
-            return _somebody(target, into)
+            return _identity_in(target, into)
 
         return await self._store.transact(work)
 
     async def undo(self, source: str, *, by: str = SYSTEM) -> Identity:
-        """Take back the merge by which `source` went; they are returned. Raises ContractError."""
+        """Undo the merge of the identity `source` and return it. Raises ContractError."""
 
         async def work(session: Any) -> Identity:
             first = await self._versions.take(session, 2)
             before = await self._store.read_records(session, [source])
-            gone = before[source].identity
-            if gone is None or gone.merge is None:
-                raise ContractError(MERGE_IMPOSSIBLE, f"{source} has gone into nobody: nothing to undo")
-            merge = gone.merge
-            before |= await self._store.read_records(session, [merge.into])
+            tombstone = before[source].identity
+            if tombstone is None or tombstone.merge is None:
+                raise ContractError(MERGE_IMPOSSIBLE, f"{source} is not merged: there is nothing to undo")
+            into = tombstone.merge.into
+            before |= await self._store.read_records(session, [into])
             now = to_milliseconds(utc_now())
-            target, revived = parted(before[merge.into], before[source], first, now, self._rules)
-            await self._store.write(session, before, {merge.into: target})
+            target, revived = unmerge_records(before[into], before[source], first, now, self._rules)
+            await self._store.write(session, before, {into: target})
             await self._store.write(session, before, {source: revived})
-            said = {"from": merge.into}
-            entry = AuditEntry(who=by, what="person.unmerged", subject=source, at=now, after=said)
+            entry = AuditEntry(who=by, what="person.unmerged", subject=source, at=now, after={"from": into})
             await self._audit.record(entry, session)
-            return _somebody(revived, source)
+            return _identity_in(revived, source)
 
         return await self._store.transact(work)
 
     async def merged_user_ids(self, user_id: str) -> list[str]:
-        """Whoever went into a person, also by way of others."""
+        """Return the user ids that were merged into an identity, also by way of others."""
         return sorted(await self._store.merged_into(None, user_id))
 
 
-def merged(
+def merge_records(
     target: IdentityRecord, source: IdentityRecord, version: int, now: datetime, rules: Rules
 ) -> tuple[IdentityRecord, Identity]:
-    """The target with what the source had, and the source's tombstone, at `version` + 1 and `version`.
+    """Return the target after a merge, and the tombstone of the source.
 
-    Templates of the source are copied; own ones of the target that are then beyond the cap are parked. Both
-    sides' sites count, and a modality is sent only if neither refuses it. Name and flag stay the target's.
+    They get `version` + 1 and `version`. The source's templates are copied; the target's own templates beyond
+    the limit are superseded. The sites of both count, and a modality may be sent only if neither refuses it.
+    Name and flag stay the target's.
     """
-    person, other = target.live, source.live
-    if person is None or other is None or target.templates is None or source.templates is None:
-        raise unknown("to merge: both must be there and not be deleted")
+    identity, other = target.live, source.live
+    if identity is None or other is None or target.templates is None or source.templates is None:
+        raise identity_unknown("to merge: both must exist and not be deleted")
     templates = _with_copies(target.templates, other.user_id, source.templates, rules)
-    sites = _together(person.sites, other.sites)
+    sites = _joined_sites(identity.sites, other.sites)
     after = replace(
-        person,
+        identity,
         version=version + 1,
         sites=sites,
-        synced_sites=tuple(sorted({*person.synced_sites, *sites})),
-        holdings=holdings(person.user_id, templates),
-        external=(*person.external, *other.external),
-        consent=_agreed(person.consent, other.consent),
+        synced_sites=tuple(sorted({*identity.synced_sites, *sites})),
+        holdings=holdings(identity.user_id, templates),
+        external=(*identity.external, *other.external),
+        consent=_joined_consent(identity.consent, other.consent),
         updated_at=now,
     )
-    check_size(after, {one.space: len(one.vector) // 4 for one in templates})
+    check_size(after, {template.space: len(template.vector) // 4 for template in templates})
     tombstone = replace(
         other,
         version=version,
@@ -107,45 +112,42 @@ def merged(
         deleted_at=now,
         updated_at=now,
         external=(),
-        merge=IdentityMerge(person.user_id, other.external, person.sites, person.consent),
+        merge=IdentityMerge(identity.user_id, other.external, identity.sites, identity.consent),
     )
     return IdentityRecord(after, templates), tombstone
 
 
-def parted(
+def unmerge_records(
     target: IdentityRecord, source: IdentityRecord, version: int, now: datetime, rules: Rules
 ) -> tuple[IdentityRecord, IdentityRecord]:
-    """Target and source as before their merge, at `version` and `version` + 1.
+    """Return target and source as before their merge, at `version` and `version` + 1.
 
-    What was changed about the target since stays changed. The target may be a tombstone by now, but not that
-    of a merge.
+    Later changes of the target stay. The target may be a tombstone by now, unless it was merged itself.
     """
-    person, other = target.identity, source.identity
-    if person is None or other is None or other.merge is None or target.templates is None or person.erased:
-        raise unknown("to part from: they are purged or erased")
+    identity, other = target.identity, source.identity
+    if (
+        identity is None
+        or other is None
+        or other.merge is None
+        or target.templates is None
+        or identity.erased
+    ):
+        raise identity_unknown("to separate from: it was purged or erased")
     merge = other.merge
-    if person.merge:
-        # Whoever they went into has copies of the source's templates too, as theirs.
-        detail = f"{person.user_id} went into {person.merge.into} since: take that back first"
+    if identity.merge:
+        # The identity that the target was merged into has copies of the source's templates as the target's.
+        detail = f"{identity.user_id} was merged into {identity.merge.into} since: undo that merge first"
         raise ContractError(MERGE_IMPOSSIBLE, detail)
-    own = [
-        replace(one, superseded_by=None) if one.superseded_by == other.user_id else one
-        for one in target.templates
-        if one.merged_from != other.user_id
-    ]
-    dropped = {
-        one.template_id for space in {one.space for one in own} for one in beyond_cap(own, space, rules)
-    }
-    templates = tuple(one for one in own if one.template_id not in dropped)
-    unchanged = person.sites == _together(merge.sites_before, other.sites)
-    agreed = person.consent == _agreed(merge.consent_before, other.consent)
+    templates = _without_copies(target.templates, other.user_id, rules)
+    sites_unchanged = identity.sites == _joined_sites(merge.sites_before, other.sites)
+    consent_unchanged = identity.consent == _joined_consent(merge.consent_before, other.consent)
     after = replace(
-        person,
+        identity,
         version=version,
-        sites=merge.sites_before if unchanged else person.sites,
-        holdings=holdings(person.user_id, templates),
-        external=tuple(key for key in person.external if key not in merge.external),
-        consent=merge.consent_before if agreed else person.consent,
+        sites=merge.sites_before if sites_unchanged else identity.sites,
+        holdings=holdings(identity.user_id, templates),
+        external=tuple(key for key in identity.external if key not in merge.external),
+        consent=merge.consent_before if consent_unchanged else identity.consent,
         updated_at=now,
     )
     revived = replace(
@@ -155,42 +157,66 @@ def parted(
         deleted=False,
         deleted_at=None,
         updated_at=now,
-        external=tuple(key for key in merge.external if key in person.external),
+        external=tuple(key for key in merge.external if key in identity.external),
         merge=None,
     )
     return IdentityRecord(after, templates), IdentityRecord(revived, source.templates)
 
 
 def _with_copies(
-    own: tuple[Template, ...], source: str, theirs: tuple[Template, ...], rules: Rules
+    own: tuple[Template, ...], source: str, others: tuple[Template, ...], rules: Rules
 ) -> tuple[Template, ...]:
-    present = {(one.space, one.vector) for one in own if one.superseded_by is None}
+    """Return the target's templates with copies of the source's.
+
+    Own templates beyond the limit are superseded.
+    """
+    present = {(template.space, template.vector) for template in own if template.superseded_by is None}
     copies = [
-        replace(one, template_id=uuid.uuid4().hex, merged_from=source)
-        for one in theirs
-        if one.superseded_by is None and (one.space, one.vector) not in present
+        replace(template, template_id=uuid.uuid4().hex, merged_from=source)
+        for template in others
+        if template.superseded_by is None and (template.space, template.vector) not in present
     ]
-    pool = [*own, *copies]
-    too_many = {
-        one.template_id for space in {one.space for one in copies} for one in beyond_cap(pool, space, rules)
-    }
-    kept = [replace(one, superseded_by=source) if one.template_id in too_many else one for one in own]
-    return (*kept, *(one for one in copies if one.template_id not in too_many))
+    surplus = _surplus_ids((*own, *copies), {template.space for template in copies}, rules)
+    kept = [
+        replace(template, superseded_by=source) if template.template_id in surplus else template
+        for template in own
+    ]
+    return (*kept, *(template for template in copies if template.template_id not in surplus))
 
 
-def _together(sites: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
-    every = {*sites, *others}
-    return (EVERY_SITE,) if EVERY_SITE in every else tuple(sorted(every))
+def _without_copies(templates: tuple[Template, ...], source: str, rules: Rules) -> tuple[Template, ...]:
+    """Return the target's templates without the source's.
+
+    The templates that these superseded count again.
+    """
+    own = [
+        replace(template, superseded_by=None) if template.superseded_by == source else template
+        for template in templates
+        if template.merged_from != source
+    ]
+    surplus = _surplus_ids(own, {template.space for template in own}, rules)
+    return tuple(template for template in own if template.template_id not in surplus)
 
 
-def _agreed(consent: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str, bool]:
+def _surplus_ids(
+    templates: list[Template] | tuple[Template, ...], spaces: set[str], rules: Rules
+) -> set[str]:
+    return {one.template_id for space in spaces for one in surplus_templates(templates, space, rules)}
+
+
+def _joined_sites(sites: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    joined = {*sites, *others}
+    return (EVERY_SITE,) if EVERY_SITE in joined else tuple(sorted(joined))
+
+
+def _joined_consent(consent: Mapping[str, bool], other: Mapping[str, bool]) -> dict[str, bool]:
     return {
         modality: consent.get(modality, True) and other.get(modality, True)
         for modality in {**consent, **other}
     }
 
 
-def _somebody(held: IdentityRecord, user_id: str) -> Identity:
-    if held.identity is None:
-        raise unknown(user_id)
-    return held.identity
+def _identity_in(record: IdentityRecord, user_id: str) -> Identity:
+    if record.identity is None:
+        raise identity_unknown(user_id)
+    return record.identity

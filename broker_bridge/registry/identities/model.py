@@ -1,4 +1,4 @@
-"""Values of the registry: people, their templates, and orders to change them."""
+"""Define identities (enrolled persons), their templates, and changes of them."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -13,28 +13,23 @@ from broker_bridge.registry.mongo.versions import History
 Kind = Literal["employee", "visitor"]
 
 EVERY_SITE = "*"
-"""In `sites`: the person belongs to every site, also to those that come later."""
+"""In `sites`: the identity belongs to every site, also to those that come later."""
 
 PERSON_UNKNOWN = "person-unknown"
 PERSON_MERGED = "person-merged"
 PERSON_EXISTS = "person-exists"
 
 SYSTEM = "system"
-"""Who has given an order that comes from the product itself."""
-
-# On the wire beside ids, names and vectors: keys, version, flag and punctuation of a person, of a template.
-_PERSON_BYTES = 160
-_TEMPLATE_BYTES = 150
-# A character of a name takes at most this many bytes in JSON.
-_ESCAPED = 6
+"""The author of a change that comes from the product itself."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """One embedding of a person: `vector` is unit-length little-endian float32 bytes, `quality` 0..1.
+    """One embedding of an identity.
 
-    `merged_from` is the user id of whom it came with in a merge; `parked_by` that of whose templates took
-    its place in one: it is kept for an undo, and compared with by nobody.
+    `vector` is unit-length little-endian float32 bytes, `quality` lies in 0..1. `merged_from` is the user id
+    of the identity that a merge copied it from. `superseded_by` is the user id of the identity whose
+    templates replaced it in a merge: it is kept for an undo and never compared with.
     """
 
     space: str
@@ -52,13 +47,16 @@ class Template:
 
 
 def modality_of(space: str) -> str:
-    """`face` of `face:arcface-w600k-r50`."""
+    """Return the modality of a space: `face` of `face:arcface-w600k-r50`."""
     return space.partition(":")[0]
 
 
 @dataclass(frozen=True)
 class ExternalKey:
-    """A person as another system knows them (seed 001): one of ours per key. `source_system` has no slash."""
+    """The unique id of an identity in another system (seed 001).
+
+    `source_system` has no slash.
+    """
 
     source_system: str
     external_id: str
@@ -75,7 +73,10 @@ class ExternalKey:
 
 @dataclass(frozen=True)
 class TemplateCount:
-    """What a person holds in one space, for the site's digest."""
+    """Count and digest of an identity's templates in one space.
+
+    They enter the digest of its sites.
+    """
 
     space: str
     digest: Digest
@@ -83,7 +84,7 @@ class TemplateCount:
 
 @dataclass(frozen=True)
 class IdentityMerge:
-    """How a person went into another: what an undo gives back, to both."""
+    """The merge of an identity `into` another, with what an undo gives back to both."""
 
     into: str
     external: tuple[ExternalKey, ...]
@@ -93,11 +94,12 @@ class IdentityMerge:
 
 @dataclass(frozen=True)
 class Identity:
-    """A person at their last change. `reach` are the sites that ever had them and so hear of each change.
+    """An enrolled person as of the last change.
 
-    `born` is the version at which they (last) came to be, `consent` whether a modality may be sent to
-    devices, with an entry for each modality held. `merge` says that this tombstone went into somebody else,
-    `erased` that nothing but the tombstone is left.
+    `synced_sites` are the sites that ever had the identity: each of them receives every change of it.
+    `created_version` is the version of the (last) enrollment or restore, 0 if unknown. `consent` has an entry
+    for each modality held: whether devices may receive it. `merge` is set on the tombstone of a merged
+    identity, `erased` on a tombstone of which nothing else is left.
     """
 
     user_id: str
@@ -119,24 +121,25 @@ class Identity:
     erased: bool = False
 
     def belongs_to(self, site_id: str) -> bool:
-        """Whether cameras of this site should recognise the person."""
+        """Return whether cameras of this site should recognise the identity."""
         return not self.deleted and (EVERY_SITE in self.sites or site_id in self.sites)
 
     def may_be_sent(self, space: str) -> bool:
-        """Whether templates of a space may leave the registry for a device."""
+        """Return whether devices may receive templates of a space."""
         return self.consent.get(modality_of(space), True)
 
     @property
     def sent_holdings(self) -> tuple[TemplateCount, ...]:
-        """Those of `holdings` that devices hold too."""
-        return tuple(held for held in self.holdings if self.may_be_sent(held.space))
+        """The `holdings` that devices may receive."""
+        return tuple(holding for holding in self.holdings if self.may_be_sent(holding.space))
 
 
 @dataclass(frozen=True)
 class IdentityRecord:
-    """A person and all their templates, parked ones too; nobody where there is no such person.
+    """An identity with all its templates, superseded ones included.
 
-    `templates` is None where they were not read, since nothing is to happen to them.
+    `identity` is None where there is none. `templates` is None where they were not read; a write then leaves
+    them alone.
     """
 
     identity: Identity | None = None
@@ -144,19 +147,20 @@ class IdentityRecord:
 
     @property
     def live(self) -> Identity | None:
-        """The person, unless deleted."""
+        """The identity, unless it is deleted."""
         return self.identity if self.identity and not self.identity.deleted else None
 
 
 @dataclass(frozen=True)
 class EnrollIdentity:
-    """An order to the registry: what to add to a person or change about them; None leaves a field alone.
+    """A change that creates an identity, adds templates to it, or changes its fields.
 
-    `replace_modality` drops the templates of that modality first. An empty `sites` means every site, an empty
-    `display_name` or `flag` clears it, whoever is not said to be a visitor is made an employee. `must_exist`
-    refuses to make a person, or to bring back a deleted one; `must_be_new` refuses everything else. With
-    `external` the person is the one who has that key, and only if there is none the one of `user_id`.
-    `by` is who ordered it (see AuditEntry), `noted` what the audit should say besides.
+    None leaves a field alone. `replace_modality` drops the templates of that modality first. An empty `sites`
+    means every site, an empty `display_name` or `flag` clears it, and a new identity without `kind` is an
+    employee. `must_exist` refuses to create an identity or to bring back a deleted one; `must_be_new` refuses
+    everything else. With `external` the holder of that key is changed; without a
+    holder the identity `user_id` gets the key.
+    `by` is the author (see AuditEntry), `audit_details` what the audit entry has besides.
     """
 
     user_id: str
@@ -176,7 +180,7 @@ class EnrollIdentity:
 
 @dataclass(frozen=True)
 class DeleteIdentity:
-    """An order to soft-delete a person, named by user id or by an external key."""
+    """A change that soft-deletes an identity, named by user id or by an external key."""
 
     user_id: str = ""
     external: ExternalKey | None = None
@@ -188,26 +192,32 @@ IdentityChange = EnrollIdentity | DeleteIdentity
 
 @dataclass(frozen=True)
 class IdentityDelta:
-    """A person as they are now, with the templates in the spaces asked for that may be sent."""
+    """An identity as of now, with its templates in the requested spaces.
+
+    Templates that devices may not receive are left out.
+    """
 
     identity: Identity
     templates: tuple[Template, ...]
 
 
-def active_templates(person: Identity, templates: Iterable[Template]) -> tuple[Template, ...]:
-    """Those of a person's templates that count and may be sent; none of somebody who is deleted."""
+def active_templates(identity: Identity, templates: Iterable[Template]) -> tuple[Template, ...]:
+    """Return the templates that count and that devices may receive.
+
+    A deleted identity has none.
+    """
     return tuple(
-        one
-        for one in templates
-        if one.superseded_by is None and not person.deleted and person.may_be_sent(one.space)
+        template
+        for template in templates
+        if template.superseded_by is None and not identity.deleted and identity.may_be_sent(template.space)
     )
 
 
 @dataclass(frozen=True)
 class DeltaPage:
-    """What has changed for a site since a version, read at one point in time.
+    """The deltas of a site after a version, read at one point in time.
 
-    `to_version` is how far the site's history is told by `changed`; `done` says that this is its head.
+    `deltas` complete the site's history up to `to_version`; with `done` that is its head.
     """
 
     history: History
@@ -218,30 +228,15 @@ class DeltaPage:
 
 
 def holdings(user_id: str, templates: Iterable[Template]) -> tuple[TemplateCount, ...]:
-    """Count and digest per space of one person's templates, but for parked ones."""
+    """Return count and digest of an identity's templates by space.
+
+    Superseded templates are not counted.
+    """
     vectors: dict[str, list[bytes]] = {}
     for template in templates:
         if template.superseded_by is None:
             vectors.setdefault(template.space, []).append(template.vector)
     return tuple(
-        TemplateCount(space, Digest.of(user_id, space, held)) for space, held in sorted(vectors.items())
+        TemplateCount(space, Digest.of(user_id, space, in_space))
+        for space, in_space in sorted(vectors.items())
     )
-
-
-def wire_bytes(person: Identity, dimensions: Mapping[str, int]) -> int:
-    """About how many bytes a person with their templates in the spaces of `dimensions` takes of a message."""
-    named = len(person.user_id) + _ESCAPED * len(person.display_name or "")
-    return (
-        _PERSON_BYTES
-        + named
-        + sum(
-            held.digest.count * template_bytes(4 * dimensions[held.space])
-            for held in person.sent_holdings
-            if held.space in dimensions
-        )
-    )
-
-
-def template_bytes(vector_bytes: int) -> int:
-    """About how many bytes a template with a vector of `vector_bytes` takes of a message."""
-    return vector_bytes * 4 // 3 + _TEMPLATE_BYTES

@@ -1,4 +1,4 @@
-"""What becomes of an order about a person."""
+"""Define the outcome of a change of an identity."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from .model import Identity, IdentityChange, Template
 
 @dataclass(frozen=True)
 class ChangeOutcome:
-    """What became of one order: the person before and after, or why not.
+    """The identity before and after one change, or the error that refused it.
 
-    `version` was taken for it, `templates` are the person's after it (None: none were read), `added` of them
-    new.
+    `version` was taken for the change. `templates` are those after it (None: they were not read), of which
+    `added` are new.
     """
 
     change: IdentityChange
@@ -24,10 +24,10 @@ class ChangeOutcome:
     templates: tuple[Template, ...] | None = None
 
     def result(self) -> Identity:
-        """The person after the order; raises its ContractError."""
+        """Return the identity after the change; raise its ContractError."""
         if self.error:
             raise self.error
-        assert self.identity is not None  # noqa: S101  # without an error there is somebody
+        assert self.identity is not None  # noqa: S101  # without an error there is an identity
         return self.identity
 
     @property
@@ -40,7 +40,7 @@ class ChangeOutcome:
 
 
 class NothingChanged(Exception):  # noqa: N818  # no error: it gives back the versions that were taken
-    """Ends a transaction in which there was nothing to write."""
+    """End a transaction that has nothing to write."""
 
     def __init__(self, outcomes: list[ChangeOutcome]) -> None:
         super().__init__()

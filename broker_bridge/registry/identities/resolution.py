@@ -1,22 +1,25 @@
-"""As whom the enrolled person that a detected one is linked with is shown today."""
+"""Resolve user ids to the identities that stand for them today."""
 
 from collections.abc import Iterable
 
 from .store import IdentityStore
 
 
-async def shown_as(people: IdentityStore, user_ids: Iterable[str]) -> dict[str, str]:
-    """By user id whom to show: who was merged as whom they went into, and who is deleted not at all."""
-    shown: dict[str, str] = {}
-    asked = {user_id: user_id for user_id in user_ids}
-    while asked:
-        known = await people.find_by_id(None, sorted(set(asked.values())))
-        further: dict[str, str] = {}
-        for user_id, stands_for in asked.items():
-            person = known.get(stands_for)
-            if person is not None and person.merge is not None:
-                further[user_id] = person.merge.into
-            elif person is not None and not person.deleted:
-                shown[user_id] = stands_for
-        asked = further
-    return shown
+async def resolve_user_ids(store: IdentityStore, user_ids: Iterable[str]) -> dict[str, str]:
+    """Return the user id that each of `user_ids` is shown as.
+
+    A merged identity is shown as the identity that it was merged into; a deleted one is left out.
+    """
+    resolved: dict[str, str] = {}
+    open_ids = {user_id: user_id for user_id in user_ids}
+    while open_ids:
+        identities = await store.find_by_id(None, sorted(set(open_ids.values())))
+        merged: dict[str, str] = {}
+        for user_id, shown_as in open_ids.items():
+            identity = identities.get(shown_as)
+            if identity is not None and identity.merge is not None:
+                merged[user_id] = identity.merge.into
+            elif identity is not None and not identity.deleted:
+                resolved[user_id] = shown_as
+        open_ids = merged
+    return resolved

@@ -1,4 +1,4 @@
-"""People and templates in MongoDB: read whole, changed together, one writer at a time in a process."""
+"""Read and write identities with their templates in MongoDB."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -9,25 +9,33 @@ from pymongo import InsertOne, ReplaceOne, UpdateOne
 
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .documents import person_from_document, person_to_document, template_from_document, template_to_document
+from .documents import (
+    identity_from_document,
+    identity_to_document,
+    template_from_document,
+    template_to_document,
+)
 from .model import Identity, IdentityRecord, Template
 
 T = TypeVar("T")
 
 
 class IdentityStore:
-    """Collections `identities` and `templates`. `None` as session reads outside of any."""
+    """Collections `identities` and `templates`.
+
+    With `None` as session a read is outside of transactions.
+    """
 
     def __init__(self, mongo: Mongo) -> None:
         self.mongo = mongo
         self.identities = mongo.db.identities
         self.templates = mongo.db.templates
-        # Two writers of one process would only collide on the version counter and start over.
-        self._writing = asyncio.Lock()
+        # Two writers of one process would only collide on the version counter and begin again.
+        self._write_lock = asyncio.Lock()
 
     async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Run `work(session)` in one transaction; see Mongo.transact."""
-        async with self._writing:
+        """Return the result of `work(session)` in one transaction; see Mongo.transact."""
+        async with self._write_lock:
             return await self.mongo.transact(work)
 
     def watch(self) -> AbstractAsyncContextManager[Any]:
@@ -35,35 +43,38 @@ class IdentityStore:
         return self.mongo.watch([{"$match": {"ns.coll": "identities"}}])
 
     async def find_by_id(self, session: Any, user_ids: Iterable[str]) -> dict[str, Identity]:
-        """People and tombstones by user id."""
-        return await self._found(session, {"_id": {"$in": list(user_ids)}})
+        """Return identities and tombstones by user id."""
+        return await self._find(session, {"_id": {"$in": list(user_ids)}})
 
-    async def find_by_external_key(self, session: Any, external: Iterable[str]) -> dict[str, Identity]:
-        """People and tombstones by the text of their external keys."""
-        people = await self._found(session, {"external": {"$in": list(external)}})
-        return {key.text: person for person in people.values() for key in person.external}
+    async def find_by_external_key(self, session: Any, keys: Iterable[str]) -> dict[str, Identity]:
+        """Return identities and tombstones by the text of their external keys."""
+        holders = await self._find(session, {"external": {"$in": list(keys)}})
+        return {key.text: identity for identity in holders.values() for key in identity.external}
 
     async def merged_into(self, session: Any, user_id: str) -> dict[str, Identity]:
-        """Whoever went into a person by a merge, also by way of others."""
-        found: dict[str, Identity] = {}
+        """Return the tombstones that were merged into an identity, also by way of others."""
+        merged: dict[str, Identity] = {}
         targets = [user_id]
         while targets:
-            people = await self._found(session, {"merge.into": {"$in": targets}})
-            targets = [key for key in people if key not in found]
-            found |= people
-        return found
+            found = await self._find(session, {"merge.into": {"$in": targets}})
+            targets = [key for key in found if key not in merged]
+            merged |= found
+        return merged
 
-    async def _found(self, session: Any, query: Document) -> dict[str, Identity]:
+    async def _find(self, session: Any, query: Document) -> dict[str, Identity]:
         cursor = self.identities.find(query, session=session)
-        return {found["_id"]: person_from_document(found) async for found in cursor}
+        return {found["_id"]: identity_from_document(found) async for found in cursor}
 
     async def page(self, query: Document, limit: int) -> list[Identity]:
-        """Up to `limit` of the people who match, in order of user id."""
+        """Return up to `limit` matches of `query` in the order of user ids."""
         cursor = self.identities.find(query).sort("_id", 1).limit(limit)
-        return [person_from_document(found) async for found in cursor]
+        return [identity_from_document(found) async for found in cursor]
 
     async def read_records(self, session: Any, user_ids: Sequence[str]) -> dict[str, IdentityRecord]:
-        """Each of `user_ids` with their templates; nobody where there is no such person."""
+        """Return the records of `user_ids`, with templates.
+
+        An unknown id has an empty record.
+        """
         known = await self.find_by_id(session, user_ids)
         templates = await self.templates_of(session, list(known))
         return {key: IdentityRecord(known.get(key), tuple(templates.get(key, ()))) for key in user_ids}
@@ -71,60 +82,66 @@ class IdentityStore:
     async def templates_of(
         self, session: Any, user_ids: Sequence[str], spaces: Sequence[str] | None = None
     ) -> dict[str, list[Template]]:
-        """Templates by user id, oldest first, parked ones too."""
+        """Return templates by user id, oldest first, superseded ones included."""
         if not user_ids:
             return {}
         query: Document = {"user_id": {"$in": list(user_ids)}}
         if spaces is not None:
             query["space"] = {"$in": list(spaces)}
-        held: dict[str, list[Template]] = {}
-        order = [("user_id", 1), ("created_at", 1), ("_id", 1)]
-        async for found in self.templates.find(query, session=session).sort(order):
-            held.setdefault(found["user_id"], []).append(template_from_document(found))
-        return held
+        templates: dict[str, list[Template]] = {}
+        oldest_first = [("user_id", 1), ("created_at", 1), ("_id", 1)]
+        async for found in self.templates.find(query, session=session).sort(oldest_first):
+            templates.setdefault(found["user_id"], []).append(template_from_document(found))
+        return templates
 
     async def write(
         self, session: Any, before: Mapping[str, IdentityRecord], after: Mapping[str, IdentityRecord]
     ) -> None:
-        """Make what is kept of the people in `after` what it says; `before` is what there is."""
-        people: list[InsertOne[Document] | ReplaceOne[Document]] = []
-        templates: list[UpdateOne] = []
+        """Write the difference between the records `before` and `after`.
+
+        `before` is what is stored.
+        """
+        identities: list[InsertOne[Document] | ReplaceOne[Document]] = []
+        updated: list[UpdateOne] = []
         added: list[Document] = []
         dropped: list[str] = []
-        for user_id, held in after.items():
+        for user_id, record in after.items():
             known = before.get(user_id, IdentityRecord())
-            if held == known or held.identity is None:
+            if record == known or record.identity is None:
                 continue
-            document = person_to_document(held.identity)
-            people.append(ReplaceOne({"_id": user_id}, document) if known.identity else InsertOne(document))
-            fresh, gone, moved = _difference(user_id, known, held)
-            added += fresh
+            document = identity_to_document(record.identity)
+            identities.append(
+                ReplaceOne({"_id": user_id}, document) if known.identity else InsertOne(document)
+            )
+            new, gone, moved = _difference(user_id, known, record)
+            added += new
             dropped += gone
-            templates += moved
+            updated += moved
         if dropped:
             await self.templates.delete_many({"_id": {"$in": dropped}}, session=session)
-        if templates:
-            await self.templates.bulk_write(templates, session=session)
+        if updated:
+            await self.templates.bulk_write(updated, session=session)
         if added:
             await self.templates.insert_many(added, session=session)
-        if people:
-            await self.identities.bulk_write(people, ordered=False, session=session)
+        if identities:
+            await self.identities.bulk_write(identities, ordered=False, session=session)
 
 
 def _difference(
-    user_id: str, known: IdentityRecord, held: IdentityRecord
+    user_id: str, before: IdentityRecord, after: IdentityRecord
 ) -> tuple[list[Document], list[str], list[UpdateOne]]:
-    """Templates to insert, ids of those to delete, and updates of those that are parked or brought back."""
-    if held.templates is None or held.identity is None:
+    """Return templates to insert, ids of templates to delete, and updates."""
+    if after.templates is None or after.identity is None:
         return [], [], []
-    now = held.identity.updated_at
+    now = after.identity.updated_at
     assert now is not None  # noqa: S101  # every rule sets it
-    old = {one.template_id: one for one in known.templates or ()}
-    added, moved = [], []
-    for one in held.templates:
-        before = old.pop(one.template_id, None)
-        if before is None:
-            added.append(template_to_document(user_id, one, now))
-        elif before.superseded_by != one.superseded_by:
-            moved.append(UpdateOne({"_id": one.template_id}, {"$set": {"parked_by": one.superseded_by}}))
-    return added, list(old), moved
+    gone = {template.template_id: template for template in before.templates or ()}
+    added, updated = [], []
+    for template in after.templates:
+        stored = gone.pop(template.template_id, None)
+        if stored is None:
+            added.append(template_to_document(user_id, template, now))
+        elif stored.superseded_by != template.superseded_by:
+            change = {"$set": {"parked_by": template.superseded_by}}
+            updated.append(UpdateOne({"_id": template.template_id}, change))
+    return added, list(gone), updated

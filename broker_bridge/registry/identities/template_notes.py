@@ -6,12 +6,12 @@ from datetime import datetime
 
 from broker_bridge.registry.identities.model import EVERY_SITE
 from broker_bridge.registry.mongo.client import Mongo
-from broker_bridge.registry.workers import _WORKERS
+from broker_bridge.registry.workers import WORKER_IDS
 
 
 @dataclass(frozen=True)
 class TemplateNote:
-    """A template without its vector."""
+    """Metadata of a template, without its vector."""
 
     template_id: str
     space: str
@@ -21,19 +21,21 @@ class TemplateNote:
 
 
 class Overview:
-    """Reads only, and never a vector."""
+    """Queries of the dashboard that read no vectors."""
 
     def __init__(self, mongo: Mongo) -> None:
-        self._people = mongo.db.identities
+        self._identities = mongo.db.identities
         self._templates = mongo.db.templates
         self._meta = mongo.db.meta
 
     async def template_notes(self, user_ids: Sequence[str]) -> dict[str, list[TemplateNote]]:
-        """Templates by user id, oldest first; those of deleted people are left to the caller to skip."""
+        """Return templates by user id, oldest first.
+
+        Those of deleted identities are included.
+        """
         notes: dict[str, list[TemplateNote]] = {}
-        # Parked ones are compared with by nobody.
-        active = {"user_id": {"$in": list(user_ids)}, "parked_by": None}
-        cursor = self._templates.find(active, {"vector": 0})
+        not_superseded = {"user_id": {"$in": list(user_ids)}, "parked_by": None}
+        cursor = self._templates.find(not_superseded, {"vector": 0})
         async for found in cursor.sort([("user_id", 1), ("created_at", 1)]):
             note = TemplateNote(
                 found["_id"], found["space"], found["quality"], found["source"], found["created_at"]
@@ -42,12 +44,12 @@ class Overview:
         return notes
 
     async def site_head(self, site_id: str) -> int:
-        """The newest version that concerns a site; 0 if none does."""
-        newest = await self._people.find_one(
+        """Return the newest version that concerns a site; 0 if none does."""
+        newest = await self._identities.find_one(
             {"reach": {"$in": [site_id, EVERY_SITE]}}, {"version": 1}, sort=[("version", -1)]
         )
         return int(newest["version"]) if newest else 0
 
     async def bridge_seen_since(self, moment: datetime) -> bool:
-        """Whether any bridge worker has reported at `moment` or later."""
-        return await self._meta.find_one({"_id": _WORKERS, "at": {"$gte": moment}}, {"_id": 1}) is not None
+        """Return whether any bridge worker has reported at `moment` or later."""
+        return await self._meta.find_one({"_id": WORKER_IDS, "at": {"$gte": moment}}, {"_id": 1}) is not None

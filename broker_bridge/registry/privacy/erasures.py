@@ -18,7 +18,7 @@ from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
 from broker_bridge.registry.identities import rules
 from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Identity, IdentityRecord
-from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.rules import identity_unknown
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.paging import newest_first
@@ -75,11 +75,11 @@ class Erasures:
                 if earlier:
                     return earlier[0]
             if not people:
-                raise unknown(user_id)
+                raise identity_unknown(user_id)
             first = await self._versions.take(session, len(people))
             before = await self._store.read_records(session, list(people))
             after = {
-                person.user_id: IdentityRecord(rules.erased(person, version, now))
+                person.user_id: IdentityRecord(rules.make_erased_tombstone(person, version, now))
                 for version, person in enumerate(people.values(), start=first)
             }
             await self._store.write(session, before, after)

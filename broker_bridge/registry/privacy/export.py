@@ -12,9 +12,9 @@ from broker_bridge.registry.detected_persons.export import export_person, export
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
 from broker_bridge.registry.events.events import EventStore, event_to_wire
-from broker_bridge.registry.identities.documents import person_to_document
+from broker_bridge.registry.identities.documents import identity_to_document
 from broker_bridge.registry.identities.model import Identity, Template
-from broker_bridge.registry.identities.rules import unknown
+from broker_bridge.registry.identities.rules import identity_unknown
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -54,7 +54,7 @@ class PersonalDataExport:
         """
         people = await self._store.find_by_id(None, [user_id])
         if not people and not await self._is_left(user_id):
-            raise unknown(user_id)
+            raise identity_unknown(user_id)
         merged = await self._store.merged_into(None, user_id)
         entry = AuditEntry(who=by, what="person.exported", subject=user_id, at=now)
         await self._audit.record(entry, None)
@@ -151,7 +151,7 @@ async def _each(items: list[Document]) -> AsyncIterator[Document]:
 
 
 def _person(person: Identity) -> Document:
-    document = person_to_document(person)
+    document = identity_to_document(person)
     return {"user_id": document.pop("_id"), **document}
 
 

@@ -1,8 +1,12 @@
-"""What a device that polls has missed: since a version, or since the time of its last answer (seed 002)."""
+"""Answer devices that poll for changes (seed 002).
+
+A device asks for the changes since a version, or since the time of its last answer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from broker_bridge.registry.identities.model import DeltaPage
 from broker_bridge.registry.mongo.client import Mongo
@@ -11,104 +15,150 @@ from broker_bridge.registry.mongo.versions import History, Versions
 from .changes import DeltaQueries
 
 MARGIN = timedelta(seconds=60)
-"""A change is dated when it is written and seen when it is committed, up to 15 s later, by clocks of several
-machines: who asks by time is told so much again."""
+"""Overlap of answers by time. A change is dated when it is written and visible when it is committed, up to
+15 s later, and the clocks of several machines differ."""
 
 
 @dataclass(frozen=True)
-class PollPosition:
-    """Where a device says that it stands: at `version` of the history `epoch`, or as of `time`.
+class VersionCursor:
+    """The position of a device that has all up to `version`.
 
-    Without `epoch` it is taken to mean the history there is. Where an answer goes on, `begun_at` is where the
-    device stood before it, and `reset_head_version` that of a full snapshot, as in SyncRequest.
+    `epoch` names the history of the version; None means the current one. On the next page of an answer,
+    `reset_head_version` is the head of a snapshot sync, as in SyncRequest, and `begun_at` the version at
+    which the device stood before the first page.
     """
 
+    version: int
     epoch: str | None = None
-    version: int = 0
-    time: datetime | None = None
     reset_head_version: int | None = None
     begun_at: int | None = None
+
+    def needs_snapshot(self, history: History, site_id: str) -> bool:
+        """Return whether the history cannot tell the device the rest."""
+        return _is_other_history(self.epoch, history) or not history.tells_since(
+            site_id, self.version, self.reset_head_version
+        )
+
+
+@dataclass(frozen=True)
+class TimeCursor:
+    """The position of a device that has all as of `time`.
+
+    `epoch` names the history; None means the current one.
+    """
+
+    time: datetime
+    epoch: str | None = None
+
+    def needs_snapshot(self, history: History, now: datetime) -> bool:
+        """Return whether the changes since `time` cannot be told.
+
+        Tombstones after `time` were purged, or `time` is ahead of the clock.
+        """
+        if _is_other_history(self.epoch, history) or self.time > now + MARGIN:
+            return True
+        return history.purged_until is not None and self.time <= history.purged_until
+
+
+PollCursor = VersionCursor | TimeCursor
+
+
+class _ReadPage(Protocol):
+    """Read the page of the polled site after a version."""
+
+    async def __call__(self, version: int, *, snapshot: bool) -> DeltaPage: ...
+
+
+def _is_other_history(epoch: str | None, history: History) -> bool:
+    return epoch not in {None, history.epoch}
 
 
 @dataclass(frozen=True)
 class PollAnswer:
-    """What a device is told next. It has all up to `begun_at` from before the first page of this answer:
-    `surely_held` are those whom its site cannot have been without since then. `last_dated` is when the last
-    one told was changed."""
+    """The next page of changes for a device; `reset` begins a snapshot sync.
 
-    changes: DeltaPage
+    The device has all up to version `begun_at` from before the first page. `surely_held` are the user ids of
+    the page that its site has had since then at the latest. `last_dated` is the time of the last change.
+    """
+
+    page: DeltaPage
     begun_at: int
     reset: bool
     surely_held: frozenset[str]
     last_dated: datetime | None
 
 
-def starts_over(position: PollPosition, history: History, site_id: str, now: datetime) -> bool:
-    """Whether a device needs a full snapshot: another history, nothing yet, or unseen tombstones purged.
-
-    Also one whose time lies ahead: nobody can tell what it has missed.
-    """
-    if position.epoch not in {None, history.epoch}:
-        return True
-    if position.time is not None:
-        purged = history.purged_until is not None and position.time <= history.purged_until
-        return purged or position.time > now + MARGIN
-    return not history.tells_since(site_id, position.version, position.reset_head_version)
-
-
 class EdgePolling:
-    """Answers without memory: the position says it all."""
+    """Answers to polling devices.
 
-    def __init__(self, mongo: Mongo, versions: Versions, changes: DeltaQueries) -> None:
-        self._people = mongo.db.identities
+    There is no memory: the cursor has all that an answer depends on.
+    """
+
+    def __init__(self, mongo: Mongo, versions: Versions, deltas: DeltaQueries) -> None:
+        self._identities = mongo.db.identities
         self._versions = versions
-        self._changes = changes
+        self._deltas = deltas
 
     async def poll(
-        self, site_id: str, position: PollPosition, spaces: Sequence[str], *, limit: int, max_bytes: int,
+        self, site_id: str, cursor: PollCursor, spaces: Sequence[str], *, limit: int, max_bytes: int,
         now: datetime,
     ) -> PollAnswer:  # fmt: skip
-        """What a device of the site needs next: at most `limit` people and about `max_bytes`."""
-        history = await self._versions.read()
-        reset = starts_over(position, history, site_id, now)
-        while True:
-            since = 0 if reset else await self._since(site_id, position, history)
-            changes = await self._changes.site_deltas(
-                site_id, since, spaces, limit, max_bytes, snapshot=reset
-            )
-            # A purge in between may have taken what this device had yet to hear of.
-            if reset or not starts_over(position, changes.history, site_id, now):
-                break
-            reset = True
-        begun_at = 0 if reset else await self._begun_at(site_id, position)
-        surely_held, last_dated = await self._whereabouts(changes, begun_at)
-        return PollAnswer(changes, begun_at, reset, surely_held, last_dated)
+        """Return the next page after `cursor`.
 
-    async def _since(self, site_id: str, position: PollPosition, history: History) -> int:
-        if position.time is None:
-            return position.version
-        version = await self._changes.version_at(site_id, position.time)
-        # The history was read first: whatever was changed since then has a later version.
-        return history.version if version is None else version
-
-    async def _begun_at(self, site_id: str, position: PollPosition) -> int:
-        if position.time is not None:
-            return await self._changes.version_before(site_id, position.time)
-        return position.version if position.begun_at is None else position.begun_at
-
-    async def _whereabouts(self, changes: DeltaPage, begun_at: int) -> tuple[frozenset[str], datetime | None]:
-        """Whom of `changes` the site has had since `begun_at` at the least, and the date of the last of them.
-
-        Where somebody has been in several places, it is not known since when they are in each.
+        It has at most `limit` identities and about `max_bytes`.
         """
-        told = [change.identity.user_id for change in changes.deltas]
+
+        async def read(version: int, *, snapshot: bool) -> DeltaPage:
+            return await self._deltas.site_deltas(
+                site_id, version, spaces, limit, max_bytes, snapshot=snapshot
+            )
+
+        history = await self._versions.read()
+        if isinstance(cursor, VersionCursor):
+            answer = await self._by_version(site_id, cursor, history, read)
+        else:
+            answer = await self._by_time(site_id, cursor, history, read, now)
+        return answer or await self._answer(await read(0, snapshot=True), 0, reset=True)
+
+    async def _by_version(
+        self, site_id: str, cursor: VersionCursor, history: History, read: _ReadPage
+    ) -> PollAnswer | None:
+        """Return the page after a version; None if the device needs a snapshot sync."""
+        if cursor.needs_snapshot(history, site_id):
+            return None
+        page = await read(cursor.version, snapshot=False)
+        # A purge since `history` was read may have removed tombstones that the device lacks.
+        if cursor.needs_snapshot(page.history, site_id):
+            return None
+        return await self._answer(page, cursor.version if cursor.begun_at is None else cursor.begun_at)
+
+    async def _by_time(
+        self, site_id: str, cursor: TimeCursor, history: History, read: _ReadPage, now: datetime
+    ) -> PollAnswer | None:
+        """Return the page after a time; None if the device needs a snapshot sync."""
+        if cursor.needs_snapshot(history, now):
+            return None
+        version = await self._deltas.version_at(site_id, cursor.time)
+        # `history` was read first: every change since then has a later version.
+        page = await read(history.version if version is None else version, snapshot=False)
+        if cursor.needs_snapshot(page.history, now):
+            return None
+        return await self._answer(page, await self._deltas.version_before(site_id, cursor.time))
+
+    async def _answer(self, page: DeltaPage, begun_at: int, *, reset: bool = False) -> PollAnswer:
+        """Return the answer with a page.
+
+        It names the identities that the site has had since `begun_at`. An identity with several synced sites
+        is left out: since when each site has it is not recorded.
+        """
+        user_ids = [delta.identity.user_id for delta in page.deltas]
         fields = {"born": 1, "reach": 1, "updated_at": 1}
-        cursor = self._people.find({"_id": {"$in": told}}, fields)
-        found = {one["_id"]: one async for one in cursor}
-        held = frozenset(
+        cursor = self._identities.find({"_id": {"$in": user_ids}}, fields)
+        found = {document["_id"]: document async for document in cursor}
+        surely_held = frozenset(
             user_id
-            for user_id, one in found.items()
-            if 0 < one.get("born", 0) <= begun_at and len(one["reach"]) == 1
+            for user_id, document in found.items()
+            if 0 < document.get("born", 0) <= begun_at and len(document["reach"]) == 1
         )
-        last = found.get(told[-1]) if told else None
-        return held, last["updated_at"] if last else None
+        last = found.get(user_ids[-1]) if user_ids else None
+        return PollAnswer(page, begun_at, reset, surely_held, last["updated_at"] if last else None)

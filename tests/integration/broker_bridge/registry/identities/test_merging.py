@@ -131,7 +131,7 @@ async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry:
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
     await registry.identity_merges.merge("EMP-1", "EMP-0")
-    with pytest.raises(ContractError, match="EMP-1 went into EMP-0"):
+    with pytest.raises(ContractError, match="EMP-1 was merged into EMP-0"):
         await registry.identity_merges.undo("EMP-2")
     assert await registry.identity_merges.merged_user_ids("EMP-0") == ["EMP-1", "EMP-2"]
 
