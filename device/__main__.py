@@ -19,7 +19,7 @@ from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from .bootstrap import build, database_path, sole_owner
 from .cli.annotate import annotate
 from .cli.build_engine import build_engine
-from .cli.common import Config, config_file, sentences
+from .cli.common import Config, config_file, exit_on_error
 from .cli.doctor import doctor
 from .cli.enroll import enroll
 from .cli.replay import replay
@@ -66,7 +66,7 @@ def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEn
 @app.command()
 def run(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Recognise people at a camera and follow the registry, until SIGTERM."""
-    with sentences():
+    with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
@@ -97,7 +97,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
 
     With a password and no user name in the settings, each device logs in under its own id.
     """
-    with sentences():
+    with exit_on_error():
         settings = load_settings(SimulatorSettings, config_file(context, config), os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
@@ -131,7 +131,7 @@ def _outbox(config: Path | None) -> Iterator[Outbox]:
 @rejected.command("list")
 def list_rejected(context: typer.Context, config: Config = None) -> None:
     """One line per event: id, code, when, why. Also while the device runs."""
-    with sentences(), _outbox(config_file(context, config)) as outbox:
+    with exit_on_error(), _outbox(config_file(context, config)) as outbox:
         for one in outbox.rejected():
             typer.echo(f"{one.event_id}  {one.code}  {one.rejected_at}  {one.detail}")
 
@@ -143,7 +143,7 @@ def requeue(
     config: Config = None,
 ) -> None:
     """Put rejected events back in line, after their cause is mended. Also while the device runs."""
-    with sentences(), _outbox(config_file(context, config)) as outbox:
+    with exit_on_error(), _outbox(config_file(context, config)) as outbox:
         wanted = event_ids or [one.event_id for one in outbox.rejected()]
         typer.echo(f"{outbox.requeue(wanted)} events are in line again")
 

@@ -1,1 +1,1 @@
-"""`wfm-fleet`: people in and out of the registry from a terminal, by way of its REST API."""
+"""Provide `wfm-fleet`: import and export identities through the REST API."""

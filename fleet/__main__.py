@@ -1,25 +1,25 @@
-"""`wfm-fleet`, or `python -m fleet`: people in and out of the registry from a terminal."""
+"""Run `wfm-fleet`, also as `python -m fleet`: import and export identities."""
 
 import typer
 
 from .common import Config
-from .identity_export import export_people
-from .identity_import import import_people
+from .identity_export import export_identities
+from .identity_import import import_identities
 from .tracks.command import simulate_tracks
 
 app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
     no_args_is_help=True,
-    help="People in and out of the registry of WFM Fleet, by way of its REST API.",
+    help="Import and export the people enrolled in WFM Fleet, through its REST API.",
     epilog="Settings: WFM_FLEET__API_URL, WFM_FLEET__API_KEY, WFM_FLEET__CA_FILE, or --config FILE.",
 )
 identity = typer.Typer(no_args_is_help=True, help="People: import and export.")
 app.add_typer(identity, name="identity")
-identity.command("import")(import_people)
-identity.command("export")(export_people)
+identity.command("import")(import_identities)
+identity.command("export")(export_identities)
 simulate = typer.Typer(
-    rich_markup_mode="markdown", no_args_is_help=True, help="Play what does not exist to a trial fleet."
+    rich_markup_mode="markdown", no_args_is_help=True, help="Simulate load on a trial fleet."
 )
 app.add_typer(simulate, name="simulate")
 simulate.command("tracks")(simulate_tracks)

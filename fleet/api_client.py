@@ -1,4 +1,7 @@
-"""The REST API as this command uses it: waits while it is away, and tells refusals from what ends the run."""
+"""Call the REST API and classify its errors.
+
+The client waits while the API is unavailable, and tells refusals from errors that end the run.
+"""
 
 import random
 import ssl
@@ -9,17 +12,19 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from broker_bridge.common.retry import Backoff
+
 from .errors import ApiRefusedError, CannotRunError
 from .settings import FleetSection
 
 M = TypeVar("M", bound=BaseModel)
 Result = Literal["created", "changed", "unchanged", "refused"]
 
-PEOPLE = "/api/v1/identities"
+IDENTITIES_PATH = "/api/v1/identities"
 _ACCESS = frozenset({401, 403})
 _BUSY = frozenset({429, 502, 503, 504})
 _CONNECT_SECONDS = 5.0
-_PAUSES = (0.5, 15.0)
+_BACKOFF = Backoff(base=0.5, cap=15.0)
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -28,7 +33,7 @@ class _BulkAnswer(BaseModel):
 
 
 class LookAlikeItem(_BulkAnswer):
-    """Somebody else who is near, by cosine similarity."""
+    """Another identity with a similar face, by cosine similarity."""
 
     nearest_user_id: str
     similarity: float
@@ -36,7 +41,7 @@ class LookAlikeItem(_BulkAnswer):
 
 
 class ImportItem(_BulkAnswer):
-    """What became of number `index` of those who were sent."""
+    """The result for identity number `index` of a request."""
 
     index: int
     result: Result
@@ -67,26 +72,27 @@ class _ApiProblem(_BulkAnswer):
 class ApiClient:
     """Requests to one API, one at a time. Use as a context manager.
 
-    Any method raises CannotRunError, also when the API stays away for longer than `patience_seconds`;
-    `say` hears when it goes away and when it is back.
+    Every method raises CannotRunError, also when the API stays unavailable for longer than
+    `patience_seconds`. `report` gets a sentence when the API becomes unavailable, and one when it answers
+    again.
     """
 
     def __init__(
         self,
         settings: FleetSection,
         *,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         sleep: Callable[[float], None],
         clock: Callable[[], float],
         source: random.Random,
     ) -> None:
         self.url = str(settings.api_url).rstrip("/")
         self._patience = settings.patience_seconds
-        self._say = say
+        self._report = report
         self._sleep = sleep
         self._clock = clock
         self._source = source
-        # Neither proxies of the environment nor redirects: the key goes to this API and nowhere else.
+        # No proxies of the environment and no redirects: the key must reach no other server.
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
             timeout=httpx.Timeout(settings.timeout_seconds, connect=_CONNECT_SECONDS),
@@ -101,57 +107,62 @@ class ApiClient:
     def __exit__(self, *caught: object) -> None:
         self._client.close()
 
-    def bring(self, people: Sequence[bytes], *, dry_run: bool) -> ImportAnswer:
-        """Import `people`, each a JSON object; raises RefusedError where all are refused together."""
+    def import_identities(self, identities: Sequence[bytes], *, dry_run: bool) -> ImportAnswer:
+        """Import `identities`, each a JSON object.
+
+        Raises ApiRefusedError if the API refuses the whole request.
+        """
         flag = b"true" if dry_run else b"false"
-        body = b'{"dry_run":' + flag + b',"people":[' + b",".join(people) + b"]}"
-        answer = self._read(ImportAnswer, self._ask("POST", f"{PEOPLE}/bulk", body, _JSON))
-        if sorted(item.index for item in answer.items) != list(range(len(people))):
-            raise CannotRunError(f"the API at {self.url} does not answer for each of {len(people)} people")
+        body = b'{"dry_run":' + flag + b',"people":[' + b",".join(identities) + b"]}"
+        answer = self._parse(ImportAnswer, self._send("POST", f"{IDENTITIES_PATH}/bulk", body, _JSON))
+        if sorted(item.index for item in answer.items) != list(range(len(identities))):
+            raise CannotRunError(
+                f"the API at {self.url} does not answer for each of {len(identities)} identities"
+            )
         return answer
 
     def add_photo(self, user_id: str, data: bytes, media_type: str) -> int:
-        """The version of the person with the face of a photo; raises RefusedError."""
-        path = f"{PEOPLE}/{quote(user_id, safe='')}/photos"
-        return self._read(_Photo, self._ask("POST", path, data, {"Content-Type": media_type})).version
+        """Add a photo and return the new version of the identity; raises ApiRefusedError."""
+        path = f"{IDENTITIES_PATH}/{quote(user_id, safe='')}/photos"
+        return self._parse(_Photo, self._send("POST", path, data, {"Content-Type": media_type})).version
 
-    def page(self, cursor: str | None, *, vectors: bool) -> ExportedPage:
-        """The next people of an export; raises RefusedError."""
+    def export_page(self, cursor: str | None, *, vectors: bool) -> ExportedPage:
+        """Return the next page of an export; raises ApiRefusedError."""
         query = {"vectors": "true" if vectors else "false"} | ({"cursor": cursor} if cursor else {})
-        return self._read(ExportedPage, self._ask("GET", f"{PEOPLE}/bulk?{httpx.QueryParams(query)}"))
+        return self._parse(
+            ExportedPage, self._send("GET", f"{IDENTITIES_PATH}/bulk?{httpx.QueryParams(query)}")
+        )
 
-    def person(self, user_id: str) -> bytes:
-        """All that is held about one person, as JSON; raises RefusedError."""
-        return self._ask("GET", f"{PEOPLE}/{quote(user_id, safe='')}/export").content
+    def export_identity(self, user_id: str) -> bytes:
+        """Return everything stored about one identity, as JSON; raises ApiRefusedError."""
+        return self._send("GET", f"{IDENTITIES_PATH}/{quote(user_id, safe='')}/export").content
 
-    def _ask(
+    def _send(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        begun = self._clock()
+        started = self._clock()
         attempt = 0
         while True:
-            away = "did not answer"
             try:
                 answer = self._client.request(method, self.url + path, content=body, headers=headers)
                 if answer.status_code not in _BUSY:
                     break
-                away = f"answers {answer.status_code}"
+                problem = f"answers {answer.status_code}"
             except httpx.TransportError as error:
                 self._check_trust(error)
-                away = f"cannot be reached ({type(error).__name__})"
+                problem = f"cannot be reached ({type(error).__name__})"
             attempt += 1
-            if self._clock() - begun >= self._patience:
-                raise CannotRunError(f"the API at {self.url} {away}, for more than {self._patience:g} s")
+            if self._clock() - started >= self._patience:
+                raise CannotRunError(f"the API at {self.url} {problem}, for more than {self._patience:g} s")
             if attempt == 1:
-                self._say(f"the API at {self.url} {away}; trying again for up to {self._patience:g} s")
-            base, cap = _PAUSES
-            self._sleep(self._source.uniform(base, min(cap, base * 2.0 ** min(attempt, 16))))
+                self._report(f"the API at {self.url} {problem}; trying again for up to {self._patience:g} s")
+            self._sleep(_BACKOFF.delay(attempt, self._source))
         if attempt:
-            self._say("it answers again")
-        return self._judge(answer)
+            self._report(f"the API at {self.url} answers again")
+        return self._check_status(answer)
 
     def _check_trust(self, error: BaseException) -> None:
-        """Waiting does not mend a certificate."""
+        """Raise CannotRunError for a TLS error: a retry does not repair a certificate."""
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLError):
@@ -160,28 +171,26 @@ class ApiClient:
                 ) from error
             cause = cause.__cause__ or cause.__context__
 
-    def _judge(self, answer: httpx.Response) -> httpx.Response:
+    def _check_status(self, answer: httpx.Response) -> httpx.Response:
         status = answer.status_code
         if answer.is_success:
             return answer
         problem = _problem(answer)
         if status in _ACCESS:
             raise CannotRunError(
-                f"the API at {self.url} does not let this key in ({status}): {problem.detail or 'no reason'}"
+                f"the API at {self.url} rejects this key ({status}): {problem.detail or 'no reason given'}"
             )
         if not problem.code:
             raise CannotRunError(
-                f"what answers at {self.url} is not this API (status {status}): check fleet.api_url"
+                f"the server at {self.url} is not this API (status {status}): check fleet.api_url"
             )
         raise ApiRefusedError(status, problem.code, problem.detail)
 
-    def _read(self, model: type[M], answer: httpx.Response) -> M:
+    def _parse(self, model: type[M], answer: httpx.Response) -> M:
         try:
             return model.model_validate_json(answer.content)
         except ValidationError as error:
-            raise CannotRunError(
-                f"what answers at {self.url} is not this API: check fleet.api_url"
-            ) from error
+            raise CannotRunError(f"the server at {self.url} is not this API: check fleet.api_url") from error
 
 
 def _problem(answer: httpx.Response) -> _ApiProblem:
@@ -198,5 +207,5 @@ def _trust(settings: FleetSection) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(settings.ca_file))
     except OSError as error:
         raise CannotRunError(
-            f"fleet.ca_file: {settings.ca_file} holds no authority ({error.strerror or error})"
+            f"fleet.ca_file: {settings.ca_file} contains no certificate authority ({error.strerror or error})"
         ) from error

@@ -1,4 +1,4 @@
-"""What the commands have in common: settings, the way to the API, and how mistakes are said."""
+"""Share settings, the API client and the error output between the commands."""
 
 import os
 import random
@@ -25,8 +25,8 @@ STOPPED = 130
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
+def exit_on_error() -> Iterator[None]:
+    """Print an operator's error and exit with status 2, without a traceback."""
     try:
         yield
     except (SettingsError, CannotRunError) as error:
@@ -35,12 +35,15 @@ def sentences() -> Iterator[None]:
 
 
 def open_api(context: typer.Context, config: Path | None, console: Console) -> ApiClient:
-    """The API of the settings; raises SettingsError or CannotRunError."""
+    """Return a client for the API of the settings.
+
+    Raises SettingsError or CannotRunError.
+    """
     file = config or context.find_object(Path)
     settings = load_settings(FleetSettings, file, os.environ).fleet
     return ApiClient(
         settings,
-        say=lambda sentence: console.print(Text(sentence), soft_wrap=True),
+        report=lambda sentence: console.print(Text(sentence), soft_wrap=True),
         sleep=time.sleep,
         clock=time.monotonic,
         source=random.Random(),  # noqa: S311  # spreads retries, guards nothing

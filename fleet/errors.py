@@ -1,12 +1,12 @@
-"""What ends the command, and what is wrong with one thing only."""
+"""Errors that end the command, and errors of a single item."""
 
 
 class CannotRunError(RuntimeError):
-    """Nothing helps but an operator: one sentence, status 2."""
+    """An error that only the operator can fix: one sentence, status 2."""
 
 
 class ApiRefusedError(RuntimeError):
-    """The API understood and will not: HTTP `status`, its stable `code`, and a sentence."""
+    """A refusal by the API: HTTP `status`, its stable `code`, and a sentence."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -16,4 +16,4 @@ class ApiRefusedError(RuntimeError):
 
 
 class FileRefusedError(ValueError):
-    """A file is not what it should be. The sentence says why and quotes nothing of it."""
+    """A file that cannot be imported. The sentence quotes nothing of its content."""

@@ -1,4 +1,7 @@
-"""`wfm-fleet identity export`: everybody in the registry as JSON lines, or all about one person."""
+"""Run `wfm-fleet identity export`.
+
+The command writes all identities as JSON lines, or one identity in full.
+"""
 
 import json
 import os
@@ -13,10 +16,10 @@ import typer
 from rich.console import Console
 
 from .api_client import ApiClient
-from .common import STOPPED, Config, open_api, sentences
+from .common import STOPPED, Config, exit_on_error, open_api
 from .errors import ApiRefusedError, CannotRunError
 from .import_source import NO_USER_ID, read_user_id
-from .report import Bar
+from .report import ProgressBar
 
 
 def _user_id(text: str | None) -> str | None:
@@ -25,29 +28,32 @@ def _user_id(text: str | None) -> str | None:
     return text
 
 
-def export_people(
+def export_identities(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="The file to write, or - for standard output.")],
     no_vectors: Annotated[
         bool, typer.Option("--no-vectors", help="Leave out templates, which are biometric data.")
     ] = False,
-    person: Annotated[
+    user_id: Annotated[
         str | None,
-        typer.Option("--person", help="Everything held about this person, as JSON.", callback=_user_id),
+        typer.Option(
+            "--person", help="Everything stored about the person with this id, as JSON.", callback=_user_id
+        ),
     ] = None,
     config: Config = None,
 ) -> None:
-    """Export everybody who is not deleted as JSON lines, which `import` reads; or all about one person.
+    """Export all people that are not deleted as JSON lines, which `import` reads.
 
-    The file appears when it is whole, readable by its owner alone. Needs a key of an operator or admin; the
-    export is noted in the audit. Status 0: done; 2: it could not run; 130: broken off with Ctrl-C.
+    Or all about one person.
+    The file appears once it is complete, readable by its owner alone. Needs a key of an operator or admin;
+    the export is noted in the audit. Status 0: done; 2: it could not run; 130: stopped with Ctrl-C.
     """
     console = Console(stderr=True)
-    with sentences(), open_api(context, config, console) as api:
+    with exit_on_error(), open_api(context, config, console) as api:
         try:
             with _opened(file) as out:
-                if person is not None:
-                    out.write(api.person(person) + b"\n")
+                if user_id is not None:
+                    out.write(api.export_identity(user_id) + b"\n")
                     return
                 count = _write_all(api, out, console, vectors=not no_vectors)
         except ApiRefusedError as error:
@@ -55,16 +61,16 @@ def export_people(
         except OSError as error:
             raise CannotRunError(f"{file}: cannot be written ({error.strerror})") from error
         except KeyboardInterrupt as error:
-            typer.echo("stopped: nothing was kept", err=True)
+            typer.echo("stopped: nothing was written", err=True)
             raise typer.Exit(STOPPED) from error
     console.print(f"{count} people exported")
 
 
 def _write_all(api: ApiClient, out: BinaryIO, console: Console, *, vectors: bool) -> int:
     cursor: str | None = None
-    with Bar(console, "exporting", None) as bar:
+    with ProgressBar(console, "exporting", None) as bar:
         while True:
-            page = api.page(cursor, vectors=vectors)
+            page = api.export_page(cursor, vectors=vectors)
             for item in page.items:
                 out.write(json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
             bar.advance(len(page.items))
@@ -75,7 +81,10 @@ def _write_all(api: ApiClient, out: BinaryIO, console: Console, *, vectors: bool
 
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
-    """Where to write to. A file takes its name when all is in it, and is gone if something went wrong."""
+    """Open the output.
+
+    A file gets its name when it is complete, and is removed after an error.
+    """
     if file == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""What a source yields: one entry for each person or line, with what is wrong about it."""
+"""Define the entries of an import source, one per identity or line."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A picture that lies in `file`, inside `root`."""
+    """A picture in `file`, inside the folder `root`."""
 
     file: Path
     root: Path
@@ -26,7 +26,10 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class ImportCandidate:
-    """A person to import: `body` is what the API takes, `where` says in a report where it is from."""
+    """An identity to import.
+
+    `body` is its JSON for the API, `where` is its position in the source for reports.
+    """
 
     where: str
     user_id: str
@@ -36,7 +39,7 @@ class ImportCandidate:
 
 @dataclass(frozen=True)
 class ImportRefusal:
-    """What did not come in, and why: a stable `code` and a sentence."""
+    """An item that was not imported, with a stable `code` and a sentence."""
 
     where: str
     user_id: str | None
@@ -46,7 +49,7 @@ class ImportRefusal:
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """One person or line of the source."""
+    """One identity or line of the source."""
 
     candidate: ImportCandidate | None = None
     refusals: tuple[ImportRefusal, ...] = ()
@@ -54,14 +57,17 @@ class SourceEntry:
 
 @dataclass(frozen=True)
 class ImportSource:
-    """Everybody in a source, read as they are asked for; `total` is about how many, None if unknown."""
+    """The entries of a source, read on demand.
+
+    `total` is their approximate number, None if unknown.
+    """
 
     entries: Iterator[SourceEntry]
     total: int | None = None
 
 
 def read_user_id(text: object) -> str | None:
-    """`text` if it is a user id."""
+    """Return `text` if it is a user id, else None."""
     try:
         return _USER_ID.validate_python(text, strict=True)
     except ValidationError:
@@ -71,12 +77,12 @@ def read_user_id(text: object) -> str | None:
 def to_entry(
     where: str, document: Mapping[str, Any], sites: list[str], photos: tuple[PhotoFile, ...] = ()
 ) -> SourceEntry:
-    """An entry of a person who is at `sites`, if the source names none."""
+    """Return the entry of `document`; `sites` apply if the document names none."""
     user_id = read_user_id(document.get("user_id"))
     if user_id is None:
         return SourceEntry(refusals=(ImportRefusal(where, None, REQUEST_INVALID, f"user_id: {NO_USER_ID}"),))
     if sites and document.get("sites") is None:
         document = {**document, "sites": sites}
-    # ASCII: half of a surrogate pair could not be sent otherwise, for the API to refuse.
+    # ASCII, because a lone surrogate cannot be encoded in UTF-8; the API refuses it with a code.
     body = json.dumps(document, separators=(",", ":")).encode("ascii")
     return SourceEntry(ImportCandidate(where, user_id, body, photos))

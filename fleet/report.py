@@ -1,4 +1,4 @@
-"""What came of an import, for whoever watches and for whoever reads it afterwards."""
+"""Report an import: a progress bar, a table at the end, and a file of refusals."""
 
 import json
 import os
@@ -20,9 +20,11 @@ _SHOWN = 10
 
 
 class RefusalFile:
-    """One JSON object a line for each refusal, and for each warning with `refused` false.
+    """Write one JSON object a line for each refusal or warning.
 
-    Readable by its owner alone: it names people.
+    Warnings have `refused` false.
+
+    Only its owner can read the file, because it contains user ids.
     """
 
     def __init__(self, file: TextIO | None) -> None:
@@ -30,7 +32,10 @@ class RefusalFile:
 
     @classmethod
     def open(cls, path: Path | None) -> "RefusalFile":
-        """Raises CannotRunError."""
+        """Open `path` for writing.
+
+        None gives a file that drops everything. Raises CannotRunError.
+        """
         if path is None:
             return cls(None)
         try:
@@ -40,9 +45,9 @@ class RefusalFile:
             raise CannotRunError(f"--report {path}: cannot be written ({error.strerror})") from error
         return cls(os.fdopen(handle, "w", encoding="ascii"))
 
-    def write(self, told: ImportRefusal, *, refused: bool = True) -> None:
+    def write(self, refusal: ImportRefusal, *, refused: bool = True) -> None:
         if self._file is not None:
-            self._file.write(json.dumps({**asdict(told), "refused": refused}) + "\n")
+            self._file.write(json.dumps({**asdict(refusal), "refused": refused}) + "\n")
 
     def __enter__(self) -> "RefusalFile":
         return self
@@ -53,25 +58,28 @@ class RefusalFile:
 
 
 class ImportReport:
-    """Counts, and the refusals: all of them to `file`, the first few also to the terminal at the end."""
+    """Count results, and write refusals to `file`.
+
+    The first ten also go to the terminal at the end.
+    """
 
     def __init__(self, console: Console, file: RefusalFile) -> None:
         self._console = console
         self._file = file
         self._shown: list[ImportRefusal] = []
-        self.people: Counter[str] = Counter()
+        self.results: Counter[str] = Counter()
         self.photos: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.look_alikes = 0
 
-    def refuse(self, refusal: ImportRefusal) -> None:
+    def add_refusal(self, refusal: ImportRefusal) -> None:
         self.refusals[refusal.code] += 1
         self._file.write(refusal)
         if len(self._shown) < _SHOWN:
             self._shown.append(refusal)
 
-    def warn(self, warning: ImportRefusal) -> None:
-        """Somebody came in, but looks like somebody else."""
+    def add_warning(self, warning: ImportRefusal) -> None:
+        """Count an identity that was imported although it looks like another one."""
         self.look_alikes += 1
         self._file.write(warning, refused=False)
 
@@ -80,29 +88,29 @@ class ImportReport:
         return not self.refusals
 
     def print(self, *, dry_run: bool) -> None:
-        """The table, and why the first were refused."""
+        """Print the table and the first refusals."""
         table = Table(title="Dry run: nothing was written" if dry_run else None, title_justify="left")
         table.add_column("would be" if dry_run else "people")
         table.add_column("", justify="right")
         for result in ("created", "changed", "unchanged", "refused"):
-            table.add_row(result, str(self.people[result]))
+            table.add_row(result, str(self.results[result]))
         for what, count in sorted(self.photos.items()):
             table.add_row(f"photos {what}", str(count))
         if self.look_alikes:
-            table.add_row("look like somebody else", str(self.look_alikes))
+            table.add_row("look like another person", str(self.look_alikes))
         for code, count in sorted(self.refusals.items()):
             table.add_row(f"refused: {code}", str(count))
         self._console.print(table)
         for refusal in self._shown:
-            said = Text(_printable(f"{refusal.where}: {refusal.detail} ({refusal.code})"))
-            self._console.print(said, soft_wrap=True)
+            line = Text(_printable(f"{refusal.where}: {refusal.detail} ({refusal.code})"))
+            self._console.print(line, soft_wrap=True)
         hidden = self.refusals.total() - len(self._shown) if self._shown else 0
         if hidden:
             self._console.print(f"... and {hidden} more: --report FILE writes all of them")
 
 
-class Bar:
-    """People done of a total, which may be unknown, and how many were refused."""
+class ProgressBar:
+    """Show the items done of a total and details such as refusals."""
 
     def __init__(self, console: Console, what: str, total: int | None) -> None:
         columns = (
@@ -110,17 +118,17 @@ class Bar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[details]}"),
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task: TaskID = self._progress.add_task(what, total=total, said="")
+        self._task: TaskID = self._progress.add_task(what, total=total, details="")
         self.done = 0
 
-    def advance(self, by: int, said: str = "") -> None:
+    def advance(self, by: int, details: str = "") -> None:
         self.done += by
-        self._progress.update(self._task, advance=by, said=said)
+        self._progress.update(self._task, advance=by, details=details)
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         self._progress.start()
         return self
 
@@ -129,5 +137,5 @@ class Bar:
 
 
 def _printable(text: str) -> str:
-    """File names may hold what moves the cursor of a terminal."""
+    """Replace the control characters that a file name may contain."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,4 +1,4 @@
-"""The settings of the command: section `fleet` of the file, `WFM_FLEET__*` in the environment."""
+"""Define the settings of wfm-fleet, section `fleet` or `WFM_FLEET__*`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,19 +19,22 @@ def _check_base(url: HttpUrl) -> HttpUrl:
 
 
 class FleetSection(Section):
-    """Where the API is, and a key: the role `source` imports, `operator` and `admin` export too."""
+    """The address of the API and a key.
+
+    The role `source` imports; `operator` and `admin` also export.
+    """
 
     api_url: Annotated[HttpUrl, AfterValidator(_check_base)] = HttpUrl("http://127.0.0.1:8000")
     api_key: BearerKey
     ca_file: Path | None = None
-    """Authorities that the API's certificate is checked against; none set: the system's."""
+    """Certificate authorities for the API's certificate; None: the system's."""
     timeout_seconds: Seconds = 60.0
-    """How long one answer may take."""
+    """The timeout of one request, in seconds."""
     patience_seconds: Seconds = 300.0
-    """How long the API may be away before the command gives up."""
+    """The time for which the API may be unavailable before the command gives up, in seconds."""
 
 
 class FleetSettings(Settings):
-    """What `wfm-fleet` reads."""
+    """The settings of `wfm-fleet`."""
 
     fleet: FleetSection

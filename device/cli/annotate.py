@@ -17,7 +17,7 @@ from broker_bridge.common.clock import utc_now
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import SettingsError, load_settings
 from device.bootstrap import client_config, database_path, sole_owner
-from device.cli.common import Config, config_file, sentences
+from device.cli.common import Config, config_file, exit_on_error
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.canary_run import CanaryRun
 from device.management.health import Health
@@ -55,7 +55,7 @@ def annotate(
     connects to the broker as this device, which must not run meanwhile, and tells the backend of the faces as
     if they were seen now: they become people there.
     """
-    with sentences():
+    with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         _annotate(video, output, settings, with_tracker=ask_tracker)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker_bridge.common.clock import utc_now
-from device.cli.common import sentences
+from device.cli.common import exit_on_error
 from device.vision.canary import check_canary, open_reference
 from device.vision.inference.engine_file import record_path
 from device.vision.inference.loader import open_session
@@ -25,7 +25,7 @@ def build_engine(
     The engine is then compared with the model on the CPU: status 1 if they disagree, 2 if it cannot be built.
     """
     typer.echo(f"building {engine} from {onnx}, which takes minutes")
-    with sentences():
+    with exit_on_error():
         record = build(
             onnx, engine, fp16=fp16, max_batch=max_batch, workspace_mb=workspace_mb, built_at=utc_now()
         )

@@ -18,7 +18,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the en
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
     try:
         yield

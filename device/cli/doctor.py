@@ -12,7 +12,7 @@ from rich.table import Table
 
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import LogSettings, load_settings
-from device.cli.common import Config, config_file, sentences
+from device.cli.common import Config, config_file, exit_on_error
 from device.doctor.check import CheckResult
 from device.doctor.examination import ExaminationReport, examine
 from device.doctor.timing import StageTimes
@@ -34,7 +34,7 @@ def doctor(
 
     Also while the device runs: then it does not log in to the broker, and the camera may be busy.
     """
-    with sentences():
+    with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         configure_logging(_quieter(settings.log))
     report = _examined(settings, with_camera=not no_camera, camera_frames=frames)

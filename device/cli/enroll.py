@@ -18,7 +18,7 @@ from broker_bridge.common.template_choice import choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
 from device.bootstrap import database_path, sole_owner
-from device.cli.common import Config, config_file, sentences
+from device.cli.common import Config, config_file, exit_on_error
 from device.recognition.assembly import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
@@ -58,7 +58,7 @@ def enroll(
     At most five templates are kept, the most different of the good pictures. They replace an earlier local
     enrollment, and give way to a person of that id in the registry. The device must not be running.
     """
-    with sentences():
+    with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         if not settings.device.dev_mode:
             raise SettingsError(

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Column, Table
 
 from broker_bridge.contract.wire import format_time
-from device.cli.common import sentences
+from device.cli.common import exit_on_error
 from device.recordings.format import Recording, find_recordings
 from device.recordings.replay import EventChange, Replay, SeenEvent, compare
 from device.recordings.replay import replay as judge_again
@@ -43,7 +43,7 @@ def replay(  # noqa: PLR0917  # typer reads the options from the arguments
         "min_margin": min_margin,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    with sentences():
+    with exit_on_error():
         recordings, problems = find_recordings(recording)
         result = _judged(recordings, changes)
     events = compare(result.before.events, result.after.events)

@@ -1,4 +1,4 @@
-"""Where people are read from: a folder, a CSV file, JSON lines."""
+"""Read import sources: a folder, a CSV file or JSON lines."""
 
 import sys
 from pathlib import Path
@@ -14,9 +14,9 @@ from .npy import NpySpaces
 
 
 def open_source(source: str, sites: list[str], spaces: NpySpaces) -> ImportSource:
-    """The people in `source`: a folder, a `.csv` or a `.jsonl` file, or `-` for JSON lines on standard input.
+    """Open `source`: a folder, a `.csv` or `.jsonl` file, or `-` for standard input.
 
-    Raises CannotRunError.
+    Standard input carries JSON lines. Raises CannotRunError.
     """
     if source == "-":
         return ImportSource(read_jsonl(sys.stdin.buffer, "-", sites))
@@ -25,11 +25,11 @@ def open_source(source: str, sites: list[str], spaces: NpySpaces) -> ImportSourc
         if path.is_dir():
             return read_folder(path, sites, spaces)
         if not path.is_file():
-            raise CannotRunError(f"{source}: there is no such file or folder (for a pipe: -)")
+            raise CannotRunError(f"{source}: no such file or folder (for a pipe: -)")
         if path.suffix.lower() == ".jsonl":
             return ImportSource(read_jsonl(path.open("rb"), path.name, sites), count_lines(path))
         if path.suffix.lower() == ".csv":
             return ImportSource(read_csv(path, sites, spaces), max(0, count_lines(path) - 1))
     except OSError as error:
         raise CannotRunError(f"{source}: cannot be read ({error.strerror})") from error
-    raise CannotRunError(f"{source}: a source is a folder, a .csv or a .jsonl file")
+    raise CannotRunError(f"{source}: a source must be a folder, a .csv or a .jsonl file")

@@ -1,4 +1,4 @@
-"""A CSV file: one person a row, with a photo or a `.npy` file beside it."""
+"""Read a CSV file: one identity a row, with paths of a photo and a `.npy` file."""
 
 import csv
 import os
@@ -17,10 +17,11 @@ COLUMNS = ("user_id", "display_name", "flag", "sites", "photo", "npy")
 
 
 def read_csv(path: Path, sites: list[str], spaces: NpySpaces) -> Iterator[SourceEntry]:
-    """An entry for each row; raises CannotRunError for a header that names something else than COLUMNS.
+    """Yield an entry for each row.
 
-    Separated by commas or semicolons, in UTF-8 with or without a byte order mark. A row is a line: no cell
-    has a line break in it.
+    Raises CannotRunError for a header with other columns.
+    The separator is a comma or a semicolon, the encoding UTF-8 with or without a byte order mark. A row is
+    one line: cells have no line breaks. `COLUMNS` are the allowed columns.
     """
     with path.open("rb") as file:
         lines = bounded_lines(file)
@@ -47,21 +48,21 @@ def _header(path: Path, line: bytes | None) -> tuple[list[str], str]:
         raise CannotRunError(f"{path}: its first line is no header: {error}") from error
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown or "user_id" not in columns or len(set(columns)) < len(columns):
-        what = f"there is no column {unknown[0][:40]!a}" if unknown else "it names user_id, and none twice"
+        problem = f"there is no column {unknown[0][:40]!a}" if unknown else "it names user_id, and none twice"
         raise CannotRunError(
-            f"{path}: its first line is the header: {what}; columns are {', '.join(COLUMNS)}"
+            f"{path}: its first line is the header: {problem}; columns are {', '.join(COLUMNS)}"
         )
     return columns, separator
 
 
 def _cells(line: bytes, separator: str, expected: int | None = None) -> list[str]:
-    """The cells of a line; raises ValueError with a sentence."""
+    """Split a line into cells; raises ValueError with a sentence."""
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
         raise ValueError("the row is not UTF-8: save the table as CSV UTF-8") from error
     if "\0" in text:
-        raise ValueError("the row holds a NUL")
+        raise ValueError("the row contains a NUL")
     try:
         (cells,) = csv.reader([text], delimiter=separator, strict=True) if text else [[""]]
     except csv.Error as error:
@@ -89,7 +90,10 @@ def _entry(where: str, row: dict[str, str], folder: Path, sites: list[str], spac
 
 
 def _inside(folder: Path, relative: str) -> Path:
-    """The path that a cell names, `..` taken out: whether it lies in `folder` is checked when it is read."""
+    """Return the path of a cell, `..` resolved.
+
+    The reader of the file checks that it lies in `folder`.
+    """
     return Path(os.path.normpath(folder / relative))
 
 

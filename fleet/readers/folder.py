@@ -1,4 +1,7 @@
-"""A folder of people: `<user id>/` with photos and `.npy` files, or files named after the user id."""
+"""Read a folder of identities.
+
+It contains `<user id>/` with photos and `.npy` files, or files named after the user id.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +28,10 @@ _LINK = "it is a symbolic link, which is not followed"
 
 
 def read_folder(folder: Path, sites: list[str], spaces: NpySpaces) -> ImportSource:
-    """The people in `folder`, in order of their names; raises OSError where it cannot be listed.
+    """Return the identities in `folder`, by name.
 
-    A device's own folders (`face_db` and the like) may be given, or the folder that they lie in.
+    Raises OSError if it cannot be listed.
+    A device's own folders (`face_db` and the like) are accepted, and so is their parent folder.
     """
     root = folder.resolve(strict=True)
     found: dict[str, list[Path]] = {}
@@ -45,7 +49,7 @@ def read_folder(folder: Path, sites: list[str], spaces: NpySpaces) -> ImportSour
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What lies in `folder`, without hidden files: other programs keep notes in those."""
+    """Return the content of `folder` without hidden files of other programs."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -77,7 +81,7 @@ def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: N
     for file in _files(paths):
         try:
             if file.is_symlink():
-                raise FileRefusedError(_LINK)  # noqa: TRY301  # refused like all else that is wrong with a file
+                raise FileRefusedError(_LINK)  # noqa: TRY301  # one refusal for every problem of a file
             if file.suffix.lower() in PICTURES:
                 photos.append(PhotoFile(file, root))
             elif len(templates) == _MOST_VECTORS:
@@ -91,8 +95,8 @@ def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: N
     if templates or photos:
         document = {"user_id": user_id, "templates": templates}
         return SourceEntry(to_entry(where, document, sites, tuple(photos)).candidate, tuple(refusals))
-    nothing = ImportRefusal(where, user_id, FILE_INVALID, "it holds neither a photo nor a vector")
-    return SourceEntry(refusals=tuple(refusals) or (nothing,))
+    empty = ImportRefusal(where, user_id, FILE_INVALID, "it contains neither a photo nor a vector")
+    return SourceEntry(refusals=tuple(refusals) or (empty,))
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

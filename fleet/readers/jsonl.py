@@ -1,4 +1,4 @@
-"""JSON lines: one person a line, as `export` writes them."""
+"""Read JSON lines: one identity a line, as `export` writes them."""
 
 import json
 from collections.abc import Iterator
@@ -11,43 +11,45 @@ from .lines import TOO_LONG, bounded_lines
 
 
 def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[SourceEntry]:
-    """An entry for each line that is not empty. `name` stands in reports."""
+    """Yield an entry for each line that is not empty; reports use `name`."""
     with file:
         for number, line in enumerate(bounded_lines(file), start=1):
             where = f"{name}:{number}"
             if line is None:
                 yield _refused(where, PAYLOAD_TOO_LARGE, TOO_LONG)
             elif line.strip():
-                yield _read(where, line, sites)
+                yield _parse_line(where, line, sites)
 
 
-def _read(where: str, line: bytes, sites: list[str]) -> SourceEntry:
+def _parse_line(where: str, line: bytes, sites: list[str]) -> SourceEntry:
     try:
-        document = json.loads(line.decode(), parse_constant=_no_number, object_pairs_hook=_each_once)
+        document = json.loads(line.decode(), parse_constant=_reject_constant, object_pairs_hook=_unique_names)
     except UnicodeDecodeError:
         return _refused(where, REQUEST_INVALID, "the line is not UTF-8")
     except RecursionError:
         return _refused(where, REQUEST_INVALID, "the line is nested too deeply")
     except ValueError as error:
-        detail = "it names a field twice" if isinstance(error, _TwiceError) else "the line is not JSON"
+        detail = (
+            "it names a field twice" if isinstance(error, _DuplicateNameError) else "the line is not JSON"
+        )
         return _refused(where, REQUEST_INVALID, detail)
     if not isinstance(document, dict):
         return _refused(where, REQUEST_INVALID, "the line is not a JSON object with a user_id")
     return to_entry(where, document, sites)
 
 
-class _TwiceError(ValueError):
-    """An object says two things under one name: nobody knows which was meant."""
+class _DuplicateNameError(ValueError):
+    """A JSON object with one name twice, so that its value is ambiguous."""
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
-        raise _TwiceError
+        raise _DuplicateNameError
     return document
 
 
-def _no_number(_: str) -> Any:
+def _reject_constant(_: str) -> Any:
     raise ValueError("NaN and infinity are no JSON")
 
 

@@ -1,18 +1,21 @@
-"""Lines of a file that may be anything: never more than one of them in memory, and none past a size."""
+"""Read an untrusted file line by line, each within a size limit."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 1024 * 1024
-"""A person has at most 64 vectors; as text, these have room in it, and the API takes no more at once."""
+"""Enough for the 64 vectors of an identity as text, and the most that the API accepts."""
 TOO_LONG = f"the line has more than {MAX_LINE_BYTES} bytes"
 _CHUNK = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
 def bounded_lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """Each line without its end and the first without a byte order mark; None for one that is too long."""
+    """Yield each line without its line end, and None for a line that is too long.
+
+    A byte order mark is removed.
+    """
     first = True
     while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) > MAX_LINE_BYTES:
@@ -25,7 +28,7 @@ def bounded_lines(file: BinaryIO) -> Iterator[bytes | None]:
 
 
 def count_lines(path: Path) -> int:
-    """How many lines a file has, to know how much is to be done; raises OSError."""
+    """Return the number of lines of a file; raises OSError."""
     count = 0
     last = b"\n"
     with path.open("rb") as file:

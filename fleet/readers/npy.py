@@ -1,4 +1,4 @@
-"""A vector in a `.npy` file as a template for the API."""
+"""Read a vector from a `.npy` file as a template for the API."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +12,32 @@ from .files import read_bytes
 
 SUFFIX = ".npy"
 FOLDERS = {"face_db": "face", "gait_db": "gait", "speaker_db": "speaker"}
-"""The folders of a device (seed 000): their name says of which modality the files in them are."""
+"""The folders of a device (seed 000): the name gives the modality of the files."""
 _MOST_BYTES = 4 * MAX_DIMENSION + 4096
 
 
 @dataclass(frozen=True)
 class NpySpaces:
-    """Of which space a file is: of `space` if it was named, else by the folder that it lies in."""
+    """Decide the space of a file: `space` if set, else the modality of its folder."""
 
     space: str | None = None
 
-    def of(self, file: Path) -> dict[str, str]:
-        """What a template says of its space; raises FileRefusedError."""
+    def space_fields(self, file: Path) -> dict[str, str]:
+        """Return the fields of a template that name its space; raises FileRefusedError."""
         if self.space:
             return {"space": self.space}
         if modality := FOLDERS.get(file.parent.name):
             return {"modality": modality}
-        raise FileRefusedError("nobody says of which embedding space it is: give --space")
+        raise FileRefusedError("its embedding space is unknown: give --space")
 
 
 def read_template(file: Path, root: Path, spaces: NpySpaces) -> dict[str, Any]:
-    """The template in `file`, of float32[d] or float32[1,d]; raises FileRefusedError."""
-    said = spaces.of(file)
+    """Return the template in `file`, of float32[d] or float32[1,d].
+
+    Raises FileRefusedError.
+    """
+    fields = spaces.space_fields(file)
     try:
-        return {**said, "vector": to_base64(parse_npy(read_bytes(file, root, _MOST_BYTES)))}
+        return {**fields, "vector": to_base64(parse_npy(read_bytes(file, root, _MOST_BYTES)))}
     except NpyFileError as error:
         raise FileRefusedError(str(error)) from error

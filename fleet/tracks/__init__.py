@@ -1,1 +1,1 @@
-"""People who walk past cameras and do not exist: to see how well the tracker follows them."""
+"""Simulate people that walk past cameras, to measure the tracker."""

@@ -1,6 +1,6 @@
-"""The cameras of a played course on the broker, each a connection of its own; the only file that knows paho.
+"""Connect simulated cameras to the broker, one connection each, with paho.
 
-Each logs in under its own id unless the settings name a user: then all of them do under that.
+A camera logs in under its own id, unless the settings name a user for all of them.
 """
 
 import queue
@@ -32,7 +32,7 @@ _GOODBYE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class TrackerAnswer:
-    """What the tracker said to camera number `camera`."""
+    """The tracker's answer to camera number `camera`."""
 
     camera: int
     assignment: Assignment
@@ -46,17 +46,19 @@ class _State:
 
 
 class SimulatedCameras:
-    """Cameras with the ids `names`; number n is `names[n]`. Use as a context manager.
+    """Cameras with the ids `names`.
 
-    Entering connects all, says what they are and that they are online; leaving says `stopped`. Any method
-    raises CannotRunError when the broker is away, refuses, or ends a connection.
+    Camera number n is `names[n]`. Use as a context manager.
+    Entering connects all cameras and publishes their info and the status `online`; leaving publishes
+    `stopped`. Every method raises CannotRunError when the broker is unreachable, rejects a camera or ends a
+    connection.
     """
 
     def __init__(self, settings: MqttSettings, names: Sequence[str], info: DeviceInfo) -> None:
         self._settings = settings
         self._names = names
         self._info = info
-        # Rises with every run: an older run's last will must not count.
+        # Increases with every run, so that the last will of an older run is ignored.
         self._session = f"{int(time.time() * 1000):x}"
         self._reports: queue.SimpleQueue[TrackerAnswer | _State] = queue.SimpleQueue()
         self._clients: list[mqtt.Client] = []
@@ -90,17 +92,20 @@ class SimulatedCameras:
             if client.is_connected()
         ]
         for goodbye in goodbyes:
-            # The broker is gone: to whoever asks it later, the last will says `lost`.
+            # Without a broker the last will publishes `lost`.
             with suppress(RuntimeError, ValueError):
                 goodbye.wait_for_publish(max(0.0, deadline - time.monotonic()))
         self._close()
 
     def send_observation(self, camera: int, observation: Observation) -> None:
-        """Send an observation of camera number `camera`."""
+        """Publish an observation of camera number `camera`."""
         self._publish(channels.OBSERVATION, observation, camera)
 
     def receive_answer(self, seconds: float) -> TrackerAnswer | None:
-        """The next answer of the tracker, to any camera; None after `seconds` without one."""
+        """Return the next answer of the tracker to any camera.
+
+        None after `seconds` without one.
+        """
         try:
             report = self._reports.get(block=seconds > 0, timeout=max(seconds, 1e-3))
         except queue.Empty:
@@ -164,7 +169,7 @@ class SimulatedCameras:
                 raise CannotRunError(
                     f"the broker at {self.broker} does not answer {name} within {_CONNECT_SECONDS:g} s"
                 ) from error
-            # What the tracker answered to an earlier run is of no interest.
+            # Answers to an earlier run are dropped.
             if isinstance(report, _State):
                 if report.kind != kind:
                     raise CannotRunError(self._explain(report))
@@ -174,7 +179,7 @@ class SimulatedCameras:
         name, broker = self._names[state.camera], self.broker
         if state.kind == "refused":
             return (
-                f"the broker at {broker} does not let {name} in ({state.reason}): check WFM_MQTT__USERNAME "
+                f"the broker at {broker} rejects {name} ({state.reason}): check WFM_MQTT__USERNAME "
                 "and WFM_MQTT__PASSWORD; without a user name each camera logs in under its own id"
             )
         if state.kind == "denied":
@@ -196,7 +201,7 @@ class SimulatedCameras:
         for client in self._clients:
             client.loop_stop()
 
-    # Called by paho's threads, which hold its locks: report and return.
+    # Called by paho's threads, which hold its locks: they only queue a report.
 
     def _on_connect(
         self, number: int, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object
@@ -222,5 +227,8 @@ class SimulatedCameras:
 
 
 def _send_at_once(_c: object, _u: object, opened: Any) -> None:
-    """Without TCP_NODELAY a small message waits up to 40 ms for the acknowledgement of the one before."""
+    """Set TCP_NODELAY.
+
+    Else a small message waits up to 40 ms for the acknowledgement of the one before.
+    """
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,9 +1,10 @@
-"""`wfm-fleet simulate tracks`: walkers who do not exist walk past cameras that do not, to try the tracker."""
+"""Run `wfm-fleet simulate tracks` to try the tracker with simulated cameras."""
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import numpy as np
 import typer
@@ -14,9 +15,9 @@ from rich.table import Table
 from broker_bridge.common.settings import MqttSettings, Settings, load_settings
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
 from broker_bridge.contract.messages import DeviceInfo, SpaceInfo
-from fleet.common import CANNOT_RUN, STOPPED, Config, sentences
+from fleet.common import CANNOT_RUN, STOPPED, Config, exit_on_error
 from fleet.errors import CannotRunError
-from fleet.report import Bar
+from fleet.report import ProgressBar
 
 from .course import Course, StandingCrowd
 
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
     from .metrics import TrackingScore
     from .trial import Trial
 
-# Past this, two observations of a track could be taken for two tracks of one picture.
+# Faster, the tracker could take two observations of a track for two tracks of one picture.
 _FASTEST = 5.0
-# In less, crowd and look-alikes find no time to look_alikes_meet.
+# Shorter, crowd and look-alikes find no time to meet.
 _SHORTEST = 0.1
 
 
 class TrialSettings(Settings):
-    """What the command reads of the configuration; the rest are its options."""
+    """The settings of the command; everything else is an option."""
 
     mqtt: MqttSettings = MqttSettings()
 
@@ -41,15 +42,15 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
     cameras: Annotated[int, typer.Option(min=1, max=100)] = 20,
     walkers: Annotated[int, typer.Option("--people", min=1, max=10_000)] = 100,
     minutes: Annotated[float, typer.Option(min=_SHORTEST, help="Length of the course.")] = 10.0,
-    speed: Annotated[float, typer.Option(min=0.1, max=_FASTEST, help="So many times as fast.")] = 1.0,
+    speed: Annotated[float, typer.Option(min=0.1, max=_FASTEST, help="Times as fast as real time.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed plays the same course.")] = 1,
-    site: Annotated[str, typer.Option(help="The site that the cameras say they are of.")] = "lobby",
-    prefix: Annotated[str, typer.Option(help="Of the cameras' ids: PREFIX-001 and on.")] = "sim",
-    space: Annotated[str, typer.Option(help="Not one of real faces.")] = "face:simulated-512",
+    site: Annotated[str, typer.Option(help="The site of the cameras.")] = "lobby",
+    prefix: Annotated[str, typer.Option(help="The cameras' ids are PREFIX-001 and on.")] = "sim",
+    space: Annotated[str, typer.Option(help="A space without real faces.")] = "face:simulated-512",
     look_alikes: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of walkers who look like another one.")
+        float, typer.Option(min=0, max=1, help="Share of people that look like another one.")
     ] = 0.1,
-    crowd: Annotated[int, typer.Option(min=0, help="So many on one camera, halfway.")] = 15,
+    crowd: Annotated[int, typer.Option(min=0, help="People on one camera together, halfway.")] = 15,
     overlap: Annotated[
         float, typer.Option(min=0, max=1, help="Share of visits that two cameras see.")
     ] = 0.15,
@@ -60,46 +61,43 @@ def simulate_tracks(  # noqa: PLR0917  # typer reads the options from the argume
         float, typer.Option(min=0, max=1, help="Share of observations that are never sent.")
     ] = 0.02,
     delay_ms: Annotated[
-        float, typer.Option(min=0, max=5000, help="Sent up to so late, out of order.")
+        float, typer.Option(min=0, max=5000, help="Longest delay; reorders observations.")
     ] = 300.0,
     clock_skew: Annotated[
-        float, typer.Option(min=0, max=290, help="Seconds by which clocks are off at most.")
+        float, typer.Option(min=0, max=290, help="Largest error of a camera's clock, in seconds.")
     ] = 60.0,
     require_idf1: Annotated[float | None, typer.Option(min=0, max=1, help="Status 1 below this.")] = None,
     config: Config = None,
 ) -> None:
-    """Let walkers who do not exist walk past cameras that do not, and see how well the tracker follows them.
+    """Simulate people that walk past cameras, and measure the tracker.
 
-    **For a trial fleet**: cameras, walkers and their vectors end up in the registry. The vectors lie in a
-    space of their own (--space), so nobody real is taken for one of them. The bridge must accept the cameras:
-    WFM_BRIDGE__AUTO_REGISTER, or register `sim-001` and on beforehand. To be rid of it all afterwards, see
-    docs/tracking-simulator.md.
+    **For a trial fleet**: cameras, people and their vectors end up in the registry. The vectors lie in a
+    space of their own (--space), so that no real face matches them. The bridge must accept the cameras:
+    WFM_BRIDGE__AUTO_REGISTER, or register `sim-001` and on beforehand. docs/tracking-simulator.md says how to
+    remove everything afterwards.
 
     The broker is a setting: section `mqtt` of the file that --config names, or WFM_MQTT__HOST and so on. With
     a password and no user name, each camera logs in under its own id.
 
     Status 0: played to the end; 1: IDF1 below --require-idf1; 2: it could not run, or the broker went away;
-    130: broken off with Ctrl-C, after which the table has what there is so far.
+    130: stopped with Ctrl-C, after which the table shows the part that was played.
     """
-    names = [_checked(DeviceId, f"{prefix}-{number:03}", "prefix") for number in range(1, cameras + 1)]
-    _checked(SiteId, site, "site")
-    _checked(SpaceId, space, "space")
+    names = [_check_id(DeviceId, f"{prefix}-{number:03}", "prefix") for number in range(1, cameras + 1)]
+    _check_id(SiteId, site, "site")
+    _check_id(SpaceId, space, "space")
     course = make_course(
         cameras=cameras, walkers=walkers, minutes=minutes, look_alikes=look_alikes, crowd=crowd,
         overlap=overlap, breaks=breaks, loss=loss, delay_ms=delay_ms, clock_skew=clock_skew,
     )  # fmt: skip
-    with sentences():
+    with exit_on_error():
         settings = load_settings(TrialSettings, config or context.find_object(Path), os.environ)
-        ending = _play(settings.mqtt, names, course, site=site, space=space, speed=speed, seed=seed)
-    trial, status, sentence = ending
+        trial, failure = _play(settings.mqtt, names, course, site=site, space=space, speed=speed, seed=seed)
     score = trial.tally.score()
-    _print(score, trial)
-    if sentence:
-        typer.echo(sentence, err=True)
-        raise typer.Exit(status)
+    Console().print(_table(score, trial))
+    if failure is not None:
+        _fail(failure.status, failure.sentence)
     if require_idf1 is not None and score.idf1 < require_idf1:
-        typer.echo(f"IDF1 is {score.idf1:.4f}, required are {require_idf1:g}", err=True)
-        raise typer.Exit(1)
+        _fail(1, f"IDF1 is {score.idf1:.4f}, below the required {require_idf1:g}")
 
 
 def make_course(
@@ -115,7 +113,10 @@ def make_course(
     delay_ms: float,
     clock_skew: float,
 ) -> Course:
-    """The course of the command's options; everybody comes within its first half."""
+    """Return the course of the command's options.
+
+    Every walker appears within its first half.
+    """
     seconds = minutes * 60
     crowds = (StandingCrowd(seconds / 2, 0, crowd, min(30.0, seconds / 10)),) if crowd else ()
     return Course(
@@ -133,11 +134,19 @@ def make_course(
     )
 
 
+@dataclass(frozen=True)
+class TrialFailure:
+    """The reason why a course was not played to its end: exit status and sentence."""
+
+    status: int
+    sentence: str
+
+
 def _play(
     mqtt: MqttSettings, names: list[str], course: Course, *, site: str, space: str, speed: float, seed: int
-) -> tuple["Trial", int, str | None]:
-    """The trial, and why it did not come to its end: status and sentence. Raises CannotRunError before."""
-    # Pandas comes with the metrics: half a second that no other command should wait.
+) -> tuple["Trial", TrialFailure | None]:
+    """Play the course; raises CannotRunError if it cannot start."""
+    # Imported here, because the metrics bring pandas: half a second that other commands do not need.
     try:
         from .cameras import SimulatedCameras  # noqa: PLC0415
         from .trial import Trial, real_pace  # noqa: PLC0415
@@ -147,32 +156,37 @@ def _play(
     info = DeviceInfo(
         site_id=site, software="wfm-fleet simulate", spaces={space: SpaceInfo(dimension=course.dimension)}
     )
-    random, probe = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    status, sentence, began = 0, None, False
+    trial: Trial | None = None
+    failure: TrialFailure | None = None
     try:
         with SimulatedCameras(mqtt, names, info) as cameras:
-            trial = Trial(course, cameras, space, real_pace(speed, time.monotonic))
-            trial.await_tracker(probe)
-            began = True
-            try:
-                with Bar(Console(stderr=True), "playing", int(course.seconds)) as bar:
-                    trial.run_course(random, bar)
-            except CannotRunError as error:
-                status, sentence = CANNOT_RUN, str(error)
-    except KeyboardInterrupt as error:
-        if not began:
-            typer.echo("stopped before the course began", err=True)
-            raise typer.Exit(STOPPED) from error
-        status, sentence = STOPPED, "stopped: the table has what was played so far"
+            prepared = Trial(course, cameras, space, real_pace(speed, time.monotonic))
+            prepared.await_tracker(np.random.default_rng([seed, 1]))
+            trial = prepared
+            failure = _run_course(trial, course, seed)
+    except KeyboardInterrupt:
+        if trial is None:
+            _fail(STOPPED, "stopped before the course started")
+        failure = TrialFailure(STOPPED, "stopped: the table shows the part that was played")
     trial.finish()
-    return trial, status, sentence
+    return trial, failure
 
 
-def _print(score: "TrackingScore", trial: "Trial") -> None:
-    delays = sorted(trial.delays)
-    table = Table(title="Who was told to be whom", title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+def _run_course(trial: "Trial", course: Course, seed: int) -> TrialFailure | None:
+    try:
+        with ProgressBar(Console(stderr=True), "playing", int(course.seconds)) as bar:
+            trial.run_course(np.random.default_rng(seed), bar)
+    except CannotRunError as error:
+        return TrialFailure(CANNOT_RUN, str(error))
+    return None
+
+
+def _fail(status: int, sentence: str) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(status)
+
+
+def _table(score: "TrackingScore", trial: "Trial") -> Table:
     rows = {
         "IDF1": f"{score.idf1:.4f}",
         "ID switches": score.switches,
@@ -186,26 +200,32 @@ def _print(score: "TrackingScore", trial: "Trial") -> None:
         "observations sent": score.observations,
         "answered": score.answered,
     }
+    delays = sorted(trial.delays)
     if delays:
-        rows["answer, p50 / p99 ms"] = f"{_at(delays, 0.5):.1f} / {_at(delays, 0.99):.1f}"
+        rows["answer, p50 / p99 ms"] = (
+            f"{_percentile_ms(delays, 0.5):.1f} / {_percentile_ms(delays, 0.99):.1f}"
+        )
     if trial.counts["late"]:
         rows["sent more than 1 s late"] = trial.counts["late"]
     if trial.counts["unexpected"]:
-        rows["answers to nothing that was asked"] = trial.counts["unexpected"]
+        rows["answers without an observation"] = trial.counts["unexpected"]
     if trial.global_ids:
         rows["global ids in the registry, from, to"] = f"{min(trial.global_ids)}, {max(trial.global_ids)}"
+    table = Table(title="Tracking score", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     for name, value in rows.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    return table
 
 
-def _at(ranked: list[float], share: float) -> float:
+def _percentile_ms(ranked: list[float], share: float) -> float:
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))] * 1000
 
 
-def _checked(kind: Any, text: str, option: str) -> str:
+def _check_id(kind: Any, text: str, option: str) -> str:
     try:
         value: str = TypeAdapter(kind).validate_python(text)
     except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is no id of its kind", param_hint=f"--{option}") from error
+        raise typer.BadParameter(f"{text!r} is not a valid id", param_hint=f"--{option}") from error
     return value

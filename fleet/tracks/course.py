@@ -25,7 +25,10 @@ _NEXT_DOORS_SHARE = 0.7
 
 @dataclass(frozen=True)
 class StandingCrowd:
-    """`walkers`, drawn at random, in one camera's view together: from `at`, for `seconds`."""
+    """Walkers that stand in one camera's view together.
+
+    `walkers` of them are drawn at random; they stay from `at`, for `seconds`.
+    """
 
     at: float
     camera: int
@@ -35,8 +38,9 @@ class StandingCrowd:
 
 @dataclass(frozen=True)
 class Course:
-    """The parameters of a course. Durations in seconds, shares 0..1. Raises ValueError.
+    """The parameters of a course.
 
+    Durations in seconds, shares 0..1. Raises ValueError.
     A walker appears first within `arrivals` (share of the course), stays in a camera's view for `dwell`, and
     appears on the next camera after `gap` or, for `away_share` of the ways, after `away`. Row c of
     `transitions` has the share of ways from camera c to each camera (None: mostly to the neighbours). After
@@ -105,12 +109,15 @@ class Course:
         return walker // 2 if walker < 2 * self.look_alike_pairs else walker
 
     def partner(self, camera: int) -> int | None:
-        """Return the camera that shares a view with this one; the last of an odd number has none."""
+        """Return the camera that shares a view with this one.
+
+        The last of an odd number has none.
+        """
         other = camera ^ 1
         return other if other < self.cameras else None
 
     def transition_matrix(self) -> NDArray[np.float64]:
-        """Return float64[cameras, cameras]: row c has the share of ways from camera c to each camera."""
+        """Return float64[cameras, cameras]: row c has the shares of ways from camera c."""
         count = self.cameras
         if self.transitions is not None:
             return np.array(self.transitions)

@@ -46,7 +46,10 @@ def draw_unit_vectors(shape: tuple[int, int], random: np.random.Generator) -> Ve
 
 
 def draw_at_cosine(base: Vector, cosine: NDArray[np.float64], random: np.random.Generator) -> Vector:
-    """Return float32[n, d]: vectors at `cosine` (n) to the rows of `base`, else in random directions."""
+    """Return float32[n, d]: vectors at `cosine` (n) to the rows of `base`.
+
+    Their directions are random otherwise.
+    """
     noise = random.standard_normal(base.shape, dtype=np.float32)
     noise -= np.einsum("nd,nd->n", noise, base)[:, np.newaxis] * base
     share = cosine.astype(np.float32)[:, np.newaxis]

@@ -1,4 +1,4 @@
-"""Score a tracker by the identity metrics of multi-object tracking and by counts of mix-ups.
+"""Score a tracker by multi-object tracking metrics and counts of mix-ups.
 
 IDF1 follows Ristani et al. 2016 (arXiv 1609.01775), switches and fragmentations follow CLEAR MOT; motmetrics
 counts them over all cameras together. Detections are given, so only the global id of an observation can be
@@ -44,7 +44,10 @@ class TrackingScore:
 
 
 class TrackingTally:
-    """Collect the answer to each observation. `group_of` is equal for walkers that look alike."""
+    """Collect the answer to each observation.
+
+    `group_of` is equal for walkers that look alike.
+    """
 
     def __init__(self, group_of: Callable[[int], int]) -> None:
         self._group_of = group_of
@@ -54,7 +57,10 @@ class TrackingTally:
         self._ids = array("q")
 
     def add(self, *, walker: int, camera: int, at: float, global_id: int | None) -> None:
-        """Count an observation of `walker` at `at` seconds; `global_id` is None if it has no answer."""
+        """Count an observation of `walker` at `at` seconds.
+
+        `global_id` is None if it has no answer.
+        """
         self._walkers.append(walker)
         self._cameras.append(camera)
         self._seconds.append(int(at))

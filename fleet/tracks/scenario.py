@@ -1,4 +1,4 @@
-"""Generate a course's observations in the order in which they arrive at the tracker."""
+"""Generate a course's observations in the order of their arrival."""
 
 import heapq
 import itertools
@@ -131,7 +131,10 @@ class _Building:
                 yield sighting
 
     def next_observation(self, walker: int, visit: Visit, now: float) -> tuple[float, int, Visit] | None:
-        """Return when to observe `walker` next, on this visit or the following; None after the last one."""
+        """Return when to observe `walker` next, on this visit or the following.
+
+        None after the last one.
+        """
         then = round(now + OBSERVED_SECONDS, 3)
         if then <= visit.end:
             return then, walker, visit

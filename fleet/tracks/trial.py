@@ -1,4 +1,4 @@
-"""A course played to a running fleet in real time: what its cameras send, and what the tracker answers."""
+"""Play a course to a running fleet in real time and record the tracker's answers."""
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.messages import Observation
 from fleet.errors import CannotRunError
-from fleet.report import Bar
+from fleet.report import ProgressBar
 
 from .cameras import TrackerAnswer
 from .course import FRAME_SIZE, Course
@@ -22,12 +22,12 @@ from .scenario import SimulatedSighting, play_course
 _PROBE_TRACK_ID = "roll-call"
 _PROBE_SECONDS = 15.0
 _AGAIN_SECONDS = 0.5
-# After the last observation: so long without any answer means that no more will come.
+# After the last observation: the run ends when no answer arrives for so long.
 _QUIET_SECONDS = 2.0
 
 
 class CameraLink(Protocol):
-    """`Cameras`, as a trial sees it."""
+    """The part of `SimulatedCameras` that a trial uses."""
 
     @property
     def broker(self) -> str: ...
@@ -39,7 +39,10 @@ class CameraLink(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """`speed` seconds of the course pass in one; `clock` gives seconds, of which only differences count."""
+    """The speed of a run: `speed` seconds of the course pass in one.
+
+    `clock` is monotonic seconds.
+    """
 
     speed: float
     clock: Callable[[], float]
@@ -47,15 +50,18 @@ class Pace:
 
 
 class Trial:
-    """Plays `course` through `cameras`. `tally` has what came of it, also after a run that was broken off;
-    `delays` the seconds from each observation that was answered to its answer."""
+    """Play `course` through `cameras`.
+
+    `tally` has the result, also of an interrupted run; `delays` has the seconds from each answered
+    observation to its answer.
+    """
 
     def __init__(self, course: Course, cameras: CameraLink, space: str, pace: Pace) -> None:
         self._course = course
         self._cameras = cameras
         self._space = space
         self._pace = pace
-        # An answer names a track, not an observation: the first that waits is the one that is answered.
+        # An answer names a track, not an observation: it belongs to the first one that waits.
         self._waiting: dict[tuple[int, str], deque[tuple[SimulatedSighting, float]]] = defaultdict(deque)
         self.tally = TrackingTally(course.look_alike_group)
         self.delays: list[float] = []
@@ -63,9 +69,10 @@ class Trial:
         self.global_ids: set[int] = set()
 
     def await_tracker(self, random: np.random.Generator) -> None:
-        """Show each camera the same face until the tracker answers it: then all are known, and their space.
+        """Publish one face on each camera until the tracker has answered all of them.
 
-        Raises CannotRunError when some have no answer after a while.
+        From then on the tracker knows the cameras and their space. Raises CannotRunError for cameras without
+        an answer after 15 seconds.
         """
         face = normalise(random.standard_normal(self._course.dimension), self._course.dimension)
         missing = set(range(self._course.cameras))
@@ -97,35 +104,38 @@ class Trial:
             captured_at=self._pace.utc_now(),
         )
 
-    def run_course(self, random: np.random.Generator, bar: Bar) -> None:
-        """Play the course to its end, and wait for the last answers; `bar` counts the course's seconds."""
+    def run_course(self, random: np.random.Generator, bar: ProgressBar) -> None:
+        """Play the course and wait for the last answers.
+
+        `bar` counts the course's seconds.
+        """
         clock, speed = self._pace.clock, self._pace.speed
-        began, began_at = clock(), self._pace.utc_now()
+        start, started_at = clock(), self._pace.utc_now()
         for sighting in play_course(self._course, random):
-            due = began + sighting.arrives / speed
+            due = start + sighting.arrives / speed
             while (answer := self._cameras.receive_answer(due - clock())) is not None or clock() < due:
                 if answer is not None:
                     self._record_answer(answer)
-            self._cameras.send_observation(sighting.camera, self._observation(sighting, began_at))
+            self._cameras.send_observation(sighting.camera, self._observation(sighting, started_at))
             self.counts["sent"] += 1
             self._waiting[sighting.camera, sighting.track_id].append((sighting, clock()))
             behind = clock() - due
             self.counts["late"] += behind > 1.0
             if int(sighting.arrives) > bar.done:
-                said = f"{len(self.tally)} of {self.counts['sent']} observations answered"
-                bar.advance(int(sighting.arrives) - bar.done, said)
+                details = f"{len(self.tally)} of {self.counts['sent']} observations answered"
+                bar.advance(int(sighting.arrives) - bar.done, details)
         while (answer := self._cameras.receive_answer(_QUIET_SECONDS)) is not None:
             self._record_answer(answer)
 
     def finish(self) -> None:
-        """Count what has no answer as unanswered; nothing is taken in afterwards."""
+        """Count the observations without an answer; call it once, at the end."""
         for waiting in self._waiting.values():
             for sighting, _ in waiting:
                 self._count(sighting, None)
         self._waiting.clear()
 
-    def _observation(self, sighting: SimulatedSighting, began_at: datetime) -> Observation:
-        # A course that is played faster has shorter walks; the clocks stay off by as much as they are.
+    def _observation(self, sighting: SimulatedSighting, started_at: datetime) -> Observation:
+        # Speed shortens the walks; the clock offsets stay the same.
         offset = sighting.captured - sighting.seen
         return Observation(
             track_id=sighting.track_id,
@@ -134,7 +144,7 @@ class Trial:
             space=self._space,
             vector=normalise(sighting.vector, self._course.dimension),
             quality=sighting.quality,
-            captured_at=began_at + timedelta(seconds=sighting.seen / self._pace.speed + offset),
+            captured_at=started_at + timedelta(seconds=sighting.seen / self._pace.speed + offset),
         )
 
     def _record_answer(self, answer: TrackerAnswer) -> None:
@@ -152,5 +162,5 @@ class Trial:
 
 
 def real_pace(speed: float, clock: Callable[[], float]) -> Pace:
-    """As the clocks of this machine go."""
+    """Return a pace by the clocks of this machine."""
     return Pace(speed, clock, utc_now)

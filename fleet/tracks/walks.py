@@ -1,4 +1,4 @@
-"""Generate the walkers' ways: from camera to camera, and through each camera's picture."""
+"""Generate the walkers' ways between cameras and through pictures."""
 
 import math
 from collections import defaultdict
@@ -32,7 +32,10 @@ class Appointment:
 
 @dataclass(frozen=True)
 class Visit:
-    """A walker's stay in a camera's view, from `start` to `end` (seconds since the start of the course)."""
+    """A walker's stay in a camera's view.
+
+    From `start` to `end`, in seconds since the start of the course.
+    """
 
     camera: int
     start: float
@@ -41,7 +44,10 @@ class Visit:
 
 @dataclass(frozen=True)
 class Path:
-    """A way through a picture: `(x, y, height)` of the box in pixels, at its start and its end."""
+    """A way through a picture.
+
+    `start` and `end` are `(x, y, height)` of the box in pixels.
+    """
 
     start: tuple[float, float, float]
     end: tuple[float, float, float]

@@ -160,7 +160,7 @@ def test_every_import_goes_through_an_open_door() -> None:
         ("dashboard_api.identities.routes", "import cv2"),
         ("fleet.api_client", "from broker_bridge.registry.identities import model"),
         ("fleet.api_client", "import fastapi"),
-        ("fleet.importing", "import pymongo"),
+        ("fleet.importer", "import pymongo"),
         ("fleet.tracks.trial", "import paho.mqtt.client"),
     ],
 )

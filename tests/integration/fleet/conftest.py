@@ -1,4 +1,4 @@
-"""A real API on a real database, and the command beside it."""
+"""Provide a real API on a real database and the command."""
 
 import asyncio
 import threading

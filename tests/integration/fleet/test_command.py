@@ -1,4 +1,4 @@
-"""`wfm-fleet identity import` and `export` on a real API: what comes in, what is told, what comes out."""
+"""`wfm-fleet identity import` and `export` work with a real API."""
 
 import base64
 import json
@@ -55,17 +55,17 @@ def reported(file: Path) -> list[dict[str, Any]]:
 
 
 def exported(file: Path) -> list[dict[str, Any]]:
-    """People with their templates in an order that does not hang on when each was written."""
+    """Return the exported identities with their templates in a fixed order."""
     people = reported(file)
     for one in people:
         one["templates"].sort(key=lambda template: template["vector"])
     return people
 
 
-def test_an_export_makes_the_same_people_in_a_fresh_database(
+def test_an_export_recreates_the_identities_in_a_fresh_database(
     api: Api, serve: Serve, mongo_database: str, mongod: Mongod, tmp_path: Path
 ) -> None:
-    """Names, flags, sites, consent, foreign keys, and vectors byte for byte; once more changes nothing."""
+    """All fields and vectors are equal; a second import changes nothing."""
     people = [person(n, display_name=f"Sample Å {n}") for n in range(250)]
     people[0]["templates"] += person(1000)["templates"] + person(1001)["templates"]
     people[1] |= {"flag": "vip", "sites": ["gate", "lobby"], "consent": {"face": False}, "kind": "visitor"}
@@ -93,8 +93,8 @@ def test_an_export_makes_the_same_people_in_a_fresh_database(
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
 
 
-def test_a_dry_run_writes_nothing_and_foresees_what_the_run_does(api: Api, tmp_path: Path) -> None:
-    """Every collection stays as it is, and the same are refused for the same reasons."""
+def test_a_dry_run_writes_nothing_and_predicts_the_refusals(api: Api, tmp_path: Path) -> None:
+    """Every collection stays unchanged, and the refusals equal those of the run."""
     source = jsonl(tmp_path / "people.jsonl", [person(1), person(2), person(3, flag="NO FLAG")])
     api.run("import", jsonl(tmp_path / "first.jsonl", [person(1)]))
     before = api.dump()
@@ -111,8 +111,8 @@ def table(result: Any) -> list[str]:
     return [line for line in result.stderr.splitlines() if "│" in line]
 
 
-def test_each_refusal_is_told_with_its_line_its_code_and_a_sentence(api: Api, tmp_path: Path) -> None:
-    """Also what never reached the API; the others are in, and the status is 1."""
+def test_each_refusal_is_reported_with_line_code_and_sentence(api: Api, tmp_path: Path) -> None:
+    """Other identities are imported, and the status is 1."""
     api.run("import", jsonl(tmp_path / "first.jsonl", [person(1, external=[key("1")])]))
     bad = tmp_path / "people.jsonl"
     other_space = [{"space": "face:other", "vector": to_base64(vector(3))}]
@@ -152,8 +152,8 @@ def key(external_id: str) -> dict[str, str]:
     return {"source_system": "hr", "external_id": external_id}
 
 
-def test_a_folder_of_photos_and_vectors(api: Api, tmp_path: Path) -> None:
-    """A real face is found, an empty wall is told; the same again changes nothing."""
+def test_a_folder_of_photos_and_vectors_is_imported(api: Api, tmp_path: Path) -> None:
+    """A photo without a face is refused; a second run changes nothing."""
     folder = tmp_path / "people"
     (folder / "EMP-1").mkdir(parents=True)
     (folder / "EMP-1" / "portrait.jpg").write_bytes(portrait())
@@ -175,8 +175,8 @@ def test_a_folder_of_photos_and_vectors(api: Api, tmp_path: Path) -> None:
     }
 
 
-def test_a_table_with_a_photo(api: Api, tmp_path: Path) -> None:
-    """As a spreadsheet writes it."""
+def test_a_table_with_a_photo_is_imported(api: Api, tmp_path: Path) -> None:
+    """The table is written as a spreadsheet writes it."""
     (tmp_path / "1.jpg").write_bytes(portrait())
     (tmp_path / "people.csv").write_text(
         "\ufeffuser_id;display_name;flag;photo\r\nEMP-1;Sample Å;vip;1.jpg\r\nEMP-2;;;2.jpg\r\n"
@@ -190,33 +190,33 @@ def test_a_table_with_a_photo(api: Api, tmp_path: Path) -> None:
     assert (shown["display_name"], shown["flag"], shown["templates"][0]["count"]) == ("Sample Å", "vip", 1)
 
 
-def test_who_looks_like_somebody_else_comes_in_and_is_told(api: Api, tmp_path: Path) -> None:
-    """A warning in the table and the report, no refusal: the registry's policy decides about that."""
+def test_a_look_alike_is_imported_with_a_warning(api: Api, tmp_path: Path) -> None:
+    """The warning is in the table and the report, and counts as no refusal."""
     twins = [person(1), person(1, user_id="EMP-99999")]
     result = api.run("import", jsonl(tmp_path / "in.jsonl", twins), "--report", tmp_path / "report")
     (told,) = reported(tmp_path / "report")
     assert (result.exit_code, told["refused"], told["code"]) == (0, False, "look-alike")
     assert told["detail"].startswith("looks like EMP-00001 (similarity 1.00")
-    assert "look like somebody else" in result.stderr
+    assert "look like another person" in result.stderr
 
 
-def test_lines_may_come_through_a_pipe(api: Api) -> None:
-    """`-` in and `-` out; nothing but people is on standard output."""
+def test_lines_are_read_from_and_written_to_a_pipe(api: Api) -> None:
+    """With `-`, standard output carries nothing but identities."""
     sent = json.dumps(person(1)).encode()
     assert api.run("import", "-", stdin=sent).exit_code == 0
     result = api.run("export", "-")
     assert json.loads(result.stdout)["templates"][0]["vector"] == to_base64(vector(1))
 
 
-def test_vectors_can_be_left_out(api: Api, tmp_path: Path) -> None:
-    """Nothing biometric is in the file."""
+def test_an_export_without_vectors_has_no_biometric_data(api: Api, tmp_path: Path) -> None:
+    """The file contains no templates."""
     api.run("import", jsonl(tmp_path / "in.jsonl", [person(1)]))
     assert api.run("export", "--no-vectors", tmp_path / "out.jsonl").exit_code == 0
     assert "templates" not in (tmp_path / "out.jsonl").read_text()
 
 
-def test_all_about_one_person_is_a_document_of_its_own(api: Api, tmp_path: Path) -> None:
-    """As the API gives it, vectors too; readable by its owner alone, and the audit tells of it."""
+def test_one_identity_is_exported_in_full(api: Api, tmp_path: Path) -> None:
+    """The document has the vectors, only its owner can read it, and the audit has it."""
     one, other = person(1, display_name="Ana Petrova"), person(2)
     api.run("import", jsonl(tmp_path / "in.jsonl", [one, other]))
     file = tmp_path / "person.json"
@@ -231,8 +231,8 @@ def test_all_about_one_person_is_a_document_of_its_own(api: Api, tmp_path: Path)
     assert (newest["what"], newest["subject"]) == ("person.exported", one["user_id"])
 
 
-def test_a_person_who_is_unknown_leaves_no_file(api: Api, tmp_path: Path) -> None:
-    """Status 2, with what the API said."""
+def test_an_export_of_an_unknown_identity_leaves_no_file(api: Api, tmp_path: Path) -> None:
+    """The status is 2, with the API's sentence."""
     result = api.run("export", tmp_path / "person.json", "--person", "EMP-1")
     assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
     assert "refuses (404)" in result.stderr
@@ -241,10 +241,10 @@ def test_a_person_who_is_unknown_leaves_no_file(api: Api, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("role", "imports", "exports"), [("source", 0, 2), ("operator", 0, 0), ("viewer", 2, 2)]
 )
-def test_a_key_of_another_role_ends_it_with_one_sentence(
+def test_a_key_of_another_role_ends_the_command_with_one_sentence(
     api: Api, tmp_path: Path, role: str, imports: int, exports: int
 ) -> None:
-    """Status 2, and no file is begun that would be there afterwards."""
+    """The status is 2, and no file is left."""
     source = jsonl(tmp_path / "in.jsonl", [person(1)])
     brought = api.run("import", source, role=role)
     taken = api.run("export", tmp_path / "out.jsonl", role=role)
@@ -252,14 +252,14 @@ def test_a_key_of_another_role_ends_it_with_one_sentence(
     assert (tmp_path / "out.jsonl").exists() == (exports == 0)
     assert len(list(tmp_path.iterdir())) == 1 + (exports == 0)
     for result in (brought, taken):
-        assert ("does not let this key in (403)" in result.stderr) == (result.exit_code == 2)
+        assert ("rejects this key (403)" in result.stderr) == (result.exit_code == 2)
         assert KEYS[role] not in result.output
 
 
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["import", "missing.jsonl"], "there is no such file"),
+        (["import", "missing.jsonl"], "no such file"),
         (["import", ".", "--space", "faces"], "modality"),
         (["import", ".", "--site", "Lobby!"], "site id"),
         (["export", "/nowhere/out.jsonl"], "cannot be written"),
@@ -267,10 +267,10 @@ def test_a_key_of_another_role_ends_it_with_one_sentence(
         (["import", ".", "--report", "/nowhere/report"], "cannot be written"),
     ],
 )
-def test_what_cannot_run_says_why_with_status_2(
+def test_a_command_that_cannot_run_exits_with_status_2(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], sentence: str
 ) -> None:
-    """One sentence, no traceback."""
+    """The output is one sentence without a traceback."""
     monkeypatch.chdir(tmp_path)
     result = api.run(*args)
     assert result.exit_code == 2
@@ -278,8 +278,8 @@ def test_what_cannot_run_says_why_with_status_2(
     assert "Traceback" not in result.output
 
 
-def test_without_a_key_it_says_how_to_give_one(tmp_path: Path) -> None:
-    """It is read from the environment or a file, so that no list of processes shows it."""
+def test_a_missing_key_is_explained(tmp_path: Path) -> None:
+    """The key comes from the environment or a file, so no process list shows it."""
     result = program("import", str(tmp_path), environment={})
     assert result.returncode == 2
     assert result.stderr.startswith("fleet.api_key: Field required")
@@ -287,8 +287,10 @@ def test_without_a_key_it_says_how_to_give_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "status", "count"), [("n", 2, 0), ("y", 0, 1)])
-def test_on_a_terminal_it_asks_first(api: Api, tmp_path: Path, answer: str, status: int, count: int) -> None:
-    """Into which registry: a `no` sends nothing. In a script, and with --yes, nobody is asked."""
+def test_an_import_on_a_terminal_needs_consent(
+    api: Api, tmp_path: Path, answer: str, status: int, count: int
+) -> None:
+    """`no` sends nothing; scripts and --yes need no answer."""
     try:
         ours, theirs = pty.openpty()
     except OSError:
@@ -310,8 +312,8 @@ def test_on_a_terminal_it_asks_first(api: Api, tmp_path: Path, answer: str, stat
     assert len(api.get("/api/v1/identities").json()["items"]) == count
 
 
-def test_settings_may_come_from_a_file(api: Api, tmp_path: Path) -> None:
-    """`--config`, before or after the command."""
+def test_settings_are_read_from_a_file(api: Api, tmp_path: Path) -> None:
+    """`--config` works before and after the command."""
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"fleet": {"api_url": api.url, "api_key": KEYS["admin"]}}))
     result = program("export", "-", "--config", str(config), environment={})
@@ -331,8 +333,8 @@ def program(*args: str, environment: dict[str, str]) -> subprocess.CompletedProc
     )
 
 
-def test_ctrl_c_says_how_far_it_came_and_the_next_run_goes_on(api: Api, tmp_path: Path) -> None:
-    """Those who were sent are in; after the second run everybody is, and nobody twice."""
+def test_an_import_stopped_by_ctrl_c_is_continued_by_the_next_run(api: Api, tmp_path: Path) -> None:
+    """After the second run every identity is imported once."""
     people = [person(n) for n in range(600)]
     running = subprocess.Popen(
         [sys.executable, "-c", HEEDS_CTRL_C, "identity", "import", "-"],
@@ -359,7 +361,7 @@ def test_ctrl_c_says_how_far_it_came_and_the_next_run_goes_on(api: Api, tmp_path
         running.kill()
         running.wait()
     assert "stopped; " in said
-    assert "running it again goes on" in said
+    assert "run it again to continue" in said
     assert "Traceback" not in said
     result = api.run("import", jsonl(tmp_path / "all.jsonl", people))
     assert result.exit_code == 0

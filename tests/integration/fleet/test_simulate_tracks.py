@@ -1,4 +1,4 @@
-"""`wfm-fleet simulate tracks` on a real broker, with a tracker that knows the truth or is played badly."""
+"""`wfm-fleet simulate tracks` runs on a real broker with a played tracker."""
 
 import os
 import re
@@ -29,13 +29,13 @@ from tests.conftest import StartProgram
 from tests.integration.fleet.test_command import HEEDS_CTRL_C
 from tests.waiting import wait_until
 
-CAMERAS, PEOPLE, MINUTES, SEED = 3, 6, 0.2, 4
+CAMERAS, WALKERS, MINUTES, SEED = 3, 6, 0.2, 4
 OPTIONS = [
-    "--cameras", str(CAMERAS), "--people", str(PEOPLE), "--minutes", str(MINUTES), "--seed", str(SEED),
+    "--cameras", str(CAMERAS), "--people", str(WALKERS), "--minutes", str(MINUTES), "--seed", str(SEED),
     "--speed", "5", "--crowd", "4", "--look-alikes", "0.4",
 ]  # fmt: skip
 COURSE = make_course(
-    cameras=CAMERAS, walkers=PEOPLE, minutes=MINUTES, look_alikes=0.4, crowd=4, overlap=0.15, breaks=0.01,
+    cameras=CAMERAS, walkers=WALKERS, minutes=MINUTES, look_alikes=0.4, crowd=4, overlap=0.15, breaks=0.01,
     loss=0.02, delay_ms=300, clock_skew=60,
 )  # fmt: skip
 PASSWORD = "secret-of-the-trial"
@@ -44,7 +44,7 @@ Decide = Callable[[str, str], int | None]
 
 
 def truth() -> dict[tuple[str, str], int]:
-    """Global id by camera and track, as a tracker without fault would say."""
+    """Return the correct global id of each camera and track."""
     played = play_course(COURSE, np.random.default_rng(SEED))
     known = {(f"sim-{one.camera + 1:03}", one.track_id): one.walker + 1 for one in played}
     return known | {(f"sim-{number + 1:03}", "roll-call"): 1000 for number in range(CAMERAS)}
@@ -54,7 +54,7 @@ TRUTH = truth()
 
 
 class PlayedTracker:
-    """The bridge's side of the wire by hand: answers each observation with what `decide` says."""
+    """The bridge's side of the wire: answers each observation with `decide`."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self.decide: Decide = lambda camera, track: TRUTH[camera, track]
@@ -95,7 +95,7 @@ class PlayedTracker:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker that lets each camera in under its own id, all with one password."""
+    """Start a broker that admits each camera under its own id, with one password."""
     cameras = [f"sim-{number + 1:03}" for number in range(CAMERAS)]
     users = {"admin": "admin-of-the-trial", "bridge": PASSWORD, **dict.fromkeys(cameras, PASSWORD)}
     server = Mosquitto(tmp_path / "broker", free_port(), users, dict.fromkeys(cameras, "lobby")).start()
@@ -120,14 +120,14 @@ def simulate(broker: Mosquitto, *more: str, password: str = PASSWORD) -> Result:
 
 
 def cell(output: str, name: str) -> str:
-    """A number of the table."""
+    """Return a number of the table."""
     found = re.search(rf"{re.escape(name)}\s*│\s*([\d.]+)", output)
     assert found, output
     return found[1]
 
 
-def test_a_tracker_without_fault_is_told_so(broker: Mosquitto, tracker: PlayedTracker) -> None:
-    """IDF1 1 and status 0; cameras say what they are, that they are online, and at last that they stopped."""
+def test_a_correct_tracker_scores_1(broker: Mosquitto, tracker: PlayedTracker) -> None:
+    """The status is 0; cameras publish their info, `online` and `stopped`."""
     result = simulate(broker, "--require-idf1", "1")
     assert result.exit_code == 0, result.output
     assert cell(result.output, "IDF1") == "1.0000"
@@ -143,8 +143,10 @@ def test_a_tracker_without_fault_is_told_so(broker: Mosquitto, tracker: PlayedTr
     )
 
 
-def test_a_tracker_that_mixes_people_up_ends_with_status_1(broker: Mosquitto, tracker: PlayedTracker) -> None:
-    """Everybody under one id: the table says merged, and --require-idf1 is not met."""
+def test_a_tracker_that_merges_all_people_ends_with_status_1(
+    broker: Mosquitto, tracker: PlayedTracker
+) -> None:
+    """The table counts the merged id, and --require-idf1 is not met."""
     tracker.decide = lambda camera, track: 7
     result = simulate(broker, "--require-idf1", "0.98")
     assert result.exit_code == 1, result.output
@@ -154,15 +156,15 @@ def test_a_tracker_that_mixes_people_up_ends_with_status_1(broker: Mosquitto, tr
 
 
 def test_a_wrong_password_is_one_sentence(broker: Mosquitto) -> None:
-    """Status 2, and what to look at; no traceback."""
+    """The status is 2, without a traceback."""
     result = simulate(broker, password="wrong")
     assert result.exit_code == 2
-    assert "does not let sim-001 in" in result.output
+    assert "rejects sim-001" in result.output
     assert len(result.output.strip().splitlines()) == 1
 
 
-def test_a_broker_that_is_away_is_one_sentence(broker: Mosquitto) -> None:
-    """Status 2, before anything is played."""
+def test_an_unreachable_broker_is_one_sentence(broker: Mosquitto) -> None:
+    """The status is 2, before the course starts."""
     broker.kill()
     result = simulate(broker)
     assert result.exit_code == 2
@@ -170,8 +172,8 @@ def test_a_broker_that_is_away_is_one_sentence(broker: Mosquitto) -> None:
     assert len(result.output.strip().splitlines()) == 1
 
 
-def test_a_broker_that_goes_away_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> None:
-    """What was played so far is scored, then the sentence, status 2."""
+def test_a_lost_broker_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> None:
+    """The part that was played is scored, and the status is 2."""
 
     def kills(camera: str, track: str) -> int:
         if tracker.played == 10:
@@ -186,7 +188,7 @@ def test_a_broker_that_goes_away_leaves_a_table(broker: Mosquitto, tracker: Play
 
 
 def test_ctrl_c_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> None:
-    """Broken off in the middle: status 130, the table so far, and the cameras have stopped."""
+    """The status is 130, and the cameras publish `stopped`."""
     process = subprocess.Popen(
         [sys.executable, "-c", HEEDS_CTRL_C, "simulate", "tracks", *OPTIONS],
         cwd=ROOT, env={**os.environ, **environment(broker)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -217,15 +219,15 @@ def test_ctrl_c_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> Non
         ["--minutes", "0.05"],
     ],
 )
-def test_an_option_that_cannot_be_is_refused(broker: Mosquitto, wrong: list[str]) -> None:
-    """Before anybody connects."""
+def test_an_invalid_option_is_refused(broker: Mosquitto, wrong: list[str]) -> None:
+    """No camera connects."""
     result = simulate(broker, *wrong)
     assert result.exit_code == 2
     assert wrong[0] in result.output
 
 
-def test_fields_of_the_table_are_what_was_counted(broker: Mosquitto, tracker: PlayedTracker) -> None:
-    """Answers that are missing are told, and no camera waits for them for ever."""
+def test_missing_answers_are_counted(broker: Mosquitto, tracker: PlayedTracker) -> None:
+    """No camera waits for them without end."""
     skipped: list[Any] = []
 
     def skips(camera: str, track: str) -> int | None:
@@ -244,8 +246,7 @@ def test_fields_of_the_table_are_what_was_counted(broker: Mosquitto, tracker: Pl
 def test_the_real_bridge_follows_people(
     broker: Mosquitto, mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
-    """From the cameras' observations to the tracker's answers; afterwards the registry has these people, in
-    the space that is theirs."""
+    """The registry then has the detected persons, in the simulated space."""
     bridge = {
         **environment(broker),
         "WFM_MQTT__USERNAME": "bridge",
@@ -267,10 +268,8 @@ def test_the_real_bridge_follows_people(
         assert database.person_faces.distinct("space") == ["face:simulated-512"]
 
 
-def test_without_its_extra_the_command_says_what_to_install(
-    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pandas and the rest come with an extra of their own: one sentence, status 2."""
+def test_a_missing_extra_is_named(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status is 2, with the extra that brings the metrics."""
     for name in ("fleet.tracks.metrics", "fleet.tracks.trial"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "motmetrics", None)

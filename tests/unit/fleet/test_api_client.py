@@ -1,4 +1,4 @@
-"""The way to the API: patience while it is away, a sentence where nothing helps, and halves of a group."""
+"""The API client waits for an unavailable API and halves refused groups."""
 
 import json
 import random
@@ -17,8 +17,8 @@ from rich.console import Console
 from fleet.api_client import ApiClient
 from fleet.errors import ApiRefusedError, CannotRunError
 from fleet.import_source import ImportCandidate, ImportSource, SourceEntry
-from fleet.importing import Importer
-from fleet.report import Bar, ImportReport, RefusalFile
+from fleet.importer import Importer
+from fleet.report import ImportReport, ProgressBar, RefusalFile
 from fleet.settings import FleetSection
 
 KEY = "a-key-that-nobody-may-see"
@@ -27,7 +27,7 @@ Respond = Callable[[list[dict[str, Any]]], tuple[int, Any]]
 
 @dataclass
 class Server:
-    """An API that answers as a test says."""
+    """An API that returns the answers of a test."""
 
     url: str
     respond: Respond = lambda people: (200, created(people))
@@ -81,58 +81,58 @@ class Time:
 class Said:
     api: ApiClient
     time: Time
-    sentences: list[str]
+    reports: list[str]
 
 
 def client(url: str, patience: float = 100.0) -> Said:
-    time, sentences = Time(), list[str]()
+    time, reports = Time(), list[str]()
     settings = FleetSection.model_validate(
         {"api_url": url, "api_key": SecretStr(KEY), "patience_seconds": patience}
     )
     api = ApiClient(
-        settings, say=sentences.append, sleep=time.sleep, clock=lambda: time.now, source=random.Random(1)
+        settings, report=reports.append, sleep=time.sleep, clock=lambda: time.now, source=random.Random(1)
     )
-    return Said(api, time, sentences)
+    return Said(api, time, reports)
 
 
-def test_an_api_that_is_away_is_waited_for_and_that_is_said_once(server: Server) -> None:
-    """503 three times, with growing pauses; then the answer, as if nothing had been."""
+def test_client_waits_for_an_unavailable_api_and_reports_it_once(server: Server) -> None:
+    """After three answers 503 with growing pauses the request succeeds."""
     busy = [503, 502, 429]
     server.respond = lambda people: (busy.pop(0), {}) if busy else (200, created(people))
-    said = client(server.url)
-    assert len(said.api.bring([b"{}"], dry_run=False).items) == 1
-    assert len(said.time.pauses) == 3
-    assert len(said.sentences) == 2
-    assert "answers 503" in said.sentences[0]
-    assert said.sentences[1] == "it answers again"
+    setup = client(server.url)
+    assert len(setup.api.import_identities([b"{}"], dry_run=False).items) == 1
+    assert len(setup.time.pauses) == 3
+    assert len(setup.reports) == 2
+    assert "answers 503" in setup.reports[0]
+    assert setup.reports[1] == f"the API at {server.url} answers again"
 
 
-def test_patience_has_an_end() -> None:
-    """Nobody listens there: one sentence, after the time that was set."""
-    said = client("http://127.0.0.1:1", patience=60)
+def test_client_gives_up_after_its_patience() -> None:
+    """An address without a server ends with one sentence after the configured time."""
+    setup = client("http://127.0.0.1:1", patience=60)
     with pytest.raises(CannotRunError, match=r"cannot be reached \(ConnectError\), for more than 60 s"):
-        said.api.bring([b"{}"], dry_run=False)
-    assert 60 <= said.time.now < 80
-    assert max(said.time.pauses) <= 15
+        setup.api.import_identities([b"{}"], dry_run=False)
+    assert 60 <= setup.time.now < 80
+    assert max(setup.time.pauses) <= 15
 
 
-def test_a_server_that_cannot_be_trusted_is_not_waited_for(server: Server) -> None:
-    """TLS with what speaks none, or with another authority's certificate."""
-    said = client(server.url.replace("http://", "https://"))
+def test_client_does_not_retry_tls_errors(server: Server) -> None:
+    """A plain server, or one with a foreign certificate, ends the run at once."""
+    setup = client(server.url.replace("http://", "https://"))
     with pytest.raises(CannotRunError, match=r"no TLS .* fleet\.ca_file"):
-        said.api.bring([b"{}"], dry_run=False)
-    assert said.time.pauses == []
+        setup.api.import_identities([b"{}"], dry_run=False)
+    assert setup.time.pauses == []
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_an_authority_that_is_none_is_told(tmp_path: Path, content: str | None) -> None:
-    """Before anything is sent."""
+def test_client_rejects_a_file_without_certificates(tmp_path: Path, content: str | None) -> None:
+    """The error comes before any request."""
     file = tmp_path / "ca.pem"
     if content:
         file.write_text(content)
     settings = FleetSection(api_key=SecretStr(KEY), ca_file=file)
     with pytest.raises(CannotRunError, match=r"fleet\.ca_file"):
-        ApiClient(settings, say=print, sleep=print, clock=float, source=random.Random(1))
+        ApiClient(settings, report=print, sleep=print, clock=float, source=random.Random(1))
 
 
 @pytest.mark.parametrize(
@@ -141,23 +141,23 @@ def test_an_authority_that_is_none_is_told(tmp_path: Path, content: str | None) 
         (
             401,
             {"code": "key-invalid", "detail": "this API key is not known here"},
-            "does not let this key in",
+            "rejects this key",
         ),
         (403, {"code": "role-insufficient", "detail": "this needs the role admin"}, "needs the role admin"),
         (404, b"<html>nothing here</html>", "not this API"),
         (302, b"", "not this API"),
         (200, b"<html>hello</html>", "not this API"),
-        (200, {"items": []}, "does not answer for each of 1 people"),
+        (200, {"items": []}, "does not answer for each of 1 identities"),
     ],
 )
-def test_what_nobody_but_an_operator_can_mend_ends_it(
+def test_errors_that_only_an_operator_can_fix_end_the_run(
     server: Server, status: int, document: Any, sentence: str
 ) -> None:
-    """One request, one sentence without the key; a redirect is not followed."""
+    """The client sends one request, follows no redirect and never prints the key."""
     server.respond = lambda _: (status, document)
-    said = client(server.url)
+    setup = client(server.url)
     with pytest.raises(CannotRunError, match=sentence) as caught:
-        said.api.bring([b"{}"], dry_run=False)
+        setup.api.import_identities([b"{}"], dry_run=False)
     assert len(server.bodies) == 1
     assert KEY not in str(caught.value)
 
@@ -169,17 +169,17 @@ def bring(server: Server, *user_ids: str, dry_run: bool = False, size: int = 0) 
         SourceEntry(ImportCandidate(f"x:{n}", name, json.dumps({"user_id": name, "x": "x" * size}).encode()))
         for n, name in enumerate(user_ids)
     ]
-    with Bar(console, "importing", None) as bar:
-        Importer(client(server.url).api, report, bar, dry_run=dry_run).run(ImportSource(iter(entries)))
+    with ProgressBar(console, "importing", None) as bar:
+        Importer(client(server.url).api, report, bar, dry_run=dry_run).import_source(
+            ImportSource(iter(entries))
+        )
     assert bar.done == len(user_ids)
     return report
 
 
 @pytest.mark.parametrize("status", [413, 422, 500])
-def test_a_group_that_is_refused_whole_is_halved_until_it_is_known_who_it_is(
-    server: Server, status: int
-) -> None:
-    """One is refused, the others come in, each once."""
+def test_a_refused_group_is_halved_until_the_refused_identity_is_alone(server: Server, status: int) -> None:
+    """The refused identity is reported; every other one is imported once."""
 
     def respond(people: list[dict[str, Any]]) -> tuple[int, Any]:
         if any(person["user_id"] == "EMP-5" for person in people):
@@ -188,22 +188,22 @@ def test_a_group_that_is_refused_whole_is_halved_until_it_is_known_who_it_is(
 
     server.respond = respond
     report = bring(server, *[f"EMP-{n}" for n in range(8)])
-    assert (report.people["created"], report.people["refused"]) == (7, 1)
+    assert (report.results["created"], report.results["refused"]) == (7, 1)
     assert report.refusals == {"payload-too-large": 1}
 
 
-def test_a_refusal_that_is_not_about_people_is_not_halved(server: Server) -> None:
-    """405 once is enough."""
+def test_a_refusal_of_the_request_itself_is_not_halved(server: Server) -> None:
+    """The run ends after one answer 405."""
     server.respond = lambda _: (405, {"code": "method-not-allowed", "detail": "no"})
     with pytest.raises(CannotRunError):
         bring(server, "EMP-1", "EMP-2")
     assert len(server.bodies) == 1
     with pytest.raises(ApiRefusedError):
-        client(server.url).api.bring([b"{}"], dry_run=False)
+        client(server.url).api.import_identities([b"{}"], dry_run=False)
 
 
-def test_groups_are_cut_by_number_and_by_bytes_and_keep_their_order(server: Server) -> None:
-    """500 people, or 900 KiB."""
+def test_groups_are_limited_by_count_and_bytes_and_keep_their_order(server: Server) -> None:
+    """A group has at most 500 identities and 900 KiB."""
     bring(server, *[f"EMP-{n:04}" for n in range(1001)])
     assert [len(body["people"]) for body in server.bodies] == [500, 500, 1]
     names = [person["user_id"] for body in server.bodies for person in body["people"]]
@@ -214,7 +214,7 @@ def test_groups_are_cut_by_number_and_by_bytes_and_keep_their_order(server: Serv
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_a_dry_run_is_asked_for_as_one(server: Server, dry_run: bool) -> None:
-    """In every request."""
+def test_every_request_of_a_dry_run_is_marked(server: Server, dry_run: bool) -> None:
+    """The flag `dry_run` has the value of the command."""
     bring(server, "EMP-1", dry_run=dry_run)
     assert [body["dry_run"] for body in server.bodies] == [dry_run]

@@ -1,4 +1,4 @@
-"""What sources yield: people, and for all else a sentence; whatever the files hold."""
+"""Sources yield identities, and a refusal for every other content."""
 
 import io
 import json
@@ -52,8 +52,8 @@ def lines(data: bytes) -> list[SourceEntry]:
 # JSON lines
 
 
-def test_a_line_goes_on_as_it_is() -> None:
-    """Every field, also one that only the API can judge; empty lines and a byte order mark are nothing."""
+def test_a_line_is_passed_on_unchanged() -> None:
+    """Unknown fields stay; empty lines and a byte order mark are dropped."""
     found = lines(b'\xef\xbb\xbf{"user_id":"EMP-1","flag":"vip","more":[1.5]}\r\n\n{"user_id":"EMP-2"}')
     assert documents(found) == [{"user_id": "EMP-1", "flag": "vip", "more": [1.5]}, {"user_id": "EMP-2"}]
     assert [one.where for one in candidates(found)] == ["people.jsonl:1", "people.jsonl:3"]
@@ -78,8 +78,8 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize("name", BAD_LINES)
-def test_a_bad_line_costs_that_line_alone(name: str) -> None:
-    """A sentence that names the line and quotes none of it; those around it are read."""
+def test_a_bad_line_is_refused_alone(name: str) -> None:
+    """The sentence names the line and quotes nothing of it; other lines are read."""
     bad, sentence = BAD_LINES[name]
     found = lines(b'{"user_id":"EMP-1"}\n' + bad + b'\n{"user_id":"EMP-3"}\n')
     (refusal,) = refusals(found)
@@ -89,8 +89,8 @@ def test_a_bad_line_costs_that_line_alone(name: str) -> None:
     assert [one.user_id for one in candidates(found)] == ["EMP-1", "EMP-3"]
 
 
-def test_a_line_of_100_mb_is_skipped_without_being_held(tmp_path: Path) -> None:
-    """Memory does not grow by it."""
+def test_a_line_of_100_mb_is_skipped_within_bounded_memory(tmp_path: Path) -> None:
+    """Memory does not grow with the length of the line."""
     file = tmp_path / "people.jsonl"
     with file.open("wb") as out:
         out.truncate(100_000_000)
@@ -106,7 +106,7 @@ def test_a_line_of_100_mb_is_skipped_without_being_held(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
-    """Memory does not grow with the file; the total is known before."""
+    """Memory does not grow with the file, and the total is known at the start."""
     file = tmp_path / "people.jsonl"
     file.write_text("".join(f'{{"user_id":"EMP-{n}","display_name":"Sample"}}\n' for n in range(100_000)))
     tracemalloc.start()
@@ -118,8 +118,8 @@ def test_a_hundred_thousand_lines_are_read_one_at_a_time(tmp_path: Path) -> None
     assert peak < 3_000_000
 
 
-def test_sites_of_the_command_are_for_those_who_have_none() -> None:
-    """Who has sites keeps them; an empty list is a choice too: every site."""
+def test_sites_of_the_command_apply_to_entries_without_sites() -> None:
+    """Sites of the source win, also an empty list, which means every site."""
     data = b'{"user_id":"A"}\n{"user_id":"B","sites":["gate"]}\n{"user_id":"C","sites":[]}'
     found = list(read_jsonl(io.BytesIO(data), "-", ["lobby"]))
     assert [one["sites"] for one in documents(found)] == [["lobby"], ["gate"], []]
@@ -142,14 +142,14 @@ def table(folder: Path, text: bytes | str) -> Path:
         'flag, sites, user_id ,display_name\n\nvip,lobby; gate,EMP-1,"Å, Sample"',
     ],
 )
-def test_tables_as_programs_write_them(tmp_path: Path, text: str) -> None:
-    """With a byte order mark, semicolons, other line ends, columns in any order, empty lines."""
+def test_tables_of_common_programs_are_read(tmp_path: Path, text: str) -> None:
+    """Byte order mark, semicolons, line ends, column order and empty lines vary."""
     expected = {"user_id": "EMP-1", "display_name": "Å, Sample", "flag": "vip", "sites": ["lobby", "gate"]}
     assert documents(entries(table(tmp_path, text))) == [expected]
 
 
-def test_an_empty_cell_says_nothing(tmp_path: Path) -> None:
-    """What is not said of a person stays as it is in the registry."""
+def test_an_empty_cell_is_left_out(tmp_path: Path) -> None:
+    """The registry keeps its value for a field that is left out."""
     assert documents(entries(table(tmp_path, "user_id,flag,photo,npy\nEMP-1,,,\n"))) == [{"user_id": "EMP-1"}]
 
 
@@ -167,8 +167,8 @@ def test_an_empty_cell_says_nothing(tmp_path: Path) -> None:
         "user_id\tflag",
     ],
 )
-def test_a_header_that_says_something_else_ends_it(tmp_path: Path, header: str) -> None:
-    """One sentence with the columns there are, before anything is sent."""
+def test_a_header_with_other_columns_ends_the_run(tmp_path: Path, header: str) -> None:
+    """The sentence lists the columns, and nothing is sent."""
     with pytest.raises(CannotRunError, match="first line") as caught:
         entries(table(tmp_path, f"{header}\nEMP-1,1\n"))
     assert str(caught.value).isprintable()
@@ -187,8 +187,8 @@ def test_a_header_that_says_something_else_ends_it(tmp_path: Path, header: str) 
         (b"E" * 2_000_000 + b",vip", "more than"),
     ],
 )
-def test_a_bad_row_costs_that_row_alone(tmp_path: Path, row: bytes, sentence: str) -> None:
-    """With the number of its line."""
+def test_a_bad_row_is_refused_alone(tmp_path: Path, row: bytes, sentence: str) -> None:
+    """The refusal has the number of the line."""
     found = entries(table(tmp_path, b"user_id,flag\nEMP-1,vip\n" + row + b"\nEMP-3,vip\n"))
     (refusal,) = refusals(found)
     assert refusal.where == "people.csv:3"
@@ -196,8 +196,8 @@ def test_a_bad_row_costs_that_row_alone(tmp_path: Path, row: bytes, sentence: st
     assert [one.user_id for one in candidates(found)] == ["EMP-1", "EMP-3"]
 
 
-def test_files_of_a_row_lie_beside_the_table(tmp_path: Path) -> None:
-    """A photo to send and a vector that is read."""
+def test_paths_in_a_row_are_relative_to_the_table(tmp_path: Path) -> None:
+    """The photo is sent, and the vector is read."""
     (tmp_path / "gait_db").mkdir()
     np.save(tmp_path / "gait_db" / "x.npy", vector())
     (found,) = entries(table(tmp_path, "user_id,photo,npy\nEMP-1,pictures/1.jpg,gait_db/x.npy\n"))
@@ -211,8 +211,8 @@ def test_files_of_a_row_lie_beside_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["../secret.npy", "/etc/passwd", "link.npy", "inside/secret.npy", "loop.npy", "a\tb"]
 )
-def test_a_row_reaches_no_file_elsewhere(tmp_path: Path, path: str) -> None:
-    """Neither by its path nor by a link."""
+def test_a_row_cannot_name_a_file_outside_the_folder(tmp_path: Path, path: str) -> None:
+    """Neither a path nor a link leads outside."""
     folder = tmp_path / "import"
     folder.mkdir()
     np.save(tmp_path / "secret.npy", vector())
@@ -227,8 +227,8 @@ def test_a_row_reaches_no_file_elsewhere(tmp_path: Path, path: str) -> None:
 # Folders
 
 
-def test_a_folder_has_people_as_folders_and_as_files(tmp_path: Path) -> None:
-    """All files of one name are one person's; hidden files are nobody's."""
+def test_a_folder_has_identities_as_folders_and_as_files(tmp_path: Path) -> None:
+    """Files of one name belong to one identity; hidden files are ignored."""
     (tmp_path / "EMP-1").mkdir()
     (tmp_path / "EMP-1" / "b.jpg").write_bytes(JPEG)
     (tmp_path / "EMP-1" / "a.PNG").write_bytes(JPEG)
@@ -247,8 +247,8 @@ def test_a_folder_has_people_as_folders_and_as_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_the_folders_of_a_device_say_their_modality(tmp_path: Path, inside: bool) -> None:
-    """Given itself, or the folder that the three lie in."""
+def test_folders_of_a_device_give_the_modality(tmp_path: Path, inside: bool) -> None:
+    """The source is one of the three folders or their parent."""
     for folder in ("face_db", "gait_db"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "EMP-1.npy", vector())
@@ -271,15 +271,15 @@ BAD_FILES = {
     "junk": (lambda file: file.write_bytes(os.urandom(500)), "no .npy file"),
     "a beginning": (lambda file: file.write_bytes(b"\x93NUMPY\x01\x00"), "no .npy file"),
     "too much": (lambda file: file.write_bytes(b"\0" * 100_000), "more than"),
-    "a pipe": (os.mkfifo, "ordinary"),
-    "a folder": (Path.mkdir, "cannot be read|ordinary|neither"),
+    "a pipe": (os.mkfifo, "regular"),
+    "a folder": (Path.mkdir, "cannot be read|regular|neither"),
     "a link": (lambda file: file.symlink_to("/etc/hostname"), "link"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_refused_and_the_person_comes_with_the_others(tmp_path: Path, name: str) -> None:
-    """Each with its own sentence; nothing is unpickled, no link followed, no pipe waited for."""
+def test_a_bad_file_is_refused_and_the_identity_keeps_its_other_files(tmp_path: Path, name: str) -> None:
+    """Nothing is unpickled, no link is followed and no pipe blocks."""
     make, sentence = BAD_FILES[name]
     (tmp_path / "EMP-1").mkdir()
     np.save(tmp_path / "EMP-1" / "good.npy", vector())
@@ -292,8 +292,8 @@ def test_a_bad_file_is_refused_and_the_person_comes_with_the_others(tmp_path: Pa
     assert len(document["templates"]) == 1
 
 
-def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path: Path) -> None:
-    """The shape is compared with what is there."""
+def test_a_npy_header_of_terabytes_allocates_nothing(tmp_path: Path) -> None:
+    """The shape is compared with the size of the file."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4096), }".ljust(117) + b"\n"
     (tmp_path / "EMP-1.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     (tmp_path / "EMP-2.npy").write_bytes(
@@ -302,8 +302,8 @@ def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path: Path) -> Non
     assert len(refusals(entries(tmp_path, space=SPACE))) == 2
 
 
-def test_what_is_nobody_and_what_is_nothing_is_told(tmp_path: Path) -> None:
-    """A bad name, a link to another folder, an empty folder, another kind of file, a vector of no space."""
+def test_unusable_entries_of_a_folder_are_refused(tmp_path: Path) -> None:
+    """Bad names, links, empty folders, other files and vectors without a space."""
     (tmp_path / "NOBODY\x1b[2J").mkdir()
     (tmp_path / "EMP-1").symlink_to("/etc")
     (tmp_path / "EMP-2").mkdir()
@@ -320,8 +320,8 @@ def test_what_is_nobody_and_what_is_nothing_is_told(tmp_path: Path) -> None:
     assert "--space" in told["EMP-4.npy"]
 
 
-def test_more_vectors_than_a_person_may_have_are_left_out_one_by_one(tmp_path: Path) -> None:
-    """64 are read, and memory stays bounded by that."""
+def test_vectors_above_the_limit_are_refused_one_by_one(tmp_path: Path) -> None:
+    """64 vectors are read, so memory stays bounded."""
     (tmp_path / "EMP-1").mkdir()
     for n in range(66):
         np.save(tmp_path / "EMP-1" / f"{n:02}.npy", vector(n))
@@ -336,16 +336,16 @@ def test_more_vectors_than_a_person_may_have_are_left_out_one_by_one(tmp_path: P
 @pytest.mark.parametrize(
     ("data", "sentence"), [(b"GIF89a", "neither JPEG nor PNG"), (b"", "neither"), (None, "cannot be read")]
 )
-def test_a_photo_that_is_none_is_not_sent(tmp_path: Path, data: bytes | None, sentence: str) -> None:
-    """By its first bytes, whatever its name says."""
+def test_a_file_that_is_no_photo_is_not_sent(tmp_path: Path, data: bytes | None, sentence: str) -> None:
+    """The first bytes decide, not the name."""
     if data is not None:
         (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(FileRefusedError, match=sentence):
         read_photo(PhotoFile(tmp_path / "a.jpg", tmp_path))
 
 
-def test_a_photo_past_all_measure_is_not_read(tmp_path: Path) -> None:
-    """No more than its limit comes into memory."""
+def test_a_photo_above_the_limit_is_not_read(tmp_path: Path) -> None:
+    """Memory holds no more than the limit."""
     with (tmp_path / "a.jpg").open("wb") as out:
         out.truncate(MAX_PHOTO_BYTES + 1)
     with pytest.raises(FileRefusedError, match="more than"):
@@ -356,8 +356,8 @@ def test_a_photo_past_all_measure_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "people.txt", "a\0b"])
-def test_a_source_that_is_none_ends_it(tmp_path: Path, name: str) -> None:
-    """One sentence."""
+def test_a_source_that_cannot_be_opened_ends_the_run(tmp_path: Path, name: str) -> None:
+    """The error is one sentence."""
     (tmp_path / "people.txt").write_text("x")
     with pytest.raises(CannotRunError):
         entries(str(tmp_path / name))

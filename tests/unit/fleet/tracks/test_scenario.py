@@ -1,4 +1,4 @@
-"""The course that is played: who looks like whom, how walkers walk, and what arrives when."""
+"""A course is generated with its look-alikes, walks and delays."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -28,8 +28,8 @@ def played(course: Course, seed: int = 1) -> list[SimulatedSighting]:
     return list(play_course(course, np.random.default_rng(seed)))
 
 
-def test_a_seed_plays_the_same_course_again_and_another_seed_another() -> None:
-    """Every observation is the same, its vector too."""
+def test_a_seed_gives_one_course() -> None:
+    """Every observation and vector repeats; another seed gives another course."""
 
     def told(seed: int) -> list[tuple[object, ...]]:
         return [
@@ -40,15 +40,15 @@ def test_a_seed_plays_the_same_course_again_and_another_seed_another() -> None:
     assert told(3) != told(4)
 
 
-def test_a_course_is_played_as_it_is_asked_for() -> None:
-    """The first observations of the standard course come without the rest being made."""
+def test_a_course_is_generated_on_demand() -> None:
+    """The first observations of the standard course need no others."""
     first = list(islice(play_course(STANDARD, np.random.default_rng(1)), 100))
     assert len(first) == 100
     assert first[-1].arrives < 60
 
 
-def test_observations_come_by_time_of_arrival_and_out_of_the_order_of_capture() -> None:
-    """Delays of some 100 ms let observations of one camera overtake each other."""
+def test_observations_are_sorted_by_arrival_and_not_by_capture() -> None:
+    """Delays of some 100 ms reorder the observations of a camera."""
     sightings = played(TROUBLED)
     assert all(a.arrives <= b.arrives for a, b in pairwise(sightings))
     assert all(0 <= one.arrives - one.seen <= TROUBLED.delay for one in sightings)
@@ -58,8 +58,8 @@ def test_observations_come_by_time_of_arrival_and_out_of_the_order_of_capture() 
     assert any(captured != sorted(captured) for captured in by_camera.values())
 
 
-def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> None:
-    """Cosine 0.6 to 0.8 for one walker, around 0.55 for look-alikes, 0 +- 0.05 for others."""
+def test_observations_have_the_cosines_of_a_face_network() -> None:
+    """0.6 to 0.8 for one walker, about 0.55 for look-alikes, 0 +- 0.05 for others."""
     faces = SimulatedFaces(SMALL, np.random.default_rng(2))
     looks = np.stack([[faces.sample(walker)[0] for _ in range(40)] for walker in range(6)])
     np.testing.assert_allclose(np.linalg.norm(looks, axis=2), 1.0, atol=1e-5)
@@ -72,8 +72,8 @@ def test_two_observations_of_one_person_are_like_those_of_a_face_network() -> No
     assert strangers.std() < 0.07
 
 
-def test_quality_tells_how_near_a_face_is_to_its_person() -> None:
-    """Quality and cosine to the walker's centre go together."""
+def test_quality_follows_the_cosine_to_the_centroid() -> None:
+    """The two values correlate."""
     faces = SimulatedFaces(SMALL, np.random.default_rng(2))
     looks = [faces.sample(3) for _ in range(300)]
     cosines = [float(vector @ faces.centroids[3]) for vector, _ in looks]
@@ -84,7 +84,7 @@ def test_quality_tells_how_near_a_face_is_to_its_person() -> None:
 
 
 def test_boxes_move_smoothly_inside_the_frame() -> None:
-    """From one second to the next nobody jumps, and nobody leaves the picture."""
+    """No box jumps between two seconds or leaves the picture."""
     width, height = FRAME_SIZE
     last: dict[tuple[int, str], SimulatedSighting] = {}
     for one in played(SMALL):
@@ -97,8 +97,8 @@ def test_boxes_move_smoothly_inside_the_frame() -> None:
         last[one.camera, one.track_id] = one
 
 
-def test_a_track_is_one_person_on_one_camera() -> None:
-    """A walker who comes back has another track, and so has one whom the camera lost."""
+def test_a_track_shows_one_walker_on_one_camera() -> None:
+    """A new visit, and a broken track, have a new track id."""
     walkers, tracks = defaultdict(set), defaultdict(set)
     for one in played(TROUBLED):
         walkers[one.camera, one.track_id].add(one.walker)
@@ -109,8 +109,8 @@ def test_a_track_is_one_person_on_one_camera() -> None:
     assert broken > 1.5 * whole
 
 
-def test_nobody_is_in_two_places_unless_views_overlap() -> None:
-    """At one instant a walker is on one camera, or on the two that share a view."""
+def test_a_walker_is_on_two_cameras_only_where_views_overlap() -> None:
+    """Without overlap a walker is on one camera at a time."""
     for course in (SMALL, TROUBLED):
         at: dict[tuple[int, float], set[int]] = defaultdict(set)
         for one in played(course):
@@ -120,8 +120,8 @@ def test_nobody_is_in_two_places_unless_views_overlap() -> None:
         assert {cameras for cameras in places if len(cameras) > 1} == shared
 
 
-def test_a_crowd_is_in_one_picture() -> None:
-    """At its time as many walkers as asked for are seen by the camera at the same instants."""
+def test_a_crowd_stands_in_one_picture() -> None:
+    """Its camera observes the walkers of the crowd at the same time."""
     at: dict[float, set[int]] = defaultdict(set)
     for one in played(TROUBLED):
         if one.camera == 2:
@@ -132,7 +132,7 @@ def test_a_crowd_is_in_one_picture() -> None:
 
 
 def test_look_alikes_meet_in_one_picture() -> None:
-    """Each pair is told of by one camera at one instant; without meetings they are not, with these seeds."""
+    """A camera observes both walkers of each pair at one time."""
     pictures: dict[tuple[int, float], set[int]] = defaultdict(set)
     for one in played(TROUBLED):
         pictures[one.camera, one.captured].add(one.walker)
@@ -140,8 +140,8 @@ def test_look_alikes_meet_in_one_picture() -> None:
         assert any({2 * pair, 2 * pair + 1} <= walkers for walkers in pictures.values())
 
 
-def test_a_camera_s_clock_is_off_by_the_same_all_the_time() -> None:
-    """And the clocks of two cameras differ."""
+def test_a_camera_s_clock_offset_is_constant() -> None:
+    """The offsets of two cameras differ."""
     offsets = defaultdict(set)
     for one in played(TROUBLED):
         offsets[one.camera].add(round(one.captured - one.seen, 3))
@@ -149,15 +149,15 @@ def test_a_camera_s_clock_is_off_by_the_same_all_the_time() -> None:
     assert len({next(iter(those)) for those in offsets.values()}) == 4
 
 
-def test_loss_takes_its_share_and_changes_nothing_else() -> None:
-    """What is left is a part of what there would be without loss, some 10 percent less."""
+def test_loss_drops_its_share_and_changes_nothing_else() -> None:
+    """The rest is a subset of the course without loss, about 10 percent smaller."""
     whole = {(one.walker, one.camera, one.seen) for one in played(SMALL)}
     left = {(one.walker, one.camera, one.seen) for one in played(replace(SMALL, loss=0.1))}
     assert left < whole
     assert len(left) == pytest.approx(0.9 * len(whole), rel=0.05)
 
 
-def test_people_go_where_the_transitions_send_them() -> None:
+def test_walkers_follow_the_transitions() -> None:
     """A ring of cameras is walked in its order."""
     ring = ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
     cameras: dict[int, list[int]] = defaultdict(list)
@@ -168,8 +168,8 @@ def test_people_go_where_the_transitions_send_them() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_shortest_course_of_the_command_can_be_played(seed: int) -> None:
-    """Everybody has a look-alike, stands in the crowd, and finds the time to meet all the same."""
+def test_the_shortest_course_of_the_command_is_possible(seed: int) -> None:
+    """All walkers have a look-alike, stand in the crowd and still meet."""
     course = make_course(
         cameras=3, walkers=20, minutes=0.1, look_alikes=1.0, crowd=20, overlap=0.15, breaks=0.01, loss=0.02,
         delay_ms=300, clock_skew=60,
@@ -188,7 +188,7 @@ def test_the_shortest_course_of_the_command_can_be_played(seed: int) -> None:
         {"transitions": ((1.0,),)},
     ],
 )
-def test_a_course_that_cannot_be_played_is_refused(wrong: dict[str, object]) -> None:
-    """Each with a sentence."""
+def test_an_impossible_course_is_refused(wrong: dict[str, object]) -> None:
+    """The error is a sentence."""
     with pytest.raises(ValueError, match=" "):
         replace(SMALL, **wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A course played to cameras by hand, in time that passes only when somebody waits."""
+"""A trial plays a course to simulated cameras on a clock of the test."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from broker_bridge.contract.messages import Assignment, Observation
 from fleet.errors import CannotRunError
-from fleet.report import Bar
+from fleet.report import ProgressBar
 from fleet.tracks.cameras import TrackerAnswer
 from fleet.tracks.course import Course
 from fleet.tracks.scenario import play_course
@@ -32,7 +32,7 @@ def by_truth(camera: int, seen: Observation) -> int | None:
 
 
 class PlayedTracker:
-    """Cameras whose observations are answered, after `delay` seconds, with what `decide` says."""
+    """Cameras whose observations `decide` answers after `delay` seconds."""
 
     broker = "127.0.0.1:1883"
 
@@ -65,14 +65,14 @@ class PlayedTracker:
 
 def run(tracker: PlayedTracker, course: Course = COURSE, speed: float = 1.0) -> Trial:
     trial = Trial(course, tracker, SPACE, tracker.pace(speed))
-    with Bar(Console(quiet=True), "playing", 120) as bar:
+    with ProgressBar(Console(quiet=True), "playing", 120) as bar:
         trial.run_course(np.random.default_rng(1), bar)
     trial.finish()
     return trial
 
 
-def test_a_tracker_that_is_always_right_has_the_best_score() -> None:
-    """Every observation is sent, answered and counted as right."""
+def test_a_correct_tracker_has_the_best_score() -> None:
+    """Every observation is sent, answered and counted as correct."""
     tracker = PlayedTracker()
     trial = run(tracker)
     score = trial.tally.score()
@@ -82,15 +82,15 @@ def test_a_tracker_that_is_always_right_has_the_best_score() -> None:
     assert trial.global_ids == set(TRUTH.values()) - {1000}
 
 
-def test_a_wrong_answer_costs() -> None:
-    """A tracker that takes everybody for one walker merges all of them."""
+def test_one_id_for_all_walkers_lowers_the_score() -> None:
+    """The tracker that gives it merges all walkers."""
     score = run(PlayedTracker(lambda *_: 7)).tally.score()
     assert score.merged == score.mixed == 1
     assert score.idf1 < 0.5
 
 
-def test_what_is_not_answered_counts_as_unanswered() -> None:
-    """A camera whose answers are lost costs its share, and no more."""
+def test_missing_answers_count_as_unanswered() -> None:
+    """A camera without answers lowers the score by its share."""
     trial = run(PlayedTracker(lambda camera, seen: by_truth(camera, seen) if camera else None))
     score = trial.tally.score()
     assert 0 < score.observations - score.answered < score.observations
@@ -100,15 +100,15 @@ def test_what_is_not_answered_counts_as_unanswered() -> None:
 
 @pytest.mark.parametrize("speed", [1.0, 4.0])
 def test_observations_are_sent_when_they_are_due(speed: float) -> None:
-    """Not before; at four times the speed four times as early."""
+    """Four times the speed sends four times as early."""
     tracker = PlayedTracker()
     run(tracker, speed=speed)
     due = [one.arrives / speed for one in play_course(COURSE, np.random.default_rng(1))]
     assert [at for at, *_ in tracker.observations_sent] == pytest.approx(due, abs=0.011)
 
 
-def test_a_camera_s_clock_is_off_by_as_much_at_any_speed() -> None:
-    """What it says of when a picture was taken differs from the truth by what its clock is off."""
+def test_a_camera_s_clock_offset_does_not_depend_on_the_speed() -> None:
+    """The captured time differs from the true time by the offset."""
     course = replace(COURSE, clock_skew=60.0)
     for speed in (1.0, 4.0):
         tracker = PlayedTracker()
@@ -121,8 +121,8 @@ def test_a_camera_s_clock_is_off_by_as_much_at_any_speed() -> None:
             assert off == pytest.approx(one.captured - one.seen, abs=0.002)
 
 
-def test_the_course_begins_when_every_camera_has_an_answer() -> None:
-    """A bridge may take a while to get to know a camera: it is asked again."""
+def test_the_course_starts_after_every_camera_has_an_answer() -> None:
+    """Cameras that the bridge does not know yet send again."""
     asked: Counter[int] = Counter()
 
     def slow_to_know(camera: int, seen: Observation) -> int | None:
@@ -134,8 +134,8 @@ def test_the_course_begins_when_every_camera_has_an_answer() -> None:
     assert asked == {0: 1, 1: 2, 2: 3}
 
 
-def test_without_a_tracker_the_course_does_not_begin() -> None:
-    """After a while the sentence says what to look at."""
+def test_the_course_does_not_start_without_a_tracker() -> None:
+    """The sentence names the setting to check."""
     tracker = PlayedTracker(lambda *_: None)
     trial = Trial(COURSE, tracker, SPACE, tracker.pace())
     with pytest.raises(CannotRunError, match=r"no tracker answers 3 of 3 cameras.*AUTO_REGISTER"):
@@ -143,8 +143,8 @@ def test_without_a_tracker_the_course_does_not_begin() -> None:
     assert 10 <= tracker.now <= 30
 
 
-def test_a_broker_that_goes_away_leaves_what_there_is_so_far() -> None:
-    """The half that was played is scored."""
+def test_a_lost_broker_leaves_the_score_so_far() -> None:
+    """The part that was played is scored."""
 
     def goes_away(camera: int, seen: Observation) -> int | None:
         if len(tracker.observations_sent) > 50:
@@ -153,7 +153,7 @@ def test_a_broker_that_goes_away_leaves_what_there_is_so_far() -> None:
 
     tracker = PlayedTracker(goes_away)
     trial = Trial(COURSE, tracker, SPACE, tracker.pace())
-    with Bar(Console(quiet=True), "playing", 120) as bar, pytest.raises(CannotRunError):
+    with ProgressBar(Console(quiet=True), "playing", 120) as bar, pytest.raises(CannotRunError):
         trial.run_course(np.random.default_rng(1), bar)
     trial.finish()
     assert trial.tally.score().observations == 50
