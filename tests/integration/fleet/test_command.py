@@ -23,9 +23,9 @@ from deploy.local.stack import ROOT, Mongod
 from tests.integration.fleet.conftest import FACE, KEYS, Api, Serve
 from tests.waiting import wait_until
 
-HEEDS_CTRL_C = """
+CTRL_C_ENABLED = """
 import runpy, signal
-# Whoever runs the tests in the background has it switched off for all that they start.
+# A test run in the background starts its children with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("fleet", run_name="__main__")
 """
@@ -337,7 +337,7 @@ def test_an_import_stopped_by_ctrl_c_is_continued_by_the_next_run(api: Api, tmp_
     """After the second run every identity is imported once."""
     people = [person(n) for n in range(600)]
     running = subprocess.Popen(
-        [sys.executable, "-c", HEEDS_CTRL_C, "identity", "import", "-"],
+        [sys.executable, "-c", CTRL_C_ENABLED, "identity", "import", "-"],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **api.environment()},
         stdin=subprocess.PIPE,

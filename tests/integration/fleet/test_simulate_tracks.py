@@ -26,7 +26,7 @@ from fleet.__main__ import app
 from fleet.tracks.command import make_course
 from fleet.tracks.scenario import play_course
 from tests.conftest import StartProgram
-from tests.integration.fleet.test_command import HEEDS_CTRL_C
+from tests.integration.fleet.test_command import CTRL_C_ENABLED
 from tests.waiting import wait_until
 
 CAMERAS, WALKERS, MINUTES, SEED = 3, 6, 0.2, 4
@@ -190,7 +190,7 @@ def test_a_lost_broker_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker)
 def test_ctrl_c_leaves_a_table(broker: Mosquitto, tracker: PlayedTracker) -> None:
     """The status is 130, and the cameras publish `stopped`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HEEDS_CTRL_C, "simulate", "tracks", *OPTIONS],
+        [sys.executable, "-c", CTRL_C_ENABLED, "simulate", "tracks", *OPTIONS],
         cwd=ROOT, env={**os.environ, **environment(broker)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from fleet.importer import Importer
 from fleet.report import ImportReport, ProgressBar, RefusalFile
 from fleet.settings import FleetSection
 
-KEY = "a-key-that-nobody-may-see"
+KEY = "a-secret-key"
 Respond = Callable[[list[dict[str, Any]]], tuple[int, Any]]
 
 

@@ -304,20 +304,20 @@ def test_a_npy_header_of_terabytes_allocates_nothing(tmp_path: Path) -> None:
 
 def test_unusable_entries_of_a_folder_are_refused(tmp_path: Path) -> None:
     """Bad names, links, empty folders, other files and vectors without a space."""
-    (tmp_path / "NOBODY\x1b[2J").mkdir()
+    (tmp_path / "BAD\x1b[2J").mkdir()
     (tmp_path / "EMP-1").symlink_to("/etc")
     (tmp_path / "EMP-2").mkdir()
     (tmp_path / "EMP-3").mkdir()
     (tmp_path / "EMP-3" / "notes.txt").write_text("x")
     np.save(tmp_path / "EMP-4.npy", vector())
     found = entries(tmp_path)
-    told = {refusal.where: refusal.detail for refusal in refusals(found)}
+    details = {refusal.where: refusal.detail for refusal in refusals(found)}
     assert candidates(found) == []
-    assert "no user id" in told["NOBODY\x1b[2J"]
-    assert "link" in told["EMP-1"]
-    assert "neither a photo nor a vector" in told["EMP-2"]
-    assert "neither a photo" in told["EMP-3/notes.txt"]
-    assert "--space" in told["EMP-4.npy"]
+    assert "no user id" in details["BAD\x1b[2J"]
+    assert "link" in details["EMP-1"]
+    assert "neither a photo nor a vector" in details["EMP-2"]
+    assert "neither a photo" in details["EMP-3/notes.txt"]
+    assert "--space" in details["EMP-4.npy"]
 
 
 def test_vectors_above_the_limit_are_refused_one_by_one(tmp_path: Path) -> None:

@@ -31,13 +31,13 @@ def played(course: Course, seed: int = 1) -> list[SimulatedSighting]:
 def test_a_seed_gives_one_course() -> None:
     """Every observation and vector repeats; another seed gives another course."""
 
-    def told(seed: int) -> list[tuple[object, ...]]:
+    def observations(seed: int) -> list[tuple[object, ...]]:
         return [
             (one.arrives, one.walker, one.track_id, one.vector.tobytes()) for one in played(TROUBLED, seed)
         ]
 
-    assert told(3) == told(3)
-    assert told(3) != told(4)
+    assert observations(3) == observations(3)
+    assert observations(3) != observations(4)
 
 
 def test_a_course_is_generated_on_demand() -> None:
