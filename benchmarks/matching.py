@@ -200,7 +200,7 @@ def _load(db: DatabaseManager, size: int, rounds: int = 7) -> list[Row]:
                 pass
 
     def load() -> int:
-        rows = GalleryRows.usable(SPACE.id, SPACE.dimension, *db.load_gallery(SPACE.id), 1)
+        rows = GalleryRows.from_stored(SPACE.id, SPACE.dimension, *db.load_gallery(SPACE.id), 1)
         return len(Gallery(SPACE, rows.user_ids, rows.vectors, version=1))
 
     bare, took = [], []
@@ -225,7 +225,7 @@ def _change(keys: Sequence[str], matrix: Vectors, rounds: int = 15) -> list[Row]
         upsert, gone = _upsert(keys, matrix, version * TEMPLATES), keys[-version * TEMPLATES]
 
         def change(upsert: Upsert = upsert, gone: str = gone, version: int = version) -> Gallery:
-            changed = rows.changed([upsert], [gone], version)
+            changed = rows.with_changes([upsert], [gone], version)
             return Gallery(SPACE, changed.user_ids, changed.vectors, version=version)
 
         took.append(_timed(change)[0])

@@ -122,7 +122,7 @@ def _load_gallery(settings: DeviceSettings, recognition: Recognition) -> int:
         db.close()
     space = recognition.space
     version = cursor.version if cursor else 0
-    rows = GalleryRows.usable(space.id, space.dimension, user_ids, vectors, version)
+    rows = GalleryRows.from_stored(space.id, space.dimension, user_ids, vectors, version)
     recognition.galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=version))
     return len(set(rows.user_ids))
 

@@ -190,7 +190,7 @@ class _Examination:
             except StoreError:
                 # Told by the check of the disk, which reads the same file.
                 return stand_in_gallery(space)
-            rows = GalleryRows.usable(space.id, space.dimension, user_ids, vectors, 0)
+            rows = GalleryRows.from_stored(space.id, space.dimension, user_ids, vectors, 0)
             if rows.user_ids:
                 return Gallery(space, rows.user_ids, rows.vectors)
         return stand_in_gallery(space)

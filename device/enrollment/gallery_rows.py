@@ -8,12 +8,15 @@ import numpy as np
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.messages import Upsert
 
-_FEWEST_ROWS = 1024
+_MIN_CAPACITY = 1024
 
 
 @dataclass(frozen=True)
 class GalleryRows:
-    """Row i of `vectors` float32[n,d] is a template of `user_ids[i]`; a person may have several rows."""
+    """The templates of one space: row i of `vectors` float32[n,d] belongs to `user_ids[i]`.
+
+    An identity may have several rows. Raises ValueError unless there is one row per user id.
+    """
 
     space: str
     dimension: int
@@ -29,26 +32,26 @@ class GalleryRows:
             )
 
     @classmethod
-    def usable(
+    def from_stored(
         cls, space: str, dimension: int, user_ids: Sequence[str], vectors: Vector, version: int
     ) -> "GalleryRows":
-        """These rows, or none if the space has another dimension by now."""
+        """Return the stored rows, or no rows if the space has another dimension by now."""
         if vectors.shape[1] != dimension:
             return cls(space, dimension, [], np.empty((0, dimension), dtype=np.float32), version)
         return cls(space, dimension, user_ids, vectors, version)
 
-    def changed(self, upserts: Sequence[Upsert], removals: Iterable[str], version: int) -> "GalleryRows":
-        """New rows in which `upserts` are as they say and `removals` are gone; these stay unchanged."""
-        gone = {*removals, *(upsert.user_id for upsert in upserts)}
+    def with_changes(self, upserts: Sequence[Upsert], removals: Iterable[str], version: int) -> "GalleryRows":
+        """Return new rows after `upserts` and `removals`; these rows stay unchanged."""
+        changed = {*removals, *(upsert.user_id for upsert in upserts)}
         added = [
             (upsert.user_id, template.vector)
             for upsert in upserts
             for template in upsert.templates
             if template.space == self.space
         ]
-        if not gone:
+        if not changed:
             return replace(self, version=version)
-        kept = [row for row, user_id in enumerate(self.user_ids) if user_id not in gone]
+        kept = [row for row, user_id in enumerate(self.user_ids) if user_id not in changed]
         vectors = np.empty((len(kept) + len(added), self.dimension), dtype=np.float32)
         if len(kept) == len(self.user_ids):
             vectors[: len(kept)] = self.vectors
@@ -61,27 +64,32 @@ class GalleryRows:
 
 
 class GalleryBuilder:
-    """Rows of one space as pages bring them, for the day when the last one has come."""
+    """The rows of one space, collected from the pages of a first snapshot sync."""
 
     def __init__(self, space: str, dimension: int) -> None:
         self._space = space
         self._user_ids: list[str] = []
-        self._vectors = np.empty((_FEWEST_ROWS, dimension), dtype=np.float32)
+        self._vectors = np.empty((_MIN_CAPACITY, dimension), dtype=np.float32)
 
     def add(self, upserts: Iterable[Upsert]) -> None:
-        """People who have not come before."""
-        held = [(one.user_id, t.vector) for one in upserts for t in one.templates if t.space == self._space]
-        if not held:
+        """Add the templates of identities that no earlier page had."""
+        added = [
+            (upsert.user_id, template.vector)
+            for upsert in upserts
+            for template in upsert.templates
+            if template.space == self._space
+        ]
+        if not added:
             return
-        begin, end = len(self._user_ids), len(self._user_ids) + len(held)
+        begin, end = len(self._user_ids), len(self._user_ids) + len(added)
         if end > len(self._vectors):
-            # In place: two copies of a large gallery would be more than a small device has.
+            # In place: a small device has no memory for two copies of a large gallery.
             self._vectors.resize((end + end // 4, self._vectors.shape[1]), refcheck=False)
-        self._vectors[begin:end] = to_array(b"".join(vector for _, vector in held)).reshape(len(held), -1)
-        self._user_ids += [user_id for user_id, _ in held]
+        self._vectors[begin:end] = to_array(b"".join(vector for _, vector in added)).reshape(len(added), -1)
+        self._user_ids += [user_id for user_id, _ in added]
 
-    def rows(self, version: int) -> GalleryRows:
-        """All of them; nothing is added after that."""
+    def build(self, version: int) -> GalleryRows:
+        """Return all rows; the builder is not used after that."""
         dimension = self._vectors.shape[1]
         self._vectors.resize((len(self._user_ids), dimension), refcheck=False)
         return GalleryRows(self._space, dimension, self._user_ids, self._vectors, version)

@@ -1,4 +1,4 @@
-"""`SyncManager`: keeps the gallery equal to the registry's, by deltas, by pages and by a look at the head."""
+"""`SyncManager`: keeps the gallery equal to the registry's, with deltas, pages and heads."""
 
 import logging
 import random
@@ -24,31 +24,19 @@ from broker_bridge.contract.messages import (
 )
 from device.mqtt.link import Link, SessionListener
 from device.store.connection import StoreError
-from device.store.cursor import SnapshotProgress
 from device.store.db_manager import DatabaseManager
 
+from .applied_change import plan_change
 from .gallery_state import GalleryState, OnGallery, ignore_rows
-from .sync_policy import (
-    DeltaDecision,
-    HeadDecision,
-    PageDecision,
-    decide_on_delta,
-    decide_on_head,
-    decide_on_page,
-    head_of_reset,
-    may_swap,
-    moved,
-    plan_change,
-)
+from .page_plan import UNEXPECTED_PAGE, PagePlan, PageStep, SyncState, move_cursor, plan_page
+from .sync_policy import DeltaDecision, HeadDecision, decide_on_delta, decide_on_head
 from .sync_requests import DriftPause, SyncOptions, SyncRequests
 from .sync_status import DeviceSyncStatus, applied_message
 
 _log = logging.getLogger(__name__)
 
 _SYNCED_AT = "synced_at"
-_UNEXPECTED = WireError(code="sync-page-unexpected", detail="a page did not follow on what is held")
-# After these a reset that was under way cannot go on.
-_ENDS_RESET = ("sync-epoch-changed", _UNEXPECTED.code)
+_SNAPSHOT_ENDING_ERRORS = ("sync-epoch-changed", UNEXPECTED_PAGE.code)
 
 
 class SyncManager(SessionListener):
@@ -85,154 +73,153 @@ class SyncManager(SessionListener):
         self._counts: Counter[str] = Counter()
         self._head: SyncHead | None = None
         self._error: WireError | None = None
-        remembered = db.get_config(_SYNCED_AT)
-        begun = self._gallery.cursor.epoch is not None  # Not so for another site or other spaces than before.
-        self._synced_at = datetime.fromisoformat(remembered) if remembered and begun else None
+        stored = db.get_config(_SYNCED_AT)
+        has_synced = self._gallery.cursor.epoch is not None  # False after a change of the site or the spaces.
+        self._synced_at = datetime.fromisoformat(stored) if stored and has_synced else None
         self._connections = 0
         self._catching_up_to: int | None = None
         self._drift = DriftPause(self._options.drift_pause, source)
         if not self._gallery.intact:
             self._counts["drift"] += 1
-            self._requests.from_zero = True
-            _log.warning("the stored gallery differs from its digests; it is fetched again in full")
+            self._requests.needs_snapshot = True
+            _log.warning("sync found a stored gallery that differs from its digests; a snapshot sync follows")
 
     # The link's events
 
     def connected(self, now: float) -> None:
         self._connections += 1
-        self._requests.restart()
+        self._requests.discard()
         self._publish_applied(0.0)
         grace = self._options.grace if self._connections > 1 else 0.0
         # Spread: a site that gets its power back connects all its cameras at once.
-        self._requests.wish(now, 0.0 if self._gallery.is_empty else grace + self._requests.jitter())
+        self._requests.schedule(now, 0.0 if self._gallery.is_empty else grace + self._requests.jitter())
 
     def disconnected(self) -> None:
-        self._requests.restart()
+        self._requests.discard()
 
     def receive_message(self, decoded: Decoded[Any]) -> None:
         now = self._clock()
         if decoded.channel is channels.SYNC_DELTA:
-            self._take_delta(decoded.message, now)
+            self._receive_delta(decoded.message, now)
         elif decoded.channel is channels.SYNC_HEAD:
-            self._take_head(decoded.message, now)
+            self._receive_head(decoded.message, now)
         elif decoded.channel is channels.SYNC_PAGE:
-            self._take_page(decoded.message, now)
+            self._receive_page(decoded.message, now)
 
     def tick(self, now: float) -> float | None:
         return self._requests.tick(now)
 
-    def _take_delta(self, delta: SyncDelta, now: float) -> None:
+    def _receive_delta(self, delta: SyncDelta, now: float) -> None:
         decision = decide_on_delta(self._gallery.cursor, delta, with_names=self._db.dev_mode)
         self._counts[f"delta_{decision.value}"] += 1
         if decision is DeltaDecision.APPLY:
             change = plan_change(delta.upserts, delta.removals, self._gallery.dimensions)
-            self._gallery.apply(change, moved(self._gallery.cursor, delta.epoch, delta.version))
+            self._gallery.apply(change, move_cursor(self._gallery.cursor, delta.epoch, delta.version))
             self._error = change.error
             self._publish_applied(self._clock() - now)
         elif decision is DeltaDecision.REQUEST:
-            self._requests.wish(now, self._requests.jitter(), unless=(delta.epoch, delta.version))
+            self._requests.schedule(now, self._requests.jitter(), unless=(delta.epoch, delta.version))
 
-    def _take_head(self, head: SyncHead, now: float) -> None:
+    def _receive_head(self, head: SyncHead, now: float) -> None:
         self._head = head
-        if not self._requests.is_open and self._gallery.staged is None:
-            self._compare_with(head, now)
+        if not self._requests.is_open and self._gallery.snapshot is None:
+            self._compare_with_head(head, now)
 
-    def _compare_with(self, head: SyncHead, now: float) -> None:
-        decision = decide_on_head(self._gallery.cursor, self._gallery.held(), head)
+    def _compare_with_head(self, head: SyncHead, now: float) -> None:
+        decision = decide_on_head(self._gallery.cursor, self._gallery.digests(), head)
         if decision is HeadDecision.CURRENT:
-            self._drift.is_over()
-            if not self._requests.from_zero and self._connections > 1 and self._is_fresh():
-                self._requests.unwish()
+            self._drift.reset()
+            if not self._requests.needs_snapshot and self._connections > 1 and self._is_fresh():
+                self._requests.cancel()
         elif decision is HeadDecision.DRIFT:
-            self._resync_from_zero(now)
+            self._repair_drift(now)
         else:
             delay = 0.0 if self._gallery.is_empty else self._requests.jitter()
-            self._requests.wish(now, delay, unless=(head.epoch, head.version))
+            self._requests.schedule(now, delay, unless=(head.epoch, head.version))
 
     def _is_fresh(self) -> bool:
-        """Whether the registry itself has said so lately: the broker keeps a head that may be days old."""
+        """Return whether the registry answered lately; a retained head may be days old."""
         age = self._utc_now() - self._synced_at if self._synced_at else None
         return age is not None and age.total_seconds() < self._options.fresh
 
-    def _resync_from_zero(self, now: float) -> None:
-        if self._drift.may_mend(now):
+    def _repair_drift(self, now: float) -> None:
+        if self._drift.begin_repair(now):
             self._counts["drift"] += 1
-            self._requests.from_zero = True
-            _log.warning("equal version, other templates than the registry: all is fetched again")
-            self._requests.wish(now, self._requests.jitter())
+            self._requests.needs_snapshot = True
+            _log.warning(
+                "sync found drift: templates differ from the registry at an equal version; "
+                "a snapshot sync follows version=%d",
+                self._gallery.cursor.version,
+            )
+            self._requests.schedule(now, self._requests.jitter())
 
-    def _take_page(self, page: SyncPage, now: float) -> None:
-        request = self._requests.answered(page.request_id)
+    def _receive_page(self, page: SyncPage, now: float) -> None:
+        request = self._requests.close_answered(page.request_id)
         if request is None:
             self._counts["pages_ignored"] += 1
             return
-        staged = self._gallery.staged
-        decision = decide_on_page(
-            self._gallery.cursor, staged.cursor if staged else None, request.since_version, page
-        )
-        fault = page.error or (_UNEXPECTED if decision is PageDecision.REQUEST else None)
-        if fault is not None:
-            self._fail(fault, now)
+        plan = plan_page(self._state(), request, page)
+        if plan.step is PageStep.REJECT:
+            self._fail(plan.error or UNEXPECTED_PAGE, now)
             return
-        self._ask_ahead(decision, page, now)
-        try:
-            self._take_in(decision, page)
-            staged = self._gallery.staged
-            if staged and page.done and may_swap(self._requests.asked_at, self._gallery.cursor, page):
-                self._gallery.finish_snapshot(staged)
-        except StoreError:
-            # What was asked for ahead would not follow on what is held.
-            self._requests.restart()
-            self._requests.failed(now)
-            raise
-        self._requests.succeeded()
+        if plan.requests_ahead:
+            # The bridge reads the next page while the device writes this one: at most one is on its way.
+            self._requests.send_ahead(now, plan.cursor, plan.snapshot)
+        self._commit(plan, now)
+        self._requests.reset_failures()
         self._catching_up_to = None if page.done else page.head_version
-        if self._gallery.staged is None and page.done:
+        if self._gallery.snapshot is None and page.done:
             self._complete(now)
         elif not self._requests.is_open:
-            # A page that brought nothing although there is more: do not ask in a circle.
+            # An empty page although there is more: a pause, so that device and bridge do not loop.
             pause = 0.0 if page.to_version > page.from_version else self._options.grace
-            self._requests.wish(now, pause)
+            self._requests.schedule(now, pause)
 
-    def _ask_ahead(self, decision: PageDecision, page: SyncPage, now: float) -> None:
-        """The bridge reads the next page while this one is written: at most one is on its way."""
-        if page.done or page.to_version <= page.from_version or decision is PageDecision.SKIP:
-            return
-        position = moved(self._gallery.cursor, page.epoch, page.to_version)
-        self._requests.ask_ahead(now, position, head_of_reset(decision, self._gallery.staged, page))
+    def _state(self) -> SyncState:
+        gallery = self._gallery
+        return SyncState(
+            gallery.cursor,
+            self._requests.cursor_at_request,
+            gallery.snapshot,
+            self._error,
+            gallery.dimensions,
+        )
 
-    def _take_in(self, decision: PageDecision, page: SyncPage) -> None:
-        change = plan_change(page.upserts, page.removals, self._gallery.dimensions)
-        target = moved(self._gallery.cursor, page.epoch, page.to_version)
-        staged = self._gallery.staged
-        if decision is PageDecision.BEGIN_RESET:
-            self._gallery.begin_snapshot(change, SnapshotProgress(target, page.head_version))
-            self._error = change.error
-            self._requests.from_zero = False
-            self._counts["resets"] += 1
-        elif staged is not None:
-            self._gallery.stage(change, SnapshotProgress(target, staged.head_version))
-            self._error = self._error or change.error
-        else:
-            if decision is PageDecision.APPLY:
-                self._gallery.apply(change, target)
-            self._error = change.error
+    def _commit(self, plan: PagePlan, now: float) -> None:
+        """Write what `plan` changes. Raises StoreError after scheduling another request."""
+        try:
+            if plan.step is PageStep.APPLY:
+                self._gallery.apply(plan.change, plan.cursor)
+            elif plan.snapshot and plan.step is PageStep.BEGIN_SNAPSHOT:
+                self._gallery.begin_snapshot(plan.change, plan.snapshot)
+                self._requests.needs_snapshot = False
+                self._counts["resets"] += 1
+            elif plan.snapshot:
+                self._gallery.extend_snapshot(plan.change, plan.snapshot)
+            self._error = plan.error
+            if plan.snapshot and plan.swap:
+                self._gallery.finish_snapshot(plan.snapshot)
+        except StoreError:
+            # A page that was requested ahead would not continue from what is stored.
+            self._requests.discard()
+            self._requests.schedule_retry(now)
+            raise
 
     def _complete(self, now: float) -> None:
         self._synced_at = self._utc_now()
         self._db.set_config(_SYNCED_AT, self._synced_at.isoformat())
         self._publish_applied(self._clock() - now)
-        head = self._head  # One from before this sync says nothing about it.
+        head = self._head  # A head from before this sync does not describe its result.
         if head and head.epoch == self._gallery.cursor.epoch and head.version >= self._gallery.cursor.version:
-            self._compare_with(head, now)
-        self._requests.completed()
+            self._compare_with_head(head, now)
+        self._requests.resolve_waiters()
 
     def _fail(self, error: WireError, now: float) -> None:
         self._error = error
-        _log.error("sync is held up: %s: %s", error.code, error.detail)
-        if error.code in _ENDS_RESET and self._gallery.staged:
+        _log.error("sync failed; the device requests again code=%s detail=%r", error.code, error.detail)
+        if error.code in _SNAPSHOT_ENDING_ERRORS and self._gallery.snapshot:
             self._gallery.abandon_snapshot()
-        self._requests.failed(now)
+        self._requests.schedule_retry(now)
 
     def _publish_applied(self, seconds: float) -> None:
         position = self.position()
@@ -245,58 +232,61 @@ class SyncManager(SessionListener):
 
     @property
     def synced_at(self) -> datetime | None:
-        """When the gallery was last known to be the registry's; None before the first sync of this site in
-        these spaces."""
+        """When the gallery last matched the registry's; None before the first sync of site and spaces."""
         return self._synced_at
 
     def position(self) -> SyncPosition | None:
-        """For the heartbeat; None before the first sync."""
+        """Return version and digests for the heartbeat, or None before the first sync."""
         cursor = self._gallery.cursor
         if cursor.epoch is None:
             return None
-        return SyncPosition(epoch=cursor.epoch, version=cursor.version, spaces=self._gallery.held())
+        return SyncPosition(epoch=cursor.epoch, version=cursor.version, spaces=self._gallery.digests())
 
     def progress(self) -> SyncProgress | None:
-        """For the heartbeat: a sync of several pages that is under way, None without one."""
-        staged = self._gallery.staged
-        if staged is None and self._catching_up_to is None:
+        """Return the progress of a sync of several pages for the heartbeat, or None without one."""
+        snapshot = self._gallery.snapshot
+        if snapshot is None and self._catching_up_to is None:
             return None
-        at = staged.cursor if staged else self._gallery.cursor
-        to = self._catching_up_to or (staged.head_version if staged else at.version)
-        return SyncProgress(version=at.version, head_version=to, people=self._gallery.snapshot_identities())
+        cursor = snapshot.cursor if snapshot else self._gallery.cursor
+        head_version = self._catching_up_to or (snapshot.head_version if snapshot else cursor.version)
+        return SyncProgress(
+            version=cursor.version, head_version=head_version, people=self._gallery.snapshot_identities()
+        )
 
     def get_sync_status(self) -> DeviceSyncStatus:
+        """Return the position of the gallery and the state of its sync (seed 003)."""
         return DeviceSyncStatus(
             epoch=self._gallery.cursor.epoch,
             version=self._gallery.cursor.version,
-            spaces=self._gallery.held(),
+            spaces=self._gallery.digests(),
             in_progress=self._requests.is_open,
-            resetting=self._gallery.staged is not None,
+            resetting=self._gallery.snapshot is not None,
             synced_at=self._synced_at,
             error=self._error,
             counts={**self._counts, **self._requests.counts},
         )
 
     def sync_now(self) -> None:
-        """Ask for what has changed, soon; while there is no connection, connecting asks."""
-        self._link.submit(lambda: self._requests.wish(self._clock(), 0.0))
+        """Request changes soon (seed 003); without a connection, the next one requests them."""
+        self._link.submit(lambda: self._requests.schedule(self._clock(), 0.0))
 
     def request_sync(self, since_version: int | None = None) -> "Future[None]":
-        """`sync_now`; a `since_version` of 0 fetches everything anew. Any other leaves it to the cursor.
+        """Request changes, and all identities if `since_version` is 0; the cursor decides for any other.
 
-        Done once all is applied that the registry had when it was asked; cancel it when nobody waits.
+        The future is done when everything is applied that the registry had at the request. Cancel it when
+        its result is no longer needed.
         """
-        asked: Future[None] = Future()
+        waiter: Future[None] = Future()
 
-        def ask() -> None:
-            self._requests.from_zero = self._requests.from_zero or since_version == 0
-            self._requests.ask(self._clock(), asked)
+        def request() -> None:
+            self._requests.needs_snapshot = self._requests.needs_snapshot or since_version == 0
+            self._requests.request_now(self._clock(), waiter)
 
-        self._link.submit(ask)
-        return asked
+        self._link.submit(request)
+        return waiter
 
     def start_periodic_sync(self, interval_minutes: float = 15) -> None:
-        """Ask every `interval_minutes` as long as the scheduler runs, however late it wakes up."""
+        """Request changes every `interval_minutes` while the scheduler runs (seed 003)."""
         self._scheduler.add_job(
             self.sync_now, "interval", minutes=interval_minutes, coalesce=True, misfire_grace_time=None
         )

@@ -1,4 +1,4 @@
-"""When to ask for changes: one request at a time, spread over a fleet, repeated while unanswered."""
+"""The sync requests of a device: one at a time, spread over a fleet, repeated while unanswered."""
 
 import logging
 import random
@@ -11,7 +11,7 @@ from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import SyncRequest
 from device.mqtt.link import Link
-from device.store.cursor import SyncCursor
+from device.store.cursor import SnapshotProgress, SyncCursor
 
 from .gallery_state import GalleryState
 
@@ -20,8 +20,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """Times in seconds. `jitter` spreads a fleet's requests, `grace` waits for the retained head. That speaks
-    for the registry to a device that has had its own word within `fresh`: longer than the periodic sync."""
+    """The timing of a sync, in seconds, and the `limit` of identities per page.
+
+    `jitter` spreads the requests of a fleet. `grace` waits for the retained head before a request. A head
+    that is current replaces the request if the registry answered within `fresh`, which is longer than the
+    interval of the periodic sync.
+    """
 
     limit: int = 200
     jitter: float = 0.5
@@ -33,7 +37,7 @@ class SyncOptions:
 
 @dataclass(frozen=True)
 class _ScheduledRequest:
-    """A request to send at `at`, unless the gallery has come to `unless` (epoch, version) by then."""
+    """A request to send at `at`, unless the gallery includes `unless` (epoch, version) by then."""
 
     at: float
     unless: tuple[str, int] | None
@@ -42,12 +46,12 @@ class _ScheduledRequest:
 @dataclass(frozen=True)
 class _OpenRequest:
     request: SyncRequest
-    sent: int
+    attempts: int
     repeat_at: float
 
 
 class DriftPause:
-    """Keeps drift that stays from making a device fetch everything in a circle."""
+    """The pause between snapshot syncs after drift, so that lasting drift does not fetch all in a loop."""
 
     def __init__(self, pause: Backoff, source: random.Random) -> None:
         self._pause = pause
@@ -55,22 +59,23 @@ class DriftPause:
         self._in_a_row = 0
         self._not_before = float("-inf")
 
-    def may_mend(self, now: float) -> bool:
-        """Whether a full resync may begin, which then counts as begun."""
+    def begin_repair(self, now: float) -> bool:
+        """Return whether a snapshot sync may begin, and count it as begun if so."""
         if now < self._not_before:
             return False
         self._in_a_row += 1
         self._not_before = now + self._pause.delay(self._in_a_row, self._random)
         return True
 
-    def is_over(self) -> None:
+    def reset(self) -> None:
         self._in_a_row = 0
 
 
 class SyncRequests:
-    """The request that is open and the one that is wished for.
+    """The open request and the scheduled one.
 
-    `from_zero` makes the next one ask for all; `asked_at` is where the gallery stood at the last one.
+    `needs_snapshot` makes the next request ask for everything. `cursor_at_request` is the cursor of the live
+    gallery at the last request. `counts` has `requests` and `requests_repeated`.
     """
 
     def __init__(
@@ -82,113 +87,118 @@ class SyncRequests:
         self._options = options
         self._random = source
         self._open: _OpenRequest | None = None
-        self._wish: _ScheduledRequest | None = None
-        self._asked: list[Future[None]] = []
+        self._scheduled: _ScheduledRequest | None = None
+        self._waiters: list[Future[None]] = []
         self._failures = 0
-        self.from_zero = False
-        self.asked_at = gallery.cursor
+        self.needs_snapshot = False
+        self.cursor_at_request = gallery.cursor
         self.counts: Counter[str] = Counter()
 
     @property
     def is_open(self) -> bool:
         return self._open is not None
 
-    def restart(self) -> None:
-        """A new connection: what was asked on the old one gets no answer."""
-        self._open = self._wish = None
+    def discard(self) -> None:
+        """Forget the open and the scheduled request; a request of an old connection gets no answer."""
+        self._open = self._scheduled = None
 
-    def wish(self, now: float, delay: float, unless: tuple[str, int] | None = None) -> None:
-        """Ask in `delay` seconds or at an earlier wish; `unless` makes it void once the gallery is there."""
+    def schedule(self, now: float, delay: float, unless: tuple[str, int] | None = None) -> None:
+        """Schedule a request in `delay` seconds, or earlier if one is scheduled earlier.
+
+        The request is not sent if the gallery includes `unless` (epoch, version) by then.
+        """
         at = now + delay
-        if self._wish is not None:
-            at = min(at, self._wish.at)
-            unless = unless if self._wish.unless == unless else None
-        self._wish = _ScheduledRequest(at, unless)
+        if self._scheduled is not None:
+            at = min(at, self._scheduled.at)
+            unless = unless if self._scheduled.unless == unless else None
+        self._scheduled = _ScheduledRequest(at, unless)
 
-    def ask(self, now: float, asked: "Future[None]") -> None:
-        """Ask at once for somebody who waits for `asked`, or has cancelled it."""
-        self._asked = [*(one for one in self._asked if not one.cancelled()), asked]
-        self.wish(now, 0.0)
+    def request_now(self, now: float, waiter: "Future[None]") -> None:
+        """Schedule a request at once; `waiter` gets its result when everything is applied."""
+        self._waiters = [*self._active_waiters(), waiter]
+        self.schedule(now, 0.0)
 
-    def unwish(self) -> None:
-        """Take the wish back, unless somebody waits for its answer."""
-        self._asked = [one for one in self._asked if not one.cancelled()]
-        if not self._asked:
-            self._wish = None
+    def cancel(self) -> None:
+        """Cancel the scheduled request, unless a waiter needs its answer."""
+        self._waiters = self._active_waiters()
+        if not self._waiters:
+            self._scheduled = None
 
-    def failed(self, now: float) -> None:
-        """Ask again, ever later."""
+    def _active_waiters(self) -> "list[Future[None]]":
+        return [waiter for waiter in self._waiters if not waiter.cancelled()]
+
+    def schedule_retry(self, now: float) -> None:
+        """Schedule a request after a failure, later after each failure in a row."""
         self._failures += 1
-        self.wish(now, self._options.retry.delay(self._failures, self._random))
+        self.schedule(now, self._options.retry.delay(self._failures, self._random))
 
-    def succeeded(self) -> None:
+    def reset_failures(self) -> None:
         self._failures = 0
 
-    def completed(self) -> None:
-        """What was asked for is applied: tell who waits, unless they asked while it was on its way."""
-        if self._wish is not None:
+    def resolve_waiters(self) -> None:
+        """Resolve the waiters: everything is applied, unless another request was scheduled meanwhile."""
+        if self._scheduled is not None:
             return
-        asked, self._asked = self._asked, []
-        for one in asked:
-            if one.set_running_or_notify_cancel():
-                one.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if waiter.set_running_or_notify_cancel():
+                waiter.set_result(None)
 
-    def ask_ahead(self, now: float, position: SyncCursor, reset_head_version: int | None) -> None:
-        """Ask for what follows on `position` while the page that leads there is being applied."""
+    def send_ahead(self, now: float, cursor: SyncCursor, snapshot: SnapshotProgress | None) -> None:
+        """Request the page after `cursor` while the page that leads to `cursor` is applied."""
         self.counts["requests"] += 1
-        self._send(self._request(position, position.version, reset_head_version), 1, now)
+        self._send(self._request(cursor, cursor.version, snapshot), 1, now)
 
     def jitter(self) -> float:
         return self._random.uniform(0.0, self._options.jitter)
 
-    def answered(self, request_id: str) -> SyncRequest | None:
-        """The open request that `request_id` answers, which is closed by it; None for any other."""
+    def close_answered(self, request_id: str) -> SyncRequest | None:
+        """Close and return the open request if it is `request_id`; return None for any other id."""
         if self._open is None or self._open.request.request_id != request_id:
             return None
         request, self._open = self._open.request, None
         return request
 
     def tick(self, now: float) -> float | None:
-        """Send what is due; returns when to come again."""
+        """Send what is due; return the time of the next call."""
         if self._open is not None and now >= self._open.repeat_at:
             self.counts["requests_repeated"] += 1
-            self._send(self._open.request, self._open.sent + 1, now)
-        elif self._open is None and self._wish is not None and now >= self._wish.at:
-            unless, self._wish = self._wish.unless, None
-            if self.from_zero or unless is None or not self._gallery.has_reached(*unless):
+            self._send(self._open.request, self._open.attempts + 1, now)
+        elif self._open is None and self._scheduled is not None and now >= self._scheduled.at:
+            unless, self._scheduled = self._scheduled.unless, None
+            if self.needs_snapshot or unless is None or not self._gallery.includes(*unless):
                 self.counts["requests"] += 1
-                self._send(self._next(), 1, now)
+                self._send(self._next_request(), 1, now)
         if self._open is not None:
             return self._open.repeat_at
-        return self._wish.at if self._wish else None
+        return self._scheduled.at if self._scheduled else None
 
-    def _next(self) -> SyncRequest:
-        staged = self._gallery.staged
-        position = staged.cursor if staged else self._gallery.cursor
-        since_version = 0 if self.from_zero and not staged else position.version
-        return self._request(position, since_version, staged.head_version if staged else None)
+    def _next_request(self) -> SyncRequest:
+        snapshot = self._gallery.snapshot
+        cursor = snapshot.cursor if snapshot else self._gallery.cursor
+        return self._request(cursor, 0 if self.needs_snapshot and not snapshot else cursor.version, snapshot)
 
     def _request(
-        self, position: SyncCursor, since_version: int, reset_head_version: int | None
+        self, cursor: SyncCursor, since_version: int, snapshot: SnapshotProgress | None
     ) -> SyncRequest:
         return SyncRequest(
             device_id=self._device_id,
             request_id=secrets.token_hex(8),
-            site_id=position.site_id,
-            epoch=position.epoch,
+            site_id=cursor.site_id,
+            epoch=cursor.epoch,
             since_version=since_version,
             limit=self._options.limit,
-            spaces=list(position.spaces),
-            reset_head_version=reset_head_version,
+            spaces=list(cursor.spaces),
+            reset_head_version=snapshot.head_version if snapshot else None,
         )
 
-    def _send(self, request: SyncRequest, sent: int, now: float) -> None:
-        _log.debug(
-            "asking for what changed since version %d of epoch %s", request.since_version, request.epoch
-        )
+    def _send(self, request: SyncRequest, attempts: int, now: float) -> None:
+        _log.debug("sync request sent since_version=%d epoch=%s", request.since_version, request.epoch)
         if self._link.publish(channels.SYNC_REQUEST, request.to_json()) is None:
-            # Not connected: connecting asks anew.
+            # Not connected: the next connection requests again.
             self._open = None
         else:
-            self.asked_at = self._gallery.cursor
-            self._open = _OpenRequest(request, sent, now + self._options.retry.delay(sent, self._random))
+            self.cursor_at_request = self._gallery.cursor
+            self._open = _OpenRequest(
+                request, attempts, now + self._options.retry.delay(attempts, self._random)
+            )

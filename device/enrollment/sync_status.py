@@ -1,4 +1,4 @@
-"""Where a device's gallery stands, as firmware and operators ask for it."""
+"""The sync status of a device, for firmware and operators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,11 @@ from broker_bridge.contract.messages import SpaceDigest, SyncApplied, SyncPositi
 
 @dataclass(frozen=True)
 class DeviceSyncStatus:
-    """`version` 0 without an `epoch`: never synced. `synced_at` is when the gallery was last known to be the
-    registry's, also before a restart; `error` is what the last answer had to say against it."""
+    """The position of a gallery and the state of its sync.
+
+    `version` 0 without an `epoch`: never synced. `synced_at` is when the gallery last matched the registry,
+    also before a restart. `error` is the one of the last answer.
+    """
 
     epoch: str | None
     version: int
@@ -25,7 +28,7 @@ class DeviceSyncStatus:
 def applied_message(
     device_id: str, position: SyncPosition, seconds: float, error: WireError | None
 ) -> SyncApplied:
-    """What a device says it holds; `seconds` is how long it took to apply."""
+    """Return the message that reports `position`; applying it took `seconds`."""
     return SyncApplied(
         device_id=device_id,
         epoch=position.epoch,

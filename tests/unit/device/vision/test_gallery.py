@@ -234,7 +234,7 @@ def test_a_gallery_is_loaded_whole_and_row_by_row(db):
     assert sorted(user_ids) == sorted(f"EMP-{number}" for number in range(100))
     order = [int(user_id.removeprefix("EMP-")) for user_id in user_ids]
     np.testing.assert_allclose(loaded, vectors[order], atol=1e-6)
-    rows = GalleryRows.usable(SPACE.id, 4, user_ids, loaded, 3)
+    rows = GalleryRows.from_stored(SPACE.id, 4, user_ids, loaded, 3)
     match = Gallery(SPACE, rows.user_ids, rows.vectors).match(vectors[:1])[0]
     assert match is not None
     assert match.user_id == "EMP-0"
@@ -244,7 +244,7 @@ def test_an_empty_space_loads_as_an_empty_gallery(db):
     """No row to tell the dimension by."""
     user_ids, vectors = db.load_gallery(SPACE.id)
     assert (user_ids, vectors.shape) == ([], (0, 0))
-    assert len(GalleryRows.usable(SPACE.id, 4, user_ids, vectors, 0).user_ids) == 0
+    assert len(GalleryRows.from_stored(SPACE.id, 4, user_ids, vectors, 0).user_ids) == 0
 
 
 def test_rows_of_another_length_stay_out(db):
@@ -262,7 +262,7 @@ def test_a_spoilt_row_is_left_out_of_the_gallery(db):
     with db.connection.transaction() as connection:
         spoilt = np.array([3e38, 0, 0, 0], "<f4").tobytes()
         connection.execute("UPDATE enrolled_users SET embedding = ? WHERE user_id = 'EMP-2'", (spoilt,))
-    rows = GalleryRows.usable(SPACE.id, 4, *db.load_gallery(SPACE.id), 1)
+    rows = GalleryRows.from_stored(SPACE.id, 4, *db.load_gallery(SPACE.id), 1)
     assert set(Gallery(SPACE, rows.user_ids, rows.vectors).user_ids) == {"EMP-0", "EMP-1", "EMP-3"}
 
 
@@ -270,7 +270,7 @@ def test_a_delta_leaves_the_rows_it_came_from_as_they_were():
     """The gallery in use lies on them until it is swapped."""
     rows = GalleryRows(SPACE.id, 4, ["EMP-1", "EMP-2", "EMP-1"], unit(*np.eye(4)[:3]), 1)
     template = WireTemplate(template_id="t", space=SPACE.id, vector=unit([1, 1, 0, 0]).tobytes())
-    changed = rows.changed([Upsert(user_id="EMP-1", version=2, templates=[template])], ["EMP-9"], 2)
+    changed = rows.with_changes([Upsert(user_id="EMP-1", version=2, templates=[template])], ["EMP-9"], 2)
     assert (changed.user_ids, changed.version) == (["EMP-2", "EMP-1"], 2)
     np.testing.assert_allclose(changed.vectors, unit([0, 1, 0, 0], [1, 1, 0, 0]), atol=1e-6)
     assert (rows.user_ids, rows.vectors.tolist()) == (["EMP-1", "EMP-2", "EMP-1"], np.eye(4)[:3].tolist())
