@@ -22,7 +22,8 @@ from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import DetectedPerson
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
-from broker_bridge.tracking.active_set import ActivePerson, ActiveSet
+from broker_bridge.tracking.active_person import ActivePerson
+from broker_bridge.tracking.active_set import ActiveSet
 from deploy.local.fleet import SITE, LocalFleet
 from deploy.local.stack import Mosquitto
 from tests.tracking_samples import SPACE, Faces, observed
@@ -77,7 +78,7 @@ def _active(rounds: int = 5000) -> list[Row]:
     centres = [faces.person() for _ in range(ACTIVE)]
     matrix = np.stack([faces.of(centre) for centre in centres])
     for number, centre in enumerate(centres, start=1):
-        face = FaceCentroid.of(SPACE, matrix[number - 1], 0.9)
+        face = FaceCentroid.from_vector(SPACE, matrix[number - 1], 0.9)
         people.add(ActivePerson(DetectedPerson.create(number, observed(centre)), {SPACE: face}))
     asked = [observed(faces.of(centres[number % ACTIVE]), at=number) for number in range(rounds)]
     limit = TrackingSettings().limits_in(SPACE).similarity
@@ -91,7 +92,7 @@ def _active(rounds: int = 5000) -> list[Row]:
         best = int(similarities.argmax())
         bare.append(time.perf_counter() - began)
         expected = best + 1 if similarities[best] >= limit else None
-        wrong += (match and match.present.global_id) != expected
+        wrong += (match and match.active.global_id) != expected
     floor = Latency.from_seconds(bare)
     return [
         FigureRow(
@@ -251,7 +252,7 @@ async def _fill(fleet: LocalFleet, count: int) -> None:
                 [
                     (
                         DetectedPerson(one, "lobby", seen, seen, {}, created_at=seen, updated_at=seen),
-                        FaceCentroid.of(SPACE, vector, 0.9),
+                        FaceCentroid.from_vector(SPACE, vector, 0.9),
                     )
                     for one, vector in zip(ids, vectors, strict=True)
                 ]

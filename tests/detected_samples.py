@@ -42,9 +42,11 @@ async def write_person(
     person = DetectedPerson.create(global_id, first, user_id)
     stays: dict[str, VisitSegment] = {}
     for one in observations:
-        person.see(one, TIMEOUT)
+        person.count_sighting(one, TIMEOUT)
         stay = VisitSegment(global_id, one.device_id, one.site_id, one.seen_at, one.seen_at)
         stays.setdefault(one.device_id, stay).until = one.seen_at
-    await registry.tracker_store.create([(person, FaceCentroid.of(first.space, first.vector, first.quality))])
+    await registry.tracker_store.create(
+        [(person, FaceCentroid.from_vector(first.space, first.vector, first.quality))]
+    )
     await registry.tracker_store.write_segments(list(stays.values()))
     return global_id

@@ -1,4 +1,4 @@
-"""The means of the people in memory, in one space: who is nearest to a face."""
+"""Find the active persons that are nearest to a face in one space."""
 
 from collections.abc import Iterable
 
@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from broker_bridge.contract.embeddings import Vector
 
-_FEWEST_ROWS = 64
+_INITIAL_ROWS = 64
 
 
 class CentroidMatrix:
-    """Means float32[n, d] in one space, one or more rows per person."""
+    """Centroids float32[n, d] of one space, one or more rows per person."""
 
     def __init__(self, dimension: int) -> None:
-        self._means: Vector = np.zeros((_FEWEST_ROWS, dimension), dtype=np.float32)
-        self._owners: NDArray[np.int64] = np.zeros(_FEWEST_ROWS, dtype=np.int64)
+        self._means: Vector = np.zeros((_INITIAL_ROWS, dimension), dtype=np.float32)
+        self._owners: NDArray[np.int64] = np.zeros(_INITIAL_ROWS, dtype=np.int64)
         self._count = 0
 
     def add(self, global_id: int, mean: Vector) -> None:
@@ -26,35 +26,38 @@ class CentroidMatrix:
         self._count += 1
 
     def move(self, global_id: int, before: Vector, mean: Vector) -> None:
-        """Put `mean` in the place of the row of that person that was `before`."""
+        """Replace the row `before` of a person by `mean`."""
         for row in np.flatnonzero(self._owners[: self._count] == global_id):
             if np.array_equal(self._means[row], before):
                 self._means[row] = mean
                 return
 
     def remove(self, global_ids: set[int]) -> None:
-        gone = np.isin(self._owners[: self._count], list(global_ids))
-        # From the end: the last row, which fills the gap, is then never one of those that go.
-        for row in np.flatnonzero(gone)[::-1]:
+        removed = np.isin(self._owners[: self._count], list(global_ids))
+        # From the end: the last row, which fills the gap, is then never one that is to be removed.
+        for row in np.flatnonzero(removed)[::-1]:
             self._count -= 1
             self._means[row], self._owners[row] = self._means[self._count], self._owners[self._count]
             self._means[self._count] = 0
 
     def similarity(self, vector: Vector, global_id: int) -> float:
-        """The mean cosine of the nearest row of a person; -1 without one."""
+        """Return the mean cosine of the nearest row of a person; -1 without a row."""
         rows = self._means[: self._count][self._owners[: self._count] == global_id]
         return float(np.vecdot(rows, vector).max(initial=-1.0))
 
     def nearest_two(
-        self, vector: Vector, left_out: Iterable[int]
+        self, vector: Vector, excluded: Iterable[int]
     ) -> tuple[tuple[int, float], tuple[int, float]] | None:
-        """The two nearest people with their mean cosines; (0, -1) without a second, None without a first."""
+        """Return global id and mean cosine of the two nearest persons.
+
+        (0, -1) stands for a missing second; None is returned without a first.
+        """
         if not self._count:
             return None
         owners = self._owners[: self._count]
         # Not a product of matrices: the threads of BLAS would wait for each other on a busy machine.
         similarities: Vector = np.vecdot(self._means[: self._count], vector)
-        for global_id in left_out:
+        for global_id in excluded:
             similarities[owners == global_id] = -1.0
         first = similarities.argmax()
         best = int(owners[first]), float(similarities[first])

@@ -1,13 +1,13 @@
-"""What others do with detected persons and with enrolled people, to the tracker's ears."""
+"""Apply to the tracker what other programs change in MongoDB."""
 
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from broker_bridge.change_streams import wake_on
+from broker_bridge.common.retry import repeat, retry
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.detected_persons.edit_stream import DetectedPersonEdit, watch_edits
 
@@ -15,13 +15,12 @@ from .tracker import Tracker
 
 _log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
-# Thousands may be enrolled at once.
+# Thousands of identities may be enrolled at once.
 _PAUSE_SECONDS = 0.2
 
 
 class DetectedPersonChanges:
-    """Tells the tracker who was deleted, merged or linked, and that enrolled people have changed."""
+    """Follows the edits of detected persons and the changes of enrolled identities."""
 
     def __init__(
         self, registry: Registry, tracker: Tracker, counters: Counter[str], now: Callable[[], datetime]
@@ -30,61 +29,56 @@ class DetectedPersonChanges:
         self._tracker = tracker
         self._counters = counters
         self._now = now
-        self._people_changed = asyncio.Event()
+        self._identities_changed = asyncio.Event()
 
-    async def run(self) -> None:
-        """Listen until cancelled."""
+    async def apply_changes(self) -> None:
+        """Apply changes until cancelled; `stream_breaks` counts streams that were opened again."""
         await asyncio.gather(
-            self._follow(),
-            wake_on(self._registry.identity_store.watch, self._people_changed.set, self._counters),
-            self._tell_people_changed(),
+            repeat(self._follow_edits, on=RegistryError, report=self._report_break),
+            wake_on(self._registry.identity_store.watch, self._identities_changed.set, self._counters),
+            self._refresh_identities(),
         )
 
-    async def _tell_people_changed(self) -> None:
-        """At once: whoever is deleted must not be told for another second."""
-        while True:
-            await self._people_changed.wait()
-            self._people_changed.clear()
-            try:
-                await self._tracker.refresh_identities()
-                await asyncio.sleep(_PAUSE_SECONDS)
-            except RegistryError as error:
-                _log.warning("enrolled people could not be read anew: %s", type(error).__name__)
-                self._people_changed.set()
-                await asyncio.sleep(_RETRY_SECONDS)
+    async def _refresh_identities(self) -> None:
+        """Refresh at once: a deleted identity must not be published for another second."""
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with watch_edits(self._registry.mongo) as edits:
-                    # What happened while nobody listened is seen when people are read anew: a read with
-                    # majority may be behind where the stream begins.
-                    await self._registry.mongo.catch_up()
-                    await self._tracker.reload_all(self._now())
-                    async for edit in edits:
-                        await self._tell(edit)
-            except RegistryError as error:
-                self._counters["stream_breaks"] += 1
-                _log.warning("the stream of detected persons broke: %s", type(error).__name__)
-            await asyncio.sleep(_RETRY_SECONDS)
+        async def refresh() -> None:
+            self._identities_changed.clear()
+            await self._tracker.refresh_identities()
 
-    async def _tell(self, edit: DetectedPersonEdit) -> None:
+        def report(error: Exception) -> None:
+            _log.warning("tracker cannot read identities; it tries again error=%s", type(error).__name__)
+
+        while True:
+            await self._identities_changed.wait()
+            await retry(refresh, on=RegistryError, report=report)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _follow_edits(self) -> None:
+        async with watch_edits(self._registry.mongo) as edits:
+            # Edits from before the stream are covered by reading all persons again. Wait for the majority
+            # first: a majority read may be behind the start of the stream.
+            await self._registry.mongo.catch_up()
+            await self._tracker.reload_all(self._now())
+            async for edit in edits:
+                await self._apply(edit)
+
+    def _report_break(self, error: Exception) -> None:
+        self._counters["stream_breaks"] += 1
+        _log.warning("tracker lost its change stream; it opens another error=%s", type(error).__name__)
+
+    async def _apply(self, edit: DetectedPersonEdit) -> None:
+        now = self._now()
         if edit.kind == "deleted":
             await self._tracker.drop_deleted([edit.global_id])
-        elif edit.kind == "updated":
-            await self._tell_update(edit.global_id, edit.updated_fields)
+        elif edit.kind == "linked":
+            # Most links are the tracker's own.
+            if not self._tracker.is_linked(edit.global_id, edit.user_id):
+                await self._tracker.reload([edit.global_id], now)
+        elif edit.kind == "merged":
+            await self._tracker.reload([edit.global_id, edit.merged_into], now)
+        elif edit.kind == "edited":
+            await self._tracker.reload([edit.global_id], now)
         else:
-            await self._tracker.reload_all(self._now())
-
-    async def _tell_update(self, global_id: int, updated: Any) -> None:
-        concerned = {global_id}
-        if updated.get("merged_into") is not None:
-            concerned.add(updated["merged_into"])
-        elif "merged_into" in updated:
-            # Parted: whoever it was merged into is known by its faces no more.
-            await self._tracker.reload_all(self._now())
-            return
-        if set(updated) & {"merged_into", "not_users"} or not self._tracker.is_linked(
-            global_id, updated.get("user_id")
-        ):
-            await self._tracker.reload(concerned, self._now())
+            # After `unmerged` the former target still has the centroids of this person in memory.
+            await self._tracker.reload_all(now)

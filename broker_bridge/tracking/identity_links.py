@@ -1,4 +1,4 @@
-"""Which detected person is which enrolled one, by their faces."""
+"""Link active persons to enrolled identities by their faces."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,48 +7,50 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.resolution import resolve_user_ids
 from broker_bridge.registry.settings import RegistrySettings
 
-from .active_set import ActivePerson
+from .active_person import ActivePerson
 
-# Once so much is known of somebody it is asked no more whether they are enrolled, until people have changed.
-_ENOUGH_WEIGHT = 8.0
+# A person with this weight and no link is not searched again until the enrolled identities change.
+_MAX_CHECKED_WEIGHT = 8.0
 
 
 class IdentityLinks:
-    """Asks the registry of people. `people_changed` is to be called when somebody is enrolled, or no more,
-    while nothing else here is waited for."""
+    """The enrolled identities of the active persons.
+
+    Call `refresh` when an identity is enrolled, changed or deleted, while no other method runs.
+    """
 
     def __init__(self, registry: Registry, settings: RegistrySettings) -> None:
         self._registry = registry
         self._settings = settings
         self._shown: dict[str, str] = {}
         self._current: set[str] = set()
-        """The spaces in which nobody was enrolled since it was asked: most strangers cost no reading then."""
+        """The spaces whose identity index is up to date: a search there costs no read."""
 
-    async def people_changed(self, people: Iterable[ActivePerson]) -> None:
-        """Find out anew as whom those in memory are to be shown. Raises RegistryError."""
-        present = list(people)
+    async def refresh(self, persons: Iterable[ActivePerson]) -> None:
+        """Read again which user id to publish for each linked person. Raises RegistryError."""
+        persons = list(persons)
         self._current = set()
-        linked = {one.person.user_id for one in present if one.person.user_id}
+        linked = {active.record.user_id for active in persons if active.record.user_id}
         self._shown = await resolve_user_ids(self._registry.identity_store, linked)
-        for one in present:
-            one.checked_weight = 0.0
+        for active in persons:
+            active.checked_weight = 0.0
 
-    def shown(self, user_id: str | None) -> str | None:
-        """The user id to tell of a linked person: None for one who is not enrolled any more."""
+    def shown_user_id(self, user_id: str | None) -> str | None:
+        """Return the user id to publish for a linked person; None while the identity is deleted."""
         return self._shown.get(user_id) if user_id else None
 
-    async def learn(self, user_ids: Iterable[str | None]) -> None:
-        """Find out as whom these are to be shown. Raises RegistryError."""
-        asked = {user_id for user_id in user_ids if user_id}
-        self._shown.update(await resolve_user_ids(self._registry.identity_store, asked))
+    async def load_shown(self, user_ids: Iterable[str | None]) -> None:
+        """Read which user ids to publish for these. Raises RegistryError."""
+        linked = {user_id for user_id in user_ids if user_id}
+        self._shown.update(await resolve_user_ids(self._registry.identity_store, linked))
 
-    async def who(
-        self, space: EmbeddingSpace, vectors: Sequence[Vector], scales: Sequence[float] | None = None
+    async def find_identities(
+        self, space: EmbeddingSpace, vectors: Sequence[Vector], norms: Sequence[float] | None = None
     ) -> list[str | None]:
-        """Which enrolled person each of `vectors` (float32[d], unit length) surely is. Raises RegistryError.
+        """Return for each of `vectors` (float32[d], unit length) the identity it surely is, or None.
 
-        The direction of a mean comes nearer to everybody than the faces behind it did: `scales` are their
-        consistencies, so that it counts by the mean cosine.
+        The direction of a centroid is nearer to all faces than the faces behind it are. `norms` are the
+        centroid norms: with them the mean cosine decides. Raises RegistryError.
         """
         limits = self._settings.similarities_in(space.id)
         as_bytes = [vector.astype("<f4").tobytes() for vector in vectors]
@@ -57,54 +59,55 @@ class IdentityLinks:
             nearest = await index.find_all_loaded(as_bytes, limits.floor)
         else:
             _, nearest = await index.find_all(as_bytes, limits.floor)
-            # Not to `self._current`: whoever was enrolled during the reading has made that another set.
+            # Not `self._current`: a refresh during the read has replaced that set.
             current.add(space.id)
         found: list[str | None] = []
-        for one, scale in zip(nearest, scales or [1.0] * len(vectors), strict=True):
+        for one, norm in zip(nearest, norms or [1.0] * len(vectors), strict=True):
             is_sure = (
                 one is not None
-                and one.similarity * scale >= limits.same_person
-                and (one.similarity - one.runner_up) * scale >= limits.margin
+                and one.similarity * norm >= limits.same_person
+                and (one.similarity - one.runner_up) * norm >= limits.margin
             )
             found.append(one.key if one is not None and is_sure else None)
-        await self.learn(found)
+        await self.load_shown(found)
         return found
 
-    async def link(self, people: Iterable[ActivePerson]) -> None:
-        """Find out of those in memory who are nobody enrolled whether they are. Raises RegistryError."""
-        # Whatever the stream of changes has kept from us: it is asked anew now and then.
+    async def link_identities(self, persons: Iterable[ActivePerson]) -> None:
+        """Search the identities of unlinked persons and link those found. Raises RegistryError."""
+        # The change stream may have missed an enrollment: every round searches up-to-date indexes.
         self._current = set()
-        asked = [one for one in people if self._is_open(one)]
-        for space in sorted({space for one in asked for space in one.faces}):
-            await self._link_in(space, [one for one in asked if space in one.faces])
-        for one in asked:
-            one.checked_weight = one.weight
+        open_ = [active for active in persons if self._is_open(active)]
+        for space in sorted({space for active in open_ for space in active.centroids}):
+            await self._link_in(space, [active for active in open_ if space in active.centroids])
+        for active in open_:
+            active.checked_weight = active.weight
 
-    def _is_open(self, one: ActivePerson) -> bool:
-        grown = one.weight > one.checked_weight
+    def _is_open(self, active: ActivePerson) -> bool:
+        """Return whether a stored, unlinked person has new faces since it was last searched."""
         return (
-            one.is_stored
-            and self.shown(one.person.user_id) is None
-            and grown
-            and (one.checked_weight < _ENOUGH_WEIGHT)
+            active.is_stored
+            and self.shown_user_id(active.record.user_id) is None
+            and active.weight > active.checked_weight
+            and active.checked_weight < _MAX_CHECKED_WEIGHT
         )
 
-    async def _link_in(self, space: str, people: Sequence[ActivePerson]) -> None:
-        faces = [one.faces[space] for one in people]
-        found = await self.who(
-            EmbeddingSpace(space, len(faces[0].mean)),
-            [face.unit for face in faces],
-            [face.centroid_norm for face in faces],
+    async def _link_in(self, space: str, persons: Sequence[ActivePerson]) -> None:
+        centroids = [active.centroids[space] for active in persons]
+        found = await self.find_identities(
+            EmbeddingSpace(space, len(centroids[0].mean)),
+            [centroid.unit for centroid in centroids],
+            [centroid.centroid_norm for centroid in centroids],
         )
         links = [
-            (one, user_id, one.person.user_id)
-            for one, user_id in zip(people, found, strict=True)
-            if user_id and user_id not in one.person.not_users
+            (active, user_id, active.record.user_id)
+            for active, user_id in zip(persons, found, strict=True)
+            if user_id and user_id not in active.record.not_users
         ]
         await self._registry.tracker_store.link(
-            [(one.global_id, user_id, before) for one, user_id, before in links]
+            [(active.global_id, user_id, before) for active, user_id, before in links]
         )
-        for one, user_id, before in links:
-            one.person.user_id, one.person.linked_by = user_id, "face"
+        for active, user_id, before in links:
+            record = active.record
+            record.user_id, record.linked_by = user_id, "face"
             if before:
-                one.person.linked_before = (*one.person.linked_before, before)
+                record.linked_before = (*record.linked_before, before)

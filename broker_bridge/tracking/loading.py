@@ -1,4 +1,4 @@
-"""Detected persons from MongoDB into memory, with how they are known and where they were a moment ago."""
+"""Load detected persons from MongoDB into the tracker's memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,44 +9,44 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.model import VisitSegment
 
-from .active_set import ActivePerson
+from .active_person import ActivePerson
 
 
 async def load_active(
     registry: Registry, groups: Mapping[int, MergeGroup], timeout: timedelta
 ) -> list[ActivePerson]:
-    """These families, by the global id of the root. Raises RegistryError."""
+    """Return an active person for each merge group, keyed by the root's id. Raises RegistryError."""
     if not groups:
         return []
     dimensions = await registry.spaces.dimensions()
-    known = await registry.tracker_store.centroids_of(one for group in groups.values() for one in group.ids)
-    # What somebody has spoilt in MongoDB must not stop the rest.
-    faces = {
-        one: [face for face in few if len(face.mean) == dimensions.get(face.space)]
-        for one, few in known.items()
+    stored = await registry.tracker_store.centroids_of(one for group in groups.values() for one in group.ids)
+    # A centroid of a wrong dimension, as after an edit by hand, must not stop the rest.
+    centroids = {
+        global_id: [one for one in by_space if len(one.mean) == dimensions.get(one.space)]
+        for global_id, by_space in stored.items()
     }
     newest = max(group.root.last_seen for group in groups.values())
-    stays: dict[int, list[VisitSegment]] = {}
-    for stay in await registry.tracker_store.segments_since(list(groups), newest - timeout):
-        stays.setdefault(stay.global_id, []).append(stay)
-    return [_present(group, faces, stays.get(global_id, ())) for global_id, group in groups.items()]
+    segments: dict[int, list[VisitSegment]] = {}
+    for segment in await registry.tracker_store.segments_since(list(groups), newest - timeout):
+        segments.setdefault(segment.global_id, []).append(segment)
+    return [_to_active(group, centroids, segments.get(global_id, ())) for global_id, group in groups.items()]
 
 
-def _present(
-    group: MergeGroup, faces: Mapping[int, Sequence[FaceCentroid]], stays: Sequence[VisitSegment]
+def _to_active(
+    group: MergeGroup, centroids: Mapping[int, Sequence[FaceCentroid]], segments: Sequence[VisitSegment]
 ) -> ActivePerson:
-    """A family as it is kept in memory: what is seen is counted for its root, which has the link of all."""
-    person = replace(
+    """Return the root of a merge group with the group's link: its sightings count for the root."""
+    record = replace(
         group.root,
         user_id=group.aggregate.user_id,
         linked_by=group.aggregate.linked_by,
-        not_users=tuple({user_id for one in group.members for user_id in one.not_users}),
+        not_users=tuple({user_id for member in group.members for user_id in member.not_users}),
     )
-    own = {face.space: face for face in faces.get(person.global_id, ())}
+    own = {centroid.space: centroid for centroid in centroids.get(record.global_id, ())}
     return ActivePerson(
-        person,
+        record,
         own,
-        tuple(face for one in group.merged for face in faces.get(one.global_id, ())),
-        {space: face.copy() for space, face in own.items()},
-        {stay.device_id: stay for stay in sorted(stays, key=lambda stay: stay.until)},
+        tuple(one for member in group.merged for one in centroids.get(member.global_id, ())),
+        {space: centroid.copy() for space, centroid in own.items()},
+        {segment.device_id: segment for segment in sorted(segments, key=lambda one: one.until)},
     )

@@ -1,18 +1,16 @@
-"""One person, one global id, on every camera (seed 004): who an observation is of.
+"""Assign one global id per person across all cameras (seed 004).
 
-First the people who are here, in memory; then everybody ever seen, of whom the nearest are loaded beside
-them; then the detected person of whoever is enrolled with that face; else somebody new. A new global id is
-durable in MongoDB before anybody is told it, and comes from a block that was taken from a counter: no crash
-and no second tracker can give it to anybody else.
+An observed face is compared with the persons in memory; then with all detected persons, the nearest of which
+are loaded; then with the enrolled identities; else it is a new person. A new global id is stored in MongoDB
+before it is published, and comes from a reserved block: no crash and no second tracker can use it twice.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.contract.messages import Assignment
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
@@ -21,271 +19,253 @@ from broker_bridge.registry.detected_persons.model import DetectedPerson, Observ
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.settings import RegistrySettings
 
-from .active_set import ActivePerson, ActiveSet, TrackMatch
+from .active_person import ActivePerson
+from .active_set import ActiveSet
+from .global_ids import GlobalIds
 from .identity_links import IdentityLinks
 from .loading import load_active
+from .lookup import CandidateLookup, LookupResult
+from .match_rules import TrackMatch
 from .write_behind import WriteBehind
-
-# Seed 004: the nearest five of everybody are looked at.
-_CANDIDATES = 5
-_IDS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What the indexes say of an observation: detected persons who may be it, and who is enrolled with it."""
-
-    groups: tuple[MergeGroup, ...] = ()
-    user_id: str | None = None
 
 
 class TrackerLeaseLostError(RegistryError):
-    """Another tracker may have met them by now."""
+    """The lease is lost: another tracker may have assigned the same observations."""
+
+
+@dataclass
+class _BatchItem:
+    """An observation of a batch: pending, then looked up if it `needs_lookup`, then assigned."""
+
+    observed: ObservedFace
+    needs_lookup: bool
+    lookup: LookupResult | None = None
+    assignment: Assignment | None = None
 
 
 class Tracker:
-    """Follows people, while it is the only one; `sync` is to be called every few seconds and at the end.
+    """Tracks persons while it is the only tracker; call `write_pending` every few seconds and at the end.
 
-    `may_track` is asked before somebody new is made: this process may have been frozen since it looked.
+    `may_track` is called before a new person is made: the process may have been frozen since the lease was
+    renewed.
 
-    `counters` has how people were told: `by_stay`, `by_face`, `by_position`, `by_enrolled`, `by_new` (see
-    Match); how many were `loaded` from everybody ever seen; how many were `unsure`, since they are hardly
-    like enough or somebody else is as like; and what was `written`.
+    `counters` has the assignments by rule (`by_stay`, `by_face`, `by_position`, `by_enrolled`, `by_new`, see
+    TrackMatch); `loaded`, the persons that were loaded and matched; `unsure`, the matches by face that are
+    hardly similar enough or as near to a second person; and `written` and `write_failures`.
     """
 
     def __init__(
         self,
         registry: Registry,
         settings: TrackingSettings,
-        people: RegistrySettings,
+        registry_settings: RegistrySettings,
         *,
         may_track: Callable[[], bool] = lambda: True,
     ) -> None:
         self._registry = registry
         self._store = registry.tracker_store
-        self._settings = settings
         self._may_track = may_track
         self._timeout = timedelta(seconds=settings.person_timeout)
         self._active = ActiveSet(settings)
-        self._new: list[ActivePerson] = []
-        self._ids: deque[int] = deque()
-        self._highest_id = 0
-        self._meeting = asyncio.Lock()
-        self._writing = asyncio.Lock()
+        self._unstored: list[ActivePerson] = []
+        self._ids = GlobalIds(self._store)
+        # Persons enter and leave memory under the first; rounds of writing wait for each other at the second,
+        # which is always taken first.
+        self._membership_lock = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
         self.counters: Counter[str] = Counter()
-        self.links = IdentityLinks(registry, people)
+        self.links = IdentityLinks(registry, registry_settings)
+        self._lookup = CandidateLookup(registry, settings, self.links)
         self._writer = WriteBehind(self._store, self.counters)
 
     def __len__(self) -> int:
-        """How many people are in memory."""
+        """Return the number of persons in memory."""
         return len(self._active)
 
     async def load_recent(self, now: datetime) -> None:
-        """Take over: load who was seen in the last half minute. Raises RegistryError."""
-        async with self._meeting:
-            # The database may have been restored: another tracker may give these.
-            self._ids.clear()
-            seen = await self._store.ids_seen_since(now - self._timeout)
-            groups = await self._registry.detected_person_queries.find_groups(seen)
-            for present in await self._load(groups.values()):
-                self._active.add(present)
+        """Load the persons that were seen within the timeout before `now`. Raises RegistryError."""
+        async with self._membership_lock:
+            # The database may have been restored: another tracker may reserve the same ids.
+            self._ids.drop_reserved()
+            recent = await self._store.ids_seen_since(now - self._timeout)
+            groups = await self._registry.detected_person_queries.find_groups(recent)
+            for active in await self._load(groups.values()):
+                self._active.add(active)
 
-    # Who it is
+    # Assignment
 
-    async def match_or_create(self, seen: ObservedFace) -> Assignment:
-        """Who `seen` is. Raises RegistryError when somebody has to be looked up or created and cannot be."""
-        return self.match_active(seen) or (await self.assign_batch([seen]))[0]
+    async def match_or_create(self, observed: ObservedFace) -> Assignment:
+        """Return the assignment of `observed`. Raises RegistryError if a needed lookup or write fails."""
+        return self.match_active(observed) or (await self.assign_batch([observed]))[0]
 
-    def match_active(self, seen: ObservedFace) -> Assignment | None:
-        """Who `seen` is, if that is somebody in memory whose global id may be told."""
-        match = self._active.match(seen)
-        if match is None or not match.present.is_stored or not self._active.is_settled(match, seen):
+    def match_active(self, observed: ObservedFace) -> Assignment | None:
+        """Return the assignment of `observed` if a person in memory settles it without MongoDB."""
+        match = self._active.match(observed)
+        if match is None or match.needs_lookup or not match.active.is_stored:
             return None
-        return self._take(match, seen)
+        return self._assign(match, observed)
 
     async def assign_batch(self, batch: Sequence[ObservedFace]) -> list[Assignment]:
-        """Who each of `batch` is, if need be somebody new, who is durable when this returns.
+        """Return an assignment for each of `batch`; new persons are stored when this returns.
 
-        Raises RegistryError; what was seen is then counted, or not, and nobody is told anything.
+        Raises RegistryError; a part of the batch may be counted then, and none of it is to be published.
         """
-        async with self._meeting:
-            assignments: dict[int, Assignment] = {}
-            waiting = dict(enumerate(batch))
-            asked = {place: seen for place, seen in waiting.items() if not self._is_settled(seen)}
-            while waiting:
-                taken = await self._meet_some(waiting, asked)
-                assignments |= taken
-                # Who was in memory, and by now is elsewhere in the picture or gone, is looked up as well.
-                asked = waiting = {place: seen for place, seen in waiting.items() if place not in taken}
+        async with self._membership_lock:
+            items = [_BatchItem(observed, self._needs_lookup(observed)) for observed in batch]
+            while pending := [item for item in items if item.assignment is None]:
+                await self._assign_pending(pending)
             await self._store_new()
-            return [assignments[place] for place in range(len(batch))]
+            return [item.assignment for item in items if item.assignment is not None]
 
-    def _is_settled(self, seen: ObservedFace) -> bool:
-        match = self._active.match(seen)
-        return match is not None and self._active.is_settled(match, seen)
+    def _needs_lookup(self, observed: ObservedFace) -> bool:
+        match = self._active.match(observed)
+        return match is None or match.needs_lookup
 
-    async def _meet_some(
-        self, waiting: Mapping[int, ObservedFace], asked: Mapping[int, ObservedFace]
-    ) -> dict[int, Assignment]:
-        """Who those of `waiting` are, of whom those in `asked` are looked up: the others may remain."""
-        found = await self._look_up(asked)
-        await self._provide_ids(len(asked))
-        loaded = await self._load(group for one in found.values() for group in one.groups)
+    async def _assign_pending(self, pending: Sequence[_BatchItem]) -> None:
+        """Assign the items that are looked up or match in memory; all others need a lookup after this."""
+        loaded = await self._look_up([item for item in pending if item.needs_lookup])
         if not self._may_track():
             raise TrackerLeaseLostError("the tracker's lease is lost")
-        # From here to the end of the decisions nothing is waited for: nobody else comes or goes.
-        for present in loaded:
-            self._active.add(present)
-        taken: dict[int, Assignment] = {}
-        met: set[int] = set()
-        for place, seen in waiting.items():
-            match = self._decide(seen, found.get(place))
-            if match is not None:
-                taken[place] = self._take(match, seen)
-                met.add(match.present.global_id)
-        self._active.remove(one.global_id for one in loaded if one.global_id not in met)
-        self.counters["loaded"] += sum(one.global_id in met for one in loaded)
-        return taken
+        # No await from here to the end of the decisions: no person enters or leaves memory meanwhile.
+        for active in loaded:
+            self._active.add(active)
+        matched: set[int] = set()
+        for item in pending:
+            match = self._decide(item)
+            if match is None:
+                item.needs_lookup = True
+                continue
+            item.assignment = self._assign(match, item.observed)
+            matched.add(match.active.global_id)
+        self._active.remove(one.global_id for one in loaded if one.global_id not in matched)
+        self.counters["loaded"] += sum(one.global_id in matched for one in loaded)
 
-    def _decide(self, seen: ObservedFace, found: _Found | None) -> TrackMatch | None:
-        """None for somebody who is not in memory and was not looked up."""
-        match = self._active.match(seen)
-        if match is None and found is not None:
-            match = self._enrolled_match(seen, found) or self._create(seen, found)
+    async def _look_up(self, items: Sequence[_BatchItem]) -> list[ActivePerson]:
+        """Give each item its lookup result and a global id in reserve; return the loaded candidates."""
+        results = await self._lookup.look_up([item.observed for item in items])
+        for item, result in zip(items, results, strict=True):
+            item.lookup = result
+        await self._ids.reserve(len(items))
+        return await self._load(group for result in results for group in result.groups)
+
+    def _decide(self, item: _BatchItem) -> TrackMatch | None:
+        """Return the match of an item; None if no person in memory matches and it was not looked up."""
+        match = self._active.match(item.observed)
+        if match is None and item.lookup is not None:
+            match = self._match_enrolled(item.observed, item.lookup) or self._create(
+                item.observed, item.lookup
+            )
         return match
 
-    def _enrolled_match(self, seen: ObservedFace, found: _Found) -> TrackMatch | None:
-        present = self._active.with_user(found.user_id, seen) if found.user_id else None
-        return None if present is None else TrackMatch(present, None, "enrolled", sure=False)
+    def _match_enrolled(self, observed: ObservedFace, lookup: LookupResult) -> TrackMatch | None:
+        active = self._active.find_linked(lookup.user_id, observed) if lookup.user_id else None
+        return None if active is None else TrackMatch(active, None, "enrolled")
 
-    def _create(self, seen: ObservedFace, found: _Found) -> TrackMatch:
-        person = DetectedPerson.create(self._ids.popleft(), seen, found.user_id)
-        face = FaceCentroid.of(seen.space, seen.vector, seen.quality)
-        present = ActivePerson(person, {seen.space: face}, is_stored=False)
-        self._active.add(present)
-        self._new.append(present)
-        return TrackMatch(present, None, "new", sure=False)
+    def _create(self, observed: ObservedFace, lookup: LookupResult) -> TrackMatch:
+        record = DetectedPerson.create(self._ids.take(), observed, lookup.user_id)
+        centroid = FaceCentroid.from_vector(observed.space, observed.vector, observed.quality)
+        active = ActivePerson(record, {observed.space: centroid}, is_stored=False)
+        self._active.add(active)
+        self._unstored.append(active)
+        return TrackMatch(active, None, "new")
 
-    def _take(self, match: TrackMatch, seen: ObservedFace) -> Assignment:
-        present = match.present
-        self._active.note(match, seen)
-        present.see(seen, self._timeout)
-        self._writer.note(present)
+    def _assign(self, match: TrackMatch, observed: ObservedFace) -> Assignment:
+        active = match.active
+        self._active.record_sighting(match, observed)
+        active.count_sighting(observed, self._timeout)
+        self._writer.schedule(active)
         self.counters[f"by_{match.by}"] += 1
-        self.counters["unsure"] += match.by == "face" and not match.sure
+        self.counters["unsure"] += match.by == "face" and not match.is_sure
         return Assignment(
-            track_id=seen.track_id,
-            global_id=present.global_id,
-            user_id=self.links.shown(present.person.user_id),
+            track_id=observed.track_id,
+            global_id=active.global_id,
+            user_id=self.links.shown_user_id(active.record.user_id),
             similarity=match.similarity and max(-1.0, min(1.0, round(match.similarity, 4))),
         )
 
-    # Who it may be
-
-    async def _look_up(self, asked: Mapping[int, ObservedFace]) -> dict[int, _Found]:
-        """What the indexes say of each."""
-        found: dict[int, _Found] = {}
-        for space in sorted({seen.space for seen in asked.values()}):
-            places = [place for place, seen in asked.items() if seen.space == space]
-            answers = await self._look_up_in(space, [asked[place].vector for place in places])
-            found |= zip(places, answers, strict=True)
-        return found
-
-    async def _look_up_in(self, space_id: str, vectors: Sequence[Vector]) -> list[_Found]:
-        space = EmbeddingSpace(space_id, len(vectors[0]))
-        limits = self._settings.limits_in(space_id)
-        candidates = await self._registry.face_search.candidates(space, vectors, _CANDIDATES, limits.floor)
-        users = await self.links.who(space, vectors)
-        enrolled = [user_id for user_id in users if user_id]
-        known_as = await self._store.find_linked(enrolled) if enrolled else {}
-        ids = {one.global_id for few in candidates for one in few} | set(known_as.values())
-        # A stranger, as most who are looked up, is not asked about any further.
-        family_of = await self._registry.detected_person_queries.find_groups(ids) if ids else {}
-        found = []
-        for few, user_id in zip(candidates, users, strict=True):
-            may_be = [one.global_id for one in few]
-            if user_id in known_as:
-                may_be.append(known_as[user_id])
-            found.append(_Found(tuple(family_of[one] for one in may_be if one in family_of), user_id))
-        return found
-
     async def _load(self, groups: Iterable[MergeGroup]) -> list[ActivePerson]:
-        """Those families who are not in memory, as MongoDB has them."""
-        wanted = {one.root.global_id: one for one in groups if one.root.global_id not in self._active}
-        await self.links.learn(group.aggregate.user_id for group in wanted.values())
-        return await load_active(self._registry, wanted, self._timeout)
-
-    # New people
-
-    async def _provide_ids(self, count: int) -> None:
-        while len(self._ids) < count:
-            taken = await self._store.take_ids(max(_IDS_AT_ONCE, count), self._highest_id)
-            self._highest_id = taken[-1]
-            self._ids.extend(taken)
+        """Return the persons of `groups` that are not in memory, as MongoDB has them."""
+        missing = {
+            group.root.global_id: group for group in groups if group.root.global_id not in self._active
+        }
+        await self.links.load_shown(group.aggregate.user_id for group in missing.values())
+        return await load_active(self._registry, missing, self._timeout)
 
     async def _store_new(self) -> None:
-        """Make new people durable; those for whom it fails are tried again when they are seen again."""
-        new = list(self._new)
-        await self._store.create([(one.person, next(iter(one.faces.values()))) for one in new])
-        for present in new:
-            present.is_stored = True
-            for space, face in present.faces.items():
-                present.written[space] = face.copy()
-                self._registry.face_search.record_centroid(present.global_id, face)
-        del self._new[: len(new)]
+        """Store new persons. After a failure they stay in the list, and the next batch stores them."""
+        unstored = list(self._unstored)
+        await self._store.create([(one.record, next(iter(one.centroids.values()))) for one in unstored])
+        for active in unstored:
+            active.is_stored = True
+            for space, centroid in active.centroids.items():
+                active.stored_centroids[space] = centroid.copy()
+                self._registry.face_search.record_centroid(active.global_id, centroid)
+        del self._unstored[: len(unstored)]
 
-    # What was seen, to MongoDB
+    # Writing, and changes by other programs
 
     async def write_pending(self, now: datetime) -> None:
-        """Write what was seen and let go of who has been away. Raises RegistryError; nothing is lost then."""
-        async with self._writing:
-            await self.links.link(self._active)
+        """Write the sightings and evict persons past the timeout. Raises RegistryError and keeps all then."""
+
+        def is_away(active: ActivePerson) -> bool:
+            return not active.record.is_active(now, self._timeout)
+
+        async with self._write_lock:
+            await self.links.link_identities(self._active)
             await self.drop_deleted(await self._writer.write_all(now))
-            away = [one.global_id for one in self._active if not one.person.is_active(now, self._timeout)]
-            await self._let_go(away, now, lambda one: not one.person.is_active(now, self._timeout))
+            away = [active.global_id for active in self._active if is_away(active)]
+            await self._evict(away, now, only_if=is_away)
 
     async def reload(self, global_ids: Iterable[int], now: datetime) -> None:
-        """Somebody has changed these people: write what is known here; seen again, they are read anew."""
+        """Write and evict persons that another program has changed; the next sighting reads them again."""
         changed = set(global_ids)
         groups = await self._registry.detected_person_queries.find_groups(changed)
         changed |= {group.root.global_id for group in groups.values()}
-        async with self._writing:
-            await self._let_go(changed, now, lambda _: True)
+        async with self._write_lock:
+            await self._evict(changed, now)
 
     async def reload_all(self, now: datetime) -> None:
-        """Nobody knows who was changed: as reload, for everybody; whoever is here is read at once."""
-        async with self._writing:
-            await self._let_go([one.global_id for one in self._active], now, lambda _: True)
+        """Write and evict all persons, since any may have changed, and read the recent ones again."""
+        async with self._write_lock:
+            await self._evict([active.global_id for active in self._active], now)
         await self.load_recent(now)
 
     async def refresh_identities(self) -> None:
-        """Enrolled people have come, gone or changed: tell of them as they are now. Raises RegistryError."""
-        async with self._writing, self._meeting:
-            await self.links.people_changed(self._active)
+        """Read the enrolled identities of the persons in memory again. Raises RegistryError."""
+        async with self._write_lock, self._membership_lock:
+            await self.links.refresh(self._active)
 
     def is_linked(self, global_id: int, user_id: str | None) -> bool:
-        """Whether this is known here: who is not in memory is read when they are seen."""
-        present = self._active.get(global_id)
-        return present is None or present.person.user_id == user_id
+        """Return whether this link is up to date in memory; a person that is not in memory counts as such."""
+        active = self._active.get(global_id)
+        return active is None or active.record.user_id == user_id
 
     async def drop_deleted(self, global_ids: Iterable[int]) -> None:
-        """Somebody has deleted these people: drop all that is known of them here."""
-        gone = list(global_ids)
-        async with self._meeting:
-            self._active.remove(gone)
-            self._writer.drop(gone)
-            for global_id in gone:
+        """Drop persons that were deleted in MongoDB, with their pending counters."""
+        deleted = list(global_ids)
+        async with self._membership_lock:
+            self._active.remove(deleted)
+            self._writer.cancel(deleted)
+            for global_id in deleted:
                 self._registry.face_search.record_deletion(global_id)
 
-    async def _let_go(
-        self, global_ids: Iterable[int], now: datetime, still: Callable[[ActivePerson], bool]
+    async def _evict(
+        self,
+        global_ids: Iterable[int],
+        now: datetime,
+        *,
+        only_if: Callable[[ActivePerson], bool] = lambda _: True,
     ) -> None:
-        """Write these people and drop those of whom `still` holds then. Meanwhile nobody is loaded."""
-        async with self._meeting:
-            going = [one for one in map(self._active.get, global_ids) if one is not None and one.is_stored]
-            while going:
-                await self._writer.write([one for one in going if one.global_id in self._writer], now)
-                going = [one for one in going if still(one)]
-                # Some may have been seen while they were written: those go the next time round.
-                self._active.remove(one.global_id for one in going if one.global_id not in self._writer)
-                going = [one for one in going if one.global_id in self._writer]
+        """Write these persons and evict those that satisfy `only_if` after the write.
+
+        No person is loaded meanwhile.
+        """
+        async with self._membership_lock:
+            leaving = [one for one in map(self._active.get, global_ids) if one is not None and one.is_stored]
+            while leaving:
+                await self._writer.write([one for one in leaving if one in self._writer], now)
+                leaving = [one for one in leaving if only_if(one)]
+                # A person that was seen during the write is written again in the next round.
+                unwritten = [one for one in leaving if one in self._writer]
+                self._active.remove(one.global_id for one in leaving if one not in self._writer)
+                leaving = unwritten

@@ -1,4 +1,4 @@
-"""What was seen of people, to MongoDB: in bulk, now and then, and again when it failed."""
+"""Write the sightings of active persons to MongoDB, in bulk and some time later."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,74 +7,74 @@ from datetime import datetime
 from broker_bridge.registry.detected_persons.model import VisitSegment
 from broker_bridge.registry.detected_persons.tracker_store import TrackerStore
 
-from .active_set import ActivePerson
+from .active_person import ActivePerson
 
-# In one bulk: to encode more keeps the event loop from answering for too long.
-_AT_ONCE = 20
+# Persons per bulk write: to encode more keeps the event loop busy for too long.
+_BATCH_SIZE = 20
 
 
 class WriteBehind:
-    """Knows who has changed since they were written. `counters` has `written` and `write_failures`."""
+    """The persons with unwritten sightings. `counters` has `written` and `write_failures`."""
 
     def __init__(self, store: TrackerStore, counters: Counter[str]) -> None:
         self._store = store
         self._counters = counters
-        self._changed: dict[int, ActivePerson] = {}
+        self._pending: dict[int, ActivePerson] = {}
 
-    def __contains__(self, global_id: int) -> bool:
-        """Whether something of this person is still to be written."""
-        return global_id in self._changed
+    def __contains__(self, active: ActivePerson) -> bool:
+        """Return whether a person has unwritten sightings."""
+        return active.global_id in self._pending
 
-    def note(self, present: ActivePerson) -> None:
-        """This person has been seen."""
-        self._changed[present.global_id] = present
+    def schedule(self, active: ActivePerson) -> None:
+        self._pending[active.global_id] = active
 
-    def drop(self, global_ids: Iterable[int]) -> None:
+    def cancel(self, global_ids: Iterable[int]) -> None:
         for global_id in global_ids:
-            self._changed.pop(global_id, None)
+            self._pending.pop(global_id, None)
 
     async def write_all(self, now: datetime) -> set[int]:
-        """Write everybody who has changed; see `write`."""
-        return await self.write([one for one in self._changed.values() if one.is_stored], now)
+        """Write all scheduled persons that are stored; see `write`."""
+        return await self.write([active for active in self._pending.values() if active.is_stored], now)
 
-    async def write(self, people: Sequence[ActivePerson], now: datetime) -> set[int]:
-        """Write these people, and return those of them whom somebody has deleted.
+    async def write(self, persons: Sequence[ActivePerson], now: datetime) -> set[int]:
+        """Write these persons and return the global ids that were deleted in MongoDB.
 
-        Raises RegistryError; they still count as changed then.
+        Raises RegistryError; what was not written stays scheduled.
         """
-        gone: set[int] = set()
-        for start in range(0, len(people), _AT_ONCE):
-            gone |= await self._write_some(people[start : start + _AT_ONCE], now)
-        return gone
+        deleted: set[int] = set()
+        for start in range(0, len(persons), _BATCH_SIZE):
+            deleted |= await self._write_batch(persons[start : start + _BATCH_SIZE], now)
+        return deleted
 
-    async def _write_some(self, people: Sequence[ActivePerson], now: datetime) -> set[int]:
-        stays = [one.unwritten for one in people]
-        for present in people:
-            self._changed.pop(present.global_id, None)
-            present.unwritten = {}
+    async def _write_batch(self, batch: Sequence[ActivePerson], now: datetime) -> set[int]:
+        segments = [active.unwritten_segments for active in batch]
+        for active in batch:
+            self._pending.pop(active.global_id, None)
+            active.unwritten_segments = {}
         try:
-            return await self._write(people, stays, now)
+            return await self._write_taken(batch, segments, now)
         except BaseException:
             self._counters["write_failures"] += 1
-            for present, unwritten in zip(people, stays, strict=True):
-                self._changed.setdefault(present.global_id, present)
-                present.unwritten = unwritten | present.unwritten
+            for active, unwritten in zip(batch, segments, strict=True):
+                self._pending.setdefault(active.global_id, active)
+                active.unwritten_segments = unwritten | active.unwritten_segments
             raise
 
-    async def _write(
+    async def _write_taken(
         self,
-        people: Sequence[ActivePerson],
-        stays: Sequence[dict[tuple[str, datetime], VisitSegment]],
+        batch: Sequence[ActivePerson],
+        segments: Sequence[dict[tuple[str, datetime], VisitSegment]],
         now: datetime,
     ) -> set[int]:
-        there = await self._store.existing_ids([one.global_id for one in people])
-        kept = [one for one in people if one.global_id in there]
-        moved = [(one, face.copy()) for one in kept for face in one.moved_faces()]
-        await self._store.write_counters([one.person for one in kept], now)
-        await self._store.write_centroids([(one.global_id, face) for one, face in moved])
-        for present, face in moved:
-            present.written[face.space] = face
-        pieces = [stay for few in stays for stay in few.values() if stay.global_id in there]
-        await self._store.write_segments(pieces)
-        self._counters["written"] += len(kept)
-        return {one.global_id for one in people} - there
+        existing_ids = await self._store.existing_ids([active.global_id for active in batch])
+        existing = [active for active in batch if active.global_id in existing_ids]
+        moved = [(active, centroid.copy()) for active in existing for centroid in active.moved_centroids()]
+        await self._store.write_counters([active.record for active in existing], now)
+        await self._store.write_centroids([(active.global_id, centroid) for active, centroid in moved])
+        for active, centroid in moved:
+            active.stored_centroids[centroid.space] = centroid
+        await self._store.write_segments(
+            [one for unwritten in segments for one in unwritten.values() if one.global_id in existing_ids]
+        )
+        self._counters["written"] += len(existing)
+        return {active.global_id for active in batch} - existing_ids

@@ -41,8 +41,8 @@ async def seen(
     ]
     person = DetectedPerson.create(global_id, sightings[0], user_id)
     for one in sightings:
-        person.see(one, TIMEOUT)
-    face = FaceCentroid.of(SPACE.id, sightings[0].vector, 0.8)
+        person.count_sighting(one, TIMEOUT)
+    face = FaceCentroid.from_vector(SPACE.id, sightings[0].vector, 0.8)
     await registry.tracker_store.create([(person, face)])
     await registry.tracker_store.write_segments(
         [VisitSegment(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]

@@ -26,7 +26,7 @@ class FaceCentroid:
     weight: float
 
     @classmethod
-    def of(cls, space: str, vector: Vector, quality: float | None) -> "FaceCentroid":
+    def from_vector(cls, space: str, vector: Vector, quality: float | None) -> "FaceCentroid":
         """Known by one face: a unit vector float32[d]."""
         return cls(space, vector.astype(np.float32), _weight(quality))
 

@@ -1,9 +1,9 @@
-"""Watch what other programs change about detected persons."""
+"""Watch the edits of detected persons that concern the tracker."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -19,14 +19,17 @@ _EDITS: Document = {
 
 @dataclass(frozen=True)
 class DetectedPersonEdit:
-    """One change of a detected person; `collection-replaced` has no `global_id` and concerns all of them.
+    """One edit of a detected person.
 
-    `updated_fields` has the new value of each field that an update has set.
+    `merged` has `merged_into`; `linked` has the new `user_id` (None: no link); `edited` is a change of the
+    rejected links, with or without one of the link. `collection-replaced` concerns all persons and has no
+    `global_id`.
     """
 
-    kind: Literal["deleted", "updated", "collection-replaced"]
+    kind: Literal["deleted", "merged", "unmerged", "linked", "edited", "collection-replaced"]
     global_id: int = 0
-    updated_fields: Mapping[str, Any] = field(default_factory=dict)
+    merged_into: int = 0
+    user_id: str | None = None
 
 
 @asynccontextmanager
@@ -37,9 +40,16 @@ async def watch_edits(mongo: Mongo) -> AsyncIterator[AsyncIterator[DetectedPerso
 
 
 def _to_edit(change: Document) -> DetectedPersonEdit:
-    if change["operationType"] == "delete":
-        return DetectedPersonEdit("deleted", change["documentKey"]["_id"])
-    if change["operationType"] == "update":
-        updated_fields = change["updateDescription"]["updatedFields"]
-        return DetectedPersonEdit("updated", change["documentKey"]["_id"], updated_fields)
-    return DetectedPersonEdit("collection-replaced")
+    kind = change["operationType"]
+    if kind not in ("delete", "update"):
+        return DetectedPersonEdit("collection-replaced")
+    global_id = change["documentKey"]["_id"]
+    if kind == "delete":
+        return DetectedPersonEdit("deleted", global_id)
+    updated = change["updateDescription"]["updatedFields"]
+    if "merged_into" in updated:
+        into = updated["merged_into"]
+        return DetectedPersonEdit("merged" if into else "unmerged", global_id, merged_into=into or 0)
+    if "not_users" in updated:
+        return DetectedPersonEdit("edited", global_id)
+    return DetectedPersonEdit("linked", global_id, user_id=updated.get("user_id"))

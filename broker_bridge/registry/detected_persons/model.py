@@ -71,17 +71,17 @@ class CameraRecord:
     box: Box
 
     @classmethod
-    def of(cls, seen: ObservedFace) -> "CameraRecord":
+    def first(cls, seen: ObservedFace) -> "CameraRecord":
         return cls(1, seen.box.height, seen.box.width, seen.seen_at, seen.seen_at, seen.box)
 
-    def see(self, seen: ObservedFace) -> None:
+    def count_sighting(self, seen: ObservedFace) -> None:
         self.detections += 1
         self.height += (seen.box.height - self.height) / self.detections
         self.width += (seen.box.width - self.width) / self.detections
         self.last_seen = seen.seen_at
         self.box = seen.box
 
-    def with_(self, other: "CameraRecord") -> "CameraRecord":
+    def combined_with(self, other: "CameraRecord") -> "CameraRecord":
         """Both together, as of one person."""
         detections = self.detections + other.detections
         share = other.detections / detections
@@ -138,7 +138,7 @@ class DetectedPerson:
             updated_at=seen.seen_at,
         )
 
-    def see(self, seen: ObservedFace, timeout: timedelta) -> None:
+    def count_sighting(self, seen: ObservedFace, timeout: timedelta) -> None:
         """Count a sighting; after `timeout` away it is a new appearance."""
         if seen.seen_at - self.last_seen > timeout:
             self.total_appearances += 1
@@ -147,9 +147,9 @@ class DetectedPerson:
         self.total_detections += 1
         camera = self.cameras.get(seen.device_id)
         if camera is None:
-            self.cameras[seen.device_id] = CameraRecord.of(seen)
+            self.cameras[seen.device_id] = CameraRecord.first(seen)
         else:
-            camera.see(seen)
+            camera.count_sighting(seen)
         if seen.quality is not None:
             self.face_quality = max(self.face_quality or 0.0, seen.quality)
             self.quality_scores.append(seen.quality)
@@ -206,7 +206,7 @@ def aggregate(root: DetectedPerson, members: Sequence[DetectedPerson]) -> Detect
         key=lambda visit: visit[0],
     )
     for _, device_id, camera in visits:
-        cameras[device_id] = cameras[device_id].with_(camera) if device_id in cameras else camera
+        cameras[device_id] = cameras[device_id].combined_with(camera) if device_id in cameras else camera
     qualities = [one.face_quality for one in everyone if one.face_quality is not None]
     linked = next((one for one in everyone if one.user_id), root)
     scores = [score for one in by_time for score in one.quality_scores]

@@ -34,7 +34,7 @@ from tests.waiting import until
 NAME = "Sample Person Ångström"
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
 # As MongoDB has it: brought to unit length once more.
-FOLLOWED = FaceCentroid.of(SPACE, face_vector(7), 0.8).unit.tobytes()
+FOLLOWED = FaceCentroid.from_vector(SPACE, face_vector(7), 0.8).unit.tobytes()
 SECRETS = (
     face(1).vector,
     base64.b64encode(face(1).vector),

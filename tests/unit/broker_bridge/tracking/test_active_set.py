@@ -7,7 +7,8 @@ from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.model import Box, DetectedPerson, ObservedFace
 from broker_bridge.registry.detected_persons.settings import FaceLimits, TrackingSettings
-from broker_bridge.tracking.active_set import ActivePerson, ActiveSet
+from broker_bridge.tracking.active_person import ActivePerson
+from broker_bridge.tracking.active_set import ActiveSet
 from tests.tracking_samples import SPACE, Faces, observed
 
 LEFT, RIGHT = Box(100, 100, 80, 100), Box(900, 100, 80, 100)
@@ -22,53 +23,53 @@ class Scene:
     """People in memory whom the test has put there."""
 
     def __init__(self, settings: TrackingSettings | None = None) -> None:
-        self.people = ActiveSet(settings or TrackingSettings())
+        self.active = ActiveSet(settings or TrackingSettings())
 
     def add(self, global_id: int, *known: Vector) -> ActivePerson:
-        face = FaceCentroid.of(SPACE, known[0], 0.9)
+        face = FaceCentroid.from_vector(SPACE, known[0], 0.9)
         for vector in known[1:]:
             face.learn(vector, 0.9)
-        present = ActivePerson(DetectedPerson.create(global_id, observed(known[0])), {SPACE: face})
-        self.people.add(present)
-        return present
+        active = ActivePerson(DetectedPerson.create(global_id, observed(known[0])), {SPACE: face})
+        self.active.add(active)
+        return active
 
-    def who(self, seen: ObservedFace) -> tuple[int, str] | None:
+    def assign(self, seen: ObservedFace) -> tuple[int, str] | None:
         """Global id and what told it; the sighting is taken in."""
-        match = self.people.match(seen)
+        match = self.active.match(seen)
         if match is None:
             return None
-        self.people.note(match, seen)
-        return match.present.global_id, match.by
+        self.active.record_sighting(match, seen)
+        return match.active.global_id, match.by
 
 
 def test_a_guess_elsewhere_in_the_picture_does_not_make_the_next(faces: Faces) -> None:
     """That the one who was guessed was surely there a moment ago says nothing of another track."""
     scene, face = Scene(), faces.person()
     scene.add(41, face)
-    assert scene.who(observed(faces.like(face, 0.9), at=0, track="a", box=LEFT)) == (41, "face")
-    assert scene.who(observed(faces.like(face, 0.62), at=1, track="b", box=RIGHT)) == (41, "face")
-    assert scene.who(observed(faces.like(face, 0.5), at=2, track="b", box=RIGHT)) is None
+    assert scene.assign(observed(faces.like(face, 0.9), at=0, track="a", box=LEFT)) == (41, "face")
+    assert scene.assign(observed(faces.like(face, 0.62), at=1, track="b", box=RIGHT)) == (41, "face")
+    assert scene.assign(observed(faces.like(face, 0.5), at=2, track="b", box=RIGHT)) is None
 
 
 def test_nobody_is_matched_where_nobody_is(faces: Faces) -> None:
-    assert Scene().who(observed(faces.person())) is None
+    assert Scene().assign(observed(faces.person())) is None
 
 
 def test_a_face_at_the_threshold_is_that_persons_and_one_below_it_is_not(faces: Faces) -> None:
     """Seed 004: face_similarity_threshold 0.6."""
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(faces.like(face, 0.601))) == (42, "face")
+    assert scene.assign(observed(faces.like(face, 0.601))) == (42, "face")
     scene = Scene()
     scene.add(42, face)
-    assert scene.who(observed(faces.like(face, 0.599))) is None
+    assert scene.assign(observed(faces.like(face, 0.599))) is None
 
 
 def test_another_person_is_nobody(faces: Faces) -> None:
     scene = Scene()
     for global_id in range(1, 200):
         scene.add(global_id, faces.person())
-    assert all(scene.who(observed(faces.person())) is None for _ in range(100))
+    assert all(scene.assign(observed(faces.person())) is None for _ in range(100))
 
 
 def test_of_many_the_right_one_is_found(faces: Faces) -> None:
@@ -77,7 +78,7 @@ def test_of_many_the_right_one_is_found(faces: Faces) -> None:
     for global_id, person in people.items():
         scene.add(global_id, *(faces.of(person) for _ in range(3)))
     for global_id, person in people.items():
-        assert scene.who(observed(faces.of(person))) == (global_id, "face")
+        assert scene.assign(observed(faces.of(person))) == (global_id, "face")
 
 
 def test_a_look_alike_comes_no_nearer_however_well_somebody_is_known(faces: Faces) -> None:
@@ -86,23 +87,23 @@ def test_a_look_alike_comes_no_nearer_however_well_somebody_is_known(faces: Face
     twin = faces.like(person, 0.55 / 0.7)
     known = [faces.of(person) for _ in range(50)]
     scene = Scene()
-    present = scene.add(42, *known)
+    active = scene.add(42, *known)
     seen = [faces.of(twin) for _ in range(200)]
-    assert max(float(present.faces[SPACE].unit @ face) for face in seen) > 0.6
-    assert all(scene.people.match(observed(face)) is None for face in seen)
-    assert all(scene.people.match(observed(faces.of(person))) for _ in range(200))
+    assert max(float(active.centroids[SPACE].unit @ face) for face in seen) > 0.6
+    assert all(scene.active.match(observed(face)) is None for face in seen)
+    assert all(scene.active.match(observed(faces.of(person))) for _ in range(200))
 
 
 def test_between_two_who_look_like_it_the_nearer_is_told_and_neither_learns(faces: Faces) -> None:
     face = faces.person()
     scene = Scene()
     near, other = scene.add(1, faces.like(face, 0.72)), scene.add(2, faces.like(face, 0.70))
-    before = near.faces[SPACE].weight, other.faces[SPACE].weight
-    match = scene.people.match(observed(face))
+    before = near.centroids[SPACE].weight, other.centroids[SPACE].weight
+    match = scene.active.match(observed(face))
     assert match is not None
-    assert not match.sure
-    assert scene.who(observed(face)) == (1, "face")
-    assert (near.faces[SPACE].weight, other.faces[SPACE].weight) == before
+    assert not match.is_sure
+    assert scene.assign(observed(face)) == (1, "face")
+    assert (near.centroids[SPACE].weight, other.centroids[SPACE].weight) == before
 
 
 def test_between_two_who_look_like_it_the_one_who_was_just_there_is_told(faces: Faces) -> None:
@@ -111,9 +112,9 @@ def test_between_two_who_look_like_it_the_one_who_was_just_there_is_told(faces: 
     scene.add(1, faces.like(face, 0.72))
     second = faces.like(face, 0.70)
     scene.add(2, second)
-    assert scene.who(observed(second, box=LEFT, at=0)) == (2, "face")
-    assert scene.who(observed(face, box=LEFT, at=1)) == (2, "face")
-    assert scene.who(observed(face, box=LEFT, at=1, camera="cam-002")) == (1, "face")
+    assert scene.assign(observed(second, box=LEFT, at=0)) == (2, "face")
+    assert scene.assign(observed(face, box=LEFT, at=1)) == (2, "face")
+    assert scene.assign(observed(face, box=LEFT, at=1, camera="cam-002")) == (1, "face")
 
 
 @pytest.mark.parametrize(
@@ -134,76 +135,76 @@ def test_a_face_that_tells_little_is_theirs_who_was_there_a_moment_ago(
     """By overlap or track, on the same camera, within two seconds."""
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(face, box=LEFT)) == (42, "face")
+    assert scene.assign(observed(face, box=LEFT)) == (42, "face")
     seen = observed(faces.like(face, 0.5), **where)  # type: ignore[arg-type]
-    assert scene.who(seen) == ((42, "position") if told else None)
+    assert scene.assign(seen) == ((42, "position") if told else None)
 
 
 def test_a_face_that_contradicts_is_somebody_else_wherever_it_is(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    scene.who(observed(face, box=LEFT))
-    assert scene.who(observed(faces.like(face, 0.44), box=LEFT, at=1)) is None
+    scene.assign(observed(face, box=LEFT))
+    assert scene.assign(observed(faces.like(face, 0.44), box=LEFT, at=1)) is None
 
 
 def test_a_guess_does_not_make_the_next(faces: Faces) -> None:
     """A face just above the threshold may be a look-alike's: what follows there is judged by itself."""
     scene, face = Scene(), faces.person()
-    present = scene.add(42, face)
-    weight = present.faces[SPACE].weight
-    assert scene.who(observed(faces.like(face, 0.62), box=LEFT)) == (42, "face")
-    assert present.faces[SPACE].weight == weight
-    assert scene.who(observed(faces.like(face, 0.55), box=LEFT, at=1)) is None
-    assert scene.who(observed(faces.like(face, 0.66), box=LEFT, at=2)) == (42, "face")
-    assert present.faces[SPACE].weight > weight
-    assert scene.who(observed(faces.like(face, 0.57), box=LEFT, at=3)) == (42, "position")
-    assert scene.who(observed(faces.like(face, 0.57), box=LEFT, at=4)) == (42, "position")
+    active = scene.add(42, face)
+    weight = active.centroids[SPACE].weight
+    assert scene.assign(observed(faces.like(face, 0.62), box=LEFT)) == (42, "face")
+    assert active.centroids[SPACE].weight == weight
+    assert scene.assign(observed(faces.like(face, 0.55), box=LEFT, at=1)) is None
+    assert scene.assign(observed(faces.like(face, 0.66), box=LEFT, at=2)) == (42, "face")
+    assert active.centroids[SPACE].weight > weight
+    assert scene.assign(observed(faces.like(face, 0.57), box=LEFT, at=3)) == (42, "position")
+    assert scene.assign(observed(faces.like(face, 0.57), box=LEFT, at=4)) == (42, "position")
 
 
 def test_a_place_teaches_nothing(faces: Faces) -> None:
     """Else a stranger who steps into somebody's place would become them, face by face."""
     scene, face = Scene(), faces.person()
-    present = scene.add(42, face)
-    scene.who(observed(face, box=LEFT))
-    mean = present.faces[SPACE].mean.copy()
-    assert scene.who(observed(faces.like(face, 0.5), box=LEFT, at=1)) == (42, "position")
-    assert np.array_equal(present.faces[SPACE].mean, mean)
+    active = scene.add(42, face)
+    scene.assign(observed(face, box=LEFT))
+    mean = active.centroids[SPACE].mean.copy()
+    assert scene.assign(observed(faces.like(face, 0.5), box=LEFT, at=1)) == (42, "position")
+    assert np.array_equal(active.centroids[SPACE].mean, mean)
 
 
 def test_a_poor_face_teaches_nothing(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
-    present = scene.add(42, face)
-    weight = present.faces[SPACE].weight
-    assert scene.who(observed(faces.like(face, 0.8), quality=0.1)) == (42, "face")
-    assert present.faces[SPACE].weight == weight
-    assert scene.who(observed(faces.like(face, 0.8), quality=0.8)) == (42, "face")
-    assert present.faces[SPACE].weight > weight
+    active = scene.add(42, face)
+    weight = active.centroids[SPACE].weight
+    assert scene.assign(observed(faces.like(face, 0.8), quality=0.1)) == (42, "face")
+    assert active.centroids[SPACE].weight == weight
+    assert scene.assign(observed(faces.like(face, 0.8), quality=0.8)) == (42, "face")
+    assert active.centroids[SPACE].weight > weight
 
 
 def test_nobody_is_twice_in_one_picture(faces: Faces) -> None:
     """Not even with a face that is very like."""
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(face, box=LEFT, track="face_0")) == (42, "face")
+    assert scene.assign(observed(face, box=LEFT, track="face_0")) == (42, "face")
     twin = faces.like(face, 0.9)
-    assert scene.who(observed(twin, box=RIGHT, track="face_1", at=0.05)) is None
-    assert scene.who(observed(twin, box=RIGHT, track="face_1", at=0.05, camera="cam-002")) == (42, "face")
+    assert scene.assign(observed(twin, box=RIGHT, track="face_1", at=0.05)) is None
+    assert scene.assign(observed(twin, box=RIGHT, track="face_1", at=0.05, camera="cam-002")) == (42, "face")
 
 
 def test_one_cameras_clock_says_nothing_about_another_camera(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(face, box=LEFT, at=0, captured=-60)) == (42, "face")
-    assert scene.who(observed(face, box=RIGHT, track="face_7", at=0.01, captured=60, camera="cam-002"))
+    assert scene.assign(observed(face, box=LEFT, at=0, captured=-60)) == (42, "face")
+    assert scene.assign(observed(face, box=RIGHT, track="face_7", at=0.01, captured=60, camera="cam-002"))
     near = faces.like(face, 0.5)
-    assert scene.who(observed(near, box=LEFT, at=1, captured=-59)) == (42, "position")
+    assert scene.assign(observed(near, box=LEFT, at=1, captured=-59)) == (42, "position")
 
 
 def test_an_older_picture_that_comes_late_is_of_who_was_there(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(face, box=LEFT, at=0.0, captured=1.0)) == (42, "face")
-    assert scene.who(observed(faces.like(face, 0.5), box=LEFT, at=0.2, captured=0.0)) == (42, "position")
+    assert scene.assign(observed(face, box=LEFT, at=0.0, captured=1.0)) == (42, "face")
+    assert scene.assign(observed(faces.like(face, 0.5), box=LEFT, at=0.2, captured=0.0)) == (42, "position")
 
 
 def test_whoever_is_removed_is_matched_no_more_and_the_others_are(faces: Faces) -> None:
@@ -212,41 +213,41 @@ def test_whoever_is_removed_is_matched_no_more_and_the_others_are(faces: Faces) 
     for global_id, person in people.items():
         scene.add(global_id, person)
     gone = [1, 2, 64, 65, 100, 149]
-    scene.people.remove(gone)
+    scene.active.remove(gone)
     for global_id, person in people.items():
-        told = scene.who(observed(person, camera=f"cam-{global_id}"))
+        told = scene.assign(observed(person, camera=f"cam-{global_id}"))
         assert told == (None if global_id in gone else (global_id, "face"))
-    assert len(scene.people) == len(people) - len(gone)
+    assert len(scene.active) == len(people) - len(gone)
 
 
 def test_merged_people_are_known_by_all_their_faces(faces: Faces) -> None:
     scene, face, other = Scene(), faces.person(), faces.person()
-    present = scene.add(42, face)
-    scene.people.remove([42])
-    present.merged = (FaceCentroid.of(SPACE, other, 0.9),)
-    scene.people.add(present)
-    assert scene.who(observed(face)) == (42, "face")
-    assert scene.who(observed(other, at=9)) == (42, "face")
-    assert scene.who(observed(faces.like(face, 0.9), at=18)) == (42, "face")
-    assert float(present.faces[SPACE].unit @ other) < 0.2
+    active = scene.add(42, face)
+    scene.active.remove([42])
+    active.merged_centroids = (FaceCentroid.from_vector(SPACE, other, 0.9),)
+    scene.active.add(active)
+    assert scene.assign(observed(face)) == (42, "face")
+    assert scene.assign(observed(other, at=9)) == (42, "face")
+    assert scene.assign(observed(faces.like(face, 0.9), at=18)) == (42, "face")
+    assert float(active.centroids[SPACE].unit @ other) < 0.2
 
 
 def test_spaces_are_not_compared(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(face, space="face:other-512")) is None
+    assert scene.assign(observed(face, space="face:other-512")) is None
 
 
 def test_a_space_that_begins_anew_with_another_dimension_is_another(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(41, face[:8])
-    assert scene.who(observed(face)) is None
+    assert scene.assign(observed(face)) is None
     scene.add(42, face)
-    assert scene.who(observed(face, at=1)) == (42, "face")
+    assert scene.assign(observed(face, at=1)) == (42, "face")
 
 
 def test_each_space_has_its_own_threshold(faces: Faces) -> None:
     settings = TrackingSettings(faces={SPACE: FaceLimits(similarity=0.8)})
     scene, face = Scene(settings), faces.person()
     scene.add(42, face)
-    assert scene.who(observed(faces.like(face, 0.75))) is None
+    assert scene.assign(observed(faces.like(face, 0.75))) is None

@@ -267,11 +267,11 @@ async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
 
 def test_a_family_is_known_by_all_its_faces() -> None:
     """The mean goes by the weights, as if one person had learnt them all."""
-    one, two = FaceCentroid.of("face:test-8", face_vector(1), 0.9), FaceCentroid.of(
+    one, two = FaceCentroid.from_vector("face:test-8", face_vector(1), 0.9), FaceCentroid.from_vector(
         "face:test-8", face_vector(2), 0.3
     )  # fmt: skip
     together = combine_centroids(
-        [one, two, FaceCentroid.of("face:other", face_vector(3, 4), 1.0)], "face:test-8"
+        [one, two, FaceCentroid.from_vector("face:other", face_vector(3, 4), 1.0)], "face:test-8"
     )
     one.learn(face_vector(2), 0.3)
     assert together is not None
@@ -290,13 +290,15 @@ async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: 
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
     await registry.tracker_store.write_segments([VisitSegment(person, "cam-001", "lobby", NOW, NOW)])
     await registry.tracker_store.write_centroids(
-        [(other, FaceCentroid.of("face:test-8", face_vector(1), 0.5))]
+        [(other, FaceCentroid.from_vector("face:test-8", face_vector(1), 0.5))]
     )
     await registry.detected_person_removal.remove_late_writes(NOW + SETTLE_TIME - SECOND)
     assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
     # Nor does a tracker bring somebody back that repeats what it did not see the end of.
     again = DetectedPerson.create(person, seen("cam-001", NOW), "EMP-1")
-    await registry.tracker_store.create([(again, FaceCentroid.of("face:test-8", face_vector(1), 0.5))])
+    await registry.tracker_store.create(
+        [(again, FaceCentroid.from_vector("face:test-8", face_vector(1), 0.5))]
+    )
     await registry.detected_person_removal.remove_late_writes(NOW + SETTLE_TIME)
     assert [await traces(registry, one) for one in (person, other, third)] == [(0,) * 3, (0,) * 3, (1,) * 3]
     assert await registry.mongo.db.meta.count_documents({"ids": {"$exists": True}}) == 0

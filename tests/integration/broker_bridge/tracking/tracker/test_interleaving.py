@@ -162,10 +162,10 @@ async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
         if len(told) > 1:
             raise RegistryError("MongoDB is away")
 
-    people = registry.identity_store
-    afterwards(monkeypatch, people, "known", look)
+    identity_store = registry.identity_store
+    afterwards(monkeypatch, identity_store, "find_by_id", look)
     await tracker.refresh_identities()
-    afterwards(monkeypatch, people, "known", look)
+    afterwards(monkeypatch, identity_store, "find_by_id", look)
     with pytest.raises(RegistryError):
         await tracker.refresh_identities()
     told.append(tracker.match_active(observed(person, at=2)))
@@ -208,7 +208,7 @@ async def test_a_face_that_somebody_has_spoilt_stops_nobody(
     person, other = faces.person(), faces.person()
     for step, one in enumerate((person, other)):
         await tracker.match_or_create(observed(one, at=step))
-    face = FaceCentroid.of(SPACE, unit(person[:8]), 0.9)
+    face = FaceCentroid.from_vector(SPACE, unit(person[:8]), 0.9)
     await registry.tracker_store.write_centroids([(1, face)])
     tracker = new_tracker(registry)
     await tracker.load_recent(at(2))

@@ -11,7 +11,7 @@ def test_the_product_with_the_mean_is_the_mean_cosine() -> None:
     faces = Faces()
     person = faces.person()
     seen = [faces.of(person) for _ in range(7)]
-    known = FaceCentroid.of(SPACE, seen[0], 0.5)
+    known = FaceCentroid.from_vector(SPACE, seen[0], 0.5)
     for face in seen[1:]:
         known.learn(face, 0.5)
     asked = faces.of(person)
@@ -21,7 +21,7 @@ def test_the_product_with_the_mean_is_the_mean_cosine() -> None:
 def test_better_faces_count_for_more() -> None:
     faces = Faces()
     good, poor = faces.person(), faces.person()
-    known = FaceCentroid.of(SPACE, good, 0.9)
+    known = FaceCentroid.from_vector(SPACE, good, 0.9)
     known.learn(poor, 0.3)
     assert known.similarity(good) == pytest.approx(0.75 + 0.25 * float(good @ poor), abs=1e-5)
 
@@ -29,7 +29,7 @@ def test_better_faces_count_for_more() -> None:
 def test_one_face_is_consistent_and_different_ones_are_less() -> None:
     faces = Faces()
     person = faces.person()
-    known = FaceCentroid.of(SPACE, faces.of(person), None)
+    known = FaceCentroid.from_vector(SPACE, faces.of(person), None)
     assert known.centroid_norm == pytest.approx(1.0)
     for _ in range(200):
         known.learn(faces.of(person), None)
@@ -41,7 +41,7 @@ def test_old_faces_fade() -> None:
     """Whoever grows a beard is known with it after a while."""
     faces = Faces()
     before, after = faces.person(), faces.person()
-    known = FaceCentroid.of(SPACE, before, 1.0)
+    known = FaceCentroid.from_vector(SPACE, before, 1.0)
     for _ in range(500):
         known.learn(before, 1.0)
     for _ in range(150):
@@ -52,7 +52,7 @@ def test_old_faces_fade() -> None:
 def test_what_is_restored_is_the_same() -> None:
     faces = Faces()
     person = faces.person()
-    known = FaceCentroid.of(SPACE, faces.of(person), 0.7)
+    known = FaceCentroid.from_vector(SPACE, faces.of(person), 0.7)
     known.learn(faces.of(person), 0.7)
     again = FaceCentroid.restored(SPACE, known.unit, known.centroid_norm, known.weight)
     assert np.allclose(again.mean, known.mean, atol=1e-6)

@@ -12,7 +12,7 @@ FACE = Faces().person()
 
 
 def seen_at(person: DetectedPerson, camera: str, height: float, width: float, at: float = 0) -> None:
-    person.see(observed(FACE, camera=camera, box=Box(10, 20, width, height), at=at), TIMEOUT)
+    person.count_sighting(observed(FACE, camera=camera, box=Box(10, 20, width, height), at=at), TIMEOUT)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def person() -> DetectedPerson:
 
 def test_scenario_1_of_the_seed(person: DetectedPerson) -> None:
     """Camera 1 sees a box with the corners [100, 150, 200, 400]."""
-    person.see(observed(FACE, camera="1", box=Box(100, 150, 100, 250)), TIMEOUT)
+    person.count_sighting(observed(FACE, camera="1", box=Box(100, 150, 100, 250)), TIMEOUT)
     assert (person.avg_height_pixels, person.avg_width_pixels) == (250, 100)
     assert person.cameras_visited == ("1",)
     assert person.cameras["1"].box.corners == (100, 150, 200, 400)
@@ -68,8 +68,8 @@ def test_what_comes_late_makes_nobody_older(person: DetectedPerson) -> None:
 
 def test_the_newest_qualities_and_the_best_are_kept(person: DetectedPerson) -> None:
     for step in range(30):
-        person.see(observed(FACE, quality=step / 30), TIMEOUT)
-    person.see(observed(FACE, quality=None), TIMEOUT)
+        person.count_sighting(observed(FACE, quality=step / 30), TIMEOUT)
+    person.count_sighting(observed(FACE, quality=None), TIMEOUT)
     assert len(person.quality_scores) == 20
     assert person.quality_scores[-1] == person.face_quality == pytest.approx(29 / 30)
     assert person.total_detections == 31
@@ -80,8 +80,8 @@ def test_together_adds_up_what_cameras_saw(person: DetectedPerson) -> None:
     other = DetectedPerson.create(51, observed(FACE, at=100, site="garage"))
     for at, height in ((0, 240), (1, 260)):
         seen_at(person, "1", height, 100, at)
-    other.see(observed(FACE, camera="2", at=100, site="garage", quality=0.95), TIMEOUT)
-    other.see(observed(FACE, camera="1", box=Box(1, 1, 100, 280), at=101, site="lobby"), TIMEOUT)
+    other.count_sighting(observed(FACE, camera="2", at=100, site="garage", quality=0.95), TIMEOUT)
+    other.count_sighting(observed(FACE, camera="1", box=Box(1, 1, 100, 280), at=101, site="lobby"), TIMEOUT)
     other.assigned_name, other.user_id = "Gate guest", "EMP-12345"
     both = aggregate(person, [other])
     assert (both.global_id, both.assigned_name, both.user_id) == (42, "Gate guest", "EMP-12345")

@@ -1,0 +1,138 @@
+"""Decide which active person an observed face belongs to, by a table of rules."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from broker_bridge.registry.detected_persons.model import ObservedFace
+from broker_bridge.registry.detected_persons.settings import FaceLimits
+
+from .active_person import ActivePerson
+from .centroid_matrix import CentroidMatrix
+from .picture import PicturePositions
+
+# Sum of qualities: some six good faces. More sightings of one visit change the centroid by little.
+_WELL_KNOWN_WEIGHT = 5.0
+
+
+@dataclass(frozen=True)
+class TrackMatch:
+    """The active person of an observation, and the rule that found it.
+
+    `similarity` is the mean cosine to the faces of the person. `by` is also the suffix of a counter: `stay`
+    is a continuity match, `enrolled` and `new` are the tracker's own. `is_sure`: the match is no guess; a
+    sure match by face moves the centroid. `needs_lookup`: a person who is not in memory may be nearer.
+    """
+
+    active: ActivePerson
+    similarity: float | None
+    by: Literal["face", "stay", "position", "enrolled", "new"]
+    is_sure: bool = False
+    needs_lookup: bool = False
+
+
+class MatchContext:
+    """The facts about one observation that rules share; each is computed at most once."""
+
+    def __init__(
+        self,
+        observed: ObservedFace,
+        limits: FaceLimits,
+        active: Mapping[int, ActivePerson],
+        matrix: CentroidMatrix,
+        pictures: PicturePositions,
+    ) -> None:
+        self.observed = observed
+        self.limits = limits
+        self.active = active
+        self.matrix = matrix
+        self.pictures = pictures
+        self.positions = pictures.on_camera(observed.device_id)
+
+    @cached_property
+    def elsewhere(self) -> list[int]:
+        """The global ids on other tracks of the same picture."""
+        return [one.global_id for one in self.positions.values() if one.is_elsewhere(self.observed)]
+
+    @cached_property
+    def here(self) -> set[int]:
+        """The global ids that were surely in this place, or on this track, a moment ago."""
+        return {
+            one.global_id
+            for one in self.positions.values()
+            if one.global_id not in self.elsewhere and self.pictures.was_here(one, self.observed)
+        }
+
+    @cached_property
+    def nearest_two(self) -> tuple[tuple[int, float], tuple[int, float]]:
+        """Global id and mean cosine of the two nearest who are not elsewhere; (0, -1) for each that lacks."""
+        nearest = self.matrix.nearest_two(self.observed.vector, self.elsewhere)
+        return nearest or ((0, -1.0), (0, -1.0))
+
+
+def match_continuity(context: MatchContext) -> TrackMatch | None:
+    """Match a well-known person who surely was here a moment ago and surely is seen again.
+
+    No other person is compared then: the centroids of a thousand persons are two megabytes, and most
+    observations continue a track.
+    """
+    observed, limits = context.observed, context.limits
+    positions = context.positions.values()
+    # Most are on the same track, which spares the comparison of boxes.
+    on_track = [one for one in positions if one.track_id == observed.track_id]
+    for position in on_track or positions:
+        if not context.pictures.was_here(position, observed) or position.is_elsewhere(observed):
+            continue
+        active = context.active[position.global_id]
+        centroid = active.centroids.get(observed.space)
+        if centroid is None or centroid.weight < _WELL_KNOWN_WEIGHT:
+            continue
+        if len(centroid.mean) != len(observed.vector):
+            continue
+        similarity = centroid.similarity(observed.vector)
+        if similarity >= limits.similarity + limits.margin:
+            return TrackMatch(active, similarity, "stay", is_sure=True)
+    return None
+
+
+def match_clear_face(context: MatchContext) -> TrackMatch | None:
+    """Match the nearest person if it is near enough and leads the second by the margin."""
+    limits = context.limits
+    (best, similarity), (_, runner_up) = context.nearest_two
+    if similarity < limits.similarity or similarity - runner_up < limits.margin:
+        return None
+    is_sure = similarity >= limits.similarity + limits.margin
+    needs_lookup = not is_sure and best not in context.here
+    return TrackMatch(context.active[best], similarity, "face", is_sure, needs_lookup)
+
+
+def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
+    """Match one of two similar persons: the one who was here a moment ago, else the nearer one."""
+    limits = context.limits
+    best, second = context.nearest_two
+    if best[1] < limits.similarity:
+        return None
+    here = context.here
+    prefers_second = second[0] in here and best[0] not in here and second[1] >= limits.similarity
+    global_id, similarity = second if prefers_second else best
+    return TrackMatch(context.active[global_id], similarity, "face", needs_lookup=global_id not in here)
+
+
+def match_position(context: MatchContext) -> TrackMatch | None:
+    """Match the most similar person who was here a moment ago, down to a lower similarity."""
+    vector = context.observed.vector
+    similarities = [(context.matrix.similarity(vector, global_id), global_id) for global_id in context.here]
+    similarity, global_id = max(similarities, default=(-1.0, 0))
+    if similarity < context.limits.by_position:
+        return None
+    return TrackMatch(context.active[global_id], None, "position")
+
+
+MATCH_RULES: tuple[Callable[[MatchContext], TrackMatch | None], ...] = (
+    match_continuity,
+    match_clear_face,
+    match_ambiguous_face,
+    match_position,
+)
+"""In order: the first rule with an answer decides."""
