@@ -1,4 +1,4 @@
-"""How a batch of any size goes through a network that takes a certain number of rows at once."""
+"""Run a batch of any size through a network with a bound on rows at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,16 @@ Run = Callable[[Float32], list[NDArray[Any]]]
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
-    """`[n, 3, 112, 112]` for people; `?` is a dimension that is free, `n` the first one if it is."""
+    """Return a readable shape such as `[n, 3, 112, 112]`; `?` and a leading `n` are free."""
     names = [("n" if axis == 0 else "?") if size is None else str(size) for axis, size in enumerate(shape)]
     return f"[{', '.join(names)}]"
 
 
 def check_batch(batch: Float32, expected: TensorInfo) -> None:
-    """Raises ModelError unless `batch` is float32 of at least one row and of the other dimensions of
-    `expected`."""
+    """Raise ModelError unless `batch` fits `expected` in type and in all but the row count.
+
+    An empty batch does not fit.
+    """
     shape = expected.shape
     fits = batch.dtype == np.float32 and batch.ndim == len(shape) and len(batch) > 0
     if not fits or any(
@@ -32,11 +34,11 @@ def check_batch(batch: Float32, expected: TensorInfo) -> None:
 
 
 def run_in_chunks(run: Run, batch: Float32, *, at_most: int | None, exactly: bool) -> list[Float32]:
-    """Every output of `run` for all rows of `batch`, joined along the first axis, as float32.
+    """Return every output of `run` for `batch`, joined along the first axis, as float32.
 
-    `run` gets at most `at_most` rows at a time (None: any number). With `exactly` it always gets that many:
-    the last chunk is filled up with zeros and its answers to those are cut off. Raises ModelError when a
-    batch had to be divided or filled up and an output is not one row per row of its input.
+    `run` receives at most `at_most` rows per call (None: any number). With `exactly` it always receives that
+    many: the last chunk is padded with zeros, and the outputs of the padding are dropped. Raises ModelError
+    when a divided or padded batch yields an output without one row per input row.
     """
     if at_most is None or (len(batch) <= at_most and not exactly) or len(batch) == at_most:
         return _as_float32(run(batch))
@@ -51,7 +53,7 @@ def run_in_chunks(run: Run, batch: Float32, *, at_most: int | None, exactly: boo
             shapes = ", ".join(str(list(answer.shape)) for answer in answers)
             raise ModelError(
                 f"the network answers {shapes} to {len(chunk)} rows, "
-                f"so that more than the {at_most} it takes at once cannot be run"
+                f"so more than the {at_most} rows that it takes at once cannot be run"
             )
         parts.append([answer[:rows] for answer in answers])
     return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]

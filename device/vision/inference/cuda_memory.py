@@ -1,7 +1,7 @@
-"""Memory on the GPU and pinned memory on the host, allocated once, each freed once.
+"""Allocate memory on the GPU and pinned memory on the host, and free each once.
 
-Imports no CUDA: it is handed the module `cuda.bindings.runtime`, whose functions answer a tuple of an error
-code and their results. https://nvidia.github.io/cuda-python/cuda-bindings/latest/module/runtime.html
+Imports no CUDA: the caller passes the module `cuda.bindings.runtime`. Its functions return a tuple of an
+error code and their results. https://nvidia.github.io/cuda-python/cuda-bindings/latest/module/runtime.html
 """
 
 import ctypes
@@ -20,24 +20,24 @@ _log = logging.getLogger(__name__)
 
 
 class Cuda:
-    """The CUDA runtime with errors as ModelError."""
+    """The CUDA runtime, with error codes turned into ModelError."""
 
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """The result of the function `name`, None if it has none. Raises ModelError."""
+        """Call the function `name` and return its result, if any. Raises ModelError."""
         try:
             status, *results = getattr(self.runtime, name)(*arguments)
         except RuntimeError as error:
-            # Where there is no driver, cuda-python does not answer a code but raises.
+            # Without a driver, cuda-python raises instead of returning a code.
             raise ModelError(f"CUDA does not run here, is the NVIDIA driver there? ({error})") from error
         if int(status) != 0:
             raise ModelError(f"{name} failed on the GPU: {getattr(status, 'name', int(status))}")
         return results[0] if results else None
 
     def gpu(self) -> Gpu:
-        """The GPU that this thread uses."""
+        """Return the GPU that this thread uses."""
         properties = self.call("cudaGetDeviceProperties", self.call("cudaGetDevice"))
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         return Gpu(name.rstrip("\0"), f"{properties.major}.{properties.minor}")
@@ -45,23 +45,23 @@ class Cuda:
 
 @dataclass(frozen=True)
 class TensorBuffer:
-    """One tensor's place: `device` is its address on the GPU, `host` uint8[bytes] is pinned memory."""
+    """Memory of one tensor: `device` is a GPU address, `host` uint8[bytes] is pinned."""
 
     device: int
     host: NDArray[np.uint8]
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The first bytes of `host` as an array of `shape`. Raises ModelError when they are too few."""
+        """Return the first bytes of `host` as `shape`. Raises ModelError if it is too small."""
         size = math.prod(shape) * dtype.itemsize
         if size > self.host.nbytes:
             raise ModelError(
-                f"a tensor of {list(shape)} has {size} bytes, {self.host.nbytes} were made ready"
+                f"a tensor of {list(shape)} has {size} bytes, but {self.host.nbytes} are allocated"
             )
         return self.host[:size].view(dtype).reshape(shape)
 
 
 class CudaMemory:
-    """A stream and the buffers that are copied on it. `release` may be called more than once."""
+    """A stream and its buffers. `release` may be called more than once."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -70,7 +70,7 @@ class CudaMemory:
         self._frees.append(("cudaStreamDestroy", self.stream))
 
     def allocate(self, size: int) -> TensorBuffer:
-        """A buffer of `size` bytes on both sides. Raises ModelError when memory runs out."""
+        """Allocate `size` bytes on both sides. Raises ModelError when memory runs out."""
         device = int(self._allocate("cudaMalloc", "cudaFree", size))
         host = int(self._allocate("cudaMallocHost", "cudaFreeHost", size))
         block = (ctypes.c_uint8 * size).from_address(host)
@@ -82,22 +82,24 @@ class CudaMemory:
         return address
 
     def upload(self, buffer: TensorBuffer, size: int) -> None:
-        """Copy the first `size` bytes to the GPU, in the stream's order."""
+        """Queue a copy of the first `size` bytes to the GPU."""
         kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._cuda.call("cudaMemcpyAsync", buffer.device, buffer.host.ctypes.data, size, kind, self.stream)
 
     def download(self, buffer: TensorBuffer, size: int) -> None:
-        """Copy the first `size` bytes from the GPU, in the stream's order."""
+        """Queue a copy of the first `size` bytes from the GPU."""
         kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._cuda.call("cudaMemcpyAsync", buffer.host.ctypes.data, buffer.device, size, kind, self.stream)
 
     def synchronize(self) -> None:
-        """Wait until the stream has done all that it was given."""
+        """Wait until the stream has finished all queued work."""
         self._cuda.call("cudaStreamSynchronize", self.stream)
 
     def release(self) -> None:
-        """Free everything, last made first. What cannot be freed is logged: a GPU that has failed once
-        answers every later call with that failure."""
+        """Free everything in reverse order of allocation.
+
+        Failures are logged, not raised: after one error a GPU fails every later call with it.
+        """
         if self._frees:
             self._attempt("cudaStreamSynchronize", self.stream)
         while self._frees:
@@ -107,4 +109,4 @@ class CudaMemory:
         try:
             self._cuda.call(name, argument)
         except ModelError as error:
-            _log.warning("GPU memory was not given back: %s", error)
+            _log.warning("gpu memory could not be freed error=%r", str(error))

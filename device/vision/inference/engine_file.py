@@ -1,6 +1,6 @@
-"""A TensorRT engine and the record beside it: which model it was built from, with what and for which GPU.
+"""Read and write a TensorRT engine and its record: model, TensorRT version and GPU.
 
-An engine tells none of this itself, and TensorRT says of one that does not fit only that it does not load.
+An engine does not contain these facts, and TensorRT's error for an unfit engine does not name the reason.
 """
 
 import hashlib
@@ -23,14 +23,17 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True)
 class Gpu:
-    """What an engine is built for: the name and the compute capability, for example `Orin` and `8.7`."""
+    """A GPU's name and compute capability, for example `Orin` and `8.7`."""
 
     name: str
     compute_capability: str
 
 
 class EngineRecord(BaseModel):
-    """What `model.engine.json` holds; `onnx_sha256` names the model, `engine_sha256` the engine file."""
+    """Content of `model.engine.json`.
+
+    `onnx_sha256` identifies the model, `engine_sha256` the engine file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -46,18 +49,18 @@ class EngineRecord(BaseModel):
 
 
 def record_path(engine: Path) -> Path:
-    """`model.engine.json` for `model.engine`."""
+    """Return the record's path: `model.engine.json` for `model.engine`."""
     return engine.with_name(engine.name + ".json")
 
 
 def check_engine_name(engine: Path) -> None:
-    """Raises ModelError unless `engine` is named so that it is later opened as an engine."""
+    """Raise ModelError unless the suffix of `engine` is that of an engine."""
     if engine.suffix.lower() not in ENGINE_SUFFIXES:
-        raise ModelError(f"{engine} cannot be the name of an engine: it ends in .engine or .plan")
+        raise ModelError(f"{engine} is not the name of an engine: it has to end in .engine or .plan")
 
 
 def read_record(engine: Path) -> EngineRecord:
-    """The record beside `engine`. Raises ModelError when there is none that can be read."""
+    """Return the record of `engine`. Raises ModelError when it is missing or unreadable."""
     path = record_path(engine)
     try:
         return EngineRecord.model_validate_json(path.read_bytes())
@@ -70,7 +73,10 @@ def read_record(engine: Path) -> EngineRecord:
 
 
 def read_engine(engine: Path) -> tuple[bytes, EngineRecord]:
-    """The engine's bytes, checked against its record. Raises ModelError when either is missing or damaged."""
+    """Return the engine's bytes, checked against the record, and the record.
+
+    Raises ModelError when either is missing or damaged.
+    """
     try:
         plan = engine.read_bytes()
     except OSError as error:
@@ -84,8 +90,10 @@ def read_engine(engine: Path) -> tuple[bytes, EngineRecord]:
 
 
 def write_engine(engine: Path, plan: memoryview, record: EngineRecord) -> None:
-    """Put engine and record in place, each at once and whole: what is interrupted in between is noticed by
-    `read_engine`. Raises ModelError when the folder cannot be written to."""
+    """Write engine and record, each atomically.
+
+    `read_engine` detects an interruption between the two. Raises ModelError when the folder is not writable.
+    """
     check_engine_name(engine)
     try:
         _replace(engine, plan)
@@ -106,8 +114,11 @@ def _replace(path: Path, content: bytes | memoryview) -> None:
         draft.unlink(missing_ok=True)
 
 
-def why_it_does_not_load(engine: Path, record: EngineRecord, tensorrt: str, gpu: Gpu, said: str) -> str:
-    """The sentence for an engine that TensorRT refuses; `said` is its own last error, if it gave one."""
+def explain_load_failure(engine: Path, record: EngineRecord, tensorrt: str, gpu: Gpu, last_error: str) -> str:
+    """Return the error sentence for an engine that TensorRT does not load.
+
+    `last_error` is TensorRT's own message, empty if there is none.
+    """
     if record.tensorrt != tensorrt:
         reason = f"it was built by TensorRT {record.tensorrt} and this is {tensorrt}"
     elif record.compute_capability != gpu.compute_capability:
@@ -116,5 +127,5 @@ def why_it_does_not_load(engine: Path, record: EngineRecord, tensorrt: str, gpu:
             f"and this is {gpu.name} ({gpu.compute_capability})"
         )
     else:
-        reason = said or "it gave no reason"
+        reason = last_error or "it gave no reason"
     return f"TensorRT does not load {engine}: {reason}; {BUILD_IT}"

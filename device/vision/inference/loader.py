@@ -1,14 +1,14 @@
-"""Open a model file as a session of the runtime that its name asks for."""
+"""Open a model file with the runtime that its suffix names."""
 
 from pathlib import Path
 
-from device.vision.inference.session import ENGINE_SUFFIXES, Session, SessionOptions
+from .session import ENGINE_SUFFIXES, Session, SessionOptions
 
 
 def open_session(path: str | Path, options: SessionOptions | None = None) -> Session:
-    """The session for a model file: TensorRT for `.engine` and `.plan`, else ONNX Runtime.
+    """Open the model file at `path`: TensorRT for `.engine` and `.plan`, else ONNX Runtime.
 
-    What runs it is imported here, when it is used. Raises ModelError with one sentence.
+    The runtime is imported on use. Raises ModelError when the file is missing or unfit.
     """
     options = options or SessionOptions()
     if Path(path).suffix.lower() in ENGINE_SUFFIXES:

@@ -1,4 +1,4 @@
-"""A model file as it was when it was hashed."""
+"""Hash a model file and detect a later change of it."""
 
 import hashlib
 import os
@@ -12,11 +12,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class ModelFile:
-    """`sha256` (hex) of the file at `path`, and what tells whether it is still that file.
+    """The file at `path` with its `sha256` (hex) and its inode, size and time of change.
 
-    It is hashed in pieces and then loaded from its path, out of the page cache: holding a few hundred
-    megabytes of it in memory besides the loaded network is what a small camera cannot afford, and weights
-    that lie in files beside it are only found from its path.
+    The file is hashed in chunks and then loaded by path, from the page cache. A small camera has no
+    room for a few hundred megabytes besides the loaded network, and external weights are found only by path.
     """
 
     path: Path
@@ -25,7 +24,7 @@ class ModelFile:
 
     @classmethod
     def read(cls, path: Path) -> "ModelFile":
-        """Raises ModelError when the file cannot be read or is empty."""
+        """Hash the file at `path`. Raises ModelError when it is unreadable or empty."""
         digest = hashlib.sha256()
         try:
             with path.open("rb") as file:
@@ -39,7 +38,7 @@ class ModelFile:
         return cls(path, digest.hexdigest(), identity)
 
     def check_unchanged(self) -> None:
-        """Raises ModelError when the file is another one by now than the one that was hashed."""
+        """Raise ModelError when the file has changed since it was hashed."""
         try:
             now = _identity(self.path.stat())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Runs a network with ONNX Runtime. The only file that imports it."""
+"""Run networks with ONNX Runtime. The only module that imports it."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from .batches import check_batch, run_in_chunks
 from .model_file import ModelFile
 from .session import Float32, ModelError, Provider, SessionOptions, TensorInfo
 
-# From 1.29 on, ONNX Runtime reports what it runs to its maker, by way of files in the home folder, unless
-# told not to before it is imported (https://github.com/microsoft/onnxruntime/pull/27379).
+# From 1.29 on, ONNX Runtime sends telemetry, through files in the home folder, unless this is set before the
+# import (https://github.com/microsoft/onnxruntime/pull/27379).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
@@ -49,10 +49,10 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class OnnxSession:
-    """An ONNX file on the first of `options.providers` that works here, at the latest on the CPU.
+    """A session of an ONNX file on the first of `options.providers` that works, else the CPU.
 
-    A network with a fixed batch of k is run k rows at a time. Raises ModelError with one sentence when the
-    file is missing, is no model, or does not have one input and all outputs of floating point numbers.
+    A network with a fixed batch of k runs k rows at a time. Raises ModelError with one sentence when the file
+    is missing, is no model, or has other than one input and floating point outputs.
     """
 
     def __init__(self, path: str | Path, options: SessionOptions | None = None) -> None:
@@ -75,7 +75,7 @@ class OnnxSession:
 
     @property
     def runs_on(self) -> str:
-        # What was asked for proves nothing: ONNX Runtime goes on without a provider that does not start.
+        # The requested providers prove nothing: ONNX Runtime skips a provider that does not start.
         first: str = self._session.get_providers()[0]
         return _RUNS_ON.get(first, first)
 
@@ -88,7 +88,7 @@ class OnnxSession:
         return self._outputs
 
     def run(self, batch: Float32) -> list[Float32]:
-        """Every output for `batch`, as the protocol `Session` says. Raises ModelError."""
+        """Return every output for `batch` (see `Session.run`). Raises ModelError."""
         try:
             check_batch(batch, self._input)
             fixed = self._input.shape[0]
@@ -105,38 +105,44 @@ class OnnxSession:
 
 
 def available_providers() -> tuple[Provider, ...]:
-    """Those that this build of ONNX Runtime has; whether one starts here is another matter."""
+    """Return the providers in this build of ONNX Runtime; some may not start here."""
     built = onnxruntime.get_available_providers()
     return tuple(provider for provider, name in _NAMES.items() if name in built)
 
 
 def _start(file: ModelFile, options: SessionOptions) -> Any:
-    """A session on the providers asked for, less those that are not there or do not start, with one warning
-    that names them; the CPU comes last."""
+    """Start a session on the requested providers, the CPU last.
+
+    Providers that are missing or do not start are left out, with one warning that names them.
+    """
     built = available_providers()
-    # The CPU always starts, so what stands behind it is never tried.
-    asked = list(takewhile(lambda each: each != "cpu", dict.fromkeys(options.providers)))
-    reasons = {each: "this ONNX Runtime was built without it" for each in asked if each not in built}
-    wanted = [each for each in asked if each not in reasons]
+    # The CPU always starts, so providers after it are never tried.
+    requested = list(takewhile(lambda each: each != "cpu", dict.fromkeys(options.providers)))
+    reasons = {each: "this ONNX Runtime was built without it" for each in requested if each not in built}
+    remaining = [each for each in requested if each not in reasons]
     while True:
         try:
-            session = _open(file, wanted, options)
+            session = _open(file, remaining, options)
             break
         except _ERRORS as error:
-            if not wanted:
+            if not remaining:
                 raise ModelError(
                     f"{file.path} is not an ONNX model that can be run here: {_first_line(error)}"
                 ) from error
-            reasons[wanted.pop(0)] = _first_line(error)
+            reasons[remaining.pop(0)] = _first_line(error)
     running = session.get_providers()
     reasons.update(
-        {each: "it did not start (standard error says why)" for each in wanted if _NAMES[each] not in running}
+        {
+            each: "it did not start (standard error says why)"
+            for each in remaining
+            if _NAMES[each] not in running
+        }
     )
     if reasons:
         _log.warning(
-            "%s was to run on %s and runs on %s: %s",
+            "onnx session runs without requested providers model=%s requested=%s runs_on=%r reasons=%r",
             file.path,
-            ", ".join(options.providers),
+            ",".join(options.providers),
             _RUNS_ON.get(running[0], running[0]),
             "; ".join(f"{each}: {reason}" for each, reason in reasons.items()),
         )
@@ -147,24 +153,24 @@ def _open(file: ModelFile, providers: Sequence[Provider], options: SessionOption
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    # Its errors come as exceptions; the log would say them twice, on standard error.
+    # Errors are raised as exceptions; the log would repeat them on standard error.
     settings.log_severity_level = 4
     chosen = [(_NAMES[each], _provider_options(each, options, file)) for each in (*providers, "cpu")]
-    # Its own fallback prints to standard output and forgets what else was asked for.
+    # Its own fallback prints to standard output and drops the other providers.
     return onnxruntime.InferenceSession(str(file.path), settings, providers=chosen, enable_fallback=0)
 
 
 def _provider_options(provider: Provider, options: SessionOptions, file: ModelFile) -> dict[str, str]:
-    """https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
+    """Return the options of `provider`. Raises ModelError when the engine cache fails.
 
-    Raises ModelError when the engine cache cannot be made.
+    https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
     """
     if provider != "tensorrt":
         return {}
     chosen = {"trt_fp16_enable": str(options.fp16)}
     if options.engine_cache is not None:
-        # A folder for each model: engines are cached by the graph alone, and the same graph with other
-        # weights would get the old ones.
+        # One folder per model: the cache key is the graph alone, so another model with the same graph would
+        # get the old weights.
         cache = options.engine_cache / file.sha256[:16]
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -173,7 +179,7 @@ def _provider_options(provider: Provider, options: SessionOptions, file: ModelFi
         chosen.update(
             trt_engine_cache_enable="True",
             trt_engine_cache_path=str(cache),
-            # What was measured to choose kernels is kept as well, which shortens the next build.
+            # Keeps the kernel timings, which shortens the next build.
             trt_timing_cache_enable="True",
             trt_timing_cache_path=str(cache),
         )

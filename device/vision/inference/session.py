@@ -1,4 +1,4 @@
-"""What runs a network: one protocol for ONNX Runtime and TensorRT, and how one is opened."""
+"""Define the protocol of inference sessions (ONNX Runtime, TensorRT) and its options."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ ENGINE_SUFFIXES = frozenset({".engine", ".plan"})
 
 
 class ModelError(Exception):
-    """A model file that is missing or is not what it should be; one sentence that says which and how."""
+    """A model file is missing or unfit; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Name and shape of an input or output; None stands for a dimension that is free."""
+    """Name and shape of an input or output; None is a free dimension."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -27,8 +27,11 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How a network is run. `providers` are tried in order, for ONNX files only; `engine_cache` is where
-    ONNX Runtime's TensorRT provider keeps the engines that it builds."""
+    """Options of a session.
+
+    `providers` are tried in order, for ONNX files only. `engine_cache` is the folder for engines that ONNX
+    Runtime's TensorRT provider builds.
+    """
 
     providers: tuple[Provider, ...] = ("cpu",)
     threads: int = 1
@@ -39,8 +42,8 @@ class SessionOptions:
 class Session(Protocol):
     """A network with one input of float32 and one or more outputs of float32.
 
-    `sha256` is that of the ONNX file, also for an engine that was built from it: it names the model.
-    `runs_on` says what runs it, for people: `cpu`, `cuda`, `tensorrt (ONNX Runtime)`, `tensorrt`.
+    `sha256` is the hash of the ONNX file, also for an engine that was built from it; it identifies the model.
+    `runs_on` is for display: `cpu`, `cuda`, `tensorrt (ONNX Runtime)` or `tensorrt`.
     """
 
     @property
@@ -59,6 +62,8 @@ class Session(Protocol):
     def outputs(self) -> tuple[TensorInfo, ...]: ...
 
     def run(self, batch: Float32) -> list[Float32]:
-        """Every output for `batch`, float32[n, ...] in the shape of `input`. A network that takes fewer at
-        once is run several times. Raises ModelError when the network fails on it."""
+        """Return every output for `batch`, float32[n, ...] in the shape of `input`.
+
+        A network that takes fewer rows at once runs several times. Raises ModelError when it fails.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Builds a TensorRT engine from an ONNX file, on the GPU that is to run it."""
+"""Build a TensorRT engine from an ONNX file, on the GPU that will run it."""
 
 import hashlib
 from datetime import datetime
@@ -17,22 +17,23 @@ _MEGABYTE = 1 << 20
 def build_engine(
     onnx: Path, engine: Path, *, fp16: bool, max_batch: int, workspace_mb: int, built_at: datetime
 ) -> EngineRecord:
-    """Build `engine` from `onnx` for this GPU and put it in place with its record; takes minutes.
+    """Build `engine` from `onnx` for this GPU and write it with its record; takes minutes.
 
-    `max_batch` faces at once where the network leaves it open. Raises ModelError with one sentence.
+    `max_batch` is the maximum number of faces at once, for a network with a free batch dimension. Raises
+    ModelError with one sentence.
     """
     check_engine_name(engine)
     file = ModelFile.read(onnx)
     trt = import_tensorrt()
     gpu = import_cuda().gpu()
     logger = tensorrt_logger(trt)
-    logger.said = ""
+    logger.last_error = ""
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        reason = errors[0] if errors else logger.said
+        reason = errors[0] if errors else logger.last_error
         raise ModelError(f"TensorRT cannot read {onnx}: {reason or 'it gave no reason'}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb * _MEGABYTE)
@@ -41,7 +42,7 @@ def build_engine(
     max_batch = _set_batch(builder, network, config, onnx, max_batch)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ModelError(f"TensorRT cannot build {onnx}: {logger.said or 'it gave no reason'}")
+        raise ModelError(f"TensorRT cannot build {onnx}: {logger.last_error or 'it gave no reason'}")
     file.check_unchanged()
     content = memoryview(plan)
     record = EngineRecord(
@@ -60,12 +61,12 @@ def build_engine(
 
 
 def _set_batch(builder: Any, network: Any, config: Any, onnx: Path, max_batch: int) -> int:
-    """How many rows the engine takes at most; writes the profile for a network that leaves it open."""
+    """Return the maximum number of rows; add a profile if the batch dimension is free."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     if len(inputs) != 1 or any(size < 0 for size in tuple(inputs[0].shape)[1:]):
         shapes = [tuple(None if size < 0 else int(size) for size in each.shape) for each in inputs]
         found = ", ".join(shape_text(shape) for shape in shapes)
-        raise ModelError(f"{onnx} takes {found}, expected one input of which only the batch is open")
+        raise ModelError(f"{onnx} takes {found}, expected one input with no free dimension but the batch")
     first, *rest = (int(size) for size in inputs[0].shape)
     if first >= 0:
         return first

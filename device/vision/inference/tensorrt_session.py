@@ -1,4 +1,6 @@
-"""Runs TensorRT engines. The only file that imports TensorRT and CUDA, and it does so when it is used.
+"""Run TensorRT engines.
+
+The only module that imports TensorRT and CUDA; it does so on first use.
 
 Written against TensorRT 10 and 11 (named tensors): https://docs.nvidia.com/deeplearning/tensorrt/latest/
 """
@@ -14,21 +16,22 @@ import numpy as np
 
 from .batches import check_batch, run_in_chunks, shape_text
 from .cuda_memory import Cuda, CudaMemory, TensorBuffer
-from .engine_file import EngineRecord, Gpu, read_engine, why_it_does_not_load
+from .engine_file import EngineRecord, Gpu, explain_load_failure, read_engine
 from .session import Float32, ModelError, TensorInfo
 
 _log = logging.getLogger(__name__)
 
-_OLDEST = 10
+_OLDEST_MAJOR = 10
 
 
 class TensorRtSession:
-    """An engine that `tensorrt_builder` has built on this GPU with this TensorRT.
+    """A session of an engine that `tensorrt_builder` built on this GPU with this TensorRT.
 
-    A batch larger than the engine was built for is run in pieces. GPU memory is taken once, when it is
-    opened, and given back by `close` or when the session is no longer used. Raises ModelError with one
-    sentence when the engine or its record is missing or damaged, does not fit this machine, or there is no
-    TensorRT or no GPU.
+    A batch larger than the engine's maximum runs in chunks. GPU memory is allocated once, in the constructor,
+    and freed by `close` or when the session is garbage collected.
+
+    Raises ModelError with one sentence when the engine or its record is missing or damaged, when the engine
+    does not fit this machine, or when TensorRT or the GPU is missing.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -40,7 +43,11 @@ class TensorRtSession:
         self._runtime, self._engine = _deserialize(self._trt, plan, self._path, self._record, gpu)
         if gpu.name != self._record.gpu:
             _log.warning(
-                "%s was built for %s and runs on %s: build it again", path, self._record.gpu, gpu.name
+                "tensorrt engine runs on another GPU than it was built for; build it again "
+                "engine=%s built_for=%r gpu=%r",
+                path,
+                self._record.gpu,
+                gpu.name,
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
@@ -79,8 +86,8 @@ class TensorRtSession:
         return self._outputs
 
     def run(self, batch: Float32) -> list[Float32]:
-        """Every output for `batch`, as the protocol `Session` says. Raises ModelError."""
-        # Context and buffers are one set: a canary may come from another thread than the frames.
+        """Return every output for `batch` (see `Session.run`). Raises ModelError."""
+        # One set of context and buffers: the canary and the frames may run in different threads.
         with self._lock:
             if not self._finalizer.alive:
                 raise ModelError(f"{self._path} has been closed")
@@ -92,7 +99,7 @@ class TensorRtSession:
                 raise ModelError(f"{self._path}: {error}") from error
 
     def close(self) -> None:
-        """Give the GPU's memory back; a second call does nothing."""
+        """Free the GPU memory. A second call does nothing."""
         with self._lock:
             self._finalizer()
             self._context = self._engine = self._runtime = None
@@ -112,7 +119,7 @@ class TensorRtSession:
             self._memory.download(buffer, answer.nbytes)
             answers.append(answer)
         self._memory.synchronize()
-        # Copies: the next rows are answered into the same memory.
+        # Copies, since the next chunk is written into the same memory.
         return [answer.copy() for answer in answers]
 
     def _element_type(self, name: str) -> np.dtype[Any]:
@@ -138,25 +145,25 @@ class TensorRtSession:
         return inputs[0], tuple(outputs)
 
     def _largest_input(self) -> tuple[int, ...]:
-        """The largest shape that the engine takes: the last of its profile's smallest, best and largest."""
+        """Return the largest input shape: the third of the profile's minimum, optimum and maximum."""
         fixed = tuple(size for size in self._input.shape if size is not None)
         if len(fixed) == len(self._input.shape):
             return fixed
         return tuple(int(size) for size in self._engine.get_tensor_profile_shape(self._input.name, 0)[2])
 
     def _allocate(self) -> dict[str, TensorBuffer]:
-        """A buffer for each tensor at its largest, known to the context for good."""
+        """Allocate a buffer of maximum size for each tensor and bind it to the context."""
         if not self._context.set_input_shape(self._input.name, self._largest):
-            raise ModelError(f"the engine refuses its own largest input {list(self._largest)}")
+            raise ModelError(f"the engine rejects its own largest input {list(self._largest)}")
         buffers = {}
         for name, kind in self._types.items():
             buffers[name] = self._memory.allocate(int(np.prod(self._shape_now(name))) * kind.itemsize)
             if not self._context.set_tensor_address(name, buffers[name].device):
-                raise ModelError(f"the engine refuses the memory for its tensor {name}")
+                raise ModelError(f"the engine rejects the memory for its tensor {name}")
         return buffers
 
     def _shape_now(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor for the input shape that the context has been told."""
+        """Return the shape of tensor `name` for the input shape that is set on the context."""
         shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
         if min(shape, default=1) < 1:
             raise ModelError(
@@ -167,61 +174,65 @@ class TensorRtSession:
 
 def _deserialize(trt: Any, plan: bytes, path: Path, record: EngineRecord, gpu: Gpu) -> tuple[Any, Any]:
     logger = tensorrt_logger(trt)
-    logger.said = ""
+    logger.last_error = ""
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise ModelError(why_it_does_not_load(path, record, trt.__version__, gpu, logger.said))
+        raise ModelError(explain_load_failure(path, record, trt.__version__, gpu, logger.last_error))
     return runtime, engine
 
 
 def import_tensorrt() -> Any:
-    """The package `tensorrt`. Raises ModelError when it is not there or too old."""
+    """Import the package `tensorrt`. Raises ModelError when it is missing or too old."""
     try:
         import tensorrt  # noqa: PLC0415
     except ImportError as error:
         raise ModelError(
             f"TensorRT is not installed for this Python ({error}): on a Jetson it comes with JetPack, "
-            "see docs/jetson.md"
+            "elsewhere with wfm-fleet[tensorrt-cu12] or [tensorrt-cu13], see docs/jetson.md"
         ) from error
-    if int(tensorrt.__version__.partition(".")[0]) < _OLDEST:
-        raise ModelError(f"TensorRT {tensorrt.__version__} is too old: version {_OLDEST} or newer is needed")
+    if int(tensorrt.__version__.partition(".")[0]) < _OLDEST_MAJOR:
+        raise ModelError(
+            f"TensorRT {tensorrt.__version__} is too old: version {_OLDEST_MAJOR} or newer is needed"
+        )
     return tensorrt
 
 
 def import_cuda() -> Cuda:
-    """The CUDA runtime through cuda-python. Raises ModelError when that is not there."""
+    """Import the CUDA runtime of cuda-python. Raises ModelError when it is missing."""
     try:
         try:
             from cuda.bindings import runtime  # noqa: PLC0415
         except ImportError:
-            # Where it lay until cuda-python 12.6.
+            # Its module until cuda-python 12.6.
             from cuda import cudart as runtime  # noqa: PLC0415
     except ImportError as error:
         raise ModelError(
-            f"cuda-python is not installed ({error}): install wfm-fleet[device,jetson]"
+            f"cuda-python is not installed ({error}): install wfm-fleet[device,jetson], "
+            "or [device,tensorrt-cu12] or [device,tensorrt-cu13] where there is no JetPack"
         ) from error
     return Cuda(runtime)
 
 
 @lru_cache(maxsize=1)
 def tensorrt_logger(trt: Any) -> Any:
-    """TensorRT's messages into ours; `said` is the last error in one line, for whoever clears it first.
+    """Return the logger that forwards TensorRT's messages to `logging`.
 
-    One for the process: TensorRT keeps to the first logger that it was given, for as long as it runs.
+    `last_error` is the last error in one line; callers clear it before they call TensorRT. The process has
+    one logger, since TensorRT keeps the first one that it receives.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.said = ""
+            self.last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
             text = " ".join(message.split())[:300]
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.said = text
-                _log.error("TensorRT: %s", text)
+                self.last_error = text
+                _log.error("tensorrt reported an error message=%r", text)
             elif severity == trt.ILogger.WARNING:
-                _log.warning("TensorRT: %s", text)
+                _log.warning("tensorrt reported a warning message=%r", text)
 
     return Logger()

@@ -9,10 +9,10 @@ import pytest
 from device.vision.inference.engine_file import (
     EngineRecord,
     Gpu,
+    explain_load_failure,
     read_engine,
     read_record,
     record_path,
-    why_it_does_not_load,
     write_engine,
 )
 from device.vision.inference.session import ModelError
@@ -123,7 +123,7 @@ def test_a_build_that_ends_between_the_two_files_is_noticed(engine):
 
 def test_an_engine_is_named_so_that_it_is_opened_as_one(tmp_path):
     """By its ending."""
-    with pytest.raises(ModelError, match=r"model\.onnx cannot be the name of an engine"):
+    with pytest.raises(ModelError, match=r"model\.onnx is not the name of an engine"):
         write_engine(tmp_path / "model.onnx", memoryview(PLAN), record())
 
 
@@ -143,6 +143,6 @@ def test_an_engine_is_named_so_that_it_is_opened_as_one(tmp_path):
 )
 def test_an_engine_that_does_not_load_says_why(tmp_path, tensorrt, gpu, said, expected):
     """The version first, then the GPU, then TensorRT's own word; and what to do."""
-    sentence = why_it_does_not_load(tmp_path / "m.engine", record(), tensorrt, gpu, said)
+    sentence = explain_load_failure(tmp_path / "m.engine", record(), tensorrt, gpu, said)
     assert expected in sentence
     assert sentence.endswith("build it here with `wfm-device build-engine model.onnx model.engine`")

@@ -1,4 +1,4 @@
-"""ONNX Runtime: which provider runs, what is said when it is another than asked, what files are refused."""
+"""ONNX Runtime sessions: providers, warnings about missing ones, rejected files."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ class GpuBuild:
         return session
 
 
-def test_without_options_the_cpu_runs_and_nothing_is_said(tmp_path, caplog, capfd):
+def test_without_options_the_cpu_runs_and_nothing_is_logged(tmp_path, caplog, capfd):
     """The ordinary case is quiet, ONNX Runtime's own log included."""
     session = OnnxSession(save_channel_means(tmp_path / "m.onnx"))
     assert session.runs_on == "cpu"
@@ -58,14 +58,14 @@ def test_the_providers_of_this_build_go_by_the_names_of_the_configuration(monkey
 
 
 def test_providers_this_build_does_not_have_are_left_out_with_one_warning(tmp_path, caplog):
-    """It says what was asked for, what runs, and why."""
+    """The warning has the requested providers, the running one, and the reasons."""
     path = save_channel_means(tmp_path / "m.onnx")
     session = OnnxSession(path, SessionOptions(providers=("tensorrt", "cuda", "cpu")))
     assert session.runs_on == "cpu"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    said = caplog.messages[0]
-    assert f"{path} was to run on tensorrt, cuda, cpu and runs on cpu" in said
-    assert said.count("built without it") == 2
+    warning = caplog.messages[0]
+    assert f"model={path} requested=tensorrt,cuda,cpu runs_on='cpu' reasons=" in warning
+    assert warning.count("built without it") == 2
 
 
 def test_providers_are_given_in_the_order_asked_with_the_cpu_last(tmp_path, monkeypatch, caplog):
@@ -119,9 +119,10 @@ def test_a_provider_that_does_not_start_is_replaced_by_the_next(
     path = save_channel_means(tmp_path / "m.onnx")
     session = OnnxSession(path, SessionOptions(providers=("tensorrt", "cuda", "cpu")))
     assert session.runs_on == runs_on
-    (said,) = caplog.messages
-    assert f"and runs on {runs_on}: tensorrt: " in said
-    assert "\n" not in said
+    (warning,) = caplog.messages
+    assert f"runs_on={runs_on!r} reasons=" in warning
+    assert "tensorrt: " in warning
+    assert "\n" not in warning
     assert session.run(np.zeros((1, 3, 112, 112), np.float32))[0].shape == (1, 3)
 
 

@@ -152,7 +152,7 @@ def test_another_gpu_of_the_same_kind_is_warned_of(monkeypatch, means, caplog):
     engine, _ = build(means)
     Machine(gpu="Orin Nano").install(monkeypatch)
     assert open_session(engine).run(pictures(1))
-    assert "was built for Orin and runs on Orin Nano" in caplog.text
+    assert "built_for='Orin' gpu='Orin Nano'" in caplog.text
 
 
 def test_without_tensorrt_or_cuda_python_the_sentence_says_where_they_come_from(monkeypatch, means):
@@ -176,13 +176,13 @@ def test_a_truncated_engine_never_reaches_tensorrt(machine, means):
 
 
 def test_a_gpu_that_fails_while_running_is_a_sentence(machine, means, caplog):
-    """And what it does not give back any more is said."""
+    """Memory that it cannot free any more is logged."""
     session = open_session(build(means)[0])
     machine.fails = CudaError.cudaErrorIllegalAddress
     with pytest.raises(ModelError, match=r"m\.engine: cudaMemcpyAsync failed on the GPU"):
         session.run(pictures(1))
     session.close()
-    assert "GPU memory was not given back" in caplog.text
+    assert "gpu memory could not be freed" in caplog.text
 
 
 def test_a_model_that_tensorrt_cannot_read_or_build_is_refused_in_a_sentence(machine, tmp_path, means):
@@ -202,7 +202,7 @@ def test_a_model_that_tensorrt_cannot_read_or_build_is_refused_in_a_sentence(mac
 def test_a_model_with_an_open_height_and_width_is_not_built(machine, tmp_path):
     """The engine would need to know which sizes will come."""
     with pytest.raises(
-        ModelError, match=r"takes \[n, 3, \?, \?\], expected one input of which only the batch"
+        ModelError, match=r"takes \[n, 3, \?, \?\], expected one input with no free dimension but the batch"
     ):
         build(save_channel_means(tmp_path / "m.onnx", sides=("h", "w")))
 
