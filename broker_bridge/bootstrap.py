@@ -96,7 +96,7 @@ class Bridge:
         )
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
             channels.EVENT: self.ingest.accept_event,
-            channels.SYNC_REQUEST: self.answers.accept,
+            channels.SYNC_REQUEST: self.answers.accept_request,
             channels.REGISTER: self.registrar.accept_request,
             **dict.fromkeys(presence.FOLLOWED, self.presence.accept_report),
             channels.STATUS: self._note_status,
@@ -111,7 +111,7 @@ class Bridge:
             for name, work in {
                 "link": self.link.run(),
                 "ingest": self.ingest.ingest_events(),
-                "answers": self.answers.run(),
+                "answers": self.answers.answer_requests(),
                 "registrar": self.registrar.answer_requests(),
                 "refusals": self.refusals.handle_rejections(),
                 "presence": self.presence.write_reports(),
@@ -161,8 +161,8 @@ class Bridge:
         self.publisher.forget_heads()
         try:
             await asyncio.gather(
-                self.publisher.run(),
-                self.publisher.watch(),
+                self.publisher.publish_changes(),
+                self.publisher.watch_changes(),
                 self.commands.dispatch_commands(),
                 self.commands.watch_commands(),
                 self.housekeeping.run(),

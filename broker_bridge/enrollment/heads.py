@@ -1,4 +1,4 @@
-"""What each site's head is, kept up change by change: pure bookkeeping over people, no I/O."""
+"""Compute each site's head, change by change and without I/O."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,36 +13,36 @@ _Totals = dict[str, Digest]
 
 
 class HeadLedger:
-    """Counts and digests of every site, from the people told to it in order of version."""
+    """Counts and digests of every site; identities come in the order of their versions."""
 
-    def __init__(self, people: Iterable[Identity] = ()) -> None:
-        # By entry of `sites`, so that "*" is kept once and not once per site.
+    def __init__(self, identities: Iterable[Identity] = ()) -> None:
+        # By entry of `sites`, so that "*" is counted once and not once per site.
         self._totals: dict[str, _Totals] = defaultdict(dict)
         self._versions: dict[str, int] = defaultdict(int)
         self._counted: dict[str, Identity] = {}
-        for person in people:
-            self.tell(person)
+        for identity in identities:
+            self.update(identity)
 
-    def tell(self, person: Identity) -> None:
-        """Replace what is counted for a person by their state now."""
-        before = self._counted.pop(person.user_id, None)
+    def update(self, identity: Identity) -> None:
+        """Replace what is counted for an identity by its new state."""
+        before = self._counted.pop(identity.user_id, None)
         if before is not None:
             self._count(before, Digest.minus)
-        if not person.deleted:
-            self._count(person, Digest.plus)
-            self._counted[person.user_id] = person
-        for site in person.synced_sites:
-            self._versions[site] = max(self._versions[site], person.version)
+        if not identity.deleted:
+            self._count(identity, Digest.plus)
+            self._counted[identity.user_id] = identity
+        for site in identity.synced_sites:
+            self._versions[site] = max(self._versions[site], identity.version)
 
     def version(self, site_id: str) -> int:
-        """The version of the site's latest change, 0 if there was none."""
+        """Return the version of the site's latest change, 0 if there was none."""
         return max(self._versions.get(site_id, 0), self._versions.get(EVERY_SITE, 0))
 
     def head(self, site: Site, history: History, models: Mapping[str, str]) -> SyncHead:
-        """The head to publish for a site; `models` are the SHA-256 on record by space.
+        """Return the head of a site; `models` is the SHA-256 on record by space.
 
-        A space that has nobody yet is named too once its model is settled: a device with another one should
-        know before anybody is enrolled.
+        A space with a model on record is named even while it has no template: a device with another model
+        learns of the difference before the first enrollment.
         """
         spaces = dict.fromkeys(models, Digest())
         for totals in (self._totals.get(EVERY_SITE, {}), self._totals.get(site.site_id, {})):
@@ -59,21 +59,19 @@ class HeadLedger:
                 for space, digest in sorted(spaces.items())
                 if digest.count or space in models
             },
-            # Left out while closed, as it was before there was a choice.
+            # Omitted while closed: heads had no policy at first, and closed is the default.
             enrollment_policy=None if site.enrollment_policy == CLOSED else site.enrollment_policy,
         )
 
-    def _count(self, person: Identity, how: Callable[[Digest, Digest], Digest]) -> None:
-        for site in (EVERY_SITE,) if EVERY_SITE in person.sites else person.sites:
+    def _count(self, identity: Identity, combine: Callable[[Digest, Digest], Digest]) -> None:
+        for site in (EVERY_SITE,) if EVERY_SITE in identity.sites else identity.sites:
             totals = self._totals[site]
-            for held in person.sent_holdings:
-                totals[held.space] = how(totals.get(held.space, Digest()), held.digest)
+            for holding in identity.sent_holdings:
+                totals[holding.space] = combine(totals.get(holding.space, Digest()), holding.digest)
 
 
-def select_affected_sites(person: Identity, sites: Sequence[str]) -> list[str]:
-    """Those of `sites` that a change of this person concerns."""
-    return (
-        list(sites)
-        if EVERY_SITE in person.synced_sites
-        else [site for site in sites if site in person.synced_sites]
-    )
+def select_affected_sites(identity: Identity, sites: Sequence[str]) -> list[str]:
+    """Return those of `sites` that receive changes of this identity."""
+    if EVERY_SITE in identity.synced_sites:
+        return list(sites)
+    return [site for site in sites if site in identity.synced_sites]

@@ -1,89 +1,93 @@
-"""Publishes each site's head and deltas. One process at a time: the holder of the lease.
+"""Publish each site's head and deltas, in the one process that holds the lease.
 
-The version is the cursor; the change stream only wakes it, and should that be silent a poll does.
+The publisher follows the registry by version. A change stream only wakes it; a poll replaces a silent stream.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from broker_bridge.change_streams import wake_on
+from broker_bridge.common.retry import retry
 from broker_bridge.contract import channels
-from broker_bridge.contract.messages import SyncDelta
 from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import IdentityDelta
-from broker_bridge.registry.identities.wire_size import template_bytes
 from broker_bridge.registry.mongo.versions import History
 
 from .heads import HeadLedger, select_affected_sites
-from .sync_responder import told
+from .sync_encoder import encode_delta, encode_entry, group_entries
 
 _log = logging.getLogger(__name__)
 
-_CHANGES_AT_ONCE = 200
-_RETRY_SECONDS = 1.0
-# Beside its templates a person takes at most about this much of a delta, which has no names.
-_PERSON_BYTES = 320
+_MAX_CHANGES_PER_READ = 200
 
 
 class DeltaPublisher:
-    """Follows the registry by version and tells every site."""
+    """Follows the registry by version and publishes to every site."""
 
     def __init__(self, registry: Registry, publish: Publish, poll_seconds: float) -> None:
         self._registry = registry
         self._publish = publish
         self._poll_seconds = poll_seconds
         self._changed = asyncio.Event()
-        self._told_heads: dict[str, bytes] = {}
+        self._published_heads: dict[str, bytes] = {}
         self.counters: Counter[str] = Counter()
 
     def wake(self) -> None:
-        """Look for changes now."""
+        """Read changes now."""
         self._changed.set()
 
     def forget_heads(self) -> None:
-        """Publish every head again: after a reconnect the broker may hold none."""
-        self._told_heads.clear()
+        """Publish every head again: after a reconnect the broker may have lost them."""
+        self._published_heads.clear()
         self._changed.set()
 
-    async def run(self) -> None:
-        """Publish until cancelled. Whatever fails is begun again from the registry."""
+    async def publish_changes(self) -> None:
+        """Publish until cancelled, starting again from the registry after each RegistryError."""
         while True:
-            try:
-                await self._follow()
-            except RegistryError as error:
-                self.counters["restarts"] += 1
-                _log.warning("the publisher starts over: %s", type(error).__name__)
-                await asyncio.sleep(_RETRY_SECONDS)
+            await retry(self._follow_history, on=RegistryError, report=self._report_restart)
 
-    async def watch(self) -> None:
-        """Wake the publisher at every change of what a head or a delta tells, until cancelled."""
+    async def watch_changes(self) -> None:
+        """Wake the publisher at every change that a head or a delta contains, until cancelled."""
         await wake_on(self._registry.deltas.watch, self.wake, self.counters)
 
-    async def _follow(self) -> None:
-        history, people = await self._registry.deltas.all_identities()
-        ledger = HeadLedger(people)
+    def _report_restart(self, error: Exception) -> None:
+        self.counters["restarts"] += 1
+        _log.warning("publisher cannot read the registry; starting again error=%s", type(error).__name__)
+
+    async def _follow_history(self) -> None:
+        """Publish the changes of one history; return when another begins or removals were missed."""
+        history, identities = await self._registry.deltas.all_identities()
+        ledger = HeadLedger(identities)
         cursor = history.version
         while True:
             sites = await self._registry.sites.all()
-            await self._tell_heads(ledger, history, sites)
+            await self._publish_heads(ledger, history, sites)
             await self._wait()
-            now, changed = await self._registry.deltas.deltas_after(cursor, _CHANGES_AT_ONCE)
+            now, deltas = await self._registry.deltas.deltas_after(cursor, _MAX_CHANGES_PER_READ)
             if now.epoch != history.epoch or now.version < cursor:
-                _log.warning("the registry has begun another history: every device takes a full snapshot")
+                _log.warning(
+                    "publisher found another history; every device syncs a snapshot epoch=%s version=%d",
+                    now.epoch,
+                    now.version,
+                )
                 return
             if now.horizon > cursor:
-                _log.warning("removals were purged before they were told: everybody is counted anew")
+                _log.warning(
+                    "publisher missed purged removals; counting all identities again horizon=%d cursor=%d",
+                    now.horizon,
+                    cursor,
+                )
                 return
             history = now
-            if changed:
-                await self._tell_changes(ledger, history, sites, changed)
-                cursor = changed[-1].identity.version
-                if len(changed) == _CHANGES_AT_ONCE:
+            if deltas:
+                await self._publish_deltas(ledger, history, sites, deltas)
+                cursor = deltas[-1].identity.version
+                if len(deltas) == _MAX_CHANGES_PER_READ:
                     self.wake()
 
     async def _wait(self) -> None:
@@ -93,66 +97,44 @@ class DeltaPublisher:
             self.counters["polls"] += 1
         self._changed.clear()
 
-    async def _tell_heads(self, ledger: HeadLedger, history: History, sites: Sequence[Site]) -> None:
+    async def _publish_heads(self, ledger: HeadLedger, history: History, sites: Sequence[Site]) -> None:
         models = await self._registry.spaces.models()
         for site in sites:
             head = ledger.head(site, history, models)
             payload = head.to_json()
-            if self._told_heads.get(site.site_id) == payload:
+            if self._published_heads.get(site.site_id) == payload:
                 continue
             if await self._publish(channels.SYNC_HEAD, head, site_id=site.site_id):
-                self._told_heads[site.site_id] = payload
+                self._published_heads[site.site_id] = payload
                 self.counters["heads"] += 1
 
-    async def _tell_changes(
-        self, ledger: HeadLedger, history: History, sites: Sequence[Site], changed: Sequence[IdentityDelta]
+    async def _publish_deltas(
+        self, ledger: HeadLedger, history: History, sites: Sequence[Site], deltas: Sequence[IdentityDelta]
     ) -> None:
-        """Deltas per site. A delta that is lost is made good by the head that follows it."""
+        """Publish `deltas` to each affected site. The head that follows makes good for a lost delta."""
         site_ids = [site.site_id for site in sites]
-        concerns: dict[str, list[IdentityDelta]] = {}
-        for change in changed:
-            for site_id in select_affected_sites(change.identity, site_ids):
-                concerns.setdefault(site_id, []).append(change)
-        previous = {site_id: ledger.version(site_id) for site_id in concerns}
-        for change in changed:
-            ledger.tell(change.identity)
+        by_site: dict[str, list[IdentityDelta]] = {}
+        for delta in deltas:
+            for site_id in select_affected_sites(delta.identity, site_ids):
+                by_site.setdefault(site_id, []).append(delta)
+        previous = {site_id: ledger.version(site_id) for site_id in by_site}
+        for delta in deltas:
+            ledger.update(delta.identity)
         await asyncio.gather(
             *(
-                self._tell_site(site_id, news, previous[site_id], history)
-                for site_id, news in concerns.items()
+                self._publish_to_site(site_id, of_site, previous[site_id], history)
+                for site_id, of_site in by_site.items()
             )
         )
 
-    async def _tell_site(
-        self, site_id: str, news: Sequence[IdentityDelta], previous: int, history: History
+    async def _publish_to_site(
+        self, site_id: str, deltas: Sequence[IdentityDelta], previous: int, history: History
     ) -> None:
-        # A removal that was purged since is in no delta: whoever has not heard of it has to ask.
+        entries = [encode_entry(delta, site_id, with_names=False) for delta in deltas]
+        # No delta contains a removal that was purged: a device that missed it has to send a request.
         horizon = history.horizon_at(site_id)
-        for part in _parts(news):
-            upserts, removals = told(part, site_id, with_names=False)
-            version = part[-1].identity.version
-            delta = SyncDelta(
-                epoch=history.epoch,
-                prev_version=max(previous, horizon),
-                version=version,
-                upserts=upserts,
-                removals=removals,
-            )
-            await self._publish(channels.SYNC_DELTA, delta, site_id=site_id)
+        for group in group_entries(entries, MAX_PAGE_BYTES):
+            message = encode_delta(history.epoch, max(previous, horizon), group)
+            await self._publish(channels.SYNC_DELTA, message, site_id=site_id)
             self.counters["deltas"] += 1
-            previous = version
-
-
-def _parts(news: Sequence[IdentityDelta]) -> Iterator[list[IdentityDelta]]:
-    """`news` cut so that each part fits into a message."""
-    part: list[IdentityDelta] = []
-    size = 0
-    for change in news:
-        own = _PERSON_BYTES + sum(template_bytes(len(t.vector)) for t in change.templates)
-        if part and size + own > MAX_PAGE_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(change)
-        size += own
-    if part:
-        yield part
+            previous = group[-1].version

@@ -1,86 +1,90 @@
-"""Answers devices that ask what has changed. Any bridge worker can: the only state is the registry."""
+"""Answer sync requests of devices with pages; any bridge worker can answer any request."""
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH
-from broker_bridge.contract.messages import Removal, SyncPage, SyncRequest, Upsert, WireError, WireTemplate
+from broker_bridge.contract.messages import SyncPage, SyncRequest, WireError
 from broker_bridge.contract.wire import WireModel
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import is_reserved
 from broker_bridge.registry.devices.model import Device
-from broker_bridge.registry.identities.model import IdentityDelta
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.settings import BridgeSettings
 
-from .sync_pages import PagePosition, SyncPages
-from .sync_pages import answer as encode_answer
+from .page_reader import PageReader
+from .sync_pages import PagePosition, encode_page
 
 _log = logging.getLogger(__name__)
 
-_REQUESTS_WAITING = 5000
-_ANSWERS_AT_ONCE = 4
-# So long a device that takes page after page is told of one state of the registry: what happens meanwhile has
-# a higher version, and comes after.
+_MAX_WAITING_REQUESTS = 5000
+_CONCURRENT_ANSWERS = 4
+# A device that requests page after page gets pages of one history for this long; later changes have higher
+# versions and follow.
 _CHECKED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class _Next:
-    """Where a device will ask next, what it was told of, and when it was last looked up."""
+class _ExpectedRequest:
+    """The next request of a device during a sync; `checked_at` dates its registration."""
 
-    place: PagePosition
+    position: PagePosition
     history: History
     checked_at: float
 
-    def fits(self, request: SyncRequest) -> bool:
-        place = self.place
+    def matches(self, request: SyncRequest) -> bool:
+        position = self.position
         return (
-            request.site_id in (None, place.site_id)
-            and (request.epoch, request.since_version) == (self.history.epoch, place.since)
-            and (request.limit, request.reset_head_version) == (place.limit, place.reset_head)
-            and request.spaces == list(place.spaces)
+            request.site_id in (None, position.site_id)
+            and (request.epoch, request.since_version) == (self.history.epoch, position.since)
+            and (request.limit, request.reset_head_version) == (position.limit, position.reset_head)
+            and request.spaces == list(position.spaces)
         )
 
 
 class SyncResponder:
-    """Answers SyncRequests with pages. The next request says where its device stands; kept are only pages."""
+    """Answers SyncRequests with pages.
+
+    Each request carries the position of its device; the responder stores only pages and expected requests.
+    """
 
     def __init__(self, registry: Registry, publish: Publish, settings: BridgeSettings) -> None:
         self._registry = registry
         self._publish = publish
         self._settings = settings
-        # By device: of several requests only the last matters, and a fleet cannot queue without bound.
+        # By device: only the last request of a device counts, which bounds the queue by the fleet.
         self._waiting: dict[str, SyncRequest] = {}
         self._wake = asyncio.Semaphore(0)
         self.counters: Counter[str] = Counter()
-        self._next: dict[str, _Next] = {}
-        self._pages = SyncPages(registry.deltas, self.counters)
+        self._expected: dict[str, _ExpectedRequest] = {}
+        self._pages = PageReader(registry.deltas, self.counters)
 
-    def accept(self, decoded: Decoded[SyncRequest], _payload: bytes) -> None:
-        """Queue a request; past the bound it is dropped and counted, and its device asks again."""
+    def accept_request(self, decoded: Decoded[SyncRequest], _payload: bytes) -> None:
+        """Queue a request; drop and count it if the queue is full.
+
+        The device repeats a request without an answer.
+        """
         device_id = decoded.ids["device_id"]
         if device_id not in self._waiting:
-            if len(self._waiting) >= _REQUESTS_WAITING:
+            if len(self._waiting) >= _MAX_WAITING_REQUESTS:
                 self.counters["dropped_queue_full"] += 1
                 return
             self._wake.release()
         self._waiting[device_id] = decoded.message
 
-    async def run(self) -> None:
-        """Answer until cancelled, a few at a time: a thousand devices that come back wait their turn."""
+    async def answer_requests(self) -> None:
+        """Answer queued requests until cancelled, four at a time."""
         try:
-            await asyncio.gather(*(self._work() for _ in range(_ANSWERS_AT_ONCE)))
+            await asyncio.gather(*(self._answer_in_turn() for _ in range(_CONCURRENT_ANSWERS)))
         finally:
             await self._pages.close()
 
-    async def _work(self) -> None:
+    async def _answer_in_turn(self) -> None:
         while True:
             await self._wake.acquire()
             device_id = next(iter(self._waiting))
@@ -89,51 +93,71 @@ class SyncResponder:
                 page = await self.answer(device_id, request)
             except RegistryError as error:
                 self.counters["failed"] += 1
-                _log.warning("no answer to %s, it will ask again: %s", device_id, type(error).__name__)
+                _log.warning(
+                    "sync request not answered; the device repeats it device=%s error=%s",
+                    device_id,
+                    type(error).__name__,
+                )
                 continue
             await self._publish(channels.SYNC_PAGE, page, device_id=device_id)
             self.counters["pages"] += 1
 
     async def answer(self, device_id: str, request: SyncRequest) -> WireModel:
-        """The page that `device_id` needs next: in JSON it is a SyncPage."""
-        expected = self._next.pop(device_id, None)
-        if expected and expected.fits(request) and self._pages.keeps(expected.place, expected.history):
-            oldest = asyncio.get_running_loop().time() - _CHECKED_SECONDS
-            if expected.checked_at > oldest:
-                return await self._page(
-                    device_id, request, expected.place, expected.history, expected.checked_at
-                )
-        device = await self._device(device_id, request)
+        """Return the answer to `request`, whose JSON is that of a SyncPage.
+
+        Raises RegistryError.
+        """
+        expected = self._expected.pop(device_id, None)
+        now = asyncio.get_running_loop().time()
+        if (
+            expected
+            and expected.matches(request)
+            and self._pages.has(expected.position, expected.history)
+            and expected.checked_at > now - _CHECKED_SECONDS
+        ):
+            return await self._answer_from(
+                device_id, request, expected.position, expected.history, expected.checked_at
+            )
+        device = await self._find_or_register(device_id, request)
         history = await self._registry.versions.read()
         if device is None:
-            return _refused(request, history, DEVICE_UNKNOWN, f"{device_id} is not registered")
+            return _reject(request, history, DEVICE_UNKNOWN, f"device {device_id} is not registered")
         if request.site_id not in (None, device.site_id):
             detail = f"{device_id} belongs to site {device.site_id}, not {request.site_id}"
-            return _refused(request, history, SITE_MISMATCH, detail)
+            return _reject(request, history, SITE_MISMATCH, detail)
         spaces = request.spaces
         if spaces is None:
             spaces = sorted(await self._registry.spaces.dimensions())
-        place = PagePosition.start(device.site_id, spaces, request.limit, with_names=device.dev_mode)
+        position = PagePosition.start(device.site_id, spaces, request.limit, with_names=device.dev_mode)
         if not needs_snapshot(request, history, device.site_id):
-            place = replace(place, since=request.since_version, reset_head=request.reset_head_version)
-        return await self._page(device_id, request, place, history, asyncio.get_running_loop().time())
+            position = replace(position, since=request.since_version, reset_head=request.reset_head_version)
+        return await self._answer_from(
+            device_id, request, position, history, asyncio.get_running_loop().time()
+        )
 
-    async def _page(
-        self, device_id: str, request: SyncRequest, place: PagePosition, history: History, checked_at: float
+    async def _answer_from(
+        self,
+        device_id: str,
+        request: SyncRequest,
+        position: PagePosition,
+        history: History,
+        checked_at: float,
     ) -> WireModel:
-        page = await self._pages.find(place, history)
-        if not place.begins and needs_snapshot(request, page.history, place.site_id):
-            # It was read after that was decided; removals that the device needs were purged in between.
-            place = PagePosition.start(place.site_id, place.spaces, place.limit, with_names=place.with_names)
-            page = await self._pages.find(place, page.history)
+        page = await self._pages.read_page(position, history)
+        if not position.starts_snapshot and needs_snapshot(request, page.history, position.site_id):
+            # The page was read after that decision; removals that the device needs were purged in between.
+            position = PagePosition.start(
+                position.site_id, position.spaces, position.limit, with_names=position.with_names
+            )
+            page = await self._pages.read_page(position, page.history)
         if not page.done:
-            while len(self._next) >= _REQUESTS_WAITING:
-                del self._next[next(iter(self._next))]
-            following = place.after(page.to_version, page.head_version)
-            self._next[device_id] = _Next(following, page.history, checked_at)
-        return encode_answer(page, request.request_id)
+            while len(self._expected) >= _MAX_WAITING_REQUESTS:
+                del self._expected[next(iter(self._expected))]
+            following = position.after(page.to_version, page.head_version)
+            self._expected[device_id] = _ExpectedRequest(following, page.history, checked_at)
+        return encode_page(page, request.request_id)
 
-    async def _device(self, device_id: str, request: SyncRequest) -> Device | None:
+    async def _find_or_register(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.registered([device_id])).get(device_id)
         if device is None and request.site_id and self._may_register(device_id):
             device = await self._registry.devices.register(device_id, request.site_id)
@@ -144,40 +168,16 @@ class SyncResponder:
 
 
 def needs_snapshot(request: SyncRequest, history: History, site_id: str) -> bool:
-    """Whether a device needs a full snapshot: its history is another one, or cannot tell it the rest."""
+    """Return whether a device needs a snapshot sync.
+
+    It does if it follows another history, or if removals that it needs were purged.
+    """
     return request.epoch != history.epoch or not history.tells_since(
         site_id, request.since_version, request.reset_head_version
     )
 
 
-def told(
-    changed: Sequence[IdentityDelta], site_id: str, *, with_names: bool
-) -> tuple[list[Upsert], list[Removal]]:
-    """Changes as a site hears of them: whole states of those who belong, removals of those who do not."""
-    upserts, removals = [], []
-    for change in changed:
-        person = change.identity
-        if not person.belongs_to(site_id):
-            removals.append(Removal(user_id=person.user_id, version=person.version))
-            continue
-        templates = [
-            WireTemplate(template_id=t.template_id, space=t.space, vector=t.vector, quality=t.quality)
-            for t in change.templates
-        ]
-        name = person.display_name if with_names else None
-        upserts.append(
-            Upsert(
-                user_id=person.user_id,
-                version=person.version,
-                flag=person.flag,
-                display_name=name,
-                templates=templates,
-            )
-        )
-    return upserts, removals
-
-
-def _refused(request: SyncRequest, history: History, code: str, detail: str) -> SyncPage:
+def _reject(request: SyncRequest, history: History, code: str, detail: str) -> SyncPage:
     return SyncPage(
         request_id=request.request_id,
         epoch=history.epoch,

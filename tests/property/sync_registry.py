@@ -104,7 +104,7 @@ class Bridge:
 
     def _start(self) -> None:
         self._publisher = SteppedPublisher(self._registry, self._publish, poll_seconds=3600)
-        self._running = self._loop.create_task(self._publisher.run())
+        self._running = self._loop.create_task(self._publisher.publish_changes())
 
     def _stop(self) -> None:
         self._running.cancel()
@@ -114,7 +114,7 @@ class Bridge:
 
     async def _publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
         if self.is_connected:
-            self._deliver(channel, message, **ids)
+            self._deliver(channel, channel.decode(message.to_json()), **ids)
         return self.is_connected
 
     def restart(self) -> None:

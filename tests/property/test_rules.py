@@ -182,7 +182,7 @@ def test_the_ledger_that_follows_equals_one_that_begins(
         if changed is None or changed.identity is None:
             continue
         people[user_id] = changed
-        following.tell(changed.identity)
+        following.update(changed.identity)
     everybody: list[Identity] = sorted(
         (held.identity for held in people.values() if held.identity), key=lambda one: one.version
     )

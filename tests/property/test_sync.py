@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker_bridge.enrollment import publisher, sync_pages
-from broker_bridge.enrollment import sync_responder as enrollment
+from broker_bridge.enrollment import page_reader, publisher, sync_responder
 from broker_bridge.registry.identities.model import DeleteIdentity, EnrollIdentity
 
 from .conftest import Stage
@@ -21,10 +20,10 @@ from .sync_world import SyncWorld
 def _small_messages() -> object:
     """A few changes and people are more than one look and one message take."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(publisher, "_CHANGES_AT_ONCE", 2)
+        patched.setattr(publisher, "_MAX_CHANGES_PER_READ", 2)
         patched.setattr(publisher, "MAX_PAGE_BYTES", 1200)
-        patched.setattr(sync_pages, "_BLOCK_PEOPLE", 3)
-        patched.setattr(sync_pages, "cut_pages", partial(sync_pages.cut_pages, max_bytes=1200))
+        patched.setattr(page_reader, "_BLOCK_IDENTITIES", 3)
+        patched.setattr(page_reader, "cut_pages", partial(page_reader.cut_pages, max_bytes=1200))
         yield
 
 
@@ -38,7 +37,7 @@ def test_every_device_ends_equal_to_the_registry(
     Also if the bridge tells the pages of one reading for ever, as long as its devices ask in a row.
     """
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(enrollment, "_CHECKED_SECONDS", checked_seconds)
+        patched.setattr(sync_responder, "_CHECKED_SECONDS", checked_seconds)
         play(stage, steps, may_be_late=checked_seconds > 0)
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
+from broker_bridge.contract.digest import Digest
 from broker_bridge.registry.identities.documents import identity_from_document, template_from_document
 from broker_bridge.registry.identities.model import (
     EVERY_SITE,
@@ -12,9 +13,10 @@ from broker_bridge.registry.identities.model import (
     Identity,
     IdentityDelta,
     Template,
+    TemplateCount,
 )
 from broker_bridge.registry.identities.store import IdentityStore
-from broker_bridge.registry.identities.wire_size import identity_bytes, template_bytes
+from broker_bridge.registry.identities.wire_size import wire_bytes
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import History, Versions
 from broker_bridge.registry.spaces import SpaceRegistry
@@ -85,11 +87,10 @@ class DeltaQueries:
             head = max(newest["version"] if newest else 0, history.horizon_at(site_id))
             cursor = self._store.identities.find(query, _DELTA_FIELDS, session=session).sort("version", 1)
             found = await cursor.limit(limit + 1).to_list(None)
-            page = _cut(found[:limit], dimensions, max_bytes)
-            identities = [_to_identity(document) for document in page]
+            identities = _cut([_to_identity(document) for document in found[:limit]], dimensions, max_bytes)
             present = [identity.user_id for identity in identities if identity.belongs_to(site_id)]
             templates = await self._templates_of(session, present, spaces)
-            done = len(page) == len(found)
+            done = len(identities) == len(found)
             to_version = max(head, version) if done else identities[-1].version
             deltas = tuple(_to_deltas(identities, templates))
             return DeltaPage(history, head, to_version, deltas, done)
@@ -129,12 +130,18 @@ class DeltaQueries:
 
 
 def _to_identity(found: Document) -> Identity:
-    """Return the identity of a document that was read with `_DELTA_FIELDS`."""
+    """Return the identity of a document that was read with `_DELTA_FIELDS`.
+
+    Its holdings have counts, and no digests.
+    """
     return Identity(
         user_id=found["_id"],
         version=found["version"],
         sites=tuple(found["sites"]),
         synced_sites=(),
+        holdings=tuple(
+            TemplateCount(holding["space"], Digest(holding["count"])) for holding in found["holdings"]
+        ),
         display_name=found["display_name"],
         flag=found["flag"],
         deleted=found["deleted"],
@@ -142,21 +149,14 @@ def _to_identity(found: Document) -> Identity:
     )
 
 
-def _cut(documents: list[Document], dimensions: Mapping[str, int], max_bytes: int) -> list[Document]:
-    """Return as many documents as fit into `max_bytes`, and at least one.
-
-    They were read with `_DELTA_FIELDS`.
-    """
+def _cut(identities: list[Identity], dimensions: Mapping[str, int], max_bytes: int) -> list[Identity]:
+    """Return as many identities as fit into `max_bytes`, and at least one."""
     total = 0
-    for position, found in enumerate(documents):
-        total += identity_bytes(found["_id"], found["display_name"])
-        total += sum(
-            holding["count"] * template_bytes(4 * dimensions.get(holding["space"], 0))
-            for holding in found["holdings"]
-        )
+    for position, identity in enumerate(identities):
+        total += wire_bytes(identity, dimensions)
         if total > max_bytes and position:
-            return documents[:position]
-    return documents
+            return identities[:position]
+    return identities
 
 
 def _to_deltas(

@@ -1,4 +1,4 @@
-"""Pages that are read ahead and shared: one reading for many devices, no old state for a new request."""
+"""Check that sync pages are read once for many devices, ahead, and never outdated."""
 
 import asyncio
 from collections import Counter
@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from broker_bridge.contract.messages import SyncPage, SyncRequest
-from broker_bridge.enrollment.sync_pages import PagePosition, SyncPages
+from broker_bridge.enrollment.page_reader import PageReader
+from broker_bridge.enrollment.sync_pages import PagePosition
 from broker_bridge.enrollment.sync_responder import SyncResponder
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.model import EnrollIdentity
@@ -17,12 +18,12 @@ from tests.waiting import until
 
 
 async def unused(*_: object, **__: str) -> bool:
-    raise AssertionError("nothing is published here")
+    raise AssertionError("no message is published in these tests")
 
 
-async def enrolled(registry: Registry, people: int) -> int:
+async def enrolled(registry: Registry, count: int) -> int:
     done = await registry.identities.enroll_many(
-        [EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(people)]
+        [EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(count)]
     )
     return done[-1].version
 
@@ -46,23 +47,23 @@ def answers(registry: Registry, program: BridgeProgram) -> SyncResponder:
     return SyncResponder(registry, unused, program.bridge)
 
 
-async def test_devices_that_start_over_together_cost_one_reading(registry: Registry) -> None:
-    """A hundred of them ask in the same instant."""
+async def test_concurrent_snapshot_syncs_share_one_read(registry: Registry) -> None:
+    """A hundred requests at the same time read one block."""
     await enrolled(registry, 25)
     counters: Counter[str] = Counter()
-    pages = SyncPages(registry.deltas, counters)
+    pages = PageReader(registry.deltas, counters)
     history = await registry.versions.read()
-    place = PagePosition.start("lobby", [SPACE], 10, with_names=False)
-    found = await asyncio.gather(*(pages.find(place, history) for _ in range(100)))
+    position = PagePosition.start("lobby", [SPACE], 10, with_names=False)
+    found = await asyncio.gather(*(pages.read_page(position, history) for _ in range(100)))
     assert counters["blocks_read"] == 1
-    assert len({page.told for page in found}) == 1
+    assert len({page.entries for page in found}) == 1
     await pages.close()
 
 
-async def test_a_change_during_a_reset_is_told_in_its_later_pages(
+async def test_a_change_during_a_snapshot_sync_is_in_its_later_pages(
     answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Although the bridge has read on: the tombstone of somebody who was already told comes at the end."""
+    """The tombstone of an identity of the first page is in the last, despite reading ahead."""
     await enrolled(registry, 25)
     page = first = await ask(answers, fresh_device)
     await registry.identities.delete("EMP-3")
@@ -73,10 +74,10 @@ async def test_a_change_during_a_reset_is_told_in_its_later_pages(
     assert removed == ["EMP-3"]
 
 
-async def test_resets_that_began_at_different_heads_hear_of_different_tombstones(
+async def test_snapshot_syncs_from_different_heads_get_different_tombstones(
     answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """A second device starts over after a deletion: its pages, without the tombstone, are not the first's."""
+    """A sync that starts after a deletion gets no tombstone; one that started before does."""
     await enrolled(registry, 25)
     first = await ask(answers, fresh_device)
     await registry.identities.delete("EMP-3")
@@ -90,10 +91,10 @@ async def test_resets_that_began_at_different_heads_hear_of_different_tombstones
         assert removed == expected
 
 
-async def test_who_was_deleted_is_not_told_to_anybody_who_asks_after_that(
+async def test_a_deleted_identity_is_in_no_later_answer(
     answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Pages that are kept belong to one state of the registry."""
+    """Cached pages belong to one state of the registry."""
     await enrolled(registry, 5)
     assert len((await ask(answers, fresh_device)).upserts) == 5
     await registry.identities.delete("EMP-3")
@@ -102,26 +103,26 @@ async def test_who_was_deleted_is_not_told_to_anybody_who_asks_after_that(
     ]  # fmt: skip
 
 
-async def test_faces_are_not_kept_for_nothing(registry: Registry) -> None:
-    """When nobody has asked for a while, the bridge's memory holds none."""
+async def test_an_idle_cache_is_cleared(registry: Registry) -> None:
+    """After the idle time the bridge's memory contains no faces."""
     await enrolled(registry, 5)
-    pages = SyncPages(registry.deltas, Counter(), kept_seconds=0.05)
+    pages = PageReader(registry.deltas, Counter(), idle_seconds=0.05)
     history = await registry.versions.read()
-    place = PagePosition.start("lobby", [SPACE], 10, with_names=False)
-    await pages.find(place, history)
-    assert pages.keeps(place, history)
+    position = PagePosition.start("lobby", [SPACE], 10, with_names=False)
+    await pages.read_page(position, history)
+    assert pages.has(position, history)
 
     async def forgotten() -> bool:
-        return not pages.keeps(place, history)
+        return not pages.has(position, history)
 
     await until(forgotten)
 
 
-async def test_the_next_block_is_read_while_this_one_is_told(
+async def test_the_next_block_is_read_ahead(
     answers: SyncResponder, registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that whoever asks page after page waits for the registry once."""
-    monkeypatch.setattr("broker_bridge.enrollment.sync_pages._BLOCK_PEOPLE", 20)
+    """A device that requests page after page waits for the registry once."""
+    monkeypatch.setattr("broker_bridge.enrollment.page_reader._BLOCK_IDENTITIES", 20)
     await enrolled(registry, 50)
     page = first = await ask(answers, fresh_device)
 

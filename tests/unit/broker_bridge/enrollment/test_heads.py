@@ -45,7 +45,7 @@ def test_keeping_up_equals_summing_up_anew(told: list[Identity]) -> None:
     newest: dict[str, Identity] = {}
     for version, one in enumerate(told, 1):
         newest[one.user_id] = replace(one, version=version)
-        ledger.tell(newest[one.user_id])
+        ledger.update(newest[one.user_id])
     for site in SITES:
         expected = dict.fromkeys(SPACES, Digest())
         for one in newest.values():
@@ -61,7 +61,7 @@ def test_a_sites_version_is_that_of_its_own_last_change() -> None:
     """Changes of people who never were at a site leave its version alone; those for every site do not."""
     ledger = HeadLedger([person("A", 1), person("B", 2, ("north",)), person("C", 3, ("south",))])
     assert [ledger.version(site) for site in SITES] == [2, 3, 1]
-    ledger.tell(person("D", 4))
+    ledger.update(person("D", 4))
     assert [ledger.version(site) for site in SITES] == [4, 4, 4]
 
 
