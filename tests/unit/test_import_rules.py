@@ -28,7 +28,11 @@ class Door:
 
 
 DOORS = (
-    Door("broker_bridge.contract", ours=("broker_bridge.contract",), others=("pydantic", "numpy")),
+    Door(
+        "broker_bridge.contract",
+        ours=("broker_bridge.contract",),
+        others=("pydantic", "pydantic_core", "numpy"),
+    ),
     Door("broker_bridge.vectors", ours=("broker_bridge.contract", "broker_bridge.vectors")),
     Door("broker_bridge.common", ours=("broker_bridge.contract", "broker_bridge.common")),
     Door(

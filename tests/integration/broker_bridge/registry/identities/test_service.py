@@ -121,7 +121,7 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
             break
     assert met == [f"EMP-{n}" for n in range(25)]
     assert (pages, since, page.head_version) == (3, 25, 25)
-    small = await registry.deltas.site_deltas("north", 0, SPACES, 100, 800, snapshot=False)
+    small = await registry.deltas.site_deltas("north", 0, SPACES, 100, 600, snapshot=False)
     assert (len(small.deltas), small.done) == (2, False)
 
 
