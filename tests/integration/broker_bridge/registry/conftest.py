@@ -11,15 +11,15 @@ SPACE = EmbeddingSpace("face:test-8", 8)
 GAIT = EmbeddingSpace("gait:test-4", 4)
 
 
-@pytest.fixture(params=["pymongo", "motor"])
-def mongo_settings(request: pytest.FixtureRequest, mongod: Mongod, mongo_database: str) -> MongoSettings:
-    """The registry's settings, once with each driver."""
-    return MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database, driver=request.param)
+@pytest.fixture
+def mongo_settings(mongod: Mongod, mongo_database: str) -> MongoSettings:
+    """Return the settings of a fresh database, with PyMongo; mongo/test_motor.py holds Motor."""
+    return MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database)
 
 
 @pytest.fixture
 async def registry(mongo_settings: MongoSettings) -> AsyncIterator[Registry]:
-    """A fresh registry with a face and a gait space."""
+    """Open a fresh registry with a face and a gait space."""
     opened = await Registry.open(mongo_settings)
     await opened.spaces.ensure(SPACE)
     await opened.spaces.ensure(GAIT)
