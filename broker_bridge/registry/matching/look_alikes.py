@@ -114,14 +114,14 @@ class LookAlikes:
         spaces: SpaceRegistry,
         indexes: IdentityIndexes,
         settings: RegistrySettings,
-        is_rehearsal: bool = False,
+        is_dry_run: bool = False,
     ) -> None:
         self._identities = identities
         self._store = store
         self._spaces = spaces
         self._indexes = indexes
         self._settings = settings
-        self._is_rehearsal = is_rehearsal
+        self._is_dry_run = is_dry_run
 
     async def enroll(self, order: EnrollIdentity) -> CheckedChange:
         """Judge an order and carry it out; raises ContractError, also `look-alike`, and RegistryError."""
@@ -132,7 +132,7 @@ class LookAlikes:
     async def carry_out(self, judged: Sequence[JudgedChange]) -> list[CheckedChange]:
         """Carry out what may be; an order that is refused is its own outcome. Raises RegistryError."""
         outcomes = await self._identities.apply([one.order for one in judged if one.error is None])
-        if not self._is_rehearsal:
+        if not self._is_dry_run:
             await self._follow(outcomes)
         done = iter(outcomes)
         return [
