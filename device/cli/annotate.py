@@ -150,7 +150,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
             config,
             db,
             partial(PahoConnection, config),
-            drained=lambda: True,
+            is_drained=lambda: True,
             source=random.Random(),  # noqa: S311  # spreads retries; nothing secret
             clock=time.monotonic,
             utc_now=utc_now,

@@ -1,4 +1,4 @@
-"""A device put together: what a camera, a virtual device and firmware with its own recognition share."""
+"""The parts that cameras, virtual devices and firmware with its own recognition share."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def software_version() -> str:
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts that every device has, wired and not started."""
+    """The parts of every device, wired and not started."""
 
     db: DatabaseManager
     outbox: Outbox
@@ -43,7 +43,7 @@ def assemble(
     outbox_bytes: int = DEFAULT_MAX_BYTES,
     sync_options: SyncOptions | None = None,
 ) -> Assembly:
-    """Open the store and wire a client to it; who calls closes the store. Raises StoreError."""
+    """Open the store and wire a client to it. The caller closes the store. Raises StoreError."""
     db = DatabaseManager(db_path, config.dev_mode, utc_now=utc_now)
     db.initialize()
     client = IoTClient(
@@ -59,7 +59,7 @@ def assemble(
 
 
 class SyncManagerFactory:
-    """Easy set-up for firmware with a recognition of its own (seed 003)."""
+    """Set-up in one call for firmware with a recognition of its own (seed 003)."""
 
     @staticmethod
     def create(
@@ -74,11 +74,11 @@ class SyncManagerFactory:
         on_gallery: OnGallery = ignore_rows,
         dev_mode: bool = False,
     ) -> tuple[SyncManager, DatabaseManager, IoTClient]:
-        """Sync manager, database and client of one device; the client runs, and its `stop` closes all.
+        """Return sync manager, database and running client of one device; `stop` of the client closes all.
 
-        `broker_url`, `api_key` and `ca_file` are those of `IoTClientConfig`, `spaces` is
-        `{space: dimension}`, by default that of seed 003's ArcFace. Raises ValueError for the URL or an id,
-        SettingsError for `ca_file`, StoreError for the database.
+        `broker_url`, `api_key` and `ca_file` are those of `IoTClientConfig`. `spaces` is
+        `{space: dimension}`, by default the space of seed 003's ArcFace. Raises ValueError for the URL or an
+        id, SettingsError for `ca_file`, StoreError for the database.
         """
         infos = {space: SpaceInfo(dimension=dimension) for space, dimension in (spaces or {}).items()}
         config = IoTClientConfig(

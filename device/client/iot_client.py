@@ -1,4 +1,4 @@
-"""`IoTClient`: events go out through the outbox, and what comes down reaches the parts that follow it."""
+"""`IoTClient`: events leave through the outbox, messages from the broker reach the listeners."""
 
 import base64
 import logging
@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as WaitedTooLong
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from functools import partial
@@ -38,12 +38,12 @@ _log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 EncodeImage = Callable[[Image, Sequence[float] | None], bytes | None]
-"""Frame uint8[h,w,3] BGR and face box [x, y, width, height] in pixels -> JPEG within the byte budget."""
+"""Makes a JPEG within the byte budget of a frame uint8[h,w,3] BGR and a face box [x, y, width, height]."""
 
 
 def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
-    """The picture of an event as JPEG of at most 50 KB; None when it cannot be made."""
-    # Imported when it is used: who sends JPEGs or no pictures does without OpenCV.
+    """Return the image of an event as JPEG of at most 50 KB, or None if it cannot be made."""
+    # Imported late: firmware that sends JPEGs or no images needs no OpenCV.
     from device.events.image_utils import compress_image_for_event  # noqa: PLC0415
 
     text = compress_image_for_event(frame, face_bbox=box)
@@ -51,11 +51,12 @@ def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
 
 
 class IoTClient:
-    """One device's line to the broker (seed 003), wired to its store (`db`), `outbox` and `sync` manager.
+    """One device's client of the broker (seed 003), with its store `db`, `outbox` and `sync` manager.
 
-    Without `db` it opens the file that `config` names, without `scheduler` one of its own for the periodic
-    sync, and closes at `stop` what it opened. `on_gallery` is the sync manager's, `encode_image` turns frames
-    into JPEG. `counts` has `images_left_out`. Implements `Link` for the parts that are attached to it.
+    Without `db` the client opens the file that `config` names, without `scheduler` one of its own for the
+    periodic sync; `stop` closes what the client opened. `on_gallery` is the sync manager's, `encode_image`
+    turns frames into JPEG. `counts` has `images_left_out`. Implements `Link` for its listeners.
+
     Raises StoreError, and SettingsError for a certificate or key that cannot be used.
     """
 
@@ -73,7 +74,7 @@ class IoTClient:
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = utc_now,
     ) -> None:
-        # Told now: a line that tries for ever would take it for a broker that is away.
+        # Checked now: the session would retry for ever, as if the broker were away.
         check_tls_files(config.mqtt)
         if config.dev_mode:
             logging.getLogger(__package__).setLevel(logging.DEBUG)
@@ -85,19 +86,19 @@ class IoTClient:
         self.db = db or self._open_store(utc_now)
         self._own_scheduler = None if scheduler else BackgroundScheduler(timezone=timezone.utc, daemon=True)
         self.outbox = Outbox(self.db.connection, utc_now=utc_now, source=source, max_bytes=outbox_bytes)
-        self.line = BrokerSession(
+        self.broker = BrokerSession(
             config,
             self.db,
             partial(PahoConnection, config),
-            drained=lambda: self.outbox.depth == 0,
+            is_drained=lambda: self.outbox.depth == 0,
             source=source,
             clock=clock,
             utc_now=utc_now,
         )
-        self.delivery = EventDelivery(self.outbox, self.line)
+        self.delivery = EventDelivery(self.outbox, self.broker)
         self.sync = SyncManager(
             self.db,
-            self.line,
+            self.broker,
             device_id=config.device_id,
             site_id=config.site_id,
             spaces={space: info.dimension for space, info in config.spaces.items()},
@@ -108,8 +109,8 @@ class IoTClient:
             clock=clock,
             utc_now=utc_now,
         )
-        self.line.attach(self.delivery)
-        self.line.attach(self.sync)
+        self.broker.attach(self.delivery)
+        self.broker.attach(self.sync)
         self._wake_is_queued = False
         self._was_stopped = False
 
@@ -120,64 +121,66 @@ class IoTClient:
         return db
 
     def attach(self, listener: SessionListener) -> None:
-        """Add a part that follows the connection; before `start`."""
-        self.line.attach(listener)
+        """Add a listener of the connection; call before `start`."""
+        self.broker.attach(listener)
 
     def start(self) -> None:
-        """Connect, and reconnect for ever, in a thread of its own; started already, do nothing.
+        """Connect, and reconnect for ever, in a thread of its own (seed 003). A second call does nothing.
 
         Raises RuntimeError for a client that was stopped.
         """
         if self._was_stopped:
-            raise RuntimeError("a client that was stopped is not started again: make another")
-        if self.line.thread is not None:
+            raise RuntimeError("a stopped client cannot start again: make a new one")
+        if self.broker.thread is not None:
             return
         if self._own_scheduler is not None:
             self._own_scheduler.start()
             self._opened.callback(self._own_scheduler.shutdown, wait=False)
-        self.line.start()
+        self.broker.start()
 
     def stop(self, timeout: float = 8.0) -> None:
-        """Send what waits for a few seconds, say `stopped`, disconnect. What has no receipt stays on disk.
+        """Send waiting events for a few seconds, publish the status `stopped`, disconnect (seed 003).
 
-        A client that was stopped is not started again: make another.
+        Events without a receipt stay on disk. A stopped client cannot start again.
         """
         self._was_stopped = True
-        self.line.stop(timeout)
+        self.broker.stop(timeout)
         self._opened.close()
 
     @property
     def is_connected(self) -> bool:
-        return self.line.is_up
+        return self.broker.is_up
 
     def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> Publication | None:
-        return self.line.publish(channel, payload, **ids)
+        return self.broker.publish(channel, payload, **ids)
 
     def submit(self, action: Callable[[], None]) -> None:
-        self.line.submit(action)
+        self.broker.submit(action)
 
     def send_event(
         self, event: Event, image: bytes | Image | None = None, face_bbox: Sequence[float] | None = None
     ) -> None:
-        """Store `event` with its image (JPEG, or a frame to crop round `face_bbox`), then send it at once.
+        """Store `event`, then send it (seed 003); return when it is on disk.
 
-        Returns when it is on disk; without its image if that cannot be encoded, which is counted. Raises
-        ContractError for what could never be stored (`payload-too-large`, `device-mismatch`), StoreError if
-        the disk refuses.
+        `image` is a JPEG, or a frame to crop round `face_bbox`. An image that cannot be encoded is left out
+        and counted. Raises ContractError for an event that can never be stored (`payload-too-large`,
+        `device-mismatch`), StoreError if the disk fails.
         """
         if event.device_id != self.config.device_id:
-            raise ContractError(DEVICE_MISMATCH, f"an event of another device than {self.config.device_id}")
+            raise ContractError(
+                DEVICE_MISMATCH, f"expected an event of {self.config.device_id}, got one of another device"
+            )
         jpeg = image if isinstance(image, bytes) or image is None else self._encode_image(image, face_bbox)
         if image is not None and jpeg is None:
             self.counts["images_left_out"] += 1
         self.outbox.put(event, jpeg)
-        _log.debug("event %s waits for its receipt", event.event_id)
+        _log.debug("event stored; it waits for its receipt event_id=%s", event.event_id)
         if not self._wake_is_queued:
             self._wake_is_queued = True
             self.submit(self._wake)
 
     def _wake(self) -> None:
-        # The delivery's tick, which follows, sends what is due.
+        # The tick of the delivery follows and sends what is due.
         self._wake_is_queued = False
 
     def send_event_sync(
@@ -187,35 +190,37 @@ class IoTClient:
         image: bytes | Image | None = None,
         face_bbox: Sequence[float] | None = None,
     ) -> Outcome | Literal["pending"]:
-        """`send_event`, then wait `timeout` seconds for the bridge's word; `pending` stays in the outbox."""
-        self._check_that_line_is_another()
+        """Call `send_event`, then wait `timeout` seconds for the receipt (seed 003).
+
+        Returns `pending` without a receipt in time; the event stays in the outbox.
+        """
+        self._check_thread()
         receipt = self.delivery.await_receipt(event.event_id)
         try:
             self.send_event(event, image, face_bbox)
             return receipt.result(timeout)
-        except WaitedTooLong:
+        except FutureTimeoutError:
             return "pending"
         finally:
             self.delivery.give_up(event.event_id)
 
     def request_sync(self, since_version: int | None = None, timeout: float = 10.0) -> DeviceSyncStatus:
-        """Ask the registry for changes (seed 003), wait `timeout` seconds until they are applied, and return
-        where the gallery then stands, complete or not.
+        """Request changes, wait `timeout` seconds until they are applied, return the status (seed 003).
 
-        A `since_version` of 0 fetches everything anew; any other leaves it to what is held. To ask without
-        waiting, use `sync.sync_now`.
+        The status may be of an incomplete sync. A `since_version` of 0 fetches all identities again; the
+        device's own cursor decides for any other. `sync.sync_now` requests without waiting.
         """
-        self._check_that_line_is_another()
-        asked = self.sync.request_sync(since_version)
+        self._check_thread()
+        applied = self.sync.request_sync(since_version)
         try:
-            asked.result(timeout if self.line.thread is not None else 0)
-        except WaitedTooLong:
-            asked.cancel()
+            applied.result(timeout if self.broker.thread is not None else 0)
+        except FutureTimeoutError:
+            applied.cancel()
         return self.sync.get_sync_status()
 
-    def _check_that_line_is_another(self) -> None:
-        if threading.current_thread() is self.line.thread:
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self.broker.thread:
             raise RuntimeError(
-                "the client's own thread cannot wait for what it has to do itself: call this from another "
+                "this call waits for the client's own thread and cannot run in it: call it from another "
                 "thread, or use send_event or sync.sync_now, which do not wait"
             )

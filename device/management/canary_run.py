@@ -1,4 +1,4 @@
-"""The canary of the device's own embedder: at its start, and when the backend orders `run_canary`."""
+"""The canary check of the device's embedder, at the start and for the command `run_canary`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +14,11 @@ from .health import Health
 
 
 class CanaryRun:
-    """Compares `session`, the one that recognises, with the CPU; quarantines its `space` when they differ.
+    """Compares `session`, which recognises, with the CPU; quarantines its `space` if they differ.
 
-    `run` is for any thread, also while another recognises with `session`: ONNX Runtime's sessions may be run
-    by several threads, TensorRT's take turns by a lock of their own. The reference is opened for each run, on
-    one thread, and closed after it: a second copy of the model stays in memory no longer than that.
+    `run` is for any thread, also while another one recognises with `session`: ONNX Runtime allows several
+    threads, TensorRT sessions have a lock. The reference model is opened for each run and closed after it, so
+    that a second copy of the model stays in memory no longer.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class CanaryRun:
         self._reference_model = reference_model
 
     def run(self) -> CanaryResult:
-        """The result, reported to the device's health. A comparison that cannot be made has not passed."""
+        """Return the result and report it to the health; a comparison that cannot be made has failed."""
         try:
             result = check_canary(self._session, open_reference(self._session, self._reference_model))
         except ModelError as error:
@@ -41,8 +41,8 @@ class CanaryRun:
             self._health.report(CANARY_FAILED, f"{self._space} is in quarantine: {result.detail}")
         return result
 
-    def handle(self, args: Mapping[str, JsonValue]) -> str:  # noqa: ARG002  # every command has arguments
-        """Carries out `run_canary`; returns what was found, raises CommandFailedError when it is bad."""
+    def handle(self, _args: Mapping[str, JsonValue]) -> str:
+        """Run the command `run_canary`; return the result. Raises CommandFailedError if it has failed."""
         result = self.run()
         if not result.passed:
             raise CommandFailedError(f"{self._space} is in quarantine: {result.detail}")

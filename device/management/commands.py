@@ -1,4 +1,4 @@
-"""Orders from the backend: each is run once, however often it arrives, and always answered."""
+"""Commands from the backend: each one runs once and is answered every time it arrives."""
 
 import json
 import logging
@@ -22,22 +22,21 @@ from device.store.db_manager import DatabaseManager
 _log = logging.getLogger(__name__)
 
 Handler = Callable[[Mapping[str, JsonValue]], str]
-"""Carries a command out and returns a sentence about what it did; CommandFailedError says what went wrong."""
+"""Runs a command and returns a sentence about its result, or raises CommandFailedError."""
 
 _KEY = "answered_commands"
-_REMEMBERED = 64
+_MAX_STORED_ANSWERS = 64
 
 
 class CommandFailedError(Exception):
-    """A command that could not be carried out; one sentence for the person who gave it."""
+    """A command failed; the sentence is for the operator."""
 
 
 class CommandRunner(SessionListener):
-    """Runs `handlers` (by the command's name) one after another in a thread of its own.
+    """Runs commands one after another in a thread of its own; `handlers` are by command name.
 
-    An answer is remembered on disk before it is sent: an id that comes again, also after a restart, is
-    answered again and not run again. One that is still running says `accepted`. Part of the link: see
-    `SessionListener`.
+    An answer is stored on disk before it is sent: a command id that arrives again, also after a restart, is
+    answered again and does not run again. The answer is `accepted` while the command runs.
     """
 
     def __init__(
@@ -54,25 +53,25 @@ class CommandRunner(SessionListener):
         self._utc_now = utc_now
         self._lock = threading.Lock()
         self._running: set[str] = set()
-        remembered = db.get_config(_KEY)
+        stored = db.get_config(_KEY)
         self._answered: OrderedDict[str, tuple[CommandAnswer, str]] = OrderedDict(
-            (command_id, (state, detail)) for command_id, state, detail in json.loads(remembered or "[]")
+            (command_id, (state, detail)) for command_id, state, detail in json.loads(stored or "[]")
         )
         self._closed = threading.Event()
-        self._orders: queue.SimpleQueue[tuple[Handler, Command] | None] = queue.SimpleQueue()
-        # A daemon: a command that a driver never ends must not keep the program from ending.
-        threading.Thread(target=self._work, name="command", daemon=True).start()
+        self._queue: queue.SimpleQueue[tuple[Handler, Command] | None] = queue.SimpleQueue()
+        # A daemon: a command that hangs in a driver must not keep the program from ending.
+        threading.Thread(target=self._run_commands, name="command", daemon=True).start()
 
     def close(self) -> None:
-        """Let the command that runs end, and start no other: the backend sends those again."""
+        """Start no further command; the backend sends open commands again."""
         self._closed.set()
-        self._orders.put(None)
+        self._queue.put(None)
 
     def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is channels.COMMAND:
-            self._take(decoded.ids["command"], decoded.message)
+            self._accept(decoded.ids["command"], decoded.message)
 
-    def _take(self, name: str, command: Command) -> None:
+    def _accept(self, name: str, command: Command) -> None:
         with self._lock:
             answered = self._answered.get(command.id)
             running = command.id in self._running
@@ -83,22 +82,22 @@ class CommandRunner(SessionListener):
         elif running:
             self._publish(command.id, "accepted", "")
         elif self._utc_now() >= command.expires_at:
-            self._answer(command.id, "expired", "it arrived after its expires_at")
+            self._answer(command.id, "expired", "the command arrived after its expires_at")
         elif name not in self._handlers:
-            self._answer(command.id, "unknown", f"this device knows {', '.join(sorted(self._handlers))}")
+            self._answer(command.id, "unknown", f"expected one of {', '.join(sorted(self._handlers))}")
         else:
             with self._lock:
                 self._running.add(command.id)
             self._publish(command.id, "accepted", "")
-            self._orders.put((self._handlers[name], command))
+            self._queue.put((self._handlers[name], command))
 
-    def _work(self) -> None:
-        while (order := self._orders.get()) is not None and not self._closed.is_set():
-            self._run(*order)
+    def _run_commands(self) -> None:
+        while (queued := self._queue.get()) is not None and not self._closed.is_set():
+            self._run_command(*queued)
 
-    def _run(self, handler: Handler, command: Command) -> None:
+    def _run_command(self, handler: Handler, command: Command) -> None:
         if self._utc_now() >= command.expires_at:
-            self._answer(command.id, "expired", "others took too long before it")
+            self._answer(command.id, "expired", "the command expired while others ran")
             return
         state: CommandAnswer
         try:
@@ -106,22 +105,22 @@ class CommandRunner(SessionListener):
         except CommandFailedError as error:
             state, detail = "failed", str(error)
         except Exception as error:  # noqa: BLE001  # the outermost loop of this thread
-            _log.exception("command %s failed", command.id)
+            _log.exception("command failed id=%s", command.id)
             state, detail = "failed", f"{type(error).__name__}; see the device's log"
         self._answer(command.id, state, detail)
 
     def _answer(self, command_id: str, state: CommandAnswer, detail: str) -> None:
         with self._lock:
             self._answered[command_id] = (state, detail)
-            while len(self._answered) > _REMEMBERED:
+            while len(self._answered) > _MAX_STORED_ANSWERS:
                 self._answered.popitem(last=False)
-            remembered = [[one, *answer] for one, answer in self._answered.items()]
+            answers = [[answered_id, *answer] for answered_id, answer in self._answered.items()]
             self._running.discard(command_id)
             try:
-                self._db.set_config(_KEY, json.dumps(remembered))
+                self._db.set_config(_KEY, json.dumps(answers))
             except StoreError as error:
-                # Answered all the same: only after a restart could it be run again.
-                _log.error("the answer to command %s cannot be remembered: %s", command_id, error)
+                # Answered all the same; without the stored answer it could run again after a restart.
+                _log.error("command answer not stored id=%s error=%r", command_id, str(error))
         self._link.submit(lambda: self._publish(command_id, state, detail))
 
     def _publish(self, command_id: str, state: CommandAnswer, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a device, for its heartbeat, and whether it may recognise anybody at all."""
+"""The problems of a device, for its heartbeat, and whether they stop recognition."""
 
 import logging
 import threading
@@ -9,30 +9,30 @@ from broker_bridge.contract.messages import WireError
 _log = logging.getLogger(__name__)
 
 _QUARANTINE = frozenset({MODEL_DIFFERS, CANARY_FAILED})
-_LONGEST = 1000
+_MAX_DETAIL_CHARACTERS = 1000
 
 
 class Health:
-    """The problems that a device has now, one sentence per code; for any thread."""
+    """The current problems of a device, one sentence per code; for any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._problems: dict[str, str] = {}
 
     def report(self, code: str, detail: str) -> None:
-        """There is a problem; said in the log when it is new or another than before."""
+        """Add or replace a problem; log it if its sentence is new."""
         with self._lock:
             known = self._problems.get(code)
-            self._problems[code] = detail[:_LONGEST]
+            self._problems[code] = detail[:_MAX_DETAIL_CHARACTERS]
         if known != self._problems[code]:
-            _log.error("%s: %s", code, detail)
+            _log.error("health problem reported code=%s detail=%r", code, detail)
 
     def clear(self, code: str) -> None:
-        """The problem is over, if there was one."""
+        """Remove a problem, if there is one of this code."""
         with self._lock:
             known = self._problems.pop(code, None)
         if known is not None:
-            _log.info("%s is over", code)
+            _log.info("health problem cleared code=%s", code)
 
     def problems(self) -> list[WireError]:
         with self._lock:
@@ -40,6 +40,6 @@ class Health:
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether the device's vectors are not to be trusted: it must not say who anybody is."""
+        """Whether the device's vectors do not compare with the registry's, so that it must not match."""
         with self._lock:
             return not _QUARANTINE.isdisjoint(self._problems)

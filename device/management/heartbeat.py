@@ -1,4 +1,4 @@
-"""The heartbeat: how a device is, every 30 seconds."""
+"""The heartbeat: the state of a device, every 30 seconds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from .system import read_system
 
 @dataclass(frozen=True)
 class VisionReadings:
-    """What the camera and the recognition tell; all absent on a device that does not see."""
+    """The readings of camera and recognition; all absent on a virtual device."""
 
     fps: float | None = None
     inference_ms: float | None = None
@@ -50,7 +50,7 @@ class HeartbeatSender(SessionListener):
         self._started = clock()
 
     def connected(self, _now: float) -> None:
-        # The dashboard need not wait for the first interval.
+        # At once, so that the dashboard does not wait for the first interval.
         self._publish()
 
     def send(self) -> None:
@@ -60,14 +60,14 @@ class HeartbeatSender(SessionListener):
         self._client.publish(channels.HEARTBEAT, self.compose().to_json())
 
     def compose(self) -> Heartbeat:
-        """The heartbeat of this moment, with every field that can be known."""
+        """Return the heartbeat of this moment, with every field that is known."""
         system = read_system(self._folder)
         vision = self._vision()
         outbox = self._client.outbox
         return Heartbeat(
             device_id=self._client.config.device_id,
             at=self._utc_now(),
-            session=self._client.line.session or "0",
+            session=self._client.broker.session or "0",
             uptime_s=round(max(0.0, self._clock() - self._started), 1),
             software=self._client.config.software,
             state="degraded" if vision.problems else "ok",

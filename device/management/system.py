@@ -1,4 +1,4 @@
-"""What the operating system tells about the machine; a reading that it does not have is absent."""
+"""Read memory, disk and temperatures from the operating system."""
 
 import os
 from dataclasses import dataclass, field
@@ -9,7 +9,10 @@ _MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class SystemReadings:
-    """Memory of this process and free disk in MB, temperatures in degrees Celsius by the zone's name."""
+    """Memory of this process and free disk in MB, temperatures in degrees Celsius by zone name.
+
+    A reading that the system does not have is absent.
+    """
 
     memory_mb: float | None = None
     disk_free_mb: float | None = None
@@ -19,7 +22,7 @@ class SystemReadings:
 def read_system(
     folder: Path, *, proc: Path = Path("/proc"), thermal: Path = Path("/sys/class/thermal")
 ) -> SystemReadings:
-    """Readings now; `folder` lies on the disk that is asked about."""
+    """Return the readings of now; `folder` lies on the disk to measure."""
     return SystemReadings(_memory_mb(proc), _disk_free_mb(folder), _temperatures(thermal))
 
 
@@ -43,7 +46,7 @@ def _temperatures(thermal: Path) -> dict[str, float]:
     readings: dict[str, float] = {}
     for zone in sorted(thermal.glob("thermal_zone*"))[:32]:
         try:
-            # A Jetson's zones that are switched off cannot be read.
+            # A Jetson's zones cannot be read while they are switched off.
             readings[(zone / "type").read_text().strip()[:128]] = int((zone / "temp").read_text()) / 1000
         except (OSError, ValueError):
             continue

@@ -1,4 +1,4 @@
-"""What `IoTClient` needs to know."""
+"""The configuration of `IoTClient`."""
 
 import ssl
 from collections.abc import Mapping
@@ -16,25 +16,25 @@ from broker_bridge.contract.messages import SpaceInfo
 DEFAULT_SITE = "default"
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
 _URL = "a broker URL is mqtt://[user:password@]host[:port], or mqtts:// for TLS"
-# Where OpenSSL's own default names no file: Debian, Ubuntu and with them JetPack.
+# For systems where OpenSSL's default names no file: Debian, Ubuntu, and so JetPack.
 _SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def arcface() -> dict[str, SpaceInfo]:
-    """Seed 003's model, `ArcFace`: one space of 512 dimensions."""
+    """Return the space of seed 003's model ArcFace, of 512 dimensions."""
     return {"face:arcface": SpaceInfo(dimension=512)}
 
 
 @dataclass(frozen=True)
 class IoTClientConfig:
-    """One device and its broker (seed 003). Times in seconds.
+    """One device and its broker (seed 003). Times are in seconds.
 
-    The broker is given as `mqtt`, or as `broker_url` with `api_key`, the broker's password for this device;
-    the user name is then the device id, unless the URL has a login of its own. `mqtts://` is checked against
-    `ca_file`, or without one against the system's authorities. Both become `mqtt`, which shows no secret.
-    `db_path` is the file of a client that opens its own, in the working directory by default.
+    The broker is given as `mqtt`, or as `broker_url` with `api_key`, the broker's password for this device.
+    The user name is then the device id, unless the URL has a login of its own. The certificate of `mqtts://`
+    is checked against `ca_file`, or against the system's authorities without one. Both forms become `mqtt`,
+    whose representation shows no secret. `db_path` is the database of a client that opens its own.
 
-    Raises ValueError with a sentence for an id or a URL that cannot be used.
+    Raises ValueError for an id or a URL that cannot be used.
     """
 
     device_id: str
@@ -57,18 +57,18 @@ class IoTClientConfig:
         for name, value in (("device_id", self.device_id), ("site_id", self.site_id)):
             if not DEVICE_ID.match(value):
                 raise ValueError(
-                    f"{name} {value!r}: expected up to 63 of a-z, 0-9 and -, the first of them no -"
+                    f"{name} {value!r}: expected up to 63 of a-z, 0-9 and -, not starting with -"
                 )
         if broker_url is not None:
             if self.mqtt != MqttSettings():
-                raise ValueError("give the broker as broker_url or as mqtt, not as both")
+                raise ValueError("expected the broker as broker_url or as mqtt, got both")
             object.__setattr__(self, "mqtt", mqtt_settings(broker_url, ca_file, self.device_id, api_key))
         elif api_key is not None or ca_file is not None:
-            raise ValueError("api_key and ca_file belong to broker_url; mqtt has its own")
+            raise ValueError("api_key and ca_file need broker_url; mqtt has fields of its own for them")
 
 
 def check_tls_files(settings: MqttSettings) -> None:
-    """Raise SettingsError unless the files that `settings` names can be used; without any, do nothing."""
+    """Raise SettingsError if a certificate or key that `settings` names cannot be used."""
     if settings.ca_file is None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,7 +81,7 @@ def check_tls_files(settings: MqttSettings) -> None:
     if settings.cert_file is None:
         return
     try:
-        # An empty password: a key that has one is refused here, where OpenSSL would ask the terminal for it.
+        # An empty password: for a key that has one, OpenSSL would otherwise ask on the terminal.
         context.load_cert_chain(settings.cert_file, settings.key_file, password="")
     except OSError as error:
         names = f"{settings.cert_file} and {settings.key_file}"
@@ -102,21 +102,21 @@ def mqtt_settings(
     device_id: str | None = None,
     api_key: str | None = None,
 ) -> MqttSettings:
-    """Settings for `mqtt://[user:password@]host[:port]`, or `mqtts://`, whose broker `ca_file` vouches for.
+    """Return the settings for `mqtt://[user:password@]host[:port]`, or `mqtts://` with `ca_file`.
 
-    What the URL leaves open of user name and password is `device_id` and `api_key`. Raises ValueError with a
-    sentence that quotes nothing of the URL, which may hold a password.
+    A missing user name is `device_id`, a missing password `api_key`. Raises ValueError with a sentence that
+    quotes nothing of the URL, which may contain a password.
     """
     try:
         url = urlsplit(broker_url)
         host, port = url.hostname, url.port
     except ValueError:
-        # Its own sentence may quote a piece of the password.
+        # The parser's sentence may quote a part of the password.
         raise ValueError(_URL) from None
     if url.scheme not in _SCHEMES or not host or url.path not in ("", "/") or url.query or url.fragment:
         raise ValueError(_URL)
     if url.scheme == "mqtt" and ca_file is not None:
-        raise ValueError("ca_file goes with mqtts://; mqtt:// is not encrypted")
+        raise ValueError("ca_file needs mqtts://; mqtt:// is not encrypted")
     password = unquote(url.password) if url.password else api_key
     return MqttSettings(
         host=host,
@@ -131,5 +131,5 @@ def _system_authorities() -> Path:
     named = ssl.get_default_verify_paths().cafile
     file = Path(named) if named else _SYSTEM_AUTHORITIES
     if not file.is_file():
-        raise ValueError("mqtts:// needs ca_file: this system has no file of authorities that it trusts")
+        raise ValueError("mqtts:// needs ca_file: this system has no file of trusted authorities")
     return file

@@ -1,6 +1,6 @@
-"""The line to the broker: one thread that connects, listens, lets every part do what is due, and reconnects.
+"""The broker connection: one thread that connects, receives, calls the listeners, and reconnects.
 
-Every connection is new and has a session of its own: nothing of an older one can arrive late or go out again.
+Every connection has a session of its own: no message of an older connection arrives late or is sent again.
 """
 
 import logging
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, decode
 from broker_bridge.contract.errors import ContractError
@@ -25,21 +26,22 @@ from .listeners import Listeners
 
 _log = logging.getLogger(__name__)
 
-# A connection that lasted so long was a good one: the next failure is a first one again.
+# After a connection of this length the next failure counts as the first one.
 _STABLE_SECONDS = 5.0
 _CONNACK_SECONDS = 10.0
-_LAST_WORD_SECONDS = 2.0
-_MOST_WAITING = 10_000
+_STOPPED_STATUS_SECONDS = 2.0
+_MAX_QUEUED_MESSAGES = 10_000
+_ERROR_PAUSE = Backoff(base=0.1, cap=5.0)
 _DOWN = (
     channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA, channels.REGISTERED,
     channels.COMMAND, channels.ASSIGNED,
 )  # fmt: skip
-_CREDENTIALS = ("Bad user name or password", "Not authorized")
+_CREDENTIAL_REASONS = ("Bad user name or password", "Not authorized")
 
 
 @dataclass(frozen=True)
 class ConnectionEvent:
-    """Something that a connection reports of itself, from a thread of its own."""
+    """An event that a connection reports from its own thread."""
 
     connection: "Connection"
     kind: Literal["connected", "refused", "lost", "denied", "message"]
@@ -57,7 +59,7 @@ class Connection(Protocol):
     """One connection to the broker, from CONNECT to its end."""
 
     def open(self) -> None:
-        """Raises OSError when the broker cannot be reached."""
+        """Connect to the broker. Raises OSError when it cannot be reached."""
         ...
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None: ...
@@ -68,14 +70,15 @@ class Connection(Protocol):
 
 
 OpenConnection = Callable[[str, bytes, Callable[[ConnectionEvent], None]], Connection]
-"""Session, last will and where to report -> a connection that is not open yet."""
+"""Makes a connection that is not open yet, from session, last will and report callback."""
 
 
 class BrokerSession:
-    """Keeps one connection up and implements `Link`.
+    """Keeps one connection up; implements `Link`.
 
     `counts` has `connections`, `refused`, `lost`, `denied`, `ignored_retained`, `undecodable`, `overrun` and
-    `errors`. `start`, `stop` and `submit` are for any thread, all else is for the line's own, `thread`.
+    `errors`. `start`, `stop` and `submit` are for any thread, the rest for the session's own `thread`. The
+    session stops early when `is_drained` says that no event waits for a receipt.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class BrokerSession:
         db: DatabaseManager,
         open_connection: OpenConnection,
         *,
-        drained: Callable[[], bool],
+        is_drained: Callable[[], bool],
         source: random.Random,
         clock: Callable[[], float],
         utc_now: Callable[[], datetime],
@@ -96,11 +99,11 @@ class BrokerSession:
         self._config = config
         self._db = db
         self._open_connection = open_connection
-        self._drained = drained
+        self._is_drained = is_drained
         self._random = source
         self._utc_now = utc_now
         self._listeners = Listeners(self.counts)
-        self._inbox: queue.SimpleQueue[ConnectionEvent | Callable[[], None]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[ConnectionEvent | Callable[[], None]] = queue.SimpleQueue()
         self._connection: Connection | None = None
         self._attempts = 0
         self._since = 0.0
@@ -113,21 +116,23 @@ class BrokerSession:
         self._listeners.attach(listener)
 
     def start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name=f"line-{self._config.device_id}", daemon=True)
+        self.thread = threading.Thread(
+            target=self._run_loop, name=f"broker-{self._config.device_id}", daemon=True
+        )
         self.thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Wait for receipts a few seconds, say `stopped`, disconnect and end."""
+        """Wait a few seconds for receipts, publish the status `stopped`, disconnect and end the thread."""
         if self.thread is None:
             return
         self.submit(self._begin_stop)
         self.thread.join(timeout)
         if self.thread.is_alive():
-            _log.warning("the line did not end within %.0f s; the end of the program ends it", timeout)
+            _log.warning("broker session did not end in time; it ends with the program seconds=%.0f", timeout)
         self.thread = None
 
     def submit(self, action: Callable[[], None]) -> None:
-        self._inbox.put(action)
+        self._queue.put(action)
 
     def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> PendingPublish | None:
         if self._connection is None or not self.is_up:
@@ -137,55 +142,55 @@ class BrokerSession:
 
     # The thread
 
-    def _run(self) -> None:
-        in_a_row = 0
+    def _run_loop(self) -> None:
+        failures = 0
         while not self._ended.is_set():
             try:
                 self._step()
-                in_a_row = 0
+                failures = 0
             except Exception:  # noqa: BLE001
-                # The outermost loop: what failed is said and counted, and the line stays up.
+                # The outermost loop: the error is logged and counted, and the session goes on.
                 self.counts["errors"] += 1
-                in_a_row += 1
-                _log.exception("the line goes on after an unexpected error")
-                self._ended.wait(min(5.0, 0.1 * 2.0 ** min(in_a_row, 10)))
+                failures += 1
+                _log.exception("broker session met an unexpected error; it goes on failures=%d", failures)
+                self._ended.wait(_ERROR_PAUSE.delay(failures, self._random))
 
     def _step(self) -> None:
         now = self.clock()
         if self._connection is None and self._stop_at is None and now >= self._retry_at:
             self._connect(now)
         elif self._connection is not None and not self.is_up and now >= self._since + _CONNACK_SECONDS:
-            self._drop("the broker did not answer CONNECT")
+            self._drop("the broker did not answer CONNECT in time")
         now = self.clock()
-        wishes = [self._listeners.tick(now)]
+        due_times = [self._listeners.tick(now)]
         if self._stop_at is not None:
-            if self._connection is None or now >= self._stop_at or self._drained():
+            if self._connection is None or now >= self._stop_at or self._is_drained():
                 self._finish()
                 return
-            wishes.append(self._stop_at)
+            due_times.append(self._stop_at)
         if not self.is_up:
-            wishes.append(self._since + _CONNACK_SECONDS if self._connection else self._retry_at)
-        self._wait(min((at for at in wishes if at is not None), default=now + 60.0))
+            due_times.append(self._since + _CONNACK_SECONDS if self._connection else self._retry_at)
+        self._handle_queue(min((at for at in due_times if at is not None), default=now + 60.0))
 
-    def _wait(self, until: float) -> None:
-        """Wait for something to come until then, and take all that has come."""
+    def _handle_queue(self, until: float) -> None:
+        """Wait for a queued event or action until `until`, then handle all that are queued."""
         try:
-            came = self._inbox.get(timeout=max(0.0, until - self.clock()))
+            queued = self._queue.get(timeout=max(0.0, until - self.clock()))
             while True:
-                if isinstance(came, ConnectionEvent):
-                    self._take(came)
+                if isinstance(queued, ConnectionEvent):
+                    self._handle_event(queued)
                 else:
-                    came()
-                came = self._inbox.get_nowait()
+                    queued()
+                queued = self._queue.get_nowait()
         except queue.Empty:
             return
 
-    def _report(self, came: ConnectionEvent) -> None:
-        """Called by the connection. Any message may be lost, so a flood is cut off rather than kept."""
-        if came.kind == "message" and self._inbox.qsize() > _MOST_WAITING:
+    def _report(self, event: ConnectionEvent) -> None:
+        """Queue an event of the connection; drop messages of a flood, which are sent again."""
+        if event.kind == "message" and self._queue.qsize() > _MAX_QUEUED_MESSAGES:
             self.counts["overrun"] += 1
         else:
-            self._inbox.put(came)
+            self._queue.put(event)
 
     # The connection's life
 
@@ -197,28 +202,28 @@ class BrokerSession:
             self._connection = self._open_connection(self.session, self._status("lost"), self._report)
             self._connection.open()
         except OSError as error:
-            self._drop(f"the broker cannot be reached: {error}")
+            self._drop(f"broker unreachable: {error}")
 
-    def _take(self, came: ConnectionEvent) -> None:
-        if came.connection is not self._connection:
+    def _handle_event(self, event: ConnectionEvent) -> None:
+        if event.connection is not self._connection:
             return
-        if came.kind == "message":
-            self._receive(came)
-        elif came.kind == "connected":
+        if event.kind == "message":
+            self._receive_message(event)
+        elif event.kind == "connected":
             self._announce()
-        elif came.kind == "denied":
+        elif event.kind == "denied":
             self.counts["denied"] += 1
-            _log.error("the broker denies %s; look at its access rules for this device", came.reason)
-        elif came.kind == "refused":
+            _log.error("broker denied access; check its access rules for this device what=%r", event.reason)
+        elif event.kind == "refused":
             self.counts["refused"] += 1
-            self._drop(_refusal(came.reason))
+            self._drop(_describe_refusal(event.reason))
         else:
-            self._drop(f"the connection is gone: {came.reason}")
+            self._drop(f"connection lost: {event.reason}")
 
     def _announce(self) -> None:
-        """Subscribe, then say who and what we are; retained topics are published on every connection."""
+        """Subscribe, then publish status and info; retained topics are published on every connection."""
         config = self._config
-        assert self._connection is not None  # noqa: S101  # `_take` compared it
+        assert self._connection is not None  # noqa: S101  # `_handle_event` compared it
         self.is_up = True
         self._since = self.clock()
         self.counts["connections"] += 1
@@ -234,24 +239,26 @@ class BrokerSession:
             dev_mode=config.dev_mode,
         )
         self.publish(channels.INFO, info.to_json())
-        _log.info("connected to %s:%d, session %s", config.mqtt.host, config.mqtt.port, self.session)
+        _log.info(
+            "broker connected host=%s port=%d session=%s", config.mqtt.host, config.mqtt.port, self.session
+        )
         self._listeners.connected(self._since)
 
-    def _receive(self, came: ConnectionEvent) -> None:
+    def _receive_message(self, event: ConnectionEvent) -> None:
         try:
-            decoded = decode(came.topic, came.payload)
+            decoded = decode(event.topic, event.payload)
         except ContractError as error:
-            # The detail stays out of the log: it may quote what came.
+            # The detail stays out of the log: it may quote the payload.
             self.counts["undecodable"] += 1
-            _log.warning("a message on %s is not understood: %s", came.topic, error.code)
+            _log.warning("broker message ignored: undecodable topic=%s code=%s", event.topic, error.code)
             return
-        if came.retained and not decoded.channel.retain:
+        if event.retained and not decoded.channel.retain:
             self.counts["ignored_retained"] += 1
-            _log.warning("a retained message on %s is ignored; only a mistake puts one there", came.topic)
+            _log.warning("broker message ignored: retained by mistake topic=%s", event.topic)
             return
         self._listeners.receive_message(decoded)
 
-    def _drop(self, why: str) -> None:
+    def _drop(self, reason: str) -> None:
         now = self.clock()
         if self.is_up:
             self.counts["lost"] += 1
@@ -261,7 +268,7 @@ class BrokerSession:
         self.is_up = False
         delay = self._config.reconnect.delay(max(1, self._attempts), self._random)
         self._retry_at = now + delay
-        _log.warning("%s; next try in %.1f s", why, delay)
+        _log.warning("broker connection down; next attempt follows reason=%r seconds=%.1f", reason, delay)
         self._listeners.disconnected()
         if connection is not None:
             connection.close()
@@ -276,19 +283,19 @@ class BrokerSession:
 
     def _finish(self) -> None:
         self._ended.set()
-        last = self.publish(channels.STATUS, self._status("stopped"))
-        if last is not None:
-            last.wait(_LAST_WORD_SECONDS)
+        pending = self.publish(channels.STATUS, self._status("stopped"))
+        if pending is not None:
+            pending.wait(_STOPPED_STATUS_SECONDS)
         self.is_up = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
-def _refusal(reason: str) -> str:
-    if reason in _CREDENTIALS:
+def _describe_refusal(reason: str) -> str:
+    if reason in _CREDENTIAL_REASONS:
         return (
-            f"the broker refuses this device ({reason}): check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD "
+            f"the broker refused this device ({reason}): check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD "
             "or the client certificate"
         )
-    return f"the broker refuses this device: {reason}"
+    return f"the broker refused this device: {reason}"

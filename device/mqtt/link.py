@@ -1,4 +1,4 @@
-"""What the parts of a device see of its broker connection."""
+"""The broker connection as the components of a device see it."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ class Publication(Protocol):
     """A message on its way to the broker."""
 
     def is_out(self) -> bool:
-        """Whether it has left for good: acknowledged by the broker, or lost with its connection."""
+        """Return whether the broker acknowledged it, or it was lost with its connection."""
         ...
 
 
@@ -18,7 +18,7 @@ class Link(Protocol):
     """The sending side; call `publish` in the link's own thread only, `submit` from anywhere."""
 
     def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> Publication | None:
-        """Send on this device's topic of `channel`; None while there is no connection."""
+        """Publish on this device's topic of `channel`; return None without a connection."""
         ...
 
     def submit(self, action: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The parts that follow a connection: each hears of everything, whatever befalls the others."""
+"""The listeners of a broker connection, called in turn; the failure of one stops no other."""
 
 import logging
 from collections import Counter
@@ -14,58 +14,63 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What could not do what was due tries again so much later: not in a circle, and the line goes on listening.
-_REST_SECONDS = 2.0
+# A listener whose tick failed is called again after this pause, so that it does not block the others.
+_PAUSE_SECONDS = 2.0
 
 
 class Listeners:
-    """Tells every part in turn. What one of them cannot do (its disk is full) is said, counted under `errors`
-    in `counts`, and keeps no other from its turn: a full disk must not hide a command or a quarantine."""
+    """Calls every listener in turn.
+
+    The failure of a listener (its disk is full) is logged and counted under `errors` in `counts`. The others
+    still get their turn: a full disk must not hide a command or a quarantine.
+    """
 
     def __init__(self, counts: Counter[str]) -> None:
         self._counts = counts
         self._listeners: list[SessionListener] = []
-        self._resting: dict[SessionListener, float] = {}
+        self._paused_until: dict[SessionListener, float] = {}
 
     def attach(self, listener: SessionListener) -> None:
         self._listeners.append(listener)
 
     def connected(self, now: float) -> None:
         for listener in self._listeners:
-            self._tell(lambda one: one.connected(now), listener)
+            self._call(listener, lambda target: target.connected(now))
 
     def disconnected(self) -> None:
         for listener in self._listeners:
-            self._tell(lambda one: one.disconnected(), listener)
+            self._call(listener, lambda target: target.disconnected())
 
     def receive_message(self, decoded: Decoded[Any]) -> None:
         for listener in self._listeners:
-            self._tell(lambda one: one.receive_message(decoded), listener)
+            self._call(listener, lambda target: target.receive_message(decoded))
 
     def tick(self, now: float) -> float | None:
-        """When somebody wants to be called again, the soonest; None for no hurry."""
-        wishes = [self._tick(listener, now) for listener in self._listeners]
-        return min((at for at in wishes if at is not None), default=None)
+        """Call every listener that is not paused; return the earliest time of the next call, if any."""
+        due_times = [self._tick(listener, now) for listener in self._listeners]
+        return min((at for at in due_times if at is not None), default=None)
 
     def _tick(self, listener: SessionListener, now: float) -> float | None:
-        rests_until = self._resting.pop(listener, now)
-        if rests_until <= now:
-            failed = self._counts["errors"]
-            wish = self._tell(lambda one: one.tick(now), listener)
-            if self._counts["errors"] == failed:
-                return wish
-            rests_until = now + _REST_SECONDS
-        self._resting[listener] = rests_until
-        return rests_until
+        paused_until = self._paused_until.pop(listener, now)
+        if paused_until <= now:
+            errors_before = self._counts["errors"]
+            due_at = self._call(listener, lambda target: target.tick(now))
+            if self._counts["errors"] == errors_before:
+                return due_at
+            paused_until = now + _PAUSE_SECONDS
+        self._paused_until[listener] = paused_until
+        return paused_until
 
-    def _tell(self, what: Callable[[SessionListener], T], listener: SessionListener) -> T | None:
+    def _call(self, listener: SessionListener, action: Callable[[SessionListener], T]) -> T | None:
         try:
-            return what(listener)
+            return action(listener)
         except StoreError as error:
             self._counts["errors"] += 1
-            _log.error("%s could not do its part: %s", type(listener).__name__, error)
+            _log.error(
+                "listener failed on its database name=%s error=%r", type(listener).__name__, str(error)
+            )
         except Exception:  # noqa: BLE001
-            # The outermost loop over the parts.
+            # The outermost loop over the listeners.
             self._counts["errors"] += 1
-            _log.exception("%s met an unexpected error; the line goes on", type(listener).__name__)
+            _log.exception("listener met an unexpected error; it goes on name=%s", type(listener).__name__)
         return None

@@ -1,6 +1,6 @@
-"""One connection to the broker through paho, the only file that knows it.
+"""One connection to the broker through paho; no other file imports paho.
 
-Its callbacks run while paho holds its own locks, so they report and return.
+Its callbacks run while paho holds its own locks, so they only report.
 """
 
 import logging
@@ -21,8 +21,8 @@ from .connection_loop import ConnectionEvent
 _log = logging.getLogger(__name__)
 
 
-class _Sent:
-    """A message in paho's hands."""
+class _PahoPublish:
+    """A message that paho sends."""
 
     def __init__(self, info: mqtt.MQTTMessageInfo) -> None:
         self._info = info
@@ -31,14 +31,14 @@ class _Sent:
         try:
             return self._info.is_published()
         except (RuntimeError, ValueError):
-            # It never went onto a connection that is gone.
+            # The connection was lost before it was sent.
             return True
 
     def wait(self, seconds: float) -> None:
         try:
             self._info.wait_for_publish(seconds)
         except (RuntimeError, ValueError) as error:
-            _log.info("a last message did not go out: %s", error)
+            _log.info("broker message not sent before the connection ended error=%r", str(error))
 
 
 class PahoConnection:
@@ -70,7 +70,7 @@ class PahoConnection:
                 keyfile=str(key) if key else None,
             )
         client.will_set(channels.STATUS.topic(device_id=config.device_id), will, qos=1, retain=True)
-        client.on_socket_open = _send_at_once
+        client.on_socket_open = _disable_nagle
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -78,7 +78,7 @@ class PahoConnection:
         client.on_subscribe = self._on_subscribe
 
     def open(self) -> None:
-        """Raises OSError when the broker cannot be reached."""
+        """Connect to the broker. Raises OSError when it cannot be reached."""
         settings = self._config.mqtt
         self._client.connect(settings.host, settings.port, settings.keepalive_seconds, clean_start=True)
         self._client.loop_start()
@@ -87,15 +87,15 @@ class PahoConnection:
         options = [(name, SubscribeOptions(qos=qos)) for name, qos in filters]
         self._client.subscribe(options)
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> _Sent:
-        return _Sent(self._client.publish(topic, payload, qos, retain))
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> _PahoPublish:
+        return _PahoPublish(self._client.publish(topic, payload, qos, retain))
 
     def close(self) -> None:
-        """End in good order: the broker does not publish the last will."""
+        """Disconnect; the broker does not publish the last will."""
         self._client.disconnect()
         self._client.loop_stop()
 
-    # Called by paho's thread, which holds its locks: report and return.
+    # Callbacks of paho's thread
 
     def _on_connect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
         self._report(ConnectionEvent(self, "refused" if reason.is_failure else "connected", str(reason)))
@@ -118,6 +118,6 @@ class PahoConnection:
                 self._report(ConnectionEvent(self, "denied", f"a subscription: {reason}"))
 
 
-def _send_at_once(_c: object, _u: object, opened: Any) -> None:
-    """Without TCP_NODELAY a small message waits up to 40 ms for the acknowledgement of the one before."""
+def _disable_nagle(_c: object, _u: object, opened: Any) -> None:
+    """Set TCP_NODELAY: without it a small message waits up to 40 ms for an acknowledgement."""
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

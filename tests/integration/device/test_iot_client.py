@@ -50,7 +50,7 @@ def test_a_killed_connection_leaves_the_last_will_of_its_session(
     """The next connection has a higher session, so `lost` can be told from the state now."""
     parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
     wait_until(lambda: peer.of(channels.STATUS, fresh_device.id), "online")
-    connection: Any = parts.client.line._connection
+    connection: Any = parts.client.broker._connection
     connection._client.socket().shutdown(2)
     wait_until(lambda: len(peer.of(channels.STATUS, fresh_device.id)) >= 3, "three statuses")
 
@@ -122,7 +122,7 @@ def test_what_the_broker_would_disconnect_us_for_is_refused_before_it_is_stored(
         parts.client.send_event(event(2, "cam-other"))
     assert parts.outbox.depth == 0
     assert parts.client.send_event_sync(own(3, fresh_device), 10.0) == "stored"
-    assert parts.client.line.counts["lost"] == 0
+    assert parts.client.broker.counts["lost"] == 0
 
 
 def test_a_retained_receipt_and_rubbish_are_ignored_and_counted(
@@ -135,15 +135,15 @@ def test_a_retained_receipt_and_rubbish_are_ignored_and_counted(
     peer.gives_receipts = False
     parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
     parts.client.send_event(own(1, fresh_device))
-    wait_until(lambda: parts.client.line.counts["ignored_retained"] == 1, "ignored")
+    wait_until(lambda: parts.client.broker.counts["ignored_retained"] == 1, "ignored")
     peer.send_bytes(topic, b"\xff{not json")
-    wait_until(lambda: parts.client.line.counts["undecodable"] == 1, "undecodable")
+    wait_until(lambda: parts.client.broker.counts["undecodable"] == 1, "undecodable")
     assert parts.outbox.depth == 1
     peer.send_bytes(channels.RECEIPT.topic(device_id=fresh_device.id), b"", retain=True)
 
     peer.gives_receipts = True
     assert parts.client.send_event_sync(own(2, fresh_device), 10.0) == "stored"
-    assert parts.client.line.counts["errors"] == 0
+    assert parts.client.broker.counts["errors"] == 0
 
 
 def test_a_wrong_password_is_said_in_one_sentence_and_tried_again(
@@ -158,7 +158,7 @@ def test_a_wrong_password_is_said_in_one_sentence_and_tried_again(
     try:
         with caplog.at_level(logging.WARNING):
             parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
-            wait_until(lambda: parts.client.line.counts["refused"] >= 2, "two refusals")
+            wait_until(lambda: parts.client.broker.counts["refused"] >= 2, "two refusals")
     finally:
         mosquitto.users[fresh_device.id] = right
     assert "WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD" in caplog.text
@@ -243,7 +243,7 @@ def test_an_unexpected_error_in_one_message_does_not_end_the_line(
 
     parts.client.submit(fail)
     assert parts.client.send_event_sync(own(1, fresh_device), 10.0) == "stored"
-    assert parts.client.line.counts["errors"] == 1
+    assert parts.client.broker.counts["errors"] == 1
 
 
 def test_the_file_stays_whole_after_all_this(
@@ -276,13 +276,13 @@ def test_a_client_alone_opens_its_own_store_and_closes_it(
     assert client.send_event_sync(own(1, fresh_device), 10.0) == "stored"
     status = client.request_sync(since_version=100)
     assert (status.version, list(client.db.get_all_enrollments())) == (1, ["EMP-1"])
-    assert client.line.counts["connections"] == 1
+    assert client.broker.counts["connections"] == 1
 
     client.stop()
     client.stop()
     with pytest.raises(StoreError, match="not open"):
         client.db.get_all_enrollments()
-    with pytest.raises(RuntimeError, match="make another"):
+    with pytest.raises(RuntimeError, match="make a new one"):
         client.start()
     names = [thread.name for thread in threading.enumerate()]
     assert f"line-{fresh_device.id}" not in names

@@ -77,10 +77,10 @@ def test_an_authority_for_an_unencrypted_line_is_a_mistake() -> None:
     [
         ({"device_id": "Cam 1"}, "device_id 'Cam 1': expected"),
         ({"device_id": "cam-001", "site_id": "lobby/#"}, "site_id 'lobby/#': expected"),
-        ({"device_id": "cam-001", "api_key": "key"}, "belong to broker_url"),
+        ({"device_id": "cam-001", "api_key": "key"}, "need broker_url"),
         (
             {"device_id": "cam-001", "broker_url": "mqtt://a", "mqtt": MqttSettings(host="b")},
-            "not as both",
+            "got both",
         ),
     ],
 )

@@ -77,17 +77,17 @@ class Stage:
         config = IoTClientConfig(
             "cam-001", site_id="lobby", spaces={SPACE: SpaceInfo(dimension=DIMENSION)}, drain_seconds=3.0
         )
-        self.line = BrokerSession(
+        self.broker = BrokerSession(
             config,
             db,
             self._open,
-            drained=lambda: self.outbox.depth == 0,
+            is_drained=lambda: self.outbox.depth == 0,
             source=seeded(),
             clock=self.clock,
             utc_now=self.clock.utc_now,
         )
-        self.delivery = EventDelivery(self.outbox, self.line)
-        self.line.attach(self.delivery)
+        self.delivery = EventDelivery(self.outbox, self.broker)
+        self.broker.attach(self.delivery)
 
     def _open(self, session: str, will: bytes, report: Callable[[ConnectionEvent], None]) -> PlayedConnection:
         self.connections.append(PlayedConnection(session, will, report, self.reachable))
@@ -100,8 +100,8 @@ class Stage:
     def step(self, times: int = 2) -> None:
         """Let the line take what happened and do what is due, without waiting."""
         for _ in range(times):
-            self.line.submit(lambda: None)
-            self.line._step()
+            self.broker.submit(lambda: None)
+            self.broker._step()
 
     def connect(self) -> None:
         self.step(1)
@@ -155,7 +155,7 @@ def test_two_devices_with_one_id_do_not_push_each_other_out_many_times_a_second(
     """A connection that is lost at once counts as a failure."""
     for _ in range(600):
         stage.step(1)
-        if not stage.connection.closed and not stage.line.is_up:
+        if not stage.connection.closed and not stage.broker.is_up:
             stage.connection.happens("connected")
             stage.connection.happens("lost", reason="Session taken over")
         stage.clock.advance(0.1)
@@ -183,7 +183,7 @@ def test_what_an_older_connection_reports_is_ignored(stage: Stage) -> None:
     stage.connect()
     old.happens("lost")
     stage.step()
-    assert stage.line.is_up
+    assert stage.broker.is_up
 
 
 def test_an_event_whose_copy_is_still_on_its_way_is_not_sent_again(stage: Stage) -> None:
@@ -207,7 +207,7 @@ def test_stopping_waits_for_receipts_but_not_for_long(stage: Stage) -> None:
     stage.outbox.put(event(1))
     stage.outbox.put(event(2))
     stage.step()
-    stage.line._begin_stop()
+    stage.broker._begin_stop()
     receipt = Receipts(stored=[event(1).event_id])
     topic = channels.RECEIPT.topic(device_id="cam-001")
     stage.connection.happens("message", topic=topic, payload=receipt.to_json())
@@ -259,8 +259,8 @@ def test_a_part_that_fails_keeps_no_other_from_hearing(
 ) -> None:
     """A full disk must not hide from the next part that the model differs or that a command came."""
     broken, sound = Part(fault), Part()
-    stage.line.attach(broken)
-    stage.line.attach(sound)
+    stage.broker.attach(broken)
+    stage.broker.attach(sound)
     stage.connect()
     payload = Receipts(stored=["EV1-1736942400000-a1b2c3"]).to_json()
     stage.connection.happens("message", topic="wfm/v1/device/cam-001/down/event/receipt", payload=payload)
@@ -268,7 +268,7 @@ def test_a_part_that_fails_keeps_no_other_from_hearing(
     stage.connection.happens("lost", reason="pulled")
     stage.step()
     assert [what for what in sound.heard if what != "tick"] == ["connected", "received", "disconnected"]
-    assert stage.line.counts["errors"] == len(broken.heard)
+    assert stage.broker.counts["errors"] == len(broken.heard)
     assert "Part" in caplog.text
     # What an operator can mend is a sentence.
     assert ("Traceback" in caplog.text) == isinstance(fault, KeyError)
@@ -277,8 +277,8 @@ def test_a_part_that_fails_keeps_no_other_from_hearing(
 def test_a_part_that_cannot_do_what_is_due_tries_again_later(stage: Stage) -> None:
     """Not in a circle that leaves no time to listen; the others are called as they wish."""
     broken, sound = Part(StoreError("device.db: disk is full")), Part()
-    stage.line.attach(broken)
-    stage.line.attach(sound)
+    stage.broker.attach(broken)
+    stage.broker.attach(sound)
     stage.step(20)
     stage.clock.advance(2.0)
     stage.step(20)
