@@ -1,46 +1,47 @@
-// Signing in and out, and what is loaded when.
+// Sign-in and sign-out, and the refresh of each section of the page.
 
+import { DetectedPersons } from "/ui/detected_persons/list.js";
+import { refreshDevices } from "/ui/devices.js";
+import { EventList } from "/ui/events.js";
+import { EnrolledIdentities } from "/ui/identities/enrolled.js";
 import { Problem, getJson, key } from "/ui/lib/api.js";
-import { showDevices } from "/ui/devices.js";
+import { ConnectionStatus } from "/ui/lib/connection_status.js";
 import { byId } from "/ui/lib/dom.js";
-import { Events } from "/ui/events.js";
-import { People } from "/ui/identities/enrolled.js";
-import { follow } from "/ui/lib/stream.js";
-import { Tracked } from "/ui/detected_persons/list.js";
+import { followEvents } from "/ui/lib/stream.js";
 
-const TRACKED_MS = 2000;
+const DETECTED_MS = 2000;
 const DEVICES_MS = 3000;
-const PEOPLE_MS = 15000;
+const IDENTITIES_MS = 15000;
 
-const people = new People(refused, () => {
+const identities = new EnrolledIdentities(signOutIfRejected, () => {
   events.clear();
-  events.refresh().catch(refused);
+  events.refresh().catch(signOutIfRejected);
 });
-const events = new Events((userId) => people.name(userId));
-const tracked = new Tracked(refused, () => [...people.list.items.values()]);
+const events = new EventList((userId) => identities.nameOf(userId));
+const detected = new DetectedPersons(signOutIfRejected, () => [...identities.list.items.values()]);
 let session = null;
 
-function show(signedIn) {
+function showBoard(signedIn) {
   byId("login").hidden = signedIn;
   byId("board").hidden = !signedIn;
   byId("sign-out").hidden = !signedIn;
-  byId("link").hidden = !signedIn;
+  byId("connection").hidden = !signedIn;
 }
 
-function signOut(why = "") {
+function signOut(reason = "") {
   session?.abort();
   session = null;
   key.clear();
-  people.clear();
+  identities.clear();
   events.clear();
-  tracked.clear();
-  byId("login-error").textContent = why;
-  show(false);
+  detected.clear();
+  byId("login-error").textContent = reason;
+  showBoard(false);
   byId("key").focus();
 }
 
-/** Whether `error` says that the key is no longer good, after which the page is signed out. */
-function refused(error) {
+/** Sign out and return true if `error` means that the API rejected the key. */
+function signOutIfRejected(error) {
   if (error instanceof Problem && error.status === 401) {
     signOut(error.message);
     return true;
@@ -48,31 +49,17 @@ function refused(error) {
   return false;
 }
 
-/** How the page is linked to the API: live while every part of it gets its answers. */
-class Link {
-  constructor() {
-    this.broken = new Set();
-  }
-
-  state(part, live) {
-    this.broken[live ? "delete" : "add"](part);
-    const broken = this.broken.size > 0;
-    byId("link").textContent = broken ? "connecting again" : "live";
-    byId("link").classList.toggle("broken", broken);
-  }
-}
-
-/** Run `load` now and every `ms`, one at a time; while it fails the link shows as broken. */
-async function every(ms, signal, link, load) {
+/** Run `load` now and `ms` after each run until `signal` aborts; a failure shows in `connection`. */
+async function repeat(ms, signal, connection, load) {
   while (!signal.aborted) {
     try {
       await load();
-      link.state(load, true);
+      connection.set(load, true);
     } catch (error) {
-      if (signal.aborted || refused(error)) {
+      if (signal.aborted || signOutIfRejected(error)) {
         return;
       }
-      link.state(load, false);
+      connection.set(load, false);
     }
     await new Promise((resolve) => setTimeout(resolve, ms));
   }
@@ -80,38 +67,38 @@ async function every(ms, signal, link, load) {
 
 async function start() {
   const { signal } = (session = new AbortController());
-  const link = new Link();
-  show(true);
-  link.state(follow, false);
-  // Names first, so that events show them from the start; a failure is tried again below.
-  await people.refresh().catch(refused);
+  const connection = new ConnectionStatus(byId("connection"));
+  showBoard(true);
+  connection.set(followEvents, false);
+  // Identities first, so that events show names from the start; a failure is tried again below.
+  await identities.refresh().catch(signOutIfRejected);
   if (signal.aborted) {
     return;
   }
-  follow({
+  followEvents({
     signal,
     onEvent: (event) => events.add(event),
     onState: (live) => {
-      link.state(follow, live);
+      connection.set(followEvents, live);
       if (live) {
-        events.refresh().catch(refused);
+        events.refresh().catch(signOutIfRejected);
       }
     },
-    onRefused: (problem) => signOut(problem.message),
+    onRejected: (problem) => signOut(problem.message),
   });
-  every(TRACKED_MS, signal, link, () => tracked.refresh());
-  every(PEOPLE_MS, signal, link, () => people.refresh());
-  every(DEVICES_MS, signal, link, showDevices);
-  every(DEVICES_MS, signal, link, () => people.followDeleted());
+  repeat(DETECTED_MS, signal, connection, () => detected.refresh());
+  repeat(IDENTITIES_MS, signal, connection, () => identities.refresh());
+  repeat(DEVICES_MS, signal, connection, refreshDevices);
+  repeat(DEVICES_MS, signal, connection, () => identities.refreshDeleted());
 }
 
 async function signIn(text) {
   key.set(text);
   try {
-    // Every part of the page is for keys that may read; what may be changed depends on the role.
+    // Every section needs a key that may read; the role decides about changes.
     const [{ role }] = await Promise.all([getJson("/api/v1/whoami"), getJson("/api/v1/devices?limit=1")]);
-    tracked.mayChange = role === "admin" || role === "operator";
-    people.deleted.mayErase = role === "admin";
+    detected.mayChange = role === "admin" || role === "operator";
+    identities.deleted.mayErase = role === "admin";
   } catch (error) {
     signOut(error.message);
     return;
@@ -130,5 +117,5 @@ byId("sign-out").addEventListener("click", () => signOut());
 if (key.get()) {
   signIn(key.get());
 } else {
-  show(false);
+  showBoard(false);
 }

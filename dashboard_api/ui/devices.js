@@ -1,19 +1,19 @@
-// Cameras: what each says of itself, and how far it has followed the changes of people.
+// Cameras: the last report of each, and how far it has applied the changes of identities.
 
 import { getJson } from "/ui/lib/api.js";
 import { ago, badge, byId, el, plural } from "/ui/lib/dom.js";
 
-const MOST_SHOWN = 1000;
+const MAX_SHOWN = 1000;
 const TRIAL_SPACE = "face:gabor-512";
 
-export async function showDevices() {
+export async function refreshDevices() {
   const [devices, sync] = await Promise.all([
-    getJson(`/api/v1/devices?limit=${MOST_SHOWN}`),
+    getJson(`/api/v1/devices?limit=${MAX_SHOWN}`),
     getJson("/api/v1/sync/status"),
   ]);
   const positions = new Map(sync.devices.map((device) => [device.device_id, device]));
   const rows = devices.items.map((device) => row(device, positions.get(device.device_id)));
-  byId("devices").replaceChildren(...(rows.length ? rows : [el("li", "empty", "No camera is registered yet.")]));
+  byId("devices").replaceChildren(...(rows.length ? rows : [el("li", "empty", "No registered cameras yet.")]));
   byId("trial").hidden = !devices.items.some((device) => TRIAL_SPACE in (device.info?.spaces ?? {}));
   byId("sync-summary").textContent =
     `${sync.up_to_date} of ${plural(sync.devices.length, "camera", "cameras")} up to date · version ${sync.version}`;
@@ -37,11 +37,11 @@ function row(device, position) {
       el("span", "hint", facts.filter(Boolean).join(" · ")),
       ...device.problems.map((problem) => el("span", "problem", problem.detail)),
     ),
-    el("div", "marks", state(device), cameraMark(heartbeat), degradedMark(device), syncMark(position)),
+    el("div", "marks", stateBadge(device), cameraBadge(heartbeat), degradedBadge(device), syncBadge(position)),
   );
 }
 
-function state(device) {
+function stateBadge(device) {
   if (device.state === "online" && device.silent) {
     return badge("silent", "warn");
   }
@@ -49,17 +49,17 @@ function state(device) {
   return badge(device.state.replace("-", " "), kinds[device.state]);
 }
 
-function cameraMark(heartbeat) {
-  const marks = { reopening: badge("no picture", "bad"), ended: badge("video ended", "calm") };
-  return marks[heartbeat.camera] ?? null;
+function cameraBadge(heartbeat) {
+  const badges = { reopening: badge("no picture", "bad"), ended: badge("video ended", "calm") };
+  return badges[heartbeat.camera] ?? null;
 }
 
-function degradedMark(device) {
+function degradedBadge(device) {
   const degraded = device.problems.length || device.heartbeat?.state === "degraded";
   return degraded ? badge("degraded", "warn") : null;
 }
 
-function syncMark(position) {
+function syncBadge(position) {
   if (!position || position.version === null) {
     return badge("not synced", "calm");
   }

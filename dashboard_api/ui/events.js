@@ -1,26 +1,26 @@
-// Events: the newest at the top, each with its picture as long as that is kept.
+// Events, newest first, each with its image until that expires.
 
+import { EVENT_TYPES } from "/ui/event_types.js";
 import { getJson, request } from "/ui/lib/api.js";
 import { badge, byId, el } from "/ui/lib/dom.js";
 
-const MOST_SHOWN = 60;
-const LABELS = { facial_id: "recognised", emotion: "emotion", visit: "visit", unknown: "unknown person" };
-const KINDS = { facial_id: "good", emotion: "calm", visit: "calm", unknown: "warn" };
+const MAX_SHOWN = 60;
 
-export class Events {
+export class EventList {
+  /** `nameOf(userId)` is the name of an enrolled identity, or null. */
   constructor(nameOf) {
     this.nameOf = nameOf;
     this.shown = new Set();
   }
 
-  /** Add what is on record to what the stream has told meanwhile. */
+  /** Add the recorded events to those that the stream has brought. */
   async refresh() {
-    const page = await getJson(`/api/v1/events?limit=${MOST_SHOWN}`);
+    const page = await getJson(`/api/v1/events?limit=${MAX_SHOWN}`);
     for (const event of page.items.reverse()) {
       this.add(event);
     }
     if (!byId("events").children.length) {
-      byId("events").append(el("li", "empty", "Nothing has been recognised yet."));
+      byId("events").append(el("li", "empty", "No events yet."));
     }
   }
 
@@ -37,7 +37,7 @@ export class Events {
     row.dataset.at = event.received_at;
     const older = [...list.children].find((other) => other.dataset.at <= event.received_at);
     list.insertBefore(row, older ?? null);
-    while (list.children.length > MOST_SHOWN) {
+    while (list.children.length > MAX_SHOWN) {
       this.drop(list.lastElementChild);
     }
   }
@@ -58,11 +58,12 @@ export class Events {
   }
 
   row(event) {
-    const who = event.user_id ?? "Somebody unknown";
-    const when = el("time", "hint", new Date(event.timestamp).toLocaleTimeString());
-    when.dateTime = event.timestamp;
-    when.title = new Date(event.timestamp).toLocaleString();
-    const sure = `${Math.round(event.confidence * 100)} %`;
+    const subject = event.user_id ?? "Unknown person";
+    const time = el("time", "hint", new Date(event.timestamp).toLocaleTimeString());
+    time.dateTime = event.timestamp;
+    time.title = new Date(event.timestamp).toLocaleString();
+    const confidence = `${Math.round(event.confidence * 100)} %`;
+    const { label, kind } = EVENT_TYPES[event.event_type] ?? { label: event.event_type, kind: "calm" };
     const row = el(
       "li",
       "row",
@@ -70,31 +71,29 @@ export class Events {
       el(
         "div",
         "what",
-        el("strong", "", this.nameOf(event.user_id) ?? who),
-        el("span", "hint", `${event.device_id} · ${sure}${event.emotion_code ? ` · ${event.emotion_code}` : ""}`),
+        el("strong", "", this.nameOf(event.user_id) ?? subject),
+        el("span", "hint", `${event.device_id} · ${confidence}${event.emotion_code ? ` · ${event.emotion_code}` : ""}`),
       ),
-      el("div", "marks", badge(LABELS[event.event_type] ?? event.event_type, KINDS[event.event_type] ?? "calm"), when),
+      el("div", "marks", badge(label, kind), time),
     );
     if (event.has_image) {
-      this.loadImage(event, row.querySelector(".thumb"), `${who} at ${event.device_id}`);
+      this.loadImage(event, row.querySelector(".thumb"), `${subject} at ${event.device_id}`);
     }
     return row;
   }
 
-  async loadImage(event, place, description) {
-    const path = ["/api/v1/events", event.device_id, event.event_id, "image"].map((part, n) =>
-      n === 1 || n === 2 ? encodeURIComponent(part) : part,
-    );
+  async loadImage(event, thumb, description) {
+    const ids = [event.device_id, event.event_id].map(encodeURIComponent);
     try {
-      const picture = await (await request(path.join("/"))).blob();
+      const data = await (await request(`/api/v1/events/${ids.join("/")}/image`)).blob();
       const image = el("img");
       image.alt = description;
-      image.src = URL.createObjectURL(picture);
+      image.src = URL.createObjectURL(data);
       image.addEventListener("error", () => image.remove());
-      place.append(image);
+      thumb.append(image);
     } catch {
-      // Pictures expire: the place stays empty.
-      place.title = "the picture is no longer kept";
+      // Images expire: the thumbnail stays empty.
+      thumb.title = "the image has expired";
     }
   }
 }

@@ -1,4 +1,4 @@
-"""A running dashboard in a real browser, as an operator or somebody else has it."""
+"""A running dashboard and a page of it in a real browser."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ class FoundFace:
 
 
 class OneFace:
-    """Finds a face in every photo."""
+    """A face embedding that finds a face in every photo."""
 
     def embed_photo(self, data: bytes, /) -> FoundFace:
         return FoundFace(normalise([1.0 + n + len(data) for n in range(512)], 512), 0.9)
@@ -54,8 +54,11 @@ class Board:
     url: str
 
     async def applied(self, device_id: str, version: int) -> None:
-        said = {"epoch": (await self.registry.versions.read()).epoch, "version": version, "spaces": {}}
-        await self.registry.devices.record_reports([DeviceReport.latest(device_id, "applied", said, now())])
+        epoch = (await self.registry.versions.read()).epoch
+        applied = {"epoch": epoch, "version": version, "spaces": {}}
+        await self.registry.devices.record_reports(
+            [DeviceReport.latest(device_id, "applied", applied, now())]
+        )
 
     async def recognised(self, n: int, user_id: str | None, image: str | None = None) -> None:
         code, kind = ("EV1", "facial_id") if user_id else ("EV4", "unknown")
@@ -80,7 +83,7 @@ def now() -> datetime:
 async def furnish(registry: Registry) -> None:
     await registry.spaces.ensure(SPACE)
     await registry.api_keys.create("operator", "operator", KEY)
-    # As a worker that goes on reporting.
+    # A report from the future stands for a worker that keeps reporting.
     await Workers(registry.mongo).report(BRIDGE, {}, now() + timedelta(hours=1))
     for n, device_id in enumerate(["cam-001", "cam-002"]):
         await registry.devices.register(device_id, "lobby")
@@ -92,7 +95,9 @@ async def furnish(registry: Registry) -> None:
             ]
         )
     for n, (user_id, name) in enumerate([("EMP-12345", "Ana Petrova"), ("EMP-777", EVIL), ("VIS-9", None)]):
-        template = Template(SPACE.id, normalise([1.0 + (n + place) % 7 for place in range(512)], 512), 0.8)
+        template = Template(
+            SPACE.id, normalise([1.0 + (n + position) % 7 for position in range(512)], 512), 0.8
+        )
         await registry.identities.enroll(
             EnrollIdentity(user_id, (template,), display_name=name, flag="vip" if n == 0 else None)
         )
@@ -102,7 +107,7 @@ async def furnish(registry: Registry) -> None:
 async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await furnish(registry)
-    # A busy machine takes its time: whoever is here when a test begins still is when it ends.
+    # A long timeout: detected persons stay active for the whole test on a busy machine.
     tracking = TrackingSettings(person_timeout=600)
     app: FastAPI = create_app(registry, ApiSettings(), OneFace(), tracking=tracking)
     port = free_port()
@@ -120,34 +125,34 @@ async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
 
 @pytest.fixture
 async def page(board: Board) -> AsyncIterator[Page]:
-    """A page that has asked nobody but the dashboard, and met no error of script or policy."""
+    """Yield a page; fail on foreign requests, script errors and policy errors."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "Chromium is not on PATH: run `make setup`, or install the package chromium"
-    strangers: list[str] = []
+    foreign_urls: list[str] = []
     errors: list[str] = []
 
-    def asked(request: Request) -> None:
+    def note_request(request: Request) -> None:
         if not request.url.startswith((board.url, "blob:", "data:")):
-            strangers.append(request.url)
+            foreign_urls.append(request.url)
 
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         page = await browser.new_page(viewport={"width": 1280, "height": 860})
-        page.on("request", asked)
+        page.on("request", note_request)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+        page.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
         await page.goto(board.url)
         yield page
         await picture(page, "last")
         await browser.close()
-    assert strangers == []
+    assert foreign_urls == []
     assert errors == []
 
 
 async def picture(page: Page, name: str) -> None:
-    """Keep a screenshot for people, in the folder that WFM_SCREENSHOTS names."""
+    """Save a screenshot in the folder of WFM_SCREENSHOTS, if it is set."""
     folder = os.environ.get("WFM_SCREENSHOTS")
     if folder:
         await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

@@ -1,4 +1,4 @@
-"""The dashboard page in a real browser: what an operator sees and does."""
+"""The dashboard page in a real browser: sign-in, cameras, identities and events."""
 
 import base64
 
@@ -17,11 +17,11 @@ def photo(size: int = 96) -> str:
     return base64.b64encode(cv2.imencode(".jpg", face)[1].tobytes()).decode()
 
 
-async def test_a_wrong_key_is_told_and_the_right_one_is_kept_for_the_tab(page: Page) -> None:
-    """The message stands where the key was typed; a reload does not ask again, signing out does."""
+async def test_a_wrong_key_is_reported_and_a_valid_key_is_kept_for_the_tab(page: Page) -> None:
+    """A reload keeps the session; signing out removes the key."""
     await picture(page, "login")
     await sign_in(page, "wrong")
-    await expect(page.get_by_role("alert")).to_contain_text("not known here")
+    await expect(page.get_by_role("alert")).to_contain_text("API key is unknown")
     await sign_in(page)
     await expect(page.get_by_role("heading", name="Cameras")).to_be_visible()
     await page.reload()
@@ -32,15 +32,21 @@ async def test_a_wrong_key_is_told_and_the_right_one_is_kept_for_the_tab(page: P
     assert await page.evaluate("Object.keys(sessionStorage).length + Object.keys(localStorage).length") == 0
 
 
-async def test_cameras_people_and_events_are_shown_and_events_arrive_live(page: Page, board: Board) -> None:
-    """Names that look like markup stay text; a picture is loaded with the key."""
+async def test_cameras_identities_and_events_are_shown_and_events_arrive_live(
+    page: Page, board: Board
+) -> None:
+    """Names that look like markup stay text; images are loaded with the key."""
     await board.recognised(1, "EMP-12345", photo())
     await sign_in(page)
-    cameras, people, events = page.locator("#devices"), page.locator("#people"), page.locator("#events")
+    cameras, identities, events = (
+        page.locator("#devices"),
+        page.locator("#identities"),
+        page.locator("#events"),
+    )
     await expect(cameras.locator("li").first).to_contain_text("up to date")
     await expect(cameras.locator("li").last).to_contain_text("at 2 of 3")
-    await expect(people).to_contain_text("Ana Petrova")
-    await expect(people).to_contain_text(EVIL)
+    await expect(identities).to_contain_text("Ana Petrova")
+    await expect(identities).to_contain_text(EVIL)
     await expect(events.locator("li")).to_have_count(1)
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
     await board.recognised(2, None)
@@ -49,7 +55,7 @@ async def test_cameras_people_and_events_are_shown_and_events_arrive_live(page: 
     await expect(events.locator("li").nth(1)).to_contain_text("unknown person")
     await expect(events.get_by_role("img", name="EMP-12345 at cam-001")).to_be_visible()
     await expect(events.locator("img")).to_have_count(2)
-    widths = await events.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
+    widths = await events.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert sorted(widths) == [64, 96]
     assert await page.title() == "WFM Fleet"
     await picture(page, "board-light")
@@ -57,54 +63,55 @@ async def test_cameras_people_and_events_are_shown_and_events_arrive_live(page: 
     await picture(page, "board-dark")
 
 
-async def test_a_degraded_camera_says_what_is_wrong_with_it(page: Page, board: Board) -> None:
-    """A sentence for each problem, and the mark is gone once the camera says that all is well."""
+async def test_the_problems_of_a_degraded_camera_are_shown(page: Page, board: Board) -> None:
+    """Each problem has a sentence; the badge goes when the camera reports `ok`."""
     sentence = "the model file for face:gabor-512 is another one than the registry has on record"
 
-    async def beats(state: str, *problems: str) -> None:
-        said = {"state": state, "problems": [{"code": "model-differs", "detail": one} for one in problems]}
+    async def send_heartbeat(state: str, *details: str) -> None:
+        problems = [{"code": "model-differs", "detail": detail} for detail in details]
+        heartbeat = {"state": state, "problems": problems}
         await board.registry.devices.record_reports(
-            [DeviceReport.latest("cam-002", "heartbeat", said, now())]
+            [DeviceReport.latest("cam-002", "heartbeat", heartbeat, now())]
         )
 
-    await beats("degraded", sentence, EVIL)
+    await send_heartbeat("degraded", sentence, EVIL)
     await sign_in(page)
     first, last = page.locator("#devices li").first, page.locator("#devices li").last
     for text in ("degraded", sentence, EVIL):
         await expect(last).to_contain_text(text)
     await expect(first).not_to_contain_text("degraded")
     await picture(page, "degraded")
-    await beats("ok")
+    await send_heartbeat("ok")
     await expect(last).not_to_contain_text("degraded")
 
 
-async def test_a_camera_without_a_picture_is_marked(page: Page, board: Board) -> None:
-    """It is online and in sync, and sees nobody."""
+async def test_a_camera_without_a_picture_has_a_badge(page: Page, board: Board) -> None:
+    """Such a camera can be online and up to date."""
 
-    async def beats(camera: str) -> None:
+    async def send_heartbeat(camera: str) -> None:
         await board.registry.devices.record_reports(
             [DeviceReport.latest("cam-002", "heartbeat", {"camera": camera}, now())]
         )
 
-    await beats("reopening")
+    await send_heartbeat("reopening")
     await sign_in(page)
     first, last = page.locator("#devices li").first, page.locator("#devices li").last
     await expect(last).to_contain_text("no picture")
     await expect(first).not_to_contain_text("no picture")
-    await beats("ok")
+    await send_heartbeat("ok")
     await expect(last).not_to_contain_text("no picture")
-    await beats("ended")
+    await send_heartbeat("ended")
     await expect(last).to_contain_text("video ended")
 
 
-async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page, board: Board) -> None:
-    """Asked once more first; then 0, 1 and 2 of 2 cameras without a reload."""
+async def test_a_deletion_shows_each_confirmation_as_it_arrives(page: Page, board: Board) -> None:
+    """After a second question the page counts 0, 1 and 2 of 2 cameras."""
     await sign_in(page)
-    row = page.locator("#people li", has_text="EMP-12345")
+    row = page.locator("#identities li", has_text="EMP-12345")
     await row.get_by_role("button", name="Delete EMP-12345").click()
     await page.get_by_role("button", name="Keep").click()
     await row.get_by_role("button", name="Delete EMP-12345").click()
-    await picture(page, "delete-asked")
+    await picture(page, "delete-question")
     await page.get_by_role("button", name="Yes, delete").click()
     await expect(row).to_contain_text("0 of 2 cameras have confirmed")
     await board.applied("cam-001", 4)
@@ -115,14 +122,14 @@ async def test_deleting_somebody_shows_each_confirmation_as_it_comes(page: Page,
     assert (await board.registry.identities.get("EMP-12345")).deleted
 
 
-async def test_who_is_deleted_can_be_shown_and_restored(page: Page, board: Board) -> None:
-    """By an operator, who is not offered to erase; a merged person says into whom, and can be parted."""
-    people = board.registry.identities
-    await people.delete("EMP-12345")
+async def test_deleted_identities_are_listed_and_restored(page: Page, board: Board) -> None:
+    """An operator gets no erase button; a merge is shown with its target and undone."""
+    identities = board.registry.identities
+    await identities.delete("EMP-12345")
     await board.registry.identity_merges.merge("VIS-9", "EMP-777", by="operator")
     await sign_in(page)
     await page.get_by_role("button", name="Deleted", exact=True).click()
-    rows = page.locator("#people li")
+    rows = page.locator("#identities li")
     await expect(rows).to_have_count(2)
     await expect(rows.first).to_contain_text("0 of 2 cameras have confirmed")
     await expect(rows.first).to_contain_text("waiting for cam-001, cam-002")
@@ -132,26 +139,26 @@ async def test_who_is_deleted_can_be_shown_and_restored(page: Page, board: Board
     await page.get_by_role("button", name="Undo merge VIS-9").click()
     await page.get_by_role("button", name="Restore EMP-12345").click()
     await expect(page.locator("#notice")).to_contain_text("EMP-12345 is back")
-    # A list is waited for while there are more rows.
-    await expect(rows).to_have_text(["Nobody is deleted."])
+    # `to_have_text` with a list waits until this is the only row.
+    await expect(rows).to_have_text(["No deleted identities."])
     await page.get_by_role("button", name="Current", exact=True).click()
     await expect(rows).to_have_count(3)
-    assert not (await people.get("VIS-9")).deleted
+    assert not (await identities.get("VIS-9")).deleted
 
 
-async def test_an_admin_erases_and_gets_the_receipt(page: Page, board: Board) -> None:
-    """Asked once more first; the cameras' confirmations come in by themselves, and events lose the name."""
+async def test_an_admin_erases_an_identity_and_gets_the_receipt(page: Page, board: Board) -> None:
+    """Confirmations arrive without a reload, and events get the pseudonym."""
     await board.registry.api_keys.create("admin", "admin", "key-of-an-admin")
     await board.recognised(1, "EMP-12345")
     await board.registry.identities.delete("EMP-12345")
     await sign_in(page, "key-of-an-admin")
     await expect(page.locator("#events li")).to_contain_text("EMP-12345")
     await page.get_by_role("button", name="Deleted", exact=True).click()
-    row = page.locator("#people li")
+    row = page.locator("#identities li")
     await page.get_by_role("button", name="Erase EMP-12345").click()
     await page.get_by_role("button", name="Keep EMP-12345").click()
     await page.get_by_role("button", name="Erase EMP-12345").click()
-    await picture(page, "erase-asked")
+    await picture(page, "erase-question")
     await page.get_by_role("button", name="Yes, erase for ever EMP-12345").click()
     await expect(page.locator("#notice")).to_contain_text("EMP-12345 is erased")
     (erasure,) = await board.registry.erasures.page(before=None, limit=2)
@@ -166,20 +173,20 @@ async def test_an_admin_erases_and_gets_the_receipt(page: Page, board: Board) ->
     await picture(page, "erased")
 
 
-async def test_what_there_is_no_consent_for_is_told(page: Page, board: Board) -> None:
-    """And who came from another system, or as a visitor."""
+async def test_missing_consent_source_kind_and_flag_are_shown(page: Page, board: Board) -> None:
+    """A visitor from another system has a badge for each."""
     key = ExternalKey("alfred", "42")
     order = EnrollIdentity("EXT-1", kind="visitor", consent={"face": False}, external=key, flag="red")
     await board.registry.identities.enroll(order)
     await sign_in(page)
-    row = page.locator("#people li", has_text="EXT-1")
+    row = page.locator("#identities li", has_text="EXT-1")
     for text in ("no consent: face", "from alfred", "visitor", "red"):
         await expect(row).to_contain_text(text)
     await picture(page, "consent")
 
 
-async def test_somebody_is_enrolled_by_photo(page: Page, board: Board) -> None:
-    """Id, name and photo, and the person is in the list; a wrong id is told."""
+async def test_an_identity_is_enrolled_by_photo(page: Page, board: Board) -> None:
+    """Id, name and photo add it to the list; an invalid id is reported."""
     await sign_in(page)
     picked = {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8 a photo"}
     await page.get_by_label("Id").fill("no good/id")
@@ -190,31 +197,33 @@ async def test_somebody_is_enrolled_by_photo(page: Page, board: Board) -> None:
     await page.get_by_label("Name").fill("Sample Persön Ω")
     await page.get_by_role("button", name="Enroll").click()
     await expect(page.locator("#notice")).to_contain_text("EMP-42 is enrolled")
-    await expect(page.locator("#people")).to_contain_text("Sample Persön Ω")
-    held = await board.registry.identities.templates_of(["EMP-42"])
-    assert [template.source for template in held["EMP-42"]] == ["photo"]
+    await expect(page.locator("#identities")).to_contain_text("Sample Persön Ω")
+    templates = await board.registry.identities.templates_of(["EMP-42"])
+    assert [template.source for template in templates["EMP-42"]] == ["photo"]
 
 
-async def test_on_a_phone_it_is_one_column_without_sideways_scrolling(page: Page, board: Board) -> None:
-    """360 pixels wide, nothing sticks out."""
+async def test_a_phone_shows_one_column_without_sideways_scrolling(page: Page, board: Board) -> None:
+    """At 360 pixels nothing is wider than the screen."""
     await board.recognised(1, "EMP-777", photo())
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)
     await expect(page.locator("#events li")).to_have_count(1)
-    await expect(page.locator("#people")).to_contain_text("Ana Petrova")
+    await expect(page.locator("#identities")).to_contain_text("Ana Petrova")
     await picture(page, "phone")
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
     tops = await page.locator("section").evaluate_all(
-        "all => all.map(one => one.getBoundingClientRect().left)"
+        "sections => sections.map(section => section.getBoundingClientRect().left)"
     )
     assert len(set(tops)) == 1
 
 
-async def test_what_is_wrong_with_a_camera_can_be_read_on_a_phone(page: Page, board: Board) -> None:
-    """Its sentence has the width of the screen, not of a word."""
+async def test_the_problem_of_a_camera_is_readable_on_a_phone(page: Page, board: Board) -> None:
+    """The sentence has the width of the screen."""
     sentence = "the model file for face:gabor-512 is another one than the registry has on record"
-    said = {"state": "degraded", "problems": [{"code": "model-differs", "detail": sentence}]}
-    await board.registry.devices.record_reports([DeviceReport.latest("cam-002", "heartbeat", said, now())])
+    heartbeat = {"state": "degraded", "problems": [{"code": "model-differs", "detail": sentence}]}
+    await board.registry.devices.record_reports(
+        [DeviceReport.latest("cam-002", "heartbeat", heartbeat, now())]
+    )
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)
     problem = page.get_by_text(sentence)
@@ -224,7 +233,7 @@ async def test_what_is_wrong_with_a_camera_can_be_read_on_a_phone(page: Page, bo
 
 
 async def test_the_documentation_page_shows_the_paths(page: Page, board: Board) -> None:
-    """Swagger UI from our own files, under the page's policy."""
+    """Swagger UI is served from this server, under the policy of the page."""
     await page.goto(f"{board.url}/docs")
     await expect(page.get_by_text("/api/v1/identities/{user_id}/photos")).to_be_visible()
     await picture(page, "docs")

@@ -55,7 +55,7 @@ async def on_record(board: Board, global_id: int) -> Document:
 
 
 def row(page: Page, name: str) -> Locator:
-    return page.locator("#tracked > li", has=page.get_by_role("button", name=name, exact=True))
+    return page.locator("#detected > li", has=page.get_by_role("button", name=name, exact=True))
 
 
 async def open_details(page: Page, name: str) -> Locator:
@@ -68,18 +68,18 @@ async def open_details(page: Page, name: str) -> Locator:
 async def test_who_is_seen_now_is_shown_and_newcomers_come_by_themselves(page: Page, board: Board) -> None:
     """By name if they have one, with cameras and site; who left is among everybody; nobody is said too."""
     await sign_in(page)
-    await expect(page.locator("#tracked")).to_have_text("Nobody is seen right now.")
+    await expect(page.locator("#detected")).to_have_text("Nobody is seen right now.")
     ana = await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345")
     gone = await seen(board.registry, "cam-002", away=HOUR)
-    tracked = page.locator("#tracked > li")
+    tracked = page.locator("#detected > li")
     await expect(tracked).to_have_count(1)
     for text in ("Ana Petrova", f"Person {ana}", "cam-001, cam-002", "lobby", "1 appearance", "enrolled"):
         await expect(tracked).to_contain_text(text)
-    await expect(page.locator("#tracked-summary")).to_have_text("1 person seen now")
+    await expect(page.locator("#detected-summary")).to_have_text("1 person seen now")
     stranger = await seen(board.registry, "cam-001")
-    await expect(page.locator("#tracked .name")).to_have_text([f"Person {stranger}", "Ana Petrova"])
+    await expect(page.locator("#detected .name")).to_have_text([f"Person {stranger}", "Ana Petrova"])
     await picture(page, "seen-now")
-    await page.get_by_role("button", name="Everybody").click()
+    await page.get_by_role("button", name="All", exact=True).click()
     await expect(tracked).to_have_count(3)
     await expect(tracked.last).to_contain_text(f"Person {gone}")
     await expect(tracked.last).to_contain_text("away")
@@ -90,7 +90,7 @@ async def test_that_nobody_is_followed_is_said(page: Page, board: Board) -> None
     """Without a bridge nobody is seen, whoever is there; once one is at work the page says so by itself."""
     await Workers(board.registry.mongo).leave(BRIDGE)
     await sign_in(page)
-    summary = page.locator("#tracked-summary")
+    summary = page.locator("#detected-summary")
     await expect(summary).to_have_text("no bridge is at work: nobody is followed")
     await Workers(board.registry.mongo).report(BRIDGE, {}, now() + HOUR)
     await expect(summary).to_have_text("0 people seen now")
@@ -101,13 +101,13 @@ async def test_everybody_is_loaded_as_far_as_somebody_asks(page: Page, board: Bo
     for _ in range(52):
         await seen(board.registry, "cam-001")
     await sign_in(page)
-    await expect(page.locator("#tracked > li")).to_have_count(50)
+    await expect(page.locator("#detected > li")).to_have_count(50)
     await expect(page.get_by_text("and 2 more", exact=True)).to_be_visible()
-    await page.get_by_role("button", name="Everybody").click()
-    await expect(page.locator("#tracked > li")).to_have_count(20)
+    await page.get_by_role("button", name="All", exact=True).click()
+    await expect(page.locator("#detected > li")).to_have_count(20)
     for count in (40, 52):
         await page.get_by_role("button", name="Show more seen").click()
-        await expect(page.locator("#tracked > li")).to_have_count(count)
+        await expect(page.locator("#detected > li")).to_have_count(count)
     await expect(page.get_by_role("button", name="Show more seen")).to_be_hidden()
 
 
@@ -141,13 +141,13 @@ async def test_somebody_is_renamed_while_the_page_goes_on(page: Page, board: Boa
     await expect(field).to_be_focused()
     await page.keyboard.type(EVIL[:5])
     await seen(board.registry, "cam-002")
-    await expect(page.locator("#tracked > li")).to_have_count(2)
+    await expect(page.locator("#detected > li")).to_have_count(2)
     await expect(field).to_be_focused()
     await page.keyboard.type(EVIL[5:])
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("button", name=EVIL, exact=True)).to_be_visible()
     await expect(page.get_by_role("button", name=f"Rename person {person}")).to_be_focused()
-    await expect(page.locator("#tracked img")).to_have_count(0)
+    await expect(page.locator("#detected img")).to_have_count(0)
     assert await page.title() == "WFM Fleet"
     await picture(page, "renamed")
     assert (await on_record(board, person))["assigned_name"] == EVIL
@@ -162,7 +162,7 @@ async def test_somebody_is_linked_to_who_they_are_and_parted_again(page: Page, b
     field = page.get_by_label("Enrolled as")
     await field.fill("EMP-404")
     await page.get_by_role("button", name="Link", exact=True).click()
-    await expect(page.locator("#tracked-notice.error")).to_contain_text("EMP-404")
+    await expect(page.locator("#detected-notice.error")).to_contain_text("EMP-404")
     await picture(page, "link-refused")
     await field.fill("EMP-12345")
     await page.get_by_role("button", name="Link", exact=True).click()
@@ -181,14 +181,14 @@ async def test_two_who_are_one_are_merged_and_parted_again(page: Page, board: Bo
     await page.get_by_role("button", name=f"Merge person {second}").click()
     await page.get_by_label("Is the same as person").fill(str(first))
     await page.get_by_role("button", name="Merge", exact=True).click()
-    await expect(page.locator("#tracked .name")).to_have_text([f"Person {first}"])
+    await expect(page.locator("#detected .name")).to_have_text([f"Person {first}"])
     details = row(page, f"Person {first}").locator(".details")
     await expect(details.locator("dl")).to_contain_text(f"Also seen asPerson {second}")
     await expect(details.locator("dl")).to_contain_text("cam-001, cam-002")
     await picture(page, "merged")
     await expect(page.get_by_role("button", name=f"Person {first}", exact=True)).to_be_focused()
     await page.get_by_role("button", name=f"Undo merge of {second}").click()
-    await expect(page.locator("#tracked > li")).to_have_count(2)
+    await expect(page.locator("#detected > li")).to_have_count(2)
     await expect(details.locator("dl")).not_to_contain_text("Also seen as")
 
 
@@ -203,8 +203,8 @@ async def test_somebody_is_deleted_after_being_asked_once_more(page: Page, board
     await expect(page.get_by_role("button", name=f"Delete person {person}", exact=True)).to_be_focused()
     await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
     await page.get_by_role("button", name=f"Yes, delete person {person}").click()
-    await expect(page.locator("#tracked-notice")).to_have_text(f"Person {person} is deleted.")
-    await expect(page.locator("#tracked")).to_have_text("Nobody is seen right now.")
+    await expect(page.locator("#detected-notice")).to_have_text(f"Person {person} is deleted.")
+    await expect(page.locator("#detected")).to_have_text("Nobody is seen right now.")
     await expect(page.get_by_role("button", name="Seen now")).to_be_focused()
     assert await on_record(board, person) == {}
 
@@ -215,7 +215,7 @@ async def test_whoever_was_deleted_elsewhere_goes_from_the_page(page: Page, boar
     await sign_in(page)
     await open_details(page, f"Person {person}")
     await board.registry.mongo.db.persons.delete_one({"_id": person})
-    await expect(page.locator("#tracked")).to_have_text("Nobody is seen right now.")
+    await expect(page.locator("#detected")).to_have_text("Nobody is seen right now.")
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
 
 

@@ -4,7 +4,7 @@ import { request, sendJson } from "/ui/lib/api.js";
 import { button, el } from "/ui/lib/dom.js";
 import { numbered, path } from "/ui/detected_persons/person.js";
 
-export class TrackedChanges {
+export class DetectedPersonEdits {
   /** `page` is the section, of which the person with this id is open. */
   constructor(page, id) {
     this.page = page;
@@ -179,7 +179,7 @@ export class TrackedChanges {
   }
 
   async done(text) {
-    this.page.say(text);
+    this.page.showNotice(text);
     if (this.doing) {
       this.stop();
     }

@@ -5,7 +5,7 @@ import { arrange, byId, el, plural } from "/ui/lib/dom.js";
 import { PagedList } from "/ui/lib/paged_list.js";
 import { Section } from "/ui/lib/section.js";
 import { ALL, path } from "/ui/detected_persons/person.js";
-import { TrackedRow } from "/ui/detected_persons/row.js";
+import { DetectedPersonRow } from "/ui/detected_persons/row.js";
 
 const PAGE = 20;
 const MOST_SHOWN = 50;
@@ -20,16 +20,16 @@ export function inOrder(people) {
   return [...people].sort((one, other) => rank(other).localeCompare(rank(one)));
 }
 
-export class Tracked extends Section {
-  /** `onRefused(error)` says whether it was the key; `enrolled()` are people whom somebody may be linked to. */
-  constructor(onRefused, enrolled) {
-    super(byId("tracked-notice"), onRefused);
+export class DetectedPersons extends Section {
+  /** `signOutIfRejected(error)` returns true if the API rejected the key; `enrolled()` are people whom somebody may be linked to. */
+  constructor(signOutIfRejected, enrolled) {
+    super(byId("detected-notice"), signOutIfRejected);
     this.enrolled = enrolled;
     this.turn = 0;
     this.forget();
     byId("show-active").addEventListener("click", () => this.attempt(() => this.show(false)));
-    byId("show-everybody").addEventListener("click", () => this.attempt(() => this.show(true)));
-    byId("more-tracked").addEventListener("click", () => this.attempt(() => this.more()));
+    byId("show-all-seen").addEventListener("click", () => this.attempt(() => this.show(true)));
+    byId("more-detected").addEventListener("click", () => this.attempt(() => this.more()));
   }
 
   forget() {
@@ -48,8 +48,8 @@ export class Tracked extends Section {
   /** Forget everything of a session. */
   clear() {
     this.forget();
-    this.say("");
-    byId("tracked").replaceChildren();
+    this.showNotice("");
+    byId("detected").replaceChildren();
   }
 
   async show(showsEverybody) {
@@ -95,7 +95,7 @@ export class Tracked extends Section {
   }
 
   draw(opened) {
-    const hadFocus = byId("tracked").contains(document.activeElement);
+    const hadFocus = byId("detected").contains(document.activeElement);
     const ordered = inOrder(this.people.values());
     const shown = ordered.slice(0, this.showsEverybody ? undefined : MOST_SHOWN);
     const rest = this.showsEverybody ? 0 : this.activeCount - shown.length;
@@ -103,22 +103,22 @@ export class Tracked extends Section {
     if (opened && !shown.some((person) => person.global_id === this.opened)) {
       shown.push(opened.person);
     }
-    this.rows = new Map(shown.map(({ global_id: id }) => [id, this.rows.get(id) ?? new TrackedRow(this, id)]));
+    this.rows = new Map(shown.map(({ global_id: id }) => [id, this.rows.get(id) ?? new DetectedPersonRow(this, id)]));
     for (const person of shown) {
       this.rows.get(person.global_id).show(person, person.global_id === this.opened ? opened : null);
     }
     const nobody = this.showsEverybody ? "Nobody has been seen yet." : "Nobody is seen right now.";
     const seenNow = `${plural(this.activeCount, "person", "people")} seen now`;
     const rows = [...this.rows.values()].map((row) => row.element);
-    arrange(byId("tracked"), rows.length ? rows : [el("li", "empty", nobody)]);
+    arrange(byId("detected"), rows.length ? rows : [el("li", "empty", nobody)]);
     byId("more-active").textContent = `and ${rest} more`;
     byId("more-active").hidden = rest <= 0;
-    byId("more-tracked").hidden = !this.showsEverybody || !this.list.cursor;
-    byId("tracked-summary").textContent = this.isFollowed ? seenNow : "no bridge is at work: nobody is followed";
+    byId("more-detected").hidden = !this.showsEverybody || !this.list.cursor;
+    byId("detected-summary").textContent = this.isFollowed ? seenNow : "no bridge is at work: nobody is followed";
     byId("show-active").setAttribute("aria-pressed", !this.showsEverybody);
-    byId("show-everybody").setAttribute("aria-pressed", this.showsEverybody);
+    byId("show-all-seen").setAttribute("aria-pressed", this.showsEverybody);
     // What had the focus may be no more: who works with the keyboard goes on from near by.
-    if (hadFocus && !byId("tracked").contains(document.activeElement)) {
+    if (hadFocus && !byId("detected").contains(document.activeElement)) {
       (this.rows.get(this.opened)?.name ?? byId("show-active")).focus();
     }
   }

@@ -1,10 +1,10 @@
 // One person whom cameras have seen: a line, and under it the details while they are open.
 
 import { badge, button, clock, el } from "/ui/lib/dom.js";
-import { TrackedChanges } from "/ui/detected_persons/edits.js";
+import { DetectedPersonEdits } from "/ui/detected_persons/edits.js";
 import { facts, nameOf, summary } from "/ui/detected_persons/person.js";
 
-export class TrackedRow {
+export class DetectedPersonRow {
   constructor(page, id) {
     this.page = page;
     this.id = id;
@@ -45,7 +45,7 @@ class Details {
   constructor(page, id) {
     this.facts = el("dl", "facts");
     this.trail = el("ol", "trail");
-    this.changes = page.mayChange ? new TrackedChanges(page, id) : null;
+    this.changes = page.mayChange ? new DetectedPersonEdits(page, id) : null;
     const places = el("div", "", el("h3", "", "Today"), this.trail);
     this.element = el("div", "details", this.facts, places, this.changes?.element);
   }

@@ -1,132 +1,130 @@
-// Who is deleted, merged or erased, which cameras have confirmed it, and the ways back or out for good.
+// Deleted, merged and erased identities: confirmations, restore and erase.
 
 import { getJson, sendJson } from "/ui/lib/api.js";
-import { ago, badge, button, byId, el, plural } from "/ui/lib/dom.js";
-import { path, peopleList } from "/ui/identities/list.js";
+import { ago, button, byId, el } from "/ui/lib/dom.js";
+import { confirmationsBadge, waitingFor } from "/ui/identities/confirmations.js";
+import { identityList, identityPath } from "/ui/identities/list.js";
 
 const PAGE = 20;
 
-export function confirmedBadge(said) {
-  const text = `${said.confirmed_count} of ${plural(said.device_count, "camera has", "cameras have")} confirmed`;
-  return badge(text, said.confirmed_count === said.device_count ? "good" : "warn");
-}
-
-export class Deleted {
-  /** `onChanged` is awaited when people have come back or events have changed. */
-  constructor(page, onChanged) {
-    this.page = page;
+export class DeletedIdentities {
+  /** `section` shows the rows; `onChanged` is awaited after identities or events have changed. */
+  constructor(section, onChanged) {
+    this.section = section;
     this.onChanged = onChanged;
-    this.list = peopleList(PAGE, "&deleted=only");
+    this.mayErase = false;
     this.confirmations = new Map();
     this.receipts = new Map();
-    this.asked = null;
-    this.mayErase = false;
+    this.clear();
   }
 
   clear() {
-    this.list = peopleList(PAGE, "&deleted=only");
+    this.list = identityList(PAGE, "&deleted=only");
     this.confirmations.clear();
     this.receipts.clear();
-    this.asked = null;
+    this.eraseCandidate = null;
   }
 
   async refresh() {
     await this.list.refresh();
-    await this.confirm();
+    await this.loadConfirmations();
   }
 
   async more() {
     await this.list.more();
-    await this.confirm();
+    await this.loadConfirmations();
   }
 
-  /** Ask who has confirmed, but for those of whom all have. */
-  async confirm() {
-    for (const person of this.list.items.values()) {
-      const known = this.confirmations.get(person.user_id);
-      if (known?.version !== person.version || known.waiting.length) {
-        this.confirmations.set(person.user_id, await getJson(`${path(person.user_id)}/confirmations`));
+  /** Load confirmations and receipts, except those that are complete. */
+  async loadConfirmations() {
+    for (const identity of this.list.items.values()) {
+      const userId = identity.user_id;
+      const known = this.confirmations.get(userId);
+      if (known?.version !== identity.version || known.waiting.length) {
+        this.confirmations.set(userId, await getJson(`${identityPath(userId)}/confirmations`));
       }
-      const receipt = this.receipts.get(person.user_id);
+      const receipt = this.receipts.get(userId);
       if (receipt?.state === "open") {
-        this.receipts.set(person.user_id, await getJson(`/api/v1/erasures/${receipt.erasure_id}`));
+        this.receipts.set(userId, await getJson(`/api/v1/erasures/${receipt.erasure_id}`));
       }
     }
   }
 
   rows() {
-    return [...this.list.items.values()].map((person) => this.row(person));
+    return [...this.list.items.values()].map((identity) => this.row(identity));
   }
 
-  row(person) {
-    const said = this.confirmations.get(person.user_id);
+  row(identity) {
+    const confirmations = this.confirmations.get(identity.user_id);
+    const waiting = confirmations && waitingFor(confirmations);
     return el(
       "li",
       "row gone",
       el(
         "div",
         "what",
-        el("strong", "", person.display_name ?? person.user_id),
-        el("span", "hint", this.facts(person)),
-        said?.waiting.length ? el("span", "hint", `waiting for ${said.waiting.slice(0, 5).join(", ")}`) : null,
+        el("strong", "", identity.display_name ?? identity.user_id),
+        el("span", "hint", this.facts(identity)),
+        waiting ? el("span", "hint", waiting) : null,
       ),
-      el("div", "marks", said ? confirmedBadge(said) : null, ...this.actions(person)),
+      el("div", "marks", confirmations ? confirmationsBadge(confirmations) : null, ...this.actions(identity)),
     );
   }
 
-  facts(person) {
-    const receipt = this.receipts.get(person.user_id);
+  facts(identity) {
+    const receipt = this.receipts.get(identity.user_id);
     const facts = [
-      person.display_name ? person.user_id : null,
-      person.merged_into ? `merged into ${person.merged_into}` : person.erased ? "erased" : "deleted",
-      person.updated_at ? ago(person.updated_at) : null,
+      identity.display_name ? identity.user_id : null,
+      identity.merged_into ? `merged into ${identity.merged_into}` : identity.erased ? "erased" : "deleted",
+      identity.updated_at ? ago(identity.updated_at) : null,
       receipt ? `receipt ${receipt.erasure_id}: ${receipt.summary}, ${receipt.state}` : null,
     ];
     return facts.filter(Boolean).join(" · ");
   }
 
-  actions(person) {
-    const userId = person.user_id;
-    if (person.erased) {
+  actions(identity) {
+    const userId = identity.user_id;
+    if (identity.erased) {
       return [];
     }
-    if (this.asked === userId) {
+    if (this.eraseCandidate === userId) {
       return [
-        this.named("Yes, erase for ever", userId, "danger", () => this.erase(userId)),
-        this.named("Keep", userId, "quiet", () => this.ask(null)),
+        this.action("Yes, erase for ever", userId, "danger", () => this.erase(userId)),
+        this.action("Keep", userId, "quiet", () => this.confirmErase(null)),
       ];
     }
-    if (person.merged_into) {
-      return [this.named("Undo merge", userId, "quiet", () => this.bringBack(userId, "unmerge"))];
+    if (identity.merged_into) {
+      return [this.action("Undo merge", userId, "quiet", () => this.bringBack(userId, "unmerge"))];
     }
     return [
-      this.named("Restore", userId, "quiet", () => this.bringBack(userId, "restore")),
-      this.mayErase ? this.named("Erase", userId, "quiet", () => this.ask(userId)) : null,
+      this.action("Restore", userId, "quiet", () => this.bringBack(userId, "restore")),
+      this.mayErase ? this.action("Erase", userId, "quiet", () => this.confirmErase(userId)) : null,
     ];
   }
 
-  named(text, userId, kind, work) {
-    const made = button(text, kind, () => this.page.attempt(work));
+  action(text, userId, kind, work) {
+    const made = button(text, kind, () => this.section.attempt(work));
     made.setAttribute("aria-label", `${text} ${userId}`);
     return made;
   }
 
-  ask(userId) {
-    this.asked = userId;
-    this.page.draw();
-    byId("people").querySelector(".danger")?.focus();
+  /** Show the second question before `userId` is erased; null takes it away. */
+  confirmErase(userId) {
+    this.eraseCandidate = userId;
+    this.section.draw();
+    byId("identities").querySelector(".danger")?.focus();
   }
 
-  async bringBack(userId, how) {
-    await sendJson("POST", `${path(userId)}/${how}`);
-    this.page.say(`${userId} is back.`);
+  async bringBack(userId, operation) {
+    await sendJson("POST", `${identityPath(userId)}/${operation}`);
+    this.section.showNotice(`${userId} is back.`);
     await this.onChanged();
   }
 
   async erase(userId) {
-    this.asked = null;
-    this.receipts.set(userId, await sendJson("POST", `${path(userId)}/erase`));
-    this.page.say(`${userId} is erased. Keep the number of the receipt: nothing else will lead to it.`);
+    this.eraseCandidate = null;
+    this.receipts.set(userId, await sendJson("POST", `${identityPath(userId)}/erase`));
+    this.section.showNotice(`${userId} is erased. Keep the number of the receipt: nothing else leads to it.`);
     await this.onChanged();
   }
 }

@@ -1,46 +1,47 @@
-// People: enroll by photo, delete, and see which cameras have confirmed it.
+// Enrolled identities: enroll by photo, delete, and follow the cameras' confirmations.
 
 import { getJson, request, sendJson } from "/ui/lib/api.js";
-import { Deleted, confirmedBadge } from "/ui/identities/deleted.js";
+import { confirmationsBadge, waitingFor } from "/ui/identities/confirmations.js";
+import { DeletedIdentities } from "/ui/identities/deleted.js";
 import { badge, button, byId, el, plural } from "/ui/lib/dom.js";
-import { path, peopleList } from "/ui/identities/list.js";
+import { identityList, identityPath } from "/ui/identities/list.js";
 import { Section } from "/ui/lib/section.js";
 
 const PAGE = 50;
 const CONFIRMATION_MS = 500;
 
-export class People extends Section {
-  /** `onRefused(error)` says whether it was the key; `onChanged` is called when events may have changed. */
-  constructor(onRefused, onChanged) {
-    super(byId("notice"), onRefused);
-    this.list = peopleList(PAGE);
-    this.deleted = new Deleted(this, async () => {
+export class EnrolledIdentities extends Section {
+  /** `onChanged` is called when events may have changed. */
+  constructor(signOutIfRejected, onChanged) {
+    super(byId("notice"), signOutIfRejected);
+    this.list = identityList(PAGE);
+    this.deleted = new DeletedIdentities(this, async () => {
       onChanged();
       await this.refresh();
     });
     this.showsDeleted = false;
     this.deleting = new Map();
-    this.asked = null;
+    this.deleteCandidate = null;
     byId("show-current").addEventListener("click", () => this.attempt(() => this.show(false)));
     byId("show-deleted").addEventListener("click", () => this.attempt(() => this.show(true)));
-    byId("more-people").addEventListener("click", () => this.attempt(() => this.more()));
+    byId("more-identities").addEventListener("click", () => this.attempt(() => this.more()));
     byId("enroll").addEventListener("submit", (submitted) => {
       submitted.preventDefault();
       this.attempt(() => this.enroll(submitted.target));
     });
   }
 
-  name(userId) {
+  nameOf(userId) {
     return this.list.items.get(userId)?.display_name ?? null;
   }
 
-  /** Forget everything of a session. */
+  /** Remove everything that belongs to a session. */
   clear() {
-    this.list = peopleList(PAGE);
+    this.list = identityList(PAGE);
     this.deleted.clear();
     this.deleting.clear();
     this.showsDeleted = false;
-    this.say("");
+    this.showNotice("");
   }
 
   async show(deleted) {
@@ -56,8 +57,8 @@ export class People extends Section {
     this.draw();
   }
 
-  /** While the deleted are shown, cameras confirm. */
-  async followDeleted() {
+  /** Refresh the deleted identities while they are shown, since cameras confirm one by one. */
+  async refreshDeleted() {
     if (this.showsDeleted) {
       await this.deleted.refresh();
       this.draw();
@@ -80,20 +81,20 @@ export class People extends Section {
       const name = fields.get("display_name").trim();
       await sendJson("POST", "/api/v1/identities", { user_id: userId, ...(name ? { display_name: name } : {}) });
       try {
-        await request(`${path(userId)}/photos`, {
+        await request(`${identityPath(userId)}/photos`, {
           method: "POST",
           body: photo,
           headers: { "Content-Type": photo.type },
         });
       } catch (error) {
         if (!known) {
-          await sendJson("DELETE", path(userId)).catch(() => null);
+          await sendJson("DELETE", identityPath(userId)).catch(() => null);
         }
         throw error;
       }
       form.reset();
       this.deleting.delete(userId);
-      this.say(`${userId} is enrolled.`);
+      this.showNotice(`${userId} is enrolled.`);
       await this.refresh();
     } finally {
       submit.disabled = false;
@@ -101,24 +102,25 @@ export class People extends Section {
   }
 
   async remove(userId) {
-    this.asked = null;
-    await sendJson("DELETE", path(userId));
+    this.deleteCandidate = null;
+    await sendJson("DELETE", identityPath(userId));
     this.list.items.delete(userId);
-    this.say(`${userId} is deleted.`);
-    await this.confirm(userId);
+    this.showNotice(`${userId} is deleted.`);
+    await this.followConfirmations(userId);
   }
 
-  /** Ask who has confirmed until all have, and show it each time. */
-  async confirm(userId) {
-    const said = await getJson(`${path(userId)}/confirmations`);
-    if (!said.deleted) {
+  /** Load and show the confirmations of a deletion until every camera has confirmed it. */
+  async followConfirmations(userId) {
+    const confirmations = await getJson(`${identityPath(userId)}/confirmations`);
+    if (!confirmations.deleted) {
       this.deleting.delete(userId);
       return;
     }
-    this.deleting.set(userId, said);
+    this.deleting.set(userId, confirmations);
     this.draw();
-    if (said.waiting.length) {
-      setTimeout(() => this.deleting.has(userId) && this.attempt(() => this.confirm(userId)), CONFIRMATION_MS);
+    if (confirmations.waiting.length) {
+      const again = () => this.deleting.has(userId) && this.attempt(() => this.followConfirmations(userId));
+      setTimeout(again, CONFIRMATION_MS);
     }
   }
 
@@ -127,78 +129,84 @@ export class People extends Section {
     const rows = this.showsDeleted
       ? this.deleted.rows()
       : [
-          ...[...this.deleting].map(([userId, said]) => this.deletedRow(userId, said)),
-          ...[...this.list.items.values()].map((person) => this.row(person)),
+          ...[...this.deleting].map(([userId, confirmations]) => this.deletedRow(userId, confirmations)),
+          ...[...this.list.items.values()].map((identity) => this.row(identity)),
         ];
-    const nobody = this.showsDeleted ? "Nobody is deleted." : "Nobody is enrolled yet.";
-    // Drawing again must not take the focus from who works with the keyboard.
-    const focused = byId("people").contains(document.activeElement) ? document.activeElement.ariaLabel : null;
-    byId("people").replaceChildren(...(rows.length ? rows : [el("li", "empty", nobody)]));
-    [...byId("people").querySelectorAll("button")].find((one) => one.ariaLabel === focused)?.focus();
-    byId("people-summary").textContent = `${list.count} ${this.showsDeleted ? "deleted" : "enrolled"}`;
-    byId("more-people").hidden = !list.cursor;
+    const empty = this.showsDeleted ? "No deleted identities." : "No enrolled identities yet.";
+    // A keyboard user keeps the focus: the button with the same label gets it after the rows are replaced.
+    const focused = byId("identities").contains(document.activeElement) ? document.activeElement.ariaLabel : null;
+    byId("identities").replaceChildren(...(rows.length ? rows : [el("li", "empty", empty)]));
+    [...byId("identities").querySelectorAll("button")].find((other) => other.ariaLabel === focused)?.focus();
+    byId("identities-summary").textContent = `${list.count} ${this.showsDeleted ? "deleted" : "enrolled"}`;
+    byId("more-identities").hidden = !list.cursor;
     byId("enroll").hidden = this.showsDeleted;
     byId("show-current").setAttribute("aria-pressed", !this.showsDeleted);
     byId("show-deleted").setAttribute("aria-pressed", this.showsDeleted);
   }
 
-  row(person) {
-    const count = person.templates.reduce((sum, held) => sum + held.count, 0);
-    const sites = person.sites.includes("*") ? "every site" : person.sites.join(", ");
-    const sources = new Set(person.external.map((key) => key.source_system));
-    const facts = [
-      person.display_name ? person.user_id : null,
-      plural(count, "template", "templates"),
-      sites,
-      sources.size ? `from ${[...sources].join(", ")}` : null,
-    ];
-    const withheld = Object.keys(person.consent).filter((modality) => !person.consent[modality]);
+  row(identity) {
+    const withheld = Object.keys(identity.consent).filter((modality) => !identity.consent[modality]);
     return el(
       "li",
       "row",
       el(
         "div",
         "what",
-        el("strong", "", person.display_name ?? person.user_id),
-        el("span", "hint", facts.filter(Boolean).join(" · ")),
+        el("strong", "", identity.display_name ?? identity.user_id),
+        el("span", "hint", this.facts(identity)),
       ),
       el(
         "div",
         "marks",
-        person.kind === "visitor" ? badge("visitor", "calm") : null,
+        identity.kind === "visitor" ? badge("visitor", "calm") : null,
         withheld.length ? badge(`no consent: ${withheld.join(", ")}`, "warn") : null,
-        person.flag ? badge(person.flag, "calm") : null,
-        ...this.actions(person.user_id),
+        identity.flag ? badge(identity.flag, "calm") : null,
+        ...this.actions(identity.user_id),
       ),
     );
   }
 
+  facts(identity) {
+    const count = identity.templates.reduce((sum, template) => sum + template.count, 0);
+    const sources = new Set(identity.external.map((key) => key.source_system));
+    const facts = [
+      identity.display_name ? identity.user_id : null,
+      plural(count, "template", "templates"),
+      identity.sites.includes("*") ? "every site" : identity.sites.join(", "),
+      sources.size ? `from ${[...sources].join(", ")}` : null,
+    ];
+    return facts.filter(Boolean).join(" · ");
+  }
+
   actions(userId) {
-    if (this.asked !== userId) {
-      const ask = button("Delete", "quiet", () => this.ask(userId));
-      ask.setAttribute("aria-label", `Delete ${userId}`);
-      return [ask];
+    if (this.deleteCandidate !== userId) {
+      return [this.action("Delete", userId, "quiet", () => this.confirmDelete(userId))];
     }
-    const sure = button("Yes, delete", "danger", () => this.attempt(() => this.remove(userId)));
-    sure.setAttribute("aria-label", `Yes, delete ${userId}`);
-    const keep = button("Keep", "quiet", () => this.ask(null));
-    keep.setAttribute("aria-label", `Keep ${userId}`);
-    return [sure, keep];
+    return [
+      this.action("Yes, delete", userId, "danger", () => this.attempt(() => this.remove(userId))),
+      this.action("Keep", userId, "quiet", () => this.confirmDelete(null)),
+    ];
   }
 
-  ask(userId) {
-    this.asked = userId;
+  action(text, userId, kind, work) {
+    const made = button(text, kind, work);
+    made.setAttribute("aria-label", `${text} ${userId}`);
+    return made;
+  }
+
+  /** Show the second question before `userId` is deleted; null takes it away. */
+  confirmDelete(userId) {
+    this.deleteCandidate = userId;
     this.draw();
-    byId("people").querySelector(".danger")?.focus();
+    byId("identities").querySelector(".danger")?.focus();
   }
 
-  deletedRow(userId, said) {
-    const waiting = said.waiting.slice(0, 5).join(", ");
+  deletedRow(userId, confirmations) {
     return el(
       "li",
       "row gone",
-      el("div", "what", el("strong", "", userId), el("span", "hint", waiting ? `waiting for ${waiting}` : "deleted")),
-      el("div", "marks", confirmedBadge(said)),
+      el("div", "what", el("strong", "", userId), el("span", "hint", waitingFor(confirmations) ?? "deleted")),
+      el("div", "marks", confirmationsBadge(confirmations)),
     );
   }
 }

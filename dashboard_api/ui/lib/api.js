@@ -1,14 +1,14 @@
-// Requests with the key in a header: a key in a URL would end up in logs.
+// Requests with the API key in a header, since a key in a URL would end up in logs.
 
-const STORED = "wfm-api-key";
+const STORAGE_NAME = "wfm-api-key";
 
 export const key = {
-  get: () => sessionStorage.getItem(STORED),
-  set: (text) => sessionStorage.setItem(STORED, text),
-  clear: () => sessionStorage.removeItem(STORED),
+  get: () => sessionStorage.getItem(STORAGE_NAME),
+  set: (text) => sessionStorage.setItem(STORAGE_NAME, text),
+  clear: () => sessionStorage.removeItem(STORAGE_NAME),
 };
 
-/** An answer that is not a success: `status`, stable `code`, and a sentence in `message`. */
+/** An error response: `status`, stable `code`, and a sentence in `message`. */
 export class Problem extends Error {
   constructor(status, document) {
     super(document.detail ?? `the server answered ${status}`);
@@ -18,17 +18,17 @@ export class Problem extends Error {
 }
 
 export async function request(path, { method = "GET", headers = {}, body, signal } = {}) {
-  const answer = await fetch(path, {
+  const response = await fetch(path, {
     method,
     body,
     signal,
     cache: "no-store",
     headers: { Authorization: `Bearer ${key.get()}`, ...headers },
   });
-  if (!answer.ok) {
-    throw new Problem(answer.status, await answer.json().catch(() => ({})));
+  if (!response.ok) {
+    throw new Problem(response.status, await response.json().catch(() => ({})));
   }
-  return answer;
+  return response;
 }
 
 export async function getJson(path) {
@@ -37,6 +37,6 @@ export async function getJson(path) {
 
 export async function sendJson(method, path, document) {
   const body = document === undefined ? undefined : JSON.stringify(document);
-  const answer = await request(path, { method, body, headers: { "Content-Type": "application/json" } });
-  return answer.json();
+  const response = await request(path, { method, body, headers: { "Content-Type": "application/json" } });
+  return response.json();
 }

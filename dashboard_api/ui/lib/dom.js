@@ -1,4 +1,4 @@
-// The only way that this page makes elements: text is text, whatever it contains.
+// Create elements. Text is always inserted as text, never as markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -34,16 +34,16 @@ export function ago(time, now = Date.now()) {
   return clock(time);
 }
 
-export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
+export const plural = (count, singular, many) => `${count} ${count === 1 ? singular : many}`;
 
-/** Hours and minutes, with the day unless it is today. */
+/** Return hours and minutes, with the day unless it is today. */
 export function clock(time, now = new Date()) {
   const at = new Date(time);
   const hours = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   return at.toDateString() === now.toDateString() ? hours : `${at.toLocaleDateString()}, ${hours}`;
 }
 
-/** Let `parent` have the children `wanted`, in that order; the one with the focus is not moved, and so keeps it. */
+/** Make `wanted` the children of `parent`, in that order, without moving the focused one. */
 export function arrange(parent, wanted) {
   const staying = new Set(wanted);
   for (const child of [...parent.children]) {
@@ -51,7 +51,7 @@ export function arrange(parent, wanted) {
       child.remove();
     }
   }
-  const fixed = Math.max(0, wanted.findIndex((one) => one.contains(document.activeElement)));
+  const fixed = Math.max(0, wanted.findIndex((child) => child.contains(document.activeElement)));
   if (wanted.length && !parent.contains(wanted[fixed])) {
     parent.append(wanted[fixed]);
   }

@@ -1,11 +1,11 @@
-// A list of the API, page by page, as far as somebody has asked for it.
+// A list of the API, loaded page by page up to the requested length.
 
 import { getJson } from "/ui/lib/api.js";
 
-const MOST_AT_ONCE = 1000;
+const MAX_PAGE = 1000;
 
 export class PagedList {
-  /** `path` has no query but for `query`; `keyOf(item)` is what an item is known by. */
+  /** `query` holds further parameters of `path`; `keyOf(item)` identifies an item. */
   constructor(path, keyOf, page, query = "") {
     this.items = new Map();
     this.cursor = null;
@@ -21,13 +21,13 @@ export class PagedList {
     return `${this.items.size}${this.cursor ? "+" : ""}`;
   }
 
-  /** Load as many as somebody has asked for, unless that is asked once more meanwhile. */
+  /** Load the requested number of items; a later refresh overrides this one. */
   async refresh() {
     const turn = (this.turn += 1);
     const items = new Map();
     let cursor = null;
     do {
-      cursor = await this.load(items, cursor, Math.min(this.wanted - items.size, MOST_AT_ONCE));
+      cursor = await this.load(items, cursor, Math.min(this.wanted - items.size, MAX_PAGE));
     } while (cursor && items.size < this.wanted);
     if (turn === this.turn) {
       this.items = items;
@@ -40,7 +40,7 @@ export class PagedList {
     await this.refresh();
   }
 
-  /** Read the page behind `cursor` into `items`; the cursor of the page after it. */
+  /** Load the page at `cursor` into `items` and return the cursor of the next page. */
   async load(items, cursor, limit) {
     const after = cursor ? `&cursor=${encodeURIComponent(cursor)}` : "";
     const page = await getJson(`${this.path}?limit=${limit}${this.query}${after}`);

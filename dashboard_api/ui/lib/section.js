@@ -1,23 +1,23 @@
-// A part of the page, with a line that says what became of what somebody did there.
+// A section of the page, with a line for the result of the last action.
 
 export class Section {
-  /** `notice` is the line; `onRefused(error)` says whether it was the key. */
-  constructor(notice, onRefused) {
+  /** `notice` is the line; `signOutIfRejected(error)` returns true if the API rejected the key. */
+  constructor(notice, signOutIfRejected) {
     this.notice = notice;
-    this.onRefused = onRefused;
+    this.signOutIfRejected = signOutIfRejected;
   }
 
   async attempt(work) {
     try {
       await work();
     } catch (error) {
-      if (!this.onRefused(error)) {
-        this.say(error.message, true);
+      if (!this.signOutIfRejected(error)) {
+        this.showNotice(error.message, true);
       }
     }
   }
 
-  say(text, failed = false) {
+  showNotice(text, failed = false) {
     this.notice.textContent = text;
     this.notice.classList.toggle("error", failed);
   }

@@ -1,24 +1,24 @@
-// Server-sent events by fetch, since EventSource cannot send a header with the key.
+// Server-sent events by fetch, since EventSource cannot send the key in a header.
 
 import { Problem, request } from "/ui/lib/api.js";
 
 const FIRST_RETRY_MS = 500;
-const LONGEST_RETRY_MS = 10000;
+const MAX_RETRY_MS = 10000;
 
 /**
- * Follows the stream until `signal` aborts, and goes on behind the last event after a break.
- * `onState(true)` says that from now on nothing is missed: what is on record is to be loaded then.
+ * Follow the stream until `signal` aborts, and resume after the last event after a break.
+ * `onState(true)` means that the stream brings every event from now on: load the recorded events then.
  */
-export async function follow({ signal, onEvent, onState, onRefused }) {
+export async function followEvents({ signal, onEvent, onState, onRejected }) {
   let last = null;
   let retry = FIRST_RETRY_MS;
   while (!signal.aborted) {
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
-      const answer = await request("/api/v1/events/stream", { headers, signal });
+      const response = await request("/api/v1/events/stream", { headers, signal });
       onState(true);
       retry = FIRST_RETRY_MS;
-      for await (const block of blocks(answer.body)) {
+      for await (const block of blocks(response.body)) {
         if (block.data) {
           onEvent(JSON.parse(block.data));
         }
@@ -29,7 +29,7 @@ export async function follow({ signal, onEvent, onState, onRefused }) {
         return;
       }
       if (error instanceof Problem && (error.status === 401 || error.status === 403)) {
-        onRefused(error);
+        onRejected(error);
         return;
       }
       if (error instanceof Problem && error.code === "resume-lost") {
@@ -38,7 +38,7 @@ export async function follow({ signal, onEvent, onState, onRefused }) {
     }
     onState(false);
     await new Promise((resolve) => setTimeout(resolve, retry));
-    retry = Math.min(2 * retry, LONGEST_RETRY_MS);
+    retry = Math.min(2 * retry, MAX_RETRY_MS);
   }
 }
 
