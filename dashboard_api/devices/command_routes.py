@@ -1,4 +1,7 @@
-"""`/api/v1/commands`: orders to devices. The bridge sends them; here they are given and looked at."""
+"""Routes of `/api/v1/commands`: queue commands for devices and follow them.
+
+The bridge publishes queued commands.
+"""
 
 import secrets
 from datetime import timedelta
@@ -13,62 +16,68 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.commands import CommandRecord
 from dashboard_api.devices.command_views import CommandBody, CommandPage, CommandView
 from dashboard_api.http.json_bodies import JSON_BODY
-from dashboard_api.http.paging import Cursor, Limit, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
+from dashboard_api.services.dependencies import ClockDep, CommandsDep, DevicesDep
 from dashboard_api.services.security import MAY_CHANGE, MAY_READ
-from dashboard_api.services.services import ServicesDep
 
 router = APIRouter(prefix="/api/v1/commands", tags=["devices"])
 
 
 @router.post("", status_code=202, dependencies=[JSON_BODY])
-async def give(body: CommandBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]) -> CommandView:
-    """Give a device a command. It is sent as soon as the device is online, unless it has expired by then."""
+async def give(
+    body: CommandBody,
+    commands: CommandsDep,
+    devices: DevicesDep,
+    now: ClockDep,
+    key: Annotated[ApiKey, MAY_CHANGE],
+) -> CommandView:
+    """Queue a command for a device.
+
+    It is published as soon as the device is online, unless it has expired by then.
+    """
     check_command(body.name, body.args)
-    if body.device_id not in await services.registry.devices.registered([body.device_id]):
+    if body.device_id not in await devices.registered([body.device_id]):
         raise ContractError(DEVICE_UNKNOWN, f"{body.device_id} is not registered")
-    now = services.now()
+    created_at = now()
     command = CommandRecord(
         command_id=f"cmd-{secrets.token_hex(8)}",
         device_id=body.device_id,
         name=body.name,
         args=dict(body.args),
-        created_at=now,
-        expires_at=now + timedelta(seconds=body.expires_in_seconds),
+        created_at=created_at,
+        expires_at=created_at + timedelta(seconds=body.expires_in_seconds),
         requested_by=key.name,
     )
-    await services.registry.commands.enqueue(command)
-    return _view(command)
+    await commands.enqueue(command)
+    return _to_view(command)
 
 
 @router.get("", dependencies=[MAY_READ])
 async def list_commands(
-    services: ServicesDep,
+    commands: CommandsDep,
     limit: Limit = 100,
     cursor: Cursor = None,
     device_id: Annotated[DeviceId | None, Query()] = None,
 ) -> CommandPage:
-    """Commands, newest first."""
-    found = await services.registry.commands.page(
-        device_id=device_id, before=from_moment_cursor(cursor), limit=limit + 1
+    """List commands, newest first."""
+    found = await commands.page(device_id=device_id, before=from_moment_cursor(cursor), limit=limit + 1)
+    page, next_cursor = cut_page(
+        found, limit, lambda last: to_moment_cursor(last.created_at, last.command_id)
     )
-    shown = found[:limit]
-    following = None
-    if len(found) > limit:
-        following = to_moment_cursor(shown[-1].created_at, shown[-1].command_id)
-    return CommandPage(items=[_view(command) for command in shown], next_cursor=following)
+    return CommandPage(items=[_to_view(command) for command in page], next_cursor=next_cursor)
 
 
 @router.get("/{command_id}", dependencies=[MAY_READ])
-async def show(command_id: RequestId, services: ServicesDep) -> CommandView:
-    """One command and what became of it."""
-    found = await services.registry.commands.get(command_id)
+async def show(command_id: RequestId, commands: CommandsDep) -> CommandView:
+    """Show one command and its result."""
+    found = await commands.get(command_id)
     if found is None:
         raise not_found(f"command {command_id}")
-    return _view(found)
+    return _to_view(found)
 
 
-def _view(command: CommandRecord) -> CommandView:
+def _to_view(command: CommandRecord) -> CommandView:
     return CommandView(
         id=command.command_id,
         device_id=command.device_id,

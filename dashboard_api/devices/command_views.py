@@ -31,7 +31,11 @@ class CommandBody(Body):
 
 
 class CommandView(View):
-    """A command. `waiting`: not sent yet, its device is away; `sent`: not answered yet; then its answer."""
+    """A command and its state.
+
+    `waiting`: the device is offline, the command is not published yet. `sent`: published and not answered
+    yet. Every other state is the answer of the device.
+    """
 
     id: str
     device_id: str

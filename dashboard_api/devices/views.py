@@ -1,4 +1,4 @@
-"""What the API takes and shows of devices and sites, and of how far devices are with people."""
+"""Bodies of devices, sites and the sync status."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ class DeviceBody(Body):
 
 
 class DevicePatch(Body):
-    """`metres_per_pixel`: how much a pixel shows of people where they pass the camera; null if unknown."""
+    """`metres_per_pixel` at the distance where faces pass the camera; null if unknown."""
 
     metres_per_pixel: Annotated[float, Field(gt=0, le=1)] | None
 
@@ -27,11 +27,11 @@ class ProblemView(View):
 
 
 class DeviceView(View):
-    """What a device last said. `silent`: no sign of life for three heartbeats, whatever its status says.
+    """A device with its last reports.
 
-    `problems` say why it works with less than all it has, by its own word and by the registry's records.
-    Without `site_id` it is one that nobody has registered: shown, not served. `metres_per_pixel` is its
-    calibration, if it has one.
+    `silent` means no message for three heartbeats, independent of `state`. `problems` explain a degraded
+    device, by its own report and by the records of the registry. A device without `site_id` is not
+    registered: it is listed, and not served. `metres_per_pixel` is its calibration.
     """
 
     device_id: str
@@ -54,15 +54,18 @@ class DevicePage(View):
 
 
 class SitePatch(Body):
-    """What is named changes."""
+    """The settings to change; absent ones stay."""
 
     enrollment_policy: EnrollmentPolicy = "closed"
     registers_employees: bool = False
 
 
 class SiteView(View):
-    """`enrollment_policy`: whether the site's cameras register people whom nobody knows; with
-    `registers_employees` its devices enroll employees by their user id, as from a watched folder."""
+    """A site with its policies.
+
+    `enrollment_policy` decides whether its cameras register unknown faces as visitors. With
+    `registers_employees` its devices may enroll employees by user id, as from a watched folder.
+    """
 
     site_id: str
     enrollment_policy: EnrollmentPolicy

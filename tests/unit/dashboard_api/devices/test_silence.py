@@ -6,7 +6,7 @@ import pytest
 
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS, silent_after
 from broker_bridge.registry.devices.model import DeviceRecord
-from dashboard_api.devices.routes import to_view
+from dashboard_api.devices.conversions import to_view
 from dashboard_api.settings import ApiSettings
 from device.settings import DeviceSection
 

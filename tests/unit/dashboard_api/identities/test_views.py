@@ -10,7 +10,7 @@ from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.identities.model import Identity
 from broker_bridge.registry.identities.template_notes import TemplateNote
 from broker_bridge.registry.mongo.versions import History
-from dashboard_api.devices.sync_routes import to_status
+from dashboard_api.devices.conversions import to_sync_status
 from dashboard_api.http import problems
 from dashboard_api.http.paging import from_cursor, from_moment_cursor, to_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem
@@ -87,7 +87,7 @@ def test_an_invalid_cursor_is_a_problem(cursor: str) -> None:
 
 def test_a_device_is_up_to_date_with_its_own_site() -> None:
     """Changes at other sites may have advanced the version of the registry."""
-    status = to_status(History("e1", 9, 2), [applied("a", 5), applied("b", 4)], {"lobby": 5})
+    status = to_sync_status(History("e1", 9, 2), [applied("a", 5), applied("b", 4)], {"lobby": 5})
     assert [device.up_to_date for device in status.devices] == [True, False]
     assert (status.version, status.horizon, status.up_to_date, status.behind) == (9, 2, 1, 1)
 
