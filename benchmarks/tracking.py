@@ -35,7 +35,7 @@ CAMERAS, PEOPLE_EACH = 50, 20
 ACTIVE = 1000
 EVERYBODY = 100_000
 _WARM_UP_SECONDS = 10.0
-_TRACKS, _KNOWS = "this worker tracks people", "everybody who was ever seen is known"
+_TRACKS, _KNOWS = "leader election won task=tracker", "face index ready"
 _AT_ONCE = 2000
 
 

@@ -1,4 +1,4 @@
-"""`python -m broker_bridge`: a bridge worker, and the contract as a document."""
+"""Run a bridge worker, or print the wire contract (`python -m broker_bridge`)."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ from .settings import BridgeProgram
 
 _log = logging.getLogger(__name__)
 
-_GOODBYE_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
 
 app = typer.Typer(
     add_completion=False, help="The bridge between the MQTT broker and the registry in MongoDB."
@@ -61,35 +61,38 @@ async def _run(settings: BridgeProgram) -> None:
         loop.add_signal_handler(number, stop.set)
     registry = await _open(settings, stop)
     if registry is None:
-        _log.info("stopped before the registry was open")
+        _log.info("bridge stopped before the registry was open")
         return
     try:
         bridge = Bridge(registry, settings, await registry.versions.share_group())
-        _log.info("bridge %s runs", bridge.bridge_id)
-        # What there is now stays to the end: the collector need not look through it each time, for 50 ms.
+        _log.info("bridge started id=%s", bridge.bridge_id)
+        # Objects that exist now live to the end; frozen, they spare the garbage collector 50 ms a run.
         gc.freeze()
         await bridge.run(stop)
-        _log.info("bridge stopped: %s", json.dumps(bridge.health(), default=str))
+        _log.info("bridge stopped health=%s", json.dumps(bridge.health(), default=str))
     finally:
         await registry.close()
 
 
 async def _open(settings: BridgeProgram, stop: asyncio.Event) -> Registry | None:
-    """The registry, or None if `stop` came first: a server in trouble may keep it opening for long."""
+    """Return the registry, or None if `stop` was set first.
+
+    A server in trouble may delay the opening for long.
+    """
     opening = asyncio.create_task(open_registry(settings))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if opening.done():
         return opening.result()
-    # It may want to take leave of that server, which the end of the event loop then cuts short.
+    # Closing its connections takes a moment, which the end of the event loop would cut short.
     opening.cancel()
-    await asyncio.wait({opening}, timeout=_GOODBYE_SECONDS)
+    await asyncio.wait({opening}, timeout=_CLOSE_SECONDS)
     return None
 
 
 def main() -> None:
-    """The `wfm-bridge` command."""
+    """Run the `wfm-bridge` command."""
     app()
 
 

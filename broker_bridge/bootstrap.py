@@ -1,19 +1,21 @@
-"""The one place where the bridge is put together: registry, link, and what runs between them."""
+"""Wire the bridge: registry, broker link and the components between them."""
 
 import asyncio
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from broker_bridge.common.clock import utc_now
-
+from .common.clock import utc_now
+from .common.retry import retry
 from .contract import channels
 from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
+from .contract.errors import ContractError
 from .devices import command_dispatcher as commands
 from .devices import presence
 from .devices.command_dispatcher import CommandDispatcher
@@ -36,17 +38,20 @@ from .tracking.observations import ObservationIngest
 _log = logging.getLogger(__name__)
 
 _SHARED = (channels.EVENT, channels.SYNC_REQUEST, channels.REGISTER)
-# Answers first: a status that says "online" is what makes the leader send commands.
-_FOLLOWED = (*commands.FOLLOWED, *presence.FOLLOWED)
+# Command results first: a status "online" makes the leader send commands.
+_LEADER_CHANNELS = (*commands.FOLLOWED, *presence.FOLLOWED)
 _HEALTH_SECONDS = 5.0
-_FORGOTTEN = timedelta(days=1)
-_GOODBYE_SECONDS = 1.0
+_SILENT_WORKER_AGE = timedelta(days=1)
+_LEAVE_SECONDS = 1.0
 _DRAIN_SECONDS = 3.0
-_RETRY_SECONDS = 1.0
 
 
 class Bridge:
-    """One bridge worker. Any number may run; one of them leads (heads, deltas, presence, commands)."""
+    """One bridge worker of any number.
+
+    One worker leads: it publishes heads, deltas and commands, and follows presence. One worker, the same or
+    another, tracks detected persons across cameras.
+    """
 
     def __init__(self, registry: Registry, settings: BridgeProgram, share_group: str) -> None:
         self._registry = registry
@@ -56,48 +61,45 @@ class Bridge:
             settings.mqtt,
             client_id=f"bridge-{self.bridge_id}",
             subscriptions=_SHARED,
-            handle=self._handle,
-            refuse=self._refuse,
+            handle=self._dispatch,
+            reject=self._reject,
             share_group=share_group,
         )
         self.ingest = EventIngest(registry, self.link.publish, own)
-        self.answers = SyncResponder(registry, self.link.publish, own)
-        self.registrar = RegistrationHandler(registry, self.link.publish)
-        self.refusals = RejectionHandler(registry, self.link.publish)
+        self.sync_responder = SyncResponder(registry, self.link.publish, own)
+        self.registrations = RegistrationHandler(registry, self.link.publish)
+        self.rejections = RejectionHandler(registry, self.link.publish)
         self.presence = Presence(registry, own)
         self.publisher = DeltaPublisher(registry, self.link.publish, own.poll_seconds)
         self.commands = CommandDispatcher(registry, self.link.publish, own.poll_seconds)
-        kept = timedelta(days=settings.registry.tombstone_retention_days)
-        unseen = timedelta(days=settings.tracking.retention_days)
-        self.housekeeping = Housekeeping(registry, kept, unseen=unseen)
-        self.link.on_connect(self._connected)
+        self.housekeeping = Housekeeping(
+            registry,
+            timedelta(days=settings.registry.tombstone_retention_days),
+            unseen=timedelta(days=settings.tracking.retention_days),
+        )
+        self.link.on_connect(self._publish_heads_again)
         self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
-        self.leadership = LeaderElection(
-            lease,
-            own.lease_seconds,
-            self._lead,
-            "leads: it publishes heads, deltas and commands and follows presence",
-        )
+        self.publisher_election = LeaderElection(lease, own.lease_seconds, self._lead, "publisher")
         seconds = settings.tracking.lease_seconds
-        self.tracking = LeaderElection(
+        self.tracker_election = LeaderElection(
             Lease(registry.mongo, "tracker", self.bridge_id, seconds),
             seconds,
             self._track,
-            "tracks people across cameras",
-            able=lambda: self.link.connected,
+            "tracker",
+            is_able=lambda: self.link.connected,
         )
         self.observations = ObservationIngest(
             registry,
             self.link.publish,
             settings.tracking,
             settings.registry,
-            may_track=self.tracking.holds,
+            may_track=self.tracker_election.holds_lease,
         )
         self._handlers: dict[Channel[Any], Callable[[Decoded[Any], bytes], None]] = {
             channels.EVENT: self.ingest.accept_event,
-            channels.SYNC_REQUEST: self.answers.accept_request,
-            channels.REGISTER: self.registrar.accept_request,
+            channels.SYNC_REQUEST: self.sync_responder.accept_request,
+            channels.REGISTER: self.registrations.accept_request,
             **dict.fromkeys(presence.FOLLOWED, self.presence.accept_report),
             channels.STATUS: self._note_status,
             channels.COMMAND_RESULT: self.commands.note_result,
@@ -105,19 +107,19 @@ class Bridge:
         }
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then record what is waiting and give the lease back."""
+        """Work until `stop` is set, then store waiting events and release the leases."""
         tasks = [
             asyncio.create_task(work, name=name)
             for name, work in {
-                "link": self.link.run(),
+                "link": self.link.stay_connected(),
                 "ingest": self.ingest.ingest_events(),
-                "answers": self.answers.answer_requests(),
-                "registrar": self.registrar.answer_requests(),
-                "refusals": self.refusals.handle_rejections(),
+                "answers": self.sync_responder.answer_requests(),
+                "registrar": self.registrations.answer_requests(),
+                "refusals": self.rejections.handle_rejections(),
                 "presence": self.presence.write_reports(),
-                "leadership": self.leadership.run(),
-                "faces": self._know_faces(),
-                "tracking": self.tracking.run(),
+                "leadership": self.publisher_election.compete(),
+                "faces": self._maintain_face_search(),
+                "tracking": self.tracker_election.compete(),
                 "health": self._report_health(),
             }.items()
         ]
@@ -134,30 +136,30 @@ class Bridge:
             await asyncio.wait_for(self.ingest.drain(), _DRAIN_SECONDS)
         await cancel_and_wait([*tasks, stopping])
         with suppress(asyncio.TimeoutError, RegistryError):
-            await asyncio.wait_for(self._workers.leave(self.bridge_id), _GOODBYE_SECONDS)
+            await asyncio.wait_for(self._workers.leave(self.bridge_id), _LEAVE_SECONDS)
 
-    def _handle(self, decoded: Decoded[Any], payload: bytes) -> None:
+    def _dispatch(self, decoded: Decoded[Any], payload: bytes) -> None:
         self._handlers[decoded.channel](decoded, payload)
 
     def _note_status(self, decoded: Decoded[Any], payload: bytes) -> None:
         self.presence.accept_report(decoded, payload)
         self.commands.note_status(decoded, payload)
 
-    def _refuse(self, topic: str, payload: bytes, error: Any) -> None:
+    def _reject(self, topic: str, payload: bytes, error: ContractError) -> None:
         observed = channels.OBSERVATION.match(topic)
         if observed:
-            # It is of the moment, and has somebody's face in it: nobody keeps it.
+            # Not stored as a dead letter: an observation contains a face and is worthless a second later.
             self.observations.reject(observed["device_id"], error)
             return
-        self.refusals.reject(topic, payload, error)
+        self.rejections.reject(topic, payload, error)
 
-    async def _connected(self) -> None:
+    async def _publish_heads_again(self) -> None:
         self.publisher.forget_heads()
 
     async def _lead(self) -> None:
-        """What only one worker does, until cancelled."""
+        """Run the tasks of the leader until cancelled."""
         self.commands.forget()
-        self.link.follow(_FOLLOWED)
+        self.link.follow(_LEADER_CHANNELS)
         self.publisher.forget_heads()
         try:
             await asyncio.gather(
@@ -165,29 +167,28 @@ class Bridge:
                 self.publisher.watch_changes(),
                 self.commands.dispatch_commands(),
                 self.commands.watch_commands(),
-                self.housekeeping.run(),
+                self.housekeeping.tidy_regularly(),
             )
         finally:
-            self.link.unfollow(_FOLLOWED)
+            self.link.unfollow(_LEADER_CHANNELS)
 
-    async def _know_faces(self) -> None:
-        """Every worker: one that takes over the tracking must not begin to load everybody then."""
+    async def _maintain_face_search(self) -> None:
+        """Load all faces in every worker, so that a new tracker need not load them first."""
         await asyncio.gather(self._registry.face_search.follow_changes(), self._load_faces())
 
     async def _load_faces(self) -> None:
-        while True:
-            try:
-                for space_id, dimension in (await self._registry.spaces.dimensions()).items():
-                    await self._registry.face_search.prepare_space(EmbeddingSpace(space_id, dimension))
-            except RegistryError as error:
-                _log.warning("the faces of detected persons cannot be read yet: %s", type(error).__name__)
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                _log.info("everybody who was ever seen is known")
-                return
+        started = time.monotonic()
+        count = await retry(self._prepare_spaces, on=RegistryError, report=_report_unreadable_faces)
+        _log.info("face index ready spaces=%d seconds=%.1f", count, time.monotonic() - started)
+
+    async def _prepare_spaces(self) -> int:
+        dimensions = await self._registry.spaces.dimensions()
+        for space_id, dimension in dimensions.items():
+            await self._registry.face_search.prepare_space(EmbeddingSpace(space_id, dimension))
+        return len(dimensions)
 
     async def _track(self) -> None:
-        """What only one worker does, maybe another than the one that leads, until cancelled."""
+        """Run the task of the tracker until cancelled."""
         self.link.follow([channels.OBSERVATION])
         try:
             await self.observations.ingest_observations()
@@ -195,14 +196,14 @@ class Bridge:
             self.link.unfollow([channels.OBSERVATION])
 
     def health(self) -> dict[str, Any]:
-        """What this worker counts, for its health document and its log."""
+        """Return this worker's counters, for its health document and its log."""
         parts = {
             "link": self.link.counters,
             "ingest": self.ingest.counters,
-            "answers": self.answers.counters,
-            "registrar": self.registrar.counters,
+            "answers": self.sync_responder.counters,
+            "registrar": self.registrations.counters,
             "admissions": self._registry.edge_registration.counters,
-            "refusals": self.refusals.counters,
+            "refusals": self.rejections.counters,
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,
             "commands": self.commands.counters,
@@ -211,8 +212,8 @@ class Bridge:
         }
         return {
             "connected": self.link.connected,
-            "leading": self.leadership.leading,
-            "tracking": self.tracking.leading,
+            "leading": self.publisher_election.is_leading,
+            "tracking": self.tracker_election.is_leading,
             "people_present": self.observations.active_count,
             "registry_failing_since": self.ingest.failing_since,
             **{name: dict(counters) for name, counters in parts.items()},
@@ -223,14 +224,21 @@ class Bridge:
             now = utc_now()
             try:
                 await self._workers.report(self.bridge_id, self.health(), now)
-                await self._workers.forget(now - _FORGOTTEN)
+                await self._workers.forget(now - _SILENT_WORKER_AGE)
             except RegistryError as error:
-                _log.warning("the bridge's health could not be written: %s", type(error).__name__)
+                _log.warning("bridge cannot write its health document error=%s", type(error).__name__)
             await asyncio.sleep(_HEALTH_SECONDS)
 
 
+def _report_unreadable_faces(error: Exception) -> None:
+    _log.warning("face index cannot be loaded yet; trying again error=%s", type(error).__name__)
+
+
 async def open_registry(settings: BridgeProgram) -> Registry:
-    """The registry with the configured spaces; raises RegistryUnavailableError or ContractError."""
+    """Open the registry with the configured spaces.
+
+    Raises RegistryUnavailableError or ContractError.
+    """
     own = settings.bridge
     retention = Retention(own.image_retention_days, own.dead_letter_retention_days)
     registry = await Registry.open(settings.mongo, retention, settings.registry, settings.search)

@@ -1,16 +1,14 @@
 """Wake a component when the registry changes; the component polls as well."""
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
+from .common.retry import repeat
 from .registry import RegistryError
 
 _log = logging.getLogger(__name__)
-
-_RETRY_SECONDS = 1.0
 
 
 async def wake_on(
@@ -22,13 +20,15 @@ async def wake_on(
 
     A broken stream is counted in `stream_breaks` and opened again.
     """
-    while True:
-        try:
-            async with watch() as stream:
+
+    async def follow_stream() -> None:
+        async with watch() as stream:
+            wake()
+            async for _ in stream:
                 wake()
-                async for _ in stream:
-                    wake()
-        except RegistryError as error:
-            counters["stream_breaks"] += 1
-            _log.warning("the change stream broke, polling meanwhile: %s", type(error).__name__)
-        await asyncio.sleep(_RETRY_SECONDS)
+
+    def report(error: Exception) -> None:
+        counters["stream_breaks"] += 1
+        _log.warning("change stream broke; polling until it is open again error=%s", type(error).__name__)
+
+    await repeat(follow_stream, on=RegistryError, report=report)

@@ -1,4 +1,4 @@
-"""What the leader does now and then: forget who was deleted or last seen long ago, and finish erasures."""
+"""Purge tombstones and old detected persons, and finish erasures, in the leader."""
 
 import asyncio
 import logging
@@ -6,17 +6,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from broker_bridge.common.clock import utc_now
-
+from .common.clock import utc_now
 from .registry import Registry
 
 _log = logging.getLogger(__name__)
 
-_SECONDS = 60.0
+_INTERVAL_SECONDS = 60.0
 
 
 class Housekeeping:
-    """Purges tombstones, goes on with open erasures, and forgets whom no camera has seen for `unseen`.
+    """Purges tombstones, continues erasures, forgets detected persons unseen for `unseen`.
 
     `counters` has `purged`, `erased`, `forgotten`, and failures of each.
     """
@@ -27,7 +26,7 @@ class Housekeeping:
         retention: timedelta,
         *,
         unseen: timedelta,
-        seconds: float = _SECONDS,
+        seconds: float = _INTERVAL_SECONDS,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
@@ -37,29 +36,31 @@ class Housekeeping:
         self._now = now
         self.counters: Counter[str] = Counter()
 
-    async def run(self) -> None:
+    async def tidy_regularly(self) -> None:
         """Tidy up now and every `seconds`, until cancelled."""
         while True:
             await self.tidy()
             await asyncio.sleep(self._seconds)
 
     async def tidy(self) -> None:
-        """Do what is due. A chore that fails is counted, and done the next time."""
+        """Do each chore that is due. A failed chore is counted and repeated the next time."""
         await self._do("purged", self._purge)
-        await self._do("erased", self._go_on_with_erasures)
+        await self._do("erased", self._continue_erasures)
         await self._do("forgotten", self._forget_unseen)
 
     async def _do(self, chore: str, work: Callable[[], Awaitable[int]]) -> None:
         try:
             self.counters[chore] += await work()
-        except Exception as error:  # noqa: BLE001  # whatever is wrong here, cameras need their heads and deltas
+        except Exception as error:  # noqa: BLE001  # a failed chore must not stop heads and deltas
             self.counters[f"{chore}_failures"] += 1
-            _log.warning("housekeeping has to try again (%s): %s", chore, type(error).__name__)
+            _log.warning(
+                "housekeeping chore failed; it is repeated chore=%s error=%s", chore, type(error).__name__
+            )
 
     async def _purge(self) -> int:
         return await self._registry.tombstones.purge(self._now(), self._retention)
 
-    async def _go_on_with_erasures(self) -> int:
+    async def _continue_erasures(self) -> int:
         return await self._registry.erasures.go_on_with_all(self._now())
 
     async def _forget_unseen(self) -> int:

@@ -1,4 +1,4 @@
-"""Leads while it holds the lease: what must not be done twice is done by one worker."""
+"""Run a task in one worker of many: the one that holds the lease."""
 
 import asyncio
 import logging
@@ -16,9 +16,9 @@ _RELEASE_SECONDS = 1.0
 
 
 class LeaderElection:
-    """Renews a lease three times in its length and runs `lead` while it is held; `task` says what that is.
+    """Renews a lease three times within its `seconds` and runs `lead` while it holds the lease.
 
-    Whoever is not `able` to do it, for as long as a lease lasts, gives it up to others.
+    `task` names the work in the log. A worker that is not able to lead for the length of a lease releases it.
     """
 
     def __init__(
@@ -26,70 +26,75 @@ class LeaderElection:
         lease: Lease,
         seconds: float,
         lead: Callable[[], Coroutine[Any, Any, None]],
-        task: str = "leads",
-        able: Callable[[], bool] = lambda: True,
+        task: str = "leader",
+        is_able: Callable[[], bool] = lambda: True,
     ) -> None:
         self._task = task
-        self._held_until = 0.0
+        self._valid_until = 0.0
         self._lease = lease
         self._seconds = seconds
         self._lead = lead
-        self._able = able
+        self._is_able = is_able
         self._leading: asyncio.Task[None] | None = None
 
     @property
-    def leading(self) -> bool:
+    def is_leading(self) -> bool:
         return self._leading is not None
 
-    def holds(self) -> bool:
-        """Whether the lease is held at this moment; after a freeze, tasks may run before they are ended."""
-        return self._leading is not None and time.monotonic() < self._held_until
+    def holds_lease(self) -> bool:
+        """Return whether the lease is valid now.
 
-    async def run(self) -> None:
-        """Take, keep and lose the lease until cancelled; then give it back."""
-        self._held_until = able_at = time.monotonic()
+        After a freeze of the process, tasks may run before they are cancelled.
+        """
+        return self._leading is not None and time.monotonic() < self._valid_until
+
+    async def compete(self) -> None:
+        """Take, renew and lose the lease until cancelled; then release it."""
+        self._valid_until = able_at = time.monotonic()
         try:
             while True:
-                able_at = time.monotonic() if self._able() else able_at
+                able_at = time.monotonic() if self._is_able() else able_at
                 if time.monotonic() - able_at <= self._seconds:
-                    await self._take()
+                    await self._take_lease()
                 elif self._leading:
-                    await self._end()
-                    await self._give_back()
-                if time.monotonic() >= self._held_until:
-                    await self._end()
-                await self._watch_over(self._seconds / 3)
+                    await self._end_task()
+                    await self._release_lease()
+                if time.monotonic() >= self._valid_until:
+                    await self._end_task()
+                await self._wait_or_raise(self._seconds / 3)
         finally:
-            await self._end()
-            await self._give_back()
+            await self._end_task()
+            await self._release_lease()
 
-    async def _take(self) -> None:
-        """Take or renew the lease, unless another has it."""
-        asked_at = time.monotonic()
+    async def _take_lease(self) -> None:
+        """Take or renew the lease, unless another worker holds it."""
+        requested_at = time.monotonic()
         try:
-            # A server that says nothing must not keep this worker leading past its lease.
-            patience = max(self._held_until - asked_at, self._seconds / 3)
+            # A silent server must not keep this worker leading past its lease.
+            patience = max(self._valid_until - requested_at, self._seconds / 3)
             if await asyncio.wait_for(self._lease.take(), patience):
-                self._held_until = asked_at + self._seconds
-                self._start()
+                self._valid_until = requested_at + self._seconds
+                self._start_task()
             else:
-                self._held_until = asked_at
+                self._valid_until = requested_at
         except (RegistryError, asyncio.TimeoutError) as error:
-            _log.warning("the lease could not be renewed: %s", type(error).__name__)
+            _log.warning(
+                "leader election cannot renew the lease task=%s error=%s", self._task, type(error).__name__
+            )
 
-    async def _give_back(self) -> None:
+    async def _release_lease(self) -> None:
         try:
             await asyncio.wait_for(self._lease.release(), _RELEASE_SECONDS)
         except (RegistryError, asyncio.TimeoutError):
-            _log.info("the lease is left to run out")
+            _log.info("leader election cannot release the lease; it expires task=%s", self._task)
 
-    def _start(self) -> None:
+    def _start_task(self) -> None:
         if self._leading is None:
-            _log.info("this worker %s", self._task)
+            _log.info("leader election won task=%s", self._task)
             self._leading = asyncio.create_task(self._lead())
 
-    async def _watch_over(self, seconds: float) -> None:
-        """Wait; a leader that ended by itself ended by a mistake, which is raised."""
+    async def _wait_or_raise(self, seconds: float) -> None:
+        """Wait; raise the error of a leader task that ended by itself."""
         waiting = asyncio.create_task(asyncio.sleep(seconds))
         watched = {waiting} | ({self._leading} if self._leading else set())
         try:
@@ -99,7 +104,7 @@ class LeaderElection:
         finally:
             waiting.cancel()
 
-    async def _end(self) -> None:
+    async def _end_task(self) -> None:
         if self._leading is None:
             return
         await cancel_and_wait([self._leading])

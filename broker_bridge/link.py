@@ -1,7 +1,7 @@
-"""The broker connection of the bridge: subscribe, decode by the table, hand over, publish, reconnect.
+"""Connect the bridge to the broker: subscribe, decode, dispatch, publish, reconnect.
 
-A broker's PUBACK settles nothing here: what a handler does not get, or loses, its device sends again because
-it has no receipt. So the link may drop what it cannot take, as long as it counts it.
+A PUBACK settles nothing here: a device sends an event again until it has a receipt. So the link may drop
+messages beyond its limits, as long as it counts them.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from .common.retry import Backoff
 from .common.settings import MqttSettings, SettingsError
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
@@ -27,39 +28,39 @@ from .tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
-# So many that the event loop is kept for some ten milliseconds at most.
-_TAKEN_AT_ONCE = 32
+# Processing this many messages blocks the event loop for at most some ten milliseconds.
+_MAX_BATCH = 32
 _INCOMING_LIMIT = 20_000
-_RETRY_SECONDS = (0.2, 10.0)
+_BACKOFF = Backoff(0.2, 10.0)
 _STABLE_SECONDS = 10.0
 _RECEIVE_MAXIMUM = 2000
-# MQTT 5 reason codes of CONNACK that mean: the user name, password or certificate is not accepted.
-_REFUSED = {0x86, 0x87, 4, 5}
+# MQTT 5 reason codes of CONNACK for a rejected user name, password or certificate.
+_NOT_AUTHORIZED = {0x86, 0x87, 4, 5}
 
 
 class Handler(Protocol):
-    """What becomes of a message. Both are called on the event loop and must not wait."""
+    """Handles a message. Called on the event loop, it must not block."""
 
     def __call__(self, decoded: Decoded[Any], payload: bytes) -> None: ...
 
 
 class RejectionCallback(Protocol):
-    """What becomes of bytes that are not a message of the contract."""
+    """Handles a payload that is not a message of the contract. It must not block."""
 
     def __call__(self, topic: str, payload: bytes, error: ContractError) -> None: ...
 
 
 class Publish(Protocol):
-    """`BrokerLink.publish`, as those who only publish see it."""
+    """The signature of `BrokerLink.publish`, for components that only publish."""
 
     async def __call__(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool: ...
 
 
 class BrokerLink:
-    """One connection to the broker, made again whenever it breaks.
+    """One connection to the broker, opened again whenever it breaks.
 
-    `subscriptions` are the rows it always follows, those that workers share under `share_group`; `follow` and
-    `unfollow` add and drop rows while running. Raises SettingsError if the certificates cannot be read.
+    The link always follows the channels in `subscriptions`, shared ones under `share_group`; `follow` and
+    `unfollow` change the set while it runs. Raises SettingsError if the certificates cannot be read.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class BrokerLink:
         client_id: str,
         subscriptions: Sequence[Channel[Any]],
         handle: Handler,
-        refuse: RejectionCallback,
+        reject: RejectionCallback,
         share_group: str,
     ) -> None:
         self._settings = settings
@@ -78,7 +79,7 @@ class BrokerLink:
         self._following_changed = asyncio.Event()
         self._subscribed: dict[Channel[Any], None] = {}
         self._handle = handle
-        self._refuse = refuse
+        self._reject = reject
         self._tls = _tls_context(settings)
         self._share = f"$share/{share_group}/"
         self._client: aiomqtt.Client | None = None
@@ -90,33 +91,38 @@ class BrokerLink:
         return self._client is not None
 
     def is_subscribed(self, channel: Channel[Any]) -> bool:
-        """Whether the broker is told to send this row."""
+        """Return whether the broker has confirmed the subscription of this channel."""
         return channel in self._subscribed
 
     def on_connect(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Run `action` after every connect, once subscribed: a broker may have lost all it retained."""
+        """Run `action` after every connect, once subscribed.
+
+        A restarted broker may have lost its retained messages.
+        """
         self._on_connect.append(action)
 
     def follow(self, channels: Sequence[Channel[Any]]) -> None:
-        """Follow further rows, now and after every connect."""
+        """Follow further channels, now and after every connect."""
         self._following |= dict.fromkeys(channels)
         self._following_changed.set()
 
     def unfollow(self, channels: Sequence[Channel[Any]]) -> None:
-        """Stop following rows."""
+        """Stop following channels."""
         self._following = {channel: None for channel in self._following if channel not in channels}
         self._following_changed.set()
 
     async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
-        """Publish on the row's topic with its QoS and retain flag; False if the broker did not take it.
+        """Publish with the channel's QoS and retain flag; return False if that failed.
 
-        Nothing is queued: whoever misses it asks or sends again. What is larger than a broker takes is not
-        sent: it would cost everybody the connection.
+        No message is queued: its receiver repeats a request without an answer. A message above the broker's
+        limit is not sent, since the broker would close the connection.
         """
         payload = message.to_json()
         if len(payload) > MAX_DOWN_BYTES:
             self.counters["publish_too_large"] += 1
-            _log.error("%s for %s has %d bytes and is not sent", channel.name, ids, len(payload))
+            _log.error(
+                "link message too large; not sent channel=%s ids=%r bytes=%d", channel.name, ids, len(payload)
+            )
             return False
         client = self._client
         if client is None:
@@ -126,14 +132,15 @@ class BrokerLink:
             await client.publish(channel.topic(**ids), payload, channel.qos, channel.retain)
         except aiomqtt.MqttError as error:
             self.counters["publish_failed"] += 1
-            _log.warning("could not publish %s: %s", channel.name, error)
+            _log.warning("link cannot publish channel=%s error=%r", channel.name, str(error))
             return False
         self.counters["published"] += 1
         return True
 
-    async def run(self) -> None:
-        """Stay connected until cancelled."""
+    async def stay_connected(self) -> None:
+        """Connect, and reconnect with backoff, until cancelled."""
         attempt = 0
+        jitter = random.Random()  # noqa: S311
         while True:
             connected_at = None
             try:
@@ -142,16 +149,14 @@ class BrokerLink:
                     await self._serve(client)
             except aiomqtt.MqttError as error:
                 self.counters["disconnects"] += 1
-                _log.warning("%s", self._explain(error))
+                self._log_disconnect(error)
             if (
                 connected_at is not None
                 and asyncio.get_running_loop().time() - connected_at > _STABLE_SECONDS
             ):
                 attempt = 0
-            shortest, longest = _RETRY_SECONDS
-            # Full jitter: a fleet of workers must not knock on a broker that is coming up all at once.
-            await asyncio.sleep(random.uniform(shortest, min(longest, shortest * 2 ** (attempt + 1))))  # noqa: S311
-            attempt = min(attempt + 1, 10)
+            attempt += 1
+            await asyncio.sleep(_BACKOFF.delay(attempt, jitter))
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiomqtt.Client]:
@@ -166,17 +171,17 @@ class BrokerLink:
             password=password.get_secret_value() if password else None,
             identifier=self._client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
-            # A dead worker that kept its session would go on receiving its share.
+            # The broker would keep sending its share to the session of a dead worker.
             clean_start=True,
             keepalive=self._settings.keepalive_seconds,
             max_queued_incoming_messages=_INCOMING_LIMIT,
-            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", _Arrivals),
+            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", _BatchQueue),
             tls_context=self._tls,
             properties=properties,
-            # Small messages both ways: Nagle's algorithm would hold each for up to 40 ms.
+            # Nagle's algorithm would delay each small message by up to 40 ms.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         ) as client:
-            # Many receipts or deltas at once are the ordinary case: no warning for each.
+            # Many receipts or deltas at once are ordinary: no warning for each.
             client.pending_calls_threshold = _INCOMING_LIMIT
             yield client
 
@@ -184,14 +189,14 @@ class BrokerLink:
         self._subscribed = await self._subscribe(client, {})
         self._client = client
         self.counters["connects"] += 1
-        _log.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
+        _log.info("link connected to the broker host=%s port=%d", self._settings.host, self._settings.port)
         working = [
-            asyncio.create_task(self._greet()),
+            asyncio.create_task(self._run_connect_actions()),
             asyncio.create_task(self._receive_all(client)),
             asyncio.create_task(self._keep_subscribed(client)),
         ]
         try:
-            # None of them ends but by a mistake or with the connection; the greeting ends well.
+            # Only the connect actions end by themselves; the others end with an error or the connection.
             await asyncio.gather(*working)
         finally:
             self._client = None
@@ -209,24 +214,24 @@ class BrokerLink:
             self._subscribed = await self._subscribe(client, self._subscribed)
             await self._following_changed.wait()
 
-    async def _greet(self) -> None:
+    async def _run_connect_actions(self) -> None:
         for action in self._on_connect:
             await action()
 
     async def _subscribe(
         self, client: aiomqtt.Client, subscribed: dict[Channel[Any], None]
     ) -> dict[Channel[Any], None]:
-        """Make the broker's subscriptions those that are wanted now, which are returned."""
+        """Change the subscriptions from `subscribed` to the followed channels; return these."""
         self._following_changed.clear()
         wanted = dict(self._following)
         for channel in wanted:
             if channel in subscribed:
                 continue
-            # With "retain as published" an event that somebody retained can be told from a live one.
+            # "Retain as published" distinguishes a retained event from a live one.
             options = SubscribeOptions(qos=channel.qos, retainAsPublished=True)
             granted = await client.subscribe(self._filter(channel), options=options)
             if any(code.is_failure for code in granted if not isinstance(code, int)):
-                _log.error("the broker does not let the bridge read %s: check its ACL", channel.pattern)
+                _log.error("link subscription denied; check the broker's ACL topic=%s", channel.pattern)
         for channel in subscribed:
             if channel not in wanted:
                 await client.unsubscribe(self._filter(channel))
@@ -238,32 +243,36 @@ class BrokerLink:
         if not isinstance(payload, bytes) or (message.retain and not payload):
             return
         try:
-            decoded = _read(topic, payload, retained=message.retain)
+            decoded = _decode(topic, payload, retained=message.retain)
         except ContractError as error:
             self.counters[f"refused_{error.code}"] += 1
-            self._refuse(topic, payload, error)
+            self._reject(topic, payload, error)
             return
         self._handle(decoded, payload)
 
     def _filter(self, channel: Channel[Any]) -> str:
         return f"{self._share}{channel.filter}" if channel.shared else channel.filter
 
-    def _explain(self, error: aiomqtt.MqttError) -> str:
+    def _log_disconnect(self, error: aiomqtt.MqttError) -> None:
         where = f"{self._settings.host}:{self._settings.port}"
         code = getattr(error, "rc", None)
-        if getattr(code, "value", code) in _REFUSED:
-            return (
-                f"the broker at {where} refused the bridge: check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD "
-                "or the client certificate"
+        if getattr(code, "value", code) in _NOT_AUTHORIZED:
+            _log.warning(
+                "link rejected by the broker; check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD or the client "
+                "certificate broker=%s",
+                where,
             )
-        return f"no connection to the broker at {where}: {error}"
+        else:
+            _log.warning("link cannot reach the broker; trying again broker=%s error=%r", where, str(error))
 
 
-def _read(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:
+def _decode(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:
     decoded = decode(topic, payload)
     if retained and not decoded.channel.retain:
         code = f"{decoded.channel.name.replace('_', '-')}-retained"
-        raise ContractError(code, "retained, it would come again at every connect: publish it without retain")
+        raise ContractError(
+            code, "a retained message arrives again at every connect; publish it without retain"
+        )
     return decoded
 
 
@@ -280,14 +289,14 @@ def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     return context
 
 
-class _Arrivals(asyncio.Queue[Any]):
-    """Gives out all that has come, up to a handful, as one list.
+class _BatchQueue(asyncio.Queue[Any]):
+    """Returns waiting messages as lists of up to 32.
 
-    For each message that it waits for, the client makes a task and a wait: a tenth of a millisecond.
+    The client creates a task for each `get`, which takes a tenth of a millisecond.
     """
 
     async def get(self) -> list[Any]:
-        some = [await super().get()]
-        while len(some) < _TAKEN_AT_ONCE and not self.empty():
-            some.append(self.get_nowait())
-        return some
+        batch = [await super().get()]
+        while len(batch) < _MAX_BATCH and not self.empty():
+            batch.append(self.get_nowait())
+        return batch

@@ -1,4 +1,4 @@
-"""Ending tasks for certain."""
+"""Cancel tasks and wait for their end."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ _PATIENCE_SECONDS = 2.0
 
 
 async def cancel_and_wait(tasks: Iterable["asyncio.Task[Any]"], patience: float = _PATIENCE_SECONDS) -> None:
-    """Cancel `tasks` and wait until all have ended, whatever they end with.
+    """Cancel `tasks` and wait until all have ended, with or without an error.
 
-    Before Python 3.12 `asyncio.wait_for`, which the drivers use too, loses a cancellation that comes in the
-    same turn of the loop as its result: who goes on after `patience` seconds is cancelled again.
+    Before Python 3.12 `asyncio.wait_for`, which the drivers use too, loses a cancellation that arrives in the
+    same turn of the loop as its result: a task that runs on after `patience` seconds is cancelled again.
     """
     running = set(tasks)
     while running:

@@ -23,7 +23,7 @@ from tests.tracking_samples import SPACE, Faces
 from tests.waiting import wait_until
 
 CAMERA = "a-001"
-TRACKS = "this worker tracks people"
+TRACKS = "leader election won task=tracker"
 
 
 class Door:

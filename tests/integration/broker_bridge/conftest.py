@@ -15,7 +15,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> BridgeProgram:
-    """The settings of a bridge on the session's servers and this test's database."""
+    """Return the settings of a bridge on the session's servers and this test's database."""
     return BridgeProgram(
         mqtt=MqttSettings(
             host=mosquitto.host,
@@ -24,14 +24,14 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
             password=SecretStr(mosquitto.users["bridge"]),
         ),
         mongo=MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database),
-        # Long enough that only a change stream can be what made a test pass.
+        # So long that a test passes only by the change stream.
         bridge=BridgeSettings(default_spaces={SPACE: 8}, poll_seconds=60),
     )
 
 
 @pytest.fixture
 async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIterator[Registry]:
-    """This test's registry, with its device registered."""
+    """Open this test's registry, with its device registered."""
     opened = await open_registry(program)
     await opened.devices.register(fresh_device.id, fresh_device.site)
     yield opened
@@ -40,11 +40,11 @@ async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIt
 
 @pytest.fixture
 async def bridge(registry: Registry, program: BridgeProgram) -> AsyncIterator[Bridge]:
-    """One bridge worker that leads."""
+    """Run one bridge worker that leads."""
     async with running(registry, program) as worker:
 
         async def leading() -> bool:
-            return worker.leadership.leading
+            return worker.publisher_election.is_leading
 
         await until(leading)
         yield worker
@@ -52,6 +52,6 @@ async def bridge(registry: Registry, program: BridgeProgram) -> AsyncIterator[Br
 
 @pytest.fixture
 async def peer(bridge: Bridge, mosquitto: Mosquitto, fresh_device: FreshDevice) -> AsyncIterator[Peer]:
-    """A device's side of the wire beside a running bridge."""
+    """Connect a device's side of the wire to a running bridge."""
     async with connected(mosquitto, fresh_device) as device:
         yield device

@@ -1,4 +1,4 @@
-"""A device played by hand, and a bridge in this process."""
+"""Provide a scripted device and a bridge in this process."""
 
 import asyncio
 import secrets
@@ -42,25 +42,27 @@ def event(n: int, device: str, **changed: object) -> dict[str, Any]:
 
 
 class Peer:
-    """A device's side of the wire, by hand: says what it is told to and keeps what it hears."""
+    """A scripted device: sends on request and queues what it receives."""
 
     def __init__(self, client: aiomqtt.Client, device: FreshDevice) -> None:
         self.client = client
         self.device = device
-        self.heard: asyncio.Queue[Decoded[Any]] = asyncio.Queue()
+        self.received: asyncio.Queue[Decoded[Any]] = asyncio.Queue()
 
-    async def say(self, tail: str, payload: bytes | WireModel, *, qos: int = 1, retain: bool = False) -> None:
+    async def send(
+        self, tail: str, payload: bytes | WireModel, *, qos: int = 1, retain: bool = False
+    ) -> None:
         body = payload.to_json() if isinstance(payload, WireModel) else payload
         await self.client.publish(f"wfm/v1/device/{self.device.id}/up/{tail}", body, qos, retain)
 
-    async def hear(self, name: str) -> Any:
-        """The next message of the named channel; others before it are passed over."""
+    async def receive(self, name: str) -> Any:
+        """Return the next message of the named channel, skipping others before it."""
         while True:
-            decoded = await asyncio.wait_for(self.heard.get(), SECONDS)
+            decoded = await asyncio.wait_for(self.received.get(), SECONDS)
             if decoded.channel.name == name:
                 return decoded.message
 
-    async def ask(self, since: int = 0, epoch: str | None = None, **fields: Any) -> Any:
+    async def request_page(self, since: int = 0, epoch: str | None = None, **fields: Any) -> Any:
         request = SyncRequest(
             request_id=secrets.token_hex(4),
             site_id=fields.pop("site_id", self.device.site),
@@ -69,20 +71,20 @@ class Peer:
             spaces=[SPACE],
             **fields,
         )
-        await self.say("enrollment/request", request)
-        page = await self.hear("sync_page")
+        await self.send("enrollment/request", request)
+        page = await self.receive("sync_page")
         assert page.request_id == request.request_id
         return page
 
     async def listen(self) -> None:
         async for message in self.client.messages:
             assert isinstance(message.payload, bytes)
-            self.heard.put_nowait(decode(str(message.topic), message.payload))
+            self.received.put_nowait(decode(str(message.topic), message.payload))
 
 
 @asynccontextmanager
 async def connected(broker: Mosquitto, device: FreshDevice) -> AsyncIterator[Peer]:
-    """A peer on the broker, listening to its own topics and its site's."""
+    """Connect a peer that follows its own topics and its site's."""
     async with aiomqtt.Client(
         broker.host, broker.port, username=device.id, password=device.password, identifier=device.id,
         protocol=aiomqtt.ProtocolVersion.V5,
@@ -97,7 +99,7 @@ async def connected(broker: Mosquitto, device: FreshDevice) -> AsyncIterator[Pee
 
 @asynccontextmanager
 async def running(registry: Registry, program: BridgeProgram) -> AsyncIterator[Bridge]:
-    """A bridge worker in this process, connected."""
+    """Run a connected bridge worker in this process."""
     worker = Bridge(registry, program, await registry.versions.share_group())
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))

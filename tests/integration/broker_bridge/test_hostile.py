@@ -1,4 +1,4 @@
-"""What one sender can do to the bridge that serves everybody."""
+"""Check that one hostile sender cannot harm the bridge."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ HEARTBEAT: dict[str, Any] = {"at": "2026-01-15T10:00:00.000Z", "uptime_s": 1}
 
 
 async def unused(*_: Any, **__: Any) -> bool:
-    """A publisher for what is looked at before it is published."""
+    """Accept a message without publishing it."""
     return True
 
 
@@ -34,28 +34,28 @@ async def unused(*_: Any, **__: Any) -> bool:
 async def test_a_key_that_bson_cannot_hold_does_not_end_the_bridge(
     peer: Peer, bridge: Bridge, registry: Registry, field: str
 ) -> None:
-    """A heartbeat with NUL in a key is refused, and the next one is recorded."""
+    """A heartbeat with NUL in a key is rejected, and the next one is recorded."""
 
     async def recorded(fps: int) -> bool:
         found = await registry.devices.get(peer.device.id)
         return bool(found and (found.heartbeat or {}).get("fps") == fps)
 
-    async def heard() -> bool:
-        # Again and again: heartbeats are QoS 0, and the bridge may not listen to them yet.
-        await peer.say("heartbeat", json.dumps(HEARTBEAT | {"fps": 6}).encode())
+    async def received() -> bool:
+        # Repeated: heartbeats are QoS 0, and the bridge may not follow them yet.
+        await peer.send("heartbeat", json.dumps(HEARTBEAT | {"fps": 6}).encode())
         return await recorded(6)
 
-    await until(heard)
-    await peer.say("heartbeat", json.dumps(HEARTBEAT | {field: {"a\0b": 1}}).encode())
-    await peer.say("heartbeat", json.dumps(HEARTBEAT | {"fps": 7}).encode())
+    await until(received)
+    await peer.send("heartbeat", json.dumps(HEARTBEAT | {field: {"a\0b": 1}}).encode())
+    await peer.send("heartbeat", json.dumps(HEARTBEAT | {"fps": 7}).encode())
     await until(lambda: recorded(7))
     assert bridge.link.counters["refused_payload-invalid"] == 1
 
 
-async def test_spaces_that_a_device_makes_up_do_not_make_the_heads_too_large(
+async def test_invented_spaces_do_not_make_the_heads_too_large(
     peer: Peer, bridge: Bridge, registry: Registry
 ) -> None:
-    """Each head names each space. Past a bound no device adds one; the spaces before it stay in use."""
+    """Past a bound no device adds a space to the heads; earlier spaces stay in use."""
     for n in range(0, 80, 16):
         made_up = {f"face:fake-{k}": SpaceInfo(dimension=8, model_sha256="f" * 64) for k in range(n, n + 16)}
         info = DeviceInfo(site_id=peer.device.site, software="0", spaces=made_up)
@@ -64,22 +64,22 @@ async def test_spaces_that_a_device_makes_up_do_not_make_the_heads_too_large(
             found = await registry.devices.get(peer.device.id)
             return bool(found and found.declared_spaces.keys() == info.spaces.keys())
 
-        await peer.say("info", info)
+        await peer.send("info", info)
         await until(looked_at)
-    # One is there from the settings of this bridge.
+    # The settings of this bridge define one space.
     assert (len(await registry.spaces.models()), bridge.presence.counters["space_conflicts"]) == (63, 17)
 
 
 async def test_an_event_that_the_driver_would_read_as_a_reference_is_rejected(peer: Peer) -> None:
-    """An object with the key `$ref` would come back as something that no list of events can show."""
+    """An object with the key `$ref` would return as a DBRef, which no event list can show."""
     bad = event(1, peer.device.id, metadata={"a": {"$ref": "events", "$id": 1}})
-    await peer.say("event/facial_id", json.dumps(bad).encode())
-    (rejection,) = (await peer.hear("receipt")).rejected
+    await peer.send("event/facial_id", json.dumps(bad).encode())
+    (rejection,) = (await peer.receive("receipt")).rejected
     assert (rejection.event_id, rejection.code) == (bad["event_id"], "event-invalid")
 
 
-def test_a_key_of_the_senders_choice_cannot_forge_a_line_of_a_log() -> None:
-    """What names the field at fault is printable."""
+def test_a_key_chosen_by_the_sender_cannot_forge_a_log_line() -> None:
+    """The name of the wrong field is printable in the error."""
     body = json.dumps(HEARTBEAT | {"temperatures": {"x\nERROR forged": "warm"}}).encode()
     with pytest.raises(ContractError) as refused:
         channels.HEARTBEAT.decode(body)
@@ -87,8 +87,8 @@ def test_a_key_of_the_senders_choice_cannot_forge_a_line_of_a_log() -> None:
     assert str(refused.value).isprintable()
 
 
-async def test_rubbish_that_waits_is_bounded_in_bytes(registry: Registry) -> None:
-    """A thousand packets of 1 MiB would be a gigabyte."""
+async def test_waiting_rejections_are_bounded_in_bytes(registry: Registry) -> None:
+    """A thousand packets of 1 MiB do not fill a gigabyte of memory."""
     refusals = RejectionHandler(registry, unused)
     payload = bytes(2**20)
     for _ in range(40):
@@ -96,10 +96,10 @@ async def test_rubbish_that_waits_is_bounded_in_bytes(registry: Registry) -> Non
     assert refusals.counters["dropped_queue_full"] == 8
     running = asyncio.create_task(refusals.handle_rejections())
 
-    async def kept() -> bool:
+    async def stored() -> bool:
         return refusals.counters["dead_letters"] == 32
 
-    await until(kept)
+    await until(stored)
     running.cancel()
     refusals.reject("x", payload, ContractError(PAYLOAD_INVALID, "rubbish"))
     assert refusals.counters["dropped_queue_full"] == 8
@@ -108,7 +108,7 @@ async def test_rubbish_that_waits_is_bounded_in_bytes(registry: Registry) -> Non
 async def test_pages_of_a_space_with_many_dimensions_fit_into_a_packet(
     registry: Registry, program: BridgeProgram, fresh_device: FreshDevice
 ) -> None:
-    """Bytes are counted by each space's dimension, since an oversized packet costs the connection."""
+    """Pages are cut by bytes: an oversized packet would cost the connection."""
     wide = EmbeddingSpace("face:wide", 4096)
     await registry.spaces.ensure(wide)
     random = np.random.default_rng(1)
@@ -125,24 +125,24 @@ async def test_pages_of_a_space_with_many_dimensions_fit_into_a_packet(
     assert (page.done, page.upserts != []) == (False, True)
 
 
-async def test_what_a_broker_would_not_take_is_not_sent(peer: Peer, bridge: Bridge) -> None:
-    """An oversized message is counted, and the connection that everybody uses stays."""
+async def test_a_message_above_the_brokers_limit_is_not_sent(peer: Peer, bridge: Bridge) -> None:
+    """An oversized message is counted, and the connection stays open."""
     detail = "x" * 1000
     huge = Receipts(rejected=[Rejection(event_id="e", code="event-invalid", detail=detail)] * 1100)
     assert not await bridge.link.publish(channels.RECEIPT, huge, device_id=peer.device.id)
     small = Receipts(rejected=[Rejection(event_id="e", code="event-invalid", detail="small")])
     assert await bridge.link.publish(channels.RECEIPT, small, device_id=peer.device.id)
-    assert (await peer.hear("receipt")).rejected[0].detail == "small"
+    assert (await peer.receive("receipt")).rejected[0].detail == "small"
     assert (bridge.link.counters["publish_too_large"], bridge.link.counters["disconnects"]) == (1, 0)
 
 
-async def test_many_messages_at_once_are_no_news(
+async def test_many_messages_at_once_log_no_warning(
     peer: Peer, bridge: Bridge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Receipts for many devices in one batch leave the log alone."""
+    """Receipts for many devices in one batch log nothing."""
     with caplog.at_level(logging.WARNING):
         await asyncio.gather(
             *(bridge.link.publish(channels.RECEIPT, Receipts(), device_id=peer.device.id) for _ in range(50))
         )
-    told = [record.message for record in caplog.records if record.name != "broker_bridge.devices.presence"]
-    assert told == []
+    logged = [record.message for record in caplog.records if record.name != "broker_bridge.devices.presence"]
+    assert logged == []

@@ -1,4 +1,4 @@
-"""What the leader does now and then: purges, and finishes erasures."""
+"""Check that the leader purges tombstones and finishes erasures."""
 
 import asyncio
 import json
@@ -31,10 +31,10 @@ def clock(at: datetime) -> Callable[[], datetime]:
     return lambda: at
 
 
-async def test_a_purge_raises_the_horizon_and_resets_whoever_is_below_it(
+async def test_a_purge_raises_the_horizon_and_forces_snapshots_below_it(
     peer: Peer, bridge: Bridge, registry: Registry
 ) -> None:
-    """The head tells the new horizon though nobody has changed; who is at or above it goes on as before."""
+    """The head has the new horizon; a device at or above it continues with changes."""
     site = peer.device.site
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(site,)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
@@ -44,33 +44,35 @@ async def test_a_purge_raises_the_horizon_and_resets_whoever_is_below_it(
 
     await bridge.housekeeping.tidy()
 
-    head = await peer.hear("sync_head")
+    head = await peer.receive("sync_head")
     while head.horizon == 0:
-        head = await peer.hear("sync_head")
+        head = await peer.receive("sync_head")
     assert (head.version, head.horizon) == (gone.version, gone.version)
-    reset = await peer.ask(gone.version - 1, head.epoch)
+    reset = await peer.request_page(gone.version - 1, head.epoch)
     assert (reset.reset, [one.user_id for one in reset.upserts]) == (True, ["EMP-2"])
-    above = await peer.ask(gone.version, head.epoch)
+    above = await peer.request_page(gone.version, head.epoch)
     assert (above.reset, above.done, above.upserts, above.removals) == (False, True, [], [])
     assert bridge.health()["housekeeping"]["purged"] == 1
 
 
-async def test_another_sites_purge_resets_nobody_here(peer: Peer, bridge: Bridge, registry: Registry) -> None:
-    """The horizon of a site is that of what it has heard."""
+async def test_a_purge_at_another_site_forces_no_snapshot(
+    peer: Peer, bridge: Bridge, registry: Registry
+) -> None:
+    """A site's horizon covers only the identities that were synced to it."""
     await registry.sites.ensure("elsewhere")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(peer.device.site,)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("elsewhere",)))
     await registry.identities.delete("EMP-2")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, timedelta(0))
     epoch = (await registry.versions.read()).epoch
-    page = await peer.ask(1, epoch)
+    page = await peer.request_page(1, epoch)
     assert (page.reset, page.done) == (False, True)
 
 
-async def test_who_begins_to_lead_goes_on_with_an_erasure_that_was_interrupted(
+async def test_a_new_leader_continues_an_interrupted_erasure(
     registry: Registry, program: BridgeProgram, fresh_device: FreshDevice
 ) -> None:
-    """Its API process died after the transaction: the sweeps are the leader's then."""
+    """The API process died after the transaction: the leader does the sweeps."""
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     await registry.events.record([_incoming(fresh_device.id)])
     begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
@@ -84,10 +86,10 @@ async def test_who_begins_to_lead_goes_on_with_an_erasure_that_was_interrupted(
     assert await registry.mongo.db.events.distinct("user_id") == [begun.pseudonym]
 
 
-async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is_on_its_way(
+async def test_an_erasure_is_complete_once_confirmed_and_settled(
     registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Neither alone will do; the counter says when it was."""
+    """Devices must confirm and the settle time must pass before the erasure counts."""
     await registry.mongo.db.devices.delete_many({})
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     at = to_milliseconds(utc_now())
@@ -101,8 +103,8 @@ async def test_an_erasure_is_complete_once_devices_have_confirmed_and_nothing_is
     assert late.counters["erased"] == 1
 
 
-async def test_whom_no_camera_has_seen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
-    """As `tracking.retention_days` says, with face and trail; it is counted."""
+async def test_a_detected_person_unseen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
+    """`tracking.retention_days` removes faces and trails too; each removal is counted."""
     now = to_milliseconds(utc_now())
     gone = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])
     kept = await write_person(registry, [seen("cam-001", now - WEEK + timedelta(minutes=1))])
@@ -114,15 +116,15 @@ async def test_whom_no_camera_has_seen_for_a_week_is_forgotten(bridge: Bridge, r
     assert bridge.health()["housekeeping"]["forgotten"] == 1
 
 
-async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) -> None:
-    """One chore that cannot be done keeps neither the other nor the bridge from going on."""
+async def test_a_failed_chore_is_counted_and_repeated(registry: Registry) -> None:
+    """A failing chore stops neither the other chores nor the bridge."""
 
     class Failing:
-        asked = 0
+        calls = 0
 
         async def purge(self, now: datetime, retention: timedelta) -> int:
-            self.asked += 1
-            if self.asked < 3:
+            self.calls += 1
+            if self.calls < 3:
                 raise RegistryError("away")
             return 7
 
@@ -132,7 +134,7 @@ async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) 
     await registry.erasures.erase("EMP-12345", by="privacy-desk", now=at)
     broken = replace(registry, tombstones=cast("Tombstones", Failing()))
     keeping = Housekeeping(broken, MONTH, unseen=WEEK, seconds=0.001, now=clock(at + SETTLE_TIME))
-    task = asyncio.create_task(keeping.run())
+    task = asyncio.create_task(keeping.tidy_regularly())
 
     async def purged() -> bool:
         return keeping.counters["purged"] >= 7
@@ -143,16 +145,16 @@ async def test_what_fails_is_counted_and_done_the_next_time(registry: Registry) 
     assert (keeping.counters["purged_failures"], keeping.counters["erased"]) == (2, 1)
 
 
-async def test_an_event_of_an_erased_person_is_receipted_and_kept_under_the_pseudonym(
+async def test_an_event_of_an_erased_identity_is_stored_under_its_pseudonym(
     peer: Peer, registry: Registry
 ) -> None:
-    """A camera that was offline sends what it saw before: its outbox empties, and no id is written."""
+    """A late event of an offline camera gets its receipt, and no user id is stored."""
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     metadata = {"distance": 0.28, "name": "Sample Person"}
     sent = event(1, peer.device.id, image="/9j/4AAQSkZJRg==", metadata=metadata)
     erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
-    await peer.say("event/facial_id", json.dumps(sent).encode())
-    assert (await peer.hear("receipt")).stored == [sent["event_id"]]
+    await peer.send("event/facial_id", json.dumps(sent).encode())
+    assert (await peer.receive("receipt")).stored == [sent["event_id"]]
     stored: dict[str, Any] | None = await registry.events.get(peer.device.id, sent["event_id"])
     assert stored is not None
     assert (stored["user_id"], stored["metadata"]) == (erasure.pseudonym, {"distance": 0.28})

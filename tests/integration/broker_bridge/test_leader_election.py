@@ -1,4 +1,4 @@
-"""Who leads while servers say nothing."""
+"""Check which worker leads while servers do not answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,43 +24,43 @@ from tests.waiting import until
 
 
 class SilentLease:
-    """Taken once; from then on the server does not answer."""
+    """A lease that is taken once; after that the server does not answer."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.takes = 0
 
     async def take(self) -> bool:
-        self.asked += 1
-        if self.asked > 1:
+        self.takes += 1
+        if self.takes > 1:
             await asyncio.Event().wait()
         return True
 
     async def release(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
 
 @asynccontextmanager
-async def leads(leadership: LeaderElection) -> AsyncIterator[None]:
-    task = asyncio.create_task(leadership.run())
+async def competing(leadership: LeaderElection) -> AsyncIterator[None]:
+    task = asyncio.create_task(leadership.compete())
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_leader_steps_down_when_the_lease_server_says_nothing() -> None:
-    """Its lease runs out by the clock, also while the question about it hangs."""
+async def test_a_leader_steps_down_when_the_lease_server_is_silent() -> None:
+    """A lease expires by the clock, also during a renewal without an answer."""
 
     async def lead() -> None:
         await asyncio.Event().wait()
 
     leadership = LeaderElection(cast("Lease", SilentLease()), 0.3, lead)
-    async with leads(leadership):
+    async with competing(leadership):
 
         async def leading() -> bool:
-            return leadership.leading
+            return leadership.is_leading
 
         async def ended() -> bool:
-            return not leadership.leading
+            return not leadership.is_leading
 
         await until(leading)
         await until(ended)
@@ -69,7 +69,7 @@ async def test_a_leader_steps_down_when_the_lease_server_says_nothing() -> None:
 async def test_a_broker_that_does_not_answer_does_not_end_the_leader(
     registry: Registry, program: BridgeProgram, own_mosquitto: Mosquitto
 ) -> None:
-    """The subscription times out; the bridge goes on, and follows devices once the broker is back."""
+    """A subscription times out; the bridge follows devices once the broker is back."""
     mqtt = MqttSettings(
         port=own_mosquitto.port, username="bridge", password=SecretStr(own_mosquitto.users["bridge"])
     )
@@ -78,30 +78,30 @@ async def test_a_broker_that_does_not_answer_does_not_end_the_leader(
     assert await Lease(registry.mongo, "publisher", "elsewhere", 60).take()
     async with running(registry, settings) as worker:
         link = worker.link
-        # What aiomqtt does by itself after ten seconds of silence.
+        # aiomqtt itself waits ten seconds.
         client: Any = link._client
         client.timeout = 0.2
         own_mosquitto.program.freeze()
         link.follow(FOLLOWED)
 
-        async def given_up() -> bool:
+        async def disconnected() -> bool:
             return link.counters["disconnects"] > 0
 
-        await until(given_up)
+        await until(disconnected)
         own_mosquitto.program.thaw()
         async with connected(own_mosquitto, camera) as peer:
             status = b'{"state":"online","session":"1","at":"2026-01-15T10:00:00.000Z"}'
-            await peer.say("status", status, retain=True)
+            await peer.send("status", status, retain=True)
 
-            async def noted() -> bool:
+            async def recorded() -> bool:
                 found = await registry.devices.get(camera.id)
                 return bool(found and found.status and found.status.state == "online")
 
-            await until(noted)
+            await until(recorded)
 
 
 async def test_a_worker_that_stopped_is_no_longer_shown(registry: Registry, program: BridgeProgram) -> None:
-    """Each start is another worker: neither the stopped nor the killed stay in the registry for ever."""
+    """The registry forgets stopped and killed workers; each start is a new worker."""
     now = datetime.now(timezone.utc)
     workers = Workers(registry.mongo)
     await workers.report("killed-0", {}, now - timedelta(days=2))
@@ -114,52 +114,52 @@ async def test_a_worker_that_stopped_is_no_longer_shown(registry: Registry, prog
     assert not await Overview(registry.mongo).bridge_seen_since(now - timedelta(days=9))
 
 
-async def test_a_database_that_is_gone_is_waited_for(
+async def test_the_publisher_waits_for_a_database_that_is_gone(
     bridge: Bridge, registry: Registry, program: BridgeProgram
 ) -> None:
-    """A restore drops collections under a running bridge, which says so and goes on afterwards."""
-    kept = await registry.mongo.db.meta.find_one({"_id": "versions"})
+    """A restore drops collections under a running bridge, which logs it and recovers."""
+    versions = await registry.mongo.db.meta.find_one({"_id": "versions"})
     await registry.mongo.db.meta.delete_one({"_id": "versions"})
     bridge.publisher.wake()
 
-    async def complained() -> bool:
+    async def restarted() -> bool:
         return bridge.publisher.counters["restarts"] > 0
 
-    await until(complained)
-    await registry.mongo.db.meta.insert_one(kept)
+    await until(restarted)
+    await registry.mongo.db.meta.insert_one(versions)
     heads = bridge.publisher.counters["heads"]
-    await bridge._connected()
+    await bridge._publish_heads_again()
 
-    async def told() -> bool:
+    async def published() -> bool:
         return bridge.publisher.counters["heads"] > heads
 
-    await until(told)
+    await until(published)
 
 
-async def test_a_worker_without_a_broker_leaves_the_tracking_to_others(
+async def test_a_worker_without_a_broker_releases_the_tracking(
     registry: Registry, program: BridgeProgram
 ) -> None:
-    """It could hear no camera. When it can again, it may track again."""
-    lease_seconds, can_hear = 0.3, [True, True]
+    """A worker that receives no observations does not track; reconnected, it may again."""
+    lease_seconds, online = 0.3, [True, True]
 
-    def worker(number: int) -> LeaderElection:
+    def start(number: int) -> LeaderElection:
         lease = Lease(registry.mongo, "tracker", f"bridge-{number}", lease_seconds)
-        return LeaderElection(lease, lease_seconds, asyncio.Event().wait, able=lambda: can_hear[number])  # type: ignore[arg-type]
+        return LeaderElection(lease, lease_seconds, asyncio.Event().wait, is_able=lambda: online[number])  # type: ignore[arg-type]
 
-    first, second = worker(0), worker(1)
+    first, second = start(0), start(1)
 
-    def leading(one: LeaderElection) -> Callable[[], Awaitable[bool]]:
-        async def ask() -> bool:
-            return one.leading
+    def leading(worker: LeaderElection) -> Callable[[], Awaitable[bool]]:
+        async def is_leading() -> bool:
+            return worker.is_leading
 
-        return ask
+        return is_leading
 
-    async with leads(first):
+    async with competing(first):
         await until(leading(first))
-        async with leads(second):
-            can_hear[0] = False
+        async with competing(second):
+            online[0] = False
             await until(leading(second))
-            assert not first.holds()
-            can_hear[:] = [True, False]
+            assert not first.holds_lease()
+            online[:] = [True, False]
             await until(leading(first))
-            assert not second.holds()
+            assert not second.holds_lease()

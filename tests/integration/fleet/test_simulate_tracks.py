@@ -255,7 +255,7 @@ def test_the_real_bridge_follows_people(
         "WFM_BRIDGE__AUTO_REGISTER": "true",
     }
     program = start_program([sys.executable, "-m", "broker_bridge"], bridge, name="bridge")
-    program.wait_for_line("this worker tracks people", 30)
+    program.wait_for_line("leader election won task=tracker", 30)
     result = simulate(broker, "--look-alikes", "0", "--require-idf1", "0.98")
     assert result.exit_code == 0, result.output
     assert cell(result.output, "observations sent") == cell(result.output, "answered")

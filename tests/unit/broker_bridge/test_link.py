@@ -8,11 +8,11 @@ from broker_bridge.link import BrokerLink
 
 
 def ignore(*_: Any) -> None:
-    """Nothing comes in these tests."""
+    """Accept any call; no message arrives in these tests."""
 
 
-def test_certificates_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
-    """It names the files; the bridge does not start and try for ever."""
+def test_unreadable_certificates_raise_one_sentence(tmp_path: Path) -> None:
+    """The error names the files, and the bridge does not start."""
     settings = MqttSettings(ca_file=tmp_path / "absent.pem")
     with pytest.raises(SettingsError, match=r"certificates cannot be read .*absent\.pem"):
-        BrokerLink(settings, client_id="b", subscriptions=(), handle=ignore, refuse=ignore, share_group="g")
+        BrokerLink(settings, client_id="b", subscriptions=(), handle=ignore, reject=ignore, share_group="g")

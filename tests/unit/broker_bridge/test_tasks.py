@@ -1,4 +1,4 @@
-"""Ending tasks: also those that a lost cancellation left running."""
+"""Check that tasks end, also after a lost cancellation."""
 
 import asyncio
 
@@ -8,24 +8,24 @@ from broker_bridge.tasks import cancel_and_wait
 
 
 async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
-    """As `asyncio.wait_for` loses one before Python 3.12."""
+    """`asyncio.wait_for` before Python 3.12 loses a cancellation."""
     lost = []
 
-    async def goes_on() -> None:
+    async def run_on() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             lost.append(True)
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(goes_on())
+    task = asyncio.create_task(run_on())
     await asyncio.sleep(0)
     await asyncio.wait_for(cancel_and_wait([task], patience=0.01), 5)
     assert lost
     assert task.cancelled()
 
 
-async def test_what_a_task_ends_with_is_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_error_of_a_task_is_not_raised(caplog: pytest.LogCaptureFixture) -> None:
     async def fails() -> None:
         raise RuntimeError
 
@@ -36,5 +36,5 @@ async def test_what_a_task_ends_with_is_not_raised(caplog: pytest.LogCaptureFixt
     assert not caplog.records
 
 
-async def test_nobody_is_ended_at_once() -> None:
+async def test_without_tasks_it_returns_at_once() -> None:
     await cancel_and_wait([])

@@ -38,7 +38,7 @@ def order(command_id: str, device_id: str, seconds: float = 60) -> CommandRecord
 
 
 async def online(peer: Peer, session: str) -> None:
-    await peer.say("status", DeviceStatus(state="online", session=session, at=now()), retain=True)
+    await peer.send("status", DeviceStatus(state="online", session=session, at=now()), retain=True)
 
 
 async def in_state(registry: Registry, command_id: str, state: str) -> CommandRecord:
@@ -57,13 +57,13 @@ async def test_a_command_is_sent_and_its_answers_are_noted(peer: Peer, registry:
     await online(peer, "1")
     given = order("cmd-1", peer.device.id)
     await registry.commands.enqueue(given)
-    heard = await peer.hear("command")
+    heard = await peer.receive("command")
     assert (heard.id, heard.args) == ("cmd-1", {"n": 1})
     assert abs(heard.expires_at - given.expires_at) < timedelta(milliseconds=1)
     assert (await in_state(registry, "cmd-1", "sent")).sent_at is not None
-    await peer.say("command/result", CommandResult(id="cmd-1", state="accepted"))
+    await peer.send("command/result", CommandResult(id="cmd-1", state="accepted"))
     await in_state(registry, "cmd-1", "accepted")
-    await peer.say("command/result", CommandResult(id="cmd-1", state="done", detail="0.9998"))
+    await peer.send("command/result", CommandResult(id="cmd-1", state="done", detail="0.9998"))
     done = await in_state(registry, "cmd-1", "done")
     assert (done.detail, done.answered_at is not None) == ("0.9998", True)
 
@@ -74,7 +74,7 @@ async def test_a_device_that_was_away_gets_its_command_when_it_is_online(
     """It waits; it is sent once it is online; and again in a new session, as it was not answered."""
     await registry.commands.enqueue(order("cmd-1", fresh_device.id))
     async with connected(mosquitto, fresh_device) as peer:
-        await peer.say("status", DeviceStatus(state="stopped", session="1", at=now()), retain=True)
+        await peer.send("status", DeviceStatus(state="stopped", session="1", at=now()), retain=True)
 
         async def looked() -> bool:
             found = await registry.devices.get(fresh_device.id)
@@ -85,11 +85,11 @@ async def test_a_device_that_was_away_gets_its_command_when_it_is_online(
         assert waiting is not None
         assert waiting.state == "waiting"
         await online(peer, "2")
-        assert (await peer.hear("command")).id == "cmd-1"
+        assert (await peer.receive("command")).id == "cmd-1"
     async with connected(mosquitto, fresh_device) as peer:
         await online(peer, "3")
-        assert (await peer.hear("command")).id == "cmd-1"
-        await peer.say("command/result", CommandResult(id="cmd-1", state="failed", detail="no camera"))
+        assert (await peer.receive("command")).id == "cmd-1"
+        await peer.send("command/result", CommandResult(id="cmd-1", state="failed", detail="no camera"))
         await in_state(registry, "cmd-1", "failed")
         assert bridge.commands.counters["sent"] == 2
 
@@ -102,9 +102,9 @@ async def test_another_worker_that_takes_over_asks_again(
         await online(peer, "1")
         async with running(registry, program):
             await registry.commands.enqueue(order("cmd-1", fresh_device.id))
-            await peer.hear("command")
+            await peer.receive("command")
         async with running(registry, program):
-            assert (await peer.hear("command")).id == "cmd-1"
+            assert (await peer.receive("command")).id == "cmd-1"
 
 
 class Wire:
@@ -271,7 +271,7 @@ async def test_answers_past_the_bound_are_dropped_and_counted(registry: Registry
 
 
 async def head_where(peer: Peer, holds: Callable[[Any], bool]) -> Any:
-    while not holds(head := await peer.hear("sync_head")):
+    while not holds(head := await peer.receive("sync_head")):
         pass
     return head
 
@@ -289,10 +289,10 @@ async def test_the_first_model_is_on_record_in_the_head(
         space = SpaceInfo(dimension=8, model_sha256=sha256)
         return DeviceInfo(site_id=fresh_device.site, software=software, spaces={SPACE: space})
 
-    await peer.say("info", info(MINE), retain=True)
+    await peer.send("info", info(MINE), retain=True)
     await head_where(peer, lambda head: SPACE in head.spaces and head.spaces[SPACE].model_sha256 == MINE)
     for times in (1, 2):
-        await peer.say("info", info(OTHER, str(times)), retain=True)
+        await peer.send("info", info(OTHER, str(times)), retain=True)
 
         async def counted(times: int = times) -> bool:
             return bridge.presence.counters["models_differ"] == times

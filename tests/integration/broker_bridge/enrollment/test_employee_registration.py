@@ -62,17 +62,17 @@ async def test_whoever_is_registered_at_one_device_is_at_all_others_within_a_sec
             vector = axis(n % 8)
             await registry.spaces.ensure(EmbeddingSpace(f"speaker:test-{n}", 8))
             begun = time.monotonic()
-            await peer.say(
+            await peer.send(
                 "enrollment/register", employs(f"r-{n}", f"EMP-{n}", vector, space=f"speaker:test-{n}")
             )
-            answer = await peer.hear("registered")
-            delta = await second.hear("sync_delta")
+            answer = await peer.receive("registered")
+            delta = await second.receive("sync_delta")
             waited.append(time.monotonic() - begun)
             assert (answer.result, answer.user_id) == ("created", f"EMP-{n}")
             (upsert,) = delta.upserts
             assert (upsert.user_id, upsert.templates[0].vector) == (f"EMP-{n}", vector)
     assert max(waited) < 1, waited
-    assert bridge.registrar.counters["created"] == 20
+    assert bridge.registrations.counters["created"] == 20
 
 
 async def test_an_employee_grows_by_further_vectors_of_the_same_face(

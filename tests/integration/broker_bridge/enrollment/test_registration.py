@@ -65,11 +65,11 @@ async def test_a_stranger_becomes_a_visitor_of_the_site_and_all_its_cameras_hear
     open_site: FreshDevice, bridge: Bridge, peer: Peer, registry: Registry
 ) -> None:
     """Over the wire: `created` with a new id, the ordinary delta, and an entry in the audit."""
-    await peer.say("enrollment/register", asks("r-1", face(1).vector, quality=0.8))
-    answer = await peer.hear("registered")
+    await peer.send("enrollment/register", asks("r-1", face(1).vector, quality=0.8))
+    answer = await peer.receive("registered")
     assert (answer.request_id, answer.result, answer.similarity) == ("r-1", "created", None)
     assert answer.user_id.startswith("VIS-")
-    while not (page := await peer.ask()).upserts:
+    while not (page := await peer.request_page()).upserts:
         pass
     assert [(u.user_id, u.templates[0].vector) for u in page.upserts] == [(answer.user_id, face(1).vector)]
     person = await registry.identities.get(answer.user_id)
@@ -81,7 +81,7 @@ async def test_a_stranger_becomes_a_visitor_of_the_site_and_all_its_cameras_hear
         f"device:{open_site.id}", "person.enrolled", answer.user_id
     )  # fmt: skip
     assert await visits(registry) == []
-    assert bridge.registrar.counters["created"] == 1
+    assert bridge.registrations.counters["created"] == 1
 
 
 async def test_somebody_known_exists_and_the_visit_is_recorded_once(

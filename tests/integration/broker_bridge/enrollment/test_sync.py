@@ -15,14 +15,14 @@ from tests.waiting import until
 
 async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, registry: Registry) -> None:
     """The delta continues the head before it; the head after it has the digest of what was sent."""
-    first = await peer.hear("sync_head")
+    first = await peer.receive("sync_head")
     assert (first.version, first.spaces) == (0, {})
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red"))
-    delta = await peer.hear("sync_delta")
+    delta = await peer.receive("sync_delta")
     assert (delta.epoch, delta.prev_version, delta.version, delta.removals) == (first.epoch, 0, 1, [])
     (upsert,) = delta.upserts
     assert (upsert.user_id, upsert.flag, upsert.display_name) == ("EMP-1", "red", None)
-    head = await peer.hear("sync_head")
+    head = await peer.receive("sync_head")
     assert head.version == 1
     assert head.spaces[SPACE].digest == Digest.of("EMP-1", SPACE, [t.vector for t in upsert.templates]).hex
 
@@ -33,12 +33,12 @@ async def test_a_deletion_is_a_removal_and_leaves_the_digest(peer: Peer, registr
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await registry.identities.delete("EMP-1")
     while True:
-        delta = await peer.hear("sync_delta")
+        delta = await peer.receive("sync_delta")
         if delta.version == 3:
             break
     assert [(r.user_id, r.version) for r in delta.removals] == [("EMP-1", 3)]
     while True:
-        head = await peer.hear("sync_head")
+        head = await peer.receive("sync_head")
         if head.version == 3:
             break
     assert head.spaces[SPACE].digest == Digest.of("EMP-2", SPACE, [face(2).vector]).hex
@@ -51,7 +51,7 @@ async def test_another_sites_change_is_not_told_here(peer: Peer, registry: Regis
     await registry.identities.enroll(EnrollIdentity("EMP-3", (face(3),)))
     seen = []
     while not seen or seen[-1].version < 3:
-        seen.append(await peer.hear("sync_delta"))
+        seen.append(await peer.receive("sync_delta"))
     told = [u.user_id for delta in seen for u in delta.upserts]
     assert told == ["EMP-1", "EMP-3"]
     for before, after in itertools.pairwise(seen):
@@ -62,17 +62,17 @@ async def test_pages_lead_from_nothing_to_the_head(peer: Peer, registry: Registr
     """The first page is a reset; the pages together name everyone and end at the head."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
     await registry.identities.delete("EMP-3")
-    page = await peer.ask(limit=10)
+    page = await peer.request_page(limit=10)
     assert (page.reset, page.done, page.from_version) == (True, False, 0)
     people = [u.user_id for u in page.upserts]
     start = page.head_version
     while not page.done:
-        page = await peer.ask(page.to_version, page.epoch, limit=10, reset_head_version=start)
+        page = await peer.request_page(page.to_version, page.epoch, limit=10, reset_head_version=start)
         assert not page.reset
         people += [u.user_id for u in page.upserts]
     assert sorted(people) == sorted(f"EMP-{n}" for n in range(25) if n != 3)
     assert page.to_version == page.head_version == 26
-    again = await peer.ask(26, page.epoch)
+    again = await peer.request_page(26, page.epoch)
     assert (again.reset, again.done, again.upserts, again.removals) == (False, True, [], [])
 
 
@@ -82,14 +82,14 @@ async def test_a_device_of_another_history_or_from_the_future_starts_over(
     """Another epoch, or a version that does not exist yet, is answered with a full snapshot."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     epoch = (await registry.versions.read()).epoch
-    assert (await peer.ask(1, "beef")).reset
-    assert (await peer.ask(99, epoch)).reset
-    assert not (await peer.ask(1, epoch)).reset
+    assert (await peer.request_page(1, "beef")).reset
+    assert (await peer.request_page(99, epoch)).reset
+    assert not (await peer.request_page(1, epoch)).reset
 
 
 async def test_a_site_that_is_not_the_devices_own_is_refused(peer: Peer) -> None:
     """Asking in another site's name gets a code and no people."""
-    page = await peer.ask(site_id="elsewhere")
+    page = await peer.request_page(site_id="elsewhere")
     assert page.error is not None
     assert (page.error.code, page.upserts) == ("site-mismatch", [])
 
@@ -98,8 +98,8 @@ async def test_a_request_may_leave_out_what_the_registry_knows(peer: Peer, regis
     """Without site and spaces a registered device gets its own site's people with all their templates."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
-    await peer.say("enrollment/request", b'{"request_id":"r1","epoch":null,"since_version":0,"limit":200}')
-    page = await peer.hear("sync_page")
+    await peer.send("enrollment/request", b'{"request_id":"r1","epoch":null,"since_version":0,"limit":200}')
+    page = await peer.receive("sync_page")
     assert [(u.user_id, len(u.templates)) for u in page.upserts] == [("EMP-1", 1)]
 
 
@@ -109,9 +109,9 @@ async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
     """The registry, not the device, says who is in dev mode."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Sample Person"))
     async with connected(mosquitto, fresh_device) as peer:
-        assert [u.display_name for u in (await peer.ask()).upserts] == [None]
+        assert [u.display_name for u in (await peer.request_page()).upserts] == [None]
         await registry.mongo.db.devices.update_one({"_id": fresh_device.id}, {"$set": {"dev_mode": True}})
-        assert [u.display_name for u in (await peer.ask()).upserts] == ["Sample Person"]
+        assert [u.display_name for u in (await peer.request_page()).upserts] == ["Sample Person"]
 
 
 async def test_where_consent_is_required_a_face_leaves_only_with_it(
@@ -121,12 +121,12 @@ async def test_where_consent_is_required_a_face_leaves_only_with_it(
     settings = program.model_copy(update={"registry": RegistrySettings(consent="required")})
     strict = await open_registry(settings)
     async with connected(mosquitto, fresh_device) as peer, running(strict, settings):
-        await peer.hear("sync_head")
+        await peer.receive("sync_head")
         for consent, sent in ((None, []), ({"face": True}, [face(1).vector]), ({"face": False}, [])):
             await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), consent=consent))
-            (told,) = (await peer.hear("sync_delta")).upserts
-            head = await peer.hear("sync_head")
-            (paged,) = (await peer.ask()).upserts
+            (told,) = (await peer.receive("sync_delta")).upserts
+            head = await peer.receive("sync_head")
+            (paged,) = (await peer.request_page()).upserts
             assert [[one.vector for one in upsert.templates] for upsert in (told, paged)] == [sent, sent]
             assert sum(space.count for space in head.spaces.values()) == len(sent)
     await strict.close()
@@ -136,14 +136,14 @@ async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry
     """Status, info and applied are recorded, and the device counts as having confirmed that version."""
     now = event(1, "x")["timestamp"]
     history = await registry.versions.read()
-    await peer.say("status", DeviceStatus(state="online", session="a1", at=now), retain=True)
-    await peer.say(
+    await peer.send("status", DeviceStatus(state="online", session="a1", at=now), retain=True)
+    await peer.send(
         "info",
         DeviceInfo(site_id=peer.device.site, software="1.0", spaces={"gait:new-4": {"dimension": 4}}),
         retain=True,
     )
     applied = SyncApplied(epoch=history.epoch, version=7, spaces={}, duration_ms=3.5)
-    await peer.say("enrollment/applied", applied, retain=True)
+    await peer.send("enrollment/applied", applied, retain=True)
 
     async def recorded() -> bool:
         found = await registry.devices.get(peer.device.id)
@@ -163,7 +163,7 @@ async def test_a_new_worker_publishes_heads_of_what_it_finds(
     """Changes made while no bridge ran are in the head as soon as one leads."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
     async with connected(mosquitto, fresh_device) as peer, running(registry, program):
-        head = await peer.hear("sync_head")
+        head = await peer.receive("sync_head")
         assert (head.version, head.spaces[SPACE].count) == (1, 2)
 
 
@@ -174,8 +174,8 @@ async def test_another_history_is_told_while_running(
     often = program.bridge.model_copy(update={"poll_seconds": 0.1})
     settings = program.model_copy(update={"bridge": often})
     async with connected(mosquitto, fresh_device) as peer, running(registry, settings):
-        first = await peer.hear("sync_head")
+        first = await peer.receive("sync_head")
         history = await registry.versions.begin_epoch()
-        while (head := await peer.hear("sync_head")).epoch == first.epoch:
+        while (head := await peer.receive("sync_head")).epoch == first.epoch:
             pass
         assert head.epoch == history.epoch

@@ -21,8 +21,8 @@ def body(document: dict[str, Any]) -> bytes:
 async def test_an_event_is_recorded_and_receipted(peer: Peer, registry: Registry) -> None:
     """The receipt names the event, and the event is in the registry with its site when the receipt comes."""
     sent = event(1, peer.device.id)
-    await peer.say("event/facial_id", body(sent))
-    receipts = await peer.hear("receipt")
+    await peer.send("event/facial_id", body(sent))
+    receipts = await peer.receive("receipt")
     assert (receipts.stored, receipts.rejected) == ([sent["event_id"]], [])
     stored = await registry.events.get(peer.device.id, sent["event_id"])
     assert stored is not None
@@ -33,8 +33,8 @@ async def test_a_repeat_gets_its_receipt_again_and_is_stored_once(peer: Peer, re
     """A device that missed its receipt repeats, and is told stored."""
     sent = event(1, peer.device.id)
     for document in (sent, sent, sent | {"metadata": {"replayed": True}}):
-        await peer.say("event/facial_id", body(document))
-        assert (await peer.hear("receipt")).stored == [sent["event_id"]]
+        await peer.send("event/facial_id", body(document))
+        assert (await peer.receive("receipt")).stored == [sent["event_id"]]
     assert await registry.mongo.db.events.count_documents({}) == 1
 
 
@@ -59,12 +59,12 @@ async def test_a_bad_event_is_rejected_with_a_code_and_its_neighbours_are_stored
 ) -> None:
     """One rejection with a stable code; the events before and after it are stored."""
     bad = event(2, peer.device.id, **change)
-    await peer.say("event/facial_id", body(event(1, peer.device.id)))
-    await peer.say(f"event/{topic}", body(bad))
-    await peer.say("event/facial_id", body(event(3, peer.device.id)))
+    await peer.send("event/facial_id", body(event(1, peer.device.id)))
+    await peer.send(f"event/{topic}", body(bad))
+    await peer.send("event/facial_id", body(event(3, peer.device.id)))
     stored, rejected = [], []
     while len(stored) + len(rejected) < 3:
-        receipts = await peer.hear("receipt")
+        receipts = await peer.receive("receipt")
         stored += receipts.stored
         rejected += receipts.rejected
     assert [(r.event_id, r.code) for r in rejected] == [(bad["event_id"], code)]
@@ -75,18 +75,18 @@ async def test_a_bad_event_is_rejected_with_a_code_and_its_neighbours_are_stored
 async def test_an_event_with_the_retain_flag_is_refused(peer: Peer, registry: Registry) -> None:
     """It would come again at every connect: rejected with its own code, not stored."""
     sent = event(1, peer.device.id)
-    await peer.say("event/facial_id", body(sent), retain=True)
-    receipts = await peer.hear("receipt")
+    await peer.send("event/facial_id", body(sent), retain=True)
+    receipts = await peer.receive("receipt")
     assert [(r.event_id, r.code) for r in receipts.rejected] == [(sent["event_id"], "event-retained")]
     assert await registry.mongo.db.events.count_documents({}) == 0
-    await peer.say("event/facial_id", b"", retain=True)
+    await peer.send("event/facial_id", b"", retain=True)
 
 
 async def test_what_cannot_be_parsed_is_a_dead_letter(peer: Peer, registry: Registry) -> None:
     """Topic, bytes and reason are kept, and the next event is stored as ever."""
-    await peer.say("event/facial_id", b"\xff\xfe not json")
-    await peer.say("event/facial_id", body(event(1, peer.device.id)))
-    assert (await peer.hear("receipt")).stored
+    await peer.send("event/facial_id", b"\xff\xfe not json")
+    await peer.send("event/facial_id", body(event(1, peer.device.id)))
+    assert (await peer.receive("receipt")).stored
 
     async def kept() -> bool:
         return len(await registry.dead_letters.newest()) == 1
@@ -100,8 +100,8 @@ async def test_what_cannot_be_parsed_is_a_dead_letter(peer: Peer, registry: Regi
 async def test_an_oversized_event_is_refused(peer: Peer, registry: Registry) -> None:
     """A firmware that passes over the limit is told so."""
     sent = event(1, peer.device.id, image="A" * 300_000)
-    await peer.say("event/facial_id", body(sent))
-    (rejection,) = (await peer.hear("receipt")).rejected
+    await peer.send("event/facial_id", body(sent))
+    (rejection,) = (await peer.receive("receipt")).rejected
     assert rejection.code == "payload-too-large"
 
 
@@ -111,8 +111,8 @@ async def test_an_unregistered_device_is_told_so(
     """Its events are rejected, since nobody said that it belongs to the fleet."""
     await registry.mongo.db.devices.delete_one({"_id": fresh_device.id})
     async with connected(mosquitto, fresh_device) as stranger:
-        await stranger.say("event/facial_id", body(event(1, fresh_device.id)))
-        (rejection,) = (await stranger.hear("receipt")).rejected
+        await stranger.send("event/facial_id", body(event(1, fresh_device.id)))
+        (rejection,) = (await stranger.receive("receipt")).rejected
     assert rejection.code == "device-unknown"
 
 
@@ -128,7 +128,7 @@ async def test_a_full_queue_drops_and_counts_and_nothing_is_receipted_that_is_no
             worker.ingest.accept_event(_decoded(n, fresh_device.id), b"{}")
         stored: list[str] = []
         while len(stored) < 5:
-            stored += (await peer.hear("receipt")).stored
+            stored += (await peer.receive("receipt")).stored
         assert worker.ingest.counters["dropped_queue_full"] == 295
         assert await registry.mongo.db.events.count_documents({}) == 5
 
@@ -147,13 +147,13 @@ async def test_two_workers_share_the_load_and_one_leads(
         connected(mosquitto, fresh_device) as peer,
     ):
         for n in range(40):
-            await peer.say("event/facial_id", body(event(n, fresh_device.id)))
+            await peer.send("event/facial_id", body(event(n, fresh_device.id)))
         stored: set[str] = set()
         while len(stored) < 40:
-            stored.update((await peer.hear("receipt")).stored)
+            stored.update((await peer.receive("receipt")).stored)
 
         async def one_leads() -> bool:
-            return first.leadership.leading != second.leadership.leading
+            return first.publisher_election.is_leading != second.publisher_election.is_leading
 
         await until(one_leads)
         assert first.ingest.counters["stored"] + second.ingest.counters["stored"] == 40

@@ -76,21 +76,21 @@ def a_second_ago() -> str:
 
 async def observe(peer: Peer, document: dict[str, Any]) -> None:
     """Publish what a camera sees, as JSON by hand: also what no device of ours would send."""
-    await peer.say("observation", json.dumps(document).encode(), qos=0)
+    await peer.send("observation", json.dumps(document).encode(), qos=0)
 
 
 async def test_a_camera_learns_who_it_sees(tracking: Bridge, peer: Peer, faces: Faces) -> None:
     person = faces.person()
     await observe(peer, payload(faces.of(person), captured_at=a_second_ago()))
-    first = await peer.hear("assigned")
+    first = await peer.receive("assigned")
     assert (first.track_id, first.global_id, first.user_id, first.similarity) == ("face_0", 1, None, None)
     await observe(peer, payload(faces.of(person), track_id="face_7"))
-    again = await peer.hear("assigned")
+    again = await peer.receive("assigned")
     assert (again.track_id, again.global_id) == ("face_7", 1)
     assert again.similarity > 0.6
     await observe(peer, payload(faces.person(), bbox=[400, 10, 80, 90], track_id="face_8"))
     # Not always the next: a tracker that lost its lease for a moment takes other numbers.
-    assert (await peer.hear("assigned")).global_id > 1
+    assert (await peer.receive("assigned")).global_id > 1
 
 
 async def test_an_enrolled_person_is_told_by_user_id(
@@ -100,7 +100,7 @@ async def test_an_enrolled_person_is_told_by_user_id(
     template = Template(SPACE, person.astype("<f4").tobytes())
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (template,), display_name="Ana Petrova"))
     await observe(peer, payload(faces.of(person)))
-    told = await peer.hear("assigned")
+    told = await peer.receive("assigned")
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
     assert b"Ana" not in told.to_json()
 
@@ -118,7 +118,7 @@ async def test_a_deletion_is_told_within_a_second(
 
         async def told() -> str | None:
             await observe(peer, payload(person))
-            user_id: str | None = (await peer.hear("assigned")).user_id
+            user_id: str | None = (await peer.receive("assigned")).user_id
             return user_id
 
         async def told_nobody() -> bool:
@@ -137,7 +137,7 @@ async def test_what_is_seen_is_written_while_it_goes_on(
     person = faces.person()
     for _ in range(3):
         await observe(peer, payload(faces.of(person)))
-        await peer.hear("assigned")
+        await peer.receive("assigned")
 
     async def written() -> bool:
         return (await registry.detected_person_queries.get_group(1)).aggregate.total_detections == 3
@@ -186,9 +186,9 @@ async def test_what_cannot_be_is_refused_counted_and_makes_nobody(
     """And nothing is kept of it, since it has a face in it; the next good one is answered."""
     await observe(peer, payload(faces.person()) | changed)
     await observe(peer, payload(faces.person(), track_id="good"))
-    heard = [await peer.hear("assigned")]
+    heard = [await peer.receive("assigned")]
     while heard[-1].track_id != "good":
-        heard.append(await peer.hear("assigned"))
+        heard.append(await peer.receive("assigned"))
     if code is None:
         assert len(heard) == 2
         return
@@ -199,9 +199,9 @@ async def test_what_cannot_be_is_refused_counted_and_makes_nobody(
 
 
 async def test_a_retained_observation_is_ignored(tracking: Bridge, peer: Peer, faces: Faces) -> None:
-    await peer.say("observation", json.dumps(payload(faces.person())).encode(), retain=True)
+    await peer.send("observation", json.dumps(payload(faces.person())).encode(), retain=True)
     await observe(peer, payload(faces.person(), track_id="live"))
-    assert (await peer.hear("assigned")).track_id == "live"
+    assert (await peer.receive("assigned")).track_id == "live"
 
 
 async def test_merging_by_the_api_is_noticed_at_once(
@@ -213,13 +213,13 @@ async def test_merging_by_the_api_is_noticed_at_once(
     for track, person in (("a", one), ("b", other)):
         seen = payload(faces.of(person), track_id=track, bbox=[10, 10, 50, 60], captured_at=a_second_ago())
         await observe(peer, seen)
-        numbers.append((await peer.hear("assigned")).global_id)
+        numbers.append((await peer.receive("assigned")).global_id)
     first, second = numbers
     now = datetime.now(timezone.utc)
 
     async def told_of(person: Vector) -> int:
         await observe(peer, payload(faces.of(person), track_id="later", bbox=[300, 10, 50, 60]))
-        told: int = (await peer.hear("assigned")).global_id
+        told: int = (await peer.receive("assigned")).global_id
         return told
 
     await registry.detected_person_edits.merge(second, first, by="operator", now=now)
@@ -259,7 +259,7 @@ async def test_two_workers_have_one_tracker_and_the_next_knows_everybody(
                 faces.of(people[number]), track_id=f"{when} {number}", bbox=[90 * number, 0, 80, 90]
             )
             await observe(peer, seen)
-            told = await peer.hear("assigned")
+            told = await peer.receive("assigned")
             assert told.track_id == f"{when} {number}"
             return int(told.global_id)
 
@@ -269,4 +269,4 @@ async def test_two_workers_have_one_tracker_and_the_next_knows_everybody(
         await first_runs.aclose()
         await until(lambda: tracks(second))
         assert [await meet(number, "after") for number in range(5)] == before
-        assert peer.heard.empty()
+        assert peer.received.empty()
