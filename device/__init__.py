@@ -1,6 +1,7 @@
-"""The edge: camera, recognition, local store, delivery. Imports nothing heavy by itself.
+"""The edge: camera, recognition, local store, event delivery.
 
-What firmware uses (seed 003) is found here by name, and loaded when it is named first.
+The public names of seed 003 are attributes of this package. Each is imported at its first use, so that
+firmware loads only what it needs.
 """
 
 from importlib import import_module
@@ -28,11 +29,11 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    # Hidden from type checkers, which would take it for leave to import any name.
+    # Hidden from type checkers, which would otherwise accept any name.
 
     def __getattr__(name: str) -> object:
-        """PEP 562: the module that has `name` is imported now."""
-        homes = {
+        """Import the module of `name` and return its value (PEP 562)."""
+        module_of = {
             "DatabaseManager": "store.db_manager",
             "EmotionEventValidator": "events.emotion_validator",
             "EventValidator": "events.event_validator",
@@ -42,9 +43,9 @@ if not TYPE_CHECKING:
             "SyncManagerFactory": "client.assembly",
             "compress_image_for_event": "events.image_utils",
         }
-        if name not in homes:
+        if name not in module_of:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{homes[name]}", __name__), name)
+        return getattr(import_module(f".{module_of[name]}", __name__), name)
 
     def __dir__() -> list[str]:
         return [*globals(), *__all__]

@@ -1,4 +1,4 @@
-"""`python -m device`: run a camera, simulate many, look at rejected events."""
+"""Run a camera, simulate many, or list rejected events: `python -m device`."""
 
 import os
 import random
@@ -30,8 +30,8 @@ from .store.connection import StoreError
 from .store.db_manager import DatabaseManager
 from .store.outbox import Outbox
 
-app = typer.Typer(add_completion=False, help="A camera that recognises people, and what belongs to it.")
-rejected = typer.Typer(help="Events that the bridge refused.")
+app = typer.Typer(add_completion=False, help="A camera that recognises faces, and its tools.")
+rejected = typer.Typer(help="Events that the bridge rejected.")
 app.add_typer(rejected, name="rejected")
 app.command()(annotate)
 app.command()(build_engine)
@@ -39,25 +39,28 @@ app.command()(doctor)
 app.command()(enroll)
 app.command()(replay)
 
-ExitAtEnd = Annotated[bool, typer.Option("--exit-at-end", help="End when a file or folder has been seen.")]
+ExitAtEnd = Annotated[bool, typer.Option("--exit-at-end", help="End after a file's last frame.")]
 
 
 class SimulatorSettings(Settings):
-    """What `simulate` reads of the configuration; the rest are its options."""
+    """The part of the configuration that `simulate` reads."""
 
     mqtt: MqttSettings = MqttSettings()
     log: LogSettings = LogSettings()
 
 
 def on_signal(stop: Callable[[], None]) -> None:
-    """In a thread of its own: a handler interrupts the main thread, which may hold the lock `stop` takes."""
+    """Call `stop` at SIGTERM and SIGINT, in a thread of its own.
+
+    A handler interrupts the main thread, which may hold the lock that `stop` takes.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=stop, daemon=True).start())
 
 
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
-    """Without a command: `run`."""
+    """Run the camera if no command is given."""
     context.obj = config
     if context.invoked_subcommand is None:
         run(context, config, exit_at_end)
@@ -65,7 +68,7 @@ def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEn
 
 @app.command()
 def run(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
-    """Recognise people at a camera and follow the registry, until SIGTERM."""
+    """Recognise faces at a camera and follow the registry, until SIGTERM."""
     with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         check_tls_files(settings.mqtt)
@@ -93,9 +96,10 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
     settle_seconds: Annotated[float, typer.Option(min=0, help="Wait so long for receipts.")] = 30.0,
     heartbeat_seconds: Annotated[float, typer.Option(min=0.1)] = HEARTBEAT_SECONDS,
 ) -> None:
-    """Many virtual devices without cameras. Ends with a summary as JSON, status 1 if events are unsettled.
+    """Simulate devices without cameras; print a summary as JSON.
 
-    With a password and no user name in the settings, each device logs in under its own id.
+    The status is 1 if events have no receipt at the end. With a password and no user name in the settings,
+    each device logs in under its own id.
     """
     with exit_on_error():
         settings = load_settings(SimulatorSettings, config_file(context, config), os.environ)
@@ -119,7 +123,7 @@ def _outbox(config: Path | None) -> Iterator[Outbox]:
     settings = load_settings(DeviceSettings, config, os.environ)
     file = database_path(settings)
     if not file.exists():
-        raise StoreError(f"{file}: does not exist; name the data folder of a device that has run here")
+        raise StoreError(f"{file}: does not exist; expected the data folder of a device that has run here")
     db = DatabaseManager(file, settings.device.dev_mode)
     db.connection.open()
     try:
@@ -130,22 +134,22 @@ def _outbox(config: Path | None) -> Iterator[Outbox]:
 
 @rejected.command("list")
 def list_rejected(context: typer.Context, config: Config = None) -> None:
-    """One line per event: id, code, when, why. Also while the device runs."""
+    """Print id, code, time and detail of each rejected event, also while the device runs."""
     with exit_on_error(), _outbox(config_file(context, config)) as outbox:
-        for one in outbox.rejected():
-            typer.echo(f"{one.event_id}  {one.code}  {one.rejected_at}  {one.detail}")
+        for event in outbox.rejected():
+            typer.echo(f"{event.event_id}  {event.code}  {event.rejected_at}  {event.detail}")
 
 
 @rejected.command()
 def requeue(
     context: typer.Context,
-    event_ids: Annotated[list[str] | None, typer.Argument(help="Which; none: all.")] = None,
+    event_ids: Annotated[list[str] | None, typer.Argument(help="Event ids; none: all.")] = None,
     config: Config = None,
 ) -> None:
-    """Put rejected events back in line, after their cause is mended. Also while the device runs."""
+    """Queue rejected events again, after their cause is corrected; also while the device runs."""
     with exit_on_error(), _outbox(config_file(context, config)) as outbox:
-        wanted = event_ids or [one.event_id for one in outbox.rejected()]
-        typer.echo(f"{outbox.requeue(wanted)} events are in line again")
+        wanted = event_ids or [event.event_id for event in outbox.rejected()]
+        typer.echo(f"{outbox.requeue(wanted)} events are queued again")
 
 
 def main() -> None:

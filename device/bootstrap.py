@@ -1,4 +1,4 @@
-"""The wiring of `python -m device`: settings in, a camera that is ready to run out."""
+"""The wiring of `python -m device`: settings become a camera that is ready to run."""
 
 import fcntl
 import random
@@ -19,6 +19,7 @@ from broker_bridge.contract.messages import SpaceInfo
 from .client.assembly import Assembly, assemble, software_version
 from .client.iot_client import Image
 from .enrollment.gallery_rows import GalleryRows
+from .enrollment.gallery_state import OnGallery
 from .enrollment.registrations import RegistrationSender
 from .events.image_utils import compress_to_jpeg
 from .management.canary_run import CanaryRun
@@ -41,14 +42,14 @@ from .vision.gallery import Gallery
 
 
 class AlreadyRunningError(RuntimeError):
-    """Another program works with this data directory."""
+    """Another process uses this data directory."""
 
 
 @contextmanager
 def sole_owner(data_dir: Path) -> Iterator[None]:
-    """Hold `data_dir` for this process: two devices on one outbox would send everything twice.
+    """Lock `data_dir` for this process: two devices on one outbox would send every event twice.
 
-    Raises AlreadyRunningError, or StoreError when the folder cannot be made or written.
+    Raises AlreadyRunningError, or StoreError if the folder cannot be made or written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -73,48 +74,29 @@ def database_path(settings: DeviceSettings) -> Path:
 
 
 def build(settings: DeviceSettings) -> DeviceProgram:
-    """Every part from its settings. Raises StoreError, ModelError, RecordingError or SettingsError with one
-    sentence."""
+    """Build every part of a camera from its settings.
+
+    Raises StoreError, ModelError, RecordingError or SettingsError with one sentence.
+    """
     device = settings.device
     recognition = build_recognition(device)
-    space, galleries = recognition.space, recognition.galleries
-
-    held = supported_spaces(space, device.further_spaces)
-    latest = GalleryFeed()
-
-    def swap(rows: GalleryRows) -> None:
-        if rows.space == space.id:
-            galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
-        latest.update(rows)
-
+    spaces = supported_spaces(recognition.space, device.further_spaces)
+    feed = GalleryFeed()
     scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
-    config = client_config(settings, held)
+    config = client_config(settings, spaces)
     parts = assemble(
         config,
         database_path(settings),
         scheduler,
-        on_gallery=swap,
+        on_gallery=_gallery_swap(recognition, feed),
         encode_image=_encoder(device.image_kb * 1000),
         outbox_bytes=device.outbox_mb * 1024 * 1024,
     )
     health = Health()
-    canary = CanaryRun(recognition.embedder.session, space.id, health, device.reference_model)
+    canary = CanaryRun(recognition.embedder.session, recognition.space.id, health, device.reference_model)
     canary.run()
-    spread = random.Random()  # noqa: S311  # spreads repeats; nothing secret
-    registrations = RegistrationSender(
-        parts.client,
-        parts.db,
-        source=spread,
-        utc_now=utc_now,
-        is_quarantined=lambda of_space: of_space == space.id and health.is_quarantined,
-    )
-    observations = ObservationSender(
-        parts.client,
-        space,
-        clock=time.monotonic,
-        run=secrets.token_hex(3),
-        quarantined=lambda: health.is_quarantined,
-    )
+    registrations = _registrations(parts, recognition.space, health)
+    observations = _observations(parts, recognition.space, health)
     commands = CommandRunner(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
     program = DeviceProgram(
         device,
@@ -125,7 +107,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         commands=commands,
         scheduler=scheduler,
         recorder=_recorder(device, recognition),
-        npy_watch=_npy_watch(device, held, latest, parts=parts, registrations=registrations, health=health),
+        npy_watch=_npy_watch(device, spaces, feed, parts=parts, registrations=registrations, health=health),
         observations=observations if device.observations else None,
     )
     heartbeat = HeartbeatSender(
@@ -136,24 +118,53 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         utc_now=utc_now,
         vision=program.vision_readings,
     )
-    scheduler.add_job(
-        heartbeat.send, "interval", seconds=device.heartbeat_seconds, coalesce=True, misfire_grace_time=None
-    )
+    heartbeat.schedule(scheduler, device.heartbeat_seconds)
     record = ModelRecord(parts.db, health, config.spaces)
     for listener in (record, registrations, commands, heartbeat, observations):
         parts.client.attach(listener)
     return program
 
 
-def client_config(settings: DeviceSettings, held: Sequence[EmbeddingSpace]) -> IoTClientConfig:
-    """Who this device is at the broker, with the spaces that it holds."""
+def _gallery_swap(recognition: Recognition, feed: GalleryFeed) -> OnGallery:
+    def swap(rows: GalleryRows) -> None:
+        space = recognition.space
+        if rows.space == space.id:
+            recognition.galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
+        feed.update(rows)
+
+    return swap
+
+
+def _registrations(parts: Assembly, space: EmbeddingSpace, health: Health) -> RegistrationSender:
+    return RegistrationSender(
+        parts.client,
+        parts.db,
+        source=random.Random(),  # noqa: S311  # spreads repeats; nothing secret
+        utc_now=utc_now,
+        is_quarantined=lambda space_id: space_id == space.id and health.is_quarantined,
+    )
+
+
+def _observations(parts: Assembly, space: EmbeddingSpace, health: Health) -> ObservationSender:
+    return ObservationSender(
+        parts.client,
+        space,
+        clock=time.monotonic,
+        run=secrets.token_hex(3),
+        quarantined=lambda: health.is_quarantined,
+    )
+
+
+def client_config(settings: DeviceSettings, supported: Sequence[EmbeddingSpace]) -> IoTClientConfig:
+    """Return the client configuration of a device that supports the spaces `supported`."""
     device = settings.device
     return IoTClientConfig(
         device_id=device.id,
         site_id=device.site,
         mqtt=settings.mqtt,
         spaces={
-            space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256) for space in held
+            space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256)
+            for space in supported
         },
         software=software_version(),
         hardware=device.hardware,
@@ -164,15 +175,15 @@ def client_config(settings: DeviceSettings, held: Sequence[EmbeddingSpace]) -> I
 def _handlers(parts: Assembly, canary: CanaryRun) -> dict[str, Handler]:
     def resync(_: object) -> str:
         parts.sync.request_sync(0)
-        return "a full resync has begun"
+        return "a snapshot sync is requested"
 
     return {RUN_CANARY.name: canary.handle, RESYNC.name: resync}
 
 
 def _npy_watch(
     device: DeviceSection,
-    held: Sequence[EmbeddingSpace],
-    latest: GalleryFeed,
+    supported: Sequence[EmbeddingSpace],
+    feed: GalleryFeed,
     *,
     parts: Assembly,
     registrations: RegistrationSender,
@@ -182,14 +193,14 @@ def _npy_watch(
         return None
     return NpyWatch(
         device.npy_dir,
-        {modality: space_of_modality(modality, held) for modality in DEFAULT_DIMENSIONS},
-        latest,
+        {modality: space_of_modality(modality, supported) for modality in DEFAULT_DIMENSIONS},
+        feed,
         connection=parts.db.connection,
         register=registrations.register_employee,
         health=health,
         mirror=device.mirror_npy,
         watch_seconds=device.watch_seconds,
-        synced=lambda: parts.sync.synced_at is not None,
+        is_synced=lambda: parts.sync.synced_at is not None,
         clock=time.monotonic,
     )
 

@@ -1,4 +1,4 @@
-"""A camera at a door, at work: frames in, events out, from start to stop."""
+"""A camera at a door: frames become events, from start to stop."""
 
 import logging
 import threading
@@ -35,7 +35,10 @@ _log = logging.getLogger(__name__)
 
 
 class DeviceProgram:
-    """Recognises, sends events, follows the registry. `counts` has `events_lost` and `frames_failed`."""
+    """Recognises faces, sends events and follows the registry.
+
+    `counts` has `events_lost`, `frames_failed` and `registrations_lost`.
+    """
 
     def __init__(
         self,
@@ -69,9 +72,9 @@ class DeviceProgram:
         )
 
     def run(self, *, exit_at_end: bool = False) -> None:
-        """Work until `request_stop`; a file that ends leaves the device connected unless `exit_at_end`.
+        """Run until `request_stop`; after the end of a file stay connected unless `exit_at_end`.
 
-        Raises CameraError if a source that is not live cannot be opened, or a live one is to be repeated.
+        Raises CameraError if a source that is not live cannot be opened, or if `loop` is set for a live one.
         """
         self.parts.client.start()
         self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
@@ -79,7 +82,7 @@ class DeviceProgram:
         if self._npy_watch is not None:
             self._npy_watch.start()
         try:
-            self._watch()
+            self._process_frames()
             if not exit_at_end:
                 self._stop.wait()
         finally:
@@ -93,12 +96,12 @@ class DeviceProgram:
             self.parts.db.close()
 
     def request_stop(self) -> None:
-        """End `run` soon; for any thread, not for a signal handler itself."""
+        """End `run` soon; for any thread, but not for a signal handler."""
         self._stop.set()
         if self._capture is not None:
             self._capture.stop()
 
-    def _watch(self) -> None:
+    def _process_frames(self) -> None:
         settings = self._settings
         camera = open_camera(settings.source, loop=settings.loop, fps=settings.fps, wait_for_live=True)
         with NewestFrame(camera) as capture:
@@ -106,16 +109,16 @@ class DeviceProgram:
             if self._stop.is_set():
                 return
             for frame in capture:
-                self._recognise(frame)
+                self._process_frame(frame)
 
-    def _recognise(self, frame: Frame) -> None:
+    def _process_frame(self, frame: Frame) -> None:
         report = None
         try:
             report = self._pipeline.process(frame)
         except ModelError:
-            # Recognition goes on: the next frame may do.
+            # Recognition goes on: the next frame may succeed.
             self.counts["frames_failed"] += 1
-        # By network: a frame without a face tells nothing of the one that embeds faces.
+        # By network: a frame without a face does not show that the embedder works.
         if self._pipeline.failing:
             self.health.report(MODEL_FAILED, "; ".join(self._pipeline.failing.values()))
         else:
@@ -132,9 +135,9 @@ class DeviceProgram:
         try:
             self.parts.client.send_event(event, image, box)
         except (ContractError, StoreError) as error:
-            # Recognition goes on: the next event may fit, the disk may be freed.
+            # Recognition goes on: the next event may be small enough, the disk may get free space.
             self.counts["events_lost"] += 1
-            _log.error("event %s could not be kept: %s", event.event_id, error)
+            _log.error("event lost: not stored event_id=%s error=%r", event.event_id, str(error))
             if isinstance(error, StoreError):
                 self.health.report(STORE_FAILED, f"events are lost: {error}")
         else:
@@ -151,36 +154,36 @@ class DeviceProgram:
         if not self._registrations.registers_visitors:
             return
         space = self._recognition.space
-        for seen in report.sightings:
-            event = seen.decision.event
-            if event is None or event.event_type != "unknown" or seen.vector is None:
+        for sighting in report.sightings:
+            event = sighting.decision.event
+            if event is None or event.event_type != "unknown" or sighting.vector is None:
                 continue
             try:
-                self._registrations.offer_visitor(space.id, normalise(seen.vector, space.dimension))
+                self._registrations.offer_visitor(space.id, normalise(sighting.vector, space.dimension))
             except StoreError as error:
                 self.counts["registrations_lost"] += 1
-                _log.error("a visitor could not be kept for registration: %s", error)
+                _log.error("registration lost: visitor not stored error=%r", str(error))
 
     def _suppressed_reason(self) -> str | None:
-        """Why nobody may be recognised now, if so."""
+        """Return the reason for which no face may be matched now, if any."""
         stale = gallery_is_stale(
             utc_now(),
             self.parts.sync.synced_at,
             empty=not len(self._recognition.galleries.current),
-            longest_hours=self._settings.max_gallery_age_hours,
+            max_age_hours=self._settings.max_gallery_age_hours,
         )
         if stale:
             self.health.report(
                 GALLERY_STALE,
-                "nobody is recognised until the next sync: the gallery was never synced, or longer ago than "
-                "max_gallery_age_hours allows",
+                "recognition stops until the next sync: the gallery was never synced, or its last sync is "
+                "older than max_gallery_age_hours",
             )
             return STALE_GALLERY
         self.health.clear(GALLERY_STALE)
         return QUARANTINED if self.health.is_quarantined else None
 
     def vision_readings(self) -> VisionReadings:
-        """For the heartbeat."""
+        """Return the readings of camera and recognition for the heartbeat."""
         stats = self._pipeline.stats
         capture = self._capture
         return VisionReadings(
@@ -196,8 +199,8 @@ class DeviceProgram:
     def _counts_of_parts(self) -> dict[str, int]:
         counts = {f"visitors_{name}": count for name, count in self._registrations.counts.items()}
         if self._observations is not None:
-            told = self._observations.counts
-            counts |= {f"observations_{name}": count for name, count in told.items() if count}
+            sent = self._observations.counts
+            counts |= {f"observations_{name}": count for name, count in sent.items() if count}
         if self._npy_watch is not None:
             counts |= {f"files_{name}": count for name, count in self._npy_watch.counts.items()}
         if self._recorder is not None and self._recorder.counts["lost"]:
@@ -206,12 +209,14 @@ class DeviceProgram:
 
 
 def gallery_is_stale(
-    now: datetime, synced_at: datetime | None, *, empty: bool, longest_hours: float | None
+    now: datetime, synced_at: datetime | None, *, empty: bool, max_age_hours: float | None
 ) -> bool:
-    """Whether nobody may be recognised by a gallery that was last known to be the registry's at `synced_at`
-    (None: never). No limit holds where `longest_hours` is None, but before its first sync an empty gallery
-    would make a stranger of everybody."""
+    """Return whether a gallery that last matched the registry at `synced_at` is too old to match.
+
+    `synced_at` is None before the first sync, `max_age_hours` None without a limit. Even without a limit an
+    empty gallery is stale before its first sync: every face would be unknown.
+    """
     if synced_at is None:
-        return empty or longest_hours is not None
-    # A sync that lies ahead tells of a clock that is wrong, and an age that nobody knows.
-    return longest_hours is not None and abs(now - synced_at) > timedelta(hours=longest_hours)
+        return empty or max_age_hours is not None
+    # A sync in the future means a wrong clock, hence an unknown age.
+    return max_age_hours is not None and abs(now - synced_at) > timedelta(hours=max_age_hours)

@@ -1,4 +1,4 @@
-"""Virtual devices without cameras, made of the real outbox, client and sync manager."""
+"""Virtual devices without cameras, on the real outbox, client and sync manager."""
 
 import json
 import os
@@ -25,7 +25,10 @@ from .mqtt.config import IoTClientConfig
 
 @dataclass(frozen=True)
 class SimulatorOptions:
-    """`rate` events a second and `count` events over all devices together; a `count` of 0 never ends."""
+    """The options of a simulation.
+
+    `rate` is events a second and `count` the number of events, over all devices; a `count` of 0 never ends.
+    """
 
     devices: int
     prefix: str
@@ -43,7 +46,7 @@ class SimulatorOptions:
 
 @dataclass(frozen=True)
 class SimulatorSummary:
-    """What became of the events of this run and of those that an earlier one left behind."""
+    """The outcome of the events of this run and of those that an earlier run left in the outboxes."""
 
     events: int
     stored: int
@@ -56,16 +59,16 @@ class SimulatorSummary:
 
 
 class Simulator:
-    """Devices `<prefix>-001` and on; `run` emits pretended recognitions in turn until `request_stop`."""
+    """Devices `<prefix>-001` and on, which emit simulated recognitions in turn."""
 
     def __init__(self, mqtt: MqttSettings, options: SimulatorOptions) -> None:
         self._options = options
         self._stop = threading.Event()
         self._scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
-        self._random = random.Random()  # noqa: S311  # pretended confidences
-        self.devices = [self._device(mqtt, number) for number in range(1, options.devices + 1)]
+        self._random = random.Random()  # noqa: S311  # simulated confidences
+        self.devices = [self._build_device(mqtt, number) for number in range(1, options.devices + 1)]
 
-    def _device(self, mqtt: MqttSettings, number: int) -> Assembly:
+    def _build_device(self, mqtt: MqttSettings, number: int) -> Assembly:
         options = self._options
         device_id = f"{options.prefix}-{number:03}"
         if mqtt.username is None and mqtt.password is not None:
@@ -83,62 +86,56 @@ class Simulator:
             parts.client, parts.sync, folder=folder, clock=time.monotonic, utc_now=utc_now
         )
         parts.client.attach(heartbeat)
-        self._scheduler.add_job(
-            heartbeat.send,
-            "interval",
-            seconds=options.heartbeat_seconds,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
+        heartbeat.schedule(self._scheduler, options.heartbeat_seconds)
         return parts
 
     def request_stop(self) -> None:
-        """End `run` soon; for any thread, not for a signal handler itself."""
+        """End `run` soon; for any thread, but not for a signal handler."""
         self._stop.set()
 
     def run(self) -> SimulatorSummary:
-        """Emit, wait for receipts, stop. What has no receipt by then stays in the outboxes."""
-        began = time.monotonic()
+        """Emit events, wait for receipts, stop; events without a receipt stay in the outboxes."""
+        started = time.monotonic()
         for parts in self.devices:
             parts.client.start()
             parts.sync.start_periodic_sync()
         self._scheduler.start()
         try:
-            events = self._emit_all(began)
-            self._settle()
+            events = self._emit_events(started)
+            self._wait_for_receipts()
         finally:
             self._scheduler.shutdown(wait=False)
-            _stop_together(self.devices)
+            _stop_clients(self.devices)
         counts = [parts.client.delivery.counts for parts in self.devices]
         summary = SimulatorSummary(
             events=events,
-            stored=sum(one["stored"] for one in counts),
-            rejected=sum(one["rejected"] for one in counts),
+            stored=sum(count["stored"] for count in counts),
+            rejected=sum(count["rejected"] for count in counts),
             pending=sum(parts.outbox.depth for parts in self.devices),
-            seconds=round(time.monotonic() - began, 3),
+            seconds=round(time.monotonic() - started, 3),
         )
         for parts in self.devices:
             parts.db.close()
         return summary
 
-    def _emit_all(self, began: float) -> int:
+    def _emit_events(self, started: float) -> int:
         options = self._options
         emitted = 0
         ledger = options.ledger.open("ab") if options.ledger else None
         try:
             while not self._stop.is_set() and (options.count == 0 or emitted < options.count):
-                event_id = self._emit(self.devices[emitted % len(self.devices)], emitted)
+                event_id = self._emit_event(self.devices[emitted % len(self.devices)], emitted)
                 if ledger:
-                    _write_down(ledger, event_id)
+                    _append_to_ledger(ledger, event_id)
                 emitted += 1
                 if options.rate > 0:
-                    self._stop.wait(max(0.0, began + emitted / options.rate - time.monotonic()))
+                    self._stop.wait(max(0.0, started + emitted / options.rate - time.monotonic()))
         finally:
             if ledger:
                 ledger.close()
         return emitted
 
-    def _emit(self, parts: Assembly, number: int) -> str:
+    def _emit_event(self, parts: Assembly, number: int) -> str:
         now = utc_now()
         distance = round(self._random.uniform(0.1, 0.3), 3)
         event = Event(
@@ -157,21 +154,21 @@ class Simulator:
         size = self._options.image_kb * 1000
         return b"\xff\xd8" + self._random.randbytes(size - 4) + b"\xff\xd9" if size else None
 
-    def _settle(self) -> None:
+    def _wait_for_receipts(self) -> None:
         deadline = time.monotonic() + self._options.settle_seconds
         while time.monotonic() < deadline and any(parts.outbox.depth for parts in self.devices):
             if self._stop.wait(0.05):
                 return
 
 
-def _write_down(ledger: BinaryIO, event_id: str) -> None:
-    """On disk when it returns: what stands in the ledger was in the outbox before."""
+def _append_to_ledger(ledger: BinaryIO, event_id: str) -> None:
+    """Append `event_id` to the file on disk, after the outbox has the event."""
     ledger.write(event_id.encode() + b"\n")
     ledger.flush()
     os.fsync(ledger.fileno())
 
 
-def _stop_together(devices: Sequence[Assembly]) -> None:
+def _stop_clients(devices: Sequence[Assembly]) -> None:
     threads = [threading.Thread(target=parts.client.stop) for parts in devices]
     for thread in threads:
         thread.start()

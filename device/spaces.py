@@ -1,40 +1,40 @@
-"""The embedding spaces that a device holds: its camera's own, and those of other programs on it."""
+"""The embedding spaces that a device supports: its camera's, and those of other programs on it."""
 
 from collections.abc import Mapping, Sequence
 
 from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import EmbeddingSpace
 
-# As many as a device may declare.
-_MOST = 16
+# The contract's limit of spaces that a device may declare.
+_MAX_SPACES = 16
 
 
 def supported_spaces(camera: EmbeddingSpace, further: Mapping[str, int]) -> tuple[EmbeddingSpace, ...]:
-    """The camera's own space first, then those of `further` (`{space: dimension}`).
+    """Return the camera's own space, then those of `further` (`{space: dimension}`).
 
-    Raises SettingsError for the camera's own space in another dimension, and for too many.
+    Raises SettingsError for the camera's own space in another dimension, and for too many spaces.
     """
     if further.get(camera.id, camera.dimension) != camera.dimension:
         raise SettingsError(
-            [f"device.further_spaces: {camera.id} is the camera's own, of {camera.dimension} dimensions"]
+            [f"device.further_spaces: {camera.id} is the camera's own, with {camera.dimension} dimensions"]
         )
     others = [EmbeddingSpace(space, dimension) for space, dimension in further.items() if space != camera.id]
-    if len(others) >= _MOST:
+    if len(others) >= _MAX_SPACES:
         raise SettingsError(
-            [f"device.further_spaces: a device holds at most {_MOST} spaces, its camera's own among them"]
+            [f"device.further_spaces: a device supports at most {_MAX_SPACES} spaces with its camera's own"]
         )
     return (camera, *others)
 
 
-def space_of_modality(modality: str, held: Sequence[EmbeddingSpace]) -> EmbeddingSpace | None:
-    """The space that files of `modality` are of: the camera's own (the first of `held`), or the only one.
+def space_of_modality(modality: str, supported: Sequence[EmbeddingSpace]) -> EmbeddingSpace | None:
+    """Return the space for files of `modality`: the camera's own (the first), or the only one.
 
-    None if none is held; raises SettingsError when it could be several.
+    Returns None if the device supports none. Raises SettingsError if several are possible.
     """
-    fitting = [space for space in held if space.modality == modality]
-    if len(fitting) > 1 and fitting[0] is not held[0]:
-        names = ", ".join(space.id for space in fitting)
+    matching = [space for space in supported if space.modality == modality]
+    if len(matching) > 1 and matching[0] is not supported[0]:
+        names = ", ".join(space.id for space in matching)
         raise SettingsError(
-            [f"device.npy_dir: {modality}_db is of one space, and the device holds several: {names}"]
+            [f"device.npy_dir: {modality}_db needs one space, and the device supports several: {names}"]
         )
-    return fitting[0] if fitting else None
+    return matching[0] if matching else None

@@ -77,7 +77,7 @@ class IoTClient:
         # Checked now: the session would retry for ever, as if the broker were away.
         check_tls_files(config.mqtt)
         if config.dev_mode:
-            logging.getLogger(__package__).setLevel(logging.DEBUG)
+            logging.getLogger("device").setLevel(logging.DEBUG)
         source = source or random.Random()  # noqa: S311  # spreads retries; nothing secret
         self.config = config
         self.counts: Counter[str] = Counter()

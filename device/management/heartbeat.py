@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from apscheduler.schedulers.base import BaseScheduler
+
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, WireError
 from device.client.iot_client import IoTClient
@@ -52,6 +54,10 @@ class HeartbeatSender(SessionListener):
     def connected(self, _now: float) -> None:
         # At once, so that the dashboard does not wait for the first interval.
         self._publish()
+
+    def schedule(self, scheduler: BaseScheduler, seconds: float) -> None:
+        """Send a heartbeat every `seconds` while the scheduler runs."""
+        scheduler.add_job(self.send, "interval", seconds=seconds, coalesce=True, misfire_grace_time=None)
 
     def send(self) -> None:
         self._client.submit(self._publish)

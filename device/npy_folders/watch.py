@@ -67,12 +67,12 @@ class NpyWatch:
         health: Health,
         mirror: bool,
         watch_seconds: float,
-        synced: Callable[[], bool],
+        is_synced: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._rows = rows
         self._health = health
-        self._synced = synced
+        self._is_synced = is_synced
         self._clock = clock
         self._watch_seconds = watch_seconds
         self._look_at = float("-inf")
@@ -160,7 +160,7 @@ class NpyWatch:
                 both.mirror.show(people)
             if folder.is_open:
                 both.mirror.write(now, self._stopping.is_set)
-            if people is not None and self._synced():
+            if people is not None and self._is_synced():
                 both.intake.offer(people)
         except StoreError as error:
             return f"{folder.name}: {error}"

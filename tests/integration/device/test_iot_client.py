@@ -326,7 +326,7 @@ def test_the_clients_own_thread_is_told_not_to_wait_for_itself(
             refusals.put(str(refused.value))
 
     client.submit(try_to_wait)
-    assert all("cannot wait for what it has to do itself" in refusals.get(timeout=10.0) for _ in range(2))
+    assert all("waits for the client's own thread" in refusals.get(timeout=10.0) for _ in range(2))
     assert client.outbox.depth == 0
 
 

@@ -112,5 +112,5 @@ def test_spaces_that_cannot_be_told_apart_end_the_program_with_a_sentence(tmp_pa
         },
     )
     assert finished.returncode == 2
-    assert "gait_db is of one space, and the device holds several: gait:a, gait:b" in finished.stderr
+    assert "gait_db needs one space, and the device supports several: gait:a, gait:b" in finished.stderr
     assert "Traceback" not in finished.stderr

@@ -18,7 +18,7 @@ def test_the_cameras_own_space_comes_first_and_keeps_its_model():
 @pytest.mark.parametrize(
     ("further", "sentence"),
     [
-        ({"face:test-8": 16}, "the camera's own, of 8 dimensions"),
+        ({"face:test-8": 16}, "the camera's own, with 8 dimensions"),
         ({f"gait:g{n}": 8 for n in range(16)}, "at most 16"),
     ],
 )
@@ -39,5 +39,5 @@ def test_a_folder_is_of_the_cameras_own_space_or_of_the_only_one():
 def test_a_folder_that_could_be_of_two_spaces_is_a_mistake_in_the_settings():
     """Nobody guesses what a vector is."""
     held = supported_spaces(CAMERA, {"gait:b": 8, "gait:a": 8})
-    with pytest.raises(SettingsError, match=r"gait_db is of one space.*gait:b, gait:a"):
+    with pytest.raises(SettingsError, match=r"gait_db needs one space.*gait:b, gait:a"):
         space_of_modality("gait", held)

@@ -37,4 +37,4 @@ HOUR = timedelta(hours=1)
 )
 def test_a_gallery_is_stale(synced_at, empty, longest, stale):
     """As the limit says; and before the first sync, when everybody would be a stranger."""
-    assert gallery_is_stale(NOON, synced_at, empty=empty, longest_hours=longest) == stale
+    assert gallery_is_stale(NOON, synced_at, empty=empty, max_age_hours=longest) == stale

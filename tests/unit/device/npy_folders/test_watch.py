@@ -51,7 +51,7 @@ class Folders:
             health=self.health,
             mirror=mirror,
             watch_seconds=WATCH_SECONDS,
-            synced=lambda: self.synced,
+            is_synced=lambda: self.synced,
             clock=self.clock,
         )
         self.registrations.connected(self.clock())
