@@ -16,10 +16,11 @@ from broker_bridge.registry.identities.template_notes import Overview
 
 from .bulk import routes as bulk
 from .detected_persons import routes as detected_persons
-from .devices import command_routes, site_routes, sync_routes
+from .devices import command_routes, site_routes
 from .devices import routes as devices
-from .edge import attendance_routes
-from .edge import routes as edge
+from .devices import sync_routes as device_sync_routes
+from .edge import attendance_routes, visit_routes
+from .edge import sync_routes as edge_sync_routes
 from .erasures import routes as erasures
 from .events import routes as events
 from .external import routes as external
@@ -49,10 +50,11 @@ _ROUTERS = (
     command_routes.router,
     events.router,
     external.router,
-    sync_routes.router,
+    device_sync_routes.router,
     audit_routes.router,
     training.router,
-    edge.router,
+    edge_sync_routes.router,
+    visit_routes.router,
     attendance_routes.router,
     whoami_routes.router,
     health_routes.router,

@@ -1,0 +1,84 @@
+"""Convert reported visits into events, each decided by itself."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pydantic import ValidationError
+
+from broker_bridge.contract.channels import describe
+from broker_bridge.contract.errors import EVENT_INVALID, EVENT_TIME_IMPLAUSIBLE, ContractError
+from broker_bridge.contract.ids import EVENT_CODES, new_event_id
+from broker_bridge.contract.messages import Event
+from broker_bridge.registry.devices.model import Device
+from broker_bridge.registry.events.attendance import check_visit
+from broker_bridge.registry.identities.model import Identity
+
+from .views import VisitBody, VisitError
+
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# As in the bridge: a time outside of these limits comes from a wrong clock.
+_MAX_AGE = timedelta(days=366)
+_MAX_AHEAD = timedelta(days=1)
+
+
+def to_visits(
+    items: list[dict[str, Any]], device: Device, now: datetime, errors: list[VisitError]
+) -> dict[int, Event]:
+    """Return the valid visits by index; add the others to `errors`."""
+    visits = {}
+    for index, item in enumerate(items):
+        try:
+            visits[index] = to_visit(item, device, now)
+        except ContractError as error:
+            errors.append(VisitError(index=index, code=error.code, detail=error.detail))
+    return visits
+
+
+def reject_unknown_visitors(
+    visits: Mapping[int, Event], identities: Mapping[str, Identity], device: Device, errors: list[VisitError]
+) -> list[Event]:
+    """Return the visits that the device's site can report; add others to `errors`."""
+    admitted = []
+    for index, visit in visits.items():
+        try:
+            check_visit(identities, visit.user_id or "", device.site_id, visit.timestamp)
+        except ContractError as error:
+            errors.append(VisitError(index=index, code=error.code, detail=error.detail))
+        else:
+            admitted.append(visit)
+    return admitted
+
+
+def to_visit(item: Mapping[str, Any], device: Device, now: datetime) -> Event:
+    """Return the `visit` event of one report; raise ContractError.
+
+    A report without an event id gets one derived from its content, so that a repeated report is the same
+    event.
+    """
+    try:
+        body = VisitBody.model_validate(item)
+    except ValidationError as error:
+        raise ContractError(EVENT_INVALID, describe(error)) from error
+    if not now - _MAX_AGE <= body.timestamp <= now + _MAX_AHEAD:
+        raise ContractError(EVENT_TIME_IMPLAUSIBLE, "timestamp: far from now, check the device's clock")
+    return Event(
+        event_id=_event_id_of(body, device),
+        device_id=device.device_id,
+        user_id=body.face_id,
+        event_type="visit",
+        timestamp=body.timestamp,
+        confidence=body.confidence,
+    )
+
+
+def _event_id_of(body: VisitBody, device: Device) -> str:
+    code = EVENT_CODES["visit"]
+    if body.event_id is None:
+        at_ms = (body.timestamp - _UNIX_EPOCH) // timedelta(milliseconds=1)
+        content = f"{device.device_id}/{body.face_id}/{at_ms}"
+        return new_event_id(code, at_ms, hashlib.sha256(content.encode()).hexdigest()[:12])
+    if not body.event_id.startswith(f"{code}-"):
+        raise ContractError(EVENT_INVALID, f"event_id: that of a visit begins with {code}-")
+    return body.event_id
