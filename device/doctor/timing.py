@@ -97,7 +97,7 @@ def _time_one(stages: RecognitionStages, image: Image, timer: Callable[[], float
     marks.append(timer())
     faces = align_faces(image, found)
     marks.append(timer())
-    stages.quality.judge(faces, found)
+    stages.quality.check_quality(faces, found)
     marks.append(timer())
     vectors = stages.embedder.embed(faces)
     marks.append(timer())

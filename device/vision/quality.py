@@ -59,7 +59,7 @@ class QualityGate:
         self._most_turned = np.array([limits.max_yaw, limits.max_pitch, limits.max_roll])
         self._most_turned[self._most_turned == 0] = np.inf
 
-    def judge(self, faces: NDArray[np.uint8], found: Detections) -> list[str | None]:
+    def check_quality(self, faces: NDArray[np.uint8], found: Detections) -> list[str | None]:
         """Per face the first of `too_small`, `turned`, `too_dark`, `too_bright`, `blurred` that holds, or
         None: good enough.
 

@@ -183,7 +183,7 @@ def test_the_same_video_is_a_stranger_to_a_sound_device(watch: Watch, video: Pat
     ("save", "code", "sentence", "refusal"),
     [
         (save_nan, "canary-failed", "answers NaN or infinity", "quarantined"),
-        (save_nan_on_pictures, "model-failed", "gives a face no vector", "no_vector"),
+        (save_nan_on_pictures, "model-failed", "returns no vector for a face", "no_vector"),
     ],
 )
 def test_an_embedder_that_answers_nan_recognises_nobody_and_reports_no_stranger(

@@ -123,7 +123,7 @@ def to_array_of(embedder, row):
 class AnyQuality:
     """Nothing is too poor."""
 
-    def judge(self, faces, found):
+    def check_quality(self, faces, found):
         return [None] * len(faces)
 
 
@@ -195,7 +195,7 @@ def test_a_poor_face_is_neither_embedded_nor_compared():
     class EverySecondIsBlurred(AnyQuality):
         frames = 0
 
-        def judge(self, faces, found):
+        def check_quality(self, faces, found):
             self.frames += 1
             return ["blurred" if self.frames % 2 else None] * len(faces)
 
@@ -281,7 +281,7 @@ def test_a_face_without_a_vector_is_nobody_and_no_stranger_and_said():
     validator = EventValidator("cam-001", confirmation_frames=2, unknown_events=True)
     seen = moods(*["NaN"] * 6, validator=validator)
     assert [events for events, _ in seen] == [()] * 6
-    assert "face:test gives a face no vector" in seen[-1][1]["embed"]
+    assert "face:test returns no vector for a face" in seen[-1][1]["embed"]
     assert validator.refusals == {"no_vector": 6}
 
 

@@ -49,7 +49,7 @@ def turned_head(yaw=0.0, pitch=0.0, roll=0.0, distance=None):
 
 
 def judge_one(face, detections=None):
-    return GATE.judge(face[None], detections or found())[0]
+    return GATE.check_quality(face[None], detections or found())[0]
 
 
 def test_a_large_sharp_face_makes_the_best_template():
@@ -72,7 +72,7 @@ def test_the_people_of_the_demo_pass(tmp_path):
     with open_camera(str(make_sample(tmp_path, cameras=1)[0].path), fps=0) as frames:
         for frame in frames:
             seen = detector.detect(frame.image)
-            reasons += GATE.judge(align_faces(frame.image, seen), seen)
+            reasons += GATE.check_quality(align_faces(frame.image, seen), seen)
     assert len(reasons) > 200
     assert set(reasons) == {None}
 
@@ -89,8 +89,8 @@ def test_a_blurred_photograph_is_blurred(blur):
     image = cv2.resize(np.ascontiguousarray(astronaut()[..., ::-1]), None, fx=2, fy=2)
     seen = CascadeDetector().detect(image)
     blurred = cv2.GaussianBlur(image, (0, 0), blur)
-    assert GATE.judge(align_faces(image, seen), seen) == [None]
-    assert GATE.judge(align_faces(blurred, seen), seen) == ["blurred"]
+    assert GATE.check_quality(align_faces(image, seen), seen) == [None]
+    assert GATE.check_quality(align_faces(blurred, seen), seen) == ["blurred"]
 
 
 def test_light_is_judged_by_the_mean_grey():
@@ -152,15 +152,15 @@ def test_each_face_of_a_frame_is_judged_for_itself():
     """In one call, in order."""
     faces = np.stack([a_face(), a_face(1) // 8, cv2.GaussianBlur(a_face(2), (0, 0), 6), a_face(3)])
     points = np.stack([turned_head(yaw=70), turned_head(), turned_head(), turned_head()])
-    assert GATE.judge(faces, found(4, landmarks=points)) == ["turned", "too_dark", "blurred", None]
-    assert GATE.judge(np.empty((0, 112, 112, 3), np.uint8), Detections.empty()) == []
+    assert GATE.check_quality(faces, found(4, landmarks=points)) == ["turned", "too_dark", "blurred", None]
+    assert GATE.check_quality(np.empty((0, 112, 112, 3), np.uint8), Detections.empty()) == []
 
 
 @pytest.mark.parametrize("face", [np.zeros((112, 112, 3), np.uint8), np.full((112, 112, 3), 255, np.uint8)])
 def test_a_limit_of_zero_asks_nothing(face):
     """All of them off: everything passes."""
     lying = found(side=3, landmarks=[turned_head(yaw=80, roll=180)])
-    assert QualityGate(NO_LIMITS).judge(face[None], lying) == [None]
+    assert QualityGate(NO_LIMITS).check_quality(face[None], lying) == [None]
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,12 @@ def test_each_limit_alone_gives_its_reason(limit, reason):
     """None stands in for another."""
     gate = QualityGate(NO_LIMITS.model_copy(update=limit))
     bad = found(side=3, landmarks=[turned_head(yaw=80, roll=170)])
-    assert gate.judge(np.zeros((1, 112, 112, 3), np.uint8), bad) == [reason]
+    assert gate.check_quality(np.zeros((1, 112, 112, 3), np.uint8), bad) == [reason]
 
 
 def test_faces_and_detections_belong_together():
     """Another number or another size of faces is a mistake of the caller."""
     with pytest.raises(ValueError, match=r"faces are uint8\[2, 112, 112, 3\]"):
-        GATE.judge(np.zeros((1, 112, 112, 3), np.uint8), found(2))
+        GATE.check_quality(np.zeros((1, 112, 112, 3), np.uint8), found(2))
     with pytest.raises(ValueError, match="these are uint8"):
-        GATE.judge(np.zeros((1, 96, 96, 3), np.uint8), found())
+        GATE.check_quality(np.zeros((1, 96, 96, 3), np.uint8), found())
