@@ -1,4 +1,4 @@
-"""`python -m device.embed_worker`: photos of an outside catalog become vectors in the registry (seed 001)."""
+"""Run the embed worker for the photos of an external catalog (seed 001)."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import SettingsError, load_settings
 from device.vision.inference.session import ModelError
 
-from .embedding.bootstrap import load_photo_embedder, open_worker, quiet_requests
-from .embedding.errors import AccessRefusedError, AwayError, RequestRefusedError
-from .embedding.photos import VectorMaker
+from .embedding.bootstrap import load_photo_embedder, open_worker, silence_request_logs
+from .embedding.errors import AccessRefusedError, RequestRefusedError, ServiceUnavailableError
+from .embedding.photos import PhotoFaceEmbedder
 from .embedding.progress import BarReporter, LogReporter, Reporter
 from .embedding.settings import WorkerSection, WorkerSettings
 from .embedding.worker import RunSummary
@@ -34,8 +34,8 @@ Once = Annotated[
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
-    """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
+def _exit_on_error() -> Iterator[None]:
+    """Print an operator's error and exit with status 2, without a traceback."""
     try:
         yield
     except (SettingsError, ModelError, AccessRefusedError, RequestRefusedError) as error:
@@ -45,27 +45,28 @@ def _sentences() -> Iterator[None]:
 
 @app.command()
 def work(config: Config = None, once: Once = False) -> None:
-    """Turn photos of an outside catalog into face vectors for the registry.
+    """Turn photos of an external catalog into face vectors for the registry.
 
-    Takes jobs of type face_detect_embed from the backend, fetches their photos from the catalog into memory,
-    sends the vectors, and forgets the photos: none is ever written or passed on. Any number of workers may
-    run side by side; what one leaves behind, another finishes.
+    The worker takes jobs of type face_detect_embed from the backend, fetches their photos from the catalog
+    into memory, sends the vectors and drops the photos: no photo is written or passed on. Any number of
+    workers may run; another worker finishes the job of one that stopped.
 
-    Settings are the section `worker` of the file, or the environment. Needed: WFM_WORKER__BACKEND_URL,
+    The settings are the section `worker` of the file, or the environment. Required: WFM_WORKER__BACKEND_URL,
     WFM_WORKER__BACKEND_KEY (an API key with the role `source`) and WFM_WORKER__CATALOG_URL.
 
-    Status 0: done, or stopped by SIGTERM. 1: with --once, a job was not finished here, or the backend was
-    away for too long. 2: settings, a model, or a key that a server refuses.
+    Status 0: done, or stopped by SIGTERM. 1: with --once, a job was not finished by this worker, or the
+    backend was unavailable for too long. 2: wrong settings, a model that fails, or a key that a server
+    rejects.
     """
-    _keep_to_itself()
-    with _sentences():
+    _disable_core_dumps()
+    with _exit_on_error():
         settings = load_settings(WorkerSettings, config, os.environ)
         configure_logging(settings.log)
-        quiet_requests()
+        silence_request_logs()
         embedder = load_photo_embedder(settings.worker)
         try:
             summary = asyncio.run(_work(settings.worker, embedder, once=once))
-        except AwayError as error:
+        except ServiceUnavailableError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
     if once:
@@ -74,16 +75,15 @@ def work(config: Config = None, once: Once = False) -> None:
             raise typer.Exit(1)
 
 
-def _keep_to_itself() -> None:
-    """Leave no traces but logs."""
-    # A crash would otherwise write the photos in memory to disk.
+def _disable_core_dumps() -> None:
+    """Disable core dumps: a crash must not write the photos in memory to disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-async def _work(worker: WorkerSection, embedder: VectorMaker, *, once: bool) -> RunSummary:
-    """Until no job waits, or SIGTERM or Ctrl-C."""
+async def _work(worker: WorkerSection, embedder: PhotoFaceEmbedder, *, once: bool) -> RunSummary:
+    """Run the worker until no job waits, or until SIGTERM or Ctrl-C."""
     async with open_worker(worker, embedder, _reporter(), once=once) as program:
-        task = asyncio.ensure_future(program.run(once=once))
+        task = asyncio.ensure_future(program.process_jobs(once=once))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)

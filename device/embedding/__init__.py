@@ -1,1 +1,1 @@
-"""Photos of an outside catalog become vectors; the photos stay where they are."""
+"""Embed the photos of an external catalog; the photos stay in the catalog."""

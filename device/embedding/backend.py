@@ -1,4 +1,4 @@
-"""The backend's REST as the worker uses it: jobs with a lease, and vectors in. No photo has a place in it."""
+"""Call the backend's REST API: leased jobs and vectors, never photos."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,21 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from broker_bridge.contract.embeddings import to_array
 
-from .endurance import Endurance
 from .errors import JobLeaseLostError, RequestRefusedError, TooLargeError
+from .retrier import RequestRetrier
 from .service import HttpService, ServiceAnswer
 
 JOB_TYPE = "face_detect_embed"
-# How long the end of the program may be held up by giving a job back.
-_GIVE_BACK_SECONDS = 3.0
-_LONGEST_ERROR = 500
-_LONGEST_WORD = 120
+# The longest delay of the program's end while it releases a job.
+_RELEASE_SECONDS = 3.0
+_MAX_ERROR_CHARS = 500
+_MAX_WORD_CHARS = 120
 # A job names up to 100,000 photos.
-_MOST_CLAIMED_BYTES = 16 * 1024 * 1024
-_MOST_BYTES = 256 * 1024
+_MAX_JOB_BYTES = 16 * 1024 * 1024
+_MAX_ANSWER_BYTES = 256 * 1024
 _LEASE_LOST = frozenset({404, 409})
-# What is refused otherwise is not what was sent: the backend has no such page, for one.
-_ABOUT_PEOPLE = frozenset({400, 409, 413, 422})
+# These statuses concern the content of a request; others mean for example that the page does not exist.
+_ITEM_STATUSES = frozenset({400, 409, 413, 422})
 
 M = TypeVar("M", bound=BaseModel)
 Counts = Mapping[str, int]
@@ -35,22 +35,24 @@ class _JobAnswer(BaseModel):
 
 
 class JobConfig(_JobAnswer):
-    """Which photos of which source: named one by one, or as a batch of the catalog."""
+    """The photos of a job: a list of ids, or a batch of the catalog."""
 
     source_system: str
     photo_ids: list[str] | None = None
     batch_id: str | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> "JobConfig":
+    def _check_exclusive(self) -> "JobConfig":
         if (self.photo_ids is None) == (self.batch_id is None):
             raise ValueError("a job names either photo_ids or a batch_id")
         return self
 
 
 class ClaimedJob(_JobAnswer):
-    """A job under this worker's lease. The first `position` photos are done, with `counts`; `total` is how
-    many there were when somebody last looked."""
+    """A job under this worker's lease.
+
+    The first `position` photos are done, with `counts`; `total` is the last known number of photos.
+    """
 
     job_id: str
     config: JobConfig
@@ -77,7 +79,10 @@ class _BackendProblem(_JobAnswer):
 
 @dataclass(frozen=True)
 class JobProgress:
-    """The vectors of the first `position` photos are in the registry, of `total` (None: not known yet)."""
+    """The progress of a job.
+
+    The vectors of the first `position` photos are in the registry; `total` is None while it is unknown.
+    """
 
     position: int
     total: int | None
@@ -86,7 +91,10 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class EmbeddedFace:
-    """A vector, little-endian float32[d] of unit length, and whose it is in the source system."""
+    """A face vector with its identity in the source system.
+
+    `vector` is little-endian float32[d] of unit length.
+    """
 
     external_id: str
     name: str
@@ -96,17 +104,20 @@ class EmbeddedFace:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """What became of vectors: people found or made, vectors newly stored (others were there already), and
-    people who were refused, with the last sentence that says why."""
+    """The result of storing vectors.
 
-    people: int = 0
+    `identities` were found or created, `embeddings` are new vectors (others existed already), `refused`
+    identities were refused by the backend, the last one for the reason `refusal`.
+    """
+
+    identities: int = 0
     embeddings: int = 0
     refused: int = 0
     refusal: str | None = None
 
     def plus(self, other: "StoredVectors") -> "StoredVectors":
         return StoredVectors(
-            self.people + other.people,
+            self.identities + other.identities,
             self.embeddings + other.embeddings,
             self.refused + other.refused,
             other.refusal or self.refusal,
@@ -114,87 +125,99 @@ class StoredVectors:
 
 
 class Backend:
-    """Waits through an absence of the backend. Any method may raise AccessRefusedError.
+    """Call the backend and retry while it is unavailable.
 
-    `space` is that of all vectors: two models may have vectors of one length that do not compare.
+    Every method may raise AccessRefusedError.
+    `space` is the space of all vectors: vectors of two models may have one length and not compare.
     """
 
     def __init__(
-        self, service: HttpService, endurance: Endurance, *, space: str, worker_id: str, lease_seconds: int
+        self, service: HttpService, retrier: RequestRetrier, *, space: str, worker_id: str, lease_seconds: int
     ) -> None:
         self._service = service
-        self._endurance = endurance
+        self._retrier = retrier
         self._space = space
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
-        # Two extensions at once could arrive in the wrong order, and the position go back.
-        self._turn = asyncio.Lock()
+        # Two concurrent reports could arrive in the wrong order, and the position would go back.
+        self._progress_lock = asyncio.Lock()
 
     async def claim(self) -> ClaimedJob | None:
-        """The oldest job that waits, now leased to this worker. Raises RefusedError for a backend that does
-        not have such jobs."""
+        """Lease the oldest waiting job to this worker; None if there is none.
+
+        Raises RequestRefusedError for a backend without such jobs.
+        """
         answer = await self._post(
             "/api/training/claim",
             {"worker_id": self._worker_id, "job_types": [JOB_TYPE], "lease_seconds": self._lease_seconds},
-            _MOST_CLAIMED_BYTES,
+            _MAX_JOB_BYTES,
         )
-        return None if answer.status == 204 else _read(ClaimedJob, answer)
+        return None if answer.status == 204 else _parse(ClaimedJob, answer)
 
     async def extend(self, job: ClaimedJob, progress: Callable[[], JobProgress]) -> None:
-        """Say how far the job is, which extends the lease. Raises LeaseLostError."""
-        async with self._turn:
-            now = progress()
-            document = {"lease_token": job.lease_token, "position": now.position, "total": now.total}
-            await self._settle(job, "progress", {**document, "counts": dict(now.counts)})
+        """Report the progress of `job` and extend its lease; raises JobLeaseLostError."""
+        async with self._progress_lock:
+            current = progress()
+            document = {
+                "lease_token": job.lease_token,
+                "position": current.position,
+                "total": current.total,
+                "counts": dict(current.counts),
+            }
+            await self._settle(job, "progress", document)
 
     async def complete(self, job: ClaimedJob, result: Counts) -> None:
-        """Raises LeaseLostError."""
-        async with self._turn:
+        """Complete `job` with its `result`; raises JobLeaseLostError."""
+        async with self._progress_lock:
             await self._settle(job, "complete", {"lease_token": job.lease_token, "result": dict(result)})
 
     async def fail(self, job: ClaimedJob, error: str, *, retry: bool) -> None:
-        """Raises LeaseLostError."""
-        document = {"lease_token": job.lease_token, "error": to_sentence(error), "retry": retry}
+        """Fail `job`; `retry` lets a worker try again. Raises JobLeaseLostError."""
+        document = {"lease_token": job.lease_token, "error": to_error_text(error), "retry": retry}
         await self._settle(job, "fail", document)
 
-    async def give_back(self, job: ClaimedJob, reason: str) -> bool:
-        """Let another worker have the job at once, if the backend can be told so quickly."""
-        document = {"lease_token": job.lease_token, "error": to_sentence(reason), "retry": True}
-        told = asyncio.ensure_future(self._service.post(_path(job, "fail"), document, _MOST_BYTES))
+    async def release_job(self, job: ClaimedJob, reason: str) -> bool:
+        """Release `job` to other workers.
+
+        Return whether the backend confirmed it in three seconds.
+        """
+        document = {"lease_token": job.lease_token, "error": to_error_text(reason), "retry": True}
+        release = asyncio.ensure_future(self._service.post(_path(job, "fail"), document, _MAX_ANSWER_BYTES))
         try:
-            await asyncio.wait({told}, timeout=_GIVE_BACK_SECONDS)
+            await asyncio.wait({release}, timeout=_RELEASE_SECONDS)
         finally:
-            told.cancel()
-        return told.done() and not told.cancelled() and told.exception() is None
+            release.cancel()
+        return release.done() and not release.cancelled() and release.exception() is None
 
     async def store(self, source_system: str, faces: Sequence[EmbeddedFace]) -> StoredVectors:
-        """Hand in vectors, by person. A person whom the backend refuses does not hold up the others.
+        """Store vectors, grouped by identity.
 
-        Raises RefusedError when it is not about people.
+        A refused identity does not affect the others.
+        Raises RequestRefusedError when the refusal does not concern the content.
         """
-        people = group_by_person(faces)
+        results = group_by_external_id(faces)
         try:
-            return await self._ingest(source_system, people)
+            return await self._ingest(source_system, results)
         except RequestRefusedError as error:
-            if error.status not in _ABOUT_PEOPLE:
+            if error.status not in _ITEM_STATUSES:
                 raise
         total = StoredVectors()
-        for person in people:
-            total = total.plus(await self._store_one(source_system, person))
+        for result in results:
+            total = total.plus(await self._store_result(source_system, result))
         return total
 
-    async def _store_one(self, source_system: str, person: Mapping[str, Any]) -> StoredVectors:
+    async def _store_result(self, source_system: str, result: Mapping[str, Any]) -> StoredVectors:
         try:
-            return await self._ingest(source_system, [person])
+            return await self._ingest(source_system, [result])
         except RequestRefusedError as error:
-            if error.status not in _ABOUT_PEOPLE:
+            if error.status not in _ITEM_STATUSES:
                 raise
             return StoredVectors(refused=1, refusal=str(error))
 
-    async def _ingest(self, source_system: str, people: Sequence[Mapping[str, Any]]) -> StoredVectors:
-        document = {"source_system": source_system, "space": self._space, "results": people}
+    async def _ingest(self, source_system: str, results: Sequence[Mapping[str, Any]]) -> StoredVectors:
+        document = {"source_system": source_system, "space": self._space, "results": results}
         answer = await self._post("/api/identities/ingest-embeddings", document)
-        stored = _read(_Stored, answer)
+        stored = _parse(_Stored, answer)
         refusal = f"{stored.errors[-1].code}: {stored.errors[-1].detail}" if stored.errors else None
         return StoredVectors(
             stored.identities_resolved, stored.embeddings_stored, len(stored.errors), refusal
@@ -209,51 +232,51 @@ class Backend:
             raise
 
     async def _post(
-        self, path: str, document: Mapping[str, Any], most_bytes: int = _MOST_BYTES
+        self, path: str, document: Mapping[str, Any], max_bytes: int = _MAX_ANSWER_BYTES
     ) -> ServiceAnswer:
         try:
-            return await self._endurance.until_answered(
-                lambda: self._service.post(path, document, most_bytes)
-            )
+            return await self._retrier.request(lambda: self._service.post(path, document, max_bytes))
         except RequestRefusedError as error:
             raise RequestRefusedError(error.status, f"{error}{_explanation(error.body)}") from error
         except TooLargeError as error:
             raise RequestRefusedError(200, f"{self._service.name} answers {error}") from error
 
 
-def group_by_person(faces: Sequence[EmbeddedFace]) -> list[dict[str, Any]]:
-    """`results` of the seed's body: one entry a person, in the order in which they first appear, under the
-    name that was told last."""
-    people: dict[str, dict[str, Any]] = {}
+def group_by_external_id(faces: Sequence[EmbeddedFace]) -> list[dict[str, Any]]:
+    """Return `results` of the seed's body, one entry per external id.
+
+    An entry has the latest name; entries have the order of their first appearance.
+    """
+    results: dict[str, dict[str, Any]] = {}
     for face in faces:
-        person = people.setdefault(face.external_id, {"external_id": face.external_id, "faces": []})
-        person["name"] = face.name
-        person["faces"].append({"embedding": to_array(face.vector).tolist(), "confidence": face.confidence})
-    return list(people.values())
+        entry = results.setdefault(face.external_id, {"external_id": face.external_id, "faces": []})
+        entry["name"] = face.name
+        entry["faces"].append({"embedding": to_array(face.vector).tolist(), "confidence": face.confidence})
+    return list(results.values())
 
 
-def to_sentence(text: str) -> str:
-    """`text` as the backend takes an error: one line without anything in it that could be a picture."""
-    words = (word[:_LONGEST_WORD] for word in text.split() if word.isprintable())
-    return " ".join(words).replace("data:", "data")[:_LONGEST_ERROR]
+def to_error_text(text: str) -> str:
+    """Return `text` as one line without picture data, as the backend accepts it."""
+    words = (word[:_MAX_WORD_CHARS] for word in text.split() if word.isprintable())
+    return " ".join(words).replace("data:", "data")[:_MAX_ERROR_CHARS]
 
 
 def _path(job: ClaimedJob, act: str) -> str:
     return f"/api/training/jobs/{quote(job.job_id, safe='')}/{act}"
 
 
-def _read(model: type[M], answer: ServiceAnswer) -> M:
+def _parse(model: type[M], answer: ServiceAnswer) -> M:
     try:
         return model.model_validate_json(answer.body)
     except ValidationError as error:
-        detail = f"its answer is not what this worker expects ({model.__name__.strip('_')})"
+        detail = f"its answer does not have the expected form ({model.__name__.strip('_')})"
         raise RequestRefusedError(answer.status, detail) from error
 
 
 def _explanation(body: bytes) -> str:
-    """The sentence of a problem document (RFC 9457), which names fields and never their values."""
+    """Return the sentence of a problem document (RFC 9457), without field values."""
     try:
         detail = _BackendProblem.model_validate_json(body).detail
     except ValidationError:
         return ""
-    return f": {detail[:_LONGEST_ERROR]}" if detail.isprintable() else ""
+    return f": {detail[:_MAX_ERROR_CHARS]}" if detail.isprintable() else ""

@@ -1,4 +1,4 @@
-"""The wiring of `python -m device.embed_worker`."""
+"""Wire the parts of `python -m device.embed_worker`."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ from device.vision.photo_embedder import PhotoEmbedder
 
 from .backend import Backend, ClaimedJob
 from .catalog import Catalog
-from .endurance import Endurance, Sleep
-from .photos import PhotoReader, VectorMaker
+from .photos import PhotoFaceEmbedder, PhotoReader
 from .progress import Reporter
+from .retrier import RequestRetrier, Sleep
 from .service import HttpService
 from .settings import WorkerSection
 from .work import JobWork
@@ -31,7 +31,7 @@ _MEGABYTE = 1_000_000
 
 
 def load_photo_embedder(worker: WorkerSection) -> PhotoEmbedder:
-    """What finds and embeds faces, as configured. Raises ModelError with one sentence."""
+    """Load the configured detector and embedder; raises ModelError with one sentence."""
     options = SessionOptions(providers=worker.providers, threads=worker.threads)
     embedder = load_embedder(str(worker.model) if worker.model else None, worker.space, options)
     detector = load_detector(
@@ -40,8 +40,8 @@ def load_photo_embedder(worker: WorkerSection) -> PhotoEmbedder:
     return PhotoEmbedder(detector, embedder)
 
 
-def quiet_requests() -> None:
-    """Keep addresses of photos out of the log: httpx tells of every request."""
+def silence_request_logs() -> None:
+    """Keep the addresses of photos out of the log: httpx logs every request."""
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
@@ -49,14 +49,17 @@ def quiet_requests() -> None:
 @asynccontextmanager
 async def open_worker(
     worker: WorkerSection,
-    embedder: VectorMaker,
+    embedder: PhotoFaceEmbedder,
     reporter: Reporter,
     *,
     once: bool,
     sleep: Sleep = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[EmbedWorker]:
-    """A worker while its connections are open. Raises SettingsError for a `ca_file` that is none."""
+    """Open a worker with its connections.
+
+    Raises SettingsError for an unusable `ca_file`.
+    """
     tls = _tls(worker)
     source = random.Random()  # noqa: S311  # spreads repeats; nothing secret
     catalog_key = worker.catalog_key.get_secret_value() if worker.catalog_key else None
@@ -66,29 +69,29 @@ async def open_worker(
     )
     to_catalog = HttpService("catalog", str(worker.catalog_url), catalog_key, timeout=timeout, tls=tls)
 
-    def endurance(patience: float) -> Endurance:
-        return Endurance(patience, backoff=_BACKOFF, source=source, clock=clock, sleep=sleep)
+    def retrier(patience: float) -> RequestRetrier:
+        return RequestRetrier(patience, backoff=_BACKOFF, source=source, clock=clock, sleep=sleep)
 
     async with to_backend, to_catalog:
         backend = Backend(
             to_backend,
-            endurance(worker.patience_seconds if once else math.inf),
+            retrier(worker.patience_seconds if once else math.inf),
             space=embedder.embedder.space.id,
             worker_id=worker.worker_id,
             lease_seconds=worker.lease_seconds,
         )
         catalog = Catalog(
-            to_catalog, endurance(worker.patience_seconds), most_photo_bytes=worker.photo_mb * _MEGABYTE
+            to_catalog, retrier(worker.patience_seconds), max_photo_bytes=worker.photo_mb * _MEGABYTE
         )
         reader = PhotoReader(catalog, embedder)
 
-        def begin(job: ClaimedJob) -> JobWork:
+        def create_work(job: ClaimedJob) -> JobWork:
             return JobWork(
                 job, backend, catalog, reader, reporter,
                 group_photos=worker.group_photos, lease_seconds=worker.lease_seconds,
             )  # fmt: skip
 
-        yield EmbedWorker(backend, begin, poll_seconds=worker.poll_seconds, sleep=sleep, source=source)
+        yield EmbedWorker(backend, create_work, poll_seconds=worker.poll_seconds, sleep=sleep, source=source)
 
 
 def _tls(worker: WorkerSection) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""The photo catalog's API (seed 001), whose answers are taken for hostile: bounded, typed, of one origin."""
+"""Call the photo catalog (seed 001); its answers are untrusted and checked."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,8 +16,8 @@ from pydantic import (
     WrapValidator,
 )
 
-from .endurance import Endurance
-from .errors import FaultyError, JobFailedError, PhotoSkippedError, RequestRefusedError, TooLargeError
+from .errors import JobFailedError, PhotoSkippedError, RequestRefusedError, ServiceFaultError, TooLargeError
+from .retrier import RequestRetrier
 from .service import HttpService
 
 METADATA_INVALID = "metadata-invalid"
@@ -29,7 +29,7 @@ URL_FOREIGN = "url-foreign"
 
 _MAX_METADATA_BYTES = 64 * 1024
 _MAX_LISTING_BYTES = 32 * 1024 * 1024
-_TRIES_OF_A_PHOTO = 3
+_PHOTO_ATTEMPTS = 3
 _GONE = frozenset({404, 410})
 _INT64 = 2**63
 
@@ -51,11 +51,11 @@ Id = Annotated[
     BeforeValidator(_as_text),
     AfterValidator(_check_printable),
 ]
-"""An id of the catalog: a text, or a whole number that is told as text."""
+"""An id of the catalog: a text, or an integer that is read as text."""
 
 
 class CatalogPhoto(BaseModel):
-    """A photo's metadata: whose it is, as far as the catalog knows. `file_url` is where its bytes are."""
+    """A photo's metadata: the person on it, if known, and the address of its bytes."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -82,21 +82,21 @@ class _Listing(BaseModel):
 
 
 class Catalog:
-    """Metadata and bytes of photos. Waits through an absence of the catalog; nothing is written anywhere."""
+    """Fetch metadata and bytes of photos, and retry while the catalog is unavailable."""
 
-    def __init__(self, service: HttpService, endurance: Endurance, *, most_photo_bytes: int) -> None:
+    def __init__(self, service: HttpService, retrier: RequestRetrier, *, max_photo_bytes: int) -> None:
         self._service = service
-        self._endurance = endurance
-        self._most_photo_bytes = most_photo_bytes
+        self._retrier = retrier
+        self._max_photo_bytes = max_photo_bytes
 
     async def list_batch(self, batch_id: str) -> list[CatalogPhoto | UnreadableEntry]:
-        """The photos of a batch in the catalog's order. Raises JobFailedError if there is no such list."""
+        """Return the photos of a batch in the catalog's order; raises JobFailedError."""
         try:
             url = self._service.url(f"/api/batches/{_quoted(batch_id)}/photos")
-            answer = await self._endurance.until_answered(lambda: self._service.get(url, _MAX_LISTING_BYTES))
+            answer = await self._retrier.request(lambda: self._service.get(url, _MAX_LISTING_BYTES))
             return _Listing.model_validate_json(answer.body).photos
         except (RequestRefusedError, PhotoSkippedError) as error:
-            raise JobFailedError(f"the catalog has no such batch for us: {error}") from error
+            raise JobFailedError(f"the catalog does not give the batch: {error}") from error
         except (TooLargeError, ValidationError) as error:
             raise JobFailedError(
                 "the catalog's list of the batch is not a list of photos of at most "
@@ -104,7 +104,7 @@ class Catalog:
             ) from error
 
     async def find(self, photo_id: str) -> CatalogPhoto:
-        """A photo's metadata; raises PhotoSkippedError."""
+        """Return a photo's metadata; raises PhotoSkippedError."""
         body = await self._fetch(self._service.url(f"/api/photos/{_quoted(photo_id)}"), _MAX_METADATA_BYTES)
         try:
             photo = CatalogPhoto.model_validate_json(body)
@@ -115,21 +115,24 @@ class Catalog:
         return photo
 
     async def load(self, photo: CatalogPhoto) -> bytes:
-        """The bytes of a photo, in memory and nowhere else; raises PhotoSkippedError."""
+        """Return the bytes of a photo.
+
+        Raises PhotoSkippedError. Nothing is written to disk.
+        """
         if photo.file_url is None:
             url = self._service.url(f"/api/photos/{_quoted(photo.photo_id)}/file")
         else:
             url = same_origin(self._service.base, photo.file_url)
-        return await self._fetch(url, self._most_photo_bytes)
+        return await self._fetch(url, self._max_photo_bytes)
 
-    async def _fetch(self, url: httpx.URL, most_bytes: int) -> bytes:
+    async def _fetch(self, url: httpx.URL, max_bytes: int) -> bytes:
         try:
-            answer = await self._endurance.until_answered(
-                lambda: self._service.get(url, most_bytes), faults=_TRIES_OF_A_PHOTO
+            answer = await self._retrier.request(
+                lambda: self._service.get(url, max_bytes), faults=_PHOTO_ATTEMPTS
             )
         except TooLargeError as error:
             raise PhotoSkippedError(PHOTO_TOO_LARGE) from error
-        except FaultyError as error:
+        except ServiceFaultError as error:
             raise PhotoSkippedError(PHOTO_UNAVAILABLE) from error
         except RequestRefusedError as error:
             raise PhotoSkippedError(PHOTO_MISSING if error.status in _GONE else PHOTO_REFUSED) from error
@@ -137,10 +140,10 @@ class Catalog:
 
 
 def same_origin(base: httpx.URL, text: str) -> httpx.URL:
-    """`text`, relative to `base` or absolute, if it leads to the scheme, host and port of `base`.
+    """Return the URL of `text` if it has the scheme, host and port of `base`.
 
-    Raises PhotoSkippedError: the catalog must not be able to make this worker ask other servers. What is
-    compared is what is requested, not another reading of the same text.
+    `text` is relative to `base` or absolute. Raises PhotoSkippedError: the catalog must not direct this
+    worker to other servers. The comparison uses the URL that is requested, so that parsers cannot disagree.
     """
     try:
         url = base.join(text)
@@ -157,7 +160,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def _quoted(part: str) -> str:
-    """An id as one step of a path. Raises PhotoSkippedError for what would be read as a way up the path."""
+    """Return an id as one step of a path; raises PhotoSkippedError for `.` and `..`."""
     if part in {".", ".."}:
         raise PhotoSkippedError(METADATA_INVALID)
     return quote(part, safe="")

@@ -1,20 +1,20 @@
-"""What can go wrong between the worker, the catalog and the backend, by what is to be done about it."""
+"""Errors between worker, catalog and backend, by their remedy."""
 
 
 class AccessRefusedError(RuntimeError):
-    """A service does not let this worker in (401 or 403): nothing helps but another key."""
+    """A service rejects this worker's key (401 or 403); only another key helps."""
 
 
-class AwayError(RuntimeError):
-    """A service does not answer at the moment: try again."""
+class ServiceUnavailableError(RuntimeError):
+    """A service does not answer at the moment; a retry may help."""
 
 
-class FaultyError(AwayError):
-    """A service broke down over one request; it may do so again over the same one."""
+class ServiceFaultError(ServiceUnavailableError):
+    """A service failed over one request, and may fail over it again."""
 
 
 class RequestRefusedError(RuntimeError):
-    """A service understood the request and will not carry it out; asking again changes nothing."""
+    """A service refuses a request; a retry changes nothing."""
 
     def __init__(self, status: int, detail: str, body: bytes = b"") -> None:
         super().__init__(detail)
@@ -23,15 +23,15 @@ class RequestRefusedError(RuntimeError):
 
 
 class TooLargeError(RuntimeError):
-    """An answer was larger than it may be; the rest was not read."""
+    """An answer above its size limit; the rest was not read."""
 
 
 class JobLeaseLostError(RuntimeError):
-    """The job is somebody else's by now, or nobody's."""
+    """The lease of the job has expired or belongs to another worker."""
 
 
 class JobFailedError(RuntimeError):
-    """The job cannot be done; `retry` says whether another attempt may do better."""
+    """The job cannot be done; `retry` says whether another attempt may succeed."""
 
     def __init__(self, detail: str, *, retry: bool = False) -> None:
         super().__init__(detail)
@@ -39,7 +39,7 @@ class JobFailedError(RuntimeError):
 
 
 class PhotoSkippedError(RuntimeError):
-    """A photo that yields no vector; `reason` is the word under which it is counted."""
+    """A photo that yields no vector; it is counted under `reason`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

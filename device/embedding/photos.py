@@ -1,4 +1,4 @@
-"""Photo after photo to a face or a reason why not: fetched ahead, embedded one at a time, never kept."""
+"""Turn photos into faces: prefetch in order, embed one at a time, keep none."""
 
 import asyncio
 import itertools
@@ -17,69 +17,72 @@ NO_PERSON = "no-person"
 NO_NAME = "no-name"
 
 PHOTOS_IN_MEMORY = 4
-"""One that is looked at, and those that are fetched meanwhile."""
+"""The photo that is embedded, and those that are prefetched."""
 
-Listed = str | CatalogPhoto | UnreadableEntry
-"""A photo of a job: its id alone, or its metadata from a listing, or an entry that was none."""
-Seen = EmbeddedFace | str
-"""What a photo came to: a face, or the reason why there is none."""
+PhotoEntry = str | CatalogPhoto | UnreadableEntry
+"""A photo of a job: its id, its metadata from a listing, or an unreadable entry."""
+PhotoResult = EmbeddedFace | str
+"""The result of a photo: a face, or the reason for having none."""
 
 
-class InSpace(Protocol):
+class HasSpace(Protocol):
     @property
     def space(self) -> EmbeddingSpace: ...
 
 
-class VectorMaker(Protocol):
+class PhotoFaceEmbedder(Protocol):
     @property
-    def embedder(self) -> InSpace:
-        """What says in which space the vectors are."""
+    def embedder(self) -> HasSpace:
+        """Return the embedder, which has the space of the vectors."""
         ...
 
     def embed_photo(self, data: bytes, /) -> PhotoFace:
-        """The one face in a JPEG or PNG; raises PhotoError."""
+        """Return the one face in a JPEG or PNG; raises PhotoError."""
         ...
 
 
 class PhotoReader:
-    """Faces of photos. A photo's bytes live from its arrival to its vector, at most four at once."""
+    """Read the faces of photos, with at most four photos in memory."""
 
-    def __init__(self, catalog: Catalog, embedder: VectorMaker) -> None:
+    def __init__(self, catalog: Catalog, embedder: PhotoFaceEmbedder) -> None:
         self._catalog = catalog
         self._embedder = embedder
 
-    async def read(self, listed: Iterable[Listed]) -> AsyncIterator[Seen]:
-        """What each photo came to, in the order of `listed`. Raises AwayError or AccessRefusedError."""
-        waiting = iter(listed)
-        ahead = deque(map(self._begin, itertools.islice(waiting, PHOTOS_IN_MEMORY)))
+    async def read_faces(self, entries: Iterable[PhotoEntry]) -> AsyncIterator[PhotoResult]:
+        """Yield the result of each photo, in the order of `entries`.
+
+        Raises ServiceUnavailableError or AccessRefusedError.
+        """
+        waiting = iter(entries)
+        ahead = deque(map(self._prefetch, itertools.islice(waiting, PHOTOS_IN_MEMORY)))
         try:
             while ahead:
-                yield await self._look(ahead[0])
-                # Only now: its bytes are gone, and there is room for another.
+                yield await self._embed(ahead[0])
+                # Removed only now, when its bytes are dropped and there is room for the next.
                 ahead.popleft()
-                ahead.extend(map(self._begin, itertools.islice(waiting, 1)))
+                ahead.extend(map(self._prefetch, itertools.islice(waiting, 1)))
         finally:
             for fetch in ahead:
                 fetch.cancel()
             await asyncio.gather(*ahead, return_exceptions=True)
 
-    def _begin(self, listed: Listed) -> "asyncio.Task[_Loaded]":
-        return asyncio.ensure_future(self._load(listed))
+    def _prefetch(self, entry: PhotoEntry) -> "asyncio.Task[_Loaded]":
+        return asyncio.ensure_future(self._load(entry))
 
-    async def _load(self, listed: Listed) -> "_Loaded":
-        if isinstance(listed, UnreadableEntry):
+    async def _load(self, entry: PhotoEntry) -> "_Loaded":
+        if isinstance(entry, UnreadableEntry):
             raise PhotoSkippedError(METADATA_INVALID)
-        photo = await self._catalog.find(listed) if isinstance(listed, str) else listed
+        photo = await self._catalog.find(entry) if isinstance(entry, str) else entry
         if photo.person_id is None:
             raise PhotoSkippedError(NO_PERSON)
         if not photo.person_name or photo.person_name.isspace():
             raise PhotoSkippedError(NO_NAME)
         return _Loaded(photo.person_id, photo.person_name, await self._catalog.load(photo))
 
-    async def _look(self, fetch: "asyncio.Task[_Loaded]") -> Seen:
+    async def _embed(self, fetch: "asyncio.Task[_Loaded]") -> PhotoResult:
         try:
             loaded = await fetch
-            face = await asyncio.to_thread(self._embedder.embed_photo, loaded.take())
+            face = await asyncio.to_thread(self._embedder.embed_photo, loaded.take_data())
         except PhotoSkippedError as error:
             return error.reason
         except PhotoError as error:
@@ -88,13 +91,13 @@ class PhotoReader:
 
 
 class _Loaded:
-    """A photo's bytes, which can be taken once, and whose it is."""
+    """A photo's bytes, which can be taken once, with its identity."""
 
     def __init__(self, external_id: str, name: str, data: bytes) -> None:
         self.external_id = external_id
         self.name = name
         self._data = data
 
-    def take(self) -> bytes:
+    def take_data(self) -> bytes:
         data, self._data = self._data, b""
         return data

@@ -1,4 +1,4 @@
-"""How far a job is, for whoever watches: a bar on a terminal, lines in a log."""
+"""Report the progress of a job: a bar on a terminal, lines in a log."""
 
 import logging
 from collections import Counter
@@ -14,13 +14,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class JobTally:
-    """What has been done: of a job, or of all jobs of a run."""
+    """The counts of a job, or of all jobs of a run."""
 
     photos: int = 0
     faces: int = 0
     embeddings_stored: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
-    """Photos without a vector by reason, and people whom the backend refused as `person-refused`."""
+    """Photos without a vector by reason; `person-refused` counts identities that the backend refused."""
 
     def skip(self, reason: str, times: int = 1) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + times
@@ -33,7 +33,7 @@ class JobTally:
             self.skip(reason, times)
 
     def counts(self, earlier: Mapping[str, int]) -> Mapping[str, int]:
-        """One flat table, as the backend keeps it, on top of what it had from `earlier` attempts."""
+        """Return one flat table, added to the counts of `earlier` attempts."""
         done = {"photos": self.photos, "faces": self.faces, "embeddings_stored": self.embeddings_stored}
         total = Counter(earlier)
         total.update({**done, **self.skipped})
@@ -41,21 +41,21 @@ class JobTally:
 
 
 class Reporter(Protocol):
-    """Is told of a job from its start to its end."""
+    """Receive the progress of a job from its start to its end."""
 
     def begin(self, job_id: str, position: int, total: int) -> None: ...
 
-    def looked(self, tally: JobTally) -> None:
-        """One more photo was looked at."""
+    def photo_processed(self, tally: JobTally) -> None:
+        """Report one more processed photo."""
 
     def stored(self, position: int, total: int, tally: JobTally) -> None:
-        """A group is in the registry."""
+        """Report a group that is in the registry."""
 
     def end(self) -> None: ...
 
 
 class BarReporter:
-    """A bar with photos done, faces and skipped ones, which goes away with its job."""
+    """Show a bar with photos done, faces and skipped photos, until the end of the job."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -68,21 +68,21 @@ class BarReporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[details]}"),
         )
         self._progress = Progress(
             TextColumn("{task.description}"), *columns, console=self._console, transient=True
         )
-        self._task = self._progress.add_task(job_id[:16], total=total, completed=position, said="")
+        self._task = self._progress.add_task(job_id[:16], total=total, completed=position, details="")
         self._progress.start()
 
-    def looked(self, tally: JobTally) -> None:
+    def photo_processed(self, tally: JobTally) -> None:
         if self._progress is not None:
-            said = f"{tally.faces} faces, {sum(tally.skipped.values())} skipped"
-            self._progress.update(self._task, advance=1, said=said)
+            details = f"{tally.faces} faces, {sum(tally.skipped.values())} skipped"
+            self._progress.update(self._task, advance=1, details=details)
 
     def stored(self, position: int, total: int, tally: JobTally) -> None:
-        """The bar is there already."""
+        """Do nothing: `photo_processed` moves the bar."""
 
     def end(self) -> None:
         if self._progress is not None:
@@ -91,22 +91,22 @@ class BarReporter:
 
 
 class LogReporter:
-    """A line when a job begins and one for each group."""
+    """Log a line at the start of a job and one for each group."""
 
     def __init__(self) -> None:
         self._job_id = ""
 
     def begin(self, job_id: str, position: int, total: int) -> None:
         self._job_id = job_id
-        _log.info("job %s: begins at photo %d of %d", job_id, position, total)
+        _log.info("job started job_id=%s position=%d total=%d", job_id, position, total)
 
-    def looked(self, tally: JobTally) -> None:
-        """Too little for a line."""
+    def photo_processed(self, tally: JobTally) -> None:
+        """Do nothing: a line per photo is too much for a log."""
 
     def stored(self, position: int, total: int, tally: JobTally) -> None:
         skipped = sum(tally.skipped.values())
         _log.info(
-            "job %s: %d of %d photos, %d faces, %d skipped",
+            "job progress job_id=%s position=%d total=%d faces=%d skipped=%d",
             self._job_id, position, total, tally.faces, skipped,
         )  # fmt: skip
 

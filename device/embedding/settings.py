@@ -1,4 +1,4 @@
-"""The settings of the worker: section `worker` of the file, `WFM_WORKER__*` in the environment."""
+"""Define the settings of the worker, section `worker` or `WFM_WORKER__*`."""
 
 import socket
 from pathlib import Path
@@ -27,7 +27,7 @@ BaseUrl = Annotated[HttpUrl, AfterValidator(_check_base)]
 class WorkerSection(Section):
     """One worker between a photo catalog and the backend.
 
-    Without `model` the embedded `face:gabor-512` is used: for trying out, not for identifying people.
+    Without `model` the worker uses the embedded `face:gabor-512`, which is for trials only.
     """
 
     backend_url: BaseUrl
@@ -35,18 +35,18 @@ class WorkerSection(Section):
     """An API key of the backend with the role `source`."""
     catalog_url: BaseUrl
     catalog_key: BearerKey | None = None
-    """Sent to the catalog as a bearer key, if it wants one."""
+    """The bearer key for the catalog, if it needs one."""
     ca_file: Path | None = None
-    """Authorities that both servers' certificates are checked against; none set: the system's."""
+    """Certificate authorities for both servers; None: the system's."""
     worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = Field(
         default_factory=lambda: socket.gethostname()[:64]
     )
 
     model: Path | None = None
-    """ONNX file or TensorRT engine of the embedder: the one that the cameras run."""
+    """ONNX file or TensorRT engine of the embedder; it must equal the model of the cameras."""
     space: SpaceId | None = None
     detector: DetectorKind = "cascade"
-    """The one that the cameras run: landmarks change what is cut out."""
+    """The detector of the cameras: landmarks change the crop of a face."""
     detector_model: Path | None = None
     detector_score: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_face_pixels: Annotated[int, Field(ge=16)] = 80
@@ -54,15 +54,15 @@ class WorkerSection(Section):
     threads: Annotated[int, Field(ge=1, le=64)] = 1
 
     poll_seconds: Seconds = 5.0
-    """How often the backend is asked for a job while there is none."""
+    """The interval of requests for a job while there is none, in seconds."""
     lease_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
-    """How soon another worker may take over when this one dies."""
+    """The time after which another worker may take the job of a dead one, in seconds."""
     timeout_seconds: Seconds = 30.0
-    """How long one answer may take, a photo included."""
+    """The timeout of one request, a photo included, in seconds."""
     patience_seconds: Seconds = 600.0
-    """How long a catalog may be away before its job is given back."""
+    """The time for which the catalog may be unavailable before the job is released, in seconds."""
     group_photos: Annotated[int, Field(ge=1, le=64)] = 32
-    """Photos whose vectors are sent together; what a crash repeats at most."""
+    """The number of photos of a group, whose vectors are sent together; a crash repeats one group."""
     photo_mb: Annotated[int, Field(ge=1, le=100)] = 20
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ class WorkerSection(Section):
 
 
 class WorkerSettings(Settings):
-    """What `python -m device.embed_worker` reads."""
+    """The settings of `python -m device.embed_worker`."""
 
     worker: WorkerSection
     log: LogSettings = LogSettings()

@@ -1,4 +1,4 @@
-"""From job to job, for as long as there are any or for ever."""
+"""Process jobs one after the other."""
 
 import logging
 import random
@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .backend import Backend, ClaimedJob
-from .endurance import Sleep
-from .errors import AwayError, JobFailedError, JobLeaseLostError, RequestRefusedError
+from .errors import JobFailedError, JobLeaseLostError, RequestRefusedError, ServiceUnavailableError
 from .progress import JobTally
+from .retrier import Sleep
 from .work import JobWork
 
 _log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class RunSummary:
-    """What a run did. A job that was lost or given back is somebody else's to finish."""
+    """The counts of a run. Another worker finishes jobs that were lost or released."""
 
     jobs_done: int = 0
     jobs_failed: int = 0
@@ -27,7 +27,7 @@ class RunSummary:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every job that was begun here was finished here."""
+        """Return whether this worker finished every job that it started."""
         return not (self.jobs_failed or self.jobs_lost or self.jobs_given_back)
 
     def document(self) -> dict[str, Any]:
@@ -37,12 +37,12 @@ class RunSummary:
 
 
 class EmbedWorker:
-    """Takes jobs and does them, one at a time; `begin` makes the work of a job."""
+    """Claim and process jobs, one at a time; `create_work` gives the work of a job."""
 
     def __init__(
         self,
         backend: Backend,
-        begin: Callable[[ClaimedJob], JobWork],
+        create_work: Callable[[ClaimedJob], JobWork],
         *,
         poll_seconds: float,
         sleep: Sleep,
@@ -50,58 +50,64 @@ class EmbedWorker:
     ) -> None:
         self.summary = RunSummary()
         self._backend = backend
-        self._begin = begin
+        self._create_work = create_work
         self._poll_seconds = poll_seconds
         self._sleep = sleep
         self._source = source
 
-    async def run(self, *, once: bool = False) -> None:
-        """Until cancelled, or with `once` until no job waits.
+    async def process_jobs(self, *, once: bool = False) -> None:
+        """Process jobs until cancelled, or with `once` until no job waits.
 
-        Raises AccessRefusedError or ModelError, after giving the job back; RefusedError when the backend has
-        no such jobs to give; AwayError where the patience with the backend has an end.
+        Raises AccessRefusedError or ModelError after releasing the job, RequestRefusedError for a backend
+        without such jobs, and ServiceUnavailableError if the backend stays unavailable for too long.
         """
         while True:
             job = await self._backend.claim()
             if job is not None:
-                await self._do(job)
+                await self._process_job(job)
             elif once:
                 return
             else:
                 await self._sleep(self._poll_seconds * self._source.uniform(0.75, 1.25))
 
-    async def _do(self, job: ClaimedJob) -> None:
-        work = self._begin(job)
+    async def _process_job(self, job: ClaimedJob) -> None:
+        work = self._create_work(job)
         try:
-            await work.run()
+            await work.process_job()
         except JobLeaseLostError as error:
             self.summary.jobs_lost += 1
-            _log.warning("job %s is no longer this worker's: %s", job.job_id, error)
+            _log.warning("job lease lost job_id=%s error=%r", job.job_id, str(error))
         except JobFailedError as error:
             await self._fail(job, str(error), retry=error.retry)
         except RequestRefusedError as error:
             await self._fail(job, str(error), retry=True)
-        except AwayError as error:
-            await self._give_back(job, str(error))
+        except ServiceUnavailableError as error:
+            await self._release_job(job, str(error))
         except BaseException as error:
-            await self._give_back(job, f"the worker stopped ({type(error).__name__})")
+            await self._release_job(job, f"the worker stopped ({type(error).__name__})")
             raise
         else:
             self.summary.jobs_done += 1
-            _log.info("job %s is complete; this worker's part: %s", job.job_id, dict(work.tally.counts({})))
+            _log.info(
+                "job complete job_id=%s photos=%d faces=%d embeddings_stored=%d skipped=%d",
+                job.job_id, work.tally.photos, work.tally.faces, work.tally.embeddings_stored,
+                sum(work.tally.skipped.values()),
+            )  # fmt: skip
         finally:
             self.summary.tally.add(work.tally)
 
     async def _fail(self, job: ClaimedJob, reason: str, *, retry: bool) -> None:
         self.summary.jobs_failed += 1
-        _log.error("job %s failed%s: %s", job.job_id, ", to be tried again" if retry else "", reason)
+        _log.error("job failed job_id=%s retry=%s error=%r", job.job_id, retry, reason)
         try:
             await self._backend.fail(job, reason, retry=retry)
         except (JobLeaseLostError, RequestRefusedError) as error:
-            _log.warning("job %s could not be failed: %s", job.job_id, error)
+            _log.warning("job failure not reported job_id=%s error=%r", job.job_id, str(error))
 
-    async def _give_back(self, job: ClaimedJob, reason: str) -> None:
+    async def _release_job(self, job: ClaimedJob, reason: str) -> None:
         self.summary.jobs_given_back += 1
-        told = await self._backend.give_back(job, reason)
-        how = "was given back" if told else "goes to another worker when its lease expires"
-        _log.warning("job %s %s: %s", job.job_id, how, reason)
+        released = await self._backend.release_job(job, reason)
+        if released:
+            _log.warning("job released job_id=%s error=%r", job.job_id, reason)
+        else:
+            _log.warning("job not released; its lease has to expire job_id=%s error=%r", job.job_id, reason)

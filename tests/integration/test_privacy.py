@@ -353,13 +353,13 @@ async def test_the_worker_discards_photos_after_processing() -> None:
         async with open_worker(section, LooksAndForgets(), LogReporter(), once=True) as worker:
             tracemalloc.start()
             try:
-                await worker.run(once=True)
+                await worker.process_jobs(once=True)
                 # The server's threads end with their last connections.
                 await asyncio.sleep(0)
                 left, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
     assert job.result["faces"] == 40
-    # Four photos, each for a moment twice: as what has arrived, and as what is looked at.
+    # Four photos, each for a moment twice: as what has arrived, and as what is photo_processed at.
     assert peak < 12 * megabyte
     assert left < 3 * megabyte

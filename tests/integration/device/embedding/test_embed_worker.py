@@ -79,7 +79,7 @@ def test_pictures_become_the_vectors_that_the_api_would_make(
         (vector,) = backend.stored["alfred_catalog", str(n)]
         wanted = photos.embed_photo(enrollment_photo(row)).vector
         assert np.asarray(vector, "<f4").tobytes() == wanted
-    assert any("5 of 13 photos" in line for line in log)
+    assert any("position=5 total=13" in line for line in log)
     said = "\n".join(log)
     assert [word for word in ("Person", "-key", "/api/photos") if word in said] == []
 

@@ -12,8 +12,13 @@ import pytest
 
 from broker_bridge.common.retry import Backoff
 from device.embedding.catalog import Catalog, CatalogPhoto, UnreadableEntry, same_origin
-from device.embedding.endurance import Endurance
-from device.embedding.errors import AccessRefusedError, AwayError, JobFailedError, PhotoSkippedError
+from device.embedding.errors import (
+    AccessRefusedError,
+    JobFailedError,
+    PhotoSkippedError,
+    ServiceUnavailableError,
+)
+from device.embedding.retrier import RequestRetrier
 from device.embedding.service import HttpService
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import RecordingServer, Reply
@@ -31,17 +36,17 @@ def server() -> Iterator[PhotoCatalog]:
 async def catalog(server: PhotoCatalog):
     """A client with a patience of ten pauses, which take no time, and a second for an answer."""
     async with HttpService("catalog", server.url, "catalog-key", timeout=1.0) as service:
-        yield Catalog(service, quick_endurance(10), most_photo_bytes=MOST_BYTES)
+        yield Catalog(service, quick_retrier(10), max_photo_bytes=MOST_BYTES)
 
 
-def quick_endurance(patience: float) -> Endurance:
+def quick_retrier(patience: float) -> RequestRetrier:
     """Each pause lasts a second of a clock of its own."""
     ticks = itertools.count()
 
     async def sleep(_: float) -> None:
         next(ticks)
 
-    return Endurance(
+    return RequestRetrier(
         patience,
         backoff=Backoff(base=1.0, cap=60.0),
         source=random.Random(1),
@@ -190,7 +195,7 @@ async def test_a_photo_that_trickles_is_given_up(server: PhotoCatalog) -> None:
 
     server.overrides["/api/photos/p/file"] = lambda _: Reply(pieces=trickle)
     async with HttpService("catalog", server.url, None, timeout=0.2) as service:
-        catalog = Catalog(service, quick_endurance(10), most_photo_bytes=MOST_BYTES)
+        catalog = Catalog(service, quick_retrier(10), max_photo_bytes=MOST_BYTES)
         assert await reason(catalog.load(CatalogPhoto(photo_id="p"))) == "photo-unavailable"
     assert len(server.requests) == 3
 
@@ -213,7 +218,7 @@ async def test_a_catalog_that_is_away_is_waited_for_and_then_given_up(
     server.overrides["/api/photos/p/file"] = lambda _: next(away, Reply(body=b"there"))
     assert await catalog.load(CatalogPhoto(photo_id="p")) == b"there"
     server.overrides["/api/photos/p/file"] = lambda _: Reply(status)
-    with pytest.raises(AwayError):
+    with pytest.raises(ServiceUnavailableError):
         await catalog.load(CatalogPhoto(photo_id="p"))
 
 

@@ -92,7 +92,7 @@ def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
     bar = BarReporter(console)
     bar.begin("job-1", 30, 50)
     for n in range(1, 6):
-        bar.looked(JobTally(photos=n, faces=n, skipped={"photo-no-face": 2, "no-person": 1}))
+        bar.photo_processed(JobTally(photos=n, faces=n, skipped={"photo-no-face": 2, "no-person": 1}))
     bar.stored(35, 50, JobTally())
     bar.end()
     shown = console.export_text()
@@ -106,9 +106,9 @@ def test_without_a_terminal_there_is_a_line_a_group(caplog: pytest.LogCaptureFix
     log = LogReporter()
     with caplog.at_level("INFO", "device.embedding.progress"):
         log.begin("job-1", 0, 50)
-        log.looked(JobTally(photos=1))
+        log.photo_processed(JobTally(photos=1))
         log.stored(32, 50, JobTally(photos=32, faces=30, skipped={"no-person": 2}))
     assert caplog.messages == [
-        "job job-1: begins at photo 0 of 50",
-        "job job-1: 32 of 50 photos, 30 faces, 2 skipped",
+        "job started job_id=job-1 position=0 total=50",
+        "job progress job_id=job-1 position=32 total=50 faces=30 skipped=2",
     ]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
-from device.embedding.backend import EmbeddedFace, group_by_person, to_sentence
+from device.embedding.backend import EmbeddedFace, group_by_external_id, to_error_text
 from device.embedding.bootstrap import open_worker
-from device.embedding.errors import AccessRefusedError, AwayError, RequestRefusedError
+from device.embedding.errors import AccessRefusedError, RequestRefusedError, ServiceUnavailableError
 from device.embedding.progress import JobTally
 from device.embedding.settings import WorkerSection
 from device.vision.detectors.detector import FaceBox
@@ -64,22 +64,22 @@ class FakeEmbedder:
 
 
 class Watcher:
-    """Keeps what a reporter is told."""
+    """Record the calls of a reporter."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.reports: list[Any] = []
 
     def begin(self, job_id: str, position: int, total: int) -> None:
-        self.told.append((job_id, position, total))
+        self.reports.append((job_id, position, total))
 
-    def looked(self, tally: JobTally) -> None:
+    def photo_processed(self, tally: JobTally) -> None:
         pass
 
     def stored(self, position: int, total: int, tally: JobTally) -> None:
-        self.told.append((position, total, tally.faces))
+        self.reports.append((position, total, tally.faces))
 
     def end(self) -> None:
-        self.told.append("end")
+        self.reports.append("end")
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
     ids = fill(catalog, 10)
     job = backend.submit(photo_ids=ids)
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert held(backend) == everything(catalog, ids)
     assert backend.names == {(SOURCE, str(40 + n)): f"Person {n}" for n in range(3)}
     first = backend.bodies("ingest-embeddings")[0]
@@ -177,7 +177,7 @@ async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
     assert (len(face["embedding"]), face["confidence"]) == (512, 0.8765)
     counts = {"photos": 10, "faces": 10, "embeddings_stored": 10}
     assert (job.status, job.position, job.total, job.result) == ("done", 10, 10, counts)
-    assert watcher.told == [("job-1", 0, 10), (4, 10, 4), (8, 10, 8), (10, 10, 10), "end"]
+    assert watcher.reports == [("job-1", 0, 10), (4, 10, 4), (8, 10, 8), (10, 10, 10), "end"]
     assert worker.summary.document() == {
         "jobs_done": 1, "jobs_failed": 0, "jobs_lost": 0, "jobs_given_back": 0, **counts, "skipped": {},
     }  # fmt: skip
@@ -194,7 +194,7 @@ async def test_a_job_by_batch_fetches_only_photos_of_somebody(
     catalog.batches["b1"] = ["nobody", *ids, "nameless", "blank"]
     job = backend.submit(batch_id="b1")
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert held(backend) == everything(catalog, ids)
     assert sorted(catalog.files_sent()) == ids
     assert job.result == {"photos": 6, "faces": 3, "embeddings_stored": 3, "no-person": 1, "no-name": 2}
@@ -213,7 +213,7 @@ async def test_what_cannot_be_embedded_is_counted_by_its_reason(
     catalog.add("strange", b"x", metadata=1, person_id={"$ne": 1})
     job = backend.submit(photo_ids=["gone", *catalog.photos])
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert held(backend) == everything(catalog, ids)
     assert worker.summary.tally.skipped == {
         "photo-missing": 1, "photo-no-face": 1, "photo-several-faces": 2, "photo-invalid": 1,
@@ -225,12 +225,12 @@ async def test_what_cannot_be_embedded_is_counted_by_its_reason(
 async def test_at_most_four_photos_are_in_memory(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, embedder: FakeEmbedder
 ) -> None:
-    """While one is looked at three more are fetched, and then no other until it is done."""
+    """While one is photo_processed at three more are fetched, and then no other until it is done."""
     ids = fill(catalog, 12)
     backend.submit(photo_ids=ids)
     embedder.before.clear()
     async with opened(group_photos=12) as worker:
-        run = asyncio.ensure_future(worker.run(once=True))
+        run = asyncio.ensure_future(worker.process_jobs(once=True))
         await holds(lambda: len(catalog.files_sent()) >= 4)
         idle = await asyncio.wait({run}, timeout=0.1)
         assert idle == (set(), {run})
@@ -257,7 +257,7 @@ async def test_a_position_is_reported_only_when_its_vectors_are_in_the_registry(
 
     backend.before = check
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert reported == [4, 8, 10]
 
 
@@ -286,7 +286,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
 
     backend.before = die
     async with opened() as worker:
-        run = asyncio.ensure_future(worker._begin(await worker._backend.claim()).run())
+        run = asyncio.ensure_future(worker._create_work(await worker._backend.claim()).process_job())
         died = asyncio.ensure_future(dying.wait())
         await asyncio.wait({run, died}, return_when=asyncio.FIRST_COMPLETED)
         run.cancel()
@@ -297,7 +297,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
     catalog.requests.clear()
     position = job.position
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert held(backend) == everything(catalog, ids)
     assert job.status == "done"
     assert position >= 4 * (nth - 1) or path == "/complete"
@@ -313,7 +313,7 @@ async def test_counts_of_earlier_attempts_are_kept(
     job.position, job.total = 4, 6
     job.counts = {"photos": 4, "faces": 3, "embeddings_stored": 3, "photo-no-face": 1}
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert job.result == {"photos": 6, "faces": 5, "embeddings_stored": 5, "photo-no-face": 1}
     assert job.counts == job.result
     assert worker.summary.tally.photos == 2
@@ -328,7 +328,7 @@ async def test_a_batch_that_has_changed_is_done_again_from_its_start(
     job = backend.submit(batch_id="b")
     job.position, job.total, job.counts = 6, 10, {"photos": 6, "faces": 6}
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert held(backend) == everything(catalog, ids)
     assert [body["total"] for body in backend.bodies("/progress")] == [None, 11, 11]
     assert job.result["photos"] == 11
@@ -347,7 +347,7 @@ async def test_a_lost_lease_ends_the_job_and_not_the_worker(
 
     backend.before = take_away
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert (lost.status, lost.position, other.status) == ("claimed", 0, "done")
     assert (worker.summary.jobs_lost, worker.summary.jobs_done, worker.summary.is_clean) == (1, 1, False)
 
@@ -379,7 +379,7 @@ async def test_a_person_whom_the_backend_refuses_does_not_hold_up_the_others(
     backend.refused_people = {"41"}
     job = backend.submit(photo_ids=ids)
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     wanted = everything(catalog, ids)
     del wanted[SOURCE, "41"]
     assert held(backend) == wanted
@@ -393,7 +393,7 @@ async def test_a_job_of_which_nobody_is_accepted_has_failed(
     backend.refused_people = {"40", "41", "42"}
     job = backend.submit(photo_ids=fill(catalog, 6))
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert (job.status, job.retry) == ("failed", False)
     assert job.error.endswith("422: results.0.name: looks like a picture")
     assert not worker.summary.is_clean
@@ -408,10 +408,10 @@ async def test_people_who_are_refused_one_by_one_are_counted_with_the_last_reaso
     answer = {"identities_resolved": 0, "embeddings_stored": 0, "errors": [unknown] * 3, "error_count": 3}
     backend.before = lambda r: Reply.of(answer) if r.path.endswith("ingest-embeddings") else None
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert worker.summary.tally.skipped == {"person-refused": 3}
     assert (job.status, job.retry) == ("failed", False)
-    assert job.error == "nobody was accepted: space-unknown: there is no such space"
+    assert job.error == "the backend accepted no identity: space-unknown: there is no such space"
 
 
 async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
@@ -421,7 +421,7 @@ async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
     job = backend.submit(photo_ids=fill(catalog, 6))
     backend.before = lambda r: Reply(404) if r.path.endswith("ingest-embeddings") else None
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert (job.status, job.retry, job.position) == ("failed", True, 0)
     assert "person-refused" not in worker.summary.tally.skipped
     assert len(backend.bodies("ingest-embeddings")) == 1
@@ -439,14 +439,14 @@ async def test_a_backend_that_is_away_is_waited_for(
     away = iter([Reply(503), Reply(502), Reply(500), Reply(429)] * 3)
     backend.before = lambda r: next(away, None) if r.path.endswith("ingest-embeddings") else None
     pauses: list[float] = []
-    with caplog.at_level("INFO", "device.embedding.endurance"):
+    with caplog.at_level("INFO", "device.embedding.retrier"):
         async with opened(pauses=pauses) as worker:
-            await worker.run(once=True)
+            await worker.process_jobs(once=True)
     assert (job.status, held(backend)) == ("done", everything(catalog, ids))
     assert len(pauses) == 12
     assert all(1 <= pause <= min(60, 2**n) for n, pause in enumerate(pauses, 1))
     assert len(set(pauses)) == 12
-    lines = [one.levelname for one in caplog.records if one.name == "device.embedding.endurance"]
+    lines = [one.levelname for one in caplog.records if one.name == "device.embedding.retrier"]
     assert lines == ["WARNING", "INFO"]
 
 
@@ -456,8 +456,8 @@ async def test_with_once_the_patience_with_the_backend_has_an_end(
     """Whoever started it from a timer wants to know."""
     backend.before = lambda _: Reply(503)
     async with opened(patience_seconds=300) as worker:
-        with pytest.raises(AwayError, match="503"):
-            await worker.run(once=True)
+        with pytest.raises(ServiceUnavailableError, match="503"):
+            await worker.process_jobs(once=True)
 
 
 async def test_a_catalog_that_stays_away_gives_the_job_back_where_it_stands(
@@ -468,7 +468,7 @@ async def test_a_catalog_that_stays_away_gives_the_job_back_where_it_stands(
     catalog.overrides["/api/photos/photo_006/file"] = lambda _: Reply(503)
     job = backend.submit(photo_ids=ids)
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert (job.status, job.retry, job.position) == ("failed", True, 4)
     assert "503" in job.error
     assert worker.summary.jobs_given_back == 1
@@ -484,12 +484,12 @@ async def test_a_catalog_that_breaks_down_over_every_photo_is_not_taken_for_empt
         catalog.overrides[f"/api/photos/{photo_id}/file"] = lambda _: Reply(500)
     del catalog.overrides["/api/photos/photo_004/file"]
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert (one.status, one.result["photo-unavailable"]) == ("done", 1)
     assert (all_of_them.status, all_of_them.position) == ("done", 4)
     again = backend.submit(photo_ids=ids[5:])
     async with opened() as worker:
-        await worker.run(once=True)
+        await worker.process_jobs(once=True)
     assert (again.status, again.retry, again.position) == ("failed", True, 0)
 
 
@@ -502,7 +502,7 @@ async def test_a_catalog_that_refuses_the_key_ends_the_program_and_gives_the_job
     catalog.overrides["/api/photos/photo_001"] = lambda _: Reply(status)
     async with opened() as worker:
         with pytest.raises(AccessRefusedError, match="the catalog at"):
-            await worker.run(once=True)
+            await worker.process_jobs(once=True)
     assert (job.status, job.retry) == ("failed", True)
 
 
@@ -514,7 +514,7 @@ async def test_a_network_that_fails_ends_the_program_and_gives_the_job_back(
     job = backend.submit(photo_ids=["photo_000"])
     async with opened() as worker:
         with pytest.raises(ModelError):
-            await worker.run(once=True)
+            await worker.process_jobs(once=True)
     assert (job.status, job.retry, job.error) == ("failed", True, "the worker stopped (ModelError)")
 
 
@@ -527,8 +527,8 @@ async def test_a_job_that_cannot_be_read_is_told_in_a_sentence(
     """It is not this worker's backend, or newer than the worker."""
     backend.submit(**config)
     async with opened() as worker:
-        with pytest.raises(RequestRefusedError, match="not what this worker expects"):
-            await worker.run(once=True)
+        with pytest.raises(RequestRefusedError, match="does not have the expected form"):
+            await worker.process_jobs(once=True)
 
 
 async def test_without_once_it_asks_again_and_again(
@@ -538,7 +538,7 @@ async def test_without_once_it_asks_again_and_again(
     pauses: list[float] = []
     ids = fill(catalog, 2)
     async with opened(once=False, pauses=pauses, poll_seconds=8) as worker:
-        run = asyncio.ensure_future(worker.run())
+        run = asyncio.ensure_future(worker.process_jobs())
         await holds(lambda: len(pauses) >= 3)
         job = backend.submit(photo_ids=ids)
         await holds(lambda: job.status == "done")
@@ -556,7 +556,7 @@ def test_a_person_has_one_entry_under_the_latest_name() -> None:
         EmbeddedFace("1", "John", a, 0.6),
         EmbeddedFace("2", "Jane Doe", b, 0.7),
     ]
-    people = group_by_person(faces)
+    people = group_by_external_id(faces)
     assert [(p["external_id"], p["name"], len(p["faces"])) for p in people] == [
         ("2", "Jane Doe", 2),
         ("1", "John", 1),
@@ -566,7 +566,7 @@ def test_a_person_has_one_entry_under_the_latest_name() -> None:
 
 def test_an_error_is_told_as_the_backend_takes_it() -> None:
     """One line, no word that could be a picture, at most 500 characters."""
-    said = to_sentence("first\nsecond\t" + "A" * 5000 + " data:image/png \x00 " + "word " * 500)
+    said = to_error_text("first\nsecond\t" + "A" * 5000 + " data:image/png \x00 " + "word " * 500)
     assert said.startswith("first second AAA")
     assert len(said) <= 500
     assert max(map(len, said.split())) <= 128
