@@ -49,7 +49,7 @@ class RequestRetrier:
             try:
                 answer = await send()
             except ServiceUnavailableError as error:
-                is_hopeless = (
+                gives_up = (
                     faults is not None and attempt >= faults and isinstance(error, ServiceFaultError)
                 )
                 if gives_up or self._clock() - started >= self._patience:

@@ -70,7 +70,7 @@ def test_a_wrong_setting_is_told_by_its_name(changed: dict[str, str]) -> None:
 def test_help_says_what_it_does_and_needs() -> None:
     """Also what the statuses mean."""
     said = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
-    for words in ("--once", "--config", *NEEDED, "Status 0", "none is ever written"):
+    for words in ("--once", "--config", *NEEDED, "Status 0", "no photo is written"):
         assert words in said
 
 

@@ -359,7 +359,7 @@ async def test_the_lease_is_kept_alive_during_a_long_photo(
     job = backend.submit(photo_ids=fill(catalog, 2))
     embedder.before.clear()
     async with opened() as worker:
-        work = worker._begin(await worker._backend.claim())
+        work = worker._create_work(await worker._backend.claim())
         work._lease_seconds = 0.03
         run = asyncio.ensure_future(work.run())
         await holds(lambda: len(backend.bodies("/progress")) >= 3)
