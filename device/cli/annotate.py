@@ -1,4 +1,4 @@
-"""`wfm-device annotate`: why an event came, or did not, drawn into the video."""
+"""Run `wfm-device annotate`: draw the reasons for events into a video."""
 
 import os
 import random
@@ -45,15 +45,17 @@ def annotate(
         Path | None, typer.Option("--output", "-o", help="An .mp4 or .avi; VIDEO-annotated.mp4 if not set.")
     ] = None,
     ask_tracker: Annotated[
-        bool, typer.Option("--ask-tracker", help="Draw who the faces are across cameras, too.")
+        bool, typer.Option("--ask-tracker", help="Draw the global ids of the faces, too.")
     ] = False,
     config: Config = None,
 ) -> None:
-    """Draw boxes, tracks, ids, distances and the validator's state into a video, by this device's settings.
+    """Draw boxes, tracks, ids, distances and decisions into a video.
 
-    The people are those of the device's own database; the time is the video's own. With --ask-tracker it
-    connects to the broker as this device, which must not run meanwhile, and tells the backend of the faces as
-    if they were seen now: they become people there.
+    The settings are those of this device.
+
+    The gallery is that of the device's own database; the time is the video's own. With --ask-tracker the
+    command connects to the broker as this device, which must not run meanwhile, and sends the faces to the
+    backend as if they were seen now: they become detected persons there.
     """
     with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
@@ -75,7 +77,7 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings, *, with
         if with_tracker:
             annotator.look_up_tracks = opened.enter_context(_asked_tracker(settings, recognition)).look_up
         typer.echo(f"{people} people in the gallery of {settings.device.id}; writing {target}")
-        frames, events = _run(source, annotator, file)
+        frames, events = _annotate_frames(source, annotator, file)
     refusals = ", ".join(f"{count} {reason}" for reason, count in annotator.refusals.most_common())
     damaged = f" ({source.corrupt} damaged ones left out)" if source.corrupt else ""
     typer.echo(f"{frames} frames{damaged}, {events} events; no event for: {refusals or 'nothing'}")
@@ -85,13 +87,13 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings, *, with
 
 
 def _beside(video: Path) -> Path:
-    """Where the drawing goes if nobody says: beside what was read, also when that is `.`."""
+    """Return the default output: beside the input, also if that is `.`."""
     named = video if video.name else video.resolve()
     return named.parent / f"{named.stem or 'video'}-annotated.mp4"
 
 
-def _run(source: Source, annotator: Annotator, file: VideoFile) -> tuple[int, int]:
-    """Frames and events."""
+def _annotate_frames(source: Source, annotator: Annotator, file: VideoFile) -> tuple[int, int]:
+    """Annotate the whole video and return the counts of frames and events."""
     frames = events = 0
     with Progress(transient=True) as progress:
         task = progress.add_task("annotating", total=None)
@@ -109,7 +111,7 @@ def _run(source: Source, annotator: Annotator, file: VideoFile) -> tuple[int, in
 
 
 def _load_gallery(settings: DeviceSettings, recognition: Recognition) -> int:
-    """Everyone whom the device's own database knows; returns how many."""
+    """Load the gallery of the device's own database; return the number of identities."""
     path = database_path(settings)
     if not path.is_file():
         raise StoreError(f"{path}: does not exist; name the data folder of a device that has run here")
@@ -129,15 +131,15 @@ def _load_gallery(settings: DeviceSettings, recognition: Recognition) -> int:
 
 @contextmanager
 def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterator[LiveTrackerLookup]:
-    """A connection as this device, which tells of faces and does nothing else.
+    """Open a connection as this device that only sends faces.
 
     Raises AlreadyRunningError, SettingsError or StoreError.
     """
     device, space = settings.device, recognition.space
     if not device.observations:
-        raise SettingsError(["device.observations is false: this device tells the backend of nobody's face"])
+        raise SettingsError(["device.observations is false: this device sends no faces to the backend"])
     check_tls_files(settings.mqtt)
-    # What is wrong with the connection is said once, in a sentence of ours.
+    # A connection problem is reported once, in our own sentence.
     quieter = {"level": "error"} if settings.log.level == "info" else {}
     configure_logging(settings.log.model_copy(update=quieter))
     config = client_config(settings, supported_spaces(space, device.further_spaces))

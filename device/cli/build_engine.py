@@ -1,4 +1,4 @@
-"""`wfm-device build-engine`: an ONNX file becomes a TensorRT engine for this GPU."""
+"""Run `wfm-device build-engine`: build a TensorRT engine for this GPU."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,10 @@ def build_engine(
     max_batch: Annotated[int, typer.Option(min=1, max=256, help="Faces at once.")] = 8,
     workspace_mb: Annotated[int, typer.Option(min=16, help="GPU memory the builder may try out.")] = 1024,
 ) -> None:
-    """Build a TensorRT engine from an ONNX model, on the GPU that will run it; takes minutes.
+    """Build a TensorRT engine from an ONNX model, on the GPU that will run it.
 
-    The engine is then compared with the model on the CPU: status 1 if they disagree, 2 if it cannot be built.
+    This takes minutes. The engine is then compared with the model on the CPU: status 1 if they differ, 2 if
+    the engine cannot be built.
     """
     typer.echo(f"building {engine} from {onnx}, which takes minutes")
     with exit_on_error():
@@ -38,5 +39,5 @@ def build_engine(
     )
     typer.echo(f"canary: {result.detail}; {result.milliseconds:.1f} ms")
     if not result.passed:
-        typer.echo(f"{engine} does not answer what {onnx} answers: do not use it", err=True)
+        typer.echo(f"{engine} gives other answers than {onnx}: do not use it", err=True)
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What the commands have in common: where the configuration comes from, and how mistakes are said."""
+"""Share the configuration file and the error output between the commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the en
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """What an operator can mend ends the program with its sentence and status 2, not with a traceback."""
+    """Print an operator's error and exit with status 2, without a traceback."""
     try:
         yield
     except (
@@ -35,5 +35,5 @@ def exit_on_error() -> Iterator[None]:
 
 
 def config_file(context: typer.Context, config: Path | None) -> Path | None:
-    """The configuration file, whether `--config` stood after the command or before it."""
+    """Return the configuration file; `--config` may stand before or after the command."""
     return config or context.find_object(Path)

@@ -25,19 +25,20 @@ def doctor(
     context: typer.Context,
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
-    no_camera: Annotated[bool, typer.Option("--no-camera", help="Leave the camera alone.")] = False,
+    no_camera: Annotated[bool, typer.Option("--no-camera", help="Skip the camera.")] = False,
     frames: Annotated[
-        int, typer.Option(min=0, max=200, help="Time the stages on so many frames of the camera.")
+        int, typer.Option(min=0, max=200, help="Frames of the camera to time the stages on.")
     ] = 0,
 ) -> None:
-    """Look at everything this device needs, with advice. Status 1 when there is a fault.
+    """Check everything that this device needs, with advice.
 
-    Also while the device runs: then it does not log in to the broker, and the camera may be busy.
+    Status 1 if there is a fault.
+    The device may run meanwhile: then the doctor does not log in to the broker, and the camera may be busy.
     """
     with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         configure_logging(_quieter(settings.log))
-    report = _examined(settings, with_camera=not no_camera, camera_frames=frames)
+    report = _examine(settings, with_camera=not no_camera, camera_frames=frames)
     if as_json:
         typer.echo(json.dumps(_document(report), indent=2, allow_nan=False))
     else:
@@ -51,23 +52,23 @@ def _quieter(log: LogSettings) -> LogSettings:
     return log.model_copy(update={"level": "warning"}) if log.level == "info" else log
 
 
-def _examined(settings: DeviceSettings, **options: Any) -> ExaminationReport:
+def _examine(settings: DeviceSettings, **options: Any) -> ExaminationReport:
     console = Console(stderr=True)
     if not console.is_terminal:
         return examine(settings, **options)
     with console.status("") as status:
-        return examine(settings, begin=status.update, **options)
+        return examine(settings, on_check=status.update, **options)
 
 
 def summary(report: ExaminationReport) -> str:
-    """The last line."""
+    """Return the last line of the output."""
     faults, warnings = report.count("fault"), report.count("warning")
     if faults:
-        return f"{_some(faults, 'fault')}, {_some(warnings, 'warning')}: this device is not fit for work"
-    return f"no fault, {_some(warnings, 'warning')}"
+        return f"{_count(faults, 'fault')}, {_count(warnings, 'warning')}: this device cannot work"
+    return f"no fault, {_count(warnings, 'warning')}"
 
 
-def _some(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -113,7 +114,7 @@ def _print_times(console: Console, times: StageTimes) -> None:
     table.add_column("stage")
     for heading in ("median ms", "p95 ms"):
         table.add_column(heading, justify="right")
-    for each in times.stages:
-        table.add_row(each.stage, f"{each.median_ms:.2f}", f"{each.p95_ms:.2f}")
+    for stage in times.stages:
+        table.add_row(stage.stage, f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}")
     console.print(table)
     typer.echo(f"{times.frames_per_second:.1f} frames a second on one thread")

@@ -1,4 +1,4 @@
-"""`wfm-device enroll`: a person from a folder of pictures, on this device alone and in dev mode only."""
+"""Run `wfm-device enroll`: enroll a person on this device only, in dev mode."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ from device.store.db_manager import DatabaseManager
 from device.vision.photo_embedder import PhotoEmbedder, PhotoError, PhotoFace
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
-# Pictures of one person may lie further apart than a match at a door has to; strangers lie further still.
-_REACH = 2.0
+# Pictures of one person may lie further apart than a match; outliers lie further still.
+_OUTLIER_FACTOR = 2.0
 
 Refusals = dict[Path, str]
 
@@ -53,16 +53,17 @@ def enroll(
     ],
     config: Config = None,
 ) -> None:
-    """Enroll a person on this device alone, from a folder of JPEG and PNG pictures; in dev mode only.
+    """Enroll a person on this device only, from a folder of JPEG and PNG pictures.
 
-    At most five templates are kept, the most different of the good pictures. They replace an earlier local
-    enrollment, and give way to a person of that id in the registry. The device must not be running.
+    Works in dev mode only. The device keeps at most five templates, the most different of the good pictures.
+    They replace an earlier local enrollment, and the registry's person of that id replaces them. The device
+    must not be running.
     """
     with exit_on_error():
         settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
         if not settings.device.dev_mode:
             raise SettingsError(
-                ["device.dev_mode: is off, and in production everyone comes from the registry: enroll there"]
+                ["device.dev_mode: is off; in production every person comes from the registry: enroll there"]
             )
         with sole_owner(settings.device.data_dir):
             enrolled = _enroll(user, images, settings)
@@ -75,13 +76,15 @@ def _enroll(user: str, images: Path, settings: DeviceSettings) -> bool:
     db.initialize()
     with closing(db):
         if db.is_local(user) is False:
-            raise SettingsError([f"{user} comes from the registry: enroll there, or take another id"])
+            raise SettingsError([f"{user} comes from the registry: enroll there, or use another id"])
         recognition = build_recognition(settings.device)
         space = recognition.space.id
         files = sorted(file for file in images.iterdir() if file.suffix.lower() in _PICTURES)
         refusals: Refusals = {}
         usable = list(_faces(files, recognition, refusals))
-        usable = _of_one_person(usable, _REACH * thresholds(settings.device, space).distance, refusals)
+        usable = _drop_outliers(
+            usable, _OUTLIER_FACTOR * thresholds(settings.device, space).distance, refusals
+        )
         for file, reason in sorted(refusals.items()):
             typer.echo(f"{file.name}: {reason}")
         if not usable:
@@ -96,7 +99,7 @@ def _enroll(user: str, images: Path, settings: DeviceSettings) -> bool:
 
 def _faces(files: Sequence[Path], recognition: Recognition, refusals: Refusals) -> Iterator[_Picture]:
     photos = PhotoEmbedder(recognition.detector, recognition.embedder)
-    for file in track(files, "Looking at pictures", console=Console(stderr=True), transient=True):
+    for file in track(files, "Reading pictures", console=Console(stderr=True), transient=True):
         try:
             yield _Picture(file, photos.embed_photo(file.read_bytes()))
         except PhotoError as error:
@@ -105,11 +108,11 @@ def _faces(files: Sequence[Path], recognition: Recognition, refusals: Refusals) 
             refusals[file] = f"cannot be read ({error.strerror})"
 
 
-def _of_one_person(usable: list[_Picture], reach: float, refusals: Refusals) -> list[_Picture]:
-    strangers = find_outliers(_vectors(usable), reach) if usable else []
-    for row in strangers:
-        refusals[usable[row].file] = "shows somebody else than the other pictures do"
-    return [picture for row, picture in enumerate(usable) if row not in strangers]
+def _drop_outliers(usable: list[_Picture], max_distance: float, refusals: Refusals) -> list[_Picture]:
+    outliers = find_outliers(_vectors(usable), max_distance) if usable else []
+    for row in outliers:
+        refusals[usable[row].file] = "shows another person than the other pictures"
+    return [picture for row, picture in enumerate(usable) if row not in outliers]
 
 
 def _best(usable: Sequence[_Picture]) -> list[int]:

@@ -1,4 +1,4 @@
-"""`wfm-device replay`: which events a recording would have had under other settings."""
+"""Run `wfm-device replay`: show the events of a recording under other settings."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ from broker_bridge.contract.wire import format_time
 from device.cli.common import exit_on_error
 from device.recordings.format import Recording, find_recordings
 from device.recordings.replay import EventChange, Replay, SeenEvent, compare
-from device.recordings.replay import replay as judge_again
+from device.recordings.replay import replay as replay_scores
 
-# Below this a replay is over before a bar can be seen.
+# A smaller recording is replayed before a bar would be visible.
 _LONG_BYTES = 4_000_000
 _WIDTH_OF_A_PIPE = 1000
 
@@ -29,11 +29,13 @@ def replay(  # noqa: PLR0917  # typer reads the options from the arguments
     min_margin: Annotated[float | None, typer.Option(min=0, max=2)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Judge recorded scores again under other settings: which events stay, are new, or vanish.
+    """Decide recorded scores again under other settings.
 
-    What is not set stays as it was recorded. Faces that were refused before they were compared (too poor, a
-    stale gallery, a quarantined model) are refused again: there is no picture to judge anew. Emotion events
-    are not replayed.
+    The output says which events stay, are new, or vanish.
+
+    Other settings stay as recorded. Faces that were refused before the comparison (low quality, a stale
+    gallery, a quarantined model) are refused again, because the recording has no pictures. Emotion events are
+    not replayed.
     """
     changes = {
         "confirmation_frames": confirmation_frames,
@@ -45,7 +47,7 @@ def replay(  # noqa: PLR0917  # typer reads the options from the arguments
     changes = {name: value for name, value in changes.items() if value is not None}
     with exit_on_error():
         recordings, problems = find_recordings(recording)
-        result = _judged(recordings, changes)
+        result = _replay(recordings, changes)
     events = compare(result.before.events, result.after.events)
     notes = [*problems, *(sentence for one in recordings for sentence in one.problems), *_notes(result)]
     if as_json:
@@ -55,32 +57,30 @@ def replay(  # noqa: PLR0917  # typer reads the options from the arguments
         typer.echo(note, err=True)
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
-        # A pipe is as wide as its lines: nothing is cut off for who searches them.
+        # A pipe gets whole lines, so that a search finds them.
         console.width = _WIDTH_OF_A_PIPE
     _print(console, recordings, changes, result, events)
 
 
-def _judged(recordings: list[Recording], changes: dict[str, Any]) -> Replay:
+def _replay(recordings: list[Recording], changes: dict[str, Any]) -> Replay:
     total = sum(each.path.stat().st_size for each in recordings)
     console = Console(stderr=True)
     hidden = total < _LONG_BYTES or not console.is_terminal
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("replay", total=total)
-        return judge_again(recordings, changes, lambda size: progress.advance(task, size))
+        return replay_scores(recordings, changes, lambda size: progress.advance(task, size))
 
 
 def _notes(result: Replay) -> list[str]:
-    """What somebody should know before they trust the figures."""
+    """Return notes on the reliability of the figures."""
     notes = []
     if result.begins_late:
-        notes.append(
-            "the recording begins in mid-run: the first decisions are made without what was seen before"
-        )
+        notes.append("the recording starts in mid-run: the first decisions miss the frames before it")
     if result.before.events != result.recorded.events:
         notes.append(
             f"under its own settings the replay has {len(result.before.events)} events, the device had "
-            f"{len(result.recorded.events)}: lines are missing, or it ran another version"
+            f"{len(result.recorded.events)}: lines are missing, or the device ran another version"
         )
     return notes
 

@@ -1,1 +1,1 @@
-"""`wfm-device doctor`: what is right and wrong with a device, in sentences, and how long its stages take."""
+"""Examine a device: its faults in sentences, and the times of its stages."""

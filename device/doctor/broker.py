@@ -1,4 +1,4 @@
-"""The broker: whether this device gets in, and for how long its certificates last."""
+"""Check the login at the broker and the expiry of certificates."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -24,7 +24,10 @@ _SOON = timedelta(days=30)
 def check_broker(
     settings: MqttSettings, device_id: str, data_dir: Path, now: datetime, seconds: float = 5.0
 ) -> CheckResult:
-    """Name, TCP, TLS and, unless a device runs on `data_dir`, a login as this device."""
+    """Check name, TCP, TLS and login.
+
+    Skip the login while a device runs on `data_dir`.
+    """
     values: dict[str, JsonValue] = {
         "host": settings.host,
         "port": settings.port,
@@ -37,9 +40,9 @@ def check_broker(
     own_ends = certificate_ends(settings.cert_file) if settings.cert_file else None
     values["certificate_ends"] = format_time(own_ends) if own_ends else None
     if own_ends is not None and own_ends <= now:
-        detail = f"this device's certificate {settings.cert_file} ran out on {own_ends:%Y-%m-%d}"
+        detail = f"this device's certificate {settings.cert_file} expired on {own_ends:%Y-%m-%d}"
         return CheckResult("broker", "fault", detail, _RENEW, values)
-    with _alone(data_dir) as obstacle:
+    with _login_obstacle(data_dir) as obstacle:
         try:
             contact = probe_broker(settings, device_id, login=obstacle is None, seconds=seconds)
         except BrokerError as error:
@@ -50,30 +53,30 @@ def check_broker(
         broker_certificate_ends=format_time(contact.ends) if contact.ends else None,
         login_ms=None if contact.login_ms is None else round(contact.login_ms, 1),
     )
-    detail = _found(settings, contact, obstacle, own_ends)
-    advice = _advice(settings, now, [each for each in (contact.ends, own_ends) if each is not None])
+    detail = _describe(settings, contact, obstacle, own_ends)
+    advice = _advice(settings, now, [end for end in (contact.ends, own_ends) if end is not None])
     return CheckResult("broker", "warning" if advice else "ok", detail, advice, values)
 
 
-_RENEW = "have it renewed by who runs the broker's authority"
+_RENEW = "have it renewed by the operator of the broker's authority"
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[str | None]:
-    """Why a login must not be tried, if so: the broker ends the older of two connections of one id."""
+def _login_obstacle(data_dir: Path) -> Iterator[str | None]:
+    """Yield the reason to skip the login, or None: a second login would end the first."""
     obstacle = None
-    with ExitStack() as held:
+    with ExitStack() as stack:
         if data_dir.exists():
             try:
-                held.enter_context(sole_owner(data_dir))
+                stack.enter_context(sole_owner(data_dir))
             except AlreadyRunningError:
-                obstacle = "a device runs on this data folder and would be thrown off"
+                obstacle = "a device runs on this data folder and would be disconnected"
             except StoreError:
-                obstacle = "the data folder cannot be locked, so that a device may be running on it"
+                obstacle = "the data folder cannot be locked, so a device may be running on it"
         yield obstacle
 
 
-def _found(
+def _describe(
     settings: MqttSettings, contact: BrokerContact, obstacle: str | None, own_ends: datetime | None
 ) -> str:
     parts = [f"{settings.host}:{settings.port} answers in {contact.connect_ms:.0f} ms"]
@@ -90,10 +93,10 @@ def _found(
 
 
 def _advice(settings: MqttSettings, now: datetime, ends: list[datetime]) -> str | None:
-    if any(each - now < _SOON for each in ends):
+    if any(end - now < _SOON for end in ends):
         return "renew the certificate that ends within 30 days"
     if settings.ca_file is None and not _is_loopback(settings.host):
-        return "set WFM_MQTT__CA_FILE: without TLS, passwords and face templates travel in clear"
+        return "set WFM_MQTT__CA_FILE: without TLS, passwords and face templates are sent unencrypted"
     return None
 
 

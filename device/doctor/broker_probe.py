@@ -1,6 +1,6 @@
-"""One connection to the broker, step by step, so that it can be said which of them fails.
+"""Probe the broker step by step and name the step that fails.
 
-A client library tells the same things apart less well: name, TCP, TLS, CONNECT (MQTT 5, section 3.1).
+The steps are name, TCP, TLS and CONNECT (MQTT 5, section 3.1); a client library separates them less clearly.
 """
 
 import socket
@@ -20,21 +20,21 @@ _CLEAN_START, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
 _REFUSAL_SECONDS = 0.5
 _LONGEST_PACKET = 1 << 20
 _CREDENTIALS = "check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD, or the client certificate"
-# Section 3.2.2.2; 4 and 5 are what a broker of MQTT 3.1.1 says.
+# Section 3.2.2.2; 1 is the code of MQTT 3.1.1.
 _REFUSALS = {
     0x84: ("it does not speak MQTT 5", "use a broker that does: Mosquitto 2, EMQX, HiveMQ, VerneMQ"),
     0x01: ("it does not speak MQTT 5", "use a broker that does: Mosquitto 2, EMQX, HiveMQ, VerneMQ"),
-    0x85: ("it does not take this device's id as client id", "check WFM_DEVICE__ID"),
+    0x85: ("it rejects this device's id as client id", "check WFM_DEVICE__ID"),
     0x86: ("wrong user name or password", _CREDENTIALS),
     0x87: ("not authorised", _CREDENTIALS),
-    0x88: ("it is not available", "try again when it is"),
-    0x89: ("it is busy", "try again when it is not"),
-    0x8A: ("this device is banned", "ask who runs the broker"),
+    0x88: ("it is not available", "try again later"),
+    0x89: ("it is busy", "try again later"),
+    0x8A: ("this device is banned", "contact the operator of the broker"),
 }
 
 
 class BrokerError(Exception):
-    """A step that failed: what, and what to do about it."""
+    """A failed step, with advice."""
 
     def __init__(self, detail: str, advice: str) -> None:
         super().__init__(detail)
@@ -43,31 +43,34 @@ class BrokerError(Exception):
 
 @dataclass(frozen=True)
 class BrokerContact:
-    """A connection that worked: how long TCP with TLS took, and CONNECT; None for what was not tried."""
+    """A successful connection: the times of TCP with TLS and of CONNECT.
+
+    None if not tried.
+    """
 
     connect_ms: float
     tls: str | None = None
     ends: datetime | None = None
-    """When the broker's own certificate runs out."""
+    """The expiry of the broker's certificate."""
     login_ms: float | None = None
 
 
 def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds: float) -> BrokerContact:
-    """Connect as the device `client_id` would, log in if `login`, and leave.
+    """Connect as the device `client_id`, log in if `login`, and disconnect.
 
-    Raises BrokerError with one sentence for the step that fails, at the latest after `seconds` for each.
+    Raises BrokerError with one sentence for the step that fails, at the latest after `seconds` per step.
     """
     where = f"{settings.host}:{settings.port}"
-    began = time.perf_counter()
-    with _tcp(settings, where, seconds) as plain, _steps(where, settings, seconds):
+    start = time.perf_counter()
+    with _tcp(settings, where, seconds) as plain, _explain_errors(where, settings, seconds):
         context = _context(settings)
         if context is None:
-            connected = _since(began)
+            connected = _since(start)
             return BrokerContact(
                 connected, login_ms=_login(plain, settings, client_id, where) if login else None
             )
         with context.wrap_socket(plain, server_hostname=settings.host) as secured:
-            connected = _since(began)
+            connected = _since(start)
             with _after_handshake(where, settings):
                 _await_refusal(secured)
                 secured.settimeout(seconds)
@@ -79,7 +82,7 @@ def _tcp(settings: MqttSettings, where: str, seconds: float) -> socket.socket:
     try:
         return socket.create_connection((settings.host, settings.port), seconds)
     except socket.gaierror as error:
-        raise BrokerError(f"the name {settings.host} is not known", "check WFM_MQTT__HOST and DNS") from error
+        raise BrokerError(f"the name {settings.host} is unknown", "check WFM_MQTT__HOST and DNS") from error
     except ConnectionRefusedError as error:
         raise BrokerError(
             f"nothing listens at {where}", "check WFM_MQTT__HOST, WFM_MQTT__PORT and that the broker runs"
@@ -95,25 +98,25 @@ def _tcp(settings: MqttSettings, where: str, seconds: float) -> socket.socket:
 
 
 @contextmanager
-def _steps(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]:
-    """What goes wrong once there is a TCP connection, as a sentence."""
+def _explain_errors(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]:
+    """Turn the errors after the TCP connection into sentences."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
         raise BrokerError(
             f"the certificate of {where} is not trusted ({error.verify_message})",
-            "WFM_MQTT__CA_FILE is the authority that signed it, WFM_MQTT__HOST a name that it is for",
+            "WFM_MQTT__CA_FILE must be the authority that signed it, WFM_MQTT__HOST a name in it",
         ) from error
     except ssl.SSLError as error:
         reason = _reason(error)
         if "alert" in reason:
-            raise _not_let_in(where, settings, reason) from error
+            raise _certificate_error(where, settings, reason) from error
         raise BrokerError(
             f"{where} does not speak TLS ({reason})", "check WFM_MQTT__PORT: 8883 is usual"
         ) from error
     except TimeoutError as error:
         raise BrokerError(
-            f"{where} took the connection and said nothing for {seconds:.0f} s",
+            f"{where} accepted the connection and sent nothing for {seconds:.0f} s",
             "check that it is an MQTT broker, and whether it expects TLS (WFM_MQTT__CA_FILE)",
         ) from error
     except OSError as error:
@@ -122,17 +125,17 @@ def _steps(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]
 
 @contextmanager
 def _after_handshake(where: str, settings: MqttSettings) -> Iterator[None]:
-    """Who spoke TLS until here and ends the connection does not want this client."""
+    """Turn an error after the TLS handshake into a rejection of this client."""
     try:
         yield
     except (ssl.SSLError, ConnectionError) as error:
-        raise _not_let_in(where, settings, _reason(error)) from error
+        raise _certificate_error(where, settings, _reason(error)) from error
 
 
-def _not_let_in(where: str, settings: MqttSettings, reason: str) -> BrokerError:
+def _certificate_error(where: str, settings: MqttSettings, reason: str) -> BrokerError:
     if settings.cert_file is not None:
-        return BrokerError(f"{where} refuses this device's certificate ({reason})", _RENEW)
-    return BrokerError(f"{where} refuses a client without a certificate ({reason})", _NO_CERTIFICATE)
+        return BrokerError(f"{where} rejects this device's certificate ({reason})", _RENEW)
+    return BrokerError(f"{where} rejects a client without a certificate ({reason})", _NO_CERTIFICATE)
 
 
 def _reason(error: OSError) -> str:
@@ -142,7 +145,7 @@ def _reason(error: OSError) -> str:
 
 
 _RENEW = "renew it, or check that the broker trusts its authority and has not revoked it"
-_NO_CERTIFICATE = "set WFM_MQTT__CERT_FILE and WFM_MQTT__KEY_FILE, if it asks its clients for one"
+_NO_CERTIFICATE = "set WFM_MQTT__CERT_FILE and WFM_MQTT__KEY_FILE, if it needs client certificates"
 _TLS = "check whether it expects TLS (WFM_MQTT__CA_FILE) or a client certificate"
 
 
@@ -156,8 +159,12 @@ def _context(settings: MqttSettings) -> ssl.SSLContext | None:
 
 
 def _await_refusal(secured: ssl.SSLSocket) -> None:
-    """With TLS 1.3 the client has finished before the server has looked at its certificate: only the next
-    read tells, and an early write may lose what it says. A broker that is content says nothing."""
+    """Wait briefly for the broker to reject the certificate.
+
+    Raises ConnectionResetError.
+    With TLS 1.3 the client finishes before the server has checked its certificate: the next read reports the
+    rejection, and an early write may lose it. A broker that accepts sends nothing.
+    """
     secured.settimeout(_REFUSAL_SECONDS)
     try:
         if not secured.recv(1):
@@ -167,23 +174,23 @@ def _await_refusal(secured: ssl.SSLSocket) -> None:
 
 
 def _login(connection: socket.socket, settings: MqttSettings, client_id: str, where: str) -> float:
-    """Milliseconds from CONNECT to the broker's consent."""
-    began = time.perf_counter()
+    """Log in and return the milliseconds from CONNECT to CONNACK; raises BrokerError."""
+    start = time.perf_counter()
     connection.sendall(_connect_packet(settings, client_id))
     kind, body = _read_packet(connection)
     if kind != _CONNACK or len(body) < 2:
-        raise BrokerError(f"{where} does not answer in MQTT", "check WFM_MQTT__HOST and WFM_MQTT__PORT")
+        raise BrokerError(f"{where} does not answer with MQTT", "check WFM_MQTT__HOST and WFM_MQTT__PORT")
     reason = body[1]
     if reason:
         why, advice = _REFUSALS.get(reason, (f"reason 0x{reason:02x}", "look into the broker's log"))
-        raise BrokerError(f"{where} refuses this device: {why}", advice)
-    took = _since(began)
+        raise BrokerError(f"{where} rejects this device: {why}", advice)
+    took = _since(start)
     connection.sendall(_DISCONNECT)
     return took
 
 
 def _connect_packet(settings: MqttSettings, client_id: str) -> bytes:
-    """Section 3.1: no last will, no session. Sent without a password there is none to be wrong."""
+    """Return a CONNECT packet (section 3.1) without last will and session."""
     flags = _CLEAN_START
     payload = _text(client_id.encode())
     if settings.username is not None:
@@ -201,7 +208,7 @@ def _text(value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Section 1.5.5: seven bits a byte, the low ones first."""
+    """Encode a variable byte integer (section 1.5.5)."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -211,19 +218,19 @@ def _varint(value: int) -> bytes:
 
 
 def _read_packet(connection: socket.socket) -> tuple[int, bytes]:
-    """Type (with flags) and body of the next packet. Raises OSError when the connection ends before."""
-    kind = _read(connection, 1)[0]
+    """Return type (with flags) and body of the next packet; raises OSError at the end."""
+    kind = _read_bytes(connection, 1)[0]
     length, shift = 0, 0
     while True:
-        digit = _read(connection, 1)[0]
+        digit = _read_bytes(connection, 1)[0]
         length |= (digit & 0x7F) << shift
         shift += 7
         if digit < 0x80 or shift > 21:
             break
-    return kind, _read(connection, min(length, _LONGEST_PACKET))
+    return kind, _read_bytes(connection, min(length, _LONGEST_PACKET))
 
 
-def _read(connection: socket.socket, count: int) -> bytes:
+def _read_bytes(connection: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
         piece = connection.recv(count - len(data))
@@ -233,8 +240,8 @@ def _read(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-def _since(began: float) -> float:
-    return (time.perf_counter() - began) * 1000
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
 
 
 def _ends(certificate: object) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The camera: whether it opens, what it shows and how fast, within a bounded time."""
+"""Check the camera within a bounded time: its pictures and its frame rate."""
 
 import threading
 import time
@@ -14,15 +14,18 @@ from device.vision.capture.sources import CameraError, Image, describe, is_live
 from .check import CheckResult
 
 _LIVE_FRAMES = 30
-# A file's length is only known at its end; a long one is not read through.
+# The length of a file is known only at its end, and a long file would take too long.
 _MOST_FRAMES = 600
 _DARK = 8.0
 _GRACE_SECONDS = 1.0
 
 
 @dataclass
-class CameraLook:
-    """What was seen, written by the thread that reads: `pictures` are the first `keep` frames."""
+class CameraSample:
+    """The frames of a camera, filled by the reading thread.
+
+    `pictures` are the first `keep`.
+    """
 
     keep: int
     count: int = 0
@@ -35,7 +38,7 @@ class CameraLook:
     pictures: list[Image] = field(default_factory=list)
     failure: Exception | None = None
 
-    def take(self, image: Image, at: float) -> None:
+    def add_frame(self, image: Image, at: float) -> None:
         self.first_at = at if self.count == 0 else self.first_at
         self.last_at = at
         self.count += 1
@@ -46,108 +49,111 @@ class CameraLook:
 
     @property
     def fps(self) -> float | None:
-        """Frames a second as they came; None for fewer than two."""
+        """Return the frames per second as they arrived; None for fewer than two."""
         passed = self.last_at - self.first_at
         return (self.count - 1) / passed if self.count > 1 and passed > 0 else None
 
 
-def look(
+def sample_camera(
     source: str,
     seconds: float,
     keep: int = 0,
     *,
     loop: bool = False,
     opener: Callable[..., Camera] = open_camera,
-) -> CameraLook | None:
-    """The frames of `source` for at most `seconds`: 30 of a live one, of a file as many as can be read.
+) -> CameraSample | None:
+    """Return the frames of `source` within `seconds`; None if there are none.
 
-    None when it has not shown anything by then: a driver may never answer, which is why a thread asks it that
-    is left behind in that case. Raises CameraError, also for a live one that is to be repeated (`loop`).
+    A live source gives at most 30 frames, a file at most 600. A driver may never answer, so a daemon thread
+    reads, and is abandoned in that case. Raises CameraError, also for a live source with `loop`.
     """
-    seen = CameraLook(keep)
+    sample = CameraSample(keep)
     ended = threading.Event()
     open_cameras: list[Camera] = []
     deadline = time.monotonic() + seconds
 
     def read() -> None:
         try:
-            # At its own rate a file would take as long as it lasts, and repeated for ever.
+            # A file is read as fast as possible, and once: else it takes its duration, or for ever.
             live = is_live(source)
             with opener(source, loop=loop and live, fps=None if live else 0) as camera:
                 open_cameras.append(camera)
-                _read(camera, seen, deadline)
-                seen.corrupt = camera.corrupt
-        except Exception as error:  # noqa: BLE001  # raised again by who asked
-            seen.failure = error
+                _read_frames(camera, sample, deadline)
+                sample.corrupt = camera.corrupt
+        except Exception as error:  # noqa: BLE001  # raised again by the calling thread
+            sample.failure = error
         finally:
             ended.set()
 
     threading.Thread(target=read, name="doctor-camera", daemon=True).start()
-    # The reading thread stops by itself at its deadline, unless the camera does not answer.
+    # The reading thread stops at its deadline, unless the driver blocks it.
     grace = min(_GRACE_SECONDS, seconds)
     if not ended.wait(seconds + grace):
         for camera in open_cameras:
             camera.stop()
         ended.wait(grace)
-    if seen.failure is not None:
-        raise seen.failure
-    return seen if seen.count else None
+    if sample.failure is not None:
+        raise sample.failure
+    return sample if sample.count else None
 
 
-def _read(camera: Camera, seen: CameraLook, deadline: float) -> None:
-    most = max(_LIVE_FRAMES if camera.live else _MOST_FRAMES, seen.keep)
+def _read_frames(camera: Camera, sample: CameraSample, deadline: float) -> None:
+    most = max(_LIVE_FRAMES if camera.live else _MOST_FRAMES, sample.keep)
     for frame in camera:
-        seen.take(frame.image, frame.captured_at)
-        if seen.count >= most or time.monotonic() >= deadline:
+        sample.add_frame(frame.image, frame.captured_at)
+        if sample.count >= most or time.monotonic() >= deadline:
             return
-    seen.ended = True
+    sample.ended = True
 
 
 def check_camera(
-    source: str, seen: Callable[[], CameraLook | None], seconds: float, *, in_use: bool = False
+    source: str, take_sample: Callable[[], CameraSample | None], seconds: float, *, in_use: bool = False
 ) -> CheckResult:
-    """What `seen` gives of `source` (see `look`); `in_use` says that a device runs here and may hold it."""
+    """Check `source` with the sample of `take_sample` (see `sample_camera`).
+
+    `in_use` says that a device runs here and may have the camera open.
+    """
     name = describe(source)
     live = is_live(source)
     values: dict[str, JsonValue] = {"source": name, "live": live}
     try:
-        found = seen()
+        sample = take_sample()
     except CameraError as error:
-        found, failure = None, str(error)
+        sample, failure = None, str(error)
     else:
         failure = f"{name} shows nothing within {seconds:.0f} s"
-    if found is None:
+    if sample is None:
         if in_use and live:
-            detail = f"{failure}; a device runs on this data folder and may hold it"
-            return CheckResult("camera", "warning", detail, "stop the device to look at its camera", values)
+            detail = f"{failure}; a device runs on this data folder and may have it open"
+            return CheckResult("camera", "warning", detail, "stop the device to check its camera", values)
         return CheckResult(
             "camera", "fault", failure, "check WFM_DEVICE__SOURCE, cable and permissions", values
         )
-    return _judge(name, live, found, values)
+    return _to_result(name, live, sample, values)
 
 
-def _judge(name: str, live: bool, found: CameraLook, values: dict[str, JsonValue]) -> CheckResult:
-    sizes = [f"{width}x{height}" for width, height in sorted(found.sizes)]
-    bright = median(found.brightness)
+def _to_result(name: str, live: bool, sample: CameraSample, values: dict[str, JsonValue]) -> CheckResult:
+    sizes = [f"{width}x{height}" for width, height in sorted(sample.sizes)]
+    bright = median(sample.brightness)
     values.update(
         sizes=list(sizes),
-        frames=found.count,
-        fps=round(found.fps, 1) if found.fps else None,
-        ended=found.ended,
-        corrupt=found.corrupt,
+        frames=sample.count,
+        fps=round(sample.fps, 1) if sample.fps else None,
+        ended=sample.ended,
+        corrupt=sample.corrupt,
         brightness=round(bright, 1),
     )
-    rate = f" at {found.fps:.1f} a second" if found.fps else ""
+    rate = f" at {sample.fps:.1f} a second" if sample.fps else ""
     if live:
-        detail = f"{name}: {', '.join(sizes)}, {found.count} frames{rate}"
+        detail = f"{name}: {', '.join(sizes)}, {sample.count} frames{rate}"
     else:
-        length = f"{found.count} frames" if found.ended else f"more than {found.count} frames"
+        length = f"{sample.count} frames" if sample.ended else f"more than {sample.count} frames"
         detail = f"{name}: {', '.join(sizes)}, {length}, read{rate}"
     advice = None
-    if found.corrupt:
-        detail += f", {found.corrupt} could not be decoded"
-        advice = "check the cable, the network or the file: damaged pictures are left out"
+    if sample.corrupt:
+        detail += f", {sample.corrupt} could not be decoded"
+        advice = "check the cable, the network or the file: damaged pictures are dropped"
     elif bright < _DARK:
         detail += f", almost black (mean grey level {bright:.0f})"
-        advice = "look whether something covers the lens, and at the light"
+        advice = "check the lens for covers, and the light"
     return CheckResult("camera", "warning" if advice else "ok", detail, advice, values)

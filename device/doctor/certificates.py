@@ -1,4 +1,4 @@
-"""When a certificate runs out."""
+"""Read the expiry of a certificate."""
 
 import re
 import ssl
@@ -12,7 +12,10 @@ _VALIDITY = re.compile(rb"\x30." + _TIME + _TIME, re.DOTALL)
 
 
 def certificate_ends(file: Path) -> datetime | None:
-    """When the certificate in a PEM file runs out; None if that cannot be read from it. Raises OSError."""
+    """Return the expiry of the certificate in a PEM file, None without one.
+
+    Raises OSError.
+    """
     pem = re.search(
         r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
         file.read_text(encoding="ascii", errors="replace"),

@@ -1,4 +1,4 @@
-"""One finding about a device, and what turns a check that fails itself into one."""
+"""Define the result of a check, and turn errors of a check into a result."""
 
 import logging
 from collections.abc import Callable
@@ -14,8 +14,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was looked at (`name`) and found: `detail` is a sentence, `advice` says what to do about it, and
-    `values` are the same facts for programs. A `fault` keeps the device from its work, a `warning` may."""
+    """The result of the check `name`.
+
+    `detail` is a sentence, `advice` says what to do, and `values` are the same facts for programs. A `fault`
+    keeps the device from working, a `warning` may.
+    """
 
     name: str
     state: State
@@ -24,13 +27,15 @@ class CheckResult:
     values: dict[str, JsonValue] = field(default_factory=dict)
 
 
-def guarded(name: str, examine: Callable[[], CheckResult]) -> CheckResult:
-    """What `examine` finds. An exception that it did not expect is a fault of that name, with its type, so
-    that the other checks still run."""
+def run_check(name: str, check: Callable[[], CheckResult]) -> CheckResult:
+    """Return the result of `check`.
+
+    An unexpected exception becomes a fault of that name.
+    """
     try:
-        return examine()
-    except Exception as error:  # noqa: BLE001  # told, with its traceback in the log
-        _log.exception("the check %s failed", name)
+        return check()
+    except Exception as error:  # noqa: BLE001  # reported, with its traceback in the log
+        _log.exception("doctor check failed; report the traceback check=%s", name)
         return CheckResult(
             name,
             "fault",
@@ -40,5 +45,5 @@ def guarded(name: str, examine: Callable[[], CheckResult]) -> CheckResult:
 
 
 def first_line(error: BaseException) -> str:
-    """The beginning of what `error` says, for one line."""
+    """Return the first line of the message of `error`, at most 300 characters."""
     return str(error).strip().partition("\n")[0][:300] or "no reason given"

@@ -1,4 +1,4 @@
-"""All checks on one device, one after another."""
+"""Run all checks on one device in order."""
 
 import time
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from device.vision.inference.session import ModelError
 from device.vision.quality import QualityGate
 
 from .broker import check_broker
-from .camera import CameraLook, check_camera, look
-from .check import CheckResult, guarded
+from .camera import CameraSample, check_camera, sample_camera
+from .check import CheckResult, run_check
 from .machine import check_clock, check_versions, clock_is_synchronised
-from .models import check_canary_of, check_detector, check_emotion, check_model, check_providers
+from .models import check_detector, check_embedder_canary, check_emotion, check_model, check_providers
 from .storage import check_disk, is_in_use
 from .synthetic import synthetic_frame
-from .timing import RecognitionStages, StageTimes, stand_in_gallery, time_stages
+from .timing import RecognitionStages, StageTimes, synthetic_gallery, time_stages
 
 _CAMERA_SECONDS = 10.0
 _SYNTHETIC_FRAMES = 30
@@ -37,7 +37,7 @@ _SYNTHETIC_FRAMES = 30
 
 @dataclass(frozen=True)
 class ExaminationReport:
-    """What was found; `times` is absent when the stages could not be run."""
+    """The results of all checks; `times` is None if the stages could not run."""
 
     checks: tuple[CheckResult, ...]
     times: StageTimes | None
@@ -51,22 +51,23 @@ def examine(
     *,
     with_camera: bool = True,
     camera_frames: int = 0,
-    begin: Callable[[str], None] = lambda _name: None,
+    on_check: Callable[[str], None] = lambda _name: None,
 ) -> ExaminationReport:
-    """Every check on the device of `settings`; `begin` is told each one's name as it starts.
+    """Run every check on the device of `settings`.
 
-    The stages are timed on `camera_frames` frames of the camera, on a synthetic one if that is 0.
+    `on_check` gets the name of each before it starts.
+    The stages are timed on `camera_frames` frames of the camera, or on a synthetic frame if that is 0.
     """
     examination = _Examination(settings, with_camera, camera_frames)
     checks = []
     for name, check in examination.checks().items():
-        begin(name)
-        checks.append(guarded(name, check))
+        on_check(name)
+        checks.append(run_check(name, check))
     return ExaminationReport(tuple(checks), examination.times)
 
 
 class _Examination:
-    """The checks, and what earlier ones found out for later ones."""
+    """The checks, with the results that later ones need."""
 
     def __init__(self, settings: DeviceSettings, with_camera: bool, camera_frames: int) -> None:
         self.times: StageTimes | None = None
@@ -77,25 +78,25 @@ class _Examination:
         self._database = database_path(settings)
         self._embedder: FaceEmbedder | None = None
         self._detector: Detector | None = None
-        self._look: CameraLook | None = None
+        self._sample: CameraSample | None = None
 
     def checks(self) -> dict[str, Callable[[], CheckResult]]:
         device = self._device
         return {
             "versions": check_versions,
-            "model": self._model,
-            "providers": self._providers,
-            "canary": self._canary,
-            "detector": self._find_faces,
-            **({"emotion": self._emotion} if device.emotion else {}),
-            "camera": self._camera,
+            "model": self._check_model,
+            "providers": self._check_providers,
+            "canary": self._check_canary,
+            "detector": self._check_detector,
+            **({"emotion": self._check_emotion} if device.emotion else {}),
+            "camera": self._check_camera,
             "disk": lambda: check_disk(device.data_dir, self._database, device.outbox_mb),
             "clock": lambda: check_clock(utc_now(), clock_is_synchronised()),
             "broker": lambda: check_broker(self._settings.mqtt, device.id, device.data_dir, utc_now()),
-            "stages": self._stages,
+            "stages": self._check_stages,
         }
 
-    def _model(self) -> CheckResult:
+    def _check_model(self) -> CheckResult:
         device = self._device
         try:
             self._embedder = load_embedder(
@@ -104,33 +105,33 @@ class _Examination:
         except ModelError as error:
             values: dict[str, JsonValue] = {"path": str(device.model), "space": device.space}
             return CheckResult("model", "fault", str(error), "check WFM_DEVICE__MODEL", values)
-        return check_model(self._embedder, self._record(self._embedder.space.id))
+        return check_model(self._embedder, self._model_record(self._embedder.space.id))
 
-    def _record(self, space: str) -> str | None:
+    def _model_record(self, space: str) -> str | None:
         if not self._database.exists():
             return None
         try:
             with inspect_store(self._database) as store:
                 return store.config(RECORD_KEY + space)
         except StoreError:
-            # Told by the check of the disk, which reads the same file.
+            # The check of the disk reports it, which reads the same file.
             return None
 
-    def _providers(self) -> CheckResult:
+    def _check_providers(self) -> CheckResult:
         if self._embedder is None:
             return _skipped("providers", "the model cannot be loaded")
-        # Imported when it is used, as by `open_session`.
+        # Imported here, because ONNX Runtime is optional with a TensorRT engine.
         from device.vision.inference.onnx_session import available_providers  # noqa: PLC0415
 
         return check_providers(self._device.providers, available_providers(), self._embedder.session)
 
-    def _canary(self) -> CheckResult:
+    def _check_canary(self) -> CheckResult:
         if self._embedder is None:
             return _skipped("canary", "the model cannot be loaded")
         embedder = self._embedder
-        return check_canary_of(embedder.session, embedder.space.id, self._device.reference_model)
+        return check_embedder_canary(embedder.session, embedder.space.id, self._device.reference_model)
 
-    def _find_faces(self) -> CheckResult:
+    def _check_detector(self) -> CheckResult:
         device = self._device
         try:
             self._detector = load_detector(
@@ -145,58 +146,61 @@ class _Examination:
             self._detector = None
             return CheckResult("detector", "fault", str(error), "check WFM_DEVICE__DETECTOR_MODEL")
 
-    def _emotion(self) -> CheckResult:
+    def _check_emotion(self) -> CheckResult:
         emotion = self._device.emotion
-        assert emotion is not None  # noqa: S101  # `checks` asked
+        assert emotion is not None  # noqa: S101  # `checks` tests it
         try:
             session = open_session(emotion.model, session_options(self._device))
             return check_emotion(session, emotion)
         except ModelError as error:
             return CheckResult("emotion", "fault", str(error), "check the section `emotion` of the settings")
 
-    def _camera(self) -> CheckResult:
+    def _check_camera(self) -> CheckResult:
         if not self._with_camera:
-            return _skipped("camera", "as asked (--no-camera)")
+            return _skipped("camera", "as requested (--no-camera)")
         return check_camera(
-            self._device.source, self._see, _CAMERA_SECONDS, in_use=is_in_use(self._device.data_dir) is True
+            self._device.source,
+            self._sample_source,
+            _CAMERA_SECONDS,
+            in_use=bool(is_in_use(self._device.data_dir)),
         )
 
-    def _see(self) -> CameraLook | None:
+    def _sample_source(self) -> CameraSample | None:
         device = self._device
-        self._look = look(device.source, _CAMERA_SECONDS, self._camera_frames, loop=device.loop)
-        return self._look
+        self._sample = sample_camera(device.source, _CAMERA_SECONDS, self._camera_frames, loop=device.loop)
+        return self._sample
 
-    def _stages(self) -> CheckResult:
+    def _check_stages(self) -> CheckResult:
         if self._embedder is None or self._detector is None:
             return _skipped("stages", "the networks cannot be loaded")
-        seen = self._look.pictures if self._look else []
-        images = seen or [synthetic_frame()] * _SYNTHETIC_FRAMES
+        pictures = self._sample.pictures if self._sample else []
+        images = pictures or [synthetic_frame()] * _SYNTHETIC_FRAMES
         stages = RecognitionStages(
             self._detector, QualityGate(self._device.quality), self._embedder, self._gallery(self._embedder)
         )
         try:
-            self.times = time_stages(stages, images, synthetic=not seen, timer=time.perf_counter)
+            self.times = time_stages(stages, images, synthetic=not pictures, timer=time.perf_counter)
         except ModelError as error:
-            return CheckResult("stages", "fault", str(error), "see what the checks of the models say")
-        return _judge_times(self.times, self._camera_frames > 0)
+            return CheckResult("stages", "fault", str(error), "see the checks of the models")
+        return _times_result(self.times, self._camera_frames > 0)
 
     def _gallery(self, embedder: FaceEmbedder) -> Gallery:
-        """The device's own people, or as many as nobody."""
+        """Return the device's own gallery, or a synthetic one."""
         space = embedder.space
         if self._database.exists():
             try:
                 with inspect_store(self._database) as store:
                     user_ids, vectors = store.load_gallery(space.id)
             except StoreError:
-                # Told by the check of the disk, which reads the same file.
-                return stand_in_gallery(space)
+                # The check of the disk reports it, which reads the same file.
+                return synthetic_gallery(space)
             rows = GalleryRows.from_stored(space.id, space.dimension, user_ids, vectors, 0)
             if rows.user_ids:
                 return Gallery(space, rows.user_ids, rows.vectors)
-        return stand_in_gallery(space)
+        return synthetic_gallery(space)
 
 
-def _judge_times(times: StageTimes, asked_for_camera: bool) -> CheckResult:
+def _times_result(times: StageTimes, camera_requested: bool) -> CheckResult:
     together = times.stages[-1]
     detail = (
         f"{together.median_ms:.1f} ms a frame, {times.frames_per_second:.0f} frames a second on one thread, "
@@ -208,12 +212,12 @@ def _judge_times(times: StageTimes, asked_for_camera: bool) -> CheckResult:
         "frames_per_second": round(times.frames_per_second, 1),
         "templates": times.templates,
     }
-    if times.synthetic and asked_for_camera:
+    if times.synthetic and camera_requested:
         return CheckResult(
-            "stages", "warning", f"{detail}; on a synthetic frame, the camera gave none", None, values
+            "stages", "warning", f"{detail}; on a synthetic frame, because the camera gave none", None, values
         )
     return CheckResult("stages", "ok", detail, None, values)
 
 
 def _skipped(name: str, why: str) -> CheckResult:
-    return CheckResult(name, "skipped", f"not looked at: {why}")
+    return CheckResult(name, "skipped", f"not checked: {why}")

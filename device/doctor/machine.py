@@ -1,4 +1,4 @@
-"""The machine and what is installed on it: versions and clock."""
+"""Check the machine: installed versions and clock."""
 
 import importlib.metadata
 import importlib.util
@@ -19,10 +19,10 @@ from .check import CheckResult
 _L4T_RELEASE = Path("/etc/nv_tegra_release")
 _TIMESYNC_FLAG = Path("/run/systemd/timesync/synchronized")
 _TIMEDATECTL_SECONDS = 3.0
-# Nobody has run this software before, and nobody's clock is right after.
+# A clock outside of these years is wrong.
 _FIRST_YEAR, _LAST_YEAR = 2025, 2100
 
-# What people call it, the distributions it comes in, and the module where it came without one.
+# The usual name, the distributions, and the module for an installation without one.
 _LIBRARIES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("NumPy", ("numpy",), "numpy"),
     ("OpenCV", ("opencv-python-headless", "opencv-python", "opencv-contrib-python"), "cv2"),
@@ -34,7 +34,7 @@ _LIBRARIES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution, without importing it."""
+    """Return the version of an installed distribution, without importing it."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -44,7 +44,7 @@ def installed_version(distribution: str) -> str | None:
 def check_versions(
     version_of: Callable[[str], str | None] = installed_version, l4t_release: Path = _L4T_RELEASE
 ) -> CheckResult:
-    """Versions of everything whose version has ever mattered; nothing is imported to find out."""
+    """Report the versions of Python, the libraries and the system, importing nothing."""
     found = {name: _version(distributions, module, version_of) for name, distributions, module in _LIBRARIES}
     machine = f"{platform.system()} {platform.release()} on {platform.machine()}"
     l4t = _l4t(l4t_release)
@@ -79,7 +79,10 @@ def _version(
 
 
 def _l4t(release: Path) -> str | None:
-    """`R36.4.0` of `# R36 (release), REVISION: 4.0, ...`; None on what is no Jetson."""
+    """Return `R36.4.0` for `# R36 (release), REVISION: 4.0, ...`.
+
+    None on other machines.
+    """
     try:
         text = release.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -89,10 +92,10 @@ def _l4t(release: Path) -> str | None:
 
 
 def check_clock(now: datetime, synchronised: bool | None) -> CheckResult:
-    """Whether the time of day can be trusted; `synchronised` is None where nothing tells."""
+    """Check the time of day; `synchronised` is None if it is unknown."""
     values: dict[str, JsonValue] = {"now": format_time(now), "synchronised": synchronised}
-    told = {True: "synchronised", False: "not synchronised", None: "nothing here tells if it is synchronised"}
-    detail = f"{format_time(now)}, {told[synchronised]}; how far it is off is not measured here"
+    sentences = {True: "synchronised", False: "not synchronised", None: "its synchronisation is unknown"}
+    detail = f"{format_time(now)}, {sentences[synchronised]}; its error is not measured"
     if not _FIRST_YEAR <= now.year <= _LAST_YEAR:
         advice = "set the clock: the registry rejects events of such a time (event-time-implausible)"
         return CheckResult("clock", "fault", detail, advice, values)
@@ -102,8 +105,10 @@ def check_clock(now: datetime, synchronised: bool | None) -> CheckResult:
 
 
 def clock_is_synchronised(flag: Path = _TIMESYNC_FLAG, timedatectl: str | None = None) -> bool | None:
-    """What the kernel says through `timedatectl`, whichever service keeps the time; else the flag of
-    systemd's own. None where there is neither."""
+    """Return whether `timedatectl` or the flag of systemd reports synchronisation.
+
+    `timedatectl` covers every time service; None if there is neither.
+    """
     command = timedatectl or shutil.which("timedatectl")
     if command is not None:
         try:

@@ -1,4 +1,4 @@
-"""The networks: what runs them, whether they are the right ones, and whether they answer what they should."""
+"""Check the networks: provider, file and answers."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _DETECTOR_RUNS = 3
 
 
 def check_providers(configured: Sequence[str], offered: Sequence[str], session: Session) -> CheckResult:
-    """What was asked for, what this ONNX Runtime was built with, and what the embedder really runs on."""
+    """Compare the configured providers, the available ones, and the one in use."""
     values: dict[str, JsonValue] = {
         "configured": list(configured),
         "offered": list(offered),
@@ -33,7 +33,7 @@ def check_providers(configured: Sequence[str], offered: Sequence[str], session: 
     }
     if session.path.suffix.lower() in ENGINE_SUFFIXES:
         return CheckResult(
-            "providers", "ok", f"runs on {session.runs_on}, for which none is needed", None, values
+            "providers", "ok", f"runs on {session.runs_on}, which needs no provider", None, values
         )
     detail = (
         f"runs on {session.runs_on}; configured {', '.join(configured)}, "
@@ -51,14 +51,17 @@ def check_providers(configured: Sequence[str], offered: Sequence[str], session: 
 
 
 def check_model(embedder: FaceEmbedder, on_record: str | None) -> CheckResult:
-    """The embedder's file and space; `on_record` is the SHA-256 that the registry has for the space."""
+    """Check the embedder's file and space.
+
+    `on_record` is the registry's SHA-256 for the space.
+    """
     session, space = embedder.session, embedder.space
     values: dict[str, JsonValue] = {
         "path": str(session.path),
         "bytes": session.path.stat().st_size,
         "sha256": session.sha256,
         "input": _tensor(session.input),
-        "outputs": [_tensor(each) for each in session.outputs],
+        "outputs": [_tensor(output) for output in session.outputs],
         "space": space.id,
         "dimension": space.dimension,
         "on_record": on_record,
@@ -67,55 +70,58 @@ def check_model(embedder: FaceEmbedder, on_record: str | None) -> CheckResult:
         f"{space.id}, {space.dimension} dimensions, from {session.path} "
         f"({session.path.stat().st_size / _MEGABYTE:.1f} MB, SHA-256 {session.sha256[:12]}...), "
         f"from {shape_text(session.input.shape)} to "
-        f"{', '.join(shape_text(each.shape) for each in session.outputs)}"
+        f"{', '.join(shape_text(output.shape) for output in session.outputs)}"
     )
     if on_record is not None and on_record != session.sha256:
         return CheckResult(
             "model",
             "fault",
             f"{MODEL_DIFFERS}: {detail}; the registry has {on_record[:12]}... on record: "
-            "nobody is recognised",
+            "no face is recognised",
             "give this device the file on record, or a space of its own",
             values,
         )
     if space.id == gabor.SPACE_ID:
-        advice = "this embedded model is for trying out: set WFM_DEVICE__MODEL and WFM_DEVICE__SPACE"
+        advice = "this embedded model is for trials: set WFM_DEVICE__MODEL and WFM_DEVICE__SPACE"
         return CheckResult("model", "warning", detail, advice, values)
-    told = "as the registry has it" if on_record else "this device has not been told of a record for it yet"
-    return CheckResult("model", "ok", f"{detail}; {told}", None, values)
+    record = "as on record in the registry" if on_record else "this device knows no record for it yet"
+    return CheckResult("model", "ok", f"{detail}; {record}", None, values)
 
 
-def check_canary_of(
+def check_embedder_canary(
     session: Session,
     space: str,
     reference_model: Path | None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> CheckResult:
-    """Fixed inputs on the configured session and on the CPU, compared; see `vision/canary.py`."""
-    began = clock()
+    """Compare the answers to fixed inputs of the session and the CPU.
+
+    See `vision/canary.py`.
+    """
+    start = clock()
     try:
         reference = open_reference(session, reference_model)
-        opened = clock()
+        opened_at = clock()
         result = check_canary(session, reference, clock)
     except ModelError as error:
         return CheckResult(
             "canary",
             "fault",
             f"{CANARY_FAILED}: {error}",
-            "until they can be compared, nobody is recognised",
+            "until they can be compared, no face is recognised",
             {"passed": False},
         )
-    whole = (clock() - opened) * 1000
+    whole = (clock() - opened_at) * 1000
     values: dict[str, JsonValue] = {
         "passed": result.passed,
         "cosine": result.cosine,
         "session_ms": round(result.milliseconds, 3),
         "reference_ms": round(max(0.0, whole - result.milliseconds), 3),
-        "reference_open_ms": round((opened - began) * 1000, 3),
+        "reference_open_ms": round((opened_at - start) * 1000, 3),
         "reference": str(reference.path),
     }
     if not result.passed:
-        detail = f"{CANARY_FAILED}: {result.detail}; {space} is in quarantine, so nobody is recognised"
+        detail = f"{CANARY_FAILED}: {result.detail}; {space} is in quarantine, so no face is recognised"
         advice = "build the engine again, or run on another provider (fp16 off, then cpu)"
         return CheckResult("canary", "fault", detail, advice, values)
     detail = f"{result.detail}; {result.milliseconds:.1f} ms for four faces"
@@ -127,13 +133,13 @@ def check_canary_of(
 def check_detector(
     detector: Detector, device: DeviceSection, clock: Callable[[], float] = time.perf_counter
 ) -> CheckResult:
-    """The detector on a synthetic picture. Raises ModelError."""
+    """Run the detector on a synthetic picture; raises ModelError."""
     frame = synthetic_frame()
     times = []
     for _ in range(_DETECTOR_RUNS):
-        began = clock()
+        start = clock()
         found = detector.detect(frame)
-        times.append((clock() - began) * 1000)
+        times.append((clock() - start) * 1000)
     landmarks = found.landmarks is not None
     model = str(device.detector_model) if device.detector_model else None
     detail = (
@@ -153,7 +159,7 @@ def check_detector(
 
 
 def check_emotion(session: Session, emotion: EmotionSettings) -> CheckResult:
-    """The classifier on the faces of a synthetic picture. Raises ModelError."""
+    """Run the classifier on a face of a synthetic picture; raises ModelError."""
     classifier = EmotionClassifier(
         session, emotion.classes, emotion.codes, mean=emotion.mean, scale=emotion.scale
     )
@@ -167,7 +173,7 @@ def check_emotion(session: Session, emotion: EmotionSettings) -> CheckResult:
     }
     if found.label is None:
         return CheckResult(
-            "emotion", "fault", f"{detail} and answers no probabilities", _WRONG_EMOTIONS, values
+            "emotion", "fault", f"{detail} and gives no probabilities", _WRONG_EMOTIONS, values
         )
     return CheckResult("emotion", "ok", detail, None, values)
 

@@ -1,4 +1,4 @@
-"""The data folder: room, whether it can be written, and what its database says."""
+"""Check the data folder: free space, write access and its database."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ _BLOCK = b"\0" * 4096
 
 
 def is_in_use(data_dir: Path) -> bool | None:
-    """Whether a device runs on `data_dir`; None where that cannot be told: the folder is not writable."""
+    """Return whether a device runs on `data_dir`; None if the folder is not writable."""
     if not data_dir.exists():
         return False
     try:
@@ -30,25 +30,28 @@ def is_in_use(data_dir: Path) -> bool | None:
 
 
 def check_disk(data_dir: Path, database: Path, outbox_mb: int) -> CheckResult:
-    """Room, a write that reaches the disk, and the database; `outbox_mb` is what events may take of it."""
+    """Check free space, a write to the disk, and the database.
+
+    `outbox_mb` is the space that events may take.
+    """
     values: dict[str, JsonValue] = {"folder": str(data_dir)}
-    standing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if folder.exists())
-    free = read_system(standing).disk_free_mb
+    existing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if folder.exists())
+    free = read_system(existing).disk_free_mb
     values["free_mb"] = free
     try:
-        with tempfile.TemporaryFile(dir=standing, buffering=0) as probe:
+        with tempfile.TemporaryFile(dir=existing, buffering=0) as probe:
             probe.write(_BLOCK)
     except OSError as error:
         return CheckResult(
             "disk",
             "fault",
-            f"{standing} cannot be written to ({error.strerror}); {_megabytes(free)} free",
-            "set WFM_DEVICE__DATA_DIR to a folder with room that this user may write",
+            f"{existing} cannot be written to ({error.strerror}); {_megabytes(free)} free",
+            "set WFM_DEVICE__DATA_DIR to a folder with free space that this user may write",
             values,
         )
     if not database.exists():
-        detail = f"{data_dir}: {_megabytes(free)} free, no database yet (the first start makes it)"
-        return _with_room(detail, free, outbox_mb, None, values)
+        detail = f"{data_dir}: {_megabytes(free)} free, no database yet (the first start creates it)"
+        return _space_result(detail, free, outbox_mb, None, values)
     try:
         with inspect_store(database) as store:
             return _check_database(store, data_dir, free, outbox_mb, values)
@@ -57,7 +60,7 @@ def check_disk(data_dir: Path, database: Path, outbox_mb: int) -> CheckResult:
 
 
 _DAMAGED = (
-    "move the database aside and start again: the gallery syncs anew, `sqlite3 FILE .recover` reads events"
+    "move the database aside and start again: the gallery syncs again, `sqlite3 FILE .recover` reads events"
 )
 
 
@@ -71,8 +74,8 @@ def _check_database(
         )
     written, known = store.schemas()
     if written > known:
-        detail = f"{data_dir}: the database is of newer software (schema {written}, this one knows {known})"
-        return CheckResult("disk", "fault", detail, "install that software, or another data folder", values)
+        detail = f"{data_dir}: newer software wrote the database (schema {written}, known is {known})"
+        return CheckResult("disk", "fault", detail, "install that software, or use another folder", values)
     in_use = is_in_use(data_dir)
     depth, rejected = store.outbox_depth(), store.rejected_count()
     values.update(outbox_depth=depth, rejected=rejected, in_use=in_use, schema=written)
@@ -80,17 +83,17 @@ def _check_database(
         f"{data_dir}: {_megabytes(free)} free, the database is sound, {depth} events wait, "
         f"{rejected} were rejected{', a device runs on it' if in_use else ''}"
     )
-    advice = "`wfm-device rejected list` says which and why" if rejected else None
-    return _with_room(detail, free, outbox_mb, advice, values)
+    advice = "`wfm-device rejected list` shows them with reasons" if rejected else None
+    return _space_result(detail, free, outbox_mb, advice, values)
 
 
-def _with_room(
+def _space_result(
     detail: str, free: float | None, outbox_mb: int, advice: str | None, values: dict[str, JsonValue]
 ) -> CheckResult:
     if free is not None and free < max(_LEAST_FREE_MB, outbox_mb):
-        advice = f"make room, or lower WFM_DEVICE__OUTBOX_MB ({outbox_mb}): events may not fit in an outage"
+        advice = f"free space, or lower WFM_DEVICE__OUTBOX_MB ({outbox_mb}): an outage may drop events"
     return CheckResult("disk", "warning" if advice else "ok", detail, advice, values)
 
 
 def _megabytes(value: float | None) -> str:
-    return "unknown room" if value is None else f"{value:,.0f} MB"
+    return "unknown space" if value is None else f"{value:,.0f} MB"

@@ -1,4 +1,4 @@
-"""A picture that shows nobody, and places in it to take for faces: the same for ever."""
+"""Draw a reproducible picture without faces, and boxes in it that stand for faces."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _FACE_SIDE = 120
 
 
 def synthetic_frame() -> Image:
-    """uint8[480, 640, 3]: coloured waves in random directions with some grain."""
+    """Return uint8[480, 640, 3]: coloured waves in random directions with some grain."""
     random = np.random.RandomState(_SEED)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH
     frame = np.zeros((HEIGHT, WIDTH, 3))
@@ -26,7 +26,7 @@ def synthetic_frame() -> Image:
 
 
 def synthetic_faces(count: int, image: Image) -> Detections:
-    """`count` squares in a row, each with landmarks where a face looking at the camera has them."""
+    """Return `count` squares in a row, each with the landmarks of a frontal face."""
     height, width = image.shape[:2]
     side = min(_FACE_SIDE, height, width)
     room = np.linspace(0, width - side, count + 2)[1:-1]

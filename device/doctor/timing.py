@@ -1,4 +1,4 @@
-"""How long each stage of recognition takes on this machine."""
+"""Time each stage of recognition on this machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from device.vision.quality import QualityGate
 from .synthetic import synthetic_faces
 
 STAGES = ("detect", "align", "quality", "embed", "match", "together")
-_STAND_IN_TEMPLATES = 1000
+_SYNTHETIC_TEMPLATES = 1000
 _SEED = 1000
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """Milliseconds a frame: the median, and what 95 of 100 frames stay below."""
+    """Milliseconds per frame: the median and the 95th percentile."""
 
     stage: str
     median_ms: float
@@ -31,7 +31,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """`frames` were timed, with `faces` faces in all, against a gallery of `templates`."""
+    """The times of `frames` frames with `faces` faces, against `templates` templates."""
 
     stages: tuple[StageTime, ...]
     frames: int
@@ -41,14 +41,14 @@ class StageTimes:
 
     @property
     def frames_per_second(self) -> float:
-        """What one thread can do, by the median of all stages together."""
+        """Return the frames per second of one thread, by the median of a whole frame."""
         together = self.stages[-1].median_ms
         return 1000 / together if together > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class RecognitionStages:
-    """The parts of recognition, as the device is configured."""
+    """The parts of recognition with the device's configuration."""
 
     detector: Detector
     quality: QualityGate
@@ -56,23 +56,23 @@ class RecognitionStages:
     gallery: Gallery
 
 
-def stand_in_gallery(space: EmbeddingSpace) -> Gallery:
-    """1,000 random templates of nobody, for a device that holds none."""
-    vectors = np.random.RandomState(_SEED).standard_normal((_STAND_IN_TEMPLATES, space.dimension))
+def synthetic_gallery(space: EmbeddingSpace) -> Gallery:
+    """Return 1,000 random templates, for a device without a gallery."""
+    vectors = np.random.RandomState(_SEED).standard_normal((_SYNTHETIC_TEMPLATES, space.dimension))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return Gallery(space, [f"nobody-{row}" for row in range(len(unit))], unit)
+    return Gallery(space, [f"synthetic-{row}" for row in range(len(unit))], unit)
 
 
 def time_stages(
     stages: RecognitionStages, images: Sequence[Image], *, synthetic: bool, timer: Callable[[], float]
 ) -> StageTimes:
-    """Put `images` (at least one) through the stages; the first once more ahead, to warm up.
+    """Run `images` (at least one) through the stages and time them; raises ModelError.
 
-    A picture without a face counts as one with a face in its middle, so that every stage has work. `timer` is
-    monotonic seconds. Raises ModelError.
+    The first image runs once more ahead, to warm up. A picture without a face gets a synthetic one, so that
+    every stage has work. `timer` is monotonic seconds.
     """
-    _time_one(stages, images[0], timer)
-    runs = [_time_one(stages, image, timer) for image in images]
+    _time_run(stages, images[0], timer)
+    runs = [_time_run(stages, image, timer) for image in images]
     marks = np.array([run for run, _ in runs])
     milliseconds = np.diff(marks, axis=1) * 1000
     table = np.concatenate([milliseconds, milliseconds.sum(axis=1, keepdims=True)], axis=1)
@@ -88,8 +88,8 @@ def time_stages(
     )
 
 
-def _time_one(stages: RecognitionStages, image: Image, timer: Callable[[], float]) -> tuple[list[float], int]:
-    """The times at which the stages began and the last ended, and the number of faces."""
+def _time_run(stages: RecognitionStages, image: Image, timer: Callable[[], float]) -> tuple[list[float], int]:
+    """Return the start times of the stages, the end of the last, and the faces."""
     marks = [timer()]
     found = stages.detector.detect(image)
     if not len(found):

@@ -49,9 +49,7 @@ class RequestRetrier:
             try:
                 answer = await send()
             except ServiceUnavailableError as error:
-                gives_up = (
-                    faults is not None and attempt >= faults and isinstance(error, ServiceFaultError)
-                )
+                gives_up = faults is not None and attempt >= faults and isinstance(error, ServiceFaultError)
                 if gives_up or self._clock() - started >= self._patience:
                     raise
                 self._log_outage(str(error))

@@ -17,14 +17,14 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
 from deploy.local.stack import free_port
 from device.bootstrap import sole_owner
-from device.doctor.camera import check_camera, look
-from device.doctor.check import CheckResult, guarded
+from device.doctor.camera import check_camera
+from device.doctor.check import CheckResult, run_check
 from device.doctor.examination import examine
 from device.doctor.machine import check_clock, check_versions, clock_is_synchronised
-from device.doctor.models import check_canary_of, check_detector, check_model, check_providers
+from device.doctor.models import check_detector, check_embedder_canary, check_model, check_providers
 from device.doctor.storage import check_disk
 from device.doctor.synthetic import synthetic_frame
-from device.doctor.timing import STAGES, RecognitionStages, stand_in_gallery, time_stages
+from device.doctor.timing import STAGES, RecognitionStages, synthetic_gallery, time_stages
 from device.management.health import Health
 from device.management.model_record import ModelRecord
 from device.settings import DeviceSettings, QualitySettings
@@ -62,7 +62,7 @@ def test_a_check_that_fails_itself_is_a_fault_with_its_type(caplog):
     def broken():
         raise KeyError("lens")
 
-    check = guarded("camera", broken)
+    check = run_check("camera", broken)
     assert (check.name, check.state) == ("camera", "fault")
     assert "KeyError" in check.detail
     assert "Traceback" in caplog.text
@@ -330,7 +330,7 @@ def test_an_engine_needs_no_provider(tmp_path):
 def test_the_canary_passes_a_session_that_answers_as_the_cpu_does(tmp_path):
     """With the times of both, by the clock that it is given."""
     session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x * np.float32(1.001))
-    check = check_canary_of(session, "face:mine", None)
+    check = check_embedder_canary(session, "face:mine", None)
     assert check.state == "ok"
     assert check.values["cosine"] > 0.999
     assert check.values["reference_ms"] > 0
@@ -340,7 +340,7 @@ def test_the_canary_passes_a_session_that_answers_as_the_cpu_does(tmp_path):
 @pytest.mark.parametrize("answer", [lambda x: x[:, ::-1], lambda x: x * np.nan, lambda x: x * 0])
 def test_the_canary_catches_wrong_numbers(tmp_path, answer):
     """Elsewhere, NaN or zeros: the space is in quarantine, and the advice says what to try."""
-    check = check_canary_of(Played(save_arcface_like(tmp_path / "m.onnx"), answer), "face:mine", None)
+    check = check_embedder_canary(Played(save_arcface_like(tmp_path / "m.onnx"), answer), "face:mine", None)
     assert (check.state, check.values["passed"]) == ("fault", False)
     assert check.detail.startswith("canary-failed")
     assert "quarantine" in check.detail
@@ -350,7 +350,7 @@ def test_the_canary_catches_wrong_numbers(tmp_path, answer):
 def test_the_canary_of_a_model_that_answers_nan_fails_on_the_cpu_too(tmp_path):
     """There it is its own reference, and not finite."""
     session = open_session(save_nan(tmp_path / "nan.onnx"))
-    check = check_canary_of(session, "face:nan", None)
+    check = check_embedder_canary(session, "face:nan", None)
     assert check.state == "fault"
     assert "NaN" in check.detail
 
@@ -359,7 +359,7 @@ def test_an_engine_without_its_onnx_file_cannot_be_trusted(tmp_path):
     """What cannot be compared has not passed."""
     session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
     session.path = tmp_path / "m.engine"
-    check = check_canary_of(session, "face:mine", tmp_path / "gone.onnx")
+    check = check_embedder_canary(session, "face:mine", tmp_path / "gone.onnx")
     assert check.state == "fault"
     assert "gone.onnx" in check.detail
 
@@ -403,7 +403,7 @@ def test_times_are_the_medians_of_every_stage_and_of_all_together(tmp_path):
     """By a timer that can be worked out: frame n's laps start at 6n; the first frame only warms up."""
     embedder = load_embedder()
     stages = RecognitionStages(
-        Sees(), QualityGate(QualitySettings()), embedder, stand_in_gallery(embedder.space)
+        Sees(), QualityGate(QualitySettings()), embedder, synthetic_gallery(embedder.space)
     )
     times = time_stages(stages, [synthetic_frame()] * 3, synthetic=True, timer=Ticks())
     assert [each.stage for each in times.stages] == list(STAGES)
@@ -423,7 +423,7 @@ def test_times_count_the_faces_that_are_there(tmp_path):
         Sees([10, 10, 100, 100], [200, 10, 100, 100]),
         QualityGate(QualitySettings()),
         embedder,
-        stand_in_gallery(embedder.space),
+        synthetic_gallery(embedder.space),
     )
     times = time_stages(stages, [synthetic_frame()] * 2, synthetic=False, timer=Ticks())
     assert (times.faces, times.synthetic) == (4, False)
@@ -454,7 +454,7 @@ def pictures(tmp_path):
 
 
 def seen(source, **options):
-    return check_camera(str(source), lambda: look(str(source), 10.0, **options), 10.0)
+    return check_camera(str(source), lambda: sample_camera(str(source), 10.0, **options), 10.0)
 
 
 def test_a_file_is_told_by_size_and_length(pictures):
@@ -494,7 +494,7 @@ def test_a_live_camera_cannot_be_repeated():
 
 def test_a_camera_that_a_running_device_holds_is_no_fault():
     """Whether it works, only that device knows."""
-    check = check_camera("97", lambda: look("97", 10.0), 10.0, in_use=True)
+    check = check_camera("97", lambda: sample_camera("97", 10.0), 10.0, in_use=True)
     assert check.state == "warning"
     assert "a device runs" in check.detail
 
@@ -508,7 +508,7 @@ def test_a_driver_that_never_answers_does_not_hang_the_doctor():
         raise AssertionError
 
     try:
-        check = check_camera("0", lambda: look("0", 0.05, opener=opener), 0.05)
+        check = check_camera("0", lambda: sample_camera("0", 0.05, opener=opener), 0.05)
     finally:
         never.set()
     assert check.state == "fault"
@@ -517,7 +517,7 @@ def test_a_driver_that_never_answers_does_not_hang_the_doctor():
 
 def test_frames_of_the_camera_are_kept_for_the_times(pictures):
     """As many as were asked for; without any, the times are of the synthetic frame and say so."""
-    assert [each.shape for each in look(str(pictures), 10.0, 3).pictures] == [(120, 160, 3)] * 3
+    assert [each.shape for each in sample_camera(str(pictures), 10.0, 3).pictures] == [(120, 160, 3)] * 3
     found = settings(pictures.parent / "data", source=str(pictures))
     report = examine(found, camera_frames=3)
     assert (report.times.frames, report.times.synthetic) == (3, False)
