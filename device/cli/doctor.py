@@ -48,7 +48,7 @@ def doctor(
 
 
 def _quieter(log: LogSettings) -> LogSettings:
-    """What libraries tell as they load is not what somebody looks for here."""
+    """Return log settings that hide what libraries log at info while they load."""
     return log.model_copy(update={"level": "warning"}) if log.level == "info" else log
 
 

@@ -88,7 +88,7 @@ def test_a_wrong_password_and_a_dead_broker_are_faults(run: Run, device: dict[st
     """Status 1, one sentence each, and no password in it."""
     wrong = run({**device, "WFM_MQTT__PASSWORD": "hunter2-hunter2"}, "--no-camera")
     assert wrong.exit_code == 1
-    assert "refuses this device: not authorised -> check WFM_MQTT__USERNAME" in wrong.stdout
+    assert "rejects this device: not authorised -> check WFM_MQTT__USERNAME" in wrong.stdout
     assert "hunter2" not in wrong.output
     assert wrong.stdout.splitlines()[-1].startswith("1 fault, 0 warnings")
 
@@ -171,7 +171,7 @@ def test_a_certificate_that_the_broker_does_not_trust_is_told_with_and_without_a
     with sole_owner(data_dir) if in_use else nullcontext():
         result = run({**secured, **own}, "--no-camera", "--json")
     assert result.exit_code == 1
-    assert "refuses this device's certificate" in broker_of(result)["detail"]
+    assert "rejects this device's certificate" in broker_of(result)["detail"]
 
 
 def test_no_certificate_where_one_is_asked_for(run: Run, secured: dict[str, str]) -> None:

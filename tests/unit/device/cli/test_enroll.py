@@ -111,7 +111,7 @@ def test_in_production_it_refuses_in_one_sentence(run: Enroll, folder: Path, dat
     result = run("EMP-10001", folder, WFM_DEVICE__DEV_MODE="false")
     assert result.exit_code == 2
     assert result.output.count("\n") == 1
-    assert "in production everyone comes from the registry" in result.output
+    assert "in production every person comes from the registry" in result.output
     assert not data_dir.exists()
 
 
@@ -124,7 +124,7 @@ def test_a_person_of_the_registry_is_not_replaced(run: Enroll, folder: Path, dat
     result = run("EMP-1", folder)
     assert (result.exit_code, result.output) == (
         2,
-        "EMP-1 comes from the registry: enroll there, or take another id\n",
+        "EMP-1 comes from the registry: enroll there, or use another id\n",
     )
 
 

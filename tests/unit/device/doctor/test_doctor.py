@@ -17,7 +17,7 @@ from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
 from deploy.local.stack import free_port
 from device.bootstrap import sole_owner
-from device.doctor.camera import check_camera
+from device.doctor.camera import check_camera, sample_camera
 from device.doctor.check import CheckResult, run_check
 from device.doctor.examination import examine
 from device.doctor.machine import check_clock, check_versions, clock_is_synchronised
@@ -85,7 +85,7 @@ def test_a_new_device_with_the_embedded_model_is_sound_but_for_its_broker(tmp_pa
     found = findings(settings(tmp_path / "data"))
     assert {name for name, check in found.items() if check.state == "fault"} == {"broker"}
     assert found["model"].state == "warning"
-    assert "trying out" in found["model"].advice
+    assert "trials" in found["model"].advice
     assert "no database yet" in found["disk"].detail
     assert "1000 templates" in found["stages"].detail
     assert not (tmp_path / "data").exists()
@@ -156,7 +156,7 @@ def test_a_clock_is_judged_by_its_year_and_by_who_keeps_it(year, synchronised, s
     """A Jetson without a battery boots in 1970, and the registry rejects what it sees then."""
     check = check_clock(datetime(year, 1, 15, tzinfo=timezone.utc), synchronised)
     assert check.state == state
-    assert "how far it is off is not measured" in check.detail
+    assert "its error is not measured" in check.detail
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_too_little_room_for_the_outbox_is_a_warning(tmp_path):
     """A thousand terabytes are more than there is."""
     check = check_disk(tmp_path, tmp_path / "device.db", outbox_mb=10**9)
     assert check.state == "warning"
-    assert "make room" in check.advice
+    assert "free space" in check.advice
 
 
 # Models
