@@ -1,1 +1,1 @@
-"""What a device keeps: one SQLite file with its gallery, its cursor and its outbox."""
+"""The store of a device: one SQLite file with gallery, cursor and outbox."""

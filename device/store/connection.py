@@ -1,4 +1,4 @@
-"""One SQLite connection for all threads of a device, with its settings and numbered migrations."""
+"""The SQLite connection that all threads of a device share, and its migrations."""
 
 import sqlite3
 import threading
@@ -20,11 +20,11 @@ _PRAGMAS = (
 
 
 class StoreError(RuntimeError):
-    """The database file cannot be used; the sentence names the file and what to do."""
+    """The database file cannot be used; the sentence names the file and the remedy."""
 
 
 class StoreConnection:
-    """A lock around one connection: whoever is inside `transaction` or `reading` is alone with the file."""
+    """One connection behind a lock: `transaction` and `reading` exclude other threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class StoreConnection:
             connection: sqlite3.Connection | None = None
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                # Templates are biometric: the file is its owner's alone (SQLite gives -wal the same mode).
+                # Templates are biometric: only the owner may read the file (SQLite gives -wal the same mode).
                 self.path.touch(mode=0o600)
                 connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 for pragma in _PRAGMAS:
@@ -60,7 +60,10 @@ class StoreConnection:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing: commits on leaving, rolls back on any exception. Raises StoreError for SQLite's."""
+        """Run a transaction: commit at the end, roll back on any exception.
+
+        Raises StoreError for SQLite's errors.
+        """
         with self.reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -73,7 +76,10 @@ class StoreConnection:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, alone with it. Raises StoreError for SQLite's errors and when it is not open."""
+        """Yield the connection, without other threads.
+
+        Raises StoreError for SQLite's errors and if the file is not open.
+        """
         with self._lock:
             if self._connection is None:
                 raise StoreError(f"{self.path}: not open; call initialize() first")
@@ -83,9 +89,9 @@ class StoreConnection:
                 raise StoreError(_sentence(self.path, error)) from error
 
     def truncate_log(self) -> bool:
-        """Move the write-ahead log into the file and empty it, so that no older copy of a row stays behind.
+        """Move the write-ahead log into the file and empty it, so that no old copy of a row stays.
 
-        False if another process was reading and the log had to stay; call it again later.
+        Returns False if another process was reading, so that the log had to stay; call it again later.
         """
         with self.reading() as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -99,7 +105,7 @@ def _sentence(path: Path, error: Exception) -> str:
         return f"{path}: {error}; check the disk's free space, its permissions and whether it is mounted"
     return (
         f"{path}: is damaged or no database ({error}); move it aside and start again: the gallery syncs "
-        "anew, and `sqlite3 FILE .recover` reads the events that it still holds"
+        "again, and `sqlite3 FILE .recover` reads the events that it still has"
     )
 
 
@@ -110,7 +116,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def migrations() -> list[tuple[int, str]]:
-    """Number and SQL of each file in `schema/`, in order."""
+    """Return number and SQL of each file in `schema/`, in order."""
     folder = resources.files(__package__) / "schema"
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted((int(file.name.partition("_")[0]), file.read_text(encoding="utf-8")) for file in files)

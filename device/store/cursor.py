@@ -1,4 +1,4 @@
-"""Where a gallery stands in the history of its site."""
+"""The position of a gallery in the history of its site."""
 
 import json
 import sqlite3
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SyncCursor:
-    """Everything up to `version` of history `epoch` is held, for this site and these (sorted) spaces.
+    """A position: the gallery has everything up to `version` of the history `epoch`.
 
-    Without an epoch nothing is held yet.
+    It holds for one site and its sorted spaces. Without an epoch the gallery never synced.
     """
 
     site_id: str
@@ -23,23 +23,23 @@ class SyncCursor:
 
 @dataclass(frozen=True)
 class SnapshotProgress:
-    """A full snapshot that is being staged: its own cursor, and the head of its first page."""
+    """The progress of a snapshot sync: its own cursor, and the head version of its first page."""
 
     cursor: SyncCursor
     head_version: int
 
 
 def read_live(connection: sqlite3.Connection) -> SyncCursor | None:
-    row = _read(connection, "live")
+    row = _read_cursor(connection, "live")
     return row[0] if row else None
 
 
-def read_staged(connection: sqlite3.Connection) -> SnapshotProgress | None:
-    row = _read(connection, "staged")
+def read_snapshot(connection: sqlite3.Connection) -> SnapshotProgress | None:
+    row = _read_cursor(connection, "staged")
     return SnapshotProgress(row[0], row[1] or 0) if row else None
 
 
-def _read(connection: sqlite3.Connection, name: str) -> tuple[SyncCursor, int | None] | None:
+def _read_cursor(connection: sqlite3.Connection, name: str) -> tuple[SyncCursor, int | None] | None:
     row = connection.execute(
         "SELECT site_id, spaces, epoch, version, head_version FROM sync_cursors WHERE name = ?", (name,)
     ).fetchone()
@@ -50,22 +50,22 @@ def _read(connection: sqlite3.Connection, name: str) -> tuple[SyncCursor, int | 
 
 
 def write_live(connection: sqlite3.Connection, cursor: SyncCursor) -> None:
-    _write(connection, "live", cursor, None)
+    _write_cursor(connection, "live", cursor, None)
 
 
-def write_staged(connection: sqlite3.Connection, progress: SnapshotProgress) -> None:
-    _write(connection, "staged", progress.cursor, progress.head_version)
+def write_snapshot(connection: sqlite3.Connection, progress: SnapshotProgress) -> None:
+    _write_cursor(connection, "staged", progress.cursor, progress.head_version)
 
 
 def forget_live(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM sync_cursors WHERE name = 'live'")
 
 
-def forget_staged(connection: sqlite3.Connection) -> None:
+def forget_snapshot(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM sync_cursors WHERE name = 'staged'")
 
 
-def _write(connection: sqlite3.Connection, name: str, cursor: SyncCursor, head: int | None) -> None:
+def _write_cursor(connection: sqlite3.Connection, name: str, cursor: SyncCursor, head: int | None) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO sync_cursors (name, epoch, version, site_id, spaces, head_version) "
         "VALUES (?, ?, ?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""`DatabaseManager`: a device's gallery, its place in the history and its small values (seed 003)."""
+"""`DatabaseManager`: a device's gallery, its cursor and its small values (seed 003)."""
 
 import logging
 import re
@@ -27,13 +27,13 @@ _log = logging.getLogger(__name__)
 class DatabaseManager:
     """One SQLite file, usable from several threads.
 
-    A change of the gallery commits rows, removals, cursor and digests in one transaction, and leaves no
-    copy of what it removed or replaced in the file or its log. When the file fails, every method raises
-    StoreError.
+    A change of the gallery commits rows, removals, cursor and digests in one transaction. Neither the file
+    nor its log keeps a copy of a removed or replaced template. Every method raises StoreError when the file
+    fails.
 
-    In `dev_mode` display names are kept, and people who were enrolled on this device are its own: the digests
-    leave them out and full resets leave them in, until the registry has a person of their id. Outside of
-    it there are no names, and a local person is drift, which the next sync removes.
+    In `dev_mode` the store keeps display names and local identities, which were enrolled on this device. The
+    digests leave local identities out, and a snapshot sync leaves them in until the registry has their id.
+    Outside of dev mode the store has no names, and a local identity is drift, which the next sync removes.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DatabaseManager:
         self.connection = StoreConnection(Path(path))
         self.dev_mode = dev_mode
         self._utc_now = utc_now
-        self._log_holds_removed = False
+        self._log_has_removed = False
 
     def initialize(self) -> None:
         """Open the file, creating it or migrating it as needed. Raises StoreError with one sentence."""
@@ -56,9 +56,9 @@ class DatabaseManager:
                     "UPDATE staged_templates SET display_name = NULL WHERE display_name NOT NULL"
                 )
                 changed = connection.execute("SELECT changes()").fetchone()[0]
-            self._log_holds_removed = bool(changed)
-        # Also what a process that died before its checkpoint left in the log.
-        self._forget_removed(force=True)
+            self._log_has_removed = bool(changed)
+        # A process that died before its checkpoint may have left removed rows in the log.
+        self._truncate_log(force=True)
 
     def close(self) -> None:
         self.connection.close()
@@ -73,10 +73,11 @@ class DatabaseManager:
         detector: str | None = None,
         display_name: str | None = None,
     ) -> None:
-        """Enroll one local template (seed 003): `embedding` float[d] is scaled to unit length.
+        """Enroll an identity with one template (seed 003), as `enroll_locally` does.
 
-        `model` is a space id or a face model's name (`ArcFace` becomes `face:arcface`); otherwise as
-        `enroll_locally`. Raises ContractError for a bad vector, ValueError for an id that is none.
+        `embedding` float[d] is scaled to unit length. `model` is a space id or a face model's name
+        (`ArcFace` becomes `face:arcface`). Raises ContractError for an invalid vector, ValueError for an
+        invalid id.
         """
         space = model if ":" in model else f"face:{re.sub(r'[^a-z0-9]+', '-', model.lower()).strip('-')}"
         vector = normalise(embedding, max(1, np.size(embedding)))
@@ -91,29 +92,29 @@ class DatabaseManager:
         detector: str | None = None,
         display_name: str | None = None,
     ) -> None:
-        """Enroll a person whom the registry does not know, in place of what was held of that id.
+        """Enroll an identity on this device alone; replace a stored one of the same id.
 
         `templates` are unit vectors (float32 bytes) of `space` with their quality 0..1, `detector` is the
-        name of what found the faces. Raises ValueError for an id that is none.
+        name of the detector that found the faces. Raises ValueError for an invalid id.
         """
-        ours = [
+        local_templates = [
             WireTemplate(template_id=f"{enrollments.LOCAL}-{n}", space=space, vector=vector, quality=quality)
             for n, (vector, quality) in enumerate(templates, start=1)
         ]
-        upsert = Upsert(user_id=user_id, version=0, display_name=display_name, templates=ours)
+        upsert = Upsert(user_id=user_id, version=0, display_name=display_name, templates=local_templates)
         with self.connection.transaction() as connection:
-            _, forgotten = self._change(connection, [upsert], [], detector)
-        self._forget_removed(force=forgotten)
+            _, removed = self._change_gallery(connection, [upsert], [], detector)
+        self._truncate_log(force=removed)
 
     def is_local(self, user_id: str) -> bool | None:
-        """Whether this person was enrolled on this device; None for somebody who is not here."""
+        """Return whether the identity was enrolled on this device, None if it is not stored."""
         with self.connection.reading() as connection:
             return enrollments.is_local(connection, user_id)
 
     def get_all_enrollments(self) -> dict[str, Vector]:
-        """The first template of every person: `{user_id: float32[d]}`, unit length (seed 003).
+        """Return the first template of every identity: `{user_id: float32[d]}`, unit length (seed 003).
 
-        Nobody while the first snapshot of this device is on its way.
+        The result is empty during the device's first snapshot sync.
         """
         with self.connection.reading() as connection:
             if staging.fills_live_gallery(connection):
@@ -122,20 +123,20 @@ class DatabaseManager:
             return {user_id: to_array(vector) for user_id, vector in rows}
 
     def load_gallery(self, space: str) -> tuple[list[str], Vector]:
-        """All templates of `space`: their user ids and vectors float32[n,d], row by row.
+        """Return user ids and vectors float32[n,d] of all templates of `space`, row by row.
 
-        None while the first snapshot of this device is on its way.
+        The result is empty during the device's first snapshot sync.
         """
         with self.connection.reading() as connection:
             return staging.load_gallery(connection, space)
 
     def digests(self) -> dict[str, Digest]:
-        """The digests as they were stored with the last change; spaces without templates have none."""
+        """Return the digests stored with the last change; spaces without templates have none."""
         with self.connection.reading() as connection:
             return enrollments.read_digests(connection)
 
     def verify(self) -> bool:
-        """Whether the rows still have the stored digests; False is drift, say a bit flipped on the disk."""
+        """Return whether the rows have the stored digests; False is drift, say a flipped bit."""
         with self.connection.reading() as connection:
             return enrollments.compute_digests(connection, self.dev_mode) == enrollments.read_digests(
                 connection
@@ -144,115 +145,115 @@ class DatabaseManager:
     # Changes from the registry
 
     def cursor(self) -> SyncCursor | None:
-        """Where the gallery stands, or None if it never synced."""
+        """Return the position of the gallery, or None if it never synced."""
         with self.connection.reading() as connection:
             return cursors.read_live(connection)
 
     def apply_delta(
         self, upserts: Sequence[Upsert], removals: Sequence[str], cursor: SyncCursor
     ) -> dict[str, Digest]:
-        """Commit people, removals and cursor together; returns the digests that now hold."""
+        """Commit identities, removals and cursor together; return the new digests."""
         with self.connection.transaction() as connection:
-            digests, forgotten = self._change(connection, upserts, removals)
+            digests, removed = self._change_gallery(connection, upserts, removals)
             cursors.write_live(connection, cursor)
-        self._forget_removed(force=forgotten)
+        self._truncate_log(force=removed)
         return digests
 
-    def _change(
+    def _change_gallery(
         self,
         connection: sqlite3.Connection,
         upserts: Sequence[Upsert],
         removals: Sequence[str],
         detector: str | None = None,
     ) -> tuple[dict[str, Digest], bool]:
-        """The digests that now hold, and whether anybody's templates were removed or replaced."""
-        replaced = [one.user_id for one in upserts if one.templates]
-        gone = [*removals, *(one.user_id for one in upserts if not one.templates)]
-        lost = enrollments.remove_people(connection, gone, replaced, self.dev_mode)
+        """Return the new digests, and whether templates were removed or replaced."""
+        replaced = [upsert.user_id for upsert in upserts if upsert.templates]
+        removed = [*removals, *(upsert.user_id for upsert in upserts if not upsert.templates)]
+        lost = enrollments.remove_identities(connection, removed, replaced, self.dev_mode)
         now = format_time(self._utc_now())
-        gained = enrollments.add_people(connection, upserts, now, self.dev_mode, detector)
-        digests = enrollments.moved(enrollments.read_digests(connection), gained, lost or {})
+        gained = enrollments.add_identities(connection, upserts, now, self.dev_mode, detector)
+        digests = enrollments.change_digests(enrollments.read_digests(connection), gained, lost or {})
         enrollments.write_digests(connection, digests)
-        _log.debug("gallery: %d people written, %d told to go", len(upserts), len(gone))
+        _log.debug("gallery changed written=%d removed=%d", len(upserts), len(removed))
         return digests, lost is not None
 
     def snapshot_progress(self) -> SnapshotProgress | None:
-        """How far a reset has come, or None if none is under way; it survives a restart."""
+        """Return the progress of a snapshot sync, also after a restart, or None without one."""
         with self.connection.reading() as connection:
-            return cursors.read_staged(connection)
+            return cursors.read_snapshot(connection)
 
     def fills_live_gallery(self) -> bool:
-        """Whether the gallery's rows are those of a first snapshot that is not complete."""
+        """Return whether the gallery's rows are those of an incomplete first snapshot."""
         with self.connection.reading() as connection:
             return staging.fills_live_gallery(connection)
 
     def snapshot_identities(self) -> int:
-        """How many people a reset that is under way has brought so far."""
+        """Return how many identities the snapshot sync has received."""
         with self.connection.reading() as connection:
-            return staging.count_people(connection)
+            return staging.count_identities(connection)
 
     def begin_snapshot(self, upserts: Sequence[Upsert], progress: SnapshotProgress) -> None:
-        """Take in the first page of a full snapshot, forgetting one that was under way.
+        """Store the first page of a snapshot sync; discard an incomplete one.
 
-        It is staged beside the gallery, or fills one that is empty and never was synced.
+        The page is staged beside the gallery, or fills a gallery that is empty and never synced.
         """
         with self.connection.transaction() as connection:
-            forgotten = staging.clear(connection, self.dev_mode)
+            removed = staging.clear(connection, self.dev_mode)
             staging.begin(connection, progress.cursor)
-            self._take_in(connection, upserts, [], progress)
-        self._forget_removed(force=forgotten)
+            self._store_page(connection, upserts, [], progress)
+        self._truncate_log(force=removed)
 
     def add_snapshot_page(
         self, upserts: Sequence[Upsert], removals: Sequence[str], progress: SnapshotProgress
     ) -> bool:
-        """Take in a further page, together with how far the reset has come.
+        """Store a further page of a snapshot sync and its progress.
 
-        True if it replaced or removed people who had filled an empty gallery before.
+        Returns True if the page replaced or removed identities of earlier pages in the live gallery.
         """
         with self.connection.transaction() as connection:
-            forgotten = self._take_in(connection, upserts, removals, progress)
-        self._forget_removed(force=forgotten)
-        return forgotten
+            removed = self._store_page(connection, upserts, removals, progress)
+        self._truncate_log(force=removed)
+        return removed
 
-    def _take_in(
+    def _store_page(
         self,
         connection: sqlite3.Connection,
         upserts: Sequence[Upsert],
         removals: Sequence[str],
         progress: SnapshotProgress,
     ) -> bool:
-        """Whether templates that were there have been removed or replaced in the gallery."""
-        forgotten = False
+        """Return whether templates of the live gallery were removed or replaced."""
+        removed = False
         if staging.fills_live_gallery(connection):
-            _, forgotten = self._change(connection, upserts, removals)
+            _, removed = self._change_gallery(connection, upserts, removals)
         else:
             staging.stage(connection, upserts, removals, self.dev_mode)
-        cursors.write_staged(connection, progress)
-        return forgotten
+        cursors.write_snapshot(connection, progress)
+        return removed
 
     def finish_snapshot(self, cursor: SyncCursor) -> dict[str, Digest]:
-        """Make the snapshot the gallery, with cursor and digests; whoever it did not name is gone."""
+        """Replace the gallery by the snapshot, with cursor and digests; return the digests."""
         with self.connection.transaction() as connection:
             if staging.fills_live_gallery(connection):
-                cursors.forget_staged(connection)
+                cursors.forget_snapshot(connection)
                 digests = enrollments.read_digests(connection)
             else:
                 staging.swap_in(connection, format_time(self._utc_now()), self.dev_mode)
                 digests = enrollments.compute_digests(connection, self.dev_mode)
                 enrollments.write_digests(connection, digests)
             cursors.write_live(connection, cursor)
-        self._forget_removed(force=True)
+        self._truncate_log(force=True)
         return digests
 
     def abandon_snapshot(self) -> None:
         with self.connection.transaction() as connection:
             staging.clear(connection, self.dev_mode)
-        self._forget_removed(force=True)
+        self._truncate_log(force=True)
 
-    def _forget_removed(self, *, force: bool) -> None:
-        if force or self._log_holds_removed:
+    def _truncate_log(self, *, force: bool) -> None:
+        if force or self._log_has_removed:
             # Another process may be reading (an operator's shell): then the next change tries again.
-            self._log_holds_removed = not self.connection.truncate_log()
+            self._log_has_removed = not self.connection.truncate_log()
 
     # Small values
 
@@ -269,7 +270,10 @@ class DatabaseManager:
             )
 
     def next_session(self, unix_seconds: int) -> str:
-        """A session for a new connection: higher than every earlier one, even when the clock jumped back."""
+        """Return a session id for a new connection, higher than every earlier one.
+
+        It is higher even if the clock jumped back.
+        """
         previous = self.get_config("session")
         session = f"{max(int(previous, 16) + 1 if previous else 1, unix_seconds):x}"
         self.set_config("session", session)

@@ -1,4 +1,7 @@
-"""The rows of the gallery: people, templates, digest. Every function runs in the caller's transaction."""
+"""The rows of the gallery: identities, templates, digests.
+
+Every function runs in the caller's transaction.
+"""
 
 import json
 import sqlite3
@@ -14,13 +17,13 @@ from broker_bridge.contract.messages import Upsert
 
 Digests = dict[str, Digest]
 
-# So many that a block of them stays in the cache until it has been copied.
+# A block of this size stays in the processor's cache until it is copied.
 _ROWS_AT_ONCE = 16
 
 LOCAL = "local"
-"""How the ids of templates begin that were enrolled on the device itself."""
+"""The prefix of template ids that were enrolled on the device itself."""
 
-# Whole people only: a person's first template, and everything that is told of the person.
+# A row is an identity: its first template and its own fields.
 PUT_FIRST = """
     INSERT INTO enrolled_users (user_id, display_name, model, detector, embedding, embedding_dim,
                                 sync_version, synced_at, created_at, template_id, space, quality, flag)
@@ -37,7 +40,7 @@ PUT_FURTHER = """
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 # ?1 is a JSON list of user ids.
-_THEIR_TEMPLATES = """
+_TEMPLATES_OF = """
     SELECT user_id, template_id, space, embedding FROM enrolled_users
     WHERE user_id IN (SELECT value FROM json_each(?1))
     UNION ALL
@@ -45,8 +48,8 @@ _THEIR_TEMPLATES = """
     WHERE user_id IN (SELECT value FROM json_each(?1))
 """
 _DROP_FURTHER = "DELETE FROM additional_templates WHERE user_id IN (SELECT value FROM json_each(?1))"
-_DROP_PEOPLE = "DELETE FROM enrolled_users WHERE user_id IN (SELECT value FROM json_each(?1))"
-# ?1: whether people who were enrolled on this device stay.
+_DROP_IDENTITIES = "DELETE FROM enrolled_users WHERE user_id IN (SELECT value FROM json_each(?1))"
+# ?1: whether identities that were enrolled on this device stay.
 _CLEAR = (
     "DELETE FROM additional_templates WHERE NOT (?1 AND template_id GLOB ?2)",
     "DELETE FROM enrolled_users WHERE NOT (?1 AND template_id GLOB ?2)",
@@ -54,12 +57,12 @@ _CLEAR = (
 
 
 def model_of(space: str) -> str:
-    """The model part of a space id: `arcface-w600k-r50` of `face:arcface-w600k-r50`."""
+    """Return the model of a space id, say `arcface-w600k-r50` of `face:arcface-w600k-r50`."""
     return space.partition(":")[2]
 
 
-def moved(digests: Mapping[str, Digest], gained: Digests, lost: Digests) -> Digests:
-    """Per space, the digest after a change; a space without templates has no entry."""
+def change_digests(digests: Mapping[str, Digest], gained: Digests, lost: Digests) -> Digests:
+    """Return the digest of each space after a change; a space without templates has none."""
     total = {
         space: digests.get(space, Digest()).plus(gained.get(space, Digest())).minus(lost.get(space, Digest()))
         for space in digests.keys() | gained.keys() | lost.keys()
@@ -68,71 +71,74 @@ def moved(digests: Mapping[str, Digest], gained: Digests, lost: Digests) -> Dige
 
 
 def is_counted(template_id: str, dev_mode: bool) -> bool:
-    """Whether a template is in the digests, which the registry knows: in dev mode the device's own is not."""
+    """Return whether a template counts for the digests; the device's own does not in dev mode."""
     return not (dev_mode and template_id.startswith(LOCAL))
 
 
-def add_people(
+def add_identities(
     connection: sqlite3.Connection,
     upserts: Sequence[Upsert],
     synced_at: str,
     dev_mode: bool,
     detector: str | None = None,
 ) -> Digests:
-    """Write templates of different people, return the change of the digests; `remove_people` comes before."""
+    """Write the templates of different identities; return what the digests gain.
+
+    `remove_identities` must have removed their old templates.
+    """
     connection.executemany(
         PUT_FIRST,
         [
             (
-                one.user_id, one.display_name if dev_mode else None, model_of(first.space), detector,
-                first.vector, len(first.vector) // 4, one.version, synced_at, first.template_id, first.space,
-                first.quality, one.flag,
+                upsert.user_id, upsert.display_name if dev_mode else None, model_of(first.space), detector,
+                first.vector, len(first.vector) // 4, upsert.version, synced_at, first.template_id,
+                first.space, first.quality, upsert.flag,
             )
-            for one in upserts
-            for first in one.templates[:1]
+            for upsert in upserts
+            for first in upsert.templates[:1]
         ],
     )  # fmt: skip
     connection.executemany(
         PUT_FURTHER,
         [
             (
-                one.user_id, further.template_id, further.space, model_of(further.space), further.vector,
+                upsert.user_id, further.template_id, further.space, model_of(further.space), further.vector,
                 len(further.vector) // 4, further.quality,
             )
-            for one in upserts
-            for further in one.templates[1:]
+            for upsert in upserts
+            for further in upsert.templates[1:]
         ],
     )  # fmt: skip
-    return _sum(
+    return _sum_digests(
         (
-            (one.user_id, held.template_id, held.space, held.vector)
-            for one in upserts
-            for held in one.templates
+            (upsert.user_id, template.template_id, template.space, template.vector)
+            for upsert in upserts
+            for template in upsert.templates
         ),
         dev_mode,
     )
 
 
-def remove_people(
+def remove_identities(
     connection: sqlite3.Connection, user_ids: Sequence[str], replaced: Sequence[str], dev_mode: bool
 ) -> Digests | None:
-    """Delete the templates of `user_ids` and of those who are `replaced`, whose rows are kept.
+    """Delete the identities `user_ids`, and the templates of `replaced`, whose own rows stay.
 
-    Returns what the digests lose, None if nobody was there.
+    Returns what the digests lose, None if the gallery had none of them.
     """
-    found = connection.execute(_THEIR_TEMPLATES, (json.dumps([*user_ids, *replaced]),)).fetchall()
+    found = connection.execute(_TEMPLATES_OF, (json.dumps([*user_ids, *replaced]),)).fetchall()
     if not found:
         return None
     present = {row[0] for row in found}
     connection.execute(_DROP_FURTHER, (json.dumps(list(present)),))
-    gone = [user_id for user_id in user_ids if user_id in present]
-    if gone:
-        connection.execute(_DROP_PEOPLE, (json.dumps(gone),))
-    return _sum(found, dev_mode)
+    removed = [user_id for user_id in user_ids if user_id in present]
+    if removed:
+        connection.execute(_DROP_IDENTITIES, (json.dumps(removed),))
+    return _sum_digests(found, dev_mode)
 
 
 def clear(connection: sqlite3.Connection, dev_mode: bool) -> None:
-    """Delete everybody, in dev mode but for people who were enrolled on this device."""
+    """Delete all identities; in dev mode those that were enrolled on this device stay."""
     for statement in _CLEAR:
         connection.execute(statement, (dev_mode, f"{LOCAL}*"))
     write_digests(connection, compute_digests(connection, dev_mode))
@@ -143,13 +149,13 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def compute_digests(connection: sqlite3.Connection, dev_mode: bool) -> Digests:
-    """Per space, the digest of the rows as they are now, bit flips included."""
-    return _sum(
+    """Return the digest of each space's rows as they are now, bit flips included."""
+    return _sum_digests(
         connection.execute("SELECT user_id, template_id, space, embedding FROM gallery_templates"), dev_mode
     )
 
 
-def _sum(rows: Iterable[tuple[str, str, str, bytes]], dev_mode: bool) -> Digests:
+def _sum_digests(rows: Iterable[tuple[str, str, str, bytes]], dev_mode: bool) -> Digests:
     counts: Counter[str] = Counter()
     values: dict[str, int] = defaultdict(int)
     for user_id, template_id, space, vector in rows:
@@ -160,7 +166,7 @@ def _sum(rows: Iterable[tuple[str, str, str, bytes]], dev_mode: bool) -> Digests
 
 
 def is_local(connection: sqlite3.Connection, user_id: str) -> bool | None:
-    """Whether the person was enrolled on this device; None for somebody who is not here."""
+    """Return whether the identity was enrolled on this device, None if it is not stored."""
     row = connection.execute(
         "SELECT template_id FROM enrolled_users WHERE user_id = ?", (user_id,)
     ).fetchone()
@@ -181,12 +187,12 @@ def write_digests(connection: sqlite3.Connection, digests: Mapping[str, Digest])
 
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
-    """User ids and vectors (float32[n,d]) of `space`, of which `d` is the first row's dimension.
+    """Return user ids and vectors float32[n,d] of `space`; `d` is the first row's dimension.
 
     Rows of another length are drift: they are left out.
     """
-    # At most so many, whatever their space: counted in the indexes, since counting rows would read the whole
-    # file once more. Memory that no row comes to is never touched.
+    # An upper bound over all spaces, counted in the indexes: counting the rows of the space would read the
+    # whole file once more. Memory of unused rows is never touched.
     (most,) = connection.execute(
         "SELECT (SELECT COUNT(*) FROM enrolled_users) + (SELECT COUNT(*) FROM additional_templates)"
     ).fetchone()
@@ -212,10 +218,10 @@ def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str],
 
 @contextmanager
 def _pages_read_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """Keep hardly any pages: nobody comes back to them, and they push rows out of the processor's cache."""
-    (kept,) = connection.execute("PRAGMA cache_size").fetchone()
+    """Shrink the page cache: each page is read once, and pages displace rows in the processor's cache."""
+    (cache_size,) = connection.execute("PRAGMA cache_size").fetchone()
     connection.execute("PRAGMA cache_size = -64")
     try:
         yield
     finally:
-        connection.execute(f"PRAGMA cache_size = {kept}")
+        connection.execute(f"PRAGMA cache_size = {cache_size}")

@@ -1,4 +1,4 @@
-"""A device's database, opened to be looked at: nothing is written, and the device may be running."""
+"""Read a device's database without writing, also while the device runs."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from .connection import BUSY_TIMEOUT_MS, StoreError, migrations
 
 
 class StoreInspection:
-    """Readings of one database. Every method raises sqlite3.Error, which `inspect_store` translates."""
+    """The contents of one database. Methods raise sqlite3.Error, which `inspect_store` translates."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def damage(self) -> str | None:
-        """What SQLite's `quick_check` finds first, or None."""
+        """Return the first finding of SQLite's `quick_check`, or None."""
         finding: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         return None if finding == "ok" else finding
 
     def schemas(self) -> tuple[int, int]:
-        """The number of the file's schema and of the newest that this software knows."""
+        """Return the schema number of the file and the newest one of this software."""
         (current,) = self._connection.execute("PRAGMA user_version").fetchone()
         return int(current), migrations()[-1][0]
 
@@ -38,7 +38,7 @@ class StoreInspection:
         return str(row[0]) if row else None
 
     def load_gallery(self, space: str) -> tuple[list[str], Vector]:
-        """All templates of `space`: their user ids and vectors float32[n, d], row by row."""
+        """Return user ids and vectors float32[n, d] of all templates of `space`, row by row."""
         return staging.load_gallery(self._connection, space)
 
     def _count(self, query: str) -> int:
@@ -47,7 +47,7 @@ class StoreInspection:
 
 @contextmanager
 def inspect_store(path: Path) -> Iterator[StoreInspection]:
-    """The database at `path`, which must exist. Raises StoreError with one sentence."""
+    """Open the database at `path`, which must exist. Raises StoreError with one sentence."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -1,16 +1,18 @@
-"""What became of files in the watched folders, kept over restarts."""
+"""The known files of the watched folders, kept over restarts."""
 
 from collections.abc import Iterable
 
 from .connection import StoreConnection
 
 Known = dict[str, dict[bytes, bool]]
-"""Per user id, contents that need no registration; whether the mirror wrote them."""
+"""Per user id, the contents that need no registration, and whether the mirror wrote each."""
 
 
 class NpyFileStore:
-    """Table `npy_files`. Contents are hashes of a file's bytes. Every method raises StoreError when the
-    database fails."""
+    """The table `npy_files`. Contents are hashes of a file's bytes.
+
+    Every method raises StoreError when the database fails.
+    """
 
     def __init__(self, connection: StoreConnection) -> None:
         self._connection = connection
@@ -26,7 +28,7 @@ class NpyFileStore:
         return known
 
     def remember(self, folder: str, contents: Iterable[tuple[str, bytes]], *, ours: bool) -> None:
-        """Keep `(user id, content)` pairs, all or none."""
+        """Store `(user id, content)` pairs, all or none."""
         with self._connection.transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO npy_files (folder, user_id, content, ours) VALUES (?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""`Outbox`: an event is on disk before anything is sent, and stays there until the bridge's receipt."""
+"""`Outbox`: events on disk, from before they are sent until the bridge's receipt."""
 
 import base64
 import random
@@ -20,14 +20,14 @@ from .resend import RESEND, ResendSchedule
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
 EVENT_UNREADABLE = "event-unreadable"
 _UNREADABLE = "the stored event is no longer readable: the disk has changed it"
-_MOST_REJECTED = 1000
-# A row costs more than its body and image: its page, its indexes.
+_MAX_REJECTED = 1000
+# The cost of a row besides its body and image, in page and indexes.
 _ROW_BYTES = 200
 
 
 @dataclass(frozen=True)
 class OutboxEvent:
-    """An event to send now. `payload` goes on the wire as it is; a repeat says `replayed: true`."""
+    """An event to send now. `payload` is the wire payload; a repeat has `replayed: true`."""
 
     seq: int
     event_id: str
@@ -37,7 +37,7 @@ class OutboxEvent:
 
 @dataclass(frozen=True)
 class RejectedEvent:
-    """An event that the bridge will never store, and why."""
+    """An event that the bridge rejected, with code and detail."""
 
     event_id: str
     code: str
@@ -48,9 +48,10 @@ class RejectedEvent:
 class Outbox:
     """Events in order of arrival within a budget of `max_bytes` on disk.
 
-    When it is spent, the images of the oldest events go first, whole events last; both are counted and the
-    counts survive a restart. `window` bounds how many sent events may be without a receipt. `put` may be
-    called by any thread, all about sending by one. The connection must be open.
+    Over the budget the images of the oldest events are dropped first, whole events last. Both are counted,
+    and the counts survive a restart. `window` bounds the sent events without a receipt. `put` is for any
+    thread, the methods about sending are for one. The connection must be open. Raises ValueError for a budget
+    of less than four of the largest events.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Outbox:
             self._last_of_earlier_run = sql.execute("SELECT COALESCE(MAX(seq), 0) FROM outbox").fetchone()[0]
 
     def put(self, event: Event, image: bytes | None = None) -> None:
-        """Commit `event` and its `image` (JPEG) to disk; a repeat of an id that waits changes nothing.
+        """Commit `event` and its `image` (JPEG) to disk; a repeat of a stored id changes nothing.
 
-        Raises ContractError(`payload-too-large`) before storing what the broker would disconnect us for,
-        and StoreError if the disk refuses.
+        Raises ContractError(`payload-too-large`) for an event that would make the broker disconnect, and
+        StoreError if the disk fails.
         """
         if event.image is not None:
             image = image if image is not None else decode_image(event.image)
@@ -85,7 +86,7 @@ class Outbox:
         size = len(_payload(stored, image, replayed=False))
         if size > MAX_UP_BYTES:
             raise ContractError(
-                PAYLOAD_TOO_LARGE, f"the event has {size} bytes, at most {MAX_UP_BYTES} may go"
+                PAYLOAD_TOO_LARGE, f"the event has {size} bytes, expected at most {MAX_UP_BYTES}"
             )
         body = stored.to_json()
         needed = len(body) + len(image or b"") + _ROW_BYTES
@@ -100,18 +101,20 @@ class Outbox:
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[sqlite3.Connection, list[int]]]:
-        """A transaction, and a list for the bytes that it adds to the budget or, below 0, gives back: they
-        count once it is committed, so that what a full disk refuses costs nothing."""
+        """Yield a transaction, and a list for the bytes that it adds (below 0: frees).
+
+        The bytes count after the commit, so that a failed transaction costs nothing.
+        """
         change: list[int] = []
-        # Held until the change is counted: another thread may be next.
+        # Locked until the change is counted: another thread may be next.
         with self._connection.reading():
             with self._connection.transaction() as sql:
-                self._count_what_others_changed(sql)
+                self._recount_bytes(sql)
                 yield sql, change
             self._bytes += sum(change)
 
-    def _count_what_others_changed(self, sql: sqlite3.Connection) -> None:
-        """Another process may have put rejected events back in line."""
+    def _recount_bytes(self, sql: sqlite3.Connection) -> None:
+        """Count the bytes again if another process has changed the file, say to requeue rejected events."""
         version: int = sql.execute("PRAGMA data_version").fetchone()[0]
         if version != self._counted_at:
             self._counted_at = version
@@ -121,7 +124,7 @@ class Outbox:
             ).fetchone()
 
     def _make_room(self, sql: sqlite3.Connection, needed: int) -> int:
-        """Bytes freed for `needed` more: first images, then events, oldest first."""
+        """Drop images, then events, oldest first, until `needed` bytes fit; return the bytes freed."""
         freed = 0
         while self._bytes - freed + needed > self._max_bytes:
             row = sql.execute(
@@ -142,30 +145,34 @@ class Outbox:
         return freed
 
     def due(self, now: float, limit: int) -> list[OutboxEvent]:
-        """At most `limit` events to send at `now` (monotonic seconds), oldest first, repeats before new.
+        """Return at most `limit` events to send at `now` (monotonic seconds).
 
-        A row that the disk has spoilt goes to `rejected`.
+        Repeats come before new events, each oldest first. An unreadable row moves to `rejected`.
         """
         repeats = self._schedule.due(now)[:limit]
         room = min(limit - len(repeats), self._schedule.room)
         columns = "SELECT seq, event_id, body, image FROM outbox"
         with self._connection.reading() as sql:
-            rows = [row for one in repeats for row in sql.execute(f"{columns} WHERE event_id = ?", (one,))]
+            rows = [
+                row
+                for event_id in repeats
+                for row in sql.execute(f"{columns} WHERE event_id = ?", (event_id,))
+            ]
             rows += sql.execute(
                 f"{columns} WHERE seq > ? ORDER BY seq LIMIT ?", (self._schedule.sent_up_to, room)
             )
-        for gone in set(repeats) - {row[1] for row in rows}:
-            self._schedule.forget(gone)
+        for settled in set(repeats) - {row[1] for row in rows}:
+            self._schedule.forget(settled)
         to_send: list[OutboxEvent] = []
-        spoilt: list[Rejection] = []
+        unreadable: list[Rejection] = []
         for row in rows:
             try:
                 to_send.append(self._to_send(*row))
             except ValidationError:
-                # A flipped bit passes SQLite's own check; left in line, it would hold up all behind it.
-                spoilt.append(Rejection(event_id=row[1], code=EVENT_UNREADABLE, detail=_UNREADABLE))
-        if spoilt:
-            self.reject(spoilt)
+                # A flipped bit passes SQLite's own check; in the queue it would block all later events.
+                unreadable.append(Rejection(event_id=row[1], code=EVENT_UNREADABLE, detail=_UNREADABLE))
+        if unreadable:
+            self.reject(unreadable)
         return to_send
 
     def _to_send(self, seq: int, event_id: str, body: bytes, image: bytes | None) -> OutboxEvent:
@@ -174,53 +181,53 @@ class Outbox:
         return OutboxEvent(seq, event_id, event.event_type, _payload(event, image, replayed=replayed))
 
     def mark_sent(self, event: OutboxEvent, now: float) -> None:
-        """It went out at `now`: due again after 2 s to 5 min, unless a receipt comes first."""
-        self._schedule.sent(event.event_id, event.seq, now)
+        """Note that `event` was sent at `now`: it is due again in 2 s to 5 min without a receipt."""
+        self._schedule.mark_sent(event.event_id, event.seq, now)
 
     def postpone(self, event: OutboxEvent, now: float) -> None:
-        """Its last copy is still on its way out: look again later."""
+        """Delay an event whose last copy is still on its way to the broker."""
         self._schedule.postpone(event.event_id, now)
 
     def reconnected(self, now: float) -> None:
-        """A new connection: everything without a receipt is due again, spread a little when it is much."""
+        """Make all events without a receipt due again on a new connection, spread by their number."""
         self._schedule.reconnected(now, spread=min(2.0, 0.01 * len(self._schedule)))
 
     def next_due(self) -> float | None:
-        """When the next repeat is due (monotonic seconds)."""
+        """Return when the next repeat is due (monotonic seconds)."""
         return self._schedule.next_due()
 
     def settle(self, event_ids: Sequence[str]) -> None:
-        """The bridge has stored these: delete them. Ids that are not here (a repeated receipt) do nothing."""
+        """Delete events that the bridge has stored; ignore unknown ids (a repeated receipt)."""
         with self._changing() as (sql, change):
             change += [-_delete(sql, event_id) for event_id in event_ids]
         for event_id in event_ids:
             self._schedule.forget(event_id)
 
     def reject(self, rejections: Iterable[Rejection]) -> None:
-        """The bridge will never store these: move them to `rejected`, which keeps the newest thousand.
+        """Move events that the bridge rejected to `rejected`, which keeps the newest thousand.
 
-        What that limit costs is counted as dropped.
+        Events beyond that limit are counted as dropped.
         """
         rejected_at = format_time(self._utc_now())
-        refused = list(rejections)
+        rejected = list(rejections)
         with self._changing() as (sql, change):
-            for one in refused:
+            for rejection in rejected:
                 sql.execute(
                     "INSERT OR REPLACE INTO rejected (event_id, body, image, code, detail, rejected_at) "
                     "SELECT event_id, body, image, ?, ?, ? FROM outbox WHERE event_id = ?",
-                    (one.code, one.detail, rejected_at, one.event_id),
+                    (rejection.code, rejection.detail, rejected_at, rejection.event_id),
                 )
-                change.append(-_delete(sql, one.event_id))
+                change.append(-_delete(sql, rejection.event_id))
             pruned = sql.execute(
-                "DELETE FROM rejected WHERE seq <= (SELECT MAX(seq) FROM rejected) - ?", (_MOST_REJECTED,)
+                "DELETE FROM rejected WHERE seq <= (SELECT MAX(seq) FROM rejected) - ?", (_MAX_REJECTED,)
             ).rowcount
             for _ in range(pruned):
                 _count(sql, "events_dropped")
-        for one in refused:
-            self._schedule.forget(one.event_id)
+        for rejection in rejected:
+            self._schedule.forget(rejection.event_id)
 
     def rejected(self) -> list[RejectedEvent]:
-        """What the bridge refused, oldest first."""
+        """Return the rejected events, oldest first."""
         with self._connection.reading() as sql:
             rows = sql.execute(
                 "SELECT event_id, code, detail, rejected_at FROM rejected ORDER BY seq"
@@ -228,7 +235,7 @@ class Outbox:
         return [RejectedEvent(*row) for row in rows]
 
     def requeue(self, event_ids: Iterable[str]) -> int:
-        """Put rejected events back in line, after their cause is mended; returns how many were found."""
+        """Queue rejected events again, after their cause is corrected; return how many were found."""
         found = 0
         with self._changing() as (sql, change):
             for event_id in event_ids:
@@ -248,7 +255,7 @@ class Outbox:
 
     @property
     def depth(self) -> int:
-        """Events that have no receipt yet."""
+        """The number of events without a receipt."""
         return self._number("SELECT COUNT(*) FROM outbox")
 
     @property
@@ -257,12 +264,12 @@ class Outbox:
 
     @property
     def events_dropped(self) -> int:
-        """Whole events that the budget cost, over all runs."""
+        """The number of whole events dropped for the budget, over all runs."""
         return self._number("SELECT COALESCE(SUM(value), 0) FROM counters WHERE name = 'events_dropped'")
 
     @property
     def images_dropped(self) -> int:
-        """Images that the budget cost, over all runs."""
+        """The number of images dropped for the budget, over all runs."""
         return self._number("SELECT COALESCE(SUM(value), 0) FROM counters WHERE name = 'images_dropped'")
 
     def _number(self, query: str) -> int:
@@ -278,7 +285,7 @@ def _payload(event: Event, image: bytes | None, *, replayed: bool) -> bytes:
 
 
 def _delete(sql: sqlite3.Connection, event_id: str) -> int:
-    """Delete a waiting event and return the bytes of budget that it held."""
+    """Delete an event and return its bytes of the budget."""
     row = sql.execute(
         "DELETE FROM outbox WHERE event_id = ? RETURNING LENGTH(body) + COALESCE(LENGTH(image), 0)",
         (event_id,),

@@ -1,4 +1,4 @@
-"""When an event is sent again: what was sent and has no receipt yet. Pure bookkeeping, time is passed in."""
+"""The resend times of events without a receipt; time is passed in."""
 
 import random
 from dataclasses import dataclass
@@ -6,63 +6,63 @@ from dataclasses import dataclass
 from broker_bridge.common.retry import Backoff
 
 RESEND = Backoff(base=2.0, cap=300.0)
-# After so many sends without an answer an event no longer holds others up.
-_PATIENCE = 5
-_MOST_TRACKED = 20
+# After this number of sends without a receipt an event no longer blocks new events.
+_BLOCKING_ATTEMPTS = 5
+_MAX_WINDOWS_TRACKED = 20
 
 
 @dataclass
-class _Flight:
+class _SentEvent:
     seq: int
     attempts: int
     due_at: float
 
 
 class ResendSchedule:
-    """Sent events without a receipt; `window` of them hold new events back, so memory stays bounded."""
+    """The sent events without a receipt; `window` of them block new events, which bounds memory."""
 
     def __init__(self, window: int, source: random.Random, backoff: Backoff = RESEND) -> None:
         self._window = window
         self._random = source
         self._backoff = backoff
-        self._flights: dict[str, _Flight] = {}
+        self._sent: dict[str, _SentEvent] = {}
         self.sent_up_to = 0
 
     def __contains__(self, event_id: str) -> bool:
-        return event_id in self._flights
+        return event_id in self._sent
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._sent)
 
     @property
     def room(self) -> int:
-        """How many events that were never sent may go out now."""
-        waiting = sum(flight.attempts < _PATIENCE for flight in self._flights.values())
-        return max(0, min(self._window - waiting, _MOST_TRACKED * self._window - len(self._flights)))
+        """How many new events may be sent now."""
+        blocking = sum(sent.attempts < _BLOCKING_ATTEMPTS for sent in self._sent.values())
+        return max(0, min(self._window - blocking, _MAX_WINDOWS_TRACKED * self._window - len(self._sent)))
 
     def due(self, now: float) -> list[str]:
-        """Ids of sent events that are due again, oldest first."""
-        due = [(flight.seq, event_id) for event_id, flight in self._flights.items() if flight.due_at <= now]
+        """Return the ids of sent events that are due again, oldest first."""
+        due = [(sent.seq, event_id) for event_id, sent in self._sent.items() if sent.due_at <= now]
         return [event_id for _, event_id in sorted(due)]
 
     def next_due(self) -> float | None:
-        return min((flight.due_at for flight in self._flights.values()), default=None)
+        return min((sent.due_at for sent in self._sent.values()), default=None)
 
-    def sent(self, event_id: str, seq: int, now: float) -> None:
-        flight = self._flights.setdefault(event_id, _Flight(seq, 0, now))
-        flight.attempts += 1
-        flight.due_at = now + self._backoff.delay(flight.attempts, self._random)
+    def mark_sent(self, event_id: str, seq: int, now: float) -> None:
+        sent = self._sent.setdefault(event_id, _SentEvent(seq, 0, now))
+        sent.attempts += 1
+        sent.due_at = now + self._backoff.delay(sent.attempts, self._random)
         self.sent_up_to = max(self.sent_up_to, seq)
 
     def postpone(self, event_id: str, now: float) -> None:
-        """The last copy has not left yet: look again later, without counting a send."""
-        flight = self._flights[event_id]
-        flight.due_at = now + self._backoff.delay(flight.attempts, self._random)
+        """Delay an event whose last copy has not left yet, without counting a send."""
+        sent = self._sent[event_id]
+        sent.due_at = now + self._backoff.delay(sent.attempts, self._random)
 
     def forget(self, event_id: str) -> None:
-        self._flights.pop(event_id, None)
+        self._sent.pop(event_id, None)
 
     def reconnected(self, now: float, spread: float) -> None:
-        """Everything unanswered is due within `spread` seconds: its last copy may have died on the way."""
-        for flight in self._flights.values():
-            flight.due_at = min(flight.due_at, now + self._random.uniform(0.0, spread))
+        """Make all sent events due within `spread` seconds: their last copies may be lost."""
+        for sent in self._sent.values():
+            sent.due_at = min(sent.due_at, now + self._random.uniform(0.0, spread))

@@ -1,7 +1,7 @@
-"""A full snapshot on its way in: pages gather here while the old gallery keeps working.
+"""The rows of a snapshot sync: pages are staged here while the old gallery stays in use.
 
-Where there is no old gallery, nothing has to wait: the first snapshot of a device fills the gallery itself.
-Until it is complete the live cursor has no epoch, which tells that nobody is recognised by these rows yet.
+Without an old gallery the first snapshot of a device fills the live gallery itself. Until it is complete the
+live cursor has no epoch: its rows are not matched yet.
 """
 
 import json
@@ -31,8 +31,8 @@ _STAGED_FURTHER = """
     SELECT user_id, template_id, space, model, embedding, embedding_dim, quality
     FROM staged_templates WHERE position > 0 ORDER BY user_id, position
 """
-# ?1: whether people whom this device enrolled itself stay, unless a staged person has their id.
-_DROP_PEOPLE = """
+# ?1: whether identities of this device itself stay, unless a staged identity has the same id.
+_DROP_IDENTITIES = """
     DELETE FROM enrolled_users
     WHERE user_id NOT IN (SELECT user_id FROM staged_templates) AND NOT (?1 AND template_id GLOB ?2)
 """
@@ -43,13 +43,13 @@ _DROP_FURTHER = """
 
 
 def fills_live_gallery(connection: sqlite3.Connection) -> bool:
-    """Whether the gallery's rows are those of a first snapshot that is not complete."""
+    """Return whether the gallery's rows are those of an incomplete first snapshot."""
     live = cursors.read_live(connection)
     return live is not None and live.epoch is None
 
 
 def begin(connection: sqlite3.Connection, site: SyncCursor) -> None:
-    """Make room for a snapshot: in the gallery itself, if that is empty and never was anything else."""
+    """Prepare a snapshot sync: in the live gallery, if that is empty and never synced."""
     live = cursors.read_live(connection)
     known = live is not None and live.epoch is not None and live.belongs_to(site.site_id, site.spaces)
     if not known and enrollments.is_empty(connection):
@@ -57,25 +57,25 @@ def begin(connection: sqlite3.Connection, site: SyncCursor) -> None:
 
 
 def clear(connection: sqlite3.Connection, dev_mode: bool) -> bool:
-    """Forget a snapshot that is not complete; whether there was one."""
-    filling = fills_live_gallery(connection)
-    if filling:
+    """Delete an incomplete snapshot; return whether there was one."""
+    fills_live = fills_live_gallery(connection)
+    if fills_live:
         enrollments.clear(connection, dev_mode)
         cursors.forget_live(connection)
     staged = connection.execute("DELETE FROM staged_templates").rowcount
-    cursors.forget_staged(connection)
-    return filling or staged > 0
+    cursors.forget_snapshot(connection)
+    return fills_live or staged > 0
 
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
-    """As `enrollments.load_gallery`; nobody while the gallery is filling."""
+    """Return what `enrollments.load_gallery` does, but no rows during a first snapshot sync."""
     if fills_live_gallery(connection):
         return [], np.empty((0, 0), dtype=np.float32)
     return enrollments.load_gallery(connection, space)
 
 
-def count_people(connection: sqlite3.Connection) -> int:
-    """How many people have come so far."""
+def count_identities(connection: sqlite3.Connection) -> int:
+    """Return how many identities the snapshot sync has received."""
     staged = "SELECT COUNT(*) FROM staged_templates WHERE position = 0"
     filled = "SELECT COUNT(*) FROM enrolled_users"
     (count,) = connection.execute(filled if fills_live_gallery(connection) else staged).fetchone()
@@ -85,10 +85,10 @@ def count_people(connection: sqlite3.Connection) -> int:
 def stage(
     connection: sqlite3.Connection, upserts: Sequence[Upsert], removals: Sequence[str], dev_mode: bool
 ) -> None:
-    """Put a page's people beside those of earlier pages; one who changed meanwhile is replaced."""
-    gone = json.dumps([*removals, *(upsert.user_id for upsert in upserts)])
+    """Stage the identities of a page; replace those of earlier pages that changed meanwhile."""
+    removed = json.dumps([*removals, *(upsert.user_id for upsert in upserts)])
     connection.execute(
-        "DELETE FROM staged_templates WHERE user_id IN (SELECT value FROM json_each(?))", (gone,)
+        "DELETE FROM staged_templates WHERE user_id IN (SELECT value FROM json_each(?))", (removed,)
     )
     connection.executemany(
         _STAGE,
@@ -105,10 +105,10 @@ def stage(
 
 
 def swap_in(connection: sqlite3.Connection, synced_at: str, dev_mode: bool) -> None:
-    """Make the staged people the gallery: whoever is not among them goes, in dev mode but for local ones."""
+    """Replace the gallery by the staged identities; in dev mode local identities stay."""
     local = (dev_mode, f"{enrollments.LOCAL}*")
     connection.execute(_DROP_FURTHER, local)
-    connection.execute(_DROP_PEOPLE, local)
+    connection.execute(_DROP_IDENTITIES, local)
     connection.executemany(enrollments.PUT_FIRST, connection.execute(_STAGED_FIRST, (synced_at,)))
     connection.executemany(enrollments.PUT_FURTHER, connection.execute(_STAGED_FURTHER))
     clear(connection, dev_mode)
