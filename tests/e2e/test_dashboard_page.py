@@ -23,9 +23,9 @@ async def test_a_wrong_key_is_reported_and_a_valid_key_is_kept_for_the_tab(page:
     await sign_in(page, "wrong")
     await expect(page.get_by_role("alert")).to_contain_text("API key is unknown")
     await sign_in(page)
-    await expect(page.get_by_role("heading", name="Cameras")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Cameras", exact=True)).to_be_visible()
     await page.reload()
-    await expect(page.get_by_role("heading", name="Cameras")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Cameras", exact=True)).to_be_visible()
     assert KEY not in page.url
     await page.get_by_role("button", name="Sign out").click()
     await expect(page.get_by_label("API key")).to_be_visible()

@@ -1,3 +1,5 @@
+"""Fixtures and helpers for tests of the API."""
+
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -25,7 +27,7 @@ KEYS = {role: f"key-of-the-{role}" for role in ("admin", "operator", "viewer", "
 
 
 def vector(n: int, dimension: int = 8) -> list[float]:
-    """A direction of its own for each small `n`."""
+    """Return a direction that differs for each small `n`."""
     return [1.0 + (n * 7 + place * place * (n + 1)) % 11 for place in range(dimension)]
 
 
@@ -37,7 +39,7 @@ class FoundFace:
 
 @dataclass
 class FakeEmbedder:
-    """In place of the vision code: what begins like a JPEG has a face, unless it says `nobody`."""
+    """A face embedding without vision code; a JPEG with `nobody` in it has no face."""
 
     seen: list[int] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
@@ -67,7 +69,7 @@ def api_settings() -> ApiSettings:
 
 @pytest.fixture
 async def registry(mongod: Mongod, mongo_database: str) -> AsyncIterator[Registry]:
-    """A fresh registry with two small spaces and a key of each role."""
+    """Yield a fresh registry with two small spaces and a key of each role."""
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await opened.spaces.ensure(EmbeddingSpace(FACE, 8))
     await opened.spaces.ensure(EmbeddingSpace(GAIT, 4))
@@ -100,21 +102,21 @@ def client_of(app: FastAPI, role: str | None) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with the admin's key."""
+    """Yield a client with the key of the admin."""
     async with client_of(app, "admin") as client:
         yield client
 
 
 @pytest.fixture
 def real_time(clock: Clock) -> None:
-    """People are dated by the registry's clock, so the API has to go by the same."""
+    """Set the clock of the API to the time of the registry, which dates identities."""
     clock.now = datetime.now(timezone.utc)
 
 
 async def device_client(
     app: FastAPI, registry: Registry, device_id: str, site: str, **more: Any
 ) -> httpx.AsyncClient:
-    """A client with the key of a device, which is registered at `site`."""
+    """Return a client with the key of a device that is registered at `site`."""
     await registry.devices.register(device_id, site, **more)
     await registry.api_keys.create(device_id, "edge", f"key-of-{device_id}", device_id)
     client = client_of(app, None)
@@ -124,14 +126,14 @@ async def device_client(
 
 @pytest.fixture
 async def cam_a(app: FastAPI, registry: Registry, real_time: None) -> AsyncIterator[httpx.AsyncClient]:
-    """`cam-a` at the lobby."""
+    """Yield a client of `cam-a` at the lobby."""
     async with await device_client(app, registry, "cam-a", "lobby") as client:
         yield client
 
 
 @pytest.fixture
 async def cam_b(app: FastAPI, registry: Registry, real_time: None) -> AsyncIterator[httpx.AsyncClient]:
-    """`cam-b` at the gate."""
+    """Yield a client of `cam-b` at the gate."""
     async with await device_client(app, registry, "cam-b", "gate") as client:
         yield client
 
@@ -151,7 +153,7 @@ def event(n: int, device: str = "cam-001", **changed: Any) -> IncomingEvent:
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The answer is a problem document with this status and code."""
+    """Return the problem document of an answer with this status and code."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = answer.json()

@@ -1,4 +1,4 @@
-"""From the OpenAPI document: for every body the smallest one that will do, and all the ways to spoil it."""
+"""Derive minimal bodies from the OpenAPI document, and all ways to spoil them."""
 
 import json
 import re
@@ -28,7 +28,7 @@ _HUGE = 10**400
 
 @dataclass(frozen=True)
 class Route:
-    """One operation that writes; `body` is the schema of its JSON, with what it refers to in its place."""
+    """An operation that writes; `body` is the JSON schema with references inlined."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Spoilt:
-    """A body with one thing wrong; `within_list` is whether only an item of a list is at fault."""
+    """A body with one mistake; `within_list` if only an item of a list is wrong."""
 
     what: str
     content: bytes
@@ -49,7 +49,7 @@ class Spoilt:
 
 
 def writing_routes(document: Mapping[str, Any]) -> list[Route]:
-    """Every operation of an OpenAPI document that may change something."""
+    """Yield every operation of an OpenAPI document that may change something."""
     routes = []
     for path, operations in document["paths"].items():
         for method in WRITING:
@@ -63,7 +63,7 @@ def writing_routes(document: Mapping[str, Any]) -> list[Route]:
 
 
 def inline(schema: Any, document: Mapping[str, Any]) -> Any:
-    """`schema` without references."""
+    """Return `schema` without references."""
     if isinstance(schema, list):
         return [inline(one, document) for one in schema]
     if not isinstance(schema, dict):
@@ -74,7 +74,7 @@ def inline(schema: Any, document: Mapping[str, Any]) -> Any:
 
 
 def smallest(schema: Schema) -> Any:
-    """A value that `schema` allows, with nothing that may be left out."""
+    """Return a value of `schema` with nothing optional in it."""
     schema = _meant(schema)
     if "const" in schema or "enum" in schema:
         return schema.get("const", schema.get("enum", [None])[0])
@@ -93,7 +93,7 @@ def smallest(schema: Schema) -> Any:
 
 
 def fits(text: str, schema: Schema) -> bool:
-    """Whether a text is as pattern and lengths say; any is whose pattern Python cannot read."""
+    """Return whether a text matches; patterns that Python cannot read match all."""
     if not schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", LONG):
         return False
     try:
@@ -103,7 +103,7 @@ def fits(text: str, schema: Schema) -> bool:
 
 
 def spoilt(schema: Schema, whole: Any) -> Iterator[Spoilt]:
-    """All bodies that are wrong in one place and otherwise like `whole`."""
+    """Yield every body that differs from `whole` by one mistake."""
     text = json.dumps(whole)
     for name in whole:
         yield Spoilt(f"{name}{TWICE}", f'{{"{name}": "a/b", {text[1:]}'.encode(), False)
@@ -159,7 +159,7 @@ def _wrong_kinds(kind: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def _wrong_free_objects() -> Iterator[tuple[str, Any]]:
-    """Where names and values are the sender's own."""
+    """Spoil objects with names and values that the sender chooses."""
     yield "a text", "$where"
     yield "deep", {"a": json.loads('{"a":' * 50 + "1" + "}" * 50)}
     yield "with NUL in a key", {"a\0b": 1}
@@ -168,7 +168,7 @@ def _wrong_free_objects() -> Iterator[tuple[str, Any]]:
 
 
 def _is_narrow(schema: Schema) -> bool:
-    """Whether none of the hostile ids could be meant: the pattern or the list of values has no room."""
+    """Return whether pattern or enumeration exclude every hostile id."""
     if "enum" in schema or "const" in schema or "format" in schema:
         return True
     try:
@@ -178,7 +178,7 @@ def _is_narrow(schema: Schema) -> bool:
 
 
 def _put(whole: Any, schema: Schema, path: Path, value: Any) -> Any:
-    """`whole` with `value` at `path`; what is missing on the way there is made."""
+    """Return `whole` with `value` at `path`; missing parents are created."""
     if not path:
         return value
     step, *rest = path
@@ -193,5 +193,5 @@ def _put(whole: Any, schema: Schema, path: Path, value: Any) -> Any:
 
 
 def _meant(schema: Schema) -> Schema:
-    """What an optional field is when it is there."""
+    """Return the schema of an optional field without null."""
     return next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)

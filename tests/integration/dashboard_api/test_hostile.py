@@ -1,4 +1,4 @@
-"""Every write of the API, found in its OpenAPI document, given what nobody should send: nothing is stored."""
+"""Every writing route rejects hostile input and stores nothing."""
 
 import json
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ def routes(app: FastAPI) -> list[Route]:
 
 @pytest.fixture
 async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
-    """Of everything that a path can name one is there, so that a path is not what is at fault."""
+    """Create one thing of each kind that a path can name, and return the names."""
     person = {"user_id": "EMP-12345", "templates": [{"space": FACE, "embedding": vector(1)}]}
     await api.post("/api/v1/identities", json=person)
     await api.post("/api/v1/devices", json={"device_id": "cam-001", "site_id": "lobby"})
@@ -56,7 +56,7 @@ async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
 
 
 class Clients:
-    """Sends as whoever may do it: the administrator, or else a device."""
+    """Sends as the role that may: the admin, or else a device."""
 
     def __init__(self, *clients: httpx.AsyncClient) -> None:
         self._clients = clients
@@ -78,7 +78,7 @@ async def clients(app: FastAPI, registry: Registry) -> AsyncIterator[Clients]:
 
 
 async def everything(registry: Registry) -> dict[str, list[Any]]:
-    """Every document of every collection, but for keys, which note when they were used."""
+    """Return every document of every collection except API keys."""
     database = registry.mongo.db
     kept: dict[str, list[Any]] = {}
     for name in sorted(set(await database.list_collection_names()) - {"api_keys"}):
@@ -91,7 +91,7 @@ def example(route: Route) -> Any:
 
 
 def is_refused(answer: httpx.Response, *, item: bool = False) -> bool:
-    """A problem document with a code; for an `item` of a list also an answer that says what is wrong."""
+    """Return whether an answer rejects the request, or the item of a list."""
     said = answer.json()
     if item and answer.status_code == 200:
         return '"code"' in answer.text
@@ -99,10 +99,10 @@ def is_refused(answer: httpx.Response, *, item: bool = False) -> bool:
     return problem and 400 <= answer.status_code < 500 and bool(said["code"]) and len(answer.content) < 20_000
 
 
-async def test_the_examples_that_are_spoilt_here_are_fine_themselves(
+async def test_the_examples_are_valid_before_they_are_spoilt(
     clients: Clients, routes: list[Route], names: dict[str, str]
 ) -> None:
-    """Else whatever is refused below could be refused for another reason."""
+    """Without this a rejection below could have another reason."""
     refused = []
     for route in (one for one in routes if one.body):
         content = json.dumps(example(route)).encode()
@@ -116,7 +116,7 @@ async def test_the_examples_that_are_spoilt_here_are_fine_themselves(
 async def test_no_body_that_is_wrong_in_one_place_stores_anything(
     clients: Clients, routes: list[Route], names: dict[str, str], registry: Registry
 ) -> None:
-    """Unknown fields, operators, topic characters, look-alikes, half characters, huge and deep ones."""
+    """Unknown fields, operators, look-alike characters and huge values are rejected."""
     taken, tried = [], 0
     for route in (one for one in routes if one.body):
         before = await everything(registry)
@@ -135,10 +135,10 @@ async def test_no_body_that_is_wrong_in_one_place_stores_anything(
     assert tried > 500
 
 
-async def test_no_path_that_names_nobody_stores_anything(
+async def test_no_hostile_path_stores_anything(
     clients: Clients, routes: list[Route], names: dict[str, str], registry: Registry
 ) -> None:
-    """Slashes, topic characters, operators, look-alikes, what is no UTF-8, in each place of each path."""
+    """Slashes, operators, look-alikes and bytes that are no UTF-8 are rejected."""
     before, taken = await everything(registry), []
     for route in routes:
         for parameter in route.parameters:

@@ -1,4 +1,4 @@
-"""`python -m dashboard_api`: starts, says what is wrong in a sentence, and ends in time."""
+"""`python -m dashboard_api` starts, explains mistakes and ends in time."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def wait_for(url: str) -> None:
 def test_sigterm_ends_it_in_time_with_a_stream_open(
     mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
-    """The stream is closed, the exit status is 0, and the configured key was made an admin's."""
+    """The stream closes, the status is 0, and the configured key is an admin key."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     program: Program = start_program(ARGS, settings(mongod, mongo_database, port=port, bootstrap_key=KEY))
@@ -55,10 +55,10 @@ def test_sigterm_ends_it_in_time_with_a_stream_open(
     assert KEY not in program.log.read_text()
 
 
-def test_a_key_for_a_role_can_be_made_at_any_time(
+def test_a_key_is_created_for_a_role(
     mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
-    """Printed once; a viewer's reads and does not change."""
+    """It is printed once; a viewer's key reads and changes nothing."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = settings(mongod, mongo_database, port=port, photos=False, bootstrap_key=KEY)
@@ -74,10 +74,10 @@ def test_a_key_for_a_role_can_be_made_at_any_time(
     assert start_program([*ARGS, "new-key", "x", "--role", "king"], env).wait(20) == 2
 
 
-def test_without_any_key_it_says_how_to_get_one(
+def test_without_any_key_the_log_names_the_setting(
     mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
-    """One sentence in the log that names the setting."""
+    """One warning explains how to get an admin key."""
     port = free_port()
     program = start_program(ARGS, settings(mongod, mongo_database, port=port, photos=False))
     wait_for(f"http://127.0.0.1:{port}")
@@ -86,8 +86,8 @@ def test_without_any_key_it_says_how_to_get_one(
     assert any("WFM_API__BOOTSTRAP_KEY" in line["message"] and line["level"] == "warning" for line in lines)
 
 
-def test_wrong_settings_are_told_in_a_sentence_each(tmp_path: Path, start_program: StartProgram) -> None:
-    """Exit status 2, and a secret that is too short is not repeated."""
+def test_each_wrong_setting_has_a_sentence(tmp_path: Path, start_program: StartProgram) -> None:
+    """The exit status is 2, and a short secret is not repeated."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"api": {"port": 0, "bootstrap_key": "hunter2", "prot": 1}}))
     program = start_program([*ARGS, "--config", str(file)])
@@ -98,10 +98,10 @@ def test_wrong_settings_are_told_in_a_sentence_each(tmp_path: Path, start_progra
     assert "hunter2" not in said
 
 
-def test_no_mongodb_and_a_taken_port_and_a_missing_model_are_a_sentence_each(
+def test_a_missing_mongodb_port_or_model_is_a_sentence(
     mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
-    """Exit status 2 and no traceback."""
+    """The exit status is 2, without a traceback."""
     nowhere = f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
     away = start_program(ARGS, {"WFM_MONGO__URI": nowhere, "WFM_API__PORT": str(free_port())})
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -121,10 +121,10 @@ def test_no_mongodb_and_a_taken_port_and_a_missing_model_are_a_sentence_each(
         assert len(program.log.read_text().splitlines()) == 1
 
 
-def test_a_model_that_is_not_the_one_on_record_is_refused_at_the_start(
+def test_a_model_other_than_the_one_on_record_prevents_the_start(
     mongod: Mongod, mongo_database: str, start_program: StartProgram, tmp_path: Path
 ) -> None:
-    """Its vectors would compare with nobody's; and SCRFD without its file is a mistake too."""
+    """SCRFD without its model file is a mistake too."""
     first = save_arcface_like(tmp_path / "first.onnx", seed=1)
     other = save_arcface_like(tmp_path / "other.onnx", seed=2)
     spaces = json.dumps({"face": "face:test-512"})
@@ -141,10 +141,10 @@ def test_a_model_that_is_not_the_one_on_record_is_refused_at_the_start(
     assert "face_detector_model" in blind.log.read_text()
 
 
-async def test_while_mongodb_is_away_requests_are_told_so_and_then_go_on(
+async def test_while_mongodb_is_away_requests_get_503(
     own_mongod: Mongod, start_program: StartProgram
 ) -> None:
-    """503 with a code, `readyz` too; alive all the time; and all is well again by itself."""
+    """`healthz` stays alive, and the API recovers by itself."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     start_program(ARGS, settings(own_mongod, "wfm", port=port, bootstrap_key=KEY, photos=False))

@@ -1,4 +1,4 @@
-"""`/api/v1/identities/bulk`: many people in, each answered; everybody out, to come in again as they were."""
+"""Bulk import answers each identity, and an export can be imported again."""
 
 import base64
 import json
@@ -38,17 +38,17 @@ async def bring(api: httpx.AsyncClient, *people: Any, dry_run: bool = False) -> 
 
 
 async def dump(registry: Registry) -> str:
-    """Every document of every collection."""
+    """Return every document of every collection."""
     names = sorted(await registry.mongo.db.list_collection_names())
     return json_util.dumps(
         {name: await registry.mongo.db[name].find({}).sort("_id", 1).to_list(None) for name in names}
     )
 
 
-async def test_each_person_gets_an_answer_and_the_same_again_changes_nothing(
+async def test_each_identity_gets_a_result_and_a_repeat_changes_nothing(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Created with a version, then unchanged at the same version, then changed by what is new."""
+    """It is created, then unchanged at the same version, then changed by new data."""
     first = await bring(api, person("EMP-1", 1), person("EMP-2", 12, flag="vip"))
     again = await bring(api, person("EMP-1", 1), person("EMP-2", 12, flag="red"))
     assert [item["result"] for item in first["items"]] == ["created", "created"]
@@ -108,10 +108,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_who_is_refused_has_a_reason_and_holds_up_nobody(
+async def test_a_rejected_identity_has_a_reason_and_stops_no_other(
     api: httpx.AsyncClient, registry: Registry, name: str
 ) -> None:
-    """One code for each reason, no value quoted, nothing stored; those around it come in."""
+    """Each reason has a code; no value is quoted and nothing is stored."""
     await registry.identities.enroll_many(
         [EnrollIdentity("TAKEN", external=ExternalKey("hr", "taken")), EnrollIdentity("MERGED")]
     )
@@ -131,8 +131,8 @@ async def test_who_is_refused_has_a_reason_and_holds_up_nobody(
     assert (await registry.identities.get("TAKEN")).holdings == ()
 
 
-async def test_nan_is_refused_for_its_person_alone(api: httpx.AsyncClient) -> None:
-    """Python's JSON knows NaN, so a source may send one."""
+async def test_nan_rejects_its_identity_alone(api: httpx.AsyncClient) -> None:
+    """Python's JSON knows NaN, so a source may send it."""
     first = person("EMP-1", templates=[{"space": FACE, "embedding": [float("nan")] * 8}])
     body = json.dumps({"people": [first, person("EMP-2", 12)]})
     answer = await api.post(PATH, content=body, headers={"Content-Type": "application/json"})
@@ -140,10 +140,10 @@ async def test_nan_is_refused_for_its_person_alone(api: httpx.AsyncClient) -> No
     assert results == [("refused", "vector-invalid"), ("created", None)]
 
 
-async def test_two_people_of_one_request_cannot_share_a_key(
+async def test_two_identities_of_one_request_cannot_share_a_key(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """The first has it; the second is refused and is not put into the first."""
+    """The first gets the key; the second is rejected and not merged into the first."""
     document = await bring(
         api, person("EMP-1", 1, external=[key("1")]), person("EMP-2", 12, external=[key("1")])
     )
@@ -160,18 +160,18 @@ async def test_a_template_may_name_its_modality_alone(api: httpx.AsyncClient, re
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_a_look_alike_is_told(api: httpx.AsyncClient, dry_run: bool) -> None:
-    """Also of somebody who came in the same request."""
+async def test_a_look_alike_is_reported(api: httpx.AsyncClient, dry_run: bool) -> None:
+    """Identities of the same request are compared too."""
     document = await bring(api, person("EMP-1"), person("EMP-2"), dry_run=dry_run)
     (near,) = document["items"][1]["look_alikes"]
     assert (near["nearest_user_id"], near["space"], near["similarity"]) == ("EMP-1", FACE, 1.0)
     assert "look_alikes" not in document["items"][0]
 
 
-async def test_a_dry_run_says_what_would_be_and_writes_nothing(
+async def test_a_dry_run_reports_results_and_writes_nothing(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Every collection is as it was; the answers are those of the real run that follows."""
+    """No collection changes; the results are those of the real run that follows."""
     await bring(api, person("EMP-1", 1), person("EMP-2", 12))
     await registry.identities.delete("EMP-2")
     people = [person("EMP-1", 1), person("EMP-1", 3), person("EMP-2", 12), person("EMP-3", 24), person("/")]
@@ -186,10 +186,10 @@ async def test_a_dry_run_says_what_would_be_and_writes_nothing(
     assert (rehearsed["dry_run"], real["dry_run"]) == (True, False)
 
 
-async def test_what_goes_out_comes_in_again_byte_for_byte(
+async def test_an_export_is_imported_byte_for_byte(
     api: httpx.AsyncClient, registry: Registry, mongod: Mongod, mongo_database: str
 ) -> None:
-    """Name, flag, sites, consent, kind, all external keys and every bit of every vector."""
+    """Name, flag, sites, consent, kind, keys and every bit of every vector survive."""
     generator = np.random.default_rng(4)
     templates = [
         {"space": FACE, "embedding": generator.normal(size=8).tolist(), "quality": 0.25}
@@ -217,7 +217,7 @@ async def test_what_goes_out_comes_in_again_byte_for_byte(
 
 
 def in_order(people: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With templates in an order that does not hang on when each was written."""
+    """Return an exported identity with its templates in a stable order."""
     return [
         {**one, "templates": sorted(one["templates"], key=lambda t: t["vector"])}
         for one in people
@@ -235,10 +235,10 @@ async def everyone(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]
     return people
 
 
-async def test_an_export_names_the_living_only_and_vectors_can_stay_inside(
+async def test_an_export_omits_deleted_identities_and_on_request_vectors(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Deleted people are left out; without vectors there is not one number of a template."""
+    """Without vectors it has no number of a template."""
     await bring(api, person("EMP-1", 1), person("EMP-2", 12))
     await registry.identities.delete("EMP-2")
     (shown,) = await everyone(api, vectors="false")
@@ -252,7 +252,7 @@ async def test_an_export_names_the_living_only_and_vectors_can_stay_inside(
 async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Who, when and whether vectors went out."""
+    """The entry has the key, the time and whether vectors were included."""
     await bring(api, person("EMP-1", 1), person("EMP-2", 12), person("EMP-3", 24))
     await everyone(api, limit=1)
     (entry,) = [one for one in await registry.audit.page() if one.what == "people.exported"]
@@ -269,10 +269,8 @@ async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
         ("edge", 403, 403),
     ],
 )  # fmt: skip
-async def test_who_may_bring_people_and_who_may_take_them_out(
-    app: FastAPI, role: str, brings: int, takes: int
-) -> None:
-    """A source brings; vectors leave by the hands of operators and admins."""
+async def test_sources_import_and_operators_export(app: FastAPI, role: str, brings: int, takes: int) -> None:
+    """Vectors leave for operators and admins only."""
     async with client_of(app, role) as client:
         assert (await client.post(PATH, json={"people": [person()]})).status_code == brings
         assert (await client.get(PATH)).status_code == takes
@@ -282,12 +280,12 @@ async def test_who_may_bring_people_and_who_may_take_them_out(
     "body",
     [{"people": []}, {"people": [person()] * 501}, {"people": "x"}, {"people": [person()], "x": 1}, []],
 )
-async def test_a_request_that_is_none_is_refused_whole(api: httpx.AsyncClient, body: Any) -> None:
-    """1 to 500 people, and no field that nobody reads."""
+async def test_an_invalid_request_is_rejected_as_a_whole(api: httpx.AsyncClient, body: Any) -> None:
+    """It has 1 to 500 identities and no unknown field."""
     is_problem(await api.post(PATH, json=body), 422, "request-invalid")
 
 
 async def test_a_cursor_and_a_limit_are_checked(api: httpx.AsyncClient) -> None:
-    """As in every other list."""
+    """They follow the rules of every other list."""
     is_problem(await api.get(f"{PATH}?cursor=%21"), 422, "cursor-invalid")
     is_problem(await api.get(f"{PATH}?limit=501"), 422, "request-invalid")

@@ -1,4 +1,4 @@
-"""Commands, the policy of sites, and the audit of both."""
+"""Commands, the policies of sites, and the audit of both."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,8 +19,8 @@ async def cameras(registry: Registry) -> None:
     await registry.devices.register("cam-002", "gate")
 
 
-async def test_a_command_waits_until_the_bridge_sends_it(api: httpx.AsyncClient) -> None:
-    """202 with its id; a minute is its time unless another was asked for."""
+async def test_a_command_waits_until_the_bridge_publishes_it(api: httpx.AsyncClient) -> None:
+    """The answer is a 202 with its id; it expires after a minute by default."""
     given = await api.post("/api/v1/commands", json=ORDER)
     assert given.status_code == 202
     shown = (await api.get(f"/api/v1/commands/{given.json()['id']}")).json()
@@ -48,24 +48,24 @@ async def test_a_command_waits_until_the_bridge_sends_it(api: httpx.AsyncClient)
         ({"arguments": {}}, 422, "request-invalid"),
     ],
 )
-async def test_what_is_no_command_is_refused(
+async def test_an_invalid_command_is_rejected(
     api: httpx.AsyncClient, changed: dict[str, Any], status: int, code: str
 ) -> None:
-    """And leaves nothing that a bridge could send."""
+    """Nothing is stored that a bridge could publish."""
     is_problem(await api.post("/api/v1/commands", json=ORDER | changed), status, code)
     assert (await api.get("/api/v1/commands")).json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.parametrize("args", ['{"a": "\\ud800"}', '{"\\ud800": 1}', '{"a": [{"b": "\\udfff x"}]}'])
-async def test_half_a_surrogate_pair_in_the_arguments_is_refused(api: httpx.AsyncClient, args: str) -> None:
-    """Neither MongoDB nor the wire can hold it. Written as an escape: it could not be sent otherwise."""
+async def test_half_a_surrogate_pair_in_the_arguments_is_rejected(api: httpx.AsyncClient, args: str) -> None:
+    """MongoDB and the wire cannot store it; the body sends it as an escape."""
     body = f'{{"device_id": "cam-001", "name": "resync", "args": {args}}}'
     answer = await api.post("/api/v1/commands", content=body, headers={"Content-Type": "application/json"})
     is_problem(answer, 422, "request-invalid")
 
 
 async def test_commands_are_listed_newest_first_by_device(api: httpx.AsyncClient, clock: Clock) -> None:
-    """Page by page, also where two were given at the same instant."""
+    """Pages neither skip nor repeat commands of the same instant."""
     given = []
     for n in range(4):
         clock.now = NOW + timedelta(seconds=n // 2)
@@ -83,7 +83,7 @@ async def test_commands_are_listed_newest_first_by_device(api: httpx.AsyncClient
 
 
 async def test_a_site_is_opened_and_closed(api: httpx.AsyncClient) -> None:
-    """The list shows it, the answer is the site; another word is refused, and so is another site."""
+    """The answer is the site; an unknown policy or site is rejected."""
     opened = await api.patch("/api/v1/sites/lobby", json={"enrollment_policy": "visitors"})
     assert opened.json() == {
         "site_id": "lobby", "enrollment_policy": "visitors", "registers_employees": False, "devices": 1,
@@ -101,8 +101,8 @@ async def test_a_site_is_opened_and_closed(api: httpx.AsyncClient) -> None:
     )
 
 
-async def test_what_people_change_is_in_the_audit(api: httpx.AsyncClient, clock: Clock) -> None:
-    """Who, what, before, after and when, newest first and page by page; what changed nothing is not."""
+async def test_every_change_is_in_the_audit(api: httpx.AsyncClient, clock: Clock) -> None:
+    """Entries have author, change, values and time; a request without effect has none."""
     await api.patch("/api/v1/sites/lobby", json={"enrollment_policy": "visitors"})
     clock.now = NOW + timedelta(seconds=1)
     await api.patch("/api/v1/sites/lobby", json={"enrollment_policy": "visitors"})
@@ -127,8 +127,8 @@ async def test_what_people_change_is_in_the_audit(api: httpx.AsyncClient, clock:
 
 
 @pytest.mark.parametrize("role", ["viewer", "source", "edge", "operator"])
-async def test_each_role_may_do_its_own(app: FastAPI, role: str) -> None:
-    """Operators give commands, viewers look at them; policies and the audit are the admin's."""
+async def test_each_role_has_its_rights(app: FastAPI, role: str) -> None:
+    """Operators send commands, viewers read them, admins set policies."""
     async with client_of(app, role) as client:
         given = await client.post("/api/v1/commands", json=ORDER)
         looked = await client.get("/api/v1/commands")

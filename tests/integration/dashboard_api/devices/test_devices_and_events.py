@@ -1,4 +1,4 @@
-"""Devices, sites, sync status, events as a list, health."""
+"""Devices, sites, the sync status, events as a list, and health."""
 
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,7 @@ JPEG_TEXT = "/9j/4AAQSkZJRg=="
 
 
 async def test_a_device_is_registered_once_and_stays_at_its_site(api: httpx.AsyncClient) -> None:
-    """201, then 200 for the same, then 409 for another site."""
+    """The answers are 201, then 200 for a repeat, then 409 for another site."""
     body = {"device_id": "cam-001", "site_id": "lobby"}
     assert (await api.post("/api/v1/devices", json=body)).status_code == 201
     assert (await api.post("/api/v1/devices", json=body)).status_code == 200
@@ -30,7 +30,7 @@ async def test_a_device_is_registered_once_and_stays_at_its_site(api: httpx.Asyn
 async def test_a_device_is_silent_after_three_missed_heartbeats(
     api: httpx.AsyncClient, registry: Registry, clock: Clock
 ) -> None:
-    """Whatever its status says, and from the start if it was never heard of."""
+    """The status does not matter; a device without any message is silent too."""
     await registry.devices.register("cam-001", "lobby")
     fresh = (await api.get("/api/v1/devices/cam-001")).json()
     await registry.devices.record_reports(
@@ -50,10 +50,8 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
     is_problem(await api.get("/api/v1/devices/cam-404"), 404, "device-unknown")
 
 
-async def test_a_device_with_another_model_than_the_record_shows_it(
-    api: httpx.AsyncClient, registry: Registry
-) -> None:
-    """By the registry's own comparison, until the device says so itself; beside its other problems."""
+async def test_a_device_with_another_model_has_a_problem(api: httpx.AsyncClient, registry: Registry) -> None:
+    """The registry compares models until the device reports the problem itself."""
     await registry.devices.register("cam-001", "lobby")
     await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "a" * 64))
     spaces = {"face:test-8": {"dimension": 8, "model_sha256": "b" * 64}}
@@ -73,10 +71,10 @@ async def test_a_device_with_another_model_than_the_record_shows_it(
     assert await problems({"problems": [own]}) == [own]
 
 
-async def test_a_device_that_nobody_registered_is_shown_without_a_site(
+async def test_an_unregistered_device_is_shown_without_a_site(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """An operator sees who knocks; registering it gives it its place."""
+    """Registration gives it a site."""
     await registry.devices.record_contact(["cam-009"])
     await registry.devices.record_reports([DeviceReport.latest("cam-009", "info", {"software": "1.0"}, NOW)])
     knocking = (await api.get("/api/v1/devices/cam-009")).json()
@@ -85,8 +83,8 @@ async def test_a_device_that_nobody_registered_is_shown_without_a_site(
     assert (added.status_code, added.json()["site_id"]) == (201, "lobby")
 
 
-async def test_devices_are_paged_and_picked_by_site(api: httpx.AsyncClient, registry: Registry) -> None:
-    """Two pages of three devices; a site shows its own."""
+async def test_devices_are_paged_and_filtered_by_site(api: httpx.AsyncClient, registry: Registry) -> None:
+    """Three devices make two pages; a site lists its own."""
     for device_id, site in [("cam-001", "lobby"), ("cam-002", "gate"), ("cam-003", "lobby")]:
         await registry.devices.register(device_id, site)
     first = (await api.get("/api/v1/devices", params={"limit": 2})).json()
@@ -100,7 +98,7 @@ async def test_devices_are_paged_and_picked_by_site(api: httpx.AsyncClient, regi
 async def test_sync_status_measures_each_device_by_its_own_site(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """A change at another site leaves a device up to date; another epoch does not count."""
+    """A change at another site does not matter; another epoch does not count."""
     for device_id, site in [("cam-001", "lobby"), ("cam-002", "gate"), ("cam-003", "gate")]:
         await registry.devices.register(device_id, site)
     template = [{"space": "face:test-8", "embedding": vector(1)}]
@@ -146,7 +144,7 @@ async def ids(api: httpx.AsyncClient, **params: Any) -> list[int]:
 async def test_events_are_listed_newest_first_and_filtered(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """By person, device, type and time of recognition."""
+    """Filters are identity, device, type and time of recognition."""
     await stored(registry)
     stranger = {"event_id": "EV4-1736942400000-000009", "user_id": None, "event_type": "unknown"}
     await registry.events.record([event(9, **stranger, timestamp="2026-01-15T09:00:00.000Z")])
@@ -159,7 +157,7 @@ async def test_events_are_listed_newest_first_and_filtered(
 
 
 async def test_pages_of_events_neither_skip_nor_repeat(api: httpx.AsyncClient, registry: Registry) -> None:
-    """Also where a page ends between two events of the same instant, and when new ones arrive meanwhile."""
+    """Pages may end inside one instant, and new events may arrive."""
     await stored(registry)
     seen: list[int] = []
     params: dict[str, Any] = {"limit": 1}
@@ -176,7 +174,7 @@ async def test_pages_of_events_neither_skip_nor_repeat(api: httpx.AsyncClient, r
 async def test_an_event_is_shown_as_on_the_wire_with_its_image_apart(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Seed 003's fields and ours; the image has a path of its own and its true type."""
+    """It has the fields of seed 003; the image has its own path and type."""
     await registry.events.record([event(1, image=JPEG_TEXT), event(2)])
     path = "/api/v1/events/cam-001/EV1-1736942400000-000001"
     shown = (await api.get(path)).json()
@@ -191,10 +189,10 @@ async def test_an_event_is_shown_as_on_the_wire_with_its_image_apart(
 
 
 @pytest.mark.parametrize(("age_seconds", "bridge"), [(1, True), (16, False)])
-async def test_readiness_says_whether_a_bridge_is_at_work(
+async def test_readiness_reports_a_running_bridge(
     app: Any, registry: Registry, age_seconds: int, bridge: bool
 ) -> None:
-    """No key is asked for, and nothing but booleans is told."""
+    """No key is needed, and the answer has booleans only."""
     await registry.mongo.db.meta.insert_one(
         {"_id": "bridge:host-7", "at": NOW - timedelta(seconds=age_seconds)}
     )

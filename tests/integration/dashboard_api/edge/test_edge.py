@@ -1,4 +1,4 @@
-"""What devices that poll over HTTP are told: who is new, changed and gone, at their own site alone."""
+"""Polling devices get new, changed and deleted identities of their site."""
 
 import base64
 from datetime import datetime, timedelta, timezone
@@ -36,7 +36,7 @@ def told(said: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 class PollingDevice:
-    """As a device that follows `docs/edge-http.md`: it keeps faces, and where it stands."""
+    """A device that follows `docs/edge-http.md` and keeps faces and position."""
 
     def __init__(self, client: httpx.AsyncClient, limit: int, *, by_time: bool = False) -> None:
         self.client = client
@@ -75,8 +75,8 @@ class PollingDevice:
             self.since = {"since": said["sync_timestamp"]}
 
 
-async def held_at(registry: Registry, site: str) -> dict[str, tuple[str | None, frozenset[str]]]:
-    """What a device of the site should hold."""
+async def expected_at(registry: Registry, site: str) -> dict[str, tuple[str | None, frozenset[str]]]:
+    """Return the faces that a device of the site should have."""
     people = [one for one in await registry.identities.page(limit=1000) if one.belongs_to(site)]
     templates = await registry.identities.templates_of([one.user_id for one in people])
     return {
@@ -93,7 +93,7 @@ async def held_at(registry: Registry, site: str) -> dict[str, tuple[str | None, 
 
 
 async def purge(registry: Registry, user_id: str, reach: str) -> None:
-    """As the registry does with tombstones older than their retention."""
+    """Purge tombstones as the registry does after their retention."""
     person = await registry.identities.get(user_id)
     assert person.deleted_at is not None
 
@@ -107,10 +107,10 @@ async def purge(registry: Registry, user_id: str, reach: str) -> None:
 # What a device is told
 
 
-async def test_without_a_position_everybody_of_the_site_is_told_whole(
+async def test_without_a_position_the_whole_site_is_sent(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """With vectors and flags, without names; tombstones and people of other sites are nobody's business."""
+    """Vectors and flags, no names, no tombstones, no identities of other sites."""
     await registry.identities.enroll_many(
         [
             EnrollIdentity("EMP-1", (face(1),), display_name="Ana", flag="red", sites=("lobby",)),
@@ -131,8 +131,8 @@ async def test_without_a_position_everybody_of_the_site_is_told_whole(
     assert (template["space"], template["quality"]) == (FACE, 0.9)
 
 
-async def test_a_name_travels_to_a_device_in_dev_mode_alone(app: FastAPI, registry: Registry) -> None:
-    """The device's registration decides, not what it says of itself."""
+async def test_a_name_is_sent_in_dev_mode_only(app: FastAPI, registry: Registry) -> None:
+    """The registration of the device decides."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Ana"))
     for device_id, dev_mode in (("cam-dev", True), ("cam-door", False)):
         async with await device_client(app, registry, device_id, "lobby", dev_mode=dev_mode) as client:
@@ -141,10 +141,10 @@ async def test_a_name_travels_to_a_device_in_dev_mode_alone(app: FastAPI, regist
             assert ("name" in change) == dev_mode
 
 
-async def test_create_update_and_delete_are_told_once_each(
+async def test_create_update_and_delete_are_sent_once_each(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """As in the seed: somebody new, a flag on somebody known, somebody gone."""
+    """As in the seed: a new identity, a changed flag, a deletion."""
     await registry.identities.enroll_many(
         [EnrollIdentity(f"visitor_{n}", (face(n),), sites=("lobby",)) for n in (3, 5)]
     )
@@ -159,8 +159,8 @@ async def test_create_update_and_delete_are_told_once_each(
     assert (again["changes"], again["version"]) == ([], said["version"])
 
 
-async def test_whoever_goes_on_by_time_misses_nothing(cam_a: httpx.AsyncClient, registry: Registry) -> None:
-    """By `sync_timestamp` of the answer before: what was under way then is told, some of it twice."""
+async def test_polling_by_time_misses_nothing(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """Changes around `sync_timestamp` may be sent twice."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     stand = await sync(cam_a)
     assert datetime.fromisoformat(stand["sync_timestamp"][:-1] + "+00:00") < datetime.now(timezone.utc)
@@ -172,10 +172,10 @@ async def test_whoever_goes_on_by_time_misses_nothing(cam_a: httpx.AsyncClient, 
     assert (await sync(cam_a, since="2020-01-01T00:00:00+01:00"))["deleted"] == ["EMP-1"]
 
 
-async def test_update_is_said_of_nobody_whom_the_device_has_not(
+async def test_update_is_never_sent_for_an_unknown_identity(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Neither on later pages, of who was made and changed in between, nor by time."""
+    """Neither on later pages nor by time."""
     people = registry.identities
     known, waiting = PollingDevice(cam_a, 1), PollingDevice(cam_a, 1)
     await people.enroll(EnrollIdentity("EMP-0", (face(0),), sites=("lobby",)))
@@ -186,17 +186,15 @@ async def test_update_is_said_of_nobody_whom_the_device_has_not(
         await people.enroll(EnrollIdentity(f"EMP-{n}", flag="red"))
     for device in (known, waiting):
         await device.poll()
-        assert device.faces == await held_at(registry, "lobby")
+        assert device.faces == await expected_at(registry, "lobby")
     assert known.told["EMP-0"] == "update"
     assert set(waiting.told.values()) == {"create"}
     said = await sync(cam_a, since=by_time["sync_timestamp"])
     assert told(said) == [("create", f"EMP-{n}") for n in (3, 2, 1, 0)]
 
 
-async def test_by_time_too_somebody_known_for_long_is_updated(
-    cam_a: httpx.AsyncClient, registry: Registry
-) -> None:
-    """Who was there before somebody who had changed by then."""
+async def test_by_time_a_known_identity_is_updated(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """It was at the site before an identity that has changed since."""
     people = registry.identities
     for n in (1, 2):
         await people.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)))
@@ -208,17 +206,19 @@ async def test_by_time_too_somebody_known_for_long_is_updated(
     assert told(await sync(cam_a, since=since)) == [("update", "EMP-1"), ("create", "EMP-3")]
 
 
-async def test_a_time_that_lies_ahead_starts_over(cam_a: httpx.AsyncClient, registry: Registry) -> None:
-    """A clock that is wrong must not make a device miss anything."""
+async def test_a_time_in_the_future_starts_a_snapshot_sync(
+    cam_a: httpx.AsyncClient, registry: Registry
+) -> None:
+    """A wrong clock must not make a device miss anything."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     said = await sync(cam_a, since="2099-01-01T00:00:00Z")
     assert (said["reset"], told(said)) == (True, [("create", "EMP-1")])
 
 
-async def test_only_what_may_leave_and_was_asked_for_is_told(
+async def test_only_consented_and_requested_templates_are_sent(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Consent by modality, spaces by the query, else by what the device declares; or no vectors at all."""
+    """Consent is by modality, spaces by the query or the device's declaration."""
     walk = Template(GAIT, normalise([1.0, 2.0, 3.0, 4.0], 4))
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), walk), sites=("lobby",)))
 
@@ -240,15 +240,15 @@ async def test_only_what_may_leave_and_was_asked_for_is_told(
 
 
 @pytest.mark.parametrize("by_time", [False, True])
-async def test_a_device_that_was_away_holds_what_the_registry_does(
+async def test_a_device_that_was_away_catches_up(
     cam_a: httpx.AsyncClient, registry: Registry, *, by_time: bool
 ) -> None:
-    """Changes, deletions, restores, moves and withdrawn consent while it was away, in pages of two."""
+    """Changes, deletions, restores, moves and consent arrive in pages of two."""
     people = registry.identities
     await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(8)])
     device = PollingDevice(cam_a, 2, by_time=by_time)
     await device.poll()
-    assert device.faces == await held_at(registry, "lobby")
+    assert device.faces == await expected_at(registry, "lobby")
     await people.delete("EMP-1")
     await people.delete("EMP-2")
     await people.restore("EMP-2")
@@ -260,14 +260,14 @@ async def test_a_device_that_was_away_holds_what_the_registry_does(
     await people.enroll(EnrollIdentity("EMP-9", (face(9),), sites=("gate",)))
     await people.enroll(EnrollIdentity("EMP-9", sites=("gate", "lobby")))
     await device.poll()
-    assert device.faces == await held_at(registry, "lobby")
+    assert device.faces == await expected_at(registry, "lobby")
     assert (set(device.faces), device.resets) == ({f"EMP-{n}" for n in (0, 2, 3, 5, 6, 7, 9)}, 1)
 
 
-async def test_another_history_and_purged_tombstones_start_over(
+async def test_another_history_and_purged_tombstones_start_a_snapshot_sync(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """By version as by time; and a snapshot of many pages comes to its end below the horizon too."""
+    """By version and by time; a snapshot of many pages ends below the horizon too."""
     people = registry.identities
     await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in range(6)])
     by_version, by_time = PollingDevice(cam_a, 2), PollingDevice(cam_a, 100, by_time=True)
@@ -278,7 +278,7 @@ async def test_another_history_and_purged_tombstones_start_over(
     await purge(registry, "EMP-0", "lobby")
     for device in (by_version, by_time):
         await device.poll()
-        assert (device.resets, device.faces) == (2, await held_at(registry, "lobby"))
+        assert (device.resets, device.faces) == (2, await expected_at(registry, "lobby"))
     # Nobody has to start over twice for one purge.
     await by_version.poll()
     assert by_version.resets == 2
@@ -289,10 +289,10 @@ async def test_another_history_and_purged_tombstones_start_over(
     assert (ahead["reset"], len(ahead["changes"])) == (True, 6)
 
 
-async def test_the_purge_of_another_site_starts_nobody_over(
+async def test_a_purge_at_another_site_starts_no_snapshot_sync(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """A tombstone that this site never heard of."""
+    """This site never had that identity."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     stand = await sync(cam_a)
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("gate",)))
@@ -303,8 +303,9 @@ async def test_the_purge_of_another_site_starts_nobody_over(
 
 
 async def test_a_page_is_bounded_by_bytes_too(cam_a: httpx.AsyncClient, registry: Registry) -> None:
-    """However many people were asked for: `more`, and where to go on."""
-    orders = [EnrollIdentity(f"EMP-{n:04}", (face(n),), sites=("lobby",)) for n in range(1000)]
+    """A larger `limit` does not matter: the answer has `more` and `next`."""
+    # Long ids, since a thousand short ones with small vectors fit into one page.
+    orders = [EnrollIdentity(f"EMP-{n:0120}", (face(n),), sites=("lobby",)) for n in range(1000)]
     await registry.identities.enroll_many(orders)
     answer = await cam_a.get(SYNC, params={"limit": 1000})
     said = answer.json()
@@ -320,7 +321,7 @@ async def test_a_page_is_bounded_by_bytes_too(cam_a: httpx.AsyncClient, registry
 async def test_a_device_sees_its_own_site_alone(
     cam_a: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry, api: httpx.AsyncClient
 ) -> None:
-    """It neither hears of nor confirms nor visits whom its site never had."""
+    """It gets, confirms and visits no identity of another site."""
     await registry.identities.enroll(EnrollIdentity("EMP-A", (face(1),), sites=("lobby",)))
     await registry.identities.enroll(EnrollIdentity("EMP-B", (face(2),), sites=("gate",)))
     tombstone = await registry.identities.delete("EMP-B")
@@ -336,10 +337,10 @@ async def test_a_device_sees_its_own_site_alone(
     assert told(await sync(cam_b, since=1)) == [("delete", "EMP-B")]
 
 
-async def test_who_moves_goes_from_one_site_and_comes_to_the_other(
+async def test_a_moved_identity_leaves_one_site_and_joins_the_other(
     cam_a: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """A delete there and a create here, of somebody who was made long before."""
+    """One site gets a delete, the other a create."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     stands = [await sync(client) for client in (cam_a, cam_b)]

@@ -1,4 +1,4 @@
-"""Keys of devices, requests that are none, and the page that says how it is done."""
+"""Keys of devices, invalid requests, and the page about polling."""
 
 import asyncio
 import json
@@ -20,10 +20,10 @@ from tests.integration.dashboard_api.test_program import ARGS, settings
 SYNC = "/api/edge/sync"
 
 
-async def test_an_edge_key_is_a_devices_and_opens_nothing_else(
+async def test_an_edge_key_belongs_to_a_device_and_opens_nothing_else(
     app: FastAPI, registry: Registry, cam_a: httpx.AsyncClient
 ) -> None:
-    """Without a device, or with one that is not registered, 403; other roles have no business there."""
+    """Without a registered device it gets 403; other roles may not poll."""
     async with client_of(app, "edge") as nobodys:
         is_problem(await nobodys.get(SYNC), 403, "key-without-device")
     async with client_of(app, "admin") as admin:
@@ -38,10 +38,10 @@ async def test_an_edge_key_is_a_devices_and_opens_nothing_else(
     is_problem(await cam_a.get(SYNC), 403, "device-unknown")
 
 
-def test_a_key_is_made_for_a_registered_device(
+def test_a_key_is_created_for_a_registered_device(
     mongod: Mongod, mongo_database: str, registry: Registry, start_program: StartProgram
 ) -> None:
-    """Else one sentence says what to do first; no other role has a device."""
+    """A sentence explains what to do first; other roles have no device."""
     env = settings(mongod, mongo_database, photos=False)
 
     def new_key(*more: str) -> tuple[int, str]:
@@ -58,7 +58,7 @@ def test_a_key_is_made_for_a_registered_device(
 async def test_the_key_of_a_device_is_bound_to_it(
     mongod: Mongod, mongo_database: str, registry: Registry, start_program: StartProgram
 ) -> None:
-    """As the program makes it."""
+    """The program creates it with the device id."""
     await registry.devices.register("cam-9", "lobby")
     env = settings(mongod, mongo_database, photos=False)
     maker = start_program([*ARGS, "new-key", "door", "--role", "edge", "--device", "cam-9"], env)
@@ -98,9 +98,8 @@ NO_POSITIONS = [
 ]
 
 
-async def test_a_position_that_is_none_is_refused(cam_a: httpx.AsyncClient) -> None:
-    """Odd times, negative and huge versions, operators; times without an offset, and a + that was not
-    encoded and came as a blank."""
+async def test_an_invalid_position_is_rejected(cam_a: httpx.AsyncClient) -> None:
+    """Odd times, negative and huge versions, operators, and a + that was not encoded."""
     for query in NO_POSITIONS:
         answer = await cam_a.get(f"{SYNC}?{query}")
         assert answer.status_code == 422, (query, answer.text)
@@ -117,7 +116,7 @@ CALLS = re.findall(
 async def test_the_page_can_be_followed_with_curl(
     cam_a: httpx.AsyncClient, registry: Registry, clock: Clock
 ) -> None:
-    """Each call on it is answered with what stands below it, or with an answer of the same fields."""
+    """Each call of the page gets the answer below it, or one with the same fields."""
     clock.now = datetime(2026, 1, 15, 10, 5, tzinfo=timezone.utc)
     await registry.identities.enroll(EnrollIdentity("EMP-12345", sites=("lobby",)))
     await registry.sites.set_policy("lobby", "visitors", by="tester", at=clock.now)

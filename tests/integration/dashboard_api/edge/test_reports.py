@@ -1,4 +1,4 @@
-"""What devices that poll over HTTP say: what they hold, whom they met, and who came."""
+"""Polling devices confirm versions, register visitors and report visits."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ def face(n: int) -> Template:
 
 
 def axis(n: int, aside: float = 0.0) -> list[float]:
-    """A direction at a right angle to every other; with `aside` a little towards the next."""
+    """Return a direction at a right angle to all others; `aside` tilts it."""
     numbers = [0.0] * 8
     numbers[n], numbers[(n + 1) % 8] = 1.0, aside
     return numbers
@@ -36,7 +36,7 @@ def axis(n: int, aside: float = 0.0) -> list[float]:
 async def test_a_confirmation_counts_like_one_over_mqtt(
     cam_a: httpx.AsyncClient, api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Once the device says that it holds the version of the deletion."""
+    """A device confirms a deletion by its version."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     await registry.identities.delete("EMP-1")
     said = (await cam_a.get("/api/edge/sync")).json()
@@ -52,7 +52,7 @@ async def test_a_confirmation_counts_like_one_over_mqtt(
 async def test_nothing_is_confirmed_that_has_not_happened(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """A version ahead would confirm deletions to come; another history's says nothing about this one."""
+    """A version ahead or of another history is rejected."""
     epoch = (await registry.versions.read()).epoch
     path = "/api/edge/confirm"
     is_problem(await cam_a.post(path, json={"epoch": epoch, "version": 1}), 409, "version-ahead")
@@ -76,7 +76,7 @@ async def test_nothing_is_confirmed_that_has_not_happened(
 
 @pytest.fixture
 async def open_lobby(registry: Registry, cam_a: httpx.AsyncClient) -> httpx.AsyncClient:
-    """`cam-a`, where visitors may be registered."""
+    """Yield `cam-a` at a site where visitors may be registered."""
     await registry.sites.set_policy("lobby", "visitors", by="tester", at=datetime.now(timezone.utc))
     return cam_a
 
@@ -85,10 +85,8 @@ async def upload(client: httpx.AsyncClient, request_id: str, **body: Any) -> htt
     return await client.post("/api/edge/visitors", json={"request_id": request_id, **body})
 
 
-async def test_the_upload_of_a_new_visitor_returns_the_id(
-    open_lobby: httpx.AsyncClient, registry: Registry
-) -> None:
-    """201 and an id of this site; the same request is answered the same and makes nobody else."""
+async def test_a_new_visitor_gets_an_id(open_lobby: httpx.AsyncClient, registry: Registry) -> None:
+    """The answer is a 201; the same request again gets the same answer."""
     answers = [
         await upload(open_lobby, "r-1", embedding=axis(1), quality=0.8, name="A guest") for _ in range(2)
     ]
@@ -107,10 +105,8 @@ async def test_the_upload_of_a_new_visitor_returns_the_id(
     assert (await registry.versions.read()).version == 1
 
 
-async def test_whoever_is_known_exists_and_has_come_once_more(
-    open_lobby: httpx.AsyncClient, registry: Registry
-) -> None:
-    """The first device wins; the visit is recorded by the registry, under the device that asks."""
+async def test_a_known_face_is_recorded_as_a_visit(open_lobby: httpx.AsyncClient, registry: Registry) -> None:
+    """The first device creates the identity; the visit names the reporting device."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
     encoded = base64.b64encode(normalise(axis(1, 0.1), 8)).decode()
     answer = await upload(open_lobby, "r-1", vector=encoded, space=FACE)
@@ -123,7 +119,7 @@ async def test_whoever_is_known_exists_and_has_come_once_more(
 async def test_two_devices_that_upload_the_same_face_at_once_get_one_id(
     open_lobby: httpx.AsyncClient, app: FastAPI, registry: Registry
 ) -> None:
-    """Five faces, each from both: one makes the visitor, the other is told who that is."""
+    """Of five faces from both devices, each is created once."""
     async with await device_client(app, registry, "cam-a2", "lobby") as second:
         for n in range(5):
             answers = await asyncio.gather(
@@ -134,10 +130,10 @@ async def test_two_devices_that_upload_the_same_face_at_once_get_one_id(
     assert len(await registry.events.page(EventFilter(event_type="visit"))) == 5
 
 
-async def test_what_cannot_be_registered_is_a_problem_with_its_code(
+async def test_a_rejected_registration_is_a_problem_with_its_code(
     open_lobby: httpx.AsyncClient, cam_b: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Look-alikes, a closed site, vectors that are none, fields that nobody knows."""
+    """Look-alikes, a closed site, invalid vectors and unknown fields are rejected."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (Template(FACE, normalise(axis(1), 8)),)))
     alike = is_problem(await upload(open_lobby, "r-1", embedding=axis(1, 1.3)), 409, "face-ambiguous")
     assert alike["similarity"] == pytest.approx(0.61, abs=0.01)
@@ -177,7 +173,7 @@ def ago(seconds: float) -> str:
 async def test_reported_visits_are_recorded_once(
     cam_a: httpx.AsyncClient, api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """With an id of the device's or one that follows from the report; repeated, nothing changes."""
+    """The event id is the device's, or follows from the report."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     visits = [
         {"event_id": "EV3-1736942400000-a1b2c3", "face_id": "EMP-1", "timestamp": ago(60), "confidence": 0.9},
@@ -193,8 +189,8 @@ async def test_reported_visits_are_recorded_once(
     assert {one["timestamp"] for one in events} == {one["timestamp"] for one in visits}
 
 
-async def test_each_visit_is_judged_by_itself(cam_a: httpx.AsyncClient, registry: Registry) -> None:
-    """What is wrong is told by its place in the request; the rest is recorded."""
+async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """An invalid visit is reported by index; the others are recorded."""
     people = registry.identities
     await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2)])
     before = ago(1)
@@ -222,8 +218,8 @@ async def test_each_visit_is_judged_by_itself(cam_a: httpx.AsyncClient, registry
     assert (said["success"], said["recorded"]) == (True, 2)
 
 
-async def test_a_report_that_is_none_is_refused(cam_a: httpx.AsyncClient, registry: Registry) -> None:
-    """Empty, endless, or of another shape."""
+async def test_an_invalid_report_is_rejected(cam_a: httpx.AsyncClient, registry: Registry) -> None:
+    """It is empty, too long, or of another shape."""
     shapeless: list[Any] = [[], {}, None, "x", [7], [[]], [{"face_id": "EMP-1"}] * 501]
     for visits in shapeless:
         is_problem(await cam_a.post("/api/edge/visits", json={"visits": visits}), 422, "request-invalid")
@@ -243,8 +239,8 @@ def event_of(n: int, event_type: str, user_id: str, site: str, at: datetime) -> 
     return IncomingEvent(event, site, at)
 
 
-async def test_visits_of_a_person_are_counted(api: httpx.AsyncClient, registry: Registry) -> None:
-    """In all and by site, from the first to the last, looking at that person's events alone."""
+async def test_visits_of_an_identity_are_counted(api: httpx.AsyncClient, registry: Registry) -> None:
+    """Counts are total and by site, with the first and last time."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     start = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
     counted = [("visit", "lobby"), ("facial_id", "lobby"), ("visit", "lobby"), ("visit", "gate")]

@@ -1,4 +1,4 @@
-"""Erase with a receipt, and export, as they are asked for over REST."""
+"""Erase with a receipt, and export, over REST."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ ERASURES = "/api/v1/erasures"
 
 @pytest.fixture
 def clock() -> Clock:
-    """The registry's own writers go by the real time."""
+    """Return the real time, which the registry's writers use."""
     return Clock(to_milliseconds(utc_now()))
 
 
@@ -34,10 +34,10 @@ async def enroll(api: httpx.AsyncClient, user_id: str = "EMP-12345", n: int = 1,
     assert made.status_code == 201
 
 
-async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
+async def test_an_erasure_lists_its_steps_and_the_devices_that_must_confirm(
     api: httpx.AsyncClient, registry: Registry, clock: Clock
 ) -> None:
-    """All steps are done when it answers; the receipt fills as devices confirm, and ends complete."""
+    """The receipt fills as devices confirm, and ends complete."""
     for n in (1, 2):
         await registry.devices.register(f"cam-00{n}", "lobby")
     await enroll(api, display_name="Sample Person")
@@ -70,8 +70,8 @@ async def test_an_erasure_answers_with_what_was_done_and_who_has_to_confirm(
     assert [one["user_id"] for one in events] == [said["pseudonym"]]
 
 
-async def test_asked_again_the_same_erasure_is_answered(api: httpx.AsyncClient) -> None:
-    """Whose answer was lost may ask again."""
+async def test_the_same_request_again_shows_the_same_erasure(api: httpx.AsyncClient) -> None:
+    """A client that lost the answer can repeat the request."""
     await enroll(api)
     first = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
     again = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
@@ -79,10 +79,10 @@ async def test_asked_again_the_same_erasure_is_answered(api: httpx.AsyncClient) 
     assert len((await api.get(ERASURES)).json()["items"]) == 1
 
 
-async def test_only_an_admin_erases_and_nobody_merged_alone(
+async def test_only_an_admin_erases_and_merged_identities_go_together(
     app: FastAPI, api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """An operator deletes; a source of a merge is erased with whom it went into."""
+    """An operator deletes; the source of a merge is erased with its target."""
     await enroll(api)
     await enroll(api, "EMP-2", 2)
     for role in ("operator", "viewer", "source", "edge"):
@@ -96,10 +96,10 @@ async def test_only_an_admin_erases_and_nobody_merged_alone(
     is_problem(await api.get(f"{ERASURES}/none"), 422, "request-invalid")
 
 
-async def test_pages_of_erasures_show_each_once_and_name_nobody(
+async def test_pages_of_erasures_show_each_once_without_user_ids(
     app: FastAPI, api: httpx.AsyncClient, clock: Clock
 ) -> None:
-    """Newest first, by cursor; whoever may look may see them."""
+    """Newest first, by cursor, for every role that may read."""
     for n in range(5):
         await enroll(api, f"EMP-{n}", n)
         clock.now += timedelta(seconds=1)
@@ -117,10 +117,10 @@ async def test_pages_of_erasures_show_each_once_and_name_nobody(
     assert seen == sorted(seen, reverse=True)
 
 
-async def test_an_export_holds_everything_about_a_person(
+async def test_an_export_has_all_data_of_an_identity(
     app: FastAPI, api: httpx.AsyncClient, registry: Registry, clock: Clock
 ) -> None:
-    """Person, whoever went into them, vectors, events with pictures, visits, audit; nobody else's."""
+    """Merged identities, vectors, events, images, visits and audit; of no other."""
     await enroll(api, display_name="Sample Person Å", consent={"face": True})
     order = EnrollIdentity("EMP-1", external=ExternalKey("alfred", "person-4711"))
     await registry.identities.enroll(order)
@@ -155,10 +155,10 @@ async def test_an_export_holds_everything_about_a_person(
     assert exported["who"] == "operator"
 
 
-async def test_of_an_erased_person_an_export_has_the_erasure_alone(
+async def test_the_export_of_an_erased_identity_has_the_erasure_only(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """The proof for who asks what is left."""
+    """It is the proof that nothing else is left."""
     await enroll(api, display_name="Sample Person")
     await registry.events.record([event(1)])
     begun = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
@@ -167,8 +167,8 @@ async def test_of_an_erased_person_an_export_has_the_erasure_alone(
     assert [one["erasure_id"] for one in held["erasures"]] == [begun["erasure_id"]]
 
 
-async def test_who_may_not_export_and_of_whom_nothing_is_held(app: FastAPI, api: httpx.AsyncClient) -> None:
-    """Vectors leave for admins and operators alone."""
+async def test_an_export_needs_a_right_and_an_identity(app: FastAPI, api: httpx.AsyncClient) -> None:
+    """Vectors leave for admins and operators only."""
     await enroll(api)
     for role in ("viewer", "source", "edge"):
         async with client_of(app, role) as other:
@@ -177,7 +177,7 @@ async def test_who_may_not_export_and_of_whom_nothing_is_held(app: FastAPI, api:
 
 
 async def test_an_export_of_many_events_needs_little_memory(registry: Registry) -> None:
-    """20,000 events are some 6 MB of JSON: written piece by piece, they are never there at once."""
+    """20,000 events, about 6 MB of JSON, are written piece by piece."""
     await registry.identities.enroll(EnrollIdentity("EMP-12345"))
     for start in range(0, 20_000, 2000):
         await registry.events.record([event(n) for n in range(start, start + 2000)])

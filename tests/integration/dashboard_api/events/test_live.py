@@ -1,4 +1,4 @@
-"""The live stream of events: at once, to everybody, and resumed exactly where it broke."""
+"""The live stream sends each event to every client and resumes without a gap."""
 
 import asyncio
 import json
@@ -23,31 +23,31 @@ SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Told:
-    """One block of the stream."""
+class StreamBlock:
+    """A block of the stream."""
 
     id: str | None
     number: int | None
 
 
 class Stream:
-    """Reads blocks of server-sent events as they come."""
+    """Reads blocks of server-sent events as they arrive."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
         self._lines = answer.aiter_lines()
 
-    async def block(self) -> Told:
+    async def block(self) -> StreamBlock:
         fields: dict[str, str] = {}
         while line := await asyncio.wait_for(anext(self._lines), SECONDS):
             name, _, value = line.partition(": ")
             fields[name] = value
         number = int(json.loads(fields["data"])["event_id"][-6:], 16) if "data" in fields else None
-        return Told(fields.get("id"), number)
+        return StreamBlock(fields.get("id"), number)
 
-    async def events(self, count: int) -> list[Told]:
-        """The next `count` events, keep-alive comments left out."""
-        told: list[Told] = []
+    async def events(self, count: int) -> list[StreamBlock]:
+        """Return the next `count` events without keep-alive comments."""
+        told: list[StreamBlock] = []
         while len(told) < count:
             block = await self.block()
             if block.number is not None:
@@ -57,7 +57,7 @@ class Stream:
 
 @pytest.fixture
 async def url(app: FastAPI) -> AsyncIterator[str]:
-    """The app on a real server."""
+    """Yield the URL of the app on a real server."""
     program = ApiProgram()
     port = free_port()
     with listen("127.0.0.1", port) as sock:
@@ -84,12 +84,12 @@ async def record(registry: Registry, *numbers: int) -> None:
     await registry.events.record([event(n) for n in numbers])
 
 
-def numbers(told: list[Told]) -> list[int | None]:
+def numbers(told: list[StreamBlock]) -> list[int | None]:
     return [one.number for one in told]
 
 
-async def test_everybody_who_watches_is_told_each_new_event(url: str, registry: Registry) -> None:
-    """In order, to two watchers, without those from before."""
+async def test_every_client_gets_each_new_event(url: str, registry: Registry) -> None:
+    """Two clients get them in order, without older events."""
     await record(registry, 1)
     async with watching(url) as first, watching(url) as second:
         assert (await first.block()).number is None
@@ -100,8 +100,8 @@ async def test_everybody_who_watches_is_told_each_new_event(url: str, registry: 
         assert numbers(await second.events(3)) == [2, 3, 4]
 
 
-async def test_who_was_cut_off_goes_on_behind_the_last_event(url: str, registry: Registry) -> None:
-    """What happened meanwhile is told once and in order, whether or not somebody else went on watching."""
+async def test_an_interrupted_stream_resumes_after_its_last_event(url: str, registry: Registry) -> None:
+    """Missed events come once and in order, with and without other clients."""
     async with watching(url) as cut:
         await cut.block()
         await record(registry, 1, 2, 3)
@@ -118,8 +118,8 @@ async def test_who_was_cut_off_goes_on_behind_the_last_event(url: str, registry:
         assert numbers(await alone.events(2)) == [6, 7]
 
 
-async def test_who_was_cut_off_before_the_first_event_misses_none(url: str, registry: Registry) -> None:
-    """The first block already has an id to go on from."""
+async def test_a_stream_interrupted_before_its_first_event_misses_none(url: str, registry: Registry) -> None:
+    """The first block already has an id to resume from."""
     async with watching(url) as cut:
         start = (await cut.block()).id
     await record(registry, 1, 2)
@@ -137,22 +137,22 @@ async def test_who_was_cut_off_before_the_first_event_misses_none(url: str, regi
         ("8265A5000000000001", 410, "resume-lost"),
     ],
 )
-async def test_an_id_that_cannot_be_gone_on_from_is_a_problem(
+async def test_an_id_that_cannot_be_resumed_is_a_problem(
     url: str, token: str, status: int, code: str
 ) -> None:
-    """Told before the stream begins, so that a client starts over instead of waiting for ever."""
+    """The answer comes before the stream begins, so that a client does not wait."""
     headers = {"Authorization": f"Bearer {KEYS['viewer']}", "Last-Event-ID": token}
     async with httpx.AsyncClient() as client:
         is_problem(await client.get(f"{url}/api/v1/events/stream", headers=headers), status, code)
 
 
-async def take(subscription: Subscription, count: int | None = None) -> list[Told]:
-    """The next `count` events, or all until it ends."""
-    told: list[Told] = []
+async def take(subscription: Subscription, count: int | None = None) -> list[StreamBlock]:
+    """Return the next `count` events, or all until the subscription ends."""
+    told: list[StreamBlock] = []
 
     async def read() -> None:
         async for live in subscription:
-            told.append(Told(live.token, int(json.loads(live.data)["event_id"][-6:], 16)))
+            told.append(StreamBlock(live.token, int(json.loads(live.data)["event_id"][-6:], 16)))
             if len(told) == count:
                 return
 
@@ -160,8 +160,8 @@ async def take(subscription: Subscription, count: int | None = None) -> list[Tol
     return told
 
 
-async def test_who_reads_too_slowly_is_ended_and_can_go_on(registry: Registry) -> None:
-    """Memory stays bounded, and nothing is left out: neither before the end nor behind it."""
+async def test_a_slow_subscription_ends_and_can_resume(registry: Registry) -> None:
+    """Memory is bounded, and no event is missed before or after the end."""
     hub = EventHub(registry.events, queue_events=3)
     async with hub.subscribe() as slow, hub.subscribe() as quick:
         await record(registry, *range(10))
@@ -180,7 +180,7 @@ async def test_who_reads_too_slowly_is_ended_and_can_go_on(registry: Registry) -
 
 
 async def test_a_subscription_ends_when_the_hub_stops(registry: Registry) -> None:
-    """Also one that is still catching up."""
+    """A subscription that is still catching up ends too."""
     hub = EventHub(registry.events)
     await record(registry, 1)
     async with hub.subscribe() as live, hub.subscribe(live.position) as resumed:
@@ -190,8 +190,8 @@ async def test_a_subscription_ends_when_the_hub_stops(registry: Registry) -> Non
         assert await asyncio.wait_for(asyncio.gather(*ends), SECONDS) == [[], []]
 
 
-async def test_without_watchers_nothing_is_followed(registry: Registry) -> None:
-    """The change stream is there only while somebody watches, and comes back."""
+async def test_without_subscriptions_there_is_no_change_stream(registry: Registry) -> None:
+    """It opens with the first subscription and closes with the last."""
     hub = EventHub(registry.events)
     for n in (1, 2):
         async with hub.subscribe() as watcher:
@@ -202,8 +202,8 @@ async def test_without_watchers_nothing_is_followed(registry: Registry) -> None:
     await hub.stop()
 
 
-async def test_a_watcher_who_stops_reading_does_not_hold_up_the_end(app: FastAPI, registry: Registry) -> None:
-    """His connection is cut after the grace period, and the server is gone within ten seconds."""
+async def test_a_client_that_stops_reading_does_not_delay_the_end(app: FastAPI, registry: Registry) -> None:
+    """Its connection is cut after the grace period; the server ends in ten seconds."""
     port = free_port()
     with listen("127.0.0.1", port) as sock:
         server = Server(app, ApiProgram())
@@ -231,7 +231,7 @@ async def test_a_watcher_who_stops_reading_does_not_hold_up_the_end(app: FastAPI
 
 
 async def test_a_stream_outlives_a_restart_of_mongodb(own_mongod: Mongod) -> None:
-    """A watcher is told what came after the restart without connecting again."""
+    """A subscription gets the events after the restart."""
     registry = await Registry.open(MongoSettings(uri=SecretStr(own_mongod.uri), database="live"))
     hub = EventHub(registry.events)
     async with hub.subscribe() as watcher:

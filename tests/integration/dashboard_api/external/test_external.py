@@ -1,4 +1,4 @@
-"""Other systems bring people by their own keys (seed 001): names, keys and vectors, and no picture."""
+"""Sources send names, keys and vectors of identities, and no images (seed 001)."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ LONG_BASE64 = base64.b64encode(np.random.default_rng(1).bytes(120)).decode()
 
 
 def unit(n: int) -> list[float]:
-    """Directions that are far from each other, for n in 0..15."""
+    """Return directions that are far from each other, for n in 0..15."""
     return [(1.0 if n < 8 else -1.0) if place == n % 8 else 0.01 for place in range(8)]
 
 
@@ -75,10 +75,10 @@ async def version(registry: Registry) -> int:
     return (await registry.versions.read()).version
 
 
-async def test_people_are_made_renamed_and_deleted_by_their_keys(
+async def test_identities_are_created_renamed_and_deleted_by_key(
     source: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """The example of the seed; what changes nothing is not counted and takes no version."""
+    """The example of the seed; a change without effect takes no version."""
     await sync(source, upsert("87"), upsert("15"))
     answer = await sync(
         source, upsert("42"), upsert("87", "Jane Doe"), {"external_id": "15", "action": "delete"}
@@ -98,8 +98,8 @@ async def test_people_are_made_renamed_and_deleted_by_their_keys(
     assert rows["42"]["identity_id"].startswith("EXT-")
 
 
-async def test_the_same_key_of_another_source_is_another_person(source: httpx.AsyncClient) -> None:
-    """And a source lists its own where it is asked for."""
+async def test_the_same_key_of_another_source_is_another_identity(source: httpx.AsyncClient) -> None:
+    """The list can be filtered by source."""
     await sync(source, upsert("42"))
     await sync(source, upsert("42", "Other Smith"), source_system="other.system")
     assert len({row["identity_id"] for row in await listed(source)}) == 2
@@ -107,8 +107,8 @@ async def test_the_same_key_of_another_source_is_another_person(source: httpx.As
     assert own["name"] == "Other Smith"
 
 
-async def test_a_wrong_item_is_told_and_stops_no_other(source: httpx.AsyncClient) -> None:
-    """By its index, by its key where it is one, and by a stable code."""
+async def test_an_invalid_item_is_reported_and_stops_no_other(source: httpx.AsyncClient) -> None:
+    """Its error has the index, a valid key, and a stable code."""
     answer = await sync(
         source,
         upsert("1"),
@@ -135,8 +135,8 @@ async def test_a_wrong_item_is_told_and_stops_no_other(source: httpx.AsyncClient
     assert {row["external_id"] for row in await listed(source)} == {"1", "12"}
 
 
-async def test_items_are_taken_in_their_order(source: httpx.AsyncClient) -> None:
-    """Made, renamed, deleted and made again in one request: what came last stands."""
+async def test_items_are_applied_in_their_order(source: httpx.AsyncClient) -> None:
+    """One request creates, renames, deletes and creates again."""
     gone = {"external_id": "42", "action": "delete"}
     answer = await sync(source, upsert("42", "A"), upsert("42", "B"), gone, upsert("42", "C"))
     told = answer.json()
@@ -145,10 +145,10 @@ async def test_items_are_taken_in_their_order(source: httpx.AsyncClient) -> None
     assert row["name"] == "C"
 
 
-async def test_who_was_deleted_and_comes_again_is_afresh(
+async def test_a_deleted_identity_comes_back_without_its_vectors(
     source: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Under the same user id, without the vectors of before."""
+    """It keeps its user id."""
     await ingest(source, faces("42", unit(1), unit(2)))
     (before,) = await listed(source)
     await sync(source, {"external_id": "42", "action": "delete"})
@@ -162,7 +162,7 @@ async def test_who_was_deleted_and_comes_again_is_afresh(
 async def test_vectors_are_stored_once_with_their_confidence(
     source: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """The example of the seed; sent again, every vector is skipped and nothing changes."""
+    """The example of the seed; a repeat skips every vector."""
     results = [faces("42", unit(0), unit(1)), faces("87", unit(2), name="Jane Doe")]
     first = (await ingest(source, *results)).json()
     assert (first["success"], first["identities_resolved"], first["embeddings_stored"]) == (True, 2, 3)
@@ -177,7 +177,7 @@ async def test_vectors_are_stored_once_with_their_confidence(
 
 
 async def test_numbers_and_base64_are_the_same_vector(source: httpx.AsyncClient) -> None:
-    """In whatever form it comes, and whatever its length."""
+    """Form and length of the vector do not matter."""
     await ingest(source, faces("42", unit(3)))
     text = base64.b64encode(np.asarray(unit(3), dtype="<f4").tobytes()).decode()
     face = {"vector": text, "confidence": 0.5}
@@ -185,8 +185,8 @@ async def test_numbers_and_base64_are_the_same_vector(source: httpx.AsyncClient)
     assert (again["embeddings_stored"], again["embeddings_skipped"]) == (0, 1)
 
 
-async def test_a_new_name_is_taken_over_and_none_leaves_it(source: httpx.AsyncClient) -> None:
-    """Also an empty one, which a catalog has for somebody whom nobody has named."""
+async def test_a_new_name_replaces_the_old_and_no_name_keeps_it(source: httpx.AsyncClient) -> None:
+    """An empty name keeps it too."""
     await ingest(source, faces("42", unit(1)))
     await ingest(source, faces("42", unit(2), name="Jonathan Smith"))
     await ingest(source, {"external_id": "42", "faces": []})
@@ -218,10 +218,10 @@ async def test_a_new_name_is_taken_over_and_none_leaves_it(source: httpx.AsyncCl
     ],
 )
 @pytest.mark.parametrize("form", ["json", "lines"])
-async def test_a_person_with_a_wrong_face_is_refused_and_the_next_is_not(
+async def test_an_invalid_face_rejects_its_identity_alone(
     source: httpx.AsyncClient, registry: Registry, form: str, face: Any, code: str
 ) -> None:
-    """Nothing of that person is stored, their right face neither."""
+    """Valid faces of that identity are not stored either."""
     wrong = {"external_id": "1", "name": "A", "faces": [{"embedding": unit(5)}, face]}
     if form == "json":
         body = {"source_system": "alfred", "results": [wrong, faces("2", unit(6))]}
@@ -249,10 +249,10 @@ async def test_a_person_with_a_wrong_face_is_refused_and_the_next_is_not(
         },
     ],
 )
-async def test_a_field_for_pictures_stops_the_whole_request(
+async def test_a_field_for_images_rejects_the_whole_request(
     source: httpx.AsyncClient, registry: Registry, field: str, hide: Callable[[str], Any]
 ) -> None:
-    """No photo bytes are taken in: at any depth, in vectors and in names, and nothing of it is stored."""
+    """No image is accepted at any depth, in vectors or in names."""
     problem = is_problem(await source.post(INGEST, json=hide(field)), 422, "picture-refused")
     assert field in problem["detail"]
     items = {"source_system": "alfred", "identities": [upsert("1"), {**upsert("2"), field: "x"}]}
@@ -264,10 +264,10 @@ async def test_a_field_for_pictures_stops_the_whole_request(
     "text",
     ["data:image/jpeg;base64,/9j/4AAQ", "http://alfred:8082/photos/1", "/srv/photos/anna.jpg", LONG_BASE64],
 )
-async def test_a_picture_or_its_address_as_a_name_or_key_stops_the_whole_request(
+async def test_an_image_or_its_address_as_name_or_key_rejects_the_whole_request(
     source: httpx.AsyncClient, registry: Registry, text: str
 ) -> None:
-    """The sentence says where it was and never what it was."""
+    """The sentence names the field and never the value."""
     for item in (upsert("2", text), upsert(text), {**upsert("2"), "action": text}):
         answer = await sync(source, upsert("1"), item)
         problem = is_problem(answer, 422, "picture-refused")
@@ -282,10 +282,10 @@ async def test_a_picture_or_its_address_as_a_name_or_key_stops_the_whole_request
     assert await version(registry) == 0
 
 
-async def test_an_image_in_the_place_of_a_vector_stops_the_whole_request(
+async def test_an_image_instead_of_a_vector_rejects_the_whole_request(
     source: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Base64 of a JPEG as a vector, or the JPEG itself as the body."""
+    """Base64 of a JPEG as a vector, or a JPEG as the body."""
     jpeg = b"\xff\xd8\xff\xe0" + bytes(100)
     item = {"external_id": "1", "faces": [{"vector": base64.b64encode(jpeg).decode()}]}
     is_problem(await ingest(source, faces("2", unit(1)), item), 422, "picture-refused")
@@ -294,11 +294,8 @@ async def test_an_image_in_the_place_of_a_vector_stops_the_whole_request(
     assert await version(registry) == 0
 
 
-async def test_no_collection_has_a_field_for_a_picture_or_its_address(
-    source: httpx.AsyncClient, registry: Registry
-) -> None:
-    """The seed's privacy table: after a sync and an ingest no key of any document is one, and every text that
-    is kept is a name, a key or an id."""
+async def test_no_collection_has_a_field_for_an_image(source: httpx.AsyncClient, registry: Registry) -> None:
+    """The privacy table of the seed: documents have names, keys and ids only."""
     await sync(source, upsert("41"))
     await ingest(source, faces("42", unit(1)), faces("43", unit(1)))
     names: set[str] = set()
@@ -324,7 +321,7 @@ def _names(value: Any) -> Iterable[str]:
     "external_id", ["a/b/../c", "x+y#z", "$where", "{'$gt': ''}", "\u0410\u043d\u043d\u0430", "' OR 1=1"]
 )
 async def test_a_key_is_any_text(source: httpx.AsyncClient, external_id: str) -> None:
-    """It is compared as it is: slashes, operators and other alphabets mean nothing in it."""
+    """Slashes, operators and other alphabets have no meaning in it."""
     await sync(source, upsert(external_id))
     await sync(source, upsert("Anna", "Anna"))
     (row,) = [row for row in await listed(source) if row["external_id"] == external_id]
@@ -351,10 +348,10 @@ async def test_a_key_is_any_text(source: httpx.AsyncClient, external_id: str) ->
         (b'{"source_system": "alfred", "results": [], "space": "face:../x"}', 422, "request-invalid"),
     ],
 )
-async def test_what_is_no_such_document_at_all_is_a_problem(
+async def test_an_invalid_document_is_a_problem(
     source: httpx.AsyncClient, registry: Registry, body: bytes, status: int, code: str
 ) -> None:
-    """Not JSON, nested without end, another shape: nothing of it is stored."""
+    """No JSON, endless nesting or another shape: nothing is stored."""
     is_problem(await source.post(INGEST, content=body, headers=JSON), status, code)
     is_problem(
         await source.post(SYNC, content=body.replace(b"results", b"identities"), headers=JSON), status, code
@@ -362,8 +359,8 @@ async def test_what_is_no_such_document_at_all_is_a_problem(
     assert await version(registry) == 0
 
 
-async def test_half_a_surrogate_pair_and_huge_numbers_are_no_texts(source: httpx.AsyncClient) -> None:
-    """What JSON can write and MongoDB cannot keep is an error of that item."""
+async def test_half_a_surrogate_pair_and_huge_numbers_are_item_errors(source: httpx.AsyncClient) -> None:
+    """JSON can contain them and MongoDB cannot."""
     items = ['{"external_id": "\\ud800", "name": "a", "action": "upsert"}',
              '{"external_id": "1", "name": "\\udc00", "action": "upsert"}',
              '{"external_id": 99999999999999999999999, "name": "a", "action": "upsert"}',
@@ -377,15 +374,15 @@ async def test_half_a_surrogate_pair_and_huge_numbers_are_no_texts(source: httpx
 
 
 async def test_a_space_may_be_named_and_must_be_known(source: httpx.AsyncClient) -> None:
-    """Per request; without one it is the default space for faces."""
+    """Without one it is the default space of faces."""
     told = (await ingest(source, faces("1", unit(1)), space="face:unheard-of")).json()
     assert [error["code"] for error in told["errors"]] == ["space-unknown"]
     told = (await ingest(source, faces("1", [1.0, 2.0, 3.0, 4.0]), space="gait:test-4")).json()
     assert told["embeddings_stored"] == 1
 
 
-async def test_lines_are_taken_as_they_come(source: httpx.AsyncClient, registry: Registry) -> None:
-    """Cut anywhere by the network, with blank ones and without a newline at the end; mistakes by line."""
+async def test_ndjson_lines_are_read_from_any_chunks(source: httpx.AsyncClient, registry: Registry) -> None:
+    """Blank lines and a missing last newline are fine; errors name the line."""
     body = (
         lines(faces("1", unit(1)), faces("2", unit(2))) + b"\n\r\n{oops\n" + lines(faces("3", unit(3)))[:-1]
     )
@@ -399,10 +396,10 @@ async def test_lines_are_taken_as_they_come(source: httpx.AsyncClient, registry:
     assert [(error["line"], error["code"]) for error in told["errors"]] == [(5, "request-invalid")]
 
 
-async def test_any_number_of_lines_but_none_that_is_too_long(
+async def test_lines_are_unlimited_in_number_and_limited_in_length(
     source: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Past the limit of a JSON body; a line of more than 1 MiB is an error, the next one counts."""
+    """A line of more than 1 MiB is an error; the next one counts."""
     long = b'{"source_system": "' + b"x" * (1024 * 1024) + b'"}\n'
 
     async def many() -> AsyncIterator[bytes]:
@@ -415,8 +412,8 @@ async def test_any_number_of_lines_but_none_that_is_too_long(
     assert {error["code"] for error in told["errors"]} == {"payload-too-large"}
 
 
-async def test_a_picture_among_lines_stops_them_there(source: httpx.AsyncClient, registry: Registry) -> None:
-    """The line is named; what follows it is not looked at."""
+async def test_an_image_in_a_line_ends_the_request(source: httpx.AsyncClient, registry: Registry) -> None:
+    """The problem names the line; later lines are not read."""
     body = lines(faces("1", unit(1)), {**faces("2", unit(2)), "photo": "x"}, faces("3", unit(3)))
     problem = is_problem(await source.post(INGEST, content=body, headers=LINES), 422, "picture-refused")
     assert problem["detail"].startswith("line 2.photo")
@@ -424,13 +421,13 @@ async def test_a_picture_among_lines_stops_them_there(source: httpx.AsyncClient,
 
 
 async def test_errors_are_all_counted_and_the_first_hundred_listed(source: httpx.AsyncClient) -> None:
-    """An answer stays small whatever was sent."""
+    """The answer stays small for any request."""
     told = (await sync(source, *[{"external_id": str(n), "action": "delete"} for n in range(250)])).json()
     assert (told["error_count"], len(told["errors"])) == (250, 100)
 
 
-async def test_a_body_past_the_limit_of_sources_is_refused(source: httpx.AsyncClient) -> None:
-    """16 MiB as JSON; more goes as lines."""
+async def test_a_body_past_the_limit_of_sources_is_rejected(source: httpx.AsyncClient) -> None:
+    """16 MiB as JSON; more needs lines."""
     content = b'{"source_system": "' + b"x" * (16 * 1024 * 1024)
     is_problem(await source.post(INGEST, content=content, headers=JSON), 413, "payload-too-large")
     is_problem(await source.post(SYNC, content=content, headers=LINES), 413, "payload-too-large")
@@ -442,7 +439,7 @@ async def test_a_body_past_the_limit_of_sources_is_refused(source: httpx.AsyncCl
 
 
 async def test_pages_show_every_key_once(source: httpx.AsyncClient) -> None:
-    """Whatever the size of a page, also for a person under several keys."""
+    """Any page size works, also for an identity with several keys."""
     await sync(source, *(upsert(str(n)) for n in range(7)))
     seen, cursor = [], ""
     while True:
@@ -458,7 +455,7 @@ async def test_pages_show_every_key_once(source: httpx.AsyncClient) -> None:
 
 
 async def test_the_roles_of_sources(app: FastAPI) -> None:
-    """Sources and operators hand in, viewers look, cameras do neither."""
+    """Sources and operators send, viewers read, cameras do neither."""
     may = {
         "admin": (200, 200),
         "operator": (200, 200),
@@ -476,10 +473,10 @@ async def test_the_roles_of_sources(app: FastAPI) -> None:
         is_problem(await sync(client, upsert("1")), 401, "key-missing")
 
 
-async def test_the_audit_says_who_brought_whom_and_tells_no_name(
+async def test_the_audit_has_the_key_of_each_change_and_no_name(
     source: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """An entry per change, by the name of the key."""
+    """Each change has an entry with the name of the API key."""
     await ingest(source, faces("42", unit(1)))
     (entry,) = [one for one in await registry.audit.page() if one.what == "person.enrolled"]
     assert (entry.who, entry.after and entry.after["templates_added"]) == ("source", 1)

@@ -1,4 +1,4 @@
-"""Bad input, keys and roles: every refusal is a problem document with a stable code."""
+"""Bad input, keys and roles: each rejection is a problem with a stable code."""
 
 import base64
 import json
@@ -40,10 +40,10 @@ def b64(values: list[float]) -> str:
         ({"$gt": ""}, "request-invalid"),
     ],
 )
-async def test_a_vector_that_is_none_is_refused_and_never_quoted(
+async def test_an_invalid_vector_is_rejected_and_never_quoted(
     api: httpx.AsyncClient, registry: Registry, embedding: Any, code: str
 ) -> None:
-    """Zero, short, long, NaN, infinite, huge, or not numbers; the answer has no number of it."""
+    """Zero, short, long, NaN, infinite, huge, or not numbers."""
     content = json.dumps({**FACE_BODY, "embedding": embedding})
     answer = await api.post(PUSH, content=content, headers={"content-type": "application/json"})
     problem = is_problem(answer, 422, code)
@@ -69,10 +69,10 @@ async def test_a_vector_that_is_none_is_refused_and_never_quoted(
         ({"space": FACE, "embeding": vector(1)}, "request-invalid"),
     ],
 )
-async def test_a_template_that_cannot_be_used_leaves_no_half_made_person(
+async def test_an_invalid_template_leaves_no_partial_identity(
     api: httpx.AsyncClient, registry: Registry, template: dict[str, Any], code: str
 ) -> None:
-    """One bad template refuses the whole person."""
+    """One invalid template rejects the whole identity."""
     good = {"space": FACE, "embedding": vector(2)}
     content = json.dumps({"user_id": "ana", "templates": [good, template]})
     answer = await api.post(PEOPLE, content=content, headers={"content-type": "application/json"})
@@ -87,8 +87,8 @@ BAD_IDS = [
 
 
 @pytest.mark.parametrize("name", BAD_IDS, ids=lambda bad: repr(bad)[:20])
-async def test_a_name_that_is_no_id_is_refused(api: httpx.AsyncClient, registry: Registry, name: Any) -> None:
-    """Topic characters, operators, look-alikes of other alphabets, and endless ones."""
+async def test_an_invalid_id_is_rejected(api: httpx.AsyncClient, registry: Registry, name: Any) -> None:
+    """Topic characters, operators, look-alike characters, and very long ids."""
     for path, body in [(PUSH, {**FACE_BODY, "name": name}), (PEOPLE, {"user_id": name})]:
         # Written as \\u escapes: half a surrogate pair could not be sent otherwise.
         headers = {"content-type": "application/json"}
@@ -98,8 +98,8 @@ async def test_a_name_that_is_no_id_is_refused(api: httpx.AsyncClient, registry:
     assert (await registry.versions.read()).version == 0
 
 
-async def test_a_body_past_its_limit_is_refused_before_it_is_parsed(api: httpx.AsyncClient) -> None:
-    """A name of a million characters, announced or chunked."""
+async def test_a_body_past_its_limit_is_rejected_before_it_is_parsed(api: httpx.AsyncClient) -> None:
+    """A name of a million characters, with and without an announced length."""
     content = json.dumps({**FACE_BODY, "name": "x" * 1_100_000}).encode()
 
     async def chunks() -> Any:
@@ -132,7 +132,7 @@ async def test_a_body_past_its_limit_is_refused_before_it_is_parsed(api: httpx.A
 async def test_a_field_that_is_wrong_or_unknown_is_named(
     api: httpx.AsyncClient, path: str, body: Any
 ) -> None:
-    """A typing error is told, not ignored."""
+    """A misspelled field is reported, not ignored."""
     problem = is_problem(await api.post(path, json=body), 422, "request-invalid")
     assert problem["fields"][0]["field"].startswith("body")
 
@@ -141,7 +141,7 @@ async def test_a_field_that_is_wrong_or_unknown_is_named(
     ("content", "status"),
     [(b"{", 422), (b"", 422), (b"[" * 200_000, 400), (b'{"name": "\xff"}', 400), (b"9" * 5000, 400)],
 )
-async def test_what_is_not_json_is_refused(api: httpx.AsyncClient, content: bytes, status: int) -> None:
+async def test_invalid_json_is_rejected(api: httpx.AsyncClient, content: bytes, status: int) -> None:
     """Cut short, empty, nested without end, not UTF-8, a number without end."""
     answer = await api.post(PUSH, content=content, headers={"content-type": "application/json"})
     is_problem(answer, status, "request-invalid" if status == 422 else "request-unreadable")
@@ -150,8 +150,8 @@ async def test_what_is_not_json_is_refused(api: httpx.AsyncClient, content: byte
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
-async def test_a_body_of_another_type_is_refused(api: httpx.AsyncClient, kind: str) -> None:
-    """Forms too: a page elsewhere could send those from a browser."""
+async def test_a_body_of_another_type_is_rejected(api: httpx.AsyncClient, kind: str) -> None:
+    """A page of another origin could send forms from a browser."""
     answer = await api.post(PUSH, content=json.dumps(FACE_BODY), headers={"content-type": kind})
     is_problem(answer, 415, "media-type-unsupported")
 
@@ -183,10 +183,10 @@ async def test_a_body_of_another_type_is_refused(api: httpx.AsyncClient, kind: s
         ("GET", "/ui/%2e%2e/settings.py", 404, "not-found"),
     ],
 )
-async def test_each_wrong_request_is_told_what_is_wrong(
+async def test_each_wrong_request_has_its_problem(
     api: httpx.AsyncClient, method: str, path: str, status: int, code: str
 ) -> None:
-    """Unknown paths, methods, ids, cursors and times; brackets in a query are just an unknown name."""
+    """Unknown paths, methods, ids, cursors, times and query parameters."""
     answer = await api.request(method, path)
     if status == 200:
         assert answer.status_code == 200
@@ -220,8 +220,8 @@ MAY = {
 
 
 @pytest.mark.parametrize("role", MAY)
-async def test_a_role_may_do_its_own_and_nothing_else(app: FastAPI, role: str) -> None:
-    """viewer reads, source pushes, operator changes people, admin does all, edge nothing here."""
+async def test_a_role_has_its_rights_and_no_others(app: FastAPI, role: str) -> None:
+    """Viewer reads, source enrolls, operator changes, admin does all, edge nothing."""
     passed = set()
     async with client_of(app, role) as client, client_of(app, "admin") as admin:
         for name, (method, path, body) in REQUESTS.items():
@@ -237,8 +237,8 @@ async def test_a_role_may_do_its_own_and_nothing_else(app: FastAPI, role: str) -
     assert passed == MAY[role]
 
 
-async def test_every_key_is_told_its_name_and_role(app: FastAPI) -> None:
-    """And whoever has none is told nothing."""
+async def test_every_key_gets_its_name_and_role(app: FastAPI) -> None:
+    """A request without a key gets neither."""
     for role in MAY:
         async with client_of(app, role) as client:
             assert (await client.get("/api/v1/whoami")).json() == {"name": role, "role": role}
@@ -257,8 +257,10 @@ async def test_every_key_is_told_its_name_and_role(app: FastAPI) -> None:
         ({"X-Api-Key": "key-of-the-admin"}, "key-missing"),
     ],
 )
-async def test_without_a_known_key_nothing_is_told(app: FastAPI, headers: dict[str, str], code: str) -> None:
-    """401 with a challenge on every path of the API, whatever else is wrong with the request."""
+async def test_without_a_known_key_every_path_answers_401(
+    app: FastAPI, headers: dict[str, str], code: str
+) -> None:
+    """The challenge comes first, before every other mistake of the request."""
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
     async with client_of(app, None) as anybody:
         for method, path, body in REQUESTS.values():
@@ -269,17 +271,17 @@ async def test_without_a_known_key_nothing_is_told(app: FastAPI, headers: dict[s
             assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_a_revoked_key_is_refused(app: FastAPI, registry: Registry) -> None:
-    """At its next request."""
+async def test_a_revoked_key_is_rejected(app: FastAPI, registry: Registry) -> None:
+    """Its next request gets 401."""
     await registry.mongo.db.api_keys.update_one({"name": "viewer"}, {"$set": {"revoked": True}})
     async with client_of(app, "viewer") as client:
         is_problem(await client.get(PEOPLE), 401, "key-invalid")
 
 
-async def test_a_mistake_of_ours_is_logged_and_answered_without_details(
+async def test_an_unexpected_error_is_logged_and_answered_without_details(
     api: httpx.AsyncClient, app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """500, and the cause stands in the log alone."""
+    """The answer is a 500; the cause is in the log only."""
 
     async def broken() -> None:
         raise RuntimeError("vector 0.123 of ana")
@@ -291,10 +293,10 @@ async def test_a_mistake_of_ours_is_logged_and_answered_without_details(
     assert "api request failed method=GET path='/api/v1/broken'" in caplog.text
 
 
-async def test_every_answer_forbids_guessing_framing_and_scripts_from_elsewhere(
+async def test_every_answer_has_security_headers(
     api: httpx.AsyncClient,
 ) -> None:
-    """Also problems; answers of the API are not cached."""
+    """Problems have them too; caches must not store API answers."""
     for path in ("/", "/api/v1/devices", "/api/v1/nothing", "/ui/app.js"):
         headers = (await api.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -303,8 +305,8 @@ async def test_every_answer_forbids_guessing_framing_and_scripts_from_elsewhere(
     assert (await api.get("/api/v1/devices")).headers["cache-control"] == "no-store"
 
 
-async def test_the_documentation_needs_nothing_from_outside(api: httpx.AsyncClient) -> None:
-    """Page, scripts and style come from here, and the document describes every path."""
+async def test_the_documentation_needs_no_other_server(api: httpx.AsyncClient) -> None:
+    """Page, scripts and style are local, and the document has every path."""
     page = await api.get("/docs")
     assert page.status_code == 200
     assert "http" not in page.text

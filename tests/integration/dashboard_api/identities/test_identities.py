@@ -1,4 +1,4 @@
-"""`/api/v1/identities`: people, patches, pages and confirmations."""
+"""`/api/v1/identities`: enroll, patch, page and confirm."""
 
 import base64
 from datetime import datetime, timezone
@@ -26,8 +26,8 @@ async def applied(registry: Registry, device_id: str, version: int, epoch: str |
     )
 
 
-async def test_a_person_is_made_shown_and_never_with_a_vector(api: httpx.AsyncClient) -> None:
-    """201 with the version; the detail lists templates by space and quality."""
+async def test_an_identity_is_created_and_shown_without_vectors(api: httpx.AsyncClient) -> None:
+    """The answer is a 201 with the version; the detail lists templates."""
     made = await api.post(
         PATH, json=person(display_name="Sample Person Å", flag="vip", sites=["lobby", "gate"])
     )
@@ -41,10 +41,8 @@ async def test_a_person_is_made_shown_and_never_with_a_vector(api: httpx.AsyncCl
     assert "embedding" not in shown.text
 
 
-async def test_a_vector_may_come_as_base64_and_is_the_same_as_its_numbers(
-    api: httpx.AsyncClient, registry: Registry
-) -> None:
-    """Both forms, at any length, end as the same unit vector, and what is held is not added twice."""
+async def test_base64_and_numbers_are_the_same_vector(api: httpx.AsyncClient, registry: Registry) -> None:
+    """Both forms become one unit vector, and a template is not added twice."""
     long = np.asarray(vector(1), dtype="<f4") * 40
     text = base64.b64encode(long.tobytes()).decode()
     await api.post(PATH, json=person())
@@ -58,7 +56,7 @@ async def test_a_vector_may_come_as_base64_and_is_the_same_as_its_numbers(
 async def test_numbers_in_double_precision_are_the_same_template_as_their_float32(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """A source may send one model's output as numbers today and as base64 tomorrow."""
+    """A source may send numbers today and base64 tomorrow."""
     random = np.random.default_rng(1)
     for n, numbers in enumerate(random.normal(size=(20, 8))):
         text = base64.b64encode(numbers.astype("<f4").tobytes()).decode()
@@ -69,17 +67,17 @@ async def test_numbers_in_double_precision_are_the_same_template_as_their_float3
 
 
 async def test_repeating_a_request_adds_no_template(api: httpx.AsyncClient, registry: Registry) -> None:
-    """A client that lost the answer can send again; another face of the person is added."""
+    """A client that lost the answer can repeat it; another face is added."""
     for n in (1, 1, 2, 2):
         body = person(templates=[{"space": FACE, "embedding": vector(n), "quality": 0.5}])
         await api.post(PATH, json=body)
     assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 2
 
 
-async def test_a_person_keeps_the_most_different_templates(
+async def test_an_identity_keeps_the_most_different_templates(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """However many are sent, five of a space are kept, and of those that show the same only one."""
+    """Five per space are kept, and only one of similar ones."""
     alike = [{"space": FACE, "embedding": [1.0, n / 1000, 0, 0, 0, 0, 0, 0]} for n in range(40)]
     others = [{"space": FACE, "embedding": [float(n == place) for n in range(8)]} for place in range(1, 5)]
     assert (await api.post(PATH, json=person(templates=[*alike, *others]))).status_code == 201
@@ -89,8 +87,8 @@ async def test_a_person_keeps_the_most_different_templates(
     assert np.abs(vectors @ vectors.T - np.eye(5)).max() < 0.05
 
 
-async def test_a_patch_changes_what_it_names_and_null_clears(api: httpx.AsyncClient) -> None:
-    """As JSON Merge Patch has it; without sites the person belongs everywhere again."""
+async def test_a_patch_changes_its_fields_and_null_clears(api: httpx.AsyncClient) -> None:
+    """It is a JSON Merge Patch; without sites the identity belongs everywhere."""
     await api.post(PATH, json=person(display_name="Ana", flag="vip", sites=["lobby"]))
     first = (await api.patch(f"{PATH}/EMP-12345", json={"flag": None})).json()
     second = (await api.patch(f"{PATH}/EMP-12345", json={"sites": None, "display_name": "Bea"})).json()
@@ -100,10 +98,10 @@ async def test_a_patch_changes_what_it_names_and_null_clears(api: httpx.AsyncCli
     assert (second["display_name"], second["sites"], second["version"]) == ("Bea", ["*"], 3)
 
 
-async def test_a_patch_neither_makes_nor_brings_back_a_person(
+async def test_a_patch_neither_creates_nor_restores_an_identity(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """404, and the history does not move."""
+    """The answer is a 404, and the version stays."""
     is_problem(await api.patch(f"{PATH}/EMP-1", json={"flag": "vip"}), 404, "person-unknown")
     await api.post(PATH, json=person())
     await api.delete(f"{PATH}/EMP-12345")
@@ -111,8 +109,8 @@ async def test_a_patch_neither_makes_nor_brings_back_a_person(
     assert (await registry.versions.read()).version == 2
 
 
-async def test_a_deleted_person_is_shown_as_a_tombstone_without_templates(api: httpx.AsyncClient) -> None:
-    """Listed only when asked for, and once deleted not deleted again."""
+async def test_a_deleted_identity_is_shown_as_a_tombstone_without_templates(api: httpx.AsyncClient) -> None:
+    """It is listed on request only and cannot be deleted again."""
     await api.post(PATH, json=person())
     gone = await api.delete(f"{PATH}/EMP-12345")
     detail = (await api.get(f"{PATH}/EMP-12345")).json()
@@ -126,8 +124,8 @@ async def test_a_deleted_person_is_shown_as_a_tombstone_without_templates(api: h
     is_problem(await api.delete(f"{PATH}/EMP-12345"), 404, "person-unknown")
 
 
-async def test_pages_show_everybody_once(api: httpx.AsyncClient) -> None:
-    """Following next_cursor to its end visits each person exactly once."""
+async def test_pages_show_each_identity_once(api: httpx.AsyncClient) -> None:
+    """Following next_cursor to its end visits each identity exactly once."""
     for n in range(5):
         await api.post(PATH, json=person(f"EMP-{n}"))
     seen: list[str] = []
@@ -142,10 +140,10 @@ async def test_pages_show_everybody_once(api: httpx.AsyncClient) -> None:
     assert seen == [f"EMP-{n}" for n in range(5)]
 
 
-async def test_confirmations_name_the_devices_that_hold_the_last_change(
+async def test_confirmations_list_the_devices_that_applied_the_last_change(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """At the version or past it, in this history; at sites that ever had the person."""
+    """They have its version or a later one of this history."""
     for device_id, site in [
         ("cam-001", "lobby"),
         ("cam-002", "lobby"),
@@ -165,10 +163,10 @@ async def test_confirmations_name_the_devices_that_hold_the_last_change(
     assert said["summary"] == "1 of 3 devices"
 
 
-async def test_a_person_of_every_site_is_confirmed_by_all_devices(
+async def test_an_identity_of_every_site_is_confirmed_by_all_devices(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Also by a device of a site that came later."""
+    """A device of a later site counts too."""
     await api.post(PATH, json=person())
     await registry.devices.register("cam-001", "lobby")
     await applied(registry, "cam-001", 7)

@@ -1,4 +1,4 @@
-"""Restore, merge and consent over REST, and that the audit tells who did what."""
+"""Restore, merge and consent over REST, with their audit entries."""
 
 from typing import Any
 
@@ -23,8 +23,8 @@ async def audited(api: httpx.AsyncClient, user_id: str) -> list[str]:
     return [item["what"] for item in items]
 
 
-async def test_a_deleted_person_is_restored(api: httpx.AsyncClient) -> None:
-    """As they were; who is not deleted cannot be."""
+async def test_a_deleted_identity_is_restored(api: httpx.AsyncClient) -> None:
+    """It is as before; an identity that is not deleted cannot be restored."""
     await enroll(api, "EMP-1", 1, display_name="One", flag="red")
     await api.delete(f"{PATH}/EMP-1")
     restored = (await api.post(f"{PATH}/EMP-1/restore")).json()
@@ -34,8 +34,8 @@ async def test_a_deleted_person_is_restored(api: httpx.AsyncClient) -> None:
     assert await audited(api, "EMP-1") == ["person.restored", "person.deleted", "person.enrolled"]
 
 
-async def test_two_people_are_merged_and_parted(api: httpx.AsyncClient) -> None:
-    """The answer shows the target; the source says where it went until it is parted."""
+async def test_two_identities_are_merged_and_unmerged(api: httpx.AsyncClient) -> None:
+    """The answer shows the target; the source names it until the unmerge."""
     await enroll(api, "EMP-1", 1)
     await enroll(api, "EMP-2", 2)
     target = (await api.post(f"{PATH}/EMP-2/merge", json={"into": "EMP-1"})).json()
@@ -54,7 +54,7 @@ async def test_two_people_are_merged_and_parted(api: httpx.AsyncClient) -> None:
 async def test_consent_is_given_and_withdrawn_per_modality(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Withdrawn for gait, a person's face is still told to cameras; the record says so."""
+    """Without consent for gait, face templates are still sent to cameras."""
     await enroll(api, "EMP-1", 1, consent={"face": True})
     changed = (await api.patch(f"{PATH}/EMP-1", json={"consent": {"gait": False}})).json()
     assert changed["consent"] == {"face": True, "gait": False}
@@ -64,15 +64,15 @@ async def test_consent_is_given_and_withdrawn_per_modality(
 
 
 @pytest.mark.parametrize("act", ["restore", "unmerge"])
-async def test_only_operators_undo(app: FastAPI, act: str) -> None:
-    """A viewer or a source may neither restore nor part."""
+async def test_only_operators_restore_and_unmerge(app: FastAPI, act: str) -> None:
+    """A viewer or a source may do neither."""
     for role in ("viewer", "source", "edge"):
         async with client_of(app, role) as client:
             is_problem(await client.post(f"{PATH}/EMP-1/{act}"), 403, "role-insufficient")
 
 
-async def test_the_audit_tells_who_registered_a_device(api: httpx.AsyncClient) -> None:
-    """Once, with where it belongs; a repeat is no change."""
+async def test_the_audit_has_the_key_that_registered_a_device(api: httpx.AsyncClient) -> None:
+    """A repeated registration leaves no entry."""
     for _ in range(2):
         await api.post("/api/v1/devices", json={"device_id": "cam-7", "site_id": "lobby"})
     items = (await api.get("/api/v1/audit", params={"subject": "cam-7"})).json()["items"]

@@ -1,4 +1,4 @@
-"""Whose face is near somebody else's: told, noted in the audit, or refused, as the settings say."""
+"""Look-alikes are reported, noted in the audit, or rejected, as configured."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ INGEST = "/api/identities/ingest-embeddings"
 
 
 def unit(n: int) -> list[float]:
-    """At right angles to each other."""
+    """Return directions at right angles to each other."""
     return [1.0 if place == n else 0.0 for place in range(8)]
 
 
 def between(n: int, m: int, share: float) -> list[float]:
-    """A direction whose cosine with `unit(n)` is `share`."""
+    """Return a direction whose cosine with `unit(n)` is `share`."""
     return [share if place == n else (1 - share**2) ** 0.5 if place == m else 0.0 for place in range(8)]
 
 
@@ -48,15 +48,17 @@ async def ingest(api: httpx.AsyncClient, *results: Any) -> dict[str, Any]:
 async def with_policy(
     app: FastAPI, mongod: Mongod, database: str, settings: ApiSettings, **registry: Any
 ) -> tuple[Registry, FastAPI]:
-    """The same database under another policy."""
+    """Return a registry of the same database under another policy."""
     opened = await Registry.open(
         MongoSettings(uri=SecretStr(mongod.uri), database=database), settings=RegistrySettings(**registry)
     )
     return opened, create_app(opened, settings, FakeEmbedder())
 
 
-async def test_the_nearest_other_person_is_told_and_noted(api: httpx.AsyncClient, registry: Registry) -> None:
-    """From the similarity `look_alike` (0.5) up, in the answer and in the audit."""
+async def test_the_nearest_other_identity_is_reported_and_noted(
+    api: httpx.AsyncClient, registry: Registry
+) -> None:
+    """From the similarity `look_alike` (0.5) up, in the answer and the audit."""
     await api.post(PEOPLE, json=person("ana", unit(0)))
     await api.post(PEOPLE, json=person("ben", unit(1)))
     told = (await api.post(PEOPLE, json=person("cleo", between(0, 2, 0.8)))).json()
@@ -68,8 +70,8 @@ async def test_the_nearest_other_person_is_told_and_noted(api: httpx.AsyncClient
     assert noted[0]["look_alikes"] == [{"user_id": "ana", "similarity": 0.8, "space": FACE}]
 
 
-async def test_nobody_looks_like_themself(api: httpx.AsyncClient) -> None:
-    """Another template of the nearest person is no warning; the next-nearest, somebody else, is."""
+async def test_an_identity_is_not_its_own_look_alike(api: httpx.AsyncClient) -> None:
+    """Another template of it is no warning; the next-nearest identity is."""
     await api.post(PEOPLE, json=person("ana", unit(0)))
     again = (await api.post(PEOPLE, json=person("ana", between(0, 1, 0.9)))).json()
     assert again["look_alikes"] == []
@@ -78,18 +80,16 @@ async def test_nobody_looks_like_themself(api: httpx.AsyncClient) -> None:
     assert [one["nearest_user_id"] for one in third["look_alikes"]] == ["ben"]
 
 
-async def test_a_template_that_is_held_already_is_not_judged_again(
-    api: httpx.AsyncClient, registry: Registry
-) -> None:
-    """So that sending the same again never changes its answer to a warning about what was accepted."""
+async def test_a_stored_template_is_not_compared_again(api: httpx.AsyncClient, registry: Registry) -> None:
+    """A repeated request must not turn its answer into a warning."""
     await api.post(PEOPLE, json=person("ana", unit(0)))
     await api.post(PEOPLE, json=person("ben", unit(0)))
     again = (await api.post(PEOPLE, json=person("ana", unit(0)))).json()
     assert (again["look_alikes"], again["version"]) == ([], 1)
 
 
-async def test_the_deleted_look_like_nobody(api: httpx.AsyncClient) -> None:
-    """Their faces are not compared with any more."""
+async def test_deleted_identities_are_no_look_alikes(api: httpx.AsyncClient) -> None:
+    """Their faces are not compared any more."""
     await api.post(PEOPLE, json=person("ana", unit(0)))
     assert (await api.post(PEOPLE, json=person("ben", unit(0)))).json()["look_alikes"] != []
     await api.delete(f"{PEOPLE}/ana")
@@ -97,8 +97,8 @@ async def test_the_deleted_look_like_nobody(api: httpx.AsyncClient) -> None:
     assert (await api.post(PEOPLE, json=person("cleo", unit(0)))).json()["look_alikes"] == []
 
 
-async def test_pushes_and_photos_are_judged_too(api: httpx.AsyncClient, embedder: FakeEmbedder) -> None:
-    """Every door to the registry says whom a face is near."""
+async def test_pushes_and_photos_are_compared_too(api: httpx.AsyncClient, embedder: FakeEmbedder) -> None:
+    """Every way to enroll reports look-alikes."""
     await api.post(PEOPLE, json={"user_id": "ana"})
     photo = {"content": JPEG, "headers": {"content-type": "image/jpeg"}}
     assert (await api.post(f"{PEOPLE}/ana/photos", **photo)).json()["look_alikes"] == []
@@ -111,8 +111,8 @@ async def test_pushes_and_photos_are_judged_too(api: httpx.AsyncClient, embedder
     assert pushed["look_alikes"] == [{"nearest_user_id": "ana", "similarity": 1.0, "space": GAIT}]
 
 
-async def test_people_of_one_request_are_compared_with_each_other(api: httpx.AsyncClient) -> None:
-    """The later looks like the earlier; also across the batches in which they are written."""
+async def test_identities_of_one_request_are_compared_with_each_other(api: httpx.AsyncClient) -> None:
+    """The later looks like the earlier, also across batches."""
     told = await ingest(api, result("1", unit(0)), result("2", between(0, 1, 0.7)))
     (one,) = told["look_alikes"]
     rows = {
@@ -130,10 +130,10 @@ async def test_people_of_one_request_are_compared_with_each_other(api: httpx.Asy
     assert {one["external_id"] for one in told["look_alikes"]} == {"4", "5"}
 
 
-async def test_a_policy_refuses_look_alikes_and_stores_nothing_of_them(
+async def test_a_policy_rejects_look_alikes_and_stores_nothing_of_them(
     api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings
 ) -> None:
-    """409 `look-alike` for one person; an error of its own, and no stop to the others, among many."""
+    """409 `look-alike` for one identity; an error of its own among many."""
     await api.post(PEOPLE, json=person("ana", unit(0)))
     registry, strict = await with_policy(app, mongod, mongo_database, api_settings, look_alikes="refuse")
     async with client_of(strict, "admin") as client:
@@ -160,7 +160,7 @@ async def test_a_policy_refuses_look_alikes_and_stores_nothing_of_them(
 async def test_a_policy_may_ignore_look_alikes(
     api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings
 ) -> None:
-    """Then nobody is searched for."""
+    """No search happens then."""
     registry, careless = await with_policy(app, mongod, mongo_database, api_settings, look_alikes="ignore")
     async with client_of(careless, "admin") as client:
         await client.post(PEOPLE, json=person("ana", unit(0)))
@@ -173,7 +173,7 @@ async def test_the_similarity_is_that_of_the_space(
     api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings,
     space_of_own: float,
 ) -> None:  # fmt: skip
-    """What is near in one space is not in another."""
+    """Limits differ by space."""
     limits = {FACE: {"same_person": 0.95, "look_alike": space_of_own}}
     registry, own = await with_policy(app, mongod, mongo_database, api_settings, similarities=limits)
     async with client_of(own, "admin") as client:
@@ -183,10 +183,10 @@ async def test_the_similarity_is_that_of_the_space(
     await registry.close()
 
 
-async def test_an_index_that_follows_its_own_writes_misses_nobody_elses(
+async def test_an_index_that_follows_its_own_writes_misses_no_other_write(
     registry: Registry, mongod: Mongod, mongo_database: str, api: httpx.AsyncClient
 ) -> None:
-    """Two programs write in turns: each finds the other's people, also right after its own."""
+    """Two programs write in turns, and each finds the other's identities."""
     other = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     for n in range(4):
         mine = (await api.post(PEOPLE, json=person(f"mine-{n}", unit(n)))).json()
@@ -205,8 +205,8 @@ async def test_an_index_that_follows_its_own_writes_misses_nobody_elses(
     await other.close()
 
 
-async def test_a_face_that_may_not_be_sent_is_found_by_nobody(api: httpx.AsyncClient) -> None:
-    """Neither once it is stored nor by who comes in the same request."""
+async def test_a_face_without_consent_is_never_found(api: httpx.AsyncClient) -> None:
+    """Neither after it is stored nor within the same request."""
     refused = person("ana", unit(0)) | {"consent": {"face": False}}
     body = {"people": [refused, person("ben", unit(0)), person("cleo", unit(0))]}
     told = (await api.post(f"{PEOPLE}/bulk", json=body)).json()

@@ -1,4 +1,4 @@
-"""Enrollment by photo: the vector stays, the photo does not."""
+"""Enrollment by photo stores the vector and never the photo."""
 
 import asyncio
 from pathlib import Path
@@ -36,7 +36,7 @@ async def person(api: httpx.AsyncClient) -> None:
 async def test_a_photo_leaves_a_vector_and_nothing_else(
     api: httpx.AsyncClient, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file is written and no collection has the bytes, also not those of a large photo."""
+    """No file and no collection has its bytes, also of a large photo."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
@@ -66,10 +66,10 @@ async def test_a_photo_leaves_a_vector_and_nothing_else(
         (JPEG + b"x" * 64 * 1024, "image/jpeg", 413, "payload-too-large"),
     ],
 )
-async def test_what_is_no_photo_of_a_face_is_refused_and_changes_nothing(
+async def test_an_unusable_photo_is_rejected_and_changes_nothing(
     api: httpx.AsyncClient, registry: Registry, photo: bytes, kind: str, status: int, code: str
 ) -> None:
-    """Each refusal has its own code."""
+    """Each rejection has its own code."""
     answer = await api.post(f"{PERSON}/photos", content=photo, headers={"content-type": kind})
     is_problem(answer, status, code)
     assert (await registry.versions.read()).version == 1
@@ -79,7 +79,7 @@ async def test_what_is_no_photo_of_a_face_is_refused_and_changes_nothing(
 async def test_a_photo_without_an_announced_length_is_cut_off_at_the_limit(
     api: httpx.AsyncClient, embedder: FakeEmbedder
 ) -> None:
-    """A chunked body is counted while it is read, and never reaches the embedder."""
+    """A chunked body is counted as it arrives and never reaches the embedder."""
     sent = 0
 
     async def chunks() -> Any:
@@ -95,17 +95,19 @@ async def test_a_photo_without_an_announced_length_is_cut_off_at_the_limit(
     assert embedder.seen == []
 
 
-async def test_a_photo_of_somebody_unknown_is_refused(api: httpx.AsyncClient, embedder: FakeEmbedder) -> None:
-    """The person is made first; the photo is not even looked at."""
+async def test_a_photo_of_an_unknown_identity_is_rejected(
+    api: httpx.AsyncClient, embedder: FakeEmbedder
+) -> None:
+    """The identity comes first; the photo is not decoded."""
     is_problem(await api.post(f"{PERSON}/photos", content=JPEG, headers=HEADERS), 404, "person-unknown")
     assert embedder.seen == []
 
 
 @pytest.mark.usefixtures("person")
-async def test_a_photo_does_not_bring_back_who_was_deleted_meanwhile(
+async def test_a_photo_does_not_restore_a_deleted_identity(
     api: httpx.AsyncClient, registry: Registry, embedder: FakeEmbedder
 ) -> None:
-    """A deletion that happens while the photo is embedded stands."""
+    """A deletion during the embedding stands."""
     loop = asyncio.get_running_loop()
     embedder.meanwhile = lambda: (
         asyncio.run_coroutine_threadsafe(registry.identities.delete("EMP-12345"), loop).result(10) and None
@@ -115,15 +117,15 @@ async def test_a_photo_does_not_bring_back_who_was_deleted_meanwhile(
     assert await registry.identities.templates_of(["EMP-12345"]) == {}
 
 
-async def test_where_photos_are_off_the_answer_says_so(registry: Registry, api_settings: ApiSettings) -> None:
-    """501 with the name of the setting; all else works."""
+async def test_photos_that_are_off_are_a_problem(registry: Registry, api_settings: ApiSettings) -> None:
+    """The answer is a 501 with the name of the setting."""
     async with client_of(create_app(registry, api_settings), "admin") as api:
         answer = await api.post(f"{PERSON}/photos", content=JPEG, headers=HEADERS)
         assert "api.photos" in is_problem(answer, 501, "photos-off")["detail"]
 
 
 async def test_a_real_photo_is_embedded_by_the_devices_own_code(registry: Registry) -> None:
-    """A portrait gives one vector of the embedded model; a picture of gravel is refused."""
+    """A portrait gives one vector of the built-in model; gravel is rejected."""
     embedder = PhotoEmbedder(CascadeDetector(), load_embedder())
     await registry.spaces.ensure(EmbeddingSpace("face:gabor-512", 512))
     settings = ApiSettings()

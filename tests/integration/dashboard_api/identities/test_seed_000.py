@@ -9,7 +9,7 @@ BODY = {"name": "juan_canfield", "modality": "face", "embedding": vector(1), "so
 
 
 async def test_a_pushed_embedding_is_listed_with_its_metadata(api: httpx.AsyncClient) -> None:
-    """One row per name and modality, as the seed's table has it, and never a vector."""
+    """One row per name and modality, never a vector."""
     pushed = await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "modality": "gait", "embedding": vector(2, 4)})
     rows = (await api.get("/api/v1/identity/")).json()
@@ -37,7 +37,7 @@ async def test_pushing_again_replaces_that_modality_alone(api: httpx.AsyncClient
 
 
 async def test_the_manifest_has_the_names_of_each_modality(api: httpx.AsyncClient) -> None:
-    """`GET /names` answers {modality: [names]}, modalities without anybody included."""
+    """`GET /names` returns {modality: [names]}, with empty modalities."""
     await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "name": "ana"})
     assert (await api.get("/api/v1/identity/names")).json() == {
@@ -46,8 +46,8 @@ async def test_the_manifest_has_the_names_of_each_modality(api: httpx.AsyncClien
     }
 
 
-async def test_one_modality_and_whole_people_can_be_deleted(api: httpx.AsyncClient) -> None:
-    """The person stays without the one modality, and is gone with the other call."""
+async def test_one_modality_and_whole_identities_can_be_deleted(api: httpx.AsyncClient) -> None:
+    """The identity stays without the modality, and goes with the other call."""
     await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "modality": "gait", "embedding": vector(2, 4)})
     assert (await api.delete("/api/v1/identity/juan_canfield/gait")).json()["version"] == 3
@@ -59,12 +59,12 @@ async def test_one_modality_and_whole_people_can_be_deleted(api: httpx.AsyncClie
 
 
 async def test_the_paths_work_without_the_closing_slash(api: httpx.AsyncClient) -> None:
-    """No redirect, which many clients would follow without the body or the key."""
+    """Many clients would follow a redirect without the body or the key."""
     assert (await api.post("/api/v1/identity", json=BODY)).status_code == 200
     assert len((await api.get("/api/v1/identity")).json()) == 1
 
 
-async def test_a_modality_without_a_space_here_is_refused(api: httpx.AsyncClient) -> None:
-    """This backend has no space for voices configured."""
+async def test_a_modality_without_a_space_is_rejected(api: httpx.AsyncClient) -> None:
+    """No space for voices is configured here."""
     body = {**BODY, "modality": "speaker", "embedding": vector(1, 192)}
     is_problem(await api.post("/api/v1/identity/", json=body), 422, "space-unknown")

@@ -1,4 +1,4 @@
-"""The queue of embedding jobs over REST: sources submit, workers claim, everybody's mistakes are told."""
+"""The queue of embedding jobs: sources submit, workers claim and report."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ WORKER = {"worker_id": "gpu-1", "job_types": ["face_detect_embed"], "lease_secon
 
 @pytest.fixture
 async def source(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with the key of a source, which is a worker's too."""
+    """Yield a client with the key of a source, which workers use too."""
     async with client_of(app, "source") as client:
         yield client
 
@@ -43,20 +43,20 @@ async def claimed(client: httpx.AsyncClient) -> dict[str, Any]:
     return job
 
 
-async def say(client: httpx.AsyncClient, job: dict[str, Any], word: str, **more: Any) -> httpx.Response:
-    """What a worker says of the job that it has claimed."""
+async def report(client: httpx.AsyncClient, job: dict[str, Any], word: str, **more: Any) -> httpx.Response:
+    """Send a report of a worker about its claimed job."""
     return await client.post(
         f"{JOBS}/{job['job_id']}/{word}", json={"lease_token": job["lease_token"], **more}
     )
 
 
 async def post_text(client: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
-    """The body with \\u escapes: half a surrogate pair could not be sent otherwise."""
+    r"""Send a body with \u escapes, the only way to send half a surrogate pair."""
     return await client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
 
 
-async def test_a_job_from_its_submission_to_its_end(source: httpx.AsyncClient, clock: Clock) -> None:
-    """With the words of the seed, and times that say how long the worker may be silent."""
+async def test_a_job_runs_from_submission_to_completion(source: httpx.AsyncClient, clock: Clock) -> None:
+    """In the terms of the seed, with the times that bound a worker's silence."""
     answer = await source.post(SUBMIT, json=ORDER)
     made = answer.json()
     assert answer.status_code == 201
@@ -71,14 +71,14 @@ async def test_a_job_from_its_submission_to_its_end(source: httpx.AsyncClient, c
     }  # fmt: skip
     job["lease_token"] = token
     clock.now = NOW + timedelta(seconds=50)
-    progress = await say(
+    progress = await report(
         source, job, "progress", position=1, total=2, counts={"faces": 1, "photo-no-face": 0}
     )
     assert progress.status_code == 200
     assert progress.json()["lease_expires_at"] == "2026-01-15T10:01:50.000Z"
-    done = await say(source, job, "complete", result={"faces": 2, "people": 1})
+    done = await report(source, job, "complete", result={"faces": 2, "people": 1})
     assert (done.json()["success"], done.json()["status"]) == (True, "done")
-    assert (await say(source, job, "complete", result={"faces": 2})).json() == done.json()
+    assert (await report(source, job, "complete", result={"faces": 2})).json() == done.json()
     shown = (await source.get(f"{JOBS}/{made['job_id']}")).json()
     assert shown | {"success": True} == done.json()
     assert (shown["result"], shown["finished_at"]) == ({"faces": 2, "people": 1}, "2026-01-15T10:00:50.000Z")
@@ -87,27 +87,27 @@ async def test_a_job_from_its_submission_to_its_end(source: httpx.AsyncClient, c
 
 
 async def test_a_batch_is_claimed_as_it_was_submitted(source: httpx.AsyncClient) -> None:
-    """Without a list of photos: those the catalog knows."""
+    """The catalog knows the photos of a batch."""
     config = {"source_system": "alfred_catalog", "batch_id": "batch_2026_02_25"}
     await submitted(source, config=config)
     assert (await claimed(source))["config"] == config
 
 
-async def test_nobody_but_the_worker_is_told_the_lease_or_the_photos(source: httpx.AsyncClient) -> None:
-    """A list of a hundred jobs would have ten million ids, and whoever shows the lease has the job."""
+async def test_only_the_worker_gets_the_lease_and_the_photos(source: httpx.AsyncClient) -> None:
+    """A list of jobs would have millions of ids, and the token gives the job away."""
     job_id = await submitted(source)
     job = await claimed(source)
     for answer in (
         await source.get(f"{JOBS}/{job_id}"),
         await source.get(JOBS),
-        await say(source, job, "progress", position=1),
+        await report(source, job, "progress", position=1),
     ):
         assert job["lease_token"] not in answer.text
         assert "photo_001" not in answer.text
 
 
 async def test_many_workers_share_the_jobs(source: httpx.AsyncClient) -> None:
-    """Twenty who ask at once: ten get one each, ten get none."""
+    """Of twenty workers ten get a job each, ten get none."""
     made = [await submitted(source) for _ in range(10)]
     answers = await asyncio.gather(*(source.post(CLAIM, json=WORKER) for _ in range(20)))
     had = [answer.json()["job_id"] for answer in answers if answer.status_code == 200]
@@ -116,10 +116,10 @@ async def test_many_workers_share_the_jobs(source: httpx.AsyncClient) -> None:
 
 
 async def test_a_dead_workers_job_goes_to_another(source: httpx.AsyncClient, clock: Clock) -> None:
-    """At the position that was reported. The first one, should it come back, is told with 409."""
+    """It continues at the reported position; the first worker gets 409."""
     await submitted(source)
     first = await claimed(source)
-    await say(source, first, "progress", position=1, counts={"faces": 1})
+    await report(source, first, "progress", position=1, counts={"faces": 1})
     clock.now = NOW + timedelta(seconds=60)
     second = await claimed(source)
     assert (second["job_id"], second["position"], second["attempt"]) == (first["job_id"], 1, 2)
@@ -127,14 +127,14 @@ async def test_a_dead_workers_job_goes_to_another(source: httpx.AsyncClient, clo
     for word, more in (
         ("progress", {"position": 2}), ("complete", {}), ("fail", {"error": "catalog away", "retry": True}),
     ):  # fmt: skip
-        is_problem(await say(source, first, word, **more), 409, "lease-lost")
-    assert (await say(source, second, "complete", result={})).status_code == 200
+        is_problem(await report(source, first, word, **more), 409, "lease-lost")
+    assert (await report(source, second, "complete", result={})).status_code == 200
     clock.now = NOW + timedelta(days=1)
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
 
 
-async def test_a_job_that_nobody_can_do_has_failed(source: httpx.AsyncClient, clock: Clock) -> None:
-    """After five workers in a row who took it and were not heard of again."""
+async def test_a_job_without_progress_fails(source: httpx.AsyncClient, clock: Clock) -> None:
+    """Five workers in a row took it and never reported."""
     job_id = await submitted(source)
     for n in range(MAX_ATTEMPTS):
         clock.now = NOW + timedelta(minutes=n)
@@ -146,16 +146,14 @@ async def test_a_job_that_nobody_can_do_has_failed(source: httpx.AsyncClient, cl
     assert "lease expired" in shown["error"]
 
 
-async def test_a_failed_attempt_is_repeated_when_the_worker_says_so(
-    source: httpx.AsyncClient, clock: Clock
-) -> None:
-    """After a pause; without `retry` it is the end of the job."""
+async def test_a_failed_attempt_is_repeated_with_retry(source: httpx.AsyncClient, clock: Clock) -> None:
+    """After a pause; without `retry` the job ends."""
     job_id = await submitted(source)
-    put_back = (await say(source, await claimed(source), "fail", error="catalog away", retry=True)).json()
+    put_back = (await report(source, await claimed(source), "fail", error="catalog away", retry=True)).json()
     assert (put_back["status"], put_back["not_before"]) == ("queued", "2026-01-15T10:00:30.000Z")
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
     clock.now = NOW + timedelta(seconds=30)
-    failed = await say(source, await claimed(source), "fail", error="metadata: there is no such batch")
+    failed = await report(source, await claimed(source), "fail", error="metadata: there is no such batch")
     assert (failed.json()["status"], failed.json()["error"]) == ("failed", "metadata: there is no such batch")
     clock.now = NOW + timedelta(days=1)
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
@@ -163,9 +161,9 @@ async def test_a_failed_attempt_is_repeated_when_the_worker_says_so(
 
 
 async def test_a_submission_may_be_repeated(source: httpx.AsyncClient) -> None:
-    """200 with the same job, also when it is done; under the same id another order is refused."""
+    """200 with the same job, also a finished one; another order is rejected."""
     job_id = await submitted(source, submission_id="night-7")
-    await say(source, await claimed(source), "complete", result={"faces": 2})
+    await report(source, await claimed(source), "complete", result={"faces": 2})
     again = await source.post(SUBMIT, json={**ORDER, "submission_id": "night-7"})
     assert again.status_code == 200
     assert (again.json()["job_id"], again.json()["status"]) == (job_id, "done")
@@ -176,17 +174,17 @@ async def test_a_submission_may_be_repeated(source: httpx.AsyncClient) -> None:
 
 
 async def test_a_cancelled_job_is_taken_from_its_worker(api: httpx.AsyncClient) -> None:
-    """It hears of that at its next report. What is over cannot be cancelled, what is cancelled can."""
+    """Its next report gets 409. A finished job cannot be cancelled."""
     job_id = await submitted(api)
     job = await claimed(api)
     for _ in range(2):
         answer = await api.post(f"{JOBS}/{job_id}/cancel")
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
-    problem = is_problem(await say(api, job, "progress", position=1), 409, "lease-lost")
+    problem = is_problem(await report(api, job, "progress", position=1), 409, "lease-lost")
     assert problem["detail"].endswith("the job is cancelled")
     await submitted(api)
     done = await claimed(api)
-    await say(api, done, "complete")
+    await report(api, done, "complete")
     is_problem(await api.post(f"{JOBS}/{done['job_id']}/cancel"), 409, "job-finished")
     audit = (await api.get("/api/v1/audit")).json()["items"]
     assert [one["what"] for one in audit].count("job.cancelled") == 1
@@ -194,7 +192,7 @@ async def test_a_cancelled_job_is_taken_from_its_worker(api: httpx.AsyncClient) 
 
 
 async def test_jobs_are_listed_newest_first_by_status(api: httpx.AsyncClient, clock: Clock) -> None:
-    """Page by page, also where two were submitted at the same instant."""
+    """Pages neither skip nor repeat jobs of the same instant."""
     made = []
     for n in range(4):
         clock.now = NOW + timedelta(seconds=n // 2)
@@ -211,8 +209,10 @@ async def test_jobs_are_listed_newest_first_by_status(api: httpx.AsyncClient, cl
     assert [*seen, oldest] == sorted(made[2:], reverse=True) + sorted(made[:2], reverse=True)
 
 
-async def test_as_many_photos_as_a_job_may_have(registry: Registry, api: httpx.AsyncClient) -> None:
-    """A hundred thousand short ids fit into a request, and come back in their order; one more does not."""
+async def test_a_job_has_at_most_a_hundred_thousand_photos(
+    registry: Registry, api: httpx.AsyncClient
+) -> None:
+    """Their ids come back in order; one more is rejected."""
     photos = [f"{n:x}" for n in range(100_001)]
     is_problem(
         await api.post(SUBMIT, json={**ORDER, "config": {**CONFIG, "photo_ids": photos}}),
@@ -256,8 +256,8 @@ BAD_ORDERS = [
 ]
 
 
-async def test_an_order_that_is_none_is_refused(source: httpx.AsyncClient, registry: Registry) -> None:
-    """Paths, addresses, pictures, operators, look-alikes, lists without end: told, and nothing is stored."""
+async def test_an_invalid_job_is_rejected(source: httpx.AsyncClient, registry: Registry) -> None:
+    """Paths, addresses, images, operators, look-alikes and endless lists."""
     for body in BAD_ORDERS:
         answer = await post_text(source, SUBMIT, body)
         assert answer.status_code == 422, repr(body)[:200]
@@ -312,8 +312,8 @@ BAD_WORDS: list[tuple[str, Any]] = [
 ]
 
 
-async def test_a_word_that_is_none_changes_nothing(source: httpx.AsyncClient, registry: Registry) -> None:
-    """Numbers and one sentence are all that a worker says; no operator in it reaches the registry."""
+async def test_an_invalid_report_changes_nothing(source: httpx.AsyncClient, registry: Registry) -> None:
+    """A report has numbers and one sentence; no operator reaches the registry."""
     waiting, job = await submitted(source), await claimed(source)
     before = await registry.jobs.get(waiting)
     await submitted(source)
@@ -327,8 +327,8 @@ async def test_a_word_that_is_none_changes_nothing(source: httpx.AsyncClient, re
     assert sorted(one.status for one in await registry.jobs.page()) == ["claimed", "queued"]
 
 
-async def test_of_a_job_that_is_not_there_nothing_can_be_said(api: httpx.AsyncClient) -> None:
-    """404; an id that can be none is told as such."""
+async def test_reports_about_an_unknown_job_are_rejected(api: httpx.AsyncClient) -> None:
+    """The answer is a 404; an invalid id is reported as such."""
     words = {"progress": {"position": 1}, "complete": {}, "fail": {"error": "no"}, "cancel": None}
     for job_id, status, code in (("job-404", 404, "not-found"), ("job$ne", 422, "request-invalid")):
         is_problem(await api.get(f"{JOBS}/{job_id}"), status, code)
@@ -337,16 +337,16 @@ async def test_of_a_job_that_is_not_there_nothing_can_be_said(api: httpx.AsyncCl
             is_problem(await api.post(f"{JOBS}/{job_id}/{word}", json=sent), status, code)
 
 
-async def test_a_list_that_cannot_be_asked_for_is_told(api: httpx.AsyncClient) -> None:
-    """Unknown states, operators, cursors of somebody's own making."""
+async def test_an_invalid_filter_is_rejected(api: httpx.AsyncClient) -> None:
+    """Unknown states, operators, foreign cursors."""
     for query in ("status=lost", "status=%7B%22%24ne%22%3A1%7D", "limit=0"):
         is_problem(await api.get(f"{JOBS}?{query}"), 422, "request-invalid")
     for query in ("cursor=%21", "cursor=YQBi"):
         is_problem(await api.get(f"{JOBS}?{query}"), 422, "cursor-invalid")
 
 
-async def test_a_body_of_another_type_is_refused(source: httpx.AsyncClient, registry: Registry) -> None:
-    """A page elsewhere could send a form from a browser."""
+async def test_a_body_of_another_type_is_rejected(source: httpx.AsyncClient, registry: Registry) -> None:
+    """A page of another origin could send a form from a browser."""
     for path in (SUBMIT, CLAIM, f"{JOBS}/job-1/complete"):
         answer = await source.post(path, content=json.dumps(ORDER), headers={"content-type": "text/plain"})
         is_problem(answer, 415, "media-type-unsupported")
@@ -364,8 +364,8 @@ MAY = {
 
 
 @pytest.mark.parametrize("role", MAY)
-async def test_each_role_may_do_its_own(app: FastAPI, role: str | None) -> None:
-    """Sources submit and work, operators submit and cancel, viewers look on; who has no key is nobody."""
+async def test_each_role_has_its_rights(app: FastAPI, role: str | None) -> None:
+    """Sources submit and work, operators submit and cancel, viewers read."""
     passed = set()
     async with client_of(app, role) as client, client_of(app, "admin") as admin:
         job_id = await submitted(admin)
@@ -374,7 +374,7 @@ async def test_each_role_may_do_its_own(app: FastAPI, role: str | None) -> None:
         for act, answer in {
             "submit": await client.post(SUBMIT, json=ORDER),
             "claim": await client.post(CLAIM, json=WORKER),
-            "progress": await say(client, job, "progress", position=1),
+            "progress": await report(client, job, "progress", position=1),
             "list": await client.get(JOBS),
             "show": await client.get(f"{JOBS}/{job_id}"),
             "cancel": await client.post(f"{JOBS}/{job_id}/cancel"),
@@ -387,7 +387,7 @@ async def test_each_role_may_do_its_own(app: FastAPI, role: str | None) -> None:
 
 
 async def test_the_documentation_describes_the_queue(api: httpx.AsyncClient) -> None:
-    """Every path, the answer without a job, and that a lease can be lost."""
+    """It has every path, the answer without a job, and the lost lease."""
     paths = (await api.get("/openapi.json")).json()["paths"]
     words = {f"{JOBS}/{{job_id}}/{word}" for word in ("progress", "complete", "fail", "cancel")}
     assert {SUBMIT, CLAIM, JOBS, f"{JOBS}/{{job_id}}"} | words <= set(paths)
@@ -395,8 +395,8 @@ async def test_the_documentation_describes_the_queue(api: httpx.AsyncClient) -> 
     assert "409" in paths[f"{JOBS}/{{job_id}}/progress"]["post"]["responses"]
 
 
-async def test_a_job_may_name_a_hundred_thousand_photos(api: httpx.AsyncClient) -> None:
-    """Which is more than other bodies may have."""
+async def test_a_job_body_may_be_larger_than_others(api: httpx.AsyncClient) -> None:
+    """A hundred thousand ids fit."""
     config = {"source_system": "catalog", "photo_ids": [f"photo_{n:08}" for n in range(100_000)]}
     body = {"job_type": "face_detect_embed", "config": config}
     answer = await api.post("/api/training/submit", json=body)
