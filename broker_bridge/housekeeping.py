@@ -61,7 +61,7 @@ class Housekeeping:
         return await self._registry.tombstones.purge(self._now(), self._retention)
 
     async def _continue_erasures(self) -> int:
-        return await self._registry.erasures.go_on_with_all(self._now())
+        return await self._registry.erasures.continue_open_erasures(self._now())
 
     async def _forget_unseen(self) -> int:
         now = self._now()

@@ -34,7 +34,7 @@ async def erase(
     are still open.
     """
     erasure = await erasures.erase(user_id, by=key.name, now=now())
-    return to_started(await erasures.go_on(erasure.erasure_id, now()), user_id)
+    return to_started(await erasures.continue_erasure(erasure.erasure_id, now()), user_id)
 
 
 @router.get("/erasures", dependencies=[MAY_READ])
@@ -68,7 +68,7 @@ async def export(
     user_id: UserId, exports: ExportsDep, now: ClockDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> StreamingResponse:
     """Export all data about one identity, with vectors and images."""
-    document = await exports.of(user_id, by=key.name, now=now())
+    document = await exports.export_identity(user_id, by=key.name, now=now())
     return StreamingResponse(
         document,
         media_type="application/json",

@@ -1,4 +1,7 @@
-"""An erasure and its receipt: what was done, and when each device confirmed it. No I/O."""
+"""Define an erasure and its receipt.
+
+No I/O.
+"""
 
 import json
 import re
@@ -11,38 +14,49 @@ from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.client import Document
 
-# A character of a user id: next to one, a name that is found is a part of a longer one.
-_OF_AN_ID = rb"[A-Za-z0-9_@-]"
+# A character of a user id: a match next to one is a part of a longer id.
+_ID_CHARACTER = rb"[A-Za-z0-9_@-]"
 
 
 @dataclass(frozen=True)
 class ErasureSubject:
-    """Whom an erasure is about, as long as its sweeps need it: user ids, names, keys of other systems."""
+    """Ids, names and external keys of the erased person.
+
+    They are kept as long as sweeps need them.
+    """
 
     user_ids: tuple[str, ...] = field(repr=False)
     texts: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, user_ids: Iterable[str], people: Iterable[Identity]) -> "ErasureSubject":
+    def of(cls, user_ids: Iterable[str], identities: Iterable[Identity]) -> "ErasureSubject":
         texts = set()
-        for person in people:
-            keys = (*person.external, *(person.merge.external if person.merge else ()))
-            texts |= {person.display_name, *(key.external_id for key in keys)}
+        for identity in identities:
+            keys = (*identity.external, *(identity.merge.external if identity.merge else ()))
+            texts |= {identity.display_name, *(key.external_id for key in keys)}
         return cls(tuple(sorted(user_ids)), tuple(sorted(text for text in texts if text)))
 
     def pattern(self) -> re.Pattern[bytes]:
-        """Matches bytes of JSON or BSON in which one of them is named."""
+        """Return a pattern for bytes of JSON or BSON that have one of the ids or texts."""
         spellings = {text.encode() for text in (*self.user_ids, *self.texts)}
         spellings |= {json.dumps(text)[1:-1].encode() for text in self.texts}
         named = b"|".join(re.escape(one) for one in sorted(spellings, key=len, reverse=True))
         return re.compile(
-            rb"(?<!" + _OF_AN_ID + rb")(?:" + named + rb")(?!" + _OF_AN_ID + rb"|\." + _OF_AN_ID + rb")"
+            rb"(?<!"
+            + _ID_CHARACTER
+            + rb")(?:"
+            + named
+            + rb")(?!"
+            + _ID_CHARACTER
+            + rb"|\."
+            + _ID_CHARACTER
+            + rb")"
         )
 
 
 @dataclass(frozen=True)
 class ErasureStep:
-    """What was done in one place: how many documents, and when last."""
+    """Number of documents that a step has changed, and when it last did."""
 
     count: int
     at: datetime
@@ -50,8 +64,11 @@ class ErasureStep:
 
 @dataclass(frozen=True)
 class DeviceProof:
-    """A device that may have held the person: `version` is what it has to reach, `confirmed_at` when it said
-    that it has. `gone_at` is when it was found to be registered no more."""
+    """A device that may hold data of the erased person.
+
+    It has to reach `version`, and confirmed that at `confirmed_at`. At `gone_at` the device was found to be
+    registered no more.
+    """
 
     device_id: str
     site_id: str
@@ -66,7 +83,10 @@ class DeviceProof:
 
 @dataclass(frozen=True)
 class Erasure:
-    """An erasure as it stands. `version` is that of the newest tombstone, 0 if there was nobody any more."""
+    """An erasure as of now.
+
+    `version` is that of the newest tombstone, 0 if the identity was purged before.
+    """
 
     erasure_id: str
     pseudonym: str
@@ -88,28 +108,30 @@ class Erasure:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do or to wait for."""
+        """Whether all sweeps are done and no device is waited for."""
         return self.subject is None and all(device.state != "waiting" for device in self.devices)
 
 
-def proofs_wanted(
+def required_proofs(
     devices: Iterable[AppliedVersion], tombstones: Sequence[Identity]
 ) -> tuple[DeviceProof, ...]:
-    """The devices of all sites that ever had one of the erased, each with the newest version that its site
-    hears of."""
-    wanted = []
+    """Return the devices that have to confirm an erasure.
+
+    These are the devices of all synced sites, each with the newest version that its site receives.
+    """
+    proofs = []
     for device in devices:
-        heard = [
+        versions = [
             t.version for t in tombstones if EVERY_SITE in t.synced_sites or device.site_id in t.synced_sites
         ]
-        if heard:
-            wanted.append(DeviceProof(device.device_id, device.site_id, max(heard)))
-    return tuple(wanted)
+        if versions:
+            proofs.append(DeviceProof(device.device_id, device.site_id, max(versions)))
+    return tuple(proofs)
 
 
 def to_document(erasure: Erasure, marks: Sequence[Any]) -> Document:
-    """The document of an erasure that has just begun."""
-    assert erasure.subject is not None  # noqa: S101  # a new one has all its work before it
+    """Return the document of a new erasure."""
+    assert erasure.subject is not None  # noqa: S101  # a new erasure still has its subject
     return {
         "_id": erasure.erasure_id,
         "pseudonym": erasure.pseudonym,
@@ -142,15 +164,18 @@ def from_document(found: Document) -> Erasure:
     )
 
 
-def renamed(value: Any, pattern: re.Pattern[bytes], pseudonym: str) -> Any:
-    """An open document in which a pseudonym stands wherever `pattern` matches a text."""
+def replace_names(value: Any, pattern: re.Pattern[bytes], pseudonym: str) -> Any:
+    """Return `value` with the pseudonym in place of every match.
+
+    Keys are searched too.
+    """
     if isinstance(value, str):
         return pattern.sub(pseudonym.encode(), value.encode()).decode()
     if isinstance(value, dict):
         return {
-            renamed(key, pattern, pseudonym): renamed(child, pattern, pseudonym)
+            replace_names(key, pattern, pseudonym): replace_names(child, pattern, pseudonym)
             for key, child in value.items()
         }
     if isinstance(value, list):
-        return [renamed(child, pattern, pseudonym) for child in value]
+        return [replace_names(child, pattern, pseudonym) for child in value]
     return value

@@ -1,4 +1,7 @@
-"""Everything that is held about one person, as one JSON document that is written while it is read."""
+"""Export all personal data of one identity as one JSON document.
+
+The document is written while it is read, so that memory does not grow with the events.
+"""
 
 import base64
 import json
@@ -22,12 +25,12 @@ from .erasure import Erasure
 from .erasures import Erasures
 
 # With images of 50 KB some 2 MB of memory.
-_EVENTS_AT_ONCE = 40
-_STAYS_AT_ONCE = 1000
+_EVENT_BATCH = 40
+_SEGMENT_PAGE = 1000
 
 
 class PersonalDataExport:
-    """Reads every collection that may know a person."""
+    """Export from every collection that may have data of a person."""
 
     def __init__(
         self,
@@ -47,44 +50,44 @@ class PersonalDataExport:
         self._entries = mongo.db.audit
         self._registrations = mongo.db.registrations
 
-    async def of(self, user_id: str, *, by: str, now: datetime) -> AsyncIterator[bytes]:
-        """The pieces of the document; the audit keeps that it was asked for.
+    async def export_identity(self, user_id: str, *, by: str, now: datetime) -> AsyncIterator[bytes]:
+        """Return the pieces of the document, and record the request in the audit log.
 
-        Raises ContractError(`person-unknown`) if nothing is held. Memory does not grow with the events.
+        Raises ContractError(`person-unknown`) if nothing is stored.
         """
-        people = await self._store.find_by_id(None, [user_id])
-        if not people and not await self._is_left(user_id):
+        identities = await self._store.find_by_id(None, [user_id])
+        if not identities and not await self._has_remains(user_id):
             raise identity_unknown(user_id)
         merged = await self._store.merged_into(None, user_id)
         entry = AuditEntry(who=by, what="person.exported", subject=user_id, at=now)
         await self._audit.record(entry, None)
-        return self._pieces(user_id, people.get(user_id), merged, now)
+        return self._pieces(user_id, identities.get(user_id), merged, now)
 
-    async def _is_left(self, user_id: str) -> bool:
+    async def _has_remains(self, user_id: str) -> bool:
         return await self._events.exist_for([user_id]) or bool(
             await self._detected.groups_linked_to([user_id])
         )
 
     async def _pieces(
-        self, user_id: str, person: Identity | None, merged: dict[str, Identity], now: datetime
+        self, user_id: str, identity: Identity | None, merged: dict[str, Identity], now: datetime
     ) -> AsyncIterator[bytes]:
         user_ids = [user_id, *merged]
-        yield _json({"user_id": user_id, "exported_at": now, "person": person and _person(person)})[:-1]
+        yield _json({"user_id": user_id, "exported_at": now, "person": identity and _identity(identity)})[:-1]
         templates = await self._store.templates_of(None, user_ids)
         visits = _Visits()
         detected = await self._detected.groups_linked_to(user_ids)
         global_ids = [global_id for group in detected for global_id in group.ids]
         sections: dict[str, AsyncIterator[Any]] = {
-            "merged": _each([_person(one) for one in merged.values()]),
+            "merged": _each([_identity(tombstone) for tombstone in merged.values()]),
             "templates": _each([_template(key, one) for key in user_ids for one in templates.get(key, ())]),
             "events": self._events_of(user_ids, visits),
-            # Counted while the events are written.
+            # They were counted while the events were written.
             "visits": visits.by_site(),
-            "registrations": self._registered(user_ids),
-            "detected_persons": self._detected_as(detected),
+            "registrations": self._registrations_of(user_ids),
+            "detected_persons": self._detected_persons(detected),
             "trails": self._trails_of(global_ids),
-            "audit": self._audited([*user_ids, *(f"#{global_id}" for global_id in global_ids)]),
-            "erasures": _each([_erasure(one) for one in await self._erasures.about(user_ids)]),
+            "audit": self._audit_of([*user_ids, *(f"#{global_id}" for global_id in global_ids)]),
+            "erasures": _each([_erasure(one) for one in await self._erasures.erasures_of(user_ids)]),
         }
         for name, items in sections.items():
             yield b',\n"' + name.encode() + b'": ['
@@ -96,16 +99,16 @@ class PersonalDataExport:
         yield b"}\n"
 
     async def _events_of(self, user_ids: list[str], visits: "_Visits") -> AsyncIterator[Document]:
-        async for chunk in self._events.batches_for(user_ids, _EVENTS_AT_ONCE):
+        async for chunk in self._events.batches_for(user_ids, _EVENT_BATCH):
             for found in chunk:
                 visits.count(found)
                 yield event_to_wire(found, found.pop("jpeg"))
 
-    async def _registered(self, user_ids: list[str]) -> AsyncIterator[Document]:
+    async def _registrations_of(self, user_ids: list[str]) -> AsyncIterator[Document]:
         async for found in self._registrations.find({"user_id": {"$in": user_ids}}, {"_id": 0}):
             yield found
 
-    async def _detected_as(self, groups: list[MergeGroup]) -> AsyncIterator[Document]:
+    async def _detected_persons(self, groups: list[MergeGroup]) -> AsyncIterator[Document]:
         for group in groups:
             faces = await self._detected.centroids(group.ids)
             for one in group.members:
@@ -113,19 +116,19 @@ class PersonalDataExport:
 
     async def _trails_of(self, global_ids: list[int]) -> AsyncIterator[Document]:
         before = None
-        while stays := await self._detected.trail(global_ids, before=before, limit=_STAYS_AT_ONCE):
-            for key, stay in stays:
-                yield export_segment(stay)
-                before = stay.since, key
+        while segments := await self._detected.trail(global_ids, before=before, limit=_SEGMENT_PAGE):
+            for key, segment in segments:
+                yield export_segment(segment)
+                before = segment.since, key
 
-    async def _audited(self, subjects: list[str]) -> AsyncIterator[Document]:
+    async def _audit_of(self, subjects: list[str]) -> AsyncIterator[Document]:
         query = {"subject": {"$in": subjects}}
         async for found in self._entries.find(query, {"_id": 0}).sort("at", 1):
             yield found
 
 
 class _Visits:
-    """Visits by site: how many, the first and the last."""
+    """Number of visits by site, with the first and the last."""
 
     def __init__(self) -> None:
         self._by_site: dict[str | None, Document] = {}
@@ -134,8 +137,8 @@ class _Visits:
         if event["event_type"] != "visit":
             return
         at = event["timestamp"]
-        begun = {"site_id": event["site_id"], "visits": 0, "first_at": at, "last_at": at}
-        counted = self._by_site.setdefault(event["site_id"], begun)
+        no_visits = {"site_id": event["site_id"], "visits": 0, "first_at": at, "last_at": at}
+        counted = self._by_site.setdefault(event["site_id"], no_visits)
         counted["visits"] += 1
         counted["first_at"] = min(counted["first_at"], at)
         counted["last_at"] = max(counted["last_at"], at)
@@ -150,8 +153,8 @@ async def _each(items: list[Document]) -> AsyncIterator[Document]:
         yield item
 
 
-def _person(person: Identity) -> Document:
-    document = identity_to_document(person)
+def _identity(identity: Identity) -> Document:
+    document = identity_to_document(identity)
     return {"user_id": document.pop("_id"), **document}
 
 
@@ -187,4 +190,4 @@ def _json(value: Any) -> bytes:
 def _time(value: Any) -> str:
     if isinstance(value, datetime):
         return format_time(value)
-    raise TypeError(f"{type(value).__name__} is nothing that a document of the registry holds")
+    raise TypeError(f"{type(value).__name__} is not a type of the registry's documents")

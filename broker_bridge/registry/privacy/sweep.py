@@ -1,4 +1,8 @@
-"""What an erasure does outside the registry of people: every step may be done again and goes on."""
+"""Erase a person outside of identities and templates.
+
+These are events, registrations, dead letters, detected persons and the audit log. Every step can be repeated
+and continues where it ended.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -12,14 +16,14 @@ from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.events.pseudonyms import Pseudonyms
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .erasure import ErasureSubject, renamed
+from .erasure import ErasureSubject, replace_names
 
-_NAMING = {"subject": 1, "before": 1, "after": 1}
-_ABOUT_PEOPLE = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
+_NAMING_FIELDS = {"subject": 1, "before": 1, "after": 1}
+_ABOUT_PERSONS = {"what": {"$not": {"$regex": "^(device|site|job)[.]"}}}
 
 
 class ErasureSweep:
-    """Events, registrations, dead letters, whom cameras have seen, and the audit."""
+    """Sweep of all collections outside of `identities` and `templates`."""
 
     def __init__(
         self,
@@ -39,9 +43,12 @@ class ErasureSweep:
     async def steps(
         self, subject: ErasureSubject, pseudonym: str, at: datetime, now: datetime
     ) -> AsyncIterator[tuple[str, int]]:
-        """Do all steps for who was erased at `at`; after each its name and how many documents it was."""
-        # Of who has been given the id since, only what is older is the erased person's. Else time says
-        # nothing: clocks differ, and a camera that was away knows the person still.
+        """Do all steps for a person erased at `at`.
+
+        Yields the name of each step and the number of documents that it has changed.
+        """
+        # Where a user id was given to another identity since, only older documents are the erased person's.
+        # Otherwise time decides nothing: clocks differ, and a camera that was away still knows the person.
         anew = await self._pseudonyms.reassigned(subject.user_ids)
         ids = [user_id for user_id in subject.user_ids if user_id not in anew]
         parts = [(part, until) for part, until in ((ids, None), (sorted(anew), at)) if part]
@@ -50,32 +57,45 @@ class ErasureSweep:
         yield "events", sum(changed for changed, _ in events)
         removed = [await self._removal.erase_linked(part, until, now) for part, until in parts]
         yield "detected_persons", sum(removed)
-        yield "registrations", sum([await self._registered(part, pseudonym, until) for part, until in parts])
+        yield (
+            "registrations",
+            sum([await self._pseudonymise_registrations(part, pseudonym, until) for part, until in parts]),
+        )
         yield "dead_letters", await self._dead_letters.delete_matching(subject.pattern())
-        yield "audit", sum([await self._audited(part, pseudonym, until) for part, until in parts])
+        entries = [await self._pseudonymise_audit(part, pseudonym, until) for part, until in parts]
+        yield "audit", sum(entries)
 
-    async def _registered(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:
-        """Decisions stay, so that a repeated request is answered; they name the pseudonym."""
+    async def _pseudonymise_registrations(
+        self, user_ids: Sequence[str], pseudonym: str, until: datetime | None
+    ) -> int:
+        """Put the pseudonym into registration decisions.
+
+        They stay, so that a repeated request is answered.
+        """
         query: Document = {"user_id": {"$in": list(user_ids)}} | _up_to(until)
         changed = await self._registrations.update_many(query, {"$set": {"user_id": pseudonym}})
         return int(changed.modified_count)
 
-    async def _audited(self, user_ids: Sequence[str], pseudonym: str, until: datetime | None) -> int:
-        """The one exception to "never altered": who has changed what stays, about whom does not.
+    async def _pseudonymise_audit(
+        self, user_ids: Sequence[str], pseudonym: str, until: datetime | None
+    ) -> int:
+        """Put the pseudonym into audit entries, the one exception to "never altered".
 
-        Entries about others may name the person too, as a merge does, so all are looked through, as bytes.
-        Not those about a device, a site or a job: it may happen to have the id that somebody had.
+        Entries about other identities may name the person too, as that of a merge does: all are searched as
+        bytes. Entries about a device, a site or a job are left out, since it may have the same id.
         """
         pattern = ErasureSubject(tuple(user_ids)).pattern()
         as_bytes = self._audit.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
         named = [
             entry["_id"]
-            async for entry in as_bytes.find(_up_to(until) | _ABOUT_PEOPLE, _NAMING)
+            async for entry in as_bytes.find(_up_to(until) | _ABOUT_PERSONS, _NAMING_FIELDS)
             if pattern.search(entry.raw)
         ]
         for entry_id in named:
-            entry: Document = await self._audit.find_one({"_id": entry_id}, _NAMING)
-            change = renamed({key: value for key, value in entry.items() if key != "_id"}, pattern, pseudonym)
+            entry: Document = await self._audit.find_one({"_id": entry_id}, _NAMING_FIELDS)
+            change = replace_names(
+                {key: value for key, value in entry.items() if key != "_id"}, pattern, pseudonym
+            )
             await self._audit.update_one({"_id": entry_id}, {"$set": change})
         return len(named)
 

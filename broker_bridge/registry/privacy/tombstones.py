@@ -1,4 +1,7 @@
-"""Purging who was deleted long ago: devices that were away for longer start over."""
+"""Purge tombstones past their retention.
+
+Devices that were away for longer need a snapshot sync.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,11 +14,11 @@ from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import Versions
 
-_AT_ONCE = 200
+_BATCH = 200
 
 
 class Tombstones:
-    """Deleted people, as long as they can be restored and devices are told of their removal."""
+    """Tombstones of deleted identities, until they are purged."""
 
     def __init__(
         self, store: IdentityStore, versions: Versions, audit: Audit, detected: DetectedPersonRemoval
@@ -26,26 +29,26 @@ class Tombstones:
         self._audit = audit
 
     async def purge(self, now: datetime, retention: timedelta) -> int:
-        """Forget everybody deleted longer than `retention` before `now`, a transaction per 200; how many.
+        """Purge tombstones older than `retention` and return their number.
 
-        In the same transaction the horizons of their sites rise, and whom cameras took for them is parted. A
-        merge can then be undone no more.
+        A transaction has 200 of them. The same transaction raises the horizons of their synced sites and
+        unlinks detected persons. The merge of a purged identity cannot be undone.
         """
         until = now - retention
         purged = 0
         while True:
-            # Most of the time there is nobody, and a transaction would wait for its turn for nothing.
+            # Mostly none has expired, and a transaction would wait for its turn in vain.
             if not await self._store.identities.find_one(_expired(until), {"_id": 1}):
                 return purged
 
             async def work(session: Any) -> int:
-                return await self._purge_some(session, now, until)
+                return await self._purge_batch(session, now, until)
 
             purged += await self._store.transact(work)
 
-    async def _purge_some(self, session: Any, now: datetime, until: datetime) -> int:
+    async def _purge_batch(self, session: Any, now: datetime, until: datetime) -> int:
         cursor = self._store.identities.find(_expired(until), session=session).sort("deleted_at", 1)
-        expired: list[Document] = [found async for found in cursor.limit(_AT_ONCE)]
+        expired: list[Document] = [found async for found in cursor.limit(_BATCH)]
         if not expired:
             return 0
         await self._versions.raise_horizons(session, _horizons(expired), expired[-1]["deleted_at"])
@@ -54,12 +57,12 @@ class Tombstones:
         await self._store.templates.delete_many({"user_id": {"$in": user_ids}}, session=session)
         merged = {found["_id"]: found["merge"]["into"] for found in expired if "merge" in found}
         if merged:
-            # Kept for an undo that is possible no more.
-            parked = {"user_id": {"$in": list(merged.values())}, "parked_by": {"$in": list(merged)}}
-            await self._store.templates.delete_many(parked, session=session)
+            # Superseded templates are kept for an undo only.
+            superseded = {"user_id": {"$in": list(merged.values())}, "parked_by": {"$in": list(merged)}}
+            await self._store.templates.delete_many(superseded, session=session)
         await self._detected.unlink_purged(session, {user_id: merged.get(user_id) for user_id in user_ids})
-        said = {"count": len(expired)}
-        entry = AuditEntry(who=SYSTEM, what="people.purged", subject="people", at=now, after=said)
+        details = {"count": len(expired)}
+        entry = AuditEntry(who=SYSTEM, what="people.purged", subject="people", at=now, after=details)
         await self._audit.record(entry, session)
         return len(expired)
 
@@ -69,7 +72,7 @@ def _expired(until: datetime) -> Document:
 
 
 def _horizons(expired: Sequence[Document]) -> dict[str, int]:
-    """The newest version by entry of `reach`."""
+    """Return the newest purged version by synced site."""
     horizons: dict[str, int] = {}
     for found in expired:
         for site in found["reach"]:

@@ -79,7 +79,7 @@ async def test_a_new_leader_continues_an_interrupted_erasure(
     async with running(registry, program):
 
         async def swept() -> bool:
-            (erasure,) = await registry.erasures.about(["EMP-12345"])
+            (erasure,) = await registry.erasures.erasures_of(["EMP-12345"])
             return "audit" in erasure.steps
 
         await until(swept)

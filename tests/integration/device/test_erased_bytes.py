@@ -164,7 +164,7 @@ async def test_nothing_of_an_erased_person_is_left_anywhere(
 
 async def erase(registry: Registry) -> str:
     begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
-    return (await registry.erasures.go_on(begun.erasure_id, to_milliseconds(utc_now()))).erasure_id
+    return (await registry.erasures.continue_erasure(begun.erasure_id, to_milliseconds(utc_now()))).erasure_id
 
 
 async def confirmed(registry: Registry, erasure_id: str) -> None:

@@ -62,7 +62,7 @@ async def test_an_erasure_lists_its_steps_and_the_devices_that_must_confirm(
     assert [device["state"] for device in receipt.json()["devices"]] == ["confirmed", "confirmed"]
     assert len({device["confirmed_at"] for device in receipt.json()["devices"]}) == 2
 
-    await registry.erasures.go_on_with_all(clock.now + SETTLE_TIME)
+    await registry.erasures.continue_open_erasures(clock.now + SETTLE_TIME)
     assert (await api.get(f"{ERASURES}/{said['erasure_id']}")).json()["state"] == "complete"
     shown = (await api.get(f"{PEOPLE}/EMP-12345")).json()
     assert (shown["deleted"], shown["display_name"], shown["template_list"]) == (True, None, [])
@@ -181,7 +181,9 @@ async def test_an_export_of_many_events_needs_little_memory(registry: Registry) 
     await registry.identities.enroll(EnrollIdentity("EMP-12345"))
     for start in range(0, 20_000, 2000):
         await registry.events.record([event(n) for n in range(start, start + 2000)])
-    pieces = await registry.personal_data_export.of("EMP-12345", by="admin", now=to_milliseconds(utc_now()))
+    pieces = await registry.personal_data_export.export_identity(
+        "EMP-12345", by="admin", now=to_milliseconds(utc_now())
+    )
     size = 0
     first = b""
     tracemalloc.start()

@@ -65,7 +65,7 @@ async def code_of(work: Any) -> tuple[str, str]:
 async def erase(registry: Registry, user_id: str) -> dict[str, int]:
     """Erase, with all that follows at once; how many documents each step was about."""
     begun = await registry.erasures.erase(user_id, by="desk", now=NOW)
-    done = await registry.erasures.go_on(begun.erasure_id, NOW)
+    done = await registry.erasures.continue_erasure(begun.erasure_id, NOW)
     return {name: step.count for name, step in done.steps.items()}
 
 
@@ -360,9 +360,9 @@ async def test_an_erasure_takes_whoever_was_taken_for_the_person(enrolled: Regis
 async def test_who_is_seen_again_before_cameras_know_is_swept_again(enrolled: Registry) -> None:
     """The second sweep is a minute after."""
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
-    await enrolled.erasures.go_on(begun.erasure_id, NOW)
+    await enrolled.erasures.continue_erasure(begun.erasure_id, NOW)
     late = await somebody(enrolled, NOW + SECOND, user_id="EMP-1")
-    done = await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLE_TIME)
+    done = await enrolled.erasures.continue_erasure(begun.erasure_id, NOW + SETTLE_TIME)
     assert await traces(enrolled, late) == (0, 0, 0)
     assert done.steps["detected_persons"].count == 1
 
@@ -381,14 +381,14 @@ async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> Non
     theirs = {"person": {"$in": gone}}
     faces = [face async for face in enrolled.mongo.db.person_faces.find(theirs)]
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
-    await enrolled.erasures.go_on(begun.erasure_id, NOW)
+    await enrolled.erasures.continue_erasure(begun.erasure_id, NOW)
     late = await somebody(enrolled, NOW + SECOND)
     await enrolled.tracker_store.link([(late, "EMP-1", None)])
     await enrolled.mongo.db.person_faces.insert_many(faces)
     await enrolled.tracker_store.write_segments(
         [VisitSegment(one, "cam-001", "lobby", NOW, NOW) for one in gone]
     )
-    await enrolled.erasures.go_on(begun.erasure_id, NOW + SETTLE_TIME)
+    await enrolled.erasures.continue_erasure(begun.erasure_id, NOW + SETTLE_TIME)
     await enrolled.detected_person_removal.remove_late_writes(NOW + 2 * SETTLE_TIME)
     assert [await traces(enrolled, one) for one in (*gone, late)] == [(0, 0, 0)] * 4
     assert await traces(enrolled, refused) == (1, 1, 1)
@@ -407,17 +407,21 @@ async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enroll
     await enrolled.identities.enroll(EnrollIdentity("EMP-1", (template,)))
     early = await somebody(enrolled, NOW - SECOND, user_id="EMP-1")
     anew = await somebody(enrolled, NOW + SECOND, user_id="EMP-1")
-    await enrolled.erasures.go_on(begun.erasure_id, NOW + 2 * SECOND)
+    await enrolled.erasures.continue_erasure(begun.erasure_id, NOW + 2 * SECOND)
     assert (await traces(enrolled, early), await traces(enrolled, anew)) == ((0, 0, 0), (1, 1, 1))
 
 
 async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolled: Registry) -> None:
     """A detected person alone is enough for an erasure, and for an export."""
     person = await somebody(enrolled, user_id="EMP-9")
-    exported = b"".join([piece async for piece in await enrolled.personal_data_export.of("EMP-9", **DESK)])
+    exported = b"".join(
+        [piece async for piece in await enrolled.personal_data_export.export_identity("EMP-9", **DESK)]
+    )
     assert [one["global_id"] for one in json.loads(exported)["detected_persons"]] == [person]
     assert (await erase(enrolled, "EMP-9"))["detected_persons"] == 1
-    assert (await code_of(enrolled.personal_data_export.of("NOBODY", **DESK)))[0] == "person-unknown"
+    assert (await code_of(enrolled.personal_data_export.export_identity("NOBODY", **DESK)))[
+        0
+    ] == "person-unknown"
 
 
 async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(enrolled: Registry) -> None:
@@ -454,7 +458,9 @@ async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Re
     await enrolled.detected_person_edits.merge(mistaken, other, **DESK)
     await enrolled.detected_person_edits.link(other, "EMP-2", **DESK)
     held = json.loads(
-        b"".join([piece async for piece in await enrolled.personal_data_export.of("EMP-1", **DESK)])
+        b"".join(
+            [piece async for piece in await enrolled.personal_data_export.export_identity("EMP-1", **DESK)]
+        )
     )
     assert [one["global_id"] for one in held["detected_persons"]] == [person, merged]
     assert all(len(one["faces"]) == 1 for one in held["detected_persons"])

@@ -23,7 +23,7 @@ from broker_bridge.registry.edge_registration.decisions import RegistrationDecis
 from broker_bridge.registry.events.events import IncomingEvent
 from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms, pseudonym_at
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey, Template
-from broker_bridge.registry.privacy.erasure import Erasure, ErasureSubject, renamed
+from broker_bridge.registry.privacy.erasure import Erasure, ErasureSubject, replace_names
 
 JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
 NAME = "Sample Person Ångström"
@@ -53,7 +53,7 @@ async def erase(registry: Registry, user_id: str, now: datetime | None = None) -
     """Erase and do what follows at once."""
     now = now or to_milliseconds(utc_now())
     begun = await registry.erasures.erase(user_id, by="privacy-desk", now=now)
-    return await registry.erasures.go_on(begun.erasure_id, now)
+    return await registry.erasures.continue_erasure(begun.erasure_id, now)
 
 
 async def confirm(registry: Registry, device_id: str, version: int, at: datetime) -> None:
@@ -123,7 +123,7 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
 
     now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-1", now)
-    await registry.erasures.go_on(erasure.erasure_id, now + SETTLE_TIME)
+    await registry.erasures.continue_erasure(erasure.erasure_id, now + SETTLE_TIME)
 
     whole = re.compile(rb"EMP-1(?!2)")
     holders = {name async for name, raw in every_document(registry) if whole.search(raw)}
@@ -203,7 +203,7 @@ async def test_whoever_is_given_the_id_later_keeps_their_own_events(registry: Re
     await registry.events.record(
         [seen(1, "EMP-1", erasure.requested_at), seen(2, "EMP-1", erasure.requested_at + LATER)]
     )
-    await registry.erasures.go_on(erasure.erasure_id, erasure.requested_at)
+    await registry.erasures.continue_erasure(erasure.erasure_id, erasure.requested_at)
     names = [found["user_id"] async for found in registry.mongo.db.events.find({}).sort("_id", 1)]
     assert names == [erasure.pseudonym, "EMP-1"]
     assert (await registry.identities.get("EMP-1")).deleted is False
@@ -275,7 +275,9 @@ async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: 
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-1")
     assert await who_holds(registry, b"EMP-1") == {"erasures"}
-    settled = await registry.erasures.go_on(erasure.erasure_id, to_milliseconds(utc_now()) + SETTLE_TIME)
+    settled = await registry.erasures.continue_erasure(
+        erasure.erasure_id, to_milliseconds(utc_now()) + SETTLE_TIME
+    )
     assert await who_holds(registry, b"EMP-1") == set()
     assert (await erase(registry, "EMP-1")).erasure_id == settled.erasure_id
 
@@ -345,11 +347,11 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
     await confirm(registry, "cam-1", needed["cam-1"], now + timedelta(seconds=5))
     await confirm(registry, "cam-3", needed["cam-3"] + 7, now + LATER)
     await registry.mongo.db.devices.delete_one({"_id": "cam-2"})
-    at_once = await registry.erasures.go_on(erasure.erasure_id, now + timedelta(seconds=6))
+    at_once = await registry.erasures.continue_erasure(erasure.erasure_id, now + timedelta(seconds=6))
     assert [device.state for device in at_once.devices] == ["confirmed", "gone", "confirmed"]
     assert at_once.devices[2].confirmed_at == now + timedelta(seconds=3)
     assert at_once.state == "open"
-    settled = await registry.erasures.go_on(erasure.erasure_id, now + SETTLE_TIME)
+    settled = await registry.erasures.continue_erasure(erasure.erasure_id, now + SETTLE_TIME)
     assert (settled.state, settled.completed_at, settled.subject) == ("complete", now + SETTLE_TIME, None)
 
 
@@ -360,13 +362,13 @@ async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(
     await registry.events.record([seen(1, "EMP-1", now)])
     begun = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)
     assert set(begun.steps) == {"people", "templates"}
-    assert await registry.erasures.go_on_with_all(now) == 0
+    assert await registry.erasures.continue_open_erasures(now) == 0
     # A batch whose worker had asked before the erasure was there.
     await registry.mongo.db.events.insert_one(
         {"_id": "cam-001/late", "user_id": "EMP-1", "timestamp": now, "received_at": now, "metadata": {}}
     )
-    assert await registry.erasures.go_on_with_all(now + SETTLE_TIME) == 1
-    (done,) = await registry.erasures.about(["EMP-1"])
+    assert await registry.erasures.continue_open_erasures(now + SETTLE_TIME) == 1
+    (done,) = await registry.erasures.erasures_of(["EMP-1"])
     assert (done.state, done.steps["events"].count, done.steps["events"].at) == (
         "complete",
         2,
@@ -403,4 +405,4 @@ def test_a_document_is_renamed_at_any_depth() -> None:
     """Keys, lists and sentences; numbers stay."""
     pattern = ErasureSubject(("EMP-1",)).pattern()
     said = {"EMP-1": ["EMP-1", {"why": "near EMP-1."}], "n": 1, "other": "EMP-11"}
-    assert renamed(said, pattern, "X") == {"X": ["X", {"why": "near X."}], "n": 1, "other": "EMP-11"}
+    assert replace_names(said, pattern, "X") == {"X": ["X", {"why": "near X."}], "n": 1, "other": "EMP-11"}
