@@ -1,4 +1,7 @@
-"""MongoDB: the only package that imports the driver. `Registry.open` is the door."""
+"""Keep all data in MongoDB, behind `Registry.open`.
+
+Only this package imports the driver.
+"""
 
 from .mongo.client import MongoSettings, RegistryUnavailableError
 from .mongo.errors import RegistryError

@@ -1,4 +1,7 @@
-"""API keys: shown once when made, stored as a hash, each with a role."""
+"""Keep API keys as hashes, each with a role.
+
+A key is shown once, when it is made.
+"""
 
 import hashlib
 import hmac
@@ -16,7 +19,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 @dataclass(frozen=True)
 class ApiKey:
-    """Who a request comes from; a key of the role `edge` is that of `device_id`."""
+    """The key of a request; one of the role `edge` belongs to `device_id`."""
 
     key_id: str
     name: str
@@ -25,7 +28,10 @@ class ApiKey:
 
 
 class ApiKeys:
-    """Collection `api_keys`. A key has 256 random bits, so a plain SHA-256 of it cannot be searched."""
+    """Collection `api_keys`.
+
+    A key has 256 random bits, so that its plain SHA-256 cannot be inverted by search.
+    """
 
     def __init__(self, mongo: Mongo) -> None:
         self._keys = mongo.db.api_keys
@@ -33,7 +39,7 @@ class ApiKeys:
     async def create(
         self, name: str, role: Role, secret: str | None = None, device_id: str | None = None
     ) -> str:
-        """Make a key and return its text, which is nowhere to be read again."""
+        """Create a key and return its text, which is not stored."""
         text = secret or f"wfm_{secrets.token_urlsafe(32)}"
         document = {
             "name": name,
@@ -46,18 +52,21 @@ class ApiKeys:
         return text
 
     async def any(self) -> bool:
-        """Whether there is a key at all, revoked ones included."""
+        """Return whether there is a key at all, revoked ones included."""
         return await self._keys.find_one({}, {"_id": 1}) is not None
 
     async def ensure_first(self, secret: str) -> bool:
-        """Make `secret` an admin key if there is no key yet; whether it was made."""
+        """Create the admin key `secret` if there is no key yet.
+
+        Returns whether it was created.
+        """
         if await self.any():
             return False
         await self.create("bootstrap", "admin", secret)
         return True
 
     async def find(self, text: str) -> ApiKey | None:
-        """The key with this text, or None if there is none or it was revoked."""
+        """Return the key with this text, or None if it is unknown or revoked."""
         digest = _digest(text)
         found = await self._keys.find_one({"_id": digest, "revoked": False})
         if found is None or not hmac.compare_digest(found["_id"], digest):

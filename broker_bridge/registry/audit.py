@@ -1,4 +1,4 @@
-"""Who changed what, and when: one entry per change, never altered."""
+"""Record every change in the audit log; entries are never altered."""
 
 import secrets
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ from .mongo.paging import newest_first
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """`who` is the name of an API key, or `device:<id>`; `what` the act, such as `site.enrollment-policy`.
+    """One entry of the audit log.
 
-    `subject` is the id of what was changed; `before` and `after` hold what the change is about, never a
-    vector, a picture or a key.
+    The author is the name of an API key, or `device:<id>`. `what` is the act, such as
+    `site.enrollment-policy`, and `subject` the id of the changed object. `before` and `after` hold the
+    changed fields, never a vector, a picture or a key.
     """
 
     who: str
@@ -24,7 +25,7 @@ class AuditEntry:
     at: datetime
     before: Document | None = None
     after: Document | None = None
-    # Hex of its own rather than an ObjectId: it stands in cursors.
+    # Hex rather than an ObjectId, since it is part of cursors.
     entry_id: str = field(default_factory=lambda: secrets.token_hex(12))
 
 
@@ -38,12 +39,12 @@ class Audit:
         self._entries = mongo.db.audit
 
     async def record(self, entry: AuditEntry, session: Any) -> None:
-        """Write an entry in the transaction of the change that it tells of."""
+        """Write an entry in the transaction of the change."""
         await self.record_all([entry], session)
 
     async def record_all(self, entries: Sequence[AuditEntry], session: Any) -> None:
-        """As record, for several changes of one transaction."""
-        # Not `asdict`: it copies what entries hold, at a third of the cost of a bulk import.
+        """Write entries of several changes of one transaction."""
+        # `asdict` would copy the entries, at a third of the cost of a bulk import.
         documents = [
             {"_id": entry.entry_id, **{name: getattr(entry, name) for name in _KEPT}} for entry in entries
         ]
@@ -53,7 +54,10 @@ class Audit:
     async def page(
         self, *, subject: str | None = None, before: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[AuditEntry]:
-        """Up to `limit` entries (about `subject`, or all), newest first, past the cursor of time and id."""
+        """Return up to `limit` entries (about `subject`, or all), newest first.
+
+        They come after the cursor `before` of time and id.
+        """
         query: Document = {"subject": subject} if subject else {}
         entries = newest_first(self._entries, query, "at", before=before, limit=limit)
         return [AuditEntry(entry_id=found.pop("_id"), **found) async for found in entries]

@@ -96,7 +96,10 @@ class Registry(
 async def _open_face_search(
     mongo: Mongo, tracker_store: TrackerStore, settings: SearchSettings
 ) -> FaceSearch:
-    """Return the configured engine. Raises RegistryUnavailableError if the deployment lacks it."""
+    """Return the configured engine.
+
+    Raises RegistryUnavailableError if the deployment lacks it.
+    """
     if settings.engine == "memory":
         return InMemoryFaceSearch(mongo, tracker_store)
     search = MongoVectorSearch(mongo, settings.index)

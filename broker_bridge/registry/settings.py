@@ -1,4 +1,4 @@
-"""Settings of the registry that bridge and API share: section `registry`."""
+"""Define the settings that bridge and API share: section `registry`."""
 
 from typing import Annotated, Literal
 
@@ -14,49 +14,49 @@ Similarity = Annotated[float, Field(ge=0, le=1)]
 
 
 class SimilarityLimits(Section):
-    """Cosine similarities by which a face that comes in is told from the faces that are known."""
+    """Cosine similarities that decide whether a new face belongs to a known identity."""
 
     same_person: Similarity = GENERAL.same_person
-    """At least this near it is that person: a cosine distance of 0.35, as devices recognise people by."""
+    """At least this similar is the same person; 0.65 is the cosine distance 0.35 of devices."""
     look_alike: Similarity = GENERAL.look_alike
-    """Between this and `same_person` nobody can tell, so that no new person is made at the edge, and an
-    enrollment is warned of."""
+    """From this to `same_person` the match is uncertain: devices register no new identity, and an enrollment
+    gets a warning."""
     margin: Similarity = GENERAL.margin
-    """The person it is must be nearer than anybody else by this; else nobody can tell which of them it is."""
+    """Least lead in similarity of the best match over the second; with less the match is uncertain."""
 
     @property
     def floor(self) -> float:
-        """The similarity down to which people must be found exactly, the second-nearest too."""
+        """The similarity down to which the best and second match must be found exactly."""
         return max(0.0, min(self.look_alike, self.same_person - self.margin))
 
     @model_validator(mode="after")
     def _in_order(self) -> "SimilarityLimits":
         if self.look_alike > self.same_person:
-            raise ValueError("look_alike is at most same_person")
+            raise ValueError("look_alike must be at most same_person")
         return self
 
 
 class RegistrySettings(Section):
-    """What holds for people, whatever program writes them: bridge and API must be given the same."""
+    """Rules for identities; bridge and API must have the same."""
 
     templates_per_space: Annotated[int, Field(ge=1, le=64)] = 5
-    """Templates of one person that are kept in a space: the most different good ones."""
+    """Most templates of an identity in one space; the most different good ones are kept."""
     consent: Literal["assumed", "required"] = "assumed"
-    """Whether a modality of which nobody has said anything may be sent to devices. Where it is required, they
-    register no visitors."""
+    """Whether devices may receive a modality without recorded consent. With `required` they register no
+    visitors."""
     look_alikes: Literal["warn", "refuse", "ignore"] = "warn"
-    """What becomes of an enrollment whose face is nearer than `look_alike` to somebody else's."""
+    """Treatment of an enrollment whose face is more similar than `look_alike` to another identity."""
     same_person_similarity: Similarity = GENERAL.same_person
     look_alike_similarity: Similarity = GENERAL.look_alike
-    """See Similarities; these are for the spaces that `similarities` does not name."""
+    """The limits of spaces that `similarities` does not name; see SimilarityLimits."""
     similarities: dict[SpaceId, SimilarityLimits] = Field(default_factory=dict)
     tombstone_retention_days: Annotated[float, Field(gt=0)] = 30
-    """How long the deleted can be restored, and their removal is told to devices that were away."""
+    """Days that a deleted identity can be restored and devices can sync its removal."""
 
     @model_validator(mode="after")
     def _similarities_in_order(self) -> "RegistrySettings":
         if self.look_alike_similarity > self.same_person_similarity:
-            raise ValueError("look_alike_similarity is at most same_person_similarity")
+            raise ValueError("look_alike_similarity must be at most same_person_similarity")
         return self
 
     def similarities_in(self, space: str) -> SimilarityLimits:

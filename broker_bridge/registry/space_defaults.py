@@ -1,11 +1,17 @@
-"""Hold the default similarity limits of embedding spaces, which configuration overrides."""
+"""Hold the default similarity limits of embedding spaces.
+
+Configuration overrides them.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class SpaceDefaults:
-    """Default limits of a space as cosine similarities; the settings of each purpose explain them."""
+    """Default limits of a space as cosine similarities.
+
+    The settings of each purpose explain them.
+    """
 
     same_person: float = 0.65
     look_alike: float = 0.5
@@ -27,5 +33,8 @@ _BY_SPACE = {
 
 
 def defaults_for(space: str) -> SpaceDefaults:
-    """Return the default limits of a space, `GENERAL` for a space without an entry of its own."""
+    """Return the default limits of a space.
+
+    A space without an entry of its own has `GENERAL`.
+    """
     return _BY_SPACE.get(space, GENERAL)

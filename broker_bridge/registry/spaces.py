@@ -1,4 +1,4 @@
-"""Embedding spaces known to the registry, each with its dimension and the hash of its model file."""
+"""Keep embedding spaces with their dimension and the hash of their model file."""
 
 from collections.abc import Iterable
 
@@ -9,23 +9,26 @@ from broker_bridge.contract.errors import SPACE_MISMATCH, SPACE_UNKNOWN, Contrac
 from .mongo.client import Mongo
 
 FROM_DEVICES = 64
-"""So many spaces there are at most, unless the settings of the backend name more."""
+"""Most spaces that devices may add; settings of the backend may add more."""
 
 
 class SpaceRegistry:
-    """Collection `spaces`: a space never changes once it is recorded; another model is another space."""
+    """Collection `spaces`.
+
+    A recorded space never changes; another model is another space.
+    """
 
     def __init__(self, mongo: Mongo) -> None:
         self._spaces = mongo.db.spaces
 
     async def ensure(self, space: EmbeddingSpace) -> EmbeddingSpace:
-        """The space as recorded, recorded now if it was not.
+        """Return the recorded space, and record it if it is new.
 
-        The first to name a model's hash settles it. Raises ContractError(`space-mismatch`) when the space is
-        known with another dimension.
+        The first recorded hash of a model stays. Raises ContractError(`space-mismatch`) if the space is
+        recorded with another dimension.
         """
-        begun = {"dimension": space.dimension, "created_at": utc_now()}
-        await self._spaces.update_one({"_id": space.id}, {"$setOnInsert": begun}, upsert=True)
+        new_space = {"dimension": space.dimension, "created_at": utc_now()}
+        await self._spaces.update_one({"_id": space.id}, {"$setOnInsert": new_space}, upsert=True)
         if space.model_sha256:
             await self._spaces.update_one(
                 {"_id": space.id, "model_sha256": None}, {"$set": {"model_sha256": space.model_sha256}}
@@ -38,9 +41,10 @@ class SpaceRegistry:
         return known
 
     async def declare(self, space: EmbeddingSpace) -> EmbeddingSpace:
-        """As ensure, for a device: it adds a space to no more than FROM_DEVICES, else `space-unknown`.
+        """Return the space of a device, and record it if it is new.
 
-        Every head names every space: with thousands of made-up ones it would be more than a message holds.
+        At most FROM_DEVICES spaces are recorded in this way. Every head names every space: thousands of
+        invented ones would not fit into a message. Raises ContractError(`space-unknown`, `space-mismatch`).
         """
         known = await self.dimensions()
         if space.id not in known and len(known) >= FROM_DEVICES:
@@ -50,7 +54,7 @@ class SpaceRegistry:
         return await self.ensure(space)
 
     async def get(self, space_id: str) -> EmbeddingSpace:
-        """The space, or ContractError(`space-unknown`)."""
+        """Return the space. Raises ContractError(`space-unknown`)."""
         found = await self._spaces.find_one({"_id": space_id})
         if found is None:
             raise self.unknown(space_id, await self.dimensions())
@@ -62,10 +66,10 @@ class SpaceRegistry:
         return ContractError(SPACE_UNKNOWN, f"there is no embedding space {space_id!r}; known are: {named}")
 
     async def dimensions(self) -> dict[str, int]:
-        """Dimension by space id."""
+        """Return the dimension by space id."""
         return {found["_id"]: found["dimension"] async for found in self._spaces.find({})}
 
     async def models(self) -> dict[str, str]:
-        """SHA-256 of the model file on record by space id, for the spaces that have one."""
+        """Return the recorded SHA-256 of the model file by space id."""
         recorded = self._spaces.find({"model_sha256": {"$ne": None}})
         return {found["_id"]: found["model_sha256"] async for found in recorded}

@@ -34,7 +34,10 @@ class DetectedPersonEdit:
 
 @asynccontextmanager
 async def watch_edits(mongo: Mongo) -> AsyncIterator[AsyncIterator[DetectedPersonEdit]]:
-    """Open a change stream of edits of detected persons. Raises RegistryError when it breaks."""
+    """Open a change stream of edits of detected persons.
+
+    Raises RegistryError when it breaks.
+    """
     async with mongo.watch([{"$match": _EDITS}], "persons") as stream:
         yield (_to_edit(change) async for change in stream)
 

@@ -23,7 +23,10 @@ class EventFilter:
     until: datetime | None = None
 
     def to_query(self) -> Document:
-        """Return the MongoDB query; `since` also bounds the time of receipt, which has the index."""
+        """Return the MongoDB query.
+
+        `since` also bounds the time of receipt, which has the index.
+        """
         ids = {"user_id": self.user_id, "device_id": self.device_id, "event_type": self.event_type}
         query: Document = {key: value for key, value in ids.items() if value is not None}
         period: dict[str, datetime] = {}

@@ -1,4 +1,4 @@
-"""A job: what it is, and what becomes of it. No I/O."""
+"""Define jobs and decide their transitions. No I/O."""
 
 import hashlib
 import json
@@ -13,15 +13,15 @@ JobType = Literal["face_detect_embed"]
 JobStatus = Literal["queued", "claimed", "done", "failed", "cancelled"]
 
 MAX_ATTEMPTS = 5
-"""Attempts in a row that got no further; after them a job is given up."""
+"""Attempts in a row without progress, after which a job fails."""
 _FIRST_PAUSE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class JobOrder:
-    """What is to be done: with the photos `photo_ids` of a catalog, or with those of its batch `batch_id`.
+    """Work on the photos `photo_ids` of a catalog, or on its batch `batch_id`.
 
-    Who names a `submission_id` can submit again without making a second job.
+    An order with a `submission_id` can be submitted again without making a second job.
     """
 
     job_type: JobType
@@ -32,22 +32,25 @@ class JobOrder:
 
     def __post_init__(self) -> None:
         if (self.photo_ids is None) == (self.batch_id is None):
-            raise ValueError("a job is about photo_ids or a batch_id: one of them")
+            raise ValueError("a job needs either photo_ids or a batch_id")
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is ordered, by which a repeated order is known without its photo ids."""
-        ordered = [self.job_type, self.source_system, self.batch_id, self.photo_ids]
-        return hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
+        """SHA-256 of the work.
+
+        A repeated order is recognised by it without its photo ids.
+        """
+        work = [self.job_type, self.source_system, self.batch_id, self.photo_ids]
+        return hashlib.sha256(json.dumps(work).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as it stands, without its photo ids. Times are UTC with milliseconds.
+    """A job as of now, without its photo ids. Times are UTC with milliseconds.
 
-    `position` is how far the photos are done, `attempt` how many workers have had the job, `stalled` how many
-    of these in a row got no further. `free_at` is when a worker may take it: the end of its lease while it is
-    claimed, None when it is over. `result` and `counts` are numbers alone.
+    `position` is the number of photos done, `attempt` the number of claims, `stalled` the number of the last
+    attempts without progress. From `free_at` on a worker may claim the job: it is the end of the lease of a
+    claimed job, and None for a finished one. `result` and `counts` hold numbers only.
     """
 
     job_id: str
@@ -75,18 +78,21 @@ class JobRecord:
 
     @property
     def lease_expires_at(self) -> datetime | None:
-        """When its worker will have lost it, while one has it."""
+        """The end of the lease of a claimed job."""
         return self.free_at if self.status == "claimed" else None
 
     @property
     def not_before(self) -> datetime | None:
-        """When a worker may have it, while it waits for one."""
+        """The earliest time at which a worker may claim a queued job."""
         return self.free_at if self.status == "queued" else None
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The job that stands for an order; `differs`: its submission id was used for another order before."""
+    """The job of an order.
+
+    With the outcome `differs` the submission id belongs to another order.
+    """
 
     job: JobRecord
     outcome: Literal["made", "repeated", "differs"]
@@ -94,7 +100,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """A worker asks for a job, and will say something every `lease_seconds`; `lease_token` is a fresh one."""
+    """The request of a worker for a job.
+
+    The worker reports at least every `lease_seconds`; `lease_token` is new for each request.
+    """
 
     worker_id: str
     job_types: Sequence[JobType]
@@ -104,29 +113,32 @@ class ClaimRequest:
 
 @dataclass(frozen=True)
 class JobClaim:
-    """A job in a worker's hands; `photo_ids` is None where it is about a batch."""
+    """A claimed job; `photo_ids` is None for a batch."""
 
     job: JobRecord
     photo_ids: tuple[str, ...] | None
 
 
-def after_failure(job: JobRecord, error: str, *, retry: bool, now: datetime) -> Document:
-    """What a failed attempt changes: it is the last, or the next one waits, twice as long each time."""
+def failure_update(job: JobRecord, error: str, *, retry: bool, now: datetime) -> Document:
+    """Return the update after a failed attempt.
+
+    The job fails, or is queued again after a pause that doubles with each attempt.
+    """
     if not retry or job.stalled >= MAX_ATTEMPTS:
-        return over("failed", now) | {"error": error}
-    # An attempt that got further than the one before counts as the first again.
+        return end_update("failed", now) | {"error": error}
+    # After progress the pauses begin anew.
     pause = _FIRST_PAUSE * 2 ** max(job.stalled - 1, 0)
     change = {"status": "queued", "lease_token": None, "free_at": now + pause, "updated_at": now}
     return change | {"error": error}
 
 
-def over(status: JobStatus, now: datetime) -> Document:
-    """What changes about a job that comes to its end."""
+def end_update(status: JobStatus, now: datetime) -> Document:
+    """Return the update of a job that ends."""
     return {"status": status, "lease_token": None, "free_at": None, "updated_at": now, "finished_at": now}
 
 
-def queued(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
-    """The document of a fresh job."""
+def new_document(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
+    """Return the document of a new job."""
     count = None if order.photo_ids is None else len(order.photo_ids)
     job = JobRecord(
         job_id=job_id,
@@ -145,7 +157,7 @@ def queued(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
     return {"_id": document.pop("job_id"), **document, "order_digest": order.digest}
 
 
-def job_of(found: Document) -> JobRecord:
-    """The job in a document of the registry."""
+def job_from_document(found: Document) -> JobRecord:
+    """Return the job of a document."""
     known = {one.name for one in fields(JobRecord)} - {"job_id"}
     return JobRecord(job_id=found["_id"], **{name: found[name] for name in known})

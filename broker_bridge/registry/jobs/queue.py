@@ -1,4 +1,7 @@
-"""Work for those who turn a catalog's photos into vectors: jobs that are queued, leased, and done once."""
+"""Queue jobs that turn the photos of a catalog into vectors.
+
+A worker leases each job.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -20,23 +23,23 @@ from .model import (
     JobRecord,
     JobStatus,
     Submission,
-    after_failure,
-    job_of,
-    over,
-    queued,
+    end_update,
+    failure_update,
+    job_from_document,
+    new_document,
 )
 
 _OPEN = ["queued", "claimed"]
 
 
 class JobQueue:
-    """Collections `jobs`, of which those that are over are forgotten after 90 days, and `job_photos`.
+    """Collections `jobs`, where finished jobs expire after 90 days, and `job_photos`.
 
-    The photo ids, up to 100,000, lie apart: a report of progress would write them all again. They are gone as
-    soon as the job is over.
+    The photo ids, up to 100,000, are stored apart: a report of progress would write them all again. They are
+    deleted when the job ends.
 
-    Whoever shows a job's current `lease_token` has it. A lease that has run out but was taken by nobody can
-    still be used: its worker was slow, not dead.
+    The current `lease_token` gives access to a job. An expired lease still does until another worker claims
+    the job: its worker was slow, not dead.
     """
 
     def __init__(self, mongo: Mongo, audit: Audit) -> None:
@@ -46,9 +49,9 @@ class JobQueue:
         self._audit = audit
 
     async def submit(self, job_id: str, order: JobOrder, *, who: str, now: datetime) -> Submission:
-        """Queue `order` as `job_id`, or find the job that its submission id has made before."""
+        """Queue `order` as `job_id`, or find the job of its submission id."""
         now = to_milliseconds(now)
-        document = queued(job_id, order, who, now)
+        document = new_document(job_id, order, who, now)
 
         async def work(session: Any) -> None:
             await self._jobs.insert_one(document, session=session)
@@ -66,11 +69,11 @@ class JobQueue:
             if not earlier:
                 raise
             same = earlier["order_digest"] == order.digest
-            return Submission(job_of(earlier), "repeated" if same else "differs")
-        return Submission(job_of(document), "made")
+            return Submission(job_from_document(earlier), "repeated" if same else "differs")
+        return Submission(job_from_document(document), "made")
 
     async def claim(self, request: ClaimRequest, now: datetime) -> JobClaim | None:
-        """The oldest job that nobody has, now leased to this worker alone, or None."""
+        """Lease the oldest free job to a worker and return it, or None."""
         now = to_milliseconds(now)
         await self._give_up(now)
         found = await self._jobs.find_one_and_update(
@@ -96,19 +99,19 @@ class JobQueue:
         )
         if found is None:
             return None
-        job = job_of(found)
+        job = job_from_document(found)
         if job.photo_count is None:
             return JobClaim(job, None)
         photos = await self._photos.find_one({"_id": job.job_id})
-        # Without them the job was cancelled at this very moment.
+        # Without photos the job was cancelled in this moment.
         return JobClaim(job, tuple(photos["photo_ids"])) if photos else None
 
     async def _give_up(self, now: datetime) -> None:
-        """Fail what was in enough workers' hands, none of whom got any further or said why."""
-        error = f"the lease expired, and {MAX_ATTEMPTS} attempts in a row got no further"
+        """Fail jobs whose last MAX_ATTEMPTS leases expired without progress."""
+        error = f"the lease expired, and {MAX_ATTEMPTS} attempts in a row made no progress"
         stuck = {"status": "claimed", "free_at": {"$lte": now}, "stalled": {"$gte": MAX_ATTEMPTS}}
-        for one in [found async for found in self._jobs.find(stuck, {"_id": 1})]:
-            await self._end(stuck | one, over("failed", now) | {"error": error})
+        for stuck_id in [found async for found in self._jobs.find(stuck, {"_id": 1})]:
+            await self._end(stuck | stuck_id, end_update("failed", now) | {"error": error})
 
     async def progress(
         self,
@@ -120,9 +123,10 @@ class JobQueue:
         counts: Mapping[str, int],
         now: datetime,
     ) -> JobRecord | None:
-        """Note how far a worker is, and begin its lease anew; None if the lease is not its own any more.
+        """Record a worker's progress and renew its lease.
 
-        A position never goes back: a report that was overtaken on its way changes no more than the lease.
+        Returns None if the worker has lost the lease. A position never goes back: a report that arrives after
+        a later one only renews the lease.
         """
         now = to_milliseconds(now)
         overtaken = {"$lt": [position, "$position"]}
@@ -136,39 +140,49 @@ class JobQueue:
             "updated_at": now,
         }
         found = await self._jobs.find_one_and_update(
-            _held(job_id, lease_token), [{"$set": change}], return_document=ReturnDocument.AFTER
+            _leased(job_id, lease_token), [{"$set": change}], return_document=ReturnDocument.AFTER
         )
-        return found and job_of(found)
+        return found and job_from_document(found)
 
     async def complete(
         self, job_id: str, lease_token: str, result: Mapping[str, int], now: datetime
     ) -> JobRecord | None:
-        """End a job well; None if the lease is not the worker's. The same word again changes nothing."""
-        change = over("done", to_milliseconds(now)) | {"result": dict(result), "error": None}
+        """Complete a job; return None if the worker has lost the lease.
+
+        A repeat changes nothing.
+        """
+        change = end_update("done", to_milliseconds(now)) | {"result": dict(result), "error": None}
         return await self._settle(job_id, lease_token, "complete", change)
 
     async def fail(
         self, job_id: str, lease_token: str, error: str, *, retry: bool, now: datetime
     ) -> JobRecord | None:
-        """End an attempt badly: the job is over, or with `retry` waits for another. None as for complete."""
-        found = await self._jobs.find_one(_held(job_id, lease_token))
-        change = after_failure(job_of(found), error, retry=retry, now=to_milliseconds(now)) if found else {}
+        """Fail an attempt: the job fails, or with `retry` is queued again.
+
+        Returns as `complete`.
+        """
+        found = await self._jobs.find_one(_leased(job_id, lease_token))
+        change = (
+            failure_update(job_from_document(found), error, retry=retry, now=to_milliseconds(now))
+            if found
+            else {}
+        )
         return await self._settle(job_id, lease_token, "fail", change)
 
     async def cancel(self, job_id: str, *, who: str, now: datetime) -> JobRecord | None:
-        """The job, cancelled unless it was over before; None if there is none."""
+        """Cancel a job unless it has ended, and return it; None if there is none."""
 
         async def record(session: Any) -> None:
             await self._audit.record(AuditEntry(who, "job.cancelled", job_id, now), session)
 
         is_open = {"_id": job_id, "status": {"$in": _OPEN}}
-        cancelled = await self._end(is_open, over("cancelled", to_milliseconds(now)), record)
+        cancelled = await self._end(is_open, end_update("cancelled", to_milliseconds(now)), record)
         return cancelled or await self.get(job_id)
 
     async def get(self, job_id: str) -> JobRecord | None:
-        """The job, or None."""
+        """Return the job, or None."""
         found = await self._jobs.find_one({"_id": job_id})
-        return found and job_of(found)
+        return found and job_from_document(found)
 
     async def page(
         self,
@@ -177,24 +191,35 @@ class JobQueue:
         before: tuple[datetime, str] | None = None,
         limit: int = 100,
     ) -> list[JobRecord]:
-        """Up to `limit` jobs (of one status), newest first, past the `before` cursor of time and id."""
+        """Return up to `limit` jobs (of one status), newest first.
+
+        They come after the cursor `before` of time and id.
+        """
         query: Document = {"status": status} if status else {}
         jobs = newest_first(self._jobs, query, "submitted_at", before=before, limit=limit)
-        return [job_of(found) async for found in jobs]
+        return [job_from_document(found) async for found in jobs]
 
-    async def _settle(self, job_id: str, lease_token: str, word: str, change: Document) -> JobRecord | None:
-        """Carry out a worker's last word on its lease, or find that it has been carried out before."""
-        settled = {"token": lease_token, "word": word}
-        job = change and await self._end(_held(job_id, lease_token), change | {"settled": settled})
+    async def _settle(
+        self, job_id: str, lease_token: str, message: str, change: Document
+    ) -> JobRecord | None:
+        """Settle a lease by the last message of its worker.
+
+        A message that has settled it before is found again.
+        """
+        settled = {"token": lease_token, "word": message}
+        job = change and await self._end(_leased(job_id, lease_token), change | {"settled": settled})
         if job:
             return job
         found = await self._jobs.find_one({"_id": job_id, "settled": settled})
-        return found and job_of(found)
+        return found and job_from_document(found)
 
     async def _end(
         self, query: Document, change: Document, then: Callable[[Any], Awaitable[None]] | None = None
     ) -> JobRecord | None:
-        """Make `change` to the job of `query`, whose photo ids go when it is over; None if there is none."""
+        """Update the job that matches `query` and return it, or None.
+
+        Photo ids are deleted when the job ends.
+        """
 
         async def work(session: Any) -> JobRecord | None:
             found = await self._jobs.find_one_and_update(
@@ -206,10 +231,10 @@ class JobQueue:
                 await self._photos.delete_one({"_id": found["_id"]}, session=session)
             if then:
                 await then(session)
-            return job_of(found)
+            return job_from_document(found)
 
         return await self._mongo.transact(work)
 
 
-def _held(job_id: str, lease_token: str) -> Document:
+def _leased(job_id: str, lease_token: str) -> Document:
     return {"_id": job_id, "status": "claimed", "lease_token": lease_token}

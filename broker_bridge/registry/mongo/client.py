@@ -1,4 +1,7 @@
-"""The MongoDB client: the only file that knows which driver is in use, and what a deployment must offer."""
+"""Connect to MongoDB and check the deployment.
+
+Only this file knows which driver is in use.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,7 +34,7 @@ MINIMUM_VERSION = (5, 0)
 _TRANSACTION_SECONDS = 15.0
 _RACE_SECONDS = 0.01
 _WTIMEOUT_MS = 10_000
-_GOODBYE_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
 _UNAUTHORISED = 13
 _AUTHENTICATION_FAILED = 18
 
@@ -39,7 +42,10 @@ DURABLE = WriteConcern(w="majority", j=True, wtimeout=_WTIMEOUT_MS)
 
 
 class MongoSettings(Section):
-    """The registry. `driver` is PyMongo's own asyncio client, or Motor for those who must stay with it."""
+    """Connection to the registry.
+
+    `driver` is PyMongo's own asyncio client, or Motor for installations that must stay with it.
+    """
 
     uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
     database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")] = "wfm"
@@ -58,13 +64,13 @@ class RegistryUnavailableError(Exception):
 
 
 class TransactionTimeoutError(RegistryError):
-    """A transaction did not end in time; the change may or may not be there."""
+    """A transaction did not end in time; its changes may or may not be stored."""
 
 
 class Mongo:
-    """One client and one database. It belongs to the event loop that made it.
+    """One client and one database, bound to the event loop that made it.
 
-    Every write is `w=majority, j=true`, every read sees only what a majority holds.
+    Every write is `w=majority, j=true`; every read sees only what a majority of the nodes holds.
     """
 
     def __init__(self, settings: MongoSettings) -> None:
@@ -99,11 +105,11 @@ class Mongo:
             return "the configured hosts"
 
     async def close(self) -> None:
-        """Say goodbye to the server, but do not wait long for one that does not answer."""
+        """Close the connections, without waiting long for a server that does not answer."""
         closing = self.client.close()
         if closing is not None:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(closing, _GOODBYE_SECONDS)
+                await asyncio.wait_for(closing, _CLOSE_SECONDS)
 
     async def ping(self) -> None:
         """Raise RegistryError unless a primary answers."""
@@ -118,9 +124,10 @@ class Mongo:
             yield session
 
     async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Run `work(session)` in one transaction, repeated as long as it only lost a race.
+        """Return the result of `work(session)` in one transaction.
 
-        Raises RegistryError, after 15 s at the latest; then the change may or may not be there.
+        The transaction is repeated while it loses races. Raises RegistryError, after 15 s at the latest; then
+        the change may or may not be stored.
         """
 
         async def attempt() -> T:
@@ -131,7 +138,7 @@ class Mongo:
                             work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
                         )
                     except RegistryError as error:
-                        # Motor 3.7 does not begin again when it is the commit that has lost the race.
+                        # Motor 3.7 does not begin again when the commit loses a race.
                         if not error.has_error_label("TransientTransactionError"):
                             raise
                         await asyncio.sleep(_RACE_SECONDS)
@@ -141,29 +148,32 @@ class Mongo:
         try:
             return await asyncio.wait_for(attempt(), _TRANSACTION_SECONDS)
         except asyncio.TimeoutError as error:
-            raise TransactionTimeoutError(f"no end after {_TRANSACTION_SECONDS:g} s") from error
+            raise TransactionTimeoutError(
+                f"transaction did not end within {_TRANSACTION_SECONDS:g} s"
+            ) from error
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Any]:
-        """A session whose reads all see the registry at one point in time."""
+        """Open a session whose reads all see the registry at one point in time."""
         async with self._session(snapshot=True) as session:
             yield session
 
     async def catch_up(self) -> None:
-        """Wait until reads see all that the server had written when this was called.
+        """Wait until reads see all writes from before this call.
 
-        A read sees what a majority holds, which is a little behind; a new change stream begins ahead of that.
+        A read sees what a majority of the nodes holds, which is a little behind the start of a new change
+        stream.
         """
         async with self._session() as session:
             await self.client.admin.command("ping", session=session)
-            # Its session makes it wait for the time of the answer before.
+            # In the same session the read waits for the time of the ping.
             await self.db.meta.find_one({}, {"_id": 1}, session=session)
 
     @asynccontextmanager
     async def watch(
         self, pipeline: list[Document], collection: str | None = None, **options: Any
     ) -> AsyncIterator[Any]:
-        """A change stream on `collection` or the whole database: an async iterator of change documents."""
+        """Open a change stream on `collection` or the whole database."""
         stream = (self.db if collection is None else self.db[collection]).watch(pipeline, **options)
         if self.driver == "pymongo":
             stream = await stream
@@ -171,7 +181,10 @@ class Mongo:
             yield stream
 
     async def check(self) -> None:
-        """Raise RegistryUnavailableError with a sentence unless this deployment has all that is needed."""
+        """Check that the deployment has all that the registry needs.
+
+        Raises RegistryUnavailableError with one sentence.
+        """
         try:
             hello = await self.client.admin.command("hello")
             build = await self.client.admin.command("buildInfo")
@@ -199,25 +212,28 @@ class Mongo:
 
 
 def _explain_uri(uri: str, error: Exception) -> str:
-    """What is wrong with a URI; the driver's own words may quote a piece of an unescaped password."""
+    """Return what is wrong with a URI.
+
+    The driver's own message may quote a piece of an unescaped password.
+    """
     why = "write /, ?, @, : and % in user name and password as %2F, %3F, %40, %3A and %25"
     return f"mongo.uri cannot be used: {why if '@' in uri else error}"
 
 
 def what_is_missing(hello: Document, build: Document) -> str | None:
-    """Why a deployment with these `hello` and `buildInfo` answers will not do, or None."""
+    """Return what a deployment lacks by its `hello` and `buildInfo` answers, or None."""
     if not hello.get("setName") and hello.get("msg") != "isdbgrid":
         return (
             "is not a replica set, which transactions and change streams need: "
             "start mongod with --replSet rs0 and run rs.initiate() once (one node is enough)"
         )
     if tuple(build["versionArray"][:2]) < MINIMUM_VERSION:
-        return f"is version {build['version']}, and 5.0 is the oldest that will do"
+        return f"is version {build['version']}, and the oldest supported one is 5.0"
     return None
 
 
 def explain_refusal(error: OperationFailure, hosts: str, database: str) -> str:
-    """One sentence for what the server refused at start."""
+    """Return one sentence for a command that the server refused at start."""
     if error.code == _AUTHENTICATION_FAILED:
         return f"MongoDB at {hosts} refused the user name or password in mongo.uri (WFM_MONGO__URI)"
     if error.code == _UNAUTHORISED:

@@ -1,4 +1,4 @@
-"""A lease: one process at a time does what must not be done twice, by the clock of MongoDB."""
+"""Lease exclusive work to one process at a time, by the clock of MongoDB."""
 
 from datetime import datetime, timezone
 
@@ -19,7 +19,7 @@ class Lease:
         self._milliseconds = int(seconds * 1000)
 
     async def take(self) -> bool:
-        """Take or renew the lease; False while another holder's is running."""
+        """Take or renew the lease; return False while another holder has it."""
         may_take = {
             "$or": [
                 {"$eq": ["$holder", self._holder]},
@@ -37,5 +37,5 @@ class Lease:
         return bool(found["holder"] == self._holder)
 
     async def release(self) -> None:
-        """Give the lease back at once, if it is ours."""
+        """Release the lease at once, if this holder has it."""
         await self._meta.delete_one({"_id": self._key, "holder": self._holder})

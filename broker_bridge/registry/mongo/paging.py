@@ -12,10 +12,10 @@ Key = TypeVar("Key", str, int)
 def newest_first(
     collection: Any, query: Document, time_field: str, *, before: tuple[datetime, Key] | None, limit: int
 ) -> AsyncIterator[Document]:
-    """Return the cursor over up to `limit` matches of `query`, newest first by `time_field`, then `_id`.
+    """Return the cursor over up to `limit` matches of `query`, newest first.
 
-    `before` is the time and `_id` of the last document of the previous page. An index on
-    `(time_field, _id)`, both descending, makes a page as cheap as its length.
+    They are ordered by `time_field`, then `_id`. `before` is the time and `_id` of the last document of the
+    previous page. An index on `(time_field, _id)`, both descending, makes a page as cheap as its length.
     """
     if before:
         at, key = before

@@ -1,4 +1,4 @@
-"""Every index of the registry, made at start; an index that is there already costs nothing."""
+"""Create every index of the registry at start; an existing index costs nothing."""
 
 from dataclasses import dataclass
 
@@ -21,13 +21,13 @@ class Retention:
 
 
 async def ensure_indexes(mongo: Mongo, retention: Retention | None) -> None:
-    """Create what is missing, and change a retention that was configured otherwise before."""
+    """Create missing indexes and collections, and apply a changed retention."""
     for collection, indexes in _INDEXES.items():
         await mongo.db[collection].create_indexes(indexes)
     if retention:
         await _ensure_expiry(mongo, "event_images", "stored_at", retention.image_days)
         await _ensure_expiry(mongo, "dead_letters", "last_at", retention.dead_letter_days)
-    # Collections without an index of their own must exist too: a transaction cannot always create one.
+    # Collections without own indexes must exist too: a transaction cannot always create one.
     present = set(await mongo.db.list_collection_names())
     for collection in _WITHOUT_INDEX - present:
         await _ensure_collection(mongo, collection)
@@ -37,7 +37,7 @@ async def _ensure_collection(mongo: Mongo, collection: str) -> None:
     try:
         await mongo.db.create_collection(collection, check_exists=False)
     except OperationFailure as error:
-        # Another program that started at the same moment was quicker.
+        # Another program that starts at the same time may create it first.
         if error.code != _COLLECTION_EXISTS:
             raise
 
@@ -58,7 +58,7 @@ _INDEXES = {
         IndexModel([("version", ASCENDING)], unique=True),
         IndexModel([("reach", ASCENDING), ("version", ASCENDING)]),
         IndexModel([("reach", ASCENDING), ("updated_at", ASCENDING)]),
-        # One person per key of another system; people without one are not in it.
+        # An external key belongs to one identity; identities without a key are not in the index.
         IndexModel([("external", ASCENDING)], unique=True, sparse=True),
         IndexModel([("merge.into", ASCENDING)], sparse=True),
         IndexModel([("deleted_at", ASCENDING)], partialFilterExpression={"deleted": True}),
@@ -93,7 +93,7 @@ _INDEXES = {
     "devices": [IndexModel([("site_id", ASCENDING)])],
     "persons": [
         IndexModel([("last_seen", DESCENDING), ("_id", DESCENDING)]),
-        # By comparison: `$type` is not seen to hold for what is asked, and then everybody is read.
+        # By comparison: with `$type` the planner does not use the index, and scans the collection.
         IndexModel([("user_id", ASCENDING)], partialFilterExpression={"user_id": {"$gt": ""}}),
         IndexModel([("linked_before", ASCENDING)], partialFilterExpression={"linked_before": {"$gt": ""}}),
         IndexModel([("not_users", ASCENDING)], partialFilterExpression={"not_users": {"$gt": ""}}),

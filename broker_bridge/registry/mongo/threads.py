@@ -1,4 +1,4 @@
-"""Work in a thread that is waited for to its end."""
+"""Run work in a thread to its end, also under cancellation."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of `work`. Whoever is cancelled waits for it all the same.
+    """Return the result of `work`; a cancelled caller waits for its end too.
 
-    With `asyncio.to_thread` the caller goes on and gives back its lock, and somebody else changes what the
-    thread is still reading.
+    With `asyncio.to_thread` a cancelled caller would release its lock while the thread still reads the data
+    that the lock protects.
     """
     running = asyncio.ensure_future(asyncio.to_thread(partial(work, *args, **kwargs)))
     try:

@@ -1,7 +1,8 @@
-"""The version counter: versions become visible in order, because a change and its version commit together.
+"""Count versions so that they become visible in order.
 
-A plain `$inc` followed by a write lets a reader see 12 before 11 and miss 11 for ever. Inside one transaction
-the second writer collides on the counter and starts over, so commit order is version order.
+A change and its version commit together. A plain `$inc` followed by a write would let a reader see 12 before
+11 and miss 11 for ever. Inside one transaction the second writer collides on the counter and begins again, so
+that the order of commits is the order of versions.
 """
 
 import secrets
@@ -19,16 +20,17 @@ _KEY = {"_id": "versions"}
 
 
 class HistoryMissingError(RegistryError):
-    """The counter is not there: the database was dropped or is being restored under a running program."""
+    """The counter is missing: the database was dropped or is being restored."""
 
 
 @dataclass(frozen=True)
 class History:
-    """Where the registry stands: `epoch` names the history, tombstones up to `horizon` have been purged.
+    """The state of the version counter.
 
-    `horizons` has the newest purged version by entry of a tombstone's `reach`: a site's devices start over
-    only when they have missed a removal that concerned them. `purged_until` is when the newest of the purged
-    was deleted, None before the first purge.
+    `epoch` names the history; tombstones up to version `horizon` have been purged. `horizons` has the newest
+    purged version by synced site of a tombstone: devices of a site need a snapshot sync only if they have
+    missed a removal that concerns the site. `purged_until` is the deletion time of the newest purged
+    tombstone, None before the first purge.
     """
 
     epoch: str
@@ -38,15 +40,15 @@ class History:
     purged_until: datetime | None = None
 
     def horizon_at(self, site_id: str) -> int:
-        """The newest version that was purged of what this site heard."""
+        """Return the newest purged version that concerns a site."""
         return max(self.horizons.get(site_id, 0), self.horizons.get("*", 0))
 
     def tells_since(self, site_id: str, version: int, reset_head_version: int | None = None) -> bool:
-        """Whether a device of the site that stands at `version` can be told the rest of this history: else it
-        has to start over, since it has nothing yet, or since removals that it has not heard of were purged.
+        """Return whether deltas bring a device of the site from `version` to the head.
 
-        A full snapshot that goes on (`reset_head_version` is the head that its first page had) is begun
-        again only if a tombstone younger than its start was purged.
+        Otherwise it needs a snapshot sync: it has nothing yet, or removals that it lacks were purged. A
+        snapshot sync under way (`reset_head_version` is the head of its first page) begins again only if a
+        tombstone younger than its start was purged.
         """
         if not 0 < version <= self.version:
             return False
@@ -61,13 +63,13 @@ class Versions:
         self._meta = mongo.db.meta
 
     async def ensure(self) -> History:
-        """The history, begun if there is none."""
-        begun = {"epoch": secrets.token_hex(8), "version": 0, "horizon": 0}
-        await self._meta.update_one(_KEY, {"$setOnInsert": begun}, upsert=True)
+        """Return the history, created if there is none."""
+        new_history = {"epoch": secrets.token_hex(8), "version": 0, "horizon": 0}
+        await self._meta.update_one(_KEY, {"$setOnInsert": new_history}, upsert=True)
         return await self.read()
 
     async def read(self, session: Any = None) -> History:
-        """The history as `session` sees it; raises HistoryMissingError."""
+        """Return the history as `session` sees it. Raises HistoryMissingError."""
         found = await self._meta.find_one(_KEY, session=session)
         if found is None:
             raise _history_missing()
@@ -80,7 +82,10 @@ class Versions:
         )
 
     async def take(self, session: Any, count: int = 1) -> int:
-        """The first of `count` new versions. Call it first in a transaction: it settles who goes first."""
+        """Return the first of `count` new versions.
+
+        Call it first in a transaction: it decides the order of transactions.
+        """
         found = await self._meta.find_one_and_update(
             _KEY, {"$inc": {"version": count}}, return_document=ReturnDocument.AFTER, session=session
         )
@@ -90,7 +95,10 @@ class Versions:
         return last - count + 1
 
     async def take_after(self, session: Any, history: History) -> int | None:
-        """The next version if nothing has changed since `history`, else None. Call it first, like `take`."""
+        """Return the next version if nothing has changed since `history`, else None.
+
+        Call it first in a transaction, like `take`.
+        """
         unchanged = _KEY | {"epoch": history.epoch, "version": history.version}
         found = await self._meta.find_one_and_update(
             unchanged, {"$inc": {"version": 1}}, return_document=ReturnDocument.AFTER, session=session
@@ -100,18 +108,20 @@ class Versions:
     async def raise_horizons(
         self, session: Any, horizons: Mapping[str, int], purged_until: datetime | None = None
     ) -> None:
-        """Note, by entry of `reach`, up to which version tombstones have been purged, and when the newest of
-        them was deleted."""
-        raised: dict[str, Any] = {f"horizons.{reach}": version for reach, version in horizons.items()}
+        """Record purged versions by synced site.
+
+        `purged_until` is the deletion time of the newest purged tombstone.
+        """
+        raised: dict[str, Any] = {f"horizons.{site}": version for site, version in horizons.items()}
         raised["horizon"] = max(horizons.values())
         if purged_until is not None:
             raised["horizon_at"] = purged_until
         await self._meta.update_one(_KEY, {"$max": raised}, session=session)
 
     async def share_group(self) -> str:
-        """The name under which bridge workers share subscriptions: random, the same for all of them.
+        """Return the random group name by which all bridge workers share subscriptions.
 
-        A broker may let anybody join a group by its name, and so take events out of it: nobody can guess it.
+        It cannot be guessed: a broker may let any client join a group by name, and take events out of it.
         """
         key = {"_id": "share-group"}
         await self._meta.update_one(key, {"$setOnInsert": {"name": secrets.token_hex(16)}}, upsert=True)
@@ -119,7 +129,10 @@ class Versions:
         return name
 
     async def begin_epoch(self) -> History:
-        """Start another history, as after restoring a backup: every device then takes a full snapshot."""
+        """Begin another history, as after restoring a backup.
+
+        Every device then needs a snapshot sync.
+        """
         await self._meta.update_one(_KEY, {"$set": {"epoch": secrets.token_hex(8)}})
         return await self.read()
 

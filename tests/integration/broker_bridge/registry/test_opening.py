@@ -48,7 +48,7 @@ async def test_a_server_without_replica_set_is_one_sentence(
 def test_a_server_that_is_too_old_is_one_sentence() -> None:
     """Snapshot sessions came with 5.0; 5.0 itself will do."""
     old = what_is_missing({"setName": "rs0"}, {"version": "4.4.9", "versionArray": [4, 4, 9, 0]})
-    assert old == "is version 4.4.9, and 5.0 is the oldest that will do"
+    assert old == "is version 4.4.9, and the oldest supported one is 5.0"
     assert what_is_missing({"setName": "rs0"}, {"version": "5.0.0", "versionArray": [5, 0, 0, 0]}) is None
 
 

@@ -144,7 +144,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(registry: Registry) -> N
     found = await registry.jobs.get("job-1")
     assert found is not None
     assert (found.status, found.finished_at) == ("failed", after(300))
-    assert found.error == "the lease expired, and 5 attempts in a row got no further"
+    assert found.error == "the lease expired, and 5 attempts in a row made no progress"
     assert await report(registry, "t-4", 301, position=1) is None
 
 
