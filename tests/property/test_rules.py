@@ -1,4 +1,4 @@
-"""What orders make of people, whatever the orders: properties of pure rules."""
+"""Properties of the pure rules that apply changes to identities."""
 
 from collections import Counter
 from dataclasses import replace
@@ -33,9 +33,9 @@ _QUALITIES = [None, 0.1, 0.4, 0.9]
 
 
 def _template(space: str, seed: int, shift: float) -> Template:
-    """One of a few directions, or one that is next to it: then it shows nothing new.
+    """Return a template in one of a few directions, or close to one.
 
-    The same vector is of the same picture, and so of the same quality.
+    The same vector is of the same picture, and so has the same quality.
     """
     values = to_array(vector(seed, SPACES[space])) + np.float32(shift)
     return Template(space, normalise(values, SPACES[space]), _QUALITIES[seed % len(_QUALITIES)])
@@ -48,7 +48,7 @@ templates = st.builds(
     st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.01]),
 )
 consents = st.dictionaries(st.sampled_from(["face", "gait", "speaker"]), st.booleans(), max_size=3)
-orders = st.builds(
+changes = st.builds(
     EnrollIdentity,
     st.just("EMP-12345"),
     templates=st.lists(templates, max_size=8).map(tuple),
@@ -61,40 +61,44 @@ orders = st.builds(
 limits = st.builds(Rules, st.integers(1, 5), st.booleans())
 
 
-def anew(order: EnrollIdentity, mark: str) -> EnrollIdentity:
-    """The order with template ids of its own, as every request gets them."""
-    numbered = enumerate(order.templates)
+def with_new_ids(change: EnrollIdentity, mark: str) -> EnrollIdentity:
+    """Return the change with new template ids, as every request gets them."""
+    numbered = enumerate(change.templates)
     return replace(
-        order, templates=tuple(replace(one, template_id=f"{mark}-{place}") for place, one in numbered)
+        change, templates=tuple(replace(one, template_id=f"{mark}-{position}") for position, one in numbered)
     )
 
 
-def carried_out(told: list[EnrollIdentity], limit: Rules, *, version: int = 1) -> IdentityRecord:
+def apply_all(applied: list[EnrollIdentity], limit: Rules, *, version: int = 1) -> IdentityRecord:
     held = IdentityRecord()
-    for number, order in enumerate(told, start=version):
+    for number, change in enumerate(applied, start=version):
         held = rules.apply_enrollment(
-            held, anew(order, f"t{number}"), number, NOW + timedelta(seconds=number), limit
+            held, with_new_ids(change, f"t{number}"), number, NOW + timedelta(seconds=number), limit
         )
     return held
 
 
-@given(st.lists(orders, min_size=1, max_size=5), limits)
-def test_the_same_order_once_more_changes_nothing(told: list[EnrollIdentity], limit: Rules) -> None:
-    """It gives back the very object, so that no version is taken and no device hears of it."""
-    once = carried_out(told, limit)
-    assert rules.apply_enrollment(once, anew(told[-1], "again"), 100, NOW + timedelta(days=1), limit) is once
+@given(st.lists(changes, min_size=1, max_size=5), limits)
+def test_a_repeated_change_has_no_effect(applied: list[EnrollIdentity], limit: Rules) -> None:
+    """The rule returns the same object.
+
+    So no version is taken and no delta is sent.
+    """
+    once = apply_all(applied, limit)
+    again = with_new_ids(applied[-1], "again")
+    assert rules.apply_enrollment(once, again, 100, NOW + timedelta(days=1), limit) is once
 
 
-@given(st.lists(orders, max_size=5), orders, limits)
-def test_an_order_that_says_what_is_so_changes_nothing(
-    told: list[EnrollIdentity], first: EnrollIdentity, limit: Rules
+@given(st.lists(changes, max_size=5), changes, limits)
+def test_a_change_to_the_current_values_has_no_effect(
+    applied: list[EnrollIdentity], first: EnrollIdentity, limit: Rules
 ) -> None:
-    """As when a source sends everything it knows every night."""
-    held = carried_out([first, *told], limit)
+    """A source may send all its data every night."""
+    held = apply_all([first, *applied], limit)
     person = held.identity
     assert person is not None
     assert held.templates is not None
-    said = EnrollIdentity(
+    unchanged = EnrollIdentity(
         person.user_id,
         templates=held.templates,
         display_name=person.display_name,
@@ -102,13 +106,14 @@ def test_an_order_that_says_what_is_so_changes_nothing(
         sites=() if person.sites == ("*",) else person.sites,
         consent=person.consent,
     )
-    assert rules.apply_enrollment(held, anew(said, "again"), 100, NOW + timedelta(days=1), limit) is held
+    again = with_new_ids(unchanged, "again")
+    assert rules.apply_enrollment(held, again, 100, NOW + timedelta(days=1), limit) is held
 
 
-@given(st.lists(orders, min_size=1, max_size=6), limits)
-def test_no_space_ever_has_more_templates_than_the_cap(told: list[EnrollIdentity], limit: Rules) -> None:
-    """Nor a template twice; and what is counted is what is kept."""
-    held = carried_out(told, limit)
+@given(st.lists(changes, min_size=1, max_size=6), limits)
+def test_no_space_ever_has_more_templates_than_the_cap(applied: list[EnrollIdentity], limit: Rules) -> None:
+    """Nor has it a template twice; the counts are those of the kept templates."""
+    held = apply_all(applied, limit)
     kept = held.templates or ()
     counts = Counter(one.space for one in kept)
     assert max(counts.values(), default=0) <= limit.templates_per_space
@@ -117,34 +122,34 @@ def test_no_space_ever_has_more_templates_than_the_cap(told: list[EnrollIdentity
     assert {one.space: one.digest.count for one in held.identity.holdings} == counts
 
 
-@given(st.lists(orders, min_size=1, max_size=5), limits)
-def test_what_was_once_refused_is_not_sent(told: list[EnrollIdentity], limit: Rules) -> None:
-    """The last word on a modality counts; without any, what the settings say."""
-    person = carried_out(told, limit).identity
+@given(st.lists(changes, min_size=1, max_size=5), limits)
+def test_a_modality_without_consent_is_not_sent(applied: list[EnrollIdentity], limit: Rules) -> None:
+    """The last consent of a modality counts; without any, the setting does."""
+    person = apply_all(applied, limit).identity
     assert person is not None
-    last_word: dict[str, bool] = {}
-    for order in told:
-        last_word |= order.consent or {}
+    last_consent: dict[str, bool] = {}
+    for change in applied:
+        last_consent |= change.consent or {}
     for held in person.holdings:
-        may = last_word.get(held.space.partition(":")[0], limit.consent_assumed)
+        may = last_consent.get(held.space.partition(":")[0], limit.consent_assumed)
         assert (held in person.sent_holdings) == may
         assert person.may_be_sent(held.space) == may
 
 
 @given(st.lists(templates, max_size=8), st.randoms(use_true_random=False))
-def test_the_order_of_templates_is_nothing_to_the_digest(held: list[Template], source: object) -> None:
-    """Registry and device keep them in orders of their own."""
+def test_the_digest_does_not_depend_on_the_order_of_templates(held: list[Template], source: object) -> None:
+    """Registry and device store them in different orders."""
     shuffled = list(held)
     source.shuffle(shuffled)  # type: ignore[attr-defined]
     assert holdings("EMP-12345", held) == holdings("EMP-12345", shuffled)
 
 
-@given(st.lists(orders, min_size=1, max_size=4), limits, st.lists(orders, max_size=2))
-def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
-    told: list[EnrollIdentity], limit: Rules, later: list[EnrollIdentity]
+@given(st.lists(changes, min_size=1, max_size=4), limits, st.lists(changes, max_size=2))
+def test_an_identity_enrolled_after_a_deletion_starts_empty(
+    applied: list[EnrollIdentity], limit: Rules, later: list[EnrollIdentity]
 ) -> None:
-    """But every site that ever had them hears of it, and what they refused stays refused."""
-    before = carried_out(told, limit)
+    """It keeps its synced sites and refused consent."""
+    before = apply_all(applied, limit)
     assert before.identity is not None
     gone = IdentityRecord(rules.make_tombstone(before.identity, 50, NOW), before.templates)
     fresh = EnrollIdentity("EMP-12345", sites=("lobby",))
@@ -155,50 +160,50 @@ def test_who_was_deleted_and_is_enrolled_again_starts_afresh(
     refused = {modality: False for modality, given in before.identity.consent.items() if not given}
     assert again.identity.consent == refused
     assert set(again.identity.synced_sites) == {*before.identity.synced_sites, "lobby"}
-    for version, order in enumerate(later, start=52):
-        again = rules.apply_enrollment(again, order, version, NOW, limit)
+    for version, change in enumerate(later, start=52):
+        again = rules.apply_enrollment(again, change, version, NOW, limit)
     assert again.identity is not None
     assert set(again.identity.synced_sites) >= set(before.identity.synced_sites)
 
 
-changes = st.one_of(
-    st.tuples(st.just("enroll"), st.sampled_from("ABC"), orders),
+steps = st.one_of(
+    st.tuples(st.just("enroll"), st.sampled_from("ABC"), changes),
     st.tuples(st.just("delete"), st.sampled_from("ABC"), st.none()),
     st.tuples(st.just("restore"), st.sampled_from("ABC"), st.none()),
 )
 
 
-@given(st.lists(changes, max_size=15), limits)
-def test_the_ledger_that_follows_equals_one_that_begins(
-    told: list[tuple[str, str, EnrollIdentity]], limit: Rules
+@given(st.lists(steps, max_size=15), limits)
+def test_a_ledger_that_follows_changes_equals_a_new_one(
+    applied: list[tuple[str, str, EnrollIdentity]], limit: Rules
 ) -> None:
-    """After any changes, also of consent and sites, and told in which batches ever."""
-    people: dict[str, IdentityRecord] = {}
+    """This holds after any changes, also of consent and sites."""
+    records: dict[str, IdentityRecord] = {}
     following = HeadLedger()
-    for version, (what, user_id, order) in enumerate(told, start=1):
-        known = people.get(user_id, IdentityRecord())
-        theirs = replace(anew(order, f"t{version}"), user_id=user_id) if order else None
+    for version, (what, user_id, change) in enumerate(applied, start=1):
+        known = records.get(user_id, IdentityRecord())
+        theirs = replace(with_new_ids(change, f"t{version}"), user_id=user_id) if change else None
         changed = _changed(what, known, theirs, version, limit)
         if changed is None or changed.identity is None:
             continue
-        people[user_id] = changed
+        records[user_id] = changed
         following.update(changed.identity)
-    everybody: list[Identity] = sorted(
-        (held.identity for held in people.values() if held.identity), key=lambda one: one.version
+    identities: list[Identity] = sorted(
+        (held.identity for held in records.values() if held.identity), key=lambda one: one.version
     )
     history = History("aa", 99, 0)
     for site in SITES:
-        begun = HeadLedger(everybody).head(Site(site), history, {})
+        begun = HeadLedger(identities).head(Site(site), history, {})
         assert following.head(Site(site), history, {}) == begun
 
 
 def _changed(
-    what: str, known: IdentityRecord, order: EnrollIdentity | None, version: int, limit: Rules
+    what: str, known: IdentityRecord, change: EnrollIdentity | None, version: int, limit: Rules
 ) -> IdentityRecord | None:
-    """None for what may not be done."""
+    """Return the record after a change, or None if it is refused."""
     try:
-        if what == "enroll" and order:
-            return rules.apply_enrollment(known, order, version, NOW, limit)
+        if what == "enroll" and change:
+            return rules.apply_enrollment(known, change, version, NOW, limit)
         if what == "delete" and known.live:
             return replace(known, identity=rules.make_tombstone(known.live, version, NOW))
         if what == "restore" and known.identity and known.identity.deleted:

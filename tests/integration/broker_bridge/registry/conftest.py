@@ -13,7 +13,10 @@ GAIT = EmbeddingSpace("gait:test-4", 4)
 
 @pytest.fixture
 def mongo_settings(mongod: Mongod, mongo_database: str) -> MongoSettings:
-    """Return the settings of a fresh database, with PyMongo; mongo/test_motor.py holds Motor."""
+    """Return the settings of a fresh database, with PyMongo.
+
+    mongo/test_motor.py holds what Motor does.
+    """
     return MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database)
 
 

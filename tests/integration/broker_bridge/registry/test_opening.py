@@ -1,3 +1,5 @@
+"""Opening checks the deployment; small collections keep their promises."""
+
 import asyncio
 import sys
 from datetime import datetime, timedelta, timezone
@@ -20,7 +22,7 @@ from deploy.local.stack import Mongod, free_port
 from tests.conftest import StartProgram
 
 
-async def test_no_server_is_one_sentence_without_the_password() -> None:
+async def test_a_missing_server_is_one_sentence_without_the_password() -> None:
     """The sentence names the host and the setting, never the credentials."""
     uri = f"mongodb://me:hunter2@127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200"
     with pytest.raises(RegistryUnavailableError, match="no MongoDB primary answers at 127") as refused:
@@ -28,8 +30,8 @@ async def test_no_server_is_one_sentence_without_the_password() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-async def test_a_uri_that_cannot_be_read_is_one_sentence() -> None:
-    """A mistake in the URI is told as such."""
+async def test_a_malformed_uri_is_one_sentence() -> None:
+    """The sentence names the setting."""
     with pytest.raises(RegistryUnavailableError, match=r"mongo\.uri cannot be used"):
         await Registry.open(MongoSettings(uri=SecretStr("mongodb://[::1/")))
 
@@ -37,7 +39,7 @@ async def test_a_uri_that_cannot_be_read_is_one_sentence() -> None:
 async def test_a_server_without_replica_set_is_one_sentence(
     tmp_path: Path, start_program: StartProgram
 ) -> None:
-    """The sentence says how to make a replica set."""
+    """The sentence has the command that makes a replica set."""
     port = free_port()
     start_program([str(find_mongod()), "--dbpath", str(tmp_path), "--port", str(port), "--nounixsocket"])
     settings = MongoSettings(uri=SecretStr(f"mongodb://127.0.0.1:{port}/"))
@@ -45,8 +47,8 @@ async def test_a_server_without_replica_set_is_one_sentence(
         await Registry.open(settings)
 
 
-def test_a_server_that_is_too_old_is_one_sentence() -> None:
-    """Snapshot sessions came with 5.0; 5.0 itself will do."""
+def test_an_old_server_is_one_sentence() -> None:
+    """Snapshot sessions came with 5.0, which is supported."""
     old = what_is_missing({"setName": "rs0"}, {"version": "4.4.9", "versionArray": [4, 4, 9, 0]})
     assert old == "is version 4.4.9, and the oldest supported one is 5.0"
     assert what_is_missing({"setName": "rs0"}, {"version": "5.0.0", "versionArray": [5, 0, 0, 0]}) is None
@@ -54,12 +56,14 @@ def test_a_server_that_is_too_old_is_one_sentence() -> None:
 
 @pytest.mark.parametrize(("code", "sentence"), [(13, "grant it readWrite"), (18, "refused the user name")])
 def test_a_refusal_of_the_server_is_one_sentence(code: int, sentence: str) -> None:
-    """Missing permission and wrong password each say what to do."""
+    """Missing permission and wrong password each have their own advice."""
     assert sentence in explain_refusal(OperationFailure("no", code), "db:27017", "wfm")
 
 
-async def test_opening_twice_keeps_history_and_takes_a_new_retention(mongo_settings: MongoSettings) -> None:
-    """The epoch survives a restart; another retention is set, and kept by who sets none."""
+async def test_opening_again_keeps_the_history_and_applies_the_retention(
+    mongo_settings: MongoSettings,
+) -> None:
+    """Opening without a retention keeps the stored one."""
     first = await Registry.open(mongo_settings, Retention())
     epoch = (await first.versions.read()).epoch
     await first.close()
@@ -72,7 +76,7 @@ async def test_opening_twice_keeps_history_and_takes_a_new_retention(mongo_setti
 
 
 async def test_a_space_keeps_its_dimension_and_its_first_model(registry: Registry) -> None:
-    """The same id with another dimension is another space and refused."""
+    """Another dimension is refused."""
     with pytest.raises(ContractError, match="space-mismatch"):
         await registry.spaces.ensure(EmbeddingSpace("face:test-8", 16))
     await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "a" * 64))
@@ -80,8 +84,8 @@ async def test_a_space_keeps_its_dimension_and_its_first_model(registry: Registr
     assert (await registry.spaces.get("face:test-8")).model_sha256 == "a" * 64
 
 
-async def test_an_older_session_cannot_change_a_devices_status(registry: Registry) -> None:
-    """The will of a connection that broke long ago arrives after the new one is online: it is ignored."""
+async def test_an_older_session_does_not_change_the_status_of_a_device(registry: Registry) -> None:
+    """The will of an old connection may arrive after the new one is online."""
     now = datetime.now(timezone.utc)
     await registry.devices.register("cam-001", "lobby")
     await registry.devices.record_reports([DeviceReport.status("cam-001", "online", "9", now, now)])
@@ -98,8 +102,8 @@ async def test_an_older_session_cannot_change_a_devices_status(registry: Registr
     assert found.status.state == "lost"
 
 
-async def test_a_device_that_speaks_is_shown_but_not_known_until_it_is_registered(registry: Registry) -> None:
-    """An operator sees who knocks; registering it later keeps what it said."""
+async def test_an_unregistered_device_is_listed_with_its_reports(registry: Registry) -> None:
+    """Registering it later keeps its reports."""
     now = datetime.now(timezone.utc)
     await registry.devices.record_contact(["cam-666"])
     await registry.devices.record_reports(
@@ -122,8 +126,8 @@ async def test_a_user_of_the_broker_cannot_be_a_device(registry: Registry, name:
     assert await registry.sites.all() == []
 
 
-async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registry: Registry) -> None:
-    """Renewing keeps it, another waits; release or expiry lets the other in."""
+async def test_a_lease_has_one_holder_until_release_or_expiry(registry: Registry) -> None:
+    """Taking it again renews it."""
     first = Lease(registry.mongo, "publisher", "bridge-1", 60)
     second = Lease(registry.mongo, "publisher", "bridge-2", 60)
     assert await first.take()
@@ -137,8 +141,8 @@ async def test_one_holder_has_the_lease_until_it_is_released_or_runs_out(registr
     assert await first.take()
 
 
-async def test_the_same_letter_again_is_counted_not_stored_again(registry: Registry) -> None:
-    """A sender that repeats rubbish for ever fills no disk."""
+async def test_a_repeated_dead_letter_is_counted_not_stored_again(registry: Registry) -> None:
+    """A sender that repeats garbage fills no disk."""
     for _ in range(3):
         await registry.dead_letters.store(
             "wfm/v1/device/cam-001/up/event/facial_id", b"\xff{", "payload-invalid", "?"
@@ -147,10 +151,8 @@ async def test_the_same_letter_again_is_counted_not_stored_again(registry: Regis
     assert (letter["count"], bytes(letter["payload"])) == (3, b"\xff{")
 
 
-async def test_a_key_is_found_by_its_text_and_stored_as_a_hash(
-    registry: Registry, mongo_database: str
-) -> None:
-    """The bootstrap key works on a fresh database only, and no key can be read back."""
+async def test_an_api_key_is_stored_as_a_hash(registry: Registry, mongo_database: str) -> None:
+    """The bootstrap key is created only in a database without keys."""
     assert await registry.api_keys.ensure_first("first-secret")
     assert not await registry.api_keys.ensure_first("second-secret")
     key = await registry.api_keys.find("first-secret")
@@ -166,14 +168,14 @@ async def test_a_key_is_found_by_its_text_and_stored_as_a_hash(
     ["mongodb://wfm:Sec/ret@h:1/?replicaSet=rs0", "mongodb://wfm:Se?cret=Sec@h", "mongodb://wfm:Se:c@h"],
 )
 async def test_an_unescaped_password_is_not_quoted(uri: str) -> None:
-    """The driver takes a piece of it for a port or a database and would name it."""
+    """The driver takes a piece of it for a port or a database."""
     with pytest.raises(RegistryUnavailableError, match="%2F") as refused:
         await Registry.open(MongoSettings(uri=SecretStr(uri)))
     assert not any(piece in str(refused.value) for piece in ("ret@", "Sec", "cret"))
 
 
-async def test_programs_may_open_an_empty_database_at_the_same_moment(mongo_settings: MongoSettings) -> None:
-    """Bridge and API start together: who comes second finds each collection made."""
+async def test_several_programs_open_an_empty_database_at_once(mongo_settings: MongoSettings) -> None:
+    """Bridge and API start together; one finds the collections of the other."""
     opened = await asyncio.gather(*(Registry.open(mongo_settings) for _ in range(4)))
     assert len({(await registry.versions.read()).epoch for registry in opened}) == 1
     await asyncio.gather(*(registry.close() for registry in opened))
@@ -182,7 +184,7 @@ async def test_programs_may_open_an_empty_database_at_the_same_moment(mongo_sett
 async def test_a_bridge_can_be_stopped_while_it_waits_for_the_registry(
     own_mongod: Mongod, start_program: StartProgram
 ) -> None:
-    """A server that takes no writes keeps the start-up check waiting; SIGTERM ends it all the same."""
+    """SIGTERM ends a start-up check that waits for a locked server."""
     client: MongoClient[dict[str, Any]]
     with MongoClient(own_mongod.uri) as client:  # type: ignore[var-annotated]
         client.admin.command("fsync", lock=True)

@@ -1,4 +1,4 @@
-"""Two people who turn out to be one, and are taken apart again."""
+"""Two identities of one person are merged, and the merge is undone."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ def gait(seed: int) -> Template:
     return Template("gait:test-4", normalise(np.random.default_rng(seed).standard_normal(4), 4))
 
 
-def as_it_was(person: Identity) -> tuple[object, ...]:
-    """What an undo must give back: everything but version and times."""
+def without_versions(person: Identity) -> tuple[object, ...]:
+    """Return what an undo gives back: all but version and times."""
     return person.sites, person.holdings, person.external, person.consent, person.flag, person.deleted
 
 
@@ -36,8 +36,8 @@ async def vectors(registry: Registry, user_id: str) -> set[bytes]:
     return {one.vector for one in (await registry.identities.templates_of([user_id])).get(user_id, [])}
 
 
-async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Registry) -> None:
-    """The source leaves every camera as a tombstone; the target has its faces, sites and keys."""
+async def test_a_merged_identity_has_both_faces_and_both_keys(registry: Registry) -> None:
+    """The source is a tombstone; the target has its faces, sites and keys."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",), flag="vip"))
     await registry.identities.enroll(
         EnrollIdentity("EXT-1", (face(2), gait(2)), sites=("south",), external=KEY, display_name="One")
@@ -60,8 +60,8 @@ async def test_who_is_merged_is_known_by_both_faces_and_both_keys(registry: Regi
     assert newest.what == "person.changed"
 
 
-async def test_a_merge_is_undone_as_if_it_had_not_been(registry: Registry) -> None:
-    """Both have their own templates, sites, keys and consent again; even those the cap had parked."""
+async def test_an_undo_restores_both_identities(registry: Registry) -> None:
+    """Templates, sites, keys and consent return, also superseded templates."""
     own = tuple(face(n) for n in range(5))
     first = await registry.identities.enroll(EnrollIdentity("EMP-1", own, sites=("north",)))
     second = await registry.identities.enroll(
@@ -72,14 +72,14 @@ async def test_a_merge_is_undone_as_if_it_had_not_been(registry: Registry) -> No
     assert merged.consent == {"face": True, "gait": False}
     assert merged.sites == ("*",)
     revived = await registry.identity_merges.undo("EMP-2")
-    assert as_it_was(revived) == as_it_was(second)
-    assert as_it_was(await registry.identities.get("EMP-1")) == as_it_was(first)
+    assert without_versions(revived) == without_versions(second)
+    assert without_versions(await registry.identities.get("EMP-1")) == without_versions(first)
     assert await vectors(registry, "EMP-1") == {one.vector for one in own}
     assert await vectors(registry, "EMP-2") == {face(n).vector for n in range(10, 15)}
 
 
-async def test_what_changed_since_the_merge_stays_changed(registry: Registry) -> None:
-    """A face and sites that were given after the merge are the target's own."""
+async def test_an_undo_keeps_later_changes_of_the_target(registry: Registry) -> None:
+    """A face and sites that were added after the merge stay."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("south",)))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
@@ -90,8 +90,8 @@ async def test_what_changed_since_the_merge_stays_changed(registry: Registry) ->
     assert await vectors(registry, "EMP-1") == {face(1).vector, face(3).vector}
 
 
-async def test_a_merged_person_is_neither_enrolled_nor_restored(registry: Registry) -> None:
-    """Each refusal names whom to go to; a second merge or undo finds nobody."""
+async def test_a_merged_identity_is_neither_enrolled_nor_restored(registry: Registry) -> None:
+    """Each refusal names the target; a second merge or undo is refused."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
@@ -110,8 +110,8 @@ async def test_a_merged_person_is_neither_enrolled_nor_restored(registry: Regist
     assert (await registry.versions.read()).version == version
 
 
-async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Registry) -> None:
-    """Whoever went into somebody who went into a third belongs to the third."""
+async def test_a_chain_of_merges_is_undone_link_by_link(registry: Registry) -> None:
+    """The last target of the chain lists all sources."""
     for n in range(3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
@@ -125,8 +125,8 @@ async def test_a_chain_of_merges_is_known_and_undone_link_by_link(registry: Regi
     assert await vectors(registry, "EMP-1") == {face(1).vector}
 
 
-async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry: Registry) -> None:
-    """Else the last of the chain would keep copies of a face that is somebody else's again."""
+async def test_an_inner_merge_is_not_undone_before_the_outer_one(registry: Registry) -> None:
+    """Otherwise the last target would keep copies of a separated face."""
     for n in range(3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.identity_merges.merge("EMP-2", "EMP-1")
@@ -136,7 +136,7 @@ async def test_a_link_within_a_chain_is_not_undone_before_the_last_one(registry:
     assert await registry.identity_merges.merged_user_ids("EMP-0") == ["EMP-1", "EMP-2"]
 
 
-async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Registry) -> None:
+async def test_a_merge_into_a_deleted_target_can_be_undone(registry: Registry) -> None:
     """The undo revives the source and leaves the target deleted."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), external=KEY))
@@ -147,8 +147,11 @@ async def test_a_target_that_was_deleted_gives_back_whom_it_took(registry: Regis
     assert (await registry.identities.get("EMP-1")).deleted
 
 
-async def test_a_modality_without_consent_is_never_told(registry: Registry) -> None:
-    """Withdrawn consent takes the templates off every camera and out of every search; given again, back."""
+async def test_a_modality_without_consent_is_not_sent(registry: Registry) -> None:
+    """Withdrawn consent removes templates from cameras and search.
+
+    Given again they return.
+    """
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     withdrawn = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
     assert [held.space for held in withdrawn.sent_holdings] == ["gait:test-4"]
@@ -162,8 +165,8 @@ async def test_a_modality_without_consent_is_never_told(registry: Registry) -> N
     assert found.key == "EMP-1"
 
 
-async def test_a_source_does_not_bring_back_what_somebody_refused(registry: Registry) -> None:
-    """Withdrawn consent outlives a deletion and a new enrollment by key; only a word of its own ends it."""
+async def test_withdrawn_consent_outlives_a_deletion(registry: Registry) -> None:
+    """A new enrollment by key keeps it; only explicit consent ends it."""
     await registry.identities.enroll(
         EnrollIdentity("EMP-1", (face(1),), external=KEY, consent={"face": False})
     )
@@ -174,10 +177,10 @@ async def test_a_source_does_not_bring_back_what_somebody_refused(registry: Regi
     assert [held.space for held in given.sent_holdings] == ["face:test-8"]
 
 
-async def test_people_from_before_consent_stay_as_they_are(
+async def test_documents_from_before_consent_count_as_consent(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
-    """Their faces were sent, and are: a source that repeats itself changes nobody, whatever is set now."""
+    """A repeated enrollment changes nothing, with either setting."""
     enrolled = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One"))
     later = {"born": 1, "consent": 1}
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": later})
@@ -189,14 +192,14 @@ async def test_people_from_before_consent_stay_as_they_are(
     assert newer.sent_holdings == ()
 
 
-async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> None:
-    """Restored at the next version; nobody is restored who is there, or never was."""
+async def test_a_restored_identity_has_its_former_face(registry: Registry) -> None:
+    """It takes the next version; only a tombstone can be restored."""
     before = await registry.identities.enroll(
         EnrollIdentity("EMP-1", (face(1),), flag="red", sites=("north",))
     )
     await registry.identities.delete("EMP-1")
     restored = await registry.identities.restore("EMP-1", by="tester")
-    assert as_it_was(restored) == as_it_was(before)
+    assert without_versions(restored) == without_versions(before)
     assert (restored.version, restored.created_version) == (3, 3)
     assert await vectors(registry, "EMP-1") == {face(1).vector}
     assert [entry.what for entry in await registry.audit.page(subject="EMP-1")] == [
@@ -207,8 +210,8 @@ async def test_a_restored_person_has_the_face_of_before(registry: Registry) -> N
             await registry.identities.restore(user_id)
 
 
-async def test_what_changes_nothing_takes_no_version_and_leaves_no_trace(registry: Registry) -> None:
-    """The same name, face, key and flag again: a source that repeats it every 15 minutes costs nothing."""
+async def test_a_change_without_effect_takes_no_version(registry: Registry) -> None:
+    """A repeated name, face, key and flag writes no audit entry either."""
     order = EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red", external=KEY)
     first = await registry.identities.enroll(order)
     assert await registry.identities.enroll(order) == first
@@ -222,8 +225,8 @@ async def test_what_changes_nothing_takes_no_version_and_leaves_no_trace(registr
     assert len(await registry.audit.page()) == 1
 
 
-async def test_an_order_in_a_bulk_sees_those_before_it(registry: Registry) -> None:
-    """Enrolled, deleted and enrolled again in one transaction: the first face does not come back."""
+async def test_a_change_in_a_bulk_sees_the_result_of_earlier_ones(registry: Registry) -> None:
+    """Enroll, delete and enroll in one transaction: the first face is gone."""
     orders = [
         EnrollIdentity("EMP-1", (face(1),)),
         DeleteIdentity("EMP-1"),

@@ -1,3 +1,5 @@
+"""Changes of identities take versions, and sites receive their deltas."""
+
 import asyncio
 
 import numpy as np
@@ -30,14 +32,14 @@ async def changes(registry: Registry, site: str, since: int = 0, limit: int = 10
     return await registry.deltas.site_deltas(site, since, SPACES, limit, 10**6, snapshot=False)
 
 
-async def told(registry: Registry, site: str, since: int = 0) -> dict[str, bool]:
-    """Who changed at the site since a version, and whether they belong there now."""
+async def deltas_by_user_id(registry: Registry, site: str, since: int = 0) -> dict[str, bool]:
+    """Return for each delta whether the identity belongs to the site."""
     answer = await changes(registry, site, since)
     return {changed.identity.user_id: changed.identity.belongs_to(site) for changed in answer.deltas}
 
 
 async def test_each_change_takes_the_next_version(registry: Registry) -> None:
-    """Enrolling, enrolling again, dropping a modality and deleting take versions 1, 2, 3, 4."""
+    """Two enrollments, a removed modality and a deletion take versions 1 to 4."""
     first = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     second = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),), flag="red"))
     third = await registry.identities.remove_modality("EMP-1", "gait")
@@ -49,17 +51,17 @@ async def test_each_change_takes_the_next_version(registry: Registry) -> None:
 
 
 async def test_concurrent_changes_leave_no_gap(registry: Registry) -> None:
-    """Thirty writers at once get thirty consecutive versions."""
+    """Thirty concurrent writers get thirty consecutive versions."""
     people = await asyncio.gather(
         *(registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),))) for n in range(30))
     )
     assert sorted(p.version for p in people) == list(range(1, 31))
 
 
-async def test_two_processes_never_show_a_version_before_an_older_one(
+async def test_versions_of_two_programs_become_visible_in_order(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
-    """A reader that follows versions as a cursor while two registries write meets every one of them."""
+    """A reader with the last version as cursor meets every change."""
     other = await Registry.open(mongo_settings)
     seen: list[int] = []
     writing = asyncio.gather(*(_enroll_many(r, name) for r, name in ((registry, "A"), (other, "B"))))
@@ -77,7 +79,7 @@ async def _enroll_many(registry: Registry, name: str) -> None:
 
 
 async def test_a_counter_outside_the_transaction_would_lose_changes(registry: Registry) -> None:
-    """Why versions are taken inside: with `$inc` first and the write after, a cursor passes over a change."""
+    """With `$inc` first and the write after, a cursor passes over a change."""
     meta, rows = registry.mongo.db.meta, registry.mongo.db.plain
     await meta.insert_one({"_id": "plain", "version": 0})
 
@@ -95,21 +97,21 @@ async def test_a_counter_outside_the_transaction_would_lose_changes(registry: Re
     assert cursor == quick
 
 
-async def test_a_person_is_told_to_their_sites_only(registry: Registry) -> None:
-    """No site named means every site; leaving a site is a removal there and nothing elsewhere."""
+async def test_an_identity_is_sent_to_its_sites_only(registry: Registry) -> None:
+    """No sites means every site; leaving a site is a removal there only."""
     await registry.identities.enroll(EnrollIdentity("EVERY", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("NORTH", (face(2),), sites=("north",)))
-    assert await told(registry, "north") == {"EVERY": True, "NORTH": True}
-    assert await told(registry, "south") == {"EVERY": True}
+    assert await deltas_by_user_id(registry, "north") == {"EVERY": True, "NORTH": True}
+    assert await deltas_by_user_id(registry, "south") == {"EVERY": True}
     moved = await registry.identities.enroll(EnrollIdentity("NORTH", sites=("south",)))
-    assert await told(registry, "north", moved.version - 1) == {"NORTH": False}
-    assert await told(registry, "south", moved.version - 1) == {"NORTH": True}
+    assert await deltas_by_user_id(registry, "north", moved.version - 1) == {"NORTH": False}
+    assert await deltas_by_user_id(registry, "south", moved.version - 1) == {"NORTH": True}
     narrowed = await registry.identities.enroll(EnrollIdentity("EVERY", sites=("south",)))
-    assert await told(registry, "west", narrowed.version - 1) == {"EVERY": False}
+    assert await deltas_by_user_id(registry, "west", narrowed.version - 1) == {"EVERY": False}
 
 
-async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(registry: Registry) -> None:
-    """Following pages from zero meets everyone once and ends at the site's head."""
+async def test_pages_are_cut_by_count_and_bytes_and_have_the_whole_history(registry: Registry) -> None:
+    """The pages from zero have every identity once and end at the head."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
     await registry.identities.enroll(EnrollIdentity("ELSEWHERE", (face(99),), sites=("far",)))
     met, since, pages = [], 0, 0
@@ -125,8 +127,8 @@ async def test_pages_are_cut_by_count_and_bytes_and_tell_the_whole_history(regis
     assert (len(small.deltas), small.done) == (2, False)
 
 
-async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(registry: Registry) -> None:
-    """Who starts from nothing needs no removals, but must end where everyone else stands."""
+async def test_a_snapshot_has_no_tombstones_and_ends_at_the_head(registry: Registry) -> None:
+    """A device that starts empty needs no removals."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(3)])
     await registry.identities.delete("EMP-1")
     page = await registry.deltas.site_deltas("north", 0, SPACES, 100, 10**6, snapshot=True)
@@ -135,7 +137,7 @@ async def test_a_snapshot_leaves_tombstones_out_and_still_ends_at_the_head(regis
 
 
 async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registry) -> None:
-    """What the head is summed up from is what a device computes from the vectors it was sent."""
+    """A device computes the same digest from the vectors it received."""
     person = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2), gait(1))))
     (changed,) = (await changes(registry, "north")).deltas
     for held in person.holdings:
@@ -144,8 +146,8 @@ async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registr
     assert [h.digest.count for h in person.holdings] == [2, 1]
 
 
-async def test_enrolling_a_deleted_person_again_does_not_bring_back_the_old_face(registry: Registry) -> None:
-    """A deletion is not undone by a new enrollment: only the new template counts."""
+async def test_enrolling_a_deleted_identity_does_not_bring_back_its_face(registry: Registry) -> None:
+    """Only the new template counts."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), flag="red", display_name="One"))
     await registry.identities.delete("EMP-1")
     again = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),)))
@@ -155,7 +157,7 @@ async def test_enrolling_a_deleted_person_again_does_not_bring_back_the_old_face
 
 
 async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> None:
-    """Seed 000 keeps one vector per person and modality: a new face replaces the face, not the gait."""
+    """A new face replaces the face, not the gait, as in seed 000."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),), replace_modality="face"))
     held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
@@ -170,10 +172,8 @@ async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> Non
         (EnrollIdentity("EMP-1", (Template("face:test-8", face(1).vector[:-4]),)), "vector-invalid"),
     ],
 )
-async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
-    registry: Registry, order: EnrollIdentity, code: str
-) -> None:
-    """The bad order writes nothing and takes no version; those before and after it are carried out."""
+async def test_a_bad_template_is_refused_alone(registry: Registry, order: EnrollIdentity, code: str) -> None:
+    """It takes no version; the changes before and after it are applied."""
     with pytest.raises(ContractError, match=code):
         await registry.identities.enroll(order)
     assert (await registry.versions.read()).version == 0
@@ -184,8 +184,8 @@ async def test_a_bad_template_is_refused_and_its_neighbours_are_unharmed(
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, deleted: bool) -> None:
-    """What comes by a key lands with whom the same transaction gave it to, on all that they hold."""
+async def test_a_key_counts_from_the_change_that_gives_it(registry: Registry, deleted: bool) -> None:
+    """A later change by the key concerns the identity that got it in the transaction."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     key = ExternalKey("catalog", "42")
     by_key = EnrollIdentity("EXT-1", (face(2),), external=key)
@@ -200,18 +200,16 @@ async def test_a_key_counts_from_the_order_that_gives_it(registry: Registry, del
     assert held == ({face(2).vector} if deleted else {face(1).vector, face(2).vector})
 
 
-async def test_nobody_is_given_keys_without_end(registry: Registry) -> None:
-    """A person's document has a limit in MongoDB, and one too large would hold up its whole batch."""
+async def test_the_number_of_keys_is_limited(registry: Registry) -> None:
+    """A document that is too large for MongoDB would stop its whole batch."""
     keys = [ExternalKey("catalog", str(n)) for n in range(101)]
     outcomes = await registry.identities.apply([EnrollIdentity("EMP-1", external=key) for key in keys])
     assert [one.error and one.error.code for one in outcomes[99:]] == [None, "keys-too-many"]
     assert len((await registry.identities.get("EMP-1")).external) == 100
 
 
-async def test_a_rehearsal_is_not_searched_afterwards(
-    registry: Registry, mongo_settings: MongoSettings
-) -> None:
-    """Nobody is found who came in a dry run, even if another program has used up its versions since."""
+async def test_a_dry_run_leaves_nothing_to_search(registry: Registry, mongo_settings: MongoSettings) -> None:
+    """Its identities are not found, even after others used the same versions."""
     index = registry.identity_indexes.for_space(await registry.spaces.get("face:test-8"))
     judged = await registry.dry_run.judge_changes([EnrollIdentity("EMP-1", (face(1),))])
     (rehearsed,) = await registry.dry_run.carry_out(judged)
@@ -223,8 +221,8 @@ async def test_a_rehearsal_is_not_searched_afterwards(
     assert [one and one.key for one in found] == [None, "EMP-2"]
 
 
-async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
-    """An unknown or already deleted person is refused, and the counter stays where it was."""
+async def test_deleting_an_unknown_identity_takes_no_version(registry: Registry) -> None:
+    """An unknown or deleted identity is refused."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     for user_id in ("EMP-1", "EMP-2"):
@@ -233,8 +231,8 @@ async def test_deleting_nobody_takes_no_version(registry: Registry) -> None:
     assert (await registry.versions.read()).version == 2
 
 
-async def test_a_person_stays_small_enough_for_a_message(registry: Registry) -> None:
-    """A person travels whole, so what no message can carry is refused and takes no version."""
+async def test_an_identity_stays_small_enough_for_a_message(registry: Registry) -> None:
+    """A change past the size of a message is refused and takes no version."""
     spaces = [EmbeddingSpace(f"face:wide-{n}", 4096) for n in range(6)]
     for space in spaces:
         await registry.spaces.ensure(space)

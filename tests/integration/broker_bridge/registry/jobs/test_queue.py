@@ -1,4 +1,4 @@
-"""The queue of embedding jobs, with both drivers."""
+"""Workers claim, report and settle embedding jobs."""
 
 import asyncio
 from collections import Counter
@@ -34,7 +34,7 @@ async def try_to_claim(registry: Registry, lease_token: str, seconds: float = 0)
 
 
 async def claim(registry: Registry, lease_token: str, seconds: float = 0) -> JobRecord:
-    """The job that a worker gets, which has to be one."""
+    """Return the job that a worker claims."""
     found = await try_to_claim(registry, lease_token, seconds)
     assert found is not None
     return found.job
@@ -46,8 +46,11 @@ async def report(registry: Registry, lease_token: str, seconds: float, position:
     )
 
 
-async def test_a_job_is_what_was_submitted(registry: Registry) -> None:
-    """To the worker with its photos in order, to all others with their number; times to the millisecond."""
+async def test_a_claimed_job_is_what_was_submitted(registry: Registry) -> None:
+    """The worker gets the photos in order; lists have only their number.
+
+    Times have milliseconds.
+    """
     now = NOW.replace(microsecond=123_456)
     made = await registry.jobs.submit("job-1", order("night-7"), who="alfred", now=now)
     assert made.outcome == "made"
@@ -60,8 +63,8 @@ async def test_a_job_is_what_was_submitted(registry: Registry) -> None:
     assert (found.job.status, found.job.attempt, found.job.lease_expires_at) == ("claimed", 1, after(61))
 
 
-async def test_a_batch_has_a_name_instead_of_photos(registry: Registry) -> None:
-    """How many they are, the worker will say. An order for both, or for neither, cannot be made."""
+async def test_a_batch_has_an_id_instead_of_photos(registry: Registry) -> None:
+    """The worker reports their number; an order needs exactly one of both."""
     batch = JobOrder("face_detect_embed", "alfred_catalog", batch_id="batch_2026_02_25")
     await registry.jobs.submit("job-1", batch, who="alfred", now=NOW)
     found = await try_to_claim(registry, "t-1")
@@ -75,8 +78,8 @@ async def test_a_batch_has_a_name_instead_of_photos(registry: Registry) -> None:
             JobOrder("face_detect_embed", "alfred_catalog", **both)  # type: ignore[arg-type]
 
 
-async def test_of_many_workers_no_two_have_the_same_job(registry: Registry) -> None:
-    """Twenty who ask at once get all of the ten jobs, each one of them once."""
+async def test_concurrent_workers_claim_different_jobs(registry: Registry) -> None:
+    """Twenty concurrent claims of ten jobs return each job once."""
     for n in range(10):
         await submit(registry, f"job-{n}")
     claims = await asyncio.gather(*(try_to_claim(registry, f"t-{n}") for n in range(20)))
@@ -84,8 +87,8 @@ async def test_of_many_workers_no_two_have_the_same_job(registry: Registry) -> N
     assert had == {f"job-{n}": 1 for n in range(10)}
 
 
-async def test_the_oldest_job_comes_first(registry: Registry) -> None:
-    """Of one instant that of the lowest id; also one whose worker has died, before those after it."""
+async def test_the_oldest_job_is_claimed_first(registry: Registry) -> None:
+    """At the same time the lowest id is first; an expired lease counts too."""
     for job_id, seconds in (("job-3", 2), ("job-2", 1), ("job-1", 1), ("job-4", 3)):
         await submit(registry, job_id, seconds)
     first = [(await claim(registry, f"t-{n}", 10)).job_id for n in range(2)]
@@ -95,8 +98,8 @@ async def test_the_oldest_job_comes_first(registry: Registry) -> None:
     assert await try_to_claim(registry, "v-1", 70) is None
 
 
-async def test_a_dead_workers_job_goes_on_at_its_position(registry: Registry) -> None:
-    """When its lease is over and not before, as another attempt, with the counts that were reported."""
+async def test_the_job_of_a_dead_worker_continues_at_its_position(registry: Registry) -> None:
+    """It is another attempt with the reported counts, once the lease has expired."""
     await submit(registry, "job-1")
     await claim(registry, "t-1")
     await report(registry, "t-1", 30, position=2, faces=5)
@@ -105,8 +108,8 @@ async def test_a_dead_workers_job_goes_on_at_its_position(registry: Registry) ->
     assert (again.position, again.counts, again.attempt) == (2, {"faces": 5}, 2)
 
 
-async def test_whoever_has_lost_the_lease_changes_nothing(registry: Registry) -> None:
-    """Not progress, not the result, not a failure; the new worker's attempt stands as it was."""
+async def test_a_worker_without_the_lease_changes_nothing(registry: Registry) -> None:
+    """Progress, result and failure are refused; the new attempt stays as it is."""
     await submit(registry, "job-1")
     await claim(registry, "t-1")
     current = await claim(registry, "t-2", 60)
@@ -116,8 +119,8 @@ async def test_whoever_has_lost_the_lease_changes_nothing(registry: Registry) ->
     assert await registry.jobs.get("job-1") == current
 
 
-async def test_a_slow_worker_whom_nobody_missed_keeps_its_job(registry: Registry) -> None:
-    """Its lease was over, but the job is still in its hands alone: the work is not done twice."""
+async def test_a_slow_worker_keeps_an_unclaimed_job(registry: Registry) -> None:
+    """The lease has expired, but no other worker has claimed the job."""
     await submit(registry, "job-1")
     await claim(registry, "t-1")
     job = await report(registry, "t-1", 600, position=1)
@@ -126,7 +129,7 @@ async def test_a_slow_worker_whom_nobody_missed_keeps_its_job(registry: Registry
 
 
 async def test_a_position_never_goes_back(registry: Registry) -> None:
-    """A report that was overtaken by the next one renews the lease and nothing else."""
+    """A report that arrives after a later one only renews the lease."""
     await submit(registry, "job-1")
     await claim(registry, "t-1")
     await report(registry, "t-1", 1, position=2, faces=7)
@@ -134,8 +137,8 @@ async def test_a_position_never_goes_back(registry: Registry) -> None:
     assert (job.position, job.counts, job.lease_expires_at) == (2, {"faces": 7}, after(62))
 
 
-async def test_a_job_that_kills_its_workers_is_given_up(registry: Registry) -> None:
-    """After five leases in a row that ran out without a step forward."""
+async def test_a_job_fails_after_five_leases_without_progress(registry: Registry) -> None:
+    """The fifth expired lease in a row is the last."""
     await submit(registry, "job-1")
     for n in range(MAX_ATTEMPTS):
         job = await claim(registry, f"t-{n}", 60 * n)
@@ -148,8 +151,8 @@ async def test_a_job_that_kills_its_workers_is_given_up(registry: Registry) -> N
     assert await report(registry, "t-4", 301, position=1) is None
 
 
-async def test_a_long_job_outlives_any_number_of_workers(registry: Registry) -> None:
-    """As long as each of them gets a little further than the one before."""
+async def test_progress_resets_the_count_of_failed_attempts(registry: Registry) -> None:
+    """A long job survives any number of workers."""
     await submit(registry, "job-1")
     for n in range(3 * MAX_ATTEMPTS):
         job = await claim(registry, f"t-{n}", 100 * n)
@@ -158,8 +161,8 @@ async def test_a_long_job_outlives_any_number_of_workers(registry: Registry) -> 
     assert (job.attempt, job.position, job.stalled) == (16, 15, 1)
 
 
-async def test_what_was_put_back_waits_longer_each_time(registry: Registry) -> None:
-    """Half a minute, then twice that; then the fifth failure is the last, whatever the worker says."""
+async def test_the_pause_after_a_failure_doubles(registry: Registry) -> None:
+    """It begins with half a minute; the fifth failure is final."""
     await submit(registry, "job-1")
     seconds, pauses = 0.0, []
     for n in range(MAX_ATTEMPTS):
@@ -175,8 +178,8 @@ async def test_what_was_put_back_waits_longer_each_time(registry: Registry) -> N
     assert (job.status, job.error, job.attempt) == ("failed", "catalog away", 5)
 
 
-async def test_a_last_word_can_be_repeated(registry: Registry) -> None:
-    """With the same answer, by the same lease alone; another last word comes too late."""
+async def test_the_last_message_of_a_lease_can_be_repeated(registry: Registry) -> None:
+    """The answer is the same; a different last message comes too late."""
     for job_id, token in (("job-1", "t-1"), ("job-2", "t-2")):
         await submit(registry, job_id)
         await claim(registry, token)
@@ -193,8 +196,8 @@ async def test_a_last_word_can_be_repeated(registry: Registry) -> None:
     assert await registry.jobs.complete("job-2", "t-2", {}, after(2)) is None
 
 
-async def test_putting_back_twice_is_putting_back_once(registry: Registry) -> None:
-    """The repeat does not take the job from the worker who has gone on with it."""
+async def test_a_repeated_failure_does_not_take_the_job_from_its_new_worker(registry: Registry) -> None:
+    """The repeat returns the job as it is now."""
     await submit(registry, "job-1")
     await claim(registry, "t-1")
     await registry.jobs.fail("job-1", "t-1", "stopped", retry=True, now=NOW)
@@ -205,8 +208,8 @@ async def test_putting_back_twice_is_putting_back_once(registry: Registry) -> No
     assert (done.status, done.error) == ("done", None)
 
 
-async def test_submitting_again_makes_no_second_job(registry: Registry) -> None:
-    """Ten at once are one job; another order under that id is told, and another source has its own ids."""
+async def test_a_repeated_submission_makes_one_job(registry: Registry) -> None:
+    """Another order under the id is reported; each source has its own ids."""
     submissions = await asyncio.gather(
         *(registry.jobs.submit(f"job-{n}", order("night-7"), who="alfred", now=NOW) for n in range(10))
     )
@@ -222,15 +225,15 @@ async def test_submitting_again_makes_no_second_job(registry: Registry) -> None:
     assert sorted(audited) == [("alfred", "job.submitted", made), ("berta", "job.submitted", "job-y")]
 
 
-async def test_a_job_id_is_given_once(registry: Registry) -> None:
-    """One that is there already is not taken for a repeated submission."""
+async def test_a_job_id_is_unique(registry: Registry) -> None:
+    """An existing job id is not taken for a repeated submission."""
     await submit(registry, "job-1")
     with pytest.raises(DuplicateKeyError):
         await submit(registry, "job-1")
 
 
-async def test_a_cancelled_job_is_nobodys(registry: Registry) -> None:
-    """Neither claimed nor gone on with; what was over stays what it was, and the audit knows who it was."""
+async def test_a_cancelled_job_cannot_be_claimed_or_continued(registry: Registry) -> None:
+    """A finished job stays as it was; the audit entry has the author."""
     await submit(registry, "job-1")
     await submit(registry, "job-2", 1)
     await claim(registry, "t-1")
@@ -249,8 +252,8 @@ async def test_a_cancelled_job_is_nobodys(registry: Registry) -> None:
     assert [(entry.who, entry.subject) for entry in cancelled] == [("ops", "job-1")]
 
 
-async def test_photo_ids_are_kept_no_longer_than_the_job_needs_them(registry: Registry) -> None:
-    """Gone when it is done, has failed, was cancelled or given up; not when it was put back."""
+async def test_photo_ids_are_deleted_when_the_job_ends(registry: Registry) -> None:
+    """A job that is queued again keeps them."""
     for n in range(5):
         await submit(registry, f"job-{n}")
         await claim(registry, f"t-{n}", n)
@@ -267,7 +270,7 @@ async def test_photo_ids_are_kept_no_longer_than_the_job_needs_them(registry: Re
 
 
 async def test_jobs_are_listed_newest_first_by_status(registry: Registry) -> None:
-    """Past a cursor between two of one instant too."""
+    """A cursor between two jobs of the same time works too."""
     for n in range(6):
         await submit(registry, f"job-{n}", n // 2)
     for n in range(2):
@@ -278,8 +281,8 @@ async def test_jobs_are_listed_newest_first_by_status(registry: Registry) -> Non
     assert [job.job_id for job in await registry.jobs.page(status="claimed")] == ["job-1", "job-0"]
 
 
-async def test_ninety_days_of_jobs_are_not_gone_through_to_find_one(registry: Registry) -> None:
-    """What is looked at is what is open, or one page; and what is over expires."""
+async def test_queries_of_jobs_use_an_index(registry: Registry) -> None:
+    """They read open jobs or one page; finished jobs expire."""
     for n in range(60):
         await submit(registry, f"job-{n:02}", n)
     await registry.mongo.db.jobs.update_many(

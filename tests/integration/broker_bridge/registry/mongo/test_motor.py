@@ -1,4 +1,7 @@
-"""Motor fulfils what the registry needs of its driver; other tests run with PyMongo."""
+"""Motor fulfils what the registry needs of its driver.
+
+The other tests run with PyMongo.
+"""
 
 import asyncio
 import sys
@@ -116,7 +119,10 @@ async def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
 
 
 async def test_a_transaction_that_collides_begins_again(registry: Registry) -> None:
-    """A write outside of it between its read and its write makes the first attempt fail."""
+    """A write outside of it makes the first attempt fail.
+
+    It happens between the read and the write of the attempt.
+    """
     counters = registry.mongo.db.counters
     await counters.insert_one({"_id": 1, "count": 0})
     attempts: list[int] = []
@@ -136,12 +142,15 @@ async def test_a_transaction_that_collides_begins_again(registry: Registry) -> N
 async def test_a_commit_that_loses_the_race_begins_again(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Motor 3.7 raises such an error, where PyMongo begins the transaction again by itself."""
+    """Motor 3.7 raises the error of such a commit.
+
+    PyMongo begins the transaction again by itself.
+    """
     attempts = 0
     plain_session = registry.mongo._session
 
     class RacingSession:
-        """A session whose first commit loses the race."""
+        """Session that loses the race of its first commit."""
 
         def __init__(self, session: Any) -> None:
             self._session = session

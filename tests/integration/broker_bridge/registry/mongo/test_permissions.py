@@ -1,4 +1,4 @@
-"""A mongod that asks who you are: each refusal at start is a sentence that says what to do."""
+"""A mongod with access control: each refusal at start is one sentence."""
 
 import secrets
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ READER, WRITER = secrets.token_hex(8), secrets.token_hex(8)
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`host:port` of a replica set with access control and the users `reader` and `writer`."""
+    """Return `host:port` of a replica set with the users `reader` and `writer`."""
     folder, port = tmp_path_factory.mktemp("guarded"), free_port()
     (folder / "data").mkdir()
     (folder / "key").write_text(secrets.token_hex(32))
@@ -39,7 +39,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _make_users(program: Program, port: int) -> None:
-    """Through the exception that a server without users makes for this machine."""
+    """Create users through the localhost exception of a server without users."""
     client: MongoClient[dict[str, Any]]
     with MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=200) as client:
 
@@ -65,20 +65,20 @@ def settings(host: str, user: str, password: str) -> MongoSettings:
 
 
 async def test_a_wrong_password_is_one_sentence(guarded: str) -> None:
-    """It names the setting and never the password."""
+    """The sentence names the setting and never the password."""
     with pytest.raises(RegistryUnavailableError, match="refused the user name or password") as refused:
         await Registry.open(settings(guarded, "writer", "wrong-password"))
     assert "wrong-password" not in str(refused.value)
 
 
-async def test_a_user_who_may_not_write_is_one_sentence(guarded: str) -> None:
-    """It says which right is missing where."""
+async def test_a_read_only_user_is_one_sentence(guarded: str) -> None:
+    """The sentence names the missing right and the database."""
     with pytest.raises(RegistryUnavailableError, match=r"'wfm'.*grant it readWrite"):
         await Registry.open(settings(guarded, "reader", READER))
 
 
-async def test_read_and_write_on_the_own_database_are_enough(guarded: str) -> None:
-    """Least privilege: no role beside readWrite on one database, transactions and change streams included."""
+async def test_read_write_on_the_own_database_is_enough(guarded: str) -> None:
+    """Transactions and change streams need no other role."""
     registry = await Registry.open(settings(guarded, "writer", WRITER))
     assert (await registry.versions.read()).version == 0
     async with registry.events.watch():

@@ -1,3 +1,5 @@
+"""An erasure leaves a tombstone, a pseudonym and a receipt."""
+
 import asyncio
 import base64
 import re
@@ -25,7 +27,7 @@ from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms,
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey, Template
 from broker_bridge.registry.privacy.erasure import Erasure, ErasureSubject, replace_names
 
-JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
+JPEG = b"\xff\xd8\xff\xe0 the only picture of a face \xff\xd9"
 NAME = "Sample Person Ångström"
 KEY = ExternalKey("alfred", "person-4711")
 LATER = timedelta(hours=1)
@@ -50,7 +52,7 @@ def seen(n: int, user_id: str, at: datetime, **changed: Any) -> IncomingEvent:
 
 
 async def erase(registry: Registry, user_id: str, now: datetime | None = None) -> Erasure:
-    """Erase and do what follows at once."""
+    """Erase an identity and do all following steps at once."""
     now = now or to_milliseconds(utc_now())
     begun = await registry.erasures.erase(user_id, by="privacy-desk", now=now)
     return await registry.erasures.continue_erasure(begun.erasure_id, now)
@@ -62,7 +64,7 @@ async def confirm(registry: Registry, device_id: str, version: int, at: datetime
 
 
 async def every_document(registry: Registry) -> AsyncIterator[tuple[str, bytes]]:
-    """The BSON of every document of every collection."""
+    """Return the BSON of every document of every collection."""
     raw: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
     for name in await registry.mongo.db.list_collection_names():
         async for found in registry.mongo.db[name].with_options(codec_options=raw).find({}):
@@ -81,8 +83,8 @@ def biometrics(*templates: Template) -> list[bytes]:
     return [form for one in templates for form in (one.vector, base64.b64encode(one.vector))]
 
 
-async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: Registry) -> None:
-    """Vectors in both forms, parked ones too, name, external key and picture: searched in all BSON."""
+async def test_no_collection_has_data_of_an_erased_person(registry: Registry) -> None:
+    """All BSON is searched for vectors, names, external keys and pictures."""
     now = to_milliseconds(utc_now())
     order = EnrollIdentity("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
     await registry.identities.enroll(order)
@@ -106,8 +108,8 @@ async def test_nothing_of_an_erased_person_is_left_in_any_collection(registry: R
     assert await who_holds(registry, b"Other Name") == {"identities"}
 
 
-async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> None:
-    """Cameras have to hear whom to forget; events, decisions, letters and the audit name the pseudonym."""
+async def test_only_the_tombstone_has_the_user_id(registry: Registry) -> None:
+    """Cameras need it; events, decisions and audit have the pseudonym."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(
         EnrollIdentity("EMP-12", (face(2),), audit_details={"near": "EMP-1", "EMP-1": [1]})
@@ -138,8 +140,8 @@ async def test_the_user_id_stays_in_the_tombstone_alone(registry: Registry) -> N
     }  # fmt: skip
 
 
-async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: Registry) -> None:
-    """When and where stays for the statistics; nothing that firmware may have written about the person."""
+async def test_events_keep_only_figures_under_the_pseudonym(registry: Registry) -> None:
+    """Time and place stay for statistics; other metadata is removed."""
     at = to_milliseconds(utc_now()) - LATER
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", at)])
@@ -151,8 +153,8 @@ async def test_events_are_kept_under_the_pseudonym_with_figures_alone(registry: 
     assert await registry.events.image("cam-001", "EV1-1736942400000-000001") is None
 
 
-async def test_events_by_the_thousand_are_all_found(registry: Registry) -> None:
-    """More than one round, and a second erasure finds none."""
+async def test_thousands_of_events_are_pseudonymised(registry: Registry) -> None:
+    """They take more than one round; a second erasure finds none."""
     await registry.identities.enroll(EnrollIdentity("EMP-1"))
     await registry.events.record(
         [seen(n, "EMP-1", to_milliseconds(utc_now()), image=None) for n in range(1100)]
@@ -162,8 +164,8 @@ async def test_events_by_the_thousand_are_all_found(registry: Registry) -> None:
     assert await registry.mongo.db.events.count_documents({"user_id": erasure.pseudonym}) == 1100
 
 
-async def test_an_event_that_comes_late_is_stored_under_the_pseudonym(registry: Registry) -> None:
-    """From before the erasure or after it, as long as nobody else has been given the id."""
+async def test_a_late_event_is_stored_under_the_pseudonym(registry: Registry) -> None:
+    """This ends when the user id is given to another identity."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
     late = [
@@ -179,8 +181,8 @@ async def test_an_event_that_comes_late_is_stored_under_the_pseudonym(registry: 
     assert await registry.mongo.db.event_images.count_documents({}) == 1
 
 
-async def test_another_process_knows_of_an_erasure_within_a_second(registry: Registry) -> None:
-    """It looks once a second at most; who is erased is not the only one it then knows."""
+async def test_another_program_applies_an_erasure_within_a_second(registry: Registry) -> None:
+    """It looks once a second, and then knows all erasures."""
     seconds = [100.0]
     elsewhere = Pseudonyms(registry.mongo, lambda: seconds[0])
     events = [seen(n, f"EMP-{n}", to_milliseconds(utc_now()) - LATER).event for n in (1, 2, 3)]
@@ -195,8 +197,8 @@ async def test_another_process_knows_of_an_erasure_within_a_second(registry: Reg
     assert hidden[2].user_id == erasure.pseudonym
 
 
-async def test_whoever_is_given_the_id_later_keeps_their_own_events(registry: Registry) -> None:
-    """An event from before the erasure is the erased person's, one from after it is not."""
+async def test_a_new_identity_with_an_erased_id_keeps_its_events(registry: Registry) -> None:
+    """Events from before the erasure belong to the erased person."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(5),)))
@@ -214,8 +216,8 @@ async def test_whoever_is_given_the_id_later_keeps_their_own_events(registry: Re
     ("minute", "given_anew", "name"),
     [(0, True, "first"), (1, True, "first"), (2, True, "second"), (9, True, None), (9, False, "second")],
 )
-def test_an_id_erased_twice_is_told_apart_by_time(minute: int, given_anew: bool, name: str | None) -> None:
-    """An erasure covers all up to its moment; the last one also what follows, until the id is given anew."""
+def test_two_erasures_of_an_id_are_separated_by_time(minute: int, given_anew: bool, name: str | None) -> None:
+    """Each covers events up to its time; the last one also later events."""
     noon = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
     erased = [
         ErasedIdentity(noon + timedelta(minutes=1), "first"),
@@ -224,8 +226,8 @@ def test_an_id_erased_twice_is_told_apart_by_time(minute: int, given_anew: bool,
     assert pseudonym_at(erased, noon + timedelta(minutes=minute), given_anew=given_anew) == name
 
 
-async def test_whoever_went_into_the_person_is_erased_with_them(registry: Registry) -> None:
-    """One erasure of all, each with a tombstone of its own; the source alone is refused."""
+async def test_merged_identities_are_erased_with_the_target(registry: Registry) -> None:
+    """Each gets a tombstone; the erasure of a source alone is refused."""
     for n in (1, 2, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), display_name=NAME))
         await registry.events.record([seen(n, f"EMP-{n}", to_milliseconds(utc_now()), metadata={})])
@@ -244,8 +246,8 @@ async def test_whoever_went_into_the_person_is_erased_with_them(registry: Regist
     assert (erasure.version, erasure.steps["people"].count) == (max(p.version for p in people), 3)
 
 
-async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -> None:
-    """The tombstone that said who went into whom is gone; the audit still knows."""
+async def test_remains_of_a_purged_source_are_erased_with_the_target(registry: Registry) -> None:
+    """The audit log still names the target of the purged tombstone."""
     for n in (1, 2):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
     await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
@@ -255,8 +257,8 @@ async def test_what_a_purged_source_has_left_is_erased_too(registry: Registry) -
     assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
 
 
-async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -> None:
-    """A purge keeps events: asked to erase them, nothing stands in the way."""
+async def test_remains_of_a_purged_identity_can_be_erased(registry: Registry) -> None:
+    """A purge keeps events; an erasure removes the person from them."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
     await registry.identities.delete("EMP-1")
@@ -268,8 +270,8 @@ async def test_what_a_purged_person_has_left_can_be_erased(registry: Registry) -
     assert (await registry.versions.read()).version == version
 
 
-async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: Registry) -> None:
-    """Asked once more, when nothing is left at all, the same erasure is answered."""
+async def test_audit_entries_of_a_purged_identity_are_erased(registry: Registry) -> None:
+    """A repeated request without remains returns the same erasure."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
@@ -282,10 +284,10 @@ async def test_of_who_was_purged_without_an_event_the_audit_is_erased(registry: 
     assert (await erase(registry, "EMP-1")).erasure_id == settled.erasure_id
 
 
-async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
+async def test_concurrent_erasures_of_an_identity_are_one(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
-    """Else events would go under one of two pseudonyms, as it happens."""
+    """Otherwise events would get one of two pseudonyms by chance."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     other = await Registry.open(mongo_settings)
     begun = await asyncio.gather(
@@ -298,8 +300,8 @@ async def test_two_who_erase_the_same_person_at_once_have_one_erasure(
     assert len({erasure.erasure_id for erasure in begun}) == 1
 
 
-async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: Registry) -> None:
-    """Only entries about people are told of anew."""
+async def test_audit_entries_of_a_site_with_the_same_id_stay(registry: Registry) -> None:
+    """Only entries about persons get the pseudonym."""
     await registry.sites.ensure("lobby")
     await registry.sites.set_policy("lobby", "visitors", by="tester", at=to_milliseconds(utc_now()))
     await registry.identities.enroll(EnrollIdentity("lobby", (face(1),)))
@@ -308,22 +310,22 @@ async def test_the_audit_of_a_site_that_is_called_like_somebody_stays(registry: 
     assert erasure.steps["audit"].count == 1
 
 
-async def test_nobody_cannot_be_erased_and_who_is_erased_keeps_the_receipt(registry: Registry) -> None:
-    """Asked again, the answer is the same erasure; no version is taken."""
+async def test_an_erased_identity_keeps_its_receipt(registry: Registry) -> None:
+    """A repeat returns the same erasure and takes no version; unknown ids are refused."""
     with pytest.raises(ContractError, match="person-unknown"):
         await registry.erasures.erase("EMP-9", by="privacy-desk", now=to_milliseconds(utc_now()))
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     first = await erase(registry, "EMP-1")
-    again = await registry.erasures.erase("EMP-1", by="somebody-else", now=to_milliseconds(utc_now()))
+    again = await registry.erasures.erase("EMP-1", by="another-operator", now=to_milliseconds(utc_now()))
     assert again == first
     assert (await registry.versions.read()).version == first.version == 3
     with pytest.raises(ContractError, match="person-unknown"):
         await registry.identities.restore("EMP-1")
 
 
-async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -> None:
-    """Devices of the person's sites, each against what its site hears; complete once all have."""
+async def test_the_receipt_has_the_confirmation_of_each_device(registry: Registry) -> None:
+    """It lists devices of synced sites and completes after the last one."""
     for device_id, site in {"cam-1": "north", "cam-2": "north", "cam-3": "south", "cam-4": "far"}.items():
         await registry.devices.register(device_id, site)
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
@@ -355,15 +357,15 @@ async def test_the_receipt_says_when_each_device_confirmed(registry: Registry) -
     assert (settled.state, settled.completed_at, settled.subject) == ("complete", now + SETTLE_TIME, None)
 
 
-async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(registry: Registry) -> None:
-    """The transaction is all that must happen at once: whoever leads does the rest, as often as needed."""
+async def test_an_interrupted_erasure_continues_and_sweeps_late_messages(registry: Registry) -> None:
+    """Any bridge worker can repeat the steps after the transaction."""
     now = to_milliseconds(utc_now())
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.events.record([seen(1, "EMP-1", now)])
     begun = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)
     assert set(begun.steps) == {"people", "templates"}
     assert await registry.erasures.continue_open_erasures(now) == 0
-    # A batch whose worker had asked before the erasure was there.
+    # The worker of this batch read the erasures before this one.
     await registry.mongo.db.events.insert_one(
         {"_id": "cam-001/late", "user_id": "EMP-1", "timestamp": now, "received_at": now, "metadata": {}}
     )
@@ -379,8 +381,8 @@ async def test_what_was_on_its_way_is_caught_and_an_interrupted_erasure_goes_on(
     assert b"EMP-1" not in bson.encode(kept)
 
 
-async def test_the_erasure_is_audited_under_the_pseudonym(registry: Registry) -> None:
-    """Who has erased and when; about whom is not said."""
+async def test_the_audit_entry_of_an_erasure_has_the_pseudonym(registry: Registry) -> None:
+    """It has author and time, but not the user id."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), by="importer"))
     erasure = await erase(registry, "EMP-1")
     said = [(entry.what, entry.who) for entry in await registry.audit.page(subject=erasure.pseudonym)]
@@ -395,14 +397,14 @@ async def test_the_erasure_is_audited_under_the_pseudonym(registry: Registry) ->
         ("TEMP-1", False), ("EMP-1@site", False), ("[a.b]", True), ("axb", False), ('\\"quoted\\"', True),
     ],
 )  # fmt: skip
-def test_a_name_is_found_whole_and_not_inside_another(text: str, found: bool) -> None:
-    """User ids are each other's beginnings, and names may hold anything."""
+def test_a_name_matches_whole_and_not_inside_another(text: str, found: bool) -> None:
+    """A user id may begin another one, and names may have any character."""
     pattern = ErasureSubject(("EMP-1",), ("a.b", '"quoted"')).pattern()
     assert bool(pattern.search(text.encode())) is found
 
 
-def test_a_document_is_renamed_at_any_depth() -> None:
-    """Keys, lists and sentences; numbers stay."""
+def test_names_are_replaced_at_any_depth() -> None:
+    """Keys, lists and sentences are searched; numbers stay."""
     pattern = ErasureSubject(("EMP-1",)).pattern()
     said = {"EMP-1": ["EMP-1", {"why": "near EMP-1."}], "n": 1, "other": "EMP-11"}
     assert replace_names(said, pattern, "X") == {"X": ["X", {"why": "near X."}], "n": 1, "other": "EMP-11"}

@@ -1,3 +1,5 @@
+"""Tombstones are purged after their retention."""
+
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -20,11 +22,11 @@ def face(seed: int) -> Template:
 
 
 async def deleted_at(registry: Registry, user_id: str, at: datetime) -> None:
-    """Make it look as if the deletion was at `at`."""
+    """Set the time of a deletion to `at`."""
     await registry.mongo.db.identities.update_one({"_id": user_id}, {"$set": {"deleted_at": at}})
 
 
-async def everybody(registry: Registry) -> list[str]:
+async def user_ids(registry: Registry) -> list[str]:
     return [person.user_id for person in await registry.identities.page(deleted=True)]
 
 
@@ -32,8 +34,8 @@ def asks(epoch: str, since: int) -> SyncRequest:
     return SyncRequest(request_id="r-1", epoch=epoch, since_version=since)
 
 
-async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(registry: Registry) -> None:
-    """Tombstone and templates of both the deleted and the erased; the living and the fresh stay."""
+async def test_tombstones_past_their_retention_are_purged(registry: Registry) -> None:
+    """Templates go too; live identities and recent tombstones stay."""
     now = to_milliseconds(utc_now())
     for n in range(4):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
@@ -45,15 +47,15 @@ async def test_who_was_deleted_longer_ago_than_the_retention_is_forgotten(regist
 
     assert await registry.tombstones.purge(now, MONTH) == 2
 
-    assert await everybody(registry) == ["EMP-0", "EMP-2"]
+    assert await user_ids(registry) == ["EMP-0", "EMP-2"]
     assert await registry.mongo.db.templates.distinct("user_id") == ["EMP-0", "EMP-2"]
     (entry,) = [e for e in await registry.audit.page() if e.what == "people.purged"]
     assert (entry.after, entry.at) == ({"count": 2}, now)
     assert await registry.tombstones.purge(now, MONTH) == 0
 
 
-async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Registry) -> None:
-    """The horizon is a site's own; a device at or above it goes on, a site that never heard does too."""
+async def test_only_devices_that_missed_a_purged_removal_need_a_snapshot(registry: Registry) -> None:
+    """Each site has its own horizon; a device at or above it continues."""
     now = to_milliseconds(utc_now())
     await registry.identities.enroll(EnrollIdentity("NORTH", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("STAYS", (face(2),)))
@@ -71,8 +73,8 @@ async def test_only_devices_that_missed_a_purged_removal_start_over(registry: Re
     assert (page.head_version, page.to_version) == (gone.version, gone.version)
 
 
-async def test_a_purge_concerns_every_site_that_ever_had_the_person(registry: Registry) -> None:
-    """Who had moved on is unknown to the first site's late devices all the same."""
+async def test_a_purge_concerns_every_synced_site(registry: Registry) -> None:
+    """Devices of a former site need a snapshot sync too."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("south",)))
     gone = await registry.identities.delete("EMP-1")
@@ -82,21 +84,21 @@ async def test_a_purge_concerns_every_site_that_ever_had_the_person(registry: Re
 
 
 async def test_hundreds_are_purged_in_several_transactions(registry: Registry) -> None:
-    """450 people are three, with an audit entry each, and the horizon is that of the newest."""
+    """450 tombstones take three, each with an audit entry and the horizon."""
     orders = [EnrollIdentity(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
     await registry.identities.enroll_many(orders)
     await registry.mongo.db.identities.update_many(
         {}, {"$set": {"deleted": True, "deleted_at": to_milliseconds(utc_now())}}
     )
     assert await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2) == 450
-    assert await everybody(registry) == []
+    assert await user_ids(registry) == []
     counts = [e.after and e.after["count"] for e in await registry.audit.page() if e.what == "people.purged"]
     assert sorted(counts) == [50, 200, 200]
     assert (await registry.versions.read()).horizon_at("north") == 450
 
 
-async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(registry: Registry) -> None:
-    """Templates that were parked for an undo go with the tombstone; those that count stay."""
+async def test_a_purged_merge_cannot_be_undone(registry: Registry) -> None:
+    """Superseded templates go with the tombstone; active ones stay."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", tuple(face(n) for n in range(1, 6))))
     await registry.identities.enroll(EnrollIdentity("EMP-2", tuple(face(n) for n in range(11, 16))))
     await registry.identity_merges.merge("EMP-1", "EMP-2")
@@ -110,7 +112,7 @@ async def test_a_purged_merge_can_be_undone_no_more_and_keeps_nothing_for_it(reg
 
 
 async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Registry) -> None:
-    """Nobody is recognised as somebody of whom nothing is known any more."""
+    """It does not find a purged identity."""
     space = await registry.spaces.get("face:test-8")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
@@ -126,10 +128,10 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
     assert other.key == "EMP-2"
 
 
-async def test_a_person_who_is_restored_meanwhile_is_not_purged(registry: Registry) -> None:
-    """A tombstone that is none any more is nobody to forget."""
+async def test_an_identity_restored_meanwhile_is_not_purged(registry: Registry) -> None:
+    """It has no tombstone any more."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     await registry.identities.restore("EMP-1")
     assert await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2) == 0
-    assert await everybody(registry) == ["EMP-1"]
+    assert await user_ids(registry) == ["EMP-1"]

@@ -1,4 +1,4 @@
-"""Work in a thread ends before whoever asked for it goes on."""
+"""Work in a thread ends before its caller continues."""
 
 import asyncio
 import threading
@@ -8,8 +8,8 @@ import pytest
 from broker_bridge.registry.mongo.threads import run_in_thread
 
 
-async def test_who_is_cancelled_waits_for_the_thread() -> None:
-    """Else somebody else would change what it is reading."""
+async def test_a_cancelled_caller_waits_for_the_thread() -> None:
+    """Otherwise another task would change the data that it reads."""
     begun, may_end, ended = threading.Event(), threading.Event(), []
 
     def work(result: int) -> int:
