@@ -74,7 +74,7 @@ async def test_a_batch_has_an_id_instead_of_photos(registry: Registry) -> None:
     assert job is not None
     assert (job.position, job.total) == (1, 40)
     for both in ({"photo_ids": PHOTOS, "batch_id": "b"}, {}):
-        with pytest.raises(ValueError, match="one of them"):
+        with pytest.raises(ValueError, match="either photo_ids or a batch_id"):
             JobOrder("face_detect_embed", "alfred_catalog", **both)  # type: ignore[arg-type]
 
 
