@@ -1,8 +1,8 @@
-"""`make demo`: the main job on this machine, on real input and by real parts, checked as it goes.
+"""Run `make demo`: enroll, recognise and delete on this machine, with checks.
 
 Two cameras at one door watch sample videos. People are enrolled by photo over REST, recognised on video, and
 their events arrive in MongoDB; then one of them is deleted, and both cameras confirm it and stop recognising
-that face. `--once` ends by itself, with a status that says whether all of it was right.
+that face. `--once` ends by itself, with status 1 if a check failed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from deploy.local.tracking_check import check_tracking
 CAMERAS = ("cam-entrance", "cam-lobby")
 LATECOMER = "EMP-10006"
 LEAVER = "EMP-10002"
-# Short, so that everyone is seen again on the second pass of a video of twenty seconds.
+# Short, so that the second pass of a video of twenty seconds gives events again.
 COOLDOWN_SECONDS = 8.0
 _PASS_SECONDS = 120.0
 _CONFIRM_SECONDS = 10.0
@@ -34,7 +34,7 @@ _DELETION_LIMIT_SECONDS = 1.0
 
 
 class Demo:
-    """The story, told while it happens; `problems` are the sentences of what went otherwise."""
+    """The steps of the demo, printed as they run; `problems` are the failed checks."""
 
     def __init__(self, fleet: LocalFleet, tap: EventTap) -> None:
         self._fleet = fleet
@@ -42,13 +42,13 @@ class Demo:
         self.problems: list[str] = []
         self.figures: list[tuple[str, str]] = []
 
-    def run(self) -> None:
-        """Enroll, recognise, delete, and look whether each came out as it should."""
+    def run_checks(self) -> None:
+        """Enroll, recognise and delete, and check each result."""
         early = [user for user in sample_video.IDENTITIES if user != LATECOMER]
         heading(f"Enrolling {len(early)} people by photo over REST (a photo becomes a vector and is dropped)")
         for user_id in early:
             self._enroll(user_id)
-        heading("Starting two cameras; each syncs its gallery and looks at its video")
+        heading("Starting two cameras; each syncs its gallery and plays its video")
         for camera in CAMERAS:
             self._fleet.devices[camera].start()
         self._note("from start to first sync", self._wait_confirmed(early[-1]))
@@ -57,13 +57,13 @@ class Demo:
         self._enroll(LATECOMER)
         self._wait_confirmed(LATECOMER)
         self._note("enrollment on both cameras", time.monotonic() - started)
-        everyone = set(sample_video.IDENTITIES)
+        all_users = set(sample_video.IDENTITIES)
         heading("Events, as mosquitto_sub shows them (images shortened)")
-        self._expect_everyone(everyone, since=0.0)
-        self._delete(everyone)
+        self._expect_users(all_users, since=0.0)
+        self._delete(all_users)
         self._check_database()
-        heading("Across cameras: the number of each person")
-        self.problems += check_tracking(self._call, everyone - {LEAVER}, CAMERAS)
+        heading("Across cameras: the global id of each person")
+        self.problems += check_tracking(self._call, all_users - {LEAVER}, CAMERAS)
 
     def _enroll(self, user_id: str) -> None:
         photo = sample_video.enrollment_photo(sample_video.IDENTITIES[user_id])
@@ -76,14 +76,14 @@ class Demo:
         )
         print(f"  {user_id}  version {enrolled['version']}, {len(photo) / 1024:.0f} KB of photo dropped")
 
-    def _expect_everyone(self, people: set[str], since: float) -> None:
-        """On both cameras: all of `people`, and the stranger who walks by in each video."""
-        wanted = {(camera, user_id) for camera in CAMERAS for user_id in people | {UNKNOWN_USER}}
+    def _expect_users(self, users: set[str], since: float) -> None:
+        """Expect events of `users` and of the unknown person, on both cameras."""
+        wanted = {(camera, user_id) for camera in CAMERAS for user_id in users | {UNKNOWN_USER}}
         missing = wanted - self._tap.wait_for(wanted, since, _PASS_SECONDS)
         for camera, user_id in sorted(missing):
             self.problems.append(f"{camera} did not report {user_id or 'the stranger, as unknown'}")
 
-    def _delete(self, everyone: set[str]) -> None:
+    def _delete(self, all_users: set[str]) -> None:
         heading(f"Deleting {LEAVER}")
         started = time.monotonic()
         self._call("DELETE", f"/api/v1/identities/{LEAVER}")
@@ -91,36 +91,36 @@ class Demo:
         self._note("deletion confirmed by both cameras", took)
         if took > _DELETION_LIMIT_SECONDS:
             self.problems.append(f"the deletion took {took:.2f} s to be confirmed, more than a second")
-        print("  and now the video goes on: the same face walks in again")
+        print("  the video goes on: the same face appears again")
         confirmed_at = time.time()
-        self._expect_everyone(everyone - {LEAVER}, since=confirmed_at)
+        self._expect_users(all_users - {LEAVER}, since=confirmed_at)
         again = [
             seen for seen in self._tap.seen() if seen.user_id == LEAVER and seen.happened_at > confirmed_at
         ]
         if again:
             self.problems.append(f"{LEAVER} was recognised after both cameras confirmed the deletion")
         else:
-            print(f"  {LEAVER} was not recognised again, but seen as unknown; everyone else was recognised")
+            print(f"  {LEAVER} was not recognised again, but seen as unknown; all others were recognised")
 
     def _wait_confirmed(self, user_id: str, since: float | None = None) -> float:
-        """Seconds until every camera holds the person's last change."""
+        """Wait until every camera has confirmed the last change; return the seconds."""
         started = time.monotonic() if since is None else since
         deadline = started + _CONFIRM_SECONDS * 3
         while True:
-            said = self._call("GET", f"/api/v1/identities/{user_id}/confirmations")
-            if set(CAMERAS) <= set(said["confirmed"]):
+            answer = self._call("GET", f"/api/v1/identities/{user_id}/confirmations")
+            if set(CAMERAS) <= set(answer["confirmed"]):
                 took = time.monotonic() - started
                 print(
-                    f"  {len(said['confirmed'])} of {len(CAMERAS)} cameras hold it after {took * 1000:.0f} ms"
+                    f"  {len(answer['confirmed'])} of {len(CAMERAS)} cameras confirmed it after {took * 1000:.0f} ms"
                 )
                 return took
             if time.monotonic() > deadline:
-                self.problems.append(f"cameras that never confirmed {user_id}: {said['waiting']}")
+                self.problems.append(f"cameras that never confirmed {user_id}: {answer['waiting']}")
                 return time.monotonic() - started
             time.sleep(0.01)
 
     def _check_database(self) -> None:
-        """What was on the wire is in MongoDB, once each, and nobody unknown was named."""
+        """Check that MongoDB has each event once and names enrolled people only."""
         sent = {(seen.device_id, seen.event_id) for seen in self._tap.seen()}
         stored = self._stored(sent)
         keys = [(event["device_id"], event["event_id"]) for event in stored]
@@ -130,12 +130,12 @@ class Demo:
             self.problems.append(f"{len(lost)} events on the wire are not in MongoDB")
         named = {event["user_id"] for event in stored if event["event_type"] != "unknown"}
         if strangers := named - set(sample_video.IDENTITIES):
-            self.problems.append(f"somebody was recognised who was never enrolled: {strangers}")
+            self.problems.append(f"people were recognised without an enrollment: {strangers}")
         unknown = sum(event["event_type"] == "unknown" for event in stored)
         delays = sorted(_delay_ms(event) for event in stored)
         self.figures += [
             ("events on the wire / in MongoDB", f"{len(sent)} / {len(stored)}, none twice"),
-            ("of these, people whom nobody knows", str(unknown)),
+            ("of these, unknown people", str(unknown)),
             (
                 "recognition to MongoDB",
                 f"median {delays[len(delays) // 2]:.0f} ms, worst {delays[-1]:.0f} ms",
@@ -143,7 +143,7 @@ class Demo:
         ]
 
     def _stored(self, sent: set[tuple[str, str]]) -> list[dict[str, Any]]:
-        """All events in MongoDB, once those `sent` are there or have had ten seconds to come."""
+        """Return all events in MongoDB; wait up to ten seconds for those `sent`."""
         deadline = time.monotonic() + _CONFIRM_SECONDS
         while True:
             stored = list(self._events())
@@ -174,9 +174,11 @@ class Demo:
 
 
 def main() -> int:
-    """Run the demo; 0 if all was as it should be."""
+    """Run the demo; return 0 if every check passed."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="end after one round, status 1 if any was wrong")
+    parser.add_argument(
+        "--once", action="store_true", help="end after one round, with status 1 if a check failed"
+    )
     once = parser.parse_args().once
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -185,7 +187,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="wfm-demo-") as folder:
             return _run(Path(folder), stop, once=once)
     except KeyboardInterrupt:
-        print("\nStopped; nothing is left running.")
+        print("\nStopped; all programs have ended.")
         return 130
     except ProgramError as error:
         print(f"\nThe demo could not go on: {error}", file=sys.stderr)
@@ -210,13 +212,13 @@ def _run(folder: Path, stop: threading.Event, *, once: bool) -> int:
             fleet.start_servers()
         with step("Starting bridge and API"):
             fleet.start_backend()
-        say_where(fleet)
+        print_addresses(fleet)
         with EventTap(fleet.broker) as tap:
             demo = Demo(fleet, tap)
-            demo.run()
-            summarise(demo)
+            demo.run_checks()
+            print_summary(demo)
             if not once:
-                say_where(fleet)
+                print_addresses(fleet)
                 print("\nEverything stays up until Ctrl-C.")
                 stop.wait()
         failures = fleet.stop()
@@ -226,7 +228,7 @@ def _run(folder: Path, stop: threading.Event, *, once: bool) -> int:
 
 
 def _delay_ms(event: dict[str, Any]) -> float:
-    """From the recognition's own time to its receipt by the bridge."""
+    """Return the milliseconds from the recognition to its receipt by the bridge."""
     at, received = (
         datetime.fromisoformat(event[key].replace("Z", "+00:00")) for key in ("timestamp", "received_at")
     )
@@ -241,9 +243,9 @@ def _interrupt(stop: threading.Event) -> None:
 
 
 @contextmanager
-def step(what: str) -> Iterator[None]:
-    """Say what is being done and how long it took."""
-    print(f"{what} ... ", end="", flush=True)
+def step(title: str) -> Iterator[None]:
+    """Print a step and its duration."""
+    print(f"{title} ... ", end="", flush=True)
     started = time.monotonic()
     yield
     print(f"{time.monotonic() - started:.1f} s")
@@ -253,8 +255,8 @@ def heading(text: str) -> None:
     print(f"\n{text}")
 
 
-def say_where(fleet: LocalFleet) -> None:
-    """The addresses and passwords of this run."""
+def print_addresses(fleet: LocalFleet) -> None:
+    """Print the addresses and passwords of this run."""
     broker = fleet.broker
     print(
         f"\n  Dashboard   {fleet.url}/      API key  {fleet.api_key}\n"
@@ -264,8 +266,8 @@ def say_where(fleet: LocalFleet) -> None:
     )
 
 
-def summarise(demo: Demo) -> None:
-    """The figures, and what was wrong."""
+def print_summary(demo: Demo) -> None:
+    """Print the figures and the failed checks."""
     heading("Summary")
     width = max(len(name) for name, _ in demo.figures)
     for name, value in demo.figures:
@@ -273,10 +275,10 @@ def summarise(demo: Demo) -> None:
     for problem in demo.problems:
         print(f"  WRONG: {problem}")
     if not demo.problems:
-        print("  All as it should be.")
+        print("  All checks passed.")
     print(
-        "  Faces were compared by the embedded descriptor face:gabor-512, which is for trying out,\n"
-        "  not for identifying people in earnest; an ArcFace model drops in by configuration."
+        "  Faces were compared by the embedded descriptor face:gabor-512, which is for trials only;\n"
+        "  an ArcFace model is a matter of configuration."
     )
 
 

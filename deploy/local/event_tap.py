@@ -1,4 +1,4 @@
-"""Listens to events as an operator does, prints each as `mosquitto_sub -v` would, and remembers it."""
+"""Subscribe to events with an operator's rights, print them and keep them."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ import paho.mqtt.client as mqtt
 from .mosquitto import Mosquitto
 
 UNKNOWN_USER = ""
-"""Stands for the user of an `unknown` event."""
+"""The user of an `unknown` event."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class TappedEvent:
 
 
 class EventTap:
-    """A subscriber with the operator's rights, for the length of a `with`."""
+    """A subscriber with the operator's rights. Use as a context manager."""
 
     def __init__(self, broker: Mosquitto, *, quiet: bool = False) -> None:
         self._broker = broker
         self._quiet = quiet
         self._seen: list[TappedEvent] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=f"operator-{secrets.token_hex(4)}",
@@ -43,44 +43,47 @@ class EventTap:
         )
         self._client.username_pw_set("operator", broker.users["operator"])
         self._client.on_connect = lambda client, *_: client.subscribe("wfm/v1/device/+/up/event/#", 1)
-        self._client.on_message = self._receive
+        self._client.on_message = self._on_message
 
     def seen(self) -> list[TappedEvent]:
-        """All events so far, in the order in which they came."""
-        with self._news:
+        """Return all events so far, in the order of arrival."""
+        with self._changed:
             return list(self._seen)
 
     def wait_for(
         self, wanted: Iterable[tuple[str, str]], since: float, timeout: float
     ) -> set[tuple[str, str]]:
-        """Those of `wanted` (device, user) pairs that happened after `since`, once all have or time is up.
+        """Return those of `wanted` (device, user) pairs that happened after `since`.
 
-        The user of an `unknown` event is UNKNOWN_USER.
+        Waits until all have happened or `timeout` seconds have passed. The user of an `unknown` event is
+        UNKNOWN_USER.
         """
         remaining = set(wanted)
         found: set[tuple[str, str]] = set()
         deadline = time.monotonic() + timeout
-        with self._news:
+        with self._changed:
             while True:
-                came = {(s.device_id, s.user_id or UNKNOWN_USER) for s in self._seen if s.happened_at > since}
-                found = remaining & came
+                happened = {
+                    (s.device_id, s.user_id or UNKNOWN_USER) for s in self._seen if s.happened_at > since
+                }
+                found = remaining & happened
                 left = deadline - time.monotonic()
                 if found == remaining or left <= 0:
                     return found
-                self._news.wait(left)
+                self._changed.wait(left)
 
-    def _receive(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         event: dict[str, Any] = json.loads(message.payload)
         if not self._quiet:
             image = event.get("image")
             shown = event | ({"image": f"<base64 JPEG, {len(image) * 3 // 4 // 1024} KB>"} if image else {})
             print(f"{message.topic} {json.dumps(shown, separators=(',', ':'))}", flush=True)
-        happened = datetime.fromisoformat(event["timestamp"].replace("Z", "+00:00")).timestamp()
-        with self._news:
+        happened_at = datetime.fromisoformat(event["timestamp"].replace("Z", "+00:00")).timestamp()
+        with self._changed:
             self._seen.append(
-                TappedEvent(event["device_id"], event["event_id"], event.get("user_id"), happened)
+                TappedEvent(event["device_id"], event["event_id"], event.get("user_id"), happened_at)
             )
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def __enter__(self) -> "EventTap":
         self._client.connect(self._broker.host, self._broker.port)

@@ -1,4 +1,4 @@
-"""The whole product on this machine: broker, database, bridge, API and any number of cameras, all real."""
+"""Run broker, database, bridge, API and cameras on this machine."""
 
 import json
 import secrets
@@ -17,10 +17,10 @@ _READY_SECONDS = 30.0
 
 
 class LocalFleet:
-    """Servers and programs with their files in `folder`; `devices` are the names that the broker lets in.
+    """Servers and programs with their files in `folder`. Use as a context manager.
 
-    Everything listens on loopback and on free ports (the usual ones if asked for and free); passwords and the
-    API key are random. Use it as a context manager: at its end nothing is left running.
+    The broker admits `devices`. Everything listens on loopback and on free ports (with `usual_ports` on the
+    usual ones, if free); passwords and the API key are random. The end of the context stops everything.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LocalFleet:
         return f"http://127.0.0.1:{self.api_port}"
 
     def make_bridge(self, name: str) -> Program:
-        """Another bridge worker, not started."""
+        """Return another bridge worker, not started."""
         environment = {
             f"WFM_BRIDGE__{key.upper()}": _text(value) for key, value in self._bridge_settings.items()
         }
@@ -73,7 +73,7 @@ class LocalFleet:
     def make_device(
         self, device_id: str, settings: Mapping[str, object], arguments: Sequence[str] = ()
     ) -> Program:
-        """A camera, not started; `settings` are those of section `device`."""
+        """Return a camera, not started; `settings` are those of section `device`."""
         own = {"id": device_id, "site": SITE, "data_dir": str(self.folder / device_id), **settings}
         environment = {f"WFM_DEVICE__{key.upper()}": _text(value) for key, value in own.items()}
         program = Program(
@@ -89,7 +89,10 @@ class LocalFleet:
     def make_simulator(
         self, device_id: str, folder: Path, *, count: int, rate: float, arguments: Sequence[str] = ()
     ) -> Program:
-        """A simulated camera (its id ends in -001), not started, with its data in `folder`/`device_id`."""
+        """Return a simulated camera, not started; its id ends in -001.
+
+        Its data lies in `folder`/`device_id`.
+        """
         options = {
             "--prefix": device_id.removesuffix("-001"),
             "--site": SITE,
@@ -107,12 +110,12 @@ class LocalFleet:
         return program
 
     def start_servers(self) -> None:
-        """Broker and database, ready."""
+        """Start broker and database and wait until both are ready."""
         self.broker.start()
         self.mongod.start()
 
     def start_backend(self) -> None:
-        """Bridge and API, ready: the bridge connected, the API answering."""
+        """Start bridge and API; wait until the bridge is connected and the API answers."""
         self.bridge.start()
         self.api.start()
         self.bridge.wait_for_line("connected to the broker", _READY_SECONDS)
@@ -125,7 +128,10 @@ class LocalFleet:
             return False
 
     def stop(self) -> dict[str, str]:
-        """Stop everything in order; what did not end within ten seconds of SIGTERM, with why."""
+        """Stop everything in order.
+
+        Return the programs that ignored SIGTERM, with the reason.
+        """
         failures = {}
         self.http.close()
         for program in reversed(self.programs):
@@ -137,7 +143,7 @@ class LocalFleet:
                 program.kill()
         for server in (self.broker, self.mongod):
             if server.program.running:
-                # A server that a test has frozen would not hear the signal.
+                # A server that a test has frozen does not receive the signal.
                 server.program.thaw()
                 server.stop()
         return failures
@@ -151,7 +157,7 @@ class LocalFleet:
         self.stop()
 
     def mqtt_environment(self, user: str) -> dict[str, str]:
-        """What a program needs to log in at the broker as `user`."""
+        """Return the environment of a program that logs in at the broker as `user`."""
         return {
             "WFM_MQTT__HOST": self.broker.host,
             "WFM_MQTT__PORT": str(self.broker.port),

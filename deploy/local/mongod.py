@@ -1,4 +1,4 @@
-"""The local database: a real mongod on loopback as a replica set of one, which transactions need."""
+"""Run a real mongod on loopback, as a replica set of one for transactions."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ _NOT_YET_INITIALIZED = 94
 
 
 class Mongod:
-    """A mongod with its data in `folder`. `uri` names the replica set, as programs are given it."""
+    """A mongod with its data in `folder`; `uri` names the replica set, for programs."""
 
     host = "127.0.0.1"
 
@@ -36,12 +36,12 @@ class Mongod:
                     "0.5",
                     "--setParameter",
                     "diagnosticDataCollectionEnabled=false",
-                    # What a killed program left open holds the version counter, and so everybody's writes,
-                    # for so long: by default a minute. Ours take milliseconds.
+                    # A transaction of a killed program blocks the version counter, and so all writes,
+                    # for so long: by default a minute. Our transactions take milliseconds.
                     "--setParameter",
                     "transactionLifetimeLimitSeconds=5",
-                    # Files of what was dropped stay open for so long, by default five minutes: with a
-                    # database a test, more than a process may have.
+                    # Files of dropped databases stay open for so long, by default five minutes: with
+                    # one database a test, more files than a process may open.
                     "--setParameter",
                     "minSnapshotHistoryWindowInSeconds=10",
                 ),
@@ -55,7 +55,7 @@ class Mongod:
         return f"mongodb://{self.host}:{self.port}/?replicaSet={_REPLICA_SET}"
 
     def start(self) -> "Mongod":
-        """Returns when this node is primary and takes writes."""
+        """Start the server and wait until it is primary and accepts writes."""
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         self.program.start()
         client: MongoClient[dict[str, Any]]
@@ -66,15 +66,15 @@ class Mongod:
         return self
 
     def stop(self) -> None:
-        """Orderly: the next start needs no recovery."""
+        """Stop the server orderly: the next start needs no recovery."""
         self.program.stop(timeout=30.0)
 
     def kill(self) -> None:
-        """SIGKILL: the next start replays the journal."""
+        """Kill the server: the next start replays the journal."""
         self.program.kill()
 
     def restart(self) -> None:
-        """On the same port and data; an orderly stop first if it still runs."""
+        """Start again on the same port and data, after an orderly stop if it still runs."""
         if self.program.running:
             self.stop()
         self.start()
@@ -88,7 +88,7 @@ class Mongod:
             if error.code == _NOT_YET_INITIALIZED:
                 self._initiate(client)
         except PyMongoError:
-            # Not listening yet, or in the middle of its start: the caller asks again until its deadline.
+            # The server still starts: the caller tries again until its deadline.
             return False
         return False
 
@@ -98,7 +98,7 @@ class Mongod:
 
 
 def find_mongod() -> Path:
-    """The mongod on PATH, else the one in the PyPI wheel; raises ProgramError when there is neither."""
+    """Return the mongod on PATH, else that of the PyPI wheel; raises ProgramError."""
     on_path = shutil.which("mongod")
     if on_path:
         return Path(on_path)

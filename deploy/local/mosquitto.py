@@ -1,4 +1,4 @@
-"""The local broker: a real Mosquitto on loopback with passwords and the production access rules."""
+"""Run a real Mosquitto on loopback with passwords and the production access rules."""
 
 import getpass
 import os
@@ -42,7 +42,7 @@ class Mosquitto:
         self.program = Program([find_mosquitto(), "-c", folder / "mosquitto.conf"], folder / "mosquitto.log")
 
     def start(self) -> "Mosquitto":
-        """Returns when the broker accepts a CONNECT."""
+        """Start the broker and wait until it accepts a CONNECT."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
         self.program.start()
@@ -50,21 +50,21 @@ class Mosquitto:
         return self
 
     def stop(self) -> None:
-        """Orderly: sessions and retained messages are saved."""
+        """Stop the broker orderly: sessions and retained messages are saved."""
         self.program.stop()
 
     def kill(self) -> None:
-        """SIGKILL: what was not saved yet is lost."""
+        """Kill the broker: unsaved sessions and messages are lost."""
         self.program.kill()
 
     def restart(self) -> None:
-        """On the same port and files; an orderly stop first if it still runs."""
+        """Start again on the same port and files, after an orderly stop if it still runs."""
         if self.program.running:
             self.stop()
         self.start()
 
     def add_device(self, device_id: str, password: str, site: str) -> None:
-        """Lets one more device in, while the broker runs."""
+        """Admit one more device while the broker runs."""
         self.users[device_id] = password
         self.sites[device_id] = site
         self._write_configuration()
@@ -76,7 +76,7 @@ class Mosquitto:
             "common": TEMPLATES / "common",
             "folder": self.folder,
             "port": self.port,
-            # Started by root, Mosquitto would become the user `mosquitto`, to whom `folder` does not belong.
+            # Started by root, Mosquitto would switch to the user `mosquitto`, which cannot write `folder`.
             "user": getpass.getuser(),
         }
         template = Template((TEMPLATES / "local.conf.template").read_text(encoding="utf-8"))
@@ -106,8 +106,8 @@ class Mosquitto:
 
 
 def find_mosquitto(name: str = "mosquitto") -> str:
-    """The path of the broker or of one of its tools; raises ProgramError where it is not installed."""
-    # Debian keeps the broker in /usr/sbin, which is not on the PATH of everyone.
+    """Return the path of the broker or one of its tools; raises ProgramError."""
+    # Debian keeps the broker in /usr/sbin, which is not on every PATH.
     path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
     if path is None:
         raise ProgramError(
@@ -117,7 +117,7 @@ def find_mosquitto(name: str = "mosquitto") -> str:
 
 
 def _accepts(port: int, user: str, password: str) -> bool:
-    """Whether the broker answers a CONNECT of MQTT 3.1.1 with success."""
+    """Return whether the broker accepts a CONNECT of MQTT 3.1.1."""
     body = _field("MQTT") + b"\x04\xc2\x00\x0a" + _field("probe") + _field(user) + _field(password)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:

@@ -1,15 +1,15 @@
-"""Free TCP ports on the loopback interface."""
+"""Find free TCP ports on the loopback interface."""
 
 import random
 import socket
 
-# Below the range from which the kernel takes the ports of outgoing connections: a client that keeps trying
-# to reach a server that is down may else be given that server's port, and connect to itself.
+# Below the kernel's range for outgoing connections: else a client that retries a stopped server may get that
+# server's port as its own and connect to itself.
 _FIRST, _LAST = 20_000, 29_999
 
 
 def free_port(preferred: int | None = None) -> int:
-    """`preferred` if nobody listens there, else a free port between 20,000 and 29,999."""
+    """Return `preferred` if it is free, else a free port between 20,000 and 29,999."""
     candidates = random.SystemRandom().sample(range(_FIRST, _LAST + 1), 200)
     for port in [preferred, *candidates] if preferred else candidates:
         if port is not None and _is_free(port):
@@ -19,7 +19,7 @@ def free_port(preferred: int | None = None) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do: a port that only waits out old connections is free.
+        # As servers do: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

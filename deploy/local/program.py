@@ -1,4 +1,4 @@
-"""A child process with a log file, which ends when this process ends, however this process ends."""
+"""Run child processes with log files; a child never outlives this process."""
 
 import os
 import queue
@@ -16,17 +16,20 @@ _POLL_SECONDS = 0.02
 
 
 class ProgramError(RuntimeError):
-    """A program did not start, did not get ready, or did not stop; the message ends with its last output."""
+    """A program that did not start, get ready or stop.
+
+    The message has its last output.
+    """
 
 
 class Program:
-    """Runs `args` with its output appended to `log`, from the repository's root.
+    """Run `args` from the repository's root, with the output appended to `log`.
 
-    `env` goes over this process's environment, from which every `WFM_` variable is taken away.
+    `env` overrides this process's environment, without its `WFM_` variables.
 
-    The kernel kills the child (PR_SET_PDEATHSIG, by way of setpriv) when the thread that started it ends. So
-    each child is started by a thread of its own that waits for it: it may be started from any short-lived
-    thread, and it dies with this process even after `kill -9`. Ctrl-C reaches this process only.
+    The kernel kills the child (PR_SET_PDEATHSIG, through setpriv) when the thread that started it ends. So a
+    thread of its own starts each child and waits for it: a short-lived thread may call `start`, and the child
+    dies with this process even after `kill -9`. Ctrl-C reaches this process only.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Program:
     @property
     def process(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
-            raise ProgramError(f"{self.name} was never started")
+            raise ProgramError(f"{self.name} was not started")
         return self._process
 
     @property
@@ -54,7 +57,7 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts the child; returns at once, without waiting for it to be ready."""
+        """Start the child without waiting until it is ready; raises ProgramError."""
         if self.running:
             raise ProgramError(f"{self.name} is already running")
         setpriv = shutil.which("setpriv")
@@ -90,14 +93,20 @@ class Program:
         process.wait()
 
     def wait(self, timeout: float = 10.0) -> int:
-        """The exit status once it has ended; raises ProgramError after `timeout` seconds."""
+        """Wait for the end and return the exit status.
+
+        Raises ProgramError after `timeout` s.
+        """
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise self.failure(f"{self.name} has not ended within {timeout:g} s") from error
 
     def stop(self, timeout: float = 10.0) -> int:
-        """SIGTERM, then the exit status; if it outlives `timeout` seconds, SIGKILL and ProgramError."""
+        """Send SIGTERM and return the exit status.
+
+        After `timeout` s kill and raise ProgramError.
+        """
         self.process.terminate()
         try:
             return self.wait(timeout)
@@ -106,20 +115,20 @@ class Program:
             raise
 
     def kill(self) -> None:
-        """SIGKILL, and waits until it is gone. Does nothing to a program that is not running."""
+        """Send SIGKILL and wait for the end; do nothing if the program does not run."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def freeze(self) -> None:
-        """SIGSTOP: still there, connections open, answers nothing. `thaw` lets it go on."""
+        """Send SIGSTOP: connections stay open, but nothing is answered until `thaw`."""
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
     def output(self) -> str:
-        """All that it has printed since its last start."""
+        """Return the output since the last start."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as file:
@@ -127,7 +136,7 @@ class Program:
             return file.read().decode("utf-8", "replace")
 
     def wait_for_line(self, pattern: str, timeout: float = 10.0) -> str:
-        """The first line since the last start in which the regular expression `pattern` is found."""
+        """Return the first line since the last start that matches `pattern`; wait for it."""
         found: list[str] = []
 
         def printed() -> bool:
@@ -138,7 +147,10 @@ class Program:
         return found[0]
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
-        """Returns when `condition` holds; raises ProgramError when it ends before, or after `timeout`."""
+        """Wait until `condition` holds.
+
+        Raises ProgramError at the program's end or `timeout`.
+        """
         deadline = time.monotonic() + timeout
         while not condition():
             if not self.running:
@@ -148,6 +160,6 @@ class Program:
             time.sleep(_POLL_SECONDS)
 
     def failure(self, sentence: str) -> ProgramError:
-        """An error that shows the last of the output."""
+        """Return an error with the end of the output."""
         tail = "\n".join(self.output().splitlines()[-20:])
         return ProgramError(f"{sentence}. The end of {self.log}:\n{tail}")

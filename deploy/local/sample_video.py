@@ -1,4 +1,4 @@
-"""Make sample videos of people walking past a camera, from the faces of scikit-image's `lfw_subset`.
+"""Make sample videos from the faces of scikit-image's `lfw_subset`.
 
 The faces come from Labeled Faces in the Wild and lie in scikit-image's wheel as 25x25 grey pictures, so the
 videos need no download. They are for trials only: each appearance is one still that is moved, turned, lit and
@@ -42,7 +42,10 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Appearance:
-    """Row `face` of `lfw_subset` in the frames `first_frame` to `last_frame`, both included."""
+    """Row `face` of `lfw_subset` in a video.
+
+    It is in the frames `first_frame` to `last_frame`, both included.
+    """
 
     face: int
     first_frame: int
@@ -73,8 +76,9 @@ def make_sample(
     cameras: int = 2,
     seed: int = 7,
 ) -> list[SampleVideo]:
-    """Write `camera-1.mp4`, ... into `folder`: 640x480, 15 frames a second, about 21 s, silent.
+    """Write `camera-1.mp4`, ...
 
+    Into `folder`: 640x480, 15 frames a second, about 21 s, silent.
     Each of `faces` appears once, one after the other except the last two, which appear together; `unknown` is
     third. Every camera has its own order and movements; the same seed gives the same videos.
     """
@@ -92,7 +96,10 @@ def make_sample(
 
 
 def enrollment_photo(face: int) -> bytes:
-    """Return a JPEG portrait, 480x480, of row `face` of `lfw_subset`; it equals no frame of a video."""
+    """Return a JPEG portrait, 480x480, of row `face` of `lfw_subset`.
+
+    It equals no frame of a video.
+    """
     random = np.random.default_rng([97, face])
     size = 200
     canvas = np.full((480, 480, 3), 196, dtype=np.uint8)
@@ -170,7 +177,10 @@ def _jitter(face: Image, random: np.random.Generator, *, degrees: float, light: 
 
 
 def _paste(picture: Image, face: Image, left: int, top: int) -> None:
-    """Draw a grey face with soft edges, on shoulders, into `picture`; parts outside are cut off."""
+    """Draw a grey face with soft edges, on shoulders, into `picture`.
+
+    Parts outside are cut off.
+    """
     size = face.shape[0]
     shoulders = (left + size // 2, top + round(1.6 * size))
     cv2.ellipse(picture, shoulders, (round(0.85 * size), round(0.75 * size)), 0, 0, 360, (92, 74, 60), -1)
@@ -186,7 +196,10 @@ def _paste(picture: Image, face: Image, left: int, top: int) -> None:
 
 @lru_cache(maxsize=8)
 def _soft_edges(size: int) -> NDArray[np.float64]:
-    """Return float64[size, size]: 1 in the middle, falling to 0 over the outer twentieth."""
+    """Return float64[size, size]: 1 in the middle, 0 at the edge.
+
+    The value falls over the outer twentieth.
+    """
     ramp = np.clip(np.minimum(np.arange(size), np.arange(size)[::-1]) / (size / 20), 0, 1)
     edges: NDArray[np.float64] = np.minimum.outer(ramp, ramp)
     return edges

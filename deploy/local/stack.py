@@ -1,4 +1,4 @@
-"""The parts of the local stack: real servers and our own programs, as children of this process."""
+"""Offer the parts of the local stack: real servers and our own programs."""
 
 from .mongod import Mongod, find_mongod
 from .mosquitto import Mosquitto

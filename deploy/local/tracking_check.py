@@ -1,4 +1,4 @@
-"""What the demo asks of tracking: everybody has one number, whatever camera sees them."""
+"""Check the tracking of the demo: one global id per person over all cameras."""
 
 import time
 from collections.abc import Callable, Collection
@@ -11,25 +11,32 @@ _PAUSE_SECONDS = 0.2
 
 
 def check_tracking(call: Call, enrolled: Collection[str], cameras: Collection[str]) -> list[str]:
-    """Print who was seen where, and return a sentence for each enrolled person who has not one number that
-    was seen on all `cameras`. The tracker writes every few seconds: it is waited for."""
+    """Print the detected persons and return the problems of enrolled ones.
+
+    Each identity of `enrolled` needs exactly one detected person, seen by all `cameras`. The tracker writes
+    every few seconds, so the check waits for it.
+    """
     deadline = time.monotonic() + _WRITTEN_SECONDS
     while True:
-        people = call("GET", "/api/detected-persons?limit=100")["items"]
-        wrong = [sentence for user_id in sorted(enrolled) if (sentence := _wrong(user_id, people, cameras))]
-        if not wrong or time.monotonic() > deadline:
+        detected = call("GET", "/api/detected-persons?limit=100")["items"]
+        problems = [
+            sentence
+            for user_id in sorted(enrolled)
+            if (sentence := _find_problem(user_id, detected, cameras))
+        ]
+        if not problems or time.monotonic() > deadline:
             break
         time.sleep(_PAUSE_SECONDS)
-    for one in sorted(people, key=lambda person: person["global_id"]):
-        where = ", ".join(one["cameras_visited"])
-        print(f"  #{one['global_id']:<3} {one['user_id'] or 'nobody enrolled':<16} {where}")
-    return wrong
+    for item in sorted(detected, key=lambda item: item["global_id"]):
+        where = ", ".join(item["cameras_visited"])
+        print(f"  #{item['global_id']:<3} {item['user_id'] or 'not enrolled':<16} {where}")
+    return problems
 
 
-def _wrong(user_id: str, people: list[dict[str, Any]], cameras: Collection[str]) -> str | None:
-    numbers = [one["global_id"] for one in people if one["user_id"] == user_id]
-    if len(numbers) != 1:
-        return f"{user_id} is {len(numbers)} people to the tracker: {numbers}"
-    visited = next(one["cameras_visited"] for one in people if one["user_id"] == user_id)
+def _find_problem(user_id: str, detected: list[dict[str, Any]], cameras: Collection[str]) -> str | None:
+    global_ids = [item["global_id"] for item in detected if item["user_id"] == user_id]
+    if len(global_ids) != 1:
+        return f"{user_id} has {len(global_ids)} global ids instead of 1: {global_ids}"
+    visited = next(item["cameras_visited"] for item in detected if item["user_id"] == user_id)
     missing = set(cameras) - set(visited)
-    return f"{user_id} was not followed on {', '.join(sorted(missing))}" if missing else None
+    return f"{user_id} was not seen by {', '.join(sorted(missing))}" if missing else None

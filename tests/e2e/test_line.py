@@ -37,7 +37,7 @@ def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
             check=False,
         )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "All as it should be." in ended.stdout
+    assert "All checks passed." in ended.stdout
     assert "was not recognised again, but seen as unknown" in ended.stdout
     left = [command for command in map(cmdline, psutil.process_iter()) if "wfm-demo-" in " ".join(command)]
     assert left == []
