@@ -69,7 +69,7 @@ async def _run(settings: BridgeProgram) -> None:
         # Objects that exist now live to the end; frozen, they spare the garbage collector 50 ms a run.
         gc.freeze()
         await bridge.run(stop)
-        _log.info("bridge stopped health=%s", json.dumps(bridge.health(), default=str))
+        _log.info("bridge stopped health=%r", json.dumps(bridge.health(), default=str))
     finally:
         await registry.close()
 

@@ -1,6 +1,7 @@
 """Serve with uvicorn; at the end close live streams, which never end themselves."""
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from .settings import ApiProgram
 
 _GRACE_SECONDS = 5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,22 +47,29 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, program: ApiProgram) -> None:
         self._services: Services = app.state.services
+        level = program.log.level
         super().__init__(
             uvicorn.Config(
                 app,
                 host=program.api.host,
                 port=program.api.port,
                 log_config=None,
-                log_level=program.log.level,
-                access_log=program.log.level == "debug",
+                # At info uvicorn logs its start and stop in its own form; `startup` and `shutdown` log ours.
+                log_level="warning" if level == "info" else level,
+                access_log=level == "debug",
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _log.info("api listening host=%s port=%d", self.config.host, self.config.port)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._services.hub.stop()
         await super().shutdown(sockets)
+        _log.info("api stopped")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

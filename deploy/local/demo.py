@@ -110,9 +110,8 @@ class Demo:
             answer = self._call("GET", f"/api/v1/identities/{user_id}/confirmations")
             if set(CAMERAS) <= set(answer["confirmed"]):
                 took = time.monotonic() - started
-                print(
-                    f"  {len(answer['confirmed'])} of {len(CAMERAS)} cameras confirmed it after {took * 1000:.0f} ms"
-                )
+                count = f"{len(answer['confirmed'])} of {len(CAMERAS)}"
+                print(f"  {count} cameras have confirmed it after {took * 1000:.0f} ms")
                 return took
             if time.monotonic() > deadline:
                 self.problems.append(f"cameras that never confirmed {user_id}: {answer['waiting']}")

@@ -61,9 +61,9 @@ def test_every_log_line_of_a_demo_run_has_the_form_of_the_house(fleet: LocalFlee
         lambda: fleet.bridge.output().count("connected to the broker") > 1, "reconnect", 60
     )
     assert fleet.stop() == {}
-    for program in fleet.programs:
-        assert program.output(), f"{program.name} logged nothing"
-        assert misformed(program.output()) == [], program.name
+    logs = {program.name: program.output() for program in fleet.programs}
+    assert all(logs.values())
+    assert {name: lines for name, log in logs.items() if (lines := misformed(log))} == {}
 
 
 @pytest.mark.parametrize(
