@@ -68,13 +68,13 @@ def apply_enrollment(
     sites = live.sites if live else (EVERY_SITE,)
     if change.sites is not None:
         sites = tuple(sorted(set(change.sites))) or (EVERY_SITE,)
-    held = holdings(user_id, templates) if templates is not None else known.holdings if known else ()
+    counts = holdings(user_id, templates) if templates is not None else known.holdings if known else ()
     after = Identity(
         user_id=user_id,
         version=version,
         sites=sites,
         synced_sites=tuple(sorted({*(known.synced_sites if known else ()), *sites})),
-        holdings=held,
+        holdings=counts,
         display_name=_changed_text(change.display_name, live.display_name if live else None),
         flag=_changed_text(change.flag, live.flag if live else None),
         kind=change.kind or (live.kind if live else "employee"),
@@ -82,7 +82,7 @@ def apply_enrollment(
         updated_at=now,
         created_version=live.created_version if live else version,
         external=_with_key(known, change),
-        consent=consent_after(known, change, [holding.space for holding in held], rules),
+        consent=consent_after(known, change, [holding.space for holding in counts], rules),
     )
     if live and replace(after, version=live.version, updated_at=live.updated_at) == live:
         return before
@@ -196,8 +196,8 @@ def remove_modality(before: IdentityRecord, modality: str, version: int, now: da
     templates = tuple(template for template in before.templates if template.modality != modality)
     if len(templates) == len(before.templates):
         raise ContractError(PERSON_UNKNOWN, f"{identity.user_id} has no {modality} template")
-    held = holdings(identity.user_id, templates)
-    return IdentityRecord(replace(identity, version=version, holdings=held, updated_at=now), templates)
+    counts = holdings(identity.user_id, templates)
+    return IdentityRecord(replace(identity, version=version, holdings=counts, updated_at=now), templates)
 
 
 def make_tombstone(identity: Identity, version: int, now: datetime) -> Identity:

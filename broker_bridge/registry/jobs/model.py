@@ -126,7 +126,7 @@ def failure_update(job: JobRecord, error: str, *, retry: bool, now: datetime) ->
     """
     if not retry or job.stalled >= MAX_ATTEMPTS:
         return end_update("failed", now) | {"error": error}
-    # After progress the pauses begin anew.
+    # After progress the pauses begin with the first one.
     pause = _FIRST_PAUSE * 2 ** max(job.stalled - 1, 0)
     change = {"status": "queued", "lease_token": None, "free_at": now + pause, "updated_at": now}
     return change | {"error": error}

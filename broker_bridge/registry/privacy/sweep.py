@@ -49,9 +49,9 @@ class ErasureSweep:
         """
         # Where a user id was given to another identity since, only older documents are the erased person's.
         # Otherwise time decides nothing: clocks differ, and a camera that was away still knows the person.
-        anew = await self._pseudonyms.reassigned(subject.user_ids)
-        ids = [user_id for user_id in subject.user_ids if user_id not in anew]
-        parts = [(part, until) for part, until in ((ids, None), (sorted(anew), at)) if part]
+        reassigned = await self._pseudonyms.reassigned(subject.user_ids)
+        ids = [user_id for user_id in subject.user_ids if user_id not in reassigned]
+        parts = [(part, until) for part, until in ((ids, None), (sorted(reassigned), at)) if part]
         events = [await self._events.pseudonymise(part, pseudonym, until) for part, until in parts]
         yield "images", sum(images for _, images in events)
         yield "events", sum(changed for changed, _ in events)

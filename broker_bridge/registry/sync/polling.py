@@ -34,7 +34,7 @@ class VersionCursor:
     begun_at: int | None = None
 
     def needs_snapshot(self, history: History, site_id: str) -> bool:
-        """Return whether the history cannot tell the device the rest."""
+        """Return whether deltas cannot bring the device up to date."""
         return _is_other_history(self.epoch, history) or not history.tells_since(
             site_id, self.version, self.reset_head_version
         )
@@ -51,7 +51,7 @@ class TimeCursor:
     epoch: str | None = None
 
     def needs_snapshot(self, history: History, now: datetime) -> bool:
-        """Return whether the changes since `time` cannot be told.
+        """Return whether a page of deltas cannot bring the device up to date.
 
         Tombstones after `time` were purged, or `time` is ahead of the clock.
         """
