@@ -1,7 +1,7 @@
 """Look up observed faces among all detected persons and all enrolled identities."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from broker_bridge.registry import Registry
@@ -15,8 +15,7 @@ from .identity_links import IdentityLinks
 _CANDIDATES = 5
 
 
-@dataclass(frozen=True)
-class LookupResult:
+class LookupResult(NamedTuple):
     """The merge groups that a face may belong to, and the enrolled identity that it surely is."""
 
     groups: tuple[MergeGroup, ...] = ()

@@ -1,9 +1,7 @@
 """Decide which active person an observed face belongs to, by a table of rules."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from broker_bridge.registry.detected_persons.model import ObservedFace
 from broker_bridge.registry.detected_persons.settings import FaceLimits
@@ -16,8 +14,7 @@ from .picture import PicturePositions
 _WELL_KNOWN_WEIGHT = 5.0
 
 
-@dataclass(frozen=True)
-class TrackMatch:
+class TrackMatch(NamedTuple):
     """The active person of an observation, and the rule that found it.
 
     `similarity` is the mean cosine to the faces of the person. `by` is also the suffix of a counter: `stay`
@@ -33,7 +30,22 @@ class TrackMatch:
 
 
 class MatchContext:
-    """The facts about one observation that rules share; each is computed at most once."""
+    """The facts about one observation that rules share; each is computed at most once.
+
+    Written out instead of `functools.cached_property`, whose lock (until Python 3.12) costs a microsecond.
+    """
+
+    __slots__ = (
+        "_elsewhere",
+        "_here",
+        "_nearest_two",
+        "active",
+        "limits",
+        "matrix",
+        "observed",
+        "pictures",
+        "positions",
+    )
 
     def __init__(
         self,
@@ -48,27 +60,41 @@ class MatchContext:
         self.active = active
         self.matrix = matrix
         self.pictures = pictures
-        self.positions = pictures.on_camera(observed.device_id)
+        self.positions = pictures.on_camera(observed.device_id).values()
+        self._elsewhere: list[int] | None = None
+        self._here: set[int] | None = None
+        self._nearest_two: tuple[tuple[int, float], tuple[int, float]] | None = None
 
-    @cached_property
+    @property
     def elsewhere(self) -> list[int]:
         """The global ids on other tracks of the same picture."""
-        return [one.global_id for one in self.positions.values() if one.is_elsewhere(self.observed)]
+        if self._elsewhere is None:
+            observed = self.observed
+            self._elsewhere = [one.global_id for one in self.positions if one.is_elsewhere(observed)]
+        return self._elsewhere
 
-    @cached_property
+    @property
     def here(self) -> set[int]:
         """The global ids that were surely in this place, or on this track, a moment ago."""
-        return {
-            one.global_id
-            for one in self.positions.values()
-            if one.global_id not in self.elsewhere and self.pictures.was_here(one, self.observed)
-        }
+        if self._here is None:
+            elsewhere, observed, was_here = self.elsewhere, self.observed, self.pictures.was_here
+            self._here = {
+                one.global_id
+                for one in self.positions
+                if one.global_id not in elsewhere and was_here(one, observed)
+            }
+        return self._here
 
-    @cached_property
+    @property
     def nearest_two(self) -> tuple[tuple[int, float], tuple[int, float]]:
-        """Global id and mean cosine of the two nearest who are not elsewhere; (0, -1) for each that lacks."""
-        nearest = self.matrix.nearest_two(self.observed.vector, self.elsewhere)
-        return nearest or ((0, -1.0), (0, -1.0))
+        """Global id and mean cosine of the two nearest persons that are not elsewhere.
+
+        (0, -1) stands for a missing one.
+        """
+        if self._nearest_two is None:
+            nearest = self.matrix.nearest_two(self.observed.vector, self.elsewhere)
+            self._nearest_two = nearest or ((0, -1.0), (0, -1.0))
+        return self._nearest_two
 
 
 def match_continuity(context: MatchContext) -> TrackMatch | None:
@@ -77,8 +103,10 @@ def match_continuity(context: MatchContext) -> TrackMatch | None:
     No other person is compared then: the centroids of a thousand persons are two megabytes, and most
     observations continue a track.
     """
+    positions = context.positions
+    if not positions:
+        return None
     observed, limits = context.observed, context.limits
-    positions = context.positions.values()
     # Most are on the same track, which spares the comparison of boxes.
     on_track = [one for one in positions if one.track_id == observed.track_id]
     for position in on_track or positions:
@@ -121,9 +149,11 @@ def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
 
 def match_position(context: MatchContext) -> TrackMatch | None:
     """Match the most similar person who was here a moment ago, down to a lower similarity."""
+    if not context.here:
+        return None
     vector = context.observed.vector
     similarities = [(context.matrix.similarity(vector, global_id), global_id) for global_id in context.here]
-    similarity, global_id = max(similarities, default=(-1.0, 0))
+    similarity, global_id = max(similarities)
     if similarity < context.limits.by_position:
         return None
     return TrackMatch(context.active[global_id], None, "position")
