@@ -108,7 +108,9 @@ async def list_persons(
         wanted, active_since(services), before=_from_cursor(cursor), limit=limit
     )
     setting = await setting_of(services, page.groups)
-    following = to_moment_cursor(page.following[0], str(page.following[1])) if page.following else None
+    following = (
+        to_moment_cursor(page.next_position[0], str(page.next_position[1])) if page.next_position else None
+    )
     return DetectedPersonPage(items=[to_view(one, setting) for one in page.groups], next_cursor=following)
 
 

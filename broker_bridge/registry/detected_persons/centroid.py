@@ -1,8 +1,8 @@
-"""How a detected person is known in one space: the quality-weighted mean of faces that were surely theirs.
+"""Hold the quality-weighted mean of the sure faces of a detected person in one space.
 
-The mean of unit vectors is no unit vector: its length, the consistency, is the less the more the faces
-differ. So the product of a face with the mean is the mean cosine between it and all faces of the mean,
-however many. That is what a face is judged by: a look-alike comes no nearer to many faces than to one.
+The mean of unit vectors is no unit vector: the more the faces differ, the smaller its length, the centroid
+norm. So the product of a face with the mean is the mean cosine between that face and all faces of the mean.
+Faces are compared by this mean cosine: a look-alike comes no nearer to many faces than to one.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
 
-# Faces beyond this fade: a mean of years would not follow a beard.
-_MOST_WEIGHT = 50.0
-_LEAST_WEIGHT = 0.05
+# Beyond this weight older faces fade: a mean over years would not follow a beard.
+_MAX_WEIGHT = 50.0
+_MIN_WEIGHT = 0.05
 _UNKNOWN_QUALITY = 0.5
 
 
 @dataclass
 class FaceCentroid:
-    """`mean` is float32[d]; `weight` the sum of qualities behind it."""
+    """A mean float32[d] and its `weight`, the sum of the qualities of its faces."""
 
     space: str
     mean: Vector
@@ -27,7 +27,7 @@ class FaceCentroid:
 
     @classmethod
     def from_vector(cls, space: str, vector: Vector, quality: float | None) -> "FaceCentroid":
-        """Known by one face: a unit vector float32[d]."""
+        """Return the centroid of one face, a unit vector float32[d]."""
         return cls(space, vector.astype(np.float32), _weight(quality))
 
     @classmethod
@@ -37,12 +37,12 @@ class FaceCentroid:
     def learn(self, vector: Vector, quality: float | None) -> None:
         """Move the mean towards one more face."""
         more = _weight(quality)
-        self.weight = min(self.weight, _MOST_WEIGHT - more) + more
+        self.weight = min(self.weight, _MAX_WEIGHT - more) + more
         self.mean += (vector - self.mean) * np.float32(more / self.weight)
 
     @property
     def centroid_norm(self) -> float:
-        """The length of the mean, 0..1."""
+        """The length of the mean, 0..1: how well the faces agree."""
         return min(1.0, float(np.linalg.norm(self.mean)))
 
     @property
@@ -52,11 +52,11 @@ class FaceCentroid:
         return unit
 
     def similarity(self, vector: Vector) -> float:
-        """The mean cosine between `vector` and the faces of the mean."""
+        """Return the mean cosine between `vector` and the faces of the mean."""
         return float(np.vecdot(self.mean, vector))
 
     def has_moved(self, since: "FaceCentroid") -> bool:
-        """Whether it differs from `since` by more than matters: their distance is past 0.05."""
+        """Return whether the distance from `since` is past 0.05, which is worth a write."""
         return float(np.linalg.norm(self.mean - since.mean)) > 0.05
 
     def copy(self) -> "FaceCentroid":
@@ -64,4 +64,4 @@ class FaceCentroid:
 
 
 def _weight(quality: float | None) -> float:
-    return max(_LEAST_WEIGHT, _UNKNOWN_QUALITY if quality is None else quality)
+    return max(_MIN_WEIGHT, _UNKNOWN_QUALITY if quality is None else quality)

@@ -1,4 +1,4 @@
-"""Detected persons, how they are known, and their trails, as MongoDB keeps them."""
+"""Convert detected persons, centroids and visit segments to and from MongoDB documents."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from .centroid import FaceCentroid
 from .model import Box, CameraRecord, DetectedPerson, VisitSegment
 
 
-def counted(person: DetectedPerson) -> Document:
-    """What is the tracker's to write."""
+def counters_to_document(person: DetectedPerson) -> Document:
+    """Return the fields that only the tracker writes."""
     return {
         "site_id": person.site_id,
         "last_seen": person.last_seen,
@@ -41,7 +41,7 @@ def person_to_document(person: DetectedPerson) -> Document:
     return {
         "_id": person.global_id,
         "first_seen": person.first_seen,
-        **counted(person),
+        **counters_to_document(person),
         "user_id": person.user_id,
         "linked_by": person.linked_by,
         "linked_before": list(person.linked_before),
@@ -53,79 +53,79 @@ def person_to_document(person: DetectedPerson) -> Document:
     }
 
 
-def person_from_document(found: Any) -> DetectedPerson:
+def person_from_document(document: Any) -> DetectedPerson:
     person = DetectedPerson(
-        global_id=found["_id"],
-        site_id=found["site_id"],
-        first_seen=found["first_seen"],
-        last_seen=found["last_seen"],
+        global_id=document["_id"],
+        site_id=document["site_id"],
+        first_seen=document["first_seen"],
+        last_seen=document["last_seen"],
         cameras={
-            one["device_id"]: CameraRecord(
-                one["detections"],
-                one["height"],
-                one["width"],
-                one["first_seen"],
-                one["last_seen"],
-                Box(*one["box"]),
+            camera["device_id"]: CameraRecord(
+                camera["detections"],
+                camera["height"],
+                camera["width"],
+                camera["first_seen"],
+                camera["last_seen"],
+                Box(*camera["box"]),
             )
-            for one in found["cameras"]
+            for camera in document["cameras"]
         },
-        user_id=found["user_id"],
-        linked_by=found["linked_by"],
-        linked_before=tuple(found["linked_before"]),
-        not_users=tuple(found["not_users"]),
-        assigned_name=found["assigned_name"],
-        merged_into=found["merged_into"],
-        face_quality=found["face_quality"],
-        total_appearances=found["total_appearances"],
-        total_detections=found["total_detections"],
-        created_at=found["created_at"],
-        updated_at=found["updated_at"],
+        user_id=document["user_id"],
+        linked_by=document["linked_by"],
+        linked_before=tuple(document["linked_before"]),
+        not_users=tuple(document["not_users"]),
+        assigned_name=document["assigned_name"],
+        merged_into=document["merged_into"],
+        face_quality=document["face_quality"],
+        total_appearances=document["total_appearances"],
+        total_detections=document["total_detections"],
+        created_at=document["created_at"],
+        updated_at=document["updated_at"],
     )
-    person.quality_scores.extend(found["quality_scores"])
+    person.quality_scores.extend(document["quality_scores"])
     return person
 
 
-def face_to_document(global_id: int, face: FaceCentroid) -> Document:
+def centroid_to_document(global_id: int, centroid: FaceCentroid) -> Document:
     return {
-        "_id": f"{global_id} {face.space}",
+        "_id": f"{global_id} {centroid.space}",
         "person": global_id,
-        "space": face.space,
-        "vector": Binary(FLOAT32_HEADER + face.unit.astype("<f4").tobytes(), VECTOR_SUBTYPE),
-        "consistency": face.centroid_norm,
-        "weight": face.weight,
+        "space": centroid.space,
+        "vector": Binary(FLOAT32_HEADER + centroid.unit.astype("<f4").tobytes(), VECTOR_SUBTYPE),
+        "consistency": centroid.centroid_norm,
+        "weight": centroid.weight,
     }
 
 
-def face_from_document(found: Any) -> FaceCentroid:
+def centroid_from_document(document: Any) -> FaceCentroid:
     return FaceCentroid.restored(
-        found["space"], vector_of(found["vector"]), found["consistency"], found["weight"]
+        document["space"], vector_of(document["vector"]), document["consistency"], document["weight"]
     )
 
 
 def vector_of(binary: bytes) -> Vector:
-    """The float32[d] in a BSON vector."""
+    """Return the float32[d] of a BSON vector."""
     return np.asarray(to_array(bytes(binary)[len(FLOAT32_HEADER) :]), dtype=np.float32)
 
 
-def segment_to_document(stay: VisitSegment) -> Document:
+def segment_to_document(segment: VisitSegment) -> Document:
     return {
-        "_id": f"{stay.global_id} {stay.device_id} {int(stay.since.timestamp() * 1000)}",
-        "person": stay.global_id,
-        "device_id": stay.device_id,
-        "site_id": stay.site_id,
-        "since": stay.since,
-        "until": stay.until,
-        "detections": stay.detections,
+        "_id": f"{segment.global_id} {segment.device_id} {int(segment.since.timestamp() * 1000)}",
+        "person": segment.global_id,
+        "device_id": segment.device_id,
+        "site_id": segment.site_id,
+        "since": segment.since,
+        "until": segment.until,
+        "detections": segment.detections,
     }
 
 
-def segment_from_document(found: Any) -> VisitSegment:
+def segment_from_document(document: Any) -> VisitSegment:
     return VisitSegment(
-        found["person"],
-        found["device_id"],
-        found["site_id"],
-        found["since"],
-        found["until"],
-        found["detections"],
+        document["person"],
+        document["device_id"],
+        document["site_id"],
+        document["since"],
+        document["until"],
+        document["detections"],
     )

@@ -1,7 +1,7 @@
-"""What people say of detected persons: a name, whom they are, that two are one. The tracker takes notice.
+"""Edit detected persons: name, link to an identity, merge, delete.
 
-Its change stream shows each of these as one update of the person. Names and links of a merged one are those
-of whom they turned out to be.
+The tracker sees each edit as one update in its change stream (see `edit_stream`). Name and link of a merge
+group stand on its root.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from .removal import DetectedPersonRemoval
 
 
 class DetectedPersonEdits:
-    """Every change leaves an audit entry in its transaction: its subject is `#42`, and it tells no name."""
+    """Edits with an audit entry in the same transaction; its subject is like `#42`, it has no name."""
 
     def __init__(
         self,
@@ -31,21 +31,21 @@ class DetectedPersonEdits:
         *,
         groups: MergeGroups,
         removal: DetectedPersonRemoval,
-        people: IdentityStore,
+        identities: IdentityStore,
         audit: Audit,
     ) -> None:
         self._mongo = mongo
         self._persons = mongo.db.persons
         self._groups = groups
         self._removal = removal
-        self._people = people
+        self._identities = identities
         self._audit = audit
 
     async def rename(self, global_id: int, name: str | None, *, by: str, now: datetime) -> None:
-        """Give a person a name, or with None take all that they have. Raises ContractError."""
+        """Set the name of a person, or with None remove all of its group. Raises ContractError."""
 
         async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
-            # What a merged one is called goes with them when they are parted.
+            # A member keeps its own name for the time after an unmerge, unless names are removed.
             concerned = group.members if name is None else [group.root]
             if all(one.assigned_name == name for one in concerned):
                 return None
@@ -58,8 +58,10 @@ class DetectedPersonEdits:
         await self._change(global_id, work)
 
     async def link(self, global_id: int, user_id: str, *, by: str, now: datetime) -> None:
-        """Say which enrolled person this is. Raises ContractError(`detected-person-unknown`,
-        `person-unknown`, `person-merged`)."""
+        """Link a person to an enrolled identity.
+
+        Raises ContractError(`detected-person-unknown`, `person-unknown`, `person-merged`).
+        """
 
         async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
             await self._check_enrolled(session, user_id)
@@ -73,7 +75,7 @@ class DetectedPersonEdits:
         await self._change(global_id, work)
 
     async def unlink(self, global_id: int, *, by: str, now: datetime) -> None:
-        """Say that a person is not whom they are linked to, which no camera is to tell again."""
+        """Reject the links of a merge group: no camera links the same identities again."""
 
         async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
             user_ids = [one.user_id for one in group.members if one.user_id]
@@ -81,60 +83,66 @@ class DetectedPersonEdits:
                 return None
             for one in group.members:
                 if one is group.root or one.user_id:
-                    refused = user_ids if one is group.root else [one.user_id]
-                    await self._set(session, one, unlinked(one, refused), now)
+                    rejected = user_ids if one is group.root else [one.user_id]
+                    await self._set(session, one, unlinked(one, rejected), now)
             return _entry("unlinked", group.root, by, now, before={"user_id": group.aggregate.user_id})
 
         await self._change(global_id, work)
 
     async def _check_enrolled(self, session: Any, user_id: str) -> None:
-        person = (await self._people.find_by_id(session, [user_id])).get(user_id)
-        if person is not None and person.merge:
-            raise ContractError(PERSON_MERGED, f"{user_id} went into {person.merge.into}: link to them")
-        if person is None or person.deleted:
+        identity = (await self._identities.find_by_id(session, [user_id])).get(user_id)
+        if identity is not None and identity.merge:
+            raise ContractError(
+                PERSON_MERGED, f"{user_id} was merged into {identity.merge.into}: link to that user id"
+            )
+        if identity is None or identity.deleted:
             raise identity_unknown(user_id)
 
     async def merge(self, source: int, into: int, *, by: str, now: datetime) -> None:
-        """Let `source`, with all who were merged into them, be `into`. Raises ContractError
-        (`detected-person-unknown`, `merge-impossible`)."""
+        """Merge `source`, with all its members, into `into`.
+
+        Raises ContractError(`detected-person-unknown`, `merge-impossible`).
+        """
         if source == into:
             raise ContractError(MERGE_IMPOSSIBLE, f"{source} is {into} already")
 
         async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
-            target = await self._groups.of(session, into)
+            target = await self._groups.get(session, into)
             _check_root(source, group, f"merge {group.root.global_id}")
             _check_root(into, target, f"merge into {target.root.global_id}")
             await self._check_same_user(group, target)
             await self._set(session, group.root, {"merged_into": into}, now)
-            await self._hold(session, target.root)
+            await self._lock(session, target.root)
             return _entry("merged", group.root, by, now, after={"into": into})
 
         await self._change(source, work)
 
     async def _check_same_user(self, group: MergeGroup, target: MergeGroup) -> None:
-        """Two enrolled people are not one by a slip: who has the one face would be the other for good."""
+        """Raise ContractError(`merge-impossible`) if the groups are linked to two identities."""
         linked = {one.aggregate.user_id for one in (group, target)} - {None}
-        shown = set((await resolve_user_ids(self._people, [one for one in linked if one])).values())
+        shown = set((await resolve_user_ids(self._identities, [one for one in linked if one])).values())
         if len(shown) > 1:
-            people = " and ".join(sorted(shown))
-            raise ContractError(MERGE_IMPOSSIBLE, f"they are {people}: unlink one, or merge those first")
+            raise ContractError(
+                MERGE_IMPOSSIBLE,
+                f"the persons are linked to {' and '.join(sorted(shown))}: unlink one, or merge those first",
+            )
 
     async def unmerge(self, source: int, *, by: str, now: datetime) -> None:
-        """Take back the merge of `source`. Raises ContractError as `merge`."""
+        """Undo the merge of `source`. Raises ContractError as `merge` does."""
 
         async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
             person = next(one for one in group.members if one.global_id == source)
             if person.merged_into is None:
-                raise ContractError(MERGE_IMPOSSIBLE, f"{source} was merged into nobody: nothing to undo")
+                raise ContractError(MERGE_IMPOSSIBLE, f"{source} is not merged: there is nothing to undo")
             target = next(one for one in group.members if one.global_id == person.merged_into)
             await self._set(session, person, {"merged_into": None}, now)
-            await self._hold(session, target)
+            await self._lock(session, target)
             return _entry("unmerged", person, by, now, after={"from": target.global_id})
 
         await self._change(source, work)
 
     async def delete(self, global_id: int, *, by: str, now: datetime) -> list[int]:
-        """Delete a person with all who were merged into them, their faces and trails; their global ids.
+        """Delete a merge group with centroids and trails; return its global ids.
 
         Raises ContractError(`detected-person-unknown`, `merge-impossible`).
         """
@@ -152,22 +160,22 @@ class DetectedPersonEdits:
     async def _change(
         self, global_id: int, work: Callable[[Any, MergeGroup], Awaitable[AuditEntry | None]]
     ) -> None:
-        """Do `work` with the family of `global_id` and keep its audit entry, in one transaction."""
+        """Run `work` on the group of `global_id` and store its audit entry, in one transaction."""
 
         async def attempt(session: Any) -> None:
-            entry = await work(session, await self._groups.of(session, global_id))
+            entry = await work(session, await self._groups.get(session, global_id))
             if entry:
                 await self._audit.record(entry, session)
 
         await self._mongo.transact(attempt)
 
-    async def _hold(self, session: Any, person: DetectedPerson) -> None:
-        """Let one of two changes lose that are about this person: two merges could make a ring.
+    async def _lock(self, session: Any, person: DetectedPerson) -> None:
+        """Conflict with any other transaction about this person: two merges could form a ring.
 
-        It must be a write that changes something, which a time of the same millisecond does not.
+        The write must change the document, which a timestamp of the same millisecond does not.
         """
-        held = {"$inc": {"merges": 1}}
-        await self._persons.update_one({"_id": person.global_id}, held, session=session)
+        change = {"$inc": {"merges": 1}}
+        await self._persons.update_one({"_id": person.global_id}, change, session=session)
 
     async def _set(
         self, session: Any, person: DetectedPerson, fields: Mapping[str, Any], now: datetime
@@ -177,27 +185,27 @@ class DetectedPersonEdits:
 
 
 def linked(person: DetectedPerson, user_id: str, by: str) -> Document:
-    """The fields by which a person is said to be the enrolled `user_id`.
+    """Return the fields of a person that is linked to `user_id`.
 
-    Whom they were taken for so far stays noted: what cameras have learnt meanwhile may be of that one.
+    The former link stays in `linked_before`: the centroid may have faces of that identity.
     """
     earlier = [*person.linked_before, *([person.user_id] if person.user_id else [])]
     return {
         "user_id": user_id,
-        # A key may be called anything, and by face is what a camera says.
+        # A key may have the name that stands for a link by a camera.
         "linked_by": f"key {by}" if by == BY_FACE else by,
         "linked_before": [one for one in dict.fromkeys(earlier) if one != user_id],
         "not_users": [one for one in person.not_users if one != user_id],
     }
 
 
-def unlinked(person: DetectedPerson, refused: Sequence[str | None]) -> Document:
-    """The fields by which a person is said to be none of `refused`, whom they are linked to."""
+def unlinked(person: DetectedPerson, rejected: Sequence[str | None]) -> Document:
+    """Return the fields of a person without its links `rejected`, which are not to come back."""
     return {
         "user_id": None,
         "linked_by": None,
-        "linked_before": [one for one in person.linked_before if one not in refused],
-        "not_users": list(dict.fromkeys([*person.not_users, *refused])),
+        "linked_before": [one for one in person.linked_before if one not in rejected],
+        "not_users": list(dict.fromkeys([*person.not_users, *rejected])),
     }
 
 

@@ -1,4 +1,4 @@
-"""Detected persons and their trails as they are exported: documents for JSON, vectors as base64."""
+"""Convert detected persons and visit segments to exported documents."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,11 @@ from .centroid import FaceCentroid
 from .model import DetectedPerson, VisitSegment
 
 
-def export_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Document:
-    """All that is kept of a person but the trail; vectors are little-endian float32 of unit length."""
+def export_person(person: DetectedPerson, centroids: Sequence[FaceCentroid]) -> Document:
+    """Return all stored fields of a person but the trail.
+
+    Vectors are base64 of little-endian float32 of unit length.
+    """
     return {
         "global_id": person.global_id,
         "merged_into": person.merged_into,
@@ -40,24 +43,24 @@ def export_person(person: DetectedPerson, faces: Sequence[FaceCentroid]) -> Docu
         ],
         "faces": [
             {
-                "space": face.space,
-                "vector": to_base64(face.unit.astype("<f4").tobytes()),
-                "consistency": face.centroid_norm,
-                "weight": face.weight,
+                "space": centroid.space,
+                "vector": to_base64(centroid.unit.astype("<f4").tobytes()),
+                "consistency": centroid.centroid_norm,
+                "weight": centroid.weight,
             }
-            for face in faces
+            for centroid in centroids
         ],
         "created_at": person.created_at,
         "updated_at": person.updated_at,
     }
 
 
-def export_segment(stay: VisitSegment) -> Document:
+def export_segment(segment: VisitSegment) -> Document:
     return {
-        "global_id": stay.global_id,
-        "device_id": stay.device_id,
-        "site_id": stay.site_id,
-        "since": stay.since,
-        "until": stay.until,
-        "detections": stay.detections,
+        "global_id": segment.global_id,
+        "device_id": segment.device_id,
+        "site_id": segment.site_id,
+        "since": segment.since,
+        "until": segment.until,
+        "detections": segment.detections,
     }

@@ -1,4 +1,4 @@
-"""A detected person together with those who were merged into them, as one transaction sees them."""
+"""Read merge groups: a detected person with all that were merged into it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ DETECTED_PERSON_UNKNOWN = "detected-person-unknown"
 
 @dataclass(frozen=True)
 class MergeGroup:
-    """`root` is whom everybody else in it turned out to be; `merged` are they, by global id."""
+    """A `root` and the detected persons that were merged into it, by global id."""
 
     root: DetectedPerson
     merged: tuple[DetectedPerson, ...] = ()
 
     @cached_property
     def aggregate(self) -> DetectedPerson:
-        """What is known of all of them, as of one person."""
+        """One record for the whole group."""
         return aggregate(self.root, self.merged) if self.merged else self.root
 
     @property
@@ -32,37 +32,37 @@ class MergeGroup:
 
     @property
     def ids(self) -> list[int]:
-        """Their global ids, the root's first."""
+        """The global ids, that of the root first."""
         return [one.global_id for one in self.members]
 
 
 class MergeGroups:
-    """Reads collection `persons`. `None` as session reads outside of any."""
+    """Reads collection `persons`. A session of None reads outside of any transaction."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._persons = mongo.db.persons
 
-    async def of(self, session: Any, global_id: int) -> MergeGroup:
-        """The family of a person, who may be merged; raises ContractError(`detected-person-unknown`)."""
-        found = await self.of_all(session, [global_id])
+    async def get(self, session: Any, global_id: int) -> MergeGroup:
+        """Return the group of a person, merged or not; raises ContractError(`detected-person-unknown`)."""
+        found = await self.find(session, [global_id])
         if global_id not in found:
             raise ContractError(DETECTED_PERSON_UNKNOWN, f"there is no detected person {global_id}")
         return found[global_id]
 
-    async def of_all(self, session: Any, global_ids: Iterable[int]) -> dict[int, MergeGroup]:
-        """By each of `global_ids` the family it belongs to; whoever is not there is left out."""
-        asked = list(global_ids)
-        people = await self._read(session, {"_id": {"$in": asked}})
-        targets = _targets(people)
+    async def find(self, session: Any, global_ids: Iterable[int]) -> dict[int, MergeGroup]:
+        """Return the group of each of `global_ids`; unknown ids are left out."""
+        wanted = list(global_ids)
+        persons = await self._read(session, {"_id": {"$in": wanted}})
+        targets = _targets(persons)
         while targets:
-            people |= await self._read(session, {"_id": {"$in": list(targets)}})
-            targets = _targets(people) - targets
-        roots = {one: _root(one, people) for one in asked if one in people}
-        groups = await self.below(session, {root: people[root] for root in roots.values()})
+            persons |= await self._read(session, {"_id": {"$in": list(targets)}})
+            targets = _targets(persons) - targets
+        roots = {one: _root(one, persons) for one in wanted if one in persons}
+        groups = await self.find_of_roots(session, {root: persons[root] for root in roots.values()})
         return {one: groups[root] for one, root in roots.items()}
 
-    async def below(self, session: Any, roots: dict[int, DetectedPerson]) -> dict[int, MergeGroup]:
-        """The families of people who are merged into nobody."""
+    async def find_of_roots(self, session: Any, roots: dict[int, DetectedPerson]) -> dict[int, MergeGroup]:
+        """Return the groups of `roots`, persons that are not merged, by global id."""
         root_of = {global_id: global_id for global_id in roots}
         merged: dict[int, list[DetectedPerson]] = {global_id: [] for global_id in roots}
         level = list(roots)
@@ -83,13 +83,13 @@ class MergeGroups:
         return {found["_id"]: person_from_document(found) async for found in cursor}
 
 
-def _targets(people: dict[int, DetectedPerson]) -> set[int]:
-    """Whom these people went into, as far as they are not among them."""
-    return {one.merged_into for one in people.values() if one.merged_into is not None} - people.keys()
+def _targets(persons: dict[int, DetectedPerson]) -> set[int]:
+    """Return the ids that `persons` are merged into and that are not among them."""
+    return {one.merged_into for one in persons.values() if one.merged_into is not None} - persons.keys()
 
 
-def _root(global_id: int, people: dict[int, DetectedPerson]) -> int:
-    into = people[global_id].merged_into
-    while into is not None and into in people:
-        global_id, into = into, people[into].merged_into
+def _root(global_id: int, persons: dict[int, DetectedPerson]) -> int:
+    into = persons[global_id].merged_into
+    while into is not None and into in persons:
+        global_id, into = into, persons[into].merged_into
     return global_id

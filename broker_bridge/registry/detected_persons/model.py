@@ -1,6 +1,6 @@
-"""People as cameras see them, whoever they are (seed 004): values and their arithmetic.
+"""Define detected persons, their sightings and visit segments (seed 004).
 
-A detected person has a number, the global id; an enrolled one (`people.Person`) a user id. One may be both.
+A detected person has a global id, an enrolled identity a user id; a link says that they are the same.
 """
 
 from collections import deque
@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from broker_bridge.contract.embeddings import Vector
 
-MOST_QUALITY_SCORES = 20
+MAX_QUALITY_SCORES = 20
 BY_FACE = "face"
 
 
 class Box(NamedTuple):
-    """Pixels of a camera's picture, as on the wire."""
+    """A box in pixels of a camera's picture, as on the wire."""
 
     x: float
     y: float
@@ -29,7 +29,7 @@ class Box(NamedTuple):
         return self.x, self.y, self.x + self.width, self.y + self.height
 
     def overlap(self, other: "Box") -> float:
-        """Intersection over union, 0..1."""
+        """Return the intersection over union, 0..1."""
         left, top, right, bottom = self.corners
         other_left, other_top, other_right, other_bottom = other.corners
         width = min(right, other_right) - max(left, other_left)
@@ -42,10 +42,11 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class ObservedFace:
-    """A face on a track of a camera: `vector` is float32[d] of unit length in `space`, `quality` 0..1.
+    """A face on a track of a camera.
 
-    `captured_at` is the camera's clock, which may be off: it only orders what one camera says. `seen_at` is
-    the backend's, when the observation came.
+    `vector` is float32[d] of unit length in `space`, `quality` is 0..1. `captured_at` is the camera's clock,
+    which may be off: it only orders the observations of one camera. `seen_at` is the backend's clock at the
+    arrival of the observation.
     """
 
     device_id: str
@@ -61,7 +62,7 @@ class ObservedFace:
 
 @dataclass
 class CameraRecord:
-    """What one camera has seen of a person: mean box in pixels, and the last position."""
+    """The sightings of a person by one camera: mean box in pixels, and the last box."""
 
     detections: int
     height: float
@@ -71,18 +72,20 @@ class CameraRecord:
     box: Box
 
     @classmethod
-    def first(cls, seen: ObservedFace) -> "CameraRecord":
-        return cls(1, seen.box.height, seen.box.width, seen.seen_at, seen.seen_at, seen.box)
+    def first(cls, observed: ObservedFace) -> "CameraRecord":
+        return cls(
+            1, observed.box.height, observed.box.width, observed.seen_at, observed.seen_at, observed.box
+        )
 
-    def count_sighting(self, seen: ObservedFace) -> None:
+    def count_sighting(self, observed: ObservedFace) -> None:
         self.detections += 1
-        self.height += (seen.box.height - self.height) / self.detections
-        self.width += (seen.box.width - self.width) / self.detections
-        self.last_seen = seen.seen_at
-        self.box = seen.box
+        self.height += (observed.box.height - self.height) / self.detections
+        self.width += (observed.box.width - self.width) / self.detections
+        self.last_seen = observed.seen_at
+        self.box = observed.box
 
     def combined_with(self, other: "CameraRecord") -> "CameraRecord":
-        """Both together, as of one person."""
+        """Return one record for the sightings of both."""
         detections = self.detections + other.detections
         share = other.detections / detections
         return CameraRecord(
@@ -97,12 +100,12 @@ class CameraRecord:
 
 @dataclass
 class DetectedPerson:
-    """One person across all cameras; `cameras` by device id in the order of the first visits.
+    """One person across all cameras; `cameras` by device id, in the order of the first visits.
 
-    `user_id` is the enrolled person whom it is, told by `linked_by`: BY_FACE, or the name of an API key. They
-    may be deleted by now: the link sleeps then, so that erasing them finds this person. `linked_before` are
-    earlier ones, `not_users` those whom somebody has said it is not. `merged_into` is the global id of whom
-    it turned out to be.
+    `user_id` is the linked identity, `linked_by` is BY_FACE or the name of an API key. The identity may be
+    deleted by now: the link stays, so that an erasure finds this person. `linked_before` are earlier links,
+    `not_users` the links that an operator has rejected. `merged_into` is the global id that an operator has
+    merged this person into.
     """
 
     global_id: int
@@ -117,42 +120,42 @@ class DetectedPerson:
     assigned_name: str | None = None
     merged_into: int | None = None
     face_quality: float | None = None
-    quality_scores: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_QUALITY_SCORES))
+    quality_scores: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_QUALITY_SCORES))
     total_appearances: int = 1
     total_detections: int = 0
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
     @classmethod
-    def create(cls, global_id: int, seen: ObservedFace, user_id: str | None = None) -> "DetectedPerson":
-        """Somebody new; what is seen is still to be counted with `see`."""
+    def create(cls, global_id: int, observed: ObservedFace, user_id: str | None = None) -> "DetectedPerson":
+        """Return a new person; the caller counts the sighting with `count_sighting`."""
         return cls(
             global_id=global_id,
-            site_id=seen.site_id,
-            first_seen=seen.seen_at,
-            last_seen=seen.seen_at,
+            site_id=observed.site_id,
+            first_seen=observed.seen_at,
+            last_seen=observed.seen_at,
             cameras={},
             user_id=user_id,
             linked_by=BY_FACE if user_id else None,
-            created_at=seen.seen_at,
-            updated_at=seen.seen_at,
+            created_at=observed.seen_at,
+            updated_at=observed.seen_at,
         )
 
-    def count_sighting(self, seen: ObservedFace, timeout: timedelta) -> None:
-        """Count a sighting; after `timeout` away it is a new appearance."""
-        if seen.seen_at - self.last_seen > timeout:
+    def count_sighting(self, observed: ObservedFace, timeout: timedelta) -> None:
+        """Count a sighting; it is a new appearance after an absence of more than `timeout`."""
+        if observed.seen_at - self.last_seen > timeout:
             self.total_appearances += 1
-        self.last_seen = max(self.last_seen, seen.seen_at)
-        self.site_id = seen.site_id
+        self.last_seen = max(self.last_seen, observed.seen_at)
+        self.site_id = observed.site_id
         self.total_detections += 1
-        camera = self.cameras.get(seen.device_id)
+        camera = self.cameras.get(observed.device_id)
         if camera is None:
-            self.cameras[seen.device_id] = CameraRecord.first(seen)
+            self.cameras[observed.device_id] = CameraRecord.first(observed)
         else:
-            camera.count_sighting(seen)
-        if seen.quality is not None:
-            self.face_quality = max(self.face_quality or 0.0, seen.quality)
-            self.quality_scores.append(seen.quality)
+            camera.count_sighting(observed)
+        if observed.quality is not None:
+            self.face_quality = max(self.face_quality or 0.0, observed.quality)
+            self.quality_scores.append(observed.quality)
 
     def is_active(self, now: datetime, timeout: timedelta) -> bool:
         return now - self.last_seen <= timeout
@@ -163,7 +166,7 @@ class DetectedPerson:
 
     @property
     def avg_height_pixels(self) -> float | None:
-        """The mean of the cameras' means: each camera counts once, however much it has seen."""
+        """The mean of the cameras' means: each camera counts once."""
         return _mean([camera.height for camera in self.cameras.values()])
 
     @property
@@ -171,7 +174,7 @@ class DetectedPerson:
         return _mean([camera.width for camera in self.cameras.values()])
 
     def avg_height_meters(self, metres_per_pixel: Mapping[str, float]) -> float | None:
-        """As avg_height_pixels, over the cameras that are calibrated; None if none is."""
+        """Return the mean height in metres over the calibrated cameras; None if none is calibrated."""
         scaled = [
             camera.height * metres_per_pixel[device_id]
             for device_id, camera in self.cameras.items()
@@ -182,7 +185,7 @@ class DetectedPerson:
 
 @dataclass
 class VisitSegment:
-    """A person on one camera without a break of more than the timeout: a piece of a trail."""
+    """A stay of a person on one camera, without a break of more than the timeout."""
 
     global_id: int
     device_id: str
@@ -192,40 +195,43 @@ class VisitSegment:
     detections: int = 1
 
 
-def aggregate(root: DetectedPerson, members: Sequence[DetectedPerson]) -> DetectedPerson:
-    """`root` with what was seen of those who were merged into it; its own name and link come first."""
-    everyone = [root, *members]
-    by_time = sorted(everyone, key=lambda one: one.last_seen)
+def aggregate(root: DetectedPerson, merged: Sequence[DetectedPerson]) -> DetectedPerson:
+    """Return one record for a merge group: the sightings of all, the root's ids and dates.
+
+    The first name and the first link count, those of the root before those of `merged`.
+    """
+    persons = [root, *merged]
+    by_time = sorted(persons, key=lambda person: person.last_seen)
     cameras: dict[str, CameraRecord] = {}
     visits = sorted(
         (
             (camera.first_seen, device_id, camera)
-            for one in everyone
-            for device_id, camera in one.cameras.items()
+            for person in persons
+            for device_id, camera in person.cameras.items()
         ),
         key=lambda visit: visit[0],
     )
     for _, device_id, camera in visits:
         cameras[device_id] = cameras[device_id].combined_with(camera) if device_id in cameras else camera
-    qualities = [one.face_quality for one in everyone if one.face_quality is not None]
-    linked = next((one for one in everyone if one.user_id), root)
-    scores = [score for one in by_time for score in one.quality_scores]
+    qualities = [person.face_quality for person in persons if person.face_quality is not None]
+    linked = next((person for person in persons if person.user_id), root)
+    scores = [score for person in by_time for score in person.quality_scores]
     return DetectedPerson(
         global_id=root.global_id,
         site_id=by_time[-1].site_id,
-        first_seen=min(one.first_seen for one in everyone),
+        first_seen=min(person.first_seen for person in persons),
         last_seen=by_time[-1].last_seen,
         cameras=cameras,
         user_id=linked.user_id,
         linked_by=linked.linked_by,
         linked_before=root.linked_before,
         not_users=root.not_users,
-        assigned_name=next((one.assigned_name for one in everyone if one.assigned_name), None),
+        assigned_name=next((person.assigned_name for person in persons if person.assigned_name), None),
         merged_into=root.merged_into,
         face_quality=max(qualities, default=None),
-        quality_scores=deque(scores, maxlen=MOST_QUALITY_SCORES),
-        total_appearances=sum(one.total_appearances for one in everyone),
-        total_detections=sum(one.total_detections for one in everyone),
+        quality_scores=deque(scores, maxlen=MAX_QUALITY_SCORES),
+        total_appearances=sum(person.total_appearances for person in persons),
+        total_detections=sum(person.total_detections for person in persons),
         created_at=root.created_at,
         updated_at=by_time[-1].updated_at,
     )

@@ -1,4 +1,4 @@
-"""Detected persons who go: by somebody's word, with the erasure of whom they are, or unseen for long."""
+"""Remove detected persons: on request, with an erasure, or unseen for long."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 from .merge_groups import MergeGroup, MergeGroups
 
 ALL_SUBJECTS = "#*"
-"""The audit's subject where a change is about many. One is `#42`; no user id begins with that letter."""
+"""The audit subject of a change of many persons; that of one is like `#42`."""
 
-_AT_ONCE = 200
+_BATCH_SIZE = 200
 _NOTES = "removed-persons:"
 _ALL_NOTES = {"$gte": _NOTES, "$lt": _NOTES[:-1] + ";"}
 
 
 class DetectedPersonRemoval:
-    """Removes families whole, with their faces and trails.
+    """Removes whole merge groups, with their centroids and trails.
 
-    The tracker may just be writing about them. So a note in `meta` keeps their global ids, which name nobody,
-    for a minute; then `look_again` removes what was written since.
+    The tracker may be writing about them at that moment. So a note in `meta` keeps their global ids, which
+    identify nothing by themselves, for a minute; then `remove_late_writes` removes what was written since.
     """
 
     def __init__(self, mongo: Mongo, groups: MergeGroups, audit: Audit) -> None:
@@ -36,31 +36,31 @@ class DetectedPersonRemoval:
         self._trails = mongo.db.trails
 
     async def remove(self, session: Any, global_ids: Sequence[int], now: datetime) -> None:
-        """Remove these people in the transaction of `session`."""
+        """Remove these persons in the transaction of `session`."""
         await self._remove_all_of(session, global_ids)
         note = {"_id": _NOTES + secrets.token_hex(8), "ids": list(global_ids), "at": now}
         await self._meta.insert_one(note, session=session)
 
     async def _remove_all_of(self, session: Any, global_ids: Sequence[int]) -> None:
         await self._persons.delete_many({"_id": {"$in": list(global_ids)}}, session=session)
-        theirs = {"person": {"$in": list(global_ids)}}
-        await self._faces.delete_many(theirs, session=session)
-        await self._trails.delete_many(theirs, session=session)
+        of_persons = {"person": {"$in": list(global_ids)}}
+        await self._faces.delete_many(of_persons, session=session)
+        await self._trails.delete_many(of_persons, session=session)
 
     async def remove_late_writes(self, now: datetime) -> None:
-        """Remove what was on its way to be written of those who were removed a minute ago."""
+        """Remove documents that the tracker wrote after the removal of their person."""
         settled = {"_id": _ALL_NOTES, "at": {"$lte": now - SETTLE_TIME}}
         async for note in self._meta.find(settled):
             await self._remove_all_of(None, note["ids"])
             await self._meta.delete_one({"_id": note["_id"]})
 
-    # Whose enrolled person is erased
+    # With an erasure
 
     async def erase_linked(self, user_ids: Sequence[str], until: datetime | None, now: datetime) -> int:
-        """Remove whoever is, or was taken for, one of the enrolled `user_ids`; how many.
+        """Remove the persons that are or were linked to one of `user_ids`; return how many.
 
-        With `until` only who was first seen then or before. Of others who are said not to be one of them, it
-        is forgotten.
+        With `until` only those first seen then or before. Rejected links to these user ids are deleted from
+        all other persons.
         """
         named = {"$in": list(user_ids)}
         period: Document = {} if until is None else {"first_seen": {"$lte": until}}
@@ -68,22 +68,23 @@ class DetectedPersonRemoval:
 
         async def work(session: Any) -> int:
             linked = [found["_id"] async for found in self._persons.find(query, {"_id": 1}, session=session)]
-            groups = await self._groups.of_all(session, linked)
+            groups = await self._groups.find(session, linked)
             ids = sorted({global_id for group in groups.values() for global_id in group.ids})
             await self.remove(session, ids, now)
             return len(ids)
 
-        there = await self._persons.find_one(query, {"_id": 1})
-        removed = await self._mongo.transact(work) if there else 0
+        exists = await self._persons.find_one(query, {"_id": 1})
+        removed = await self._mongo.transact(work) if exists else 0
         await self._persons.update_many({"not_users": named} | period, {"$pull": {"not_users": named}})
         return removed
 
-    # Whose enrolled person is purged
+    # With a purged tombstone
 
     async def unlink_purged(self, session: Any, purged: Mapping[str, str | None]) -> None:
-        """Let nobody be one of `purged` (by user id whom they went into): the id may be given to another.
+        """Move the links of `purged` user ids to the identity each was merged into, or drop them.
 
-        That somebody was taken for them stays noted, so that erasing what is left of them finds it.
+        A purged user id may be given to another identity. The former link stays in `linked_before`, so that
+        a later erasure finds the person.
         """
         named = {"$in": list(purged)}
         for user_id in await self._persons.distinct("user_id", {"user_id": named}, session=session):
@@ -94,51 +95,53 @@ class DetectedPersonRemoval:
             if into is None:
                 change["$set"]["linked_by"] = None
             await self._persons.update_many({"user_id": user_id}, change, session=session)
-        refused = {"$pull": {"not_users": named}}
-        await self._persons.update_many({"not_users": named}, refused, session=session)
+        rejected = {"$pull": {"not_users": named}}
+        await self._persons.update_many({"not_users": named}, rejected, session=session)
 
-    # Who was not seen for long
+    # After the retention time
 
     async def forget_unseen(self, before: datetime, now: datetime) -> int:
-        """Forget everybody last seen before a moment, and what trails tell of that time; how many people.
+        """Remove persons last seen before a moment, and older visit segments; return how many persons.
 
-        A transaction per 200 families, and an audit entry for all. Whoever has one merged into them who was
-        seen since stays.
+        One transaction per 200 merge groups, one audit entry for all. A group with a member that was seen
+        since stays.
         """
         forgotten = 0
-        stay: set[int] = set()
+        kept: set[int] = set()
         while True:
-            query = {"last_seen": {"$lt": before}, "merged_into": None, "_id": {"$nin": sorted(stay)}}
-            # Most of the time there is nobody, and a transaction would wait for its turn for nothing.
+            query = {"last_seen": {"$lt": before}, "merged_into": None, "_id": {"$nin": sorted(kept)}}
+            # Most of the time there is none, and an empty transaction would wait for its turn too.
             if not await self._persons.find_one(query, {"_id": 1}):
                 break
 
             async def work(session: Any, query: Document = query) -> tuple[int, set[int]]:
-                return await self._forget_some(session, query, before, now)
+                return await self._forget_batch(session, query, before, now)
 
-            count, ids_seen_since = await self._mongo.transact(work)
+            count, seen_since = await self._mongo.transact(work)
             forgotten += count
-            stay |= ids_seen_since
+            kept |= seen_since
         if forgotten:
-            said, what = {"count": forgotten}, "detected-persons.forgotten"
-            entry = AuditEntry(who=SYSTEM, what=what, subject=ALL_SUBJECTS, at=now, after=said)
+            details, what = {"count": forgotten}, "detected-persons.forgotten"
+            entry = AuditEntry(who=SYSTEM, what=what, subject=ALL_SUBJECTS, at=now, after=details)
             await self._audit.record(entry, None)
         await self._trails.delete_many({"until": {"$lt": before}})
         return forgotten
 
-    async def _forget_some(
+    async def _forget_batch(
         self, session: Any, query: Document, before: datetime, now: datetime
     ) -> tuple[int, set[int]]:
-        """How many people went, and the global ids of those who stay for what was merged into them."""
-        cursor = self._persons.find(query, {"_id": 1}, session=session).sort("last_seen", 1).limit(_AT_ONCE)
-        groups = await self._groups.of_all(session, [found["_id"] async for found in cursor])
-        stay = {root for root, group in groups.items() if group.aggregate.last_seen >= before}
-        gone: list[MergeGroup] = [group for root, group in groups.items() if root not in stay]
-        ids = [global_id for group in gone for global_id in group.ids]
+        """Return how many persons were removed, and the roots that stay for a member."""
+        cursor = (
+            self._persons.find(query, {"_id": 1}, session=session).sort("last_seen", 1).limit(_BATCH_SIZE)
+        )
+        groups = await self._groups.find(session, [found["_id"] async for found in cursor])
+        kept = {root for root, group in groups.items() if group.aggregate.last_seen >= before}
+        removed: list[MergeGroup] = [group for root, group in groups.items() if root not in kept]
+        ids = [global_id for group in removed for global_id in group.ids]
         if ids:
             await self.remove(session, ids, now)
-        return len(ids), stay
+        return len(ids), kept
 
 
 SETTLE_TIME = timedelta(minutes=1)
-"""What was on its way when the person was erased has been written by then, or never will be."""
+"""Writes that were under way at the removal have ended by then."""

@@ -1,4 +1,4 @@
-"""Settings of cross-camera tracking that bridge and API share: sections `tracking` and `search`."""
+"""Define the settings sections `tracking` and `search`, which bridge and API share."""
 
 from typing import Annotated, Literal
 
@@ -12,49 +12,49 @@ Similarity = Annotated[float, Field(gt=0, lt=1)]
 
 
 class FaceLimits(Section):
-    """Mean cosine similarities by which a face is told to be somebody's who was seen before."""
+    """Mean cosine similarities that decide whether a face belongs to a known person."""
 
     similarity: Similarity = GENERAL.tracked_similarity
-    """At least this like the faces that a person is known by, on average: that person (seed 004)."""
+    """A face of this similarity belongs to the person (seed 004)."""
     margin: Annotated[float, Field(ge=0, lt=1)] = GENERAL.tracked_margin
-    """Whoever is nearer than anybody else, and than is asked for, by this is known better by the face."""
+    """A face this far above `similarity`, and above the second person, moves the centroid."""
     by_position: Similarity = GENERAL.tracked_by_position
-    """Enough for the person who was in the same place of the same picture a moment ago."""
+    """Enough for the person that was in this place of the same picture a moment ago."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "FaceLimits":
         if self.by_position > self.similarity:
-            raise ValueError("by_position is at most similarity")
+            raise ValueError("by_position is larger than similarity: set it to similarity or less")
         return self
 
     @property
     def floor(self) -> float:
-        """The similarity down to which candidates must be found exactly, the second-nearest too."""
+        """The similarity down to which a search must be exact, for the second-nearest too."""
         return self.similarity - self.margin
 
 
 class TrackingSettings(Section):
-    """Who is followed across cameras, and for how long. Durations in seconds unless named otherwise."""
+    """Settings of the tracker. Durations are seconds unless named otherwise."""
 
     person_timeout: Annotated[float, Field(gt=0)] = 30.0
-    """Not seen for so long: inactive. They are still matched; then it is a new appearance."""
+    """A person not seen for so long is inactive; a later match is a new appearance."""
     db_sync_interval: Annotated[float, Field(gt=0)] = 5.0
-    """How often what was seen is written; a crash costs at most this much of statistics, and no id."""
+    """Interval of writes; a crash loses at most this much of the statistics, and no id."""
     face_similarity_threshold: Similarity = GENERAL.tracked_similarity
-    """See FaceLimits.similarity; this is for the spaces that `faces` does not name."""
+    """FaceLimits.similarity of the spaces that `faces` does not name."""
     faces: dict[SpaceId, FaceLimits] = Field(default_factory=dict)
     position_seconds: Annotated[float, Field(ge=0, le=10)] = 2.0
-    """How long a place in a picture tells who is there."""
+    """How long a position in a picture supports a match."""
     position_overlap: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Intersection over union of two boxes that may be one person's."""
+    """Least intersection over union of two boxes in the same place."""
     learn_quality: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Faces of a lower quality are matched, and nobody is known better by them."""
+    """Faces of a lower quality are matched, and move no centroid."""
     clock_tolerance: Annotated[float, Field(gt=0)] = 300.0
-    """How far a camera's clock may be off: observations of another time are refused."""
+    """How far a camera's clock may be off; other observations are rejected."""
     lease_seconds: Annotated[float, Field(ge=1, le=4)] = 3.0
-    """One bridge tracks; when it dies another takes over after so long."""
+    """One bridge tracks; another takes over so long after its death."""
     retention_days: Annotated[float, Field(gt=0)] = 7.0
-    """Whoever was not seen for so long is forgotten, and so are stretches of trails that ended before."""
+    """Persons not seen for so long, and older visit segments, are deleted."""
 
     def limits_in(self, space: str) -> FaceLimits:
         """Return the limits of a space.
@@ -76,8 +76,8 @@ class TrackingSettings(Section):
 
 
 class SearchSettings(Section):
-    """Where faces of detected persons are searched: in the program's memory or by MongoDB's $vectorSearch."""
+    """The search engine: this program's memory or MongoDB's $vectorSearch."""
 
     engine: Literal["memory", "mongodb"] = "memory"
     index: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "person_faces"
-    """Name of the vector search index, where `engine` is mongodb."""
+    """Prefix of the names of the search indexes, where `engine` is mongodb."""

@@ -1,4 +1,4 @@
-"""Collections `persons`, `person_faces` and `trails`, as the tracker reads and writes them."""
+"""Read and write `persons`, `person_faces` and `trails` for the tracker."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
@@ -12,9 +12,9 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 
 from .centroid import FaceCentroid
 from .documents import (
-    counted,
-    face_from_document,
-    face_to_document,
+    centroid_from_document,
+    centroid_to_document,
+    counters_to_document,
     person_to_document,
     segment_from_document,
     segment_to_document,
@@ -27,7 +27,7 @@ _DUPLICATE_KEY = 11000
 
 
 class TrackerStore:
-    """Reads and writes detected persons; what somebody has said of one, `person_changes` writes."""
+    """The tracker's part of detected persons; DetectedPersonEdits writes what operators edit."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._meta = mongo.db.meta
@@ -36,9 +36,9 @@ class TrackerStore:
         self._trails = mongo.db.trails
 
     async def take_ids(self, count: int, above: int = 0) -> range:
-        """`count` global ids that nobody has had or will have: those not used are lost, never reused.
+        """Reserve `count` global ids that are never given again; unused ones are lost.
 
-        Whatever a restored counter says, they are above everybody who is there, and above `above`.
+        They are above `above` and above every stored person, also after a restore of an older counter.
         """
         newest = await self._persons.find_one({}, {"_id": 1}, sort=[("_id", -1)])
         least = max(above, newest["_id"] if newest else 0)
@@ -49,45 +49,48 @@ class TrackerStore:
         last: int = found["last"]
         return range(last - count + 1, last + 1)
 
-    async def create(self, people: Sequence[tuple[DetectedPerson, FaceCentroid]]) -> None:
-        """Record new people durably; who is recorded already stays. Until it returns nobody may be told."""
-        await _insert(self._persons, [person_to_document(person) for person, _ in people])
-        await _insert(self._faces, [face_to_document(person.global_id, face) for person, face in people])
+    async def create(self, persons: Sequence[tuple[DetectedPerson, FaceCentroid]]) -> None:
+        """Store new persons; stored ones stay as they are. Publish their ids only after this."""
+        await _insert(self._persons, [person_to_document(person) for person, _ in persons])
+        await _insert(
+            self._faces, [centroid_to_document(person.global_id, centroid) for person, centroid in persons]
+        )
 
     async def existing_ids(self, global_ids: Iterable[int]) -> set[int]:
-        """Those of `global_ids` that nobody has deleted."""
+        """Return those of `global_ids` that are stored."""
         query = {"_id": {"$in": list(global_ids)}}
         return {found["_id"] async for found in self._persons.find(query, {"_id": 1})}
 
-    async def write_counters(self, people: Sequence[DetectedPerson], now: datetime) -> None:
-        """Write what the tracker has counted. Who was deleted meanwhile stays so.
+    async def write_counters(self, persons: Sequence[DetectedPerson], now: datetime) -> None:
+        """Write the tracker's counters.
 
-        And whom another tracker has seen since: this one was frozen, and its lease is lost.
+        Skip documents that were deleted, or updated by a newer tracker: then this one was frozen and has
+        lost its lease.
         """
         updates = [
             UpdateOne(
                 {"_id": one.global_id, "last_seen": {"$lte": one.last_seen}},
-                {"$set": {**counted(one), "updated_at": now}},
+                {"$set": {**counters_to_document(one), "updated_at": now}},
             )
-            for one in people
+            for one in persons
         ]
         if updates:
             await self._persons.bulk_write(updates, ordered=False)
 
-    async def write_centroids(self, faces: Sequence[tuple[int, FaceCentroid]]) -> None:
-        """Write how people who are there are known."""
+    async def write_centroids(self, centroids: Sequence[tuple[int, FaceCentroid]]) -> None:
+        """Write centroids by global id; the caller checks that the persons exist."""
         updates = []
-        for global_id, face in faces:
-            document = face_to_document(global_id, face)
+        for global_id, centroid in centroids:
+            document = centroid_to_document(global_id, centroid)
             updates.append(UpdateOne({"_id": document.pop("_id")}, {"$set": document}, upsert=True))
         if updates:
             await self._faces.bulk_write(updates, ordered=False)
 
-    async def write_segments(self, stays: Sequence[VisitSegment]) -> None:
-        """Write pieces of trails, begun or gone on; none becomes shorter than it is there."""
+    async def write_segments(self, segments: Sequence[VisitSegment]) -> None:
+        """Write new or longer visit segments; none becomes shorter than it is stored."""
         updates = []
-        for stay in stays:
-            document = segment_to_document(stay)
+        for segment in segments:
+            document = segment_to_document(segment)
             grown = {name: document.pop(name) for name in ("until", "detections")}
             change = {"$setOnInsert": document, "$max": grown}
             updates.append(UpdateOne({"_id": document.pop("_id")}, change, upsert=True))
@@ -95,9 +98,9 @@ class TrackerStore:
             await self._trails.bulk_write(updates, ordered=False)
 
     async def link(self, links: Iterable[tuple[int, str, str | None]]) -> None:
-        """Note whom people turned out to be by their faces: global id, user id, and the user id so far.
+        """Link persons by face: global id, new user id, previous user id.
 
-        Whoever was linked by somebody meanwhile, or is said not to be that person, stays as they are.
+        Skip persons whose link an operator has changed or rejected meanwhile.
         """
         updates = []
         for global_id, user_id, before in links:
@@ -112,38 +115,38 @@ class TrackerStore:
     # Reading
 
     async def centroids_of(self, global_ids: Iterable[int]) -> dict[int, list[FaceCentroid]]:
-        """How each of these people is known, by space."""
-        faces: dict[int, list[FaceCentroid]] = {}
+        """Return the centroids of these persons, one per space."""
+        centroids: dict[int, list[FaceCentroid]] = {}
         async for found in self._faces.find({"person": {"$in": list(global_ids)}}):
-            faces.setdefault(found["person"], []).append(face_from_document(found))
-        return faces
+            centroids.setdefault(found["person"], []).append(centroid_from_document(found))
+        return centroids
 
     async def ids_seen_since(self, moment: datetime) -> list[int]:
-        """The global ids of who was last seen at `moment` or later."""
+        """Return the global ids of persons last seen at `moment` or later."""
         query = {"last_seen": {"$gte": moment}}
         return [found["_id"] async for found in self._persons.find(query, {"_id": 1})]
 
     async def find_linked(self, user_ids: Sequence[str]) -> dict[str, int]:
-        """By user id the detected person that it is, who may be merged; the oldest if there are several."""
+        """Return by user id the oldest person linked to it, merged or not."""
         query = {"user_id": {"$in": list(user_ids)}}
         cursor = self._persons.find(query, {"user_id": 1}).sort("_id", -1)
         return {found["user_id"]: found["_id"] async for found in cursor}
 
     async def segments_since(self, global_ids: Sequence[int], since: datetime) -> list[VisitSegment]:
-        """The pieces of trails of these people that ended at `since` or later."""
+        """Return the visit segments of these persons that ended at `since` or later."""
         query = {"person": {"$in": list(global_ids)}, "until": {"$gte": since}}
         return [segment_from_document(found) async for found in self._trails.find(query)]
 
     async def stream_centroids(self, space: str) -> AsyncIterator[tuple[int, Vector, float]]:
-        """Everybody known in `space`: global id, unit vector float32[d], consistency."""
-        told = {"_id": 0, "person": 1, "vector": 1, "consistency": 1}
-        # The driver decodes a batch on the event loop: so many take it some 5 ms.
-        async for found in self._faces.find({"space": space}, told).batch_size(500):
+        """Yield global id, unit vector float32[d] and centroid norm of all persons in `space`."""
+        projection = {"_id": 0, "person": 1, "vector": 1, "consistency": 1}
+        # The driver decodes a batch on the event loop: 500 documents take some 5 ms.
+        async for found in self._faces.find({"space": space}, projection).batch_size(500):
             yield found["person"], vector_of(found["vector"]), found["consistency"]
 
 
 async def _insert(collection: Any, documents: Sequence[Document]) -> None:
-    """Insert those of `documents` that are not there yet: nobody knows how an earlier attempt has ended."""
+    """Insert the `documents` that are not stored yet; an earlier attempt may have stored some."""
     if not documents:
         return
     try:

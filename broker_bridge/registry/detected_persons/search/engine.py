@@ -1,4 +1,4 @@
-"""Who of all detected persons a face is like: what the tracker and the search by face ask, of any engine."""
+"""Define the search of detected persons by face, for any search engine."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -8,9 +8,9 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 
 
 class FaceCandidate(NamedTuple):
-    """Somebody whom a face is like: `similarity` is the mean cosine to the faces that they are known by.
+    """A person that resembles a face: `similarity` is the mean cosine to the faces of the centroid.
 
-    `global_id` is that of `person_faces`, merged into another or not: whoever asks resolves it.
+    `global_id` is that of `person_faces`, merged or not: the caller resolves the merge group.
     """
 
     global_id: int
@@ -18,29 +18,29 @@ class FaceCandidate(NamedTuple):
 
 
 class FaceSearch(Protocol):
-    """A search over everybody who is known by a face."""
+    """A search over the centroids of all detected persons."""
 
     async def candidates(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
     ) -> list[list[FaceCandidate]]:
-        """For each of `vectors` (float32[d], unit length) up to `limit` persons, most similar first.
+        """Return up to `limit` persons for each of `vectors`, the most similar first.
 
-        Their similarity is `floor` or more. Raises RegistryError.
+        `vectors` are float32[d] of unit length. Similarities are `floor` or more. Raises RegistryError.
         """
         ...
 
     async def prepare_space(self, space: EmbeddingSpace) -> None:
-        """Prepare now, so that the first question does not wait. Raises RegistryError."""
+        """Load now what the first search of `space` would wait for. Raises RegistryError."""
         ...
 
-    def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
-        """How this program knows somebody since now, who may be new, before MongoDB tells."""
+    def record_centroid(self, global_id: int, centroid: FaceCentroid) -> None:
+        """Find a person, new or known, by `centroid` from now on, before MongoDB reports the write."""
         ...
 
     def record_deletion(self, global_id: int) -> None:
-        """Nobody is to be found under this number any more."""
+        """Find a person no more, in any space."""
         ...
 
     async def follow_changes(self) -> None:
-        """Keep up with what other programs write, until cancelled."""
+        """Follow the writes of other programs until cancelled."""
         ...

@@ -1,4 +1,4 @@
-"""Search engine "mongodb": MongoDB's own $vectorSearch, where the deployment has it. Approximate.
+"""Search engine `mongodb`: MongoDB's own $vectorSearch. Approximate.
 
 https://www.mongodb.com/docs/vector-search/query/aggregation-stages/vector-search-stage/
 """
@@ -20,26 +20,26 @@ from broker_bridge.registry.identities.documents import FLOAT32_HEADER
 from broker_bridge.registry.mongo.client import Document, Mongo, RegistryUnavailableError, explain_refusal
 
 from .engine import FaceCandidate
+from .ranking import most_similar
 from .recent import RecentWrites
-from .space_index import most_similar
 
 _log = logging.getLogger(__name__)
 
 _COLLECTION = "person_faces"
-_REFUSED_AT_THE_DOOR = {13, 18}  # Unauthorized, AuthenticationFailed.
+_ACCESS_DENIED = {13, 18}  # Unauthorized, AuthenticationFailed.
 _INDEX_EXISTS = 68
-# More than are wanted: the order by cosine is not that by mean cosine.
+# More neighbours than wanted are read: the order by cosine is not that by mean cosine.
 _SPARE = 4
-# The documentation advises to look at 20 times as many neighbours as are asked for, and allows 10,000.
+# The documentation advises 20 times as many candidates as results, and allows 10,000.
 _NEIGHBOURS_PER_RESULT = 20
-_MOST_NEIGHBOURS = 10_000
+_MAX_NEIGHBOURS = 10_000
 
 
 class MongoVectorSearch:
-    """One vector search index per dimension, named `<index>-<dimension>`, made when a space first needs it.
+    """One search index per dimension, `<index>-<dimension>`, created at the first use of a space.
 
-    The index follows the collection some seconds behind. What this program has learned itself within
-    `recent_seconds` is compared in memory beside it; `clock` tells seconds.
+    The search index is some seconds behind the collection: this program's own writes of the last
+    `recent_seconds` are compared in memory beside it; `clock` returns seconds.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class MongoVectorSearch:
         poll_seconds: float = 1.0,
     ) -> None:
         self._mongo = mongo
-        # Search stages refuse any other read concern.
+        # Search stages accept no other read concern.
         self._faces: Any = mongo.db[_COLLECTION].with_options(read_concern=ReadConcern("local"))
         self._index = index
         self._recent = RecentWrites(recent_seconds, clock)
         self._poll_seconds = poll_seconds
-        self._ready: dict[int, asyncio.Lock] = {}
+        self._preparing: dict[int, asyncio.Lock] = {}
         self._queryable: set[int] = set()
         self.counters: Counter[str] = Counter()
 
     async def check(self) -> None:
-        """Raise RegistryUnavailableError with a sentence unless the deployment has $vectorSearch."""
+        """Raise RegistryUnavailableError unless the deployment has $vectorSearch."""
         try:
             await self._state(self._index)
         except OperationFailure as error:
-            if error.code in _REFUSED_AT_THE_DOOR:
+            if error.code in _ACCESS_DENIED:
                 sentence = explain_refusal(error, self._mongo.hosts, self._mongo.db.name)
                 raise RegistryUnavailableError(sentence) from error
             raise RegistryUnavailableError(
@@ -77,48 +77,48 @@ class MongoVectorSearch:
     async def candidates(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
     ) -> list[list[FaceCandidate]]:
-        """As FaceSearch.candidates, as good as the index is."""
+        """Return the candidates as FaceSearch.candidates does; approximate. Raises RegistryError."""
         await self.prepare_space(space)
         return list(await asyncio.gather(*(self._search(space, one, limit, floor) for one in vectors)))
 
     async def prepare_space(self, space: EmbeddingSpace) -> None:
-        """Wait until the index of the space's dimension can be asked; it is made if there is none.
+        """Create the search index of the space's dimension if it is missing, and wait until it answers.
 
-        Until then it would know nobody, and everybody would be somebody new.
+        An index that is still being built finds no person, and each face would make a new one.
         """
-        async with self._ready.setdefault(space.dimension, asyncio.Lock()):
+        async with self._preparing.setdefault(space.dimension, asyncio.Lock()):
             if space.dimension in self._queryable:
                 return
             await self._wait_for(self._name(space), space.dimension)
             self._queryable.add(space.dimension)
 
     def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
-        """As FaceSearch.learned."""
+        """Find a person by `face` from the next search on."""
         self._recent.record_centroid(global_id, face)
 
     def record_deletion(self, global_id: int) -> None:
-        """As FaceSearch.forgotten."""
+        """Find a person no more, in any space."""
         self._recent.record_deletion(global_id)
 
     async def follow_changes(self) -> None:
-        """Nothing is to be followed: MongoDB keeps its index."""
+        """Wait until cancelled: MongoDB keeps its search index up to date itself."""
         await asyncio.Event().wait()
 
     def _name(self, space: EmbeddingSpace) -> str:
         return f"{self._index}-{space.dimension}"
 
     async def _state(self, name: str) -> Document | None:
-        """What MongoDB says of a search index; None if there is none."""
+        """Return the description of a search index; None if there is none."""
         found = await self._aggregate([{"$listSearchIndexes": {"name": name}}])
         return found[0] if found else None
 
     async def _wait_for(self, name: str, dimension: int) -> None:
-        told = ""
+        logged = ""
         while (state := await self._state(name)) is None or not state.get("queryable"):
             status = "not there" if state is None else str(state.get("status"))
-            if status != told:
-                _log.warning("nobody can be searched for until search index %s is built: %s", name, status)
-                told = status
+            if status != logged:
+                _log.warning("face search waits for a search index index=%s status=%r", name, status)
+                logged = status
             if state is None:
                 await self._make(name, dimension)
             await asyncio.sleep(self._poll_seconds)
@@ -128,7 +128,7 @@ class MongoVectorSearch:
         try:
             await self._mongo.db.command({"createSearchIndexes": _COLLECTION, "indexes": [index]})
         except OperationFailure as error:
-            # Another program that started at the same moment was quicker.
+            # Another program that started at the same moment has created it.
             if error.code != _INDEX_EXISTS:
                 raise
 
@@ -137,9 +137,9 @@ class MongoVectorSearch:
     ) -> list[FaceCandidate]:
         self.counters["searches"] += 1
         found = await self._aggregate(search_pipeline(self._name(space), space, vector, limit))
-        told = [_candidate(one) for one in found if not self._recent.speaks_of(space.id, one["person"])]
-        known = self._recent.candidates(space.id, vector, limit, floor)
-        return [one for one in most_similar([*told, *known]) if one.similarity >= floor][:limit]
+        indexed = [_candidate(one) for one in found if not self._recent.overrides(space.id, one["person"])]
+        recent = self._recent.candidates(space.id, vector, limit, floor)
+        return [one for one in most_similar([*indexed, *recent]) if one.similarity >= floor][:limit]
 
     async def _aggregate(self, pipeline: list[Document]) -> list[Document]:
         cursor = self._faces.aggregate(pipeline)
@@ -160,18 +160,18 @@ def definition(dimension: int) -> Document:
 
 
 def search_pipeline(index: str, space: EmbeddingSpace, vector: Vector, limit: int) -> list[Document]:
-    """The question for several times `limit` people of a space, nearest first by cosine."""
-    asked = min(_MOST_NEIGHBOURS, _SPARE * limit)
-    question = {
+    """Return the pipeline for several times `limit` persons of a space, nearest first by cosine."""
+    neighbours = min(_MAX_NEIGHBOURS, _SPARE * limit)
+    search = {
         "index": index,
         "path": "vector",
         "queryVector": Binary(FLOAT32_HEADER + vector.astype("<f4").tobytes(), VECTOR_SUBTYPE),
         "filter": {"space": space.id},
-        "numCandidates": min(_MOST_NEIGHBOURS, _NEIGHBOURS_PER_RESULT * asked),
-        "limit": asked,
+        "numCandidates": min(_MAX_NEIGHBOURS, _NEIGHBOURS_PER_RESULT * neighbours),
+        "limit": neighbours,
     }
-    told = {"person": 1, "consistency": 1, "score": {"$meta": "vectorSearchScore"}}
-    return [{"$vectorSearch": question}, {"$project": told}]
+    projection = {"person": 1, "consistency": 1, "score": {"$meta": "vectorSearchScore"}}
+    return [{"$vectorSearch": search}, {"$project": projection}]
 
 
 def _candidate(found: Document) -> FaceCandidate:

@@ -1,4 +1,4 @@
-"""What this program has learned within the last minute, for a search engine that lags behind."""
+"""Search this program's writes of the last minute, for a search engine that lags behind."""
 
 from collections.abc import Callable
 
@@ -9,74 +9,74 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.vectors.index import VectorIndex
 
 from .engine import FaceCandidate
-from .space_index import most_alike
+from .ranking import rank_by_mean_cosine
 
-# Some 20 MB, and a fraction of a millisecond to search.
-_MOST_PEOPLE = 10_000
+# Per space; some 20 MB, and a fraction of a millisecond to search.
+_MAX_PERSONS = 10_000
 
 
 class RecentWrites:
-    """Compared exactly. At most `_MOST_PEOPLE` per space, each for `seconds` by `clock`."""
+    """The centroids written within `seconds` by `clock`, at most `_MAX_PERSONS` per space. Exact."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._spaces: dict[str, _Space] = {}
+        self._spaces: dict[str, _RecentSpace] = {}
 
-    def record_centroid(self, global_id: int, face: FaceCentroid) -> None:
-        """How somebody is known since now."""
-        if face.space not in self._spaces:
-            self._spaces[face.space] = _Space(len(face.mean))
-        self._spaces[face.space].put(global_id, face, self._clock())
+    def record_centroid(self, global_id: int, centroid: FaceCentroid) -> None:
+        if centroid.space not in self._spaces:
+            self._spaces[centroid.space] = _RecentSpace(len(centroid.mean))
+        self._spaces[centroid.space].put(global_id, centroid, self._clock())
 
     def record_deletion(self, global_id: int) -> None:
-        """Nobody is to be found under this number."""
         for space in self._spaces.values():
             space.put(global_id, None, self._clock())
 
-    def speaks_of(self, space: str, global_id: int) -> bool:
-        """Whether this knows better than the engine."""
+    def overrides(self, space: str, global_id: int) -> bool:
+        """Return whether a recent write is newer than the engine's result for a person."""
         recent = self._current(space)
-        return recent is not None and global_id in recent.since
+        return recent is not None and global_id in recent.written_at
 
     def candidates(self, space: str, vector: Vector, limit: int, floor: float) -> list[FaceCandidate]:
-        """As most_alike, among the recent ones."""
+        """Return the candidates among the recent writes; see `rank_by_mean_cosine`."""
         recent = self._current(space)
-        return [] if recent is None else most_alike(recent.index, recent.centroid_norm, vector, limit, floor)
+        if recent is None:
+            return []
+        return rank_by_mean_cosine(recent.index, recent.norms, vector, limit, floor)
 
-    def _current(self, space: str) -> "_Space | None":
+    def _current(self, space: str) -> "_RecentSpace | None":
         recent = self._spaces.get(space)
         if recent is not None:
-            recent.forget(self._clock() - self._seconds)
+            recent.expire(self._clock() - self._seconds)
         return recent
 
 
-class _Space:
+class _RecentSpace:
     def __init__(self, dimension: int) -> None:
         self.index = VectorIndex(dimension)
-        self.centroid_norm: dict[str, float] = {}
-        # Of everybody spoken of, forgotten ones too: when that was, the longest ago first.
-        self.since: dict[int, float] = {}
+        self.norms: dict[str, float] = {}
+        # Of every write, deletions too; the oldest first.
+        self.written_at: dict[int, float] = {}
 
-    def put(self, global_id: int, face: FaceCentroid | None, now: float) -> None:
-        self.since.pop(global_id, None)
-        self.since[global_id] = now
-        if face is None:
+    def put(self, global_id: int, centroid: FaceCentroid | None, now: float) -> None:
+        self.written_at.pop(global_id, None)
+        self.written_at[global_id] = now
+        if centroid is None:
             self._drop(global_id)
         else:
-            self.index.put(str(global_id), face.unit[np.newaxis])
-            self.centroid_norm[str(global_id)] = face.centroid_norm
-        if len(self.since) > _MOST_PEOPLE:
-            self._end(next(iter(self.since)))
+            self.index.put(str(global_id), centroid.unit[np.newaxis])
+            self.norms[str(global_id)] = centroid.centroid_norm
+        if len(self.written_at) > _MAX_PERSONS:
+            self._expire_one(next(iter(self.written_at)))
 
-    def forget(self, before: float) -> None:
-        while self.since and next(iter(self.since.values())) < before:
-            self._end(next(iter(self.since)))
+    def expire(self, before: float) -> None:
+        while self.written_at and next(iter(self.written_at.values())) < before:
+            self._expire_one(next(iter(self.written_at)))
 
-    def _end(self, global_id: int) -> None:
-        del self.since[global_id]
+    def _expire_one(self, global_id: int) -> None:
+        del self.written_at[global_id]
         self._drop(global_id)
 
     def _drop(self, global_id: int) -> None:
         self.index.remove(str(global_id))
-        self.centroid_norm.pop(str(global_id), None)
+        self.norms.pop(str(global_id), None)

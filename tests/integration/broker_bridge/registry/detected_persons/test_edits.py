@@ -509,7 +509,7 @@ async def test_a_list_asks_about_people_with_all_who_were_merged_into_them(
     for wanted, expected in LISTS:
         page = await enrolled.detected_person_queries.page(wanted, NOW - 35 * SECOND)
         assert {names[one.root.global_id] for one in page.groups} == expected, wanted
-        assert page.following is None
+        assert page.next_position is None
 
 
 async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(

@@ -14,7 +14,7 @@ from pymongo.collection import Collection
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
-from broker_bridge.registry.detected_persons.documents import face_to_document
+from broker_bridge.registry.detected_persons.documents import centroid_to_document
 from broker_bridge.registry.detected_persons.search.memory import InMemoryFaceSearch
 from deploy.local.stack import Mongod
 from tests.waiting import until
@@ -43,11 +43,11 @@ class OtherProgram:
         self.faces: Collection[dict[str, Any]] = client[database].person_faces
 
     def write(self, people: dict[int, FaceCentroid]) -> None:
-        documents = [face_to_document(number, face) for number, face in people.items()]
+        documents = [centroid_to_document(number, face) for number, face in people.items()]
         self.faces.bulk_write([ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in documents])
 
     def update(self, number: int, face: FaceCentroid) -> None:
-        document = face_to_document(number, face)
+        document = centroid_to_document(number, face)
         self.faces.update_one({"_id": document.pop("_id")}, {"$set": document}, upsert=True)
 
     def delete(self, *numbers: int) -> None:
@@ -178,7 +178,7 @@ async def test_what_was_learned_survives_reading_everything_again(
     index.record_centroid(2, known(ALICE, 0.9))
     index.record_deletion(3)
     other.write({1: known(BETWEEN)})
-    index._lose_track()
+    index._invalidate()
     assert await nearest(index, ALICE, 0.65) == [(2, 0.9), (1, 0.707)]
     assert index.counters["loads"] == 2
 
@@ -208,7 +208,7 @@ async def test_a_claim_that_is_written_is_not_asked_about(
     other.write({2: known(BOB)})
     await until(lambda: is_so(nearest(index, BOB), [(2, 1.0)]))
     (faces,) = index._spaces.values()
-    assert not faces._claims
+    assert not faces._unconfirmed
     assert await nearest(index, ALICE) == [(1, 1.0)]
 
 
@@ -255,7 +255,7 @@ async def test_a_collection_that_begins_anew_is_read_anew(
     await until(lambda: is_so(nearest(index, ALICE), [(2, 0.9)]))
 
     backup = other.faces.database.restored_faces
-    backup.insert_one(face_to_document(7, known(ALICE, 0.8)))
+    backup.insert_one(centroid_to_document(7, known(ALICE, 0.8)))
     backup.rename("person_faces", dropTarget=True)
     await until(lambda: is_so(nearest(index, ALICE), [(7, 0.8)]))
 
@@ -317,7 +317,7 @@ async def test_a_face_that_cannot_be_compared_is_left_out(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """One document that somebody has spoilt by hand does not stop the search."""
-    spoilt = face_to_document(1, known(ALICE))
+    spoilt = centroid_to_document(1, known(ALICE))
     spoilt["vector"] = spoilt["vector"][:22]
     other.faces.insert_one(spoilt)
     other.write({2: known(ALICE, 0.9)})

@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry, RegistryUnavailableError
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
-from broker_bridge.registry.detected_persons.documents import face_to_document, vector_of
+from broker_bridge.registry.detected_persons.documents import centroid_to_document, vector_of
 from broker_bridge.registry.detected_persons.search.mongodb import MongoVectorSearch
 from broker_bridge.registry.detected_persons.settings import SearchSettings
 from broker_bridge.registry.mongo.client import Mongo
@@ -134,10 +134,10 @@ async def test_the_mean_cosine_is_told_from_score_and_consistency() -> None:
     """A score is (1 + cosine) / 2; people of other spaces and below the floor are not named."""
     other = EmbeddingSpace("face:other-8", 8)
     deployment = PlayedDeployment(
-        face_to_document(1, known((ALICE + BOB) / np.sqrt(2))),
-        face_to_document(2, known(ALICE, 0.9)),
-        face_to_document(3, known(ALICE, 0.4)),
-        face_to_document(4, known(ALICE, space=other)),
+        centroid_to_document(1, known((ALICE + BOB) / np.sqrt(2))),
+        centroid_to_document(2, known(ALICE, 0.9)),
+        centroid_to_document(3, known(ALICE, 0.4)),
+        centroid_to_document(4, known(ALICE, space=other)),
     )
     search = searching(deployment)
     assert await nearest(search, ALICE) == [(2, 0.9), (1, 0.707)]
@@ -165,7 +165,7 @@ async def test_an_index_for_each_dimension_is_made_and_waited_for(caplog: pytest
         {"type": "vector", "path": "vector", "numDimensions": 8, "similarity": "cosine"},
         {"type": "filter", "path": "space"},
     ]
-    assert "index faces-8 is built: BUILDING" in caplog.text
+    assert "index=faces-8 status='BUILDING'" in caplog.text
     looked = len(deployment.looked)
     search = searching(deployment)
     await search.prepare_space(SPACE)
@@ -176,7 +176,7 @@ async def test_an_index_for_each_dimension_is_made_and_waited_for(caplog: pytest
 async def test_who_was_learned_a_moment_ago_is_known_before_the_index_knows() -> None:
     """What this program has learned goes before what the index says of the same person, for a minute."""
     clock = Clock()
-    search = searching(PlayedDeployment(face_to_document(1, known(ALICE))), clock)
+    search = searching(PlayedDeployment(centroid_to_document(1, known(ALICE))), clock)
     search.record_centroid(2, known(ALICE, 0.9))
     search.record_centroid(1, known(BOB))
     assert await nearest(search, ALICE) == [(2, 0.9)]
@@ -191,7 +191,7 @@ async def test_who_was_learned_a_moment_ago_is_known_before_the_index_knows() ->
 
 async def test_who_was_forgotten_is_not_found_while_the_index_lags() -> None:
     """Nor when this program had learned them just before."""
-    search = searching(PlayedDeployment(face_to_document(1, known(ALICE))))
+    search = searching(PlayedDeployment(centroid_to_document(1, known(ALICE))))
     search.record_centroid(2, known(ALICE))
     search.record_deletion(1)
     search.record_deletion(2)
@@ -200,7 +200,7 @@ async def test_who_was_forgotten_is_not_found_while_the_index_lags() -> None:
 
 async def test_what_is_remembered_beside_the_index_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; learning again makes young."""
-    monkeypatch.setattr("broker_bridge.registry.detected_persons.search.recent._MOST_PEOPLE", 2)
+    monkeypatch.setattr("broker_bridge.registry.detected_persons.search.recent._MAX_PERSONS", 2)
     search = searching(PlayedDeployment())
     for global_id, vector in [(1, ALICE), (2, BOB), (1, ALICE), (3, CAROL)]:
         search.record_centroid(global_id, known(vector))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker_bridge.registry.detected_persons.search.space_index import most_alike
+from broker_bridge.registry.detected_persons.search.ranking import rank_by_mean_cosine
 from broker_bridge.vectors.index import VectorIndex
 
 
@@ -24,6 +24,6 @@ def test_nobody_above_the_floor_is_overlooked(dimension, floor):
         everyone = {int(key): float(people[int(key)] @ query) * trust for key, trust in centroid_norm.items()}
         expected = sorted((s for s in everyone.values() if s >= floor), reverse=True)
         for limit in (1, 5, 3000):
-            found = most_alike(index, centroid_norm, query, limit, floor)
+            found = rank_by_mean_cosine(index, centroid_norm, query, limit, floor)
             assert [one.similarity for one in found] == pytest.approx(expected[:limit], abs=1e-5)
             assert all(one.similarity == pytest.approx(everyone[one.global_id], abs=1e-5) for one in found)
