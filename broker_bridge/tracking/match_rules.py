@@ -19,7 +19,7 @@ class TrackMatch(NamedTuple):
 
     `similarity` is the mean cosine to the faces of the person. `by` is also the suffix of a counter: `stay`
     is a continuity match, `enrolled` and `new` are the tracker's own. `is_sure`: the match is no guess; a
-    sure match by face moves the centroid. `needs_lookup`: a person who is not in memory may be nearer.
+    sure match by face moves the centroid. `needs_lookup`: a person that is not in memory may be nearer.
     """
 
     active: ActivePerson
@@ -98,7 +98,7 @@ class MatchContext:
 
 
 def match_continuity(context: MatchContext) -> TrackMatch | None:
-    """Match a well-known person who surely was here a moment ago and surely is seen again.
+    """Match a well-known person that surely was here a moment ago and surely is seen again.
 
     No other person is compared then: the centroids of a thousand persons are two megabytes, and most
     observations continue a track.
@@ -136,7 +136,7 @@ def match_clear_face(context: MatchContext) -> TrackMatch | None:
 
 
 def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
-    """Match one of two similar persons: the one who was here a moment ago, else the nearer one."""
+    """Match one of two similar persons: the one that was here a moment ago, else the nearer."""
     limits = context.limits
     best, second = context.nearest_two
     if best[1] < limits.similarity:
@@ -148,7 +148,7 @@ def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
 
 
 def match_position(context: MatchContext) -> TrackMatch | None:
-    """Match the most similar person who was here a moment ago, down to a lower similarity."""
+    """Match the most similar person that was here a moment ago, down to a lower similarity."""
     if not context.here:
         return None
     vector = context.observed.vector

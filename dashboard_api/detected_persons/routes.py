@@ -1,4 +1,4 @@
-"""`/api/detected-persons`: whom the cameras have seen, enrolled or not, and where (seed 004)."""
+"""Serve `/api/detected-persons`: persons that cameras have seen, and where (seed 004)."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,10 +13,10 @@ from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter
 from broker_bridge.registry.detected_persons.removal import ALL_SUBJECTS
 from dashboard_api.detected_persons.queries import (
     active_since,
+    centroid_of,
     export_lines,
-    face_of,
-    matches_of,
-    setting_of,
+    find_matches,
+    view_context_of,
     view_of,
 )
 from dashboard_api.detected_persons.views import (
@@ -34,7 +34,7 @@ from dashboard_api.detected_persons.views import (
     TrailPage,
     to_active,
     to_detail,
-    to_stay,
+    to_segment,
     to_view,
 )
 from dashboard_api.events.filters import Moment
@@ -50,20 +50,23 @@ GlobalId = Annotated[int, Path(ge=1, le=MOST_ID)]
 
 @router.get("/active", dependencies=[MAY_READ])
 async def list_active(services: ServicesDep, limit: Limit = 1000) -> ActivePersonList:
-    """Everybody whom cameras see now, newest first; `active_persons` counts those beyond `limit` too."""
-    reading = services.registry.detected_person_queries
-    count, shown = await reading.active_groups(active_since(services), limit)
-    setting = await setting_of(services, shown)
+    """Return the persons that cameras see now, newest first.
+
+    `active_persons` counts those beyond `limit` too.
+    """
+    queries = services.registry.detected_person_queries
+    count, shown = await queries.active_groups(active_since(services), limit)
+    context = await view_context_of(services, shown)
     ids = [global_id for group in shown for global_id in group.ids]
-    present_since = await reading.present_since(ids, setting.active_since)
-    persons = [to_active(group, setting, present_since) for group in shown]
+    present_since = await queries.present_since(ids, context.active_since)
+    persons = [to_active(group, context, present_since) for group in shown]
     return ActivePersonList(active_persons=count, persons=persons)
 
 
 @router.post("/search-by-face", dependencies=[JSON_BODY, MAY_CHANGE])
 async def search_by_face(body: FaceQuery, services: ServicesDep) -> FaceMatches:
-    """Who looks like a face, most similar first. For keys that may handle vectors, so not for viewers."""
-    return FaceMatches(matches=await matches_of(services, body))
+    """Return the persons that resemble a face, most similar first. Not for viewers."""
+    return FaceMatches(matches=await find_matches(services, body))
 
 
 @router.get(
@@ -72,7 +75,7 @@ async def search_by_face(body: FaceQuery, services: ServicesDep) -> FaceMatches:
     responses={200: {"content": {"application/x-ndjson": {}}, "description": "A line of JSON a person"}},
 )
 async def export(services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]) -> StreamingResponse:
-    """Everybody by global id, those who were merged too, with their vectors. It leaves an audit entry."""
+    """Export all persons by global id, merged ones too, with vectors. Leaves an audit entry."""
     what = "detected-persons.exported"
     entry = AuditEntry(who=key.name, what=what, subject=ALL_SUBJECTS, at=services.now())
     await services.registry.audit.record(entry, None)
@@ -91,7 +94,7 @@ def to_filter(
     site_id: Annotated[SiteId | None, Query(description="Last seen there")] = None,
     device_id: Annotated[DeviceId | None, Query(description="Ever seen there")] = None,
     user_id: Annotated[UserId | None, Query(description="Linked with this enrolled person")] = None,
-    named: Annotated[bool | None, Query(description="Given a name by somebody, or not")] = None,
+    named: Annotated[bool | None, Query(description="With an assigned name, or without")] = None,
 ) -> DetectedPersonFilter:
     return DetectedPersonFilter(active, site_id, device_id, user_id, named)
 
@@ -99,19 +102,19 @@ def to_filter(
 @router.get("", dependencies=[MAY_READ])
 async def list_persons(
     services: ServicesDep,
-    wanted: Annotated[DetectedPersonFilter, Depends(to_filter)],
+    criteria: Annotated[DetectedPersonFilter, Depends(to_filter)],
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> DetectedPersonPage:
-    """Whom cameras have seen, newest first. Somebody merged is shown as whom they turned out to be."""
+    """Return detected persons, newest first; a merged one is shown as its merge group."""
     page = await services.registry.detected_person_queries.page(
-        wanted, active_since(services), before=_from_cursor(cursor), limit=limit
+        criteria, active_since(services), before=_from_cursor(cursor), limit=limit
     )
-    setting = await setting_of(services, page.groups)
+    context = await view_context_of(services, page.groups)
     following = (
         to_moment_cursor(page.next_position[0], str(page.next_position[1])) if page.next_position else None
     )
-    return DetectedPersonPage(items=[to_view(one, setting) for one in page.groups], next_cursor=following)
+    return DetectedPersonPage(items=[to_view(one, context) for one in page.groups], next_cursor=following)
 
 
 def _from_cursor(cursor: str | None) -> tuple[datetime, int] | None:
@@ -131,18 +134,18 @@ async def show(
     key: Annotated[ApiKey, MAY_READ],
     face: Annotated[bool, Query(description="With the vector, if the key may see it")] = True,
 ) -> DetectedPersonDetail:
-    """One person; a global id that was merged answers with whom it turned out to be."""
-    reading = services.registry.detected_person_queries
-    group = await reading.get_group(global_id)
-    known = await face_of(services, group) if face and key.role != "viewer" else None
-    return to_detail(group, await setting_of(services, [group]), known)
+    """Return one person; a merged global id answers with its merge group."""
+    queries = services.registry.detected_person_queries
+    group = await queries.get_group(global_id)
+    centroid = await centroid_of(services, group) if face and key.role != "viewer" else None
+    return to_detail(group, await view_context_of(services, [group]), centroid)
 
 
 @router.patch("/{global_id}", dependencies=[JSON_BODY])
 async def rename(
     global_id: GlobalId, body: NameBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
-    """Give a person a name, or take it away."""
+    """Set or remove the name of a person."""
     changes = services.registry.detected_person_edits
     await changes.rename(global_id, body.assigned_name, by=key.name, now=services.now())
     return await view_of(services, global_id)
@@ -152,7 +155,7 @@ async def rename(
 async def link(
     global_id: GlobalId, body: LinkBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
-    """Say which enrolled person this is. It holds against what cameras tell by the face."""
+    """Link a person to an enrolled identity; cameras do not change this link."""
     await services.registry.detected_person_edits.link(
         global_id, body.user_id, by=key.name, now=services.now()
     )
@@ -163,7 +166,7 @@ async def link(
 async def unlink(
     global_id: GlobalId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
-    """Say that this is not the enrolled person; no camera links the two again."""
+    """Remove the link to an enrolled identity; no camera links the two again."""
     await services.registry.detected_person_edits.unlink(global_id, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
@@ -172,7 +175,7 @@ async def unlink(
 async def merge(
     global_id: GlobalId, body: IntoBody, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
-    """Let this person be another, who is shown; `unmerge` takes it back."""
+    """Merge this person into another, which is shown; `unmerge` undoes it."""
     await services.registry.detected_person_edits.merge(global_id, body.into, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
@@ -181,7 +184,7 @@ async def merge(
 async def unmerge(
     global_id: GlobalId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DetectedPersonView:
-    """Take back the merge by which this person became another."""
+    """Undo the merge of this person into another."""
     await services.registry.detected_person_edits.unmerge(global_id, by=key.name, now=services.now())
     return await view_of(services, global_id)
 
@@ -190,17 +193,17 @@ async def unmerge(
 async def delete(
     global_id: GlobalId, services: ServicesDep, key: Annotated[ApiKey, MAY_CHANGE]
 ) -> DeletedPersons:
-    """Delete a person, whoever was merged into them, their faces and trails. It cannot be undone.
+    """Delete a merge group with its centroids and trails. This cannot be undone.
 
-    Cameras that see them again get a new global id.
+    A camera that sees the person again gets a new global id.
     """
     deleted = await services.registry.detected_person_edits.delete(global_id, by=key.name, now=services.now())
     return DeletedPersons(global_ids=deleted)
 
 
 def to_period(
-    since: Annotated[Moment | None, Query(description="Stays that ended then or later")] = None,
-    until: Annotated[Moment | None, Query(description="Stays that began before")] = None,
+    since: Annotated[Moment | None, Query(description="Visit segments that ended then or later")] = None,
+    until: Annotated[Moment | None, Query(description="Visit segments that began before")] = None,
 ) -> Period:
     return Period(since, until)
 
@@ -213,11 +216,11 @@ async def show_trail(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> TrailPage:
-    """On which camera a person was from when until when, newest first, with those who were merged."""
-    reading = services.registry.detected_person_queries
-    group = await reading.get_group(global_id)
-    found = await reading.trail(group.ids, period, before=from_moment_cursor(cursor), limit=limit + 1)
+    """Return the visit segments of a person and of its merge group, newest first."""
+    queries = services.registry.detected_person_queries
+    group = await queries.get_group(global_id)
+    found = await queries.trail(group.ids, period, before=from_moment_cursor(cursor), limit=limit + 1)
     shown = found[:limit]
     following = to_moment_cursor(shown[-1][1].since, shown[-1][0]) if len(found) > limit else None
-    items = [to_stay(stay) for _, stay in shown]
+    items = [to_segment(segment) for _, segment in shown]
     return TrailPage(global_id=group.root.global_id, items=items, next_cursor=following)

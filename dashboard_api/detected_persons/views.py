@@ -1,4 +1,4 @@
-"""What the API takes and shows of detected persons: every field of seed 004's table, and more."""
+"""Define bodies and views of detected persons: every field of seed 004's table, and more."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Similarity = Annotated[float, Field(ge=-1, le=1)]
 
 
 class NameBody(Body):
-    """A name that somebody gives a detected person; null takes it away."""
+    """The name of a detected person; null removes it."""
 
     assigned_name: Annotated[DisplayName, AfterValidator(str.strip), Field(min_length=1)] | None
 
@@ -37,9 +37,9 @@ class IntoBody(Body):
 
 
 class FaceQuery(Body):
-    """A face, as many numbers as its space has; without a space that of `api.default_spaces.face`.
+    """A face: as many numbers as its space has dimensions.
 
-    Without a threshold the tracker's own of that space holds.
+    Defaults: the space `api.default_spaces.face`, and the tracker's threshold of the space.
     """
 
     face_embedding: Numbers
@@ -49,7 +49,7 @@ class FaceQuery(Body):
 
 
 class FaceMatch(View):
-    """`similarity` is the mean cosine to the faces that the person is known by."""
+    """A person that resembles the face; `similarity` is the mean cosine to its faces."""
 
     global_id: int
     similarity: float
@@ -62,18 +62,18 @@ class FaceMatches(View):
 
 
 class PositionView(View):
-    """Where a camera last saw somebody: `bbox` is x1, y1, x2, y2 in pixels."""
+    """The last position on a camera: `bbox` is x1, y1, x2, y2 in pixels."""
 
     bbox: tuple[float, float, float, float]
     timestamp: Time
 
 
 class DetectedPersonView(View):
-    """Somebody whom cameras have seen. `name` is the assigned one, else that of whom they are linked with.
+    """A detected person. `name` is the assigned name, else that of the linked identity.
 
-    `linked_by` is `face`, or the name of the API key that said so. Averages are the mean of each camera's
-    mean; metres are those of calibrated cameras. `merged` are the global ids that turned out to be this
-    person, whose figures are added up.
+    `linked_by` is `face`, or the name of the API key that linked it. Averages are the mean of each camera's
+    mean; metres are those of calibrated cameras. `merged` are the global ids that were merged into this
+    person; its figures are the sums of all.
     """
 
     global_id: int
@@ -100,14 +100,17 @@ class DetectedPersonView(View):
 
 
 class DetectedPersonDetail(DetectedPersonView):
-    """`face_embedding` is a unit vector in `face_space`. Biometric data: null for a viewer's key."""
+    """A person with its centroid.
+
+    `face_embedding` is a unit vector in `face_space`. Biometric data: null for a viewer's key.
+    """
 
     face_embedding: list[float] | None
     face_space: str | None
 
 
 class ActivePersonView(DetectedPersonView):
-    """`cameras` are where the person is seen now, `since` when that began."""
+    """A person that is seen now on `cameras`, `since` the start of that visit."""
 
     cameras: list[str]
     since: Time
@@ -124,7 +127,7 @@ class DetectedPersonPage(View):
 
 
 class VisitSegmentView(View):
-    """A person on one camera without a break; `global_id` is the one that was assigned then."""
+    """A stay on one camera without a break; `global_id` is the one that was assigned then."""
 
     global_id: int
     device_id: str
@@ -141,95 +144,95 @@ class TrailPage(View):
 
 
 class DeletedPersons(View):
-    """The person and whoever was merged into them."""
+    """The global ids of the deleted merge group."""
 
     global_ids: list[int]
 
 
 @dataclass(frozen=True)
 class ViewContext:
-    """What detected persons are seen in: who is seen at `active_since` or later is there now.
+    """The facts that all views share: a person seen at `active_since` or later is active.
 
-    `enrolled` has by user id who is shown for it, `metres_per_pixel` calibrated cameras.
+    `enrolled` has the identity by linked user id, `metres_per_pixel` the calibrated cameras.
     """
 
     active_since: datetime
     enrolled: Mapping[str, Identity]
     metres_per_pixel: Mapping[str, float]
 
-    def who(self, group: MergeGroup) -> tuple[str | None, str | None]:
-        """User id and name of a person; nobody's while the enrolled one is deleted."""
-        whole = group.aggregate
-        person = self.enrolled.get(whole.user_id) if whole.user_id else None
-        name = whole.assigned_name or (person.display_name if person else None)
-        return (person.user_id if person else None), name
+    def identity_of(self, group: MergeGroup) -> tuple[str | None, str | None]:
+        """Return user id and name; the user id is None while the identity is deleted."""
+        aggregate = group.aggregate
+        identity = self.enrolled.get(aggregate.user_id) if aggregate.user_id else None
+        name = aggregate.assigned_name or (identity.display_name if identity else None)
+        return (identity.user_id if identity else None), name
 
 
-def to_view(group: MergeGroup, setting: ViewContext) -> DetectedPersonView:
-    return DetectedPersonView(**_fields(group, setting))
+def to_view(group: MergeGroup, context: ViewContext) -> DetectedPersonView:
+    return DetectedPersonView(**_fields(group, context))
 
 
-def to_detail(group: MergeGroup, setting: ViewContext, face: FaceCentroid | None) -> DetectedPersonDetail:
+def to_detail(group: MergeGroup, context: ViewContext, centroid: FaceCentroid | None) -> DetectedPersonDetail:
     return DetectedPersonDetail(
-        **_fields(group, setting),
-        face_embedding=face.unit.tolist() if face else None,
-        face_space=face.space if face else None,
+        **_fields(group, context),
+        face_embedding=centroid.unit.tolist() if centroid else None,
+        face_space=centroid.space if centroid else None,
     )
 
 
 def to_active(
-    group: MergeGroup, setting: ViewContext, present_since: Mapping[int, datetime]
+    group: MergeGroup, context: ViewContext, present_since: Mapping[int, datetime]
 ) -> ActivePersonView:
-    whole = group.aggregate
+    aggregate = group.aggregate
     here = [
         device_id
-        for device_id, camera in whole.cameras.items()
-        if camera.last_seen >= setting.active_since
+        for device_id, camera in aggregate.cameras.items()
+        if camera.last_seen >= context.active_since
     ]  # fmt: skip
-    begun = [present_since[global_id] for global_id in group.ids if global_id in present_since]
+    starts = [present_since[global_id] for global_id in group.ids if global_id in present_since]
     return ActivePersonView(
-        **_fields(group, setting), cameras=here, since=min(begun, default=whole.last_seen)
+        **_fields(group, context), cameras=here, since=min(starts, default=aggregate.last_seen)
     )  # fmt: skip
 
 
-def _fields(group: MergeGroup, setting: ViewContext) -> dict[str, Any]:
-    """The fields of DetectedPersonView."""
-    whole = group.aggregate
-    user_id, name = setting.who(group)
+def _fields(group: MergeGroup, context: ViewContext) -> dict[str, Any]:
+    """Return the fields of DetectedPersonView."""
+    aggregate = group.aggregate
+    user_id, name = context.identity_of(group)
     return {
-        "global_id": whole.global_id,
+        "global_id": aggregate.global_id,
         "user_id": user_id,
-        "linked_by": whole.linked_by if user_id else None,
-        "assigned_name": whole.assigned_name,
+        "linked_by": aggregate.linked_by if user_id else None,
+        "assigned_name": aggregate.assigned_name,
         "name": name,
-        "face_quality": whole.face_quality,
-        "quality_scores": list(whole.quality_scores),
-        "avg_height_pixels": whole.avg_height_pixels,
-        "avg_width_pixels": whole.avg_width_pixels,
-        "avg_height_meters": whole.avg_height_meters(setting.metres_per_pixel),
-        "first_seen": whole.first_seen,
-        "last_seen": whole.last_seen,
-        "total_appearances": whole.total_appearances,
-        "total_detections": whole.total_detections,
-        "cameras_visited": list(whole.cameras_visited),
-        "current_site": whole.site_id,
+        "face_quality": aggregate.face_quality,
+        "quality_scores": list(aggregate.quality_scores),
+        "avg_height_pixels": aggregate.avg_height_pixels,
+        "avg_width_pixels": aggregate.avg_width_pixels,
+        "avg_height_meters": aggregate.avg_height_meters(context.metres_per_pixel),
+        "first_seen": aggregate.first_seen,
+        "last_seen": aggregate.last_seen,
+        "total_appearances": aggregate.total_appearances,
+        "total_detections": aggregate.total_detections,
+        "cameras_visited": list(aggregate.cameras_visited),
+        "current_site": aggregate.site_id,
         "current_positions": {
             device_id: {"bbox": camera.box.corners, "timestamp": camera.last_seen}
-            for device_id, camera in whole.cameras.items()
+            for device_id, camera in aggregate.cameras.items()
         },
-        "is_active": whole.last_seen >= setting.active_since,
+        "is_active": aggregate.last_seen >= context.active_since,
         "merged": [one.global_id for one in group.merged],
-        "created_at": whole.created_at,
-        "updated_at": whole.updated_at,
+        "created_at": aggregate.created_at,
+        "updated_at": aggregate.updated_at,
     }
 
 
-def to_stay(stay: VisitSegment) -> VisitSegmentView:
+def to_segment(segment: VisitSegment) -> VisitSegmentView:
     return VisitSegmentView(
-        global_id=stay.global_id,
-        device_id=stay.device_id,
-        site_id=stay.site_id,
-        since=stay.since,
-        until=stay.until,
-        detections=stay.detections,
+        global_id=segment.global_id,
+        device_id=segment.device_id,
+        site_id=segment.site_id,
+        since=segment.since,
+        until=segment.until,
+        detections=segment.detections,
     )
