@@ -206,7 +206,7 @@ def wire_detected_persons(
         face_search=face_search,
         detected_person_queries=DetectedPersonQueries(core.mongo, groups, identities.identity_store),
         detected_person_edits=DetectedPersonEdits(
-            core.mongo, groups=groups, removal=removal, people=identities.identity_store, audit=core.audit
+            core.mongo, groups=groups, removal=removal, identities=identities.identity_store, audit=core.audit
         ),
         detected_person_removal=removal,
     )
