@@ -81,8 +81,8 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings, *, with
     refusals = ", ".join(f"{count} {reason}" for reason, count in annotator.refusals.most_common())
     damaged = f" ({source.corrupt} damaged ones left out)" if source.corrupt else ""
     typer.echo(f"{frames} frames{damaged}, {events} events; no event for: {refusals or 'nothing'}")
-    if annotator.people:
-        named = ", ".join(person_line(*person) for person in sorted(annotator.people.items()))
+    if annotator.assigned:
+        named = ", ".join(person_line(*person) for person in sorted(annotator.assigned.items()))
         typer.echo(f"across cameras: {named}")
 
 
@@ -168,6 +168,6 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
         broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         say = partial(typer.echo, err=True)
         with LiveTrackerLookup(
-            line, observations, health, broker=broker, say=say, utc_now=utc_now, sleep=time.sleep
+            line, observations, health, broker=broker, report_problem=say, utc_now=utc_now, sleep=time.sleep
         ) as tracker:
             yield tracker

@@ -1,4 +1,4 @@
-"""Everything that recognition is made of, built from a device's settings."""
+"""Build the parts of recognition from a device's settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from device.vision.tracker import FaceTracker
 from .emotions import EmotionStage
 from .pipeline import OnEvent, RecognitionPipeline
 
-# Matches are exact so far beyond what counts: a recording that is replayed under looser thresholds, and a
-# drawing, show true distances there too.
-_BEYOND = 0.15
-# Seed 003's distance.
+# Matches are exact this far beyond the threshold, so that drawings, and recordings that are replayed under
+# looser thresholds, have true distances.
+_EXACT_BEYOND = 0.15
+# The distance of seed 003.
 _FOR_ARCFACE = Thresholds(distance=0.35)
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """The parts of a pipeline; `galleries` may be swapped while it runs."""
+    """The parts of a pipeline. The gallery in `galleries` may be swapped while it runs."""
 
     detector: Detector
     embedder: FaceEmbedder
@@ -47,17 +47,17 @@ class Recognition:
         return self.embedder.space
 
     def refusals(self) -> dict[str, int]:
-        """Why recognitions and emotions made no event, since the start."""
+        """Return the counts of reasons for no event since the start, emotions included."""
         return {**self.validator.refusals, **(self.emotions.refusals if self.emotions else {})}
 
     def create_tracker(self) -> FaceTracker:
-        """A tracker that has seen nothing yet."""
+        """Return a tracker without tracks."""
         return FaceTracker()
 
     def build_pipeline(
         self, *, suppressed_reason: Callable[[], str | None], on_event: OnEvent
     ) -> RecognitionPipeline:
-        """A pipeline of these parts."""
+        """Return a pipeline of these parts with a new tracker."""
         return RecognitionPipeline(
             self.detector,
             self.create_tracker(),
@@ -66,7 +66,7 @@ class Recognition:
             self.validator,
             quality=self.quality,
             emotions=self.emotions,
-            floor=max(-1.0, 1.0 - self.limits.distance - self.limits.margin - _BEYOND),
+            floor=max(-1.0, 1.0 - self.limits.distance - self.limits.margin - _EXACT_BEYOND),
             clock=self.clock,
             suppressed_reason=suppressed_reason,
             on_event=on_event,
@@ -74,7 +74,7 @@ class Recognition:
 
 
 def session_options(device: DeviceSection) -> SessionOptions:
-    """How the device's networks are run."""
+    """Return the session options of the device's networks."""
     return SessionOptions(
         providers=device.providers,
         threads=device.threads,
@@ -84,7 +84,7 @@ def session_options(device: DeviceSection) -> SessionOptions:
 
 
 def build_recognition(device: DeviceSection) -> Recognition:
-    """Detector, embedder and what decides, as configured. Raises ModelError with one sentence."""
+    """Build the parts that the settings name. Raises ModelError with one sentence."""
     clock = FrameClock()
     options = session_options(device)
     embedder = load_embedder(str(device.model) if device.model else None, device.space, options)
@@ -115,9 +115,9 @@ def build_recognition(device: DeviceSection) -> Recognition:
 
 
 def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
-    """What counts as a match: as configured for the space, else as suits it."""
-    suited = Thresholds(distance=gabor.DISTANCE_THRESHOLD, margin=gabor.MIN_MARGIN)
-    return device.thresholds.get(space_id, suited if space_id == gabor.SPACE_ID else _FOR_ARCFACE)
+    """Return the thresholds of a space: the configured ones, else its defaults."""
+    defaults = Thresholds(distance=gabor.DISTANCE_THRESHOLD, margin=gabor.MIN_MARGIN)
+    return device.thresholds.get(space_id, defaults if space_id == gabor.SPACE_ID else _FOR_ARCFACE)
 
 
 def _emotions(

@@ -1,4 +1,4 @@
-"""Emotions of recognised people: the classifier and the policy, as one part of the pipeline."""
+"""Read the emotions of recognised identities, as a stage of the pipeline."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ _NONE = Emotion(None, None, 0.0)
 
 
 class EmotionStage:
-    """Classifies the faces of tracks that are somebody by now, all of a frame in one batch, nobody else's.
+    """Classifies the faces of tracks with an identity, in one batch per frame.
 
-    A network that fails on a frame has seen no emotion in it; `failure` is what it said at its last use.
+    A frame on which the network fails has no emotions; `failure` is the error of its last use.
     """
 
     def __init__(self, classifier: EmotionClassifier, validator: EmotionEventValidator) -> None:
@@ -29,17 +29,18 @@ class EmotionStage:
 
     @property
     def refusals(self) -> dict[str, int]:
-        """Why emotions made no event, since the start; for any thread."""
-        # Copied in one step: the thread that recognises may be adding a reason.
+        """Counts of reasons for no emotion event since the start; for any thread."""
+        # Copied in one step, since the recognition thread may add a reason.
         return {f"emotion_{reason}": count for reason, count in self._validator.refusals.copy().items()}
 
     def read_emotions(
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> list[tuple[Event, FaceBox]]:
-        rows = [row for row, one in enumerate(sightings) if one.decision.user_id is not None]
+        """Return the emotion events of this frame (see `EmotionReader`)."""
+        rows = [row for row, seen in enumerate(sightings) if seen.decision.user_id is not None]
         for seen in sightings:
             if seen.decision.user_id is None and seen.quality_reason is None:
-                # Whoever this is now interrupts what the track's person was showing.
+                # A face without an identity interrupts the emotion of the track.
                 self._validator.process_emotion(seen.track_id, None, None, 0.0, frame_id=frame_id)
         events = []
         for row, emotion in zip(rows, self._classify(faces[rows]), strict=True):
@@ -59,6 +60,6 @@ class EmotionStage:
         except ModelError as error:
             self.failure = str(error)
             return [_NONE] * len(faces)
-        odd = any(emotion.label is None for emotion in emotions)
-        self.failure = "the emotion network answers NaN or infinity to a face" if odd else None
+        is_unfit = any(emotion.label is None for emotion in emotions)
+        self.failure = "the emotion network returns NaN or infinity for a face" if is_unfit else None
         return emotions

@@ -1,4 +1,4 @@
-"""What recognition says of a face in a frame: the value that events, drawings and recordings are made of."""
+"""Results of recognition: the input of events, drawings and recordings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from device.vision.gallery import GalleryMatch
 class Sighting:
     """One face in one frame.
 
-    `box` and `landmarks` (float32[5, 2]) in pixels of the frame, `poor` why it was too poor to be
-    recognised (None: good enough), `match` the nearest person however far, `vector` float32[d] of unit
-    length (None when it was not embedded, or has no vector), `quality` how good a vector it makes, 0..1 (see
-    `face_quality`; None without one).
+    `box` and `landmarks` (float32[5, 2]) are in pixels of the frame. `quality_reason` says why the face is
+    not good enough to be recognised (None: it is). `match` is the nearest identity at any distance. `vector`
+    is float32[d] of unit length, None for a face that was not embedded or has no vector. `quality` is the
+    vector's, 0..1 (see `face_quality`), None without a vector.
     """
 
     track_id: str
@@ -31,9 +31,10 @@ class Sighting:
 
 @dataclass(frozen=True)
 class FrameReport:
-    """All that was seen in frame `index`, taken at `captured_at` (monotonic seconds); time by stage.
+    """Result of frame `index`, taken at `captured_at` (monotonic seconds).
 
-    `events` are those of the sightings and of emotions, each with the face that it is about.
+    `milliseconds` is the time per stage. `events` are those of the sightings and of emotions, each with the
+    box of its face.
     """
 
     index: int

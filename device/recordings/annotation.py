@@ -1,4 +1,4 @@
-"""A video through the pipeline, with everything that was thought drawn in."""
+"""Run a video through the pipeline and draw the results into its frames."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -28,17 +28,17 @@ _COLOURS = {
     QUARANTINED: RED,
     STALE_GALLERY: RED,
 }
-# The frame itself is that person's; what is missing is time or others that agree.
+# The frame matches the identity; only time or further frames that agree are missing.
 _NEAR = frozenset({COOLDOWN, UNCONFIRMED, INCONSISTENT_TRACK})
 
 
 TrackLookup = Callable[[FrameReport, tuple[int, int]], Mapping[str, Assignment]]
-"""A picture's report and its width and height in pixels -> who its tracks are across cameras."""
+"""Maps a frame's report and its width and height in pixels to assignments by track id."""
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One frame with its drawing, what was written beside the faces, and a line for each event it gave."""
+    """A frame with its drawing, the notes beside its faces, and a line per event."""
 
     image: Image
     report: FrameReport
@@ -48,17 +48,17 @@ class Annotated:
 
 @dataclass
 class Annotator:
-    """Feeds frames to a pipeline at the video's own time and draws what it says.
+    """Feeds frames to a pipeline at the video's own time and draws the results.
 
-    `frames_needed` is the window that a track has to fill. `people` has those whom the tracker that is asked
-    named: global ids, with the user ids of those whom it knows to be enrolled.
+    `frames_needed` is the window that a track has to fill. `assigned` has the global ids that the tracker
+    assigned, each with its user id if it is linked to an identity.
     """
 
     recognition: Recognition
     frames_needed: int
     look_up_tracks: TrackLookup = lambda _report, _size: {}
     refusals: Counter[str] = field(default_factory=Counter)
-    people: dict[int, str | None] = field(default_factory=dict)
+    assigned: dict[int, str | None] = field(default_factory=dict)
     _recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_FOOTER_LINES))
 
     def __post_init__(self) -> None:
@@ -67,17 +67,20 @@ class Annotator:
         )
 
     def annotate(self, image: Image, index: int, seconds: float) -> Annotated:
-        """Frame `index` (uint8[h, w, 3]) at `seconds`. Raises ModelError when a network fails on it."""
+        """Recognise and draw frame `index` (uint8[h, w, 3]) at `seconds`.
+
+        Raises ModelError when a network fails on it.
+        """
         report = self._pipeline.process(Frame(image, index, seconds))
         events = tuple(_event_line(seconds, event) for event, _ in report.events)
         self._recent.extend((seconds, line) for line in events)
-        self.refusals.update(one.decision.reason for one in report.sightings if one.decision.reason)
+        self.refusals.update(seen.decision.reason for seen in report.sightings if seen.decision.reason)
         footer = [line for at, line in self._recent if seconds - at <= _FOOTER_SECONDS]
         faces = len(report.sightings)
         header = f"{seconds:7.2f} s  frame {index}  faces {faces}  gallery {report.gallery_version}"
-        assigned = self.look_up_tracks(report, (image.shape[1], image.shape[0]))
-        self.people |= {one.global_id: one.user_id for one in assigned.values()}
-        notes = tuple(self._note(one, assigned.get(one.track_id)) for one in report.sightings)
+        by_track = self.look_up_tracks(report, (image.shape[1], image.shape[0]))
+        self.assigned |= {assignment.global_id: assignment.user_id for assignment in by_track.values()}
+        notes = tuple(self._note(seen, by_track.get(seen.track_id)) for seen in report.sightings)
         return Annotated(draw(image, notes, header, footer), report, notes, events)
 
     def _note(self, seen: Sighting, assigned: Assignment | None) -> FaceNote:
@@ -101,10 +104,10 @@ class Annotator:
 
 
 def person_line(global_id: int, user_id: str | None) -> str:
-    """`#42`, or `#42 EMP-12345`."""
+    """Return the label of a detected person: `#42`, or `#42 EMP-12345`."""
     return f"#{global_id} {user_id or ''}".rstrip()
 
 
 def _event_line(seconds: float, event: Event) -> str:
     code = f" {event.emotion_code}" if event.emotion_code else ""
-    return f"{seconds:7.2f} s  {event.event_type}{code}  {event.user_id or 'somebody unknown'}"
+    return f"{seconds:7.2f} s  {event.event_type}{code}  {event.user_id or 'unknown'}"

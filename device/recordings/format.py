@@ -1,6 +1,7 @@
-"""What a recording of scores holds, and how it is read: a header, then one JSON line a frame.
+"""Format of recorded scores, and its reader: a header, then one JSON line a frame.
 
-A recording has who was nearest, how far and what came of it. It never has a picture, a vector or a name.
+A line has the nearest identity, its distance and the decision per face. It never has an image, a vector or
+a name.
 """
 
 import re
@@ -24,11 +25,11 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class RecordingError(Exception):
-    """A recording that cannot be written or read; one sentence that says which and why."""
+    """A recording cannot be written or read; the message names it and the reason."""
 
 
 class RecordedSettings(WireModel):
-    """What decided when the recording was made: EventValidator's settings, in its units."""
+    """Settings of EventValidator at the time of the recording, in its units."""
 
     device_id: ShortText
     space: ShortText
@@ -43,7 +44,10 @@ class RecordedSettings(WireModel):
 
 
 class Header(WireModel):
-    """The first line of each file. A run is one life of the device, `part` counts its files from 1."""
+    """The first line of each file.
+
+    A run lasts from start to stop of the device; `part` counts its files from 1.
+    """
 
     recording: Literal["wfm-scores/1"]
     run: Annotated[int, Field(ge=0)]
@@ -53,10 +57,10 @@ class Header(WireModel):
 
 
 class FaceScore(WireModel):
-    """A face in a frame: the nearest person and what was decided, `event_id` or `refusal`.
+    """A face in a frame: the nearest identity and the decision, `event_id` or `refusal`.
 
-    `distance` and `margin` are missing when the face was compared with nobody; `poor` says what the face
-    lacked to be compared. `box` is x, y, width, height in pixels.
+    `distance` and `margin` are missing when the face was not compared; `poor` is the reason if its quality
+    was too low. `box` is x, y, width, height in pixels.
     """
 
     track_id: ShortText
@@ -71,7 +75,7 @@ class FaceScore(WireModel):
     @model_validator(mode="after")
     def _one_decision(self) -> "FaceScore":
         if (self.event_id is None) == (self.refusal is None):
-            raise ValueError("a decision is an event or a refusal")
+            raise ValueError("expected an event_id or a refusal, exactly one of them")
         return self
 
 
@@ -93,14 +97,14 @@ class Recording:
         self.header = header
         self.damaged = 0
         self.problems: list[str] = []
-        """A sentence for each of the first twenty damaged lines."""
+        """One sentence for each of the first twenty damaged lines."""
         self.is_torn = False
-        """Whether the last line breaks off, as a power cut leaves it."""
+        """Whether the last line is incomplete, as after a power cut."""
 
     def frames(self, on_bytes: Callable[[int], object] = lambda _: None) -> Iterator[FrameScores]:
-        """The frames in order, without damaged lines. `on_bytes` is told the size of each line read.
+        """Yield the frames in order, without damaged lines.
 
-        Raises RecordingError when the file cannot be read.
+        `on_bytes` receives the size of each line. Raises RecordingError when the file cannot be read.
         """
         self.damaged, self.problems, self.is_torn = 0, [], False
         for number, line in enumerate(_lines(self.path), start=1):
@@ -122,21 +126,21 @@ class Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """The recording in the file `path`. Raises RecordingError when it is none."""
+    """Read the header of the recording `path`. Raises RecordingError when it has none."""
     first = next(_lines(path), b"")
     try:
         return Recording(path, Header.model_validate_json(first))
     except ValidationError as error:
         raise RecordingError(
-            f"{path}: is no recording of scores of format {FORMAT}: line 1 is not its header "
+            f"{path}: is not a recording of scores of format {FORMAT}: line 1 is not its header "
             f"({_reason(error)})"
         ) from error
 
 
 def find_recordings(path: Path) -> tuple[list[Recording], list[str]]:
-    """The recordings in `path`, a file or a folder, oldest first; and a sentence for each file in a folder
-    that cannot be read, such as one that a power cut left empty.
+    """Return the recordings in `path`, oldest first, and a sentence per unreadable file.
 
+    `path` is a file or a folder. A file that a power cut left empty is unreadable.
     Raises RecordingError when there is none.
     """
     if not path.is_dir():
@@ -157,25 +161,25 @@ def find_recordings(path: Path) -> tuple[list[Recording], list[str]]:
 
 
 def file_name(number: int) -> str:
-    """The name of the file that is the `number`-th of its folder."""
+    """Return the name of the `number`-th file of a folder."""
     return f"scores-{number:08}.jsonl"
 
 
 def file_number(file: Path) -> int:
-    """Which of its folder `file` is; 0 if it is none of a recording."""
+    """Return the number in the name of `file`; 0 if it is not a recording."""
     found = _FILE.fullmatch(file.name)
     return int(found[1]) if found else 0
 
 
 def recording_files(folder: Path) -> list[Path]:
-    """The files of recordings in `folder`, oldest first."""
+    """Return the recording files in `folder`, oldest first."""
     return sorted((file for file in folder.iterdir() if _FILE.fullmatch(file.name)), key=file_number)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            # A bound, so that a file without lines is not read into memory whole.
+            # Bounded, so that a file without line breaks is not read into memory whole.
             while line := file.readline(_LONGEST_LINE):
                 yield line
     except OSError as error:
@@ -183,7 +187,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _reason(error: ValidationError) -> str:
-    """What is wrong, without repeating what was read."""
+    """Return the first problem, without the input."""
     first = error.errors(include_input=False, include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     return f"{field}: {first['msg']}" if field else first["msg"]

@@ -1,4 +1,4 @@
-"""Records scores, to be replayed under other settings: one JSON line a frame, in files that rotate."""
+"""Record scores for replay under other settings: one JSON line a frame, rotating files."""
 
 import logging
 import os
@@ -35,11 +35,11 @@ _FLUSH_SECONDS = 2.0
 
 
 class ScoreRecorder:
-    """Writes the frames that have faces into `folder`; all files together never pass `max_bytes`.
+    """Writes the frames with faces into `folder`, in files of at most `max_bytes` together.
 
-    Each file takes a quarter of that, and the oldest go first. Lines are buffered, and written out every two
-    seconds of frames. A disk that fails ends the recording with one log line, never recognition. `counts` has
-    the `frames` that were written out, and those that were `lost`. Belongs to the thread that recognises.
+    A file has at most a quarter of that; the oldest files are deleted first. Lines are buffered and flushed
+    every two seconds of frame time. A disk error ends the recording with one log line, and recognition goes
+    on. `counts` has the `frames` that were flushed and those that were `lost`. For the recognition thread.
 
     Raises RecordingError when the folder cannot be used, ValueError for a budget under 16 KiB.
     """
@@ -53,7 +53,9 @@ class ScoreRecorder:
         wall_clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if max_bytes < SMALLEST_BUDGET:
-            raise ValueError(f"a recording needs a budget of {SMALLEST_BUDGET} bytes, not {max_bytes}")
+            raise ValueError(
+                f"a recording needs a budget of {SMALLEST_BUDGET} bytes or more, not {max_bytes}"
+            )
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             files = recording_files(folder)
@@ -65,7 +67,7 @@ class ScoreRecorder:
         self._max_bytes = max_bytes
         self._settings = settings
         self._wall_clock = wall_clock
-        # Numbers, not times, order the files: a clock may have been wrong.
+        # Numbers order the files, since times depend on a clock that may be wrong.
         self._number = self._run = file_number(files[-1]) + 1 if files else 1
         self._part = 0
         self._file: BinaryIO | None = None
@@ -76,7 +78,7 @@ class ScoreRecorder:
         self.counts: Counter[str] = Counter()
 
     def record(self, report: FrameReport) -> None:
-        """Append `report` if it has faces. Raises nothing that a disk can cause."""
+        """Append `report` if it has faces. Disk errors are not raised."""
         if report.sightings:
             self._waiting += 1
         if self._ended:
@@ -90,7 +92,7 @@ class ScoreRecorder:
             self._give_up(error)
 
     def close(self) -> None:
-        """Write out what is buffered; nothing is recorded any more."""
+        """Flush the buffer and end the recording."""
         self._ended = True
         try:
             self._close_file()
@@ -103,7 +105,7 @@ class ScoreRecorder:
         line = _frame(report, now).to_json() + b"\n"
         part_bytes = self._max_bytes // _PARTS
         if len(line) > part_bytes // 2:
-            # A crowd that would push out all that is recorded.
+            # A frame of this size would displace the whole recording.
             self._waiting -= 1
             self.counts["lost"] += 1
             return
@@ -126,7 +128,7 @@ class ScoreRecorder:
         self._file = file = os.fdopen(descriptor, "wb", _BUFFER_BYTES)
         self._number += 1
         self._size = file.write(line)
-        # At once, so that a power cut seldom leaves a file that says nothing of itself.
+        # Flushed at once, so that a power cut seldom leaves a file without a header.
         file.flush()
         return file
 
@@ -143,24 +145,24 @@ class ScoreRecorder:
         if file is not None:
             file.close()
 
-    def _count(self, fate: str) -> None:
-        self.counts[fate] += self._waiting
+    def _count(self, outcome: str) -> None:
+        self.counts[outcome] += self._waiting
         self._waiting = 0
 
     def _give_up(self, error: OSError) -> None:
         _log.error(
-            "scores are no longer recorded: %s (%s); recognition goes on", self._folder, error.strerror
+            "score recorder stopped; recognition goes on folder=%s error=%r", self._folder, error.strerror
         )
         self._ended = True
         self._count("lost")
         with suppress(OSError):
-            # What is still in the buffer fails again, for the same reason.
+            # Flushing the buffer fails again for the same reason.
             self._close_file()
 
 
 def _frame(report: FrameReport, wall_time: datetime) -> FrameScores:
-    # Not validated: what is in memory has its types, and recognition must not fail on what is recorded.
-    # A number that is not finite is written as null.
+    # Not validated: the values have their types already, and recognition must not fail on a recording.
+    # Numbers that are not finite are written as null.
     return FrameScores.model_construct(
         index=report.index,
         captured_at=report.captured_at,
@@ -185,12 +187,12 @@ def _face(sighting: Sighting) -> FaceScore:
 
 
 def _make_room(folder: Path, max_bytes: int) -> None:
-    """Delete the oldest files until the rest have `max_bytes` together."""
+    """Delete the oldest files until the rest have at most `max_bytes` together."""
     files = recording_files(folder)
     sizes = [file.stat().st_size for file in files]
     total = sum(sizes)
-    for place, (file, size) in enumerate(zip(files, sizes, strict=True)):
-        if total <= max_bytes and len(files) - place < _MOST_FILES:
+    for position, (file, size) in enumerate(zip(files, sizes, strict=True)):
+        if total <= max_bytes and len(files) - position < _MOST_FILES:
             break
         file.unlink(missing_ok=True)
         total -= size

@@ -1,4 +1,4 @@
-"""What recorded scores would have become under other settings. No picture is needed, and none is there."""
+"""Replay recorded scores under other settings, without any image."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -15,14 +15,17 @@ from device.events.event_validator import EventValidator
 
 from .format import FaceScore, FrameScores, RecordedSettings, Recording
 
-# The distance of a face that was compared with nobody: as far as two vectors can be.
+# Cosine distance of a face that was not compared: as far apart as two vectors can be.
 _FARTHEST = 2.0
 
 
 @dataclass(frozen=True)
 class SeenEvent:
-    """An event of a recording or a replay: `run` and `frame` say where, `seconds` is that run's monotonic
-    time, `distance` the mean cosine distance that it was made of (None: nobody was near, or not recorded)."""
+    """An event of a recording or a replay, located by `run` and `frame`.
+
+    `seconds` is the run's monotonic time. `distance` is the mean cosine distance of its frames, None if it
+    has no match or was not recorded.
+    """
 
     run: int
     frame: int
@@ -36,7 +39,7 @@ class SeenEvent:
 
 @dataclass
 class ReplayOutcome:
-    """What came of all faces under one set of settings."""
+    """Events, and counts of reasons for none, under one set of settings."""
 
     events: list[SeenEvent] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
@@ -44,9 +47,12 @@ class ReplayOutcome:
 
 @dataclass
 class Replay:
-    """`recorded` is what the device decided, `before` what replaying under its own settings gives, `after`
-    what the changed ones give. `begins_late` counts runs whose first files are gone: there the first
-    decisions may differ from the recorded ones, for want of what was seen before."""
+    """Outcomes of a replay.
+
+    `recorded` has the device's own decisions, `before` those of a replay under its settings, `after` those
+    under the changed settings. `begins_late` counts runs without their first files: there the first decisions
+    may differ from the recorded ones, since earlier frames are missing.
+    """
 
     recorded: ReplayOutcome = field(default_factory=ReplayOutcome)
     before: ReplayOutcome = field(default_factory=ReplayOutcome)
@@ -58,7 +64,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class EventChange:
-    """One event in both runs (`stays`), or in only one of them."""
+    """One event in both outcomes (`stays`), or in only one of them."""
 
     kind: Literal["stays", "new", "vanishes"]
     before: SeenEvent | None
@@ -66,15 +72,15 @@ class EventChange:
 
     @property
     def event(self) -> SeenEvent:
-        """The event as it is, or was before it vanished."""
+        """The event after the change, else the one before."""
         found = self.after or self.before
         if found is None:
-            raise ValueError("a change is of an event")
+            raise ValueError("expected an event before or after the change, got neither")
         return found
 
 
-class _Judge:
-    """A validator whose clock stands at the frame that is replayed."""
+class _ReplayValidator:
+    """A validator whose clock is set to the replayed frame."""
 
     def __init__(self, settings: RecordedSettings, outcome: ReplayOutcome) -> None:
         self._outcome = outcome
@@ -93,7 +99,7 @@ class _Judge:
             wall_clock=lambda: self._at,
         )
 
-    def judge(self, run: int, frame: FrameScores) -> None:
+    def decide_frame(self, run: int, frame: FrameScores) -> None:
         self._seconds, self._at = frame.captured_at, frame.wall_time
         for face in frame.faces:
             decision = self._decide(frame, face)
@@ -103,7 +109,7 @@ class _Judge:
                 self._outcome.refusals[decision.reason] += 1
 
     def _decide(self, frame: FrameScores, face: FaceScore) -> EventDecision:
-        # A number that was none is recorded as null; without a person there was nothing to measure.
+        # NaN is recorded as null; a face without an identity was not compared.
         missing = _FARTHEST if face.user_id is None else float("nan")
         return self._validator.decide(
             face.track_id,
@@ -120,32 +126,35 @@ def replay(
     changes: dict[str, Any],
     on_bytes: Callable[[int], object] = lambda _: None,
 ) -> Replay:
-    """Judge all faces of `recordings` (oldest first) again, as recorded and with `changes` (by the names of
-    RecordedSettings). Raises RecordingError when a file cannot be read."""
+    """Decide all faces again, under the recorded and the changed settings.
+
+    `recordings` are oldest first, `changes` are by the names of RecordedSettings. Raises RecordingError when
+    a file cannot be read.
+    """
     result = Replay()
     before = after = None
     last: tuple[int, int] | None = None
     for recording in recordings:
         header = recording.header
         if before is None or after is None or last != (header.run, header.part - 1):
-            before = _Judge(header.settings, result.before)
-            after = _Judge(header.settings.model_copy(update=changes), result.after)
+            before = _ReplayValidator(header.settings, result.before)
+            after = _ReplayValidator(header.settings.model_copy(update=changes), result.after)
             result.begins_late += header.part > 1
         last = (header.run, header.part)
         for frame in recording.frames(on_bytes):
             result.frames += 1
             result.faces += len(frame.faces)
-            _tell(result.recorded, header.run, frame)
-            before.judge(header.run, frame)
-            after.judge(header.run, frame)
+            _add_recorded(result.recorded, header.run, frame)
+            before.decide_frame(header.run, frame)
+            after.decide_frame(header.run, frame)
     return result
 
 
 def compare(before: Sequence[SeenEvent], after: Sequence[SeenEvent]) -> list[EventChange]:
-    """What became of each event, in the order of time.
+    """Return the change of each event, in order of time.
 
-    Two events are the same one, earlier or later, if they are of one person on one track and each is the
-    other's nearest in time.
+    Two events count as the same if they have one identity and one track, and each is the other's nearest in
+    time.
     """
     groups: dict[tuple[int, str, str | None, str], tuple[list[SeenEvent], list[SeenEvent]]] = {}
     for side, events in enumerate((before, after)):
@@ -159,21 +168,28 @@ def compare(before: Sequence[SeenEvent], after: Sequence[SeenEvent]) -> list[Eve
 def _paired(before: list[SeenEvent], after: list[SeenEvent]) -> list[EventChange]:
     old_times, new_times = ([event.seconds for event in events] for events in (before, after))
     pairs = {
-        place: nearest
-        for place, seconds in enumerate(old_times)
+        position: nearest
+        for position, seconds in enumerate(old_times)
         if (nearest := _nearest(new_times, seconds)) is not None
-        and _nearest(old_times, new_times[nearest]) == place
+        and _nearest(old_times, new_times[nearest]) == position
     }
     kept = set(pairs.values())
     return [
         *(EventChange("stays", before[old], after[new]) for old, new in pairs.items()),
-        *(EventChange("vanishes", event, None) for place, event in enumerate(before) if place not in pairs),
-        *(EventChange("new", None, event) for place, event in enumerate(after) if place not in kept),
+        *(
+            EventChange("vanishes", event, None)
+            for position, event in enumerate(before)
+            if position not in pairs
+        ),
+        *(EventChange("new", None, event) for position, event in enumerate(after) if position not in kept),
     ]
 
 
 def _nearest(times: list[float], seconds: float) -> int | None:
-    """The place of the value nearest to `seconds` in the rising `times`, the earlier of two; None: empty."""
+    """Return the index of the value in sorted `times` that is nearest to `seconds`.
+
+    Of two equally near values the earlier one counts. None for empty `times`.
+    """
     if not times:
         return None
     right = bisect_left(times, seconds)
@@ -185,7 +201,7 @@ def _nearest(times: list[float], seconds: float) -> int | None:
 
 
 def _seen(run: int, frame: FrameScores, face: FaceScore, event: Event | None) -> SeenEvent:
-    """`face` as the event that was made of it, or that was recorded of it (None)."""
+    """Return the event of `face`: `event`, or the recorded one if that is None."""
     unknown = face.event_id is not None and face.event_id.startswith(EVENT_CODES["unknown"] + "-")
     event_type = event.event_type if event else "unknown" if unknown else "facial_id"
     distance = event.metadata.get("distance") if event else None
@@ -201,8 +217,8 @@ def _seen(run: int, frame: FrameScores, face: FaceScore, event: Event | None) ->
     )
 
 
-def _tell(outcome: ReplayOutcome, run: int, frame: FrameScores) -> None:
-    """Add what the device itself decided in `frame`."""
+def _add_recorded(outcome: ReplayOutcome, run: int, frame: FrameScores) -> None:
+    """Add the device's own decisions in `frame`."""
     for face in frame.faces:
         if face.event_id is not None:
             outcome.events.append(_seen(run, frame, face, None))

@@ -1,4 +1,4 @@
-"""The tracker across cameras, asked about the faces of a video as if this device saw them now."""
+"""Look up the faces of a video at the tracker, as if this device saw them now."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -16,55 +16,56 @@ from device.recognition.sighting import FrameReport
 from .observations import ObservationSender
 
 _CONNECT_SECONDS = 15.0
-# The site's head, which is retained, has the model that the registry has on record.
+# The site's retained head names the model that the registry has on record.
 _HEAD_SECONDS = 1.0
-# It is waited for in vain but once, and a bridge that has just met this device has much to look up.
+# Lookups end after one timeout; a bridge that is new to this device has much to load.
 _ANSWER_SECONDS = 3.0
 _STOP_SECONDS = 5.0
-# A video may be read faster than it was taken, but faces that are told of within a tenth of a second count as
-# those of one picture, hence of different people.
+# A video may be read faster than it was taken, but the tracker takes faces within a tenth of a second for
+# faces of one frame, hence of different persons.
 _PICTURES_APART = timedelta(milliseconds=150)
-# The tracker believes no clock that is off by minutes, so a long video that is read fast has to wait.
+# The tracker rejects clocks that are off by minutes, so reading a long video fast has to pause.
 _MOST_AHEAD = timedelta(seconds=60)
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
 class LiveTrackerLookup:
-    """Connects by `line`, which nobody has started yet, tells by `observations`, and waits for the answers.
+    """Sends observations over a session of its own and waits for the assignments.
 
-    A context manager, for one thread. The first time that something is in the way (no broker, no answer
-    within three seconds, a model in quarantine) `say` is given the sentence, and nobody is asked any more.
+    A context manager, for one thread. It starts and stops `session`. On the first problem (no broker, no
+    assignment within three seconds, a model in quarantine) it calls `report_problem` with a sentence and
+    looks nothing up any more.
     """
 
     def __init__(
         self,
-        line: BrokerSession,
+        session: BrokerSession,
         observations: ObservationSender,
         health: Health,
         *,
         broker: str,
-        say: Callable[[str], None],
+        report_problem: Callable[[str], None],
         utc_now: Callable[[], datetime],
         sleep: Callable[[float], None],
     ) -> None:
-        self._line = line
+        self._session = session
         self._observations = observations
         self._health = health
         self._broker = broker
-        self._say = say
+        self._report_problem = report_problem
         self._utc_now = utc_now
         self._sleep = sleep
         self._attempt = _FirstAttempt()
         self._last = _LONG_AGO
-        self._gave_up = False
-        line.attach(observations)
-        line.attach(self._attempt)
+        self._ended = False
+        session.attach(observations)
+        session.attach(self._attempt)
 
     def __enter__(self) -> "LiveTrackerLookup":
         if not self._is_quarantined():
-            self._line.start()
+            self._session.start()
             if not self._attempt.succeeded(_CONNECT_SECONDS):
-                refused = self._line.counts["refused"] > 0
+                refused = self._session.counts["refused"] > 0
                 why = "refuses this device, see section mqtt" if refused else "cannot be reached"
                 self._give_up(f"the broker at {self._broker} {why}")
             else:
@@ -72,48 +73,53 @@ class LiveTrackerLookup:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.stop(_STOP_SECONDS)
+        self._session.stop(_STOP_SECONDS)
 
     def look_up(self, report: FrameReport, frame_size: tuple[int, int]) -> Mapping[str, Assignment]:
-        """Who the faces of `report` are, by track; `frame_size` is width and height in pixels.
+        """Return the assignments of the faces of `report`, by track id.
 
-        Waits until the tracker has answered for those that are due to be told of, three seconds at most.
+        `frame_size` is width and height in pixels. Waits for the tracks whose observation is due, three
+        seconds at most.
         """
-        if self._gave_up or self._is_quarantined():
+        if self._ended or self._is_quarantined():
             return {}
         at = max(self._utc_now(), self._last + _PICTURES_APART)
         if at - self._utc_now() > _MOST_AHEAD:
             self._sleep(_PICTURES_APART.total_seconds())
-        told = self._observations.send_report(report, frame_size, at)
-        if told:
+        sent = self._observations.send_report(report, frame_size, at)
+        if sent:
             self._last = at
-            if not self._observations.await_assignments(told, _ANSWER_SECONDS):
+            if not self._observations.await_assignments(sent, _ANSWER_SECONDS):
                 self._give_up(
                     "no tracker answers: see that a bridge runs, and that it knows this device and its space"
-                    if self._line.is_up
+                    if self._session.is_up
                     else f"the connection to the broker at {self._broker} is gone"
                 )
                 return {}
-        answers = {
+        assignments = {
             seen.track_id: self._observations.assignment_of(seen.track_id) for seen in report.sightings
         }
-        return {track_id: answer for track_id, answer in answers.items() if answer is not None}
+        return {
+            track_id: assignment for track_id, assignment in assignments.items() if assignment is not None
+        }
 
     def _is_quarantined(self) -> bool:
-        if self._health.is_quarantined and not self._gave_up:
+        if self._health.is_quarantined and not self._ended:
             problems = "; ".join(problem.detail for problem in self._health.problems())
-            self._give_up(f"vectors of this device compare with nobody: {problems}")
-        return self._gave_up
+            self._give_up(f"vectors of this device match no other vectors: {problems}")
+        return self._ended
 
     def _give_up(self, why: str) -> None:
-        self._gave_up = True
-        self._say(f"{why}. The drawing goes on without global ids")
-        self._line.stop(_STOP_SECONDS)
+        self._ended = True
+        self._report_problem(f"{why}. The drawing goes on without global ids")
+        self._session.stop(_STOP_SECONDS)
 
 
 class _FirstAttempt(SessionListener):
-    """How the first attempt to connect ends, and whether the site's head has come (which a ModelRecord that
-    was attached before has seen by then); part of the link, see `SessionListener`."""
+    """Outcome of the first attempt to connect, and whether the site's head has arrived.
+
+    A ModelRecord that was attached earlier has handled the head by then.
+    """
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -121,11 +127,11 @@ class _FirstAttempt(SessionListener):
         self._connected = False
 
     def succeeded(self, seconds: float) -> bool:
-        """Waits for its end, `seconds` at most."""
+        """Wait for the attempt, `seconds` at most; return whether it connected."""
         return self._ended.wait(seconds) and self._connected
 
     def await_head(self, seconds: float) -> None:
-        """Wait for the head; a site that has none yet is done without."""
+        """Wait for the head, `seconds` at most; a new site has none."""
         self._has_head.wait(seconds)
 
     def connected(self, _now: float) -> None:

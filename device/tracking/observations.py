@@ -1,4 +1,4 @@
-"""What a camera tells the tracker of the faces it sees, and who the tracker says they are (seed 004)."""
+"""Send observations of faces to the tracker and keep its assignments (seed 004)."""
 
 import threading
 from collections import Counter
@@ -16,18 +16,18 @@ from device.vision.detectors.detector import FaceBox
 
 from .sampling import FaceSample, ObservationSampler
 
-# The link may have been busy with a large page: where somebody was so long ago matches nobody who walks.
+# After a large page on the link, an older position no longer matches a walking person.
 _LATE_SECONDS = 2.0
 
 
 class ObservationSender(SessionListener):
-    """Tells of tracks as they are seen; nothing is stored, and nothing waits for a connection.
+    """Publishes observations of tracks as they are seen; stores nothing and waits for no connection.
 
-    `send_report` is for the thread that recognises, `assignment_of` and `await_assignments` for any, all else
-    runs in the link's (see `SessionListener`). While `quarantined`, nothing is sent.
-    `clock` is monotonic seconds. `run` goes before track ids on the wire: every run counts its tracks from
-    `face_0`, and an answer to the one before may come late. `counts` has what was `sent`, `dropped` (no
-    connection, or too late) and `refused` (the contract does not allow it).
+    The recognition thread calls `send_report`, any thread `assignment_of` and `await_assignments`; all else
+    runs in the link's thread (see `SessionListener`). While `quarantined`, nothing is sent, since no other
+    vector compares with such vectors. `clock` is monotonic seconds. `run` prefixes track ids on the wire:
+    every run counts its tracks from `face_0`, and an assignment of the previous run may arrive late. `counts`
+    has observations `sent`, `dropped` (no connection, or too late) and `refused` (against the contract).
     """
 
     def __init__(
@@ -44,48 +44,54 @@ class ObservationSender(SessionListener):
         self._clock = clock
         self._prefix = f"{run}-"
         self._quarantined = quarantined
-        self._telling = ObservationSampler()
-        self._news = threading.Condition()
-        # Of the tracks that were told of and live: who they are, None until the tracker has said it.
-        self._answers: dict[str, Assignment | None] = {}
+        self._sampler = ObservationSampler()
+        self._changed = threading.Condition()
+        # By live track that was observed; None until the tracker has assigned it.
+        self._assignments: dict[str, Assignment | None] = {}
         self._awaited: set[str] = set()
         self._online = False
-        # All of them from the start: a heartbeat reads them in another thread.
+        # All keys from the start: the heartbeat reads them in another thread.
         self.counts: Counter[str] = Counter(sent=0, dropped=0, refused=0)
 
     def send_report(
         self, report: FrameReport, frame_size: tuple[int, int], captured_at: datetime
     ) -> list[str]:
-        """Tell what is due of `report`, a picture of `frame_size` (width, height) that was taken at
-        `captured_at`; returns the tracks that it was."""
+        """Send the observations of `report` that are due; return their track ids.
+
+        The frame has `frame_size` (width, height in pixels) and was taken at `captured_at`.
+        """
         if self._quarantined():
-            self._telling.forget()
+            self._sampler.reset()
             faces = []
         else:
-            faces = self._telling.due(report.sightings, report.captured_at)
-        told = [face.track_id for face in faces]
-        with self._news:
-            self._answers = {id_: one for id_, one in self._answers.items() if id_ in self._telling}
-            self._answers |= {id_: self._answers.get(id_) for id_ in told}
-            self._awaited = (self._awaited & set(self._answers)) | set(told)
+            faces = self._sampler.select_due(report.sightings, report.captured_at)
+        sent = [face.track_id for face in faces]
+        with self._changed:
+            self._assignments = {
+                track_id: known for track_id, known in self._assignments.items() if track_id in self._sampler
+            }
+            self._assignments |= {track_id: self._assignments.get(track_id) for track_id in sent}
+            self._awaited = (self._awaited & set(self._assignments)) | set(sent)
             if not self._online:
                 self.counts["dropped"] += len(faces)
                 faces = []
         if faces:
             seen_at = self._clock()
             self._link.submit(lambda: self._send(faces, frame_size, captured_at, seen_at))
-        return told
+        return sent
 
     def assignment_of(self, track_id: str) -> Assignment | None:
-        """Who the track is, by the tracker's last word; None if it has said nothing, or the track is gone."""
-        with self._news:
-            return self._answers.get(track_id)
+        """Return the latest assignment of the track; None without one, or for a lost track."""
+        with self._changed:
+            return self._assignments.get(track_id)
 
     def await_assignments(self, track_ids: Collection[str], seconds: float) -> bool:
-        """Wait until the tracker has answered for all of these that were told of; False when it has not
-        within `seconds`, or the connection is gone."""
-        with self._news:
-            self._news.wait_for(lambda: not self._online or self._awaited.isdisjoint(track_ids), seconds)
+        """Wait until every observed track of `track_ids` has an assignment; return whether it has.
+
+        Ends after `seconds`, or when the connection is lost.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._online or self._awaited.isdisjoint(track_ids), seconds)
             return self._awaited.isdisjoint(track_ids)
 
     def connected(self, _now: float) -> None:
@@ -95,9 +101,9 @@ class ObservationSender(SessionListener):
         self._set_online(False)
 
     def _set_online(self, online: bool) -> None:
-        with self._news:
+        with self._changed:
             self._online = online
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is not channels.ASSIGNED:
@@ -106,11 +112,11 @@ class ObservationSender(SessionListener):
         if not assignment.track_id.startswith(self._prefix):
             return
         track_id = assignment.track_id.removeprefix(self._prefix)
-        with self._news:
-            if track_id in self._answers:
-                self._answers[track_id] = assignment
+        with self._changed:
+            if track_id in self._assignments:
+                self._assignments[track_id] = assignment
                 self._awaited.discard(track_id)
-                self._news.notify_all()
+                self._changed.notify_all()
 
     def _send(
         self,
@@ -120,14 +126,14 @@ class ObservationSender(SessionListener):
         seen_at: float,
     ) -> None:
         if self._quarantined():
-            # The registry's word on the model came while this was on its way.
+            # The quarantine began after these observations were submitted.
             return
         is_late = self._clock() - seen_at > _LATE_SECONDS
-        fates = ["dropped" if is_late else self._tell(face, frame_size, captured_at) for face in faces]
-        with self._news:
-            self.counts.update(fates)
+        outcomes = ["dropped" if is_late else self._publish(face, frame_size, captured_at) for face in faces]
+        with self._changed:
+            self.counts.update(outcomes)
 
-    def _tell(self, face: FaceSample, frame_size: tuple[int, int], captured_at: datetime) -> str:
+    def _publish(self, face: FaceSample, frame_size: tuple[int, int], captured_at: datetime) -> str:
         try:
             observation = Observation(
                 track_id=self._prefix + face.track_id,
@@ -139,15 +145,17 @@ class ObservationSender(SessionListener):
                 captured_at=captured_at,
             )
         except ValueError:
-            # Counted, and no word in the log: the sentence may quote the vector.
+            # Counted and not logged: the error text may quote the vector.
             return "refused"
         is_out = self._link.publish(channels.OBSERVATION, observation.to_json()) is not None
         return "sent" if is_out else "dropped"
 
 
 def _within(box: FaceBox, frame_size: tuple[int, int]) -> list[float]:
-    """The part of `box` that lies in the frame, as [x, y, width, height] in pixels; without an area if none
-    does."""
+    """Return `box` clipped to the frame, as [x, y, width, height] in pixels.
+
+    The result has no area if the box lies outside.
+    """
     left, top = max(0, box.x), max(0, box.y)
     right, bottom = (
         min(end, side) for end, side in zip((box.x + box.width, box.y + box.height), frame_size, strict=True)

@@ -1,4 +1,4 @@
-"""Which faces of a picture the tracker is told of: a track's first, then its best of every second."""
+"""Choose the faces to observe: the first of a track, then the best of each second."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ from device.vision.detectors.detector import FaceBox, Float32
 
 @dataclass(frozen=True)
 class FaceSample:
-    """Where the face of a track is now, with the best vector (float32[d], unit length) that it gave since it
-    was last told of, and that one's quality (0..1, see `face_quality`)."""
+    """Current box of a track with its best vector since its last sample.
+
+    `vector` is float32[d] of unit length, `quality` is 0..1 (see `face_quality`).
+    """
 
     track_id: str
     box: FaceBox
@@ -21,18 +23,17 @@ class FaceSample:
 @dataclass
 class _SampledTrack:
     seen_at: float
-    told_at: float | None = None
+    sampled_at: float | None = None
     vector: Float32 | None = None
     quality: float = 0.0
 
 
 class ObservationSampler:
-    """Decides by the times of the frames; a track that was not seen for `gone_seconds` is forgotten, which is
-    longer than a FaceTracker remembers a face.
+    """Selects samples by frame time.
 
-    A track is told of at its first face that has a vector, and then once in `every_seconds` for as long as it
-    is seen: with the best face since, so that a better one waits until then, and a worse one that follows it
-    does not take its place.
+    A track is sampled at its first face with a vector, then once in `every_seconds` while it is seen, with
+    the best face since the last sample. A track that was not seen for `gone_seconds` is forgotten;
+    that is longer than a FaceTracker remembers a face.
     """
 
     def __init__(self, every_seconds: float = 1.0, gone_seconds: float = 2.0) -> None:
@@ -46,24 +47,26 @@ class ObservationSampler:
     def __contains__(self, track_id: object) -> bool:
         return track_id in self._tracks
 
-    def due(self, sightings: Sequence[Sighting], now: float) -> list[FaceSample]:
-        """What to tell of one picture, seen at `now` (seconds of the frames' clock)."""
-        self._tracks = {id_: one for id_, one in self._tracks.items() if now - one.seen_at <= self._gone}
-        faces = (self._look(seen, now) for seen in sightings)
+    def select_due(self, sightings: Sequence[Sighting], now: float) -> list[FaceSample]:
+        """Return the samples of a frame at `now` (seconds of the frame clock)."""
+        self._tracks = {
+            track_id: track for track_id, track in self._tracks.items() if now - track.seen_at <= self._gone
+        }
+        faces = (self._sample(seen, now) for seen in sightings)
         return [face for face in faces if face is not None]
 
-    def forget(self) -> None:
-        """Begin anew: every track that is seen from now on is a first one."""
+    def reset(self) -> None:
+        """Forget all tracks: each is new when it is seen next."""
         self._tracks = {}
 
-    def _look(self, seen: Sighting, now: float) -> FaceSample | None:
+    def _sample(self, seen: Sighting, now: float) -> FaceSample | None:
         track = self._tracks.setdefault(seen.track_id, _SampledTrack(now))
         track.seen_at = now
         quality = seen.quality or 0.0
         if seen.vector is not None and (track.vector is None or quality >= track.quality):
             track.vector, track.quality = seen.vector, quality
         vector = track.vector
-        if vector is None or (track.told_at is not None and now - track.told_at < self._every):
+        if vector is None or (track.sampled_at is not None and now - track.sampled_at < self._every):
             return None
-        track.told_at, track.vector = now, None
+        track.sampled_at, track.vector = now, None
         return FaceSample(seen.track_id, seen.box, vector, track.quality)

@@ -253,7 +253,7 @@ def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
     [problem] = beat.problems
     assert (problem.code, problem.detail) == (
         "model-failed",
-        "the emotion network answers NaN or infinity to a face",
+        "the emotion network returns NaN or infinity for a face",
     )
     assert {one.event_type for one in events} == {"facial_id", "unknown"}
     assert beat.refusals["emotion_low_confidence"] >= 1

@@ -61,7 +61,7 @@ def test_the_video_comes_back_with_everything_drawn_in(run, footage, tmp_path):
     ended = run(footage.path, "--output", target)
     assert ended.exit_code == 0, ended.output
     assert f"facial_id  {KNOWN}" in ended.output
-    assert "unknown  somebody unknown" in ended.output
+    assert "unknown  unknown" in ended.output
     assert f"{footage.frames} frames, 2 events" in ended.output
     before, after = frames_of(footage.path), frames_of(target)
     assert len(after) == len(before) == footage.frames

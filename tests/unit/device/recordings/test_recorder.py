@@ -158,7 +158,7 @@ def test_a_full_disk_ends_the_recording_and_not_recognition(tmp_path, caplog):
             door.see(door.face(), step=1.0)
         door.recorder.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"scores are no longer recorded: {tmp_path} (File too large); recognition goes on"
+        f"score recorder stopped; recognition goes on folder={tmp_path} error='File too large'"
     ]
     counts = door.recorder.counts
     assert counts["frames"] + counts["lost"] == 100
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordingError, match="cannot record scores there"):
         ScoreRecorder(tmp_path / "file", 1 << 20, SETTINGS)
-    with pytest.raises(ValueError, match="16384 bytes, not 100"):
+    with pytest.raises(ValueError, match="16384 bytes or more, not 100"):
         ScoreRecorder(tmp_path, 100, SETTINGS)
 
 
@@ -284,7 +284,7 @@ def test_a_file_that_is_no_recording_is_refused_in_a_sentence(tmp_path, content)
     """An empty one, a picture, some JSON, a format to come."""
     (tmp_path / "scores-00000001.jsonl").write_bytes(content)
     for path in (tmp_path, tmp_path / "scores-00000001.jsonl"):
-        with pytest.raises(RecordingError, match="is no recording of scores of format wfm-scores/1"):
+        with pytest.raises(RecordingError, match="is not a recording of scores of format wfm-scores/1"):
             find_recordings(path)
 
 

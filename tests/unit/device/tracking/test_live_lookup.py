@@ -64,7 +64,7 @@ def test_a_long_video_that_is_read_fast_is_told_by_a_clock_that_can_be_believed(
         observations,
         Health(),
         broker="127.0.0.1:1883",
-        say=lambda sentence: None,
+        report_problem=lambda sentence: None,
         utc_now=clock.utc_now,
         sleep=clock.advance,
     )

@@ -31,59 +31,62 @@ def face(track="face_0", seed=1, quality=0.5, box=BOX):
     return Sighting(track, box, None, None, None, found, EventDecision(None, NO_MATCH), quality)
 
 
-def told(telling, now, *faces):
-    return [(one.track_id, one.vector.tobytes(), one.quality) for one in telling.due(faces, now)]
+def samples(sampler, now, *faces):
+    return [
+        (sample.track_id, sample.vector.tobytes(), sample.quality)
+        for sample in sampler.select_due(faces, now)
+    ]
 
 
 def test_a_track_is_told_of_at_its_first_face_that_has_a_vector():
     """One that is too poor says nothing, and the next need not wait for a second to pass."""
-    telling = ObservationSampler()
-    assert told(telling, 0.0, face(seed=None)) == []
-    assert told(telling, 0.1, face(seed=2, quality=0.3)) == [("face_0", vector(2), 0.3)]
+    sampler = ObservationSampler()
+    assert samples(sampler, 0.0, face(seed=None)) == []
+    assert samples(sampler, 0.1, face(seed=2, quality=0.3)) == [("face_0", vector(2), 0.3)]
 
 
 def test_a_track_that_lasts_is_told_of_once_a_second():
     """However many frames the camera has."""
-    telling = ObservationSampler()
-    times = [frame / 15 for frame in range(46) if told(telling, frame / 15, face())]
+    sampler = ObservationSampler()
+    times = [frame / 15 for frame in range(46) if samples(sampler, frame / 15, face())]
     assert times == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
 def test_a_better_face_waits_for_the_second_to_be_over():
     """And is not replaced by a worse one that comes after it; where the face is, is told as it is then."""
-    telling = ObservationSampler()
-    told(telling, 0.0, face(seed=1, quality=0.4))
-    assert told(telling, 0.3, face(seed=2, quality=0.9)) == []
-    assert told(telling, 0.6, face(seed=3, quality=0.5)) == []
+    sampler = ObservationSampler()
+    samples(sampler, 0.0, face(seed=1, quality=0.4))
+    assert samples(sampler, 0.3, face(seed=2, quality=0.9)) == []
+    assert samples(sampler, 0.6, face(seed=3, quality=0.5)) == []
     moved = FaceBox(90, 35, 61, 71)
-    [due] = telling.due([face(seed=None, box=moved)], 1.0)
+    [due] = sampler.select_due([face(seed=None, box=moved)], 1.0)
     assert (due.vector.tobytes(), due.quality, due.box) == (vector(2), 0.9, moved)
 
 
 def test_no_face_is_told_twice():
     """A track that is turned away since then has nothing new to say, until it has."""
-    telling = ObservationSampler()
-    told(telling, 0.0, face(seed=1))
-    assert told(telling, 1.5, face(seed=None)) == []
-    assert told(telling, 1.6, face(seed=4)) == [("face_0", vector(4), 0.5)]
+    sampler = ObservationSampler()
+    samples(sampler, 0.0, face(seed=1))
+    assert samples(sampler, 1.5, face(seed=None)) == []
+    assert samples(sampler, 1.6, face(seed=4)) == [("face_0", vector(4), 0.5)]
 
 
 def test_each_track_has_seconds_of_its_own():
     """Two who come together are told together, one who comes later when they come."""
-    telling = ObservationSampler()
-    assert len(told(telling, 0.0, face("face_0"), face("face_1", 2))) == 2
-    assert [one[0] for one in told(telling, 0.5, face("face_0"), face("face_2", 3))] == ["face_2"]
-    assert len(told(telling, 1.0, face("face_0"), face("face_1", 2), face("face_2", 3))) == 2
+    sampler = ObservationSampler()
+    assert len(samples(sampler, 0.0, face("face_0"), face("face_1", 2))) == 2
+    assert [one[0] for one in samples(sampler, 0.5, face("face_0"), face("face_2", 3))] == ["face_2"]
+    assert len(samples(sampler, 1.0, face("face_0"), face("face_1", 2), face("face_2", 3))) == 2
 
 
 def test_tracks_that_are_gone_are_forgotten():
     """A day at a busy door takes no more memory than a moment."""
-    telling = ObservationSampler()
+    sampler = ObservationSampler()
     for number in range(1000):
-        told(telling, number * 0.5, face(f"face_{number}"))
-    assert len(telling) <= 5
-    telling.due([], 600.0)
-    assert len(telling) == 0
+        samples(sampler, number * 0.5, face(f"face_{number}"))
+    assert len(sampler) <= 5
+    sampler.select_due([], 600.0)
+    assert len(sampler) == 0
 
 
 class Camera:
