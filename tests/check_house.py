@@ -100,7 +100,7 @@ def check_classes(files: Iterable[Source]) -> list[str]:
 
 
 def check_modules(files: Iterable[Source]) -> list[str]:
-    """Return the modules that their folder's name does not tell apart within one package."""
+    """Return the modules that share folder and module name within one package."""
     places = defaultdict(list)
     for path, _ in files:
         if is_product(path) and not path.endswith("__init__.py"):
@@ -131,7 +131,7 @@ def check_logs(files: Iterable[Source]) -> list[str]:
 
 
 def check_sizes(files: Iterable[Source]) -> list[str]:
-    """Return modules past 300 lines, functions past 60, and a median module past 120 lines."""
+    """Return long modules, long functions, and a median module past 120 lines."""
     lengths, found = Counter[str](), []
     for path, text in files:
         if not is_product(path):

@@ -1,4 +1,4 @@
-"""Real servers for the tests: started when the first test asks for them, shared where that is safe."""
+"""Start real servers for the tests on first request, shared where that is safe."""
 
 import asyncio
 import secrets
@@ -25,14 +25,20 @@ SITE = "lobby"
 
 
 def _broker(folder: Path) -> Mosquitto:
-    """A broker with `bridge`, `operator`, `admin` (may do everything) and the devices above in one site."""
+    """Start a broker with service users and the devices above in one site.
+
+    `admin` may publish and read every topic.
+    """
     users = {name: secrets.token_hex(8) for name in ["admin", "bridge", "operator", *DEVICES]}
     return Mosquitto(folder, free_port(), users, dict.fromkeys(DEVICES, SITE)).start()
 
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """One mongod for the session. Use `mongo_database` in it; to kill one, use `own_mongod`."""
+    """Start one mongod for the session.
+
+    Use `mongo_database` in it; a test that kills its server uses `own_mongod`.
+    """
     server = Mongod(tmp_path_factory.mktemp("mongod"), free_port()).start()
     yield server
     server.kill()
@@ -40,7 +46,10 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 
 @pytest.fixture(scope="session")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """One broker for the session; retained messages of earlier tests are there. Keep to a `fresh_device`."""
+    """Start one broker for the session.
+
+    It holds retained messages of earlier tests: use a `fresh_device`.
+    """
     server = _broker(tmp_path_factory.mktemp("mosquitto"))
     yield server
     server.kill()
@@ -48,7 +57,10 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def own_mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker for one test, empty, to be killed and restarted at will. Costs about 50 ms."""
+    """Start an empty broker for one test that kills and restarts it.
+
+    Costs about 50 ms.
+    """
     server = _broker(tmp_path / "mosquitto")
     yield server
     server.kill()
@@ -63,7 +75,7 @@ def own_mongod(tmp_path: Path) -> Iterator[Mongod]:
 
 
 class SharedDatabase:
-    """One database of this worker with all collections and indexes, emptied between tests.
+    """One indexed database of this worker, emptied between tests.
 
     Creating some 20 collections and 35 indexes takes far longer than most tests.
     """
@@ -82,7 +94,7 @@ class SharedDatabase:
         await (await Registry.open(settings)).close()
 
     def empty(self) -> None:
-        """Delete every document; drop each collection that a test created or gave other indexes."""
+        """Delete every document; drop collections with other indexes than at the start."""
         for name in self._database.list_collection_names():
             collection = self._database[name]
             if self._indexes.get(name) == collection.index_information():
@@ -132,7 +144,10 @@ class FreshDevice:
 
 @pytest.fixture
 def fresh_device(mosquitto: Mosquitto) -> FreshDevice:
-    """A device on the session's broker with a site of its own, so that no retained message is in its way."""
+    """Register a device with a site of its own on the session's broker.
+
+    No retained message of another test reaches it.
+    """
     tail = secrets.token_hex(6)
     device = FreshDevice(f"cam-{tail}", secrets.token_hex(8), f"site-{tail}")
     mosquitto.add_device(device.id, device.password, device.site)
@@ -144,7 +159,7 @@ StartProgram = Callable[..., Program]
 
 @pytest.fixture
 def start_program(tmp_path: Path) -> Iterator[StartProgram]:
-    """`start_program(args, env=None, name=...)` starts a program that is killed after the test."""
+    """Return `start_program(args, env=None, name=...)`; programs end with the test."""
     started: list[Program] = []
 
     def start(args: list[str], env: Mapping[str, str] | None = None, name: str = "program") -> Program:

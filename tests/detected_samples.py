@@ -1,4 +1,4 @@
-"""Detected persons as the tracker would write them: observations in, documents of MongoDB out."""
+"""Write detected persons to MongoDB as the tracker does."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -36,7 +36,7 @@ def seen(
 async def write_person(
     registry: Registry, observations: Sequence[ObservedFace], *, user_id: str | None = None
 ) -> int:
-    """Somebody new with all of `observations`, with face and trail; the global id."""
+    """Write a new detected person with face and trail; return its global id."""
     first = observations[0]
     (global_id,) = await registry.tracker_store.take_ids(1)
     person = DetectedPerson.create(global_id, first, user_id)

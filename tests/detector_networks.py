@@ -1,4 +1,4 @@
-"""Detectors as tiny ONNX networks: whoever paints a cell of the picture knows which face they will report."""
+"""Build detectors as tiny ONNX networks: a painted cell is a face at its place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class _Parts:
     outputs: list[Output] = field(default_factory=list)
 
     def head(self, name: str, weight: Float32, bias: Float32, stride: int, shape: Sequence[Size]) -> None:
-        """An output `name` of `shape` with the channels last: a convolution in steps of `stride`."""
+        """Add an output `name` of `shape`, channels last, by a convolution with `stride`."""
         self.weights[f"{name}.w"], self.weights[f"{name}.b"] = weight, bias
         self.weights[f"{name}.s"] = np.array(
             [-1 if isinstance(size, str) else size for size in shape], dtype=np.int64
@@ -55,9 +55,12 @@ def save_scrfd(
     points: Sequence[float] = POINTS,
     score_bias: float = 0.0,
 ) -> Path:
-    """InsightFace's SCRFD in shape, float32[1, 3, h, w] in. A cell of the first stride that is all red is a
-    face of score 0.996, one of the second that is all green, one of the third (and on) that is all blue: the
-    box and the landmarks of its anchor lie `box` and `points` strides away. Second anchors score half."""
+    """Save a network with the inputs and outputs of InsightFace's SCRFD.
+
+    The input is float32[1, 3, h, w]. A cell of the first stride that is all red is a face of score 0.996,
+    a cell of the second that is all green, and of the third (and on) that is all blue: the box and the
+    landmarks of its anchor lie `box` and `points` strides away. Second anchors score half.
+    """
     parts = _Parts()
     for kind in order:
         for place, stride in enumerate(strides):
@@ -89,9 +92,12 @@ def save_yunet(
     without: str = "",
     fixed: bool = False,
 ) -> Path:
-    """YuNet in shape, as `cv2.FaceDetectorYN` takes it. A cell of stride 8, 16 or 32 whose red, green or blue
-    is full is a face of score 1. `channels` other than 10, an output `without`, and cells `fixed` to those of
-    64x96 pixels are what no YuNet has."""
+    """Save a network with the inputs and outputs of YuNet for `cv2.FaceDetectorYN`.
+
+    A cell of stride 8, 16 or 32 whose red, green or blue is full is a face of score 1. `channels` other
+    than 10, a missing output (`without`), and cells `fixed` to those of 64x96 pixels make a network that
+    is no YuNet.
+    """
     parts = _Parts()
     for kind, numbers in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", channels)):
         for place, stride in enumerate((8, 16, 32)):

@@ -48,7 +48,7 @@ def vector(seed: int, dimension: int = DIMENSION) -> bytes:
 
 
 def person(user_id: str, version: int, *seeds: int, space: str = SPACE, name: str | None = None) -> Upsert:
-    """One person with a template per seed (one template of seed `version` if none is given)."""
+    """Return one upsert with a template per seed (seed `version` if none is given)."""
     dimension = int(space.rpartition("-")[2])
     templates = [
         WireTemplate(template_id=f"t{n}", space=space, vector=vector(seed, dimension), quality=0.9)
@@ -96,7 +96,10 @@ class ScriptedLink:
 
 
 class ModelRegistry:
-    """What the bridge would answer: one site, versions in commit order, tombstones, a horizon, an epoch."""
+    """A model of the bridge's answers for one site.
+
+    It has versions in commit order, tombstones, a horizon and an epoch.
+    """
 
     def __init__(self, epoch: str = "aa") -> None:
         self.epoch = epoch
@@ -121,7 +124,7 @@ class ModelRegistry:
         return SyncDelta(epoch=self.epoch, prev_version=self.version - 1, version=self.version, **changes)
 
     def purge(self) -> None:
-        """Forget the tombstones: who is below the horizon needs a full snapshot."""
+        """Purge the tombstones: a device below the horizon needs a full snapshot."""
         self.horizon = max([self.horizon, *self.tombstones.values()])
         self.tombstones.clear()
 

@@ -1,4 +1,4 @@
-"""The backend's part of seed 001, played: a queue with leases, and vectors that are kept once."""
+"""Play the backend of seed 001: a queue with leases, and vectors stored once."""
 
 import threading
 from collections.abc import Callable

@@ -62,7 +62,10 @@ class Stream:
 
 @dataclass
 class Machine:
-    """Set its fields to play another one. `live` are the blocks of memory by address: kind and bytes."""
+    """A machine whose fields a test sets.
+
+    `live` holds the allocated memory by address: kind and bytes.
+    """
 
     tensorrt: str = "10.3.0"
     gpu: str = "Orin"
@@ -99,7 +102,10 @@ class Machine:
         return self
 
     def block(self, address, size, kind):
-        """The memory at `address`; raises AssertionError unless `size` bytes of `kind` live there."""
+        """Return the memory at `address`.
+
+        Raises AssertionError unless `size` bytes of `kind` live there.
+        """
         for start, (found, buffer) in self.live.items():
             if start <= address < start + len(buffer):
                 assert found == kind, f"{found} memory where {kind} memory belongs"
@@ -133,7 +139,7 @@ def _cuda_runtime(machine):  # noqa: C901
         if size + sum(len(buffer) for _, buffer in machine.live.values()) > machine.memory:
             return CudaError.cudaErrorMemoryAllocation, None
         buffer = (ctypes.c_uint8 * size)()
-        # Rubbish, so that nobody relies on zeros.
+        # Garbage, so that no code relies on zeros.
         ctypes.memset(buffer, 0xEE, size)
         machine.live[ctypes.addressof(buffer)] = (kind, buffer)
         machine.allocations += 1

@@ -24,7 +24,7 @@ def save_network(
     input_type: int = TensorProto.FLOAT,
     output_type: int = TensorProto.FLOAT,
 ) -> Path:
-    """A network of `nodes` from the tensor `input` to `outputs` (name, shape), written to `path`."""
+    """Save a network of `nodes` from the tensor `input` to `outputs` (name, shape)."""
     graph = helper.make_graph(
         list(nodes),
         path.stem,
@@ -49,7 +49,10 @@ def save_channel_means(path: Path, *, batch: Size = "n", sides: Sequence[Size] =
 
 
 def save_means_and_peaks(path: Path, *, batch: Size = "n") -> Path:
-    """Two outputs, `means` and `peaks`, float32[n, 3] each: mean and largest value of each channel."""
+    """Save a network with the outputs `means` and `peaks`, float32[n, 3] each.
+
+    They are mean and largest value of each channel.
+    """
     return save_network(
         path,
         [
@@ -64,8 +67,11 @@ def save_means_and_peaks(path: Path, *, batch: Size = "n") -> Path:
 def save_arcface_like(
     path: Path, *, dimension: int = 512, seed: int = 7, batch: Size = "n", hidden: int = 8
 ) -> Path:
-    """float32[n, d] from faces float32[n, 3, 112, 112]: two strided convolutions and a linear layer with
-    random weights. Different faces get different vectors; `seed` makes another model of the same shape."""
+    """Save a network with ArcFace's shapes and random weights.
+
+    It maps faces float32[n, 3, 112, 112] to float32[n, d] by two strided convolutions and a linear layer.
+    Different faces get different vectors; `seed` makes another model of the same shape.
+    """
     random = np.random.RandomState(seed)
 
     def weight(*shape: int) -> NDArray[np.float32]:

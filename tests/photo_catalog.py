@@ -1,4 +1,7 @@
-"""A photo catalog as seed 001 describes Alfred's: people, their photos, and both ways to ask for them."""
+"""Play a photo catalog as seed 001 describes Alfred's.
+
+It lists persons and their photos, by person and by batch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +22,11 @@ class CatalogPhoto:
 
 
 class PhotoCatalog(RecordingServer):
-    """Serves `photos` and `batches`. `overrides` answer for a path in place of the catalog; `key` is asked
-    for if it is set; `before_file` is called with a photo's id before its bytes are sent."""
+    """An HTTP server with `photos` and `batches`.
+
+    `overrides` answer for a path in place of the catalog; `key` is required if it is set; `before_file` is
+    called with a photo's id before its bytes are sent.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,12 +46,12 @@ class PhotoCatalog(RecordingServer):
         self.photos[photo_id] = CatalogPhoto(data, person_id, name, metadata)
 
     def files_sent(self) -> list[str]:
-        """The ids of the photos whose bytes were asked for, in order."""
+        """Return the ids of the photos whose bytes were requested, in order."""
         return [r.path.split("/")[3] for r in list(self.requests) if r.path.endswith("/file")]
 
     def answer(self, request: Request) -> Reply:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return Reply.of({"error": "who are you?"}, 401)
+            return Reply.of({"error": "unknown key"}, 401)
         override = self.overrides.get(request.path)
         if override is not None:
             return override(request)

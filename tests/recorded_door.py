@@ -1,4 +1,4 @@
-"""A door whose scores are recorded, for tests of recordings and their replay."""
+"""Record the scores of a door, for tests of recordings and their replay."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ SETTINGS = RecordedSettings(
 
 
 class RecordedDoor:
-    """A validator and a recorder under one set of settings; time is in the test's hands."""
+    """A validator and a recorder under one set of settings; the test sets the time."""
 
     def __init__(self, folder: Path, max_bytes: int = 1 << 20, **changes: object) -> None:
         self.settings = SETTINGS.model_copy(update=changes)

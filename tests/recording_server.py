@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback that remembers every request, for servers that tests play themselves."""
+"""Serve HTTP on loopback and keep every request, for servers that tests play."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """`pieces` are sent one after the other, without a length in front if there are several."""
+    """An answer; several `pieces` are sent one after the other, without a length."""
 
     status: int = 200
     body: bytes = b""
@@ -35,7 +35,7 @@ class Reply:
 
 
 class RecordingServer:
-    """Answers with `answer(request)` on a free port, from many threads, while it is open as a context."""
+    """A context that serves `answer(request)` on a free port, from many threads."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []

@@ -1,4 +1,4 @@
-"""What other systems were written after: the examples of seeds 000, 001 and 002, letter by letter."""
+"""The examples of seeds 000, 001 and 002 that other systems were built on."""
 
 # Seed 000
 

@@ -9,7 +9,7 @@ PACKAGES = ("broker_bridge", "device", "dashboard_api", "fleet")
 
 
 def imports(module: str, source: str, *, package: bool = False) -> Iterator[str]:
-    """The dotted names that `source` imports at any depth, relative ones made absolute.
+    """Yield the dotted names that `source` imports at any depth, made absolute.
 
     `from a.b import c` yields `a.b.c`: whether `c` is a module or a name in one, it lies in `a.b`.
     """

@@ -1,4 +1,4 @@
-"""Plays a course to the real tracker on a real MongoDB; time passes as fast as the tracker answers."""
+"""Play a course to the real tracker on a real MongoDB, as fast as it answers."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ _TOGETHER_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Restart:
-    """At `at` seconds of the course the tracker stops in good order, or is killed, and another takes over."""
+    """At `at` seconds of the course the tracker stops or is killed; another starts."""
 
     at: float
     how: Literal["stop", "kill"]
@@ -38,7 +38,10 @@ class Restart:
 
 @dataclass
 class CoursePlayer:
-    """`open_registry` opens the database, once for each tracker: one that died leaves nothing behind."""
+    """Plays a course to one tracker after another.
+
+    `open_registry` opens the database anew for each tracker: a killed one leaves nothing behind.
+    """
 
     open_registry: Callable[[], Awaitable[Registry]]
     settings: TrackingSettings = field(default_factory=TrackingSettings)
@@ -112,7 +115,7 @@ class CoursePlayer:
     async def _show(
         self, tracker: Tracker, sightings: Sequence[SimulatedSighting], tally: TrackingTally
     ) -> None:
-        """As the bridge does: at once who is here, then together all who have to be looked up."""
+        """Assign active persons at once; look the others up together, like the bridge."""
         waiting: list[SimulatedSighting] = []
         for sighting in sightings:
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Faces of people who do not exist, and what cameras see of them."""
+"""Synthetic faces, and the observations that cameras make of them."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -17,14 +17,16 @@ def at(seconds: float) -> datetime:
 
 
 class Faces:
-    """Vectors float32[512] of unit length as ArcFace gives them: two of one person at 0.6 to 0.8, of two
-    people about 0."""
+    """Vectors float32[512] of unit length with ArcFace's similarities.
+
+    Two vectors of one person have a cosine of 0.6 to 0.8, of two persons about 0.
+    """
 
     def __init__(self, seed: int = 1) -> None:
         self.random = np.random.default_rng(seed)
 
     def person(self) -> Vector:
-        """The centre of somebody's faces."""
+        """Return the centre of a person's faces."""
         return unit(self.random.standard_normal(512))
 
     def like(self, face: Vector, cosine: float) -> Vector:
@@ -54,7 +56,10 @@ def observed(
     captured: float | None = None,
     space: str = SPACE,
 ) -> ObservedFace:
-    """An observation `at` seconds after BEGAN; `captured` is the camera's clock if that differs."""
+    """Return an observation `at` seconds after BEGAN.
+
+    `captured` is the camera's clock if that differs.
+    """
     return ObservedFace(
         device_id=camera,
         site_id=site,

@@ -1,4 +1,4 @@
-"""Waiting for what a server or another thread tells nobody: the condition ends it, a deadline fails it."""
+"""Wait for a condition on a server or a thread; a deadline fails the wait."""
 
 import asyncio
 import threading

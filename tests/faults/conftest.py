@@ -9,7 +9,7 @@ from tests.faults.scene import DEVICES, Scene
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    """The whole product with two simulated cameras, each in a process of its own, ready to be broken."""
+    """Yield the whole product with two simulated cameras, a process each."""
     with LocalFleet(tmp_path, DEVICES, bridge={"poll_seconds": 0.5, "lease_seconds": 2}) as fleet:
         fleet.start_servers()
         fleet.start_backend()

@@ -1,4 +1,4 @@
-"""A stream of events and of enrollment changes while something dies, and the questions asked afterwards."""
+"""Stream events and enrollment changes while a part dies; check the result."""
 
 import base64
 import random
@@ -22,7 +22,7 @@ SETTLE_SECONDS = 90
 
 
 class Scene:
-    """`stream` starts the simulated cameras and a writer of enrollment changes; `settled` ends both."""
+    """The product under load: `stream` starts cameras and a writer, `finish` ends it."""
 
     def __init__(self, fleet: LocalFleet, folder: Path) -> None:
         self.fleet = fleet
@@ -34,7 +34,7 @@ class Scene:
         self._changer = threading.Thread(target=self._change_people)
 
     def stream(self, *, events: int, rate: float = 60.0) -> None:
-        """Start cameras that emit `events` each at `rate` a second, and change people all the while."""
+        """Start cameras that emit `events` each at `rate` a second, and a writer."""
         for device in self.cameras:
             self.start_camera(device, events, rate)
         self._changer.start()
@@ -51,7 +51,7 @@ class Scene:
         self.until(lambda: self.registry.events.count_documents({}) >= number, f"{number} events stored")
 
     def finish(self) -> None:
-        """Wait until both cameras have a receipt for everything and have ended by themselves."""
+        """Wait until both cameras have every receipt and have ended by themselves."""
         for program in self.cameras.values():
             status = program.wait(SETTLE_SECONDS)
             assert status == 0, program.output()
@@ -91,7 +91,7 @@ class Scene:
         assert versions == list(range(1, last + 1))
 
     def assert_cameras_equal_registry(self) -> None:
-        """Once both say that they hold the head, each table holds the registry's vectors, byte for byte."""
+        """Assert that each device at the head holds the registry's vectors byte for byte."""
         for device in DEVICES:
             self.start_camera(device, events=0, rate=0.1)
         self.until(self._all_at_head, "cameras at the registry's head")
@@ -102,7 +102,7 @@ class Scene:
             assert self._device_gallery(device) == expected
 
     def until(self, condition: Callable[[], bool], what: str, timeout: float = SETTLE_SECONDS) -> None:
-        """Wait for a condition on a server that tells nobody when it comes true."""
+        """Wait for a condition on a server, which sends no notice of it."""
         self.fleet.mongod.program.wait_until(condition, what, timeout)
 
     # How it is done
@@ -139,7 +139,7 @@ class Scene:
         return found
 
     def _change_people(self) -> None:
-        """Enroll, replace and delete, as fast as the API answers; while it is away, try again."""
+        """Enroll, replace and delete as fast as the API answers; retry while it is away."""
         source = random.Random(5)
         while not self._stop_changing.is_set():
             user_id = f"EMP-{source.randrange(40)}"

@@ -40,9 +40,10 @@ KILLS = (kill_broker, kill_bridge, kill_api, kill_mongod)
 def test_killed_servers_lose_no_event_and_no_change(
     scene: Scene, kills: Sequence[Callable[[Scene], None]]
 ) -> None:
-    """Kills in one stream lose no event and double none; versions stay gapless, devices equal the registry.
+    """Kills in one stream lose no event and no change, and double none.
 
-    The short form kills each server once, the long ones kill one server twice.
+    Versions stay gapless and devices equal the registry. The short form kills each server once, the long
+    ones kill one server twice.
     """
     scene.stream(events=EVENTS)
     for n, kill in enumerate(kills):
@@ -55,7 +56,7 @@ def test_killed_servers_lose_no_event_and_no_change(
 
 
 def test_a_killed_camera_sends_what_its_outbox_held(scene: Scene) -> None:
-    """Its outbox is on disk before the first publish: the next start sends what had no receipt."""
+    """A camera that restarts sends the events of its outbox that have no receipt."""
     scene.stream(events=EVENTS)
     scene.wait_for_events(100)
     scene.cameras[DEVICES[0]].kill()
@@ -67,7 +68,7 @@ def test_a_killed_camera_sends_what_its_outbox_held(scene: Scene) -> None:
 
 
 def test_one_of_two_bridges_dies_and_the_other_takes_over(scene: Scene) -> None:
-    """The survivor gets all events and, when the lease has run out, publishes heads and deltas."""
+    """The surviving bridge gets all events, and leads once the lease has run out."""
     second = scene.fleet.make_bridge("bridge-2")
     scene.fleet.programs.append(second)
     second.start()

@@ -43,7 +43,7 @@ class Door:
         await self.client.publish(channels.INFO.topic(device_id=CAMERA), info.to_json(), 1, retain=True)
 
     async def look(self) -> None:
-        """Everybody once, a person a picture."""
+        """Show each person once, one person a picture."""
         for number, person in enumerate(self.people):
             track = f"t{next(self._tracks)}"
             self._asked[track] = number
@@ -70,14 +70,14 @@ class Door:
         await self._look_until(lambda: len(self.answers) >= count, f"{count} answers", seconds)
 
     async def look_until_everybody_is_told(self, seconds: float) -> None:
-        await self._look_until(lambda: all(self.told.values()), "an answer for everybody", seconds)
+        await self._look_until(lambda: all(self.told.values()), "an answer for each person", seconds)
 
     async def _look_until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what}: {len(self.answers)} answers in {seconds} s"
             await self.look()
-            # Longer than what counts as one picture, in which nobody is twice.
+            # Longer than the span of one picture, in which each person occurs once.
             await asyncio.sleep(0.15)
 
 
@@ -103,7 +103,7 @@ def tracking_one(*bridges: Program) -> tuple[Program, Program]:
 
 
 async def test_the_other_bridge_tracks_within_five_seconds_under_the_same_ids(tmp_path: Path) -> None:
-    """Nobody who was told gets another id, nobody new gets one that was told."""
+    """Assigned global ids survive the takeover, and new persons get unused ids."""
     with LocalFleet(tmp_path, [CAMERA]) as fleet:
         fleet.start_servers()
         fleet.start_backend()
