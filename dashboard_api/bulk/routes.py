@@ -73,7 +73,7 @@ async def import_identities(
     changes = await _to_changes(parsed, await spaces.dimensions(), store, key.name, items)
     checker = dry_run if body.dry_run else look_alikes
     judged = await checker.judge_changes(list(changes.values()))
-    checked = dict(zip(changes, await checker.carry_out(judged), strict=True))
+    checked = dict(zip(changes, await checker.apply_judged(judged), strict=True))
     if not body.dry_run:
         await _add_further_keys(identities, parsed, checked, key.name)
     items |= {index: to_item(index, parsed[index].user_id, change) for index, change in checked.items()}

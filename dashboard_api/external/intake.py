@@ -29,8 +29,8 @@ class ExternalIntake:
         judged = await self._look_alikes.judge_changes([item.change for item in items], self._pending)
         await self._finish_batch()
         self._items = items
-        self._pending = [change.order for change in judged if change.error is None]
-        self._writing = asyncio.create_task(self._look_alikes.carry_out(judged))
+        self._pending = [item.change for item in judged if item.error is None]
+        self._writing = asyncio.create_task(self._look_alikes.apply_judged(judged))
 
     async def _finish_batch(self) -> None:
         writing, self._writing = self._writing, None

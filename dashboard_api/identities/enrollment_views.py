@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from broker_bridge.registry.matching.look_alikes import LookAlike
+from broker_bridge.registry.matching.near_faces import LookAlike
 from dashboard_api.http.base_models import View
 from dashboard_api.identities.views import IdentityChangeView, IdentityView, PhotoResult
 

@@ -1,4 +1,4 @@
-"""Who in the registry a vector is nearest to: one index per space, kept up with the registry by version."""
+"""Search the nearest identity to a vector: one index per space, kept current by registry version."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.sync.changes import DeltaQueries
 from broker_bridge.vectors.index import Nearest, VectorIndex
 
-# The driver decodes a page on the event loop: 200 people take it some 40 ms.
+# The driver decodes a page on the event loop: 200 identities take about 40 ms.
 _PAGE = 200
-# Vectors times templates that are searched on the event loop: in some 0.2 ms, where a thread costs 0.1.
-_SEARCHED_AT_ONCE = 20_000
+# Vectors times templates that are searched on the event loop in about 0.2 ms; a thread costs 0.1 ms.
+_SEARCHED_ON_LOOP = 20_000
 
 
 class IdentityIndex:
-    """Everybody's templates in one space, loaded when first asked.
+    """The templates of all live identities in one space, loaded at the first search.
 
-    Deleted people are not in it. Loading and longer searches run in a thread, one at a time.
+    Loading and longer searches run in a thread, one at a time.
     """
 
     def __init__(self, changes: DeltaQueries, space: EmbeddingSpace) -> None:
@@ -33,80 +33,84 @@ class IdentityIndex:
         self._lock = asyncio.Lock()
 
     async def find(self, vector: bytes, floor: float) -> tuple[History, Nearest | None]:
-        """The nearest person to `vector`; see find_all."""
+        """Return the nearest identity to `vector`; see find_all."""
         history, (found,) = await self.find_all([vector], floor)
         return history, found
 
     async def find_all(self, vectors: Sequence[bytes], floor: float) -> tuple[History, list[Nearest | None]]:
-        """For each of `vectors` (float32[d], unit length) the nearest person among all in the registry.
+        """Return the nearest identity in the registry for each of `vectors` (float32[d], unit length).
 
-        None where nobody has a cosine similarity of `floor` or more. The history says as of when. Raises
-        RegistryError.
+        None stands where no identity has a cosine similarity of `floor` or more. The history is the state
+        of the registry that was searched. Raises RegistryError.
         """
         async with self._lock:
             history = await self._catch_up()
             return history, await self._search(vectors, floor)
 
     async def find_all_loaded(self, vectors: Sequence[bytes], floor: float) -> list[Nearest | None]:
-        """As find_all, as of when the index was last asked: for who knows that nothing has changed since."""
+        """Return the same as find_all without reading the registry first.
+
+        For a caller that follows the registry's changes itself.
+        """
         async with self._lock:
             return await self._search(vectors, floor)
 
     async def _search(self, vectors: Sequence[bytes], floor: float) -> list[Nearest | None]:
         queries = np.stack([to_array(vector) for vector in vectors])
-        if len(self._index) * len(queries) <= _SEARCHED_AT_ONCE:
+        if len(self._index) * len(queries) <= _SEARCHED_ON_LOOP:
             nearest = self._index.search(queries, floor)
         else:
             nearest = await run_in_thread(self._index.search, queries, floor)
-        # Below the floor the index answers whomever it came across.
+        # The index is exact from the floor up only; below it, the nearest is arbitrary.
         return [found if found is not None and found.similarity >= floor else None for found in nearest]
 
     async def _catch_up(self) -> History:
-        stood_at = self._version
+        started_at = self._version
         while True:
-            history, changed = await self._changes.deltas_after(self._version, _PAGE, [self._space.id])
-            # Of whom was deleted below the horizon nothing tells any more.
-            lost_sight = 0 < stood_at < history.horizon
-            if self._epoch != history.epoch or history.version < self._version or lost_sight:
-                begun, stood_at = self._version > 0, 0
-                self._begin(history.epoch)
-                if begun:
+            history, deltas = await self._changes.deltas_after(self._version, _PAGE, [self._space.id])
+            # Tombstones below the horizon are purged, so deletions may be missed.
+            missed_deletions = 0 < started_at < history.horizon
+            if self._epoch != history.epoch or history.version < self._version or missed_deletions:
+                was_loaded, started_at = self._version > 0, 0
+                self._clear(history.epoch)
+                if was_loaded:
                     continue
-            if changed:
-                await run_in_thread(self._take, changed)
-                self._version = changed[-1].identity.version
-            if len(changed) < _PAGE:
+            if deltas:
+                await run_in_thread(self._apply_deltas, deltas)
+                self._version = deltas[-1].identity.version
+            if len(deltas) < _PAGE:
                 self._version = history.version
                 return history
 
-    async def apply_changes(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
-        """Take in what this program has just written as all of the versions `first` to `last`.
+    async def apply_changes(self, deltas: Sequence[IdentityDelta], first: int, last: int) -> None:
+        """Apply the changes that this program has just written as the versions `first` to `last`.
 
-        If the index stands elsewhere, it reads them from the registry when it is next asked.
+        An index that is at another version reads them from the registry at its next search.
         """
         async with self._lock:
             if self._epoch is not None and self._version == first - 1:
-                await run_in_thread(self._take, changed)
+                await run_in_thread(self._apply_deltas, deltas)
                 self._version = last
 
-    def _begin(self, epoch: str) -> None:
+    def _clear(self, epoch: str) -> None:
         self._index = VectorIndex(self._space.dimension)
         self._epoch = epoch
         self._version = 0
 
-    def _take(self, changed: Sequence[IdentityDelta]) -> None:
-        for change in changed:
-            # A deleted person comes without templates.
-            held = [one for one in change.templates if one.space == self._space.id]
-            if held:
-                vectors = np.stack([to_array(one.vector) for one in held])
-                self._index.put(change.identity.user_id, vectors)
+    def _apply_deltas(self, deltas: Sequence[IdentityDelta]) -> None:
+        for delta in deltas:
+            # The delta of a deleted identity has no templates.
+            vectors = [
+                to_array(template.vector) for template in delta.templates if template.space == self._space.id
+            ]
+            if vectors:
+                self._index.put(delta.identity.user_id, np.stack(vectors))
             else:
-                self._index.remove(change.identity.user_id)
+                self._index.remove(delta.identity.user_id)
 
 
 class IdentityIndexes:
-    """One index per space, made when it is first asked for."""
+    """One index per space, created at its first use."""
 
     def __init__(self, changes: DeltaQueries) -> None:
         self._changes = changes
@@ -115,7 +119,7 @@ class IdentityIndexes:
     def for_space(self, space: EmbeddingSpace) -> IdentityIndex:
         return self._indexes.setdefault(space.id, IdentityIndex(self._changes, space))
 
-    async def apply_changes(self, changed: Sequence[IdentityDelta], first: int, last: int) -> None:
-        """As PeopleIndex.follow, for every space that was asked for."""
+    async def apply_changes(self, deltas: Sequence[IdentityDelta], first: int, last: int) -> None:
+        """Pass changes to every index in use; see IdentityIndex.apply_changes."""
         for index in list(self._indexes.values()):
-            await index.apply_changes(changed, first, last)
+            await index.apply_changes(deltas, first, last)

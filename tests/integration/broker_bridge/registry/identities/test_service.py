@@ -212,7 +212,7 @@ async def test_a_dry_run_leaves_nothing_to_search(registry: Registry, mongo_sett
     """Its identities are not found, even after others used the same versions."""
     index = registry.identity_indexes.for_space(await registry.spaces.get("face:test-8"))
     judged = await registry.dry_run.judge_changes([EnrollIdentity("EMP-1", (face(1),))])
-    (tried,) = await registry.dry_run.carry_out(judged)
+    (tried,) = await registry.dry_run.apply_judged(judged)
     assert tried.outcome.created
     other = await Registry.open(mongo_settings)
     await other.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
