@@ -29,6 +29,7 @@ from .housekeeping import Housekeeping
 from .leader_election import LeaderElection
 from .link import BrokerLink
 from .registry import Registry, RegistryError, Retention
+from .registry.events.admission import EventAdmission
 from .registry.mongo.leases import Lease
 from .registry.workers import Workers
 from .settings import BridgeProgram
@@ -241,7 +242,10 @@ async def open_registry(settings: BridgeProgram) -> Registry:
     """
     own = settings.bridge
     retention = Retention(own.image_retention_days, own.dead_letter_retention_days)
-    registry = await Registry.open(settings.mongo, retention, settings.registry, settings.search)
+    admission = EventAdmission(timedelta(days=own.event_max_age_days))
+    registry = await Registry.open(
+        settings.mongo, retention, settings.registry, settings.search, event_admission=admission
+    )
     for space_id, dimension in settings.bridge.default_spaces.items():
         await registry.spaces.ensure(EmbeddingSpace(space_id, dimension))
     return registry

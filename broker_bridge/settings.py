@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from .common.settings import LogSettings, MqttSettings, Section, Settings
 from .contract.ids import SpaceId
 from .registry.detected_persons.settings import SearchSettings, TrackingSettings
+from .registry.events.admission import MAX_AGE_DAYS
 from .registry.mongo.client import MongoSettings
 from .registry.settings import RegistrySettings
 
@@ -20,7 +21,7 @@ class BridgeSettings(Section):
     batch_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     queue_events: Annotated[int, Field(ge=1)] = 10_000
     queue_bytes: Annotated[int, Field(ge=1)] = 128 * 1024 * 1024
-    event_max_age_days: Annotated[float, Field(gt=0)] = 366
+    event_max_age_days: Annotated[float, Field(gt=0)] = MAX_AGE_DAYS
     """An event older than this, or a day ahead of the backend, comes from a wrong clock."""
     image_retention_days: Annotated[int, Field(ge=1)] = 30
     dead_letter_retention_days: Annotated[int, Field(ge=1)] = 30

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 
@@ -10,6 +11,7 @@ from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
 from broker_bridge.registry import Registry
+from broker_bridge.registry.events.admission import EventAdmission
 
 from .app import create_app
 from .services.photos import FaceEmbedding
@@ -25,7 +27,10 @@ async def open_app(program: ApiProgram) -> AsyncIterator[FastAPI]:
     Raises RegistryUnavailableError or SettingsError, with sentences for the operator.
     """
     embedder = _photo_embedder(program.api) if program.api.photos else None
-    registry = await Registry.open(program.mongo, settings=program.registry, search=program.search)
+    admission = EventAdmission(timedelta(days=program.bridge.event_max_age_days))
+    registry = await Registry.open(
+        program.mongo, settings=program.registry, search=program.search, event_admission=admission
+    )
     try:
         if embedder is not None:
             await _ensure_model(registry, embedder[1])

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from broker_bridge.common.settings import BearerKey, LogSettings, Port, Section, Settings
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
 from broker_bridge.registry.detected_persons.settings import SearchSettings, TrackingSettings
+from broker_bridge.registry.events.admission import MAX_AGE_DAYS
 from broker_bridge.registry.settings import RegistrySettings
 from device.vision.detectors.kind import DetectorKind, check_detector_model
 
@@ -49,6 +50,14 @@ class ApiSettings(Section):
         return self
 
 
+class EventSettings(Section):
+    """The key of section `bridge` that the API follows too: which events are too old to be recorded."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    event_max_age_days: Annotated[float, Field(gt=0)] = MAX_AGE_DAYS
+
+
 class ApiProgram(Settings):
     """Every section that `python -m dashboard_api` reads."""
 
@@ -56,5 +65,6 @@ class ApiProgram(Settings):
     registry: RegistrySettings = RegistrySettings()
     tracking: TrackingSettings = TrackingSettings()
     search: SearchSettings = SearchSettings()
+    bridge: EventSettings = EventSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

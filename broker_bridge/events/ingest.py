@@ -1,6 +1,6 @@
-"""Events to the registry, and receipts back: what is not stored durably gets no receipt and comes again.
+"""Record events and answer with receipts: an event without a receipt comes again.
 
-There is no linger: while one batch is being written the next gathers, so a batch is as large as the load is.
+There is no waiting time: while one batch is written the next gathers, so a batch is as large as the load.
 """
 
 import asyncio
@@ -8,26 +8,24 @@ import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from broker_bridge.contract.errors import DEVICE_UNKNOWN, EVENT_TIME_IMPLAUSIBLE
+from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event, Receipts, Rejection
-from broker_bridge.contract.wire import format_time
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.model import Device
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
 
-_FUTURE = timedelta(days=1)
 _RETRY_SECONDS = (0.2, 5.0)
-# Receipts name at most this many events each, so that one never nears the broker's packet limit.
-_RECEIPTS_AT_ONCE = 1000
+# Receipts name at most this many events each, far below the broker's packet limit.
+_EVENTS_PER_RECEIPT = 1000
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class _Arrival:
 
 
 class EventIngest:
-    """Takes events from the link, records them in micro-batches, and answers with receipts."""
+    """Record events of the link in micro-batches and publish receipts."""
 
     def __init__(
         self,
@@ -56,10 +54,10 @@ class EventIngest:
         self._wake = asyncio.Event()
         self.counters: Counter[str] = Counter()
         self.failing_since: datetime | None = None
-        """Since when MongoDB has not taken events; None while it does."""
+        """The time since which MongoDB records no events; None while it does."""
 
     def accept_event(self, decoded: Decoded[Event], payload: bytes) -> None:
-        """Queue an event. When the queue is full it is dropped and counted: its device has no receipt."""
+        """Queue an event. A full queue drops and counts it: without a receipt its device sends it again."""
         full = (
             len(self._waiting) >= self._settings.queue_events
             or self._waiting_bytes + len(payload) > self._settings.queue_bytes
@@ -76,15 +74,14 @@ class EventIngest:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                await self._record(self._gather())
+            await self.drain()
 
     async def drain(self) -> None:
-        """Record all that is waiting, for an orderly stop."""
+        """Record every queued event."""
         while self._waiting:
-            await self._record(self._gather())
+            await self._record(self._next_batch())
 
-    def _gather(self) -> list[_Arrival]:
+    def _next_batch(self) -> list[_Arrival]:
         batch: list[_Arrival] = []
         size = 0
         while (
@@ -97,7 +94,11 @@ class EventIngest:
         return batch
 
     async def _record(self, batch: Sequence[_Arrival]) -> None:
-        """Record one batch, however long MongoDB is away; meanwhile the queue fills up to its bound."""
+        """Record one batch, however long MongoDB is unavailable; the queue fills up to its bound meanwhile.
+
+        The delay grows without jitter: one batch at a time needs no spreading. After a failure the batch may
+        be stored in part, so the repeat looks its keys up first.
+        """
         attempt = 0
         while True:
             try:
@@ -109,7 +110,8 @@ class EventIngest:
                 await asyncio.sleep(min(longest, shortest * 2**attempt))
                 attempt = min(attempt + 1, 10)
         if self.failing_since:
-            _log.info("MongoDB takes events again after %s", self._now() - self.failing_since)
+            seconds = (self._now() - self.failing_since).total_seconds()
+            _log.info("events are recorded again seconds=%.1f", seconds)
             self.failing_since = None
         await asyncio.gather(*(self._send(device_id, receipt) for device_id, receipt in receipts.items()))
 
@@ -117,26 +119,27 @@ class EventIngest:
         self.counters["registry_failures"] += 1
         if self.failing_since is None:
             self.failing_since = self._now()
-            _log.error("MongoDB does not take events, no receipts are sent: %s", type(error).__name__)
+            _log.error(
+                "events cannot be recorded in MongoDB; no receipts are sent, devices repeat error=%s",
+                type(error).__name__,
+            )
 
     async def _record_once(self, batch: Sequence[_Arrival], repeated: bool) -> dict[str, Receipts]:
-        devices = await self._registry.devices.registered(
-            sorted({arrival.event.device_id for arrival in batch})
-        )
-        fit: list[IncomingEvent] = []
+        device_ids = sorted({arrival.event.device_id for arrival in batch})
+        devices = await self._registry.devices.registered(device_ids)
+        admitted: list[IncomingEvent] = []
         stored: dict[str, list[str]] = defaultdict(list)
         rejected: dict[str, list[Rejection]] = defaultdict(list)
         for arrival in batch:
             device = devices.get(arrival.event.device_id)
-            refusal = self._judge(arrival, device)
-            if refusal:
-                rejected[arrival.event.device_id].append(refusal)
+            rejection = self._check(arrival, device)
+            if rejection:
+                rejected[arrival.event.device_id].append(rejection)
             else:
-                fit.append(
-                    IncomingEvent(arrival.event, device.site_id if device else None, arrival.received_at)
-                )
-        recorded = await self._registry.events.record(fit, expect_repeats=repeated)
-        for item in fit:
+                site_id = device.site_id if device else None
+                admitted.append(IncomingEvent(arrival.event, site_id, arrival.received_at))
+        recorded = await self._registry.events.record(admitted, expect_repeats=repeated)
+        for item in admitted:
             if item.key in recorded.stored:
                 stored[item.event.device_id].append(item.event.event_id)
             else:
@@ -149,29 +152,19 @@ class EventIngest:
             for device_id in {*stored, *rejected}
         }
 
-    def _judge(self, arrival: _Arrival, device: Device | None) -> Rejection | None:
+    def _check(self, arrival: _Arrival, device: Device | None) -> Rejection | None:
         event = arrival.event
-        if device is None and not self._settings.auto_register:
-            return Rejection(
-                event_id=event.event_id,
-                code=DEVICE_UNKNOWN,
-                detail=f"{event.device_id} is not registered; register it under /api/v1/devices",
+        try:
+            self._registry.event_admission.check_event(
+                event, device, arrival.received_at, auto_register=self._settings.auto_register
             )
-        oldest = arrival.received_at - timedelta(days=self._settings.event_max_age_days)
-        if not oldest <= event.timestamp <= arrival.received_at + _FUTURE:
-            return Rejection(
-                event_id=event.event_id,
-                code=EVENT_TIME_IMPLAUSIBLE,
-                detail=(
-                    f"the event says {format_time(event.timestamp)}, the backend's clock "
-                    f"{format_time(arrival.received_at)}: check the device's clock"
-                ),
-            )
+        except ContractError as error:
+            return Rejection(event_id=event.event_id, code=error.code, detail=error.detail)
         return None
 
     async def _send(self, device_id: str, receipts: Receipts) -> None:
-        for start in range(0, max(len(receipts.stored), len(receipts.rejected)), _RECEIPTS_AT_ONCE):
-            end = start + _RECEIPTS_AT_ONCE
+        for start in range(0, max(len(receipts.stored), len(receipts.rejected)), _EVENTS_PER_RECEIPT):
+            end = start + _EVENTS_PER_RECEIPT
             part = Receipts(stored=receipts.stored[start:end], rejected=receipts.rejected[start:end])
             if not await self._publish(channels.RECEIPT, part, device_id=device_id):
                 self.counters["receipts_unsent"] += 1

@@ -7,6 +7,7 @@ from .detected_persons.search.memory import InMemoryFaceSearch
 from .detected_persons.search.mongodb import MongoVectorSearch
 from .detected_persons.settings import SearchSettings
 from .detected_persons.tracker_store import TrackerStore
+from .events.admission import EventAdmission
 from .mongo.client import Mongo, MongoSettings
 from .mongo.schema import Retention, ensure_indexes
 from .mongo.versions import Versions
@@ -51,6 +52,7 @@ class Registry(
         retention: Retention | None = None,
         settings: RegistrySettings | None = None,
         search: SearchSettings | None = None,
+        event_admission: EventAdmission | None = None,
     ) -> "Registry":
         """Return a registry whose deployment is checked and whose indexes exist.
 
@@ -68,21 +70,22 @@ class Registry(
         except BaseException:
             await mongo.close()
             raise
-        return cls._wire(mongo, versions, tracker_store, face_search, settings or RegistrySettings())
+        core = wire_core(mongo, versions)
+        settings = settings or RegistrySettings()
+        return cls._wire(core, tracker_store, face_search, settings, event_admission or EventAdmission())
 
     @classmethod
     def _wire(
         cls,
-        mongo: Mongo,
-        versions: Versions,
+        core: CoreServices,
         tracker_store: TrackerStore,
         face_search: FaceSearch,
         settings: RegistrySettings,
+        event_admission: EventAdmission,
     ) -> "Registry":
-        core = wire_core(mongo, versions)
         identities = wire_identities(core, settings)
         devices = wire_devices(core)
-        events = wire_events(core, identities)
+        events = wire_events(core, identities, event_admission)
         edge_registration = wire_edge_registration(core, identities, devices, events, settings)
         detected = wire_detected_persons(core, identities, tracker_store, face_search)
         privacy = wire_privacy(core, identities, devices, events, detected)

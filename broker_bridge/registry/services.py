@@ -15,6 +15,7 @@ from .devices.devices import DeviceRegistry
 from .devices.sites import Sites
 from .edge_registration.decisions import RegistrationDecisions
 from .edge_registration.service import EdgeRegistration
+from .events.admission import EventAdmission
 from .events.attendance import AttendanceQueries
 from .events.dead_letters import DeadLetters
 from .events.events import EventStore
@@ -79,6 +80,7 @@ class EventServices:
 
     pseudonyms: Pseudonyms
     events: EventStore
+    event_admission: EventAdmission
     attendance: AttendanceQueries
     dead_letters: DeadLetters
 
@@ -163,11 +165,14 @@ def wire_devices(core: CoreServices) -> DeviceServices:
     )
 
 
-def wire_events(core: CoreServices, identities: IdentityServices) -> EventServices:
+def wire_events(
+    core: CoreServices, identities: IdentityServices, event_admission: EventAdmission
+) -> EventServices:
     pseudonyms = Pseudonyms(core.mongo)
     return EventServices(
         pseudonyms=pseudonyms,
         events=EventStore(core.mongo, pseudonyms),
+        event_admission=event_admission,
         attendance=AttendanceQueries(core.mongo, identities.identity_store),
         dead_letters=DeadLetters(core.mongo),
     )
@@ -185,12 +190,13 @@ def wire_edge_registration(
         registration_decisions=decisions,
         edge_registration=EdgeRegistration(
             registrations=decisions,
-            people=identities.identity_store,
+            identity_store=identities.identity_store,
             indexes=identities.identity_indexes,
             devices=devices.devices,
             sites=devices.sites,
             spaces=core.spaces,
             events=events.events,
+            admission=events.event_admission,
             settings=settings,
         ),
     )

@@ -6,10 +6,10 @@ from broker_bridge.contract.errors import ENROLLMENT_CLOSED, FACE_AMBIGUOUS, MOD
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Registered, RegisterIdentity
 from broker_bridge.registry.edge_registration.visitors import new_visitor_id
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from dashboard_api.edge.caller import CallerDep
 from dashboard_api.edge.views import VisitError, VisitorBody, VisitorView, VisitsBody, VisitsView
-from dashboard_api.edge.visits import reject_unknown_visitors, to_visits
+from dashboard_api.edge.visits import reject_unknown_visitors, reject_unstorable_visits, to_visits
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space, to_template
@@ -18,6 +18,7 @@ from dashboard_api.services.dependencies import (
     AttendanceDep,
     ClockDep,
     EdgeRegistrationDep,
+    EventAdmissionDep,
     EventsDep,
     SettingsDep,
     SpacesDep,
@@ -85,7 +86,13 @@ def _to_view(answer: Registered) -> VisitorView:
 
 @router.post("/visits", dependencies=[JSON_BODY])
 async def report_visits(
-    body: VisitsBody, caller: CallerDep, attendance: AttendanceDep, events: EventsDep, now: ClockDep
+    *,
+    body: VisitsBody,
+    caller: CallerDep,
+    admission: EventAdmissionDep,
+    attendance: AttendanceDep,
+    events: EventsDep,
+    now: ClockDep,
 ) -> VisitsView:
     """Report visits of known identities.
 
@@ -93,12 +100,13 @@ async def report_visits(
     """
     received_at, device = now(), caller.device
     errors: list[VisitError] = []
-    visits = to_visits(body.visits, device, received_at, errors)
+    visits = to_visits(body.visits, device, received_at, admission, errors)
     identities = await attendance.identities([visit.user_id or "" for visit in visits.values()])
     admitted = reject_unknown_visitors(visits, identities, device, errors)
-    batch = [IncomingEvent(visit, device.site_id, received_at) for visit in admitted]
-    recorded = await events.record(batch, expect_repeats=True)
-    stored = [incoming.event.event_id for incoming in batch if incoming.key in recorded.stored]
+    batch = {index: IncomingEvent(visit, device.site_id, received_at) for index, visit in admitted.items()}
+    recorded = await events.record(list(batch.values()), expect_repeats=True)
+    reject_unstorable_visits(batch, recorded, errors)
+    stored = [incoming.event.event_id for incoming in batch.values() if incoming.key in recorded.stored]
     return VisitsView(
         recorded=len(recorded.stored) - recorded.repeats,
         stored=list(dict.fromkeys(stored)),

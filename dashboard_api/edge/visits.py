@@ -8,29 +8,33 @@ from typing import Any
 from pydantic import ValidationError
 
 from broker_bridge.contract.channels import describe
-from broker_bridge.contract.errors import EVENT_INVALID, EVENT_TIME_IMPLAUSIBLE, ContractError
+from broker_bridge.contract.errors import EVENT_INVALID, ContractError
 from broker_bridge.contract.ids import EVENT_CODES, new_event_id
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry.devices.model import Device
-from broker_bridge.registry.events.attendance import check_visit
+from broker_bridge.registry.events.admission import EventAdmission, check_reported_visitor
+from broker_bridge.registry.events.model import IncomingEvent, RecordedEvents
 from broker_bridge.registry.identities.model import Identity
 
 from .views import VisitBody, VisitError
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# As in the bridge: a time outside of these limits comes from a wrong clock.
-_MAX_AGE = timedelta(days=366)
-_MAX_AHEAD = timedelta(days=1)
 
 
 def to_visits(
-    items: list[dict[str, Any]], device: Device, now: datetime, errors: list[VisitError]
+    items: list[dict[str, Any]],
+    device: Device,
+    received_at: datetime,
+    admission: EventAdmission,
+    errors: list[VisitError],
 ) -> dict[int, Event]:
-    """Return the valid visits by index; add the others to `errors`."""
+    """Return the admissible visits by index; add the others to `errors`."""
     visits = {}
     for index, item in enumerate(items):
         try:
-            visits[index] = to_visit(item, device, now)
+            visit = to_visit(item, device)
+            admission.check_event(visit, device, received_at)
+            visits[index] = visit
         except ContractError as error:
             errors.append(VisitError(index=index, code=error.code, detail=error.detail))
     return visits
@@ -38,20 +42,30 @@ def to_visits(
 
 def reject_unknown_visitors(
     visits: Mapping[int, Event], identities: Mapping[str, Identity], device: Device, errors: list[VisitError]
-) -> list[Event]:
-    """Return the visits that the device's site can report; add others to `errors`."""
-    admitted = []
+) -> dict[int, Event]:
+    """Return the visits that the device's site can report, by index; add others to `errors`."""
+    admitted = {}
     for index, visit in visits.items():
         try:
-            check_visit(identities, visit.user_id or "", device.site_id, visit.timestamp)
+            check_reported_visitor(identities, visit.user_id or "", device.site_id, visit.timestamp)
         except ContractError as error:
             errors.append(VisitError(index=index, code=error.code, detail=error.detail))
         else:
-            admitted.append(visit)
+            admitted[index] = visit
     return admitted
 
 
-def to_visit(item: Mapping[str, Any], device: Device, now: datetime) -> Event:
+def reject_unstorable_visits(
+    batch: Mapping[int, IncomingEvent], recorded: RecordedEvents, errors: list[VisitError]
+) -> None:
+    """Add the visits that the store rejected to `errors`."""
+    for index, incoming in batch.items():
+        rejection = recorded.rejected.get(incoming.key)
+        if rejection is not None:
+            errors.append(VisitError(index=index, code=rejection.code, detail=rejection.detail))
+
+
+def to_visit(item: Mapping[str, Any], device: Device) -> Event:
     """Return the `visit` event of one report; raise ContractError.
 
     A report without an event id gets one derived from its content, so that a repeated report is the same
@@ -61,8 +75,6 @@ def to_visit(item: Mapping[str, Any], device: Device, now: datetime) -> Event:
         body = VisitBody.model_validate(item)
     except ValidationError as error:
         raise ContractError(EVENT_INVALID, describe(error)) from error
-    if not now - _MAX_AGE <= body.timestamp <= now + _MAX_AHEAD:
-        raise ContractError(EVENT_TIME_IMPLAUSIBLE, "timestamp: far from now, check the device's clock")
     return Event(
         event_id=_event_id_of(body, device),
         device_id=device.device_id,

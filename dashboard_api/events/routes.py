@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Header, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from broker_bridge.contract.ids import DeviceId, EventId
-from broker_bridge.registry.events.events import event_to_wire
 from dashboard_api.events.filters import EventFilterDep
 from dashboard_api.events.views import EventPage
 from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
@@ -27,10 +26,8 @@ async def list_events(
 ) -> EventPage:
     """List events by time of receipt, newest first."""
     found = await events.page(criteria, before=from_moment_cursor(cursor), limit=limit + 1)
-    page, next_cursor = cut_page(
-        found, limit, lambda last: to_moment_cursor(last["received_at"], last["_id"])
-    )
-    return EventPage(items=[event_to_wire(event) for event in page], next_cursor=next_cursor)
+    page, next_cursor = cut_page(found, limit, lambda last: to_moment_cursor(last.received_at, last.key))
+    return EventPage(items=[event.to_wire() for event in page], next_cursor=next_cursor)
 
 
 async def subscribe(hub: HubDep, last_event_id: LastEventId = None) -> AsyncIterator[Subscription]:
@@ -59,7 +56,7 @@ async def show(device_id: DeviceId, event_id: EventId, events: EventsDep) -> dic
     found = await events.get(device_id, event_id)
     if found is None:
         raise not_found(f"event {event_id} of {device_id}")
-    return event_to_wire(found)
+    return found.to_wire()
 
 
 @router.get("/{device_id}/{event_id}/image", dependencies=[MAY_READ], response_class=Response)

@@ -11,6 +11,7 @@ from broker_bridge.registry.devices.commands import CommandQueue
 from broker_bridge.registry.devices.devices import DeviceRegistry
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.edge_registration.service import EdgeRegistration
+from broker_bridge.registry.events.admission import EventAdmission
 from broker_bridge.registry.events.attendance import AttendanceQueries
 from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.identities.merging import IdentityMerges
@@ -54,6 +55,7 @@ DryRunDep = Annotated[LookAlikes, _from_services(lambda s: s.registry.dry_run)]
 EdgePollingDep = Annotated[EdgePolling, _from_services(lambda s: s.registry.edge_polling)]
 EdgeRegistrationDep = Annotated[EdgeRegistration, _from_services(lambda s: s.registry.edge_registration)]
 ErasuresDep = Annotated[Erasures, _from_services(lambda s: s.registry.erasures)]
+EventAdmissionDep = Annotated[EventAdmission, _from_services(lambda s: s.registry.event_admission)]
 EventsDep = Annotated[EventStore, _from_services(lambda s: s.registry.events)]
 ExportsDep = Annotated[PersonalDataExport, _from_services(lambda s: s.registry.personal_data_export)]
 IdentitiesDep = Annotated[Identities, _from_services(lambda s: s.registry.identities)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from broker_bridge.common.retry import retry
-from broker_bridge.registry.events.events import event_to_wire
+from broker_bridge.registry.events.model import to_event_record
 from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
 from dashboard_api.http.problems import Problem
 
@@ -209,5 +209,5 @@ def _stopping() -> Problem:
 
 
 def _to_live_event(change: Any) -> LiveEvent:
-    wire = event_to_wire(change["fullDocument"])
+    wire = to_event_record(change["fullDocument"]).to_wire()
     return LiveEvent(change["_id"]["_data"], json.dumps(wire, ensure_ascii=False, separators=(",", ":")))

@@ -19,7 +19,7 @@ from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.devices.reports import DeviceReport
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from broker_bridge.registry.workers import Workers
 from dashboard_api.app import create_app

@@ -1,4 +1,4 @@
-"""What was decided about registrations at the edge, so that a repeated request is answered as before."""
+"""Keep the decisions about registrations of cameras: a repeated request gets the same answer."""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -16,15 +16,17 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.settings import SimilarityLimits
 
-_LOOKS_ALIKE = "somebody who is known looks alike: too near for another person, too far to be the same"
-_ONE_OF_TWO = "two people who are known are equally near: nobody can tell which of them it is"
+_LOOKS_ALIKE = (
+    "the face resembles an enrolled identity: too similar to be another, too different to be the same"
+)
+_ONE_OF_TWO = "two enrolled identities are equally similar to the face; it may be either"
 
 
 @dataclass(frozen=True)
 class RegistrationDecision:
-    """The answer to one request of one device: who the face belongs to, or (`code`, `detail`) why to nobody.
+    """The answer to one request of one device: a user id, or `code` and `detail` of a rejection.
 
-    `similarity` is that to the nearest person known before, if anybody was near.
+    `similarity` is that to the nearest identity enrolled before, None if none was near.
     """
 
     device_id: str
@@ -45,7 +47,7 @@ class RegistrationDecision:
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """A request that may be decided: `vector` is its own brought to unit length, float32[d] as bytes."""
+    """An admissible request; `vector` is its vector in unit length, float32[d] as bytes."""
 
     request: RegisterIdentity
     device_id: str
@@ -54,14 +56,14 @@ class RegistrationRequest:
     at: datetime
 
     @property
-    def begun(self) -> RegistrationDecision:
-        """A decision to begin with: `created`, and of whom is not said yet."""
+    def created(self) -> RegistrationDecision:
+        """A decision `created` without a user id, which the rules complete."""
         return RegistrationDecision(
             device_id=self.device_id,
             site_id=self.site_id,
             request_id=self.request.request_id,
             result="created",
-            # As MongoDB keeps it, so that what is derived from it is the same when it is read again.
+            # As MongoDB keeps it, so that a decision that is read again yields the same event id.
             at=to_milliseconds(self.at),
         )
 
@@ -71,22 +73,22 @@ class RegistrationRequest:
 
     @property
     def by(self) -> str:
-        """Who asks, as the audit says it."""
+        """The actor in audit entries."""
         return f"device:{self.device_id}"
 
 
 def ambiguous(
-    begun: RegistrationDecision, similarity: float, limits: SimilarityLimits
+    decision: RegistrationDecision, similarity: float, limits: SimilarityLimits
 ) -> RegistrationDecision:
-    """The decision where nobody can tell whose a vector is that is so similar to somebody's."""
+    """Return the rejection of a vector whose similarity permits no decision."""
     detail = _ONE_OF_TWO if similarity >= limits.same_person else _LOOKS_ALIKE
     return replace(
-        begun, result="rejected", similarity=min(1.0, similarity), code=FACE_AMBIGUOUS, detail=detail
+        decision, result="rejected", similarity=min(1.0, similarity), code=FACE_AMBIGUOUS, detail=detail
     )
 
 
 class RegistrationDecisions:
-    """Collection `registrations`: decisions without vectors, forgotten after seven days."""
+    """Collection `registrations`: decisions without vectors, which expire after seven days."""
 
     def __init__(self, mongo: Mongo, identities: Identities, sites: Sites) -> None:
         self._registrations = mongo.db.registrations
@@ -94,12 +96,12 @@ class RegistrationDecisions:
         self._sites = sites
 
     async def find(self, device_id: str, request_id: str) -> RegistrationDecision | None:
-        """What was decided before, or None."""
+        """Return the decision about an earlier request, or None."""
         found = await self._registrations.find_one({"_id": f"{device_id}/{request_id}"})
         return found and _decision(found)
 
     async def keep(self, decision: RegistrationDecision) -> RegistrationDecision:
-        """The decision that stands: this one, or one that was made meanwhile for the same request."""
+        """Store the decision unless the request has one already; return the stored one."""
         found = await self._registrations.find_one_and_update(
             {"_id": decision.key},
             {"$setOnInsert": asdict(decision)},
@@ -109,20 +111,20 @@ class RegistrationDecisions:
         return _decision(found)
 
     async def create(
-        self, decision: RegistrationDecision, order: EnrollIdentity, history: History, kind: Kind = "visitor"
+        self, decision: RegistrationDecision, change: EnrollIdentity, history: History, kind: Kind = "visitor"
     ) -> Identity | None:
-        """Carry out `order` together with its `decision`.
+        """Apply `change` together with its `decision` and return the identity.
 
-        None, and nothing is written, unless the registry still stands at `history` and who must be new is:
-        somebody else may have been quicker, and the decision has to be made again. Raises
-        ContractError(`enrollment-closed`) if the site has been closed to that kind since.
+        Returns None, and writes nothing, if the registry is no longer at `history` or a new user id is taken:
+        then the decision has to be made again. Raises ContractError(`enrollment-closed`) if the site has been
+        closed to that kind since.
         """
 
         async def record(session: Any, _: Identity) -> None:
             await self._sites.check_open(decision.site_id, kind, session)
             await self._registrations.insert_one({"_id": decision.key, **asdict(decision)}, session=session)
 
-        return await self._identities.create_at(order, history, record)
+        return await self._identities.create_at(change, history, record)
 
 
 def _decision(found: Document) -> RegistrationDecision:

@@ -1,4 +1,4 @@
-"""Is a face somebody who is known, somebody new, or too near to tell? Pure decisions over what was found."""
+"""Decide whether a face is an enrolled identity, a new visitor, or ambiguous. Pure rules over values."""
 
 import hashlib
 import secrets
@@ -17,39 +17,45 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def new_visitor_id() -> str:
-    """A user id that says nothing about its person."""
+    """Return a random user id."""
     return f"VIS-{secrets.token_hex(5)}"
 
 
-def decide(
-    asked: RegistrationRequest, nearest: Nearest | None, limits: SimilarityLimits, new_user_id: str
+def decide_visitor(
+    registration: RegistrationRequest, nearest: Nearest | None, limits: SimilarityLimits, new_user_id: str
 ) -> RegistrationDecision:
-    """`exists` from similarity `same_person` up, by `margin` before anybody else, `created` below
-    `look_alike`; `rejected` is what nobody can tell."""
-    begun = asked.begun
+    """Return the decision about a visitor's face.
+
+    `exists` from similarity `same_person` up, if no other identity is within `margin`; `created` below
+    `look_alike`; `rejected` in between.
+    """
+    decision = registration.created
     if nearest is None or nearest.similarity < limits.look_alike:
-        return replace(begun, user_id=new_user_id)
+        return replace(decision, user_id=new_user_id)
     similarity = min(1.0, float(nearest.similarity))
     if similarity >= limits.same_person and nearest.similarity - nearest.runner_up >= limits.margin:
-        return replace(begun, result="exists", user_id=nearest.key, similarity=similarity)
-    return ambiguous(begun, similarity, limits)
+        return replace(decision, result="exists", user_id=nearest.key, similarity=similarity)
+    return ambiguous(decision, similarity, limits)
 
 
-def order_of(asked: RegistrationRequest, user_id: str) -> EnrollIdentity:
-    """The order that makes a visitor of the device's site, with this one template."""
+def enrollment_of(registration: RegistrationRequest, user_id: str) -> EnrollIdentity:
+    """Return the change that creates a visitor of the device's site with one template."""
     return EnrollIdentity(
         user_id,
-        templates=(asked.template,),
-        display_name=asked.request.display_name,
-        sites=(asked.site_id,),
+        templates=(registration.template,),
+        display_name=registration.request.display_name,
+        sites=(registration.site_id,),
         kind="visitor",
         must_be_new=True,
-        by=asked.by,
+        by=registration.by,
     )
 
 
 def visit_of(decision: RegistrationDecision, space: str) -> Event:
-    """The visit of somebody who exists. Its id follows from the request: a repeat is the same event."""
+    """Return the visit of an existing identity.
+
+    Its id follows from the request, so that a repeat is the same event.
+    """
     suffix = hashlib.sha256(decision.key.encode()).hexdigest()[:12]
     similarity = decision.similarity or 0.0
     return Event(
@@ -70,7 +76,7 @@ def visit_of(decision: RegistrationDecision, space: str) -> Event:
 
 
 def answer_of(decision: RegistrationDecision) -> Registered:
-    """A decision as its device hears it."""
+    """Return the answer to the device."""
     error = None
     if decision.code:
         error = WireError(code=decision.code, detail=decision.detail or "")

@@ -1,4 +1,4 @@
-"""What could not be parsed, kept with topic, bytes and reason until somebody has looked at it."""
+"""Store undecodable messages with topic, bytes and reason, until an operator has looked at them."""
 
 import hashlib
 import re
@@ -17,33 +17,34 @@ class DeadLetters:
         self._letters = mongo.db.dead_letters
 
     async def store(self, topic: str, payload: bytes, code: str, detail: str) -> None:
-        """Record one letter; `code` and `detail` say why it could not be used."""
+        """Store one letter; `code` and `detail` are the reason of its rejection."""
         now = utc_now()
         key = hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()
-        begun = {"topic": topic, "payload": Binary(payload), "first_at": now}
         change = {
-            "$setOnInsert": begun,
+            "$setOnInsert": {"topic": topic, "payload": Binary(payload), "first_at": now},
             "$set": {"code": code, "detail": detail, "last_at": now},
             "$inc": {"count": 1},
         }
         await self._letters.update_one({"_id": key}, change, upsert=True)
 
     async def newest(self, limit: int = 100) -> list[Document]:
-        """The last letters, newest first."""
+        """Return the last letters, newest first."""
         return [found async for found in self._letters.find({}).sort("last_at", -1).limit(limit)]
 
-    async def delete_matching(self, named: re.Pattern[bytes]) -> int:
-        """Delete the letters whose bytes match `named`, and all that may hold a face's vector: nobody can
-        tell whose it is. The number that is gone."""
-        gone = [
+    async def delete_matching(self, pattern: re.Pattern[bytes]) -> int:
+        """Delete letters with bytes that match `pattern`, and letters that may hold a vector.
+
+        The owner of a vector in undecodable bytes is unknown. Returns the number of deleted letters.
+        """
+        ids = [
             letter["_id"]
             async for letter in self._letters.find({}, {"topic": 1, "payload": 1})
-            if named.search(bytes(letter["payload"])) or _has_vector(letter["topic"])
+            if pattern.search(bytes(letter["payload"])) or _may_have_vector(letter["topic"])
         ]
-        if gone:
-            await self._letters.delete_many({"_id": {"$in": gone}})
-        return len(gone)
+        if ids:
+            await self._letters.delete_many({"_id": {"$in": ids}})
+        return len(ids)
 
 
-def _has_vector(topic: str) -> bool:
+def _may_have_vector(topic: str) -> bool:
     return any(channel.match(topic) for channel in (channels.REGISTER, channels.OBSERVATION))

@@ -1,12 +1,11 @@
 """Criteria for a list of events, and their MongoDB query."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from broker_bridge.registry.mongo.client import Document
 
-# The bridge rejects an event whose time is further ahead of the backend's clock.
-_CLOCK_AHEAD = timedelta(days=1)
+from .admission import MAX_AHEAD
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class EventFilter:
         period: dict[str, datetime] = {}
         if self.since is not None:
             period["$gte"] = self.since
-            query["received_at"] = {"$gte": self.since - _CLOCK_AHEAD}
+            query["received_at"] = {"$gte": self.since - MAX_AHEAD}
         if self.until is not None:
             period["$lt"] = self.until
         return query | ({"timestamp": period} if period else {})

@@ -32,7 +32,7 @@ class IdentityIndex:
         self._version = 0
         self._lock = asyncio.Lock()
 
-    async def find(self, vector: bytes, floor: float) -> tuple[History, Nearest | None]:
+    async def find_nearest(self, vector: bytes, floor: float) -> tuple[History, Nearest | None]:
         """Return the nearest identity to `vector`; see find_all."""
         history, (found,) = await self.find_all([vector], floor)
         return history, found

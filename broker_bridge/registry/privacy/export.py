@@ -14,7 +14,8 @@ from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.detected_persons.export import export_person, export_segment
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.queries import DetectedPersonQueries
-from broker_bridge.registry.events.events import EventStore, event_to_wire
+from broker_bridge.registry.events.events import EventStore
+from broker_bridge.registry.events.model import EventRecord
 from broker_bridge.registry.identities.documents import identity_to_document
 from broker_bridge.registry.identities.model import Identity, Template
 from broker_bridge.registry.identities.rules import identity_unknown
@@ -100,9 +101,9 @@ class PersonalDataExport:
 
     async def _events_of(self, user_ids: list[str], visits: "_Visits") -> AsyncIterator[Document]:
         async for chunk in self._events.batches_for(user_ids, _EVENT_BATCH):
-            for found in chunk:
-                visits.count(found)
-                yield event_to_wire(found, found.pop("jpeg"))
+            for event, jpeg in chunk:
+                visits.count(event)
+                yield event.to_wire(jpeg)
 
     async def _registrations_of(self, user_ids: list[str]) -> AsyncIterator[Document]:
         async for found in self._registrations.find({"user_id": {"$in": user_ids}}, {"_id": 0}):
@@ -133,12 +134,12 @@ class _Visits:
     def __init__(self) -> None:
         self._by_site: dict[str | None, Document] = {}
 
-    def count(self, event: Document) -> None:
-        if event["event_type"] != "visit":
+    def count(self, event: EventRecord) -> None:
+        if event.event_type != "visit":
             return
-        at = event["timestamp"]
-        no_visits = {"site_id": event["site_id"], "visits": 0, "first_at": at, "last_at": at}
-        counted = self._by_site.setdefault(event["site_id"], no_visits)
+        at = event.timestamp
+        no_visits = {"site_id": event.site_id, "visits": 0, "first_at": at, "last_at": at}
+        counted = self._by_site.setdefault(event.site_id, no_visits)
         counted["visits"] += 1
         counted["first_at"] = min(counted["first_at"], at)
         counted["last_at"] = max(counted["last_at"], at)

@@ -14,7 +14,7 @@ from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.housekeeping import Housekeeping
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.privacy.tombstones import Tombstones
 from broker_bridge.settings import BridgeProgram

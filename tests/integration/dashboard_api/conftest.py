@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import MongoSettings, Registry
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod

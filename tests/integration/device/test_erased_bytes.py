@@ -20,7 +20,7 @@ from broker_bridge.contract.messages import Event, SpaceInfo
 from broker_bridge.contract.wire import to_milliseconds
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from broker_bridge.settings import BridgeProgram, BridgeSettings
 from deploy.local.stack import Mongod, Mosquitto

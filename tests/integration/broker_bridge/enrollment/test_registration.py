@@ -377,7 +377,7 @@ async def index(registry: Registry) -> IdentityIndex:
 
 
 async def key(index: IdentityIndex, vector: bytes) -> str | None:
-    _, nearest = await index.find(vector, 0.9)
+    _, nearest = await index.find_nearest(vector, 0.9)
     return nearest and nearest.key
 
 
@@ -390,7 +390,7 @@ async def test_the_index_follows_the_registry(index: IdentityIndex, registry: Re
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(4),), replace_modality="face"))
     await registry.identities.delete("EMP-2")
     assert [await key(index, face(n).vector) for n in (1, 3, 4)] == [None, None, "EMP-1"]
-    history, _ = await index.find(face(1).vector, 0.9)
+    history, _ = await index.find_nearest(face(1).vector, 0.9)
     assert history == await registry.versions.read()
 
 

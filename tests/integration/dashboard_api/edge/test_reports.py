@@ -14,7 +14,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.events.event_filter import EventFilter
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from tests.integration.dashboard_api.conftest import FACE, device_client, is_problem, vector
 

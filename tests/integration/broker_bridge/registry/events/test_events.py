@@ -6,7 +6,7 @@ from pymongo.errors import PyMongoError
 from broker_bridge.contract.messages import Event
 from broker_bridge.registry import Registry
 from broker_bridge.registry.events.event_filter import EventFilter
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 
 NOW = datetime(2026, 1, 15, 10, 0, 1, tzinfo=timezone.utc)
 JPEG = "/9j/4AAQSkZJRg=="

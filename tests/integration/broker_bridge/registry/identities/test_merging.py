@@ -158,9 +158,9 @@ async def test_a_modality_without_consent_is_not_sent(registry: Registry) -> Non
     told = await registry.deltas.site_deltas("north", 0, SPACES, 10, 10**6, snapshot=True)
     assert [one.space for one in told.deltas[0].templates] == ["gait:test-4"]
     index = registry.identity_indexes.for_space(await registry.spaces.get("face:test-8"))
-    assert (await index.find(face(1).vector, 0.5))[1] is None
+    assert (await index.find_nearest(face(1).vector, 0.5))[1] is None
     await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
-    found = (await index.find(face(1).vector, 0.5))[1]
+    found = (await index.find_nearest(face(1).vector, 0.5))[1]
     assert found is not None
     assert found.key == "EMP-1"
 

@@ -22,7 +22,7 @@ from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.edge_registration.decisions import RegistrationDecision
-from broker_bridge.registry.events.events import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent
 from broker_bridge.registry.events.pseudonyms import ErasedIdentity, Pseudonyms, pseudonym_at
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey, Template
 from broker_bridge.registry.privacy.erasure import Erasure, ErasureSubject, replace_names
@@ -213,17 +213,17 @@ async def test_a_new_identity_with_an_erased_id_keeps_its_events(registry: Regis
 
 
 @pytest.mark.parametrize(
-    ("minute", "given_anew", "name"),
+    ("minute", "reassigned", "name"),
     [(0, True, "first"), (1, True, "first"), (2, True, "second"), (9, True, None), (9, False, "second")],
 )
-def test_two_erasures_of_an_id_are_separated_by_time(minute: int, given_anew: bool, name: str | None) -> None:
+def test_two_erasures_of_an_id_are_separated_by_time(minute: int, reassigned: bool, name: str | None) -> None:
     """Each covers events up to its time; the last one also later events."""
     noon = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
     erased = [
         ErasedIdentity(noon + timedelta(minutes=1), "first"),
         ErasedIdentity(noon + timedelta(minutes=3), "second"),
     ]
-    assert pseudonym_at(erased, noon + timedelta(minutes=minute), given_anew=given_anew) == name
+    assert pseudonym_at(erased, noon + timedelta(minutes=minute), reassigned=reassigned) == name
 
 
 async def test_merged_identities_are_erased_with_the_target(registry: Registry) -> None:

@@ -117,13 +117,13 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     index = registry.identity_indexes.for_space(space)
-    _, nearest = await index.find(face(1).vector, 0.9)
+    _, nearest = await index.find_nearest(face(1).vector, 0.9)
     assert nearest is not None
     assert nearest.key == "EMP-1"
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2)
-    assert (await index.find(face(1).vector, 0.9))[1] is None
-    _, other = await index.find(face(2).vector, 0.9)
+    assert (await index.find_nearest(face(1).vector, 0.9))[1] is None
+    _, other = await index.find_nearest(face(2).vector, 0.9)
     assert other is not None
     assert other.key == "EMP-2"
 

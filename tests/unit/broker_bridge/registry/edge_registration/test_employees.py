@@ -12,10 +12,10 @@ from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.edge_registration.decisions import RegistrationRequest
 from broker_bridge.registry.edge_registration.employees import (
     check_enrollable,
-    decide,
-    named,
-    order_of,
+    decide_employee,
+    enrollment_of,
     own_similarity,
+    requested_user_id,
 )
 from broker_bridge.registry.identities.model import Identity, IdentityMerge, IdentityRecord, Template
 from broker_bridge.registry.settings import SimilarityLimits
@@ -77,7 +77,7 @@ def test_the_face_has_to_bear_out_the_user_id(
     held: IdentityRecord, nearest: Nearest | None, result: str, user_id: str | None, code: str | None
 ) -> None:
     """New, the person's own, somebody else's, or nobody can tell; what is rejected has a sentence."""
-    decision = decide(asked(), held, nearest, LIMITS)
+    decision = decide_employee(asked(), held, nearest, LIMITS)
     assert (decision.result, decision.user_id, decision.code) == (result, user_id, code)
     assert bool(decision.detail) == bool(code)
 
@@ -107,10 +107,10 @@ def test_a_device_enrolls_whom_nobody_has_and_whom_its_site_has(person: Identity
 def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() -> None:
     """A device gives a name to whom it makes, and changes neither name, kind nor sites of anybody else."""
     request = asked(display_name="Ana", quality=0.8)
-    made = order_of(request, NOBODY)
+    made = enrollment_of(request, NOBODY)
     assert (made.sites, made.kind, made.display_name) == (("lobby",), "employee", "Ana")
     assert (made.must_be_new, made.by) == (True, "device:cam-001")
-    added = order_of(request, holding(None))
+    added = enrollment_of(request, holding(None))
     assert (added.sites, added.kind, added.display_name, added.must_exist) == (None, None, None, True)
     assert [(one.space, one.quality, one.source) for one in added.templates] == [(SPACE, 0.8, "edge")]
 
@@ -125,4 +125,4 @@ def test_parked_templates_and_those_of_the_deleted_are_compared_with_by_nobody()
 def test_an_employee_without_a_user_id_is_refused() -> None:
     """By a code of the contract, before anything is searched."""
     with pytest.raises(ContractError, match="payload-invalid"):
-        named(asked(user_id=None).request)
+        requested_user_id(asked(user_id=None).request)

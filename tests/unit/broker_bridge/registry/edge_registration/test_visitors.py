@@ -11,9 +11,9 @@ from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.registry.edge_registration.decisions import RegistrationDecision, RegistrationRequest
 from broker_bridge.registry.edge_registration.visitors import (
     answer_of,
-    decide,
+    decide_visitor,
+    enrollment_of,
     new_visitor_id,
-    order_of,
     visit_of,
 )
 from broker_bridge.registry.settings import RegistrySettings, SimilarityLimits
@@ -29,7 +29,7 @@ ASKED = RegistrationRequest(REQUEST, "cam-001", "lobby", b"vector", AT)
 
 def decided(similarity: float | None) -> RegistrationDecision:
     nearest = None if similarity is None else Nearest("EMP-1", similarity, 0.3)
-    return decide(ASKED, nearest, LIMITS, "VIS-new")
+    return decide_visitor(ASKED, nearest, LIMITS, "VIS-new")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_similarity_decides(
 def test_nobody_is_taken_for_one_of_two_who_are_equally_near(runner_up: float, result: str) -> None:
     """Twins, or somebody enrolled twice: a visit must not be written down for the wrong one."""
     nearest = Nearest("EMP-1", 0.8, runner_up)
-    decision = decide(ASKED, nearest, LIMITS, "VIS-new")
+    decision = decide_visitor(ASKED, nearest, LIMITS, "VIS-new")
     assert decision.result == result
     assert (decision.code == "face-ambiguous") == (result == "rejected")
 
@@ -92,7 +92,7 @@ def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
 
 def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
     """With one template that says where it comes from; an id tells nothing about its person."""
-    order = order_of(ASKED, "VIS-1")
+    order = enrollment_of(ASKED, "VIS-1")
     assert (order.sites, order.kind, order.templates[0].source) == (("lobby",), "visitor", "edge")
     assert len({new_visitor_id() for _ in range(100)}) == 100
 

@@ -1,0 +1,77 @@
+"""Define the values of events: as they arrive, as they are recorded, and what recording a batch did."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from broker_bridge.contract.messages import Event, Rejection
+from broker_bridge.contract.wire import format_time
+from broker_bridge.registry.mongo.client import Document
+
+
+@dataclass(frozen=True)
+class IncomingEvent:
+    """An event to record, with the site of its device."""
+
+    event: Event
+    site_id: str | None
+    received_at: datetime
+
+    @property
+    def key(self) -> str:
+        """`<device_id>/<event_id>`: neither id has a slash, so the `_id` index is the unique key of both."""
+        return f"{self.event.device_id}/{self.event.event_id}"
+
+
+@dataclass(frozen=True)
+class RecordedEvents:
+    """The result of a batch: keys stored (now or before), rejections by key, and how many were repeats."""
+
+    stored: frozenset[str]
+    rejected: Mapping[str, Rejection]
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """A recorded event without its image. The fields stand in the order of the JSON that REST answers."""
+
+    device_id: str
+    event_id: str
+    site_id: str | None
+    user_id: str | None
+    event_type: str
+    timestamp: datetime
+    received_at: datetime
+    confidence: float
+    metadata: Mapping[str, Any]
+    has_image: bool
+    emotion_code: str | None = None
+    image_error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of the event; see IncomingEvent.key."""
+        return f"{self.device_id}/{self.event_id}"
+
+    def to_wire(self, image: bytes | None = None) -> dict[str, Any]:
+        """Return the event's payload with `site_id`, `received_at` and `has_image`, without absent fields.
+
+        `image` is added in base64.
+        """
+        wire = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
+        wire["timestamp"] = format_time(self.timestamp)
+        wire["received_at"] = format_time(self.received_at)
+        if image is not None:
+            wire["image"] = base64.b64encode(image).decode("ascii")
+        return wire
+
+
+_NAMES = tuple(field.name for field in fields(EventRecord))
+
+
+def to_event_record(found: Document) -> EventRecord:
+    """Return the record of a document of the collection `events`."""
+    return EventRecord(**{name: found[name] for name in _NAMES if name in found})
