@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 from broker_bridge.bootstrap import Bridge
 from broker_bridge.common.clock import utc_now
@@ -155,9 +155,9 @@ async def test_an_event_of_an_erased_identity_is_stored_under_its_pseudonym(
     erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
     await peer.send("event/facial_id", json.dumps(sent).encode())
     assert (await peer.receive("receipt")).stored == [sent["event_id"]]
-    stored: dict[str, Any] | None = await registry.events.get(peer.device.id, sent["event_id"])
+    stored = await registry.events.get(peer.device.id, sent["event_id"])
     assert stored is not None
-    assert (stored["user_id"], stored["metadata"]) == (erasure.pseudonym, {"distance": 0.28})
+    assert (stored.user_id, stored.metadata) == (erasure.pseudonym, {"distance": 0.28})
     assert await registry.events.image(peer.device.id, sent["event_id"]) is None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from broker_bridge.enrollment.registration import RegistrationHandler
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.registry.events.event_filter import EventFilter
+from broker_bridge.registry.events.model import EventRecord
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.matching.identity_index import IdentityIndex
 from broker_bridge.registry.settings import RegistrySettings
@@ -44,7 +46,7 @@ def registrar(registry: Registry) -> RegistrationHandler:
     return RegistrationHandler(registry, Wire().publish)
 
 
-async def visits(registry: Registry) -> list[dict[str, Any]]:
+async def visits(registry: Registry) -> list[EventRecord]:
     return await registry.events.page(EventFilter(event_type="visit"))
 
 
@@ -97,7 +99,7 @@ async def test_somebody_known_exists_and_the_visit_is_recorded_once(
     assert (answers[0].result, answers[0].user_id) == ("exists", "EMP-1")
     assert answers[0].similarity == pytest.approx(0.8, abs=1e-5)
     (visit,) = await visits(registry)
-    assert (visit["user_id"], visit["device_id"], visit["site_id"]) == (
+    assert (visit.user_id, visit.device_id, visit.site_id) == (
         "EMP-1", open_site.id, open_site.site
     )  # fmt: skip
     await said(registrar(registry), open_site, asks("r-2", near(1, 0.8)))
@@ -259,7 +261,43 @@ async def test_the_visit_of_a_worker_that_died_is_made_good_by_the_repeat(
         assert (await said(registrar(registry), open_site, asks("r-1", face(1).vector))).result == "exists"
     decided = await registry.registration_decisions.find(open_site.id, "r-1")
     assert decided is not None
-    assert [visit["timestamp"] for visit in await visits(registry)] == [decided.at]
+    assert [visit.timestamp for visit in await visits(registry)] == [decided.at]
+
+
+async def _decide_and_die(
+    registry: Registry, device: FreshDevice, monkeypatch: pytest.MonkeyPatch
+) -> RegisterIdentity:
+    """Return a request whose worker ended between the decision and the visit."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    request = asks("r-1", face(1).vector)
+    with monkeypatch.context() as died:
+        died.setattr(registry.events, "record", _die)
+        with pytest.raises(ConnectionFailure):
+            await registrar(registry).decide_registration(device.id, request)
+    return request
+
+
+async def test_a_late_repeat_records_no_visit_that_is_too_old(
+    open_site: FreshDevice, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age limit of reported events holds for the visit of a registration; the answer stands."""
+    request = await _decide_and_die(registry, open_site, monkeypatch)
+    late = RegistrationHandler(registry, Wire().publish, now=lambda: now() + timedelta(days=367))
+    assert (await said(late, open_site, request)).user_id == "EMP-1"
+    assert await visits(registry) == []
+    assert registry.edge_registration.counters["visits_rejected"] == 1
+
+
+async def test_a_repeat_after_a_merge_records_no_visit_of_the_merged_identity(
+    open_site: FreshDevice, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reported visit is rejected in this case with `person-merged`; the answer stands."""
+    request = await _decide_and_die(registry, open_site, monkeypatch)
+    await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
+    await registry.identity_merges.merge("EMP-1", "EMP-2")
+    assert (await said(registrar(registry), open_site, request)).user_id == "EMP-1"
+    assert await visits(registry) == []
+    assert registry.edge_registration.counters["visits_rejected"] == 1
 
 
 async def _die(*_: Any, **__: Any) -> None:

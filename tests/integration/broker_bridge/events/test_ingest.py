@@ -26,7 +26,7 @@ async def test_an_event_is_recorded_and_receipted(peer: Peer, registry: Registry
     assert (receipts.stored, receipts.rejected) == ([sent["event_id"]], [])
     stored = await registry.events.get(peer.device.id, sent["event_id"])
     assert stored is not None
-    assert (stored["user_id"], stored["site_id"]) == ("EMP-12345", peer.device.site)
+    assert (stored.user_id, stored.site_id) == ("EMP-12345", peer.device.site)
 
 
 async def test_a_repeat_gets_its_receipt_again_and_is_stored_once(peer: Peer, registry: Registry) -> None:

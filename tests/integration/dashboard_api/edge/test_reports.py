@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,12 +12,15 @@ import pytest
 from fastapi import FastAPI
 
 from broker_bridge.contract.embeddings import normalise
-from broker_bridge.contract.messages import Event
+from broker_bridge.contract.messages import Event, Rejection
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
+from broker_bridge.registry.events.admission import EventAdmission
 from broker_bridge.registry.events.event_filter import EventFilter
-from broker_bridge.registry.events.model import IncomingEvent
+from broker_bridge.registry.events.model import IncomingEvent, RecordedEvents
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
+from dashboard_api.app import create_app
+from dashboard_api.settings import ApiSettings
 from tests.integration.dashboard_api.conftest import FACE, device_client, is_problem, vector
 
 
@@ -113,7 +118,7 @@ async def test_a_known_face_is_recorded_as_a_visit(open_lobby: httpx.AsyncClient
     assert (answer.status_code, answer.json()["result"], answer.json()["face_id"]) == (200, "exists", "EMP-1")
     assert answer.json()["similarity"] == pytest.approx(0.995, abs=1e-3)
     (visit,) = await registry.events.page(EventFilter(event_type="visit"))
-    assert (visit["device_id"], visit["user_id"], visit["site_id"]) == ("cam-a", "EMP-1", "lobby")
+    assert (visit.device_id, visit.user_id, visit.site_id) == ("cam-a", "EMP-1", "lobby")
 
 
 async def test_two_devices_that_upload_the_same_face_at_once_get_one_id(
@@ -216,6 +221,38 @@ async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registr
         place: code for place, (_, code) in enumerate(cases) if code
     }
     assert (said["success"], said["recorded"]) == (True, 2)
+
+
+async def test_the_configured_age_of_events_holds_for_reported_visits(
+    registry: Registry, api_settings: ApiSettings
+) -> None:
+    """The bridge's `event_max_age_days` decides over HTTP as it does over MQTT."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    strict = replace(registry, event_admission=EventAdmission(timedelta(days=1)))
+    old, new = ({"face_id": "EMP-1", "timestamp": ago(seconds)} for seconds in (2 * 86_400, 3600))
+    async with await device_client(create_app(strict, api_settings), strict, "cam-a", "lobby") as client:
+        answer = await report(client, old, new)
+    assert [(error["index"], error["code"]) for error in answer["errors"]] == [(0, "event-time-implausible")]
+    assert answer["recorded"] == 1
+
+
+async def test_a_visit_that_the_store_rejects_is_an_error_of_the_answer(
+    cam_a: httpx.AsyncClient, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over MQTT, where the receipt names it: no visit is neither stored nor an error."""
+    await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+
+    async def reject(batch: Sequence[IncomingEvent], **_: bool) -> RecordedEvents:
+        rejected = {
+            item.key: Rejection(event_id=item.event.event_id, code="event-invalid", detail="not BSON")
+            for item in batch
+        }
+        return RecordedEvents(frozenset(), rejected)
+
+    monkeypatch.setattr(registry.events, "record", reject)
+    answer = await report(cam_a, {"face_id": "EMP-1", "timestamp": ago(10)})
+    assert answer["errors"] == [{"index": 0, "code": "event-invalid", "detail": "not BSON"}]
+    assert (answer["recorded"], answer["stored"]) == (0, [])
 
 
 async def test_an_invalid_report_is_rejected(cam_a: httpx.AsyncClient, registry: Registry) -> None:

@@ -40,7 +40,7 @@ async def test_a_repeat_changes_nothing_and_is_stored_all_the_same(registry: Reg
     assert (unmarked.repeats, marked.repeats) == (1, 1)
     first = await registry.events.get("cam-001", incoming(1).event.event_id)
     assert first is not None
-    assert "replayed" not in first["metadata"]
+    assert "replayed" not in first.metadata
 
 
 async def test_two_devices_may_use_the_same_event_id(registry: Registry) -> None:
@@ -72,8 +72,9 @@ async def test_an_image_lies_apart_and_a_spoilt_one_does_not_cost_the_event(regi
     spoilt = await registry.events.get("cam-001", incoming(2).event.event_id)
     assert good is not None
     assert spoilt is not None
-    assert (good["has_image"], "image" in good) == (True, False)
-    assert (spoilt["has_image"], spoilt["image_error"]) == (False, "image-invalid")
+    assert good.has_image
+    assert "image" not in good.to_wire()
+    assert (spoilt.has_image, spoilt.image_error) == (False, "image-invalid")
     image = await registry.events.image("cam-001", incoming(1).event.event_id)
     assert image is not None
     assert image.startswith(b"\xff\xd8")
@@ -93,6 +94,6 @@ async def test_events_are_paged_newest_first(registry: Registry) -> None:
     await registry.events.record([incoming(n) for n in range(7)])
     met, before = [], None
     while page := await registry.events.page(EventFilter(device_id="cam-001"), before=before, limit=3):
-        met += [found["event_id"] for found in page]
-        before = (page[-1]["received_at"], page[-1]["_id"])
+        met += [found.event_id for found in page]
+        before = (page[-1].received_at, page[-1].key)
     assert met == [incoming(n).event.event_id for n in range(6, -1, -1)]

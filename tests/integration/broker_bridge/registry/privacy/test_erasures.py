@@ -148,8 +148,8 @@ async def test_events_keep_only_figures_under_the_pseudonym(registry: Registry) 
     erasure = await erase(registry, "EMP-1")
     found = await registry.events.get("cam-001", "EV1-1736942400000-000001")
     assert found is not None
-    assert (found["user_id"], found["timestamp"], found["site_id"]) == (erasure.pseudonym, at, "lobby")
-    assert (found["metadata"], found["has_image"]) == ({"distance": 0.28, "replayed": False}, False)
+    assert (found.user_id, found.timestamp, found.site_id) == (erasure.pseudonym, at, "lobby")
+    assert (found.metadata, found.has_image) == ({"distance": 0.28, "replayed": False}, False)
     assert await registry.events.image("cam-001", "EV1-1736942400000-000001") is None
 
 
