@@ -209,7 +209,7 @@ async def test_the_first_device_wins_over_mqtt_and_http_at_once(
             assert by_mqtt.user_id == by_http.json()["user_id"]
     await other.close()
     assert (await registry.versions.read()).version == 6
-    assert sorted({one["event_type"] for one in await visits(registry)}) == ["visit"]
+    assert sorted({visit.event_type for visit in await visits(registry)}) == ["visit"]
     assert len(await visits(registry)) == 6
 
 
@@ -220,7 +220,7 @@ async def test_a_site_that_closes_meanwhile_takes_nobody_in(
     one = registrar(registry)
     await said(one, open_site, employs("r-0", "EMP-0", face(9).vector))
     index = registry.identity_indexes._indexes[SPACE]
-    find = index.find
+    find = index.find_nearest
 
     async def find_and_close(vector: bytes, floor: float) -> Any:
         found = await find(vector, floor)
@@ -229,7 +229,7 @@ async def test_a_site_that_closes_meanwhile_takes_nobody_in(
         )
         return found
 
-    index.find = find_and_close  # type: ignore[method-assign]
+    index.find_nearest = find_and_close  # type: ignore[method-assign]
     answer: Registered = await said(one, open_site, employs("r-1", "EMP-1", face(1).vector))
     assert answer.error is not None
     assert answer.error.code == "enrollment-closed"

@@ -185,7 +185,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
     one = registrar(registry)
     await said(one, open_site, asks("r-0", face(5).vector))
     index = registry.identity_indexes._indexes[SPACE]
-    find = index.find
+    find = index.find_nearest
     times = 0
 
     async def find_and_meddle(vector: bytes, floor: float) -> Any:
@@ -196,7 +196,7 @@ async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, reg
             await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
         return found
 
-    index.find = find_and_meddle  # type: ignore[method-assign]
+    index.find_nearest = find_and_meddle  # type: ignore[method-assign]
     answer = await said(one, open_site, asks("r-1", face(1).vector))
     assert (answer.result, answer.user_id, times) == ("exists", "EMP-1", 2)
     assert registry.edge_registration.counters["decided_again"] == 1
@@ -210,7 +210,7 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
     index = registry.identity_indexes._indexes[SPACE] = IdentityIndex(
         registry.deltas, await registry.spaces.get(SPACE)
     )
-    find = index.find
+    find = index.find_nearest
     flags = itertools.cycle(["red", "blue"])
 
     async def find_and_meddle(vector: bytes, floor: float) -> Any:
@@ -218,9 +218,9 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
         await registry.identities.enroll(EnrollIdentity("EMP-1", flag=next(flags)))
         return found
 
-    index.find = find_and_meddle  # type: ignore[method-assign]
+    index.find_nearest = find_and_meddle  # type: ignore[method-assign]
     assert await one.decide_registration(open_site.id, asks("r-1", face(1).vector)) is None
-    index.find = find  # type: ignore[method-assign]
+    index.find_nearest = find  # type: ignore[method-assign]
     assert (await said(one, open_site, asks("r-1", face(1).vector))).result == "created"
 
 
@@ -232,14 +232,14 @@ async def test_a_site_that_is_closed_during_the_search_registers_nobody(
     index = registry.identity_indexes._indexes[SPACE] = IdentityIndex(
         registry.deltas, await registry.spaces.get(SPACE)
     )
-    find = index.find
+    find = index.find_nearest
 
     async def find_and_close(vector: bytes, floor: float) -> Any:
         found = await find(vector, floor)
         await registry.sites.set_policy(open_site.site, "closed", by="tester", at=now())
         return found
 
-    index.find = find_and_close  # type: ignore[method-assign]
+    index.find_nearest = find_and_close  # type: ignore[method-assign]
     answer = await said(one, open_site, asks("r-1", face(1).vector))
     assert answer.error is not None
     assert (answer.result, answer.error.code) == ("rejected", "enrollment-closed")
