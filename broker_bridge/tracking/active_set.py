@@ -70,7 +70,7 @@ class ActiveSet:
         return None
 
     def find_linked(self, user_id: str, observed: ObservedFace) -> ActivePerson | None:
-        """Return the person that is linked to `user_id` and is not elsewhere in the same picture."""
+        """Return the person linked to `user_id` that is not elsewhere in the picture."""
         positions = self._pictures.on_camera(observed.device_id)
         for active in self._active.values():
             position = positions.get(active.global_id)
@@ -80,7 +80,7 @@ class ActiveSet:
         return None
 
     def record_sighting(self, match: TrackMatch, observed: ObservedFace) -> None:
-        """Store the position of the matched person, and move its centroid if the match is sure."""
+        """Store the position of the matched person; a sure match moves its centroid."""
         active = match.active
         is_sure = match.is_sure or match.by in ("new", "enrolled")
         self._pictures.record(active.global_id, observed, is_sure=is_sure)

@@ -92,7 +92,10 @@ class ObservationAdmission:
         )
 
     def reject(self, device_id: str, error: ContractError) -> None:
-        """Count a rejected observation, and log it once a minute. The vector is stored nowhere."""
+        """Count a rejected observation, and log it once a minute.
+
+        The vector is stored nowhere.
+        """
         self._counters[f"refused_{error.code}"] += 1
         now, logged_at = self._now(), self._logged_at.get((device_id, error.code))
         if logged_at is None or now - logged_at >= _LOG_INTERVAL:
@@ -100,7 +103,10 @@ class ObservationAdmission:
             _log.warning("tracker rejects observations device=%s code=%s", device_id, error.code)
 
     async def read_missing(self, batch: Sequence[ReceivedObservation]) -> None:
-        """Read the cameras and spaces of `batch` that are not known here. Raises RegistryError."""
+        """Read the cameras and spaces of `batch` that are not known here.
+
+        Raises RegistryError.
+        """
         cameras = {received.device_id for received in batch} - self._sites.keys()
         if cameras:
             await self._read_sites(cameras)
@@ -108,7 +114,10 @@ class ObservationAdmission:
             self._dimensions = await self._registry.spaces.dimensions()
 
     async def refresh(self) -> None:
-        """Read all known cameras and all spaces again: some move, some are removed. Raises RegistryError."""
+        """Read all known cameras and all spaces again: some move, some are removed.
+
+        Raises RegistryError.
+        """
         await self._read_sites(self._sites)
         self._dimensions = await self._registry.spaces.dimensions()
 
@@ -122,7 +131,10 @@ class ObservationAdmission:
 
 
 def _to_unit(vector: bytes, dimension: int) -> Vector:
-    """Return float32[dimension] of unit length; raises ContractError(`vector-invalid`)."""
+    """Return float32[dimension] of unit length.
+
+    Raises ContractError(`vector-invalid`).
+    """
     if len(vector) != 4 * dimension:
         raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")
     values = to_array(vector)

@@ -32,7 +32,10 @@ class DetectedPersonChanges:
         self._identities_changed = asyncio.Event()
 
     async def apply_changes(self) -> None:
-        """Apply changes until cancelled; `stream_breaks` counts streams that were opened again."""
+        """Apply changes until cancelled.
+
+        `stream_breaks` counts streams that were opened again.
+        """
         await asyncio.gather(
             repeat(self._follow_edits, on=RegistryError, report=self._report_break),
             wake_on(self._registry.identity_store.watch, self._identities_changed.set, self._counters),

@@ -8,7 +8,10 @@ _BLOCK_SIZE = 64
 
 
 class GlobalIds:
-    """Global ids that no other tracker has or will have; those not used are lost, never reused."""
+    """Global ids that no other tracker has or will have.
+
+    Those not used are lost, never reused.
+    """
 
     def __init__(self, store: TrackerStore) -> None:
         self._store = store
@@ -16,7 +19,7 @@ class GlobalIds:
         self._highest = 0
 
     def drop_reserved(self) -> None:
-        """Drop the reserved ids: after a restore of the database another tracker may have the same."""
+        """Drop the reserved ids, which another tracker may have after a restore."""
         self._reserved.clear()
 
     async def reserve(self, count: int) -> None:

@@ -27,7 +27,10 @@ class IdentityLinks:
         """The spaces whose identity index is up to date: a search there costs no read."""
 
     async def refresh(self, persons: Iterable[ActivePerson]) -> None:
-        """Read again which user id to publish for each linked person. Raises RegistryError."""
+        """Read again which user id to publish for each linked person.
+
+        Raises RegistryError.
+        """
         persons = list(persons)
         self._current = set()
         linked = {active.record.user_id for active in persons if active.record.user_id}
@@ -36,7 +39,10 @@ class IdentityLinks:
             active.checked_weight = 0.0
 
     def shown_user_id(self, user_id: str | None) -> str | None:
-        """Return the user id to publish for a linked person; None while the identity is deleted."""
+        """Return the user id to publish for a linked person.
+
+        None while the identity is deleted.
+        """
         return self._shown.get(user_id) if user_id else None
 
     async def load_shown(self, user_ids: Iterable[str | None]) -> None:
@@ -47,7 +53,7 @@ class IdentityLinks:
     async def find_identities(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], norms: Sequence[float] | None = None
     ) -> list[str | None]:
-        """Return for each of `vectors` (float32[d], unit length) the identity it surely is, or None.
+        """Return the sure identity of each of `vectors` (float32[d], unit length).
 
         The direction of a centroid is nearer to all faces than the faces behind it are. `norms` are the
         centroid norms: with them the mean cosine decides. Raises RegistryError.
@@ -73,7 +79,10 @@ class IdentityLinks:
         return found
 
     async def link_identities(self, persons: Iterable[ActivePerson]) -> None:
-        """Search the identities of unlinked persons and link those found. Raises RegistryError."""
+        """Search the identities of unlinked persons and link those found.
+
+        Raises RegistryError.
+        """
         # The change stream may have missed an enrollment: every round searches up-to-date indexes.
         self._current = set()
         open_ = [active for active in persons if self._is_open(active)]
@@ -83,7 +92,7 @@ class IdentityLinks:
             active.checked_weight = active.weight
 
     def _is_open(self, active: ActivePerson) -> bool:
-        """Return whether a stored, unlinked person has new faces since it was last searched."""
+        """Return whether an unlinked person has new faces since its last search."""
         return (
             active.is_stored
             and self.shown_user_id(active.record.user_id) is None

@@ -15,7 +15,10 @@ from .active_person import ActivePerson
 async def load_active(
     registry: Registry, groups: Mapping[int, MergeGroup], timeout: timedelta
 ) -> list[ActivePerson]:
-    """Return an active person for each merge group, keyed by the root's id. Raises RegistryError."""
+    """Return an active person for each merge group, keyed by the root's id.
+
+    Raises RegistryError.
+    """
     if not groups:
         return []
     dimensions = await registry.spaces.dimensions()
@@ -35,7 +38,7 @@ async def load_active(
 def _to_active(
     group: MergeGroup, centroids: Mapping[int, Sequence[FaceCentroid]], segments: Sequence[VisitSegment]
 ) -> ActivePerson:
-    """Return the root of a merge group with the group's link: its sightings count for the root."""
+    """Return the root of a merge group with the link of the group."""
     record = replace(
         group.root,
         user_id=group.aggregate.user_id,

@@ -16,7 +16,7 @@ _CANDIDATES = 5
 
 
 class LookupResult(NamedTuple):
-    """The merge groups that a face may belong to, and the enrolled identity that it surely is."""
+    """The merge groups that a face may belong to, and its sure identity."""
 
     groups: tuple[MergeGroup, ...] = ()
     user_id: str | None = None

@@ -98,7 +98,7 @@ class MatchContext:
 
 
 def match_continuity(context: MatchContext) -> TrackMatch | None:
-    """Match a well-known person that surely was here a moment ago and surely is seen again.
+    """Match a well-known person that surely was here and surely is seen again.
 
     No other person is compared then: the centroids of a thousand persons are two megabytes, and most
     observations continue a track.
@@ -125,7 +125,7 @@ def match_continuity(context: MatchContext) -> TrackMatch | None:
 
 
 def match_clear_face(context: MatchContext) -> TrackMatch | None:
-    """Match the nearest person if it is near enough and leads the second by the margin."""
+    """Match the nearest person if it leads the second by the margin."""
     limits = context.limits
     (best, similarity), (_, runner_up) = context.nearest_two
     if similarity < limits.similarity or similarity - runner_up < limits.margin:
@@ -136,7 +136,7 @@ def match_clear_face(context: MatchContext) -> TrackMatch | None:
 
 
 def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
-    """Match one of two similar persons: the one that was here a moment ago, else the nearer."""
+    """Match one of two similar persons: the one that was here, else the nearer."""
     limits = context.limits
     best, second = context.nearest_two
     if best[1] < limits.similarity:
@@ -148,7 +148,7 @@ def match_ambiguous_face(context: MatchContext) -> TrackMatch | None:
 
 
 def match_position(context: MatchContext) -> TrackMatch | None:
-    """Match the most similar person that was here a moment ago, down to a lower similarity."""
+    """Match the most similar person that was here, down to a lower similarity."""
     if not context.here:
         return None
     vector = context.observed.vector

@@ -1,4 +1,4 @@
-"""Answer the observations of cameras with assignments, while this worker holds the tracker's lease."""
+"""Answer observations with assignments while this worker has the lease."""
 
 import asyncio
 import logging
@@ -33,7 +33,9 @@ _MAX_AGE = timedelta(seconds=5)
 
 
 class ObservationIngest:
-    """Admits observations, calls the tracker, publishes assignments. Idle in a worker that does not track.
+    """Admits observations, calls the tracker, publishes assignments.
+
+    Idle in a worker that does not track.
 
     `counters` has `received`, `assigned`, `refused_<code>`, `dropped_queue_full` and `dropped_stale` (more
     arrive than can be looked up), `unanswered` (MongoDB was away), `sync_failures`, and those of the tracker.

@@ -27,7 +27,7 @@ class PicturePosition:
     is_sure: bool
 
     def is_elsewhere(self, observed: ObservedFace) -> bool:
-        """Return whether this is another track of the very picture: a person is in a picture only once."""
+        """Return whether this is another track of the very picture of `observed`."""
         return (
             self.track_id != observed.track_id
             and abs(observed.captured_at - self.captured_at) < _SAME_PICTURE
@@ -46,7 +46,7 @@ class PicturePositions:
         return self._by_camera.get(device_id, {})
 
     def was_here(self, position: PicturePosition, observed: ObservedFace) -> bool:
-        """Return whether a sure position, a moment ago, has the track or the place of `observed`."""
+        """Return whether a recent sure position has the track or place of `observed`."""
         return (
             position.is_sure
             and self._is_same_place(position, observed)
@@ -54,7 +54,10 @@ class PicturePositions:
         )
 
     def record(self, global_id: int, observed: ObservedFace, *, is_sure: bool) -> None:
-        """Store the position of a person. A guess in the place of a sure position stays sure."""
+        """Store the position of a person.
+
+        A guess in the place of a sure position stays sure.
+        """
         positions = self._by_camera.setdefault(observed.device_id, {})
         if len(positions) > _MAX_POSITIONS:
             self._drop_old(positions, observed.captured_at)

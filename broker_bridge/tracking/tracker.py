@@ -35,7 +35,7 @@ class TrackerLeaseLostError(RegistryError):
 
 @dataclass
 class _BatchItem:
-    """An observation of a batch: pending, then looked up if it `needs_lookup`, then assigned."""
+    """An observation of a batch: pending, looked up if needed, assigned."""
 
     observed: ObservedFace
     needs_lookup: bool
@@ -44,7 +44,9 @@ class _BatchItem:
 
 
 class Tracker:
-    """Tracks persons while it is the only tracker; call `write_pending` every few seconds and at the end.
+    """Tracks persons while it is the only tracker.
+
+    Call `write_pending` every few seconds and at the end.
 
     `may_track` is called before a new person is made: the process may have been frozen since the lease was
     renewed.
@@ -83,7 +85,10 @@ class Tracker:
         return len(self._active)
 
     async def load_recent(self, now: datetime) -> None:
-        """Load the persons that were seen within the timeout before `now`. Raises RegistryError."""
+        """Load the persons that were seen within the timeout before `now`.
+
+        Raises RegistryError.
+        """
         async with self._membership_lock:
             # The database may have been restored: another tracker may reserve the same ids.
             self._ids.drop_reserved()
@@ -95,18 +100,23 @@ class Tracker:
     # Assignment
 
     async def match_or_create(self, observed: ObservedFace) -> Assignment:
-        """Return the assignment of `observed`. Raises RegistryError if a needed lookup or write fails."""
+        """Return the assignment of `observed`.
+
+        Raises RegistryError if a needed lookup or write fails.
+        """
         return self.match_active(observed) or (await self.assign_batch([observed]))[0]
 
     def match_active(self, observed: ObservedFace) -> Assignment | None:
-        """Return the assignment of `observed` if a person in memory settles it without MongoDB."""
+        """Return the assignment of `observed` if memory settles it without MongoDB."""
         match = self._active.match(observed)
         if match is None or match.needs_lookup or not match.active.is_stored:
             return None
         return self._assign(match, observed)
 
     async def assign_batch(self, batch: Sequence[ObservedFace]) -> list[Assignment]:
-        """Return an assignment for each of `batch`; new persons are stored when this returns.
+        """Return an assignment for each of `batch`.
+
+        New persons are stored when this returns.
 
         Raises RegistryError; a part of the batch may be counted then, and none of it is to be published.
         """
@@ -122,7 +132,10 @@ class Tracker:
         return match is None or match.needs_lookup
 
     async def _assign_pending(self, pending: Sequence[_BatchItem]) -> None:
-        """Assign the items that are looked up or match in memory; all others need a lookup after this."""
+        """Assign the items that are looked up or match in memory.
+
+        All others need a lookup after this.
+        """
         loaded = await self._look_up([item for item in pending if item.needs_lookup])
         if not self._may_track():
             raise TrackerLeaseLostError("the tracker's lease is lost")
@@ -141,7 +154,10 @@ class Tracker:
         self.counters["loaded"] += sum(one.global_id in matched for one in loaded)
 
     async def _look_up(self, items: Sequence[_BatchItem]) -> list[ActivePerson]:
-        """Give each item its lookup result and a global id in reserve; return the loaded candidates."""
+        """Give each item its lookup result and a global id in reserve.
+
+        Return the loaded candidates.
+        """
         results = await self._lookup.look_up([item.observed for item in items])
         for item, result in zip(items, results, strict=True):
             item.lookup = result
@@ -149,7 +165,10 @@ class Tracker:
         return await self._load(group for result in results for group in result.groups)
 
     def _decide(self, item: _BatchItem) -> TrackMatch | None:
-        """Return the match of an item; None if no person in memory matches and it was not looked up."""
+        """Return the match of an item.
+
+        None if no person in memory matches and it was not looked up.
+        """
         match = self._active.match(item.observed)
         if match is None and item.lookup is not None:
             match = self._match_enrolled(item.observed, item.lookup) or self._create(
@@ -192,7 +211,10 @@ class Tracker:
         return await load_active(self._registry, missing, self._timeout)
 
     async def _store_new(self) -> None:
-        """Store new persons. After a failure they stay in the list, and the next batch stores them."""
+        """Store new persons.
+
+        After a failure they stay in the list, and the next batch stores them.
+        """
         unstored = list(self._unstored)
         await self._store.create([(one.record, next(iter(one.centroids.values()))) for one in unstored])
         for active in unstored:
@@ -205,7 +227,10 @@ class Tracker:
     # Writing, and changes by other programs
 
     async def write_pending(self, now: datetime) -> None:
-        """Write the sightings and evict persons past the timeout. Raises RegistryError and keeps all then."""
+        """Write the sightings and evict persons past the timeout.
+
+        Raises RegistryError and keeps all then.
+        """
 
         def is_away(active: ActivePerson) -> bool:
             return not active.record.is_active(now, self._timeout)
@@ -217,7 +242,10 @@ class Tracker:
             await self._evict(away, now, only_if=is_away)
 
     async def reload(self, global_ids: Iterable[int], now: datetime) -> None:
-        """Write and evict persons that another program has changed; the next sighting reads them again."""
+        """Write and evict persons that another program has changed.
+
+        The next sighting reads them again.
+        """
         changed = set(global_ids)
         groups = await self._registry.detected_person_queries.find_groups(changed)
         changed |= {group.root.global_id for group in groups.values()}
@@ -225,18 +253,24 @@ class Tracker:
             await self._evict(changed, now)
 
     async def reload_all(self, now: datetime) -> None:
-        """Write and evict all persons, since any may have changed, and read the recent ones again."""
+        """Write and evict all persons, then read the recent ones again."""
         async with self._write_lock:
             await self._evict([active.global_id for active in self._active], now)
         await self.load_recent(now)
 
     async def refresh_identities(self) -> None:
-        """Read the enrolled identities of the persons in memory again. Raises RegistryError."""
+        """Read the enrolled identities of the persons in memory again.
+
+        Raises RegistryError.
+        """
         async with self._write_lock, self._membership_lock:
             await self.links.refresh(self._active)
 
     def is_linked(self, global_id: int, user_id: str | None) -> bool:
-        """Return whether this link is up to date in memory; a person that is not in memory counts as such."""
+        """Return whether this link is up to date in memory.
+
+        A person that is not in memory counts as such.
+        """
         active = self._active.get(global_id)
         return active is None or active.record.user_id == user_id
 

@@ -14,7 +14,10 @@ _BATCH_SIZE = 20
 
 
 class WriteBehind:
-    """The persons with unwritten sightings. `counters` has `written` and `write_failures`."""
+    """The persons with unwritten sightings.
+
+    `counters` has `written` and `write_failures`.
+    """
 
     def __init__(self, store: TrackerStore, counters: Counter[str]) -> None:
         self._store = store

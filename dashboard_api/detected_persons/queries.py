@@ -43,7 +43,7 @@ async def view_of(services: Services, global_id: int) -> DetectedPersonView:
 
 
 async def centroid_of(services: Services, group: MergeGroup) -> FaceCentroid | None:
-    """Return the centroid of a group: of the default face space, else of the largest weight."""
+    """Return a group's centroid in the default space, else the one of most weight."""
     by_person = await services.registry.detected_person_queries.centroids(group.ids)
     faces = sorted((one for by_space in by_person.values() for one in by_space), key=lambda one: -one.weight)
     spaces = [services.settings.default_spaces.get("face"), *(one.space for one in faces)]
@@ -52,7 +52,10 @@ async def centroid_of(services: Services, group: MergeGroup) -> FaceCentroid | N
 
 
 async def find_matches(services: Services, query: FaceQuery) -> list[FaceMatch]:
-    """Return the persons that resemble a face, most similar first, each once. Raises ContractError."""
+    """Return the persons that resemble a face, most similar first, each once.
+
+    Raises ContractError.
+    """
     space = await services.registry.spaces.get(query.space or default_space(services.settings, "face"))
     vector = to_array(to_vector(query.face_embedding, None, space.dimension))
     threshold = query.threshold

@@ -1,4 +1,4 @@
-"""Serve `/api/detected-persons`: persons that cameras have seen, and where (seed 004)."""
+"""Serve `/api/detected-persons`: persons seen by cameras, and where (seed 004)."""
 
 from datetime import datetime
 from typing import Annotated
@@ -75,7 +75,10 @@ async def search_by_face(body: FaceQuery, services: ServicesDep) -> FaceMatches:
     responses={200: {"content": {"application/x-ndjson": {}}, "description": "A line of JSON a person"}},
 )
 async def export(services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]) -> StreamingResponse:
-    """Export all persons by global id, merged ones too, with vectors. Leaves an audit entry."""
+    """Export all persons by global id, merged ones too, with vectors.
+
+    Leaves an audit entry.
+    """
     what = "detected-persons.exported"
     entry = AuditEntry(who=key.name, what=what, subject=ALL_SUBJECTS, at=services.now())
     await services.registry.audit.record(entry, None)

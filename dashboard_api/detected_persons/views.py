@@ -1,4 +1,4 @@
-"""Define bodies and views of detected persons: every field of seed 004's table, and more."""
+"""Define bodies and views of detected persons: the fields of seed 004 and more."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +69,9 @@ class PositionView(View):
 
 
 class DetectedPersonView(View):
-    """A detected person. `name` is the assigned name, else that of the linked identity.
+    """A detected person.
+
+    `name` is the assigned name, else that of the linked identity.
 
     `linked_by` is `face`, or the name of the API key that linked it. Averages are the mean of each camera's
     mean; metres are those of calibrated cameras. `merged` are the global ids that were merged into this
@@ -127,7 +129,10 @@ class DetectedPersonPage(View):
 
 
 class VisitSegmentView(View):
-    """A stay on one camera without a break; `global_id` is the one that was assigned then."""
+    """A stay on one camera without a break.
+
+    `global_id` is the one that was assigned then.
+    """
 
     global_id: int
     device_id: str
@@ -151,7 +156,7 @@ class DeletedPersons(View):
 
 @dataclass(frozen=True)
 class ViewContext:
-    """The facts that all views share: a person seen at `active_since` or later is active.
+    """The shared facts of views; a person seen since `active_since` is active.
 
     `enrolled` has the identity by linked user id, `metres_per_pixel` the calibrated cameras.
     """

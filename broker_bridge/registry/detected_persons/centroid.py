@@ -1,4 +1,4 @@
-"""Hold the quality-weighted mean of the sure faces of a detected person in one space.
+"""Hold the quality-weighted mean of a detected person's sure faces in one space.
 
 The mean of unit vectors is no unit vector: the more the faces differ, the smaller its length, the centroid
 norm. So the product of a face with the mean is the mean cosine between that face and all faces of the mean.

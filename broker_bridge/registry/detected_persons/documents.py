@@ -1,4 +1,4 @@
-"""Convert detected persons, centroids and visit segments to and from MongoDB documents."""
+"""Convert detected persons, centroids and segments to and from documents."""
 
 from typing import Any
 

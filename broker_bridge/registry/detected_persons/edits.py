@@ -23,7 +23,10 @@ from .removal import DetectedPersonRemoval
 
 
 class DetectedPersonEdits:
-    """Edits with an audit entry in the same transaction; its subject is like `#42`, it has no name."""
+    """Edits with an audit entry in the same transaction.
+
+    Its subject is like `#42`, it has no name.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,10 @@ class DetectedPersonEdits:
         self._audit = audit
 
     async def rename(self, global_id: int, name: str | None, *, by: str, now: datetime) -> None:
-        """Set the name of a person, or with None remove all of its group. Raises ContractError."""
+        """Set the name of a person, or with None remove all of its group.
+
+        Raises ContractError.
+        """
 
         async def work(session: Any, group: MergeGroup) -> AuditEntry | None:
             # A member keeps its own name for the time after an unmerge, unless names are removed.
@@ -118,7 +124,7 @@ class DetectedPersonEdits:
         await self._change(source, work)
 
     async def _check_same_user(self, group: MergeGroup, target: MergeGroup) -> None:
-        """Raise ContractError(`merge-impossible`) if the groups are linked to two identities."""
+        """Raise ContractError(`merge-impossible`) for groups of two identities."""
         linked = {one.aggregate.user_id for one in (group, target)} - {None}
         shown = set((await resolve_user_ids(self._identities, [one for one in linked if one])).values())
         if len(shown) > 1:
@@ -160,7 +166,7 @@ class DetectedPersonEdits:
     async def _change(
         self, global_id: int, work: Callable[[Any, MergeGroup], Awaitable[AuditEntry | None]]
     ) -> None:
-        """Run `work` on the group of `global_id` and store its audit entry, in one transaction."""
+        """Run `work` on a group and store its audit entry, in one transaction."""
 
         async def attempt(session: Any) -> None:
             entry = await work(session, await self._groups.get(session, global_id))
@@ -170,7 +176,7 @@ class DetectedPersonEdits:
         await self._mongo.transact(attempt)
 
     async def _lock(self, session: Any, person: DetectedPerson) -> None:
-        """Conflict with any other transaction about this person: two merges could form a ring.
+        """Conflict with other transactions on this person: merges could form a ring.
 
         The write must change the document, which a timestamp of the same millisecond does not.
         """
@@ -200,7 +206,7 @@ def linked(person: DetectedPerson, user_id: str, by: str) -> Document:
 
 
 def unlinked(person: DetectedPerson, rejected: Sequence[str | None]) -> Document:
-    """Return the fields of a person without its links `rejected`, which are not to come back."""
+    """Return the fields of a person after it lost the links `rejected` for good."""
     return {
         "user_id": None,
         "linked_by": None,

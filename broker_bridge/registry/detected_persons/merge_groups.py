@@ -43,7 +43,10 @@ class MergeGroups:
         self._persons = mongo.db.persons
 
     async def get(self, session: Any, global_id: int) -> MergeGroup:
-        """Return the group of a person, merged or not; raises ContractError(`detected-person-unknown`)."""
+        """Return the group of a person, merged or not.
+
+        Raises ContractError(`detected-person-unknown`).
+        """
         found = await self.find(session, [global_id])
         if global_id not in found:
             raise ContractError(DETECTED_PERSON_UNKNOWN, f"there is no detected person {global_id}")

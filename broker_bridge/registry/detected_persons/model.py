@@ -100,7 +100,9 @@ class CameraRecord:
 
 @dataclass
 class DetectedPerson:
-    """One person across all cameras; `cameras` by device id, in the order of the first visits.
+    """One person across all cameras.
+
+    `cameras` by device id, in the order of the first visits.
 
     `user_id` is the linked identity, `linked_by` is BY_FACE or the name of an API key. The identity may be
     deleted by now: the link stays, so that an erasure finds this person. `linked_before` are earlier links,
@@ -142,7 +144,10 @@ class DetectedPerson:
         )
 
     def count_sighting(self, observed: ObservedFace, timeout: timedelta) -> None:
-        """Count a sighting; it is a new appearance after an absence of more than `timeout`."""
+        """Count a sighting.
+
+        It is a new appearance after an absence of more than `timeout`.
+        """
         if observed.seen_at - self.last_seen > timeout:
             self.total_appearances += 1
         self.last_seen = max(self.last_seen, observed.seen_at)
@@ -174,7 +179,10 @@ class DetectedPerson:
         return _mean([camera.width for camera in self.cameras.values()])
 
     def avg_height_meters(self, metres_per_pixel: Mapping[str, float]) -> float | None:
-        """Return the mean height in metres over the calibrated cameras; None if none is calibrated."""
+        """Return the mean height in metres over the calibrated cameras.
+
+        None if none is calibrated.
+        """
         scaled = [
             camera.height * metres_per_pixel[device_id]
             for device_id, camera in self.cameras.items()
@@ -196,7 +204,7 @@ class VisitSegment:
 
 
 def aggregate(root: DetectedPerson, merged: Sequence[DetectedPerson]) -> DetectedPerson:
-    """Return one record for a merge group: the sightings of all, the root's ids and dates.
+    """Return one record for a merge group, with the ids and dates of its root.
 
     The first name and the first link count, those of the root before those of `merged`.
     """

@@ -26,7 +26,10 @@ _BATCH_SIZE = 200
 
 @dataclass(frozen=True)
 class DetectedPersonFilter:
-    """A filter for `page`: None disables a criterion; a merge group matches if any member matches."""
+    """A filter for `page`: None disables a criterion.
+
+    A merge group matches if any member matches.
+    """
 
     active: bool | None = None
     site_id: str | None = None
@@ -48,7 +51,7 @@ ALWAYS = Period()
 
 @dataclass(frozen=True)
 class MergeGroupPage:
-    """Merge groups, and the cursor of the next page: the last root's `last_seen` and global id."""
+    """Merge groups, and the last root's `last_seen` and id as cursor."""
 
     groups: list[MergeGroup]
     next_position: tuple[datetime, int] | None
@@ -65,7 +68,10 @@ class DetectedPersonQueries:
         self._identities = identities
 
     async def get_group(self, global_id: int) -> MergeGroup:
-        """Return the group of a person, merged or not; ContractError(`detected-person-unknown`)."""
+        """Return the group of a person, merged or not.
+
+        ContractError(`detected-person-unknown`).
+        """
         return await self._groups.get(None, global_id)
 
     async def find_groups(self, global_ids: Iterable[int]) -> dict[int, MergeGroup]:
@@ -73,7 +79,7 @@ class DetectedPersonQueries:
         return await self._groups.find(None, global_ids)
 
     async def active_groups(self, since: datetime, limit: int) -> tuple[int, list[MergeGroup]]:
-        """Return how many groups were seen at `since` or later, and the newest `limit` of them."""
+        """Return the count of groups seen at `since` or later, and the newest of them."""
         query, projection = {"last_seen": {"$gte": since}}, {"last_seen": 1, "merged_into": 1}
         found = [one async for one in self._persons.find(query, projection)]
         merged = await self.find_groups(one["_id"] for one in found if one["merged_into"] is not None)
@@ -142,14 +148,20 @@ class DetectedPersonQueries:
         return sorted({group.root.global_id for group in groups.values()})
 
     async def _aliases_of(self, user_id: str) -> list[str]:
-        """Return `user_id` and the user ids merged into it; none if the identity is deleted."""
+        """Return `user_id` and the user ids merged into it.
+
+        None if the identity is deleted.
+        """
         identity = (await self._identities.find_by_id(None, [user_id])).get(user_id)
         if identity is None or identity.deleted:
             return []
         return [user_id, *await self._identities.merged_into(None, user_id)]
 
     async def linked_identities(self, user_ids: Iterable[str]) -> dict[str, Identity]:
-        """Return by user id the identity that it stands for today; deleted ones are left out."""
+        """Return by user id the identity that it stands for today.
+
+        Deleted ones are left out.
+        """
         shown = await resolve_user_ids(self._identities, user_ids)
         identities = await self._identities.find_by_id(None, set(shown.values())) if shown else {}
         return {linked: identities[user_id] for linked, user_id in shown.items() if user_id in identities}
@@ -177,7 +189,7 @@ class DetectedPersonQueries:
         before: tuple[datetime, str] | None = None,
         limit: int = 100,
     ) -> list[tuple[str, VisitSegment]]:
-        """Return up to `limit` visit segments of these persons with their keys, newest first."""
+        """Return up to `limit` visit segments with their keys, newest first."""
         query: Document = {"person": {"$in": list(global_ids)}}
         if period.since is not None:
             query["until"] = {"$gte": period.since}
@@ -188,7 +200,10 @@ class DetectedPersonQueries:
         return [(segment_to_document(segment)["_id"], segment) for segment in segments]
 
     async def groups_linked_to(self, user_ids: Sequence[str]) -> list[MergeGroup]:
-        """Return the groups that are linked to one of these identities; former links do not count."""
+        """Return the groups that are linked to one of these identities.
+
+        Former links do not count.
+        """
         linked = self._persons.find({"user_id": {"$in": list(user_ids)}}, {"_id": 1})
         groups = (await self.find_groups([found["_id"] async for found in linked])).values()
         theirs = {group.root.global_id: group for group in groups if group.aggregate.user_id in user_ids}
@@ -200,7 +215,10 @@ class DetectedPersonQueries:
         return await self._persons.find_one(query, {"_id": 1}) is not None
 
     async def all_with_centroids(self) -> AsyncIterator[tuple[DetectedPerson, list[FaceCentroid]]]:
-        """Yield all persons by global id, merged ones too, with centroids; 200 in memory at a time."""
+        """Yield all persons by global id, merged ones too, with centroids.
+
+        200 in memory at a time.
+        """
         after = 0
         while True:
             cursor = self._persons.find({"_id": {"$gt": after}}).sort("_id", 1).limit(_BATCH_SIZE)
@@ -214,7 +232,10 @@ class DetectedPersonQueries:
 
 
 def combine_centroids(faces: Iterable[FaceCentroid], space: str) -> FaceCentroid | None:
-    """Return the weighted mean of the centroids of a group in `space`; None without any."""
+    """Return the weighted mean of the centroids of a group in `space`.
+
+    None without any.
+    """
     known = [face for face in faces if face.space == space]
     if not known:
         return None

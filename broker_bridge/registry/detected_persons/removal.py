@@ -57,7 +57,9 @@ class DetectedPersonRemoval:
     # With an erasure
 
     async def erase_linked(self, user_ids: Sequence[str], until: datetime | None, now: datetime) -> int:
-        """Remove the persons that are or were linked to one of `user_ids`; return how many.
+        """Remove the persons that are or were linked to one of `user_ids`.
+
+        Return how many.
 
         With `until` only those first seen then or before. Rejected links to these user ids are deleted from
         all other persons.
@@ -81,7 +83,7 @@ class DetectedPersonRemoval:
     # With a purged tombstone
 
     async def unlink_purged(self, session: Any, purged: Mapping[str, str | None]) -> None:
-        """Move the links of `purged` user ids to the identity each was merged into, or drop them.
+        """Move links of `purged` user ids to the identities they were merged into.
 
         A purged user id may be given to another identity. The former link stays in `linked_before`, so that
         a later erasure finds the person.
@@ -101,7 +103,9 @@ class DetectedPersonRemoval:
     # After the retention time
 
     async def forget_unseen(self, before: datetime, now: datetime) -> int:
-        """Remove persons last seen before a moment, and older visit segments; return how many persons.
+        """Remove persons last seen before a moment, and older visit segments.
+
+        Return how many persons.
 
         One transaction per 200 merge groups, one audit entry for all. A group with a member that was seen
         since stays.

@@ -1,4 +1,4 @@
-"""Define the settings sections `tracking` and `search`, which bridge and API share."""
+"""Define the settings sections `tracking` and `search` of bridge and API."""
 
 from typing import Annotated, Literal
 

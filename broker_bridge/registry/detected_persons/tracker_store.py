@@ -27,7 +27,10 @@ _DUPLICATE_KEY = 11000
 
 
 class TrackerStore:
-    """The tracker's part of detected persons; DetectedPersonEdits writes what operators edit."""
+    """The tracker's part of detected persons.
+
+    DetectedPersonEdits writes what operators edit.
+    """
 
     def __init__(self, mongo: Mongo) -> None:
         self._meta = mongo.db.meta
@@ -50,7 +53,10 @@ class TrackerStore:
         return range(last - count + 1, last + 1)
 
     async def create(self, persons: Sequence[tuple[DetectedPerson, FaceCentroid]]) -> None:
-        """Store new persons; stored ones stay as they are. Publish their ids only after this."""
+        """Store new persons; stored ones stay as they are.
+
+        Publish their ids only after this.
+        """
         await _insert(self._persons, [person_to_document(person) for person, _ in persons])
         await _insert(
             self._faces, [centroid_to_document(person.global_id, centroid) for person, centroid in persons]
@@ -138,7 +144,7 @@ class TrackerStore:
         return [segment_from_document(found) async for found in self._trails.find(query)]
 
     async def stream_centroids(self, space: str) -> AsyncIterator[tuple[int, Vector, float]]:
-        """Yield global id, unit vector float32[d] and centroid norm of all persons in `space`."""
+        """Yield global id, unit vector float32[d] and centroid norm of all in `space`."""
         projection = {"_id": 0, "person": 1, "vector": 1, "consistency": 1}
         # The driver decodes a batch on the event loop: 500 documents take some 5 ms.
         async for found in self._faces.find({"space": space}, projection).batch_size(500):
@@ -146,7 +152,10 @@ class TrackerStore:
 
 
 async def _insert(collection: Any, documents: Sequence[Document]) -> None:
-    """Insert the `documents` that are not stored yet; an earlier attempt may have stored some."""
+    """Insert the `documents` that are not stored yet.
+
+    An earlier attempt may have stored some.
+    """
     if not documents:
         return
     try:

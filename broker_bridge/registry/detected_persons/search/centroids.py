@@ -13,7 +13,7 @@ BLOCK_ROWS = EXACT_ROWS + 280
 
 
 class IndexedCentroid(NamedTuple):
-    """The direction of a centroid, float32[d] of unit length, and its norm 0..1 (see FaceCentroid)."""
+    """A centroid's direction, float32[d] of unit length, and its norm 0..1."""
 
     unit: Vector
     centroid_norm: float
@@ -23,12 +23,18 @@ class IndexedCentroid(NamedTuple):
         return cls(centroid.unit, centroid.centroid_norm)
 
     def is_usable(self, dimension: int) -> bool:
-        """Return whether the vector fits a space of `dimension`; a document may be damaged."""
+        """Return whether the vector fits a space of `dimension`.
+
+        A document may be damaged.
+        """
         return self.unit.shape == (dimension,) and bool(are_units(self.unit[np.newaxis])[0])
 
 
 class LocalWrite(NamedTuple):
-    """A write of this program that MongoDB has not confirmed; a `centroid` of None is a deletion."""
+    """A write of this program that MongoDB has not confirmed.
+
+    A `centroid` of None is a deletion.
+    """
 
     centroid: IndexedCentroid | None
     written_at: float
@@ -41,7 +47,7 @@ class LocalWrite(NamedTuple):
 
 
 class CentroidBlock:
-    """Persons on their way into an index, in one array: an object per vector would fragment the memory."""
+    """Persons on their way into an index, in one array to spare the memory."""
 
     def __init__(self, dimension: int) -> None:
         self.norms: dict[str, float] = {}

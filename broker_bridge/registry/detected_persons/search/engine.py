@@ -8,7 +8,7 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 
 
 class FaceCandidate(NamedTuple):
-    """A person that resembles a face: `similarity` is the mean cosine to the faces of the centroid.
+    """A person that resembles a face; `similarity` is the mean cosine.
 
     `global_id` is that of `person_faces`, merged or not: the caller resolves the merge group.
     """
@@ -34,7 +34,7 @@ class FaceSearch(Protocol):
         ...
 
     def record_centroid(self, global_id: int, centroid: FaceCentroid) -> None:
-        """Find a person, new or known, by `centroid` from now on, before MongoDB reports the write."""
+        """Find a person by `centroid` from now on, before MongoDB reports the write."""
         ...
 
     def record_deletion(self, global_id: int) -> None:

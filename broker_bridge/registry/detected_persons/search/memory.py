@@ -1,4 +1,4 @@
-"""Search engine `memory`: all centroids in memory, kept up to date by MongoDB's change stream."""
+"""Search all centroids in memory, kept up to date by a change stream."""
 
 import asyncio
 import logging
@@ -79,7 +79,10 @@ class InMemoryFaceSearch:
         return self._spaces[space.id]
 
     async def follow_changes(self) -> None:
-        """Follow the change stream until cancelled; read everything again when it has a gap."""
+        """Follow the change stream until cancelled.
+
+        Read everything again when it has a gap.
+        """
         await asyncio.gather(
             repeat(self._follow, on=RegistryError, report=self._report_break, backoff=_RETRY),
             self._keep_up(),
@@ -98,7 +101,7 @@ class InMemoryFaceSearch:
             self._invalidate()
 
     async def _keep_up(self) -> None:
-        """Apply queued writes between searches, which may be hours apart: the queue must not grow."""
+        """Apply queued writes between searches, so that the queue does not grow."""
         interval = min(_KEEP_UP_SECONDS, self._confirm_seconds)
 
         async def keep_up() -> None:
@@ -116,7 +119,10 @@ class InMemoryFaceSearch:
         await repeat(keep_up, on=RegistryError, report=report, backoff=Backoff(interval, interval))
 
     async def _mark_start(self) -> None:
-        """Store where the change stream is to begin, unless it is stored; a later read has all before."""
+        """Store where the change stream is to begin, unless it is stored.
+
+        A later read has all before.
+        """
         if self._token is None:
             async with self._mongo.watch([], _COLLECTION, max_await_time_ms=1) as stream:
                 # It is open then. A change that comes with it is one that the read afterwards will have.
@@ -126,7 +132,7 @@ class InMemoryFaceSearch:
         await self._mongo.catch_up()
 
     async def _apply_stream(self) -> None:
-        """Apply changes until the stream breaks, or ends with the collection, which invalidates all."""
+        """Apply changes until the stream breaks or ends with its collection."""
         options: dict[str, Any] = {"full_document": "updateLookup", "batch_size": _EVENTS_PER_BATCH}
         async with self._mongo.watch(
             [{"$project": _PROJECTION}], _COLLECTION, resume_after=self._token, **options

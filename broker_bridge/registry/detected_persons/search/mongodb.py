@@ -36,7 +36,7 @@ _MAX_NEIGHBOURS = 10_000
 
 
 class MongoVectorSearch:
-    """One search index per dimension, `<index>-<dimension>`, created at the first use of a space.
+    """One search index per dimension, created at the first use of a space.
 
     The search index is some seconds behind the collection: this program's own writes of the last
     `recent_seconds` are compared in memory beside it; `clock` returns seconds.
@@ -77,12 +77,15 @@ class MongoVectorSearch:
     async def candidates(
         self, space: EmbeddingSpace, vectors: Sequence[Vector], limit: int, floor: float
     ) -> list[list[FaceCandidate]]:
-        """Return the candidates as FaceSearch.candidates does; approximate. Raises RegistryError."""
+        """Return the candidates as FaceSearch.candidates does; approximate.
+
+        Raises RegistryError.
+        """
         await self.prepare_space(space)
         return list(await asyncio.gather(*(self._search(space, one, limit, floor) for one in vectors)))
 
     async def prepare_space(self, space: EmbeddingSpace) -> None:
-        """Create the search index of the space's dimension if it is missing, and wait until it answers.
+        """Create the search index of the dimension if needed, and wait until it answers.
 
         An index that is still being built finds no person, and each face would make a new one.
         """
@@ -160,7 +163,7 @@ def definition(dimension: int) -> Document:
 
 
 def search_pipeline(index: str, space: EmbeddingSpace, vector: Vector, limit: int) -> list[Document]:
-    """Return the pipeline for several times `limit` persons of a space, nearest first by cosine."""
+    """Return the pipeline for several times `limit` persons, nearest first."""
     neighbours = min(_MAX_NEIGHBOURS, _SPARE * limit)
     search = {
         "index": index,

@@ -14,7 +14,9 @@ _SPARE = 4
 def rank_by_mean_cosine(
     index: VectorIndex, norms: Mapping[str, float], vector: Vector, limit: int, floor: float
 ) -> list[FaceCandidate]:
-    """Return up to `limit` persons with a mean cosine of `floor` or more to `vector`; exact.
+    """Return up to `limit` persons with a mean cosine of `floor` or more to `vector`.
+
+    Exact.
 
     The keys of `index` and `norms` are global ids as text.
     """

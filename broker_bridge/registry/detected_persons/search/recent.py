@@ -1,4 +1,4 @@
-"""Search this program's writes of the last minute, for a search engine that lags behind."""
+"""Search this program's recent writes, for an engine that lags behind."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ _MAX_PERSONS = 10_000
 
 
 class RecentWrites:
-    """The centroids written within `seconds` by `clock`, at most `_MAX_PERSONS` per space. Exact."""
+    """The centroids written within `seconds`, at most `_MAX_PERSONS` per space."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds

@@ -38,7 +38,9 @@ class IndexState(Enum):
 
 
 class SpaceIndex:
-    """The centroids of one space, loaded at the first use. Load, write and search exclude each other.
+    """The centroids of one space, loaded at the first use.
+
+    Load, write and search exclude each other.
 
     Local and remote writes wait in one queue, the last one per person, and are applied before the next
     search. A local write counts until MongoDB reports that person; `check_local_writes` reads the persons
@@ -69,7 +71,10 @@ class SpaceIndex:
     async def candidates(
         self, vectors: Sequence[Vector], limit: int, floor: float
     ) -> list[list[FaceCandidate]]:
-        """Return the candidates as FaceSearch.candidates does; exact. Raises RegistryError."""
+        """Return the candidates as FaceSearch.candidates does; exact.
+
+        Raises RegistryError.
+        """
         async with self._lock:
             index = await self._bring_up_to_date()
             if len(vectors) * (_ROWS_PER_SEARCH + len(index)) <= _MAX_ROWS_ON_LOOP:
@@ -77,7 +82,10 @@ class SpaceIndex:
             return await run_in_thread(self._search, index, vectors, limit, floor)
 
     async def load(self) -> None:
-        """Load the space unless it is loaded, and apply the queued writes. Raises RegistryError."""
+        """Load the space unless it is loaded, and apply the queued writes.
+
+        Raises RegistryError.
+        """
         async with self._lock:
             await self._bring_up_to_date()
 
@@ -104,7 +112,10 @@ class SpaceIndex:
             self._state = IndexState.STALE
 
     async def check_local_writes(self, before: float) -> None:
-        """Read the persons with an unconfirmed local write from before `before`. Raises RegistryError."""
+        """Read the persons with an unconfirmed local write from before `before`.
+
+        Raises RegistryError.
+        """
         old = {
             global_id: write for global_id, write in self._unconfirmed.items() if write.written_at < before
         }
