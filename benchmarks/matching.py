@@ -107,7 +107,7 @@ def _search(
 ) -> list[Row]:
     """`must`: our median against the bare one for the default engine, and its limit in ms for both."""
     batches = list(make_queries(matrix, rounds * batch, random).reshape(rounds, batch, -1))
-    indexes = [VectorIndex.of(keys, matrix, engine) for engine in ENGINES]
+    indexes = [VectorIndex.from_vectors(keys, matrix, engine) for engine in ENGINES]
     bare: list[float] = []
     took: list[list[float]] = [[] for _ in indexes]
     differences = [0 for _ in indexes]

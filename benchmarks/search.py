@@ -127,8 +127,8 @@ def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Genera
     keys = [str(row) for row in range(size)]
     rounds = 50 if size > PERSONS else 400
     queries = _mixed(kinds, rounds, random)
-    built, faiss = _timed(lambda: VectorIndex.of(keys, matrix, "faiss"))
-    indexes = {"faiss": faiss, "numpy": VectorIndex.of(keys, matrix, "numpy")}
+    built, faiss = _timed(lambda: VectorIndex.from_vectors(keys, matrix, "faiss"))
+    indexes = {"faiss": faiss, "numpy": VectorIndex.from_vectors(keys, matrix, "numpy")}
     rows = [Row(f"build an index of {size:,}", Latency.from_seconds([built]))]
     if size <= PERSONS:
         indexes["faiss, filled one by one"] = grown = VectorIndex(_DIMENSION, "faiss")

@@ -1,9 +1,9 @@
-"""Unit vectors as sign bits: 64 bytes for 512 dimensions, and who lies within a Hamming distance.
+"""Encode unit vectors as sign bits, and find the codes within a Hamming distance.
 
-Of each coordinate the sign is kept, after a random rotation unless the coordinates are as even as one would
-leave them. Two vectors at an angle of t differ in a share t/pi of the bits on average (Charikar 2002), and as
-the rotation's rows are orthogonal they scatter less around it than independent bits (Ji et al. 2012,
-"Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
+A code has one bit per coordinate, its sign: 64 bytes for 512 dimensions. A random rotation precedes it,
+unless the coordinates are as even as after one. Two vectors at an angle of t differ in a share t/pi of the
+bits on average (Charikar 2002). The rotation's rows are orthogonal, so the bits scatter less around that share than
+independent bits (Ji et al. 2012, "Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
 """
 
 import os
@@ -25,28 +25,28 @@ Rows = NDArray[np.intp]
 Engine = Literal["faiss", "numpy"]
 Layout = Literal["C", "F"]
 
-FEWEST_BITS = 64
-"""Fewer dimensions have too few directions for their signs to tell angles."""
+MIN_BITS = 64
+"""The signs of fewer dimensions do not estimate angles."""
 
 _DEVIATIONS = 5.5
-# Within the radius at the least, so that an answer below the floor is a near one too.
-_LEAST_CANDIDATES = 16
-# numpy's passes over so many rows stay in the processor's cache.
+# Expected within the radius at least, so that an answer below the floor is a near one too.
+_MIN_CANDIDATES = 16
+# numpy's passes over this many rows stay in the processor's cache.
 _BLOCK_ROWS = 32_768
-# Starting a thread pays from so many rows on.
+# From this many rows on a thread saves more than its start takes.
 _THREAD_ROWS = 250_000
 
 
 class SignBits:
-    """Vectors float32[n, d] to codes uint64[n, bits/64]: the signs of their coordinates, rotated if asked.
+    """The encoder of vectors float32[n, d] as codes uint64[n, bits/64].
 
-    The rotation is two rounds of random signs and a Walsh-Hadamard transform. One is not enough: where few
-    coordinates outweigh the rest, as after a PCA, its rows repeat and the bits depend on each other.
+    The rotation is two rounds of random signs and a Walsh-Hadamard transform. After one round, where few
+    coordinates outweigh the rest as after a PCA, rows repeat and the bits depend on each other.
     """
 
     def __init__(self, dimension: int, *, rotated: bool = True) -> None:
         self.dimension = dimension
-        self.bits = max(FEWEST_BITS, 1 << (dimension - 1).bit_length())
+        self.bits = max(MIN_BITS, 1 << (dimension - 1).bit_length())
         inner = 1 << (self.bits.bit_length() // 2)
         self._shape = (-1, self.bits // inner, inner)
         self._inner, self._outer = _hadamard(inner), _hadamard(self.bits // inner)
@@ -56,18 +56,21 @@ class SignBits:
 
     @classmethod
     def for_space_of(cls, vectors: Vectors) -> "SignBits":
-        """Rotated unless the coordinates of (a sample of) `vectors` are like those of random directions."""
+        """Return an encoder that rotates unless `vectors` look like random directions.
+
+        A sample of about a thousand vectors decides.
+        """
         sample = vectors[:: len(vectors) // 1024 + 1].astype(np.float64)
         count, dimension = sample.shape
         with np.errstate(invalid="ignore"):
             offset = np.square(sample.sum(axis=1)).sum()
             fourth = dimension * np.square(np.square(sample)).sum()
-        # Of random directions the square of the sum is 1 in the mean, the sum of fourth powers 3 / dimension.
+        # Random directions have a mean squared sum of 1, and a mean sum of fourth powers of 3 / dimension.
         even = offset < 2 * count and abs(fourth - 3 * count) < 0.5 * count
         return cls(dimension, rotated=not even)
 
-    def of(self, vectors: Vectors) -> Codes:
-        """The codes of finite vectors."""
+    def encode(self, vectors: Vectors) -> Codes:
+        """Return the codes of finite vectors."""
         values = self._rotate(vectors) if self._rotated else vectors
         return np.packbits(values > 0, axis=1).view(np.uint64)
 
@@ -77,14 +80,14 @@ class SignBits:
         folded, between = values.reshape(self._shape), np.empty_like(values).reshape(self._shape)
         for signs in self._signs:
             np.multiply(values, signs, out=values)
-            # A product of two small transforms is the large one, and runs at the speed of BLAS.
+            # The product of two small transforms is the large one, at the speed of BLAS.
             np.matmul(folded, self._inner, out=between)
             np.matmul(self._outer, between, out=folded)
         return values
 
 
 def _hadamard(size: int) -> Vectors:
-    """float32[size, size], orthogonal, of a power of two (Sylvester); scaled so that lengths are kept."""
+    """Return the orthogonal matrix float32[size, size] of Sylvester; `size` is a power of two."""
     matrix = np.ones((1, 1), dtype=np.float32)
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]]) / np.float32(sqrt(2))
@@ -93,19 +96,22 @@ def _hadamard(size: int) -> Vectors:
 
 @lru_cache(maxsize=64)
 def search_radius(bits: int, floor: float, count: int) -> int:
-    """The Hamming distance within which all of `count` rows with a cosine of `floor` or more lie; at least
-    so wide that `_LEAST_CANDIDATES` unrelated rows are to be expected in it."""
+    """Return the Hamming radius that contains all of `count` rows at `floor` or more.
+
+    `floor` is a cosine. The radius is so wide that at least 16 unrelated rows are expected in it.
+    """
     mean, deviation = expected_distance(bits, floor)
     unrelated = NormalDist(bits / 2, sqrt(bits) / 2)
-    nearest = unrelated.inv_cdf(min(0.5, _LEAST_CANDIDATES / count))
+    nearest = unrelated.inv_cdf(min(0.5, _MIN_CANDIDATES / count))
     return int(max(mean + _DEVIATIONS * deviation, nearest))
 
 
 def expected_distance(bits: int, cosine: float) -> tuple[float, float]:
-    """Mean and standard deviation of the Hamming distance of two vectors at `cosine`, over all rotations.
+    """Return mean and standard deviation of the Hamming distance at `cosine`.
 
-    With p = t/pi the variance is bits * (p * (1 - p) - sin(t)**2 / pi**2) for many bits. The first term is
-    that of independent bits; the second is what they lose by both vectors keeping their lengths and angle.
+    Both are over all rotations. With p = t/pi the variance is bits * (p * (1 - p) - sin(t)**2 / pi**2) for
+    many bits. The first term is that of independent bits; the second is their dependence, since a rotation
+    preserves lengths and angle.
     """
     angle = acos(max(-1.0, min(1.0, cosine)))
     share = angle / pi
@@ -113,34 +119,35 @@ def expected_distance(bits: int, cosine: float) -> tuple[float, float]:
 
 
 class BitScan:
-    """Counts differing bits with FAISS or numpy; both find the same rows, however many threads they use.
+    """Counts differing bits with FAISS or numpy.
 
-    `engine` None: FAISS where it is installed, else numpy.
+    Both find the same rows with any number of threads. `engine` None selects FAISS if it is installed, else
+    numpy.
     """
 
     def __init__(self, engine: Engine | None = None) -> None:
         self.engine: Engine = engine or ("faiss" if find_spec("faiss") else "numpy")
         self._faiss: Any = import_module("faiss") if self.engine == "faiss" else None
-        # numpy runs over one word of all rows at a time, FAISS over all words of a row.
+        # numpy reads one word of all rows at a time, FAISS all words of one row.
         self.layout: Layout = "C" if self._faiss else "F"
         self._pool: ThreadPoolExecutor | None = None
 
-    def within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
-        """For each of `queries` the rows of `codes` at a distance of at most `radius`, in ascending order."""
+    def find_within(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
+        """Return for each of `queries` the rows of `codes` within `radius`, ascending."""
         scan = self._within_faiss if self._faiss else _within_numpy
         parts = len(codes) // _THREAD_ROWS
-        # Asking for the number of processors reads a file.
+        # `os.cpu_count` reads a file.
         parts = min(os.cpu_count() or 1, parts) if parts > 1 else 1
         if parts == 1:
             return scan(codes, queries, radius)
-        # Kept: to make one takes as long as to scan 30,000 rows. Its threads start when they are needed.
+        # Created once: creation takes as long as a scan of 30,000 rows. Threads start on demand.
         self._pool = self._pool or ThreadPoolExecutor(thread_name_prefix="bit-scan")
         bounds = [len(codes) * part // parts for part in range(parts + 1)]
-        # FAISS and numpy let other threads run meanwhile.
-        waiting = [
+        # FAISS and numpy release the interpreter lock.
+        scans = [
             self._pool.submit(scan, codes[start:end], queries, radius) for start, end in pairwise(bounds)
         ]
-        found = [one.result() for one in waiting]
+        found = [part_scan.result() for part_scan in scans]
         return [
             np.concatenate([start + rows for start, rows in zip(bounds, of_query, strict=False)])
             for of_query in zip(*found, strict=True)
@@ -148,15 +155,15 @@ class BitScan:
 
     def _within_faiss(self, codes: Codes, queries: Codes, radius: int) -> list[Rows]:
         faiss = self._faiss
-        # For this thread's calls: helpers would wait for cores that the networks' threads are spinning on.
+        # In this thread only: helper threads would wait for cores on which the networks' threads spin.
         faiss.omp_set_num_threads(1)
         result = faiss.RangeSearchResult(len(queries))
         pointers = [faiss.swig_ptr(array.view(np.uint8)) for array in (queries, codes)]
-        # FAISS leaves the radius itself out.
+        # FAISS excludes the radius itself.
         faiss.hamming_range_search(
             *pointers, len(queries), len(codes), radius + 1, 8 * codes.shape[1], result
         )
-        # The result owns these arrays and ends with this call.
+        # The result owns these arrays and is freed with this call: copy them.
         limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).tolist()
         rows = faiss.rev_swig_ptr(result.labels, limits[-1])
         return [rows[start:end].copy() for start, end in pairwise(limits)]

@@ -49,11 +49,11 @@ class Gallery:
         self.space = space
         self.version = version
         try:
-            self._index = VectorIndex.of(user_ids, vectors)
+            self._index = VectorIndex.from_vectors(user_ids, vectors)
         except ValueError:
             # Looked for only now: the index checks while it has the rows in the cache anyway.
             fine = are_units(vectors)
-            self._index = VectorIndex.of(list(compress(user_ids, fine)), vectors[fine])
+            self._index = VectorIndex.from_vectors(list(compress(user_ids, fine)), vectors[fine])
 
     def __len__(self) -> int:
         """The number of templates."""

@@ -174,7 +174,7 @@ class SpaceIndex:
     def _add(self, index: VectorIndex, block: CentroidBlock) -> VectorIndex:
         self._norms.update(block.norms)
         if not len(index):
-            return VectorIndex.of(list(block.norms), block.units)
+            return VectorIndex.from_vectors(list(block.norms), block.units)
         for row, global_id in enumerate(block.norms):
             index.put(global_id, block.units[row : row + 1])
         return index

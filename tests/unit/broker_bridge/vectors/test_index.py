@@ -23,7 +23,7 @@ def unit(values):
 
 
 def towards(base, cosine, random):
-    """Vectors at `cosine` (number or array[n]) from `base` float32[n, d], in random directions."""
+    """Return vectors at `cosine` from `base` float32[n, d], in random directions."""
     noise = random.standard_normal(base.shape)
     noise -= np.einsum("ij,ij->i", noise, base)[:, None] * base
     cosine = np.broadcast_to(cosine, len(base))[:, None]
@@ -31,7 +31,7 @@ def towards(base, cosine, random):
 
 
 def people(count, random, templates=5):
-    """As ArcFace gives: two templates of one person at cosine 0.6 to 0.8, two people around 0."""
+    """Return ArcFace-like templates: one key's at cosine 0.6 to 0.8, others' around 0."""
     base = unit(random.standard_normal((count, D)))
     keys = [f"EMP-{row // templates}" for row in range(count * templates)]
     cosine = np.sqrt(random.uniform(0.6, 0.8, count * templates))
@@ -39,7 +39,7 @@ def people(count, random, templates=5):
 
 
 def by_hand(keys, matrix, query):
-    """The nearest keys (several if equally near), similarity and runner-up of a maximum over all rows."""
+    """Return the nearest keys, similarity and runner-up of a maximum over all rows."""
     best = {}
     for key, similarity in zip(keys, (matrix @ query).tolist(), strict=True):
         best[key] = max(best.get(key, -1.0), similarity)
@@ -50,7 +50,7 @@ def by_hand(keys, matrix, query):
 
 
 def assert_exact(index, keys, matrix, queries, floor):
-    """What lies at or above `floor` is what a search by hand finds; the rest is below it in both."""
+    """Assert that answers at or above `floor` are exact, and others below it in both."""
     for query, answer in zip(queries, index.search(queries, floor), strict=True):
         equals, similarity, runner_up = by_hand(keys, matrix, query)
         if similarity >= floor + 1e-5:
@@ -71,11 +71,11 @@ def crowd():
 
 @pytest.fixture(params=ENGINES)
 def index(request, crowd):
-    return VectorIndex.of(*crowd, engine=request.param)
+    return VectorIndex.from_vectors(*crowd, engine=request.param)
 
 
-def test_ten_thousand_templates_are_searched_as_by_hand(index, crowd):
-    """People met again from clearly to barely, and strangers: the answers of a plain maximum."""
+def test_ten_thousand_templates_are_searched_exactly(index, crowd):
+    """Known faces, clear and unclear, and strangers get the answers of a plain maximum."""
     random = np.random.default_rng(2)
     keys, matrix = crowd
     met = towards(matrix[random.integers(0, len(keys), 200)], random.uniform(0.45, 0.95, 200), random)
@@ -84,15 +84,15 @@ def test_ten_thousand_templates_are_searched_as_by_hand(index, crowd):
 
 
 def test_both_engines_give_the_same_answers_to_the_last_bit(crowd):
-    """Not only the same people: the same numbers, also below the floor."""
+    """The engines agree in keys and in numbers, also below the floor."""
     random = np.random.default_rng(3)
     queries = np.concatenate([towards(crowd[1][:100], 0.6, random), unit(random.standard_normal((100, D)))])
-    one, other = (VectorIndex.of(*crowd, engine=engine).search(queries) for engine in ENGINES)
+    one, other = (VectorIndex.from_vectors(*crowd, engine=engine).search(queries) for engine in ENGINES)
     assert one == other
 
 
 def test_a_query_at_a_half_from_its_own_template_is_found(index, crowd):
-    """1,000 of 1,000 at the floor itself, where the bound is tightest."""
+    """All of 1,000 queries at the floor itself, where the bound is tightest, are found."""
     random = np.random.default_rng(4)
     keys, matrix = crowd
     rows = random.integers(0, len(keys), 1000)
@@ -100,13 +100,13 @@ def test_a_query_at_a_half_from_its_own_template_is_found(index, crowd):
     assert [answer.key for answer in answers] == [keys[row] for row in rows]
 
 
-def test_look_alikes_are_told_apart_and_seen_in_the_runner_up(crowd):
-    """Pairs of people at cosine 0.55: each is found, and the margin is over the other one."""
+def test_look_alikes_are_distinguished_and_stand_in_the_runner_up(crowd):
+    """Of keys at cosine 0.55 each is found, and the other one is the runner-up."""
     random = np.random.default_rng(5)
     keys, matrix = crowd
     doubles = towards(matrix[:500], 0.55, random)
     keys, matrix = [*keys, *(f"TWIN-{row}" for row in range(500))], np.concatenate([matrix, doubles])
-    index = VectorIndex.of(keys, matrix)
+    index = VectorIndex.from_vectors(keys, matrix)
     answers = index.search(doubles)
     assert [answer.key for answer in answers] == [f"TWIN-{row}" for row in range(500)]
     assert all(answer.runner_up > 0.54 for answer in answers)
@@ -114,7 +114,7 @@ def test_look_alikes_are_told_apart_and_seen_in_the_runner_up(crowd):
 
 
 def ranked_by_hand(keys, matrix, query, limit, floor):
-    """The best of every key from a maximum over all rows, as far as it reaches `floor`."""
+    """Return the best of every key at `floor` or more from a maximum over all rows."""
     best = {}
     for key, similarity in zip(keys, (matrix @ query).tolist(), strict=True):
         if similarity >= floor:
@@ -124,8 +124,8 @@ def ranked_by_hand(keys, matrix, query, limit, floor):
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
 @pytest.mark.parametrize("floor", [0.25, 0.5, 0.6])
-def test_the_best_few_people_are_ranked_each_once(index, crowd, limit, floor):
-    """Somebody with five templates and a look-alike is one entry, by the best template, as by hand."""
+def test_the_best_keys_are_ranked_each_once(index, crowd, limit, floor):
+    """A key with five templates and a look-alike is one entry, by the best template."""
     random = np.random.default_rng(16)
     keys, matrix = crowd
     for query in towards(matrix[:100], random.uniform(0.5, 0.9, 100), random):
@@ -136,7 +136,7 @@ def test_the_best_few_people_are_ranked_each_once(index, crowd, limit, floor):
 
 
 def test_many_look_alikes_are_ranked_up_to_the_limit(index):
-    """Two hundred people around one face: the nearest five, in order, and all of them if asked."""
+    """Of two hundred keys around one face the nearest five are ranked, or all."""
     random = np.random.default_rng(17)
     base = unit(random.standard_normal((1, D)))
     crowd = towards(np.repeat(base, 200, axis=0), np.linspace(0.55, 0.95, 200), random)
@@ -149,11 +149,11 @@ def test_many_look_alikes_are_ranked_up_to_the_limit(index):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rows", [0, 1, EXACT_ROWS + 1])
-def test_nobody_is_ranked_for_a_broken_query_or_below_the_floor(engine, rows):
-    """Zero, NaN and infinity; and a stranger."""
+def test_no_key_is_ranked_for_a_broken_query_or_below_the_floor(engine, rows):
+    """Zero, NaN, infinity and a stranger rank no key."""
     random = np.random.default_rng(18)
     matrix = unit(random.standard_normal((rows, D)))
-    index = VectorIndex.of([f"EMP-{row}" for row in range(rows)], matrix, engine)
+    index = VectorIndex.from_vectors([f"EMP-{row}" for row in range(rows)], matrix, engine)
     for query in (np.zeros(D), np.full(D, np.nan), np.full(D, np.inf), random.standard_normal(D)):
         assert index.rank(query.astype(np.float32), 5, 0.5) == []
     with pytest.raises(ValueError, match="float32"):
@@ -173,23 +173,25 @@ SKEWED = {
 @pytest.mark.parametrize("floor", [0.6, 0.8])
 @pytest.mark.parametrize("space", SKEWED)
 def test_a_skewed_space_is_searched_exactly_too(space, floor):
-    """The bound holds for the angle, not for a habit of one model's coordinates."""
+    """The bound holds for angles, in any distribution of coordinates."""
     random = np.random.default_rng(6)
     base = SKEWED[space](random, 3000)
     keys = [f"EMP-{row}" for row in range(len(base))]
     noise = SKEWED[space](random, 100)
     queries = unit(base[:100] + random.uniform(0.2, 1.0, (100, 1)) * noise)
-    assert_exact(VectorIndex.of(keys, unit(base)), keys, unit(base), queries, floor)
+    assert_exact(VectorIndex.from_vectors(keys, unit(base)), keys, unit(base), queries, floor)
 
 
 @pytest.mark.parametrize("space", SKEWED)
 def test_bits_differ_as_the_angle_says_in_every_space(space):
-    """Nobody lies past the radius for their similarity, of a hundred thousand pairs."""
+    """Of a hundred thousand pairs none lies past the radius for its similarity."""
     random = np.random.default_rng(7)
     base, noise = SKEWED[space](random, 400), SKEWED[space](random, 400)
     one, other = unit(base), unit(base + 0.5 * noise)
     bits = SignBits.for_space_of(one)
-    codes = [np.unpackbits(bits.of(each).view(np.uint8), axis=1).astype(np.int16) for each in (one, other)]
+    codes = [
+        np.unpackbits(bits.encode(each).view(np.uint8), axis=1).astype(np.int16) for each in (one, other)
+    ]
     distances = (codes[0][:, None] != codes[1][None]).sum(axis=2)
     cosines = one @ other.T
     pairs = [(d, c) for d, c in zip(distances.ravel(), cosines.ravel(), strict=True) if 0.3 < c < 0.98]
@@ -200,12 +202,12 @@ def test_bits_differ_as_the_angle_says_in_every_space(space):
 @pytest.mark.parametrize("space", SKEWED)
 @pytest.mark.parametrize("noise", [0.75, 1.7])
 def test_distances_scatter_as_the_bound_assumes(space, noise):
-    """In standard deviations of the formula: 0 in the mean, 1 in the spread, nobody near the bound."""
+    """Distances in standard deviations have mean 0 and spread 1, none near the bound."""
     random = np.random.default_rng(19)
     one, other = SKEWED[space](random, 4000), SKEWED[space](random, 4000)
     one, other = unit(one), unit(one + noise * other)
     bits = SignBits.for_space_of(one)
-    distances = np.bitwise_count(bits.of(one) ^ bits.of(other)).sum(axis=1)
+    distances = np.bitwise_count(bits.encode(one) ^ bits.encode(other)).sum(axis=1)
     cosines = np.einsum("ij,ij->i", one, other).tolist()
     expected = np.array([expected_distance(bits.bits, cosine) for cosine in cosines])
     deviations = (distances - expected[:, 0]) / expected[:, 1]
@@ -215,12 +217,12 @@ def test_distances_scatter_as_the_bound_assumes(space, noise):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_threads_find_what_one_finds(engine, crowd, monkeypatch):
-    """The rows in five parts, for several queries at once and for those that nobody is near."""
+def test_threads_find_the_rows_of_one_thread(engine, crowd, monkeypatch):
+    """Five parts of rows give the answers of one part, for near and far queries."""
     random = np.random.default_rng(20)
     keys, matrix = crowd
     queries = np.concatenate([towards(matrix[:50], 0.6, random), unit(random.standard_normal((50, D)))])
-    index = VectorIndex.of(keys, matrix, engine)
+    index = VectorIndex.from_vectors(keys, matrix, engine)
     alone = index.search(queries), [index.rank(query, 5, 0.5) for query in queries]
     monkeypatch.setattr(sign_bits, "_THREAD_ROWS", 1999)
     monkeypatch.setattr(sign_bits.os, "cpu_count", lambda: 8)
@@ -234,8 +236,8 @@ def test_threads_find_what_one_finds(engine, crowd, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_growing_never_holds_the_vectors_twice(engine):
-    """Ten thousand people of 2 KB, one by one: never a fifth more than their vectors."""
+def test_growing_never_stores_the_vectors_twice(engine):
+    """Ten thousand vectors of 2 KB added one by one take less than a fifth more memory."""
     matrix = unit(np.random.default_rng(21).standard_normal((10_000, D)))
     index = VectorIndex(D, engine)
     tracemalloc.start()
@@ -251,20 +253,20 @@ def test_growing_never_holds_the_vectors_twice(engine):
     ]
 
 
-def test_signs_alone_would_miss_people_in_a_skewed_space(monkeypatch):
-    """What the rotation is for: without it the same search loses somebody."""
+def test_signs_without_rotation_miss_keys_in_a_skewed_space(monkeypatch):
+    """Without the rotation the same search misses keys."""
     random = np.random.default_rng(8)
     base = SKEWED["after a PCA"](random, 3000)
     queries = unit(base + 0.8 * SKEWED["after a PCA"](random, 3000))
     keys = [f"EMP-{row}" for row in range(len(base))]
     monkeypatch.setattr(SignBits, "for_space_of", lambda vectors: SignBits(D, rotated=False))
-    index = VectorIndex.of(keys, unit(base))
+    index = VectorIndex.from_vectors(keys, unit(base))
     with pytest.raises(AssertionError):
         assert_exact(index, keys, unit(base), queries, floor=0.6)
 
 
 def crowded_near(query, random, decoys):
-    """Rows that differ from `query` in no bit at cosine 0.4, and last one of cosine 0.62."""
+    """Return rows without a differing bit at cosine 0.4, and a last row at 0.62."""
     tilt = np.where(np.arange(D) < 30, 8.0, 0.2) * random.uniform(0.5, 1.5, (decoys, D))
     near = unit(np.sign(query) * tilt)
     return np.concatenate([near, towards(query[None], 0.62, random)])
@@ -272,22 +274,22 @@ def crowded_near(query, random, decoys):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_number_of_rows_with_nearer_bits_hides_the_nearest(engine, monkeypatch):
-    """600 rows share every bit with the query and are less similar: a list of 256 would end there."""
+    """600 less similar rows share every bit with the query and do not hide the nearest."""
     random = np.random.default_rng(9)
     query = unit(random.standard_normal(D))
     others = unit(random.standard_normal((4000, D)))
     matrix = np.concatenate([others, crowded_near(query, random, 600)])
     keys = [f"EMP-{row}" for row in range(len(matrix))]
     monkeypatch.setattr(SignBits, "for_space_of", lambda vectors: SignBits(D, rotated=False))
-    index = VectorIndex.of(keys, matrix, engine)
-    code = SignBits(D, rotated=False).of(np.concatenate([query[None], matrix])).view(np.uint8)
+    index = VectorIndex.from_vectors(keys, matrix, engine)
+    code = SignBits(D, rotated=False).encode(np.concatenate([query[None], matrix])).view(np.uint8)
     distances = np.unpackbits(code[0] ^ code[1:], axis=1).sum(axis=1)
     assert (distances < distances[-1]).sum() > 256
     assert index.search(query[None])[0].key == keys[-1]
 
 
 def test_a_lower_floor_widens_the_radius():
-    """What counts as nearer has to be looked for farther away; half the bits is no bound any more."""
+    """A lower floor needs a larger radius, up to half the bits."""
     radii = [search_radius(512, floor, 100_000) for floor in (0.9, 0.7, 0.5, 0.2)]
     assert radii == sorted(radii)
     assert radii[2] < 220
@@ -298,10 +300,10 @@ def test_a_lower_floor_widens_the_radius():
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("floor", [-1.0, 0.0, 0.3, 0.99, 1.0])
 def test_any_floor_is_answered(engine, floor, crowd):
-    """Very low floors are exact for everybody; very high ones still name the nearest whom they saw."""
+    """Very low floors are exact; very high ones still return the nearest candidate."""
     random = np.random.default_rng(10)
     keys, matrix = crowd
-    index = VectorIndex.of(keys, matrix, engine)
+    index = VectorIndex.from_vectors(keys, matrix, engine)
     queries = np.concatenate([towards(matrix[:20], 0.9, random), unit(random.standard_normal((20, D)))])
     assert_exact(index, keys, matrix, queries, floor)
     assert [answer.key for answer in index.search(queries[:20], floor)] == keys[:20]
@@ -309,40 +311,40 @@ def test_any_floor_is_answered(engine, floor, crowd):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_many_rows_of_one_key_leave_a_true_runner_up(engine):
-    """When all near rows are of one person, the second person is found all the same."""
+    """The second key is found although all near rows belong to the first."""
     random = np.random.default_rng(11)
     base = unit(random.standard_normal((1, D)))
     crowd = towards(np.repeat(base, 2000, axis=0), 0.95, random)
     matrix = np.concatenate([crowd, -base])
-    index = VectorIndex.of(["EMP-1"] * 2000 + ["EMP-2"], matrix, engine)
+    index = VectorIndex.from_vectors(["EMP-1"] * 2000 + ["EMP-2"], matrix, engine)
     answer = index.search(base)[0]
     assert (answer.key, answer.runner_up) == ("EMP-1", pytest.approx(-1.0, abs=1e-5))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_person_alone_has_no_runner_up(engine):
-    """-1, as if the other were opposite."""
+def test_one_key_alone_has_no_runner_up(engine):
+    """Without another key the runner-up is -1."""
     matrix = unit(np.random.default_rng(12).standard_normal((EXACT_ROWS + 1, D)))
-    answer = VectorIndex.of(["EMP-1"] * len(matrix), matrix, engine).search(matrix[:1])[0]
+    answer = VectorIndex.from_vectors(["EMP-1"] * len(matrix), matrix, engine).search(matrix[:1])[0]
     assert (answer.key, answer.similarity, answer.runner_up) == ("EMP-1", pytest.approx(1.0, abs=1e-6), -1.0)
     assert answer.similarity <= 1.0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_duplicates_are_found_under_the_first_key(engine, crowd):
-    """The same template under two keys: one of them, and no margin at all."""
+    """The same template under two keys gives the first key and no margin."""
     keys, matrix = crowd
-    index = VectorIndex.of([*keys, "COPY"], np.concatenate([matrix, matrix[:1]]), engine)
+    index = VectorIndex.from_vectors([*keys, "COPY"], np.concatenate([matrix, matrix[:1]]), engine)
     answer = index.search(matrix[:1])[0]
     assert (answer.key, answer.similarity - answer.runner_up) == (keys[0], 0.0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rows", [1, EXACT_ROWS, EXACT_ROWS + 1, 5000])
-def test_a_broken_query_is_nobody_and_spoils_no_neighbour(engine, rows):
-    """Zero, NaN and infinity give None; the sound one beside them is answered."""
+def test_an_invalid_query_gives_none_beside_valid_ones(engine, rows):
+    """Zero, NaN and infinity give None; the valid query beside them is answered."""
     matrix = unit(np.random.default_rng(13).standard_normal((rows, D)))
-    index = VectorIndex.of([f"EMP-{row}" for row in range(rows)], matrix, engine)
+    index = VectorIndex.from_vectors([f"EMP-{row}" for row in range(rows)], matrix, engine)
     queries = np.stack([np.zeros(D), np.full(D, np.nan), np.full(D, np.inf), np.full(D, 3e38), 7 * matrix[0]])
     answers = index.search(queries.astype(np.float32))
     assert answers[:4] == [None] * 4
@@ -350,13 +352,13 @@ def test_a_broken_query_is_nobody_and_spoils_no_neighbour(engine, rows):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_empty_index_answers_nobody(engine):
-    """One None per query, and none for no query."""
+def test_an_empty_index_answers_none(engine):
+    """An empty index returns one None per query."""
     index = VectorIndex(D, engine)
     assert index.search(unit(np.ones((2, D)))) == [None, None]
-    assert VectorIndex.of([], np.empty((0, D), np.float32), engine).search(np.ones((1, D), np.float32)) == [
-        None
-    ]
+    assert VectorIndex.from_vectors([], np.empty((0, D), np.float32), engine).search(
+        np.ones((1, D), np.float32)
+    ) == [None]
     assert index.search(np.empty((0, D), np.float32)) == []
 
 
@@ -372,35 +374,37 @@ def test_an_empty_index_answers_nobody(engine):
         np.eye(8)[:1],
     ],
 )
-def test_what_cannot_be_compared_is_refused_and_changes_nothing(wrong):
-    """Zero, NaN, infinite, not of unit length, another dimension, another type."""
+def test_invalid_vectors_are_rejected_and_change_nothing(wrong):
+    """Invalid vectors raise ValueError and leave the index unchanged."""
     index = VectorIndex(8)
     index.put("EMP-1", np.eye(8, dtype=np.float32)[:1])
     with pytest.raises(ValueError, match=r"vectors are|expected float32"):
         index.put("EMP-1", wrong)
     with pytest.raises(ValueError, match=r"vectors are|expected (one vector|float32)"):
-        VectorIndex.of(["EMP-1"], wrong[..., :8] if wrong.shape[-1] == 8 else wrong.reshape(-1)[None, None])
+        VectorIndex.from_vectors(
+            ["EMP-1"], wrong[..., :8] if wrong.shape[-1] == 8 else wrong.reshape(-1)[None, None]
+        )
     assert index.search(np.eye(8, dtype=np.float32)[:1])[0].key == "EMP-1"
 
 
 @pytest.mark.parametrize("wrong", [np.ones((1, 7), np.float32), np.ones(8, np.float32), np.ones((1, 8))])
-def test_a_query_of_another_shape_or_type_is_refused(wrong):
-    """A mistake of the program, not of the face."""
+def test_a_query_of_another_shape_or_type_is_rejected(wrong):
+    """A query of the wrong shape or type raises ValueError."""
     with pytest.raises(ValueError, match="float32"):
         VectorIndex(8).search(wrong)
 
 
 def test_keys_and_vectors_come_in_pairs():
     with pytest.raises(ValueError, match="2 keys"):
-        VectorIndex.of(["EMP-1", "EMP-2"], np.eye(8, dtype=np.float32)[:1])
+        VectorIndex.from_vectors(["EMP-1", "EMP-2"], np.eye(8, dtype=np.float32)[:1])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_matrix_that_was_taken_over_is_never_written_to(engine, crowd):
-    """The caller keeps using it: changes of the index go to a copy."""
+def test_an_adopted_matrix_is_never_written_to(engine, crowd):
+    """The index copies the caller's matrix before its first change."""
     keys, matrix = crowd
     before = matrix.copy()
-    index = VectorIndex.of(keys, matrix, engine)
+    index = VectorIndex.from_vectors(keys, matrix, engine)
     assert np.shares_memory(index._vectors, matrix)
     index.remove(keys[0])
     index.put("NEW", matrix[:1])
@@ -409,8 +413,8 @@ def test_a_matrix_that_was_taken_over_is_never_written_to(engine, crowd):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_was_removed_is_overwritten(engine):
-    """Templates are biometric: no copy stays in the spare rows."""
+def test_removed_vectors_are_overwritten(engine):
+    """Spare rows contain no copy of a removed (biometric) template."""
     random = np.random.default_rng(14)
     index = VectorIndex(D, engine)
     for number in range(10):
@@ -430,7 +434,7 @@ changes = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0
 @settings(max_examples=25, deadline=None)
 @given(changes=changes, seed=st.integers(0, 2**31))
 def test_changes_are_those_of_a_dictionary(engine, dimension, changes, seed):
-    """Put, replace and remove in any order; searched through bits as soon as there are enough dimensions."""
+    """Put, replace and remove in any order equal the changes of a dictionary."""
     model, index = {}, VectorIndex(dimension, engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors, "EXACT_ROWS", 0)
@@ -457,7 +461,7 @@ def test_changes_are_those_of_a_dictionary(engine, dimension, changes, seed):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_index_that_grew_equals_one_that_was_built(engine, crowd):
-    """Ten thousand rows by `put`, half of them replaced and some removed."""
+    """Ten thousand `put`s, with replacements and removals, equal one construction."""
     keys, matrix = crowd
     people = list(dict.fromkeys(keys))
     index = VectorIndex(D, engine)
@@ -474,8 +478,8 @@ def test_an_index_that_grew_equals_one_that_was_built(engine, crowd):
     assert_exact(index, [keys[row] for row in kept], matrix[kept], queries, floor=0.5)
 
 
-def test_without_faiss_numpy_counts_and_asking_for_faiss_says_so(monkeypatch):
-    """A camera need not install it."""
+def test_without_faiss_numpy_counts_and_faiss_raises(monkeypatch):
+    """FAISS is optional; requesting it where it is missing raises an error."""
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(sign_bits, "find_spec", lambda name: None)
     assert VectorIndex(8).engine == "numpy"

@@ -19,7 +19,7 @@ def test_nobody_above_the_floor_is_overlooked(dimension, floor):
     people = units(3000, dimension, random)
     keys = [str(number) for number in range(len(people))]
     centroid_norm = {key: float(random.uniform(0.3, 1.0)) for key in keys}
-    index = VectorIndex.of(keys, people)
+    index = VectorIndex.from_vectors(keys, people)
     for query in units(20, dimension, random):
         everyone = {int(key): float(people[int(key)] @ query) * trust for key, trust in centroid_norm.items()}
         expected = sorted((s for s in everyone.values() if s >= floor), reverse=True)
