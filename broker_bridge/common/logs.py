@@ -1,4 +1,7 @@
-"""Logs of every program, on standard error: for people or as JSON lines. Never vectors, images or names."""
+"""Write the logs of every program to standard error, as text or JSON lines.
+
+Logs never contain vectors, images or names of identities.
+"""
 
 import json
 import logging
@@ -11,7 +14,7 @@ from .settings import LogSettings
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: at, level, logger, message, and `error` with the traceback where there is one."""
+    """The formatter of JSON lines: at, level, logger, message, and the traceback as `error`."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -26,12 +29,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Set up the root logger; called once, by `__main__`."""
+    """Configure the root logger; `__main__` calls this once."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    # At debug the drivers tell of every heartbeat, and of every command with its documents, vectors included;
-    # FAISS tells at info how it was loaded.
+    # At debug the drivers log every heartbeat and every command with its documents, vectors included; at info
+    # FAISS logs how it was loaded.
     for chatty in ("pymongo", "asyncio", "aiomqtt", "mqtt", "apscheduler", "faiss"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

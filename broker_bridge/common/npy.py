@@ -1,4 +1,4 @@
-"""Vectors in `.npy` files, as people, devices and other firmware exchange them (seed 000)."""
+"""Read and write vectors in `.npy` files, the exchange format of seed 000."""
 
 import io
 import tokenize
@@ -9,8 +9,8 @@ from numpy.lib import format as npy
 from broker_bridge.contract.embeddings import MAX_DIMENSION, normalise
 from broker_bridge.contract.errors import ContractError
 
-# All that NumPy lets through when a header is nonsense.
-_NONSENSE = (
+# The exceptions that NumPy raises for an invalid header.
+_HEADER_ERRORS = (
     ValueError,
     SyntaxError,
     TypeError,
@@ -23,14 +23,14 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 class NpyFileError(ValueError):
-    """A file holds no vector of the space. The sentence says what is wrong and quotes nothing of it."""
+    """A file without a vector of the space; the sentence quotes none of its content."""
 
 
 def parse_npy(data: bytes, dimension: int | None = None) -> bytes:
-    """The unit vector (float32 bytes) in the bytes of an `.npy` file of float32[d] or float32[1,d].
+    """Return the unit vector (float32 bytes) in the bytes of an `.npy` file.
 
-    Without `dimension` it is the file's own, 4096 at most. Nothing is unpickled, and nothing allocated by
-    what the header claims. Raises NpyFileError.
+    The file contains float32[d] or float32[1,d]. `dimension` None accepts the file's own, 4096 at most. No
+    data is unpickled, and no memory allocated for the size that the header states. Raises NpyFileError.
     """
     stream = io.BytesIO(data)
     try:
@@ -38,7 +38,7 @@ def parse_npy(data: bytes, dimension: int | None = None) -> bytes:
         shape, _, dtype = _HEADERS[version](stream)
     except KeyError as error:
         raise NpyFileError("its version of the npy format is not supported, expected 1.0 or 2.0") from error
-    except _NONSENSE as error:
+    except _HEADER_ERRORS as error:
         raise NpyFileError("it is no .npy file, or the beginning of one") from error
     if dtype.hasobject:
         raise NpyFileError("it holds pickled objects, which are never loaded; expected float32")
@@ -54,7 +54,7 @@ def parse_npy(data: bytes, dimension: int | None = None) -> bytes:
         what = "incomplete" if len(body) < 4 * dimension else "longer than its header says"
         raise NpyFileError(f"it is {what}: {len(body)} bytes of numbers, expected {4 * dimension}")
     try:
-        # A signalling NaN would warn on its way to the sentence that refuses it.
+        # A signalling NaN would emit a warning before its rejection.
         with np.errstate(invalid="ignore"):
             return normalise(np.frombuffer(body, dtype=dtype), dimension)
     except ContractError as error:
@@ -62,7 +62,7 @@ def parse_npy(data: bytes, dimension: int | None = None) -> bytes:
 
 
 def to_npy(vector: bytes) -> bytes:
-    """The bytes of a `.npy` file that holds `vector` (little-endian float32 bytes)."""
+    """Return a `.npy` file with `vector` (little-endian float32 bytes)."""
     stream = io.BytesIO()
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(vector) // 4,)}
     npy.write_array_header_1_0(stream, header)

@@ -1,7 +1,7 @@
-"""The gallery digest: what a device and the registry compare to know that they hold the same templates.
+"""Compute the gallery digest, by which device and registry compare their templates.
 
-Per space, the XOR over templates of an 8-byte BLAKE2b of `user_id NUL space NUL vector bytes`. XOR makes it
-free of order and its own inverse, so both sides keep it up to date row by row.
+Per space, the digest is the XOR over templates of an 8-byte BLAKE2b of `user_id NUL space NUL vector bytes`.
+XOR does not depend on order and is its own inverse, so both sides update it template by template.
 """
 
 import hashlib
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 
 def template_hash(user_id: str, space: str, vector: bytes) -> int:
-    """The 64-bit contribution of one template to its space's digest."""
+    """Return the 64-bit contribution of one template to its space's digest."""
     key = user_id.encode() + b"\0" + space.encode() + b"\0" + vector
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True)
 class Digest:
-    """Number of templates and XOR of their hashes; adding or removing another digest is plain arithmetic."""
+    """The number of templates and the XOR of their hashes."""
 
     count: int = 0
     value: int = 0
@@ -30,12 +30,12 @@ class Digest:
 
     @property
     def hex(self) -> str:
-        """Sixteen hex digits, as it stands on the wire."""
+        """Return the sixteen hex digits of the wire form."""
         return f"{self.value:016x}"
 
     @classmethod
     def of(cls, user_id: str, space: str, vectors: Iterable[bytes]) -> "Digest":
-        """The digest of one person's templates in one space."""
+        """Return the digest of one identity's templates in one space."""
         total = cls()
         for vector in vectors:
             total = total.plus(cls(1, template_hash(user_id, space, vector)))

@@ -1,7 +1,7 @@
-"""Embedding spaces and the one encoding of vectors: little-endian float32, unit length, base64 on the wire.
+"""Define embedding spaces and the encoding of vectors.
 
-Between wire, MongoDB and SQLite a vector stays `bytes`: hashable, comparable, and byte for byte the same
-on both sides, which the gallery digest relies on. It becomes an array where it is computed with.
+A vector is little-endian float32 of unit length, base64 on the wire. Between wire, MongoDB and SQLite it
+stays `bytes`: the gallery digest relies on equal bytes on both sides. Only computations make it an array.
 """
 
 import base64
@@ -20,14 +20,14 @@ DEFAULT_DIMENSIONS = {"face": 512, "gait": 256, "speaker": 192}
 """Dimension per modality where a space names none (seed 000)."""
 
 MAX_DIMENSION = 4096
-# Below this length a vector's direction is rounding noise.
-_SHORTEST = 1e-6
+# The direction of a shorter vector is rounding noise.
+_MIN_LENGTH = 1e-6
 _UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """A space in which vectors may be compared: `id` is `<modality>:<model>`."""
+    """A space of comparable vectors; `id` is `<modality>:<model>`."""
 
     id: str
     dimension: int
@@ -43,7 +43,7 @@ class EmbeddingSpace:
 
 
 def normalise(values: Sequence[float] | NDArray[np.floating], dimension: int) -> bytes:
-    """Little-endian float32 bytes of `values` scaled to unit length.
+    """Return the little-endian float32 bytes of `values` at unit length.
 
     Raises ContractError(`vector-invalid`) unless `values` is one flat vector of `dimension` finite
     numbers that is not (nearly) zero.
@@ -59,7 +59,7 @@ def normalise(values: Sequence[float] | NDArray[np.floating], dimension: int) ->
         raise ContractError(VECTOR_INVALID, "a vector holds finite numbers, this one has NaN or infinity")
     # Scaling by the largest first keeps the square from overflowing for numbers near the float64 limit.
     largest = float(np.abs(wide).max())
-    if largest < _SHORTEST:
+    if largest < _MIN_LENGTH:
         raise ContractError(VECTOR_INVALID, "a zero vector has no direction and cannot be compared")
     wide = wide / largest
     unit: bytes = (wide / np.linalg.norm(wide)).astype("<f4").tobytes()
@@ -67,7 +67,10 @@ def normalise(values: Sequence[float] | NDArray[np.floating], dimension: int) ->
 
 
 def check_vector(vector: bytes, dimension: int) -> None:
-    """Raise ContractError(`vector-invalid`) unless `vector` is float32[dimension], finite, of unit length."""
+    """Raise ContractError unless `vector` is float32[dimension], finite, of unit length.
+
+    The code is `vector-invalid`.
+    """
     if len(vector) != 4 * dimension:
         raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")
     # NaN and an overflow to infinity fail the comparison as well, so one test covers finite, zero and unit.
@@ -78,12 +81,15 @@ def check_vector(vector: bytes, dimension: int) -> None:
 
 
 def to_array(vector: bytes) -> Vector:
-    """A read-only float32[d] view of stored vector bytes, without a copy."""
+    """Return a read-only float32[d] view of stored vector bytes, without a copy."""
     return np.frombuffer(vector, dtype="<f4")
 
 
 def from_base64(text: str) -> bytes:
-    """Bytes of a vector as it stands on the wire; the length must be a whole number of float32."""
+    """Return the bytes of a vector in its wire form.
+
+    Raises ContractError(`vector-invalid`) unless they are 1 to 4096 float32.
+    """
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -96,5 +102,5 @@ def from_base64(text: str) -> bytes:
 
 
 def to_base64(vector: bytes) -> str:
-    """The wire form of stored vector bytes."""
+    """Return the wire form of stored vector bytes."""
     return base64.b64encode(vector).decode("ascii")

@@ -1,4 +1,4 @@
-"""Errors with a stable code, the same on the wire, in REST answers and in logs."""
+"""Define errors with stable codes: the same on the wire, in REST and in logs."""
 
 from typing import Final
 
@@ -31,7 +31,7 @@ TEMPLATES_TOO_MANY: Final = "templates-too-many"
 
 
 class ContractError(ValueError):
-    """Something that breaks the contract: a stable `code` and one sentence for a person."""
+    """A violation of the contract: a stable `code` and a `detail` sentence."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""How single values travel: times, vectors, open documents. The messages are built from these."""
+"""Define the wire form of single values: times, vectors, open documents, images."""
 
 import base64
 import binascii
@@ -21,13 +21,13 @@ from .embeddings import from_base64, to_base64
 from .errors import IMAGE_INVALID, ContractError
 
 MAX_UP_BYTES = 256 * 1024
-"""Largest upward message; the device refuses a larger one before its outbox (`payload-too-large`)."""
+"""The largest upward message; the device rejects a larger one (`payload-too-large`)."""
 MAX_PAGE_BYTES = 256 * 1024
-"""Default size at which a sync page or delta is cut."""
+"""The default size at which a sync page or delta is cut."""
 MAX_IDENTITY_BYTES = 512 * 1024
-"""A person's templates together, since a person travels whole: some 180 of 512 dimensions."""
+"""The largest identity, which is never split: some 180 templates of 512 dimensions."""
 MAX_DOWN_BYTES = 1000 * 1024
-"""Largest downward payload: a broker ends the connection of whoever sends more than its limit, 1 MiB."""
+"""The largest downward payload; a broker closes the connection beyond its limit, 1 MiB."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 _INT64 = 2**63
@@ -36,17 +36,20 @@ _MAX_DEPTH = 8
 
 
 class WireModel(BaseModel):
-    """Frozen; unknown fields are ignored, missing ones and NaN refused, no silent conversion of types."""
+    """A frozen model: ignores unknown fields, rejects missing ones, NaN and wrong types."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
     def to_json(self) -> bytes:
-        """The UTF-8 payload; absent optional fields are left out, so that a person can read it."""
+        """Return the UTF-8 payload, without absent optional fields."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
 class UpMessage(WireModel):
-    """From a device. Identity comes from the topic; a payload that also names one must name the same."""
+    """A message from a device.
+
+    The topic identifies the device; a `device_id` in the payload must equal it.
+    """
 
     device_id: str | None = Field(default=None, max_length=63)
 
@@ -73,7 +76,7 @@ def _to_utc_ms(value: datetime) -> datetime:
 
 
 def format_time(value: datetime) -> str:
-    """RFC 3339 UTC with milliseconds and `Z`, the one form of times on the wire and in answers."""
+    """Return RFC 3339 UTC with milliseconds and `Z`, as on the wire and in REST."""
     return value.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -103,7 +106,7 @@ def _check_open_value(value: Any, depth: int) -> None:
         raise ValueError(f"an open document nests at most {_MAX_DEPTH} levels")
     if isinstance(value, dict):
         for key, child in value.items():
-            # MongoDB's drivers read an object with "$ref" as a reference, not as what was stored.
+            # MongoDB's drivers decode an object with "$ref" as a reference.
             if not key or len(key) > _MAX_KEY or "\0" in key or key == "$ref":
                 raise ValueError(f"a key has 1 to {_MAX_KEY} characters and no NUL, and is not $ref")
             _check_open_value(child, depth + 1)
@@ -122,15 +125,18 @@ def _check_open_document(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 OpenDocument = Annotated[dict[str, JsonValue], AfterValidator(_check_open_document)]
-"""A JSON object with free keys that BSON and SQLite can hold too: no NaN, no NUL in keys, 64-bit integers."""
+"""A JSON object with free keys that BSON and SQLite can store.
+
+Without NaN, NUL in keys and integers past 64 bits.
+"""
 
 
 Name = Annotated[str, Field(pattern=r"^[^\x00$][^\x00]*$", max_length=_MAX_KEY)]
-"""A key that a device chooses, such as a sensor's: no NUL and no $ in front."""
+"""A key that a device chooses, such as a sensor's: no NUL and no leading $."""
 
 
 def decode_image(text: str) -> bytes:
-    """JPEG bytes of an event's `image`; raises ContractError(`image-invalid`) if it is not one."""
+    """Return the JPEG bytes of an event's `image`; raises ContractError(`image-invalid`)."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

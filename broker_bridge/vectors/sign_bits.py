@@ -2,8 +2,8 @@
 
 A code has one bit per coordinate, its sign: 64 bytes for 512 dimensions. A random rotation precedes it,
 unless the coordinates are as even as after one. Two vectors at an angle of t differ in a share t/pi of the
-bits on average (Charikar 2002). The rotation's rows are orthogonal, so the bits scatter less around that share than
-independent bits (Ji et al. 2012, "Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
+bits on average (Charikar 2002). The rotation's rows are orthogonal, so the bits scatter less around that
+share than independent bits (Ji et al. 2012, "Super-Bit Locality-Sensitive Hashing"): see `search_radius`.
 """
 
 import os

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from broker_bridge.common.template_choice import MOST_TEMPLATES, choose_templates, find_outliers
+from broker_bridge.common.template_choice import MAX_TEMPLATES, choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector
 from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from device.bootstrap import sole_owner
@@ -88,7 +88,7 @@ def test_a_folder_becomes_at_most_five_templates_of_one_person(
     db.initialize()
     user_ids, vectors = db.load_gallery(SPACE)
     db.close()
-    assert 2 <= len(user_ids) <= MOST_TEMPLATES
+    assert 2 <= len(user_ids) <= MAX_TEMPLATES
     assert set(user_ids) == {"EMP-10001"}
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
     assert f"EMP-10001: {len(user_ids)} templates of {SPACE} from 7 of 9 pictures" in result.output
@@ -156,7 +156,7 @@ def test_the_choice_is_different_good_and_begins_with_the_best(seed: int, count:
     vectors, qualities = unit(source.normal(size=(count, 8))), source.uniform(0.01, 1.0, count)
     chosen = choose_templates(vectors, qualities)
     assert chosen[0] == qualities.argmax()
-    assert len(set(chosen)) == len(chosen) <= MOST_TEMPLATES
+    assert len(set(chosen)) == len(chosen) <= MAX_TEMPLATES
     assert all(qualities[chosen] >= 0.5 * qualities.max())
 
 
