@@ -202,7 +202,7 @@ class IoTClient:
         except FutureTimeoutError:
             return "pending"
         finally:
-            self.delivery.give_up(event.event_id)
+            self.delivery.stop_waiting(event.event_id)
 
     def request_sync(self, since_version: int | None = None, timeout: float = 10.0) -> DeviceSyncStatus:
         """Request changes, wait `timeout` seconds until they are applied, return the status (seed 003).

@@ -1,4 +1,4 @@
-"""From readings of faces to emotion events: what one person showed surely and long enough (seed 003)."""
+"""Decide which emotion readings become events: sure and long enough (seed 003)."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from device.timing.expiring import ExpiringMap
 
 from .decision import COOLDOWN, REPEATED_FRAME
 
-# Beside those of device.sighting: why a reading of a face made no emotion event.
+# The reasons, besides those of `decision`, for which an emotion reading makes no event.
 UNKNOWN_PERSON: Final = "unknown_person"
 NO_CODE: Final = "no_code"
 LOW_CONFIDENCE: Final = "low_confidence"
@@ -30,7 +30,7 @@ _CODE = re.compile(r"EV2\.[0-9]{1,3}")
 
 @dataclass
 class _EmotionRun:
-    """One person showing one emotion on one track, sure in every frame since `since` (monotonic seconds)."""
+    """One emotion of one identity on one track, sure in every frame since `since` (monotonic seconds)."""
 
     user_id: str
     code: str
@@ -50,18 +50,19 @@ class _EmotionTrack:
 
 
 class EmotionEventValidator:
-    """Decides which reading of a recognised person's face becomes an `emotion` event.
+    """Decides which emotion reading of a recognised face becomes an `emotion` event.
 
-    An event needs one code on one track for one person in every frame of at least `min_duration_ms`, each
-    with at least `confidence_threshold`, and none of that person and code within `cooldown_seconds` (on any
-    track). An unsure frame, another code or person, or `max_gap_seconds` without a frame begin anew.
+    An event needs one code on one track for one identity in every frame of at least `min_duration_ms`, each
+    with at least `confidence_threshold`, and no event of that identity and code within `cooldown_seconds` (on
+    any track). An unsure frame, another code or identity, or `max_gap_seconds` without a frame start again.
 
-    Every call answers with an event or adds one to `refusals` under one reason: `unknown_person`, `no_code`
-    (an emotion that is not reported), `low_confidence` (also a confidence that is no number), `too_short`,
-    `cooldown`, `repeated_frame` (not newer than the track's last, and ignored).
+    Every call returns an event or adds one to `refusals` under one reason: `unknown_person`, `no_code`
+    (an emotion that is not reported), `low_confidence` (also a confidence that is not a number), `too_short`,
+    `cooldown`, `repeated_frame` (not newer than the track's last frame, and ignored).
 
-    `clock` is monotonic seconds, `wall_clock` the time that the event bears, `new_suffix` the random tail of
-    its id. Does no I/O and is not thread-safe: it belongs to the thread that recognises.
+    `clock` is monotonic seconds, `wall_clock` gives the event's time, `new_suffix` the random end of its id.
+    Does no I/O and is not thread-safe: it belongs to the thread that recognises. Raises ValueError for a
+    threshold or duration out of range.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class EmotionEventValidator:
         new_suffix: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         if not 0 < confidence_threshold <= 1:
-            raise ValueError(f"confidence_threshold is a share in (0, 1], not {confidence_threshold}")
+            raise ValueError(f"expected a confidence_threshold in (0, 1], got {confidence_threshold}")
         if not (min_duration_ms >= 0 and max_gap_seconds > 0):
             raise ValueError(
-                f"durations are positive, not {min_duration_ms} ms with gaps of {max_gap_seconds} s"
+                f"expected positive durations, got {min_duration_ms} ms with gaps of {max_gap_seconds} s"
             )
         self._device_id = device_id
-        # A microsecond of allowance: the difference of two readings of the clock is rounded.
+        # One microsecond of tolerance: the difference of two clock readings is rounded.
         self._min_duration = min_duration_ms / 1000 - 1e-6
         self._confidence_threshold = confidence_threshold
         self._cooldown = cooldown_seconds
@@ -96,12 +97,12 @@ class EmotionEventValidator:
 
     @property
     def tracks_in_memory(self) -> int:
-        """Tracks in memory."""
+        """The number of tracks in memory."""
         return len(self._tracks)
 
     @property
     def cooldowns_in_memory(self) -> int:
-        """Pairs of person and code in memory because of a recent event."""
+        """The number of pairs of identity and code in memory because of a recent event."""
         return len(self._last_events)
 
     def process_emotion(
@@ -114,17 +115,17 @@ class EmotionEventValidator:
         intensity: float | None = None,
         frame_id: int | None = None,
     ) -> Event | None:
-        """The event that this frame of `track_id` completes, or None with a reason counted in `refusals`.
+        """Return the event that this frame of `track_id` completes, or None and count the reason.
 
         `user_id` is None for a face that was not recognised, `emotion_code` (`EV2.n`) for an emotion without
-        a code. `confidence` and `intensity` are 0..1; without an intensity the event bears the run's mean
-        confidence. Raises ValueError for a code that is none.
+        a code. `confidence` and `intensity` are 0..1; without an intensity the event has the run's mean
+        confidence. Raises ValueError for an invalid code.
         """
         if emotion_code is not None and not _CODE.fullmatch(emotion_code):
-            raise ValueError(f"an emotion code is EV2.n with up to three digits, not {emotion_code!r}")
+            raise ValueError(f"expected an emotion code EV2.n with up to three digits, got {emotion_code!r}")
         now = self._clock()
-        self._tracks.forget(now)
-        self._last_events.forget(now)
+        self._tracks.expire(now)
+        self._last_events.expire(now)
         track = self._tracks.get(track_id) or _EmotionTrack(None, None)
         if frame_id is not None:
             if track.frame_id is not None and frame_id <= track.frame_id:
@@ -133,21 +134,21 @@ class EmotionEventValidator:
             track.frame_id = frame_id
         self._tracks.put(track_id, track, now)
 
-        run, reason = self._continued(track.run, user_id, emotion_code, confidence, now)
+        run, reason = self._extend_run(track.run, user_id, emotion_code, confidence, now)
         track.run = run
         if run is None or reason is not None:
             self.refusals[reason or TOO_SHORT] += 1
             return None
         self._last_events.put((run.user_id, run.code), now, now)
-        return self._event(run, track_id, now, intensity)
+        return self._build_event(run, track_id, now, intensity)
 
-    def _continued(
+    def _extend_run(
         self, run: _EmotionRun | None, user_id: str | None, code: str | None, confidence: float, now: float
     ) -> tuple[_EmotionRun | None, str | None]:
-        """What is shown after one more frame, and why that makes no event (None: it does)."""
+        """Return the run after one more frame, and the reason for no event (None: an event)."""
         if user_id is None:
             return None, UNKNOWN_PERSON
-        # Written so that a confidence which is not a number is low.
+        # In this form a confidence that is not a number is low.
         if not self._confidence_threshold <= confidence < math.inf:
             return None, LOW_CONFIDENCE
         if code is None:
@@ -161,7 +162,7 @@ class EmotionEventValidator:
         last_event = self._last_events.get((user_id, code))
         return run, None if last_event is None or now - last_event >= self._cooldown else COOLDOWN
 
-    def _event(self, run: _EmotionRun, track_id: str, now: float, intensity: float | None) -> Event:
+    def _build_event(self, run: _EmotionRun, track_id: str, now: float, intensity: float | None) -> Event:
         if intensity is None or not math.isfinite(intensity):
             intensity = run.mean_confidence
         metadata: dict[str, JsonValue] = {

@@ -1,4 +1,4 @@
-"""From recognitions to events: what was seen long enough, surely enough, and not just now (seed 003)."""
+"""Decide which recognitions become events: long and consistent enough (seed 003)."""
 
 import math
 import secrets
@@ -27,13 +27,13 @@ from .decision import (
     EventDecision,
 )
 
-# Reasons of a single frame that say: this is nobody we know.
-_NOBODY: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
+# The reasons of a single frame for an unknown person.
+_UNKNOWN_REASONS: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
 
 
 @dataclass(frozen=True)
 class _Recognition:
-    """One frame of a track: a person, or None with the reason."""
+    """One frame of a track: an identity, or None with the reason."""
 
     user_id: str | None
     reason: str | None
@@ -45,33 +45,33 @@ class _Recognition:
 class _RecognitionTrack:
     window: deque[_Recognition]
     last_frame_id: int
-    judged_at: float
+    decided_at: float
     frames: int = field(default=0)
-    is_told: bool = field(default=False)
-    """Whether the track has been somebody, or was reported as unknown."""
+    is_reported: bool = field(default=False)
+    """Whether the track had an identity already, or was reported as unknown."""
 
 
 class EventValidator:
     """Decides which recognition becomes an event.
 
-    A track's last `confirmation_frames` frames are its window. A full window with at least
-    `consistency_threshold` of its frames on the person of the newest frame is an event, unless that person
-    had one less than `cooldown_seconds` ago (on any track). Frames without a match, past
-    `distance_threshold` (cosine distance 0..2) or with less than `min_margin` to the second-best person count
-    against consistency. A track unseen for `max_track_age_seconds` begins anew. With `unknown_events` a full
-    window with as many frames that are near nobody is an `unknown` event, once in a track that was never
-    anyone.
+    The last `confirmation_frames` frames of a track are its window. A full window makes an event if at least
+    `consistency_threshold` of its frames agree with the identity of the newest frame, and that identity had
+    no event within `cooldown_seconds` (on any track). Frames without a match, past `distance_threshold`
+    (cosine distance 0..2) or with less than `min_margin` to the second-best identity do not agree. A track
+    without a frame for `max_track_age_seconds` starts again. With `unknown_events` a full window with as many
+    frames of an unknown person makes an `unknown` event, once in a track that never had an identity.
 
-    Every frame is answered with an event or adds one to `refusals` under one reason: `no_match`,
-    `below_threshold` and `low_margin` (this frame), `unconfirmed` (the window is not full yet),
-    `inconsistent_track`, `cooldown`, `repeated_frame` (not newer than the track's last, and ignored), or the
-    caller's `suppressed_reason`.
+    Every frame returns an event or adds one to `refusals` under one reason: `no_match`, `below_threshold` and
+    `low_margin` (this frame), `unconfirmed` (the window is not full yet), `inconsistent_track`, `cooldown`,
+    `repeated_frame` (not newer than the track's last frame, and ignored), or the caller's
+    `suppressed_reason`.
 
-    `clock` is monotonic seconds, `wall_clock` the time that the event bears, `new_suffix` the random tail of
-    its id. Does no I/O and is not thread-safe: it belongs to the thread that recognises.
+    `clock` is monotonic seconds, `wall_clock` gives the event's time, `new_suffix` the random end of its id.
+    Does no I/O and is not thread-safe: it belongs to the thread that recognises. Raises ValueError for a
+    number of frames or a threshold out of range.
     """
 
-    def __init__(  # noqa: PLR0917 - seed 003 lets all six be given by position
+    def __init__(  # noqa: PLR0917  # seed 003: six positional parameters
         self,
         device_id: str,
         confirmation_frames: int = 5,
@@ -87,12 +87,12 @@ class EventValidator:
         new_suffix: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         if confirmation_frames < 1:
-            raise ValueError(f"confirmation_frames is at least 1, not {confirmation_frames}")
+            raise ValueError(f"expected confirmation_frames of at least 1, got {confirmation_frames}")
         if not 0 < consistency_threshold <= 1:
-            raise ValueError(f"consistency_threshold is a share in (0, 1], not {consistency_threshold}")
+            raise ValueError(f"expected a consistency_threshold in (0, 1], got {consistency_threshold}")
         self._device_id = device_id
         self._frames_needed = confirmation_frames
-        # The small allowance keeps 0.7 of 10 frames at 7, which floating point would make 8.
+        # The small tolerance keeps 0.7 of 10 frames at 7; floating point would make it 8.
         self._votes_needed = math.ceil(consistency_threshold * confirmation_frames - 1e-9)
         self._cooldown = cooldown_seconds
         self._distance_threshold = distance_threshold
@@ -108,12 +108,12 @@ class EventValidator:
 
     @property
     def tracks_in_memory(self) -> int:
-        """Tracks in memory."""
+        """The number of tracks in memory."""
         return len(self._tracks)
 
     @property
     def cooldowns_in_memory(self) -> int:
-        """People in memory because of a recent event."""
+        """The number of identities in memory because of a recent event."""
         return len(self._last_events)
 
     def process_recognition(
@@ -129,11 +129,11 @@ class EventValidator:
         space: str | None = None,
         gallery_version: int | None = None,
     ) -> Event | None:
-        """The event that this frame of `track_id` completes, or None with a reason counted in `refusals`.
+        """Return the event that this frame of `track_id` completes, or None and count the reason.
 
-        `user_id` is the nearest person, None if there is nobody; `distance` is the cosine distance to them.
-        The event's confidence is the mean cosine similarity of the frames that agree, clipped to 0..1, unless
-        `confidence` is given.
+        `user_id` is the nearest identity, None if the gallery is empty, and `distance` its cosine distance
+        (0..2). The event's confidence is the mean cosine similarity of the agreeing frames, clipped to 0..1,
+        unless `confidence` is given.
         """
         return self.decide(
             track_id,
@@ -161,63 +161,65 @@ class EventValidator:
         space: str | None = None,
         gallery_version: int | None = None,
     ) -> EventDecision:
-        """`process_recognition` with the reason.
+        """Return the event or its reason, as `process_recognition` does for the event alone.
 
         With a `suppressed_reason` (a blurred face, a stale gallery) the frame is no evidence, for or against.
         """
         now = self._clock()
-        self._tracks.forget(now)
-        self._last_events.forget(now)
-        begun = _RecognitionTrack(deque(maxlen=self._frames_needed), frame_id - 1, now)
-        track = self._tracks.get(track_id) or begun
+        self._tracks.expire(now)
+        self._last_events.expire(now)
+        new_track = _RecognitionTrack(deque(maxlen=self._frames_needed), frame_id - 1, now)
+        track = self._tracks.get(track_id) or new_track
         if frame_id <= track.last_frame_id:
-            return self._refuse(REPEATED_FRAME)
+            return self._suppress(REPEATED_FRAME)
         track.last_frame_id = frame_id
         track.frames += 1
         self._tracks.put(track_id, track, now)
         if suppressed_reason is not None:
-            return self._refuse(suppressed_reason)
-        if now - track.judged_at > self._max_track_age:
-            # What was seen before is no evidence any more, but whoever the track was is told.
+            return self._suppress(suppressed_reason)
+        if now - track.decided_at > self._max_track_age:
+            # The old frames are no evidence any more; what the track reported stays reported.
             track.window.clear()
-        track.window.append(self._recognition(user_id, distance, margin))
-        track.judged_at = now
+        track.window.append(self._rate_frame(user_id, distance, margin))
+        track.decided_at = now
 
-        given: dict[str, JsonValue] = {
+        details: dict[str, JsonValue] = {
             "inference_ms": inference_ms,
             "space": space,
             "gallery_version": gallery_version,
         }
         votes = _votes(track)
-        person, reason = self._verdict(track, votes, now)
-        track.is_told = track.is_told or person is not None
-        if reason is None and person is not None:
-            self._last_events.put(person, now, now)
-            return EventDecision(self._event(person, track_id, track, confidence, given), None, person, votes)
-        if self._is_stranger(track, votes):
-            track.is_told = True
-            return EventDecision(self._event(None, track_id, track, confidence, given), None, None, votes)
-        return self._refuse(reason or INCONSISTENT_TRACK, person, votes)
+        identity, reason = self._identify(track, votes, now)
+        track.is_reported = track.is_reported or identity is not None
+        if reason is None and identity is not None:
+            self._last_events.put(identity, now, now)
+            event = self._build_event(identity, track_id, track, confidence, details)
+            return EventDecision(event, None, identity, votes)
+        if self._is_unknown_person(track, votes):
+            track.is_reported = True
+            event = self._build_event(None, track_id, track, confidence, details)
+            return EventDecision(event, None, None, votes)
+        return self._suppress(reason or INCONSISTENT_TRACK, identity, votes)
 
-    def _refuse(self, reason: str, person: str | None = None, votes: int = 0) -> EventDecision:
+    def _suppress(self, reason: str, identity: str | None = None, votes: int = 0) -> EventDecision:
         self.refusals[reason] += 1
-        return EventDecision(None, reason, person, votes)
+        return EventDecision(None, reason, identity, votes)
 
-    def _recognition(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
+    def _rate_frame(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
         reason = None
         if user_id is None:
             reason = NO_MATCH
-        # Written so that a distance or margin which is not a number is no match either.
+        # In this form a distance or margin that is not a number is no match either.
         elif not distance <= self._distance_threshold:
             reason = BELOW_THRESHOLD
         elif margin is not None and not margin >= self._min_margin:
             reason = LOW_MARGIN
         return _Recognition(user_id if reason is None else None, reason, distance, margin)
 
-    def _verdict(self, track: _RecognitionTrack, votes: int, now: float) -> tuple[str | None, str | None]:
-        """Who the track is, and why the newest frame makes no event of it (None: it does).
+    def _identify(self, track: _RecognitionTrack, votes: int, now: float) -> tuple[str | None, str | None]:
+        """Return the identity of the track, and the reason for no event (None: an event).
 
-        The newest frame must agree: who was just deleted from the gallery has frames in the window still.
+        The newest frame must agree: older frames may show an identity that was just deleted.
         """
         newest = track.window[-1]
         if newest.user_id is None:
@@ -230,36 +232,38 @@ class EventValidator:
         cooling = last_event is not None and now - last_event < self._cooldown
         return newest.user_id, COOLDOWN if cooling else None
 
-    def _is_stranger(self, track: _RecognitionTrack, votes: int) -> bool:
-        """Whether the track is to be reported as unknown now: nearly all of a full window is near nobody."""
-        if not self._unknown_events or track.is_told or len(track.window) < self._frames_needed:
+    def _is_unknown_person(self, track: _RecognitionTrack, votes: int) -> bool:
+        """Return whether to report the track as unknown now, by the frames of a full window."""
+        if not self._unknown_events or track.is_reported or len(track.window) < self._frames_needed:
             return False
-        return track.window[-1].reason in _NOBODY and votes >= self._votes_needed
+        return track.window[-1].reason in _UNKNOWN_REASONS and votes >= self._votes_needed
 
-    def _event(
+    def _build_event(
         self,
         user_id: str | None,
         track_id: str,
         track: _RecognitionTrack,
         confidence: float | None,
-        given: dict[str, JsonValue],
+        details: dict[str, JsonValue],
     ) -> Event:
-        """`facial_id` of a person, or `unknown` for None."""
+        """Return a `facial_id` event of an identity, or an `unknown` event for None."""
         event_type: Literal["facial_id", "unknown"] = "facial_id" if user_id else "unknown"
         agreeing = [
-            each for each in track.window if (each.user_id == user_id if user_id else each.reason in _NOBODY)
+            frame
+            for frame in track.window
+            if (frame.user_id == user_id if user_id else frame.reason in _UNKNOWN_REASONS)
         ]
-        distance = _mean([each.distance for each in agreeing])
-        margins = [each.margin for each in agreeing if each.margin is not None]
+        distance = _mean([frame.distance for frame in agreeing])
+        margins = [frame.margin for frame in agreeing if frame.margin is not None]
         metadata: dict[str, JsonValue] = {
             "distance": round(distance, 4) if math.isfinite(distance) else None,
             "frames_tracked": track.frames,
             "track_id": track_id,
             "margin": round(_mean(margins), 4) if margins and user_id else None,
-            **given,
+            **details,
         }
         if confidence is None:
-            # Of an unknown person nothing is sure but how many frames found nobody.
+            # For an unknown person the only evidence is the share of frames without a match.
             confidence = 1.0 - distance if user_id else len(agreeing) / len(track.window)
         at = self._wall_clock()
         # A clock before 1970 (a dead battery) still gives a valid id.
@@ -276,11 +280,11 @@ class EventValidator:
 
 
 def _votes(track: _RecognitionTrack) -> int:
-    """How many frames of the window say what the newest says: the same person, or nobody we know."""
+    """Return how many frames agree with the newest: the same identity, or an unknown person."""
     newest = track.window[-1]
     if newest.user_id is not None:
-        return sum(each.user_id == newest.user_id for each in track.window)
-    return sum(each.reason in _NOBODY for each in track.window)
+        return sum(frame.user_id == newest.user_id for frame in track.window)
+    return sum(frame.reason in _UNKNOWN_REASONS for frame in track.window)
 
 
 def _mean(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""Event images within a byte budget, in as few encodes as can be."""
+"""Event images within a byte budget, with as few encodes as possible."""
 
 import base64
 import logging
@@ -20,22 +20,22 @@ _BYTES_PER_KB = 1000
 _PADDING = 0.4
 _LONGEST_SIDE = 960
 _BEST_QUALITY = 90
-# Down to here lower quality costs a face less than lost pixels do.
+# Down to this quality a face suffers less than from fewer pixels.
 _LOWEST_QUALITY = 60
-# Where a picture is made smaller, there are pixels left to spend on this.
+# The quality that a smaller image is planned for.
 _QUALITY_WHEN_SHRUNK = 70
-# Bytes go as the scale to the power of 1.5 to 1.7 on photographs, 2 on noise.
+# Bytes grow with the scale to the power of 1.5 to 1.7 on photographs, 2 on noise.
 _BYTES_PER_SCALE = 1.6
 _CAUTION = 0.94
-# A JPEG never gets smaller than its tables; under this many pixels a side nobody is recognised any more.
+# A JPEG is never smaller than its tables; with fewer pixels a side no face can be recognised.
 _SHORTEST_SIDE = 16
-_MOST_SHRINKS = 12
-_MOST_ENCODES = 6
+_MAX_SHRINKS = 12
+_MAX_ENCODES = 6
 
 
 @dataclass(frozen=True)
 class EventImage:
-    """`jpeg` or, where it cannot be made, None and the `reason`; `encodes` is how often one was made."""
+    """An event image: `jpeg`, or None with the `reason`; `encodes` counts the JPEGs made for it."""
 
     jpeg: bytes | None
     reason: str | None
@@ -43,12 +43,12 @@ class EventImage:
 
     def __post_init__(self) -> None:
         if (self.jpeg is None) == (self.reason is None):
-            raise ValueError("an event image has either its bytes or the reason why there are none")
+            raise ValueError("expected an image or a reason, exactly one of them")
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A picture of the size that it is to have, the quality, and the bytes that this should give."""
+    """An image in its final size, the quality, and the estimated bytes."""
 
     image: Image
     quality: int
@@ -64,11 +64,12 @@ def compress_image_for_event(
     max_side: int = _LONGEST_SIDE,
     quality: int = _BEST_QUALITY,
 ) -> str | None:
-    """Base64 of a JPEG of at most `target_size_kb` (of 1,000 bytes, before base64) for an event (seed 003).
+    """Return base64 of a JPEG of at most `target_size_kb` for an event (seed 003).
 
-    `frame` is uint8[h, w, 3] BGR or uint8[h, w]. With `face_bbox` (x, y, width, height in pixels) it is cut
-    round the face, widened by `padding` of the box on each side. The picture's longer side is at most
-    `max_side`, its quality at most `quality`. None when it cannot be done: the reason is logged.
+    A kilobyte is 1,000 bytes before base64. `frame` is uint8[h, w, 3] BGR or uint8[h, w]. With `face_bbox`
+    (x, y, width, height in pixels) it is cut round the face, with a margin of `padding` of the box on each
+    side. The longer side is at most `max_side` pixels, the JPEG quality at most `quality`. Returns None and
+    logs the reason if no image can be made.
     """
     jpeg = compress_to_jpeg(
         frame,
@@ -90,10 +91,10 @@ def compress_to_jpeg(
     max_side: int = _LONGEST_SIDE,
     quality: int = _BEST_QUALITY,
 ) -> bytes | None:
-    """A JPEG of at most `budget` bytes; arguments and None as in `compress_image_for_event`."""
+    """Return a JPEG of at most `budget` bytes, or None; see `compress_image_for_event`."""
     made = make_event_image(frame, budget, face_bbox, padding=padding, max_side=max_side, quality=quality)
     if made.reason is not None:
-        _log.warning("no event image: %s", made.reason)
+        _log.warning("event image not made reason=%r", made.reason)
     return made.jpeg
 
 
@@ -106,14 +107,14 @@ def make_event_image(
     max_side: int = _LONGEST_SIDE,
     quality: int = _BEST_QUALITY,
 ) -> EventImage:
-    """A JPEG of at most `budget` bytes or the reason why not; arguments as in `compress_image_for_event`.
+    """Return a JPEG of at most `budget` bytes, or the reason; see `compress_image_for_event`.
 
-    Its size is estimated before it is made, and the estimate corrected by each one that came out too large.
-    No picture or box raises an error; ValueError is for a padding, side or quality that cannot be.
+    The size is estimated before encoding, and each JPEG that is too large corrects the estimate. A bad frame
+    or box is a reason. Raises ValueError for a padding, side or quality out of range.
     """
     if not (padding >= 0 and max_side >= 1 and 1 <= quality <= 100):
         raise ValueError(
-            f"expected a padding of 0 or more, a side of 1 or more and a quality of 1 to 100, not {padding}, "
+            f"expected a padding of 0 or more, a side of 1 or more and a quality of 1 to 100, got {padding}, "
             f"{max_side} and {quality}"
         )
     cut = _cut(frame, face_bbox, padding)
@@ -121,7 +122,7 @@ def make_event_image(
         return EventImage(None, cut, 0)
     image = _resized(cut, max_side / max(cut.shape[:2]))
     bias, encodes = 1.0, 0
-    while encodes < _MOST_ENCODES:
+    while encodes < _MAX_ENCODES:
         plan = _plan(image, quality, _CAUTION * budget / bias)
         if plan is None:
             break
@@ -131,11 +132,11 @@ def make_event_image(
             return EventImage(jpeg, None, encodes)
         bias = len(jpeg) / plan.estimate
     height, width = cut.shape[:2]
-    return EventImage(None, f"no JPEG of the {width}x{height} picture fits into {budget:g} bytes", encodes)
+    return EventImage(None, f"no JPEG of the {width}x{height} image fits into {budget:g} bytes", encodes)
 
 
 def _cut(frame: Image, box: Sequence[float] | None, padding: float) -> Image | str:
-    """What of `frame` is to be shown, or why nothing can be."""
+    """Return the part of `frame` to show, or the reason for none."""
     fault = _fault_of_frame(frame) or (box is not None and _fault_of_box(box))
     if fault:
         return fault
@@ -148,16 +149,16 @@ def _cut(frame: Image, box: Sequence[float] | None, padding: float) -> Image | s
 
 def _fault_of_frame(frame: object) -> str | None:
     if not isinstance(frame, np.ndarray):
-        return f"a frame is an array of uint8, this one is a {type(frame).__name__}"
+        return f"expected a frame as array of uint8, got a {type(frame).__name__}"
     if frame.dtype != np.uint8 or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
-        return f"a frame is uint8[h, w, 3] or uint8[h, w], this one is {frame.dtype}{list(frame.shape)}"
+        return f"expected a frame uint8[h, w, 3] or uint8[h, w], got {frame.dtype}{list(frame.shape)}"
     return None if frame.size else f"the frame is empty, {frame.shape[1]}x{frame.shape[0]}"
 
 
 def _fault_of_box(box: Sequence[float]) -> str | None:
     if len(box) == 4 and all(math.isfinite(value) for value in box) and box[2] > 0 and box[3] > 0:
         return None
-    return "a face box is x, y, width, height in pixels, finite and not empty"
+    return "expected a face box x, y, width, height in pixels, finite and not empty"
 
 
 def _crop(frame: Image, box: Sequence[float], padding: float) -> Image:
@@ -170,10 +171,10 @@ def _crop(frame: Image, box: Sequence[float], padding: float) -> Image:
     return frame[span(box[1], box[3], height), span(box[0], box[2], width)]
 
 
-def _plan(picture: Image, best: int, aim: float) -> _Plan | None:
-    """`picture`, made smaller if it must be, at the best quality at which it should take `aim` bytes."""
-    image, scale = picture, 1.0
-    for _ in range(_MOST_SHRINKS):
+def _plan(original: Image, best: int, aim: float) -> _Plan | None:
+    """Return the plan of best quality for about `aim` bytes, with a smaller image if needed."""
+    image, scale = original, 1.0
+    for _ in range(_MAX_SHRINKS):
         sample = sample_for_jpeg(image)
         quality = _quality(sample, best, aim)
         if quality is not None:
@@ -182,12 +183,12 @@ def _plan(picture: Image, best: int, aim: float) -> _Plan | None:
             return None
         share = aim / sample.bytes_at(min(best, _QUALITY_WHEN_SHRUNK))
         scale *= min(0.95, share ** (1 / _BYTES_PER_SCALE))
-        image = _resized(picture, scale)
+        image = _resized(original, scale)
     return None
 
 
 def _quality(sample: JpegSample, best: int, aim: float) -> int | None:
-    """The highest quality up to `best` that should take `aim` bytes; None if even the lowest takes more."""
+    """Return the best quality up to `best` for `aim` bytes, or None if the lowest takes more."""
     high, low = best, min(best, _LOWEST_QUALITY)
     high_bytes, low_bytes = sample.bytes_at(high), sample.bytes_at(low)
     if high_bytes <= aim:

@@ -1,4 +1,4 @@
-"""One vector in one `.npy` file: read with suspicion, written whole or not at all."""
+"""One vector in one `.npy` file: checked when read, written atomically."""
 
 import hashlib
 import os
@@ -11,18 +11,18 @@ from typing import NamedTuple
 from broker_bridge.common.npy import NpyFileError
 
 SUFFIX = ".npy"
-MOST_BYTES = 64 * 1024
-"""A float32[4096], the largest vector there is, has a quarter of it."""
+MAX_BYTES = 64 * 1024
+"""Four times the largest vector, a float32[4096]."""
 TEMPORARY = (".wfm-", ".tmp")
-"""How the names of files begin and end that are being written."""
+"""Prefix and suffix of the names of files that are being written."""
 
 
 class FileMovedError(Exception):
-    """The file is not, or no longer, the one that was looked at: look again."""
+    """The file changed since it was listed; list the folder again."""
 
 
 class Signature(NamedTuple):
-    """What changes whenever a file's content may have."""
+    """The attributes that change whenever a file's content may have changed."""
 
     inode: int
     size: int
@@ -36,39 +36,39 @@ class Signature(NamedTuple):
 
 
 def hash_content(data: bytes) -> bytes:
-    """BLAKE2b of a file's bytes, 16 of them."""
+    """Return the 16-byte BLAKE2b hash of a file's bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def list_npy(folder: Path) -> dict[str, Signature]:
-    """Every entry of `folder` that ends in `.npy`, links and folders too. Raises OSError."""
-    found = {}
+    """Return every entry of `folder` that ends in `.npy`, also links and folders. Raises OSError."""
+    entries_found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(SUFFIX):
                 with suppress(FileNotFoundError):
-                    found[entry.name] = Signature.of(entry.stat(follow_symlinks=False))
-    return found
+                    entries_found[entry.name] = Signature.of(entry.stat(follow_symlinks=False))
+    return entries_found
 
 
 def read_bytes(path: Path, expected: Signature) -> bytes:
-    """The bytes of the file that was seen as `expected`, at most `MOST_BYTES`.
+    """Return the bytes of the file with the signature `expected`, at most `MAX_BYTES`.
 
-    Raises NpyFileError, or FileMovedError if the file is another by now.
+    Raises NpyFileError, or FileMovedError if the file has changed since.
     """
     if stat.S_ISLNK(expected.mode):
-        raise NpyFileError("it is a symbolic link, and links are not followed")
+        raise NpyFileError("it is a symbolic link; links are not followed")
     if not stat.S_ISREG(expected.mode):
         raise NpyFileError("it is not an ordinary file")
-    if expected.size > MOST_BYTES:
-        raise NpyFileError(f"it has {expected.size} bytes, at most {MOST_BYTES} are read")
+    if expected.size > MAX_BYTES:
+        raise NpyFileError(f"it has {expected.size} bytes, expected at most {MAX_BYTES}")
     try:
-        # Not blocking: a pipe may have taken the file's place.
+        # Not blocking: a pipe may have replaced the file.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb", buffering=0) as file:
             if Signature.of(os.fstat(handle)) != expected:
                 raise FileMovedError
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
             if Signature.of(os.fstat(handle)) != expected or len(data) != expected.size:
                 raise FileMovedError
     except FileNotFoundError as error:
@@ -79,7 +79,7 @@ def read_bytes(path: Path, expected: Signature) -> bytes:
 
 
 def write_npy(path: Path, data: bytes) -> Signature:
-    """Put `data` in the place of `path`, readable by its owner alone; raises OSError and leaves no rest."""
+    """Replace `path` by `data`, readable by its owner alone. Raises OSError and leaves no temporary file."""
     begin, end = TEMPORARY
     temporary = path.with_name(f"{begin}{secrets.token_hex(8)}{end}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -94,7 +94,7 @@ def write_npy(path: Path, data: bytes) -> Signature:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a process left that died while it wrote. Raises OSError."""
+    """Remove temporary files of a process that died while writing. Raises OSError."""
     begin, end = TEMPORARY
     for file in folder.glob(f"{begin}*{end}"):
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What lies in one watched folder, and which of it is known already."""
+"""The files of one watched folder, and which of their contents are known."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -16,14 +16,14 @@ from .file import SUFFIX, FileMovedError, Signature, hash_content, list_npy, rea
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_NAME = 80
+_MAX_NAME_CHARACTERS = 80
 
 
 @dataclass
 class SeenFile:
-    """A file as it was at the last look; `content` is the hash of its bytes, None until it was read.
+    """A file at the last scan; `content` is the hash of its bytes, None until it was read.
 
-    `is_done` when nothing more is to be found out about it.
+    `is_done` means that the file needs no further work.
     """
 
     signature: Signature
@@ -34,12 +34,12 @@ class SeenFile:
 
 
 class NpyFolder:
-    """One folder of `<user id>.npy`, in the one space that its vectors are of.
+    """One folder of `<user id>.npy` files, whose vectors are of one space.
 
-    `files` has what a look found, by user id; names that are no user ids have their sentence among the
-    problems. A file is read when it is new or changed. What is wrong with it is said once it has been the
-    same for `settle_seconds`: until then somebody may be writing it. `is_open` if the last look was possible,
-    `invalid` counts files that had something wrong with them.
+    `files` has the files of the last scan by user id; a name that is not a user id is a problem. A file is
+    read when it is new or changed. A problem of a file is reported after it stayed the same for
+    `settle_seconds`: until then a program may be writing it. `is_open` says whether the last scan succeeded,
+    `invalid` counts problems.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class NpyFolder:
     def file_of(self, user_id: str) -> Path:
         return self.path / f"{user_id}{SUFFIX}"
 
-    # Looking
+    # Scanning
 
-    def look(self, now: float) -> bool:
-        """Find what came, changed or went, and read it; False if the folder cannot be looked at.
+    def scan(self, now: float) -> bool:
+        """Find and read new, changed and removed files; return False if the folder cannot be read.
 
-        The folder is made at the first look, for its owner alone, unless it is there.
+        The first scan makes a missing folder, for its owner alone.
         """
         self.is_open = False
         try:
@@ -82,17 +82,17 @@ class NpyFolder:
                 self._is_made = True
             found = list_npy(self.path)
         except OSError as error:
-            # Nothing is forgotten, and nothing made in its place: the disk may only be away.
-            self._fault = f"{self.name}: cannot be looked at ({error.strerror})"
+            # Nothing is forgotten and no folder is made in its place: the disk may be unmounted for a while.
+            self._fault = f"{self.name}: cannot be read ({error.strerror})"
             return False
         self._fault = None
         self.is_open = True
         by_user = self._by_user(found)
-        self._lost(self.files.keys() - by_user.keys())
+        self._forget_removed(self.files.keys() - by_user.keys())
         for user_id, signature in by_user.items():
             seen = self.files.get(user_id)
             if seen is None or seen.signature != signature:
-                # A problem stands until the file is found mended.
+                # A problem stays until the file is read without one.
                 before = seen.problem if seen else None
                 self.files[user_id] = SeenFile(signature, now, problem=before)
                 self._unread.add(user_id)
@@ -105,14 +105,14 @@ class NpyFolder:
             name for name in found if stem_of(name) not in self.files and not is_user_id(stem_of(name))
         }
         for name in misnamed - self._misnamed.keys():
-            self._misnamed[name] = "its name is no user id"
-            self._say(name, self._misnamed[name])
+            self._misnamed[name] = "its name is not a user id"
+            self._count_problem(name, self._misnamed[name])
         for name in self._misnamed.keys() - misnamed:
             del self._misnamed[name]
         return {stem_of(name): signature for name, signature in found.items() if name not in misnamed}
 
-    def _lost(self, user_ids: set[str]) -> None:
-        """Files are gone. Put back they would be new ones: what was registered is known no longer."""
+    def _forget_removed(self, user_ids: set[str]) -> None:
+        """Forget removed files and their registered contents: put back, they are new files."""
         for user_id in user_ids:
             del self.files[user_id]
         self._unread -= user_ids
@@ -130,7 +130,7 @@ class NpyFolder:
             data = read_bytes(self.file_of(user_id), seen.signature)
             content = hash_content(data)
             if content not in self._known.get(user_id, ()):
-                self._parse(data)
+                self._parse_vector(data)
         except FileMovedError:
             return
         except NpyFileError as error:
@@ -138,49 +138,54 @@ class NpyFolder:
                 return
             problem = None if self._is_emptied(user_id) else str(error)
             if problem is not None and problem != seen.problem:
-                self._say(f"{user_id}{SUFFIX}", problem)
+                self._count_problem(f"{user_id}{SUFFIX}", problem)
         seen.content, seen.problem = content, problem
         seen.is_done = problem is not None or self._is_emptied(user_id)
         self._unread.discard(user_id)
 
     def read_vector(self, user_id: str) -> bytes:
-        """The unit vector (float32[d]) in the file as it was seen. Raises NpyFileError, FileMovedError."""
-        return self._parse(read_bytes(self.file_of(user_id), self.files[user_id].signature))
+        """Return the unit vector (float32[d]) of the scanned file. Raises NpyFileError, FileMovedError."""
+        return self._parse_vector(read_bytes(self.file_of(user_id), self.files[user_id].signature))
 
-    def _parse(self, data: bytes) -> bytes:
+    def _parse_vector(self, data: bytes) -> bytes:
         if self.space is None:
             modality = self.name.removesuffix("_db")
-            raise NpyFileError(f"this device holds no {modality} space; name one in device.further_spaces")
+            raise NpyFileError(f"this device supports no {modality} space; add one to device.further_spaces")
         return parse_npy(data, self.space.dimension)
 
-    def _say(self, name: str, problem: str) -> None:
+    def _count_problem(self, name: str, problem: str) -> None:
         self.invalid += 1
-        _log.warning("%s/%s is left where it is: %s", self.name, printable(name), problem)
+        _log.warning(
+            "folder file ignored; it stays where it is folder=%s file=%r reason=%r",
+            self.name,
+            printable(name),
+            problem,
+        )
 
     def problems(self) -> list[str]:
-        """One sentence per file, and one for the folder itself."""
+        """Return one sentence per file with a problem, and one for the folder itself."""
         named = {f"{user_id}{SUFFIX}": seen.problem for user_id, seen in self.files.items() if seen.problem}
         sentences = [
-            f"{self.name}/{printable(name)}: {what}"
-            for name, what in sorted({**self._misnamed, **named}.items())
+            f"{self.name}/{printable(name)}: {problem}"
+            for name, problem in sorted({**self._misnamed, **named}.items())
         ]
         return [self._fault, *sentences] if self._fault else sentences
 
-    # What is known
+    # Known contents
 
-    def is_ours(self, user_id: str) -> bool | None:
-        """Whether the mirror wrote the file as it was seen; None if its content is not known at all."""
+    def is_mirrored(self, user_id: str) -> bool | None:
+        """Return whether the mirror wrote the scanned file, None if its content is not known."""
         seen = self.files.get(user_id)
         if seen is None or seen.content is None:
             return None
         return self._is_emptied(user_id) or self._known.get(user_id, {}).get(seen.content)
 
     def _is_emptied(self, user_id: str) -> bool:
-        """An empty file in the place of one that the mirror wrote is what a power cut leaves of it."""
+        """Return whether a power cut emptied a file of the mirror."""
         return self.files[user_id].signature.size == 0 and any(self._known.get(user_id, {}).values())
 
-    def is_as_seen(self, user_id: str) -> bool:
-        """Whether the last look knows what is there, and it is there still; or still nothing."""
+    def is_unchanged(self, user_id: str) -> bool:
+        """Return whether the file, or its absence, is still as the last scan found it."""
         if user_id in self._unread:
             return False
         seen = self.files.get(user_id)
@@ -191,11 +196,11 @@ class NpyFolder:
         return seen is not None and Signature.of(status) == seen.signature
 
     def mirrored(self) -> set[str]:
-        """Of whom the mirror has written a file."""
+        """Return the user ids with files that the mirror wrote."""
         return {user_id for user_id, contents in self._known.items() if any(contents.values())}
 
     def remember(self, contents: Iterable[tuple[str, bytes]], *, ours: bool) -> None:
-        """`(user id, content)` pairs that need no registration. Raises StoreError."""
+        """Store `(user id, content)` pairs that need no registration. Raises StoreError."""
         pairs = list(contents)
         if pairs:
             self._store.remember(self.name, pairs, ours=ours)
@@ -203,7 +208,7 @@ class NpyFolder:
                 self._known.setdefault(user_id, {})[content] = ours
 
     def forget(self, contents: Iterable[tuple[str, bytes]]) -> None:
-        """Raises StoreError."""
+        """Forget `(user id, content)` pairs. Raises StoreError."""
         pairs = list(contents)
         if pairs:
             self._store.forget(self.name, pairs)
@@ -213,7 +218,7 @@ class NpyFolder:
                     del self._known[user_id]
 
     def forget_superseded(self, user_ids: Iterable[str]) -> None:
-        """Of these, what the mirror wrote and what no file holds any more. Raises StoreError."""
+        """Forget contents that the mirror wrote and no file has any more. Raises StoreError."""
         self.forget(
             (user_id, content)
             for user_id in user_ids
@@ -221,13 +226,13 @@ class NpyFolder:
             if ours and (user_id not in self.files or content != self.files[user_id].content)
         )
 
-    def removed(self, user_id: str) -> None:
-        """The mirror has removed a file of its own."""
+    def note_removed(self, user_id: str) -> None:
+        """Note that the mirror has removed a file of its own."""
         del self.files[user_id]
         self._unread.discard(user_id)
 
-    def wrote(self, user_id: str, signature: Signature, content: bytes, now: float) -> None:
-        """The mirror has written a file: there is nothing to be found out about it."""
+    def note_written(self, user_id: str, signature: Signature, content: bytes, now: float) -> None:
+        """Note that the mirror has written a file; it need not be read."""
         self.files[user_id] = SeenFile(signature, now, content, is_done=True)
         self._unread.discard(user_id)
 
@@ -248,6 +253,6 @@ def is_user_id(text: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file's name for a log and a heartbeat: neither control characters nor what is no Unicode."""
+    """Return a file's name for logs and heartbeats, without control or invalid characters."""
     shown = name if name.isprintable() else ascii(name)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}..."
+    return shown if len(shown) <= _MAX_NAME_CHARACTERS else f"{shown[:_MAX_NAME_CHARACTERS]}..."

@@ -1,4 +1,4 @@
-"""The people of one space as the watched folders need them: who is held, and what changed."""
+"""The gallery of one space for the watched folders: its identities and their changes."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -8,17 +8,17 @@ import numpy as np
 from broker_bridge.contract.embeddings import to_array
 from device.enrollment.gallery_rows import GalleryRows
 
-# Beyond what two pictures of a person ever reach, within what rounding does to one vector.
+# Closer than two images of a person ever are, but wide enough for the rounding of one vector.
 _SAME_DISTANCE = 1e-5
 _ROWS_AT_ONCE = 4096
 
 
 class GallerySnapshot:
-    """Everybody in one gallery; immutable. `first` is the row of each person's first template in `rows`."""
+    """One immutable gallery; `first` is the row of each identity's first template in `rows`."""
 
     def __init__(self, rows: GalleryRows) -> None:
         self.rows = rows
-        # Backwards, so that a person's first template stays.
+        # Backwards, so that the first template of an identity stays.
         count = len(rows.user_ids)
         self.first = dict(zip(reversed(rows.user_ids), range(count - 1, -1, -1), strict=True))
         self._further: dict[str, list[int]] = {}
@@ -32,19 +32,19 @@ class GallerySnapshot:
         return set(self.first)
 
     def first_vector(self, user_id: str) -> bytes | None:
-        """The person's first template, float32[d] as bytes; None for somebody who is not held."""
+        """Return the identity's first template, float32[d] as bytes, or None if it has none."""
         row = self.first.get(user_id)
         return None if row is None else self.rows.vectors[row].astype("<f4").tobytes()
 
-    def holds(self, user_id: str, vector: bytes) -> bool:
-        """Whether `vector` (float32[d] of unit length) is one of the person's templates, but for rounding."""
+    def has_vector(self, user_id: str, vector: bytes) -> bool:
+        """Return whether `vector` (float32[d], unit length) is a template of the identity, up to rounding."""
         if user_id not in self.first:
             return False
         rows = [self.first[user_id], *self._further.get(user_id, ())]
         return bool((self.rows.vectors[rows] @ to_array(vector)).max() > 1.0 - _SAME_DISTANCE)
 
     def changed_since(self, before: "GallerySnapshot") -> set[str]:
-        """Who came, who went, and whose first template is another."""
+        """Return user ids that were added or removed, or have another first template."""
         if self.rows.vectors is before.rows.vectors and self.rows.user_ids == before.rows.user_ids:
             return set()
         if self.rows.dimension != before.rows.dimension:
@@ -64,12 +64,12 @@ def _parts(items: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 class GalleryFeed:
-    """The rows of every space as they were told last; `update` is for the link's thread."""
+    """The latest rows of every space; `update` is for the link's thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, GalleryRows] = {}
-        self._on_change: Callable[[], None] = _nobody
+        self._on_change: Callable[[], None] = _ignore_change
 
     def update(self, rows: GalleryRows) -> None:
         with self._lock:
@@ -85,5 +85,5 @@ class GalleryFeed:
             return self._rows.get(space)
 
 
-def _nobody() -> None:
-    """Nobody follows yet."""
+def _ignore_change() -> None:
+    """Do nothing, before a subscription."""

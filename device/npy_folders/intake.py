@@ -1,4 +1,4 @@
-"""Inward: a vector that somebody put into a watched folder is registered."""
+"""Register the vectors of new files in a watched folder."""
 
 import logging
 from collections import Counter
@@ -16,87 +16,98 @@ from .gallery_view import GallerySnapshot
 _log = logging.getLogger(__name__)
 
 MAX_PENDING = 50
-"""So many files of a folder wait for the registry's answer at a time."""
+"""The limit of files per folder that wait for the registry's decision."""
 
 
 class Register(Protocol):
-    """`Registrations.register`."""
+    """The method `RegistrationSender.register_employee`."""
 
     def __call__(self, user_id: str, space: str, vector: bytes, on_answer: OnAnswer) -> None: ...
 
 
 OnDecision = Callable[[str, bytes, Registered | None], None]
-"""User id, content of the file and the registry's answer; called in another thread."""
+"""Receives user id, content of the file and the registry's decision; called in another thread."""
 
 
 class NpyIntake:
-    """Asks for each content once. What the registry refuses is a problem of its file, and not asked again
-    before a restart. `counts` has `registered` and `refused`.
+    """Registers each content once.
+
+    A rejection is a problem of the file; its content is not registered again before a restart. `counts` has
+    `registered` and `refused`.
     """
 
     def __init__(self, folder: NpyFolder, register: Register, on_decision: OnDecision) -> None:
         self._folder = folder
         self._register = register
         self._on_decision = on_decision
-        self._asked: dict[str, bytes] = {}
-        self._refused: dict[str, tuple[bytes, str]] = {}
+        self._pending: dict[str, bytes] = {}
+        self._rejected: dict[str, tuple[bytes, str]] = {}
         self.counts: Counter[str] = Counter()
 
-    def offer(self, people: GallerySnapshot) -> None:
-        """Ask about files that are not known, as many as may wait. Raises StoreError."""
+    def register_new_files(self, gallery: GallerySnapshot) -> None:
+        """Register files with unknown contents, up to the limit of pending ones. Raises StoreError."""
         folder = self._folder
         for user_id, seen in folder.files.items():
             if seen.content is None or seen.is_done:
                 continue
-            refused = self._refused.get(user_id)
-            if refused and refused[0] == seen.content:
-                seen.problem, seen.is_done = refused[1], True
-            elif folder.is_ours(user_id) is not None:
+            rejected = self._rejected.get(user_id)
+            if rejected and rejected[0] == seen.content:
+                seen.problem, seen.is_done = rejected[1], True
+            elif folder.is_mirrored(user_id) is not None:
                 seen.is_done = True
-            elif user_id not in self._asked and len(self._asked) < MAX_PENDING:
-                self._offer(user_id, seen.content, people)
+            elif user_id not in self._pending and len(self._pending) < MAX_PENDING:
+                self._register_file(user_id, seen.content, gallery)
 
-    def _offer(self, user_id: str, content: bytes, people: GallerySnapshot) -> None:
+    def _register_file(self, user_id: str, content: bytes, gallery: GallerySnapshot) -> None:
         folder = self._folder
         try:
             vector = folder.read_vector(user_id)
         except (FileMovedError, NpyFileError):
-            # The next look finds out what it is now.
+            # The next scan reads it again.
             return
-        if people.holds(user_id, vector):
+        if gallery.has_vector(user_id, vector):
             folder.remember([(user_id, content)], ours=False)
             folder.files[user_id].is_done = True
             return
-        self._asked[user_id] = content
+        self._pending[user_id] = content
         try:
             self._register(
-                user_id, people.rows.space, vector, lambda answer: self._on_decision(user_id, content, answer)
+                user_id,
+                gallery.rows.space,
+                vector,
+                lambda decision: self._on_decision(user_id, content, decision),
             )
         except Exception:
-            del self._asked[user_id]
+            del self._pending[user_id]
             raise
 
-    def decide(self, user_id: str, content: bytes, answer: Registered | None) -> None:
-        """Take in what the registry has decided. Raises StoreError."""
-        self._asked.pop(user_id, None)
-        if answer is None:
+    def apply_decision(self, user_id: str, content: bytes, decision: Registered | None) -> None:
+        """Apply the registry's decision. Raises StoreError."""
+        self._pending.pop(user_id, None)
+        if decision is None:
             return
-        why = _refusal(user_id, answer)
-        if why is None:
+        problem = _rejection(user_id, decision)
+        if problem is None:
             self.counts["registered"] += 1
             self._folder.remember([(user_id, content)], ours=False)
-            _log.info("%s/%s%s is registered (%s)", self._folder.name, user_id, SUFFIX, answer.result)
+            _log.info(
+                "folder file registered folder=%s file=%s%s result=%s",
+                self._folder.name,
+                user_id,
+                SUFFIX,
+                decision.result,
+            )
         else:
             self.counts["refused"] += 1
-            self._refused[user_id] = (content, why)
+            self._rejected[user_id] = (content, problem)
 
 
-def _refusal(user_id: str, answer: Registered) -> str | None:
-    """Why the file's vector is not that person's in the registry; None if it is."""
-    if answer.error is not None:
-        return f"the registry refused it, {answer.error.code}: {answer.error.detail[:200]}"
-    if answer.result == "rejected":
-        return "the registry refused it"
-    if answer.user_id not in (None, user_id):
-        return f"the registry knows this vector as {answer.user_id}"
+def _rejection(user_id: str, decision: Registered) -> str | None:
+    """Return why the registry does not have the file's vector under `user_id`, None if it does."""
+    if decision.error is not None:
+        return f"the registry rejected it, {decision.error.code}: {decision.error.detail[:200]}"
+    if decision.result == "rejected":
+        return "the registry rejected it"
+    if decision.user_id not in (None, user_id):
+        return f"the registry has this vector as {decision.user_id}"
     return None

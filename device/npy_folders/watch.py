@@ -1,4 +1,4 @@
-"""The watched `.npy` folders of a device, both ways, in a thread of their own (seed 000)."""
+"""The watched `.npy` folders of a device: intake and mirror in one thread (seed 000)."""
 
 import logging
 import queue
@@ -23,20 +23,20 @@ from .mirror import NpyMirror
 
 _log = logging.getLogger(__name__)
 
-# What is wrong with a file is told when it has been the same for so long.
+# A problem of a file is reported after the file stayed the same for this time.
 _SETTLE_SECONDS = 2.0
-_MOST_NAMED = 5
-# Changes that come one after the other are taken in together.
+_MAX_PROBLEMS_NAMED = 5
+# Changes in quick succession are handled together.
 _PAUSE_SECONDS = 0.2
 
 
 Decision = tuple[str, bytes, Registered | None]
-"""User id, content of the file, and what the registry says of it."""
+"""User id, content of the file, and the registry's decision."""
 
 
 @dataclass(frozen=True)
-class _Both:
-    """A folder with its two directions."""
+class _WatchedFolder:
+    """A folder with its intake and its mirror."""
 
     folder: NpyFolder
     intake: NpyIntake
@@ -48,12 +48,13 @@ class _Both:
 
 
 class NpyWatch:
-    """Looks at `face_db`, `gait_db` and `speaker_db` below `folder` every `watch_seconds`, and writes to them
-    as soon as `rows` change. `spaces` has the space of each modality, None where none is held.
+    """Scans `face_db`, `gait_db` and `speaker_db` below `folder`, and mirrors the gallery into them.
 
-    Nothing is registered before `synced`: until then nobody can tell who is known already. What is wrong is
-    reported to `health` as `file-invalid`, by the names of files. `counts` has `registered`, `refused` and
-    `invalid` files. All but `wake`, `start` and `stop` is for one thread.
+    A scan takes place every `watch_seconds`; the mirror writes as soon as `rows` change. `spaces` has the
+    space of each modality, None if the device supports none. No file is registered before `is_synced`: until
+    then the device cannot know which vectors the registry has. Problems are reported to `health` as
+    `file-invalid`, with names of files. `counts` has `registered`, `refused` and `invalid` files. All methods
+    but `wake`, `start` and `stop` are for one thread.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class NpyWatch:
         self._is_synced = is_synced
         self._clock = clock
         self._watch_seconds = watch_seconds
-        self._look_at = float("-inf")
-        self._people: dict[str, tuple[GalleryRows, GallerySnapshot]] = {}
+        self._scan_at = float("-inf")
+        self._snapshots: dict[str, tuple[GalleryRows, GallerySnapshot]] = {}
         self.counts: Counter[str] = Counter()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -96,7 +97,7 @@ class NpyWatch:
         register: Register,
         *,
         mirror: bool,
-    ) -> _Both:
+    ) -> _WatchedFolder:
         decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
 
         def decide(user_id: str, content: bytes, answer: Registered | None) -> None:
@@ -104,16 +105,18 @@ class NpyWatch:
             self.wake()
 
         folder = NpyFolder(path, space, store, settle_seconds=min(_SETTLE_SECONDS, self._watch_seconds))
-        return _Both(folder, NpyIntake(folder, register, decide), NpyMirror(folder, on=mirror), decisions)
+        return _WatchedFolder(
+            folder, NpyIntake(folder, register, decide), NpyMirror(folder, on=mirror), decisions
+        )
 
     # The thread
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="npy-folders", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="npy-folders", daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End after the files that are being written."""
+        """End the thread after the batch of files that it writes."""
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
@@ -121,65 +124,70 @@ class NpyWatch:
             self._thread = None
 
     def wake(self) -> None:
-        """Do what is due now; for any thread."""
+        """Run the next step now; for any thread."""
         self._wake.set()
 
-    def _run(self) -> None:
+    def _run_loop(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 seconds = self.step()
             except Exception:  # noqa: BLE001
-                # The outermost loop: what failed is said, and the folders are looked at again.
-                _log.exception("the watched folders met an unexpected error; they are looked at again")
+                # The outermost loop: the error is logged, and the folders are scanned again.
+                _log.exception("folder watch met an unexpected error; it goes on")
                 seconds = self._watch_seconds
             if self._wake.wait(seconds):
                 self._stopping.wait(_PAUSE_SECONDS)
 
     def step(self) -> float:
-        """Do all that is due; returns the seconds until the next look."""
+        """Do what is due; return the seconds until the next scan."""
         now = self._clock()
-        looks = now >= self._look_at
-        if looks:
-            self._look_at = now + self._watch_seconds
-        faults = [fault for both in self._folders if (fault := self._tend(both, now, looks=looks))]
-        self._report(faults)
-        self.counts = sum((both.counts() for both in self._folders), Counter())
-        return max(0.0, self._look_at - self._clock())
+        scans = now >= self._scan_at
+        if scans:
+            self._scan_at = now + self._watch_seconds
+        faults = [
+            fault for watched in self._folders if (fault := self._update_folder(watched, now, scans=scans))
+        ]
+        self._report_problems(faults)
+        self.counts = sum((watched.counts() for watched in self._folders), Counter())
+        return max(0.0, self._scan_at - self._clock())
 
-    def _tend(self, both: _Both, now: float, *, looks: bool) -> str | None:
-        """Both ways for one folder; returns what kept it from it."""
-        folder = both.folder
+    def _update_folder(self, watched: _WatchedFolder, now: float, *, scans: bool) -> str | None:
+        """Run intake and mirror of one folder; return the fault that stopped them, if any."""
+        folder = watched.folder
         try:
-            if looks and folder.look(now):
-                both.mirror.compare()
-            while not both.decisions.empty():
-                both.intake.decide(*both.decisions.get())
-            people = self._people_of(folder.space)
-            if people is not None:
-                both.mirror.show(people)
+            if scans and folder.scan(now):
+                watched.mirror.find_differences()
+            while not watched.decisions.empty():
+                watched.intake.apply_decision(*watched.decisions.get())
+            gallery = self._latest_gallery(folder.space)
+            if gallery is not None:
+                watched.mirror.show(gallery)
             if folder.is_open:
-                both.mirror.write(now, self._stopping.is_set)
-            if people is not None and self._is_synced():
-                both.intake.offer(people)
+                watched.mirror.write(now, self._stopping.is_set)
+            if gallery is not None and self._is_synced():
+                watched.intake.register_new_files(gallery)
         except StoreError as error:
             return f"{folder.name}: {error}"
-        return both.mirror.fault
+        return watched.mirror.fault
 
-    def _people_of(self, space: EmbeddingSpace | None) -> GallerySnapshot | None:
+    def _latest_gallery(self, space: EmbeddingSpace | None) -> GallerySnapshot | None:
         rows = self._rows.latest(space.id) if space else None
         if rows is None:
             return None
-        known = self._people.get(rows.space)
-        if known is None or known[0] is not rows:
-            known = self._people[rows.space] = (rows, GallerySnapshot(rows))
-        return known[1]
+        cached = self._snapshots.get(rows.space)
+        if cached is None or cached[0] is not rows:
+            cached = self._snapshots[rows.space] = (rows, GallerySnapshot(rows))
+        return cached[1]
 
-    def _report(self, faults: Sequence[str]) -> None:
-        sentences = [*faults, *(one for both in self._folders for one in both.folder.problems())]
+    def _report_problems(self, faults: Sequence[str]) -> None:
+        sentences = [
+            *faults,
+            *(problem for watched in self._folders for problem in watched.folder.problems()),
+        ]
         if not sentences:
             self._health.clear(FILE_INVALID)
             return
-        more = len(sentences) - _MOST_NAMED
-        told = "; ".join(sentences[:_MOST_NAMED])
-        self._health.report(FILE_INVALID, f"{told}; and {more} more" if more > 0 else told)
+        more = len(sentences) - _MAX_PROBLEMS_NAMED
+        named = "; ".join(sentences[:_MAX_PROBLEMS_NAMED])
+        self._health.report(FILE_INVALID, f"{named}; and {more} more" if more > 0 else named)

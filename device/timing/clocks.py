@@ -1,14 +1,13 @@
-"""The clock of the frame at hand."""
+"""A clock that shows the time of the current frame."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class FrameClock:
-    """Stands at the moment of the frame that is being looked at, in seconds of the camera's clock.
+    """The time of the current frame, in seconds of the camera's clock.
 
-    What is decided about frames goes by it: how fast the machine is changes nothing, and a recording can be
-    judged again.
+    Decisions about frames use it: they do not depend on the machine's speed, and a recording can be replayed.
     """
 
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What was seen of late, and forgotten by itself."""
+"""A map whose entries expire."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -8,31 +8,31 @@ V = TypeVar("V")
 
 
 class ExpiringMap(Generic[K, V]):
-    """Values by key, each for `seconds` after it was last put. Time is passed in and never goes back.
+    """Values by key, each for `seconds` after its last `put`. Time is passed in and never goes back.
 
-    They lie oldest first, so that forgetting looks at the front only.
+    Entries are in order of their last `put`, so that `expire` looks at the front only.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._held: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._entries)
 
     def put(self, key: K, value: V, now: float) -> None:
-        """Keep `value` under `key`, from now on anew."""
-        self._held[key] = (now, value)
-        self._held.move_to_end(key)
+        """Store `value` under `key` and restart its time."""
+        self._entries[key] = (now, value)
+        self._entries.move_to_end(key)
 
     def get(self, key: K) -> V | None:
-        found = self._held.get(key)
-        return None if found is None else found[1]
+        entry = self._entries.get(key)
+        return None if entry is None else entry[1]
 
-    def forget(self, now: float) -> None:
-        """Let go of what was last put more than `seconds` ago."""
-        while self._held:
-            key, (at, _) = next(iter(self._held.items()))
-            if now - at <= self._seconds:
+    def expire(self, now: float) -> None:
+        """Remove entries whose last `put` is more than `seconds` ago."""
+        while self._entries:
+            key, (put_at, _) = next(iter(self._entries.items()))
+            if now - put_at <= self._seconds:
                 break
-            del self._held[key]
+            del self._entries[key]

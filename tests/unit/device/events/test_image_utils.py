@@ -192,7 +192,7 @@ def test_an_impossible_budget_gives_the_reason(budget):
     """A JPEG's tables alone take 600 bytes; it is given up without making one after the other."""
     made = make_event_image(photograph(1920, 1080), budget)
     assert made.jpeg is None
-    assert f"1920x1080 picture fits into {budget:g} bytes" in made.reason
+    assert f"1920x1080 image fits into {budget:g} bytes" in made.reason
     assert made.encodes <= 1
 
 
@@ -201,7 +201,7 @@ def test_the_reason_is_logged_once(caplog):
     with caplog.at_level(logging.WARNING):
         assert compress_image_for_event(photograph(640, 480), 50, [700, 0, 50, 50]) is None
     assert [record.getMessage() for record in caplog.records] == [
-        "no event image: the face box lies outside of the 640x480 frame"
+        "event image not made reason='the face box lies outside of the 640x480 frame'"
     ]
 
 

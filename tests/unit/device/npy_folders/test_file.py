@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker_bridge.common.npy import NpyFileError, parse_npy, to_npy
 from broker_bridge.contract.embeddings import normalise, to_array
 from device.npy_folders.file import (
-    MOST_BYTES,
+    MAX_BYTES,
     FileMovedError,
     list_npy,
     read_bytes,
@@ -137,7 +137,7 @@ def test_links_folders_pipes_and_large_files_are_not_read(tmp_path):
     (tmp_path / "link.npy").symlink_to(tmp_path / "secret")
     (tmp_path / "folder.npy").mkdir()
     os.mkfifo(tmp_path / "pipe.npy")
-    (tmp_path / "large.npy").write_bytes(npy(VALUES) + bytes(MOST_BYTES))
+    (tmp_path / "large.npy").write_bytes(npy(VALUES) + bytes(MAX_BYTES))
     for name, sentence in [
         ("link", "symbolic link"),
         ("folder", "not an ordinary file"),

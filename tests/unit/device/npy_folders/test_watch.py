@@ -197,7 +197,7 @@ def test_a_folder_that_is_away_for_a_while_is_no_reason_to_register_everybody_ag
     folder = folders.path / "face_db"
     folder.rename(folders.path / "away")
     folders.look()
-    assert folders.problem == "face_db: cannot be looked at (No such file or directory)"
+    assert folders.problem == "face_db: cannot be read (No such file or directory)"
     (folders.path / "away").rename(folder)
     folders.look()
     assert (len(folders.asked), folders.problem) == (1, "")
@@ -236,10 +236,10 @@ def test_ids_that_differ_by_case_are_two_people(folders):
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ({"result": "exists", "user_id": "EMP-9"}, "the registry knows this vector as EMP-9"),
+        ({"result": "exists", "user_id": "EMP-9"}, "the registry has this vector as EMP-9"),
         (
             {"result": "rejected", "error": WireError(code="enrollment-closed", detail="not from here")},
-            "the registry refused it, enrollment-closed: not from here",
+            "the registry rejected it, enrollment-closed: not from here",
         ),
     ],
 )
@@ -303,7 +303,7 @@ WRONG = {
     "EMP-5": (array(5, 512), "its shape is [512], expected [8]"),
     "EMP-6": (np.full(DIMENSION, np.nan, np.float32), "NaN or infinity"),
     "EMP-7": (np.zeros(DIMENSION, np.float32), "zero vector"),
-    "EMP-8": (np.zeros(30_000, np.float32), "at most 65536 are read"),
+    "EMP-8": (np.zeros(30_000, np.float32), "expected at most 65536"),
 }
 
 
@@ -318,8 +318,11 @@ def test_a_file_that_holds_no_vector_of_the_space_is_left_where_it_is_and_named(
             folders.look()
     assert folders.problem.startswith(f"face_db/{user_id}.npy: ")
     assert sentence in folders.problem
-    assert [one.message for one in caplog.records if "left where it is" in one.message] == [
-        f"face_db/{user_id}.npy is left where it is: {folders.problem.partition(': ')[2]}"
+    assert [one.message for one in caplog.records if "stays where it is" in one.message] == [
+        (
+            f"folder file ignored; it stays where it is folder=face_db file='{user_id}.npy' "
+            f"reason={folders.problem.partition(': ')[2]!r}"
+        )
     ]
     assert folders.file(user_id).read_bytes() == before
     assert (folders.asked, folders.watch.counts) == ([], {"invalid": 1})
@@ -334,7 +337,7 @@ def test_a_name_that_is_no_user_id_is_a_problem_until_it_goes(folders, stem):
     """Two dots and a suffix, blanks, letters that look like others, bytes that are no text."""
     folders.put(stem, array(1))
     folders.look()
-    assert "its name is no user id" in folders.problem
+    assert "its name is not a user id" in folders.problem
     assert folders.problem.isprintable()
     assert folders.asked == []
     folders.file(stem).unlink()
@@ -357,7 +360,7 @@ def test_a_link_is_not_followed(folders, tmp_path):
     folders.file("EMP-1").symlink_to(tmp_path / "elsewhere")
     folders.look()
     folders.look()
-    assert folders.problem == "face_db/EMP-1.npy: it is a symbolic link, and links are not followed"
+    assert folders.problem == "face_db/EMP-1.npy: it is a symbolic link; links are not followed"
     assert folders.asked == []
 
 
@@ -400,7 +403,7 @@ def test_a_folder_whose_space_nobody_holds_says_what_to_set(folders):
     folders.put("EMP-1", array(1), "speaker_db")
     folders.look()
     folders.look()
-    assert "holds no speaker space; name one in device.further_spaces" in folders.problem
+    assert "supports no speaker space; add one to device.further_spaces" in folders.problem
 
 
 def test_many_problems_make_one_sentence_of_bounded_length(folders):
