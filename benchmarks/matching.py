@@ -25,6 +25,7 @@ from device.enrollment.gallery_rows import GalleryRows
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
 from device.vision.gallery import Gallery
+from fleet.tracks.faces import draw_at_cosine, draw_unit_vectors
 
 from .stats import Latency, Row
 
@@ -80,19 +81,19 @@ def measure(folder: Path, progress: Progress, *, large: bool = True) -> list[Row
 
 def make_people(count: int, random: np.random.Generator) -> tuple[list[str], Vectors]:
     """Keys and float32[count, 512]; every tenth person looks like the one before, at cosine 0.55."""
-    base = _unit(random.standard_normal((count // TEMPLATES, SPACE.dimension)))
-    base[9::10] = towards(base[8::10], 0.55, random)
+    base = draw_unit_vectors((count // TEMPLATES, SPACE.dimension), random)
+    base[9::10] = draw_at_cosine(base[8::10], 0.55, random)
     cosine = np.sqrt(random.uniform(0.6, 0.8, count))
     keys = [f"EMP-{row // TEMPLATES}" for row in range(count)]
-    return keys, towards(np.repeat(base, TEMPLATES, axis=0), cosine, random)
+    return keys, draw_at_cosine(np.repeat(base, TEMPLATES, axis=0), cosine, random)
 
 
 def make_queries(matrix: Vectors, count: int, random: np.random.Generator) -> Vectors:
     """float32[count, 512]: two thirds met again, a sixth look-alikes, a sixth strangers, in random order."""
     rows = matrix[random.integers(0, len(matrix), count)]
-    queries = towards(rows, random.uniform(DEFAULT_FLOOR, 0.95, count), random)
-    queries[0::6] = towards(rows[0::6], 0.55, random)
-    queries[1::6] = _unit(random.standard_normal(queries[1::6].shape))
+    queries = draw_at_cosine(rows, random.uniform(DEFAULT_FLOOR, 0.95, count), random)
+    queries[0::6] = draw_at_cosine(rows[0::6], 0.55, random)
+    queries[1::6] = draw_unit_vectors(queries[1::6].shape, random)
     return queries[random.permutation(count)]
 
 
@@ -238,15 +239,3 @@ def _timed(act: Callable[[], T]) -> tuple[float, T]:
     began = time.perf_counter()
     result = act()
     return time.perf_counter() - began, result
-
-
-def _unit(vectors: NDArray[np.floating]) -> Vectors:
-    unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
-def towards(base: Vectors, cosine: float | NDArray[np.float64], random: np.random.Generator) -> Vectors:
-    noise = random.standard_normal(base.shape, dtype=np.float32)
-    noise -= np.vecdot(noise, base)[:, np.newaxis] * base
-    share = np.broadcast_to(np.asarray(cosine, np.float32), len(base))[:, np.newaxis]
-    return _unit(share * base + np.sqrt(1 - share**2) * _unit(noise))

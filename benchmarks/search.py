@@ -18,9 +18,9 @@ import psutil
 from rich.progress import Progress
 
 from broker_bridge.vectors.index import DEFAULT_FLOOR, VectorIndex
+from fleet.tracks.faces import draw_at_cosine
 
 from . import pgvector
-from .matching import towards
 from .queries import Queries, Vectors
 from .stats import Latency, Row
 
@@ -96,7 +96,7 @@ def make_persons(count: int, random: np.random.Generator) -> Vectors:
     """float32[count, 512], unit length."""
     matrix = random.standard_normal((count, _DIMENSION), dtype=np.float32)
     matrix /= np.sqrt(np.vecdot(matrix, matrix))[:, np.newaxis]
-    matrix[9::10] = towards(matrix[8::10], 0.55, random)
+    matrix[9::10] = draw_at_cosine(matrix[8::10], 0.55, random)
     return matrix
 
 
@@ -106,9 +106,13 @@ def make_queries(matrix: Vectors, random: np.random.Generator) -> dict[str, Quer
     pairs = random.integers(0, len(matrix) // 10, _ASKED) * 10 + random.integers(8, 10, _ASKED)
     strangers = random.standard_normal((_ASKED, _DIMENSION), dtype=np.float32)
     return {
-        "0.5": Queries(towards(matrix[anybody[0]], 0.5, random), anybody[0]),
-        "0.6-0.8": Queries(towards(matrix[anybody[1]], random.uniform(0.6, 0.8, _ASKED), random), anybody[1]),
-        "look-alikes": Queries(towards(matrix[pairs], random.uniform(0.5, 0.8, _ASKED), random), pairs),
+        "0.5": Queries(draw_at_cosine(matrix[anybody[0]], 0.5, random), anybody[0]),
+        "0.6-0.8": Queries(
+            draw_at_cosine(matrix[anybody[1]], random.uniform(0.6, 0.8, _ASKED), random), anybody[1]
+        ),
+        "look-alikes": Queries(
+            draw_at_cosine(matrix[pairs], random.uniform(0.5, 0.8, _ASKED), random), pairs
+        ),
         "strangers": Queries(strangers, np.full(_ASKED, -1)),
     }
 

@@ -6,13 +6,14 @@ import numpy as np
 
 from broker_bridge.contract.embeddings import Vector
 from broker_bridge.registry.detected_persons.model import Box, ObservedFace
+from fleet.tracks.faces import to_cosine
 
 SPACE = "face:test-512"
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after BEGAN."""
+    """Return the time `seconds` after BEGAN."""
     return BEGAN + timedelta(seconds=seconds)
 
 
@@ -30,13 +31,11 @@ class Faces:
         return unit(self.random.standard_normal(512))
 
     def like(self, face: Vector, cosine: float) -> Vector:
-        """A vector at exactly this cosine to `face`, else random."""
-        noise = self.random.standard_normal(512)
-        noise -= (noise @ face) * face
-        return unit(cosine * face + np.sqrt(1 - cosine**2) * noise / np.linalg.norm(noise))
+        """Return a vector at exactly this cosine to `face`, random otherwise."""
+        return to_cosine(face[np.newaxis], cosine, self.random.standard_normal((1, 512)))[0]
 
     def of(self, person: Vector) -> Vector:
-        """One more face of a person."""
+        """Return one more face of a person."""
         return self.like(person, float(np.sqrt(self.random.uniform(0.6, 0.8))))
 
 

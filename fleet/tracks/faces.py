@@ -40,20 +40,24 @@ class SimulatedFaces:
         return vector, float(np.clip(quality + noise, 0.0, 1.0))
 
 
-def draw_unit_vectors(shape: tuple[int, int], random: np.random.Generator) -> Vector:
+def draw_unit_vectors(shape: tuple[int, ...], random: np.random.Generator) -> Vector:
     """Return float32[n, d]: vectors of unit length in random directions."""
     return to_unit_rows(random.standard_normal(shape, dtype=np.float32))
 
 
-def draw_at_cosine(base: Vector, cosine: NDArray[np.float64], random: np.random.Generator) -> Vector:
-    """Return float32[n, d]: vectors at `cosine` (n) to the rows of `base`.
+def draw_at_cosine(base: Vector, cosine: float | NDArray[np.float64], random: np.random.Generator) -> Vector:
+    """Return float32[n, d]: vectors at `cosine` (one or n) to the rows of `base`.
 
     Their directions are random otherwise.
     """
-    noise = random.standard_normal(base.shape, dtype=np.float32)
-    noise -= np.einsum("nd,nd->n", noise, base)[:, np.newaxis] * base
-    share = cosine.astype(np.float32)[:, np.newaxis]
-    return to_unit_rows(share * base + np.sqrt(1 - share**2) * to_unit_rows(noise))
+    return to_cosine(base, cosine, random.standard_normal(base.shape, dtype=np.float32))
+
+
+def to_cosine(base: Vector, cosine: float | NDArray[np.float64], noise: NDArray[np.floating]) -> Vector:
+    """Return float32[n, d]: the rows of `base`, turned towards `noise` to `cosine`."""
+    aside = noise - np.einsum("nd,nd->n", noise, base)[:, np.newaxis] * base
+    share = np.broadcast_to(np.asarray(cosine, np.float32), len(base))[:, np.newaxis]
+    return to_unit_rows(share * base + np.sqrt(1 - share**2) * to_unit_rows(aside))
 
 
 def to_unit_rows(vectors: NDArray[np.floating]) -> Vector:
