@@ -8,7 +8,7 @@ from dashboard_api.http.base_models import Time, View
 class AuditView(View):
     """A change: `what` was done to `subject`.
 
-    `who` is the name of an API key, or `device:<id>`. `before` and `after` are the changed values.
+    The author is the name of an API key, or `device:<id>`. `before` and `after` are the changed values.
     """
 
     id: str

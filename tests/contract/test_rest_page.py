@@ -1,4 +1,4 @@
-"""docs/rest.md has every code that the REST API answers, and every setting with its default."""
+"""docs/rest.md has every code of the REST API and every setting with its default."""
 
 import ast
 import re

@@ -22,13 +22,13 @@ from deploy.local.stack import Mongod
 FACE = "face:test-8"
 GAIT = "gait:test-4"
 NOW = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
-JPEG = b"\xff\xd8\xff\xe0 a photo of somebody \xff\xd9"
+JPEG = b"\xff\xd8\xff\xe0 a photo of a face \xff\xd9"
 KEYS = {role: f"key-of-the-{role}" for role in ("admin", "operator", "viewer", "source", "edge")}
 
 
 def vector(n: int, dimension: int = 8) -> list[float]:
     """Return a direction that differs for each small `n`."""
-    return [1.0 + (n * 7 + place * place * (n + 1)) % 11 for place in range(dimension)]
+    return [1.0 + (n * 7 + position * position * (n + 1)) % 11 for position in range(dimension)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FoundFace:
 
 @dataclass
 class FakeEmbedder:
-    """A face embedding without vision code; a JPEG with `nobody` in it has no face."""
+    """A face embedding without vision code; a JPEG with `faceless` in it has none."""
 
     seen: list[int] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
@@ -49,7 +49,7 @@ class FakeEmbedder:
         self.meanwhile()
         if not data.startswith(b"\xff\xd8"):
             raise ContractError("photo-invalid", "a photo is a JPEG or PNG")
-        if b"nobody" in data:
+        if b"faceless" in data:
             raise ContractError("photo-no-face", "no face was found")
         return FoundFace(normalise(vector(sum(data) % 50), 8), 0.8)
 

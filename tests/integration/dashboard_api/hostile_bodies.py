@@ -65,7 +65,7 @@ def writing_routes(document: Mapping[str, Any]) -> list[Route]:
 def inline(schema: Any, document: Mapping[str, Any]) -> Any:
     """Return `schema` without references."""
     if isinstance(schema, list):
-        return [inline(one, document) for one in schema]
+        return [inline(entry, document) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
@@ -113,10 +113,10 @@ def spoilt(schema: Schema, whole: Any) -> Iterator[Spoilt]:
     yield Spoilt("a number without end", b"9" * 5000, False)
     for path, part in _places(schema, ()):
         for what, value in _wrong_values(part):
-            place = ".".join(map(str, path)) or "the body"
+            position = ".".join(map(str, path)) or "the body"
             content = json.dumps(_put(whole, schema, path, value)).encode()
             item = isinstance(value, list) or any(isinstance(step, int) for step in path)
-            yield Spoilt(f"{place} is {what}", content, item)
+            yield Spoilt(f"{position} is {what}", content, item)
 
 
 def _places(schema: Schema, path: Path) -> Iterator[tuple[Path, Schema]]:
@@ -194,4 +194,4 @@ def _put(whole: Any, schema: Schema, path: Path, value: Any) -> Any:
 
 def _meant(schema: Schema) -> Schema:
     """Return the schema of an optional field without null."""
-    return next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
+    return next((entry for entry in schema.get("anyOf", ()) if entry.get("type") != "null"), schema)

@@ -16,13 +16,13 @@ from tests.detected_samples import seen, write_person
 from .conftest import FACE, JPEG, NOW, client_of, vector
 from .hostile_bodies import TWICE, Route, smallest, spoilt, writing_routes
 
-# What a schema cannot say: exactly one of two fields, at least one of several.
+# Rules that a schema cannot express: exactly one of two fields, at least one of several.
 EXAMPLES = {
     "/api/v1/sites/{site_id}": {"enrollment_policy": "visitors"},
     "/api/detected-persons/search-by-face": {"face_embedding": vector(1)},
     "/api/training/submit": {"config": {"source_system": "alfred", "batch_id": "b1"}},
 }
-# Their reader, which takes many megabytes at once, goes by the last of two values and never says so.
+# Their reader is made for many megabytes; of two values of a name it takes the last without an error.
 READ_AT_ONCE = {"/api/identities/sync", "/api/identities/ingest-embeddings"}
 HOSTILE_PATHS = ["a%2Fb", "a%2Bb", "a%23b", "a%00b", "%24where", "%7B%22%24ne%22%3A1%7D", "..", "%2e%2e",
     "%D0%95MP-12345", "a%0A", "%ED%A0%80", "%FF", "x" * 20_000]  # fmt: skip
@@ -39,8 +39,8 @@ def routes(app: FastAPI) -> list[Route]:
 @pytest.fixture
 async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
     """Create one thing of each kind that a path can name, and return the names."""
-    person = {"user_id": "EMP-12345", "templates": [{"space": FACE, "embedding": vector(1)}]}
-    await api.post("/api/v1/identities", json=person)
+    identity = {"user_id": "EMP-12345", "templates": [{"space": FACE, "embedding": vector(1)}]}
+    await api.post("/api/v1/identities", json=identity)
     await api.post("/api/v1/devices", json={"device_id": "cam-001", "site_id": "lobby"})
     order = {"job_type": "face_detect_embed", "config": {"source_system": "a", "batch_id": "b"}}
     job = await api.post("/api/training/submit", json=order)
@@ -82,7 +82,7 @@ async def everything(registry: Registry) -> dict[str, list[Any]]:
     database = registry.mongo.db
     kept: dict[str, list[Any]] = {}
     for name in sorted(set(await database.list_collection_names()) - {"api_keys"}):
-        kept[name] = [one async for one in database[name].find({}).sort("_id", 1)]
+        kept[name] = [entry async for entry in database[name].find({}).sort("_id", 1)]
     return kept
 
 
@@ -92,11 +92,11 @@ def example(route: Route) -> Any:
 
 def is_refused(answer: httpx.Response, *, item: bool = False) -> bool:
     """Return whether an answer rejects the request, or the item of a list."""
-    said = answer.json()
+    body = answer.json()
     if item and answer.status_code == 200:
         return '"code"' in answer.text
     problem = answer.headers["content-type"] == "application/problem+json"
-    return problem and 400 <= answer.status_code < 500 and bool(said["code"]) and len(answer.content) < 20_000
+    return problem and 400 <= answer.status_code < 500 and bool(body["code"]) and len(answer.content) < 20_000
 
 
 async def test_the_examples_are_valid_before_they_are_spoilt(
@@ -104,7 +104,7 @@ async def test_the_examples_are_valid_before_they_are_spoilt(
 ) -> None:
     """Without this a rejection below could have another reason."""
     refused = []
-    for route in (one for one in routes if one.body):
+    for route in (entry for entry in routes if entry.body):
         content = json.dumps(example(route)).encode()
         answer = await clients.send(route.method, route.path.format(**names), content, "application/json")
         if answer.status_code == 403 or answer.json().get("code") == "request-invalid":
@@ -118,7 +118,7 @@ async def test_no_body_that_is_wrong_in_one_place_stores_anything(
 ) -> None:
     """Unknown fields, operators, look-alike characters and huge values are rejected."""
     taken, tried = [], 0
-    for route in (one for one in routes if one.body):
+    for route in (entry for entry in routes if entry.body):
         before = await everything(registry)
         for case in spoilt(route.body or {}, example(route)):
             if case.what.endswith(TWICE) and route.path in READ_AT_ONCE:

@@ -47,11 +47,11 @@ def test_sigterm_ends_it_in_time_with_a_stream_open(
     with httpx.stream("GET", f"{url}/api/v1/events/stream", headers=headers, timeout=15) as stream:
         blocks = stream.iter_bytes()
         assert b"connected" in next(blocks)
-        begun = time.monotonic()
+        started = time.monotonic()
         program.process.terminate()
         list(blocks)
         assert program.wait(10) == 0
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
     assert KEY not in program.log.read_text()
 
 
@@ -92,10 +92,10 @@ def test_each_wrong_setting_has_a_sentence(tmp_path: Path, start_program: StartP
     file.write_text(json.dumps({"api": {"port": 0, "bootstrap_key": "hunter2", "prot": 1}}))
     program = start_program([*ARGS, "--config", str(file)])
     assert program.wait(20) == 2
-    said = program.log.read_text()
-    assert [name for name in ("api.port", "api.bootstrap_key", "api.prot") if name not in said] == []
-    assert len(said.splitlines()) == 3
-    assert "hunter2" not in said
+    body = program.log.read_text()
+    assert [name for name in ("api.port", "api.bootstrap_key", "api.prot") if name not in body] == []
+    assert len(body.splitlines()) == 3
+    assert "hunter2" not in body
 
 
 def test_a_missing_mongodb_port_or_model_is_a_sentence(
@@ -154,8 +154,8 @@ async def test_while_mongodb_is_away_requests_get_503(
         assert (await api.get("/readyz")).json()["ready"] is True
         own_mongod.kill()
         paths = ["/api/v1/identities", "/api/v1/events/stream", "/readyz", "/healthz"]
-        people, stream, ready, alive = await asyncio.gather(*(api.get(path) for path in paths))
-        for away in (people, stream):
+        identities, stream, ready, alive = await asyncio.gather(*(api.get(path) for path in paths))
+        for away in (identities, stream):
             assert (away.status_code, away.json()["code"]) == (503, "registry-unavailable")
             assert away.headers["content-type"] == "application/problem+json"
         assert (ready.status_code, alive.status_code) == (503, 200)

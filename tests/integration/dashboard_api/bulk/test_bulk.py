@@ -22,7 +22,7 @@ from tests.integration.dashboard_api.conftest import FACE, GAIT, KEYS, client_of
 PATH = "/api/v1/identities/bulk"
 
 
-def person(user_id: str = "EMP-12345", n: int = 1, **more: Any) -> dict[str, Any]:
+def identity(user_id: str = "EMP-12345", n: int = 1, **more: Any) -> dict[str, Any]:
     return {"user_id": user_id, "templates": [{"space": FACE, "embedding": vector(n)}], **more}
 
 
@@ -30,8 +30,8 @@ def key(external_id: str, source_system: str = "hr") -> dict[str, str]:
     return {"source_system": source_system, "external_id": external_id}
 
 
-async def bring(api: httpx.AsyncClient, *people: Any, dry_run: bool = False) -> dict[str, Any]:
-    answer = await api.post(PATH, json={"people": list(people), "dry_run": dry_run})
+async def bring(api: httpx.AsyncClient, *identities: Any, dry_run: bool = False) -> dict[str, Any]:
+    answer = await api.post(PATH, json={"people": list(identities), "dry_run": dry_run})
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document
@@ -49,8 +49,8 @@ async def test_each_identity_gets_a_result_and_a_repeat_changes_nothing(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """It is created, then unchanged at the same version, then changed by new data."""
-    first = await bring(api, person("EMP-1", 1), person("EMP-2", 12, flag="vip"))
-    again = await bring(api, person("EMP-1", 1), person("EMP-2", 12, flag="red"))
+    first = await bring(api, identity("EMP-1", 1), identity("EMP-2", 12, flag="vip"))
+    again = await bring(api, identity("EMP-1", 1), identity("EMP-2", 12, flag="red"))
     assert [item["result"] for item in first["items"]] == ["created", "created"]
     assert [item["result"] for item in again["items"]] == ["unchanged", "changed"]
     assert (first["created"], again["unchanged"], again["changed"], again["refused"]) == (2, 1, 1, 0)
@@ -63,47 +63,50 @@ HOSTILE = "HOSTILE-VALUE"
 REFUSED = {
     "no object": (7, "request-invalid"),
     "nothing": ({}, "request-invalid"),
-    "a wildcard for an id": (person("EMP/+/#"), "request-invalid"),
-    "NUL in an id": (person("EMP\0"), "request-invalid"),
-    "an operator for an id": (person({"$where": "1"}), "request-invalid"),  # type: ignore[arg-type]
-    "a letter that only looks like E": (person("\u0395MP-1"), "request-invalid"),
-    "a long id": (person("E" * 100_000), "request-invalid"),
-    "a long name": (person(display_name="x" * 100_000), "request-invalid"),
-    "half a character in a name": (person(display_name="\ud800"), "request-invalid"),
-    "an unknown field": (person(photo=HOSTILE), "request-invalid"),
-    "an unknown field of half a character": (person(**{"\ud800": 1}), "request-invalid"),
-    "a bad site": (person(sites=["Lobby/#"]), "request-invalid"),
-    "a bad flag": (person(flag=HOSTILE), "request-invalid"),
-    "a consent that is none": (person(consent={"face": "yes"}), "request-invalid"),
+    "a wildcard for an id": (identity("EMP/+/#"), "request-invalid"),
+    "NUL in an id": (identity("EMP\0"), "request-invalid"),
+    "an operator for an id": (identity({"$where": "1"}), "request-invalid"),  # type: ignore[arg-type]
+    "a letter that only looks like E": (identity("\u0395MP-1"), "request-invalid"),
+    "a long id": (identity("E" * 100_000), "request-invalid"),
+    "a long name": (identity(display_name="x" * 100_000), "request-invalid"),
+    "half a character in a name": (identity(display_name="\ud800"), "request-invalid"),
+    "an unknown field": (identity(photo=HOSTILE), "request-invalid"),
+    "an unknown field of half a character": (identity(**{"\ud800": 1}), "request-invalid"),
+    "a bad site": (identity(sites=["Lobby/#"]), "request-invalid"),
+    "a bad flag": (identity(flag=HOSTILE), "request-invalid"),
+    "a consent that is none": (identity(consent={"face": "yes"}), "request-invalid"),
     "an unknown modality": (
-        person(templates=[{"modality": "smell", "embedding": vector(1)}]),
+        identity(templates=[{"modality": "smell", "embedding": vector(1)}]),
         "request-invalid",
     ),
     "a list for a modality": (
-        person(templates=[{"modality": ["face"], "embedding": vector(1)}]),
+        identity(templates=[{"modality": ["face"], "embedding": vector(1)}]),
         "request-invalid",
     ),
     "a modality without a space": (
-        person(templates=[{"modality": "speaker", "embedding": vector(1)}]),
+        identity(templates=[{"modality": "speaker", "embedding": vector(1)}]),
         "space-unknown",
     ),
     "an unknown space": (
-        person(templates=[{"space": "face:other", "embedding": vector(1)}]),
+        identity(templates=[{"space": "face:other", "embedding": vector(1)}]),
         "space-unknown",
     ),
-    "a vector of another length": (person(templates=[{"space": FACE, "embedding": [1.0]}]), "vector-invalid"),
-    "a zero vector": (person(templates=[{"space": FACE, "embedding": [0.0] * 8}]), "vector-invalid"),
-    "no base64": (person(templates=[{"space": FACE, "vector": "!"}]), "vector-invalid"),
-    "neither vector nor numbers": (person(templates=[{"space": FACE}]), "vector-invalid"),
+    "a vector of another length": (
+        identity(templates=[{"space": FACE, "embedding": [1.0]}]),
+        "vector-invalid",
+    ),
+    "a zero vector": (identity(templates=[{"space": FACE, "embedding": [0.0] * 8}]), "vector-invalid"),
+    "no base64": (identity(templates=[{"space": FACE, "vector": "!"}]), "vector-invalid"),
+    "neither vector nor numbers": (identity(templates=[{"space": FACE}]), "vector-invalid"),
     "too many templates": (
-        person(templates=[{"space": FACE, "embedding": vector(1)}] * 65),
+        identity(templates=[{"space": FACE, "embedding": vector(1)}] * 65),
         "request-invalid",
     ),
-    "a key with a slash": (person(external=[key("1", "h/r")]), "request-invalid"),
-    "a key twice": (person(external=[key("1"), key("1")]), "request-invalid"),
-    "another's key": (person(external=[key("taken")]), "external-taken"),
-    "another's second key": (person(external=[key("free"), key("taken")]), "external-taken"),
-    "somebody merged": (person("MERGED"), "person-merged"),
+    "a key with a slash": (identity(external=[key("1", "h/r")]), "request-invalid"),
+    "a key twice": (identity(external=[key("1"), key("1")]), "request-invalid"),
+    "another's key": (identity(external=[key("taken")]), "external-taken"),
+    "another's second key": (identity(external=[key("free"), key("taken")]), "external-taken"),
+    "a merged identity": (identity("MERGED"), "person-merged"),
 }
 
 
@@ -117,7 +120,7 @@ async def test_a_rejected_identity_has_a_reason_and_stops_no_other(
     )
     await registry.identity_merges.merge("MERGED", "TAKEN", by="test")
     hostile, code = REFUSED[name]
-    body = {"people": [person("EMP-7", 3), hostile, person("EMP-9", 24)]}
+    body = {"people": [identity("EMP-7", 3), hostile, identity("EMP-9", 24)]}
     # Escaped as ASCII, since half a character cannot be sent otherwise.
     answer = await api.post(PATH, content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == 200, answer.text
@@ -126,15 +129,15 @@ async def test_a_rejected_identity_has_a_reason_and_stops_no_other(
     assert document["items"][1]["code"] == code
     assert len(document["items"][1]["detail"]) <= 500
     assert HOSTILE not in answer.text
-    people = {one.user_id for one in await registry.identities.page()}
-    assert people == {"TAKEN", "EMP-7", "EMP-9"}
+    identities = {found_item.user_id for found_item in await registry.identities.page()}
+    assert identities == {"TAKEN", "EMP-7", "EMP-9"}
     assert (await registry.identities.get("TAKEN")).holdings == ()
 
 
 async def test_nan_rejects_its_identity_alone(api: httpx.AsyncClient) -> None:
     """Python's JSON knows NaN, so a source may send it."""
-    first = person("EMP-1", templates=[{"space": FACE, "embedding": [float("nan")] * 8}])
-    body = json.dumps({"people": [first, person("EMP-2", 12)]})
+    first = identity("EMP-1", templates=[{"space": FACE, "embedding": [float("nan")] * 8}])
+    body = json.dumps({"people": [first, identity("EMP-2", 12)]})
     answer = await api.post(PATH, content=body, headers={"Content-Type": "application/json"})
     results = [(item["result"], item.get("code")) for item in answer.json()["items"]]
     assert results == [("refused", "vector-invalid"), ("created", None)]
@@ -145,7 +148,7 @@ async def test_two_identities_of_one_request_cannot_share_a_key(
 ) -> None:
     """The first gets the key; the second is rejected and not merged into the first."""
     document = await bring(
-        api, person("EMP-1", 1, external=[key("1")]), person("EMP-2", 12, external=[key("1")])
+        api, identity("EMP-1", 1, external=[key("1")]), identity("EMP-2", 12, external=[key("1")])
     )
     assert [item["result"] for item in document["items"]] == ["created", "refused"]
     assert document["items"][1]["code"] == "external-taken"
@@ -155,14 +158,14 @@ async def test_two_identities_of_one_request_cannot_share_a_key(
 async def test_a_template_may_name_its_modality_alone(api: httpx.AsyncClient, registry: Registry) -> None:
     """It goes into the default space of that modality."""
     await bring(api, {"user_id": "EMP-1", "templates": [{"modality": "gait", "embedding": vector(1, 4)}]})
-    (held,) = (await registry.identities.get("EMP-1")).holdings
-    assert held.space == GAIT
+    (stored,) = (await registry.identities.get("EMP-1")).holdings
+    assert stored.space == GAIT
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
 async def test_a_look_alike_is_reported(api: httpx.AsyncClient, dry_run: bool) -> None:
     """Identities of the same request are compared too."""
-    document = await bring(api, person("EMP-1"), person("EMP-2"), dry_run=dry_run)
+    document = await bring(api, identity("EMP-1"), identity("EMP-2"), dry_run=dry_run)
     (near,) = document["items"][1]["look_alikes"]
     assert (near["nearest_user_id"], near["space"], near["similarity"]) == ("EMP-1", FACE, 1.0)
     assert "look_alikes" not in document["items"][0]
@@ -172,14 +175,20 @@ async def test_a_dry_run_reports_results_and_writes_nothing(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """No collection changes; the results are those of the real run that follows."""
-    await bring(api, person("EMP-1", 1), person("EMP-2", 12))
+    await bring(api, identity("EMP-1", 1), identity("EMP-2", 12))
     await registry.identities.delete("EMP-2")
-    people = [person("EMP-1", 1), person("EMP-1", 3), person("EMP-2", 12), person("EMP-3", 24), person("/")]
-    people[3]["external"] = [key("1"), key("2")]
+    identities = [
+        identity("EMP-1", 1),
+        identity("EMP-1", 3),
+        identity("EMP-2", 12),
+        identity("EMP-3", 24),
+        identity("/"),
+    ]
+    identities[3]["external"] = [key("1"), key("2")]
     before = await dump(registry)
-    rehearsed = await bring(api, *people, dry_run=True)
+    rehearsed = await bring(api, *identities, dry_run=True)
     assert await dump(registry) == before
-    real = await bring(api, *people)
+    real = await bring(api, *identities)
     results = [item["result"] for item in rehearsed["items"]]
     assert results == ["unchanged", "changed", "created", "created", "refused"]
     assert [item["result"] for item in real["items"]] == results
@@ -195,14 +204,14 @@ async def test_an_export_is_imported_byte_for_byte(
         {"space": FACE, "embedding": generator.normal(size=8).tolist(), "quality": 0.25}
         for _ in range(3 * 40)
     ]
-    people = [
+    identities = [
         {"user_id": f"EMP-{n:03}", "templates": templates[3 * n : 3 * n + 3], "display_name": f"Person Å {n}"}
         for n in range(40)
     ]
-    people[0] |= {"flag": "vip", "sites": ["lobby", "gate"], "external": [key("1"), key("2"), key("3")]}
-    people[1] |= {"kind": "visitor", "consent": {"face": False, "gait": True}}
-    people[2]["templates"] = []
-    await bring(api, *people)
+    identities[0] |= {"flag": "vip", "sites": ["lobby", "gate"], "external": [key("1"), key("2"), key("3")]}
+    identities[1] |= {"kind": "visitor", "consent": {"face": False, "gait": True}}
+    identities[2]["templates"] = []
+    await bring(api, *identities)
     exported = await everyone(api, limit=7)
     assert len(exported) == 40
     assert (await bring(api, *exported))["unchanged"] == 40
@@ -216,30 +225,30 @@ async def test_an_export_is_imported_byte_for_byte(
     await fresh.close()
 
 
-def in_order(people: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def in_order(identities: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return an exported identity with its templates in a stable order."""
     return [
-        {**one, "templates": sorted(one["templates"], key=lambda t: t["vector"])}
-        for one in people
+        {**found_item, "templates": sorted(found_item["templates"], key=lambda t: t["vector"])}
+        for found_item in identities
     ]  # fmt: skip
 
 
 async def everyone(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
-    people: list[dict[str, Any]] = []
+    identities: list[dict[str, Any]] = []
     cursor: str | None = ""
     while cursor is not None:
         more = {"cursor": cursor} if cursor else {}
         page = (await api.get(PATH, params={**query, **more})).json()
-        people += page["items"]
+        identities += page["items"]
         cursor = page["next_cursor"]
-    return people
+    return identities
 
 
 async def test_an_export_omits_deleted_identities_and_on_request_vectors(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """Without vectors it has no number of a template."""
-    await bring(api, person("EMP-1", 1), person("EMP-2", 12))
+    await bring(api, identity("EMP-1", 1), identity("EMP-2", 12))
     await registry.identities.delete("EMP-2")
     (shown,) = await everyone(api, vectors="false")
     assert shown == {
@@ -253,9 +262,11 @@ async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """The entry has the key, the time and whether vectors were included."""
-    await bring(api, person("EMP-1", 1), person("EMP-2", 12), person("EMP-3", 24))
+    await bring(api, identity("EMP-1", 1), identity("EMP-2", 12), identity("EMP-3", 24))
     await everyone(api, limit=1)
-    (entry,) = [one for one in await registry.audit.page() if one.what == "people.exported"]
+    (entry,) = [
+        found_item for found_item in await registry.audit.page() if found_item.what == "people.exported"
+    ]
     assert (entry.who, entry.after) == ("admin", {"vectors": True})
 
 
@@ -272,13 +283,13 @@ async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
 async def test_sources_import_and_operators_export(app: FastAPI, role: str, brings: int, takes: int) -> None:
     """Vectors leave for operators and admins only."""
     async with client_of(app, role) as client:
-        assert (await client.post(PATH, json={"people": [person()]})).status_code == brings
+        assert (await client.post(PATH, json={"people": [identity()]})).status_code == brings
         assert (await client.get(PATH)).status_code == takes
 
 
 @pytest.mark.parametrize(
     "body",
-    [{"people": []}, {"people": [person()] * 501}, {"people": "x"}, {"people": [person()], "x": 1}, []],
+    [{"people": []}, {"people": [identity()] * 501}, {"people": "x"}, {"people": [identity()], "x": 1}, []],
 )
 async def test_an_invalid_request_is_rejected_as_a_whole(api: httpx.AsyncClient, body: Any) -> None:
     """It has 1 to 500 identities and no unknown field."""

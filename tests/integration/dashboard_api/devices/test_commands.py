@@ -75,7 +75,7 @@ async def test_commands_are_listed_newest_first_by_device(api: httpx.AsyncClient
     params: dict[str, Any] = {"device_id": "cam-001", "limit": 1}
     while True:
         page = (await api.get("/api/v1/commands", params=params)).json()
-        seen += [one["id"] for one in page["items"]]
+        seen += [item["id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]
@@ -90,7 +90,7 @@ async def test_a_site_is_opened_and_closed(api: httpx.AsyncClient) -> None:
         "head_version": 0,
     }  # fmt: skip
     sites = (await api.get("/api/v1/sites")).json()["items"]
-    assert {one["site_id"]: one["enrollment_policy"] for one in sites} == {
+    assert {item["site_id"]: item["enrollment_policy"] for item in sites} == {
         "gate": "closed",
         "lobby": "visitors",
     }
@@ -113,9 +113,9 @@ async def test_every_change_is_in_the_audit(api: httpx.AsyncClient, clock: Clock
         page = (await api.get("/api/v1/audit", params=params)).json()
         entries, cursor = entries + page["items"], page["next_cursor"]
     assert cursor is None
-    # The cameras of this test were registered by nobody in particular.
-    entries = [one for one in entries if one["what"] != "device.registered"]
-    assert [(one["who"], one["what"], one["subject"], one["at"]) for one in entries] == [
+    # The cameras of this test were registered without an API key.
+    entries = [item for item in entries if item["what"] != "device.registered"]
+    assert [(item["who"], item["what"], item["subject"], item["at"]) for item in entries] == [
         ("admin", "command.run_canary", "cam-001", "2026-01-15T10:00:01.000Z"),
         ("admin", "site.enrollment-policy", "lobby", "2026-01-15T10:00:00.000Z"),
     ]

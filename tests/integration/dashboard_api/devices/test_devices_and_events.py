@@ -65,7 +65,7 @@ async def test_a_device_with_another_model_has_a_problem(api: httpx.AsyncClient,
     assert await problems({}) == []
     await registry.devices.record_reports([DeviceReport.latest("cam-001", "info", {"spaces": spaces}, NOW)])
     by_registry = await problems({"problems": [warm]})
-    assert [one["code"] for one in by_registry] == ["canary-failed", "model-differs"]
+    assert [item["code"] for item in by_registry] == ["canary-failed", "model-differs"]
     assert "face:test-8" in by_registry[1]["detail"]
     own = {"code": "model-differs", "detail": "in the device's own words"}
     assert await problems({"problems": [own]}) == [own]
@@ -90,9 +90,9 @@ async def test_devices_are_paged_and_filtered_by_site(api: httpx.AsyncClient, re
     first = (await api.get("/api/v1/devices", params={"limit": 2})).json()
     last = (await api.get("/api/v1/devices", params={"limit": 2, "cursor": first["next_cursor"]})).json()
     lobby = (await api.get("/api/v1/devices", params={"site_id": "lobby"})).json()
-    assert [one["device_id"] for one in first["items"] + last["items"]] == ["cam-001", "cam-002", "cam-003"]
+    assert [item["device_id"] for item in first["items"] + last["items"]] == ["cam-001", "cam-002", "cam-003"]
     assert last["next_cursor"] is None
-    assert [one["device_id"] for one in lobby["items"]] == ["cam-001", "cam-003"]
+    assert [item["device_id"] for item in lobby["items"]] == ["cam-001", "cam-003"]
 
 
 async def test_sync_status_measures_each_device_by_its_own_site(
@@ -105,16 +105,16 @@ async def test_sync_status_measures_each_device_by_its_own_site(
     await api.post("/api/v1/identities", json={"user_id": "A", "sites": ["lobby"], "templates": template})
     await api.post("/api/v1/identities", json={"user_id": "B", "sites": ["gate"], "templates": template})
     epoch = (await registry.versions.read()).epoch
-    said = {"cam-001": (epoch, 1), "cam-002": (epoch, 1), "cam-003": ("abc", 2)}
+    document = {"cam-001": (epoch, 1), "cam-002": (epoch, 1), "cam-003": ("abc", 2)}
     await registry.devices.record_reports(
         [
             DeviceReport.latest(device, "applied", {"epoch": at, "version": version}, NOW)
-            for device, (at, version) in said.items()
+            for device, (at, version) in document.items()
         ]
     )
     status = (await api.get("/api/v1/sync/status")).json()
     assert (status["epoch"], status["version"], status["horizon"]) == (epoch, 2, 0)
-    assert {one["device_id"]: one["up_to_date"] for one in status["devices"]} == {
+    assert {item["device_id"]: item["up_to_date"] for item in status["devices"]} == {
         "cam-001": True, "cam-002": False, "cam-003": False
     }  # fmt: skip
     assert (status["up_to_date"], status["behind"]) == (1, 2)
@@ -128,7 +128,7 @@ async def stored(registry: Registry, count: int = 6) -> None:
                 device=f"cam-00{n % 2}",
                 user_id=f"EMP-{n % 3}",
                 timestamp=f"2026-01-15T10:00:0{n}.000Z",
-                # Two and two at the same instant: the cursor must tell them apart.
+                # Two and two at the same instant: the cursor must distinguish them.
                 received_at=NOW + timedelta(seconds=n // 2),
             )
             for n in range(count)
@@ -138,7 +138,7 @@ async def stored(registry: Registry, count: int = 6) -> None:
 
 async def ids(api: httpx.AsyncClient, **params: Any) -> list[int]:
     answer = await api.get("/api/v1/events", params=params)
-    return [int(one["event_id"][-6:], 16) for one in answer.json()["items"]]
+    return [int(item["event_id"][-6:], 16) for item in answer.json()["items"]]
 
 
 async def test_events_are_listed_newest_first_and_filtered(
@@ -163,7 +163,7 @@ async def test_pages_of_events_neither_skip_nor_repeat(api: httpx.AsyncClient, r
     params: dict[str, Any] = {"limit": 1}
     while True:
         page = (await api.get("/api/v1/events", params=params)).json()
-        seen += [int(one["event_id"][-6:], 16) for one in page["items"]]
+        seen += [int(item["event_id"][-6:], 16) for item in page["items"]]
         await registry.events.record([event(100 + len(seen), received_at=NOW + timedelta(hours=1))])
         if page["next_cursor"] is None:
             break

@@ -24,8 +24,8 @@ async def test_an_edge_key_belongs_to_a_device_and_opens_nothing_else(
     app: FastAPI, registry: Registry, cam_a: httpx.AsyncClient
 ) -> None:
     """Without a registered device it gets 403; other roles may not poll."""
-    async with client_of(app, "edge") as nobodys:
-        is_problem(await nobodys.get(SYNC), 403, "key-without-device")
+    async with client_of(app, "edge") as unbound:
+        is_problem(await unbound.get(SYNC), 403, "key-without-device")
     async with client_of(app, "admin") as admin:
         is_problem(await admin.get(SYNC), 403, "key-without-device")
     for role in ("viewer", "operator", "source"):
@@ -48,11 +48,11 @@ def test_a_key_is_created_for_a_registered_device(
         maker = start_program([*ARGS, "new-key", "door", *more], env)
         return maker.wait(20), maker.output()
 
-    status, said = new_key("--role", "edge", "--device", "cam-9")
-    assert (status, "cam-9 is not registered" in said) == (2, True)
+    status, document = new_key("--role", "edge", "--device", "cam-9")
+    assert (status, "cam-9 is not registered" in document) == (2, True)
     for wrong in (["--role", "edge"], ["--role", "viewer", "--device", "cam-9"]):
         assert new_key(*wrong)[0] == 2
-    assert "Traceback" not in said
+    assert "Traceback" not in document
 
 
 async def test_the_key_of_a_device_is_bound_to_it(
@@ -126,14 +126,14 @@ async def test_the_page_can_be_followed_with_curl(
     answers = []
     for call in CALLS:
         path, body = (text.replace("9f2c41d07ab3e658", epoch).replace("813", "1") for text in call)
-        said = json.loads(body) if body else None
-        if said and path.endswith("visitors"):
-            said["space"] = "face:example"
-        answer = await (cam_a.post(path, json=said) if said else cam_a.get(path))
+        document = json.loads(body) if body else None
+        if document and path.endswith("visitors"):
+            document["space"] = "face:example"
+        answer = await (cam_a.post(path, json=document) if document else cam_a.get(path))
         assert answer.is_success, answer.text
         answers.append(answer.json())
     assert len(CALLS) == 5
     whole, _, _, visitor, visits = answers
-    assert [set(one) for one in (whole, visitor, visits)] == [set(one) for one in shown]
+    assert [set(item) for item in (whole, visitor, visits)] == [set(item) for item in shown]
     assert set(whole["changes"][0]) == set(shown[0]["changes"][0])
     assert (visits["recorded"], visits["errors"]) == (1, [])

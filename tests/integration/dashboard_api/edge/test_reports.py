@@ -44,11 +44,11 @@ async def test_a_confirmation_counts_like_one_over_mqtt(
     """A device confirms a deletion by its version."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     await registry.identities.delete("EMP-1")
-    said = (await cam_a.get("/api/edge/sync")).json()
-    for version, summary in ((1, "0 of 1 devices"), (said["version"], "1 of 1 devices")):
-        answer = await cam_a.post("/api/edge/confirm", json={"epoch": said["epoch"], "version": version})
+    document = (await cam_a.get("/api/edge/sync")).json()
+    for version, summary in ((1, "0 of 1 devices"), (document["version"], "1 of 1 devices")):
+        answer = await cam_a.post("/api/edge/confirm", json={"epoch": document["epoch"], "version": version})
         assert answer.json() == {
-            "success": True, "device_id": "cam-a", "epoch": said["epoch"], "version": version
+            "success": True, "device_id": "cam-a", "epoch": document["epoch"], "version": version
         }  # fmt: skip
         shown = (await api.get("/api/v1/identities/EMP-1/confirmations")).json()
         assert shown["summary"] == summary
@@ -96,17 +96,17 @@ async def test_a_new_visitor_gets_an_id(open_lobby: httpx.AsyncClient, registry:
         await upload(open_lobby, "r-1", embedding=axis(1), quality=0.8, name="A guest") for _ in range(2)
     ]
     assert [answer.status_code for answer in answers] == [201, 201]
-    said = answers[0].json()
-    assert answers[1].json() == said
-    assert said == {
+    document = answers[0].json()
+    assert answers[1].json() == document
+    assert document == {
         "success": True,
         "result": "created",
-        "user_id": said["face_id"],
-        "face_id": said["face_id"],
+        "user_id": document["face_id"],
+        "face_id": document["face_id"],
         "similarity": None,
     }
-    person = await registry.identities.get(said["face_id"])
-    assert (person.kind, person.sites, person.display_name) == ("visitor", ("lobby",), "A guest")
+    identity = await registry.identities.get(document["face_id"])
+    assert (identity.kind, identity.sites, identity.display_name) == ("visitor", ("lobby",), "A guest")
     assert (await registry.versions.read()).version == 1
 
 
@@ -167,8 +167,8 @@ async def test_a_rejected_registration_is_a_problem_with_its_code(
 async def report(client: httpx.AsyncClient, *visits: Any) -> dict[str, Any]:
     answer = await client.post("/api/edge/visits", json={"visits": list(visits)})
     assert answer.status_code == 200, answer.text
-    said: dict[str, Any] = answer.json()
-    return said
+    document: dict[str, Any] = answer.json()
+    return document
 
 
 def ago(seconds: float) -> str:
@@ -188,18 +188,18 @@ async def test_reported_visits_are_recorded_once(
     assert (first["success"], first["recorded"], again["recorded"]) == (True, 2, 0)
     assert (first["stored"], len(first["stored"])) == (again["stored"], 2)
     events = (await api.get("/api/v1/events", params={"user_id": "EMP-1"})).json()["items"]
-    assert {(one["event_type"], one["device_id"], one["site_id"]) for one in events} == {
+    assert {(item["event_type"], item["device_id"], item["site_id"]) for item in events} == {
         ("visit", "cam-a", "lobby")
     }
-    assert {one["timestamp"] for one in events} == {one["timestamp"] for one in visits}
+    assert {item["timestamp"] for item in events} == {item["timestamp"] for item in visits}
 
 
 async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registry: Registry) -> None:
     """An invalid visit is reported by index; the others are recorded."""
-    people = registry.identities
-    await people.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2)])
+    identities = registry.identities
+    await identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),), sites=("lobby",)) for n in (1, 2)])
     before = ago(1)
-    await people.delete("EMP-2")
+    await identities.delete("EMP-2")
     good = {"face_id": "EMP-1", "timestamp": ago(10)}
     cases: list[tuple[Any, str | None]] = [
         (good, None),
@@ -216,11 +216,11 @@ async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registr
         ({**good, "confidence": 1.5}, "event-invalid"),
         ({**good, "device_id": "cam-b"}, "event-invalid"),
     ]
-    said = await report(cam_a, *(visit for visit, _ in cases))
-    assert {one["index"]: one["code"] for one in said["errors"]} == {
-        place: code for place, (_, code) in enumerate(cases) if code
+    document = await report(cam_a, *(visit for visit, _ in cases))
+    assert {item["index"]: item["code"] for item in document["errors"]} == {
+        position: code for position, (_, code) in enumerate(cases) if code
     }
-    assert (said["success"], said["recorded"]) == (True, 2)
+    assert (document["success"], document["recorded"]) == (True, 2)
 
 
 async def test_the_configured_age_of_events_holds_for_reported_visits(
@@ -302,7 +302,7 @@ async def test_visits_of_an_identity_are_counted(api: httpx.AsyncClient, registr
         },
     }
     (profiled,) = [
-        one async for one in registry.mongo.db["system.profile"].find({"command.aggregate": "events"})
+        item async for item in registry.mongo.db["system.profile"].find({"command.aggregate": "events"})
     ]
     assert profiled["docsExamined"] == 4
     is_problem(await api.get("/api/v1/identities/EMP-404/visits"), 404, "person-unknown")

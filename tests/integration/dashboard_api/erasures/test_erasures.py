@@ -42,32 +42,32 @@ async def test_an_erasure_lists_its_steps_and_the_devices_that_must_confirm(
         await registry.devices.register(f"cam-00{n}", "lobby")
     await enroll(api, display_name="Sample Person")
     await registry.events.record([event(1, image=base64.b64encode(JPEG).decode())])
-    begun = await api.post(f"{PEOPLE}/EMP-12345/erase")
-    assert begun.status_code == 200
-    said = begun.json()
-    done = {name for name, step in said["steps"].items() if step["count"] == 1}
+    started = await api.post(f"{PEOPLE}/EMP-12345/erase")
+    assert started.status_code == 200
+    body = started.json()
+    done = {name for name, step in body["steps"].items() if step["count"] == 1}
     assert done == {"people", "templates", "events", "images", "audit"}
-    assert said["steps"].keys() - done == {"registrations", "dead_letters", "detected_persons"}
-    assert (said["user_id"], said["state"], said["summary"]) == ("EMP-12345", "open", "0 of 2 devices")
-    assert (said["requested_by"], said["version"]) == ("admin", 2)
+    assert body["steps"].keys() - done == {"registrations", "dead_letters", "detected_persons"}
+    assert (body["user_id"], body["state"], body["summary"]) == ("EMP-12345", "open", "0 of 2 devices")
+    assert (body["requested_by"], body["version"]) == ("admin", 2)
 
     epoch = (await registry.versions.read()).epoch
     for n in (1, 2):
-        applied = {"epoch": epoch, "version": said["version"]}
+        applied = {"epoch": epoch, "version": body["version"]}
         at = clock.now + timedelta(seconds=n)
         await registry.devices.record_reports([DeviceReport.latest(f"cam-00{n}", "applied", applied, at)])
-    receipt = await api.get(f"{ERASURES}/{said['erasure_id']}")
+    receipt = await api.get(f"{ERASURES}/{body['erasure_id']}")
     assert "EMP-12345" not in receipt.text
     assert receipt.json()["summary"] == "2 of 2 devices"
     assert [device["state"] for device in receipt.json()["devices"]] == ["confirmed", "confirmed"]
     assert len({device["confirmed_at"] for device in receipt.json()["devices"]}) == 2
 
     await registry.erasures.continue_open_erasures(clock.now + SETTLE_TIME)
-    assert (await api.get(f"{ERASURES}/{said['erasure_id']}")).json()["state"] == "complete"
+    assert (await api.get(f"{ERASURES}/{body['erasure_id']}")).json()["state"] == "complete"
     shown = (await api.get(f"{PEOPLE}/EMP-12345")).json()
     assert (shown["deleted"], shown["display_name"], shown["template_list"]) == (True, None, [])
     events = (await api.get("/api/v1/events")).json()["items"]
-    assert [one["user_id"] for one in events] == [said["pseudonym"]]
+    assert [found_item["user_id"] for found_item in events] == [body["pseudonym"]]
 
 
 async def test_the_same_request_again_shows_the_same_erasure(api: httpx.AsyncClient) -> None:
@@ -91,7 +91,7 @@ async def test_only_an_admin_erases_and_merged_identities_go_together(
     await registry.identity_merges.merge("EMP-2", "EMP-12345")
     document = is_problem(await api.post(f"{PEOPLE}/EMP-2/erase"), 409, "person-merged")
     assert "erase EMP-12345" in document["detail"]
-    is_problem(await api.post(f"{PEOPLE}/NOBODY/erase"), 404, "person-unknown")
+    is_problem(await api.post(f"{PEOPLE}/UNKNOWN/erase"), 404, "person-unknown")
     is_problem(await api.get(f"{ERASURES}/{'0' * 24}"), 404, "erasure-unknown")
     is_problem(await api.get(f"{ERASURES}/none"), 422, "request-invalid")
 
@@ -136,22 +136,28 @@ async def test_an_export_has_all_data_of_an_identity(
     assert answer.status_code == 200
     assert answer.headers["content-disposition"] == 'attachment; filename="EMP-12345.json"'
     assert "Other Name" not in answer.text
-    held = answer.json()
-    assert (held["person"]["display_name"], held["person"]["consent"]) == ("Sample Person Å", {"face": True})
-    assert held["person"]["external"] == ["alfred/person-4711"]
-    assert [(one["user_id"], one["merge"]["into"]) for one in held["merged"]] == [("EMP-1", "EMP-12345")]
-    (template,) = held["templates"]
+    kept = answer.json()
+    assert (kept["person"]["display_name"], kept["person"]["consent"]) == ("Sample Person Å", {"face": True})
+    assert kept["person"]["external"] == ["alfred/person-4711"]
+    assert [(found_item["user_id"], found_item["merge"]["into"]) for found_item in kept["merged"]] == [
+        ("EMP-1", "EMP-12345")
+    ]
+    (template,) = kept["templates"]
     stored = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
     assert base64.b64decode(template["vector"]) == stored[0].vector
-    assert sorted(one["user_id"] for one in held["events"]) == ["EMP-1", "EMP-12345", "EMP-12345"]
-    assert [one["image"] for one in held["events"] if "image" in one] == [picture]
-    assert [(one["site_id"], one["visits"]) for one in held["visits"]] == [("lobby", 1)]
-    assert {entry["what"] for entry in held["audit"]} >= {
+    assert sorted(found_item["user_id"] for found_item in kept["events"]) == [
+        "EMP-1",
+        "EMP-12345",
+        "EMP-12345",
+    ]
+    assert [found_item["image"] for found_item in kept["events"] if "image" in found_item] == [picture]
+    assert [(found_item["site_id"], found_item["visits"]) for found_item in kept["visits"]] == [("lobby", 1)]
+    assert {entry["what"] for entry in kept["audit"]} >= {
         "person.enrolled",
         "person.merged",
         "person.exported",
     }
-    (exported,) = [entry for entry in held["audit"] if entry["what"] == "person.exported"]
+    (exported,) = [entry for entry in kept["audit"] if entry["what"] == "person.exported"]
     assert exported["who"] == "operator"
 
 
@@ -161,10 +167,10 @@ async def test_the_export_of_an_erased_identity_has_the_erasure_only(
     """It is the proof that nothing else is left."""
     await enroll(api, display_name="Sample Person")
     await registry.events.record([event(1)])
-    begun = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
-    held = (await api.get(f"{PEOPLE}/EMP-12345/export")).json()
-    assert (held["templates"], held["events"], held["person"]["display_name"]) == ([], [], None)
-    assert [one["erasure_id"] for one in held["erasures"]] == [begun["erasure_id"]]
+    started = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
+    kept = (await api.get(f"{PEOPLE}/EMP-12345/export")).json()
+    assert (kept["templates"], kept["events"], kept["person"]["display_name"]) == ([], [], None)
+    assert [found_item["erasure_id"] for found_item in kept["erasures"]] == [started["erasure_id"]]
 
 
 async def test_an_export_needs_a_right_and_an_identity(app: FastAPI, api: httpx.AsyncClient) -> None:
@@ -173,7 +179,7 @@ async def test_an_export_needs_a_right_and_an_identity(app: FastAPI, api: httpx.
     for role in ("viewer", "source", "edge"):
         async with client_of(app, role) as other:
             is_problem(await other.get(f"{PEOPLE}/EMP-12345/export"), 403, "role-insufficient")
-    is_problem(await api.get(f"{PEOPLE}/NOBODY/export"), 404, "person-unknown")
+    is_problem(await api.get(f"{PEOPLE}/UNKNOWN/export"), 404, "person-unknown")
 
 
 async def test_an_export_of_many_events_needs_little_memory(registry: Registry) -> None:

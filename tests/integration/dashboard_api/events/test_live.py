@@ -47,12 +47,12 @@ class Stream:
 
     async def events(self, count: int) -> list[StreamBlock]:
         """Return the next `count` events without keep-alive comments."""
-        told: list[StreamBlock] = []
-        while len(told) < count:
+        received: list[StreamBlock] = []
+        while len(received) < count:
             block = await self.block()
             if block.number is not None:
-                told.append(block)
-        return told
+                received.append(block)
+        return received
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ async def record(registry: Registry, *numbers: int) -> None:
     await registry.events.record([event(n) for n in numbers])
 
 
-def numbers(told: list[StreamBlock]) -> list[int | None]:
-    return [one.number for one in told]
+def numbers(received: list[StreamBlock]) -> list[int | None]:
+    return [item.number for item in received]
 
 
 async def test_every_client_gets_each_new_event(url: str, registry: Registry) -> None:
@@ -148,16 +148,16 @@ async def test_an_id_that_cannot_be_resumed_is_a_problem(
 
 async def take(subscription: Subscription, count: int | None = None) -> list[StreamBlock]:
     """Return the next `count` events, or all until the subscription ends."""
-    told: list[StreamBlock] = []
+    received: list[StreamBlock] = []
 
     async def read() -> None:
         async for live in subscription:
-            told.append(StreamBlock(live.token, int(json.loads(live.data)["event_id"][-6:], 16)))
-            if len(told) == count:
+            received.append(StreamBlock(live.token, int(json.loads(live.data)["event_id"][-6:], 16)))
+            if len(received) == count:
                 return
 
     await asyncio.wait_for(read(), SECONDS)
-    return told
+    return received
 
 
 async def test_a_slow_subscription_ends_and_can_resume(registry: Registry) -> None:
@@ -184,7 +184,7 @@ async def test_a_subscription_ends_when_the_hub_stops(registry: Registry) -> Non
     hub = EventHub(registry.events)
     await record(registry, 1)
     async with hub.subscribe() as live, hub.subscribe(live.position) as resumed:
-        ends = [asyncio.create_task(take(one)) for one in (live, resumed)]
+        ends = [asyncio.create_task(take(item)) for item in (live, resumed)]
         await asyncio.sleep(0)
         await hub.stop()
         assert await asyncio.wait_for(asyncio.gather(*ends), SECONDS) == [[], []]
@@ -221,10 +221,10 @@ async def test_a_client_that_stops_reading_does_not_delay_the_end(app: FastAPI, 
             if not hub._subscriptions:
                 break
 
-        async def nobody_left() -> bool:
+        async def all_ended() -> bool:
             return not hub._subscriptions
 
-        await until(nobody_left)
+        await until(all_ended)
         server.should_exit = True
         await asyncio.wait_for(serving, 10)
         writer.close()

@@ -23,7 +23,7 @@ LONG_BASE64 = base64.b64encode(np.random.default_rng(1).bytes(120)).decode()
 
 def unit(n: int) -> list[float]:
     """Return directions that are far from each other, for n in 0..15."""
-    return [(1.0 if n < 8 else -1.0) if place == n % 8 else 0.01 for place in range(8)]
+    return [(1.0 if n < 8 else -1.0) if position == n % 8 else 0.01 for position in range(8)]
 
 
 def upsert(external_id: Any, name: Any = "John Smith") -> dict[str, Any]:
@@ -34,12 +34,14 @@ def faces(external_id: Any, *vectors: list[float], name: str = "John Smith") -> 
     return {
         "external_id": external_id,
         "name": name,
-        "faces": [{"embedding": one, "confidence": 0.98} for one in vectors],
+        "faces": [{"embedding": found_item, "confidence": 0.98} for found_item in vectors],
     }
 
 
 def lines(*documents: dict[str, Any]) -> bytes:
-    return b"".join(json.dumps({"source_system": "alfred", **one}).encode() + b"\n" for one in documents)
+    return b"".join(
+        json.dumps({"source_system": "alfred", **found_item}).encode() + b"\n" for found_item in documents
+    )
 
 
 @pytest.fixture
@@ -124,12 +126,17 @@ async def test_an_invalid_item_is_reported_and_stops_no_other(source: httpx.Asyn
         {**upsert("11"), "colour": "blue"},
         upsert("12"),
     )
-    told = answer.json()
-    assert (answer.status_code, told["success"], told["created"], told["error_count"]) == (200, True, 2, 10)
-    assert [error["index"] for error in told["errors"]] == list(range(1, 11))
-    by_index = {error["index"]: error for error in told["errors"]}
+    received = answer.json()
+    assert (answer.status_code, received["success"], received["created"], received["error_count"]) == (
+        200,
+        True,
+        2,
+        10,
+    )
+    assert [error["index"] for error in received["errors"]] == list(range(1, 11))
+    by_index = {error["index"]: error for error in received["errors"]}
     assert (by_index[2]["code"], by_index[2]["external_id"]) == ("person-unknown", "3")
-    assert {error["code"] for error in told["errors"]} == {"request-invalid", "person-unknown"}
+    assert {error["code"] for error in received["errors"]} == {"request-invalid", "person-unknown"}
     assert "external_id" not in by_index[3]
     assert "long name" not in answer.text
     assert {row["external_id"] for row in await listed(source)} == {"1", "12"}
@@ -139,8 +146,8 @@ async def test_items_are_applied_in_their_order(source: httpx.AsyncClient) -> No
     """One request creates, renames, deletes and creates again."""
     gone = {"external_id": "42", "action": "delete"}
     answer = await sync(source, upsert("42", "A"), upsert("42", "B"), gone, upsert("42", "C"))
-    told = answer.json()
-    assert (told["created"], told["updated"], told["deleted"]) == (2, 1, 1)
+    received = answer.json()
+    assert (received["created"], received["updated"], received["deleted"]) == (2, 1, 1)
     (row,) = await listed(source)
     assert row["name"] == "C"
 
@@ -171,7 +178,9 @@ async def test_vectors_are_stored_once_with_their_confidence(
     assert (again["embeddings_stored"], again["embeddings_skipped"]) == (0, 3)
     assert (again["look_alikes"], await version(registry)) == ([], before)
     kept = [found async for found in registry.mongo.db.templates.find({})]
-    assert {(one["quality"], one["source"], one["space"]) for one in kept} == {(0.98, "alfred_catalog", FACE)}
+    assert {(found_item["quality"], found_item["source"], found_item["space"]) for found_item in kept} == {
+        (0.98, "alfred_catalog", FACE)
+    }
     rows = {row["external_id"]: row["embedding_count"] for row in await listed(source)}
     assert rows == {"42": 2, "87": 1}
 
@@ -228,10 +237,10 @@ async def test_an_invalid_face_rejects_its_identity_alone(
         answer = await source.post(INGEST, content=json.dumps(body), headers=JSON)
     else:
         answer = await source.post(INGEST, content=lines(wrong, faces("2", unit(6))), headers=LINES)
-    told = answer.json()
-    assert answer.status_code == 200, told
-    assert [(error["external_id"], error["code"]) for error in told["errors"]] == [("1", code)]
-    assert (told["identities_resolved"], await stored(registry), await version(registry)) == (1, 1, 1)
+    received = answer.json()
+    assert answer.status_code == 200, received
+    assert [(error["external_id"], error["code"]) for error in received["errors"]] == [("1", code)]
+    assert (received["identities_resolved"], await stored(registry), await version(registry)) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("field", ["image", "photo", "thumbnail", "url", "path", "file", "source_image_path"])
@@ -275,9 +284,9 @@ async def test_an_image_or_its_address_as_name_or_key_rejects_the_whole_request(
         assert text not in answer.text
     is_problem(await ingest(source, faces("1", unit(1)), faces(text, unit(2))), 422, "picture-refused")
     is_problem(await ingest(source, faces("1", unit(1), name=text)), 422, "picture-refused")
-    people = "/api/v1/identities"
+    identities = "/api/v1/identities"
     is_problem(
-        await source.post(people, json={"user_id": "ana", "display_name": text}), 422, "picture-refused"
+        await source.post(identities, json={"user_id": "ana", "display_name": text}), 422, "picture-refused"
     )
     assert await version(registry) == 0
 
@@ -375,10 +384,10 @@ async def test_half_a_surrogate_pair_and_huge_numbers_are_item_errors(source: ht
 
 async def test_a_space_may_be_named_and_must_be_known(source: httpx.AsyncClient) -> None:
     """Without one it is the default space of faces."""
-    told = (await ingest(source, faces("1", unit(1)), space="face:unheard-of")).json()
-    assert [error["code"] for error in told["errors"]] == ["space-unknown"]
-    told = (await ingest(source, faces("1", [1.0, 2.0, 3.0, 4.0]), space="gait:test-4")).json()
-    assert told["embeddings_stored"] == 1
+    received = (await ingest(source, faces("1", unit(1)), space="face:unheard-of")).json()
+    assert [error["code"] for error in received["errors"]] == ["space-unknown"]
+    received = (await ingest(source, faces("1", [1.0, 2.0, 3.0, 4.0]), space="gait:test-4")).json()
+    assert received["embeddings_stored"] == 1
 
 
 async def test_ndjson_lines_are_read_from_any_chunks(source: httpx.AsyncClient, registry: Registry) -> None:
@@ -391,9 +400,13 @@ async def test_ndjson_lines_are_read_from_any_chunks(source: httpx.AsyncClient, 
         for start in range(0, len(body), 7):
             yield body[start : start + 7]
 
-    told = (await source.post(INGEST, content=drops(), headers=LINES)).json()
-    assert (told["identities_resolved"], told["embeddings_stored"], told["error_count"]) == (3, 3, 1)
-    assert [(error["line"], error["code"]) for error in told["errors"]] == [(5, "request-invalid")]
+    received = (await source.post(INGEST, content=drops(), headers=LINES)).json()
+    assert (received["identities_resolved"], received["embeddings_stored"], received["error_count"]) == (
+        3,
+        3,
+        1,
+    )
+    assert [(error["line"], error["code"]) for error in received["errors"]] == [(5, "request-invalid")]
 
 
 async def test_lines_are_unlimited_in_number_and_limited_in_length(
@@ -407,9 +420,9 @@ async def test_lines_are_unlimited_in_number_and_limited_in_length(
             yield long
         yield lines(*(faces(str(n), vector(n)) for n in range(450)))
 
-    told = (await source.post(INGEST, content=many(), headers=LINES)).json()
-    assert (told["identities_resolved"], told["error_count"]) == (450, 20)
-    assert {error["code"] for error in told["errors"]} == {"payload-too-large"}
+    received = (await source.post(INGEST, content=many(), headers=LINES)).json()
+    assert (received["identities_resolved"], received["error_count"]) == (450, 20)
+    assert {error["code"] for error in received["errors"]} == {"payload-too-large"}
 
 
 async def test_an_image_in_a_line_ends_the_request(source: httpx.AsyncClient, registry: Registry) -> None:
@@ -422,8 +435,8 @@ async def test_an_image_in_a_line_ends_the_request(source: httpx.AsyncClient, re
 
 async def test_errors_are_all_counted_and_the_first_hundred_listed(source: httpx.AsyncClient) -> None:
     """The answer stays small for any request."""
-    told = (await sync(source, *[{"external_id": str(n), "action": "delete"} for n in range(250)])).json()
-    assert (told["error_count"], len(told["errors"])) == (250, 100)
+    received = (await sync(source, *[{"external_id": str(n), "action": "delete"} for n in range(250)])).json()
+    assert (received["error_count"], len(received["errors"])) == (250, 100)
 
 
 async def test_a_body_past_the_limit_of_sources_is_rejected(source: httpx.AsyncClient) -> None:
@@ -478,6 +491,8 @@ async def test_the_audit_has_the_key_of_each_change_and_no_name(
 ) -> None:
     """Each change has an entry with the name of the API key."""
     await ingest(source, faces("42", unit(1)))
-    (entry,) = [one for one in await registry.audit.page() if one.what == "person.enrolled"]
+    (entry,) = [
+        found_item for found_item in await registry.audit.page() if found_item.what == "person.enrolled"
+    ]
     assert (entry.who, entry.after and entry.after["templates_added"]) == ("source", 1)
     assert "John" not in str(entry)

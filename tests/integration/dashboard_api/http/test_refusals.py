@@ -242,8 +242,8 @@ async def test_every_key_gets_its_name_and_role(app: FastAPI) -> None:
     for role in MAY:
         async with client_of(app, role) as client:
             assert (await client.get("/api/v1/whoami")).json() == {"name": role, "role": role}
-    async with client_of(app, None) as nobody:
-        is_problem(await nobody.get("/api/v1/whoami"), 401, "key-missing")
+    async with client_of(app, None) as keyless:
+        is_problem(await keyless.get("/api/v1/whoami"), 401, "key-missing")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ PATH = "/api/v1/identities"
 NOW = datetime.now(timezone.utc)
 
 
-def person(user_id: str = "EMP-12345", **more: Any) -> dict[str, Any]:
+def identity(user_id: str = "EMP-12345", **more: Any) -> dict[str, Any]:
     return {"user_id": user_id, "templates": [{"space": FACE, "embedding": vector(1)}], **more}
 
 
@@ -29,7 +29,7 @@ async def applied(registry: Registry, device_id: str, version: int, epoch: str |
 async def test_an_identity_is_created_and_shown_without_vectors(api: httpx.AsyncClient) -> None:
     """The answer is a 201 with the version; the detail lists templates."""
     made = await api.post(
-        PATH, json=person(display_name="Sample Person Å", flag="vip", sites=["lobby", "gate"])
+        PATH, json=identity(display_name="Sample Person Å", flag="vip", sites=["lobby", "gate"])
     )
     shown = await api.get(f"{PATH}/EMP-12345")
     assert made.status_code == 201
@@ -45,12 +45,12 @@ async def test_base64_and_numbers_are_the_same_vector(api: httpx.AsyncClient, re
     """Both forms become one unit vector, and a template is not added twice."""
     long = np.asarray(vector(1), dtype="<f4") * 40
     text = base64.b64encode(long.tobytes()).decode()
-    await api.post(PATH, json=person())
-    again = await api.post(PATH, json=person(templates=[{"space": FACE, "vector": text}]))
-    held = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
+    await api.post(PATH, json=identity())
+    again = await api.post(PATH, json=identity(templates=[{"space": FACE, "vector": text}]))
+    stored = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
     assert again.status_code == 200
-    assert len(held) == 1
-    assert np.linalg.norm(np.frombuffer(held[0].vector, "<f4")) == np.float32(1)
+    assert len(stored) == 1
+    assert np.linalg.norm(np.frombuffer(stored[0].vector, "<f4")) == np.float32(1)
 
 
 async def test_numbers_in_double_precision_are_the_same_template_as_their_float32(
@@ -61,15 +61,15 @@ async def test_numbers_in_double_precision_are_the_same_template_as_their_float3
     for n, numbers in enumerate(random.normal(size=(20, 8))):
         text = base64.b64encode(numbers.astype("<f4").tobytes()).decode()
         forms = [{"space": FACE, "embedding": numbers.tolist()}, {"space": FACE, "vector": text}]
-        await api.post(PATH, json=person(user_id=f"EMP-{n}", templates=forms))
-    held = await registry.identities.templates_of([f"EMP-{n}" for n in range(20)])
-    assert [len(templates) for templates in held.values()] == [1] * 20
+        await api.post(PATH, json=identity(user_id=f"EMP-{n}", templates=forms))
+    stored = await registry.identities.templates_of([f"EMP-{n}" for n in range(20)])
+    assert [len(templates) for templates in stored.values()] == [1] * 20
 
 
 async def test_repeating_a_request_adds_no_template(api: httpx.AsyncClient, registry: Registry) -> None:
     """A client that lost the answer can repeat it; another face is added."""
     for n in (1, 1, 2, 2):
-        body = person(templates=[{"space": FACE, "embedding": vector(n), "quality": 0.5}])
+        body = identity(templates=[{"space": FACE, "embedding": vector(n), "quality": 0.5}])
         await api.post(PATH, json=body)
     assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 2
 
@@ -79,17 +79,19 @@ async def test_an_identity_keeps_the_most_different_templates(
 ) -> None:
     """Five per space are kept, and only one of similar ones."""
     alike = [{"space": FACE, "embedding": [1.0, n / 1000, 0, 0, 0, 0, 0, 0]} for n in range(40)]
-    others = [{"space": FACE, "embedding": [float(n == place) for n in range(8)]} for place in range(1, 5)]
-    assert (await api.post(PATH, json=person(templates=[*alike, *others]))).status_code == 201
-    held = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
-    assert len(held) == 5
-    vectors = np.stack([np.frombuffer(one.vector, "<f4") for one in held])
+    others = [
+        {"space": FACE, "embedding": [float(n == position) for n in range(8)]} for position in range(1, 5)
+    ]
+    assert (await api.post(PATH, json=identity(templates=[*alike, *others]))).status_code == 201
+    stored = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
+    assert len(stored) == 5
+    vectors = np.stack([np.frombuffer(item.vector, "<f4") for item in stored])
     assert np.abs(vectors @ vectors.T - np.eye(5)).max() < 0.05
 
 
 async def test_a_patch_changes_its_fields_and_null_clears(api: httpx.AsyncClient) -> None:
     """It is a JSON Merge Patch; without sites the identity belongs everywhere."""
-    await api.post(PATH, json=person(display_name="Ana", flag="vip", sites=["lobby"]))
+    await api.post(PATH, json=identity(display_name="Ana", flag="vip", sites=["lobby"]))
     first = (await api.patch(f"{PATH}/EMP-12345", json={"flag": None})).json()
     second = (await api.patch(f"{PATH}/EMP-12345", json={"sites": None, "display_name": "Bea"})).json()
     assert (first["flag"], first["display_name"], first["sites"], first["version"]) == (
@@ -103,7 +105,7 @@ async def test_a_patch_neither_creates_nor_restores_an_identity(
 ) -> None:
     """The answer is a 404, and the version stays."""
     is_problem(await api.patch(f"{PATH}/EMP-1", json={"flag": "vip"}), 404, "person-unknown")
-    await api.post(PATH, json=person())
+    await api.post(PATH, json=identity())
     await api.delete(f"{PATH}/EMP-12345")
     is_problem(await api.patch(f"{PATH}/EMP-12345", json={"flag": "vip"}), 404, "person-unknown")
     assert (await registry.versions.read()).version == 2
@@ -111,29 +113,29 @@ async def test_a_patch_neither_creates_nor_restores_an_identity(
 
 async def test_a_deleted_identity_is_shown_as_a_tombstone_without_templates(api: httpx.AsyncClient) -> None:
     """It is listed on request only and cannot be deleted again."""
-    await api.post(PATH, json=person())
+    await api.post(PATH, json=identity())
     gone = await api.delete(f"{PATH}/EMP-12345")
     detail = (await api.get(f"{PATH}/EMP-12345")).json()
     assert (gone.json()["version"], gone.json()["deleted"]) == (2, True)
     assert (detail["deleted"], detail["template_list"]) == (True, [])
     assert (await api.get(PATH)).json()["items"] == []
-    await api.post(PATH, json=person("EMP-2"))
+    await api.post(PATH, json=identity("EMP-2"))
     for deleted, shown in (("true", ["EMP-12345", "EMP-2"]), ("only", ["EMP-12345"]), ("false", ["EMP-2"])):
         listed = (await api.get(PATH, params={"deleted": deleted})).json()["items"]
-        assert [one["user_id"] for one in listed] == shown
+        assert [item["user_id"] for item in listed] == shown
     is_problem(await api.delete(f"{PATH}/EMP-12345"), 404, "person-unknown")
 
 
 async def test_pages_show_each_identity_once(api: httpx.AsyncClient) -> None:
     """Following next_cursor to its end visits each identity exactly once."""
     for n in range(5):
-        await api.post(PATH, json=person(f"EMP-{n}"))
+        await api.post(PATH, json=identity(f"EMP-{n}"))
     seen: list[str] = []
     cursor: dict[str, str] = {}
     while True:
         page = (await api.get(PATH, params={"limit": "2", **cursor})).json()
         assert len(page["items"]) <= 2
-        seen += [one["user_id"] for one in page["items"]]
+        seen += [item["user_id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         cursor = {"cursor": page["next_cursor"]}
@@ -151,23 +153,27 @@ async def test_confirmations_list_the_devices_that_applied_the_last_change(
         ("cam-004", "lab"),
     ]:
         await registry.devices.register(device_id, site)
-    await api.post(PATH, json=person(sites=["lobby", "gate"]))
+    await api.post(PATH, json=identity(sites=["lobby", "gate"]))
     await api.patch(f"{PATH}/EMP-12345", json={"sites": ["lobby"]})
     await api.delete(f"{PATH}/EMP-12345")
     await applied(registry, "cam-001", 3)
     await applied(registry, "cam-002", 2)
     await applied(registry, "cam-003", 9, epoch="0ld")
-    said = (await api.get(f"{PATH}/EMP-12345/confirmations")).json()
-    assert (said["version"], said["confirmed"], said["waiting"]) == (3, ["cam-001"], ["cam-002", "cam-003"])
-    assert (said["confirmed_count"], said["device_count"]) == (1, 3)
-    assert said["summary"] == "1 of 3 devices"
+    document = (await api.get(f"{PATH}/EMP-12345/confirmations")).json()
+    assert (document["version"], document["confirmed"], document["waiting"]) == (
+        3,
+        ["cam-001"],
+        ["cam-002", "cam-003"],
+    )
+    assert (document["confirmed_count"], document["device_count"]) == (1, 3)
+    assert document["summary"] == "1 of 3 devices"
 
 
 async def test_an_identity_of_every_site_is_confirmed_by_all_devices(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """A device of a later site counts too."""
-    await api.post(PATH, json=person())
+    await api.post(PATH, json=identity())
     await registry.devices.register("cam-001", "lobby")
     await applied(registry, "cam-001", 7)
     assert (await api.get(f"{PATH}/EMP-12345/confirmations")).json()["summary"] == "1 of 1 devices"

@@ -58,8 +58,8 @@ async def test_consent_is_given_and_withdrawn_per_modality(
     await enroll(api, "EMP-1", 1, consent={"face": True})
     changed = (await api.patch(f"{PATH}/EMP-1", json={"consent": {"gait": False}})).json()
     assert changed["consent"] == {"face": True, "gait": False}
-    told = await registry.deltas.site_deltas("lobby", 0, [FACE, GAIT], 10, 10**6, snapshot=True)
-    assert [one.space for one in told.deltas[0].templates] == [FACE]
+    received = await registry.deltas.site_deltas("lobby", 0, [FACE, GAIT], 10, 10**6, snapshot=True)
+    assert [entry.space for entry in received.deltas[0].templates] == [FACE]
     is_problem(await api.patch(f"{PATH}/EMP-1", json={"consent": {"iris": True}}), 422, "request-invalid")
 
 

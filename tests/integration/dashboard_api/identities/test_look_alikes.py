@@ -22,15 +22,17 @@ INGEST = "/api/identities/ingest-embeddings"
 
 def unit(n: int) -> list[float]:
     """Return directions at right angles to each other."""
-    return [1.0 if place == n else 0.0 for place in range(8)]
+    return [1.0 if position == n else 0.0 for position in range(8)]
 
 
 def between(n: int, m: int, share: float) -> list[float]:
-    """Return a direction whose cosine with `unit(n)` is `share`."""
-    return [share if place == n else (1 - share**2) ** 0.5 if place == m else 0.0 for place in range(8)]
+    """Return a direction that has the cosine `share` with `unit(n)`."""
+    return [
+        share if position == n else (1 - share**2) ** 0.5 if position == m else 0.0 for position in range(8)
+    ]
 
 
-def person(user_id: str, face: list[float]) -> dict[str, Any]:
+def identity(user_id: str, face: list[float]) -> dict[str, Any]:
     return {"user_id": user_id, "templates": [{"space": FACE, "embedding": face}]}
 
 
@@ -41,8 +43,8 @@ def result(external_id: str, *faces: list[float]) -> dict[str, Any]:
 async def ingest(api: httpx.AsyncClient, *results: Any) -> dict[str, Any]:
     answer = await api.post(INGEST, json={"source_system": "alfred", "results": list(results)})
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    received: dict[str, Any] = answer.json()
+    return received
 
 
 async def with_policy(
@@ -59,11 +61,11 @@ async def test_the_nearest_other_identity_is_reported_and_noted(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """From the similarity `look_alike` (0.5) up, in the answer and the audit."""
-    await api.post(PEOPLE, json=person("ana", unit(0)))
-    await api.post(PEOPLE, json=person("ben", unit(1)))
-    told = (await api.post(PEOPLE, json=person("cleo", between(0, 2, 0.8)))).json()
-    assert told["look_alikes"] == [{"nearest_user_id": "ana", "similarity": 0.8, "space": FACE}]
-    far = (await api.post(PEOPLE, json=person("dora", between(1, 3, 0.49)))).json()
+    await api.post(PEOPLE, json=identity("ana", unit(0)))
+    await api.post(PEOPLE, json=identity("ben", unit(1)))
+    received = (await api.post(PEOPLE, json=identity("cleo", between(0, 2, 0.8)))).json()
+    assert received["look_alikes"] == [{"nearest_user_id": "ana", "similarity": 0.8, "space": FACE}]
+    far = (await api.post(PEOPLE, json=identity("dora", between(1, 3, 0.49)))).json()
     assert far["look_alikes"] == []
     noted = [entry.after for entry in await registry.audit.page() if entry.subject == "cleo"]
     assert noted[0] is not None
@@ -72,29 +74,29 @@ async def test_the_nearest_other_identity_is_reported_and_noted(
 
 async def test_an_identity_is_not_its_own_look_alike(api: httpx.AsyncClient) -> None:
     """Another template of it is no warning; the next-nearest identity is."""
-    await api.post(PEOPLE, json=person("ana", unit(0)))
-    again = (await api.post(PEOPLE, json=person("ana", between(0, 1, 0.9)))).json()
+    await api.post(PEOPLE, json=identity("ana", unit(0)))
+    again = (await api.post(PEOPLE, json=identity("ana", between(0, 1, 0.9)))).json()
     assert again["look_alikes"] == []
-    await api.post(PEOPLE, json=person("ben", between(0, 2, 0.6)))
-    third = (await api.post(PEOPLE, json=person("ana", between(0, 2, 0.95)))).json()
-    assert [one["nearest_user_id"] for one in third["look_alikes"]] == ["ben"]
+    await api.post(PEOPLE, json=identity("ben", between(0, 2, 0.6)))
+    third = (await api.post(PEOPLE, json=identity("ana", between(0, 2, 0.95)))).json()
+    assert [found_item["nearest_user_id"] for found_item in third["look_alikes"]] == ["ben"]
 
 
 async def test_a_stored_template_is_not_compared_again(api: httpx.AsyncClient, registry: Registry) -> None:
     """A repeated request must not turn its answer into a warning."""
-    await api.post(PEOPLE, json=person("ana", unit(0)))
-    await api.post(PEOPLE, json=person("ben", unit(0)))
-    again = (await api.post(PEOPLE, json=person("ana", unit(0)))).json()
+    await api.post(PEOPLE, json=identity("ana", unit(0)))
+    await api.post(PEOPLE, json=identity("ben", unit(0)))
+    again = (await api.post(PEOPLE, json=identity("ana", unit(0)))).json()
     assert (again["look_alikes"], again["version"]) == ([], 1)
 
 
 async def test_deleted_identities_are_no_look_alikes(api: httpx.AsyncClient) -> None:
     """Their faces are not compared any more."""
-    await api.post(PEOPLE, json=person("ana", unit(0)))
-    assert (await api.post(PEOPLE, json=person("ben", unit(0)))).json()["look_alikes"] != []
+    await api.post(PEOPLE, json=identity("ana", unit(0)))
+    assert (await api.post(PEOPLE, json=identity("ben", unit(0)))).json()["look_alikes"] != []
     await api.delete(f"{PEOPLE}/ana")
     await api.delete(f"{PEOPLE}/ben")
-    assert (await api.post(PEOPLE, json=person("cleo", unit(0)))).json()["look_alikes"] == []
+    assert (await api.post(PEOPLE, json=identity("cleo", unit(0)))).json()["look_alikes"] == []
 
 
 async def test_pushes_and_photos_are_compared_too(api: httpx.AsyncClient, embedder: FakeEmbedder) -> None:
@@ -103,8 +105,8 @@ async def test_pushes_and_photos_are_compared_too(api: httpx.AsyncClient, embedd
     photo = {"content": JPEG, "headers": {"content-type": "image/jpeg"}}
     assert (await api.post(f"{PEOPLE}/ana/photos", **photo)).json()["look_alikes"] == []
     await api.post(PEOPLE, json={"user_id": "ben"})
-    told = (await api.post(f"{PEOPLE}/ben/photos", **photo)).json()
-    assert [one["nearest_user_id"] for one in told["look_alikes"]] == ["ana"]
+    received = (await api.post(f"{PEOPLE}/ben/photos", **photo)).json()
+    assert [found_item["nearest_user_id"] for found_item in received["look_alikes"]] == ["ana"]
     body = {"modality": "gait", "embedding": [1.0, 2.0, 3.0, 4.0]}
     await api.post(PUSH, json={"name": "ana", **body})
     pushed = (await api.post(PUSH, json={"name": "ben", **body})).json()
@@ -113,44 +115,44 @@ async def test_pushes_and_photos_are_compared_too(api: httpx.AsyncClient, embedd
 
 async def test_identities_of_one_request_are_compared_with_each_other(api: httpx.AsyncClient) -> None:
     """The later looks like the earlier, also across batches."""
-    told = await ingest(api, result("1", unit(0)), result("2", between(0, 1, 0.7)))
-    (one,) = told["look_alikes"]
+    received = await ingest(api, result("1", unit(0)), result("2", between(0, 1, 0.7)))
+    (found_item,) = received["look_alikes"]
     rows = {
         row["external_id"]: row for row in (await api.get("/api/identities/external")).json()["identities"]
     }
-    assert one == {
+    assert found_item == {
         "user_id": rows["2"]["identity_id"], "external_id": "2", "nearest_user_id": rows["1"]["identity_id"],
         "similarity": 0.7, "space": FACE,
     }  # fmt: skip
     fillers = [{"external_id": f"f{n}", "faces": []} for n in range(450)]
-    told = await ingest(
+    received = await ingest(
         api, result("3", unit(5)), *fillers[:199], result("4", unit(5)), *fillers[199:], result("5", unit(5))
     )
-    assert (told["look_alikes"][0]["external_id"], told["look_alikes"][0]["similarity"]) == ("4", 1.0)
-    assert {one["external_id"] for one in told["look_alikes"]} == {"4", "5"}
+    assert (received["look_alikes"][0]["external_id"], received["look_alikes"][0]["similarity"]) == ("4", 1.0)
+    assert {found_item["external_id"] for found_item in received["look_alikes"]} == {"4", "5"}
 
 
 async def test_a_policy_rejects_look_alikes_and_stores_nothing_of_them(
     api: httpx.AsyncClient, app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings
 ) -> None:
     """409 `look-alike` for one identity; an error of its own among many."""
-    await api.post(PEOPLE, json=person("ana", unit(0)))
+    await api.post(PEOPLE, json=identity("ana", unit(0)))
     registry, strict = await with_policy(app, mongod, mongo_database, api_settings, look_alikes="refuse")
     async with client_of(strict, "admin") as client:
-        answer = await client.post(PEOPLE, json=person("ben", unit(0)))
+        answer = await client.post(PEOPLE, json=identity("ben", unit(0)))
         assert "ana" in is_problem(answer, 409, "look-alike")["detail"]
-        told = await ingest(
+        received = await ingest(
             client,
             result("1", unit(1), between(0, 3, 0.9)),
-            # Like the one who was refused, and so like nobody.
+            # Similar to the rejected identity only, and so to no stored one.
             result("2", unit(1)),
             result("3", unit(1)),
             result("4", unit(4)),
         )
-        assert [(error["external_id"], error["code"]) for error in told["errors"]] == [
+        assert [(error["external_id"], error["code"]) for error in received["errors"]] == [
             ("1", "look-alike"), ("3", "look-alike")
         ]  # fmt: skip
-        assert (told["identities_resolved"], told["embeddings_stored"]) == (2, 2)
+        assert (received["identities_resolved"], received["embeddings_stored"]) == (2, 2)
         # What was taken in before is no new template.
         assert (await ingest(client, result("2", unit(1))))["errors"] == []
         assert (await client.get(f"{PEOPLE}/ben")).status_code == 404
@@ -163,8 +165,8 @@ async def test_a_policy_may_ignore_look_alikes(
     """No search happens then."""
     registry, careless = await with_policy(app, mongod, mongo_database, api_settings, look_alikes="ignore")
     async with client_of(careless, "admin") as client:
-        await client.post(PEOPLE, json=person("ana", unit(0)))
-        assert (await client.post(PEOPLE, json=person("ben", unit(0)))).json()["look_alikes"] == []
+        await client.post(PEOPLE, json=identity("ana", unit(0)))
+        assert (await client.post(PEOPLE, json=identity("ben", unit(0)))).json()["look_alikes"] == []
     await registry.close()
 
 
@@ -177,9 +179,9 @@ async def test_the_similarity_is_that_of_the_space(
     limits = {FACE: {"same_person": 0.95, "look_alike": space_of_own}}
     registry, own = await with_policy(app, mongod, mongo_database, api_settings, similarities=limits)
     async with client_of(own, "admin") as client:
-        await client.post(PEOPLE, json=person("ana", unit(0)))
-        told = (await client.post(PEOPLE, json=person("ben", between(0, 1, 0.6)))).json()
-        assert bool(told["look_alikes"]) == (space_of_own < 0.6)
+        await client.post(PEOPLE, json=identity("ana", unit(0)))
+        received = (await client.post(PEOPLE, json=identity("ben", between(0, 1, 0.6)))).json()
+        assert bool(received["look_alikes"]) == (space_of_own < 0.6)
     await registry.close()
 
 
@@ -189,17 +191,17 @@ async def test_an_index_that_follows_its_own_writes_misses_no_other_write(
     """Two programs write in turns, and each finds the other's identities."""
     other = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     for n in range(4):
-        mine = (await api.post(PEOPLE, json=person(f"mine-{n}", unit(n)))).json()
+        mine = (await api.post(PEOPLE, json=identity(f"mine-{n}", unit(n)))).json()
         assert mine["look_alikes"] == []
         order = EnrollIdentity(f"theirs-{n}", external=ExternalKey("other", str(n)))
         await other.look_alikes.enroll(order)
-        told = await ingest(api, result(f"copy-{n}", unit(n)))
-        assert [one["nearest_user_id"] for one in told["look_alikes"]] == [f"mine-{n}"]
+        received = await ingest(api, result(f"copy-{n}", unit(n)))
+        assert [found_item["nearest_user_id"] for found_item in received["look_alikes"]] == [f"mine-{n}"]
         rows = (await api.get("/api/identities/external?source_system=alfred")).json()["identities"]
         copy = next(row["identity_id"] for row in rows if row["external_id"] == f"copy-{n}")
         await other.identities.delete(copy)
         await other.identities.delete(f"mine-{n}")
-        again = (await api.post(PEOPLE, json=person(f"again-{n}", unit(n)))).json()
+        again = (await api.post(PEOPLE, json=identity(f"again-{n}", unit(n)))).json()
         assert again["look_alikes"] == []
         await other.identities.delete(f"again-{n}")
     await other.close()
@@ -207,10 +209,13 @@ async def test_an_index_that_follows_its_own_writes_misses_no_other_write(
 
 async def test_a_face_without_consent_is_never_found(api: httpx.AsyncClient) -> None:
     """Neither after it is stored nor within the same request."""
-    refused = person("ana", unit(0)) | {"consent": {"face": False}}
-    body = {"people": [refused, person("ben", unit(0)), person("cleo", unit(0))]}
-    told = (await api.post(f"{PEOPLE}/bulk", json=body)).json()
-    near = [[one["nearest_user_id"] for one in item.get("look_alikes", [])] for item in told["items"]]
+    refused = identity("ana", unit(0)) | {"consent": {"face": False}}
+    body = {"people": [refused, identity("ben", unit(0)), identity("cleo", unit(0))]}
+    received = (await api.post(f"{PEOPLE}/bulk", json=body)).json()
+    near = [
+        [found_item["nearest_user_id"] for found_item in item.get("look_alikes", [])]
+        for item in received["items"]
+    ]
     assert near == [[], [], ["ben"]]
-    later = (await api.post(PEOPLE, json=person("dora", unit(0)))).json()
-    assert {one["nearest_user_id"] for one in later["look_alikes"]} <= {"ben", "cleo"}
+    later = (await api.post(PEOPLE, json=identity("dora", unit(0)))).json()
+    assert {found_item["nearest_user_id"] for found_item in later["look_alikes"]} <= {"ben", "cleo"}

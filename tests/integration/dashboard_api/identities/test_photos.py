@@ -28,7 +28,7 @@ def left_in(folder: Path) -> list[Path]:
 
 
 @pytest.fixture
-async def person(api: httpx.AsyncClient) -> None:
+async def identity(api: httpx.AsyncClient) -> None:
     await api.post("/api/v1/identities", json={"user_id": "EMP-12345"})
 
 
@@ -40,12 +40,18 @@ async def test_a_photo_leaves_a_vector_and_nothing_else(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
-    marker = b"somebody's own face"
+    marker = b"a face of its own"
     photo = JPEG + marker * 3000
     answer = await api.post(f"{PERSON}/photos", content=photo, headers=HEADERS)
     assert answer.status_code == 201
-    told = {"user_id": "EMP-12345", "version": 2, "space": "face:test-8", "quality": 0.8, "look_alikes": []}
-    assert answer.json() == told
+    received = {
+        "user_id": "EMP-12345",
+        "version": 2,
+        "space": "face:test-8",
+        "quality": 0.8,
+        "look_alikes": [],
+    }
+    assert answer.json() == received
     assert len((await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]) == 1
     assert left_in(tmp_path) == []
     for name in await registry.mongo.db.list_collection_names():
@@ -59,7 +65,7 @@ async def test_a_photo_leaves_a_vector_and_nothing_else(
     [
         (b"hello", "image/jpeg", 422, "photo-invalid"),
         (b"", "image/png", 422, "photo-invalid"),
-        (JPEG + b"nobody", "image/jpeg", 422, "photo-no-face"),
+        (JPEG + b"faceless", "image/jpeg", 422, "photo-no-face"),
         (JPEG, "image/gif", 415, "media-type-unsupported"),
         (JPEG, "multipart/form-data; boundary=x", 415, "media-type-unsupported"),
         (JPEG, "application/json", 415, "media-type-unsupported"),

@@ -13,8 +13,8 @@ async def test_a_pushed_embedding_is_listed_with_its_metadata(api: httpx.AsyncCl
     pushed = await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "modality": "gait", "embedding": vector(2, 4)})
     rows = (await api.get("/api/v1/identity/")).json()
-    told = {"name": "juan_canfield", "modality": "face", "version": 1, "look_alikes": []}
-    assert pushed.json() == told
+    received = {"name": "juan_canfield", "modality": "face", "version": 1, "look_alikes": []}
+    assert pushed.json() == received
     assert [(row["name"], row["modality"], row["embedding_dim"]) for row in rows] == [
         ("juan_canfield", "face", 8),
         ("juan_canfield", "gait", 4),
@@ -31,9 +31,9 @@ async def test_pushing_again_replaces_that_modality_alone(api: httpx.AsyncClient
     await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "modality": "gait", "embedding": vector(2, 4)})
     again = await api.post("/api/v1/identity/", json={**BODY, "embedding": vector(3)})
-    held = (await registry.identities.templates_of(["juan_canfield"]))["juan_canfield"]
+    stored = (await registry.identities.templates_of(["juan_canfield"]))["juan_canfield"]
     assert again.json()["version"] == 3
-    assert sorted(template.space for template in held) == ["face:test-8", "gait:test-4"]
+    assert sorted(template.space for template in stored) == ["face:test-8", "gait:test-4"]
 
 
 async def test_the_manifest_has_the_names_of_each_modality(api: httpx.AsyncClient) -> None:

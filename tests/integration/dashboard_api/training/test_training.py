@@ -187,7 +187,7 @@ async def test_a_cancelled_job_is_taken_from_its_worker(api: httpx.AsyncClient) 
     await report(api, done, "complete")
     is_problem(await api.post(f"{JOBS}/{done['job_id']}/cancel"), 409, "job-finished")
     audit = (await api.get("/api/v1/audit")).json()["items"]
-    assert [one["what"] for one in audit].count("job.cancelled") == 1
+    assert [item["what"] for item in audit].count("job.cancelled") == 1
     assert "photo_001" not in json.dumps(audit)
 
 
@@ -202,7 +202,7 @@ async def test_jobs_are_listed_newest_first_by_status(api: httpx.AsyncClient, cl
     params: dict[str, Any] = {"status": "queued", "limit": 1}
     while True:
         page = (await api.get(JOBS, params=params)).json()
-        seen += [one["job_id"] for one in page["items"]]
+        seen += [item["job_id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]
@@ -324,7 +324,7 @@ async def test_an_invalid_report_changes_nothing(source: httpx.AsyncClient, regi
         assert answer.status_code == 422, repr((word, body))[:200]
         is_problem(answer, 422, "request-invalid")
     assert await registry.jobs.get(waiting) == before
-    assert sorted(one.status for one in await registry.jobs.page()) == ["claimed", "queued"]
+    assert sorted(item.status for item in await registry.jobs.page()) == ["claimed", "queued"]
 
 
 async def test_reports_about_an_unknown_job_are_rejected(api: httpx.AsyncClient) -> None:
