@@ -1,4 +1,4 @@
-"""Who is where, on the dashboard page in a real browser: whom cameras see, and what people say of them."""
+"""Detected persons on the dashboard page in a real browser."""
 
 from datetime import datetime, timedelta
 
@@ -32,7 +32,7 @@ async def seen(
     user_id: str | None = None,
     height: float = 250,
 ) -> int:
-    """Somebody new whom these cameras have seen one after the other, last of all `away` ago; their number."""
+    """Add a person that these cameras saw in turn, last `away` ago; return its id."""
     (global_id,) = await registry.tracker_store.take_ids(1)
     left = now() - away
     sightings = [
@@ -65,10 +65,10 @@ async def open_details(page: Page, name: str) -> Locator:
     return details
 
 
-async def test_who_is_seen_now_is_shown_and_newcomers_come_by_themselves(page: Page, board: Board) -> None:
-    """By name if they have one, with cameras and site; who left is among everybody; nobody is said too."""
+async def test_active_persons_are_shown_and_new_ones_appear(page: Page, board: Board) -> None:
+    """Rows have name, cameras and site; `All` lists persons that have left."""
     await sign_in(page)
-    await expect(page.locator("#detected")).to_have_text("Nobody is seen right now.")
+    await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
     ana = await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345")
     gone = await seen(board.registry, "cam-002", away=HOUR)
     tracked = page.locator("#detected > li")
@@ -86,18 +86,18 @@ async def test_who_is_seen_now_is_shown_and_newcomers_come_by_themselves(page: P
     await picture(page, "everybody")
 
 
-async def test_that_nobody_is_followed_is_said(page: Page, board: Board) -> None:
-    """Without a bridge nobody is seen, whoever is there; once one is at work the page says so by itself."""
+async def test_a_missing_bridge_is_reported(page: Page, board: Board) -> None:
+    """Without a running bridge the list is not updated, and the page says so."""
     await Workers(board.registry.mongo).leave(BRIDGE)
     await sign_in(page)
     summary = page.locator("#detected-summary")
-    await expect(summary).to_have_text("no bridge is at work: nobody is followed")
+    await expect(summary).to_have_text("no bridge is running: the list is not updated")
     await Workers(board.registry.mongo).report(BRIDGE, {}, now() + HOUR)
     await expect(summary).to_have_text("0 people seen now")
 
 
-async def test_everybody_is_loaded_as_far_as_somebody_asks(page: Page, board: Board) -> None:
-    """Twenty at a time; of those here now at most fifty are listed, and the others counted."""
+async def test_all_persons_are_loaded_page_by_page(page: Page, board: Board) -> None:
+    """Twenty at a time; at most fifty active persons are listed, others counted."""
     for _ in range(52):
         await seen(board.registry, "cam-001")
     await sign_in(page)
@@ -111,8 +111,8 @@ async def test_everybody_is_loaded_as_far_as_somebody_asks(page: Page, board: Bo
     await expect(page.get_by_role("button", name="Show more seen")).to_be_hidden()
 
 
-async def test_details_tell_what_is_known_and_where_somebody_was_today(page: Page, board: Board) -> None:
-    """Opened and closed in place."""
+async def test_details_show_the_facts_and_the_trail_of_today(page: Page, board: Board) -> None:
+    """They open and close in place."""
     await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345", height=240)
     await sign_in(page)
     details = await open_details(page, "Ana Petrova")
@@ -128,8 +128,8 @@ async def test_details_tell_what_is_known_and_where_somebody_was_today(page: Pag
     await expect(details).to_have_count(0)
 
 
-async def test_somebody_is_renamed_while_the_page_goes_on(page: Page, board: Board) -> None:
-    """What is typed, and the focus, outlive new people and new facts; a name like markup stays text."""
+async def test_a_person_is_renamed_while_the_page_refreshes(page: Page, board: Board) -> None:
+    """Typed text and focus survive refreshes; a name like markup stays text."""
     person = await seen(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
@@ -153,8 +153,8 @@ async def test_somebody_is_renamed_while_the_page_goes_on(page: Page, board: Boa
     assert (await on_record(board, person))["assigned_name"] == EVIL
 
 
-async def test_somebody_is_linked_to_who_they_are_and_parted_again(page: Page, board: Board) -> None:
-    """Under the enrolled name, told by whom; somebody who is not enrolled is refused with a sentence."""
+async def test_a_person_is_linked_to_an_identity_and_unlinked(page: Page, board: Board) -> None:
+    """The row gets the enrolled name; an unknown user id is rejected."""
     person = await seen(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
@@ -169,11 +169,11 @@ async def test_somebody_is_linked_to_who_they_are_and_parted_again(page: Page, b
     details = row(page, "Ana Petrova").locator(".details")
     await expect(details).to_contain_text("EMP-12345, linked by operator")
     await page.get_by_role("button", name=f"Unlink person {person}").click()
-    await expect(row(page, f"Person {person}").locator(".details")).to_contain_text("nobody")
+    await expect(row(page, f"Person {person}").locator(".details")).to_contain_text("not enrolled")
 
 
-async def test_two_who_are_one_are_merged_and_parted_again(page: Page, board: Board) -> None:
-    """The details go on as those of whom they turned out to be."""
+async def test_two_persons_are_merged_and_unmerged(page: Page, board: Board) -> None:
+    """The details continue as those of the target."""
     first = await seen(board.registry, "cam-001")
     second = await seen(board.registry, "cam-002")
     await sign_in(page)
@@ -192,8 +192,8 @@ async def test_two_who_are_one_are_merged_and_parted_again(page: Page, board: Bo
     await expect(details.locator("dl")).not_to_contain_text("Also seen as")
 
 
-async def test_somebody_is_deleted_after_being_asked_once_more(page: Page, board: Board) -> None:
-    """And whoever says Keep is back at the button."""
+async def test_a_person_is_deleted_after_a_second_question(page: Page, board: Board) -> None:
+    """Keep returns to the button."""
     person = await seen(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
@@ -204,23 +204,23 @@ async def test_somebody_is_deleted_after_being_asked_once_more(page: Page, board
     await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
     await page.get_by_role("button", name=f"Yes, delete person {person}").click()
     await expect(page.locator("#detected-notice")).to_have_text(f"Person {person} is deleted.")
-    await expect(page.locator("#detected")).to_have_text("Nobody is seen right now.")
+    await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
     await expect(page.get_by_role("button", name="Seen now")).to_be_focused()
     assert await on_record(board, person) == {}
 
 
-async def test_whoever_was_deleted_elsewhere_goes_from_the_page(page: Page, board: Board) -> None:
-    """Also while their details are open."""
+async def test_a_person_deleted_elsewhere_leaves_the_page(page: Page, board: Board) -> None:
+    """Open details close."""
     person = await seen(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
     await board.registry.mongo.db.persons.delete_one({"_id": person})
-    await expect(page.locator("#detected")).to_have_text("Nobody is seen right now.")
+    await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
 
 
-async def test_who_may_only_look_is_offered_nothing_else(page: Page, board: Board) -> None:
-    """A viewer's key opens details, and changes nobody."""
+async def test_a_viewer_gets_no_edit_buttons(page: Page, board: Board) -> None:
+    """A viewer's key opens details and changes nothing."""
     await board.registry.api_keys.create("viewer", "viewer", "key-of-a-viewer")
     person = await seen(board.registry, "cam-001")
     await sign_in(page, "key-of-a-viewer")
@@ -230,8 +230,8 @@ async def test_who_may_only_look_is_offered_nothing_else(page: Page, board: Boar
     await picture(page, "viewer")
 
 
-async def test_on_a_phone_details_need_no_sideways_scrolling(page: Page, board: Board) -> None:
-    """360 pixels wide, with a long name and a form open."""
+async def test_details_on_a_phone_need_no_sideways_scrolling(page: Page, board: Board) -> None:
+    """At 360 pixels, with a long name and a form open."""
     person = await seen(board.registry, "cam-001", "cam-002")
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)

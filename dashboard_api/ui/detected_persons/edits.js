@@ -1,11 +1,11 @@
-// What may be done with a person whom cameras have seen: name, link, merge, delete.
+// Edits of a detected person: name, link, merge, delete.
 
 import { request, sendJson } from "/ui/lib/api.js";
 import { button, el } from "/ui/lib/dom.js";
 import { numbered, path } from "/ui/detected_persons/person.js";
 
 export class DetectedPersonEdits {
-  /** `page` is the section, of which the person with this id is open. */
+  /** `page` is the section in which the person with this id is open. */
   constructor(page, id) {
     this.page = page;
     this.id = id;
@@ -15,7 +15,7 @@ export class DetectedPersonEdits {
     this.element = el("div", "changes");
   }
 
-  /** Draw what suits the person, unless that stands there already: somebody may be typing in it. */
+  /** Draw the controls for the person, unless they are unchanged: a form may be in use. */
   show(person) {
     this.person = person;
     const state = JSON.stringify([this.doing, person.user_id, person.merged]);
@@ -63,7 +63,7 @@ export class DetectedPersonEdits {
     ];
   }
 
-  /** A button that says for whom it is to who cannot see where it stands. */
+  /** Return a button with the person in its label, for screen readers. */
   named(text, kind, work) {
     const made = button(text, kind, work);
     made.setAttribute("aria-label", this.label(text));
@@ -75,7 +75,7 @@ export class DetectedPersonEdits {
   }
 
   button(label) {
-    return [...this.element.querySelectorAll("button")].find((one) => one.ariaLabel === label);
+    return [...this.element.querySelectorAll("button")].find((button) => button.ariaLabel === label);
   }
 
   begin(what) {
@@ -85,7 +85,7 @@ export class DetectedPersonEdits {
     this.element.querySelector("input")?.select();
   }
 
-  /** Back to the choices, at the button that led away from them. */
+  /** Show the choices again, with the focus on the button that was used. */
   stop() {
     const from = this.doing;
     this.doing = null;
@@ -144,7 +144,7 @@ export class DetectedPersonEdits {
     return input;
   }
 
-  // What is asked of the API
+  // Requests
 
   async rename(name) {
     await sendJson("PATCH", path(this.id), { assigned_name: name || null });

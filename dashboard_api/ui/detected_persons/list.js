@@ -1,4 +1,4 @@
-// Who is where: people whom the cameras see now, and all whom they have seen, enrolled or not.
+// Detected persons: those that cameras see now, or all that they have seen.
 
 import { getJson } from "/ui/lib/api.js";
 import { arrange, byId, el, plural } from "/ui/lib/dom.js";
@@ -8,20 +8,20 @@ import { ALL, path } from "/ui/detected_persons/person.js";
 import { DetectedPersonRow } from "/ui/detected_persons/row.js";
 
 const PAGE = 20;
-const MOST_SHOWN = 50;
-const MOST_ACTIVE = 200;
-const MOST_STAYS = 20;
+const MAX_SHOWN = 50;
+const MAX_ACTIVE = 200;
+const MAX_SEGMENTS = 20;
 
-const everybody = () => new PagedList(ALL, (person) => person.global_id, PAGE);
+const allPersons = () => new PagedList(ALL, (person) => person.global_id, PAGE);
 
-/** Whoever is here by when they came, then whoever is away by when they were seen, newest first: nobody jumps about. */
+/** Sort active persons by arrival, then the others by last sight, newest first: a stable order of rows. */
 export function inOrder(people) {
   const rank = (person) => `${person.is_active ? 1 : 0} ${person.since ?? person.last_seen}`;
-  return [...people].sort((one, other) => rank(other).localeCompare(rank(one)));
+  return [...people].sort((first, second) => rank(second).localeCompare(rank(first)));
 }
 
 export class DetectedPersons extends Section {
-  /** `signOutIfRejected(error)` returns true if the API rejected the key; `enrolled()` are people whom somebody may be linked to. */
+  /** `signOutIfRejected(error)` returns true if the API rejected the key; `enrolled()` lists identities to link. */
   constructor(signOutIfRejected, enrolled) {
     super(byId("detected-notice"), signOutIfRejected);
     this.enrolled = enrolled;
@@ -33,41 +33,41 @@ export class DetectedPersons extends Section {
   }
 
   forget() {
-    // Answers that are still on their way belong to what was there before.
+    // Pending answers belong to the session before: a new turn discards them.
     this.turn += 1;
-    this.list = everybody();
+    this.list = allPersons();
     this.people = new Map();
     this.activeCount = 0;
     this.isFollowed = true;
     this.rows = new Map();
     this.opened = null;
     this.mayChange = false;
-    this.showsEverybody = false;
+    this.showsAll = false;
   }
 
-  /** Forget everything of a session. */
+  /** Remove everything that belongs to a session. */
   clear() {
     this.forget();
     this.showNotice("");
     byId("detected").replaceChildren();
   }
 
-  async show(showsEverybody) {
-    this.showsEverybody = showsEverybody;
+  async show(showsAll) {
+    this.showsAll = showsAll;
     await this.refresh();
   }
 
   async refresh() {
     const turn = (this.turn += 1);
-    const [said, { bridge }, trail] = await Promise.all([
-      getJson(`${ALL}/active?limit=${MOST_ACTIVE}`),
+    const [active, { bridge }, trail] = await Promise.all([
+      getJson(`${ALL}/active?limit=${MAX_ACTIVE}`),
       getJson("/readyz"),
       this.opened === null ? null : unlessGone(trailOfToday(this.opened)),
-      this.showsEverybody ? this.list.refresh() : null,
+      this.showsAll ? this.list.refresh() : null,
     ]);
-    const people = new Map(this.showsEverybody ? this.list.items : null);
-    for (const person of said.persons) {
-      if (!this.showsEverybody || people.has(person.global_id)) {
+    const people = new Map(this.showsAll ? this.list.items : null);
+    for (const person of active.persons) {
+      if (!this.showsAll || people.has(person.global_id)) {
         people.set(person.global_id, person);
       }
     }
@@ -75,9 +75,9 @@ export class DetectedPersons extends Section {
     const person = trail && (people.get(id) ?? (await unlessGone(getJson(`${path(id)}?face=false`))));
     if (turn === this.turn) {
       this.people = people;
-      this.activeCount = said.active_persons;
+      this.activeCount = active.active_persons;
       this.isFollowed = bridge;
-      // Whom somebody has merged meanwhile is shown as who they turned out to be.
+      // A person that was merged in the meantime is shown as the target of the merge.
       this.opened = person?.global_id ?? null;
       this.draw(person && { person, trail });
     }
@@ -88,7 +88,7 @@ export class DetectedPersons extends Section {
     await this.refresh();
   }
 
-  /** Open the details of this person, or close them. */
+  /** Open or close the details of this person. */
   async toggle(id) {
     this.opened = this.opened === id ? null : id;
     await this.refresh();
@@ -97,9 +97,9 @@ export class DetectedPersons extends Section {
   draw(opened) {
     const hadFocus = byId("detected").contains(document.activeElement);
     const ordered = inOrder(this.people.values());
-    const shown = ordered.slice(0, this.showsEverybody ? undefined : MOST_SHOWN);
-    const rest = this.showsEverybody ? 0 : this.activeCount - shown.length;
-    // Who is looked at may leave, or be far down: they stay.
+    const shown = ordered.slice(0, this.showsAll ? undefined : MAX_SHOWN);
+    const rest = this.showsAll ? 0 : this.activeCount - shown.length;
+    // The opened person stays in the list, also when it is away or far down.
     if (opened && !shown.some((person) => person.global_id === this.opened)) {
       shown.push(opened.person);
     }
@@ -107,17 +107,17 @@ export class DetectedPersons extends Section {
     for (const person of shown) {
       this.rows.get(person.global_id).show(person, person.global_id === this.opened ? opened : null);
     }
-    const nobody = this.showsEverybody ? "Nobody has been seen yet." : "Nobody is seen right now.";
+    const empty = this.showsAll ? "No person has been seen yet." : "No person is seen right now.";
     const seenNow = `${plural(this.activeCount, "person", "people")} seen now`;
     const rows = [...this.rows.values()].map((row) => row.element);
-    arrange(byId("detected"), rows.length ? rows : [el("li", "empty", nobody)]);
+    arrange(byId("detected"), rows.length ? rows : [el("li", "empty", empty)]);
     byId("more-active").textContent = `and ${rest} more`;
     byId("more-active").hidden = rest <= 0;
-    byId("more-detected").hidden = !this.showsEverybody || !this.list.cursor;
-    byId("detected-summary").textContent = this.isFollowed ? seenNow : "no bridge is at work: nobody is followed";
-    byId("show-active").setAttribute("aria-pressed", !this.showsEverybody);
-    byId("show-all-seen").setAttribute("aria-pressed", this.showsEverybody);
-    // What had the focus may be no more: who works with the keyboard goes on from near by.
+    byId("more-detected").hidden = !this.showsAll || !this.list.cursor;
+    byId("detected-summary").textContent = this.isFollowed ? seenNow : "no bridge is running: the list is not updated";
+    byId("show-active").setAttribute("aria-pressed", !this.showsAll);
+    byId("show-all-seen").setAttribute("aria-pressed", this.showsAll);
+    // If the focused element is gone, the focus moves near by, for keyboard users.
     if (hadFocus && !byId("detected").contains(document.activeElement)) {
       (this.rows.get(this.opened)?.name ?? byId("show-active")).focus();
     }
@@ -127,13 +127,13 @@ export class DetectedPersons extends Section {
 function trailOfToday(id) {
   const midnight = new Date();
   midnight.setHours(0, 0, 0, 0);
-  return getJson(`${path(id)}/trail?since=${midnight.toISOString()}&limit=${MOST_STAYS}`);
+  return getJson(`${path(id)}/trail?since=${midnight.toISOString()}&limit=${MAX_SEGMENTS}`);
 }
 
-/** What is asked for, or null if the person is not there any more. */
-async function unlessGone(asked) {
+/** Return the answer of a request, or null if the person does not exist any more. */
+async function unlessGone(answer) {
   try {
-    return await asked;
+    return await answer;
   } catch (error) {
     if (error.status === 404) {
       return null;

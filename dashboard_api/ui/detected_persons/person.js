@@ -1,4 +1,4 @@
-// What a person whom cameras have seen is called, and what is told of them.
+// The name of a detected person and the facts that the page shows.
 
 import { ago, clock, plural } from "/ui/lib/dom.js";
 
@@ -10,7 +10,7 @@ export const numbered = (id) => `Person ${id}`;
 
 export const nameOf = (person) => person.assigned_name ?? person.name ?? person.user_id ?? numbered(person.global_id);
 
-/** One line: where the person is, or was, and since when. */
+/** Return one line with the cameras of a person, and since when. */
 export function summary(person) {
   const facts = [
     nameOf(person) === numbered(person.global_id) ? null : numbered(person.global_id),
@@ -22,14 +22,14 @@ export function summary(person) {
   return facts.filter(Boolean).join(" · ");
 }
 
-/** Terms with what is known, of the person as `GET /{global_id}` shows them. */
+/** Return terms and values of a person from `GET /{global_id}`; unknown values are left out. */
 export function facts(person) {
   return [
     ["First seen", clock(person.first_seen)],
     ["Last seen", `${clock(person.last_seen)}${person.current_site ? `, ${person.current_site}` : ""}`],
     ["Cameras", person.cameras_visited.join(", ")],
     ["Height", height(person)],
-    ["Enrolled as", person.user_id ? `${person.user_id}, ${linkedBy(person.linked_by)}` : "nobody"],
+    ["Enrolled as", person.user_id ? `${person.user_id}, ${linkedBy(person.linked_by)}` : "not enrolled"],
     ["Also seen as", person.merged.map(numbered).join(", ")],
   ].filter(([, known]) => known);
 }
@@ -41,4 +41,4 @@ function height(person) {
   return person.avg_height_pixels === null ? null : `${Math.round(person.avg_height_pixels)} px in the picture`;
 }
 
-const linkedBy = (who) => (who === "face" ? "recognised by face" : `linked by ${who}`);
+const linkedBy = (author) => (author === "face" ? "recognised by face" : `linked by ${author}`);

@@ -1,4 +1,4 @@
-// One person whom cameras have seen: a line, and under it the details while they are open.
+// A detected person: a line, with the details below while they are open.
 
 import { badge, button, clock, el } from "/ui/lib/dom.js";
 import { DetectedPersonEdits } from "/ui/detected_persons/edits.js";
@@ -9,14 +9,14 @@ export class DetectedPersonRow {
     this.page = page;
     this.id = id;
     this.details = null;
-    // The button stays the same while all else is drawn again, so that it keeps the focus.
+    // The button is not drawn again, so that it keeps the focus.
     this.name = button("", "name", () => this.page.attempt(() => this.page.toggle(this.id)));
     this.facts = el("span", "hint");
     this.marks = el("div", "marks");
     this.element = el("li", "person", el("div", "row", el("div", "what", this.name, this.facts), this.marks));
   }
 
-  /** Show `person`; with `opened`, which has the trail of today as well, the details too. */
+  /** Show `person`, and the details if `opened` has the person with the trail of today. */
   show(person, opened) {
     const name = nameOf(person);
     if (this.name.textContent !== name) {
@@ -50,7 +50,7 @@ class Details {
     this.element = el("div", "details", this.facts, places, this.changes?.element);
   }
 
-  /** Show the person and where they were today, newest first. */
+  /** Show the facts of the person and the cameras of today, newest first. */
   show({ person, trail }) {
     this.facts.replaceChildren(
       ...facts(person).flatMap(([term, known]) => [el("dt", "", term), el("dd", "", known)]),
