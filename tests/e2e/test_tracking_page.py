@@ -83,11 +83,11 @@ async def test_active_persons_are_shown_and_new_ones_appear(page: Page, board: B
     await expect(tracked).to_have_count(3)
     await expect(tracked.last).to_contain_text(f"Person {gone}")
     await expect(tracked.last).to_contain_text("away")
-    await picture(page, "everybody")
+    await picture(page, "all")
 
 
 async def test_a_missing_bridge_is_reported(page: Page, board: Board) -> None:
-    """Without a running bridge the list is not updated, and the page says so."""
+    """The summary warns that the list is not updated."""
     await Workers(board.registry.mongo).leave(BRIDGE)
     await sign_in(page)
     summary = page.locator("#detected-summary")
