@@ -1,4 +1,4 @@
-"""What devices say of themselves (status, info, heartbeat, applied), written to the registry in batches."""
+"""Write the reports of devices (status, info, heartbeat, applied, reported) to the registry in batches."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.common.retry import retry
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
@@ -28,11 +29,10 @@ FOLLOWED = (
     channels.CONFIG_REPORTED,
 )
 _LIMIT = 20_000
-_RETRY_SECONDS = 1.0
 
 
 class Presence:
-    """Collects what devices say and writes it in batches: of each kind only a device's last word counts."""
+    """Collect reports of devices and write them in batches; of each kind a device's newest one counts."""
 
     def __init__(
         self,
@@ -45,13 +45,14 @@ class Presence:
         self._now = now
         # A status is kept per session too, so that an older one cannot push a newer one out.
         self._waiting: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
+        self._batch: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
         self._wake = asyncio.Event()
-        # What was last logged about the models of a device: its info comes again with every connect.
+        # The model differences last logged per device: its info comes again with every connect.
         self._differing: dict[str, dict[str, str]] = {}
         self.counters: Counter[str] = Counter()
 
     def accept_report(self, decoded: Decoded[Any], _payload: bytes) -> None:
-        """Queue a report; a later one of the same kind takes its place."""
+        """Queue a report; a later one of the same kind replaces it."""
         device_id = decoded.ids["device_id"]
         kind = decoded.channel.name
         if isinstance(decoded.message, DeviceStatus):
@@ -67,16 +68,18 @@ class Presence:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            batch, self._waiting = self._waiting, {}
-            while batch:
-                try:
-                    await self._write(batch)
-                    break
-                except RegistryError as error:
-                    self.counters["failed"] += 1
-                    _log.warning("reports of devices have to wait: %s", type(error).__name__)
-                    await asyncio.sleep(_RETRY_SECONDS)
-                    batch, self._waiting = batch | self._waiting, {}
+            await retry(self._write_waiting, on=RegistryError, report=self._report_failure)
+
+    async def _write_waiting(self) -> None:
+        """Write the queued reports; after a failure the next call writes them with newer ones."""
+        self._batch, self._waiting = self._batch | self._waiting, {}
+        if self._batch:
+            await self._write(self._batch)
+        self._batch = {}
+
+    def _report_failure(self, error: Exception) -> None:
+        self.counters["failed"] += 1
+        _log.warning("device reports cannot be written; they wait error=%s", type(error).__name__)
 
     async def _write(self, batch: dict[tuple[str, str], tuple[Decoded[Any], datetime]]) -> None:
         infos = {
@@ -85,7 +88,7 @@ class Presence:
             if isinstance(decoded.message, DeviceInfo)
         }
         for device_id, info in infos.items():
-            await self._introduce(device_id, info)
+            await self._record_info(device_id, info)
         await self._registry.devices.record_contact(sorted({device_id for device_id, _ in batch}))
         reports = self._reports(batch.values())
         await self._registry.devices.record_reports(reports)
@@ -98,16 +101,17 @@ class Presence:
                 reports.append(_report(decoded, received_at))
             except ContractError as error:
                 self.counters["unfit"] += 1
-                _log.warning("%s: %s", decoded.ids["device_id"], error)
+                device_id = decoded.ids["device_id"]
+                _log.warning("device report rejected device=%s code=%s", device_id, error.code)
         return reports
 
-    async def _introduce(self, device_id: str, info: DeviceInfo) -> None:
+    async def _record_info(self, device_id: str, info: DeviceInfo) -> None:
         """Register a new device where that is allowed, and record the spaces of a known one."""
         if self._auto_register and not is_reserved(device_id):
             await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
         elif device_id not in await self._registry.devices.registered([device_id]):
             self.counters["unknown_devices"] += 1
-            _log.warning("%s is not registered: it is shown, but not served", device_id)
+            _log.warning("device is not registered; it is listed, and not served device=%s", device_id)
             return
         differing = {}
         for space_id, space in info.spaces.items():
@@ -117,7 +121,9 @@ class Presence:
                 )
             except ContractError as error:
                 self.counters["space_conflicts"] += 1
-                _log.error("%s: %s", device_id, error)
+                _log.error(
+                    "device space rejected device=%s code=%s detail=%r", device_id, error.code, error.detail
+                )
             else:
                 if space.model_sha256 not in (None, known.model_sha256):
                     differing[space_id] = f"{space.model_sha256}, on record is {known.model_sha256}"
@@ -126,8 +132,8 @@ class Presence:
     def _note_models(self, device_id: str, differing: dict[str, str]) -> None:
         self.counters["models_differ"] += len(differing)
         if differing and self._differing.get(device_id) != differing:
-            for space_id, which in differing.items():
-                _log.warning("%s: its model for %s has the SHA-256 %s", device_id, space_id, which)
+            for space_id, models in differing.items():
+                _log.warning("device model differs device=%s space=%s sha256=%r", device_id, space_id, models)
         if differing:
             self._differing[device_id] = differing
         else:
@@ -138,10 +144,10 @@ def _report(decoded: Decoded[Any], received_at: datetime) -> DeviceReport:
     device_id, message = decoded.ids["device_id"], decoded.message
     if isinstance(message, DeviceStatus):
         return DeviceReport.status(device_id, message.state, message.session, message.at, received_at)
-    said = message.model_dump(exclude_none=True, exclude={"device_id"})
+    fields = message.model_dump(exclude_none=True, exclude={"device_id"})
     if isinstance(message, Heartbeat):
-        said["clock_offset_ms"] = (message.at - received_at).total_seconds() * 1000
+        fields["clock_offset_ms"] = (message.at - received_at).total_seconds() * 1000
     kind = {"sync_applied": "applied", "config_reported": "reported"}.get(
         decoded.channel.name, decoded.channel.name
     )
-    return DeviceReport.latest(device_id, kind, said, received_at)
+    return DeviceReport.latest(device_id, kind, fields, received_at)

@@ -1,4 +1,4 @@
-"""Registration at the edge: a camera met somebody whom it does not know; the registry says who that is."""
+"""Answer registration requests of cameras for faces that they do not know."""
 
 import asyncio
 import logging
@@ -17,12 +17,12 @@ from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 _log = logging.getLogger(__name__)
 
 _REQUESTS_WAITING = 2000
-# A camera that asks without end must not keep the others waiting.
+# One camera must not delay the requests of others.
 _WAITING_PER_DEVICE = 50
 
 
 class RegistrationHandler:
-    """Decides about RegisterIdentity and answers with Registered; any worker can."""
+    """Decide RegisterIdentity requests and publish Registered; any worker can."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class RegistrationHandler:
         self.counters: Counter[str] = Counter()
 
     def accept_request(self, decoded: Decoded[RegisterIdentity], _payload: bytes) -> None:
-        """Queue a request; past the bound it is dropped and counted, and its device asks again."""
+        """Queue a request; past the bound it is dropped and counted, and its device repeats it."""
         device_id, request = decoded.ids["device_id"], decoded.message
         if (device_id, request.request_id) in self._waiting:
             return
@@ -55,7 +55,7 @@ class RegistrationHandler:
         self._wake.release()
 
     async def answer_requests(self) -> None:
-        """Decide and answer until cancelled, one after the other: each decision rests on those before."""
+        """Decide and answer until cancelled, one by one: each decision depends on those before."""
         while True:
             await self._wake.acquire()
             (device_id, request_id), request = next(iter(self._waiting.items()))
@@ -63,7 +63,11 @@ class RegistrationHandler:
                 answer = await self.decide_registration(device_id, request)
             except RegistryError as error:
                 self.counters["failed"] += 1
-                _log.warning("no answer to %s, it will ask again: %s", device_id, type(error).__name__)
+                _log.warning(
+                    "registration cannot be decided; the device repeats device=%s error=%s",
+                    device_id,
+                    type(error).__name__,
+                )
             else:
                 await self._reply(device_id, answer)
             finally:
@@ -73,13 +77,13 @@ class RegistrationHandler:
     async def _reply(self, device_id: str, answer: Registered | None) -> None:
         if answer is None:
             self.counters["contested"] += 1
-            _log.warning("no answer to %s, it will ask again: too much changed meanwhile", device_id)
+            _log.warning("registration contested; the device repeats device=%s", device_id)
             return
         self.counters[answer.result] += 1
         await self._publish(channels.REGISTERED, answer, device_id=device_id)
 
     async def decide_registration(self, device_id: str, request: RegisterIdentity) -> Registered | None:
-        """See Admissions.answer."""
+        """Return the answer to a request; see EdgeRegistration.decide_registration."""
         return await self._registry.edge_registration.decide_registration(
             device_id, request, at=self._now(), new_user_id=self._new_user_id
         )

@@ -1,12 +1,13 @@
-"""What becomes of bytes that are no message: an answer if they name an event, else a dead letter.
+"""Handle undecodable messages: reject those that name an event, store the others as dead letters.
 
-Apart from ingest, so that a sender of rubbish does not slow down the events of its neighbours.
+Apart from ingest, so that a device that sends invalid messages does not delay the events of others.
 """
 
 import asyncio
 import logging
 from collections import Counter
 
+from broker_bridge.common.retry import retry
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import claimed_event_id
 from broker_bridge.contract.errors import EVENT_INVALID, PAYLOAD_INVALID, ContractError
@@ -18,11 +19,10 @@ _log = logging.getLogger(__name__)
 
 _LIMIT = 1000
 _LIMIT_BYTES = 32 * 1024 * 1024
-_RETRY_SECONDS = 1.0
 
 
 class RejectionHandler:
-    """Answers and keeps what the link could not decode."""
+    """Answer or store the messages that the link could not decode."""
 
     def __init__(self, registry: Registry, publish: Publish) -> None:
         self._registry = registry
@@ -32,8 +32,8 @@ class RejectionHandler:
         self.counters: Counter[str] = Counter()
 
     def reject(self, topic: str, payload: bytes, error: ContractError) -> None:
-        """Queue what was refused; past 1,000 or 32 MiB waiting it is only counted."""
-        _log.warning("refused a message on %s: %s", topic[:200], error)
+        """Queue a rejected message; past 1,000 messages or 32 MiB it is only counted."""
+        _log.warning("message rejected topic=%r code=%s detail=%r", topic[:200], error.code, error.detail)
         if self._waiting.full() or self._waiting_bytes + len(payload) > _LIMIT_BYTES:
             self.counters["dropped_queue_full"] += 1
             return
@@ -41,32 +41,33 @@ class RejectionHandler:
         self._waiting_bytes += len(payload)
 
     async def handle_rejections(self) -> None:
-        """Answer and keep until cancelled."""
+        """Answer and store until cancelled."""
         while True:
             topic, payload, error = await self._waiting.get()
             self._waiting_bytes -= len(payload)
             rejection = _rejection(topic, payload, error)
             if rejection is None:
-                await self._keep(topic, payload, error)
+                await self._store_dead_letter(topic, payload, error)
             else:
                 device_id, answer = rejection
                 self.counters["rejected"] += 1
                 await self._publish(channels.RECEIPT, Receipts(rejected=[answer]), device_id=device_id)
 
-    async def _keep(self, topic: str, payload: bytes, error: ContractError) -> None:
-        while True:
-            try:
-                await self._registry.dead_letters.store(topic, payload, error.code, error.detail)
-            except RegistryError as failure:
-                _log.warning("a dead letter has to wait: %s", type(failure).__name__)
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                self.counters["dead_letters"] += 1
-                return
+    async def _store_dead_letter(self, topic: str, payload: bytes, error: ContractError) -> None:
+        await retry(
+            lambda: self._registry.dead_letters.store(topic, payload, error.code, error.detail),
+            on=RegistryError,
+            report=_report_failure,
+        )
+        self.counters["dead_letters"] += 1
+
+
+def _report_failure(error: Exception) -> None:
+    _log.warning("dead letter cannot be stored; it is tried again error=%s", type(error).__name__)
 
 
 def _rejection(topic: str, payload: bytes, error: ContractError) -> tuple[str, Rejection] | None:
-    """The device and answer for an event that names its id; None for everything else."""
+    """Return the device and the rejection of an event that names its id; None for everything else."""
     ids = channels.EVENT.match(topic)
     claimed = claimed_event_id(payload) if ids else None
     if ids is None or claimed is None:

@@ -1,4 +1,4 @@
-"""Sites: places whose cameras share one gallery, and what holds at each."""
+"""Store sites: each has cameras that share one gallery, and its enrollment settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,15 +19,18 @@ CLOSED: EnrollmentPolicy = "closed"
 
 @dataclass(frozen=True)
 class Site:
-    """A site. With the policy `visitors` its cameras may register people whom nobody knows; where it
-    `registers_employees`, its devices may enroll employees by their user id, as from a watched folder."""
+    """A site and its enrollment settings.
+
+    With the policy `visitors` its cameras may register unknown faces. If it `registers_employees`, its
+    devices may enroll employees by user id, for example from a watched folder.
+    """
 
     site_id: str
     enrollment_policy: EnrollmentPolicy = CLOSED
     registers_employees: bool = False
 
-    def lets_in(self, kind: Kind) -> bool:
-        """Whether devices of this site may register people of a kind."""
+    def allows_registration(self, kind: Kind) -> bool:
+        """Return whether devices of this site may register identities of a kind."""
         return self.registers_employees if kind == "employee" else self.enrollment_policy == "visitors"
 
 
@@ -40,37 +43,37 @@ class Sites:
         self._audit = audit
 
     async def ensure(self, site_id: str) -> None:
-        """Record a site; one that is known stays as it is."""
-        begun = {"created_at": utc_now()}
-        await self._sites.update_one({"_id": site_id}, {"$setOnInsert": begun}, upsert=True)
+        """Create a site; an existing one stays as it is."""
+        created = {"created_at": utc_now()}
+        await self._sites.update_one({"_id": site_id}, {"$setOnInsert": created}, upsert=True)
 
     async def all(self) -> list[Site]:
-        """Every site, in order of its id."""
+        """Return every site, in order of id."""
         return [_site(found) async for found in self._sites.find({}).sort("_id", 1)]
 
     async def get(self, site_id: str) -> Site | None:
-        """The site, or None."""
+        """Return the site, or None."""
         found = await self._sites.find_one({"_id": site_id})
         return found and _site(found)
 
     async def check_open(self, site_id: str, kind: Kind, session: Any = None) -> None:
-        """Raise ContractError(`enrollment-closed`) unless the site's devices may register such people."""
+        """Raise ContractError(`enrollment-closed`) unless the site's devices may register this kind."""
         found = await self._sites.find_one({"_id": site_id}, session=session)
-        if found is None or not _site(found).lets_in(kind):
+        if found is None or not _site(found).allows_registration(kind):
             raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let devices register {kind}s")
 
     async def set_policy(
         self, site_id: str, policy: EnrollmentPolicy, *, by: str, at: datetime
     ) -> Site | None:
-        """Change a site's enrollment policy; see change."""
+        """Change a site's enrollment policy and return the site; see change."""
         return await self.change(site_id, {"enrollment_policy": policy}, by=by, at=at)
 
     async def change(
         self, site_id: str, settings: Mapping[str, Any], *, by: str, at: datetime
     ) -> Site | None:
-        """Change settings of a site by the names of Site's fields; None for no such site.
+        """Change settings of a site, by the names of Site's fields, and return it; None if it is missing.
 
-        Each that becomes another leaves an audit entry, `site.enrollment-policy` for example.
+        Each changed setting gets an audit entry, for example `site.enrollment-policy`.
         """
 
         async def work(session: Any) -> Site | None:
