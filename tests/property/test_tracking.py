@@ -218,7 +218,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
 
 @settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 @given(steps=steps)
-def test_everybody_keeps_a_number_of_their_own_and_what_was_seen_is_counted_once(
+def test_each_person_keeps_one_id_and_each_sighting_is_counted_once(
     stage: tuple[asyncio.AbstractEventLoop, Registry, Faces], steps: list[tuple[Any, ...]]
 ) -> None:
     """Through syncs, failures, kills, merges and deletions, with people seen whenever it waits."""

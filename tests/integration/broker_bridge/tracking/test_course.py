@@ -65,7 +65,7 @@ def makes_no_mistake(score: TrackingScore) -> bool:
     return score.idf1 == 1.0 and score.ids == score.walkers and score.mixed == 0
 
 
-async def test_people_are_followed_through_all_troubles_at_once(played: Played) -> None:
+async def test_persons_keep_ids_through_all_troubles(played: Played) -> None:
     """Sixty people on eight cameras for ten minutes: IDF1 0.98 or more, no id reused, nobody merged."""
     score = await played(TROUBLED)
     assert follows(score), score
@@ -73,12 +73,12 @@ async def test_people_are_followed_through_all_troubles_at_once(played: Played) 
     assert score.walkers == 60
 
 
-async def test_people_who_walk_from_camera_to_camera_keep_their_ids(played: Played) -> None:
+async def test_persons_keep_ids_from_camera_to_camera(played: Played) -> None:
     """Also after a minute away: nobody has a second id, and nobody the id of another."""
     assert makes_no_mistake(await played(PLAIN))
 
 
-async def test_who_is_first_seen_by_two_cameras_at_once_is_one_person(played: Played) -> None:
+async def test_first_sight_by_two_cameras_is_one_person(played: Played) -> None:
     """Two cameras that share a view tell of the same stranger at the same instant: one id.
 
     Of a hundred pairs of first faces one is of two poor ones, which nobody can tell to be one person's.
@@ -101,7 +101,7 @@ async def test_look_alikes_one_after_the_other_are_two_people(played: Played) ->
     assert tells_look_alikes_apart(score), score
 
 
-async def test_a_matcher_that_is_too_easily_content_is_found_out(played: Played) -> None:
+async def test_a_low_threshold_fails_the_course(played: Played) -> None:
     """With a threshold of 0.2 look-alikes become one person: the same course, and the demand is not met."""
     score = await played(LOOK_ALIKES, settings=TrackingSettings(face_similarity_threshold=0.2))
     assert not tells_look_alikes_apart(score), score
@@ -109,12 +109,12 @@ async def test_a_matcher_that_is_too_easily_content_is_found_out(played: Played)
     assert score.merged > 0
 
 
-async def test_cameras_whose_clocks_are_off_follow_as_well(played: Played) -> None:
+async def test_cameras_with_wrong_clocks_track_as_well(played: Played) -> None:
     """Two minutes either way."""
     assert makes_no_mistake(await played(replace(PLAIN, clock_skew=120.0)))
 
 
-async def test_observations_that_are_lost_or_overtake_each_other_do_no_harm(played: Played) -> None:
+async def test_lost_and_reordered_observations_do_no_harm(played: Played) -> None:
     """A tenth never comes, the others up to two seconds late."""
     assert makes_no_mistake(await played(replace(PLAIN, loss=0.1, delay=2.0)))
 
@@ -124,13 +124,13 @@ async def test_tracks_that_break_are_one_person(played: Played) -> None:
     assert makes_no_mistake(await played(replace(PLAIN, break_share=0.1)))
 
 
-async def test_a_crowd_is_told_apart(played: Played) -> None:
+async def test_a_crowd_keeps_separate_ids(played: Played) -> None:
     """Everybody at once before one camera."""
     crowd = StandingCrowd(at=60.0, camera=1, walkers=16, seconds=30.0)
     assert makes_no_mistake(await played(replace(PLAIN, crowds=(crowd,))))
 
 
-async def test_a_restart_changes_nobody_s_id(played: Played) -> None:
+async def test_a_restart_changes_no_id(played: Played) -> None:
     """The tracker stops in good order, and another is killed: their successors say the same ids."""
     score = await played(PLAIN, Restart(60.0, "stop"), Restart(120.0, "kill"))
     assert makes_no_mistake(score), score

@@ -79,7 +79,7 @@ async def observe(peer: Peer, document: dict[str, Any]) -> None:
     await peer.send("observation", json.dumps(document).encode(), qos=0)
 
 
-async def test_a_camera_learns_who_it_sees(tracking: Bridge, peer: Peer, faces: Faces) -> None:
+async def test_a_camera_gets_assignments(tracking: Bridge, peer: Peer, faces: Faces) -> None:
     person = faces.person()
     await observe(peer, payload(faces.of(person), captured_at=a_second_ago()))
     first = await peer.receive("assigned")
@@ -93,7 +93,7 @@ async def test_a_camera_learns_who_it_sees(tracking: Bridge, peer: Peer, faces: 
     assert (await peer.receive("assigned")).global_id > 1
 
 
-async def test_an_enrolled_person_is_told_by_user_id(
+async def test_an_enrolled_person_is_assigned_its_user_id(
     tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
 ) -> None:
     person = faces.person()
@@ -105,7 +105,7 @@ async def test_an_enrolled_person_is_told_by_user_id(
     assert b"Ana" not in told.to_json()
 
 
-async def test_a_deletion_is_told_within_a_second(
+async def test_a_deletion_takes_effect_within_a_second(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice, faces: Faces
 ) -> None:
     """Not only when what was seen is written next."""
@@ -131,7 +131,7 @@ async def test_a_deletion_is_told_within_a_second(
         assert time.monotonic() - deleted_at < 1.0
 
 
-async def test_what_is_seen_is_written_while_it_goes_on(
+async def test_sightings_are_written_while_tracking(
     tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
 ) -> None:
     person = faces.person()
@@ -175,7 +175,7 @@ async def test_what_is_seen_is_written_while_it_goes_on(
         ({"device_id": "cam-of-somebody-else"}, "device-mismatch"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_is_refused_counted_and_makes_nobody(
+async def test_an_invalid_observation_is_rejected_counted_and_makes_no_person(
     tracking: Bridge,
     registry: Registry,
     peer: Peer,
@@ -204,7 +204,7 @@ async def test_a_retained_observation_is_ignored(tracking: Bridge, peer: Peer, f
     assert (await peer.receive("assigned")).track_id == "live"
 
 
-async def test_merging_by_the_api_is_noticed_at_once(
+async def test_edits_by_the_api_apply_at_once(
     tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
 ) -> None:
     """The tracker follows what is said of people it has in memory: merge, unmerge, delete."""
@@ -243,7 +243,7 @@ async def test_merging_by_the_api_is_noticed_at_once(
     assert await told_of(one) == first
 
 
-async def test_two_workers_have_one_tracker_and_the_next_knows_everybody(
+async def test_two_workers_have_one_tracker_and_the_next_keeps_the_ids(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice, faces: Faces
 ) -> None:
     """Each observation is answered once; when the tracker stops, the other goes on under the same numbers."""

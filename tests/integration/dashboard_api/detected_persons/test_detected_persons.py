@@ -57,7 +57,7 @@ async def ids_of(client: httpx.AsyncClient, **params: Any) -> list[int]:
 # Who may
 
 
-async def test_a_viewer_reads_and_no_vector_is_for_them(
+async def test_a_viewer_reads_all_but_vectors(
     viewer: httpx.AsyncClient, operator: httpx.AsyncClient, person: int, registry: Registry
 ) -> None:
     """An operator sees it: a unit vector of its space."""
@@ -72,7 +72,7 @@ async def test_a_viewer_reads_and_no_vector_is_for_them(
     assert (shown["global_id"], shown["face_embedding"], shown["face_space"]) == (person, None, None)
 
 
-async def test_who_may_not_is_refused(app: FastAPI, api: httpx.AsyncClient, person: int) -> None:
+async def test_a_missing_permission_is_rejected(app: FastAPI, api: httpx.AsyncClient, person: int) -> None:
     """A viewer changes nothing and asks with no face; sources and cameras read nothing; admins export."""
     changes: list[tuple[str, str, Any]] = [
         ("POST", "/search-by-face", {"face_embedding": vector(1)}),
@@ -100,7 +100,7 @@ async def test_who_may_not_is_refused(app: FastAPI, api: httpx.AsyncClient, pers
 # What is shown
 
 
-async def test_who_is_active_is_told_when_it_is_asked(
+async def test_activity_is_computed_at_the_request(
     api: httpx.AsyncClient, clock: Clock, person: int, other: int
 ) -> None:
     """The timeout and the interval in which sightings are written have to pass; nothing is stored of it."""
@@ -126,7 +126,7 @@ async def test_all_active_are_counted_and_the_newest_shown(
     assert [one["global_id"] for one in said["persons"]] == [person, earlier[-1]]
 
 
-async def test_pages_show_everybody_once_and_filters_do_what_they_say(
+async def test_pages_show_each_person_once_and_filters_apply(
     api: httpx.AsyncClient, registry: Registry, person: int, other: int
 ) -> None:
     """Newest first, by cursor."""
@@ -149,9 +149,7 @@ async def test_pages_show_everybody_once_and_filters_do_what_they_say(
         is_problem(await api.get(PERSONS, params={"cursor": cursor}), 422, "cursor-invalid")
 
 
-async def test_a_trail_tells_where_somebody_was_and_when(
-    api: httpx.AsyncClient, person: int, other: int
-) -> None:
+async def test_a_trail_has_cameras_and_times(api: httpx.AsyncClient, person: int, other: int) -> None:
     """Newest first, by cursor and period; with those who were merged, each under the number of then."""
     await api.post(f"{PERSONS}/{other}/merge", json={"into": person})
     first = (await api.get(f"{PERSONS}/{other}/trail", params={"limit": 2})).json()
@@ -167,7 +165,7 @@ async def test_a_trail_tells_where_somebody_was_and_when(
     assert [one["device_id"] for one in within] == ["cam-001"]
 
 
-async def test_nobody_is_under_a_number_that_nobody_has(api: httpx.AsyncClient, person: int) -> None:
+async def test_an_unknown_global_id_is_not_found(api: httpx.AsyncClient, person: int) -> None:
     """For reading and for every change."""
     bodies: list[tuple[str, str, Any]] = [
         ("GET", "", None), ("GET", "/trail", None), ("DELETE", "", None), ("DELETE", "/link", None),
@@ -204,7 +202,9 @@ async def test_a_name_that_is_assigned_wins_over_the_enrolled_one(
     assert await ids_of(operator, user_id="EMP-1") == []
 
 
-async def test_a_link_sleeps_while_its_person_is_deleted(operator: httpx.AsyncClient, person: int) -> None:
+async def test_a_link_is_hidden_while_its_identity_is_deleted(
+    operator: httpx.AsyncClient, person: int
+) -> None:
     """Restored they are shown again; of a merged one it is whom they went into."""
     for user_id in ("EMP-1", "EMP-2"):
         await operator.post("/api/v1/identities", json={"user_id": user_id, "display_name": f"Of {user_id}"})
@@ -227,7 +227,7 @@ async def test_a_link_sleeps_while_its_person_is_deleted(operator: httpx.AsyncCl
     is_problem(refused, 404, "person-unknown")
 
 
-async def test_two_who_are_one_are_merged_and_parted_again(
+async def test_two_persons_are_merged_and_unmerged(
     operator: httpx.AsyncClient, person: int, other: int
 ) -> None:
     """The merged number answers with whom it turned out to be, and is on no list."""
@@ -245,7 +245,7 @@ async def test_two_who_are_one_are_merged_and_parted_again(
     assert await ids_of(operator) == [person, other]
 
 
-async def test_who_is_deleted_is_gone_and_the_audit_says_by_whom(
+async def test_a_deleted_person_is_gone_and_the_audit_has_the_key(
     operator: httpx.AsyncClient, api: httpx.AsyncClient, person: int, other: int
 ) -> None:
     """Under `#` and the number, which can be no user id."""
@@ -306,7 +306,7 @@ async def search(client: httpx.AsyncClient, face: Any, **more: Any) -> list[dict
     return found
 
 
-async def test_a_search_tells_each_person_once_with_their_name(
+async def test_a_search_returns_each_person_once_with_its_name(
     operator: httpx.AsyncClient, registry: Registry, person: int, other: int
 ) -> None:
     """Of those who were merged, whoever is most like it; those below the threshold not at all."""
@@ -324,7 +324,7 @@ async def test_a_search_tells_each_person_once_with_their_name(
     assert (everybody[0]["global_id"], len(everybody)) == (other, 3)
 
 
-async def test_a_search_asks_with_a_face_of_its_space(operator: httpx.AsyncClient, person: int) -> None:
+async def test_a_search_takes_a_face_of_its_space(operator: httpx.AsyncClient, person: int) -> None:
     """The default one unless another is named."""
     path = f"{PERSONS}/search-by-face"
     is_problem(await operator.post(path, json={"face_embedding": [1.0] * 4}), 422, "vector-invalid")
@@ -335,7 +335,7 @@ async def test_a_search_asks_with_a_face_of_its_space(operator: httpx.AsyncClien
     assert (await operator.post(path, json=other)).json() == {"matches": []}
 
 
-async def test_the_api_notices_who_is_new_and_who_is_gone(
+async def test_the_api_follows_new_and_deleted_persons(
     app: FastAPI, operator: httpx.AsyncClient, registry: Registry, person: int
 ) -> None:
     """What the tracker writes, in another program, is found as long as the app is at work."""
@@ -357,7 +357,7 @@ async def test_the_api_notices_who_is_new_and_who_is_gone(
 # Export
 
 
-async def test_an_export_has_everybody_a_line_each(
+async def test_an_export_has_a_line_per_person(
     api: httpx.AsyncClient, registry: Registry, person: int, other: int
 ) -> None:
     """With vectors, those who were merged too; it stays in no cache, and in the audit."""

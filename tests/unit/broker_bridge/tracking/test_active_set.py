@@ -42,7 +42,7 @@ class Scene:
         return match.active.global_id, match.by
 
 
-def test_a_guess_elsewhere_in_the_picture_does_not_make_the_next(faces: Faces) -> None:
+def test_a_guess_elsewhere_in_the_picture_does_not_support_the_next(faces: Faces) -> None:
     """That the one who was guessed was surely there a moment ago says nothing of another track."""
     scene, face = Scene(), faces.person()
     scene.add(41, face)
@@ -51,7 +51,7 @@ def test_a_guess_elsewhere_in_the_picture_does_not_make_the_next(faces: Faces) -
     assert scene.assign(observed(faces.like(face, 0.5), at=2, track="b", box=RIGHT)) is None
 
 
-def test_nobody_is_matched_where_nobody_is(faces: Faces) -> None:
+def test_an_empty_set_matches_nothing(faces: Faces) -> None:
     assert Scene().assign(observed(faces.person())) is None
 
 
@@ -65,7 +65,7 @@ def test_a_face_at_the_threshold_is_that_persons_and_one_below_it_is_not(faces: 
     assert scene.assign(observed(faces.like(face, 0.599))) is None
 
 
-def test_another_person_is_nobody(faces: Faces) -> None:
+def test_a_stranger_does_not_match(faces: Faces) -> None:
     scene = Scene()
     for global_id in range(1, 200):
         scene.add(global_id, faces.person())
@@ -81,7 +81,7 @@ def test_of_many_the_right_one_is_found(faces: Faces) -> None:
         assert scene.assign(observed(faces.of(person))) == (global_id, "face")
 
 
-def test_a_look_alike_comes_no_nearer_however_well_somebody_is_known(faces: Faces) -> None:
+def test_a_look_alike_comes_no_nearer_to_a_well_known_person(faces: Faces) -> None:
     """Two people whose faces have a cosine of 0.55: the direction of a mean would not tell them apart."""
     person = faces.person()
     twin = faces.like(person, 0.55 / 0.7)
@@ -94,7 +94,7 @@ def test_a_look_alike_comes_no_nearer_however_well_somebody_is_known(faces: Face
     assert all(scene.active.match(observed(faces.of(person))) for _ in range(200))
 
 
-def test_between_two_who_look_like_it_the_nearer_is_told_and_neither_learns(faces: Faces) -> None:
+def test_of_two_similar_persons_the_nearer_matches_and_neither_learns(faces: Faces) -> None:
     face = faces.person()
     scene = Scene()
     near, other = scene.add(1, faces.like(face, 0.72)), scene.add(2, faces.like(face, 0.70))
@@ -106,7 +106,7 @@ def test_between_two_who_look_like_it_the_nearer_is_told_and_neither_learns(face
     assert (near.centroids[SPACE].weight, other.centroids[SPACE].weight) == before
 
 
-def test_between_two_who_look_like_it_the_one_who_was_just_there_is_told(faces: Faces) -> None:
+def test_of_two_similar_persons_the_one_just_there_matches(faces: Faces) -> None:
     face = faces.person()
     scene = Scene()
     scene.add(1, faces.like(face, 0.72))
@@ -129,7 +129,7 @@ def test_between_two_who_look_like_it_the_one_who_was_just_there_is_told(faces: 
     ],
     ids=["beside", "elsewhere", "same track", "two seconds", "too late", "another camera"],
 )
-def test_a_face_that_tells_little_is_theirs_who_was_there_a_moment_ago(
+def test_a_weak_face_matches_the_person_there_a_moment_ago(
     faces: Faces, where: dict[str, object], told: bool
 ) -> None:
     """By overlap or track, on the same camera, within two seconds."""
@@ -140,14 +140,14 @@ def test_a_face_that_tells_little_is_theirs_who_was_there_a_moment_ago(
     assert scene.assign(seen) == ((42, "position") if told else None)
 
 
-def test_a_face_that_contradicts_is_somebody_else_wherever_it_is(faces: Faces) -> None:
+def test_a_dissimilar_face_does_not_match_by_position(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
     scene.assign(observed(face, box=LEFT))
     assert scene.assign(observed(faces.like(face, 0.44), box=LEFT, at=1)) is None
 
 
-def test_a_guess_does_not_make_the_next(faces: Faces) -> None:
+def test_a_guess_does_not_support_the_next(faces: Faces) -> None:
     """A face just above the threshold may be a look-alike's: what follows there is judged by itself."""
     scene, face = Scene(), faces.person()
     active = scene.add(42, face)
@@ -161,7 +161,7 @@ def test_a_guess_does_not_make_the_next(faces: Faces) -> None:
     assert scene.assign(observed(faces.like(face, 0.57), box=LEFT, at=4)) == (42, "position")
 
 
-def test_a_place_teaches_nothing(faces: Faces) -> None:
+def test_a_match_by_position_moves_no_centroid(faces: Faces) -> None:
     """Else a stranger who steps into somebody's place would become them, face by face."""
     scene, face = Scene(), faces.person()
     active = scene.add(42, face)
@@ -171,7 +171,7 @@ def test_a_place_teaches_nothing(faces: Faces) -> None:
     assert np.array_equal(active.centroids[SPACE].mean, mean)
 
 
-def test_a_poor_face_teaches_nothing(faces: Faces) -> None:
+def test_a_face_of_low_quality_moves_no_centroid(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     active = scene.add(42, face)
     weight = active.centroids[SPACE].weight
@@ -181,7 +181,7 @@ def test_a_poor_face_teaches_nothing(faces: Faces) -> None:
     assert active.centroids[SPACE].weight > weight
 
 
-def test_nobody_is_twice_in_one_picture(faces: Faces) -> None:
+def test_a_person_is_once_in_a_picture(faces: Faces) -> None:
     """Not even with a face that is very like."""
     scene, face = Scene(), faces.person()
     scene.add(42, face)
@@ -191,7 +191,7 @@ def test_nobody_is_twice_in_one_picture(faces: Faces) -> None:
     assert scene.assign(observed(twin, box=RIGHT, track="face_1", at=0.05, camera="cam-002")) == (42, "face")
 
 
-def test_one_cameras_clock_says_nothing_about_another_camera(faces: Faces) -> None:
+def test_camera_clocks_are_not_compared(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
     assert scene.assign(observed(face, box=LEFT, at=0, captured=-60)) == (42, "face")
@@ -200,14 +200,14 @@ def test_one_cameras_clock_says_nothing_about_another_camera(faces: Faces) -> No
     assert scene.assign(observed(near, box=LEFT, at=1, captured=-59)) == (42, "position")
 
 
-def test_an_older_picture_that_comes_late_is_of_who_was_there(faces: Faces) -> None:
+def test_a_late_picture_matches_by_position(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(42, face)
     assert scene.assign(observed(face, box=LEFT, at=0.0, captured=1.0)) == (42, "face")
     assert scene.assign(observed(faces.like(face, 0.5), box=LEFT, at=0.2, captured=0.0)) == (42, "position")
 
 
-def test_whoever_is_removed_is_matched_no_more_and_the_others_are(faces: Faces) -> None:
+def test_removed_persons_match_no_more(faces: Faces) -> None:
     scene = Scene()
     people = {global_id: faces.person() for global_id in range(1, 150)}
     for global_id, person in people.items():
@@ -220,7 +220,7 @@ def test_whoever_is_removed_is_matched_no_more_and_the_others_are(faces: Faces) 
     assert len(scene.active) == len(people) - len(gone)
 
 
-def test_merged_people_are_known_by_all_their_faces(faces: Faces) -> None:
+def test_a_merge_group_matches_by_all_its_centroids(faces: Faces) -> None:
     scene, face, other = Scene(), faces.person(), faces.person()
     active = scene.add(42, face)
     scene.active.remove([42])
@@ -238,7 +238,7 @@ def test_spaces_are_not_compared(faces: Faces) -> None:
     assert scene.assign(observed(face, space="face:other-512")) is None
 
 
-def test_a_space_that_begins_anew_with_another_dimension_is_another(faces: Faces) -> None:
+def test_a_space_of_another_dimension_is_another(faces: Faces) -> None:
     scene, face = Scene(), faces.person()
     scene.add(41, face[:8])
     assert scene.assign(observed(face)) is None

@@ -79,7 +79,7 @@ async def enrolled(registry: Registry) -> Registry:
 # Names
 
 
-async def test_a_name_is_given_and_taken_and_the_audit_does_not_tell_it(registry: Registry) -> None:
+async def test_a_name_is_set_and_removed_without_standing_in_the_audit(registry: Registry) -> None:
     """Of a merged one it is that of whom they turned out to be; taken away, nobody of them has one."""
     other, person = await somebody(registry), await somebody(registry)
     await registry.detected_person_edits.rename(other, "Other Name", **DESK)
@@ -98,7 +98,7 @@ async def test_a_name_is_given_and_taken_and_the_audit_does_not_tell_it(registry
 # Links
 
 
-async def test_who_is_linked_by_hand_is_that_until_somebody_says_otherwise(enrolled: Registry) -> None:
+async def test_a_link_by_hand_stays_until_it_is_changed(enrolled: Registry) -> None:
     """Whom the face told before stays noted; a refused one is not told by the face again."""
     person = await somebody(enrolled, user_id="EMP-2")
     await enrolled.detected_person_edits.link(person, "EMP-1", **DESK)
@@ -114,7 +114,7 @@ async def test_who_is_linked_by_hand_is_that_until_somebody_says_otherwise(enrol
     assert acts == ["detected-person.linked", "detected-person.linked", "detected-person.unlinked"]
 
 
-async def test_saying_what_a_camera_told_makes_it_somebodys_word_and_once_is_enough(
+async def test_confirming_a_camera_link_makes_it_a_link_by_hand_once(
     enrolled: Registry,
 ) -> None:
     """A key that is called `face` does not look like a camera."""
@@ -127,7 +127,7 @@ async def test_saying_what_a_camera_told_makes_it_somebodys_word_and_once_is_eno
     assert len(await audit_of(enrolled, person)) == 1
 
 
-async def test_only_the_living_are_linked(enrolled: Registry) -> None:
+async def test_only_existing_identities_are_linked(enrolled: Registry) -> None:
     """Nobody, a deleted and a merged person are refused, each with what to do."""
     person = await somebody(enrolled)
     link = enrolled.detected_person_edits.link
@@ -140,7 +140,7 @@ async def test_only_the_living_are_linked(enrolled: Registry) -> None:
     assert (await code_of(link(4711, "EMP-2", **DESK)))[0] == "detected-person-unknown"
 
 
-async def test_a_link_sleeps_while_its_person_is_deleted_and_follows_them_into_another(
+async def test_a_link_is_hidden_while_deleted_and_follows_a_merge(
     enrolled: Registry,
 ) -> None:
     """Restored they are shown again."""
@@ -211,7 +211,7 @@ async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: R
     ]
 
 
-async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -> None:
+async def test_an_impossible_merge_names_a_possible_one(registry: Registry) -> None:
     """Somebody with themself, who is nobody, and who is another already, on either side."""
     a, b, c = [await somebody(registry) for _ in range(3)]
     changes = registry.detected_person_edits
@@ -229,7 +229,7 @@ async def test_what_cannot_be_merged_is_told_with_what_can(registry: Registry) -
     assert (await registry.detected_person_queries.get_group(a)).ids == [b, a]
 
 
-async def test_who_are_two_enrolled_people_are_not_merged(enrolled: Registry) -> None:
+async def test_persons_of_two_identities_are_not_merged(enrolled: Registry) -> None:
     """Until one of them is unlinked, or those are one; whoever is deleted is in nobody's way."""
     first, second = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled, user_id="EMP-2")
     changes = enrolled.detected_person_edits
@@ -243,7 +243,7 @@ async def test_who_are_two_enrolled_people_are_not_merged(enrolled: Registry) ->
     await changes.merge(first, second, **DESK)
 
 
-async def test_a_name_that_is_said_once_more_stays_when_they_are_parted(registry: Registry) -> None:
+async def test_a_name_set_on_a_group_stays_after_the_unmerge(registry: Registry) -> None:
     """It was that of the merged one alone."""
     person, merged = await somebody(registry), await somebody(registry)
     await registry.detected_person_edits.rename(merged, "John Doe", **DESK)
@@ -265,7 +265,7 @@ async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
         assert len((await registry.detected_person_queries.get_group(a)).ids) == 2
 
 
-def test_a_family_is_known_by_all_its_faces() -> None:
+def test_a_group_centroid_combines_all_its_centroids() -> None:
     """The mean goes by the weights, as if one person had learnt them all."""
     one, two = FaceCentroid.from_vector("face:test-8", face_vector(1), 0.9), FaceCentroid.from_vector(
         "face:test-8", face_vector(2), 0.3
@@ -282,7 +282,7 @@ def test_a_family_is_known_by_all_its_faces() -> None:
 # Deleting and forgetting
 
 
-async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: Registry) -> None:
+async def test_a_deletion_removes_the_whole_merge_group(registry: Registry) -> None:
     """Faces and trails too, and nobody else; what the tracker was just writing goes a minute later."""
     person, other, third = [await somebody(registry) for _ in range(3)]
     await registry.detected_person_edits.merge(other, person, **DESK)
@@ -305,7 +305,7 @@ async def test_who_is_deleted_goes_with_all_who_were_merged_into_them(registry: 
     assert ("detected-person.deleted", "desk") in await audit_of(registry, person)
 
 
-async def test_who_was_not_seen_for_long_is_forgotten_with_what_trails_tell_of_then(
+async def test_persons_unseen_for_long_are_removed_with_their_trails(
     registry: Registry,
 ) -> None:
     """Unless somebody who was merged into them was seen since; one entry says how many."""
@@ -339,7 +339,7 @@ async def test_many_are_forgotten_in_batches(registry: Registry) -> None:
 # Erasure
 
 
-async def test_an_erasure_takes_whoever_was_taken_for_the_person(enrolled: Registry) -> None:
+async def test_an_erasure_removes_persons_linked_now_or_before(enrolled: Registry) -> None:
     """Linked now or before, with all their families; of others it is forgotten whom they are not."""
     linked_now = await somebody(enrolled, user_id="EMP-1")
     before = await somebody(enrolled, user_id="EMP-1")
@@ -357,7 +357,7 @@ async def test_an_erasure_takes_whoever_was_taken_for_the_person(enrolled: Regis
     assert "EMP-1" not in json.dumps([str(entry) for entry in await enrolled.audit.page()])
 
 
-async def test_who_is_seen_again_before_cameras_know_is_swept_again(enrolled: Registry) -> None:
+async def test_a_person_seen_during_an_erasure_is_removed_by_the_second_sweep(enrolled: Registry) -> None:
     """The second sweep is a minute after."""
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
     await enrolled.erasures.continue_erasure(begun.erasure_id, NOW)
@@ -400,7 +400,7 @@ async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> Non
             assert [one for one in sought if one in found.raw] == [], name
 
 
-async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enrolled: Registry) -> None:
+async def test_an_id_enrolled_again_keeps_its_new_sightings(enrolled: Registry) -> None:
     """Only who was first seen before the erasure is the erased person's."""
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
     template = Template("face:test-8", face_vector(9).tobytes())
@@ -411,7 +411,7 @@ async def test_who_has_been_given_the_id_anew_keeps_what_was_seen_of_them(enroll
     assert (await traces(enrolled, early), await traces(enrolled, anew)) == ((0, 0, 0), (1, 1, 1))
 
 
-async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolled: Registry) -> None:
+async def test_persons_linked_to_a_purged_identity_can_be_erased(enrolled: Registry) -> None:
     """A detected person alone is enough for an erasure, and for an export."""
     person = await somebody(enrolled, user_id="EMP-9")
     exported = b"".join(
@@ -424,7 +424,7 @@ async def test_of_somebody_purged_whoever_was_linked_can_still_be_erased(enrolle
     ] == "person-unknown"
 
 
-async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(enrolled: Registry) -> None:
+async def test_a_reused_user_id_does_not_inherit_links(enrolled: Registry) -> None:
     """Links follow into whom they were merged; the others end, and are found when the id is erased."""
     for user_id in ("EMP-3", "EMP-4"):
         await enrolled.identities.enroll(EnrollIdentity(user_id))
@@ -448,7 +448,7 @@ async def test_whoever_is_given_the_id_of_somebody_purged_is_not_taken_for_them(
     assert (await erase(enrolled, "EMP-1"))["detected_persons"] == 1
 
 
-async def test_an_export_of_a_person_has_whom_cameras_took_for_them(enrolled: Registry) -> None:
+async def test_an_export_has_the_linked_detected_persons(enrolled: Registry) -> None:
     """With vectors, trails and what was said of them; nobody else's, whoever was mistaken for them."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     await enrolled.detected_person_edits.merge(merged, person, **DESK)
@@ -501,7 +501,7 @@ LISTS = [
 ]
 
 
-async def test_a_list_asks_about_people_with_all_who_were_merged_into_them(
+async def test_a_filter_matches_any_member_of_a_merge_group(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
     """Where one of them was, when, and what they are called."""
@@ -512,7 +512,7 @@ async def test_a_list_asks_about_people_with_all_who_were_merged_into_them(
         assert page.next_position is None
 
 
-async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(
+async def test_a_filter_by_user_id_includes_merged_user_ids(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
     """And nobody by the user id of somebody deleted."""
@@ -523,9 +523,7 @@ async def test_whom_a_merged_user_was_is_found_as_whom_they_went_into(
     assert (await ask(DetectedPersonFilter(user_id="EMP-1"), NOW)).groups == []
 
 
-async def test_active_are_families_of_whom_somebody_is_seen_now(
-    enrolled: Registry, house: dict[str, int]
-) -> None:
+async def test_a_group_is_active_if_any_member_is(enrolled: Registry, house: dict[str, int]) -> None:
     """Each once, also where both root and merged are."""
     ask = enrolled.detected_person_queries.active_groups
     count, active = await ask(NOW - 35 * SECOND, 10)
@@ -539,7 +537,7 @@ async def test_active_are_families_of_whom_somebody_is_seen_now(
 # Questions
 
 
-async def test_no_question_about_somebody_reads_everybody(enrolled: Registry) -> None:
+async def test_no_query_scans_a_collection(enrolled: Registry) -> None:
     """Whom a face may be, a family, an erasure: MongoDB answers each by an index, however many there are."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     for number in range(1000, 1200):

@@ -43,7 +43,7 @@ def afterwards(patch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[
     patch.setattr(owner, name, asked)
 
 
-async def test_who_is_seen_while_they_are_let_go_is_counted(
+async def test_a_sighting_during_an_eviction_is_counted(
     registry: Registry, tracker: Tracker, faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody names them; they are read anew, with what was seen during the writing."""
@@ -63,7 +63,7 @@ async def test_who_is_seen_while_they_are_let_go_is_counted(
     assert stay.detections == 3
 
 
-async def test_who_turns_out_to_be_elsewhere_is_looked_up(
+async def test_a_person_elsewhere_in_the_picture_leads_to_a_lookup(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """Two who look alike in one picture: the second is not the one in memory, but one from further back."""
@@ -102,7 +102,7 @@ async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
     assert (stay.until, stay.detections) == (at(13), 11)
 
 
-async def test_a_tracker_that_lost_its_lease_while_it_waited_makes_nobody(
+async def test_a_tracker_that_lost_its_lease_creates_no_person(
     registry: Registry, faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another has met them meanwhile, under another number."""
@@ -119,7 +119,7 @@ async def test_a_tracker_that_lost_its_lease_while_it_waited_makes_nobody(
     assert await registry.mongo.db.persons.count_documents({}) == 0
 
 
-async def test_a_counter_behind_the_people_who_are_there_gives_nobodys_number(
+async def test_a_restored_counter_gives_no_used_id(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """A backup that was not taken at one moment: the counter is older than the people."""
@@ -131,7 +131,7 @@ async def test_a_counter_behind_the_people_who_are_there_gives_nobodys_number(
     assert await registry.mongo.db.persons.count_documents({}) == 6
 
 
-async def test_a_restore_under_a_running_tracker_makes_no_number_two_peoples(
+async def test_a_restore_under_a_running_tracker_gives_no_id_twice(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """Counter and people go back to before; who was told a number since keeps it to themselves."""
@@ -148,7 +148,7 @@ async def test_a_restore_under_a_running_tracker_makes_no_number_two_peoples(
     assert min(again) > 200
 
 
-async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
+async def test_a_user_id_is_published_during_a_refresh(
     registry: Registry, tracker: Tracker, faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And when that fails: nobody who is still enrolled loses their user id in between."""
@@ -172,7 +172,7 @@ async def test_an_enrolled_person_is_told_while_the_people_are_read_again(
     assert [one and one.user_id for one in told] == ["EMP-12345"] * 3
 
 
-async def test_the_enrolled_person_of_somebody_merged_has_no_second_number(
+async def test_the_identity_of_a_merged_person_gets_no_second_id(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """The link is on the merged one; a pose that only the enrollment knows finds whom they went into."""
@@ -187,7 +187,7 @@ async def test_the_enrolled_person_of_somebody_merged_has_no_second_number(
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
 
 
-async def test_what_is_said_of_a_merged_number_concerns_whom_it_went_into(
+async def test_a_reload_of_a_merged_id_evicts_its_root(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     person = faces.person()
@@ -201,7 +201,7 @@ async def test_what_is_said_of_a_merged_number_concerns_whom_it_went_into(
     assert len(tracker) == 0
 
 
-async def test_a_face_that_somebody_has_spoilt_stops_nobody(
+async def test_a_damaged_centroid_does_not_stop_the_others(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """The person is there, and known by nothing: their next face is somebody new."""

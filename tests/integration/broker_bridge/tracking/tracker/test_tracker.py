@@ -35,7 +35,7 @@ async def enroll(registry: Registry, user_id: str, vector: Vector) -> None:
     await registry.identities.enroll(EnrollIdentity(user_id, (template,), display_name="Ana Petrova"))
 
 
-async def test_scenario_1_somebody_new(registry: Registry, tracker: Tracker, faces: Faces) -> None:
+async def test_scenario_1_a_new_person(registry: Registry, tracker: Tracker, faces: Faces) -> None:
     """A global id, and a document as the seed shows it."""
     first = await tracker.match_or_create(observed(faces.person(), camera="1", box=Box(100, 150, 100, 250)))
     assert (first.global_id, first.similarity, first.user_id) == (1, None, None)
@@ -109,9 +109,7 @@ async def test_a_kill_costs_statistics_and_no_id(registry: Registry, tracker: Tr
     assert (await tracker.match_or_create(observed(faces.person(), at=5))).global_id > 1
 
 
-async def test_whoever_is_still_here_after_a_restart_goes_on(
-    registry: Registry, tracker: Tracker, faces: Faces
-) -> None:
+async def test_a_visit_continues_after_a_restart(registry: Registry, tracker: Tracker, faces: Faces) -> None:
     """In memory at once, with the same appearance and the same piece of the trail."""
     person = faces.person()
     await tracker.match_or_create(observed(faces.of(person)))
@@ -139,7 +137,7 @@ async def test_two_strangers_in_one_picture_are_two_people(tracker: Tracker, fac
     assert [one.global_id for one in await tracker.assign_batch(both)] == [1, 2]
 
 
-async def test_no_number_is_given_twice_whatever_happens(registry: Registry, faces: Faces) -> None:
+async def test_no_global_id_is_given_twice(registry: Registry, faces: Faces) -> None:
     """Two trackers at once, restarts, and the deletion of the newest."""
     told: list[int] = []
     for _ in range(3):
@@ -162,7 +160,7 @@ async def test_half_a_minute_away_is_a_new_appearance(
     assert (known.total_appearances, known.total_detections) == (3, 5)
 
 
-async def test_the_trail_says_where_somebody_was_and_when(
+async def test_the_trail_has_visits_by_camera_and_time(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     person = faces.person()
@@ -178,7 +176,7 @@ async def test_the_trail_says_where_somebody_was_and_when(
     ]
 
 
-async def test_an_enrolled_person_is_told_by_their_user_id(
+async def test_an_assignment_has_the_user_id_of_an_enrolled_person(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     person = faces.person()
@@ -190,7 +188,7 @@ async def test_an_enrolled_person_is_told_by_their_user_id(
     assert (known.user_id, known.linked_by) == ("EMP-12345", "face")
 
 
-async def test_whoever_is_enrolled_later_is_linked_then(
+async def test_a_person_enrolled_later_is_linked_then(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     person = faces.person()
@@ -204,7 +202,7 @@ async def test_whoever_is_enrolled_later_is_linked_then(
     assert (told.global_id, told.user_id) == (1, "EMP-12345")
 
 
-async def test_a_look_alike_of_somebody_enrolled_is_not_linked(
+async def test_a_look_alike_of_an_identity_is_not_linked(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """However long they are looked at: the direction of their mean alone would be near enough."""
@@ -231,7 +229,7 @@ async def test_a_face_that_only_the_enrollment_knows_is_the_same_person(
     assert (again.global_id, again.user_id) == (first.global_id, "EMP-12345")
 
 
-async def test_a_link_sleeps_while_its_person_is_deleted(
+async def test_a_link_is_hidden_while_its_identity_is_deleted(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     person = faces.person()
@@ -254,9 +252,7 @@ async def test_a_link_sleeps_while_its_person_is_deleted(
     assert await told(4) == "EMP-777"
 
 
-async def test_who_was_said_not_to_be_somebody_is_not_linked_again(
-    registry: Registry, tracker: Tracker, faces: Faces
-) -> None:
+async def test_a_rejected_link_does_not_come_back(registry: Registry, tracker: Tracker, faces: Faces) -> None:
     person = faces.person()
     await enroll(registry, "EMP-12345", faces.of(person))
     await tracker.match_or_create(observed(faces.of(person)))
@@ -269,7 +265,7 @@ async def test_who_was_said_not_to_be_somebody_is_not_linked_again(
         await tracker.write_pending(at(step))
 
 
-async def test_merged_people_are_one_until_they_are_parted(
+async def test_merged_persons_are_one_until_the_unmerge(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     one, other = faces.person(), faces.person()
@@ -287,7 +283,7 @@ async def test_merged_people_are_one_until_they_are_parted(
     assert (await tracker.match_or_create(observed(faces.of(one), at=6))).global_id == 1
 
 
-async def test_who_was_deleted_is_somebody_new(registry: Registry, tracker: Tracker, faces: Faces) -> None:
+async def test_a_deleted_person_is_new_again(registry: Registry, tracker: Tracker, faces: Faces) -> None:
     """And what is still in memory of them brings nothing back."""
     person = faces.person()
     await tracker.match_or_create(observed(faces.of(person)))
@@ -302,9 +298,7 @@ async def test_who_was_deleted_is_somebody_new(registry: Registry, tracker: Trac
     assert await registry.mongo.db.trails.distinct("person") == [2]
 
 
-async def test_what_cannot_be_stored_is_told_to_nobody(
-    registry: Registry, tracker: Tracker, faces: Faces
-) -> None:
+async def test_an_unstored_id_is_not_published(registry: Registry, tracker: Tracker, faces: Faces) -> None:
     """The next sighting of the same face stores them, under the number that nobody has heard yet."""
     person = faces.person()
     await registry.mongo.db.command({"collMod": "persons", "validator": {"never": {"$exists": True}}})
@@ -334,9 +328,7 @@ async def test_what_could_not_be_written_is_written_later(
     assert (stay.until, stay.detections) == (at(4), 4)
 
 
-async def test_people_get_known_better_and_mongodb_hears_of_it(
-    registry: Registry, tracker: Tracker, faces: Faces
-) -> None:
+async def test_centroids_improve_and_are_written(registry: Registry, tracker: Tracker, faces: Faces) -> None:
     """By the first six good faces of a stay, and by one of each further stay."""
     person = faces.person()
     for step in range(20):
@@ -352,7 +344,7 @@ async def test_people_get_known_better_and_mongodb_hears_of_it(
     assert face.weight > 6 * 0.9
 
 
-async def test_spaces_have_one_person_where_the_enrollment_says_so(
+async def test_an_identity_joins_its_persons_of_two_spaces(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
     """While a site moves to another model, both see the same person."""

@@ -60,7 +60,7 @@ def test_half_a_minute_away_makes_a_new_appearance(person: DetectedPerson) -> No
     assert not person.is_active(BEGAN + timedelta(seconds=130.1), TIMEOUT)
 
 
-def test_what_comes_late_makes_nobody_older(person: DetectedPerson) -> None:
+def test_a_late_observation_does_not_move_last_seen_back(person: DetectedPerson) -> None:
     seen_at(person, "1", 250, 100, 10)
     seen_at(person, "2", 250, 100, 9)
     assert person.last_seen == BEGAN + timedelta(seconds=10)

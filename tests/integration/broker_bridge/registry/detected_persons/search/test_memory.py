@@ -98,7 +98,7 @@ async def nearest(index: InMemoryFaceSearch, vector: Any, floor: float = 0.5) ->
     return [(one.global_id, round(one.similarity, 3)) for one in answer]
 
 
-async def test_who_is_most_like_a_face_comes_first_by_the_mean_cosine(
+async def test_candidates_are_ordered_by_mean_cosine(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """A person whose faces differ is less like each of them; whoever is below the floor is not named."""
@@ -109,13 +109,13 @@ async def test_who_is_most_like_a_face_comes_first_by_the_mean_cosine(
     assert [one.global_id for (one,) in both] == [2, 3]
 
 
-async def test_nobody_is_like_anybody_where_nobody_is_known(index: InMemoryFaceSearch) -> None:
+async def test_an_empty_space_has_no_candidates(index: InMemoryFaceSearch) -> None:
     """An empty space answers, also to no question at all."""
     assert await index.candidates(SPACE, [ALICE], 5, 0.5) == [[]]
     assert await index.candidates(SPACE, [], 5, 0.5) == []
 
 
-async def test_what_other_programs_write_is_heard(
+async def test_writes_of_other_programs_are_applied(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """Somebody new, somebody known better, somebody deleted: without being asked again."""
@@ -139,7 +139,7 @@ async def is_so(question: Any, expected: Any) -> bool:
     return bool(await question == expected)
 
 
-async def test_what_this_program_learns_is_known_at_once(registry: Registry) -> None:
+async def test_a_local_write_is_found_at_once(registry: Registry) -> None:
     """Before MongoDB has it, and whether or not the space was asked about before."""
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     index.record_centroid(1, known(ALICE))
@@ -152,7 +152,7 @@ async def test_what_this_program_learns_is_known_at_once(registry: Registry) -> 
     assert await nearest(index, BOB) == [(1, 0.9)]
 
 
-async def test_an_older_change_undoes_what_was_learned_until_the_next_one(
+async def test_an_older_change_overrides_a_local_write_until_the_next(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """The stream tells of this program's earlier write after it has learned more; then of the later one."""
@@ -168,9 +168,7 @@ async def test_an_older_change_undoes_what_was_learned_until_the_next_one(
     assert await means(index) == await fresh_means(registry)
 
 
-async def test_what_was_learned_survives_reading_everything_again(
-    registry: Registry, other: OtherProgram
-) -> None:
+async def test_local_writes_survive_a_reload(registry: Registry, other: OtherProgram) -> None:
     """Changes were lost while this program's own writes are still to come."""
     other.write({1: known(BOB), 3: known(ALICE)})
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
@@ -183,7 +181,7 @@ async def test_what_was_learned_survives_reading_everything_again(
     assert index.counters["loads"] == 2
 
 
-async def test_what_was_learned_and_never_written_is_taken_back(
+async def test_a_local_write_that_never_reaches_mongodb_is_undone(
     registry: Registry, other: OtherProgram
 ) -> None:
     """A program that could not write, or wrote to somebody deleted, comes to agree with MongoDB."""
@@ -198,7 +196,7 @@ async def test_what_was_learned_and_never_written_is_taken_back(
         await until(lambda: is_so(means(index), {1: [1.0] + [0.0] * 7}))
 
 
-async def test_a_claim_that_is_written_is_not_asked_about(
+async def test_a_confirmed_local_write_is_settled(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """The change that confirms it also settles it."""
@@ -242,7 +240,7 @@ async def test_after_any_changes_the_index_is_what_a_fresh_one_would_be(
     assert index.counters["loads"] == 1
 
 
-async def test_a_collection_that_begins_anew_is_read_anew(
+async def test_a_replaced_collection_is_read_again(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
     """Dropped and restored, replaced by another, gone with its database: the index ends as MongoDB is."""
@@ -265,9 +263,7 @@ async def test_a_collection_that_begins_anew_is_read_anew(
     await until(lambda: is_so(nearest(index, ALICE), [(8, 1.0)]))
 
 
-async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
-    registry: Registry, other: OtherProgram
-) -> None:
+async def test_a_stream_that_cannot_resume_leads_to_a_reload(registry: Registry, other: OtherProgram) -> None:
     """Where it stood is no longer known to the server: what was missed is read."""
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     await index.prepare_space(SPACE)
@@ -280,7 +276,7 @@ async def test_a_stream_that_cannot_go_on_leads_to_reading_anew(
     assert index.counters["loads"] == 2
 
 
-async def test_changes_before_it_follows_are_heard(registry: Registry, other: OtherProgram) -> None:
+async def test_changes_before_following_are_applied(registry: Registry, other: OtherProgram) -> None:
     """Between loading and following nothing gets lost, nor while following pauses."""
     index = InMemoryFaceSearch(registry.mongo, registry.tracker_store)
     await index.prepare_space(SPACE)
@@ -294,7 +290,7 @@ async def test_changes_before_it_follows_are_heard(registry: Registry, other: Ot
 
 
 @pytest.mark.parametrize("driver", ["pymongo", "motor"])
-async def test_it_goes_on_where_it_stood_after_mongodb_was_away(own_mongod: Mongod, driver: Any) -> None:
+async def test_following_resumes_after_mongodb_was_away(own_mongod: Mongod, driver: Any) -> None:
     """The server dies and comes back: nothing is read again, and nothing is missed."""
     registry = await Registry.open(MongoSettings(uri=SecretStr(own_mongod.uri), driver=driver))
     client: MongoClient[dict[str, Any]]

@@ -130,7 +130,7 @@ async def test_a_deployment_without_vector_search_is_one_sentence(mongo_settings
     await (await Registry.open(mongo_settings, search=SearchSettings(engine="memory"))).close()
 
 
-async def test_the_mean_cosine_is_told_from_score_and_consistency() -> None:
+async def test_the_mean_cosine_comes_from_score_and_centroid_norm() -> None:
     """A score is (1 + cosine) / 2; people of other spaces and below the floor are not named."""
     other = EmbeddingSpace("face:other-8", 8)
     deployment = PlayedDeployment(
@@ -145,7 +145,7 @@ async def test_the_mean_cosine_is_told_from_score_and_consistency() -> None:
     assert [[one.global_id for one in answer] for answer in both] == [[2], [1]]
 
 
-async def test_more_neighbours_are_asked_for_than_are_wanted() -> None:
+async def test_more_neighbours_are_read_than_wanted() -> None:
     """Twenty times as many are looked at as come back, within the 10,000 that are allowed."""
     deployment = PlayedDeployment()
     search = searching(deployment)
@@ -154,7 +154,7 @@ async def test_more_neighbours_are_asked_for_than_are_wanted() -> None:
     assert [(one["limit"], one["numCandidates"]) for one in deployment.asked] == [(20, 400), (10_000, 10_000)]
 
 
-async def test_an_index_for_each_dimension_is_made_and_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_search_index_per_dimension_is_created_and_awaited(caplog: pytest.LogCaptureFixture) -> None:
     """Before it is built it would know nobody. Programs that start together make it once."""
     deployment = PlayedDeployment()
     gait = EmbeddingSpace("gait:test-4", 4)
@@ -173,7 +173,7 @@ async def test_an_index_for_each_dimension_is_made_and_waited_for(caplog: pytest
     assert len(deployment.looked) == looked + 1
 
 
-async def test_who_was_learned_a_moment_ago_is_known_before_the_index_knows() -> None:
+async def test_a_recent_write_is_found_before_the_index_has_it() -> None:
     """What this program has learned goes before what the index says of the same person, for a minute."""
     clock = Clock()
     search = searching(PlayedDeployment(centroid_to_document(1, known(ALICE))), clock)
@@ -189,7 +189,7 @@ async def test_who_was_learned_a_moment_ago_is_known_before_the_index_knows() ->
     assert await nearest(search, CAROL) == [(3, 1.0)]
 
 
-async def test_who_was_forgotten_is_not_found_while_the_index_lags() -> None:
+async def test_a_recent_deletion_is_not_found_while_the_index_lags() -> None:
     """Nor when this program had learned them just before."""
     search = searching(PlayedDeployment(centroid_to_document(1, known(ALICE))))
     search.record_centroid(2, known(ALICE))
@@ -198,7 +198,7 @@ async def test_who_was_forgotten_is_not_found_while_the_index_lags() -> None:
     assert await nearest(search, ALICE) == []
 
 
-async def test_what_is_remembered_beside_the_index_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_recent_writes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; learning again makes young."""
     monkeypatch.setattr("broker_bridge.registry.detected_persons.search.recent._MAX_PERSONS", 2)
     search = searching(PlayedDeployment())

@@ -13,7 +13,7 @@ def units(count, dimension, random):
 
 
 @pytest.mark.parametrize(("dimension", "floor"), [(4, 0.2), (4, 0.6), (64, 0.35), (64, 0.5)])
-def test_nobody_above_the_floor_is_overlooked(dimension, floor):
+def test_no_person_above_the_floor_is_missed(dimension, floor):
     """However many are alike, and however differently their faces agree: as if all were compared."""
     random = np.random.default_rng(dimension)
     people = units(3000, dimension, random)
