@@ -1,1 +1,1 @@
-"""From pixels to people: cameras, detector, tracker, alignment, embedder and gallery."""
+"""From pixels to identities: cameras, detector, tracker, alignment, embedder, gallery."""

@@ -1,4 +1,4 @@
-"""From a face in a frame to the 112x112 picture that embedding models take."""
+"""Align faces of a frame to the 112x112 images that embedding models take."""
 
 import math
 
@@ -20,10 +20,10 @@ ARCFACE_TEMPLATE: tuple[tuple[float, float], ...] = (
     (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
-"""Where eyes, nose and corners of the mouth lie in the 112x112 faces that ArcFace was trained on."""
+"""Eyes, nose and corners of the mouth in the 112x112 faces of ArcFace's training."""
 
-# Landmarks that lie closer together than this (root mean square distance from their middle, in pixels) say
-# nothing of size and direction.
+# Landmarks closer together than this (root mean square distance from their centre, in pixels) define no size
+# or direction.
 _LEAST_SPREAD = 1.0
 _LEAST_SCALE = float(np.finfo(np.float32).eps)
 _TARGET_MIDDLE = sum(complex(x, y) for x, y in ARCFACE_TEMPLATE) / len(ARCFACE_TEMPLATE)
@@ -31,10 +31,10 @@ _TARGETS = [complex(x, y) - _TARGET_MIDDLE for x, y in ARCFACE_TEMPLATE]
 
 
 def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
-    """uint8[n, 112, 112, 3]: each face turned, scaled and moved so that its landmarks lie on ArcFace's.
+    """Return uint8[n, 112, 112, 3], each face with its landmarks on ArcFace's template.
 
-    A face without landmarks, or with landmarks that are not finite or all in one place, is the plain square
-    of its box (`crop_faces`). What lies outside the picture is black, as in ArcFace's own training.
+    A face without landmarks, or with landmarks that are degenerate or not finite, is the square of its box
+    (`crop_faces`). Pixels outside the image are black, as in ArcFace's training.
     """
     if found.landmarks is None or not len(found):
         return crop_faces(image, found.boxes)
@@ -51,11 +51,13 @@ def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
 
 
 def similarity_transforms(landmarks: Float32) -> Float64:
-    """float64[n, 2, 3]: what takes `landmarks` (float32[n, 5, 2], pixels) nearest to ArcFace's template by
-    turning, scaling and moving; rows of NaN where the landmarks do not say.
+    """Return float64[n, 2, 3], the similarities from `landmarks` to ArcFace's template.
 
-    The least-squares similarity of Umeyama (1991). In the plane a turn with a scale is a product with one
-    complex number, whose best value is a plain regression: sum(conj(z) w) / sum(|z|^2) of the centred points.
+    `landmarks` is float32[n, 5, 2] in pixels. Degenerate landmarks have rows of NaN.
+
+    This is the least-squares similarity of Umeyama (1991). In the plane a rotation with a scale is a product
+    with one complex number; its best value is a plain regression, sum(conj(z) w) / sum(|z|^2) of the centred
+    points.
     """
     transforms = np.full((len(landmarks), 2, 3), np.nan)
     # Few faces of five points: plain arithmetic costs less than arrays do.
@@ -78,10 +80,11 @@ def similarity_transforms(landmarks: Float32) -> Float64:
 
 
 def crop_faces(image: Image, boxes: Float32, padding: float = 0.0) -> NDArray[np.uint8]:
-    """uint8[n, 112, 112, 3]: a square round each of `boxes` (float32[n, 4], xywh in pixels of `image`).
+    """Return uint8[n, 112, 112, 3], a square around each of `boxes`.
 
-    `padding` widens the square on each side, as a share of the box. What lies outside the picture repeats
-    its edge. A box without area or without finite numbers raises ValueError.
+    `boxes` is float32[n, 4], xywh in pixels of `image`. `padding` widens the square on each side, as a share
+    of the box. Pixels outside the image repeat its edge. Raises ValueError for a box without an area or with
+    numbers that are not finite.
     """
     faces = np.empty((len(boxes), FACE_SIZE, FACE_SIZE, 3), dtype=np.uint8)
     for row, (x, y, width, height) in enumerate(boxes.astype(np.float64)):

@@ -1,7 +1,7 @@
-"""Does the configured session still answer what the model says? Compared with the CPU on fixed inputs.
+"""Check that the configured session agrees with the CPU on fixed inputs.
 
-Half precision, a wrong engine or a driver that miscalculates all show as vectors that point elsewhere, and a
-space whose vectors point elsewhere recognises the wrong people: it is quarantined.
+Half precision, a wrong engine or a faulty driver show as vectors that point elsewhere. Such a session
+recognises the wrong identities, so its model is quarantined.
 """
 
 import time
@@ -27,8 +27,11 @@ _SAME = 0.99999
 
 @dataclass(frozen=True)
 class CanaryResult:
-    """`cosine` is the lowest over all inputs and outputs (-1..1; 0 where there is none), `detail` a sentence,
-    `milliseconds` what the configured session took for the four inputs."""
+    """Result of the check.
+
+    `cosine` is the lowest over all inputs and outputs (-1..1; 0 without any), `detail` a sentence,
+    `milliseconds` the time of the configured session for the four inputs.
+    """
 
     cosine: float
     passed: bool
@@ -37,8 +40,11 @@ class CanaryResult:
 
 
 def canary_input(shape: tuple[int | None, ...]) -> Float32:
-    """float32[4, channels, height, width] for an input of `shape`: smooth random fields in -1..1, which is
-    what a face is after preprocessing. The same for ever. Raises ModelError for other or open shapes."""
+    """Return the fixed inputs float32[4, channels, height, width] for an input of `shape`.
+
+    They are smooth random fields in -1..1, like preprocessed faces, and never change. Raises ModelError for
+    other shapes and for free dimensions.
+    """
     sizes = [size for size in shape[1:] if size is not None]
     if len(shape) != 4 or len(sizes) != 3:
         raise ModelError(
@@ -56,15 +62,18 @@ def canary_input(shape: tuple[int | None, ...]) -> Float32:
 
 
 def _stretch(size: int) -> NDArray[np.float64]:
-    """float64[size, 7]: what interpolates 7 values to `size`, linearly."""
+    """Return float64[size, 7], the matrix that interpolates 7 values to `size`, linearly."""
     at = np.linspace(0, _COARSE - 1, size)
     weights: NDArray[np.float64] = np.clip(1 - np.abs(at[:, None] - np.arange(_COARSE)), 0, None)
     return weights
 
 
 def find_reference(model: Path, reference_model: Path | None) -> Path:
-    """The ONNX file that `model` is compared with: itself, or for an engine `reference_model`, or the file
-    that its record names, beside it. Raises ModelError when it is not there."""
+    """Return the ONNX file to compare `model` with.
+
+    That is `model` itself, or for an engine `reference_model` or else the file in its record, beside the
+    engine. Raises ModelError when it is missing.
+    """
     if model.suffix.lower() not in ENGINE_SUFFIXES:
         return model
     reference = reference_model or model.with_name(read_record(model).onnx_name)
@@ -77,7 +86,10 @@ def find_reference(model: Path, reference_model: Path | None) -> Path:
 
 
 def open_reference(session: Session, reference_model: Path | None = None, threads: int = 1) -> Session:
-    """The CPU session of the ONNX file behind `session`; itself where it is that. Raises ModelError."""
+    """Open the CPU session of the ONNX file behind `session`.
+
+    Returns `session` itself if that runs on the CPU. Raises ModelError when the file is missing or unfit.
+    """
     if session.runs_on == "cpu":
         return session
     return open_session(find_reference(session.path, reference_model), SessionOptions(threads=threads))
@@ -86,10 +98,10 @@ def open_reference(session: Session, reference_model: Path | None = None, thread
 def check_canary(
     session: Session, reference: Session, clock: Callable[[], float] = time.perf_counter
 ) -> CanaryResult:
-    """Whether `session` answers what `reference`, the CPU session of the same ONNX file, answers.
+    """Compare `session` with `reference`, the CPU session of the same ONNX file.
 
-    A session that is the CPU's own has nothing to be compared with: its answers must be finite, not zero,
-    and the same twice. Never raises: a network that fails has not passed.
+    A CPU session has no other reference: its outputs must be finite, not zero, and the same twice. Never
+    raises: a network that fails does not pass.
     """
     if session.sha256 != reference.sha256:
         return _failed(
@@ -110,7 +122,7 @@ def check_canary(
         return _failed(f"{session.path} on {session.runs_on} {problem}", milliseconds)
     cosine = min(_lowest_cosine(*pair) for pair in zip(answers, expected, strict=True))
     if by_itself:
-        return _judge_by_itself(session, cosine, milliseconds)
+        return _check_cpu(session, cosine, milliseconds)
     passed = cosine >= MIN_COSINE
     detail = (
         f"{session.runs_on} against the CPU: lowest cosine of {INPUTS} inputs {cosine:.5f}, "
@@ -119,7 +131,7 @@ def check_canary(
     return CanaryResult(cosine, passed, detail, milliseconds)
 
 
-def _judge_by_itself(session: Session, cosine: float, milliseconds: float) -> CanaryResult:
+def _check_cpu(session: Session, cosine: float, milliseconds: float) -> CanaryResult:
     if cosine < _SAME:
         return CanaryResult(
             cosine, False, f"{session.path} answers the same input differently: {cosine:.5f}", milliseconds
@@ -133,7 +145,7 @@ def _failed(detail: str, milliseconds: float = 0.0) -> CanaryResult:
 
 
 def _problem(answers: list[Float32], expected: list[Float32]) -> str | None:
-    """What is wrong with `answers` before any number is compared."""
+    """Return what is wrong with `answers` besides their numbers, or None."""
     shapes, wanted = [each.shape for each in answers], [each.shape for each in expected]
     if shapes != wanted:
         return f"answers {[list(shape) for shape in shapes]}, expected {[list(shape) for shape in wanted]}"
@@ -149,6 +161,6 @@ def _lowest_cosine(answer: Float32, expected: Float32) -> float:
     second = expected.reshape(len(expected), -1).astype(np.float64)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     dots = (first * second).sum(axis=1)
-    # The reference may be the one that answers zeros or NaN: then nothing has been shown.
+    # A reference with zeros or NaN proves nothing.
     cosines = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
     return float(np.nan_to_num(cosines, nan=0.0).min(initial=1.0))

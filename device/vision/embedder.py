@@ -1,4 +1,4 @@
-"""From 112x112 faces to unit vectors in an embedding space."""
+"""Embed 112x112 faces as unit vectors of an embedding space."""
 
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from .inference.session import Float32, ModelError, Session, SessionOptions
 
 __all__ = ["Embedder", "FaceEmbedder", "ModelError", "load_embedder"]
 
-# Networks answer faces with lengths of ten and more; what is this short is rounding noise of a flat picture.
+# Vectors of faces have lengths of ten and more; a shorter one is rounding noise of a flat image.
 _SHORTEST = 1e-2
 
 
@@ -26,15 +26,20 @@ class Embedder(Protocol):
     def space(self) -> EmbeddingSpace: ...
 
     def embed(self, faces: NDArray[np.uint8]) -> Float32:
-        """float32[n, d], unit length, for `faces` uint8[n, 112, 112, 3] BGR. A face that has no vector (a
-        flat picture, or a network that answered NaN) is a row of zeros: it is similar to nobody."""
+        """Return float32[n, d] of unit length for `faces` uint8[n, 112, 112, 3] BGR.
+
+        A face without a vector (a flat image, or NaN from the network) has a row of zeros, which matches no
+        template.
+        """
 
 
 class FaceEmbedder:
-    """ArcFace's own preprocessing round any network of its shape (Deng et al. 2019, arXiv 1801.07698).
+    """ArcFace's preprocessing around any network of its shape.
 
-    The network takes float32[n, 3, 112, 112] and answers one float32[n, d]; raises ModelError for another.
-    `session` is what runs it, for the canary.
+    Source: Deng et al. 2019, arXiv 1801.07698.
+
+    The network takes float32[n, 3, 112, 112] and returns one float32[n, d]; raises ModelError for another.
+    `session` is public for the canary.
     """
 
     def __init__(self, session: Session, space_id: str) -> None:
@@ -64,13 +69,13 @@ class FaceEmbedder:
 
 
 def _dimension(session: Session) -> int:
-    """d of a network from float32[n, 3, 112, 112] to one float32[n, d], found out by running it."""
+    """Return d of a network to float32[n, d], measured by a run."""
     face = (3, FACE_SIZE, FACE_SIZE)
     if session.input.shape[1:] != face:
         raise ModelError(
             f"{session.path} takes {shape_text(session.input.shape)}, expected {shape_text((None, *face))}"
         )
-    # What a file declares of its outputs is often wrong: InsightFace's say [1, 512] for any batch.
+    # The declared shapes of outputs are often wrong: InsightFace's files declare [1, 512] for any batch.
     answers = session.run(np.zeros((2, *face), dtype=np.float32))
     if len(answers) != 1 or answers[0].ndim != 2 or len(answers[0]) != 2 or not answers[0].size:
         found = ", ".join(str(list(answer.shape)) for answer in answers)
@@ -81,11 +86,12 @@ def _dimension(session: Session) -> int:
 def load_embedder(
     model: str | None = None, space: str | None = None, options: SessionOptions | None = None
 ) -> FaceEmbedder:
-    """The embedder that a device or the API is configured with.
+    """Load the embedder of `model`.
 
-    `model` None is the embedded `face:gabor-512`, which is for trying the product out and not for
-    identifying people in earnest. A path is a network of ArcFace's shape (ONNX, or a TensorRT engine), and
-    `space` then names the space of its vectors, for example `face:arcface-w600k-r50`. Raises ModelError.
+    None is the embedded `face:gabor-512`, for trials only. A path is a network of ArcFace's shape (ONNX, or a
+    TensorRT engine); `space` then names the space of its vectors, for example `face:arcface-w600k-r50`.
+
+    Raises ModelError when model and space do not belong together, or the model is missing or unfit.
     """
     if model is None:
         if space not in (None, gabor.SPACE_ID):

@@ -1,4 +1,4 @@
-"""What a face shows, by an ONNX classifier that the configuration names. None comes with the product."""
+"""Classify emotions with a configured ONNX network. The product includes none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,11 @@ _SUM_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Emotion:
-    """The likeliest class of a face: `label` its name, `code` its `EV2.n` (None: it is not reported),
-    `confidence` its probability. A face to which the network answered no numbers has no label and 0."""
+    """The most probable class of a face.
+
+    `label` is its name, `code` its `EV2.n` (None: not reported), `confidence` its probability. Without finite
+    scores the label is None and the confidence 0.
+    """
 
     label: str | None
     code: str | None
@@ -24,7 +27,7 @@ class Emotion:
 
 
 class EmotionClassifier:
-    """A network with one input float32[n, c, h, w] and an output float32[n, classes].
+    """A network from float32[n, c, h, w] to float32[n, classes].
 
     One channel takes grey, three take RGB; both as (pixels - `mean`) / `scale`. `classes` names the outputs
     in order, `codes` those that are reported. Raises ModelError if the network has other shapes.
@@ -44,11 +47,11 @@ class EmotionClassifier:
         self._codes = dict(codes)
         self._mean = mean
         self._scale = scale
-        # The declared output may leave its dimensions free, so the network is asked once.
+        # The declared output may have free dimensions, so the network runs once.
         self._scores(np.zeros((1, self._channels, self._height, self._width), np.float32))
 
     def classify(self, faces: NDArray[np.uint8]) -> list[Emotion]:
-        """One emotion for each of `faces`, uint8[n, 112, 112, 3] BGR, in one call of the network.
+        """Return an emotion for each of `faces`, uint8[n, 112, 112, 3] BGR, from one run.
 
         Raises ModelError when the network fails on it.
         """
@@ -58,7 +61,7 @@ class EmotionClassifier:
         return [self._emotion(row) for row in self._scores((batch - self._mean) / self._scale)]
 
     def _prepared(self, face: NDArray[np.uint8]) -> Float32:
-        """float32[c, h, w]"""
+        """Return float32[c, h, w]."""
         colours = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY if self._channels == 1 else cv2.COLOR_BGR2RGB)
         shrinks = self._height * self._width < face.shape[0] * face.shape[1]
         size = (self._width, self._height)
@@ -67,7 +70,7 @@ class EmotionClassifier:
         return np.ascontiguousarray(planes, dtype=np.float32)
 
     def _scores(self, batch: Float32) -> Float32:
-        """float32[n, classes]"""
+        """Return float32[n, classes]."""
         output = self._session.run(batch.astype(np.float32, copy=False))[0]
         if output.ndim < 2 or output.shape[0] != len(batch) or output[0].size != len(self._classes):
             raise ModelError(
@@ -79,14 +82,14 @@ class EmotionClassifier:
     def _emotion(self, scores: Float32) -> Emotion:
         if not np.isfinite(scores).all():
             return Emotion(None, None, 0.0)
-        chances = scores if _are_chances(scores) else _softmax(scores)
-        best = int(chances.argmax())
+        probabilities = scores if _are_probabilities(scores) else _softmax(scores)
+        best = int(probabilities.argmax())
         label = self._classes[best]
-        return Emotion(label, self._codes.get(label), min(1.0, float(chances[best])))
+        return Emotion(label, self._codes.get(label), min(1.0, float(probabilities[best])))
 
 
 def _input_shape(session: Session) -> tuple[int, int, int]:
-    """Channels, height and width; raises ModelError."""
+    """Return channels, height and width. Raises ModelError for another shape."""
     shape = session.input.shape
     if len(shape) == 4:
         _, channels, height, width = shape
@@ -98,11 +101,11 @@ def _input_shape(session: Session) -> tuple[int, int, int]:
     )
 
 
-def _are_chances(scores: Float32) -> bool:
+def _are_probabilities(scores: Float32) -> bool:
     return bool((scores >= 0).all()) and abs(float(scores.sum()) - 1.0) <= _SUM_TOLERANCE
 
 
 def _softmax(scores: Float32) -> Float32:
     powers: Float32 = np.exp(scores - scores.max())
-    chances: Float32 = powers / powers.sum()
-    return chances
+    probabilities: Float32 = powers / powers.sum()
+    return probabilities

@@ -1,4 +1,4 @@
-"""The people a device knows, and who of them a face is."""
+"""The templates of a device, and the search for the nearest identity."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,11 @@ from .detectors.detector import Float32
 
 @dataclass(frozen=True)
 class GalleryMatch:
-    """The most similar person: `similarity` is the cosine to the best of that person's templates,
-    `distance` is 1 - cosine (0..2), `margin` the lead over the best template of the second-best person."""
+    """The most similar identity.
+
+    `similarity` is the cosine to its best template, `distance` is 1 - cosine (0..2), `margin` the lead over
+    the best template of the second-best identity.
+    """
 
     user_id: str
     similarity: float
@@ -31,11 +34,11 @@ def _to_match(nearest: Nearest) -> GalleryMatch:
 
 
 class Gallery:
-    """Templates of one space; immutable. `version` is the registry version that it was read at.
+    """Templates of one space; immutable. `version` is its registry version.
 
-    `user_ids[i]` is the person of row i of `vectors` (float32[n, d], unit length), kept without a copy; a
-    person may have several rows. Rows that are not finite and of unit length (a bit may have flipped on the
-    disk) cannot be compared and are left out. Raises ValueError for another shape or type.
+    `user_ids[i]` is the identity of row i of `vectors` (float32[n, d], unit length), kept without a copy; an
+    identity may have several rows. Rows that are not finite or not of unit length (after a bit flip on the
+    disk, say) cannot be compared and are left out. Raises ValueError for another shape or type.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Gallery:
         try:
             self._index = VectorIndex.from_vectors(user_ids, vectors)
         except ValueError:
-            # Looked for only now: the index checks while it has the rows in the cache anyway.
+            # Searched only now: the index checks all rows anyway while they are in the CPU cache.
             fine = are_units(vectors)
             self._index = VectorIndex.from_vectors(list(compress(user_ids, fine)), vectors[fine])
 
@@ -61,16 +64,17 @@ class Gallery:
 
     @property
     def user_ids(self) -> tuple[str, ...]:
-        """Everyone, in the order of their first templates."""
+        """All identities, in the order of their first templates."""
         return self._index.keys
 
     def match(self, queries: Float32, floor: float = DEFAULT_FLOOR) -> list[GalleryMatch | None]:
-        """The best person for each of `queries` (float32[q, d]); the same as comparing with every template.
+        """Return the best identity for each of `queries` (float32[q, d]).
 
-        That holds for similarities of `floor` and more, the second-best person's too: `floor` is at most the
-        similarity that counts, less the margin that is asked for. Below it somebody else may be nearer still.
-        None for everyone when the gallery is empty, and for a query that is zero or not finite. With a single
-        person the second best counts as opposite (similarity -1): the margin is then similarity + 1.
+        The result equals a comparison with every template for similarities of at least `floor`, also for the
+        second-best identity: set `floor` to the lowest similarity that counts, less the margin. Below it
+        another identity may be nearer. None for an empty gallery, and for a query that is zero or not finite.
+        With a single identity the second best counts as opposite (similarity -1), so the margin is
+        similarity + 1.
         """
         return [_to_match(nearest) if nearest else None for nearest in self._index.search(queries, floor)]
 
@@ -80,15 +84,18 @@ class Gallery:
 
 
 class GalleryHolder:
-    """The gallery in use. `swap` replaces one reference, so recognition never waits and never sees a mixture:
-    whoever works on a frame does so within `borrow`."""
+    """Holds the gallery in use.
+
+    `swap` replaces one reference, so recognition never waits and never sees a mixture. Process a frame
+    within `borrow`.
+    """
 
     def __init__(self, gallery: Gallery) -> None:
         self._current = gallery
         self._generation = 0
-        # The generation of every gallery that somebody works with.
-        self._held: list[int] = []
-        self._left = threading.Condition()
+        # The generations of the borrowed galleries.
+        self._borrowed: list[int] = []
+        self._returned = threading.Condition()
 
     @property
     def current(self) -> Gallery:
@@ -96,23 +103,23 @@ class GalleryHolder:
 
     @contextmanager
     def borrow(self) -> Iterator[Gallery]:
-        """The gallery in use; a `swap` meanwhile gives the others the new one, and waits until this is left.
+        """Borrow the gallery in use. A `swap` waits until it is returned.
 
-        So whatever shall not outlive a deletion, up to storing an event, belongs inside. Swapping from inside
-        would wait for itself.
+        Everything that must not outlive a deletion, up to storing an event, belongs inside. A swap from
+        inside would wait for itself.
         """
-        with self._left:
+        with self._returned:
             gallery, generation = self._current, self._generation
-            self._held.append(generation)
+            self._borrowed.append(generation)
         try:
             yield gallery
         finally:
-            with self._left:
-                self._held.remove(generation)
-                self._left.notify_all()
+            with self._returned:
+                self._borrowed.remove(generation)
+                self._returned.notify_all()
 
     def swap(self, gallery: Gallery) -> None:
-        """Use `gallery` from now on; when this returns, nobody works with an older one any more.
+        """Use `gallery` from now on, and wait until every older one is returned.
 
         Raises ValueError if it is of another space.
         """
@@ -120,8 +127,8 @@ class GalleryHolder:
             self._current.space.id,
             self._current.space.dimension,
         ):
-            raise ValueError(f"this gallery holds {self._current.space.id}, not {gallery.space.id}")
-        with self._left:
+            raise ValueError(f"expected a gallery of {self._current.space.id}, got one of {gallery.space.id}")
+        with self._returned:
             self._generation += 1
             self._current, generation = gallery, self._generation
-            self._left.wait_for(lambda: all(held >= generation for held in self._held))
+            self._returned.wait_for(lambda: all(borrowed >= generation for borrowed in self._borrowed))

@@ -1,4 +1,4 @@
-"""A person's vector from a photo. The photo is decoded in memory, and nothing keeps it."""
+"""Embed the face of a photo. The photo is decoded in memory and not kept."""
 
 from dataclasses import dataclass
 
@@ -20,21 +20,24 @@ PHOTO_NO_FACE = "photo-no-face"
 PHOTO_SEVERAL_FACES = "photo-several-faces"
 
 MAX_PIXELS = 50_000_000
-# Larger photos are shrunk to this before the search for a face, smaller ones enlarged.
+# Before the search for a face, larger photos are reduced to this and smaller ones enlarged.
 _LONG_SIDE = 960
 _SHORT_SIDE = 640
-# A face this much smaller than the largest is a passer-by in the background or a false find.
-_BESIDE_THE_PERSON = 0.5
+# A face narrower than this share of the widest is background or a false detection.
+_LEAST_SHARE_OF_WIDEST = 0.5
 
 
 class PhotoError(ContractError):
-    """A photo that cannot enroll anyone: `photo-invalid`, `photo-no-face` or `photo-several-faces`."""
+    """An unusable photo: `photo-invalid`, `photo-no-face` or `photo-several-faces`."""
 
 
 @dataclass(frozen=True)
 class PhotoFace:
-    """The one face of a photo: `vector` little-endian float32[d] of unit length, `quality` 0..1 (size times
-    sharpness), `box` in pixels of the photo."""
+    """The only face of a photo.
+
+    `vector` is little-endian float32[d] of unit length, `quality` 0..1 (size times sharpness), `box` in
+    pixels of the photo.
+    """
 
     vector: bytes
     quality: float
@@ -42,7 +45,7 @@ class PhotoFace:
 
 
 class PhotoEmbedder:
-    """Finds and embeds the one face of a photo by the same code that runs at a door."""
+    """Finds and embeds the only face of a photo, with the code that cameras run."""
 
     def __init__(self, detector: Detector, embedder: Embedder) -> None:
         self._detector = detector
@@ -53,7 +56,10 @@ class PhotoEmbedder:
         return self._embedder
 
     def embed_photo(self, data: bytes) -> PhotoFace:
-        """The face in `data`, a JPEG or PNG of at most 50 megapixels. Raises PhotoError."""
+        """Return the face in `data`, a JPEG or PNG of at most 50 megapixels.
+
+        Raises PhotoError.
+        """
         photo = decode_photo(data)
         scale = _search_scale(photo)
         image = _resize(photo, scale)
@@ -71,8 +77,8 @@ class PhotoEmbedder:
         )
 
     def _one_face(self, image: Image) -> Detections:
-        """The only large face in `image`."""
-        # A portrait cut close to the face has no surroundings, which the cascade looks for.
+        """Return the only large face in `image`. Raises PhotoError."""
+        # The cascade needs surroundings, which a portrait cut close to the face lacks.
         margin = max(image.shape[:2]) // 4
         sides = (margin, margin, margin, margin)
         bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
@@ -89,7 +95,10 @@ class PhotoEmbedder:
 
 
 def decode_photo(data: bytes) -> Image:
-    """uint8[h, w, 3] BGR of a JPEG or PNG, turned upright; raises PhotoError(`photo-invalid`)."""
+    """Return uint8[h, w, 3] BGR of a JPEG or PNG, turned upright.
+
+    Raises PhotoError(`photo-invalid`).
+    """
     size = picture_size(data)
     if size is None:
         raise PhotoError(PHOTO_INVALID, "a photo is a JPEG or a PNG file")
@@ -125,10 +134,10 @@ def _resize(photo: Image, scale: float) -> Image:
 
 
 def _large(found: Detections) -> Detections:
-    """Those at least half as wide as the widest."""
+    """Return the faces at least half as wide as the widest."""
     if not len(found):
         return found
     widths = found.boxes[:, 2]
-    large = widths >= _BESIDE_THE_PERSON * widths.max()
+    large = widths >= _LEAST_SHARE_OF_WIDEST * widths.max()
     landmarks = None if found.landmarks is None else found.landmarks[large]
     return Detections(found.boxes[large], found.scores[large], landmarks)

@@ -1,4 +1,4 @@
-"""Width and height of a JPEG or PNG from its header, so that a bomb is refused before it is decoded."""
+"""Read the size of a JPEG or PNG from its header, to reject a bomb before decoding."""
 
 import struct
 
@@ -11,7 +11,10 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) in pixels, or None if `data` is neither a JPEG (ITU T.81) nor a PNG (ISO 15948)."""
+    """Return (width, height) in pixels, or None if `data` is neither JPEG nor PNG.
+
+    Standards: ITU T.81 and ISO 15948.
+    """
     if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         return width, height

@@ -1,4 +1,4 @@
-"""Whether a face is good enough to be recognised: large, sharp, evenly lit and looking at the camera."""
+"""Check the quality of faces: size, sharpness, light and pose."""
 
 import math
 import operator
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .alignment import ARCFACE_TEMPLATE, FACE_SIZE
 from .detectors.detector import Detections, Float32
 
-# Why a face is too poor. The heartbeat counts them.
+# Why a face is not good enough. The heartbeat counts these reasons.
 TOO_SMALL: Final = "too_small"
 TURNED: Final = "turned"
 TOO_DARK: Final = "too_dark"
@@ -24,7 +24,7 @@ _HALF_SHARP = 50.0
 
 Float64 = NDArray[np.float64]
 
-# Border of the face that is not looked at: background, or black from beyond the edge of the picture.
+# Border of the face that is not measured: background, or black from beyond the edge of the image.
 _MARGIN = 16
 
 # How far eyes, nose tip and corners of the mouth lie behind the tip of the nose, in the template's pixels (of
@@ -33,7 +33,7 @@ _DEPTHS = (15.0, 15.0, 0.0, 14.0, 14.0)
 
 
 class QualityLimits(Protocol):
-    """What is asked of a face; 0 asks nothing. Pixels, grey levels squared, grey levels, degrees."""
+    """Limits in pixels, grey levels squared, grey levels and degrees; 0 disables one."""
 
     @property
     def min_side(self) -> float: ...
@@ -52,7 +52,7 @@ class QualityLimits(Protocol):
 
 
 class QualityGate:
-    """Judges the faces of a frame by `limits`."""
+    """Checks the faces of a frame against `limits`."""
 
     def __init__(self, limits: QualityLimits) -> None:
         self._limits = limits
@@ -60,11 +60,11 @@ class QualityGate:
         self._most_turned[self._most_turned == 0] = np.inf
 
     def check_quality(self, faces: NDArray[np.uint8], found: Detections) -> list[str | None]:
-        """Per face the first of `too_small`, `turned`, `too_dark`, `too_bright`, `blurred` that holds, or
-        None: good enough.
+        """Return per face the reason why it is not good enough, or None.
 
-        `faces` are uint8[n, 112, 112, 3] of the n `found`. A face without (finite) landmarks is not judged
-        by its pose. Raises ValueError for other shapes.
+        The reason is the first of `too_small`, `turned`, `too_dark`, `too_bright` and `blurred` that holds.
+        `faces` is uint8[n, 112, 112, 3] of the n `found`. The pose of a face without finite landmarks is not
+        checked. Raises ValueError for other shapes.
         """
         if faces.shape != (len(found), FACE_SIZE, FACE_SIZE, 3) or faces.dtype != np.uint8:
             raise ValueError(
@@ -94,16 +94,19 @@ class QualityGate:
     def _turned(self, landmarks: Float32 | None, count: int) -> NDArray[np.bool_]:
         if landmarks is None or np.isinf(self._most_turned).all():
             return np.zeros(count, dtype=np.bool_)
-        # NaN, where there is no pose, is greater than nothing.
+        # NaN, the pose without landmarks, compares as not greater.
         beyond = np.abs(head_poses(landmarks)) > self._most_turned
         return np.asarray(beyond.any(axis=1), dtype=np.bool_)
 
 
 def brightness_and_sharpness(faces: NDArray[np.uint8]) -> Float64:
-    """float64[n, 2] of uint8[n, 112, 112, 3]: mean grey level (0..255), and variance of the Laplacian in grey
-    levels squared (Pech-Pacheco et al. 2000), both of the middle 80x80 pixels of each face."""
-    # One tall picture, since a call of OpenCV costs more than what it does to a face; with a pixel more on
-    # each side than is measured, which the Laplacian looks at.
+    """Return float64[n, 2], brightness and sharpness of faces uint8[n, 112, 112, 3].
+
+    Brightness is the mean grey level (0..255), sharpness the variance of the Laplacian in grey levels squared
+    (Pech-Pacheco et al. 2000), both of the middle 80x80 pixels of each face.
+    """
+    # One tall image, since a call of OpenCV costs more than its work on a face. It has one pixel more on each
+    # side than is measured, which the Laplacian reads.
     middles = faces[:, _MARGIN - 1 : 1 - _MARGIN, _MARGIN - 1 : 1 - _MARGIN]
     side = middles.shape[1]
     grey = cv2.cvtColor(np.ascontiguousarray(middles).reshape(-1, side, 3), cv2.COLOR_BGR2GRAY)
@@ -117,7 +120,9 @@ def brightness_and_sharpness(faces: NDArray[np.uint8]) -> Float64:
 
 
 def face_quality(face: NDArray[np.uint8], box: Float32) -> float:
-    """How good a template `face` (uint8[112, 112, 3]) makes, 0..1: size times sharpness.
+    """Return the quality of `face` (uint8[112, 112, 3]) as a template, 0..1.
+
+    It is size times sharpness.
 
     `box` is float32[4], xywh in pixels of the picture: its shorter side counts, up to 112.
     """
@@ -128,9 +133,9 @@ def face_quality(face: NDArray[np.uint8], box: Float32) -> float:
 
 
 def head_poses(landmarks: Float32) -> Float64:
-    """float64[n, 3]: yaw, pitch and roll in degrees, estimated from `landmarks` float32[n, 5, 2].
+    """Return float64[n, 3], yaw, pitch and roll in degrees from `landmarks` float32[n, 5, 2].
 
-    Positive is towards the right of the picture, down, and clockwise; NaN where the landmarks do not say.
+    Positive is towards the right of the picture, down, and clockwise; NaN for degenerate landmarks.
     ArcFace's template is 0, 0, 0. Pose from orthography and scaling (DeMenthon and Davis 1995): the affine
     camera that takes a generic head to the landmarks is a product with the head's pseudo-inverse; its rows
     are the first two of the rotation, scaled. People's noses differ, so this is right to some ten degrees.
@@ -150,7 +155,7 @@ def head_poses(landmarks: Float32) -> Float64:
 
 
 def _direction(coordinates: list[float]) -> tuple[float, float, float]:
-    """One row of the rotation from the five landmarks' places along one axis; NaN where they do not say."""
+    """Return one row of the rotation from the landmarks along one axis, or NaN."""
     middle = sum(coordinates) / len(coordinates)
     away = [coordinate - middle for coordinate in coordinates]
     x, y, z = (sum(map(operator.mul, weights, away)) for weights in _head_inverse())
@@ -160,7 +165,7 @@ def _direction(coordinates: list[float]) -> tuple[float, float, float]:
 
 @cache
 def _head_inverse() -> list[list[float]]:
-    """3 x 5: the pseudo-inverse of the centred head."""
+    """Return the pseudo-inverse of the centred head, 3 x 5."""
     head = np.column_stack([ARCFACE_TEMPLATE, _DEPTHS])
     inverse: list[list[float]] = np.linalg.pinv(head - head.mean(axis=0)).tolist()
     return inverse

@@ -1,4 +1,4 @@
-"""Pictures of a source over what befalls it: a file's repetition, a live source that goes and comes."""
+"""Feed the images of a source: repeat a file, reopen a live source."""
 
 import logging
 import random
@@ -13,14 +13,14 @@ from .sources import CameraError, Image, Source
 _log = logging.getLogger(__name__)
 _REOPENING = Backoff(base=0.5, cap=30.0)
 _STALL_SECONDS = 5.0
-# A camera may send a damaged picture now and then; this many in a row, or for so long, and it is gone.
+# Single damaged images are normal; after this many in a row, or this long, the source is lost.
 _FAILED_READS = 5
 _FAILING_SECONDS = 2.0
 _PAUSE_SECONDS = 0.05
 
 
 class FileFeed:
-    """The pictures of a file or folder, over and over with `loop`."""
+    """The images of a file or folder, repeated with `loop`."""
 
     state: Literal["ok", "reopening"] = "ok"
     reopened = 0
@@ -38,14 +38,14 @@ class FileFeed:
         return self._corrupt_before + self._source.corrupt
 
     def images(self) -> Iterator[Image]:
-        """Raises CameraError when a round has no picture that can be read."""
+        """Yield the images. Raises CameraError when a round has none that can be read."""
         while True:
             seen = False
             while (image := self._source.read()) is not None:
                 seen = True
                 yield image
             if not seen:
-                raise CameraError(f"{self._name} has no picture that can be read")
+                raise CameraError(f"{self._name} has no image that can be read")
             if not self._loop:
                 return
             self._source.close()
@@ -58,13 +58,13 @@ class FileFeed:
 
 
 class LiveFeed:
-    """The pictures of a live source, which is opened again with backoff whenever it is gone.
+    """The images of a live source, which is reopened with backoff after a loss.
 
-    With `at_once` it is opened here and a failure raised, else by `images`, which waits for it.
+    With `at_once` the constructor opens it and raises a failure; otherwise `images` opens it and waits.
     """
 
     fps = 0.0
-    """As they come."""
+    """Unknown: images come at the rate of the source."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class LiveFeed:
 
     @property
     def state(self) -> Literal["ok", "reopening"]:
-        """`reopening` while the source is away, and when it has not answered for five seconds."""
+        """`reopening` while the source is lost, and after five seconds without an answer."""
         asked_at = self._asked_at
         stalled = asked_at is not None and self._clock() - asked_at > _STALL_SECONDS
         return "reopening" if stalled else self._state
@@ -104,7 +104,7 @@ class LiveFeed:
         return self._corrupt_before + (source.corrupt if source else 0)
 
     def images(self) -> Iterator[Image]:
-        """Ends only when the camera is stopped."""
+        """Yield images until the camera is stopped."""
         while not self._stopped.is_set():
             if self._source is None:
                 self._open_again()
@@ -124,7 +124,7 @@ class LiveFeed:
             self._source = None
 
     def _read(self, source: Source) -> Image | None:
-        """The next picture over a few damaged ones; None when the source is gone or the camera stopped."""
+        """Return the next image, skipping a few damaged ones; None after a loss or a stop."""
         self._asked_at = asked_at = self._clock()
         failed = 0
         while not self._stopped.is_set():
@@ -141,7 +141,7 @@ class LiveFeed:
 
     def _note_picture(self) -> None:
         if self._state == "reopening":
-            _log.info("%s is there after %d tries", self._name, self._attempts)
+            _log.info("camera opened camera=%r attempts=%d", self._name, self._attempts)
             self.reopened += self._seen
         self._state = "ok"
         self._seen = True
@@ -149,10 +149,10 @@ class LiveFeed:
 
     def _lose(self) -> None:
         if self._state == "ok":
-            _log.warning("%s is gone, opening it again", self._name)
+            _log.warning("camera lost; reopening camera=%r", self._name)
         self._state = "reopening"
         self._attempts = max(1, self._attempts)
-        # Before it is opened again: a device that is still held would be busy.
+        # Closed before it is reopened: an open device would be busy.
         self.close()
 
     def _open_again(self) -> None:
@@ -165,4 +165,4 @@ class LiveFeed:
             self._source = self._opener()
         except CameraError as error:
             if self._attempts == 1:
-                _log.warning("%s; it is tried again until it is there", error)
+                _log.warning("camera cannot be opened; retrying error=%r", str(error))

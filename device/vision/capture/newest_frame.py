@@ -1,4 +1,4 @@
-"""Capture that keeps up: the camera is read on a thread of its own, and the newest frame wins."""
+"""Read the camera on a thread of its own and keep its newest frame."""
 
 import logging
 import threading
@@ -11,10 +11,10 @@ _CLOSE_SECONDS = 2.0
 
 
 class NewestFrame:
-    """Frames of a camera for one thread that works on them; a context manager that owns the camera.
+    """Frames of a camera for one consumer thread; a context manager that owns the camera.
 
-    A live camera is read as fast as it comes into one slot, so that a frame is at most one frame period old
-    when it is taken; what nobody took in time is stale: dropped and counted. A file or folder loses nothing:
+    A live camera is read at its own rate into one slot, so a frame is at most one frame period old when it is
+    taken. A frame that was not taken in time is stale: dropped and counted. A file or folder loses nothing:
     it waits until its frame is taken.
     """
 
@@ -25,10 +25,10 @@ class NewestFrame:
         self._seen = 0
         self._stale = 0
         self._stopped = False
-        self._over = False
+        self._ended = False
         self._failure: Exception | None = None
-        self._news = threading.Condition()
-        # A daemon: a read that a driver never answers must not keep the program from ending.
+        self._changed = threading.Condition()
+        # A daemon: a read that blocks in a driver must not keep the program from ending.
         self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
 
     @property
@@ -37,9 +37,11 @@ class NewestFrame:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Since the start: frames `seen` and of those `stale`; pictures left out as `corrupt`; times that the
-        camera was `reopened`."""
-        with self._news:
+        """Counts since the start.
+
+        Frames `seen` and of those `stale`, `corrupt` images, and times that the camera was `reopened`.
+        """
+        with self._changed:
             seen, stale = self._seen, self._stale
         return {
             "seen": seen,
@@ -56,52 +58,52 @@ class NewestFrame:
         self.stop()
         self._thread.join(self._close_seconds)
         if self._thread.is_alive():
-            _log.warning("%s does not answer; it is left to end by itself", self._camera.name)
+            _log.warning("camera does not stop; its thread is abandoned camera=%r", self._camera.name)
 
     def stop(self) -> None:
-        """End the iteration promptly, also while the camera is being read; for any thread."""
+        """End the iteration promptly, also during a read; for any thread."""
         self._camera.stop()
-        with self._news:
+        with self._changed:
             self._stopped = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Frame]:
-        """The newest frame each time. Raises what ended the camera, CameraError above all."""
+        """Yield the newest frame. Raises the error that ended the camera, if any."""
         while (frame := self._take()) is not None:
             yield frame
         if self._failure is not None and not self._stopped:
             raise self._failure
 
     def _take(self) -> Frame | None:
-        with self._news:
-            self._news.wait_for(lambda: self._slot is not None or self._over or self._stopped)
+        with self._changed:
+            self._changed.wait_for(lambda: self._slot is not None or self._ended or self._stopped)
             frame, self._slot = self._slot, None
-            self._news.notify_all()
+            self._changed.notify_all()
             return None if self._stopped else frame
 
     def _read(self) -> None:
         try:
-            # Closed where it is read: releasing a camera under another thread's read crashes OpenCV.
+            # Closed by its reader: releasing a camera during another thread's read crashes OpenCV.
             with self._camera:
                 for frame in self._camera:
                     if not self._offer(frame):
                         break
-        except Exception as error:  # noqa: BLE001  # raised again to whoever iterates
+        except Exception as error:  # noqa: BLE001  # raised again by __iter__
             self._failure = error
         finally:
-            with self._news:
-                self._over = True
-                self._news.notify_all()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _offer(self, frame: Frame) -> bool:
-        """Put `frame` into the slot; False when nobody wants more."""
-        with self._news:
+        """Put `frame` into the slot; return False after a stop."""
+        with self._changed:
             if self._stopped:
                 return False
             self._seen += 1
             self._stale += self._slot is not None
             self._slot = frame
-            self._news.notify_all()
+            self._changed.notify_all()
             if not self._camera.live:
-                self._news.wait_for(lambda: self._slot is None or self._stopped)
+                self._changed.wait_for(lambda: self._slot is None or self._stopped)
             return not self._stopped

@@ -13,8 +13,8 @@ from .detector import Detections, has_pixels
 class CascadeDetector:
     """OpenCV's `haarcascade_frontalface_default` (Viola and Jones 2001): frontal faces, no landmarks.
 
-    `scores` rank by how many overlapping windows agreed, n / (n + 10); they are no probabilities. Faces
-    under `min_face_pixels` are not looked for, which is what keeps it fast.
+    `scores` are ranks and no probabilities: n / (n + 10) of n overlapping windows that agree. Faces under
+    `min_face_pixels` are not searched for, which keeps the detector fast.
     """
 
     name = "cascade"
@@ -33,7 +33,10 @@ class CascadeDetector:
         self._min_neighbours = min_neighbours
 
     def detect(self, image: Image) -> Detections:
-        """The faces in `image`, uint8[h, w, 3] BGR, from left to right. ValueError for any other array."""
+        """Return the faces in `image`, uint8[h, w, 3] BGR, from left to right.
+
+        Raises ValueError for another array.
+        """
         if not has_pixels(image):
             return Detections.empty()
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -42,7 +45,7 @@ class CascadeDetector:
         )
         if not len(boxes):
             return Detections.empty()
-        # OpenCV searches on several threads: in whatever order they finish, faces come from left to right.
+        # OpenCV searches with several threads, whose order varies: sort the faces from left to right.
         places = np.asarray(boxes, dtype=np.float32)
         order = np.lexsort((places[:, 1], places[:, 0]))
         agreed = np.asarray(counts, dtype=np.float32).reshape(-1)[order]

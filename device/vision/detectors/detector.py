@@ -1,4 +1,4 @@
-"""Faces in a picture: what a detector answers, and which detectors there are."""
+"""Detections of faces in an image, and the protocol of detectors."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -10,7 +10,7 @@ from device.vision.capture.sources import Image
 
 Float32 = NDArray[np.float32]
 
-# A box with less of it in the picture holds nothing that could be looked at.
+# A box with shorter sides within the image has no usable pixels.
 _LEAST_SIDE = 1.0
 
 
@@ -25,10 +25,13 @@ class FaceBox(NamedTuple):
 
 @dataclass(frozen=True)
 class Detections:
-    """Faces of one picture: `boxes` float32[n, 4] as x, y, width, height in pixels, `scores` float32[n],
-    `landmarks` float32[n, 5, 2] in pixels where the model gives them: the eye on the left of the picture,
-    the other eye, the tip of the nose, the corner of the mouth on the left, the other corner (ArcFace's
-    order). Raises ValueError for other shapes."""
+    """Faces of one image.
+
+    `boxes` is float32[n, 4] as x, y, width, height in pixels, `scores` float32[n]. `landmarks` is
+    float32[n, 5, 2] in pixels if the model has them, in ArcFace's order: the eye on the left of the image,
+    the other eye, the tip of the nose, the corner of the mouth on the left, the other corner. Raises
+    ValueError for other shapes.
+    """
 
     boxes: Float32
     scores: Float32
@@ -45,13 +48,15 @@ class Detections:
         return len(self.boxes)
 
     def face_box(self, row: int) -> FaceBox:
-        """Row `row` in whole pixels."""
+        """Return box `row` in whole pixels."""
         return FaceBox(*(round(float(value)) for value in self.boxes[row]))
 
     def clip_to(self, image: Image, *, min_side: float = 0.0) -> "Detections":
-        """What of this can be worked with: boxes cut to `image`, without those that are not finite, lie
-        outside, or whose longer side is then below `min_side` pixels. Landmarks stay as they are: a model
-        may be right about an eye beyond the edge."""
+        """Return the usable detections, with boxes clipped to `image`.
+
+        Boxes that are not finite, lie outside, or have a longer side below `min_side` pixels are dropped.
+        Landmarks are not clipped: an eye beyond the edge may be right.
+        """
         height, width = image.shape[:2]
         wide = self.boxes.astype(np.float64)
         finite = np.isfinite(wide).all(axis=1) & np.isfinite(self.scores)
@@ -66,7 +71,7 @@ class Detections:
 
     @classmethod
     def empty(cls, *, landmarks: bool = False) -> "Detections":
-        """Nobody; with an empty array of landmarks for a model that gives them."""
+        """Return no detections, with an empty array of `landmarks` on request."""
         points = np.empty((0, 5, 2), dtype=np.float32) if landmarks else None
         return cls(np.empty((0, 4), dtype=np.float32), np.empty(0, dtype=np.float32), points)
 
@@ -85,15 +90,16 @@ class Detector(Protocol):
         ...
 
     def detect(self, image: Image) -> Detections:
-        """The faces in `image`, uint8[h, w, 3] BGR: finite, with an area, within the picture.
+        """Return the faces in `image`, uint8[h, w, 3] BGR: finite, with an area, within it.
 
-        A picture without pixels has none. Raises ValueError for what is not such a picture, ModelError when
-        the network fails."""
+        An image without pixels has none. Raises ValueError for another array, ModelError when the network
+        fails.
+        """
         ...
 
 
 def has_pixels(image: Image) -> bool:
-    """Whether there is anything to look at; raises ValueError unless `image` is uint8[h, w, 3]."""
+    """Return whether `image` has pixels. Raises ValueError unless it is uint8[h, w, 3]."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"a frame is uint8[h, w, 3] in BGR, this one is {image.dtype}{list(image.shape)}: "

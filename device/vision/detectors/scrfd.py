@@ -1,8 +1,8 @@
 """SCRFD, the detector of InsightFace's packs (`det_10g`, `det_500m`; Guo et al. 2021, arXiv 2105.04714).
 
-The network answers per stride a score, the distances from each anchor to the four sides of the face and, in
-most files, to five landmarks. Files differ in the order of outputs, in a leading batch dimension, in the
-number of strides and of anchors, so outputs are told apart by their shapes.
+Per stride the network returns a score, the distances from each anchor to the four sides of the face and, in
+most files, to five landmarks. Files differ in the order of outputs, in a leading batch dimension, and in the
+number of strides and anchors, so outputs are identified by their shapes.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from .detector import Detections, Float32, has_pixels
 
 _FREE_SIZE = 640
 _STRIDES = {3: (8, 16, 32), 5: (8, 16, 32, 64, 128)}
-"""By the number of levels that a file has."""
+"""Strides by the number of levels in a file."""
 _SCORE, _BOX, _LANDMARKS = 1, 4, 10
 _MAX_ANCHORS = 2
 _MEAN, _SCALE = 127.5, 128.0
 _SAME_FACE = 0.4
-# Many more than the faces of a crowd; it bounds the time that a network gone wild can cost.
+# Many more than the faces of a crowd; bounds the time that a faulty network can cost.
 _MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
 class _Level:
-    """Where the outputs of one stride stand, and `centres` float32[k, 2] of its anchors in input pixels."""
+    """Output indices of one stride, and `centres` float32[k, 2] of its anchors in pixels."""
 
     stride: int
     score: int
@@ -40,8 +40,11 @@ class _Level:
 
 
 class ScrfdDetector:
-    """SCRFD on any session. `score` is the least confidence (0..1) of a face, `min_face_pixels` its least
-    longer side. Raises ModelError when the network has another shape."""
+    """SCRFD on any session.
+
+    `score` is the minimum confidence (0..1) of a face, `min_face_pixels` the minimum of its longer side.
+    Raises ModelError when the network has another shape.
+    """
 
     name = "scrfd"
 
@@ -55,9 +58,9 @@ class ScrfdDetector:
         self._levels = _levels(session, shapes, self._height, self._width)
 
     def detect(self, image: Image) -> Detections:
-        """The faces in `image`, uint8[h, w, 3] BGR, best first.
+        """Return the faces in `image`, uint8[h, w, 3] BGR, best first.
 
-        Raises ValueError for what is not such a picture, ModelError when the network fails.
+        Raises ValueError for another array, ModelError when the network fails.
         """
         with_landmarks = self._levels[0].landmarks is not None
         if not has_pixels(image):
@@ -68,7 +71,7 @@ class ScrfdDetector:
         finite = np.isfinite(scores) & np.isfinite(corners).all(axis=1)
         if not finite.any():
             if len(finite) or not all(np.isfinite(outputs[level.score]).all() for level in self._levels):
-                # Half precision that overflows, for one: silence would look like an empty door.
+                # After an overflow of half precision, say. No faces would look like an empty scene.
                 raise ModelError(f"{self._session.path} answers NaN or infinity where faces would be")
             return Detections.empty(landmarks=with_landmarks)
         scores, points = scores[finite], points[finite]
@@ -83,7 +86,7 @@ class ScrfdDetector:
         return found.clip_to(image, min_side=self._min_face_pixels)
 
     def _letterbox(self, image: Image) -> tuple[Float32, Float32]:
-        """float32[1, 3, h, w] with `image` in its top left corner, and the scales float32[2] of x and y."""
+        """Return float32[1, 3, h, w] with `image` at its top left, and its scales float32[2]."""
         height, width = image.shape[:2]
         fit = min(self._width / width, self._height / height)
         # InsightFace rounds down, too.
@@ -96,8 +99,10 @@ class ScrfdDetector:
         )
 
     def _candidates(self, outputs: list[Float32]) -> tuple[Float32, Float32, Float32]:
-        """Scores float32[k], corners float32[k, 4] and landmarks float32[k, 10] (or float32[k, 0]), in input
-        pixels, of the anchors that are sure enough. NaN is not."""
+        """Return the anchors whose score is high enough, in input pixels. NaN is not.
+
+        They are scores float32[k], corners float32[k, 4] and landmarks float32[k, 10] (or float32[k, 0]).
+        """
         scores, corners, points = [], [], []
         for level in self._levels:
             sure = np.flatnonzero(outputs[level.score][:, 0] >= self._score)
@@ -113,7 +118,7 @@ class ScrfdDetector:
 
 
 def _input_size(session: Session) -> tuple[int, int]:
-    """Height and width in pixels, as the network has them, else 640; raises ModelError."""
+    """Return the network's height and width, 640 if free. Raises ModelError."""
     shape = session.input.shape
     size = [_FREE_SIZE if side is None else side for side in shape[2:]]
     if len(shape) != 4 or shape[1] not in (3, None) or any(side < 32 or side % 32 for side in size):
@@ -125,19 +130,19 @@ def _input_size(session: Session) -> tuple[int, int]:
 
 
 def _rows(output: Float32) -> Float32:
-    """float32[k, c], whether there is a batch dimension or not."""
+    """Return float32[k, c], with or without a batch dimension in `output`."""
     return output[0] if output.ndim == 3 and len(output) == 1 else output
 
 
 def _levels(session: Session, shapes: list[tuple[int, ...]], height: int, width: int) -> tuple[_Level, ...]:
-    """The levels that outputs of these shapes make up; raises ModelError."""
+    """Return the levels of outputs of these shapes. Raises ModelError for other shapes."""
     kinds: dict[int, list[int]] = {_SCORE: [], _BOX: [], _LANDMARKS: []}
-    for place, shape in enumerate(shapes):
+    for index, shape in enumerate(shapes):
         if len(shape) != 2 or shape[1] not in kinds:
             raise _not_scrfd(session, shapes)
-        kinds[shape[1]].append(place)
-    for places in kinds.values():
-        places.sort(key=lambda place: -shapes[place][0])
+        kinds[shape[1]].append(index)
+    for indices in kinds.values():
+        indices.sort(key=lambda index: -shapes[index][0])
     strides = _STRIDES.get(len(kinds[_SCORE]), ())
     without = [None] * len(strides)
     landmarks: list[int] | list[None] = kinds[_LANDMARKS] or without
@@ -156,7 +161,7 @@ def _levels(session: Session, shapes: list[tuple[int, ...]], height: int, width:
 
 
 def _centres(rows: int, columns: int, stride: int, anchors: int) -> Float32:
-    """float32[rows * columns * anchors, 2]: x and y of each anchor, those of one cell together."""
+    """Return float32[rows * columns * anchors, 2], x and y of each anchor, cell by cell."""
     y, x = np.mgrid[:rows, :columns]
     cells = np.stack([x, y], axis=-1).reshape(-1, 2) * stride
     return np.repeat(cells, anchors, axis=0).astype(np.float32)
@@ -171,7 +176,7 @@ def _not_scrfd(session: Session, shapes: list[tuple[int, ...]]) -> ModelError:
 
 
 def _suppress(boxes: Float32, scores: Float32) -> NDArray[np.intp]:
-    """The rows that remain of boxes (xywh) that overlap, best first (greedy non-maximum suppression)."""
+    """Return the rows of `boxes` (xywh) after greedy non-maximum suppression, best first."""
     kept = cv2.dnn.NMSBoxes(
         boxes.astype(np.float64).tolist(), scores.tolist(), 0.0, _SAME_FACE, top_k=_MOST_CANDIDATES
     )

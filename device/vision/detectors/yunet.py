@@ -15,15 +15,19 @@ _CHANNELS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 """Numbers per cell in the outputs `cls_8`, `cls_16`, ... that OpenCV reads."""
 _SAME_FACE = 0.3
 _MOST_CANDIDATES = 1000
-# Larger frames are shrunk to this: it finds faces of 10 to 300 pixels, and its time grows with the frame.
+# Larger frames are reduced to this: the network finds faces of 10 to 300 pixels, and its time grows with the
+# frame.
 _LONG_SIDE = 640
-# Two sizes, so that a network which is fixed to one of them is noticed.
+# Two sizes, so that a network with a fixed size is detected.
 _TRIALS = ((64, 96), (96, 96))
 
 
 class YuNetDetector:
-    """`cv2.FaceDetectorYN`, with landmarks. `score` is the least confidence (0..1) of a face,
-    `min_face_pixels` its least longer side. Raises ModelError for a file that is not YuNet (of 2023 on)."""
+    """`cv2.FaceDetectorYN`, with landmarks.
+
+    `score` is the minimum confidence (0..1) of a face, `min_face_pixels` the minimum of its longer side.
+    Raises ModelError for a file that is not a YuNet of 2023 or later.
+    """
 
     name = "yunet"
 
@@ -37,9 +41,9 @@ class YuNetDetector:
         )
 
     def detect(self, image: Image) -> Detections:
-        """The faces in `image`, uint8[h, w, 3] BGR, best first.
+        """Return the faces in `image`, uint8[h, w, 3] BGR, best first.
 
-        Raises ValueError for what is not such a picture, ModelError when the network fails.
+        Raises ValueError for another array, ModelError when the network fails.
         """
         if not has_pixels(image):
             return Detections.empty(landmarks=True)
@@ -54,13 +58,13 @@ class YuNetDetector:
             answer: object = self._detector.detect(small)[1]
         except cv2.error as error:
             raise ModelError(f"YuNet failed on a frame of {width}x{height}: {_reason(error)}") from error
-        if not isinstance(answer, np.ndarray):  # None for nobody
+        if not isinstance(answer, np.ndarray):  # None without faces
             return Detections.empty(landmarks=True)
         rows: Float32 = answer.astype(np.float32, copy=False)
         if not np.isfinite(rows[:, :4]).all(axis=1).any():
             raise ModelError(f"{self._path} answers NaN or infinity where faces would be")
-        # x, y, width, height, then right eye, left eye, nose and corners of the mouth as the person sees
-        # them, which is ArcFace's order as the camera sees them; the score is last.
+        # x, y, width, height, then right eye, left eye, nose and corners of the mouth of the subject, which
+        # is ArcFace's order in the image; the score is last.
         scale = np.array([width / size[0], height / size[1]], dtype=np.float32)
         found = Detections(
             boxes=rows[:, :4] * np.tile(scale, 2),
@@ -71,8 +75,10 @@ class YuNetDetector:
 
 
 def _check_network(path: Path) -> None:
-    """Raises ModelError for a file that OpenCV's decoder would fail on. It reads the outputs' memory without
-    looking at their sizes, so they are looked at here."""
+    """Raise ModelError for a file that OpenCV's decoder would fail on.
+
+    The decoder reads the outputs' memory without checking their sizes, so they are checked here.
+    """
     if path.suffix.lower() in ENGINE_SUFFIXES:
         raise ModelError(f"{path} is a TensorRT engine, but YuNet runs from its ONNX file")
     if not path.is_file():
@@ -99,10 +105,10 @@ def _check_network(path: Path) -> None:
                     f"{width}x{height}, expected YuNet's {cell} x {number} float32"
                 )
             if not np.isfinite(output).all():
-                # OpenCV would see nobody, and say nothing.
+                # OpenCV would report no faces and no error.
                 raise ModelError(f"{path} answers NaN or infinity as {name} to a black picture")
 
 
 def _reason(error: cv2.error) -> str:
-    """OpenCV's message in one line."""
+    """Return OpenCV's message in one line."""
     return " ".join(str(error).split())[:200]

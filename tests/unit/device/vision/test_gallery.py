@@ -133,7 +133,7 @@ def holder_of_one():
 
 def until_waiting(holder, threads=1):
     """Return when so many threads wait in `swap` for an older gallery to be left."""
-    wait_until(lambda: len(holder._left._waiters) == threads, "a swap waits")
+    wait_until(lambda: len(holder._returned._waiters) == threads, "a swap waits")
 
 
 def test_a_swap_returns_only_when_nobody_works_with_the_old_gallery():

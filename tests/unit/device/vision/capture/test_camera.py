@@ -160,7 +160,7 @@ def test_a_folder_with_nothing_readable_ends_with_a_sentence(tmp_path: Path, loo
     (tmp_path / "only.jpg").write_bytes(b"damaged")
     with (
         open_camera(str(tmp_path), loop=loop, fps=0) as camera,
-        pytest.raises(CameraError, match="no picture"),
+        pytest.raises(CameraError, match="no image"),
     ):
         next(iter(camera))
 
@@ -433,7 +433,7 @@ def test_a_video_of_nothing_but_damage_ends_with_a_sentence(tmp_path: Path):
     for chunk in jpeg_chunks(data):
         data[chunk] = bytes(chunk.stop - chunk.start)
     file.write_bytes(data)
-    with pytest.raises(CameraError, match=r"none\.avi has no picture"):
+    with pytest.raises(CameraError, match=r"none\.avi has no image"):
         read_all(file)
 
 

@@ -201,7 +201,7 @@ def test_an_error_of_the_camera_is_raised_to_whoever_iterates(tmp_path):
     (tmp_path / "only.jpg").write_bytes(b"damaged")
     with (
         NewestFrame(open_camera(str(tmp_path), fps=0)) as capture,
-        pytest.raises(CameraError, match="no picture"),
+        pytest.raises(CameraError, match="no image"),
     ):
         list(capture)
 
