@@ -1,4 +1,4 @@
-"""How well people are followed: the scenario player's standard course, for the real tracker on MongoDB."""
+"""Measure the tracker's IDF1 on the standard course, with MongoDB."""
 
 import asyncio
 import time
@@ -23,7 +23,10 @@ _IDF1 = 0.98
 
 @dataclass(frozen=True)
 class CourseRow(Row):
-    """A row that must also follow people well enough; its latency is that of one answer."""
+    """A row that must also follow people well enough.
+
+    Its latency is that of one answer.
+    """
 
     score: TrackingScore | None = None
 
@@ -44,7 +47,7 @@ class CourseRow(Row):
 
 
 def measure(folder: Path, progress: Progress, course: Course = STANDARD) -> list[Row]:
-    """`course` with all of its troubles at once, played as fast as the tracker answers: some minutes."""
+    """Play `course` with all its troubles as fast as the tracker answers: minutes."""
     task = progress.add_task("course", total=course.seconds)
     mongod = Mongod(folder / "course", free_port()).start()
 

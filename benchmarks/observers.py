@@ -1,4 +1,4 @@
-"""Cameras that see people come and go, at a steady rate, and how soon each is told who they are.
+"""Play cameras at a steady rate, and measure the time to each assignment.
 
 They would be on fifty other machines: here they are to cost as little as can be, so their payloads are
 prepared and their MQTT (3.1.1, QoS 0) is as much as that takes.
@@ -32,7 +32,7 @@ _CONNECT, _PUBLISH, _SUBSCRIBE = 0x10, 0x30, 0x82
 
 @dataclass(frozen=True)
 class Load:
-    """Each camera sees `people_each` people once a second, for `warm_up` and then for `seconds`."""
+    """Each camera sees `people_each` persons a second, for `warm_up` and `seconds`."""
 
     host: str
     port: int
@@ -44,8 +44,10 @@ class Load:
 
 @dataclass(frozen=True)
 class AssignmentLatencies:
-    """Seconds from publish to assignment: of the first second, and after the warm-up; `rate` is how many a
-    second were sent in truth, since a busy machine may play slower than it was asked to."""
+    """Seconds from publish to assignment: of the first second, and after the warm-up.
+
+    `rate` is how many a second were sent in truth, since a busy machine may play slower than it was asked to.
+    """
 
     first_seconds: list[float]
     seconds: list[float]

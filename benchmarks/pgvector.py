@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector, IVFFlat with 100 lists, on the same persons and queries.
+"""Measure PostgreSQL with pgvector, IVFFlat lists=100, on the same queries.
 
 A throw-away server on a unix socket, with all data in its memory; `psql` times each query, which takes its
 face from a table, so that no text is parsed. Skipped where there is no PostgreSQL with pgvector: on PATH,
@@ -55,7 +55,7 @@ Course = tuple[NDArray[np.float32], "Queries", Latency]
 
 
 def measure(courses: Mapping[int, Course]) -> list[Row]:
-    """Per size with its vectors, queries and exact numpy's time: the index's build, and searches."""
+    """Measure per size the build of the index, and searches beside exact numpy."""
     programs = _programs()
     if programs is None:
         return [
@@ -127,7 +127,7 @@ class _Psql:
         self.run(data, "-c", f"COPY {table} FROM STDIN (FORMAT binary)")
 
     def search(self, setup: str, count: int, order: str) -> tuple[list[int], list[float]]:
-        """Of each of the first `count` faces the nearest person, and the seconds that it took."""
+        """Return the nearest person of the first `count` faces, and the seconds taken."""
         faces = [f"(SELECT face FROM faces WHERE id = {number})" for number in range(count)]
         selects = [_SELECT.format(face=face, order=order.format(face=face)) for face in faces]
         warm = "\n".join(selects[: count // 5])

@@ -10,7 +10,10 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Queries:
-    """`vectors` float32[q, 512] and of each the row that it is nearest to; -1 for a stranger."""
+    """`vectors` float32[q, 512] and of each the row that it is nearest to.
+
+    -1 for a stranger.
+    """
 
     vectors: Vectors
     rows: NDArray[np.intp]

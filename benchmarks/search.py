@@ -1,4 +1,4 @@
-"""Who of everybody known a face is: the vector index beside exact numpy, and beside PostgreSQL with pgvector.
+"""Measure the vector index beside exact numpy and PostgreSQL with pgvector.
 
 One vector per person, two people at cosine 0 +- 0.05, every tenth a look-alike at 0.55 of the one before.
 People are met again at 0.5 and at 0.6 to 0.8; of look-alikes each must be found and not the other; strangers
@@ -37,7 +37,10 @@ _TURN = 25
 
 @dataclass(frozen=True)
 class SearchRow(Row):
-    """A row with recall@1 per kind of query; of strangers it is the share of them taken for nobody."""
+    """A row with recall@1 per kind of query.
+
+    Of strangers it is the share of them taken for nobody.
+    """
 
     recalls: tuple[tuple[str, float], ...] = ()
 
@@ -54,7 +57,10 @@ class SearchRow(Row):
 
 @dataclass(frozen=True)
 class MemoryRow(Row):
-    """A row that must also keep to a number of megabytes; `peak` is the most meanwhile."""
+    """A row that must also keep to a number of megabytes.
+
+    `peak` is the most meanwhile.
+    """
 
     megabytes: float = 0.0
     peak: float = 0.0
@@ -70,7 +76,10 @@ class MemoryRow(Row):
 
 
 def measure(progress: Progress, *, large: bool = True) -> list[Row]:
-    """Searches among 10,000, 100,000 and, if `large`, 1,000,000 persons; changes; memory; pgvector."""
+    """Searches among 10,000, 100,000 and, if `large`, 1,000,000 persons; changes.
+
+    Memory; pgvector.
+    """
     random = np.random.default_rng(1)
     sizes = [size for size in SIZES if large or size <= PERSONS]
     task = progress.add_task("search", total=len(sizes) + 2)
@@ -166,7 +175,10 @@ def _turn(index: VectorIndex, turn: Vectors) -> list[float]:
 
 
 def _recall(index: VectorIndex, queries: Queries) -> float:
-    """The share of `queries` that gave their own row; of strangers, nobody at the floor or above."""
+    """The share of `queries` that gave their own row.
+
+    Of strangers, nobody at the floor or above.
+    """
     right = 0
     for answer, row in zip(index.search(queries.vectors), queries.rows.tolist(), strict=True):
         if row < 0:
@@ -203,7 +215,10 @@ def _memory() -> Row:
 
 
 def _fill(count: int) -> tuple[float, float, float]:
-    """By how many megabytes this process has grown, and at the most; and in how many seconds."""
+    """By how many megabytes this process has grown, and at the most.
+
+    And in how many seconds.
+    """
     random = np.random.default_rng(1)
     warm = VectorIndex(_DIMENSION)
     _put_all(warm, make_persons(2000, random), 0)

@@ -1,4 +1,4 @@
-"""Whatever happens to the tracker: a number each, nobody's twice, and nothing seen is lost or doubled."""
+"""Check by random histories: one id per person, no sighting lost or doubled."""
 
 import asyncio
 import secrets
@@ -51,7 +51,7 @@ steps = st.lists(
 
 @dataclass
 class Mongo:
-    """The registry's store, with a look at somebody whenever the tracker waits for it, and failures."""
+    """The tracker's store with failures, and with sightings at every wait."""
 
     store: Any
     looks: list[int] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Mongo:
 
 
 class World:
-    """A tracker, and what has to be true: each person's number, whom it went into, how often it was told."""
+    """A tracker with the expected id, merges and sightings of each person."""
 
     def __init__(self, registry: Registry, faces: Faces) -> None:
         self.registry = registry
@@ -115,7 +115,7 @@ class World:
                 self.hear(one, told.global_id)
 
     def hear(self, one: int, told: int) -> None:
-        """Nobody is told somebody else's number, and nobody another one of their own."""
+        """Check that a person gets its own id and no second one."""
         if one not in self.number:
             assert told not in self.used
             self.number[one] = told
@@ -221,7 +221,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
 def test_each_person_keeps_one_id_and_each_sighting_is_counted_once(
     stage: tuple[asyncio.AbstractEventLoop, Registry, Faces], steps: list[tuple[Any, ...]]
 ) -> None:
-    """Through syncs, failures, kills, merges and deletions, with people seen whenever it waits."""
+    """Through writes, failures, kills, merges and deletions, with sightings at waits."""
     loop, registry, faces = stage
 
     async def play() -> None:

@@ -1,4 +1,4 @@
-"""People walk past cameras, and the real tracker on a real MongoDB has to say who is who."""
+"""Play simulated courses to the real tracker on a real MongoDB."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ Played = Callable[..., Awaitable[TrackingScore]]
 
 @pytest.fixture
 def played(mongod: Mongod, mongo_database: str) -> Played:
-    """`await played(course, seed, settings, *restarts)`: the score of the tracker on this test's database."""
+    """Return a function that plays a course and returns the tracker's score."""
 
     async def open_registry() -> Registry:
         return await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
@@ -51,13 +51,16 @@ def played(mongod: Mongod, mongo_database: str) -> Played:
 
 
 def follows(score: TrackingScore) -> bool:
-    """What the issue demands of any course."""
+    """Return whether a score meets the requirements of any course."""
     return score.idf1 >= 0.98 and score.merged == 0 and score.reused == 0
 
 
 def tells_look_alikes_apart(score: TrackingScore) -> bool:
-    """Everybody has an id of their own. One who comes while only the look-alike is known may be taken for
-    them now and then: a face at 0.55 on average is above 0.6 sometimes."""
+    """Everybody has an id of their own.
+
+    One who comes while only the look-alike is known may be taken for them now and then: a face at 0.55 on
+    average is above 0.6 sometimes.
+    """
     return follows(score) and score.ids == score.walkers
 
 
@@ -66,7 +69,7 @@ def makes_no_mistake(score: TrackingScore) -> bool:
 
 
 async def test_persons_keep_ids_through_all_troubles(played: Played) -> None:
-    """Sixty people on eight cameras for ten minutes: IDF1 0.98 or more, no id reused, nobody merged."""
+    """Sixty people, eight cameras, ten minutes: IDF1 0.98, no id reused or merged."""
     score = await played(TROUBLED)
     assert follows(score), score
     assert score.answered == score.observations > 5000
@@ -74,12 +77,12 @@ async def test_persons_keep_ids_through_all_troubles(played: Played) -> None:
 
 
 async def test_persons_keep_ids_from_camera_to_camera(played: Played) -> None:
-    """Also after a minute away: nobody has a second id, and nobody the id of another."""
+    """No person gets a second id or another's id, also after a minute away."""
     assert makes_no_mistake(await played(PLAIN))
 
 
 async def test_first_sight_by_two_cameras_is_one_person(played: Played) -> None:
-    """Two cameras that share a view tell of the same stranger at the same instant: one id.
+    """Two cameras observe the same stranger at the same instant: one id.
 
     Of a hundred pairs of first faces one is of two poor ones, which nobody can tell to be one person's.
     """
@@ -102,7 +105,7 @@ async def test_look_alikes_one_after_the_other_are_two_people(played: Played) ->
 
 
 async def test_a_low_threshold_fails_the_course(played: Played) -> None:
-    """With a threshold of 0.2 look-alikes become one person: the same course, and the demand is not met."""
+    """A threshold of 0.2 merges look-alikes: the same course fails."""
     score = await played(LOOK_ALIKES, settings=TrackingSettings(face_similarity_threshold=0.2))
     assert not tells_look_alikes_apart(score), score
     assert not follows(score)
@@ -120,17 +123,17 @@ async def test_lost_and_reordered_observations_do_no_harm(played: Played) -> Non
 
 
 async def test_tracks_that_break_are_one_person(played: Played) -> None:
-    """A camera that loses people again and again, and finds them under another track, hears the same id."""
+    """A camera that loses a track and starts another gets the same id."""
     assert makes_no_mistake(await played(replace(PLAIN, break_share=0.1)))
 
 
 async def test_a_crowd_keeps_separate_ids(played: Played) -> None:
-    """Everybody at once before one camera."""
+    """All persons stand before one camera at once."""
     crowd = StandingCrowd(at=60.0, camera=1, walkers=16, seconds=30.0)
     assert makes_no_mistake(await played(replace(PLAIN, crowds=(crowd,))))
 
 
 async def test_a_restart_changes_no_id(played: Played) -> None:
-    """The tracker stops in good order, and another is killed: their successors say the same ids."""
+    """After a stop and after a kill the next tracker assigns the same ids."""
     score = await played(PLAIN, Restart(60.0, "stop"), Restart(120.0, "kill"))
     assert makes_no_mistake(score), score

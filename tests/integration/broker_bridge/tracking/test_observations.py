@@ -57,7 +57,7 @@ PICTURES = itertools.count()
 
 
 def payload(vector: Vector, **changed: Any) -> dict[str, Any]:
-    """A face in a picture of its own: one of the same moment shows somebody else on another track."""
+    """Return a face in a picture of its own, since a picture has a person once."""
     return {
         "track_id": "face_0",
         "bbox": [100.0, 150.0, 100.0, 250.0],
@@ -75,7 +75,7 @@ def a_second_ago() -> str:
 
 
 async def observe(peer: Peer, document: dict[str, Any]) -> None:
-    """Publish what a camera sees, as JSON by hand: also what no device of ours would send."""
+    """Publish an observation as JSON by hand, also an invalid one."""
     await peer.send("observation", json.dumps(document).encode(), qos=0)
 
 
@@ -183,7 +183,7 @@ async def test_an_invalid_observation_is_rejected_counted_and_makes_no_person(
     changed: dict[str, Any],
     code: str | None,
 ) -> None:
-    """And nothing is kept of it, since it has a face in it; the next good one is answered."""
+    """Nothing of it is stored; the next valid observation is answered."""
     await observe(peer, payload(faces.person()) | changed)
     await observe(peer, payload(faces.person(), track_id="good"))
     heard = [await peer.receive("assigned")]
@@ -207,7 +207,7 @@ async def test_a_retained_observation_is_ignored(tracking: Bridge, peer: Peer, f
 async def test_edits_by_the_api_apply_at_once(
     tracking: Bridge, registry: Registry, peer: Peer, faces: Faces
 ) -> None:
-    """The tracker follows what is said of people it has in memory: merge, unmerge, delete."""
+    """Merge, unmerge and delete apply to persons in the tracker's memory."""
     one, other = faces.person(), faces.person()
     numbers = []
     for track, person in (("a", one), ("b", other)):
@@ -246,7 +246,7 @@ async def test_edits_by_the_api_apply_at_once(
 async def test_two_workers_have_one_tracker_and_the_next_keeps_the_ids(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice, faces: Faces
 ) -> None:
-    """Each observation is answered once; when the tracker stops, the other goes on under the same numbers."""
+    """Each observation is answered once, also when the other worker takes over."""
     people = [faces.person() for _ in range(5)]
     async with AsyncExitStack() as first_runs, AsyncExitStack() as stack:
         first = await first_runs.enter_async_context(running(registry, program))

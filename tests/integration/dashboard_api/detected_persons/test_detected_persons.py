@@ -1,4 +1,4 @@
-"""`/api/detected-persons`: who may see and do what, and what the answers say."""
+"""`/api/detected-persons`: permissions, filters and answers."""
 
 import base64
 import json
@@ -73,7 +73,7 @@ async def test_a_viewer_reads_all_but_vectors(
 
 
 async def test_a_missing_permission_is_rejected(app: FastAPI, api: httpx.AsyncClient, person: int) -> None:
-    """A viewer changes nothing and asks with no face; sources and cameras read nothing; admins export."""
+    """Viewers do not edit or search; sources and cameras read nothing."""
     changes: list[tuple[str, str, Any]] = [
         ("POST", "/search-by-face", {"face_embedding": vector(1)}),
         ("PATCH", f"/{person}", {"assigned_name": "John Doe"}),
@@ -103,7 +103,7 @@ async def test_a_missing_permission_is_rejected(app: FastAPI, api: httpx.AsyncCl
 async def test_activity_is_computed_at_the_request(
     api: httpx.AsyncClient, clock: Clock, person: int, other: int
 ) -> None:
-    """The timeout and the interval in which sightings are written have to pass; nothing is stored of it."""
+    """A person is active until timeout and write interval have passed."""
     said = (await api.get(f"{PERSONS}/active")).json()
     (shown,) = said["persons"]
     assert (said["active_persons"], shown["global_id"]) == (1, person)
@@ -150,7 +150,7 @@ async def test_pages_show_each_person_once_and_filters_apply(
 
 
 async def test_a_trail_has_cameras_and_times(api: httpx.AsyncClient, person: int, other: int) -> None:
-    """Newest first, by cursor and period; with those who were merged, each under the number of then."""
+    """Newest first, by cursor and period, with the members' own ids."""
     await api.post(f"{PERSONS}/{other}/merge", json={"into": person})
     first = (await api.get(f"{PERSONS}/{other}/trail", params={"limit": 2})).json()
     rest = (await api.get(f"{PERSONS}/{person}/trail", params={"cursor": first["next_cursor"]})).json()
@@ -185,7 +185,10 @@ async def test_an_unknown_global_id_is_not_found(api: httpx.AsyncClient, person:
 async def test_a_name_that_is_assigned_wins_over_the_enrolled_one(
     operator: httpx.AsyncClient, person: int
 ) -> None:
-    """Without either there is none; a name is text without control characters, and no picture."""
+    """Without either there is none.
+
+    A name is text without control characters, and no picture.
+    """
     await operator.post("/api/v1/identities", json={"user_id": "EMP-1", "display_name": "Enrolled Name"})
     path = f"{PERSONS}/{person}"
     assert (await operator.get(path)).json()["name"] is None
@@ -205,7 +208,7 @@ async def test_a_name_that_is_assigned_wins_over_the_enrolled_one(
 async def test_a_link_is_hidden_while_its_identity_is_deleted(
     operator: httpx.AsyncClient, person: int
 ) -> None:
-    """Restored they are shown again; of a merged one it is whom they went into."""
+    """A restored identity is shown again; a merged one shows its target."""
     for user_id in ("EMP-1", "EMP-2"):
         await operator.post("/api/v1/identities", json={"user_id": user_id, "display_name": f"Of {user_id}"})
     await operator.put(f"{PERSONS}/{person}/link", json={"user_id": "EMP-1"})
@@ -230,7 +233,7 @@ async def test_a_link_is_hidden_while_its_identity_is_deleted(
 async def test_two_persons_are_merged_and_unmerged(
     operator: httpx.AsyncClient, person: int, other: int
 ) -> None:
-    """The merged number answers with whom it turned out to be, and is on no list."""
+    """The merged id answers with its group, and is on no list."""
     merged = (await operator.post(f"{PERSONS}/{other}/merge", json={"into": person})).json()
     assert (merged["global_id"], merged["merged"], merged["total_detections"]) == (person, [other], 4)
     assert merged["cameras_visited"] == ["cam-003", "cam-001", "cam-002"]
@@ -309,7 +312,10 @@ async def search(client: httpx.AsyncClient, face: Any, **more: Any) -> list[dict
 async def test_a_search_returns_each_person_once_with_its_name(
     operator: httpx.AsyncClient, registry: Registry, person: int, other: int
 ) -> None:
-    """Of those who were merged, whoever is most like it; those below the threshold not at all."""
+    """Of those who were merged, whoever is most like it.
+
+    Those below the threshold not at all.
+    """
     twins = [await write_person(registry, [seen("cam-004", NOW)]) for _ in range(3)]
     for twin in twins[:2]:
         await operator.post(f"{PERSONS}/{twin}/merge", json={"into": person})
@@ -338,7 +344,7 @@ async def test_a_search_takes_a_face_of_its_space(operator: httpx.AsyncClient, p
 async def test_the_api_follows_new_and_deleted_persons(
     app: FastAPI, operator: httpx.AsyncClient, registry: Registry, person: int
 ) -> None:
-    """What the tracker writes, in another program, is found as long as the app is at work."""
+    """A running app finds what the tracker writes in another program."""
     async with app.router.lifespan_context(app):
         assert await search(operator, face_vector(7), threshold=0.99) == []
         new = await write_person(registry, [seen("cam-001", NOW, face=face_vector(7))])
@@ -360,7 +366,7 @@ async def test_the_api_follows_new_and_deleted_persons(
 async def test_an_export_has_a_line_per_person(
     api: httpx.AsyncClient, registry: Registry, person: int, other: int
 ) -> None:
-    """With vectors, those who were merged too; it stays in no cache, and in the audit."""
+    """It has vectors and merged persons, is not cached, and is audited."""
     await api.post(f"{PERSONS}/{other}/merge", json={"into": person})
     answer = await api.get(f"{PERSONS}/export")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")

@@ -1,4 +1,4 @@
-"""Seed 004's examples of the API, and its tests as far as they ask it, with the figures that stand there."""
+"""Run seed 004's API examples and tests with the seed's own figures."""
 
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -54,7 +54,10 @@ def first_sight(device_id: str = "1", at: datetime = FIVE_O_CLOCK, box: Any = FI
 
 
 async def test_scenario_1_a_person_first_detected(api: httpx.AsyncClient, registry: Registry) -> None:
-    """The record of step 4; cameras are named rather than numbered, and times have their offset."""
+    """The record of step 4.
+
+    Cameras are named rather than numbered, and times have their offset.
+    """
     await number_42(registry, first_sight())
     shown = (await api.get("/api/detected-persons/42")).json()
     assert set(shown) >= COLUMNS
@@ -72,7 +75,7 @@ async def test_scenario_1_a_person_first_detected(api: httpx.AsyncClient, regist
 async def test_scenario_2_the_same_person_on_another_camera(
     api: httpx.AsyncClient, registry: Registry, clock: Clock
 ) -> None:
-    """Five minutes later: one more camera, one more position, one more appearance, the same number."""
+    """Five minutes later: one more camera, position and appearance, the same id."""
     later = FIVE_O_CLOCK + FIVE_MINUTES
     await number_42(registry, first_sight(), first_sight("2", later, SECOND_BOX))
     clock.now = later
@@ -91,7 +94,10 @@ async def test_scenario_2_the_same_person_on_another_camera(
 async def test_scenario_3_dimensions_are_averaged_over_cameras(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """251.67 and 101.00, however often each camera has seen the person. Also the seed's test 3."""
+    """251.67 and 101.00, however often each camera has seen the person.
+
+    Also the seed's test 3.
+    """
     sizes = {"1": (100, 250), "2": (105, 260), "3": (98, 245)}
     sights = [
         first_sight(device_id, FIVE_O_CLOCK, (10, 10, width, height))
@@ -113,7 +119,7 @@ async def test_a_person_from_the_database(api: httpx.AsyncClient, registry: Regi
 
 
 async def test_active_persons(api: httpx.AsyncClient, registry: Registry, clock: Clock) -> None:
-    """Each with the cameras that see them; after half a minute nobody is left."""
+    """Each has its cameras; after half a minute none is left."""
     await number_42(registry, first_sight("1"), first_sight("2"))
     await write_person(registry, [seen("3", FIVE_O_CLOCK, face=face_vector(43, 512), space=SPACE)])
     said = (await api.get("/api/detected-persons/active")).json()
@@ -124,7 +130,7 @@ async def test_active_persons(api: httpx.AsyncClient, registry: Registry, clock:
 
 
 async def test_search_by_face(api: httpx.AsyncClient, registry: Registry) -> None:
-    """The two who are above the threshold, most similar first: 0.85 and 0.72."""
+    """The two above the threshold, most similar first: 0.85 and 0.72."""
     towards = face_vector(7, 512)
     towards = towards - (towards @ FACE) * FACE
     towards = towards / (towards @ towards) ** 0.5
@@ -144,7 +150,7 @@ async def test_search_by_face(api: httpx.AsyncClient, registry: Registry) -> Non
 async def test_1_a_person_is_there_after_a_restart(
     registry: Registry, mongod: Mongod, mongo_database: str
 ) -> None:
-    """Another program that opens the registry knows number 42, and gives nobody else that number."""
+    """Another program knows id 42, and gives it to no other person."""
     await number_42(registry, first_sight())
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     try:

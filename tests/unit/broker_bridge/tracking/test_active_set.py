@@ -1,4 +1,4 @@
-"""Whose face it is among the people who are here: by face, by place, and by nothing else."""
+"""Match faces against the active persons: by continuity, face or position."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def faces() -> Faces:
 
 
 class Scene:
-    """People in memory whom the test has put there."""
+    """Active persons for one test."""
 
     def __init__(self, settings: TrackingSettings | None = None) -> None:
         self.active = ActiveSet(settings or TrackingSettings())
@@ -34,7 +34,7 @@ class Scene:
         return active
 
     def assign(self, seen: ObservedFace) -> tuple[int, str] | None:
-        """Global id and what told it; the sighting is taken in."""
+        """Return global id and rule; the sighting is recorded."""
         match = self.active.match(seen)
         if match is None:
             return None
@@ -43,7 +43,7 @@ class Scene:
 
 
 def test_a_guess_elsewhere_in_the_picture_does_not_support_the_next(faces: Faces) -> None:
-    """That the one who was guessed was surely there a moment ago says nothing of another track."""
+    """A sure position on one track does not support a guess on another."""
     scene, face = Scene(), faces.person()
     scene.add(41, face)
     assert scene.assign(observed(faces.like(face, 0.9), at=0, track="a", box=LEFT)) == (41, "face")
@@ -82,7 +82,7 @@ def test_of_many_the_right_one_is_found(faces: Faces) -> None:
 
 
 def test_a_look_alike_comes_no_nearer_to_a_well_known_person(faces: Faces) -> None:
-    """Two people whose faces have a cosine of 0.55: the direction of a mean would not tell them apart."""
+    """Two persons of cosine 0.55: the direction of a mean would confuse them."""
     person = faces.person()
     twin = faces.like(person, 0.55 / 0.7)
     known = [faces.of(person) for _ in range(50)]
@@ -148,7 +148,7 @@ def test_a_dissimilar_face_does_not_match_by_position(faces: Faces) -> None:
 
 
 def test_a_guess_does_not_support_the_next(faces: Faces) -> None:
-    """A face just above the threshold may be a look-alike's: what follows there is judged by itself."""
+    """A face just above the threshold may be a look-alike's, and supports no next."""
     scene, face = Scene(), faces.person()
     active = scene.add(42, face)
     weight = active.centroids[SPACE].weight
@@ -162,7 +162,7 @@ def test_a_guess_does_not_support_the_next(faces: Faces) -> None:
 
 
 def test_a_match_by_position_moves_no_centroid(faces: Faces) -> None:
-    """Else a stranger who steps into somebody's place would become them, face by face."""
+    """Else a stranger in a person's place would become that person."""
     scene, face = Scene(), faces.person()
     active = scene.add(42, face)
     scene.assign(observed(face, box=LEFT))

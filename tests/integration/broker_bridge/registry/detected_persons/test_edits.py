@@ -1,4 +1,4 @@
-"""What people say of detected persons, who is forgotten, and who goes with an erasure."""
+"""Edit, expire and erase detected persons."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ async def enrolled(registry: Registry) -> Registry:
 
 
 async def test_a_name_is_set_and_removed_without_standing_in_the_audit(registry: Registry) -> None:
-    """Of a merged one it is that of whom they turned out to be; taken away, nobody of them has one."""
+    """A group has one name; when it is removed, no member keeps one."""
     other, person = await somebody(registry), await somebody(registry)
     await registry.detected_person_edits.rename(other, "Other Name", **DESK)
     await registry.detected_person_edits.merge(other, person, **DESK)
@@ -99,7 +99,7 @@ async def test_a_name_is_set_and_removed_without_standing_in_the_audit(registry:
 
 
 async def test_a_link_by_hand_stays_until_it_is_changed(enrolled: Registry) -> None:
-    """Whom the face told before stays noted; a refused one is not told by the face again."""
+    """The former link by face is kept; a rejected link does not come back."""
     person = await somebody(enrolled, user_id="EMP-2")
     await enrolled.detected_person_edits.link(person, "EMP-1", **DESK)
     one = await stored(enrolled, person)
@@ -128,7 +128,7 @@ async def test_confirming_a_camera_link_makes_it_a_link_by_hand_once(
 
 
 async def test_only_existing_identities_are_linked(enrolled: Registry) -> None:
-    """Nobody, a deleted and a merged person are refused, each with what to do."""
+    """Unknown, deleted and merged identities are rejected, each with what to do."""
     person = await somebody(enrolled)
     link = enrolled.detected_person_edits.link
     assert (await code_of(link(person, "NOBODY", **DESK)))[0] == "person-unknown"
@@ -143,7 +143,7 @@ async def test_only_existing_identities_are_linked(enrolled: Registry) -> None:
 async def test_a_link_is_hidden_while_deleted_and_follows_a_merge(
     enrolled: Registry,
 ) -> None:
-    """Restored they are shown again."""
+    """A restored identity is shown again."""
     await enrolled.identity_merges.merge("EMP-1", "EMP-2")
     shown = await enrolled.detected_person_queries.linked_identities(["EMP-1"])
     assert shown["EMP-1"].user_id == "EMP-2"
@@ -186,7 +186,7 @@ async def test_the_stream_shows_each_change_by_its_fields(enrolled: Registry) ->
 
 
 async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: Registry) -> None:
-    """Nothing but `merged_into` is written; the merged id answers with whom it turned out to be."""
+    """Only `merged_into` is written; a merged id answers with its group."""
     first = await write_person(registry, [seen("cam-001", NOW), seen("cam-002", NOW + SECOND)])
     second = await write_person(registry, [seen("cam-003", NOW + 2 * SECOND, site_id="gate")])
     before = [await stored(registry, one) for one in (first, second)]
@@ -212,7 +212,7 @@ async def test_a_merge_adds_up_and_its_undo_leaves_both_as_they_were(registry: R
 
 
 async def test_an_impossible_merge_names_a_possible_one(registry: Registry) -> None:
-    """Somebody with themself, who is nobody, and who is another already, on either side."""
+    """A person with itself, an unknown one, and a merged one on either side."""
     a, b, c = [await somebody(registry) for _ in range(3)]
     changes = registry.detected_person_edits
     assert (await code_of(changes.merge(a, a, **DESK)))[0] == "merge-impossible"
@@ -230,7 +230,7 @@ async def test_an_impossible_merge_names_a_possible_one(registry: Registry) -> N
 
 
 async def test_persons_of_two_identities_are_not_merged(enrolled: Registry) -> None:
-    """Until one of them is unlinked, or those are one; whoever is deleted is in nobody's way."""
+    """An unlink, a merge of the identities or a deletion makes it possible."""
     first, second = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled, user_id="EMP-2")
     changes = enrolled.detected_person_edits
     code, detail = await code_of(changes.merge(first, second, **DESK))
@@ -244,7 +244,7 @@ async def test_persons_of_two_identities_are_not_merged(enrolled: Registry) -> N
 
 
 async def test_a_name_set_on_a_group_stays_after_the_unmerge(registry: Registry) -> None:
-    """It was that of the merged one alone."""
+    """The name was that of the merged person alone."""
     person, merged = await somebody(registry), await somebody(registry)
     await registry.detected_person_edits.rename(merged, "John Doe", **DESK)
     await registry.detected_person_edits.merge(merged, person, **DESK)
@@ -254,7 +254,7 @@ async def test_a_name_set_on_a_group_stays_after_the_unmerge(registry: Registry)
 
 
 async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
-    """Of A into B and B into A one is done and the other refused."""
+    """Of A into B and B into A one succeeds and the other is rejected."""
     for _ in range(5):
         a, b = await somebody(registry), await somebody(registry)
         changes = registry.detected_person_edits
@@ -266,7 +266,7 @@ async def test_two_merges_at_once_never_make_a_ring(registry: Registry) -> None:
 
 
 def test_a_group_centroid_combines_all_its_centroids() -> None:
-    """The mean goes by the weights, as if one person had learnt them all."""
+    """The mean is weighted, as if one centroid had learned all faces."""
     one, two = FaceCentroid.from_vector("face:test-8", face_vector(1), 0.9), FaceCentroid.from_vector(
         "face:test-8", face_vector(2), 0.3
     )  # fmt: skip
@@ -283,7 +283,7 @@ def test_a_group_centroid_combines_all_its_centroids() -> None:
 
 
 async def test_a_deletion_removes_the_whole_merge_group(registry: Registry) -> None:
-    """Faces and trails too, and nobody else; what the tracker was just writing goes a minute later."""
+    """Centroids and trails go too; late writes of the tracker go a minute later."""
     person, other, third = [await somebody(registry) for _ in range(3)]
     await registry.detected_person_edits.merge(other, person, **DESK)
     assert await registry.detected_person_edits.delete(person, **DESK) == [person, other]
@@ -308,7 +308,7 @@ async def test_a_deletion_removes_the_whole_merge_group(registry: Registry) -> N
 async def test_persons_unseen_for_long_are_removed_with_their_trails(
     registry: Registry,
 ) -> None:
-    """Unless somebody who was merged into them was seen since; one entry says how many."""
+    """A group with a recently seen member stays; one audit entry has the count."""
     old = [await somebody(registry, NOW - WEEK - SECOND) for _ in range(2)]
     kept, recent = await somebody(registry, NOW - WEEK - SECOND), await somebody(registry, NOW - WEEK)
     await registry.detected_person_edits.merge(old[0], old[1], **DESK)
@@ -323,7 +323,7 @@ async def test_persons_unseen_for_long_are_removed_with_their_trails(
 
 
 async def test_many_are_forgotten_in_batches(registry: Registry) -> None:
-    """More than one transaction takes, with some who stay in between."""
+    """There are more than one transaction takes, and some stay in between."""
     for _ in range(3):
         await registry.detected_person_edits.merge(
             await somebody(registry), await somebody(registry, NOW - WEEK), **DESK
@@ -340,7 +340,7 @@ async def test_many_are_forgotten_in_batches(registry: Registry) -> None:
 
 
 async def test_an_erasure_removes_persons_linked_now_or_before(enrolled: Registry) -> None:
-    """Linked now or before, with all their families; of others it is forgotten whom they are not."""
+    """Whole groups are removed; other persons lose their rejected links to it."""
     linked_now = await somebody(enrolled, user_id="EMP-1")
     before = await somebody(enrolled, user_id="EMP-1")
     await enrolled.detected_person_edits.link(before, "EMP-2", **DESK)
@@ -368,7 +368,7 @@ async def test_a_person_seen_during_an_erasure_is_removed_by_the_second_sweep(en
 
 
 async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> None:
-    """No face, name or user id in any collection but the tombstone, whatever the tracker writes late."""
+    """No collection but the tombstone has face, name or user id, also later."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     changes = enrolled.detected_person_edits
     await changes.rename(person, "Name of EMP-1", **DESK)
@@ -401,7 +401,7 @@ async def test_nothing_of_the_erased_is_left_anywhere(enrolled: Registry) -> Non
 
 
 async def test_an_id_enrolled_again_keeps_its_new_sightings(enrolled: Registry) -> None:
-    """Only who was first seen before the erasure is the erased person's."""
+    """Only persons first seen before the erasure are removed."""
     begun = await enrolled.erasures.erase("EMP-1", by="desk", now=NOW)
     template = Template("face:test-8", face_vector(9).tobytes())
     await enrolled.identities.enroll(EnrollIdentity("EMP-1", (template,)))
@@ -425,7 +425,7 @@ async def test_persons_linked_to_a_purged_identity_can_be_erased(enrolled: Regis
 
 
 async def test_a_reused_user_id_does_not_inherit_links(enrolled: Registry) -> None:
-    """Links follow into whom they were merged; the others end, and are found when the id is erased."""
+    """Links follow a merge; all others end, and an erasure still finds them."""
     for user_id in ("EMP-3", "EMP-4"):
         await enrolled.identities.enroll(EnrollIdentity(user_id))
     gone = await somebody(enrolled, user_id="EMP-1")
@@ -449,7 +449,7 @@ async def test_a_reused_user_id_does_not_inherit_links(enrolled: Registry) -> No
 
 
 async def test_an_export_has_the_linked_detected_persons(enrolled: Registry) -> None:
-    """With vectors, trails and what was said of them; nobody else's, whoever was mistaken for them."""
+    """The export has vectors and trails of linked persons, and of no other."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     await enrolled.detected_person_edits.merge(merged, person, **DESK)
     await somebody(enrolled, user_id="EMP-2")
@@ -473,7 +473,10 @@ async def test_an_export_has_the_linked_detected_persons(enrolled: Registry) -> 
 
 @pytest.fixture
 async def house(enrolled: Registry) -> dict[str, int]:
-    """`away` at the gate a minute ago, `here` at the lobby; `merged`, who is here, into `root`, long away."""
+    """`away` at the gate a minute ago, `here` at the lobby.
+
+    `merged`, who is here, into `root`, long away.
+    """
     people = {
         "away": await write_person(enrolled, [seen("cam-001", NOW - 60 * SECOND, site_id="gate")]),
         "here": await write_person(enrolled, [seen("cam-002", NOW)], user_id="EMP-1"),
@@ -504,7 +507,7 @@ LISTS = [
 async def test_a_filter_matches_any_member_of_a_merge_group(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
-    """Where one of them was, when, and what they are called."""
+    """Site, camera, activity and name of any member count."""
     names = {global_id: name for name, global_id in house.items()}
     for wanted, expected in LISTS:
         page = await enrolled.detected_person_queries.page(wanted, NOW - 35 * SECOND)
@@ -515,7 +518,7 @@ async def test_a_filter_matches_any_member_of_a_merge_group(
 async def test_a_filter_by_user_id_includes_merged_user_ids(
     enrolled: Registry, house: dict[str, int]
 ) -> None:
-    """And nobody by the user id of somebody deleted."""
+    """The user id of a deleted identity matches no person."""
     await enrolled.identity_merges.merge("EMP-1", "EMP-2")
     ask = enrolled.detected_person_queries.page
     page = await ask(DetectedPersonFilter(user_id="EMP-2"), NOW)
@@ -524,7 +527,7 @@ async def test_a_filter_by_user_id_includes_merged_user_ids(
 
 
 async def test_a_group_is_active_if_any_member_is(enrolled: Registry, house: dict[str, int]) -> None:
-    """Each once, also where both root and merged are."""
+    """A group is listed once, also if root and member are active."""
     ask = enrolled.detected_person_queries.active_groups
     count, active = await ask(NOW - 35 * SECOND, 10)
     assert (count, {one.root.global_id for one in active}) == (2, {house["here"], house["root"]})
@@ -538,7 +541,7 @@ async def test_a_group_is_active_if_any_member_is(enrolled: Registry, house: dic
 
 
 async def test_no_query_scans_a_collection(enrolled: Registry) -> None:
-    """Whom a face may be, a family, an erasure: MongoDB answers each by an index, however many there are."""
+    """MongoDB answers lookups, groups and erasures by an index."""
     person, merged = await somebody(enrolled, user_id="EMP-1"), await somebody(enrolled)
     for number in range(1000, 1200):
         await enrolled.mongo.db.persons.insert_one({**await stored(enrolled, merged), "_id": number})

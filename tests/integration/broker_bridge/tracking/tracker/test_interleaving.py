@@ -1,4 +1,4 @@
-"""What happens while the tracker waits for MongoDB: nothing is lost, doubled, or told of somebody else."""
+"""While the tracker waits for MongoDB, no sighting is lost or doubled."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,7 +31,7 @@ async def enroll(registry: Registry, user_id: str, vector: Vector) -> None:
 
 
 def afterwards(patch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], Awaitable[None]]) -> None:
-    """Let `act` happen once, when `owner.name` has its answer and before whoever asked has it."""
+    """Run `act` once, when `owner.name` has its result and before it returns."""
     original = getattr(owner, name)
 
     async def asked(*given: Any) -> Any:
@@ -46,7 +46,7 @@ def afterwards(patch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[
 async def test_a_sighting_during_an_eviction_is_counted(
     registry: Registry, tracker: Tracker, faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody names them; they are read anew, with what was seen during the writing."""
+    """An edit evicts the person; a sighting during the write is counted too."""
     person = faces.person()
     await tracker.match_or_create(observed(faces.of(person)))
 
@@ -66,7 +66,7 @@ async def test_a_sighting_during_an_eviction_is_counted(
 async def test_a_person_elsewhere_in_the_picture_leads_to_a_lookup(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """Two who look alike in one picture: the second is not the one in memory, but one from further back."""
+    """Of two similar faces in one picture the second is an older person."""
     back = faces.person()
     here = faces.like(back, 0.5)
     between = unit(back + 0.3 * here)
@@ -85,7 +85,7 @@ async def test_a_person_elsewhere_in_the_picture_leads_to_a_lookup(
 async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """It held the lease when it began to write; meanwhile another has taken over, and counted on."""
+    """It had the lease at the start of the write; another has taken over since."""
     person = faces.person()
     await tracker.match_or_create(observed(person))
     await tracker.write_pending(at(1))
@@ -105,7 +105,7 @@ async def test_a_tracker_that_was_frozen_overwrites_nothing_newer(
 async def test_a_tracker_that_lost_its_lease_creates_no_person(
     registry: Registry, faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another has met them meanwhile, under another number."""
+    """Another tracker has assigned them meanwhile, under another id."""
     holds = True
     frozen = Tracker(registry, TrackingSettings(), RegistrySettings(), may_track=lambda: holds)
 
@@ -122,7 +122,7 @@ async def test_a_tracker_that_lost_its_lease_creates_no_person(
 async def test_a_restored_counter_gives_no_used_id(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """A backup that was not taken at one moment: the counter is older than the people."""
+    """In an inconsistent backup the counter is older than the persons."""
     told = [(await tracker.match_or_create(observed(faces.person()))).global_id for _ in range(3)]
     await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
     other = new_tracker(registry)
@@ -134,7 +134,7 @@ async def test_a_restored_counter_gives_no_used_id(
 async def test_a_restore_under_a_running_tracker_gives_no_id_twice(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """Counter and people go back to before; who was told a number since keeps it to themselves."""
+    """Counter and persons are restored; ids published since are not reused."""
     told = [(await tracker.match_or_create(observed(faces.person()))).global_id for _ in range(3)]
     for collection in ("persons", "person_faces"):
         await registry.mongo.db[collection].delete_many({})
@@ -151,7 +151,7 @@ async def test_a_restore_under_a_running_tracker_gives_no_id_twice(
 async def test_a_user_id_is_published_during_a_refresh(
     registry: Registry, tracker: Tracker, faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And when that fails: nobody who is still enrolled loses their user id in between."""
+    """Also when the refresh fails: no enrolled person loses its user id."""
     person = faces.person()
     await enroll(registry, "EMP-12345", person)
     await tracker.match_or_create(observed(person))
@@ -175,7 +175,7 @@ async def test_a_user_id_is_published_during_a_refresh(
 async def test_the_identity_of_a_merged_person_gets_no_second_id(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """The link is on the merged one; a pose that only the enrollment knows finds whom they went into."""
+    """The link is on the member; a pose of the enrollment finds the root."""
     person, pose, other = faces.person(), faces.person(), faces.person()
     await enroll(registry, "EMP-12345", person)
     await enroll(registry, "EMP-12345", pose)
@@ -204,7 +204,7 @@ async def test_a_reload_of_a_merged_id_evicts_its_root(
 async def test_a_damaged_centroid_does_not_stop_the_others(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """The person is there, and known by nothing: their next face is somebody new."""
+    """The person has no usable centroid: its next face is a new person."""
     person, other = faces.person(), faces.person()
     for step, one in enumerate((person, other)):
         await tracker.match_or_create(observed(one, at=step))

@@ -1,4 +1,4 @@
-"""One person, one global id: seed 004's scenarios and tests, on a real MongoDB and in simulated time."""
+"""Run seed 004's scenarios on a real MongoDB and in simulated time."""
 
 from dataclasses import replace
 
@@ -99,7 +99,7 @@ async def test_the_seeds_test_1_the_id_outlives_a_restart(
 
 
 async def test_a_kill_costs_statistics_and_no_id(registry: Registry, tracker: Tracker, faces: Faces) -> None:
-    """Nothing but the creation was written: whoever was told an id is known under it."""
+    """Only the creation was written, and the assigned id is still found."""
     person = faces.person()
     told = [await tracker.match_or_create(observed(faces.of(person), at=step)) for step in range(4)]
     assert {one.global_id for one in told} == {1}
@@ -205,7 +205,7 @@ async def test_a_person_enrolled_later_is_linked_then(
 async def test_a_look_alike_of_an_identity_is_not_linked(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """However long they are looked at: the direction of their mean alone would be near enough."""
+    """The direction of the mean alone would be near enough after a while."""
     person = faces.person()
     await enroll(registry, "EMP-12345", faces.of(person))
     twin = faces.like(person, 0.55 / 0.7)
@@ -218,7 +218,7 @@ async def test_a_look_alike_of_an_identity_is_not_linked(
 async def test_a_face_that_only_the_enrollment_knows_is_the_same_person(
     registry: Registry, tracker: Tracker, faces: Faces
 ) -> None:
-    """An enrolled person has one detected one, also where a new pose is unlike all that cameras saw."""
+    """A new pose that only the enrollment has finds the same detected person."""
     person = faces.person()
     pose = faces.like(person, 0.4)
     await enroll(registry, "EMP-12345", person)
@@ -284,7 +284,7 @@ async def test_merged_persons_are_one_until_the_unmerge(
 
 
 async def test_a_deleted_person_is_new_again(registry: Registry, tracker: Tracker, faces: Faces) -> None:
-    """And what is still in memory of them brings nothing back."""
+    """The person in memory brings no document back."""
     person = faces.person()
     await tracker.match_or_create(observed(faces.of(person)))
     await registry.detected_person_edits.delete(1, by="operator", now=at(1))
@@ -299,7 +299,7 @@ async def test_a_deleted_person_is_new_again(registry: Registry, tracker: Tracke
 
 
 async def test_an_unstored_id_is_not_published(registry: Registry, tracker: Tracker, faces: Faces) -> None:
-    """The next sighting of the same face stores them, under the number that nobody has heard yet."""
+    """The next sighting stores the person under the id not yet published."""
     person = faces.person()
     await registry.mongo.db.command({"collMod": "persons", "validator": {"never": {"$exists": True}}})
     with pytest.raises(Exception, match="validation"):

@@ -38,7 +38,7 @@ def test_one_face_is_consistent_and_different_ones_are_less() -> None:
 
 
 def test_old_faces_fade() -> None:
-    """Whoever grows a beard is known with it after a while."""
+    """A face that changed for good moves the centroid after a while."""
     faces = Faces()
     before, after = faces.person(), faces.person()
     known = FaceCentroid.from_vector(SPACE, before, 1.0)

@@ -80,7 +80,7 @@ async def index(registry: Registry) -> AsyncIterator[InMemoryFaceSearch]:
 
 
 async def means(index: InMemoryFaceSearch) -> dict[int, list[float]]:
-    """Everybody's mean face, rounded, found out by asking: its product with each axis is a coordinate."""
+    """Return all means, rounded, from one search per axis."""
     answers = await index.candidates(SPACE, AXES, 10_000, -1.0)
     found: dict[int, list[float]] = {}
     for axis, answer in enumerate(answers):
@@ -101,7 +101,7 @@ async def nearest(index: InMemoryFaceSearch, vector: Any, floor: float = 0.5) ->
 async def test_candidates_are_ordered_by_mean_cosine(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
-    """A person whose faces differ is less like each of them; whoever is below the floor is not named."""
+    """A small centroid norm lowers the similarity; the floor excludes persons."""
     other.write({1: known(ALICE, 0.7), 2: known(BETWEEN, 1.0), 3: known(BOB), 4: known(ALICE, 0.5)})
     other.update(5, known(ALICE, space=OTHER))
     assert await nearest(index, ALICE, 0.6) == [(2, 0.707), (1, 0.7)]
@@ -118,7 +118,7 @@ async def test_an_empty_space_has_no_candidates(index: InMemoryFaceSearch) -> No
 async def test_writes_of_other_programs_are_applied(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
-    """Somebody new, somebody known better, somebody deleted: without being asked again."""
+    """Inserts, updates and deletions are applied without a reload."""
     other.write({1: known(ALICE)})
     await index.prepare_space(SPACE)
     other.write({2: known(BOB)})
@@ -155,7 +155,7 @@ async def test_a_local_write_is_found_at_once(registry: Registry) -> None:
 async def test_an_older_change_overrides_a_local_write_until_the_next(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
-    """The stream tells of this program's earlier write after it has learned more; then of the later one."""
+    """The stream reports the earlier local write first, then the later one."""
     await index.prepare_space(SPACE)
     other.write({1: known(ALICE)})
     index.record_centroid(1, known(BETWEEN))
@@ -184,7 +184,7 @@ async def test_local_writes_survive_a_reload(registry: Registry, other: OtherPro
 async def test_a_local_write_that_never_reaches_mongodb_is_undone(
     registry: Registry, other: OtherProgram
 ) -> None:
-    """A program that could not write, or wrote to somebody deleted, comes to agree with MongoDB."""
+    """After a failed write, or one to a deleted person, MongoDB's state counts."""
     other.write({1: known(ALICE)})
     async with followed(
         InMemoryFaceSearch(registry.mongo, registry.tracker_store, confirm_seconds=0.05)
@@ -243,7 +243,7 @@ async def test_after_any_changes_the_index_is_what_a_fresh_one_would_be(
 async def test_a_replaced_collection_is_read_again(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
-    """Dropped and restored, replaced by another, gone with its database: the index ends as MongoDB is."""
+    """After a drop, a rename or a dropped database the index equals MongoDB."""
     await index.prepare_space(SPACE)
     # Heard, and not taken in yet when the collection goes.
     other.write({1: known(ALICE), 2: known(BOB), 9: known(ALICE)})
@@ -312,7 +312,7 @@ async def test_following_resumes_after_mongodb_was_away(own_mongod: Mongod, driv
 async def test_a_face_that_cannot_be_compared_is_left_out(
     registry: Registry, index: InMemoryFaceSearch, other: OtherProgram
 ) -> None:
-    """One document that somebody has spoilt by hand does not stop the search."""
+    """One damaged document does not stop the search."""
     spoilt = centroid_to_document(1, known(ALICE))
     spoilt["vector"] = spoilt["vector"][:22]
     other.faces.insert_one(spoilt)

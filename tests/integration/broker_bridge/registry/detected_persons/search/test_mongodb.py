@@ -1,4 +1,4 @@
-"""MongoDB's own vector search: refused where the deployment has none, and else as its documentation says.
+"""Search by MongoDB's $vectorSearch, played as its documentation describes.
 
 No deployment that has it can run here, so its answers are played: a collection whose `aggregate` gives what
 is documented for these stages. What is sent is checked against the documentation as well.
@@ -121,7 +121,7 @@ async def nearest(search: MongoVectorSearch, vector: Any, floor: float = 0.5) ->
 
 
 async def test_a_deployment_without_vector_search_is_one_sentence(mongo_settings: MongoSettings) -> None:
-    """A real MongoDB of the community: the sentence names the setting and the way back."""
+    """A community MongoDB is rejected with the setting to change."""
     with pytest.raises(RegistryUnavailableError) as refused:
         await Registry.open(mongo_settings, search=SearchSettings(engine="mongodb"))
     sentence = str(refused.value)
@@ -131,7 +131,10 @@ async def test_a_deployment_without_vector_search_is_one_sentence(mongo_settings
 
 
 async def test_the_mean_cosine_comes_from_score_and_centroid_norm() -> None:
-    """A score is (1 + cosine) / 2; people of other spaces and below the floor are not named."""
+    """A score is (1 + cosine) / 2.
+
+    People of other spaces and below the floor are not named.
+    """
     other = EmbeddingSpace("face:other-8", 8)
     deployment = PlayedDeployment(
         centroid_to_document(1, known((ALICE + BOB) / np.sqrt(2))),
@@ -146,7 +149,7 @@ async def test_the_mean_cosine_comes_from_score_and_centroid_norm() -> None:
 
 
 async def test_more_neighbours_are_read_than_wanted() -> None:
-    """Twenty times as many are looked at as come back, within the 10,000 that are allowed."""
+    """The search reads twenty times the results, at most 10,000."""
     deployment = PlayedDeployment()
     search = searching(deployment)
     await search.candidates(SPACE, [ALICE], 5, 0.5)
@@ -155,7 +158,7 @@ async def test_more_neighbours_are_read_than_wanted() -> None:
 
 
 async def test_a_search_index_per_dimension_is_created_and_awaited(caplog: pytest.LogCaptureFixture) -> None:
-    """Before it is built it would know nobody. Programs that start together make it once."""
+    """An unfinished index finds no person. Concurrent programs create it once."""
     deployment = PlayedDeployment()
     gait = EmbeddingSpace("gait:test-4", 4)
     with caplog.at_level(logging.WARNING):
@@ -174,7 +177,7 @@ async def test_a_search_index_per_dimension_is_created_and_awaited(caplog: pytes
 
 
 async def test_a_recent_write_is_found_before_the_index_has_it() -> None:
-    """What this program has learned goes before what the index says of the same person, for a minute."""
+    """For a minute a local write overrides the result of the index."""
     clock = Clock()
     search = searching(PlayedDeployment(centroid_to_document(1, known(ALICE))), clock)
     search.record_centroid(2, known(ALICE, 0.9))

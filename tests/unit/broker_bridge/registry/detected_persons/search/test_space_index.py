@@ -1,4 +1,4 @@
-"""Who a face is most like by mean cosine, and searching in a thread."""
+"""Rank persons by mean cosine."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def units(count, dimension, random):
 
 @pytest.mark.parametrize(("dimension", "floor"), [(4, 0.2), (4, 0.6), (64, 0.35), (64, 0.5)])
 def test_no_person_above_the_floor_is_missed(dimension, floor):
-    """However many are alike, and however differently their faces agree: as if all were compared."""
+    """The result equals a full comparison, for any number of candidates."""
     random = np.random.default_rng(dimension)
     people = units(3000, dimension, random)
     keys = [str(number) for number in range(len(people))]
