@@ -17,8 +17,10 @@ EmotionCode = Annotated[str, Field(pattern=r"^EV2\.[0-9]{1,3}$")]
 
 
 class Thresholds(Section):
-    """When the nearest person is a match: at most `distance` away (cosine distance 0..2), and nearer by at
-    least `margin` than the second-nearest person."""
+    """The limits of a match: its cosine distance (0..2) and its margin.
+
+    The nearest identity is a match within `distance`, and if the second-nearest is at least `margin` farther.
+    """
 
     distance: Distance
     margin: Distance = 0.0
@@ -44,7 +46,7 @@ class QualitySettings(Section):
 
 
 class EmotionSettings(Section):
-    """An ONNX classifier of the faces of recognised people; none is used unless this is set.
+    """An ONNX classifier for recognised faces; without this section none is used.
 
     `classes` names the outputs in order, `codes` those of them that are reported. The input is
     (pixels - `mean`) / `scale`, in grey for a network with one channel, in RGB for one with three.
@@ -70,7 +72,7 @@ class EmotionSettings(Section):
 class DeviceSection(Section):
     """One camera. `source` is a camera index, a file, a folder, an RTSP URL or a GStreamer pipeline.
 
-    Without `model` the embedded `face:gabor-512` is used: for trying out, not for identifying people.
+    Without `model` the embedded `face:gabor-512` is used: for trials, not for identification.
     """
 
     id: DeviceId
@@ -106,7 +108,7 @@ class DeviceSection(Section):
     cooldown_seconds: Annotated[float, Field(ge=0)] = 30.0
     unknown_events: bool = True
     observations: bool = True
-    """Whether the backend is told of every face, strangers' too, to follow people across cameras."""
+    """Whether the device sends every face, also unknown ones, so that persons are tracked across cameras."""
     max_gallery_age_hours: Annotated[float, Field(gt=0)] | None = None
     """Refuse matches when the gallery was last known to be current longer ago; none set: never."""
     emotion: EmotionSettings | None = None
@@ -115,11 +117,11 @@ class DeviceSection(Section):
     record_mb: Annotated[int, Field(ge=1)] = 64
 
     further_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
-    """Spaces that are held besides the camera's own, with their dimension, say of gait and speaker."""
+    """Further spaces that the device supports, with their dimension, say of gait and speaker."""
     npy_dir: Path | None = None
     """A folder with `face_db/`, `gait_db/` and `speaker_db/`: a new `<user id>.npy` there is registered."""
     mirror_npy: bool = False
-    """Whether people of the registry appear in `npy_dir` as files."""
+    """Whether identities of the registry appear in `npy_dir` as files."""
     watch_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
     """How often `npy_dir` is looked at."""
 

@@ -44,7 +44,7 @@ class PagePlan:
 
     `snapshot` is the progress of the snapshot sync after the page, `swap` whether the page completes it.
     `requests_ahead` asks for the page after `cursor` before this one is applied. `error` is the one that the
-    device reports from now on; of a rejected page nothing else holds.
+    device reports from now on; a rejected page changes nothing else.
     """
 
     step: PageStep

@@ -60,7 +60,7 @@ class DriftPause:
         self._not_before = float("-inf")
 
     def begin_repair(self, now: float) -> bool:
-        """Return whether a snapshot sync may begin, and count it as begun if so."""
+        """Return whether a snapshot sync may begin now, and count it."""
         if now < self._not_before:
             return False
         self._in_a_row += 1

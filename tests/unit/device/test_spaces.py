@@ -37,7 +37,7 @@ def test_a_folder_is_of_the_cameras_own_space_or_of_the_only_one():
 
 
 def test_a_folder_that_could_be_of_two_spaces_is_a_mistake_in_the_settings():
-    """Nobody guesses what a vector is."""
+    """The device does not guess the space of a vector."""
     held = supported_spaces(CAMERA, {"gait:b": 8, "gait:a": 8})
     with pytest.raises(SettingsError, match=r"gait_db needs one space.*gait:b, gait:a"):
         space_of_modality("gait", held)

@@ -1,4 +1,4 @@
-"""Visitors and employees who wait for the registry's decision, on a real SQLite file."""
+"""Pending registrations of visitors and employees, on a real SQLite file."""
 
 from datetime import timedelta
 
@@ -26,13 +26,13 @@ class Door:
         self.path = path
         self.db = DatabaseManager(path, utc_now=self.clock.utc_now)
         self.db.initialize()
-        self.is_quarantined = ()
+        self.quarantined_spaces = ()
         self.registrations = RegistrationSender(
             self.link,
             self.db,
             source=seeded(),
             utc_now=self.clock.utc_now,
-            is_quarantined=lambda space: space in self.is_quarantined,
+            is_quarantined=lambda space: space in self.quarantined_spaces,
         )
         if policy:
             self.tell(policy)
@@ -117,7 +117,7 @@ def left(door, *needles):
 
 
 def test_an_answered_vector_leaves_no_copy_in_the_file(door):
-    """Nobody's face stays on a camera for having walked by."""
+    """No vector stays on a camera after its registration is settled."""
     door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     door.answer(door.sent[0], "rejected", WireError(code="enrollment-closed", detail="closed"))
@@ -129,7 +129,7 @@ def test_an_answered_vector_leaves_no_copy_in_the_file(door):
 
 @pytest.mark.parametrize("code", ["device-unknown", "space-unknown"])
 def test_what_the_backend_does_not_know_yet_waits(door, code):
-    """A device that nobody has registered, or whose spaces are not recorded yet: both end by themselves."""
+    """An unregistered device and an unknown space are temporary errors."""
     door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     door.answer(door.sent[0], "rejected", WireError(code=code, detail="not yet"))
@@ -177,12 +177,12 @@ def test_a_day_without_an_answer_and_without_another_visitor_leaves_no_vector(do
 
 
 def test_what_a_quarantined_model_has_made_is_registered_by_nobody(door):
-    """It waited for the line, and the line brought the news that the model is another."""
+    """A pending visitor is dropped when the quarantine begins before it is sent."""
     door.registrations.offer_visitor(SPACE, vector(1))
-    door.is_quarantined = (SPACE,)
+    door.quarantined_spaces = (SPACE,)
     door.tick(10.0)
     assert (door.sent, door.registrations.counts["dropped"]) == ([], 1)
-    door.is_quarantined = ()
+    door.quarantined_spaces = ()
     door.tick(1000.0)
     assert door.sent == []
     assert not left(door, to_base64(vector(1)).encode())
@@ -219,7 +219,7 @@ def test_a_registration_that_the_disk_has_spoilt_does_not_keep_the_device_from_s
 
 
 def test_an_employee_is_registered_whatever_the_site_does_with_visitors(door):
-    """By name, and counted elsewhere; who asked hears the answer once."""
+    """It has a user id, is not counted as a visitor, and its callback runs once."""
     answers = []
     door.tell("closed")
     door.registrations.register_employee("EMP-1", SPACE, vector(1), answers.append)
@@ -234,7 +234,7 @@ def test_an_employee_is_registered_whatever_the_site_does_with_visitors(door):
 
 
 def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(door):
-    """Whoever asks again gets the answer to the first question; another vector is another question."""
+    """The same registration is sent once; another vector is another registration."""
     door.registrations.register_employee("EMP-1", SPACE, vector(1), lambda _: None)
     again = Door(door.path, door.clock)
     first, second = [], []
@@ -251,7 +251,7 @@ def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(d
 
 
 def test_who_asked_hears_that_there_will_be_no_answer(door):
-    """After a day, or when too many others came: so that it can be asked again."""
+    """After a day or when too many are pending, the callback gets None and may register again."""
     answers = []
     door.registrations.register_employee("EMP-1", SPACE, vector(1), answers.append)
     door.clock.advance(1.0)
@@ -265,11 +265,11 @@ def test_who_asked_hears_that_there_will_be_no_answer(door):
 
 def test_an_employee_waits_while_the_device_distrusts_that_space(door):
     """The file it came from stays, so nothing is dropped; other spaces go on."""
-    door.is_quarantined = (SPACE,)
+    door.quarantined_spaces = (SPACE,)
     door.registrations.register_employee("EMP-1", SPACE, vector(1), lambda _: None)
     door.registrations.register_employee("EMP-2", OTHER_SPACE, vector(2, 6), lambda _: None)
     assert door.tick() is not None
     assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2"]
-    door.is_quarantined = ()
+    door.quarantined_spaces = ()
     door.tick()
     assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2", "EMP-1"]

@@ -207,20 +207,20 @@ def test_whatever_is_shown_the_rules_hold(frames, min_duration_ms, cooldown):
 
 @given(st.lists(st.floats(0.7, 1.0), min_size=6, max_size=30))
 def test_half_a_second_without_a_break_never_goes_unsaid(confidences):
-    """Whatever the confidences are, as long as each is enough: one event, at the sixth frame."""
+    """Any confidences above the threshold make one event, at the sixth frame."""
     door = Door()
     events = [door.see(confidence=confidence) for confidence in confidences]
     assert [place for place, event in enumerate(events) if event] == [5]
 
 
 class Smiling:
-    """A classifier that finds everybody happy, and remembers how many faces it was asked about."""
+    """A classifier that returns happy for every face and records the numbers of faces."""
 
     def __init__(self):
-        self.asked = []
+        self.face_counts = []
 
     def classify(self, faces):
-        self.asked.append(len(faces))
+        self.face_counts.append(len(faces))
         return [Emotion("happiness", "EV2.2", 0.9) for _ in faces]
 
 
@@ -237,7 +237,7 @@ def test_only_confirmed_people_are_asked_about():
     seen = [sighting("face_0", None), sighting("face_1", "EMP-1"), sighting("face_2", None, "blurred")]
     [(event, box)] = stage.read_emotions(faces, seen, 1)
     assert (event.user_id, box) == ("EMP-1", FaceBox(1, 2, 60, 60))
-    assert classifier.asked == [1]
+    assert classifier.face_counts == [1]
 
 
 @pytest.mark.parametrize("answer", [ModelError("emotion.onnx: the network failed"), Emotion(None, None, 0.0)])

@@ -188,7 +188,7 @@ def test_settings_without_sense_are_refused(settings):
 
 
 def test_a_clock_before_1970_still_gives_a_valid_event():
-    """A device whose battery died reports what it sees; the backend judges the time."""
+    """A device with a wrong clock still makes events; the backend checks their time."""
     validator = EventValidator(
         "cam-001", confirmation_frames=1, wall_clock=lambda: datetime(1969, 1, 1, tzinfo=timezone.utc)
     )
@@ -240,7 +240,7 @@ def test_whatever_is_seen_the_rules_hold(frames, needed, consistency, cooldown):
 
 
 def test_a_lead_too_small_is_no_match():
-    """Two people who are equally like the face: better nobody than the wrong one."""
+    """Two identities at a similar distance make no event."""
     door = Door(min_margin=0.05)
     assert door.see_many(["EMP-1"] * 5, margin=0.049) == [None] * 5
     assert door.validator.refusals == Counter(low_margin=5)
@@ -292,7 +292,7 @@ def test_a_stranger_who_turned_away_for_long_is_no_second_stranger():
 
 
 def test_an_employee_who_turned_away_for_long_is_no_stranger():
-    """Recognised once on this track; what follows may be too poor for the threshold, but is no news."""
+    """A track that had an identity makes no unknown event, also with poor frames later."""
     door = Door(unknown_events=True)
     door.see_many(["EMP-1"] * 5)
     bar(door, 60.0)
@@ -329,7 +329,7 @@ def test_somebody_who_was_recognised_never_becomes_unknown_by_turning_away():
 
 
 def test_a_face_between_two_people_is_not_unknown():
-    """Too near to two of ours is something else than near to nobody."""
+    """A low margin is not the same as no match."""
     door = Door(unknown_events=True, min_margin=0.05)
     assert not any(door.see("EMP-1", margin=0.01) for _ in range(20))
 

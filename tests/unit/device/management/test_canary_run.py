@@ -15,7 +15,7 @@ from tests.networks import save_arcface_like, save_nan
 
 
 class Played:
-    """A session on a GPU that can be told to answer something else."""
+    """A session on a GPU with a settable error."""
 
     runs_on = "cuda"
 
@@ -49,7 +49,7 @@ def test_a_session_that_differs_is_in_quarantine_until_it_agrees_again(tmp_path)
 
 
 def test_a_comparison_that_cannot_be_made_has_not_passed(tmp_path):
-    """Without the ONNX file nobody knows what the engine should answer."""
+    """Without the ONNX file the expected output of the engine is unknown."""
     session, health = Played(save_arcface_like(tmp_path / "m.onnx")), Health()
     session.path = tmp_path / "m.engine"
     result = CanaryRun(session, "face:mine", health, tmp_path / "gone.onnx").run()
@@ -58,7 +58,7 @@ def test_a_comparison_that_cannot_be_made_has_not_passed(tmp_path):
 
 
 def test_a_model_that_answers_nan_is_in_quarantine_on_the_cpu_too(tmp_path):
-    """It would match nobody, silently."""
+    """Its vectors would match no identity, without an error."""
     health = Health()
     CanaryRun(open_session(save_nan(tmp_path / "nan.onnx")), "face:nan", health).run()
     assert health.is_quarantined

@@ -102,8 +102,8 @@ def test_a_command_that_came_too_late_is_not_carried_out(camera):
     assert camera.ran == []
 
 
-def test_a_command_that_nobody_knows_is_answered_with_those_that_are_known(camera):
-    """The person who typed it sees at once what is wrong."""
+def test_an_unknown_command_is_answered_with_the_known_commands(camera):
+    """The answer names the commands that the device has."""
     camera.order(name="dance")
     assert camera.answers(1) == [("cmd-42", "unknown", "expected one of resync")]
 

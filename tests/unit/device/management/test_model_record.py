@@ -1,4 +1,4 @@
-"""A device whose model is not the registry's."""
+"""A device with a model file that differs from the registry's record."""
 
 import pytest
 

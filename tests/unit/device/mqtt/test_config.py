@@ -44,7 +44,7 @@ def test_ports_are_those_of_the_scheme_unless_named() -> None:
 def test_tls_without_an_authority_of_ones_own_trusts_the_systems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TLS that trusts nobody in particular would be no protection."""
+    """TLS without an authority would be no protection."""
     bundle = tmp_path / "authorities.pem"
     bundle.touch()
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
@@ -67,7 +67,7 @@ def test_a_broker_url_that_cannot_be_used_is_refused_with_a_sentence(url: str) -
 
 
 def test_an_authority_for_an_unencrypted_line_is_a_mistake() -> None:
-    """Nobody should believe that it encrypts."""
+    """The error says that the connection is not encrypted."""
     with pytest.raises(ValueError, match="mqtt:// is not encrypted"):
         mqtt_settings("mqtt://broker", Path("ca.pem"))
 

@@ -33,7 +33,7 @@ class Word:
 
 
 class PlayedConnection:
-    """Keeps what is asked of it; the test says what happens."""
+    """A connection that records its calls; the test reports its events."""
 
     def __init__(
         self, session: str, will: bytes, report: Callable[[ConnectionEvent], None], reachable: bool
@@ -49,7 +49,7 @@ class PlayedConnection:
 
     def open(self) -> None:
         if not self._reachable:
-            raise ConnectionRefusedError("nobody listens")
+            raise ConnectionRefusedError("connection refused")
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         self.filters += [name for name, _ in filters]
@@ -187,7 +187,7 @@ def test_what_an_older_connection_reports_is_ignored(stage: Stage) -> None:
 
 
 def test_an_event_whose_copy_is_still_on_its_way_is_not_sent_again(stage: Stage) -> None:
-    """A slow line gets no second copy on top of the first, whatever the time; a new connection does."""
+    """A slow connection gets no second copy of an event at any time; a new connection does."""
     stage.connect()
     stage.outbox.put(event(1))
     stage.step()
@@ -229,32 +229,32 @@ def test_backoff_stays_within_its_bounds() -> None:
 
 
 class Part(SessionListener):
-    """Hears everything; raises `fault` whatever it is told."""
+    """A listener that records every call and raises `fault`."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.fault = fault
-        self.heard: list[str] = []
+        self.calls: list[str] = []
 
-    def hear(self, what: str) -> None:
-        self.heard.append(what)
+    def record(self, call: str) -> None:
+        self.calls.append(call)
         if self.fault is not None:
             raise self.fault
 
     def connected(self, now: float) -> None:
-        self.hear("connected")
+        self.record("connected")
 
     def disconnected(self) -> None:
-        self.hear("disconnected")
+        self.record("disconnected")
 
     def receive_message(self, decoded: Any) -> None:
-        self.hear("received")
+        self.record("received")
 
     def tick(self, now: float) -> None:
-        self.hear("tick")
+        self.record("tick")
 
 
 @pytest.mark.parametrize("fault", [StoreError("device.db: disk is full"), KeyError("?")])
-def test_a_part_that_fails_keeps_no_other_from_hearing(
+def test_a_failing_listener_does_not_stop_the_others(
     stage: Stage, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A full disk must not hide from the next part that the model differs or that a command came."""
@@ -267,19 +267,19 @@ def test_a_part_that_fails_keeps_no_other_from_hearing(
     stage.step()
     stage.connection.happens("lost", reason="pulled")
     stage.step()
-    assert [what for what in sound.heard if what != "tick"] == ["connected", "received", "disconnected"]
-    assert stage.broker.counts["errors"] == len(broken.heard)
+    assert [call for call in sound.calls if call != "tick"] == ["connected", "received", "disconnected"]
+    assert stage.broker.counts["errors"] == len(broken.calls)
     assert "Part" in caplog.text
     # What an operator can mend is a sentence.
     assert ("Traceback" in caplog.text) == isinstance(fault, KeyError)
 
 
 def test_a_part_that_cannot_do_what_is_due_tries_again_later(stage: Stage) -> None:
-    """Not in a circle that leaves no time to listen; the others are called as they wish."""
+    """A failing listener pauses; the others keep their times."""
     broken, sound = Part(StoreError("device.db: disk is full")), Part()
     stage.broker.attach(broken)
     stage.broker.attach(sound)
     stage.step(20)
     stage.clock.advance(2.0)
     stage.step(20)
-    assert (len(broken.heard), sound.heard) == (2, ["tick"] * 40)
+    assert (len(broken.calls), sound.calls) == (2, ["tick"] * 40)

@@ -207,7 +207,7 @@ def test_a_file_of_newer_software_is_left_alone(db: DatabaseManager, path: Path)
 def test_a_reset_keeps_the_old_gallery_until_its_end_and_survives_a_restart(
     db: DatabaseManager, path: Path
 ) -> None:
-    """Pages gather on disk; the swap is one transaction that drops whoever was not named."""
+    """Pages are staged on disk; the swap is one transaction that drops all other identities."""
     db.apply_delta([person("old", 1), person("both", 1, 2)], [], at(1))
     db.begin_snapshot([person("both", 5, 3), person("late", 5, 9)], SnapshotProgress(at(5), 8))
     assert sorted(db.get_all_enrollments()) == ["both", "old"]

@@ -136,7 +136,7 @@ def test_without_a_receipt_it_is_sent_again_later_and_later_and_says_so(outbox: 
 def test_a_restart_makes_everything_due_at_once_and_says_so(
     connection: StoreConnection, outbox: Outbox, clock: Clock
 ) -> None:
-    """Nobody knows what of it went out before."""
+    """An earlier process may have sent some of them."""
     outbox.put(event(1))
     outbox.put(event(2))
     send_due(outbox, clock(), limit=1)
@@ -268,7 +268,7 @@ def test_an_event_that_the_disk_has_spoilt_does_not_hold_up_the_others(
 
 
 class FullDisk:
-    """A connection whose commits fail, as they do where the log has no room to grow."""
+    """A connection on which commits fail, as on a full disk."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
