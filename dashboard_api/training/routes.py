@@ -59,7 +59,7 @@ async def submit(
         submission_id=body.submission_id,
     )
     job_id = f"job-{secrets.token_hex(8)}"
-    submission = await jobs.submit(job_id, order, who=key.name, now=now())
+    submission = await jobs.submit(job_id, order, by=key.name, now=now())
     if submission.outcome == "differs":
         detail = f"submission {body.submission_id} was a different job before: use a new submission_id"
         raise Problem(409, "submission-differs", detail)
@@ -129,7 +129,7 @@ async def cancel(
 
     A worker that has the job gets `lease-lost` for its next report.
     """
-    job = await jobs.cancel(job_id, who=key.name, now=now())
+    job = await jobs.cancel(job_id, by=key.name, now=now())
     if job is None:
         raise not_found(f"job {job_id}")
     if job.status != "cancelled":

@@ -39,7 +39,7 @@ def user_ids_needing_templates(
     user_ids: Sequence[set[str]],
     identities: Mapping[str, Identity],
 ) -> list[str]:
-    """Return the known user ids whose templates the changes may read or write.
+    """Return the known user ids with templates that the changes may concern.
 
     `user_ids` are the possible user ids of each change. An identity that two changes name may be deleted and
     enrolled again.

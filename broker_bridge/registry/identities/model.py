@@ -28,8 +28,8 @@ class Template:
     """One embedding of an identity.
 
     `vector` is unit-length little-endian float32 bytes, `quality` lies in 0..1. `merged_from` is the user id
-    of the identity that a merge copied it from. `superseded_by` is the user id of the identity whose
-    templates replaced it in a merge: it is kept for an undo and never compared with.
+    of the identity that a merge copied it from. `superseded_by` is the user id of the merged identity
+    with templates that replaced this one: it is kept for an undo and never compared with.
     """
 
     space: str

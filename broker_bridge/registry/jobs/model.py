@@ -137,7 +137,7 @@ def end_update(status: JobStatus, now: datetime) -> Document:
     return {"status": status, "lease_token": None, "free_at": None, "updated_at": now, "finished_at": now}
 
 
-def new_document(job_id: str, order: JobOrder, who: str, now: datetime) -> Document:
+def new_document(job_id: str, order: JobOrder, by: str, now: datetime) -> Document:
     """Return the document of a new job."""
     count = None if order.photo_ids is None else len(order.photo_ids)
     job = JobRecord(
@@ -147,7 +147,7 @@ def new_document(job_id: str, order: JobOrder, who: str, now: datetime) -> Docum
         batch_id=order.batch_id,
         photo_count=count,
         submission_id=order.submission_id,
-        submitted_by=who,
+        submitted_by=by,
         submitted_at=now,
         updated_at=now,
         free_at=now,

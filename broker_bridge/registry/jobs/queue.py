@@ -48,10 +48,10 @@ class JobQueue:
         self._photos = mongo.db.job_photos
         self._audit = audit
 
-    async def submit(self, job_id: str, order: JobOrder, *, who: str, now: datetime) -> Submission:
+    async def submit(self, job_id: str, order: JobOrder, *, by: str, now: datetime) -> Submission:
         """Queue `order` as `job_id`, or find the job of its submission id."""
         now = to_milliseconds(now)
-        document = new_document(job_id, order, who, now)
+        document = new_document(job_id, order, by, now)
 
         async def work(session: Any) -> None:
             await self._jobs.insert_one(document, session=session)
@@ -59,7 +59,7 @@ class JobQueue:
                 photos = {"_id": job_id, "photo_ids": list(order.photo_ids)}
                 await self._photos.insert_one(photos, session=session)
             after = {key: document[key] for key in ("job_type", "source_system", "batch_id", "photo_count")}
-            await self._audit.record(AuditEntry(who, "job.submitted", job_id, now, after=after), session)
+            await self._audit.record(AuditEntry(by, "job.submitted", job_id, now, after=after), session)
 
         try:
             await self._mongo.transact(work)
@@ -107,7 +107,7 @@ class JobQueue:
         return JobClaim(job, tuple(photos["photo_ids"])) if photos else None
 
     async def _give_up(self, now: datetime) -> None:
-        """Fail jobs whose last MAX_ATTEMPTS leases expired without progress."""
+        """Fail jobs after MAX_ATTEMPTS expired leases in a row without progress."""
         error = f"the lease expired, and {MAX_ATTEMPTS} attempts in a row made no progress"
         stuck = {"status": "claimed", "free_at": {"$lte": now}, "stalled": {"$gte": MAX_ATTEMPTS}}
         for stuck_id in [found async for found in self._jobs.find(stuck, {"_id": 1})]:
@@ -169,11 +169,11 @@ class JobQueue:
         )
         return await self._settle(job_id, lease_token, "fail", change)
 
-    async def cancel(self, job_id: str, *, who: str, now: datetime) -> JobRecord | None:
+    async def cancel(self, job_id: str, *, by: str, now: datetime) -> JobRecord | None:
         """Cancel a job unless it has ended, and return it; None if there is none."""
 
         async def record(session: Any) -> None:
-            await self._audit.record(AuditEntry(who, "job.cancelled", job_id, now), session)
+            await self._audit.record(AuditEntry(by, "job.cancelled", job_id, now), session)
 
         is_open = {"_id": job_id, "status": {"$in": _OPEN}}
         cancelled = await self._end(is_open, end_update("cancelled", to_milliseconds(now)), record)

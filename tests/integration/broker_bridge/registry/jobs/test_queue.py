@@ -24,7 +24,7 @@ def order(submission_id: str | None = None, photo_ids: tuple[str, ...] = PHOTOS)
 
 
 async def submit(registry: Registry, job_id: str, seconds: float = 0) -> JobRecord:
-    made = await registry.jobs.submit(job_id, order(), who="alfred", now=after(seconds))
+    made = await registry.jobs.submit(job_id, order(), by="alfred", now=after(seconds))
     return made.job
 
 
@@ -52,7 +52,7 @@ async def test_a_claimed_job_is_what_was_submitted(registry: Registry) -> None:
     Times have milliseconds.
     """
     now = NOW.replace(microsecond=123_456)
-    made = await registry.jobs.submit("job-1", order("night-7"), who="alfred", now=now)
+    made = await registry.jobs.submit("job-1", order("night-7"), by="alfred", now=now)
     assert made.outcome == "made"
     assert await registry.jobs.get("job-1") == made.job == (await registry.jobs.page())[0]
     assert (made.job.photo_count, made.job.total, made.job.position) == (3, 3, 0)
@@ -66,7 +66,7 @@ async def test_a_claimed_job_is_what_was_submitted(registry: Registry) -> None:
 async def test_a_batch_has_an_id_instead_of_photos(registry: Registry) -> None:
     """The worker reports their number; an order needs exactly one of both."""
     batch = JobOrder("face_detect_embed", "alfred_catalog", batch_id="batch_2026_02_25")
-    await registry.jobs.submit("job-1", batch, who="alfred", now=NOW)
+    await registry.jobs.submit("job-1", batch, by="alfred", now=NOW)
     found = await try_to_claim(registry, "t-1")
     assert found is not None
     assert (found.photo_ids, found.job.batch_id, found.job.total) == (None, "batch_2026_02_25", None)
@@ -211,14 +211,14 @@ async def test_a_repeated_failure_does_not_take_the_job_from_its_new_worker(regi
 async def test_a_repeated_submission_makes_one_job(registry: Registry) -> None:
     """Another order under the id is reported; each source has its own ids."""
     submissions = await asyncio.gather(
-        *(registry.jobs.submit(f"job-{n}", order("night-7"), who="alfred", now=NOW) for n in range(10))
+        *(registry.jobs.submit(f"job-{n}", order("night-7"), by="alfred", now=NOW) for n in range(10))
     )
     assert Counter(one.outcome for one in submissions) == {"made": 1, "repeated": 9}
     assert len({one.job.job_id for one in submissions}) == 1
-    other = await registry.jobs.submit("job-x", order("night-7", ("p",)), who="alfred", now=NOW)
+    other = await registry.jobs.submit("job-x", order("night-7", ("p",)), by="alfred", now=NOW)
     assert other.outcome == "differs"
     berta = JobOrder("face_detect_embed", "berta", PHOTOS, submission_id="night-7")
-    assert (await registry.jobs.submit("job-y", berta, who="berta", now=NOW)).outcome == "made"
+    assert (await registry.jobs.submit("job-y", berta, by="berta", now=NOW)).outcome == "made"
     assert len(await registry.jobs.page()) == 2
     audited = [(entry.who, entry.what, entry.subject) for entry in await registry.audit.page()]
     made = submissions[0].job.job_id
@@ -238,16 +238,16 @@ async def test_a_cancelled_job_cannot_be_claimed_or_continued(registry: Registry
     await submit(registry, "job-2", 1)
     await claim(registry, "t-1")
     for _ in range(2):
-        job = await registry.jobs.cancel("job-1", who="ops", now=after(1))
+        job = await registry.jobs.cancel("job-1", by="ops", now=after(1))
         assert job is not None
         assert (job.status, job.finished_at, job.lease_expires_at) == ("cancelled", after(1), None)
     assert await report(registry, "t-1", 2, position=1) is None
     assert (await claim(registry, "t-2", 100)).job_id == "job-2"
     await registry.jobs.complete("job-2", "t-2", {}, after(101))
-    over = await registry.jobs.cancel("job-2", who="ops", now=after(102))
+    over = await registry.jobs.cancel("job-2", by="ops", now=after(102))
     assert over is not None
     assert over.status == "done"
-    assert await registry.jobs.cancel("job-9", who="ops", now=NOW) is None
+    assert await registry.jobs.cancel("job-9", by="ops", now=NOW) is None
     cancelled = [entry for entry in await registry.audit.page() if entry.what == "job.cancelled"]
     assert [(entry.who, entry.subject) for entry in cancelled] == [("ops", "job-1")]
 
@@ -260,7 +260,7 @@ async def test_photo_ids_are_deleted_when_the_job_ends(registry: Registry) -> No
     await registry.jobs.fail("job-0", "t-0", "stopped", retry=True, now=NOW)
     await registry.jobs.fail("job-1", "t-1", "no such photos", retry=False, now=NOW)
     await registry.jobs.complete("job-2", "t-2", {}, NOW)
-    await registry.jobs.cancel("job-3", who="ops", now=NOW)
+    await registry.jobs.cancel("job-3", by="ops", now=NOW)
     await registry.mongo.db.jobs.update_one({"_id": "job-4"}, {"$set": {"stalled": MAX_ATTEMPTS}})
     assert (await claim(registry, "t-5", 100)).job_id == "job-0"
     statuses = [job.status for job in await registry.jobs.page()]
