@@ -24,17 +24,18 @@ class QueuedJob:
 
 
 class EmbeddingBackend(RecordingServer):
-    """`jobs` in order, `stored` the vectors of each (source_system, external_id).
+    """A backend with `jobs` in order and the `stored` vectors by (source_system, external_id).
 
-    A body with one of `refused_people` is answered 422. `before` is called with each request; what it returns
-    is the answer, unless that is None."""
+    A body with one of `refused_ids` gets 422. `before` is called with each request; its result is the answer,
+    unless it is None.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.jobs: list[QueuedJob] = []
         self.stored: dict[tuple[str, str], list[tuple[float, ...]]] = {}
         self.names: dict[tuple[str, str], str] = {}
-        self.refused_people: set[str] = set()
+        self.refused_ids: set[str] = set()
         self.before: Callable[[Request], Reply | None] = lambda _: None
         self._lock = threading.Lock()
 
@@ -48,7 +49,7 @@ class EmbeddingBackend(RecordingServer):
         return job
 
     def expire(self, job: QueuedJob) -> None:
-        """What happens when a worker has been silent for too long."""
+        """End the lease of `job`, as after a silent worker."""
         with self._lock:
             job.status, job.token = "queued", ""
 
@@ -92,7 +93,7 @@ class EmbeddingBackend(RecordingServer):
         return Reply(204)
 
     def _settle(self, job_id: str, act: str, body: dict[str, Any]) -> Reply:
-        job = next(one for one in self.jobs if one.job_id == job_id)
+        job = next(queued for queued in self.jobs if queued.job_id == job_id)
         if body["lease_token"] != job.token or job.status != "claimed":
             return Reply.of({"detail": "the lease is another worker's", "code": "lease-lost"}, 409)
         if act == "progress":
@@ -106,14 +107,14 @@ class EmbeddingBackend(RecordingServer):
         return Reply.of({"success": True})
 
     def _ingest(self, body: dict[str, Any]) -> Reply:
-        if self.refused_people & {person["external_id"] for person in body["results"]}:
+        if self.refused_ids & {entry["external_id"] for entry in body["results"]}:
             return Reply.of({"detail": "results.0.name: looks like a picture"}, 422)
         new = 0
-        for person in body["results"]:
-            key = (body["source_system"], person["external_id"])
-            self.names[key] = person["name"]
+        for entry in body["results"]:
+            key = (body["source_system"], entry["external_id"])
+            self.names[key] = entry["name"]
             kept = self.stored.setdefault(key, [])
-            for face in person["faces"]:
+            for face in entry["faces"]:
                 vector = tuple(face["embedding"])
                 if vector not in kept:
                     kept.append(vector)

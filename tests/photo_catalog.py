@@ -13,7 +13,7 @@ from tests.recording_server import RecordingServer, Reply, Request
 
 @dataclass(frozen=True)
 class CatalogPhoto:
-    """`metadata` goes over what the catalog would say of the photo."""
+    """A photo of the catalog; `metadata` overrides the generated fields."""
 
     data: bytes
     person_id: Any = None
@@ -63,7 +63,10 @@ class PhotoCatalog(RecordingServer):
                 self.before_file(photo_id)
                 return Reply(body=self.photos[photo_id].data, headers={"Content-Type": "image/jpeg"})
             case ["", "api", "batches", batch_id, "photos"] if batch_id in self.batches:
-                listed = [{**self._listed(one), **self._more(one)} for one in self.batches[batch_id]]
+                listed = [
+                    {**self._listed(listed_id), **self._more(listed_id)}
+                    for listed_id in self.batches[batch_id]
+                ]
                 return Reply.of({"photos": listed})
         return Reply.of({"error": "not found"}, 404)
 

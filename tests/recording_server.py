@@ -48,7 +48,7 @@ class RecordingServer:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def answer(self, request: Request) -> Reply:
-        raise AssertionError("a server says how it answers")
+        raise AssertionError("a subclass implements answer")
 
     def __enter__(self) -> "RecordingServer":
         self._thread.start()
@@ -81,12 +81,12 @@ class RecordingServer:
                     for piece in reply.pieces() if reply.pieces else [reply.body]:
                         self.wfile.write(piece)
                 except (BrokenPipeError, ConnectionResetError):
-                    # The other side has had enough, which is what some tests are about.
+                    # The client closed the connection, as some tests require.
                     self.close_connection = True
 
             do_GET = do_POST = _serve  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Tests have no use for the log."""
+                """Log nothing."""
 
         return Handler

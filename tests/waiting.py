@@ -20,7 +20,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = SECONDS
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> None:
-    """The same on the event loop, for a condition that has to be asked for."""
+    """Return when the awaited `condition` holds; fail after `seconds`."""
 
     async def poll() -> None:
         while not await condition():

@@ -1,4 +1,4 @@
-"""`wfm-device doctor` on real brokers: what it prints, its status, and that it disturbs nobody."""
+"""`wfm-device doctor` examines a device with a real broker."""
 
 import json
 import logging
@@ -59,8 +59,8 @@ def device(mosquitto: Mosquitto, fresh_device: FreshDevice, tmp_path: Path) -> d
     }
 
 
-def test_a_device_that_lacks_nothing_ends_with_status_0(run: Run, device: dict[str, str]) -> None:
-    """One line per check, the times as a table, and a last line."""
+def test_a_sound_device_ends_with_status_0(run: Run, device: dict[str, str]) -> None:
+    """The output has one line per check, a table of times and a summary."""
     result = run(device)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -74,7 +74,7 @@ def test_a_device_that_lacks_nothing_ends_with_status_0(run: Run, device: dict[s
 
 
 def test_json_is_one_document_with_the_same_facts(run: Run, device: dict[str, str]) -> None:
-    """For programs; what is for people goes elsewhere."""
+    """Other output goes to standard error."""
     document = json.loads(run(device, "--json", "--no-camera", "--frames", "0").stdout)
     checks = {check["name"]: check for check in document["checks"]}
     assert (document["faults"], document["warnings"]) == (0, 0)
@@ -85,7 +85,7 @@ def test_json_is_one_document_with_the_same_facts(run: Run, device: dict[str, st
 
 
 def test_a_wrong_password_and_a_dead_broker_are_faults(run: Run, device: dict[str, str]) -> None:
-    """Status 1, one sentence each, and no password in it."""
+    """The status is 1, with one sentence each and no password."""
     wrong = run({**device, "WFM_MQTT__PASSWORD": "hunter2-hunter2"}, "--no-camera")
     assert wrong.exit_code == 1
     assert "rejects this device: not authorised -> check WFM_MQTT__USERNAME" in wrong.stdout
@@ -97,10 +97,10 @@ def test_a_wrong_password_and_a_dead_broker_are_faults(run: Run, device: dict[st
     assert "nothing listens" in dead.stdout
 
 
-def test_it_looks_at_a_device_that_runs_without_disturbing_it(
+def test_doctor_does_not_disturb_a_running_device(
     run: Run, device: dict[str, str], peer: Peer, start_program: StartProgram
 ) -> None:
-    """No second login, no lock that is in its way: the device stays in its one session."""
+    """It does not log in a second time and takes no lock."""
     device_id = device["WFM_DEVICE__ID"]
     program = start_program(
         [sys.executable, "-m", "device"], {**device, "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"}
@@ -118,7 +118,7 @@ def test_it_looks_at_a_device_that_runs_without_disturbing_it(
 
 
 def test_invalid_settings_end_with_a_sentence_each_and_status_2(run: Run) -> None:
-    """As `run` says them."""
+    """The sentences equal those of `run`."""
     result = run({"WFM_DEVICE__ID": "Not An Id", "WFM_MQTT__PORT": "70000"})
     assert result.exit_code == 2
     for name in ("WFM_DEVICE__ID", "WFM_DEVICE__SITE", "WFM_MQTT__PORT"):
@@ -143,8 +143,8 @@ def broker_of(result: Result) -> dict[str, str]:
     return next(check for check in checks if check["name"] == "broker")
 
 
-def test_certificates_get_in_and_their_ends_are_told(run: Run, secured: dict[str, str]) -> None:
-    """Those of this test end in two days, which is worth a warning."""
+def test_certificates_are_accepted_and_their_expiry_is_reported(run: Run, secured: dict[str, str]) -> None:
+    """An expiry in two days is a warning."""
     broker = broker_of(run(secured, "--no-camera", "--json"))
     assert broker["state"] == "warning"
     assert broker["values"]["tls_version"] == "TLSv1.3"
@@ -154,13 +154,13 @@ def test_certificates_get_in_and_their_ends_are_told(run: Run, secured: dict[str
 
 
 @pytest.mark.parametrize("in_use", [False, True])
-def test_a_certificate_that_the_broker_does_not_trust_is_told_with_and_without_a_login(
+def test_an_untrusted_certificate_is_reported_with_and_without_login(
     run: Run,
     secured: dict[str, str],
     tmp_path: Path,
     in_use: bool,
 ) -> None:
-    """TLS 1.3 says so only after the client's handshake is over."""
+    """TLS 1.3 reports it after the client's handshake."""
     openssl(
         tmp_path,
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout own.key -out own.crt "
@@ -174,7 +174,7 @@ def test_a_certificate_that_the_broker_does_not_trust_is_told_with_and_without_a
     assert "rejects this device's certificate" in broker_of(result)["detail"]
 
 
-def test_no_certificate_where_one_is_asked_for(run: Run, secured: dict[str, str]) -> None:
+def test_a_missing_certificate_is_reported(run: Run, secured: dict[str, str]) -> None:
     """The advice names the settings."""
     bare = {name: value for name, value in secured.items() if not name.endswith(("CERT_FILE", "KEY_FILE"))}
     broker = broker_of(run(bare, "--no-camera", "--json"))

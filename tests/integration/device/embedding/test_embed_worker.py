@@ -1,4 +1,4 @@
-"""`python -m device.embed_worker` as a program: real pictures, real networks, killed and stopped at will."""
+"""`python -m device.embed_worker` works with real pictures and networks."""
 
 import json
 import random
@@ -59,10 +59,10 @@ def start(catalog: PhotoCatalog, backend: EmbeddingBackend, start_program: Start
     return begin
 
 
-def test_pictures_become_the_vectors_that_the_api_would_make(
+def test_the_vectors_equal_those_of_the_api(
     start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
 ) -> None:
-    """With --once it ends with a summary; the log has lines of progress and no name, key or address."""
+    """--once ends with a summary; the log has progress and no name, key or address."""
     catalog.add("wall", b"no picture at all", 1, "Person 1")
     job = backend.submit(photo_ids=list(catalog.photos))
     program = start("--once", group_photos="5")
@@ -84,10 +84,10 @@ def test_pictures_become_the_vectors_that_the_api_would_make(
     assert [word for word in ("Person", "-key", "/api/photos") if word in said] == []
 
 
-def test_killed_again_and_again_it_finishes_with_every_vector_once(
+def test_a_worker_that_is_killed_repeatedly_stores_every_vector_once(
     start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
 ) -> None:
-    """kill -9 at five moments; the next worker goes on where the registry's vectors end."""
+    """The next worker continues after the vectors in the registry."""
     job = backend.submit(photo_ids=list(catalog.photos))
     random_moments = random.Random(11)
     for death in range(5):
@@ -126,10 +126,10 @@ def kill_at_request(start: Start, backend: EmbeddingBackend, nth: int, *, taken:
     dead.set()
 
 
-def test_sigterm_ends_it_within_seconds_and_gives_the_job_back(
+def test_sigterm_ends_the_worker_within_seconds_and_releases_the_job(
     start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
 ) -> None:
-    """Even while a photo does not come; what was reported stays reported."""
+    """Also while a photo is missing; reported progress stays."""
     job = backend.submit(photo_ids=list(catalog.photos))
     waiting, release = threading.Event(), threading.Event()
 
@@ -152,17 +152,17 @@ def test_sigterm_ends_it_within_seconds_and_gives_the_job_back(
 
 
 def test_sigterm_ends_a_worker_without_a_job(start: Start, backend: EmbeddingBackend) -> None:
-    """Between two questions for one."""
+    """The worker polls for jobs."""
     program = start(poll_seconds="60")
     program.wait_until(lambda: bool(backend.requests), "ask for a job", 30)
     assert program.stop(10) == 0
 
 
 @pytest.mark.parametrize("refusing", ["backend", "catalog"])
-def test_a_key_that_is_refused_is_one_sentence_and_status_2(
+def test_a_rejected_key_is_one_sentence_and_status_2(
     start: Start, backend: EmbeddingBackend, refusing: str
 ) -> None:
-    """It names the server and not the key."""
+    """The sentence names the server and not the key."""
     job = backend.submit(photo_ids=["photo_00"])
     program = start("--once", **{f"{refusing}_key": "a-wrong-key"})
     assert program.wait(30) == 2
@@ -176,7 +176,7 @@ def test_a_key_that_is_refused_is_one_sentence_and_status_2(
 def test_a_job_that_fails_is_status_1_with_once(
     start: Start, catalog: PhotoCatalog, backend: EmbeddingBackend
 ) -> None:
-    """The summary says so."""
+    """The summary has the failed job."""
     catalog.overrides["/api/batches/b/photos"] = lambda _: Reply(404)
     job = backend.submit(batch_id="b")
     program = start("--once")
@@ -186,7 +186,7 @@ def test_a_job_that_fails_is_status_1_with_once(
 
 
 def test_missing_settings_and_models_are_a_sentence_each(start: Start, start_program: StartProgram) -> None:
-    """Status 2, no traceback."""
+    """The status is 2, without a traceback."""
     program = start_program([*ARGS, "--once"])
     assert program.wait(30) == 2
     lines = program.output().splitlines()

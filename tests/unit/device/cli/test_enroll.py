@@ -94,8 +94,10 @@ def test_a_folder_becomes_at_most_five_templates_of_one_person(
     assert f"EMP-10001: {len(user_ids)} templates of {SPACE} from 7 of 9 pictures" in result.output
 
 
-def test_without_a_usable_picture_nobody_is_enrolled(run: Enroll, tmp_path: Path, data_dir: Path) -> None:
-    """Status 1, with the reason of each."""
+def test_a_folder_without_usable_pictures_enrolls_no_person(
+    run: Enroll, tmp_path: Path, data_dir: Path
+) -> None:
+    """The status is 1, with the reason for each picture."""
     empty = tmp_path / "walls"
     empty.mkdir()
     cv2.imwrite(str(empty / "wall.png"), np.full((200, 200, 3), 120, np.uint8))
@@ -106,8 +108,8 @@ def test_without_a_usable_picture_nobody_is_enrolled(run: Enroll, tmp_path: Path
     assert rows(data_dir) == []
 
 
-def test_in_production_it_refuses_in_one_sentence(run: Enroll, folder: Path, data_dir: Path) -> None:
-    """Status 2, and nothing is touched."""
+def test_enroll_is_refused_in_production(run: Enroll, folder: Path, data_dir: Path) -> None:
+    """The status is 2, and nothing changes."""
     result = run("EMP-10001", folder, WFM_DEVICE__DEV_MODE="false")
     assert result.exit_code == 2
     assert result.output.count("\n") == 1
@@ -115,8 +117,8 @@ def test_in_production_it_refuses_in_one_sentence(run: Enroll, folder: Path, dat
     assert not data_dir.exists()
 
 
-def test_a_person_of_the_registry_is_not_replaced(run: Enroll, folder: Path, data_dir: Path) -> None:
-    """It would only last until the next sync."""
+def test_enroll_does_not_replace_a_person_of_the_registry(run: Enroll, folder: Path, data_dir: Path) -> None:
+    """The next sync would undo it."""
     db = DatabaseManager(data_dir / "device.db", dev_mode=True)
     db.initialize()
     db.apply_delta([person("EMP-1", 1, 1, space="face:test-8")], [], SyncCursor("lobby", (), "aa", 1))
@@ -128,8 +130,8 @@ def test_a_person_of_the_registry_is_not_replaced(run: Enroll, folder: Path, dat
     )
 
 
-def test_a_device_that_runs_keeps_its_file_to_itself(run: Enroll, folder: Path, data_dir: Path) -> None:
-    """Its gallery in memory would not know."""
+def test_enroll_is_refused_while_the_device_runs(run: Enroll, folder: Path, data_dir: Path) -> None:
+    """The gallery in its memory would not change."""
     with sole_owner(data_dir):
         result = run("EMP-10001", folder)
     assert result.exit_code == 2
@@ -137,8 +139,8 @@ def test_a_device_that_runs_keeps_its_file_to_itself(run: Enroll, folder: Path, 
 
 
 @pytest.mark.parametrize("user", ["", "a b", "EMP/1", "x" * 200])
-def test_what_is_no_user_id_is_refused(run: Enroll, folder: Path, user: str) -> None:
-    """Before anything is opened."""
+def test_an_invalid_user_id_is_refused(run: Enroll, folder: Path, user: str) -> None:
+    """No file is opened."""
     result = run(user, folder)
     assert result.exit_code == 2
     assert "is no user id" in " ".join(result.output.split())
@@ -150,8 +152,8 @@ def unit(values: np.ndarray) -> Vector:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_the_choice_is_different_good_and_begins_with_the_best(seed: int, count: int) -> None:
-    """At most five, none twice, none of less than half the best quality."""
+def test_templates_are_chosen_by_quality_and_difference(seed: int, count: int) -> None:
+    """At most five, none twice, none below half of the best quality."""
     source = np.random.default_rng(seed)
     vectors, qualities = unit(source.normal(size=(count, 8))), source.uniform(0.01, 1.0, count)
     chosen = choose_templates(vectors, qualities)
@@ -160,15 +162,15 @@ def test_the_choice_is_different_good_and_begins_with_the_best(seed: int, count:
     assert all(qualities[chosen] >= 0.5 * qualities.max())
 
 
-def test_the_same_picture_twice_is_one_template() -> None:
-    """A copy shows nothing new; somebody seen from the other side does."""
+def test_a_copy_of_a_picture_gives_no_template() -> None:
+    """A picture from another side does."""
     front, side = np.eye(8)[:2]
     assert choose_templates(unit(np.stack([front, front, side, front])), [0.8, 0.9, 0.7, 0.8]) == [1, 2]
     assert choose_templates(np.empty((0, 8), np.float32), []) == []
 
 
-def test_somebody_else_among_the_pictures_is_found() -> None:
-    """Far from the most typical picture; of two, nobody can say which is the stranger."""
+def test_a_picture_of_another_person_is_found() -> None:
+    """It is far from the most typical picture; of two pictures none is an outlier."""
     source = np.random.default_rng(5)
     anna, ben = source.normal(size=(2, 512))
     pictures = unit(np.stack([*(anna + 0.5 * source.normal(size=(4, 512))), ben]))

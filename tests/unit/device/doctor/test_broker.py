@@ -92,8 +92,8 @@ def test_a_long_password_makes_a_long_packet() -> None:
         (b"\x20", "ended the connection"),
     ],
 )
-def test_what_a_broker_refuses_is_one_sentence(reply: bytes, said: str) -> None:
-    """With what to do, and never the password."""
+def test_a_rejection_by_the_broker_is_one_sentence(reply: bytes, said: str) -> None:
+    """The sentence has advice, and never the password."""
     with server(answering(reply)) as port:
         error = failure(mqtt(port))
     assert said in str(error)
@@ -101,8 +101,8 @@ def test_what_a_broker_refuses_is_one_sentence(reply: bytes, said: str) -> None:
     assert "\n" not in str(error)
 
 
-def test_nothing_listens() -> None:
-    """A dead broker."""
+def test_a_closed_port_is_reported() -> None:
+    """The sentence names host and port."""
     assert "nothing listens at 127.0.0.1" in str(failure(mqtt(free_port())))
 
 
@@ -111,8 +111,8 @@ def test_an_unknown_host() -> None:
     assert "is unknown" in str(failure(mqtt(1883, host="broker.invalid")))
 
 
-def test_a_server_that_says_nothing() -> None:
-    """Taken, and then silence: perhaps it waits for TLS."""
+def test_a_silent_server_is_reported() -> None:
+    """It may wait for TLS."""
     done = threading.Event()
     with server(lambda _connection: done.wait(5) and None) as port:
         error = failure(mqtt(port), seconds=0.2)
@@ -121,7 +121,7 @@ def test_a_server_that_says_nothing() -> None:
     assert "WFM_MQTT__CA_FILE" in error.advice
 
 
-def test_tls_spoken_to_a_plain_broker(authority: Path) -> None:
+def test_tls_to_a_plain_broker_is_reported(authority: Path) -> None:
     """Its answer is no TLS."""
     with server(answering(b"\x20\x02\x00\x01\x00\x00\x00\x00")) as port:
         error = failure(mqtt(port, ca_file=authority))
@@ -195,8 +195,8 @@ def test_a_certificate_file_that_cannot_be_used_is_a_fault(tmp_path: Path) -> No
     assert str(file) in check.detail
 
 
-def test_the_devices_own_certificate_that_ran_out_is_a_fault(authority: Path, tmp_path: Path) -> None:
-    """Before anything is tried: brokers say no more than `handshake failure`."""
+def test_an_expired_certificate_of_the_device_is_a_fault(authority: Path, tmp_path: Path) -> None:
+    """No connection is tried: brokers report only `handshake failure`."""
     settings = mqtt(1, ca_file=authority, cert_file=authority, key_file=authority.with_suffix(".key"))
     ends = certificate_ends(authority)
     assert ends is not None
@@ -205,8 +205,8 @@ def test_the_devices_own_certificate_that_ran_out_is_a_fault(authority: Path, tm
     assert "expired" in check.detail
 
 
-def test_no_login_while_a_device_runs_on_the_folder(tmp_path: Path) -> None:
-    """It would be thrown off: the server hears nothing."""
+def test_no_login_is_tried_while_a_device_runs_on_the_folder(tmp_path: Path) -> None:
+    """A second login would end the device's session."""
     heard: list[bytes] = []
     with sole_owner(tmp_path), server(lambda connection: heard.append(connection.recv(1))) as port:
         check = check_broker(mqtt(port), "cam-001", tmp_path, NOON)
@@ -215,8 +215,8 @@ def test_no_login_while_a_device_runs_on_the_folder(tmp_path: Path) -> None:
     assert heard == [b""]
 
 
-def test_no_login_where_nobody_can_tell_whether_a_device_runs(tmp_path: Path) -> None:
-    """The lock cannot be taken on a folder that is a file."""
+def test_no_login_is_tried_if_the_folder_cannot_be_locked(tmp_path: Path) -> None:
+    """A device may be running on it."""
     folder = tmp_path / "data"
     folder.touch()
     with server(lambda connection: connection.recv(1) and None) as port:
@@ -225,7 +225,7 @@ def test_no_login_where_nobody_can_tell_whether_a_device_runs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("days", [1, 36500])
-def test_the_end_of_a_certificate_is_what_openssl_says(tmp_path: Path, days: int) -> None:
+def test_the_expiry_of_a_certificate_equals_openssl(tmp_path: Path, days: int) -> None:
     """Also past 2049, where X.509 writes years with four digits."""
     openssl(
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=x "
@@ -238,7 +238,7 @@ def test_the_end_of_a_certificate_is_what_openssl_says(tmp_path: Path, days: int
     assert ends.timestamp() == ssl.cert_time_to_seconds(told.removeprefix("notAfter="))
 
 
-def test_the_end_of_what_is_no_certificate_is_unknown(tmp_path: Path) -> None:
-    """A key, say."""
+def test_the_expiry_of_another_file_is_unknown(tmp_path: Path) -> None:
+    """A key has none."""
     (tmp_path / "k").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     assert certificate_ends(tmp_path / "k") is None

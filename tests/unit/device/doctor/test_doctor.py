@@ -56,8 +56,8 @@ def findings(found: DeviceSettings) -> dict[str, CheckResult]:
 # One failing check hides no other
 
 
-def test_a_check_that_fails_itself_is_a_fault_with_its_type(caplog):
-    """And the log has where it was."""
+def test_an_unexpected_exception_is_a_fault_with_its_type(caplog):
+    """The log has the traceback."""
 
     def broken():
         raise KeyError("lens")
@@ -91,8 +91,8 @@ def test_a_new_device_with_the_embedded_model_is_sound_but_for_its_broker(tmp_pa
     assert not (tmp_path / "data").exists()
 
 
-def test_detector_and_emotion_models_that_are_missing_are_told_by_name(tmp_path):
-    """Each under its own check."""
+def test_missing_detector_and_emotion_models_are_faults(tmp_path):
+    """Each has its own check."""
     emotion = {"model": tmp_path / "no-emotion.onnx", "classes": ["calm", "glad"], "codes": {"glad": "EV2.1"}}
     found = findings(
         settings(
@@ -152,8 +152,8 @@ def test_two_onnx_runtimes_in_one_place_are_a_warning(tmp_path):
         (1970, True, "fault"),
     ],
 )
-def test_a_clock_is_judged_by_its_year_and_by_who_keeps_it(year, synchronised, state):
-    """A Jetson without a battery boots in 1970, and the registry rejects what it sees then."""
+def test_the_clock_is_checked_by_year_and_synchronisation(year, synchronised, state):
+    """The registry rejects events of a device that boots in 1970."""
     check = check_clock(datetime(year, 1, 15, tzinfo=timezone.utc), synchronised)
     assert check.state == state
     assert "its error is not measured" in check.detail
@@ -163,8 +163,8 @@ def test_a_clock_is_judged_by_its_year_and_by_who_keeps_it(year, synchronised, s
     ("answer", "flag", "expected"),
     [("yes", False, True), ("no", True, False), ("", True, True), ("", False, None)],
 )
-def test_who_keeps_the_time_is_asked_then_looked_up(tmp_path, answer, flag, expected):
-    """Where systemd does not run, its flag may still be there, or nothing."""
+def test_synchronisation_comes_from_timedatectl_or_the_flag(tmp_path, answer, flag, expected):
+    """Without systemd the flag may exist, or nothing."""
     command, file = tmp_path / "timedatectl", tmp_path / "synchronized"
     command.write_text(f"#!/bin/sh\necho {answer}\n")
     command.chmod(0o755)
@@ -214,8 +214,8 @@ def test_a_device_that_runs_on_the_folder_is_no_fault(database):
     assert "a device runs on it" in check.detail
 
 
-def test_a_damaged_database_is_a_fault_and_stays_as_it_is(database):
-    """Pages of noise in its middle; then a file that is no database at all."""
+def test_a_damaged_database_is_a_fault_and_stays_unchanged(database):
+    """Pages of noise, and a file that is no database."""
     content = bytearray(database.read_bytes())
     content[4096:8192] = bytes(range(256)) * 16
     database.write_bytes(content)
@@ -228,7 +228,7 @@ def test_a_damaged_database_is_a_fault_and_stays_as_it_is(database):
 
 
 def test_a_database_of_newer_software_is_a_fault(database):
-    """An older doctor cannot say what stands in it."""
+    """An older doctor cannot read it."""
     with closing(sqlite3.connect(database)) as writer:
         writer.execute("PRAGMA user_version = 999")
     check = check_disk(database.parent, database, outbox_mb=1)
@@ -260,8 +260,8 @@ def embedder(tmp_path):
     return load_embedder(str(save_arcface_like(tmp_path / "mine.onnx")), "face:mine")
 
 
-def test_a_model_is_told_by_path_hash_shapes_and_space(embedder):
-    """So that two devices can be compared."""
+def test_a_model_is_described_by_path_hash_shapes_and_space(embedder):
+    """The values let an operator compare two devices."""
     check = check_model(embedder, None)
     digest = hashlib.sha256(embedder.session.path.read_bytes()).hexdigest()
     assert check.state == "ok"
@@ -273,8 +273,8 @@ def test_a_model_is_told_by_path_hash_shapes_and_space(embedder):
     assert check_model(embedder, digest).state == "ok"
 
 
-def test_another_file_than_the_registrys_is_a_fault(tmp_path):
-    """As the device itself remembers what a head told it, in its own database."""
+def test_a_model_that_differs_from_the_registry_is_a_fault(tmp_path):
+    """The device keeps the registry's record in its own database."""
     model = save_arcface_like(tmp_path / "mine.onnx")
     db = DatabaseManager(tmp_path / "data" / "device.db")
     db.initialize()
@@ -376,8 +376,8 @@ class Sees:
         return Detections(self.boxes, np.ones(len(self.boxes), np.float32))
 
 
-def test_a_detector_that_sees_faces_where_there_are_none_is_a_warning(tmp_path):
-    """The synthetic picture shows nobody, and the cascade agrees."""
+def test_a_detector_that_finds_faces_in_noise_is_a_warning(tmp_path):
+    """The cascade finds none in the synthetic picture."""
     device = settings(tmp_path).device
     assert check_detector(CascadeDetector(), device).state == "ok"
     check = check_detector(Sees([0, 0, 90, 90]), device)
@@ -429,8 +429,8 @@ def test_times_count_the_faces_that_are_there(tmp_path):
     assert (times.faces, times.synthetic) == (4, False)
 
 
-def test_the_devices_own_people_are_matched_against_when_there_are_any(tmp_path):
-    """And spoilt rows are left out, as when it runs."""
+def test_stages_match_against_the_devices_own_gallery(tmp_path):
+    """Damaged rows are left out, as in a running device."""
     model = save_arcface_like(tmp_path / "mine.onnx", dimension=8)
     db = DatabaseManager(tmp_path / "data" / "device.db")
     db.initialize()
@@ -457,15 +457,15 @@ def seen(source, **options):
     return check_camera(str(source), lambda: sample_camera(str(source), 10.0, **options), 10.0)
 
 
-def test_a_file_is_told_by_size_and_length(pictures):
-    """Read as fast as it can be, not at its own rate."""
+def test_a_file_is_described_by_size_and_length(pictures):
+    """It is read as fast as possible, not at its own rate."""
     check = seen(pictures)
     assert check.state == "ok"
     assert (check.values["sizes"], check.values["frames"], check.values["ended"]) == (["160x120"], 5, True)
 
 
 def test_damaged_and_black_pictures_are_warnings(pictures):
-    """A covered lens looks like a working camera to everybody else."""
+    """A covered lens looks like a working camera to every other check."""
     (pictures / "9.png").write_bytes(b"no picture")
     damaged = seen(pictures)
     assert (damaged.state, damaged.values["corrupt"]) == ("warning", 1)
@@ -486,14 +486,14 @@ def test_a_camera_that_is_not_there_is_a_fault(source):
 
 
 def test_a_live_camera_cannot_be_repeated():
-    """`run` would end with that, so the doctor says it."""
+    """The device would end with the same error."""
     check = seen("97", loop=True)
     assert check.state == "fault"
     assert "live and cannot be repeated" in check.detail
 
 
 def test_a_camera_that_a_running_device_holds_is_no_fault():
-    """Whether it works, only that device knows."""
+    """Only that device knows whether it works."""
     check = check_camera("97", lambda: sample_camera("97", 10.0), 10.0, in_use=True)
     assert check.state == "warning"
     assert "a device runs" in check.detail
@@ -516,7 +516,7 @@ def test_a_driver_that_never_answers_does_not_hang_the_doctor():
 
 
 def test_frames_of_the_camera_are_kept_for_the_times(pictures):
-    """As many as were asked for; without any, the times are of the synthetic frame and say so."""
+    """As many as requested; without any, the times are those of the synthetic frame."""
     assert [each.shape for each in sample_camera(str(pictures), 10.0, 3).pictures] == [(120, 160, 3)] * 3
     found = settings(pictures.parent / "data", source=str(pictures))
     report = examine(found, camera_frames=3)

@@ -1,4 +1,4 @@
-"""The catalog's answers are taken for hostile: wrong types, foreign addresses, too many bytes, no end."""
+"""The catalog's answers are untrusted: types, addresses and sizes are checked."""
 
 import itertools
 import math
@@ -61,8 +61,8 @@ async def reason(act: Any) -> str:
     return caught.value.reason
 
 
-async def test_a_photo_is_found_and_loaded_as_the_seed_says(server: PhotoCatalog, catalog: Catalog) -> None:
-    """A numeric person id is told as text; the bytes come from file_url, with the catalog's own key."""
+async def test_a_photo_is_found_and_loaded(server: PhotoCatalog, catalog: Catalog) -> None:
+    """A numeric person id becomes text; `file_url` is used with the catalog's key."""
     server.key = "catalog-key"
     server.add("photo_001", b"bytes", 42, "John Smith")
     photo = await catalog.find("photo_001")
@@ -88,10 +88,8 @@ async def test_a_batch_lists_its_photos_in_order(server: PhotoCatalog, catalog: 
     assert (await catalog.load(first), await catalog.load(second)) == (b"first", b"second")
 
 
-async def test_entries_that_are_no_photos_do_not_spoil_a_batch(
-    server: PhotoCatalog, catalog: Catalog
-) -> None:
-    """Each is told apart from the good ones, which stay."""
+async def test_unreadable_entries_do_not_affect_a_batch(server: PhotoCatalog, catalog: Catalog) -> None:
+    """The other entries stay."""
     bad = [
         None, 7, "photo_009", [], {}, {"photo_id": None}, {"photo_id": True}, {"photo_id": 1.5},
         {"photo_id": "a", "person_id": {"$gt": ""}}, {"photo_id": "a", "person_id": False},
@@ -122,7 +120,7 @@ async def test_entries_that_are_no_photos_do_not_spoil_a_batch(
 async def test_a_batch_without_a_list_fails_its_job(
     server: PhotoCatalog, catalog: Catalog, reply: Reply
 ) -> None:
-    """For good: asking again would change nothing."""
+    """The job is not retried."""
     server.overrides["/api/batches/b/photos"] = lambda _: reply
     with pytest.raises(JobFailedError) as caught:
         await catalog.list_batch("b")
@@ -237,8 +235,8 @@ class Elsewhere(RecordingServer):
         return Reply(body=b"secret of another server")
 
 
-async def test_no_other_server_is_ever_asked(server: PhotoCatalog, catalog: Catalog) -> None:
-    """Neither by an absolute file_url nor by a redirect; not even one on another port of the same host."""
+async def test_no_other_server_is_requested(server: PhotoCatalog, catalog: Catalog) -> None:
+    """Absolute file_urls, redirects and other ports are refused."""
     with Elsewhere() as other:
         foreign = CatalogPhoto(photo_id="p", file_url=f"{other.url}/x")
         assert await reason(catalog.load(foreign)) == "url-foreign"

@@ -1,4 +1,4 @@
-"""The worker's settings and its command line, without a server."""
+"""The worker's settings and command line work without a server."""
 
 import io
 import json
@@ -59,24 +59,24 @@ def test_a_file_is_read_too(tmp_path: Path) -> None:
         {"nonsense": "1"},
     ],
 )
-def test_a_wrong_setting_is_told_by_its_name(changed: dict[str, str]) -> None:
-    """In one sentence."""
+def test_a_wrong_setting_is_named(changed: dict[str, str]) -> None:
+    """The error is one sentence."""
     with pytest.raises(SettingsError) as caught:
         load(**changed)
     (mistake,) = caught.value.mistakes
     assert mistake.startswith("worker")
 
 
-def test_help_says_what_it_does_and_needs() -> None:
-    """Also what the statuses mean."""
+def test_help_describes_the_command() -> None:
+    """It also has the exit statuses."""
     said = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     for words in ("--once", "--config", *NEEDED, "Status 0", "no photo is written"):
         assert words in said
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
-async def test_an_authority_that_is_none_is_a_wrong_setting(tmp_path: Path, content: str | None) -> None:
-    """Missing, or not a certificate."""
+async def test_an_unusable_ca_file_is_a_settings_error(tmp_path: Path, content: str | None) -> None:
+    """It is missing or no certificate."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
@@ -87,7 +87,7 @@ async def test_an_authority_that_is_none_is_a_wrong_setting(tmp_path: Path, cont
 
 
 def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
-    """And begins where the job was left."""
+    """It starts at the position of the job."""
     console = Console(force_terminal=True, width=120, record=True, file=io.StringIO())
     bar = BarReporter(console)
     bar.begin("job-1", 30, 50)
@@ -101,8 +101,8 @@ def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
     assert "5 faces, 3 skipped" in shown
 
 
-def test_without_a_terminal_there_is_a_line_a_group(caplog: pytest.LogCaptureFixture) -> None:
-    """With the same numbers."""
+def test_a_log_has_a_line_for_each_group(caplog: pytest.LogCaptureFixture) -> None:
+    """It has the same numbers as the bar."""
     log = LogReporter()
     with caplog.at_level("INFO", "device.embedding.progress"):
         log.begin("job-1", 0, 50)

@@ -1,4 +1,4 @@
-"""A job from its photos to the registry's vectors: in order, in bounded memory, with nothing lost."""
+"""A job turns photos into the registry's vectors, in order and without loss."""
 
 import asyncio
 import hashlib
@@ -39,13 +39,13 @@ async def holds(condition: Callable[[], bool]) -> None:
 
 
 def vector_of(data: bytes) -> bytes:
-    """The same for the same photo."""
+    """Return the same vector for the same photo."""
     seed = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
     return normalise(np.random.default_rng(seed).normal(size=512), 512)
 
 
 class FakeEmbedder:
-    """In place of the vision code: a photo has the face that its bytes say, or says why not."""
+    """Return the face, or the error, that the bytes of a photo name."""
 
     def __init__(self) -> None:
         self.embedder = SimpleNamespace(space=EmbeddingSpace("face:test-512", 512))
@@ -137,7 +137,7 @@ def opened(catalog: PhotoCatalog, backend: EmbeddingBackend, embedder: FakeEmbed
 
 
 def fill(catalog: PhotoCatalog, count: int) -> list[str]:
-    """Photos of three people in turn."""
+    """Add photos of three people in turn."""
     ids = [f"photo_{n:03}" for n in range(count)]
     for n, photo_id in enumerate(ids):
         catalog.add(photo_id, b"face of %d" % n, 40 + n % 3, f"Person {n % 3}")
@@ -145,7 +145,7 @@ def fill(catalog: PhotoCatalog, count: int) -> list[str]:
 
 
 def everything(catalog: PhotoCatalog, ids: list[str]) -> dict[tuple[str, str], set[tuple[float, ...]]]:
-    """What the registry must hold in the end."""
+    """Return the vectors that the registry must have in the end."""
     people: dict[tuple[str, str], set[tuple[float, ...]]] = {}
     for photo_id in ids:
         photo = catalog.photos[photo_id]
@@ -183,10 +183,10 @@ async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
     }  # fmt: skip
 
 
-async def test_a_job_by_batch_fetches_only_photos_of_somebody(
+async def test_a_job_by_batch_fetches_only_photos_with_person_and_name(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """A photo without a person, or of one without a name, is counted and its bytes are never asked for."""
+    """Other photos are counted and their bytes are not requested."""
     ids = fill(catalog, 3)
     catalog.add("nobody", b"x", None, None)
     catalog.add("nameless", b"x", 7, None)
@@ -200,10 +200,10 @@ async def test_a_job_by_batch_fetches_only_photos_of_somebody(
     assert job.result == {"photos": 6, "faces": 3, "embeddings_stored": 3, "no-person": 1, "no-name": 2}
 
 
-async def test_what_cannot_be_embedded_is_counted_by_its_reason(
+async def test_photos_without_a_vector_are_counted_by_reason(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """No face, several faces, no picture, gone from the catalog, or strange metadata; the others go on."""
+    """The other photos are embedded."""
     ids = fill(catalog, 2)
     for n, code in enumerate(
         ["photo-no-face", "photo-several-faces", "photo-several-faces", "photo-invalid"]
@@ -225,7 +225,7 @@ async def test_what_cannot_be_embedded_is_counted_by_its_reason(
 async def test_at_most_four_photos_are_in_memory(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, embedder: FakeEmbedder
 ) -> None:
-    """While one is photo_processed at three more are fetched, and then no other until it is done."""
+    """The worker embeds one photo and prefetches three."""
     ids = fill(catalog, 12)
     backend.submit(photo_ids=ids)
     embedder.before.clear()
@@ -266,7 +266,7 @@ async def test_a_position_is_reported_only_when_its_vectors_are_in_the_registry(
 async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, path: str, nth: int
 ) -> None:
-    """It dies when the backend has taken what was sent and before it could hear so."""
+    """It dies after the backend stored a request and before the answer."""
     ids = fill(catalog, 10)
     job = backend.submit(photo_ids=ids)
     dying = asyncio.Event()
@@ -319,10 +319,10 @@ async def test_counts_of_earlier_attempts_are_kept(
     assert worker.summary.tally.photos == 2
 
 
-async def test_a_batch_that_has_changed_is_done_again_from_its_start(
+async def test_a_changed_batch_starts_again_at_its_first_photo(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """The position of the old list says nothing about the new one; its length is told only past that."""
+    """The new length is reported only past the old position."""
     ids = fill(catalog, 11)
     catalog.batches["b"] = ids
     job = backend.submit(batch_id="b")
@@ -337,7 +337,7 @@ async def test_a_batch_that_has_changed_is_done_again_from_its_start(
 async def test_a_lost_lease_ends_the_job_and_not_the_worker(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """The next job is done as ever; the lost one is not touched again."""
+    """The next job is processed; the lost one is not touched again."""
     lost, other = backend.submit(photo_ids=fill(catalog, 8)), backend.submit(photo_ids=["photo_000"])
 
     def take_away(request: Request) -> None:
@@ -371,12 +371,12 @@ async def test_the_lease_is_kept_alive_during_a_long_photo(
         embedder.before.set()
 
 
-async def test_a_person_whom_the_backend_refuses_does_not_hold_up_the_others(
+async def test_a_refused_identity_does_not_affect_the_others(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """Sent again person by person, and the refused one is counted."""
+    """The worker sends each identity alone and counts the refused one."""
     ids = fill(catalog, 6)
-    backend.refused_people = {"41"}
+    backend.refused_ids = {"41"}
     job = backend.submit(photo_ids=ids)
     async with opened() as worker:
         await worker.process_jobs(once=True)
@@ -386,11 +386,11 @@ async def test_a_person_whom_the_backend_refuses_does_not_hold_up_the_others(
     assert (job.status, job.result["person-refused"]) == ("done", 2)
 
 
-async def test_a_job_of_which_nobody_is_accepted_has_failed(
+async def test_a_job_without_an_accepted_identity_fails(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """With the backend's sentence: vectors of another length, for one."""
-    backend.refused_people = {"40", "41", "42"}
+    """The error is the backend's sentence."""
+    backend.refused_ids = {"40", "41", "42"}
     job = backend.submit(photo_ids=fill(catalog, 6))
     async with opened() as worker:
         await worker.process_jobs(once=True)
@@ -399,10 +399,10 @@ async def test_a_job_of_which_nobody_is_accepted_has_failed(
     assert not worker.summary.is_clean
 
 
-async def test_people_who_are_refused_one_by_one_are_counted_with_the_last_reason(
+async def test_refused_identities_are_counted_with_the_last_reason(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """The backend lists them in its answer; here it does not know the space, so nobody is accepted."""
+    """The backend lists them in its answer."""
     job = backend.submit(photo_ids=fill(catalog, 3))
     unknown = {"index": 0, "code": "space-unknown", "detail": "there is no such space"}
     answer = {"identities_resolved": 0, "embeddings_stored": 0, "errors": [unknown] * 3, "error_count": 3}
@@ -414,10 +414,10 @@ async def test_people_who_are_refused_one_by_one_are_counted_with_the_last_reaso
     assert job.error == "the backend accepted no identity: space-unknown: there is no such space"
 
 
-async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
+async def test_a_backend_without_the_route_refuses_no_identity(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """It may be older than the worker: the job is for another attempt, and nobody is counted as refused."""
+    """The job is left to another attempt."""
     job = backend.submit(photo_ids=fill(catalog, 6))
     backend.before = lambda r: Reply(404) if r.path.endswith("ingest-embeddings") else None
     async with opened() as worker:
@@ -427,13 +427,13 @@ async def test_a_backend_that_takes_no_vectors_at_all_blames_nobody(
     assert len(backend.bodies("ingest-embeddings")) == 1
 
 
-async def test_a_backend_that_is_away_is_waited_for(
+async def test_an_unavailable_backend_is_retried(
     catalog: PhotoCatalog,
     backend: EmbeddingBackend,
     opened: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Pauses grow with jitter to a minute; the log has one line when it begins and one when it is over."""
+    """Pauses grow with jitter to a minute; the log has one line at start and end."""
     ids = fill(catalog, 4)
     job = backend.submit(photo_ids=ids)
     away = iter([Reply(503), Reply(502), Reply(500), Reply(429)] * 3)
@@ -450,20 +450,18 @@ async def test_a_backend_that_is_away_is_waited_for(
     assert lines == ["WARNING", "INFO"]
 
 
-async def test_with_once_the_patience_with_the_backend_has_an_end(
-    backend: EmbeddingBackend, opened: Any
-) -> None:
-    """Whoever started it from a timer wants to know."""
+async def test_once_gives_up_on_an_unavailable_backend(backend: EmbeddingBackend, opened: Any) -> None:
+    """A timer that starts the worker gets the error."""
     backend.before = lambda _: Reply(503)
     async with opened(patience_seconds=300) as worker:
         with pytest.raises(ServiceUnavailableError, match="503"):
             await worker.process_jobs(once=True)
 
 
-async def test_a_catalog_that_stays_away_gives_the_job_back_where_it_stands(
+async def test_an_unavailable_catalog_releases_the_job_at_its_position(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """For another attempt, at the last position whose vectors are in the registry."""
+    """The position covers the vectors in the registry."""
     ids = fill(catalog, 8)
     catalog.overrides["/api/photos/photo_006/file"] = lambda _: Reply(503)
     job = backend.submit(photo_ids=ids)
@@ -474,10 +472,10 @@ async def test_a_catalog_that_stays_away_gives_the_job_back_where_it_stands(
     assert worker.summary.jobs_given_back == 1
 
 
-async def test_a_catalog_that_breaks_down_over_every_photo_is_not_taken_for_empty(
+async def test_a_catalog_that_fails_over_a_whole_group_fails_the_job(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """One such photo is skipped; a whole group of them is to be tried again."""
+    """A single photo is skipped; a group is retried."""
     ids = fill(catalog, 8)
     one, all_of_them = backend.submit(photo_ids=ids[:5]), backend.submit(photo_ids=ids[4:])
     for photo_id in ids[3:]:
@@ -494,10 +492,10 @@ async def test_a_catalog_that_breaks_down_over_every_photo_is_not_taken_for_empt
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_catalog_that_refuses_the_key_ends_the_program_and_gives_the_job_back(
+async def test_a_rejected_catalog_key_ends_the_program_and_releases_the_job(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, status: int
 ) -> None:
-    """Nothing is skipped for it."""
+    """No photo is skipped."""
     job = backend.submit(photo_ids=fill(catalog, 2))
     catalog.overrides["/api/photos/photo_001"] = lambda _: Reply(status)
     async with opened() as worker:
@@ -506,10 +504,10 @@ async def test_a_catalog_that_refuses_the_key_ends_the_program_and_gives_the_job
     assert (job.status, job.retry) == ("failed", True)
 
 
-async def test_a_network_that_fails_ends_the_program_and_gives_the_job_back(
+async def test_a_failing_model_ends_the_program_and_releases_the_job(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """Another worker may have a network that works."""
+    """Another worker may have a working model."""
     catalog.add("photo_000", b"broken model")
     job = backend.submit(photo_ids=["photo_000"])
     async with opened() as worker:
@@ -521,20 +519,20 @@ async def test_a_network_that_fails_ends_the_program_and_gives_the_job_back(
 @pytest.mark.parametrize(
     "config", [{}, {"photo_ids": ["a"], "batch_id": "b"}, {"photo_ids": [1]}, {"photo_ids": {}}]
 )
-async def test_a_job_that_cannot_be_read_is_told_in_a_sentence(
+async def test_an_unreadable_job_ends_the_program_with_a_sentence(
     backend: EmbeddingBackend, opened: Any, config: dict[str, Any]
 ) -> None:
-    """It is not this worker's backend, or newer than the worker."""
+    """The backend is another one, or newer than the worker."""
     backend.submit(**config)
     async with opened() as worker:
         with pytest.raises(RequestRefusedError, match="does not have the expected form"):
             await worker.process_jobs(once=True)
 
 
-async def test_without_once_it_asks_again_and_again(
+async def test_without_once_the_worker_polls_for_jobs(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """With pauses around poll_seconds, until it is stopped."""
+    """The pauses are around poll_seconds."""
     pauses: list[float] = []
     ids = fill(catalog, 2)
     async with opened(once=False, pauses=pauses, poll_seconds=8) as worker:
@@ -548,8 +546,8 @@ async def test_without_once_it_asks_again_and_again(
     assert held(backend) == everything(catalog, ids)
 
 
-def test_a_person_has_one_entry_under_the_latest_name() -> None:
-    """In the order in which people first appear."""
+def test_an_identity_has_one_entry_with_the_latest_name() -> None:
+    """Entries have the order of their first appearance."""
     a, b = vector_of(b"a"), vector_of(b"b")
     faces = [
         EmbeddedFace("2", "Jane", a, 0.5),
@@ -564,8 +562,8 @@ def test_a_person_has_one_entry_under_the_latest_name() -> None:
     assert normalise(json.loads(json.dumps(people))[0]["faces"][1]["embedding"], 512) == b
 
 
-def test_an_error_is_told_as_the_backend_takes_it() -> None:
-    """One line, no word that could be a picture, at most 500 characters."""
+def test_an_error_is_sent_in_the_form_of_the_backend() -> None:
+    """One line of at most 500 characters without picture data."""
     said = to_error_text("first\nsecond\t" + "A" * 5000 + " data:image/png \x00 " + "word " * 500)
     assert said.startswith("first second AAA")
     assert len(said) <= 500
