@@ -361,7 +361,7 @@ async def test_the_lease_is_kept_alive_during_a_long_photo(
     async with opened() as worker:
         work = worker._create_work(await worker._backend.claim())
         work._lease_seconds = 0.03
-        run = asyncio.ensure_future(work.run())
+        run = asyncio.ensure_future(work.process_job())
         await holds(lambda: len(backend.bodies("/progress")) >= 3)
         assert {body["position"] for body in backend.bodies("/progress")} == {0}
         assert not run.done()
