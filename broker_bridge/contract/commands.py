@@ -1,4 +1,7 @@
-"""Define every command for devices: its name, its arguments and the states that it passes through."""
+"""Define every command for devices.
+
+Each has a name and arguments, and passes through states.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,5 +10,5 @@ _MISSED = 3
 
 
 def silent_after(heartbeat_seconds: float) -> timedelta:
-    """Return the age of the last sign of life from which a device is silent: three missed heartbeats."""
+    """Return the silence that three missed heartbeats make."""
     return timedelta(seconds=_MISSED * heartbeat_seconds)

@@ -1,4 +1,7 @@
-"""Publish commands to online devices and record their results; only the leading bridge does."""
+"""Publish commands to online devices and record their results.
+
+Only the leading bridge does.
+"""
 
 import asyncio
 import logging
@@ -66,7 +69,10 @@ class CommandDispatcher:
             self.wake()
 
     def note_result(self, decoded: Decoded[CommandResult], _payload: bytes) -> None:
-        """Queue a result; past the bound it is dropped and counted, and its command is sent again."""
+        """Queue a result.
+
+        Past the bound it is dropped and counted, and its command is sent again.
+        """
         result = decoded.message
         key = (decoded.ids["device_id"], result.id, result.state)
         if key not in self._results and len(self._results) >= _LIMIT:

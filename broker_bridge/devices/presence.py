@@ -1,4 +1,7 @@
-"""Write the reports of devices (status, info, heartbeat, applied, reported) to the registry in batches."""
+"""Write the reports of devices to the registry in batches.
+
+The reports are status, info, heartbeat, applied and reported.
+"""
 
 import asyncio
 import logging
@@ -32,7 +35,10 @@ _LIMIT = 20_000
 
 
 class Presence:
-    """Collect reports of devices and write them in batches; of each kind a device's newest one counts."""
+    """Collect reports of devices and write them in batches.
+
+    The newest report of each kind counts.
+    """
 
     def __init__(
         self,
@@ -71,7 +77,10 @@ class Presence:
             await retry(self._write_waiting, on=RegistryError, report=self._report_failure)
 
     async def _write_waiting(self) -> None:
-        """Write the queued reports; after a failure the next call writes them with newer ones."""
+        """Write the queued reports.
+
+        After a failure the next call writes them with newer ones.
+        """
         self._batch, self._waiting = self._batch | self._waiting, {}
         if self._batch:
             await self._write(self._batch)
@@ -106,7 +115,7 @@ class Presence:
         return reports
 
     async def _record_info(self, device_id: str, info: DeviceInfo) -> None:
-        """Register a new device where that is allowed, and record the spaces of a known one."""
+        """Register a new device where allowed, or record the spaces of a known one."""
         if self._auto_register and not is_reserved(device_id):
             await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
         elif device_id not in await self._registry.devices.registered([device_id]):
@@ -133,7 +142,7 @@ class Presence:
         self.counters["models_differ"] += len(differing)
         if differing and self._differing.get(device_id) != differing:
             for space_id, models in differing.items():
-                _log.warning("device model differs device=%s space=%s sha256=%r", device_id, space_id, models)
+                _log.warning("device model differs device=%s space=%s models=%r", device_id, space_id, models)
         if differing:
             self._differing[device_id] = differing
         else:

@@ -42,7 +42,10 @@ class RegistrationHandler:
         self.counters: Counter[str] = Counter()
 
     def accept_request(self, decoded: Decoded[RegisterIdentity], _payload: bytes) -> None:
-        """Queue a request; past the bound it is dropped and counted, and its device repeats it."""
+        """Queue a request.
+
+        Past the bound it is dropped and counted, and its device repeats it.
+        """
         device_id, request = decoded.ids["device_id"], decoded.message
         if (device_id, request.request_id) in self._waiting:
             return
@@ -55,7 +58,10 @@ class RegistrationHandler:
         self._wake.release()
 
     async def answer_requests(self) -> None:
-        """Decide and answer until cancelled, one by one: each decision depends on those before."""
+        """Decide and answer until cancelled, one request after the other.
+
+        Each decision depends on those before.
+        """
         while True:
             await self._wake.acquire()
             (device_id, request_id), request = next(iter(self._waiting.items()))

@@ -57,7 +57,10 @@ class EventIngest:
         """The time since which MongoDB records no events; None while it does."""
 
     def accept_event(self, decoded: Decoded[Event], payload: bytes) -> None:
-        """Queue an event. A full queue drops and counts it: without a receipt its device sends it again."""
+        """Queue an event.
+
+        A full queue drops and counts it: without a receipt its device sends it again.
+        """
         full = (
             len(self._waiting) >= self._settings.queue_events
             or self._waiting_bytes + len(payload) > self._settings.queue_bytes
@@ -94,7 +97,9 @@ class EventIngest:
         return batch
 
     async def _record(self, batch: Sequence[_Arrival]) -> None:
-        """Record one batch, however long MongoDB is unavailable; the queue fills up to its bound meanwhile.
+        """Record one batch, however long MongoDB is unavailable.
+
+        The queue fills up to its bound meanwhile.
 
         The delay grows without jitter: one batch at a time needs no spreading. After a failure the batch may
         be stored in part, so the repeat looks its keys up first.

@@ -1,4 +1,6 @@
-"""Handle undecodable messages: reject those that name an event, store the others as dead letters.
+"""Handle undecodable messages.
+
+Those that name an event are rejected, the others stored as dead letters.
 
 Apart from ingest, so that a device that sends invalid messages does not delay the events of others.
 """
@@ -67,7 +69,10 @@ def _report_failure(error: Exception) -> None:
 
 
 def _rejection(topic: str, payload: bytes, error: ContractError) -> tuple[str, Rejection] | None:
-    """Return the device and the rejection of an event that names its id; None for everything else."""
+    """Return the device and the rejection of an event that names its id.
+
+    None for everything else.
+    """
     ids = channels.EVENT.match(topic)
     claimed = claimed_event_id(payload) if ids else None
     if ids is None or claimed is None:

@@ -79,7 +79,9 @@ class CommandQueue:
         return self._mongo.watch([{"$match": {"ns.coll": "commands", "operationType": "insert"}}])
 
     async def list_open(self, now: datetime) -> dict[str, str]:
-        """Return the device ids of unexpired commands without a final answer, by command id, oldest first.
+        """Return the device ids of open commands by command id, oldest first.
+
+        Open commands have not expired and have no final answer.
 
         Arguments may be large, so they are loaded later, for the commands that can be published now.
         """

@@ -1,4 +1,4 @@
-"""Store devices: registration, calibration, their last reports and confirmed versions."""
+"""Store devices with their calibration, reports and confirmed versions."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,10 @@ _RESERVED = frozenset({"admin", "bridge", "operator"})
 
 
 def is_reserved(device_id: str) -> bool:
-    """Return whether the id is a broker user with rights of its own: `bridge`, `bridge-2`, `operator`."""
+    """Return whether the id is a broker user with rights of its own.
+
+    Such users are `bridge`, `bridge-2` and `operator`.
+    """
     return device_id in _RESERVED or device_id.startswith("bridge-")
 
 
@@ -59,7 +62,10 @@ class DeviceRegistry:
         return (await self.registered([device_id]))[device_id]
 
     async def record_contact(self, device_ids: Sequence[str]) -> None:
-        """Create documents for new devices. An unregistered device is listed, and not served."""
+        """Create documents for new devices.
+
+        An unregistered device is listed, and not served.
+        """
         now = utc_now()
         inserts = [
             UpdateOne({"_id": device_id}, {"$setOnInsert": {"first_seen_at": now}}, upsert=True)
@@ -79,7 +85,9 @@ class DeviceRegistry:
     async def calibrate(
         self, device_id: str, metres_per_pixel: float | None, *, by: str, now: datetime
     ) -> None:
-        """Set the metres that a pixel shows where faces pass the camera; None removes the calibration.
+        """Set the metres that a pixel shows where faces pass the camera.
+
+        None removes the calibration.
 
         Raises ContractError(`device-unknown`).
         """
@@ -110,7 +118,10 @@ class DeviceRegistry:
         return {found["_id"]: found["metres_per_pixel"] async for found in cursor}
 
     async def record_reports(self, reports: Sequence[DeviceReport]) -> None:
-        """Write reports in one round trip; reports of devices without a document are skipped."""
+        """Write reports in one round trip.
+
+        Reports of devices without a document are skipped.
+        """
         if reports:
             await self._devices.bulk_write([report.update for report in reports], ordered=False)
 
@@ -127,7 +138,7 @@ class DeviceRegistry:
         return [to_record(found) async for found in self._devices.find(query).sort("_id", 1).limit(limit)]
 
     async def applied_versions(self, sites: Sequence[str] | None = None) -> list[AppliedVersion]:
-        """Return what each registered device (of `sites`) has confirmed, in order of device id."""
+        """Return what each registered device has confirmed, in order of device id."""
         query: Document = {"site_id": {"$in": list(sites)} if sites is not None else {"$ne": None}}
         cursor = self._devices.find(query, {"site_id": 1, "applied": 1}).sort("_id", 1)
         return [to_applied_version(found) async for found in cursor]

@@ -82,7 +82,7 @@ class AppliedVersion:
     at: datetime | None
 
     def confirms(self, epoch: str, version: int) -> bool:
-        """Return whether the device has applied every change up to `version`, deletions included."""
+        """Return whether the device has applied every change up to `version`."""
         return self.epoch == epoch and self.version is not None and self.version >= version
 
 

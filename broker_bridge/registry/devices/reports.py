@@ -22,7 +22,10 @@ class DeviceReport:
     def status(
         cls, device_id: str, state: str, session: str, at: datetime, received_at: datetime
     ) -> "DeviceReport":
-        """Return the update for a status; one of an older session than the recorded one changes nothing."""
+        """Return the update for a status.
+
+        One of an older session than the recorded one changes nothing.
+        """
         number = int(session, 16) & (2**63 - 1)
         change = {
             "status": {"state": state, "session": session, "at": at, "received_at": received_at},
@@ -33,7 +36,9 @@ class DeviceReport:
 
     @classmethod
     def latest(cls, device_id: str, kind: str, fields: Document, received_at: datetime) -> "DeviceReport":
-        """Return the update that replaces the last `info`, `heartbeat`, `applied` or `reported`.
+        """Return the update that replaces the last report of a kind.
+
+        The kinds are `info`, `heartbeat`, `applied` and `reported`.
 
         Raises ContractError(`payload-invalid`) for `fields` that BSON cannot encode: in a batch they would
         stop the other reports.

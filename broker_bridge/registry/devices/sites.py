@@ -1,4 +1,7 @@
-"""Store sites: each has cameras that share one gallery, and its enrollment settings."""
+"""Store sites and their enrollment settings.
+
+The cameras of a site share one gallery.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -57,7 +60,10 @@ class Sites:
         return found and _site(found)
 
     async def check_open(self, site_id: str, kind: Kind, session: Any = None) -> None:
-        """Raise ContractError(`enrollment-closed`) unless the site's devices may register this kind."""
+        """Raise ContractError unless the site's devices may register this kind.
+
+        The code is `enrollment-closed`.
+        """
         found = await self._sites.find_one({"_id": site_id}, session=session)
         if found is None or not _site(found).allows_registration(kind):
             raise ContractError(ENROLLMENT_CLOSED, f"site {site_id} does not let devices register {kind}s")
@@ -71,7 +77,9 @@ class Sites:
     async def change(
         self, site_id: str, settings: Mapping[str, Any], *, by: str, at: datetime
     ) -> Site | None:
-        """Change settings of a site, by the names of Site's fields, and return it; None if it is missing.
+        """Change settings of a site and return it; None if it is missing.
+
+        `settings` are by the names of Site's fields.
 
         Each changed setting gets an audit entry, for example `site.enrollment-policy`.
         """

@@ -1,4 +1,7 @@
-"""Keep the decisions about registrations of cameras: a repeated request gets the same answer."""
+"""Keep the decisions about registrations of cameras.
+
+A repeated request gets the same answer.
+"""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -24,7 +27,9 @@ _ONE_OF_TWO = "two enrolled identities are equally similar to the face; it may b
 
 @dataclass(frozen=True)
 class RegistrationDecision:
-    """The answer to one request of one device: a user id, or `code` and `detail` of a rejection.
+    """The answer to one request of one device.
+
+    It has a user id, or `code` and `detail` of a rejection.
 
     `similarity` is that to the nearest identity enrolled before, None if none was near.
     """
@@ -47,7 +52,10 @@ class RegistrationDecision:
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """An admissible request; `vector` is its vector in unit length, float32[d] as bytes."""
+    """An admissible request.
+
+    `vector` is its vector in unit length, float32[d] as bytes.
+    """
 
     request: RegisterIdentity
     device_id: str
@@ -88,7 +96,10 @@ def ambiguous(
 
 
 class RegistrationDecisions:
-    """Collection `registrations`: decisions without vectors, which expire after seven days."""
+    """Collection `registrations`: decisions without vectors.
+
+    A document expires after seven days.
+    """
 
     def __init__(self, mongo: Mongo, identities: Identities, sites: Sites) -> None:
         self._registrations = mongo.db.registrations

@@ -1,4 +1,6 @@
-"""Decide whether a device may enroll an employee with a vector. Pure rules over values.
+"""Decide whether a device may enroll an employee with a vector.
+
+These are pure rules over values.
 
 The device states the user id, so the face has to confirm it: a device adds templates to an identity, and
 never replaces, renames or restores one.
@@ -25,14 +27,17 @@ from .decisions import RegistrationDecision, RegistrationRequest, ambiguous
 
 
 def requested_user_id(request: RegisterIdentity) -> str:
-    """Return the user id of an employee's request; raise ContractError(`payload-invalid`) without one."""
+    """Return the user id of an employee's request.
+
+    Raises ContractError(`payload-invalid`) without one.
+    """
     if request.user_id is None:
         raise ContractError(PAYLOAD_INVALID, "user_id: an employee is registered by user id")
     return request.user_id
 
 
 def check_enrollable(user_id: str, identity: Identity | None, site_id: str) -> None:
-    """Raise ContractError if a device of the site may not add templates to the identity.
+    """Raise ContractError if the site's devices may not add templates.
 
     The codes are `person-merged`, `person-unknown` and `site-mismatch`. A missing identity may be created.
     """
@@ -56,7 +61,9 @@ def decide_employee(
     nearest: Nearest | None,
     limits: SimilarityLimits,
 ) -> RegistrationDecision:
-    """Return the decision, given the `record` of the named identity and the `nearest` of all identities.
+    """Return the decision about an employee's vector.
+
+    `record` is the named identity, `nearest` the nearest of all identities.
 
     `exists` with another user id from `same_person` up: the identity that was enrolled first wins. `created`
     for a missing identity; `exists` if the vector fits the identity's own, or it had none in this space.
@@ -79,7 +86,7 @@ def _other_identity(
     user_id: str,
     limits: SimilarityLimits,
 ) -> RegistrationDecision | None:
-    """Return the decision if the vector is, or may be, that of another identity than `user_id`."""
+    """Return the decision if the vector may be another identity's."""
     is_own = nearest.key == user_id
     other = nearest.runner_up if is_own else nearest.similarity
     if other < limits.look_alike:
@@ -94,7 +101,10 @@ def _other_identity(
 
 
 def own_similarity(record: IdentityRecord, space: str, vector: bytes) -> float | None:
-    """Return the cosine similarity to the nearest own template in a space; None if there is none."""
+    """Return the cosine similarity to the nearest own template in a space.
+
+    None if there is none.
+    """
     if record.live is None:
         return None
     own = [
@@ -109,7 +119,10 @@ def own_similarity(record: IdentityRecord, space: str, vector: bytes) -> float |
 
 
 def enrollment_of(registration: RegistrationRequest, record: IdentityRecord) -> EnrollIdentity:
-    """Return the change that adds the vector to the identity, or creates an employee of the device's site."""
+    """Return the change that adds the vector to the identity.
+
+    A missing identity becomes an employee of the device's site.
+    """
     user_id = requested_user_id(registration.request)
     templates = (registration.template,)
     if record.live:

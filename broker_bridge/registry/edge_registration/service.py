@@ -110,7 +110,10 @@ class EdgeRegistration:
     async def _decide(
         self, device_id: str, request: RegisterIdentity, at: datetime, new_user_id: Callable[[], str]
     ) -> RegistrationDecision | None:
-        """Return the earlier or a new decision; raise ContractError for an inadmissible request."""
+        """Return the earlier or a new decision.
+
+        Raises ContractError for an inadmissible request.
+        """
         earlier = await self._registrations.find(device_id, request.request_id)
         if earlier:
             return earlier
@@ -147,7 +150,10 @@ class EdgeRegistration:
     async def _decide_employee(
         self, registration: RegistrationRequest, nearest: Nearest | None
     ) -> tuple[RegistrationDecision, EnrollIdentity | None]:
-        """Return the decision about an employee and the change that it needs; raise ContractError."""
+        """Return the decision about an employee and the change that it needs.
+
+        Raises ContractError.
+        """
         user_id = employees.requested_user_id(registration.request)
         record = (await self._identity_store.read_records(None, [user_id]))[user_id]
         employees.check_enrollable(user_id, record.identity, registration.site_id)
@@ -165,7 +171,10 @@ class EdgeRegistration:
     async def _check_admissible(
         self, device_id: str, request: RegisterIdentity
     ) -> tuple[str, EmbeddingSpace]:
-        """Return site and space of an admissible request; raise ContractError with the reason otherwise."""
+        """Return site and space of an admissible request.
+
+        Raises ContractError with the reason otherwise.
+        """
         device = await self._devices.get(device_id)
         if device is None or device.site_id is None:
             raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")

@@ -1,4 +1,7 @@
-"""Decide whether a face is an enrolled identity, a new visitor, or ambiguous. Pure rules over values."""
+"""Decide whether a face is enrolled, a new visitor, or ambiguous.
+
+These are pure rules over values.
+"""
 
 import hashlib
 import secrets

@@ -1,4 +1,7 @@
-"""Decide whether an event may be recorded: the rules for every way in, MQTT, HTTP and registrations."""
+"""Decide whether an event may be recorded.
+
+The rules hold for every way in: MQTT, HTTP and registrations.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +23,10 @@ MAX_AHEAD: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class EventAdmission:
-    """The rules about device and clock. Programs with the same `max_age` accept the same events."""
+    """The rules about device and clock.
+
+    Programs with the same `max_age` accept the same events.
+    """
 
     max_age: timedelta = timedelta(days=MAX_AGE_DAYS)
 
@@ -44,7 +50,9 @@ class EventAdmission:
 
 
 def check_visitor(identities: Mapping[str, Identity], user_id: str, at: datetime) -> None:
-    """Raise ContractError(`person-unknown`, `person-merged`) unless the identity existed at `at`.
+    """Raise ContractError unless the identity existed at `at`.
+
+    The codes are `person-unknown` and `person-merged`.
 
     An offline device may report visits from before a deletion; those are admissible.
     """
@@ -60,7 +68,9 @@ def check_visitor(identities: Mapping[str, Identity], user_id: str, at: datetime
 def check_reported_visitor(
     identities: Mapping[str, Identity], user_id: str, site_id: str, at: datetime
 ) -> None:
-    """Raise ContractError for a reported visit of an identity that the device's site never had.
+    """Raise ContractError unless the identity existed and its site matches.
+
+    A site that never had the identity cannot report its visit.
 
     The code is `person-unknown`, so that a device learns nothing about other sites; see also check_visitor.
     """

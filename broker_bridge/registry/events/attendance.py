@@ -12,7 +12,10 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 
 @dataclass(frozen=True)
 class Attendance:
-    """Visits and recognitions (`facial_id`) at one site; times are those of the devices' clocks."""
+    """Visits and recognitions (`facial_id`) at one site.
+
+    Times are those of the devices' clocks.
+    """
 
     visits: int
     recognitions: int
@@ -32,7 +35,10 @@ class AttendanceQueries:
         return await self._identity_store.find_by_id(None, user_ids)
 
     async def count_by_site(self, user_id: str) -> dict[str | None, Attendance]:
-        """Return the attendance of an identity by site; None stands for devices without a site."""
+        """Return the attendance of an identity by site.
+
+        None stands for devices without a site.
+        """
         counted = {"user_id": user_id, "event_type": {"$in": ["visit", "facial_id"]}}
         group: Document = {
             "_id": "$site_id",

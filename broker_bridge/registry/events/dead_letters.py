@@ -1,4 +1,7 @@
-"""Store undecodable messages with topic, bytes and reason, until an operator has looked at them."""
+"""Store undecodable messages with topic, bytes and reason.
+
+They are kept until an operator has looked at them.
+"""
 
 import hashlib
 import re
@@ -11,7 +14,10 @@ from broker_bridge.registry.mongo.client import Document, Mongo
 
 
 class DeadLetters:
-    """Collection `dead_letters`: the same bytes on the same topic are one letter with a count."""
+    """Collection `dead_letters`.
+
+    The same bytes on the same topic are one letter with a count.
+    """
 
     def __init__(self, mongo: Mongo) -> None:
         self._letters = mongo.db.dead_letters
@@ -32,7 +38,7 @@ class DeadLetters:
         return [found async for found in self._letters.find({}).sort("last_at", -1).limit(limit)]
 
     async def delete_matching(self, pattern: re.Pattern[bytes]) -> int:
-        """Delete letters with bytes that match `pattern`, and letters that may hold a vector.
+        """Delete letters that match `pattern` or may hold a vector.
 
         The owner of a vector in undecodable bytes is unknown. Returns the number of deleted letters.
         """

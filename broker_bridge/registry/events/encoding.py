@@ -1,4 +1,7 @@
-"""Encode incoming events as documents; one that BSON cannot encode must not stop its batch."""
+"""Encode incoming events as documents, each by itself.
+
+One that BSON cannot encode must not stop its batch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,7 +52,10 @@ def _encode(document: Document) -> RawBSONDocument:
 
 
 def _image_of(event: Event) -> tuple[bytes | None, str | None]:
-    """Return the JPEG, or the error code of an invalid one: the event itself is recorded all the same."""
+    """Return the JPEG, or the error code of an invalid one.
+
+    The event itself is recorded all the same.
+    """
     if event.image is None:
         return None, None
     try:

@@ -1,4 +1,7 @@
-"""Store recognition events, each once, and their images, which are kept apart and expire."""
+"""Store recognition events, each once, and their images.
+
+Images are kept apart and expire.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -72,7 +75,10 @@ class EventStore:
     async def page(
         self, criteria: EventFilter, *, before: tuple[datetime, str] | None = None, limit: int = 100
     ) -> list[EventRecord]:
-        """Return up to `limit` events, newest first by time of receipt, after the cursor `before`."""
+        """Return up to `limit` events, newest first by time of receipt.
+
+        The page starts after the cursor `before`.
+        """
         query = criteria.to_query()
         events = newest_first(self._events, query, "received_at", before=before, limit=limit)
         return [to_event_record(found) async for found in events]
@@ -94,7 +100,10 @@ class EventStore:
     async def batches_for(
         self, user_ids: Sequence[str], batch_size: int
     ) -> AsyncIterator[list[tuple[EventRecord, bytes | None]]]:
-        """Yield all events of `user_ids` by time of receipt, in batches, each with its JPEG if it is kept."""
+        """Yield all events of `user_ids` by time of receipt, in batches.
+
+        Each event comes with its JPEG if it is kept.
+        """
         batch: list[EventRecord] = []
         cursor = self._events.find({"user_id": {"$in": list(user_ids)}}).sort("received_at", 1)
         async for found in cursor.batch_size(batch_size):
@@ -113,7 +122,9 @@ class EventStore:
     async def pseudonymise(
         self, user_ids: Sequence[str], pseudonym: str, until: datetime | None = None
     ) -> tuple[int, int]:
-        """Replace `user_ids` by a pseudonym in all events (with a time up to `until`); delete their images.
+        """Replace `user_ids` by a pseudonym in events and delete their images.
+
+        `until` limits the events by their time.
 
         Returns the numbers of events and images. A repeated call continues an interrupted one.
         """
@@ -132,13 +143,19 @@ class EventStore:
             events += (await self._events.update_many(batch, update)).modified_count
 
     def watch(self, resume_after: str | None = None) -> Any:
-        """Return a change stream of new events, from now or from a token of `resume_token`."""
+        """Return a change stream of new events.
+
+        It starts now, or after a token of `resume_token`.
+        """
         options = {"resume_after": {"_data": resume_after}} if resume_after else {}
         return self._mongo.watch([{"$match": {"operationType": "insert"}}], "events", **options)
 
 
 def _pseudonymising_update(pseudonym: str) -> list[Document]:
-    """Return the update that does in MongoDB what Pseudonyms.pseudonymise does to an event."""
+    """Return the update that pseudonymises events in MongoDB.
+
+    It does the same as Pseudonyms.pseudonymise.
+    """
     metadata = {}
     for name in NUMERIC_METADATA:
         value = f"$metadata.{name}"

@@ -1,4 +1,7 @@
-"""Define the values of events: as they arrive, as they are recorded, and what recording a batch did."""
+"""Define the values of events.
+
+They are incoming events, recorded events, and the result of a batch.
+"""
 
 import base64
 from collections.abc import Mapping
@@ -21,13 +24,19 @@ class IncomingEvent:
 
     @property
     def key(self) -> str:
-        """`<device_id>/<event_id>`: neither id has a slash, so the `_id` index is the unique key of both."""
+        """`<device_id>/<event_id>`, the unique key.
+
+        Neither id has a slash.
+        """
         return f"{self.event.device_id}/{self.event.event_id}"
 
 
 @dataclass(frozen=True)
 class RecordedEvents:
-    """The result of a batch: keys stored (now or before), rejections by key, and how many were repeats."""
+    """The result of recording a batch.
+
+    It has keys stored (now or before), rejections by key, and the number of repeats.
+    """
 
     stored: frozenset[str]
     rejected: Mapping[str, Rejection]
@@ -36,7 +45,10 @@ class RecordedEvents:
 
 @dataclass(frozen=True)
 class EventRecord:
-    """A recorded event without its image. The fields stand in the order of the JSON that REST answers."""
+    """A recorded event without its image.
+
+    The fields stand in the order of the JSON that REST answers.
+    """
 
     device_id: str
     event_id: str
@@ -57,7 +69,9 @@ class EventRecord:
         return f"{self.device_id}/{self.event_id}"
 
     def to_wire(self, image: bytes | None = None) -> dict[str, Any]:
-        """Return the event's payload with `site_id`, `received_at` and `has_image`, without absent fields.
+        """Return the event's payload with its site and time of receipt.
+
+        Absent fields are left out.
 
         `image` is added in base64.
         """

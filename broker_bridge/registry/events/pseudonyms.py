@@ -42,7 +42,10 @@ Firmware may have written anything else there, also names.
 
 @dataclass(frozen=True)
 class ErasedIdentity:
-    """An erasure of a user id: the time up to which the id meant this identity, and its pseudonym."""
+    """An erasure of a user id.
+
+    Up to `at` the id meant this identity, which has the pseudonym since.
+    """
 
     at: datetime
     pseudonym: str
@@ -68,7 +71,10 @@ class Pseudonyms:
         self._unerased: set[str] = set()
 
     async def ensure_key(self) -> None:
-        """Create the key in `meta` once; call it before a transaction, which would not see the key."""
+        """Create the key in `meta` once.
+
+        Call it before a transaction, which would not see the key.
+        """
         created = {"$setOnInsert": {"key": Binary(secrets.token_bytes(32)), "erasures": 0}}
         found = await self._meta.find_one_and_update(
             _KEY, created, upsert=True, return_document=ReturnDocument.AFTER
@@ -85,7 +91,10 @@ class Pseudonyms:
         return hashlib.blake2b(user_id.encode(), digest_size=_MARK_BYTES, key=self._key).digest()
 
     async def count_erasure(self, session: Any) -> None:
-        """Raise the number of erasures in the transaction, so that every process reads them again."""
+        """Raise the number of erasures in the transaction.
+
+        Every process then reads them again.
+        """
         await self._meta.update_one(_KEY, {"$inc": {"erasures": 1}}, session=session)
 
     def invalidate(self) -> None:
@@ -93,12 +102,15 @@ class Pseudonyms:
         self._refresh_at = float("-inf")
 
     async def reassigned(self, user_ids: Sequence[str]) -> set[str]:
-        """Return those of `user_ids`, all of them erased once, that were assigned again since."""
+        """Return those of `user_ids` that were assigned again since their erasure."""
         cursor = self._identities.find({"_id": {"$in": list(user_ids)}, "erased": {"$ne": True}}, {"_id": 1})
         return {found["_id"] async for found in cursor}
 
     async def pseudonymise(self, events: Sequence[Event]) -> dict[int, Event]:
-        """Return the events of erased identities by position, with a pseudonym and without image."""
+        """Return the events of erased identities by position, pseudonymised.
+
+        They have no image.
+        """
         await self._refresh()
         if not self._erased:
             return {}
@@ -148,7 +160,9 @@ class Pseudonyms:
 
 
 def pseudonym_at(erasures: Sequence[ErasedIdentity], at: datetime, *, reassigned: bool) -> str | None:
-    """Return the pseudonym of a user id at `at`; `erasures` are those of the id, oldest first.
+    """Return the pseudonym of a user id at `at`.
+
+    `erasures` are those of the id, oldest first.
 
     None if the id belonged to an identity that is not erased. Until the id is reassigned, a camera that still
     has it means the last erased identity.

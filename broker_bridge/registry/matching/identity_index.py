@@ -1,4 +1,7 @@
-"""Search the nearest identity to a vector: one index per space, kept current by registry version."""
+"""Search the nearest identity to a vector.
+
+Each space has one index, kept current by registry version.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,7 +41,9 @@ class IdentityIndex:
         return history, found
 
     async def find_all(self, vectors: Sequence[bytes], floor: float) -> tuple[History, list[Nearest | None]]:
-        """Return the nearest identity in the registry for each of `vectors` (float32[d], unit length).
+        """Return the nearest identity for each of `vectors`.
+
+        The vectors are float32[d] of unit length.
 
         None stands where no identity has a cosine similarity of `floor` or more. The history is the state
         of the registry that was searched. Raises RegistryError.
@@ -83,7 +88,9 @@ class IdentityIndex:
                 return history
 
     async def apply_changes(self, deltas: Sequence[IdentityDelta], first: int, last: int) -> None:
-        """Apply the changes that this program has just written as the versions `first` to `last`.
+        """Apply the changes that this program has just written.
+
+        They are all of the versions `first` to `last`.
 
         An index that is at another version reads them from the registry at its next search.
         """

@@ -35,7 +35,9 @@ LOOK_ALIKE = "look-alike"
 
 @dataclass(frozen=True)
 class JudgedChange:
-    """A change with its look-alikes, most similar first; `change` has them in its audit details.
+    """A change with its look-alikes, most similar first.
+
+    The audit details of `change` name them.
 
     A change with `error` is not applied.
     """
@@ -55,7 +57,11 @@ class CheckedChange:
 
 @dataclass(frozen=True)
 class _Owners:
-    """The user id of each change; the known identities, and their (space, vector) pairs, by user id."""
+    """The owners of a batch of changes.
+
+    These are the user id of each change, and the known identities and stored (space, vector) pairs by
+    user id.
+    """
 
     user_ids: Sequence[str]
     identities: Mapping[str, Identity]
@@ -63,7 +69,9 @@ class _Owners:
 
 
 class LookAlikes:
-    """Judge changes before they are applied. Two concurrent requests may miss each other's faces.
+    """Judge changes before they are applied.
+
+    Two concurrent requests may miss each other's faces.
 
     In a dry run the indexes are searched and not updated, since `identities` rolls its writes back.
     """
@@ -86,7 +94,10 @@ class LookAlikes:
         self._is_dry_run = is_dry_run
 
     async def enroll(self, change: EnrollIdentity) -> CheckedChange:
-        """Judge a change and apply it; raise ContractError, also `look-alike`, and RegistryError."""
+        """Judge a change and apply it.
+
+        Raises ContractError, also `look-alike`, and RegistryError.
+        """
         (checked,) = await self.apply_judged(await self.judge_changes([change]))
         checked.outcome.result()
         return checked
@@ -126,7 +137,9 @@ class LookAlikes:
     async def judge_changes(
         self, changes: Sequence[IdentityChange], pending: Sequence[IdentityChange] = ()
     ) -> list[JudgedChange]:
-        """Return each of `changes` with the other identities whose faces resemble its new templates.
+        """Return each of `changes` with its look-alikes.
+
+        Those are other identities whose faces resemble its new templates.
 
         Compared are the registry, earlier `changes`, and `pending`: changes that are being applied. A
         template that its identity already has is not new. A batch of a few hundred changes needs one search
@@ -153,7 +166,10 @@ class LookAlikes:
         return judged
 
     async def _batches(self, changes: Sequence[IdentityChange]) -> list[SpaceBatch]:
-        """Return the new templates by space. Unknown spaces and wrong lengths are rejected later."""
+        """Return the new templates by space.
+
+        Unknown spaces and wrong lengths are rejected later.
+        """
         if not any(isinstance(change, EnrollIdentity) and change.templates for change in changes):
             return []
         dimensions = await self._spaces.dimensions()

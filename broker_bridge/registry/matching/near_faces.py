@@ -52,7 +52,10 @@ class NearPair:
 
 @dataclass
 class SpaceBatch:
-    """New templates of one space in the order of their changes, and the similarity of a look-alike."""
+    """New templates of one space in the order of their changes.
+
+    `limit` is the similarity of a look-alike.
+    """
 
     space: EmbeddingSpace
     limit: float
@@ -63,7 +66,10 @@ class SpaceBatch:
         return self.rows[self._first_row(change) :]
 
     def near_pairs(self, first_change: int) -> Iterator[tuple[int, NearPair]]:
-        """Yield each change from `first_change` on with every earlier change that adds a similar face."""
+        """Yield changes with each earlier change that adds a similar face.
+
+        The changes are those from `first_change` on.
+        """
         vectors: Vector = np.stack([to_array(row.vector) for row in self.rows])
         for number in range(self._first_row(first_change), len(self.rows)):
             row = self.rows[number]
@@ -109,7 +115,7 @@ def near_pairs_by_change(batches: Sequence[SpaceBatch], first_change: int) -> di
 
 
 def nearest_other(owner: str, nearest: Nearest | None) -> tuple[str, float] | None:
-    """Return the user id and similarity of the nearest identity except `owner`, or None."""
+    """Return the user id and similarity of the nearest other identity."""
     if nearest is None:
         return None
     if nearest.key != owner:
