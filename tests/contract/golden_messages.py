@@ -1,4 +1,4 @@
-"""Loads the golden messages: one JSON file each, frozen as they stand on the wire of version 1."""
+"""Load the golden messages: one JSON file each, frozen at wire version 1."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 @dataclass(frozen=True)
 class Golden:
-    """A message as it travels; `name` is its file's."""
+    """A message of the wire; `name` is its file's."""
 
     name: str
     topic: str
@@ -22,7 +22,10 @@ class Golden:
 
 
 def load() -> list[Golden]:
-    """Every golden message. A file without a topic is a bare event, as firmware in the field sends it."""
+    """Return every golden message.
+
+    A file without a topic is a bare event, as firmware in the field sends it.
+    """
     messages = []
     for file in sorted(FOLDER.glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))

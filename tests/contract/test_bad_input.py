@@ -1,4 +1,4 @@
-"""What a broken or hostile sender may put on the wire, and the code that each gets."""
+"""Check the error code of each broken or hostile message."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def event_with(**changes: Any) -> bytes:
 
 
 def event_with_metadata(text: str) -> bytes:
-    """The event with `text` as its metadata, written as it is: json.dumps could not write all of it."""
+    """Return the event with `text` as its metadata, which json.dumps could not write."""
     return event_with(metadata="HERE").replace(b'"HERE"', text.encode())
 
 
@@ -49,8 +49,8 @@ def event_with_metadata(text: str) -> bytes:
     ],
     ids=["empty", "null", "list", "number", "text", "open", "bare", "utf-16", "two", "nul", "deep"],
 )
-def test_what_is_not_the_message_is_invalid(payload: bytes) -> None:
-    """Nothing but the message is accepted, and nothing crashes the reader."""
+def test_a_payload_of_another_form_is_invalid(payload: bytes) -> None:
+    """Every payload that is not the message is invalid, and none crashes the decoder."""
     # Nothing in a receipt is required, so `{}` is one.
     for name in BY_NAME if payload != b"{}" else BY_NAME.keys() - {"receipt"}:
         assert code_of(BY_NAME[name].topic, payload) == errors.PAYLOAD_INVALID
@@ -75,8 +75,8 @@ def test_what_is_not_the_message_is_invalid(payload: bytes) -> None:
         '{"lone": "\\ud800"}',
     ],
 )
-def test_metadata_that_no_database_can_hold_is_refused(metadata: str) -> None:
-    """NaN, infinity, integers past 64 bits, NUL in keys and endless nesting break BSON or SQLite later."""
+def test_metadata_that_no_database_can_store_is_rejected(metadata: str) -> None:
+    """Metadata that BSON or SQLite cannot store is rejected: NaN, NUL in keys, nesting."""
     assert code_of(EVENT.topic, event_with_metadata(metadata)) == errors.PAYLOAD_INVALID
 
 
@@ -91,8 +91,8 @@ def test_metadata_that_no_database_can_hold_is_refused(metadata: str) -> None:
         '{"a.b": 1, "$set": 2}',
     ],
 )
-def test_metadata_that_can_be_held_is_kept_as_it_is(metadata: str) -> None:
-    """Free keys and all JSON types pass unchanged."""
+def test_valid_metadata_passes_unchanged(metadata: str) -> None:
+    """Metadata passes unchanged with free keys and all JSON types."""
     message = decode(EVENT.topic, event_with_metadata(metadata)).message
     assert message.metadata == json.loads(metadata)
     assert json.loads(message.to_json())["metadata"] == json.loads(metadata)
@@ -102,7 +102,7 @@ def test_metadata_that_can_be_held_is_kept_as_it_is(metadata: str) -> None:
     "number", ["NaN", "Infinity", "-Infinity", "1e999", "-0.01", "1.01", '"0.9"', "true"]
 )
 def test_a_confidence_is_a_number_from_0_to_1(number: str) -> None:
-    """NaN and numbers outside are refused."""
+    """A confidence of NaN or outside of 0 to 1 is rejected."""
     assert code_of(EVENT.topic, event_with(confidence="HERE").replace(b'"HERE"', number.encode())) == (
         errors.PAYLOAD_INVALID
     )
@@ -126,8 +126,8 @@ def test_a_confidence_is_a_number_from_0_to_1(number: str) -> None:
         "",
     ],
 )
-def test_a_time_that_is_not_rfc_3339_or_out_of_the_calendar_is_refused(text: str) -> None:
-    """Years outside 1..9999, missing offsets and other notations are refused."""
+def test_a_time_that_is_not_rfc_3339_or_out_of_the_calendar_is_rejected(text: str) -> None:
+    """Years outside 1..9999, missing offsets and other notations are rejected."""
     assert code_of(EVENT.topic, event_with(timestamp=text)) == errors.PAYLOAD_INVALID
 
 
@@ -142,14 +142,14 @@ def test_a_time_that_is_not_rfc_3339_or_out_of_the_calendar_is_refused(text: str
         ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
     ],
 )
-def test_times_are_brought_to_utc_with_milliseconds(text: str, normal: str) -> None:
-    """Any RFC 3339 offset is read; one form is written."""
+def test_times_are_converted_to_utc_with_milliseconds(text: str, normal: str) -> None:
+    """Any RFC 3339 offset is decoded; one form is encoded."""
     message = decode(EVENT.topic, event_with(timestamp=text)).message
     assert json.loads(message.to_json())["timestamp"] == normal
 
 
 def test_an_upward_message_has_at_most_256_kib() -> None:
-    """The largest message passes, one byte more is `payload-too-large`, downward there is no such bound."""
+    """One byte past the limit is `payload-too-large` upward; downward has no such limit."""
     room = MAX_UP_BYTES - len(event_with(image=""))
     decode(EVENT.topic, event_with(image="A" * room))
     assert code_of(EVENT.topic, event_with(image="A" * (room + 1))) == errors.PAYLOAD_TOO_LARGE
@@ -158,7 +158,7 @@ def test_an_upward_message_has_at_most_256_kib() -> None:
 
 
 def test_an_event_belongs_on_the_topic_of_its_type() -> None:
-    """A visit on the topic of facial_id is refused, and so is a type that does not exist."""
+    """A visit on the topic of facial_id is rejected, as is an unknown type."""
     assert code_of("wfm/v1/device/cam-001/up/event/visit", EVENT.payload) == errors.PAYLOAD_INVALID
     assert code_of("wfm/v1/device/cam-001/up/event/dance", event_with(event_type="dance")) == (
         errors.PAYLOAD_INVALID
@@ -177,21 +177,21 @@ def test_an_event_belongs_on_the_topic_of_its_type() -> None:
     ],
 )
 def test_the_fields_of_an_event_fit_its_type(event_type: str, changes: dict[str, Any]) -> None:
-    """Only `unknown` goes without a user_id, only `emotion` has an emotion_code."""
+    """Only `unknown` has no user_id, only `emotion` has an emotion_code."""
     topic = f"wfm/v1/device/cam-001/up/event/{event_type}"
     assert code_of(topic, event_with(event_type=event_type, **changes)) == errors.PAYLOAD_INVALID
 
 
 @pytest.mark.parametrize("text", ["<base64-jpeg>", "", "AAAA", "/9j/4AA", "/9j/4AA=\n", "/9j/\u00e9"])
 def test_an_image_is_a_base64_jpeg(text: str) -> None:
-    """The image is checked where it is read, apart from the event."""
+    """An image is checked when it is decoded, apart from its event."""
     with pytest.raises(ContractError) as caught:
         decode_image(text)
     assert caught.value.code == errors.IMAGE_INVALID
 
 
-def test_a_jpeg_is_read() -> None:
-    """Bytes that begin as a JPEG does come back as they are."""
+def test_a_jpeg_is_decoded() -> None:
+    """Bytes that begin like a JPEG are returned unchanged."""
     assert decode_image("/9j/4AA=") == b"\xff\xd8\xff\xe0\x00"
 
 
@@ -211,8 +211,8 @@ def test_a_jpeg_is_read() -> None:
         (b"1" * 5000, None),
     ],
 )
-def test_an_invalid_event_can_still_be_answered_by_its_id(payload: bytes, claimed: str | None) -> None:
-    """The sender learns which of its events was refused, where a name can be read at all."""
+def test_the_id_of_an_invalid_event_is_found(payload: bytes, claimed: str | None) -> None:
+    """A rejection names the invalid event where its id is readable."""
     assert claimed_event_id(payload) == claimed
 
 
@@ -233,13 +233,13 @@ def code_or_message(topic: str, payload: bytes) -> object:
 
 @given(topic=topics | st.text(max_size=80), payload=st.binary(max_size=400))
 def test_arbitrary_bytes_raise_nothing_but_a_contract_error(topic: str, payload: bytes) -> None:
-    """Whatever arrives, the reader answers with a message or a code."""
+    """Any payload gives a message or a code."""
     assert code_or_message(topic, payload)
 
 
 @given(name=st.sampled_from(sorted(BY_NAME)), data=st.data())
 def test_one_arbitrary_field_raises_nothing_but_a_contract_error(name: str, data: st.DataObject) -> None:
-    """A message with one field replaced is either read, and can then be written again, or refused."""
+    """A message with one field replaced is rejected, or decoded and encoded again."""
     golden = BY_NAME[name]
     field = data.draw(st.sampled_from(sorted(golden.document)))
     payload = json.dumps({**golden.document, field: data.draw(json_values)}).encode()

@@ -1,4 +1,4 @@
-"""The gallery digest: equal on device and backend, whatever the order of changes was."""
+"""Check that the gallery digest is equal on device and backend in any order."""
 
 import hashlib
 
@@ -30,13 +30,13 @@ def digest_of(items: list[tuple[str, str, bytes]]) -> Digest:
 def test_known_templates_have_their_frozen_digest(
     user_id: str, space: str, values: list[float], frozen: str
 ) -> None:
-    """The digests that every version of the software must compute."""
+    """Every version of the software computes these digests."""
     assert Digest.of(user_id, space, [normalise(values, 4)]) == Digest(1, int(frozen, 16))
     assert Digest.of(user_id, space, [normalise(values, 4)]).hex == frozen
 
 
 def test_the_digest_is_the_documented_hash() -> None:
-    """8-byte BLAKE2b of user id, NUL, space, NUL, little-endian float32 bytes, written as hex."""
+    """The digest is 8-byte BLAKE2b of user id, NUL, space, NUL and vector, as hex."""
     vector = np.array([0.6, 0.8], dtype="<f4").tobytes()
     expected = hashlib.blake2b(b"EMP-1\0face:x\0" + vector, digest_size=8).hexdigest()
     assert Digest.of("EMP-1", "face:x", [vector]).hex == expected
@@ -44,7 +44,7 @@ def test_the_digest_is_the_documented_hash() -> None:
 
 
 def test_an_empty_gallery_has_sixteen_zeros() -> None:
-    """Leading zeros are written, so that digests compare as text."""
+    """A digest has its leading zeros, so that digests compare as text."""
     assert (Digest().count, Digest().hex) == (0, "0" * 16)
 
 
@@ -60,12 +60,12 @@ def test_order_does_not_matter(items: list[tuple[str, str, bytes]], order) -> No
 def test_removing_undoes_adding(
     kept: list[tuple[str, str, bytes]], removed: list[tuple[str, str, bytes]]
 ) -> None:
-    """A digest that is kept up to date row by row equals one that is computed anew."""
+    """A digest updated template by template equals one computed from all."""
     assert digest_of(kept + removed).minus(digest_of(removed)) == digest_of(kept)
 
 
-def test_two_equal_templates_are_told_from_none() -> None:
-    """Equal rows cancel out in the XOR; the count beside it tells the difference."""
+def test_two_equal_templates_differ_from_none() -> None:
+    """Equal templates cancel out in the XOR; the count distinguishes them from none."""
     twice = digest_of([("EMP-1", "face:a", b"v")] * 2)
     assert twice.value == Digest().value
     assert twice != Digest()

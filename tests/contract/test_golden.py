@@ -1,4 +1,4 @@
-"""The wire of version 1 is frozen: each golden message is read, and written again as the same document."""
+"""Check that each golden message of version 1 decodes and encodes unchanged."""
 
 import json
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ def refused(topic: str, payload: bytes) -> str:
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_a_golden_message_survives_the_round_trip(golden: Golden) -> None:
-    """What is decoded is encoded as the same JSON document, field by field."""
+    """A decoded message encodes as the same JSON document, field by field."""
     decoded = decode(golden.topic, golden.payload)
     assert json.loads(decoded.message.to_json()) == golden.document
 
 
 def test_every_channel_has_a_golden_message() -> None:
-    """A message that is added to the contract gets frozen too."""
+    """Every message of the contract is frozen."""
     covered = {decode(golden.topic, golden.payload).channel.name for golden in GOLDEN}
     assert covered == {channel.name for channel in CHANNELS}
 
 
-def test_the_events_of_the_seed_are_read_to_the_letter() -> None:
-    """The two event payloads that firmware in the field sends keep their meaning."""
+def test_the_events_of_the_seed_are_read_exactly() -> None:
+    """The two event payloads of firmware in the field decode to the same fields."""
     facial = decode(BY_NAME["event-facial-id"].topic, BY_NAME["event-facial-id"].payload).message
     assert (facial.event_id, facial.user_id) == ("EV1-1736942400000-a1b2c3", "EMP-12345")
     assert facial.metadata == {"distance": 0.28, "frames_tracked": 5, "inference_ms": 45}
@@ -44,7 +44,7 @@ def test_the_events_of_the_seed_are_read_to_the_letter() -> None:
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_unknown_fields_are_ignored(golden: Golden) -> None:
-    """A newer sender may say more; it changes nothing here."""
+    """Fields of a newer sender change nothing."""
     more = json.dumps({**golden.document, "from_the_future": {"deep": [1, None]}}).encode()
     assert decode(golden.topic, more).message == decode(golden.topic, golden.payload).message
 
@@ -58,8 +58,8 @@ def required_fields() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("golden", "name"), list(required_fields()))
-def test_a_missing_field_is_refused_by_name(golden: Golden, name: str) -> None:
-    """A message that lacks a required field is invalid, and the error names the field."""
+def test_a_missing_field_is_rejected_by_name(golden: Golden, name: str) -> None:
+    """A message without a required field is invalid, and the error names the field."""
     less = {key: value for key, value in golden.document.items() if key != name}
     with pytest.raises(ContractError, match=rf"payload-invalid: {name}: ") as caught:
         decode(golden.topic, json.dumps(less).encode())
@@ -73,8 +73,8 @@ def field_values() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("golden", "name", "value"), list(field_values()))
-def test_a_value_of_another_type_is_refused(golden: Golden, name: str, value: object) -> None:
-    """No silent conversion: a number is not read from text, nor text from a number."""
+def test_a_value_of_another_type_is_rejected(golden: Golden, name: str, value: object) -> None:
+    """Text is not converted to a number, nor a number to text."""
     wrongs: list[object] = [[[]], str(value) if isinstance(value, bool | int | float) else 17]
     for wrong in wrongs:
         document = {**golden.document, name: wrong}
@@ -82,15 +82,15 @@ def test_a_value_of_another_type_is_refused(golden: Golden, name: str, value: ob
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_a_payload_that_names_another_device_is_refused(golden: Golden) -> None:
-    """Identity comes from the topic."""
+def test_a_payload_that_names_another_device_is_rejected(golden: Golden) -> None:
+    """A `device_id` that differs from the topic is a device mismatch."""
     if "/up/" in golden.topic:
         document = {**golden.document, "device_id": "cam-002"}
         assert refused(golden.topic, json.dumps(document).encode()) == errors.DEVICE_MISMATCH
 
 
 def test_an_error_never_quotes_the_value() -> None:
-    """Values may be biometric, and errors end in logs."""
+    """Error sentences, which go to logs, contain no (biometric) value."""
     document = {**BY_NAME["register"].document, "vector": "c2VjcmV0LWZhY2U"}
     with pytest.raises(ContractError) as caught:
         decode(BY_NAME["register"].topic, json.dumps(document).encode())

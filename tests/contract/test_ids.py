@@ -1,4 +1,4 @@
-"""Ids and topics: nothing that widens a filter, leaves a folder or only looks like an id is one."""
+"""Check that no id widens a filter, leaves a folder or imitates another id."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ HOSTILE_IDS = [
 
 @pytest.mark.parametrize("device_id", HOSTILE_IDS)
 def test_a_hostile_device_or_site_id_is_not_an_id(device_id: str) -> None:
-    """Neither in a topic nor in a payload."""
+    """A hostile id is rejected in a topic and in a payload."""
     assert code_of(f"wfm/v1/device/{device_id}/up/status", BY_NAME["status"].payload) == errors.TOPIC_UNKNOWN
     info = json.dumps({**BY_NAME["info"].document, "site_id": device_id}).encode()
     assert code_of(BY_NAME["info"].topic, info) == errors.PAYLOAD_INVALID
@@ -44,7 +44,7 @@ def test_a_hostile_device_or_site_id_is_not_an_id(device_id: str) -> None:
     "user_id", [uid for uid in HOSTILE_IDS if uid not in ("CAM-001", "a" * 64)] + ["a" * 129]
 )
 def test_a_hostile_user_id_is_not_an_id(user_id: str) -> None:
-    """User ids end in file names, URLs and queries."""
+    """A user id, used in file names, URLs and queries, is checked in full."""
     assert code_of(EVENT.topic, event_with(user_id=user_id)) == errors.PAYLOAD_INVALID
 
 
@@ -62,7 +62,7 @@ def test_a_hostile_user_id_is_not_an_id(user_id: str) -> None:
     ],
 )
 def test_an_event_id_has_its_form(event_id: str) -> None:
-    """The key under which an event counts once is checked to the last character."""
+    """An event id, the key of an event, is checked to the last character."""
     assert code_of(EVENT.topic, event_with(event_id=event_id)) == errors.PAYLOAD_INVALID
 
 
@@ -85,5 +85,5 @@ def test_an_event_id_has_its_form(event_id: str) -> None:
     ],
 )
 def test_a_topic_outside_of_the_table_is_unknown(topic: str) -> None:
-    """Wildcards, NUL, other versions and extra levels belong to no channel."""
+    """Topics with wildcards, NUL, other versions or extra levels have no channel."""
     assert code_of(topic, BY_NAME["status"].payload) == errors.TOPIC_UNKNOWN

@@ -1,4 +1,4 @@
-"""The channel table is the published one: topic, message, direction, QoS, retained, shared."""
+"""Check that the channel table equals the published one."""
 
 import pytest
 
@@ -30,7 +30,7 @@ wfm/v1/site/{site_id}/enrollment/delta              down 1 -               SyncD
 
 
 def test_the_table_is_the_published_one() -> None:
-    """Firmware relies on every cell; a change of any is a new version of the wire."""
+    """Every cell equals the published one; a change would need a new wire version."""
     table = [
         [
             channel.pattern,
@@ -49,7 +49,7 @@ def test_nothing_retained_is_shared() -> None:
     assert not [channel.name for channel in CHANNELS if channel.retain and channel.shared]
 
 
-def test_whoever_sends_upward_may_name_itself_and_nobody_else_does() -> None:
+def test_upward_messages_and_no_others_may_name_their_device() -> None:
     """Upward messages carry the check of the device id, and only they."""
     for channel in CHANNELS:
         assert issubclass(channel.message, UpMessage) == (channel.direction == "up")
@@ -66,7 +66,7 @@ def test_a_topic_belongs_to_one_channel(golden) -> None:  # type: ignore[no-unty
 
 
 def test_the_filter_of_a_row_has_a_plus_for_each_id() -> None:
-    """Filters are derived from the patterns."""
+    """A filter is the pattern with a plus for each placeholder."""
     filters = {channel.name: channel.filter for channel in CHANNELS}
     assert filters["event"] == "wfm/v1/device/+/up/event/+"
     assert filters["sync_head"] == "wfm/v1/site/+/enrollment/head"
@@ -74,7 +74,7 @@ def test_the_filter_of_a_row_has_a_plus_for_each_id() -> None:
 
 @pytest.mark.parametrize("hostile", ["", "a/b", "+", "#", "a\0", "a b", "c\u0430m", "a" * 65])
 def test_no_id_widens_a_topic(hostile: str) -> None:
-    """What is no single level of a topic cannot be put into one."""
+    """An id that is not one level of a topic raises `topic-unknown`."""
     for channel in CHANNELS:
         _, ids = find(next(g.topic for g in GOLDEN if channel.match(g.topic)))
         for name in ids:

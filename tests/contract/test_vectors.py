@@ -1,4 +1,4 @@
-"""The one encoding of vectors: unit length, little-endian float32, base64 on the wire."""
+"""Check the encoding of vectors: unit length, little-endian float32, base64."""
 
 import struct
 
@@ -43,8 +43,8 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
     ],
     ids=str,
 )
-def test_what_is_not_a_vector_of_the_space_is_refused(values: list[float]) -> None:
-    """Zero, NaN, infinity, another length or shape, and things that are no numbers."""
+def test_an_invalid_vector_is_rejected(values: list[float]) -> None:
+    """Zero, NaN, infinity, other lengths or shapes and other types are rejected."""
     with pytest.raises(ContractError) as caught:
         normalise(values, 3)
     assert caught.value.code == VECTOR_INVALID
@@ -52,7 +52,7 @@ def test_what_is_not_a_vector_of_the_space_is_refused(values: list[float]) -> No
 
 @given(values=st.lists(finite, min_size=1, max_size=16).filter(lambda v: max(map(abs, v)) >= 1e-6))
 def test_a_vector_gets_unit_length_and_keeps_its_direction(values: list[float]) -> None:
-    """Up to the largest numbers that there are: no overflow, no NaN."""
+    """The largest float64 numbers overflow nothing and give no NaN."""
     vector = normalise(values, len(values))
     check_vector(vector, len(values))
     scaled = np.array(values) / max(map(abs, values))
@@ -61,19 +61,19 @@ def test_a_vector_gets_unit_length_and_keeps_its_direction(values: list[float]) 
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e30, 1e300, 1.7e308])
-def test_the_scale_of_a_vector_leaves_no_trace(scale: float) -> None:
-    """The bytes are the same for every length, so the digest is too."""
+def test_the_scale_of_a_vector_does_not_change_its_bytes(scale: float) -> None:
+    """Vectors of all lengths have the same bytes, so the same digest."""
     assert normalise([0.75 * scale, -scale], 2) == struct.pack("<2f", 0.6, -0.8)
 
 
 def test_normalising_again_hardly_changes_anything() -> None:
-    """A vector that passed once passes again, within the rounding of float32."""
+    """A normalised vector normalises to itself, within the rounding of float32."""
     once = normalise(np.random.default_rng(1).normal(size=512), 512)
     np.testing.assert_allclose(to_array(normalise(to_array(once), 512)), to_array(once), atol=1e-7)
 
 
 def test_the_wire_form_is_base64_of_little_endian_float32() -> None:
-    """Byte for byte, for whoever writes firmware in another language."""
+    """The wire form is fixed byte for byte, for firmware in other languages."""
     vector = normalise([0.5, 0.5, 0.5, 0.5], 4)
     assert vector == bytes.fromhex("0000003f" * 4)
     assert to_base64(vector) == "AAAAPwAAAD8AAAA/AAAAPw=="
@@ -94,8 +94,8 @@ def test_the_wire_form_is_base64_of_little_endian_float32() -> None:
     ],
     ids=["empty", "3 bytes", "padding", "newline", "look-alike", "url-safe", "in the middle", "too long"],
 )
-def test_what_is_not_base64_of_whole_float32_is_refused(text: str) -> None:
-    """Short, long and misspelt vectors have one code."""
+def test_text_that_is_not_base64_of_float32_is_rejected(text: str) -> None:
+    """Short, long and misspelt vectors have the same code."""
     with pytest.raises(ContractError) as caught:
         from_base64(text)
     assert caught.value.code == VECTOR_INVALID
@@ -108,26 +108,26 @@ def test_what_is_not_base64_of_whole_float32_is_refused(text: str) -> None:
     ids=str,
 )
 def test_a_stored_vector_has_unit_length(values: list[float]) -> None:
-    """What is read from a store or the wire is checked, in silence, before it is compared with anything."""
+    """A vector from a store or the wire is checked before use, without warnings."""
     with pytest.raises(ContractError) as caught:
         check_vector(struct.pack(f"<{len(values)}f", *values), 2)
     assert caught.value.code == VECTOR_INVALID
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_signalling_nan_is_refused_like_any_other() -> None:
-    """The one bit pattern that makes the processor itself complain."""
+def test_a_signalling_nan_is_rejected_like_any_other() -> None:
+    """A signalling NaN, which raises a processor flag, gives the same error."""
     with pytest.raises(ContractError, match=VECTOR_INVALID):
         check_vector(bytes.fromhex("0100807f") * 2, 2)
 
 
 def test_the_array_of_a_stored_vector_cannot_be_written() -> None:
-    """It is a view of the stored bytes."""
+    """The array is a read-only view of the stored bytes."""
     with pytest.raises(ValueError, match="read-only"):
         to_array(normalise([1.0, 0.0], 2))[0] = 5.0
 
 
 def test_a_space_names_its_modality_and_model() -> None:
-    """`<modality>:<model>`."""
+    """A space id is `<modality>:<model>`."""
     space = EmbeddingSpace("face:arcface-w600k-r50", 512)
     assert (space.modality, space.model) == ("face", "arcface-w600k-r50")

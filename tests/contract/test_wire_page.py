@@ -1,4 +1,4 @@
-"""docs/wire.md says what the contract says: its table, its examples and its codes are checked."""
+"""Check the table, the examples and the codes of docs/wire.md."""
 
 import re
 from pathlib import Path
@@ -15,13 +15,13 @@ EXAMPLES = re.findall(r"^(wfm/v1/\S+) (\{.*\})$", PAGE, re.MULTILINE)
 
 @pytest.mark.parametrize(("topic", "payload"), EXAMPLES, ids=[topic for topic, _ in EXAMPLES])
 def test_an_example_is_a_message(topic: str, payload: str) -> None:
-    """What stands on the page decodes, and is written by us as it stands there."""
+    """An example on the page decodes and encodes to the same payload."""
     decoded = decode(topic, payload.encode())
     assert decoded.message.to_json().decode() == payload
 
 
 def test_the_table_on_the_page_is_the_table() -> None:
-    """Topic, way, QoS, retained or shared, and message of every row, in order."""
+    """The page has topic, direction, QoS, retained or shared, and message of every row."""
     rows = re.findall(r"^\| `(wfm/v1/[^`]+)` \| (\w+) \| (\d) \| (\w*) ?\| (\w+)", PAGE, re.MULTILINE)
     assert rows == [
         (
@@ -36,14 +36,14 @@ def test_the_table_on_the_page_is_the_table() -> None:
 
 
 def test_every_code_of_the_contract_is_explained() -> None:
-    """Who meets a code finds it on the page."""
+    """The page explains every code of the contract."""
     codes = {value for name, value in vars(errors).items() if name.isupper()}
     explained = set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)+)` \|", PAGE, re.MULTILINE))
     assert codes == explained
 
 
 def test_every_field_of_a_heartbeat_is_explained() -> None:
-    """Who looks on with mosquitto_sub knows what each number is of."""
+    """The page explains every field of a heartbeat."""
     table = PAGE[PAGE.index("A heartbeat, of which") : PAGE.index("## Codes")]
     named = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     explained = set(re.findall(r"`(\w+)`", " ".join(named)))

@@ -18,7 +18,7 @@ from .sync_world import PLACES
 
 @dataclass(frozen=True)
 class Stage:
-    """What all examples share: a registry on its event loop, and a device's file with nothing in it."""
+    """The parts that all examples share: a registry on its loop, an empty device file."""
 
     registry: Registry = field(repr=False)
     loop: asyncio.AbstractEventLoop = field(repr=False)
@@ -27,7 +27,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Databases are expensive to make: examples empty this one."""
+    """Create the database that all examples empty and share."""
     loop = asyncio.new_event_loop()
     database = f"wfm_test_{secrets.token_hex(6)}"
     mongo = MongoSettings(uri=SecretStr(mongod.uri), database=database)

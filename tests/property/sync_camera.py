@@ -1,4 +1,4 @@
-"""A device of the property tests: the real SyncManager on a real SQLite file; only its network is played."""
+"""Simulate a device: the real SyncManager on SQLite with a scripted network."""
 
 import shutil
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ Message = tuple[Channel[Any], bytes]
 
 @dataclass(frozen=True)
 class Place:
-    """Which device it is: at a site, with spaces (`{space: dimension}`), with names or without."""
+    """The device: its site, spaces (`{space: dimension}`), and whether it gets names."""
 
     device_id: str
     site: str
@@ -37,7 +37,7 @@ class Place:
 
 
 class Camera:
-    """`inbox` is what is on its way to the device, `asked` every request that it has sent."""
+    """A device; `inbox` are undelivered messages, `asked` all requests that it sent."""
 
     def __init__(self, place: Place, path: Path, clock: Clock, empty: Path) -> None:
         self.place = place
@@ -74,7 +74,7 @@ class Camera:
         self.db.close()
 
     def restart(self) -> None:
-        """The process dies and comes back: what was on its way to it is lost."""
+        """Restart the process and lose its undelivered messages."""
         self.db.close()
         self.inbox.clear()
         self._open()
@@ -91,14 +91,14 @@ class Camera:
             self.sync.disconnected()
 
     def tick(self) -> float | None:
-        """When the device wants to be looked at again."""
+        """Return the time of the device's next tick."""
         self.link.up = self.online
         due = self.sync.tick(self.clock())
         self._collect()
         return due
 
     def post(self, channel: Channel[Any], payload: bytes) -> None:
-        """Put a message on its way; of too many the oldest are lost, as in a broker's queue."""
+        """Queue a message; beyond the limit the oldest are lost, as in a broker."""
         self.inbox.append((channel, payload))
         del self.inbox[:-_KEPT_IN_FLIGHT]
 
@@ -109,13 +109,13 @@ class Camera:
             self.tick()
 
     def _collect(self) -> None:
-        """What it has published goes out; to the registry a request is bytes."""
+        """Collect what the device published."""
         self.asked += self.link.of(channels.SYNC_REQUEST)
         self.applied += self.link.of(channels.SYNC_APPLIED)
         self.link.published.clear()
 
     def gallery(self) -> dict[str, Held]:
-        """Everybody whom the device has, from its file; nobody while a first snapshot is on its way."""
+        """Return the identities in the device's file; none during a first snapshot sync."""
         if self.db.fills_live_gallery():
             return {}
         with self.db.connection.reading() as connection:
@@ -126,7 +126,7 @@ class Camera:
         return {user_id: Held(flag, name, frozenset(rows[user_id])) for user_id, flag, name in people}
 
     def compared_with(self) -> set[tuple[str, str, bytes]]:
-        """`(user id, space, vector)` of everybody whom recognition would name at this moment."""
+        """Return `(user id, space, vector)` of each template that recognition uses now."""
         return {
             (user_id, space, vector.tobytes())
             for space, rows in self.rows.items()
@@ -134,7 +134,7 @@ class Camera:
         }
 
     def stored(self) -> set[tuple[str, str, bytes]]:
-        """`(user id, space, vector)` of every template in its file, also of a snapshot on its way."""
+        """Return `(user id, space, vector)` of every template in the file, staged ones too."""
         tables = ("gallery_templates", "staged_templates")
         return {(row[0], row[2], row[3]) for table in tables for row in self._select(table)}
 

@@ -1,4 +1,4 @@
-"""The registry's side of the property tests: real code on a real mongod; what it publishes is caught."""
+"""Run the registry's side: real code on a real mongod, its messages caught."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +25,7 @@ Backup = dict[str, list[Document]]
 
 
 async def prepare(registry: Registry, places: Sequence[Place]) -> None:
-    """Spaces, sites and devices, which stay from example to example."""
+    """Create the spaces, sites and devices that all examples share."""
     for place in places:
         for space, dimension in place.spaces.items():
             await registry.spaces.ensure(EmbeddingSpace(space, dimension))
@@ -33,7 +33,7 @@ async def prepare(registry: Registry, places: Sequence[Place]) -> None:
 
 
 async def empty(registry: Registry) -> None:
-    """Nobody, and a history that begins."""
+    """Delete all identities and reset the history."""
     database = registry.mongo.db
     for collection in ("identities", "templates", "audit"):
         await database[collection].delete_many({})
@@ -41,7 +41,7 @@ async def empty(registry: Registry) -> None:
 
 
 async def back_up(registry: Registry) -> Backup:
-    """Everything that a dump of the database would hold of people."""
+    """Return the documents of identities that a database dump contains."""
     database = registry.mongo.db
     queries = {"identities": {}, "templates": {}, "meta": {"_id": "versions"}}
     backup: Backup = {}
@@ -51,7 +51,7 @@ async def back_up(registry: Registry) -> Backup:
 
 
 async def bring_back(registry: Registry, backup: Backup) -> None:
-    """An operator restores a dump and begins an epoch; nobody looks in between."""
+    """Restore a dump and begin an epoch, in one step."""
 
     async def work(session: Any) -> None:
         for name in ("identities", "templates"):
@@ -66,7 +66,7 @@ async def bring_back(registry: Registry, backup: Backup) -> None:
 
 
 async def purge(registry: Registry, oldest: int) -> None:
-    """Forget the first `oldest` of the deleted, and whoever was deleted in the same millisecond."""
+    """Purge the first `oldest` tombstones, and those of the same millisecond."""
     found = registry.mongo.db.identities.find({"deleted": True}).sort("deleted_at", 1).limit(oldest)
     moments = [one["deleted_at"].replace(tzinfo=timezone.utc) async for one in found]
     if moments:
@@ -74,7 +74,7 @@ async def purge(registry: Registry, oldest: int) -> None:
 
 
 class InterruptedChanges:
-    """The registry's changes, before one reading of which something else may happen: set `meanwhile`."""
+    """The registry's deltas; `meanwhile` runs once before the next read."""
 
     def __init__(self, registry: Registry) -> None:
         self._changes = registry.deltas
@@ -88,7 +88,7 @@ class InterruptedChanges:
 
 
 class Bridge:
-    """One bridge worker that answers, and the publisher, whose every look at the registry is a step."""
+    """A bridge worker whose publisher reads the registry in steps."""
 
     def __init__(
         self, registry: Registry, loop: asyncio.AbstractEventLoop, deliver: Callable[..., None]
@@ -118,7 +118,7 @@ class Bridge:
         return self.is_connected
 
     def restart(self) -> None:
-        """Another process takes over: its ledger is counted anew."""
+        """Replace the publisher by another process with a new ledger."""
         self._stop()
         self._start()
 
@@ -127,15 +127,15 @@ class Bridge:
         self._publisher.forget_heads()
 
     def look(self) -> None:
-        """The publisher looks for changes until there are none."""
+        """Let the publisher read changes until there are none."""
         self._publisher.wake()
         self._loop.run_until_complete(self._publisher.is_idle(self._running))
 
     def answer(self, device_id: str, request: SyncRequest, meanwhile: Meanwhile | None = None) -> SyncPage:
-        """The page for a request; `meanwhile` happens after the bridge has begun to look."""
+        """Return the page for a request; `meanwhile` runs before the read."""
         self._changes.meanwhile = meanwhile
         answer = self._loop.run_until_complete(self._answers.answer(device_id, request))
-        # Nothing was read: the page was there already.
+        # The page was cached: run it now.
         self._changes.meanwhile, meanwhile = None, self._changes.meanwhile
         if meanwhile:
             self._loop.run_until_complete(meanwhile())
@@ -143,7 +143,7 @@ class Bridge:
 
 
 class SteppedPublisher(DeltaPublisher):
-    """Says when it has nothing to do but to wait."""
+    """A publisher that signals when it waits."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -156,11 +156,11 @@ class SteppedPublisher(DeltaPublisher):
         self._changed.clear()
 
     async def is_idle(self, running: "asyncio.Task[None]") -> None:
-        """Return when it waits; raises what ended it."""
+        """Return when it waits; raise the error that ended it."""
         self._idle.clear()
         waiting = asyncio.ensure_future(self._idle.wait())
         await asyncio.wait([waiting, running], timeout=30, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
         if not waiting.done():
-            raise AssertionError("the publisher has found no end for 30 s")
+            raise AssertionError("the publisher is still busy after 30 s")

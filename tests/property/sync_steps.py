@@ -1,4 +1,4 @@
-"""What may happen, as Hypothesis draws it: a step is the name of a method of SyncWorld and its arguments."""
+"""Draw steps: names of SyncWorld's methods with their arguments."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ _later = st.integers(0, 60).flatmap(lambda length: st.lists(_step, min_size=leng
 
 
 def _begin(seed: int) -> list[Step]:
-    """Somebody is enrolled, and every device knows it."""
+    """Return the steps that enroll one identity and sync every device."""
     everybody = [
         EnrollIdentity(user_id, templates=tuple(sample(space, seed + n) for space in DIMENSIONS))
         for n, user_id in enumerate(USERS[:3])
@@ -93,7 +93,7 @@ def _begin(seed: int) -> list[Step]:
 
 
 def sample(space: str, seed: int) -> Template:
-    """A template that is always the same for the same seed, but for its id."""
+    """Return a template that depends on the seed alone, except for its id."""
     return Template(space, vector(seed, DIMENSIONS[space]), 0.9, "test")
 
 

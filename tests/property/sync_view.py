@@ -1,4 +1,4 @@
-"""What the registry holds, read from its documents and not by its own code: what devices must hold."""
+"""Compute the expected galleries from the registry's documents, not by its code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from broker_bridge.registry import Registry
 
 Rows = frozenset[tuple[str, str, bytes]]
-"""`(template id, space, vector)` of one person."""
+"""`(template id, space, vector)` of one identity."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """One person as a document says; `rows` are the templates that devices may have."""
+    """An identity in a document; `rows` are the templates that devices may store."""
 
     version: int
     sites: frozenset[str]
@@ -32,7 +32,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Held:
-    """One person as a device has them."""
+    """An identity as a device stores it."""
 
     flag: str | None
     name: str | None
@@ -41,7 +41,7 @@ class Held:
 
 @dataclass(frozen=True)
 class View:
-    """The whole registry at one moment."""
+    """The whole registry at one time."""
 
     epoch: str
     version: int
@@ -61,12 +61,12 @@ class View:
         return cls(history["epoch"], history["version"], history.get("horizons", {}), people)
 
     def head_version(self, site: str) -> int:
-        """The newest version that the site has to hear of."""
+        """Return the newest version that concerns the site."""
         purged = max(self.horizons.get(site, 0), self.horizons.get("*", 0))
         return max([purged, *(one.version for one in self.people.values() if one.is_heard_at(site))])
 
     def gallery(self, site: str, spaces: frozenset[str], *, with_names: bool) -> dict[str, Held]:
-        """Everybody whom a device of `site` with these spaces should have."""
+        """Return the identities that a device of `site` with these spaces must store."""
         found = {}
         for user_id, one in self.people.items():
             rows = frozenset(row for row in one.rows if row[1] in spaces)

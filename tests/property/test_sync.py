@@ -1,4 +1,4 @@
-"""Whatever happens to registry, network, bridge and devices: every device ends equal to the registry."""
+"""Check that devices equal the registry after any faults of network and processes."""
 
 import tempfile
 from functools import partial
@@ -18,7 +18,7 @@ from .sync_world import SyncWorld
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_messages() -> object:
-    """A few changes and people are more than one look and one message take."""
+    """Make reads and messages so small that a few changes need several."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(publisher, "_MAX_CHANGES_PER_READ", 2)
         patched.setattr(publisher, "MAX_PAGE_BYTES", 1200)
@@ -32,9 +32,9 @@ def _small_messages() -> object:
 def test_every_device_ends_equal_to_the_registry(
     stage: Stage, steps: list[Step], checked_seconds: float
 ) -> None:
-    """And at every step none holds what never was valid there, nor anybody whose removal it confirmed.
+    """Devices end equal and never store invalid or removed identities.
 
-    Also if the bridge tells the pages of one reading for ever, as long as its devices ask in a row.
+    This also holds if the bridge serves the pages of one read for as long as devices request them in a row.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sync_responder, "_CHECKED_SECONDS", checked_seconds)
@@ -42,7 +42,7 @@ def test_every_device_ends_equal_to_the_registry(
 
 
 def play(stage: Stage, steps: list[Step], *, may_be_late: bool = False) -> None:
-    """Play steps, check after each, let everybody hear everything and compare."""
+    """Play steps, check after each, deliver every message and compare."""
     with tempfile.TemporaryDirectory() as folder:
         world = SyncWorld(stage.registry, stage.loop, Path(folder), stage.empty, may_be_late=may_be_late)
         try:
@@ -64,19 +64,20 @@ _P1_IS_DELETED_AND_PURGED: list[Step] = [("carry_out", [DeleteIdentity("P1")]), 
 
 
 def test_a_delta_does_not_step_over_a_removal_that_was_purged(stage: Stage) -> None:
-    """The publisher never saw it, as another one, or none, was running: whoever missed it has to ask."""
+    """The publisher missed the removal: its delta must make the device send a request."""
     later = [("restart_bridge",), ("look",), _enroll("P2", 2), ("look",)]
     play(stage, [*_TWO_ARE_KNOWN, *_P1_IS_DELETED_AND_PURGED, *later, ("deliver", 0, -2)])
     play(stage, [*_TWO_ARE_KNOWN, *_P1_IS_DELETED_AND_PURGED, *later[2:], ("deliver", 0, -2)])
 
 
 def test_a_removal_that_is_purged_while_a_page_is_read_is_not_stepped_over(stage: Stage) -> None:
-    """The bridge had decided that the device needs no full snapshot, and by then it did."""
-    hears = [
+    """A purge between decision and read makes the bridge send a snapshot."""
+    deliveries = [
         ("look",),
         ("deliver_all", 0),
         ("wait", 1.0),
         ("answer_amid", 0, ("purge", 1)),
         ("deliver_all", 0),
     ]
-    play(stage, [*_TWO_ARE_KNOWN, ("carry_out", [DeleteIdentity("P1")]), ("look",), ("lose", 0, 0), *hears])
+    deleted = [("carry_out", [DeleteIdentity("P1")]), ("look",), ("lose", 0, 0)]
+    play(stage, [*_TWO_ARE_KNOWN, *deleted, *deliveries])

@@ -1,4 +1,4 @@
-"""Any message of the wire with anything hostile in any place: refused, or harmless to all who keep it."""
+"""Check that hostile values anywhere in a message are rejected or harmless."""
 
 import json
 from collections.abc import Iterator
@@ -37,12 +37,12 @@ BAD_LEVELS = [
 ]
 
 
-def places(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Every place in a document, itself included."""
+def paths(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Yield every path in a document, the empty one included."""
     yield path
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, part in parts:
-        yield from places(part, (*path, name))
+        yield from paths(part, (*path, name))
 
 
 def with_hostile(document: Any, path: Path, value: Any) -> Any:
@@ -56,8 +56,8 @@ def with_hostile(document: Any, path: Path, value: Any) -> Any:
     return changed
 
 
-def is_refused_or_harmless(topic: str, payload: bytes) -> None:
-    """Refused with a sentence that can be logged; or read, kept by MongoDB and written again as it was."""
+def check_rejected_or_harmless(topic: str, payload: bytes) -> None:
+    """Assert that a payload is rejected printably, or stored and encoded unchanged."""
     refusal = None
     try:
         read = decode(topic, payload)
@@ -73,18 +73,18 @@ def is_refused_or_harmless(topic: str, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_a_hostile_value_in_any_place_is_refused_or_harmless(golden: Golden) -> None:
-    """Operators, topic characters, look-alikes, half characters, deep, huge and endless ones."""
-    for path in places(golden.document):
+def test_a_hostile_value_anywhere_is_rejected_or_harmless(golden: Golden) -> None:
+    """Operators, topic characters, look-alikes, surrogates and huge values do no harm."""
+    for path in paths(golden.document):
         for value in HOSTILE:
             payload = json.dumps(with_hostile(golden.document, path, value)).encode()
-            is_refused_or_harmless(golden.topic, payload)
+            check_rejected_or_harmless(golden.topic, payload)
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 @pytest.mark.parametrize("level", BAD_LEVELS, ids=lambda level: repr(level)[:12])
-def test_an_id_that_is_none_is_nobodys_topic(golden: Golden, level: str) -> None:
-    """Whatever a message says: its topic names who it is from."""
+def test_an_invalid_id_matches_no_topic(golden: Golden, level: str) -> None:
+    """The topic alone identifies the sender of a message."""
     parts = golden.topic.split("/")
     parts[3] = level
     with pytest.raises(ContractError):
@@ -92,9 +92,10 @@ def test_an_id_that_is_none_is_nobodys_topic(golden: Golden, level: str) -> None
 
 
 @given(st.sampled_from(GOLDEN), st.data())
-def test_any_bytes_in_any_place_are_refused_or_harmless(golden: Golden, data: st.DataObject) -> None:
-    """Also what nobody thought of."""
+def test_any_bytes_anywhere_are_rejected_or_harmless(golden: Golden, data: st.DataObject) -> None:
+    """Arbitrary generated values are rejected or harmless too."""
     payload = golden.payload
     start = data.draw(st.integers(0, len(payload)))
     end = data.draw(st.integers(start, min(len(payload), start + 20)))
-    is_refused_or_harmless(golden.topic, payload[:start] + data.draw(st.binary(max_size=20)) + payload[end:])
+    hostile = payload[:start] + data.draw(st.binary(max_size=20)) + payload[end:]
+    check_rejected_or_harmless(golden.topic, hostile)

@@ -44,8 +44,8 @@ async def test_a_deletion_is_a_removal_and_leaves_the_digest(peer: Peer, registr
     assert head.spaces[SPACE].digest == Digest.of("EMP-2", SPACE, [face(2).vector]).hex
 
 
-async def test_another_sites_change_is_not_told_here(peer: Peer, registry: Registry) -> None:
-    """The chain of this site's deltas goes past versions that are none of its business."""
+async def test_a_change_at_another_site_is_not_published_here(peer: Peer, registry: Registry) -> None:
+    """The deltas of a site skip the versions of other sites' changes."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
     await registry.identities.enroll(EnrollIdentity("EMP-3", (face(3),)))
@@ -58,8 +58,8 @@ async def test_another_sites_change_is_not_told_here(peer: Peer, registry: Regis
         assert after.prev_version == before.version
 
 
-async def test_pages_lead_from_nothing_to_the_head(peer: Peer, registry: Registry) -> None:
-    """The first page is a reset; the pages together name everyone and end at the head."""
+async def test_pages_of_a_snapshot_sync_end_at_the_head(peer: Peer, registry: Registry) -> None:
+    """The first page has `reset`; all pages together name every identity."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
     await registry.identities.delete("EMP-3")
     page = await peer.request_page(limit=10)
@@ -76,10 +76,10 @@ async def test_pages_lead_from_nothing_to_the_head(peer: Peer, registry: Registr
     assert (again.reset, again.done, again.upserts, again.removals) == (False, True, [], [])
 
 
-async def test_a_device_of_another_history_or_from_the_future_starts_over(
+async def test_a_device_of_another_history_or_a_future_version_gets_a_snapshot(
     peer: Peer, registry: Registry
 ) -> None:
-    """Another epoch, or a version that does not exist yet, is answered with a full snapshot."""
+    """Another epoch or a future version is answered with a snapshot sync."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     epoch = (await registry.versions.read()).epoch
     assert (await peer.request_page(1, "beef")).reset
@@ -87,15 +87,15 @@ async def test_a_device_of_another_history_or_from_the_future_starts_over(
     assert not (await peer.request_page(1, epoch)).reset
 
 
-async def test_a_site_that_is_not_the_devices_own_is_refused(peer: Peer) -> None:
-    """Asking in another site's name gets a code and no people."""
+async def test_a_request_for_another_site_is_rejected(peer: Peer) -> None:
+    """A request for another site gets a code and no identities."""
     page = await peer.request_page(site_id="elsewhere")
     assert page.error is not None
     assert (page.error.code, page.upserts) == ("site-mismatch", [])
 
 
-async def test_a_request_may_leave_out_what_the_registry_knows(peer: Peer, registry: Registry) -> None:
-    """Without site and spaces a registered device gets its own site's people with all their templates."""
+async def test_a_request_may_omit_site_and_spaces(peer: Peer, registry: Registry) -> None:
+    """Without site and spaces a device gets its own site with all templates."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
     await peer.send("enrollment/request", b'{"request_id":"r1","epoch":null,"since_version":0,"limit":200}')
@@ -106,7 +106,7 @@ async def test_a_request_may_leave_out_what_the_registry_knows(peer: Peer, regis
 async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
     bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """The registry, not the device, says who is in dev mode."""
+    """The registry, not the device, decides which device is in dev mode."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="Sample Person"))
     async with connected(mosquitto, fresh_device) as peer:
         assert [u.display_name for u in (await peer.request_page()).upserts] == [None]
@@ -117,7 +117,7 @@ async def test_names_travel_in_pages_to_devices_in_dev_mode_only(
 async def test_where_consent_is_required_a_face_leaves_only_with_it(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """Nor is it in a page or counted in a head: without consent, with it, and once it is withdrawn."""
+    """Pages and heads contain a face only while its consent is given."""
     settings = program.model_copy(update={"registry": RegistrySettings(consent="required")})
     strict = await open_registry(settings)
     async with connected(mosquitto, fresh_device) as peer, running(strict, settings):
@@ -133,7 +133,7 @@ async def test_where_consent_is_required_a_face_leaves_only_with_it(
 
 
 async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry: Registry) -> None:
-    """Status, info and applied are recorded, and the device counts as having confirmed that version."""
+    """Status, info and applied are recorded, and the version counts as confirmed."""
     now = event(1, "x")["timestamp"]
     history = await registry.versions.read()
     await peer.send("status", DeviceStatus(state="online", session="a1", at=now), retain=True)
@@ -160,17 +160,17 @@ async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry
 async def test_a_new_worker_publishes_heads_of_what_it_finds(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """Changes made while no bridge ran are in the head as soon as one leads."""
+    """Changes made without a running bridge are in the first head of a new leader."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
     async with connected(mosquitto, fresh_device) as peer, running(registry, program):
         head = await peer.receive("sync_head")
         assert (head.version, head.spaces[SPACE].count) == (1, 2)
 
 
-async def test_another_history_is_told_while_running(
+async def test_a_new_history_is_published_while_running(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """After a restore has begun a new epoch, the head names it without a restart, at the next poll."""
+    """After a restore the next poll publishes a head of the new epoch."""
     often = program.bridge.model_copy(update={"poll_seconds": 0.1})
     settings = program.model_copy(update={"bridge": often})
     async with connected(mosquitto, fresh_device) as peer, running(registry, settings):

@@ -5,7 +5,7 @@ from broker_bridge.common.logs import JsonFormatter
 
 
 def test_a_log_line_is_one_json_object_with_its_traceback_inside() -> None:
-    """For collectors that read line by line."""
+    """A log line is one JSON object, for collectors that read line by line."""
     error = RuntimeError("sample")
     trouble = (RuntimeError, error, None)
     record = logging.LogRecord(

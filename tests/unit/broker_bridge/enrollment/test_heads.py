@@ -39,11 +39,11 @@ people = st.builds(
 
 
 @given(st.lists(people, max_size=20))
-def test_keeping_up_equals_summing_up_anew(told: list[Identity]) -> None:
-    """Whatever happened to whom, every site's head is the sum over the people who belong there now."""
+def test_an_updated_ledger_equals_a_new_one(history: list[Identity]) -> None:
+    """After any changes a site's head is the sum over its present identities."""
     ledger = HeadLedger()
     newest: dict[str, Identity] = {}
-    for version, one in enumerate(told, 1):
+    for version, one in enumerate(history, 1):
         newest[one.user_id] = replace(one, version=version)
         ledger.update(newest[one.user_id])
     for site in SITES:
@@ -58,7 +58,7 @@ def test_keeping_up_equals_summing_up_anew(told: list[Identity]) -> None:
 
 
 def test_a_sites_version_is_that_of_its_own_last_change() -> None:
-    """Changes of people who never were at a site leave its version alone; those for every site do not."""
+    """A site's version ignores changes of identities that never belonged to it."""
     ledger = HeadLedger([person("A", 1), person("B", 2, ("north",)), person("C", 3, ("south",))])
     assert [ledger.version(site) for site in SITES] == [2, 3, 1]
     ledger.update(person("D", 4))
@@ -66,13 +66,13 @@ def test_a_sites_version_is_that_of_its_own_last_change() -> None:
 
 
 def test_a_person_in_every_site_and_in_one_is_counted_once() -> None:
-    """Naming a site beside "every site" adds nothing."""
+    """A site named beside "every site" adds nothing."""
     ledger = HeadLedger([person("A", 1, (EVERY_SITE, "north"))])
     assert ledger.head(Site("north"), HISTORY, {}).spaces["face:a"].count == 1
 
 
 def test_a_head_names_the_models_on_record() -> None:
-    """Beside what is held, and for a space that nobody is enrolled in yet: no device starts wrongly."""
+    """A head names models also of spaces without templates."""
     models = {"face:a": "aa" * 32, "gait:b": "bb" * 32}
     head = HeadLedger([person("A", 1)]).head(Site("north"), HISTORY, models)
     assert {space: (one.count, one.model_sha256) for space, one in head.spaces.items()} == {
@@ -83,14 +83,14 @@ def test_a_head_names_the_models_on_record() -> None:
 
 
 def test_a_head_says_when_its_site_is_open_to_visitors() -> None:
-    """And says nothing while it is closed, which is what devices of before expect."""
+    """The head omits the policy of a closed site, as older devices expect."""
     ledger = HeadLedger()
     assert ledger.head(Site("north"), HISTORY, {}).enrollment_policy is None
     assert ledger.head(Site("north", "visitors"), HISTORY, {}).enrollment_policy == "visitors"
 
 
-def test_who_left_still_hears_of_it() -> None:
-    """The site that a person left is told, and no site that never had them."""
+def test_a_site_that_an_identity_left_is_affected() -> None:
+    """A change affects sites that had the identity, and no site that never had it."""
     moved = replace(person("A", 2, ("south",)), synced_sites=("north", "south"))
     assert select_affected_sites(moved, SITES) == ["north", "south"]
     assert select_affected_sites(person("B", 3), SITES) == SITES
