@@ -1,1 +1,4 @@
-"""Measurements beside the bare libraries in one run, `make bench`. Ratios travel, absolute figures do not."""
+"""Measurements of the product and of bare libraries in one run (`make bench`).
+
+Ratios are comparable between machines, absolute figures are not.
+"""

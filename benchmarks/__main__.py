@@ -1,4 +1,4 @@
-"""`make bench`: what must hold, measured on this machine beside the bare libraries."""
+"""`make bench`: check the performance requirements on this machine."""
 
 import argparse
 import platform
@@ -60,7 +60,7 @@ GROUPS: dict[str, Measure] = {
 
 
 def main() -> int:
-    """Print the table; 1 if something that must hold does not."""
+    """Print the table; return 1 if a requirement does not hold."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=GROUPS, help="this group of measurements, not all")
     parser.add_argument("--seconds", type=float, default=30, help="length of the stream of events")

@@ -1,4 +1,4 @@
-"""Event images: 1080p frames of photographs to at most 50 KB, beside one bare encode of the same pixels."""
+"""Event images: 1080p frames to at most 50 KB, compared with one bare encode."""
 
 import random
 import time
@@ -29,7 +29,7 @@ _PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins", "
 
 @dataclass(frozen=True)
 class EncodesRow(Row):
-    """A row that must also keep to its number of encodes in 95 % of the pictures; `encodes` are sorted."""
+    """A row with a bound on the encodes of 95 % of the images; `encodes` are sorted."""
 
     encodes: tuple[int, ...] = ()
 
@@ -47,7 +47,7 @@ class EncodesRow(Row):
 
 
 def frames() -> Iterator[Image]:
-    """uint8[1080, 1920, 3] of photographs, scaled up (smooth) and side by side (as detailed as they come)."""
+    """Yield uint8[1080, 1920, 3] of photographs, enlarged (smooth) and tiled (detailed)."""
     pictures = {name: _bgr(getattr(data, name)()) for name in _PHOTOGRAPHS}
     pictures["motorcycle"] = _bgr(data.stereo_motorcycle()[0])  # type: ignore[no-untyped-call]
     faces = np.asarray(data.lfw_subset()[:100] * 255, np.uint8)  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ def frames() -> Iterator[Image]:
 
 
 def measure(progress: Progress) -> list[Row]:
-    """A row for whole frames and one for faces, each with the bare encode of the same pictures below it."""
+    """Return rows for whole frames and for faces, each followed by its bare encode."""
     pictures = list(frames())
     task = progress.add_task("event images", total=len(pictures) * len(NOISE))
     pixels = np.random.default_rng(1)
@@ -79,7 +79,7 @@ def measure(progress: Progress) -> list[Row]:
 
 
 class _Tally:
-    """What became of some pictures."""
+    """Measurements over a set of images."""
 
     def __init__(self) -> None:
         self._took: list[float] = []
@@ -133,7 +133,7 @@ def _box(side: int | None, places: random.Random) -> list[float] | None:
 
 
 def _crop(frame: Image, box: Sequence[float] | None) -> Image:
-    """The same pixels as in the event image: the box and 0.4 of it on each side."""
+    """Return the pixels of the event image: the box and 0.4 of it on each side."""
     if box is None:
         return frame
     x, y, width, height = (int(value) for value in box)

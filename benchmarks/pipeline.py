@@ -1,4 +1,4 @@
-"""What recognition costs beside its two networks: 640x480, four faces, 10,000 templates."""
+"""Time of recognition without its networks: 640x480, four faces, 10,000 templates."""
 
 import time
 from collections.abc import Callable
@@ -27,10 +27,10 @@ _NETWORKS = ("detect", "embed")
 _POINTS = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63, 0.82]], dtype=np.float32)
 
 
-class _Knowing:
-    """A detector that knows where the faces are and takes no time: what is measured is the rest."""
+class _FixedDetector:
+    """A detector with fixed results and no run time, so that the rest is measured."""
 
-    name = "knowing"
+    name = "fixed"
 
     def __init__(self, boxes: Float32) -> None:
         self._found = Detections(
@@ -44,7 +44,7 @@ class _Knowing:
 
 
 def measure(frames: int, progress: Progress) -> list[Row]:
-    """Medians over `frames` frames, with landmarks; the two networks beside it."""
+    """Return medians over `frames` frames with landmarks, and the two networks for comparison."""
     task = progress.add_task("pipeline", total=frames)
     picture, boxes = _four_faces()
     pipeline = _pipeline(boxes)
@@ -75,10 +75,10 @@ def _pipeline(boxes: Float32) -> RecognitionPipeline:
     space = recognition.space
     random = np.random.default_rng(3).normal(size=(TEMPLATES, space.dimension)).astype(np.float32)
     random /= np.linalg.norm(random, axis=1, keepdims=True)
-    people = [f"EMP-{row:05d}" for row in range(TEMPLATES)]
-    recognition.galleries.swap(Gallery(space, people, random, version=1))
+    user_ids = [f"EMP-{row:05d}" for row in range(TEMPLATES)]
+    recognition.galleries.swap(Gallery(space, user_ids, random, version=1))
     return RecognitionPipeline(
-        _Knowing(boxes),
+        _FixedDetector(boxes),
         recognition.create_tracker(),
         recognition.embedder,
         recognition.galleries,
@@ -93,21 +93,21 @@ def _cascade(picture: Image, frames: int) -> list[float]:
 
 
 def _four_faces() -> tuple[Image, Float32]:
-    """A 640x480 frame of four portraits of 200 pixels, and the boxes of their faces."""
+    """Return a 640x480 frame of four portraits of 200 pixels, and the boxes of their faces."""
     picture = np.full((480, 640, 3), 150, dtype=np.uint8)
     boxes = []
-    for place, person in enumerate((0, 1, 2, 3)):
-        face = decode_photo(enrollment_photo(person))[110:310, 140:340]
-        left, top = 80 + 260 * (place % 2), 20 + 220 * (place // 2)
+    for position in range(FACES):
+        face = decode_photo(enrollment_photo(position))[110:310, 140:340]
+        left, top = 80 + 260 * (position % 2), 20 + 220 * (position // 2)
         picture[top : top + 200, left : left + 200] = face
         boxes.append([left + 30, top + 30, 140, 140])
     return picture, np.array(boxes, dtype=np.float32)
 
 
 def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     work()
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - started) * 1000
 
 
 def _latency(milliseconds: list[float]) -> Latency:

@@ -1,4 +1,4 @@
-"""Latencies and the table that they are printed in."""
+"""Latencies, and the table that prints them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Latency:
 
     @classmethod
     def from_seconds(cls, seconds: Sequence[float]) -> "Latency":
-        """Nearest-rank percentiles."""
+        """Return the nearest-rank percentiles of `seconds`, in milliseconds."""
         ranked = sorted(seconds)
 
         def at(share: float) -> float:
@@ -29,8 +29,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, with what must hold: `limit` of the p99 and `p50_limit` of the median, both in
-    milliseconds, and `at_most`, the median's ratio to that of `bare` (0.5: twice as fast)."""
+    """One line of the table with its requirements.
+
+    `limit` bounds the p99 and `p50_limit` the median, both in milliseconds. `at_most` bounds the ratio of the
+    median to that of `bare` (0.5: twice as fast).
+    """
 
     name: str
     latency: Latency
@@ -53,25 +56,33 @@ class Row:
 
     @property
     def must(self) -> str:
-        """What must hold, and whether it does."""
+        """The requirements, and whether they hold."""
         musts = [
             "" if self.limit is None else f"p99 < {self.limit:g}",
             "" if self.p50_limit is None else f"p50 < {self.p50_limit:g}",
             "" if self.at_most is None else f"ratio <= {self.at_most:.2g}",
         ]
-        said = ", ".join(must for must in musts if must)
-        return f"{said}  {'holds' if self.holds else 'MISSED'}" if said else ""
+        text = ", ".join(must for must in musts if must)
+        return f"{text}  {'holds' if self.holds else 'MISSED'}" if text else ""
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
-    """Print `rows`; a ratio is of medians, ours to the bare steps below it together."""
+    """Print `rows`; a ratio is of the median to that of the bare steps below it."""
     table = Table(title=title, title_justify="left")
     for heading in ("what", "samples", "p50 ms", "p99 ms", "worst ms", "must", "ratio to bare"):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2g}x"
-        one = row.latency
-        table.add_row(row.name, str(one.count), _ms(one.p50), _ms(one.p99), _ms(one.worst), row.must, ratio)
+        latency = row.latency
+        table.add_row(
+            row.name,
+            str(latency.count),
+            _ms(latency.p50),
+            _ms(latency.p99),
+            _ms(latency.worst),
+            row.must,
+            ratio,
+        )
     Console(width=190).print(table)
 
 

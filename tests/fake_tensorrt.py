@@ -1,8 +1,8 @@
-"""A machine with a GPU and TensorRT, played by ONNX Runtime on the CPU.
+"""Stand-in for a machine with a GPU and TensorRT, run by ONNX Runtime on the CPU.
 
-The modules `tensorrt` and `cuda.bindings.runtime` as far as the product uses them, with what is easy to get
-wrong on the real ones made strict: work on a stream happens when the stream is synchronized and not before,
-an address must lie in memory that was allocated and not freed, and sizes must fit.
+It has the part of `tensorrt` and `cuda.bindings.runtime` that the product uses, with names that
+`test_tensorrt_names.py` compares with the real ones. Common mistakes fail: work on a stream happens when the
+stream is synchronized and not before, an address must lie in memory that is allocated, and sizes must fit.
 """
 
 import ctypes
@@ -75,7 +75,7 @@ class Machine:
     has_fp16_flag: bool = True
     half_outputs: bool = False
     fails: CudaError = CudaError.cudaSuccess
-    """What every CUDA call answers from now on."""
+    """The error of every further CUDA call."""
     live: dict = field(default_factory=dict)
     streams: list = field(default_factory=list)
     allocations: int = 0
@@ -83,7 +83,7 @@ class Machine:
     """The input shape of each run of an engine."""
 
     def install(self, monkeypatch, *, old_cuda=False, cuda=True, tensorrt=True):
-        """Put the modules into `sys.modules`; what is False cannot be imported."""
+        """Put the modules into `sys.modules`; an option that is False makes its import fail."""
         package = types.ModuleType("cuda")
         runtime = _cuda_runtime(self)
         modules = dict.fromkeys(("cuda", "cuda.bindings", "cuda.bindings.runtime", "tensorrt"))
@@ -361,7 +361,7 @@ def _tensorrt(machine):  # noqa: C901
             try:
                 self.network.model = onnx.load(path)
                 onnx.checker.check_model(self.network.model)
-            except Exception:  # noqa: BLE001  # whatever is wrong with the file
+            except Exception:  # noqa: BLE001  # any fault of the file
                 self.errors.append("Failed to parse the ONNX model")
             return not self.errors
 

@@ -1,4 +1,4 @@
-"""Tiny ONNX networks with answers that can be worked out by hand."""
+"""Tiny ONNX networks whose outputs can be computed by hand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +100,7 @@ def save_arcface_like(
 
 
 def save_nan(path: Path, *, dimension: int = 4) -> Path:
-    """float32[n, d] of NaN whatever comes in."""
+    """Save a network with output float32[n, d] of NaN for every input."""
     return save_network(
         path,
         [
@@ -114,7 +114,7 @@ def save_nan(path: Path, *, dimension: int = 4) -> Path:
 
 
 def save_identity(path: Path, *, shape: Sequence[Size] = ("n", *FACE), kind: int = TensorProto.FLOAT) -> Path:
-    """What comes in, in the element type `kind` of onnx.TensorProto."""
+    """Save a network that returns its input, of type `kind` of onnx.TensorProto."""
     return save_network(
         path,
         [helper.make_node("Identity", ["input"], ["output"])],

@@ -50,7 +50,7 @@ class RecordedDoor:
         return NOON + timedelta(seconds=self.now - 5000.0)
 
     def see(self, *faces: Sighting, step: float = 0.1) -> FrameReport:
-        """One frame, recorded."""
+        """Record one frame and return its report."""
         report = FrameReport(self.frame, self.now, 812, faces, {})
         self.recorder.record(report)
         self.events += [
@@ -70,7 +70,7 @@ class RecordedDoor:
         quality_reason: str | None = None,
         suppressed_reason: str | None = None,
     ) -> Sighting:
-        """A face of the next frame, judged."""
+        """Return a face of the next frame with its decision."""
         suppressed_reason = suppressed_reason or (LOW_QUALITY if quality_reason else None)
         match = (
             GalleryMatch(user_id, 1 - distance, distance, margin)

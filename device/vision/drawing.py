@@ -1,4 +1,4 @@
-"""Draws what recognition saw into the picture that it saw it in."""
+"""Draw the results of recognition into a frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 
 @dataclass(frozen=True)
 class FaceNote:
-    """What to write beside a face: `lines` from top to bottom, `landmarks` float32[5, 2] in pixels."""
+    """Text beside a face: `lines` from the top, `landmarks` float32[5, 2] in pixels."""
 
     box: FaceBox
     lines: Sequence[str]
@@ -35,7 +35,7 @@ class FaceNote:
 
 
 def draw(image: Image, notes: Sequence[FaceNote], header: str, footer: Sequence[str] = ()) -> Image:
-    """A copy of `image` (uint8[h, w, 3]) with `notes`, a `header` on top and `footer` lines at the bottom."""
+    """Return a copy of `image` (uint8[h, w, 3]) with `notes`, `header` and `footer` lines."""
     drawn: Image = image.copy()
     scale = max(0.4, min(image.shape[:2]) / 1000)
     step = round(36 * scale)
@@ -46,7 +46,7 @@ def draw(image: Image, notes: Sequence[FaceNote], header: str, footer: Sequence[
     faces = [(x, y, x + width, y + height) for x, y, width, height in (note.box for note in notes)]
     taken: list[_Area] = []
     for note in notes:
-        area = _free_place(note, scale, (step + 4, bottom, image.shape[1]), faces, taken)
+        area = _free_area(note, scale, (step + 4, bottom, image.shape[1]), faces, taken)
         _label(drawn, note, scale, area)
         taken.append(area)
     _shade(drawn, (0, 0, image.shape[1], step + 4))
@@ -67,11 +67,14 @@ def _face(image: Image, note: FaceNote, scale: float) -> None:
             cv2.circle(image, (int(point[0]), int(point[1])), max(2, round(3 * scale)), note.colour, -1)
 
 
-def _free_place(
+def _free_area(
     note: FaceNote, scale: float, room: tuple[int, int, int], faces: Sequence[_Area], taken: Sequence[_Area]
 ) -> _Area:
-    """Where the label covers least of faces and of the labels that are `taken`: below its face by preference,
-    else above, at its sides, or further off. `room` is top, bottom and width."""
+    """Return the area where the label covers least of `faces` and of the labels in `taken`.
+
+    Candidates are below the face (preferred), above it, at its sides, and further off. `room` is top, bottom
+    and width.
+    """
     top, bottom, width = room
     x, y, face_wide, face_tall = note.box
     tall = round(40 * scale) * len(note.lines) + 8
@@ -88,14 +91,14 @@ def _free_place(
     corners += [(at_x, at_y) for at_y in (below + tall, above - tall) for at_x in (x, right)]
     inside = [(max(0, min(at_x, width - wide)), max(top, min(at_y, bottom - tall))) for at_x, at_y in corners]
     areas = [(at_x, at_y, at_x + wide, at_y + tall) for at_x, at_y in inside]
-    # A little of another face is a lesser evil than a label far off, a label under another a greater one.
+    # Covering a little of a face is better than a label far off; covering another label is worse.
     nearness = [rank * wide * tall // 20 for rank in range(len(areas))]
     costs = [sum(_covered(area, other) for other in (*faces, *taken, *taken, *taken)) for area in areas]
-    return min(zip(costs, nearness, areas, strict=True), key=lambda one: one[0] + one[1])[2]
+    return min(zip(costs, nearness, areas, strict=True), key=lambda candidate: candidate[0] + candidate[1])[2]
 
 
 def _covered(one: _Area, other: _Area) -> int:
-    """Square pixels that both have."""
+    """Return the common pixels of both areas."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     tall = min(one[3], other[3]) - max(one[1], other[1])
     return max(0, wide) * max(0, tall)
@@ -113,20 +116,20 @@ def _width(text: str, scale: float) -> int:
 
 
 def _text(image: Image, text: str, at: tuple[int, int], scale: float, colour: Colour) -> None:
-    """The font has ASCII only."""
+    """Draw `text`; characters beyond ASCII, which the font lacks, become `?`."""
     ascii_text = text.encode("ascii", "replace").decode()
     weight = max(1, round(1.6 * scale))
     cv2.putText(image, ascii_text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, weight, cv2.LINE_AA)
 
 
 def _shade(image: Image, area: _Area) -> None:
-    """Darkens a part, so that text on it can be read whatever lies behind."""
+    """Darken an area, so that text on it is readable."""
     left, top, right, bottom = (max(0, edge) for edge in area)
     image[top:bottom, left:right] //= 4
 
 
 class VideoFile:
-    """An `.mp4` or `.avi` that is being written; made with the size of the first picture."""
+    """Writer of an `.mp4` or `.avi` file in the size of the first image."""
 
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() not in _CODECS:
@@ -137,7 +140,7 @@ class VideoFile:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, image: Image) -> None:
-        """Append `image`; raises CameraError if the file cannot be written."""
+        """Append `image`. Raises CameraError if the file cannot be written."""
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
             codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
@@ -146,7 +149,7 @@ class VideoFile:
         if not self._writer.isOpened():
             raise CameraError(f"{self.path}: cannot be written; check that the folder exists and is writable")
         if size != self._size:
-            # A folder's pictures may differ; a video has one size.
+            # The images of a folder may differ in size; a video has one size.
             image = np.asarray(cv2.resize(image, self._size), dtype=np.uint8)
         self._writer.write(image)
 

@@ -1,7 +1,7 @@
-"""`face:gabor-512`, the embedded default: a training-free face descriptor in the shape of ArcFace.
+"""`face:gabor-512`, the embedded default: a training-free descriptor shaped like ArcFace.
 
-It is for trying the product out without a download, and **not for identifying people in earnest**: it
-tells a hundred faces under small changes apart, and knows nothing of age, pose or light.
+It is for trials without a download, and **not for real identification**: it distinguishes a hundred faces
+under small changes, and is not robust to age, pose or light.
 
 The descriptor: luminance; magnitudes of complex Gabor filters at 4 wavelengths and 8 orientations (Daugman
 1985); averages over a 6x6 grid; per filter, mean removed and scaled to unit variance over the grid, which
@@ -19,9 +19,9 @@ from .detectors.detector import Float32
 
 SPACE_ID = "face:gabor-512"
 DISTANCE_THRESHOLD = 0.25
-"""Cosine distance up to which a match counts in this space (other spaces: 0.35, seed 003)."""
+"""Greatest cosine distance of a match in this space (other spaces: 0.35, seed 003)."""
 MIN_MARGIN = 0.05
-"""Similarity by which the best person must lead the second best in this space."""
+"""Least lead in similarity of the best identity over the second best in this space."""
 
 WAVELENGTHS = (5.0, 8.0, 12.0, 18.0)
 ORIENTATIONS = 8
@@ -30,7 +30,7 @@ _STRIDE = 2
 _GRID = 6
 _DIMENSION = 512
 _SEED = 512
-# Contrast below this is noise; it keeps a flat picture from becoming a vector.
+# Contrast below this is noise; a flat image thus has no vector.
 _LEAST_DEVIATION = 1e-3
 _CENTRE_SIGMA_CELLS = 2.4
 _SIGMA_PER_WAVELENGTH = 0.56
@@ -38,12 +38,12 @@ _ASPECT = 0.5
 
 
 def model_path() -> Path:
-    """The model file that is installed with the package; `build_model` makes it."""
+    """Return the path of the installed model file, which `build_model` makes."""
     return Path(str(resources.files(__package__) / "models" / "gabor-512.onnx"))
 
 
 def gabor_kernels() -> Float32:
-    """float32[64, 1, 25, 25]: the 32 even filters, then their 32 odd partners, all free of a mean."""
+    """Return float32[64, 1, 25, 25]: 32 even filters, then their odd partners, zero-mean."""
     reach = _KERNEL // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     even, odd = [], []
@@ -62,7 +62,7 @@ def gabor_kernels() -> Float32:
 
 
 def projection() -> NDArray[np.float16]:
-    """float16[1152, 512]: random directions, rows weighted by how near their cell lies to the middle."""
+    """Return float16[1152, 512], random directions with rows weighted towards the centre."""
     filters = len(WAVELENGTHS) * ORIENTATIONS
     # RandomState's stream is frozen by numpy's policy, the newer generators' is not.
     random = np.random.RandomState(_SEED).standard_normal((filters * _GRID**2, _DIMENSION))
@@ -74,7 +74,7 @@ def projection() -> NDArray[np.float16]:
 
 
 def build_model() -> bytes:
-    """The ONNX file: input float32[n, 3, 112, 112] as ArcFace takes it, output float32[n, 512].
+    """Return the ONNX file from float32[n, 3, 112, 112] (as ArcFace) to float32[n, 512].
 
     Needs the `onnx` package, which running the model does not.
     """

@@ -1,4 +1,4 @@
-"""How large a JPEG will be, before it is made: its own transform and tables on a sample of its blocks.
+"""Estimate the size of a JPEG before encoding, from a sample of its blocks.
 
 After He and Mitra's rho-domain model (IEEE TCSVT 12(10), 2002): the bits of a block go with the number of its
 coefficients that are not zero after quantisation, and with their magnitudes. The three factors were fitted on
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 _UNIT = 16
-"""Side of what JPEG codes together in 4:2:0: four blocks of luma and one of each chroma."""
+"""Side of a coding unit in 4:2:0: four blocks of luma and one of each chroma."""
 _UNITS = 128
 # Steps of the R2 sequence: points that fill a plane evenly and meet no regular pattern in it.
 _STEP_DOWN, _STEP_ACROSS = 0.7548776662466927, 0.5698402909980532
@@ -39,8 +39,11 @@ _CHROMA = (
 
 @dataclass(frozen=True)
 class JpegSample:
-    """Coefficients of some blocks of a picture: `luma` float32[n, 64], `chroma` float32[m, 64] (m is 0 for
-    grey). `weight` is how many times larger the picture is than its sample."""
+    """Coefficients of sampled blocks of an image.
+
+    `luma` is float32[n, 64], `chroma` float32[m, 64] (m is 0 for grey). `weight` is the ratio of the image to
+    its sample.
+    """
 
     luma: Float32
     chroma: Float32
@@ -52,13 +55,13 @@ class JpegSample:
                 raise ValueError(f"blocks are float32[n, 64], these are {list(blocks.shape)}")
 
     def bytes_at(self, quality: int) -> float:
-        """About how many bytes the JPEG has at `quality` (1..100)."""
+        """Return the estimated bytes of the JPEG at `quality` (1..100)."""
         bits = _bits(self.luma, _LUMA, quality) + _bits(self.chroma, _CHROMA, quality)
         return _HEADER_BYTES[len(self.chroma) > 0] + self.weight * bits / 8
 
 
 def sample_for_jpeg(image: NDArray[np.uint8]) -> JpegSample:
-    """A sample of `image`, uint8[h, w, 3] BGR or uint8[h, w], for estimates at any quality."""
+    """Sample `image`, uint8[h, w, 3] BGR or uint8[h, w], for estimates at any quality."""
     height, width = (max(side, _UNIT) for side in image.shape[:2])
     units = _units(image)
     if units.ndim == 3:
@@ -74,7 +77,7 @@ def sample_for_jpeg(image: NDArray[np.uint8]) -> JpegSample:
 
 
 def _units(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8[n, 16, 16(, 3)]: up to 128 places of `image`, spread evenly."""
+    """Return uint8[n, 16, 16(, 3)], up to 128 units of `image`, spread evenly."""
     down, right = (max(0, _UNIT - side) for side in image.shape[:2])
     if down or right:
         padded = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REPLICATE)
@@ -88,7 +91,7 @@ def _units(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _transform(blocks: NDArray[Any]) -> Float32:
-    """The 8x8 discrete cosine transform of uint8[n, m, 8, 8], as float32[n * m, 64]."""
+    """Return the 8x8 cosine transform of uint8[n, m, 8, 8] as float32[n * m, 64]."""
     position = np.arange(8)
     cosines = np.cos(np.pi / 16 * np.outer(position, 2 * position + 1)) / 2
     cosines[0] /= np.sqrt(2)

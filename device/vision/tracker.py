@@ -1,30 +1,32 @@
-"""Which face of this frame is which of the last: constant velocity, nearest first (docs/decisions/0011)."""
+"""Track faces over frames by constant velocity, nearest first (docs/decisions/0011)."""
 
 import math
 from dataclasses import dataclass
 
 from .detectors.detector import Float32
 
-# All lengths are in widths of a face (of some 16 cm), so they hold for near and far people alike. A face is
-# looked for this far from where it is expected, as detectors' boxes jump about ...
-_REACH = 0.7
-# ... plus this much for each second since it was seen: people walk past at six widths a second, and may stop
-# or turn once their velocity is known ...
+# All lengths are in face widths (of some 16 cm), so they hold at every distance. A face is searched for
+# within this radius of its expected centre, since detectors' boxes jitter ...
+_RADIUS = 0.7
+# ... plus this much per second since it was seen: walkers pass at six widths a second, and may stop or turn
+# once their velocity is known ...
 _SPEED_UNKNOWN, _SPEED_KNOWN = 4.0, 0.8
-# ... but never farther, or the next person would get the id of the one who has left.
-_FARTHEST = 1.5
-# How much a change of size by a factor of e counts, as a distance; and the change that nobody makes.
+# ... but never farther, or the next face would get the id of one that has left.
+_MAX_RADIUS = 1.5
+# The distance that a change of size by a factor of e counts as, and the greatest plausible change.
 _SIZE_WEIGHT = 0.5
 _MOST_GROWTH = math.log(2.0)
-# An alpha-beta filter: the share of a surprise that is believed at once, and the seconds over which velocity
-# follows it. A face that is not seen is expected to go on as it went for the horizon, in seconds.
-_TRUST, _MEMORY, _HORIZON = 0.6, 0.3, 0.6
+# An alpha-beta filter: the share of a residual that corrects the position at once, and the seconds over which
+# the velocity follows it. An unseen face is extrapolated for the horizon, in seconds.
+_GAIN, _MEMORY, _HORIZON = 0.6, 0.3, 0.6
 
 
 @dataclass
 class _BoxTrack:
-    """Places and velocity are complex numbers, x + yj in pixels: a picture has few faces, for which plain
-    arithmetic costs less than arrays do."""
+    """A track; positions and velocity are complex numbers, x + yj in pixels.
+
+    For the few faces of a frame, plain arithmetic costs less than arrays.
+    """
 
     id: str
     middle: complex
@@ -36,26 +38,26 @@ class _BoxTrack:
     def expected(self, now: float) -> complex:
         return self.middle + self.velocity * min(now - self.seen_at, _HORIZON)
 
-    def reach(self, now: float) -> float:
+    def radius(self, now: float) -> float:
         speed = _SPEED_KNOWN if self.moved else _SPEED_UNKNOWN
-        return min(_REACH + speed * (now - self.seen_at), _FARTHEST)
+        return min(_RADIUS + speed * (now - self.seen_at), _MAX_RADIUS)
 
-    def see(self, middle: complex, size: float, now: float) -> None:
+    def correct(self, middle: complex, size: float, now: float) -> None:
         elapsed, expected = now - self.seen_at, self.expected(now)
-        surprise = middle - expected
-        self.middle = expected + surprise * (_TRUST if self.moved else 1.0)
+        residual = middle - expected
+        self.middle = expected + residual * (_GAIN if self.moved else 1.0)
         if elapsed > 0:
             share = elapsed / (elapsed + _MEMORY) if self.moved else 1.0
-            self.velocity += share * surprise / elapsed
+            self.velocity += share * residual / elapsed
             self.moved = True
         self.size, self.seen_at = size, now
 
 
 class FaceTracker:
-    """Gives faces ids that last while they move through the picture: `face_0`, `face_1`, ...
+    """Assigns ids to faces that move through the image: `face_0`, `face_1`, ...
 
-    It goes by the times of the frames, so a camera may drop frames or be slow. A track that was not seen for
-    `max_age_seconds` is forgotten, and its id is never given again by this tracker.
+    It uses the times of frames, so a camera may drop frames or be slow. A track that was not seen for
+    `max_age_seconds` is forgotten, and this tracker never reuses its id.
     """
 
     def __init__(self, max_age_seconds: float = 1.0) -> None:
@@ -67,16 +69,18 @@ class FaceTracker:
         return len(self._tracks)
 
     def update(self, boxes: Float32, now: float) -> list[str]:
-        """The track id of each row of `boxes` (float32[n, 4], xywh pixels, with an area) at `now` (monotonic
-        seconds, never before that of the last call)."""
+        """Return the track id of each row of `boxes`, seen at `now`.
+
+        `boxes` is float32[n, 4], xywh in pixels, with areas; `now` is monotonic seconds and never decreases.
+        """
         self._tracks = [track for track in self._tracks if now - track.seen_at <= self._max_age]
         faces = [(complex(x + w / 2, y + h / 2), math.sqrt(w * h)) for x, y, w, h in boxes.tolist()]
         ids: list[str | None] = [None] * len(faces)
-        for row, column in _pairs(self._distances(faces, now)):
+        for row, column in _pair_up(self._distances(faces, now)):
             track = self._tracks[column]
-            track.see(*faces[row], now)
+            track.correct(*faces[row], now)
             ids[row] = track.id
-        return [found or self._begin(*faces[row], now) for row, found in enumerate(ids)]
+        return [track_id or self._begin(*faces[row], now) for row, track_id in enumerate(ids)]
 
     def _begin(self, middle: complex, size: float, now: float) -> str:
         track = _BoxTrack(f"face_{self._next_number}", middle, size, now)
@@ -85,23 +89,27 @@ class FaceTracker:
         return track.id
 
     def _distances(self, faces: list[tuple[complex, float]], now: float) -> dict[tuple[int, int], float]:
-        """By (face, track): from where the track is expected to the face, in widths of a face; what is out
-        of reach is not there."""
-        tracks = [(track.expected(now), track.size, track.reach(now)) for track in self._tracks]
+        """Return distances by (face, track) in face widths, from the track's expected centre.
+
+        Pairs outside the track's radius are left out.
+        """
+        tracks = [(track.expected(now), track.size, track.radius(now)) for track in self._tracks]
         distances = {}
         for row, (middle, size) in enumerate(faces):
-            for column, (expected, known, reach) in enumerate(tracks):
+            for column, (expected, known, radius) in enumerate(tracks):
                 growth = abs(math.log(size / known))
                 distance = abs(middle - expected) / math.sqrt(size * known) + _SIZE_WEIGHT * growth
-                if distance <= reach and growth <= _MOST_GROWTH:
+                if distance <= radius and growth <= _MOST_GROWTH:
                     distances[row, column] = distance
         return distances
 
 
-def _pairs(distances: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """(row, column) of the pairs to join, each row and each column at most once: nearest first, then any two
-    pairs exchange partners where that makes the sum of squares smaller. For the few faces of a picture this
-    is nearly always the optimal assignment; it keeps apart people who cross."""
+def _pair_up(distances: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """Return the (row, column) pairs to join, each row and column at most once.
+
+    Nearest first; then two pairs swap partners where that reduces the sum of squares. For the few faces of a
+    frame this is nearly always the optimal assignment, also where tracks cross.
+    """
     pairs: list[tuple[int, int]] = []
     rows, columns = set(), set()
     for row, column in sorted(distances, key=distances.__getitem__):

@@ -1,4 +1,4 @@
-"""A camera: paced frames from any source, reopened when a live source fails, stopped from any thread."""
+"""Camera: paced frames from any source; reopens a live source, stops from any thread."""
 
 import math
 import random
@@ -21,8 +21,10 @@ CameraState = Literal["ok", "reopening", "ended"]
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: `image` uint8[h, w, 3] BGR, `index` rising over loops and reopenings, `captured_at` in
-    seconds of the camera's monotonic clock."""
+    """One image of a camera: `image` is uint8[h, w, 3] BGR.
+
+    `index` rises over loops and reopenings; `captured_at` is in seconds of the camera's monotonic clock.
+    """
 
     image: Image
     index: int
@@ -38,8 +40,8 @@ class Frame:
 class Camera:
     """An iterator of frames and a context manager that closes the source.
 
-    `corrupt` counts pictures that could not be decoded, `reopened` how often a live source came back.
-    `stop` and the counts are for any thread, iterating and closing for one.
+    `corrupt` counts images that could not be decoded, `reopened` the reopenings of a live source. Any thread
+    may call `stop` and read the counts; one thread iterates and closes.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Camera:
 
     @property
     def state(self) -> CameraState:
-        """`reopening` while a live source is away or has not answered for 5 s, `ended` at the end."""
+        """`reopening` while a live source is lost or silent for 5 s, `ended` at the end."""
         return "ended" if self._ended else self._feed.state
 
     @property
@@ -88,8 +90,8 @@ class Camera:
 
     def __iter__(self) -> Iterator[Frame]:
         images = self._feed.images()
-        wanted = self._thinned(images) if self.live else self._paced(images)
-        for index, image in enumerate(wanted):
+        selected = self._thinned(images) if self.live else self._paced(images)
+        for index, image in enumerate(selected):
             if self._stopped.is_set():
                 break
             yield self._frame(image, index)
@@ -102,7 +104,7 @@ class Camera:
             raise CameraError(f"{self.name}: {error}: have the camera or its pipeline give BGR") from error
 
     def _paced(self, images: Iterator[Image]) -> Iterator[Image]:
-        """A file at its own rate. Late frames are not made up for: a slow device sees it in slow motion."""
+        """Yield a file's images at its own rate; a slow device gets slow motion, not gaps."""
         due = self._clock()
         for image in images:
             now = self._clock()
@@ -112,11 +114,11 @@ class Camera:
             yield image
 
     def _thinned(self, images: Iterator[Image]) -> Iterator[Image]:
-        """A live source at most at `fps`: what comes too early is left out, since waiting would age it."""
+        """Yield a live source's images at `fps` at most; early ones are dropped, not delayed."""
         period, due = self._period, -math.inf
         for image in images:
             now = self._clock()
-            # A quarter of a period early is in time: at the camera's own rate none must go for its jitter.
+            # A quarter of a period early is in time: at the camera's own rate, jitter must drop no image.
             if now < due - period / 4:
                 continue
             due = period + (now if now - due > period else due)
@@ -134,13 +136,15 @@ def open_camera(
     opener: Callable[[str], Source] = open_source,
     jitter: random.Random | None = None,
 ) -> Camera:
-    """The camera behind `source`: an index ("0"), a video file, a folder of pictures, an `rtsp://` URL or a
-    GStreamer pipeline (text with " ! ").
+    """Open the camera of `source`.
 
-    Files and folders are paced at their own rate, live sources come as they come; `fps` overrides that, and
-    0 means as fast as possible. `loop` repeats a file or folder. With `wait_for_live` a live source is opened
-    when iterated, and tried again until it is there. `clock`, `wait` (sleeps that many seconds), `opener` and
-    `jitter` are there to be replaced. Raises CameraError with one sentence, never with a password in it.
+    `source` is an index ("0"), a video file, a folder of images, an `rtsp://` URL or a GStreamer pipeline
+    (text with " ! "). Files and folders are paced at their own rate, live sources are not; `fps` overrides
+    both, and 0 means as fast as possible. `loop` repeats a file or folder. With `wait_for_live` the iteration
+    opens a live source and retries until that succeeds. Tests replace `clock`, `wait` (sleeps that many
+    seconds), `opener` and `jitter`.
+
+    Raises CameraError with one sentence, never with a password in it.
     """
     name = describe(source)
     stopped = threading.Event()
@@ -152,7 +156,7 @@ def open_camera(
     elif loop:
         raise CameraError(f"{name} is live and cannot be repeated: use loop with files only")
     else:
-        jitter = jitter or random.Random()  # noqa: S311  # spreads a fleet, keeps no secret
+        jitter = jitter or random.Random()  # noqa: S311  # spreads reconnects, is no secret
         feed = LiveFeed(
             name, open_it, at_once=not wait_for_live, stopped=stopped, clock=clock, wait=wait, jitter=jitter
         )

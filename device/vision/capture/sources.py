@@ -1,4 +1,4 @@
-"""Where pictures come from: one class per kind of source, each with `read` and `close`."""
+"""Sources of images: one class per kind, each with `read` and `close`."""
 
 import os
 from pathlib import Path
@@ -15,30 +15,33 @@ Image = NDArray[np.uint8]
 FOLDER_FPS = 10.0
 _FASTEST_FPS = 1000.0
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
-# OpenCV waits 30 s for a dead stream by default, longer than a device may take to stop.
+# OpenCV waits 30 s for a dead stream by default, longer than the time limit for a stop.
 _STREAM_TIMEOUT_MS = 5000
-# A failed read at the end of a file takes microseconds, so asking that often costs milliseconds.
+# A failed read at the end of a file takes microseconds, so that many reads cost milliseconds.
 _FEWEST_TRIES, _MOST_TRIES = 1_000, 10_000
 
 
 class CameraError(Exception):
-    """A source that cannot be opened or has nothing to show; one sentence without credentials."""
+    """A source cannot be opened or has no images; one sentence without credentials."""
 
 
 class Source(Protocol):
-    """A sequence of pictures; `corrupt` counts those that could not be decoded and were left out."""
+    """A sequence of images; `corrupt` counts skipped ones that could not be decoded."""
 
     fps: float
     corrupt: int
 
     def read(self) -> Image | None:
-        """The next picture, or None: a file's end, or a live source that has none (now or any more)."""
+        """Return the next image; None at a file's end or for a failed read of a live source."""
 
     def close(self) -> None: ...
 
 
 class LiveSource:
-    """Camera index, stream URL or GStreamer pipeline through `cv2.VideoCapture`. Raises CameraError."""
+    """Camera index, stream URL or GStreamer pipeline through `cv2.VideoCapture`.
+
+    Raises CameraError.
+    """
 
     def __init__(self, source: str) -> None:
         self.corrupt = 0
@@ -53,19 +56,19 @@ class LiveSource:
 
 
 class FileSource:
-    """A video file; damaged frames are skipped and counted, also those that its container lost."""
+    """A video file; damaged and missing frames are skipped and counted."""
 
     def __init__(self, file: str) -> None:
         self.corrupt = 0
         self._given = 0
         self._capture = _open_capture(file)
         self.fps = _frame_rate(self._capture)
-        # Of a damaged header this is some number, often negative; of others it may be an estimate.
-        self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        # An estimate; with a damaged header it is arbitrary and often negative.
+        self._declared = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def read(self) -> Image | None:
-        # OpenCV answers a damaged frame as it answers the end: only asking again tells which it was.
-        left = self._promised - self._given - self.corrupt
+        # OpenCV reports a damaged frame like the end of the file: only further reads distinguish them.
+        left = self._declared - self._given - self.corrupt
         for failed in range(max(_FEWEST_TRIES, min(left, _MOST_TRIES))):
             image = _read(self._capture)
             if image is not None:
@@ -73,20 +76,23 @@ class FileSource:
                 self.corrupt += failed
                 return image
         self.corrupt += self._lost()
-        self._promised = 0
+        self._declared = 0
         return None
 
     def _lost(self) -> int:
-        """Frames that never came, where they are more than an estimated length may be off by."""
-        lost = self._promised - self._given - self.corrupt
-        return lost if lost > max(2, self._promised // 100) else 0
+        """Return the number of missing frames, 0 within the error of an estimated length."""
+        lost = self._declared - self._given - self.corrupt
+        return lost if lost > max(2, self._declared // 100) else 0
 
     def close(self) -> None:
         self._capture.release()
 
 
 class FolderSource:
-    """The pictures of a folder by name. Raises CameraError if it has none or cannot be read."""
+    """The images of a folder by name.
+
+    Raises CameraError if the folder has none or cannot be read.
+    """
 
     fps = FOLDER_FPS
 
@@ -105,7 +111,7 @@ class FolderSource:
             try:
                 image = cv2.imread(str(file), cv2.IMREAD_COLOR)
             except cv2.error:
-                # Raised for a header that claims more pixels than OpenCV allows; otherwise it gives None.
+                # Raised for a header with more pixels than OpenCV allows; other damage returns None.
                 image = None
             if image is not None:
                 return np.asarray(image, dtype=np.uint8)
@@ -117,7 +123,10 @@ class FolderSource:
 
 
 def open_source(source: str) -> Source:
-    """The source behind a setting: "0", a path, `rtsp://...` or `... ! ... ! appsink`. Raises CameraError."""
+    """Open the source of a setting: "0", a path, `rtsp://...` or `... ! appsink`.
+
+    Raises CameraError when there is no such source, or it cannot be opened.
+    """
     if is_live(source):
         return LiveSource(source)
     path = Path(source)
@@ -135,12 +144,12 @@ def open_source(source: str) -> Source:
 
 
 def is_live(source: str) -> bool:
-    """Whether `source` is a camera index, a stream URL or a GStreamer pipeline."""
+    """Return whether `source` is a camera index, a stream URL or a GStreamer pipeline."""
     return source.isdecimal() or "://" in source or " ! " in source
 
 
 def describe(source: str) -> str:
-    """`source` for a log or an error: without user, password or query, and without a pipeline's text."""
+    """Return `source` for logs and errors, without credentials, query or pipeline text."""
     if " ! " in source:
         return "the GStreamer pipeline"
     if "://" in source:
@@ -150,14 +159,14 @@ def describe(source: str) -> str:
 
 
 def _open_capture(source: str) -> cv2.VideoCapture:
-    # FFmpeg would write a line to standard error for every damaged block of a picture, thousands a second.
+    # FFmpeg would write a line to standard error for every damaged block, thousands a second.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if source.isdecimal():
         capture = cv2.VideoCapture(int(source))
     elif " ! " in source:
         capture = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
     elif "://" in source:
-        # Named, since OpenCV's other backends print the whole URL, password included, when they fail.
+        # FFmpeg by name, since OpenCV's other backends print the URL with its password on failure.
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _STREAM_TIMEOUT_MS]
         timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, _STREAM_TIMEOUT_MS]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, timeouts)
@@ -172,7 +181,7 @@ def _open_capture(source: str) -> cv2.VideoCapture:
 
 
 def _frame_rate(capture: cv2.VideoCapture) -> float:
-    """Frames a second; what a damaged header claims is not believed."""
+    """Return frames per second; implausible values of a damaged header are replaced."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if 0 < fps <= _FASTEST_FPS else FOLDER_FPS
 
@@ -181,13 +190,13 @@ def _read(capture: cv2.VideoCapture) -> Image | None:
     try:
         grabbed, image = capture.read()
     except cv2.error:
-        # A picture that OpenCV cannot convert, such as one whose size changed to none.
+        # An image that OpenCV cannot convert, such as one whose size changed to zero.
         return None
     return _as_bgr(image) if grabbed and image is not None and image.size else None
 
 
 def _as_bgr(image: NDArray[Any]) -> Image:
-    """Infrared cameras and pipelines give one channel, some pipelines four."""
+    """Convert to BGR: infrared cameras have one channel, some pipelines four."""
     channels = 1 if image.ndim == 2 else image.shape[2]
     if channels == 3:
         return np.asarray(image, dtype=np.uint8)
