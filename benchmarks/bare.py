@@ -1,4 +1,4 @@
-"""The same machine's floor: bare paho and bare inserts, with the same payload at the same rate."""
+"""Measure the machine's floor: bare paho and bare inserts of the same payload."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ _INSERT = """
 
 
 def paced(count: int, rate: float) -> Iterator[int]:
-    """0 to `count` - 1, one every 1/`rate` seconds by the clock, not by sleeping that long each time."""
+    """Yield 0 to `count` - 1, one every 1/`rate` seconds by the clock."""
     began = time.monotonic()
     for number in range(count):
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
@@ -33,7 +33,7 @@ def paced(count: int, rate: float) -> Iterator[int]:
 
 
 def payload(number: int) -> dict[str, Any]:
-    """An event like those that the simulator sends."""
+    """Return an event like those of the simulator."""
     return {
         "event_id": f"EV1-{int(time.time() * 1000)}-{number:012x}",
         "device_id": "bare-001",
@@ -46,7 +46,7 @@ def payload(number: int) -> dict[str, Any]:
 
 
 def mqtt_latencies(broker: Mosquitto, count: int, rate: float) -> list[float]:
-    """Seconds from paho's publish to paho's on_message, QoS 1, through the same broker."""
+    """Return the seconds from paho's publish to its on_message, QoS 1."""
     sent: dict[int, float] = {}
     took: list[float] = []
     done = threading.Event()
@@ -77,7 +77,7 @@ def mqtt_latencies(broker: Mosquitto, count: int, rate: float) -> list[float]:
 
 
 def insert_latencies(mongod: Mongod, count: int, rate: float) -> list[float]:
-    """Seconds that a bare `insert_many` of what arrives in between takes, majority and journaled."""
+    """Return the seconds of bare `insert_many` calls, majority and journaled."""
     client: MongoClient[dict[str, Any]]
     took = []
     with MongoClient(mongod.uri) as client:

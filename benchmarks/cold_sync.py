@@ -1,4 +1,4 @@
-"""From a new camera's first connect until it holds the registry, beside a bare copy of the same bytes."""
+"""Measure a new camera's first sync beside a bare copy of the same bytes."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ class ColdSync:
 
 
 class Observer:
-    """Hears at the broker when a camera is online and what it has applied; keeps its pages if asked to."""
+    """An observer at the broker of a camera's status, applied versions and pages."""
 
     def __init__(self, fleet: LocalFleet, *, keep_pages: bool) -> None:
         self.pages: list[bytes] = []
@@ -85,7 +85,10 @@ class Observer:
 
 
 def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list[Row]:
-    """`runs` cold syncs of 10,000 people; `large` adds one of 100,000, for its memory."""
+    """Measure `runs` cold syncs of 10,000 identities.
+
+    `large` adds one of 100,000, for its memory.
+    """
     with LocalFleet(folder, [DEVICE]) as fleet:
         fleet.start_servers()
         fleet.start_backend()
@@ -96,7 +99,7 @@ def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list
         progress.advance(task)
         ours, wire, disk = [], [], []
         for number in range(runs):
-            # With every change the bridge forgets what it has read.
+            # Every change clears the bridge's page cache.
             version = fill(fleet, 10_000 + number, 10_001 + number)
             ours.append(cold_sync(fleet, folder, version).seconds)
             wire.append(bare.copy_seconds(fleet.broker, DEVICE, pages))
@@ -128,7 +131,7 @@ def _growth(name: str, megabytes: float) -> Row:
 
 
 def fill(fleet: LocalFleet, first: int, end: int, *, space: str = SPACE) -> int:
-    """Enroll people `first` to `end` - 1 with one face each; the version they come to."""
+    """Enroll identities `first` to `end` - 1, one face each; return their version."""
     return asyncio.run(_fill(fleet, first, end, space))
 
 
@@ -152,7 +155,7 @@ async def _fill(fleet: LocalFleet, first: int, end: int, space: str) -> int:
 
 
 def cold_sync(fleet: LocalFleet, folder: Path, version: int, *, keep_pages: bool = False) -> ColdSync:
-    """Let a camera without any data come to `version`."""
+    """Sync a camera without data up to `version`."""
     shutil.rmtree(folder / DEVICE, ignore_errors=True)
     observer = Observer(fleet, keep_pages=keep_pages)
     observer.expect(version)
@@ -176,12 +179,12 @@ def cold_sync(fleet: LocalFleet, folder: Path, version: int, *, keep_pages: bool
 
 
 def resident_mb(program: Program) -> float:
-    """Memory that a program has now."""
+    """Return the memory of a program now."""
     return _status_mb(program, "VmRSS")
 
 
 def peak_mb(program: Program) -> float:
-    """The most memory that a program ever had."""
+    """Return the peak memory of a program."""
     return _status_mb(program, "VmHWM")
 
 

@@ -1,4 +1,4 @@
-"""From an enrollment change over REST until a connected camera has applied and confirmed it."""
+"""Measure from an enrollment change over REST until a camera confirms it."""
 
 import json
 import random
@@ -21,7 +21,7 @@ DEVICE = "enrolled-001"
 
 
 class AppliedTap:
-    """Waits for what a camera says it has applied."""
+    """An observer of the versions that a camera applies."""
 
     def __init__(self, fleet: LocalFleet) -> None:
         self._version = -1
@@ -51,7 +51,7 @@ class AppliedTap:
 
 
 def measure(fleet: LocalFleet, folder: Path, changes: int, progress: Progress) -> list[Row]:
-    """`changes` enrollments and deletions over REST, one after the other, beside a gallery of 1,000."""
+    """Measure `changes` enrollments and deletions over REST, one after the other."""
     task = progress.add_task("enrollment to applied", total=changes * 2)
     tap = AppliedTap(fleet)
     people = _fill(fleet, 1000)

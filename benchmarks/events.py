@@ -1,4 +1,4 @@
-"""From a camera's validated recognition to MongoDB, at 50 events a second."""
+"""Measure from a camera's validated recognition to MongoDB, at 50 events a second."""
 
 import itertools
 import threading
@@ -22,7 +22,7 @@ DEVICES = tuple(f"{letter}-001" for letter in "abcde")
 
 
 def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress) -> list[Row]:
-    """Five simulated cameras with real outboxes and clients, 10 events a second each."""
+    """Measure five simulated cameras with 10 events a second each."""
     count = int(RATE * seconds)
     task = progress.add_task("events to MongoDB", total=count * 3)
     ours = _ours(fleet, folder, count)
@@ -40,7 +40,7 @@ def measure(fleet: LocalFleet, folder: Path, seconds: float, progress: Progress)
 
 
 def _ours(fleet: LocalFleet, folder: Path, count: int) -> Latency:
-    """Seconds from an event's own timestamp until a reader of MongoDB sees it."""
+    """Return the seconds from an event's timestamp until MongoDB has it."""
     with _watched(fleet, count) as took:
         cameras = [
             fleet.make_simulator(device, folder, count=count // len(DEVICES), rate=RATE / len(DEVICES))

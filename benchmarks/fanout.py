@@ -1,4 +1,4 @@
-"""One site with many cameras: how soon a change is on all of them, and what comes when they all reconnect."""
+"""Measure changes and reconnects at one site with many cameras."""
 
 import json
 import random
@@ -75,7 +75,7 @@ class CameraCrowd:
 
 
 class SiteTap:
-    """Hears what the cameras of a crowd have applied, and what they ask for."""
+    """An observer of the versions that cameras apply and of their requests."""
 
     def __init__(self, fleet: LocalFleet, crowd: CameraCrowd) -> None:
         self._cameras = set(crowd.names)
@@ -114,7 +114,7 @@ class SiteTap:
                     self._news.notify_all()
 
     def wait_for(self, version: int, timeout: float = 120.0) -> list[float]:
-        """The moments at which each camera said that it holds `version`; it had less before."""
+        """Return the times at which each camera reported `version`."""
 
         def all_there() -> bool:
             there = sum(held >= version for held in self._held.values())
@@ -138,7 +138,7 @@ class SiteTap:
 
 @contextmanager
 def _site(folder: Path, crowd: CameraCrowd) -> Iterator[tuple[LocalFleet, SiteTap, int]]:
-    """A running backend with some people, and the crowd connected and in sync; its tap and its version."""
+    """Start a backend and a synced crowd; yield fleet, tap and version."""
     folder.mkdir()
     data = tempfile.TemporaryDirectory(prefix="wfm-bench-", dir=_MEMORY if _MEMORY.is_dir() else folder)
     with data as name, LocalFleet(folder, crowd.names) as fleet:
@@ -157,7 +157,7 @@ def _site(folder: Path, crowd: CameraCrowd) -> Iterator[tuple[LocalFleet, SiteTa
 
 
 def measure_changes(folder: Path, progress: Progress, *, changes: int, cameras: int = 200) -> list[Row]:
-    """From the REST answer until each camera of a site says that it has applied the change."""
+    """Measure from the REST answer until each camera reports the change as applied."""
     task = progress.add_task(f"changes to {cameras} cameras", total=changes)
     took: list[float] = []
     with _site(folder / "fanout", CameraCrowd("fan", cameras, 4)) as (fleet, tap, _):
@@ -183,7 +183,7 @@ def _change(fleet: LocalFleet, number: int) -> tuple[int, float]:
 
 
 def measure_storm(folder: Path, progress: Progress, *, cameras: int = 1000) -> list[Row]:
-    """The broker goes and comes back: once with all cameras up to date, once with all of them behind."""
+    """Measure a broker restart with all cameras up to date, and with all behind."""
     task = progress.add_task(f"{cameras} cameras reconnect", total=3)
     with _site(folder / "storm", CameraCrowd("storm", cameras, cameras // 50)) as (fleet, tap, version):
         progress.advance(task)
@@ -232,7 +232,7 @@ def _reconnect(fleet: LocalFleet, tap: SiteTap, cameras: int, version: int, *, p
 
 
 def _connections(fleet: LocalFleet) -> int:
-    """How many sessions the crowd's processes have begun."""
+    """Return the number of sessions that the crowd's processes started."""
     logs = fleet.folder.glob("storm-*.log")
     return sum(len(re.findall(r"connected to ", log.read_text(errors="replace"))) for log in logs)
 

@@ -1,4 +1,4 @@
-"""Ten thousand embeddings of as many people in one request, beside a bare insert of the same vectors."""
+"""Measure 10,000 embeddings in one request beside a bare insert of the vectors."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ _SENT_LINES = 100
 
 
 def measure(folder: Path, progress: Progress, *, runs: int) -> list[Row]:
-    """`runs` requests of 10,000 people as base64, and one as numbers, each of people nobody has seen."""
+    """Measure `runs` requests of 10,000 new identities as base64, and one as numbers."""
     with LocalFleet(folder, []) as fleet:
         fleet.start_servers()
         fleet.start_backend()
@@ -58,7 +58,7 @@ def _vectors(seed: int) -> NDArray[np.float32]:
 
 
 def _ingest(fleet: LocalFleet, source: str, vectors: NDArray[np.float32], *, as_numbers: bool) -> float:
-    """Seconds from the first byte of the request to the answer. The lines are ready before."""
+    """Return the seconds from the first byte of the request to the answer."""
     body = [_line(source, number, vector, as_numbers=as_numbers) for number, vector in enumerate(vectors)]
     chunks = [b"".join(body[start : start + _SENT_LINES]) for start in range(0, COUNT, _SENT_LINES)]
     headers = {"Content-Type": "application/x-ndjson"}
@@ -84,7 +84,7 @@ def _line(source: str, number: int, vector: NDArray[np.float32], *, as_numbers: 
 
 
 def _bare_insert(fleet: LocalFleet, vectors: NDArray[np.float32]) -> float:
-    """Seconds for the vectors alone, one document each, by a thousand at once."""
+    """Return the seconds for the vectors alone, a thousand documents at once."""
     client: MongoClient[dict[str, Any]]
     with MongoClient(fleet.mongod.uri) as client:
         collection = client["bare"].get_collection("templates", write_concern=bare.DURABLE)

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MatchingRow(Row):
-    """A row that must also give the answers of the bare product: so many of `asked` differ."""
+    """A row whose answers must equal the bare product's, of `asked` queries."""
 
     differences: int = 0
     asked: int = 0
@@ -59,7 +59,7 @@ class MatchingRow(Row):
 
 
 def measure(folder: Path, progress: Progress, *, large: bool = True) -> list[Row]:
-    """Searches among 10,000 and, if `large`, 100,000 templates; loads and changes the larger of the two."""
+    """Measure searches among 10,000 and, if `large`, 100,000 templates."""
     size = LARGE if large else SMALL
     random = np.random.default_rng(1)
     keys, matrix = make_people(size, random)
@@ -80,7 +80,7 @@ def measure(folder: Path, progress: Progress, *, large: bool = True) -> list[Row
 
 
 def make_people(count: int, random: np.random.Generator) -> tuple[list[str], Vectors]:
-    """Keys and float32[count, 512]; every tenth person looks like the one before, at cosine 0.55."""
+    """Return keys and float32[count, 512]; every tenth row resembles the one before."""
     base = draw_unit_vectors((count // TEMPLATES, SPACE.dimension), random)
     base[9::10] = draw_at_cosine(base[8::10], 0.55, random)
     cosine = np.sqrt(random.uniform(0.6, 0.8, count))
@@ -146,7 +146,7 @@ def _timed_all(act: Callable[[Vectors], T], batches: Sequence[Vectors], took: li
 
 
 def _product(matrix: Vectors, queries: Vectors) -> Vectors:
-    """float32[q, n] and, for the time it takes, the best of each."""
+    """Return float32[q, n], after computing the best of each for its time."""
     product: Vectors = queries @ matrix.T if len(queries) > 1 else (matrix @ queries[0])[np.newaxis]
     product.argmax(axis=1)
     return product
@@ -191,7 +191,7 @@ def _upsert(keys: Sequence[str], matrix: Vectors, row: int) -> Upsert:
 
 
 def _load(db: DatabaseManager, size: int, rounds: int = 7) -> list[Row]:
-    """From the file to a gallery that answers, beside going through the same rows."""
+    """Measure loading a gallery beside reading the same rows."""
 
     def read() -> None:
         with db.connection.reading() as connection:
@@ -219,7 +219,7 @@ def _load(db: DatabaseManager, size: int, rounds: int = 7) -> list[Row]:
 
 
 def _change(keys: Sequence[str], matrix: Vectors, rounds: int = 15) -> list[Row]:
-    """One person changed and one gone, up to a gallery that answers."""
+    """Measure one changed and one removed identity, up to a gallery that answers."""
     rows = GalleryRows(SPACE.id, SPACE.dimension, keys, matrix, 1)
     took = []
     for version in range(2, rounds + 2):
