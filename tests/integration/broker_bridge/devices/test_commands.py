@@ -97,7 +97,7 @@ async def test_a_device_that_was_away_gets_its_command_when_it_is_online(
 async def test_another_worker_that_takes_over_asks_again(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """An answer that came while nobody led is lost; the device is asked again and answers again."""
+    """An answer without a leading bridge is lost; the device answers again."""
     async with connected(mosquitto, fresh_device) as peer:
         await online(peer, "1")
         async with running(registry, program):

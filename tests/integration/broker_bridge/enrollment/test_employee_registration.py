@@ -1,4 +1,4 @@
-"""Employees whom devices enroll: where it is allowed, whose face it is, and that all other devices hear."""
+"""Devices enroll employees where the site allows it; all other devices get them."""
 
 import asyncio
 import time
@@ -122,11 +122,11 @@ async def test_the_cap_keeps_the_most_different_and_a_device_cannot_pile_up_temp
         (None, face(3).vector, "rejected", None, "payload-invalid"),
     ],
 )
-async def test_a_device_replaces_revives_and_moves_nobody(
+async def test_a_device_replaces_restores_and_moves_no_identity(
     open_site: FreshDevice, registry: Registry, user_id: str | None, vector: bytes, result: str,
     told: str | None, code: str | None,
 ) -> None:  # fmt: skip
-    """Somebody else's face keeps its id, and nothing in the registry changes."""
+    """The face of another identity keeps its id; the registry is unchanged."""
     people = registry.identities
     await people.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await people.enroll_many(
@@ -213,10 +213,10 @@ async def test_the_first_device_wins_over_mqtt_and_http_at_once(
     assert len(await visits(registry)) == 6
 
 
-async def test_a_site_that_closes_meanwhile_takes_nobody_in(
+async def test_a_site_that_closes_meanwhile_enrolls_no_employee(
     open_site: FreshDevice, registry: Registry
 ) -> None:
-    """Whoever closed it during the search is not contradicted."""
+    """A site that is closed during the search stays closed."""
     one = registrar(registry)
     await said(one, open_site, employs("r-0", "EMP-0", face(9).vector))
     index = registry.identity_indexes._indexes[SPACE]

@@ -1,4 +1,4 @@
-"""Visitors that cameras register: who they are, that the first device wins, and what is refused."""
+"""Cameras register visitors; the first device wins."""
 
 import asyncio
 import itertools
@@ -110,7 +110,7 @@ async def test_somebody_known_exists_and_the_visit_is_recorded_once(
 async def test_no_visitor_is_made_where_consent_is_required(
     open_site: FreshDevice, registry: Registry, program: BridgeProgram
 ) -> None:
-    """Nobody could find a face that may not be sent: it would be somebody new at each meeting."""
+    """A face without consent is in no index: each meeting would make a visitor."""
     strict = await Registry.open(program.mongo, settings=RegistrySettings(consent="required"))
     answer = await said(registrar(strict), open_site, asks("r-1", face(1).vector))
     await strict.close()
@@ -181,7 +181,7 @@ async def test_one_request_that_two_workers_get_is_decided_once(
 
 
 async def test_a_change_in_between_is_searched_again(open_site: FreshDevice, registry: Registry) -> None:
-    """The very person is enrolled after the search said "nobody": the answer is that person."""
+    """An identity enrolled after an empty search is the answer."""
     one = registrar(registry)
     await said(one, open_site, asks("r-0", face(5).vector))
     index = registry.identity_indexes._indexes[SPACE]
@@ -224,10 +224,10 @@ async def test_no_answer_is_given_while_the_registry_never_rests(
     assert (await said(one, open_site, asks("r-1", face(1).vector))).result == "created"
 
 
-async def test_a_site_that_is_closed_during_the_search_registers_nobody(
+async def test_a_site_that_is_closed_during_the_search_registers_no_visitor(
     open_site: FreshDevice, registry: Registry
 ) -> None:
-    """The first search loads everybody, which takes a while; whoever closed the site is not contradicted."""
+    """A site that is closed while the index loads stays closed."""
     one = registrar(registry)
     index = registry.identity_indexes._indexes[SPACE] = IdentityIndex(
         registry.deltas, await registry.spaces.get(SPACE)
@@ -307,7 +307,7 @@ async def _die(*_: Any, **__: Any) -> None:
 async def test_an_id_that_was_ever_taken_is_not_given_again(
     open_site: FreshDevice, registry: Registry
 ) -> None:
-    """Not even that of somebody deleted: a new face would get an old history."""
+    """Not even after a deletion: a new face would get an old history."""
     await registry.identities.enroll(EnrollIdentity("VIS-1", (face(1),)))
     await registry.identities.delete("VIS-1")
     ids = iter(["VIS-1", "VIS-2"])
@@ -350,7 +350,7 @@ async def test_a_refusal_fits_its_message_however_many_spaces_there_are(
 async def test_a_closed_site_and_an_unknown_device_register_nobody(
     registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """A site is closed unless somebody opened it; once it is open the same request is decided."""
+    """A site is closed by default; once it is open the same request is decided."""
     one = registrar(registry)
     request = asks("r-1", face(1).vector)
     closed = await said(one, fresh_device, request)
@@ -362,7 +362,7 @@ async def test_a_closed_site_and_an_unknown_device_register_nobody(
     assert (await said(one, fresh_device, request)).result == "created"
 
 
-async def test_a_device_with_another_model_registers_nobody(
+async def test_a_device_with_another_model_registers_no_visitor(
     open_site: FreshDevice, registry: Registry
 ) -> None:
     """Its vectors do not compare with those of the record; with the model on record it may."""
@@ -420,7 +420,7 @@ async def key(index: IdentityIndex, vector: bytes) -> str | None:
 
 
 async def test_the_index_follows_the_registry(index: IdentityIndex, registry: Registry) -> None:
-    """Who is enrolled is found at once, at their best template; who is deleted or has another face is not."""
+    """Enrolled identities are found by their best template, deleted ones are not."""
     assert await key(index, face(1).vector) is None
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2))))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),)))
@@ -433,7 +433,7 @@ async def test_the_index_follows_the_registry(index: IdentityIndex, registry: Re
 
 
 async def test_the_index_begins_anew_with_another_history(index: IdentityIndex, registry: Registry) -> None:
-    """After a restore nobody of the old history is found, and all of the new one are."""
+    """After a restored backup only identities of the new history are found."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     assert await key(index, face(1).vector) == "EMP-1"
     for collection in ("identities", "templates"):

@@ -108,7 +108,7 @@ async def test_an_oversized_event_is_refused(peer: Peer, registry: Registry) -> 
 async def test_an_unregistered_device_is_told_so(
     bridge: Bridge, mosquitto: Mosquitto, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Its events are rejected, since nobody said that it belongs to the fleet."""
+    """Its events are rejected until it is registered."""
     await registry.mongo.db.devices.delete_one({"_id": fresh_device.id})
     async with connected(mosquitto, fresh_device) as stranger:
         await stranger.send("event/facial_id", body(event(1, fresh_device.id)))

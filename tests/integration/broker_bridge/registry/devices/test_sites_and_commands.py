@@ -38,7 +38,7 @@ async def open_lobby(registry: Registry) -> None:
     await registry.sites.set_policy("lobby", "visitors", by="tester", at=NOW)
 
 
-async def test_a_site_is_closed_until_somebody_opens_it(registry: Registry) -> None:
+async def test_a_site_is_closed_until_it_is_opened(registry: Registry) -> None:
     """Also one that was recorded before sites had a policy; registering a device leaves it as it is."""
     await registry.mongo.db.sites.insert_one({"_id": "gate", "created_at": NOW})
     await registry.devices.register("cam-001", "lobby")
@@ -151,7 +151,7 @@ async def test_a_person_is_made_only_where_the_registry_still_stands(registry: R
 
 
 async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Registry) -> None:
-    """Ten at once, of whom nine have to look again."""
+    """Of ten concurrent creations nine are decided again."""
     await open_lobby(registry)
     history = await registry.versions.read()
     made = await asyncio.gather(
@@ -167,7 +167,7 @@ async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Re
 
 
 async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> None:
-    """The kind is kept by orders that do not name it; whoever was there before kinds were is an employee."""
+    """Changes without a kind keep it; an identity without a kind is an employee."""
     await registry.identities.enroll(EnrollIdentity("VIS-1", (face(),), kind="visitor"))
     assert (await registry.identities.enroll(EnrollIdentity("VIS-1", flag="red"))).kind == "visitor"
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(),)))
@@ -176,7 +176,7 @@ async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> N
 
 
 async def test_the_first_decision_about_a_request_stands(registry: Registry) -> None:
-    """Whoever decides later is given that one."""
+    """A later decision gets the first one."""
     first = await registry.registration_decisions.keep(decision("r-1", "EMP-1"))
     assert await registry.registration_decisions.keep(decision("r-1", "EMP-2")) == first
     assert await registry.registration_decisions.find("cam-002", "r-1") is None

@@ -76,7 +76,7 @@ def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
 def test_the_face_has_to_bear_out_the_user_id(
     held: IdentityRecord, nearest: Nearest | None, result: str, user_id: str | None, code: str | None
 ) -> None:
-    """New, the person's own, somebody else's, or nobody can tell; what is rejected has a sentence."""
+    """The face is new, its own, of another identity, or ambiguous."""
     decision = decide_employee(asked(), held, nearest, LIMITS)
     assert (decision.result, decision.user_id, decision.code) == (result, user_id, code)
     assert bool(decision.detail) == bool(code)
@@ -91,7 +91,7 @@ def test_the_face_has_to_bear_out_the_user_id(
         (replace(PERSON, sites=("gate",)), "site-mismatch"),
     ],
 )
-def test_a_device_brings_nobody_back_and_changes_nobody_of_another_site(person: Identity, code: str) -> None:
+def test_a_device_restores_no_identity_and_changes_none_of_another_site(person: Identity, code: str) -> None:
     """Also where the person was of this site once."""
     with pytest.raises(ContractError) as refused:
         check_enrollable("EMP-1", person, "lobby")
@@ -99,13 +99,13 @@ def test_a_device_brings_nobody_back_and_changes_nobody_of_another_site(person: 
 
 
 @pytest.mark.parametrize("person", [None, PERSON, replace(PERSON, sites=("*",))])
-def test_a_device_enrolls_whom_nobody_has_and_whom_its_site_has(person: Identity | None) -> None:
-    """Whoever belongs to every site belongs to this one."""
+def test_a_device_enrolls_new_identities_and_those_of_its_site(person: Identity | None) -> None:
+    """An identity of every site belongs to this one."""
     check_enrollable("EMP-1", person, "lobby")
 
 
 def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() -> None:
-    """A device gives a name to whom it makes, and changes neither name, kind nor sites of anybody else."""
+    """A device names a new identity, and changes no name, kind or sites."""
     request = asked(display_name="Ana", quality=0.8)
     made = enrollment_of(request, NOBODY)
     assert (made.sites, made.kind, made.display_name) == (("lobby",), "employee", "Ana")
@@ -115,7 +115,7 @@ def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() 
     assert [(one.space, one.quality, one.source) for one in added.templates] == [(SPACE, 0.8, "edge")]
 
 
-def test_parked_templates_and_those_of_the_deleted_are_compared_with_by_nobody() -> None:
+def test_parked_templates_and_those_of_the_deleted_are_not_compared() -> None:
     """They are kept for an undo, or for a restore."""
     parked = IdentityRecord(PERSON, (Template(SPACE, VECTOR, superseded_by="EMP-2"),))
     deleted = IdentityRecord(replace(PERSON, deleted=True), (Template(SPACE, VECTOR),))

@@ -58,8 +58,8 @@ def test_similarity_decides(
 @pytest.mark.parametrize(
     ("runner_up", "result"), [(0.80, "rejected"), (0.7501, "rejected"), (0.7499, "exists"), (-1.0, "exists")]
 )
-def test_nobody_is_taken_for_one_of_two_who_are_equally_near(runner_up: float, result: str) -> None:
-    """Twins, or somebody enrolled twice: a visit must not be written down for the wrong one."""
+def test_a_face_equally_near_to_two_identities_is_ambiguous(runner_up: float, result: str) -> None:
+    """Twins, or a double enrollment: a visit must not go to the wrong identity."""
     nearest = Nearest("EMP-1", 0.8, runner_up)
     decision = decide_visitor(ASKED, nearest, LIMITS, "VIS-new")
     assert decision.result == result
