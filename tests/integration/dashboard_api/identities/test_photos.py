@@ -32,7 +32,7 @@ async def identity(api: httpx.AsyncClient) -> None:
     await api.post("/api/v1/identities", json={"user_id": "EMP-12345"})
 
 
-@pytest.mark.usefixtures("person")
+@pytest.mark.usefixtures("identity")
 async def test_a_photo_leaves_a_vector_and_nothing_else(
     api: httpx.AsyncClient, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,7 +59,7 @@ async def test_a_photo_leaves_a_vector_and_nothing_else(
             assert marker not in document
 
 
-@pytest.mark.usefixtures("person")
+@pytest.mark.usefixtures("identity")
 @pytest.mark.parametrize(
     ("photo", "kind", "status", "code"),
     [
@@ -81,7 +81,7 @@ async def test_an_unusable_photo_is_rejected_and_changes_nothing(
     assert (await registry.versions.read()).version == 1
 
 
-@pytest.mark.usefixtures("person")
+@pytest.mark.usefixtures("identity")
 async def test_a_photo_without_an_announced_length_is_cut_off_at_the_limit(
     api: httpx.AsyncClient, embedder: FakeEmbedder
 ) -> None:
@@ -109,7 +109,7 @@ async def test_a_photo_of_an_unknown_identity_is_rejected(
     assert embedder.seen == []
 
 
-@pytest.mark.usefixtures("person")
+@pytest.mark.usefixtures("identity")
 async def test_a_photo_does_not_restore_a_deleted_identity(
     api: httpx.AsyncClient, registry: Registry, embedder: FakeEmbedder
 ) -> None:
