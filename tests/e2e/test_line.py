@@ -1,4 +1,4 @@
-"""The whole product as processes: the demo's story, and an end in good time whatever else has died."""
+"""The whole product as processes: the demo, and an end in time after any failure."""
 
 import contextlib
 import socket
@@ -23,7 +23,7 @@ USUAL_PORTS = (1883, 8000, 27017)
 def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
     """Video to MongoDB, enrollment to both cameras, a deletion confirmed within a second, nothing left over.
 
-    The usual ports are taken by somebody else, so it finds others.
+    Another program uses the default ports, so the stack finds others.
     """
     with contextlib.ExitStack() as taken:
         for port in USUAL_PORTS:
@@ -45,7 +45,7 @@ def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
 
 @contextlib.contextmanager
 def listening(port: int) -> Iterator[None]:
-    """Somebody listens on `port`: this test, unless another program does already."""
+    """Occupy `port`, unless another program does already."""
     with socket.socket() as taker:
         with contextlib.suppress(OSError):
             taker.bind(("127.0.0.1", port))

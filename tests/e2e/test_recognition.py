@@ -46,7 +46,7 @@ def events(fleet: LocalFleet, **wanted: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def camera(fleet: LocalFleet) -> LocalFleet:
-    """A camera at work: everybody smiles at it, by the classifier that it has."""
+    """A camera at work, with a classifier that returns happy for every face."""
     videos = sample_video.make_sample(fleet.folder / "videos", [sample_video.IDENTITIES[KNOWN]], cameras=1)
     smiles = save_network(
         fleet.folder / "smiles.onnx", *smiling(), input_shape=("n", 1, 64, 64), outputs=[("output", ("n", 3))]
@@ -69,12 +69,12 @@ def camera(fleet: LocalFleet) -> LocalFleet:
         },
     )
     camera.start()
-    wait_until(lambda: events(fleet, user_id=KNOWN), "the camera recognises somebody", SECONDS)
+    wait_until(lambda: events(fleet, user_id=KNOWN), "the camera recognises a face", SECONDS)
     return fleet
 
 
 def smiling() -> tuple[list[Any]]:
-    """Nodes that answer happy, whoever it is."""
+    """Return nodes that answer happy for every face."""
     from onnx import TensorProto, helper  # noqa: PLC0415
 
     answer = helper.make_tensor("answer", TensorProto.FLOAT, [1, 3], [0.05, 0.9, 0.05])
@@ -90,7 +90,7 @@ def smiling() -> tuple[list[Any]]:
 
 
 def test_a_recognised_person_shows_an_emotion_and_a_stranger_none(camera: LocalFleet) -> None:
-    """Seed 003's second event: code, intensity and duration, of people whom we know only."""
+    """Seed 003's second event: code, intensity and duration, of recognised identities only."""
     wait_until(lambda: events(camera, event_type="emotion"), "an emotion", SECONDS)
     for event in events(camera, event_type="emotion"):
         assert (event["user_id"], event["emotion_code"]) == (KNOWN, "EV2.2")

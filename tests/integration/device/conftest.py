@@ -23,7 +23,7 @@ from tests.waiting import SECONDS
 
 
 class Peer:
-    """Sees all that devices send; answers with receipts and pages as long as it is told to."""
+    """A peer that receives all messages of devices, and answers with receipts and pages if enabled."""
 
     def __init__(self, broker: Mosquitto, user: str = "bridge") -> None:
         self.seen: list[Decoded[Any]] = []

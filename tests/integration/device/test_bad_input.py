@@ -238,7 +238,7 @@ def test_a_video_without_its_end_that_cannot_be_opened_is_a_sentence(tmp_path: P
 def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
     watch: Watch, video: Path, tmp_path: Path
 ) -> None:
-    """Everybody is recognised as ever; of what their faces show nothing is said, but that it fails."""
+    """Recognition goes on; the emotion stage only reports its failure."""
     [(user_id, row)] = list(IDENTITIES.items())[:1]
     photo = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(enrollment_photo(row))
     template = WireTemplate(template_id="photo", space=gabor.SPACE_ID, vector=photo.vector)
@@ -260,7 +260,7 @@ def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
 
 
 def test_before_the_first_sync_nobody_is_a_stranger(watch: Watch, video: Path) -> None:
-    """A registry that does not answer: the device says that it recognises nobody, and why."""
+    """Without an answer of the registry the device reports a stale gallery and does not recognise."""
     beat, events = watch(video, synced=False)
     assert events == []
     assert [one.code for one in beat.problems] == ["gallery-stale"]

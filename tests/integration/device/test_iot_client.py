@@ -47,7 +47,7 @@ def test_a_device_announces_itself_and_says_goodbye(
 def test_a_killed_connection_leaves_the_last_will_of_its_session(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_device: StartDevice
 ) -> None:
-    """The next connection has a higher session, so `lost` can be told from the state now."""
+    """The next connection has a higher session, so that an old `lost` is distinct from the new state."""
     parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
     wait_until(lambda: peer.of(channels.STATUS, fresh_device.id), "online")
     connection: Any = parts.client.broker._connection
@@ -82,7 +82,7 @@ def test_only_a_receipt_settles_an_event(
 def test_the_bridges_word_can_be_waited_for(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_device: StartDevice
 ) -> None:
-    """stored, rejected (kept aside), or pending when nobody answers."""
+    """stored, rejected (kept aside), or pending without an answer."""
     peer.rejects = {own(2, fresh_device).event_id}
     parts = start_device(mosquitto, fresh_device.id, fresh_device.site)
     assert parts.client.send_event_sync(own(1, fresh_device), 10.0) == "stored"
@@ -128,7 +128,7 @@ def test_what_the_broker_would_disconnect_us_for_is_refused_before_it_is_stored(
 def test_a_retained_receipt_and_rubbish_are_ignored_and_counted(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_device: StartDevice
 ) -> None:
-    """What only a mistake can have retained settles nothing; what cannot be read harms nobody."""
+    """A retained receipt settles nothing; an unreadable message has no effect."""
     receipt = Receipts(stored=[own(1, fresh_device).event_id])
     peer.send(channels.RECEIPT, receipt, retain=True, device_id=fresh_device.id)
     topic = channels.SYNC_PAGE.topic(device_id=fresh_device.id)
@@ -228,7 +228,7 @@ def test_a_device_syncs_by_pages_then_by_deltas_and_confirms_each(
 
     registry.delete("EMP-4")
     parts.client.request_sync(0)
-    wait_until(lambda: peer.of(channels.SYNC_APPLIED, fresh_device.id)[-1].version == 12, "asked from zero")
+    wait_until(lambda: peer.of(channels.SYNC_APPLIED, fresh_device.id)[-1].version == 12, "the snapshot sync")
     assert "EMP-4" not in parts.db.get_all_enrollments()
 
 
@@ -302,7 +302,7 @@ def test_a_certificate_file_that_is_not_there_is_said_at_once(tmp_path: Path) ->
 def test_a_sync_that_is_waited_for_ends_in_time(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, tmp_path: Path
 ) -> None:
-    """When nobody answers, with the state of now; a client that was not started does not wait at all."""
+    """Without an answer it returns the current status; a client that is not started does not wait."""
     client = alone(mosquitto, fresh_device, tmp_path / "own.db")
     assert client.request_sync(timeout=600).epoch is None
     client.start()
@@ -350,7 +350,7 @@ def test_an_event_goes_without_an_image_that_cannot_be_encoded(
 def test_dev_mode_logs_more(
     mosquitto: Mosquitto, fresh_device: FreshDevice, tmp_path: Path, dev_mode: bool
 ) -> None:
-    """The device's loggers are at debug, nobody else's."""
+    """Only the device's loggers are at debug."""
     logger = logging.getLogger("device")
     before, others = logger.level, logging.getLogger().level
     # Another client in dev mode may have been in this process.

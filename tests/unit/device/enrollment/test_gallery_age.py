@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
         (NOON + 1 * HOUR, False, 2.0, False),
     ],
     ids=[
-        "never synced, nobody there",
+        "never synced, empty",
         "never synced, people of its own",
         "never synced, with a limit",
         "old, without a limit",
@@ -36,5 +36,5 @@ HOUR = timedelta(hours=1)
     ],
 )
 def test_a_gallery_is_stale(synced_at, empty, longest, stale):
-    """As the limit says; and before the first sync, when everybody would be a stranger."""
+    """The limit decides; an empty gallery is stale before its first sync."""
     assert gallery_is_stale(NOON, synced_at, empty=empty, max_age_hours=longest) == stale

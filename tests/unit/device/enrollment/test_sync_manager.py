@@ -162,13 +162,13 @@ def test_a_live_delta_is_in_the_gallery_at_once_and_confirmed(
     synced: Device, registry: ModelRegistry
 ) -> None:
     """Without any request: this is what makes a deletion work in under a second."""
-    asked = len(synced.requests)
+    requests_before = len(synced.requests)
     synced.tell(channels.SYNC_DELTA, registry.enroll("NEW", 50))
     synced.tell(channels.SYNC_DELTA, registry.delete("EMP-1"))
     synced.assert_equals(registry)
     assert "EMP-1" not in synced.people
     assert [one.version for one in synced.applied[-2:]] == [9, 10]
-    assert len(synced.requests) == asked
+    assert len(synced.requests) == requests_before
 
 
 def test_a_repeated_delta_changes_nothing(synced: Device, registry: ModelRegistry) -> None:
@@ -181,12 +181,12 @@ def test_a_repeated_delta_changes_nothing(synced: Device, registry: ModelRegistr
 
 def test_a_gap_is_asked_for_within_half_a_second(synced: Device, registry: ModelRegistry) -> None:
     """One delta got lost; the next one shows it."""
-    asked = len(synced.requests)
+    requests_before = len(synced.requests)
     registry.enroll("LOST", 50)
     synced.tell(channels.SYNC_DELTA, registry.enroll("NEW", 51))
     synced.clock.advance(0.5)
     synced.tick()
-    assert [one.since_version for one in synced.requests[asked:]] == [8]
+    assert [one.since_version for one in synced.requests[requests_before:]] == [8]
     synced.sync_with(registry)
     synced.assert_equals(registry)
 
@@ -195,25 +195,25 @@ def test_a_head_that_the_following_delta_fulfils_costs_no_request(
     synced: Device, registry: ModelRegistry
 ) -> None:
     """Head and delta may come in either order."""
-    asked = len(synced.requests)
+    requests_before = len(synced.requests)
     delta = registry.enroll("NEW", 50)
     synced.sync.receive_message(Decoded(channels.SYNC_HEAD, {}, registry.head()))
     synced.tell(channels.SYNC_DELTA, delta)
     synced.clock.advance(5.0)
     synced.tick()
-    assert len(synced.requests) == asked
+    assert len(synced.requests) == requests_before
 
 
 def test_a_reconnected_device_asks_only_if_the_head_has_moved(
     synced: Device, registry: ModelRegistry
 ) -> None:
     """A fleet that comes back together and is up to date asks nothing."""
-    asked = len(synced.requests)
+    requests_before = len(synced.requests)
     synced.connect()
     synced.tell(channels.SYNC_HEAD, registry.head())
     synced.clock.advance(60.0)
     synced.tick()
-    assert len(synced.requests) == asked
+    assert len(synced.requests) == requests_before
     assert synced.applied[-1].version == registry.version
 
     registry.delete("EMP-0")
@@ -221,26 +221,26 @@ def test_a_reconnected_device_asks_only_if_the_head_has_moved(
     synced.tell(channels.SYNC_HEAD, registry.head())
     synced.clock.advance(0.5)
     synced.tick()
-    assert len(synced.requests) == asked + 1
+    assert len(synced.requests) == requests_before + 1
     synced.sync_with(registry)
     synced.assert_equals(registry)
 
 
 def test_after_a_long_absence_the_registry_itself_is_asked(synced: Device, registry: ModelRegistry) -> None:
     """A retained head may be as old as the absence; and a gallery that is too old waits for this answer."""
-    asked = len(synced.requests)
+    requests_before = len(synced.requests)
     synced.sync.disconnected()
     synced.clock.advance(3600.0)
     synced.connect()
     synced.tell(channels.SYNC_HEAD, registry.head())
     synced.sync_with(registry)
-    assert len(synced.requests) == asked + 1
+    assert len(synced.requests) == requests_before + 1
     assert synced.sync.synced_at is not None
     assert (synced.clock.utc_now() - synced.sync.synced_at).total_seconds() < 5
 
 
 def test_a_fleet_that_starts_together_asks_spread_over_half_a_second(synced: Device) -> None:
-    """A camera that knows its people waits its share; one that knows nobody asks at once."""
+    """A camera with a gallery waits its jitter; an empty one requests at once."""
     again = Device(synced.db.connection.path, clock=synced.clock)
     again.connect()
     assert again.requests == []
@@ -251,12 +251,12 @@ def test_a_fleet_that_starts_together_asks_spread_over_half_a_second(synced: Dev
 
 def test_without_a_head_a_reconnected_device_asks_by_itself(synced: Device) -> None:
     """The broker may have lost its retained messages."""
-    asked = len(synced.requests)
+    requests_before = len(synced.requests)
     synced.connect()
-    assert len(synced.requests) == asked
+    assert len(synced.requests) == requests_before
     synced.clock.advance(1.0)
     synced.tick()
-    assert len(synced.requests) == asked + 1
+    assert len(synced.requests) == requests_before + 1
 
 
 def test_an_unanswered_request_is_repeated_under_its_own_id(device: Device, registry: ModelRegistry) -> None:
@@ -388,7 +388,7 @@ def test_a_first_sync_that_cannot_go_on_leaves_nothing_of_its_people(
 def test_a_page_that_cannot_be_written_is_asked_for_again(
     device: Device, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk: what was asked for ahead is forgotten, and the sync goes on from what is held."""
+    """On a full disk the request ahead is dropped, and the sync continues from the stored cursor."""
     device.connect()
     device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     with monkeypatch.context() as full:
@@ -446,10 +446,10 @@ def test_names_reach_a_device_in_dev_mode_live(tmp_path: Path, registry: ModelRe
         device.tick()
         device.sync_with(registry)
         assert names()["NEW"] == name
-    asked = len(device.requests)
+    requests_before = len(device.requests)
     device.tell(channels.SYNC_DELTA, registry.delete("NEW"))
     assert "NEW" not in device.people
-    assert len(device.requests) == asked
+    assert len(device.requests) == requests_before
     device.assert_equals(registry)
 
 
@@ -544,7 +544,7 @@ def test_a_bad_template_is_left_out_named_and_its_neighbours_apply(
 def test_an_error_page_is_kept_as_the_state_and_asked_again_later(
     device: Device, registry: ModelRegistry
 ) -> None:
-    """The code is told; the next answer clears it."""
+    """The status has the code; the next answer clears it."""
     device.connect()
     refusal = registry.answer(device.requests[-1]).model_copy(
         update={"error": WireError(code="device-unknown", detail="register it first"), "upserts": []}
@@ -669,7 +669,7 @@ class Chaos:
 def test_loss_repetition_and_reordering_are_harmless(
     tmp_path_factory: pytest.TempPathFactory, steps: list
 ) -> None:
-    """Whatever happened: a head and answered requests make the device equal to the registry."""
+    """After any history, a head and answered requests make the device equal to the registry."""
     chaos = Chaos(tmp_path_factory.mktemp("chaos") / "device.db")
     for step in steps:
         before = chaos.device.sync.get_sync_status()
@@ -690,7 +690,7 @@ def test_loss_repetition_and_reordering_are_harmless(
 
 
 def test_a_device_that_moved_to_another_site_was_never_synced(synced: Device) -> None:
-    """What it held belongs to the old one: until the first sync everybody would be a stranger."""
+    """The old gallery belongs to the old site: `synced_at` is empty until the first sync."""
     assert synced.sync.synced_at is not None
     moved = Device(synced.db.connection.path, site="roof", clock=synced.clock)
     assert moved.sync.synced_at is None

@@ -1,4 +1,4 @@
-"""Waiting for a sync that somebody asked for: it ends when all is applied that was there at that moment."""
+"""Waiting for a requested sync: it ends when everything of that moment is applied."""
 
 from pathlib import Path
 
@@ -64,12 +64,12 @@ def test_it_ends_with_the_last_page(camera: Camera) -> None:
     """Not before."""
     camera.registry.enroll("EMP-2", 2)
     camera.registry.enroll("EMP-3", 3)
-    asked = camera.sync.request_sync()
+    applied = camera.sync.request_sync()
     camera.tick()
     camera.answer(limit=1)
-    assert not asked.done()
+    assert not applied.done()
     camera.answer(limit=1)
-    assert asked.done()
+    assert applied.done()
     assert camera.sync.get_sync_status().version == 3
 
 
@@ -79,17 +79,17 @@ def test_an_answer_that_was_on_its_way_already_does_not_count(camera: Camera) ->
     camera.tick()
     page = camera.registry.answer(camera.link.of(channels.SYNC_REQUEST)[-1])
     camera.registry.enroll("EMP-2", 2)
-    asked = camera.sync.request_sync(100)
+    applied = camera.sync.request_sync(100)
     camera.tell(channels.SYNC_PAGE, page)
     camera.tick()
-    assert not asked.done()
+    assert not applied.done()
     camera.answer()
-    assert asked.done()
+    assert applied.done()
     assert camera.sync.get_sync_status().version == 2
 
 
 def test_a_head_that_says_that_all_is_well_does_not_leave_anybody_waiting(camera: Camera) -> None:
-    """The request is sent all the same; one whose asker has gone is spared."""
+    """A request is sent, but not one that only a cancelled waiter needed."""
     camera.sync.disconnected()
     camera.connect()
     waiting = camera.sync.request_sync()
@@ -107,21 +107,21 @@ def test_a_head_that_says_that_all_is_well_does_not_leave_anybody_waiting(camera
 
 def test_it_outlives_a_lost_connection(camera: Camera) -> None:
     """The next connection asks anyway."""
-    asked = camera.sync.request_sync()
+    applied = camera.sync.request_sync()
     camera.tick()
     camera.sync.disconnected()
     camera.connect()
     camera.tick(2.0)
-    assert not asked.done()
+    assert not applied.done()
     camera.answer()
-    assert asked.done()
+    assert applied.done()
 
 
 def test_since_version_0_fetches_everything_anew(camera: Camera) -> None:
     """Done when the whole snapshot is in."""
-    asked = camera.sync.request_sync(0)
+    applied = camera.sync.request_sync(0)
     camera.tick()
     assert camera.link.of(channels.SYNC_REQUEST)[-1].since_version == 0
     camera.answer()
-    assert asked.done()
+    assert applied.done()
     assert camera.sync.get_sync_status().counts["resets"] == 2
