@@ -80,7 +80,7 @@ class EventChange:
 
 
 class _ReplayValidator:
-    """A validator whose clock is set to the replayed frame."""
+    """A validator with its clock set to the replayed frame."""
 
     def __init__(self, settings: RecordedSettings, outcome: ReplayOutcome) -> None:
         self._outcome = outcome

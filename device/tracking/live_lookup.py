@@ -78,7 +78,7 @@ class LiveTrackerLookup:
     def look_up(self, report: FrameReport, frame_size: tuple[int, int]) -> Mapping[str, Assignment]:
         """Return the assignments of the faces of `report`, by track id.
 
-        `frame_size` is width and height in pixels. Waits for the tracks whose observation is due, three
+        `frame_size` is width and height in pixels. Waits for the tracks with a due observation, three
         seconds at most.
         """
         if self._ended or self._is_quarantined():

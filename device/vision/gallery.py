@@ -59,7 +59,7 @@ class Gallery:
             self._index = VectorIndex.from_vectors(list(compress(user_ids, fine)), vectors[fine])
 
     def __len__(self) -> int:
-        """The number of templates."""
+        """Return the number of templates."""
         return len(self._index)
 
     @property

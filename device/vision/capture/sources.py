@@ -190,7 +190,7 @@ def _read(capture: cv2.VideoCapture) -> Image | None:
     try:
         grabbed, image = capture.read()
     except cv2.error:
-        # An image that OpenCV cannot convert, such as one whose size changed to zero.
+        # An image that OpenCV cannot convert, such as one of size zero.
         return None
     return _as_bgr(image) if grabbed and image is not None and image.size else None
 

@@ -45,7 +45,7 @@ class CascadeDetector:
         )
         if not len(boxes):
             return Detections.empty()
-        # OpenCV searches with several threads, whose order varies: sort the faces from left to right.
+        # OpenCV searches with several threads in varying order: sort the faces from left to right.
         places = np.asarray(boxes, dtype=np.float32)
         order = np.lexsort((places[:, 1], places[:, 0]))
         agreed = np.asarray(counts, dtype=np.float32).reshape(-1)[order]

@@ -99,7 +99,7 @@ class ScrfdDetector:
         )
 
     def _candidates(self, outputs: list[Float32]) -> tuple[Float32, Float32, Float32]:
-        """Return the anchors whose score is high enough, in input pixels. NaN is not.
+        """Return the anchors with a high enough score, in input pixels. NaN is not.
 
         They are scores float32[k], corners float32[k, 4] and landmarks float32[k, 10] (or float32[k, 0]).
         """
