@@ -192,8 +192,6 @@ class BrokerSession:
         else:
             self._queue.put(event)
 
-    # The connection's life
-
     def _connect(self, now: float) -> None:
         self._attempts += 1
         self._since = now
