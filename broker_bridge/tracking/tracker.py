@@ -100,10 +100,7 @@ class Tracker:
     # Assignment
 
     async def match_or_create(self, observed: ObservedFace) -> Assignment:
-        """Return the assignment of `observed`.
-
-        Raises RegistryError if a needed lookup or write fails.
-        """
+        """Return the assignment of `observed`. Raises RegistryError."""
         return self.match_active(observed) or (await self.assign_batch([observed]))[0]
 
     def match_active(self, observed: ObservedFace) -> Assignment | None:
@@ -211,10 +208,7 @@ class Tracker:
         return await load_active(self._registry, missing, self._timeout)
 
     async def _store_new(self) -> None:
-        """Store new persons.
-
-        After a failure they stay in the list, and the next batch stores them.
-        """
+        """Store new persons; after a failure the next batch stores them."""
         unstored = list(self._unstored)
         await self._store.create([(one.record, next(iter(one.centroids.values()))) for one in unstored])
         for active in unstored:
@@ -267,10 +261,7 @@ class Tracker:
             await self.links.refresh(self._active)
 
     def is_linked(self, global_id: int, user_id: str | None) -> bool:
-        """Return whether this link is up to date in memory.
-
-        A person that is not in memory counts as such.
-        """
+        """Return whether memory has this link, or does not have the person."""
         active = self._active.get(global_id)
         return active is None or active.record.user_id == user_id
 
