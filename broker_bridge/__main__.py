@@ -36,7 +36,10 @@ ConfigFile = Annotated[
 
 @app.callback(invoke_without_command=True)
 def start(context: typer.Context, config: ConfigFile = None) -> None:
-    """Run a bridge worker until SIGTERM or Ctrl-C. Any number of workers may run beside each other."""
+    """Run a bridge worker until SIGTERM or Ctrl-C.
+
+    Any number of workers may run beside each other.
+    """
     if context.invoked_subcommand:
         return
     try:

@@ -15,7 +15,7 @@ _INTERVAL_SECONDS = 60.0
 
 
 class Housekeeping:
-    """Purges tombstones, continues erasures, forgets detected persons unseen for `unseen`.
+    """Purges tombstones, continues erasures, forgets persons unseen for `unseen`.
 
     `counters` has `purged`, `erased`, `forgotten`, and failures of each.
     """

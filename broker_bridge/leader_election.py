@@ -16,9 +16,10 @@ _RELEASE_SECONDS = 1.0
 
 
 class LeaderElection:
-    """Renews a lease three times within its `seconds` and runs `lead` while it holds the lease.
+    """Renews a lease and runs `lead` while it holds the lease.
 
-    `task` names the work in the log. A worker that is not able to lead for the length of a lease releases it.
+    It renews three times within `seconds`. `task` names the work in the log. A worker that is not able to
+    lead for the length of a lease releases it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Connect the bridge to the broker: subscribe, decode, dispatch, publish, reconnect.
+"""Connect the bridge to the broker: subscribe, decode, dispatch and publish.
 
 A PUBACK settles nothing here: a device sends an event again until it has a receipt. So the link may drop
 messages beyond its limits, as long as it counts them.
@@ -209,7 +209,7 @@ class BrokerLink:
                 self._receive(message)
 
     async def _keep_subscribed(self, client: aiomqtt.Client) -> None:
-        """Follow what is to be followed; a broker that does not answer raises, and is connected to anew."""
+        """Apply changes of the followed channels to the subscriptions, until cancelled."""
         while True:
             self._subscribed = await self._subscribe(client, self._subscribed)
             await self._following_changed.wait()
@@ -221,7 +221,7 @@ class BrokerLink:
     async def _subscribe(
         self, client: aiomqtt.Client, subscribed: dict[Channel[Any], None]
     ) -> dict[Channel[Any], None]:
-        """Change the subscriptions from `subscribed` to the followed channels; return these."""
+        """Change the subscriptions from `subscribed` to the followed channels."""
         self._following_changed.clear()
         wanted = dict(self._following)
         for channel in wanted:

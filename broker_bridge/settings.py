@@ -16,7 +16,7 @@ class BridgeSettings(Section):
     """How a bridge worker behaves. Durations in seconds, sizes in bytes."""
 
     auto_register: bool = False
-    """Accept devices that nobody has registered; meant for the local stack."""
+    """Accept unregistered devices; meant for the local stack."""
     batch_events: Annotated[int, Field(ge=1, le=10_000)] = 1000
     batch_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     queue_events: Annotated[int, Field(ge=1)] = 10_000

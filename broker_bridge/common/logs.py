@@ -14,7 +14,10 @@ from .settings import LogSettings
 
 
 class JsonFormatter(logging.Formatter):
-    """The formatter of JSON lines: at, level, logger, message, and the traceback as `error`."""
+    """The formatter of JSON lines: at, level, logger, message, and `error`.
+
+    `error` is the traceback, if there is one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {

@@ -16,7 +16,10 @@ _MOST_DOUBLINGS = 32
 
 @dataclass(frozen=True)
 class Backoff:
-    """Exponential delays with jitter, between `base` and `cap` seconds: a fleet spreads its retries."""
+    """Exponential delays with jitter, between `base` and `cap` seconds.
+
+    The jitter spreads the retries of a fleet.
+    """
 
     base: float
     cap: float
@@ -41,7 +44,7 @@ async def retry(
     source: random.Random | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """Return what `action` returns, trying again after each exception of the type `on`.
+    """Return the result of `action`, repeating it after each exception of type `on`.
 
     `report` gets each exception before the wait. Any other exception ends the loop.
     """
@@ -65,7 +68,7 @@ async def repeat(
     source: random.Random | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> NoReturn:
-    """Run `action` again and again until cancelled, for example one life of a change stream.
+    """Run `action` repeatedly until cancelled, for example to follow a change stream.
 
     Waits one backoff after each run; only consecutive exceptions of the type `on` lengthen it.
     """

@@ -255,7 +255,7 @@ def decode(topic: str, payload: bytes) -> Decoded[Any]:
 
 
 def claimed_event_id(payload: bytes) -> str | None:
-    """Return the `event_id` of an invalid payload, for its rejection; None if it has none."""
+    """Return the `event_id` of an invalid payload, None if it has none."""
     try:
         document = json.loads(payload)
     except (ValueError, RecursionError):

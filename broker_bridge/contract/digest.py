@@ -1,4 +1,4 @@
-"""Compute the gallery digest, by which device and registry compare their templates.
+"""Compute the gallery digest, by which device and registry compare templates.
 
 Per space, the digest is the XOR over templates of an 8-byte BLAKE2b of `user_id NUL space NUL vector bytes`.
 XOR does not depend on order and is its own inverse, so both sides update it template by template.

@@ -67,9 +67,9 @@ def normalise(values: Sequence[float] | NDArray[np.floating], dimension: int) ->
 
 
 def check_vector(vector: bytes, dimension: int) -> None:
-    """Raise ContractError unless `vector` is float32[dimension], finite, of unit length.
+    """Raise ContractError unless `vector` is a unit vector float32[dimension].
 
-    The code is `vector-invalid`.
+    The code is `vector-invalid`; a vector that is not finite has no unit length.
     """
     if len(vector) != 4 * dimension:
         raise ContractError(VECTOR_INVALID, f"expected float32[{dimension}], got {len(vector)} bytes")

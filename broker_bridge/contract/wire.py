@@ -36,7 +36,10 @@ _MAX_DEPTH = 8
 
 
 class WireModel(BaseModel):
-    """A frozen model: ignores unknown fields, rejects missing ones, NaN and wrong types."""
+    """A frozen model that ignores unknown fields.
+
+    It rejects missing fields, NaN and values of another type.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -136,7 +139,10 @@ Name = Annotated[str, Field(pattern=r"^[^\x00$][^\x00]*$", max_length=_MAX_KEY)]
 
 
 def decode_image(text: str) -> bytes:
-    """Return the JPEG bytes of an event's `image`; raises ContractError(`image-invalid`)."""
+    """Return the JPEG bytes of an event's `image`.
+
+    Raises ContractError(`image-invalid`).
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -13,7 +13,7 @@ _Totals = dict[str, Digest]
 
 
 class HeadLedger:
-    """Counts and digests of every site; identities come in the order of their versions."""
+    """Counts and digests of every site, from identities in the order of versions."""
 
     def __init__(self, identities: Iterable[Identity] = ()) -> None:
         # By entry of `sites`, so that "*" is counted once and not once per site.

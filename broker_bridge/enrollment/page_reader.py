@@ -1,4 +1,4 @@
-"""Read sync pages from the registry in blocks, once for all devices, and ahead of their requests."""
+"""Read sync pages in blocks, once for all devices, ahead of their requests."""
 
 import asyncio
 from collections import Counter

@@ -47,12 +47,12 @@ class DeltaPublisher:
         self._changed.set()
 
     async def publish_changes(self) -> None:
-        """Publish until cancelled, starting again from the registry after each RegistryError."""
+        """Publish until cancelled, starting again after each RegistryError."""
         while True:
             await retry(self._follow_history, on=RegistryError, report=self._report_restart)
 
     async def watch_changes(self) -> None:
-        """Wake the publisher at every change that a head or a delta contains, until cancelled."""
+        """Wake the publisher at every change of a head or a delta, until cancelled."""
         await wake_on(self._registry.deltas.watch, self.wake, self.counters)
 
     def _report_restart(self, error: Exception) -> None:
@@ -60,7 +60,7 @@ class DeltaPublisher:
         _log.warning("publisher cannot read the registry; starting again error=%s", type(error).__name__)
 
     async def _follow_history(self) -> None:
-        """Publish the changes of one history; return when another begins or removals were missed."""
+        """Publish the changes of one history until it ends or removals were missed."""
         history, identities = await self._registry.deltas.all_identities()
         ledger = HeadLedger(identities)
         cursor = history.version
@@ -111,7 +111,10 @@ class DeltaPublisher:
     async def _publish_deltas(
         self, ledger: HeadLedger, history: History, sites: Sequence[Site], deltas: Sequence[IdentityDelta]
     ) -> None:
-        """Publish `deltas` to each affected site. The head that follows makes good for a lost delta."""
+        """Publish `deltas` to each affected site.
+
+        The head that follows makes good for a lost delta.
+        """
         site_ids = [site.site_id for site in sites]
         by_site: dict[str, list[IdentityDelta]] = {}
         for delta in deltas:

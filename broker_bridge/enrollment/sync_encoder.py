@@ -1,4 +1,4 @@
-"""Encode identity changes as sync pages and deltas, byte for byte as their models do."""
+"""Encode identity changes for pages and deltas, byte for byte as the models do."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class SyncEntry(NamedTuple):
 
 
 def encode_entry(delta: IdentityDelta, site_id: str, *, with_names: bool) -> SyncEntry:
-    """Return an Upsert of an identity that belongs to the site, a Removal of any other."""
+    """Return an Upsert if the identity belongs to the site, else a Removal."""
     identity = delta.identity
     if not identity.belongs_to(site_id):
         return SyncEntry(
@@ -53,7 +53,7 @@ def encode_entry(delta: IdentityDelta, site_id: str, *, with_names: bool) -> Syn
 def group_entries(
     entries: Sequence[SyncEntry], max_bytes: int, limit: int | None = None
 ) -> Iterator[Sequence[SyncEntry]]:
-    """Yield runs of `entries` whose message has at most `max_bytes`, and at most `limit` entries.
+    """Yield runs of at most `limit` entries whose message has at most `max_bytes`.
 
     An entry that is larger than `max_bytes` stands alone. The last run may be empty, if `entries` is.
     """

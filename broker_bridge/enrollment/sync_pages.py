@@ -43,7 +43,7 @@ class PagePosition:
         return self.reset_head == _STARTS
 
     def after(self, version: int, head_version: int) -> "PagePosition":
-        """Return the position of the same device once it has applied all changes up to `version`."""
+        """Return the position of the device after it has applied `version`."""
         return replace(
             self, since=version, reset_head=head_version if self.starts_snapshot else self.reset_head
         )
@@ -70,7 +70,7 @@ class PageContent:
 def cut_pages(
     position: PagePosition, block: DeltaPage, max_bytes: int = MAX_PAGE_BYTES
 ) -> Iterator[PageContent]:
-    """Yield the pages of one block, each within `max_bytes` unless a single identity is larger."""
+    """Yield the pages of a block, each within `max_bytes` or with one identity."""
     encoded = [
         encode_entry(delta, position.site_id, with_names=position.with_names) for delta in block.deltas
     ]

@@ -1,4 +1,7 @@
-"""Answer sync requests of devices with pages; any bridge worker can answer any request."""
+"""Answer sync requests of devices with pages.
+
+Any bridge worker can answer any request.
+"""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Find nearest neighbours among unit vectors: by sign bits and Hamming distance, then by exact cosine.
+"""Find nearest neighbours among unit vectors: by sign bits, then by exact cosine.
 
 All vectors with a cosine of `floor` or more to a query lie within a known Hamming radius
 (`sign_bits.search_radius`), and a search compares all rows within it. It compares every row where the radius
@@ -30,7 +30,7 @@ _MIN_GROWTH = 64
 
 @dataclass(frozen=True)
 class Nearest:
-    """The key with the most similar vector, its cosine, and that of the best *other* key.
+    """The key with the most similar vector, and the best *other* key.
 
     `runner_up` is -1 and `runner_up_key` None if there is no other key.
     """
@@ -190,7 +190,7 @@ class VectorIndex:
         return answers
 
     def rank(self, query: Vectors, limit: int, floor: float = DEFAULT_FLOOR) -> list[Ranked]:
-        """Return up to `limit` keys with a similarity of `floor` or more, most similar first.
+        """Return up to `limit` keys at `floor` or more, most similar first.
 
         `query` is float32[d]. Each key is ranked once, by the best of its vectors, as an exact search would.
         Empty for a query that is zero or not finite.

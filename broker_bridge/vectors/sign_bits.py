@@ -87,7 +87,7 @@ class SignBits:
 
 
 def _hadamard(size: int) -> Vectors:
-    """Return the orthogonal matrix float32[size, size] of Sylvester; `size` is a power of two."""
+    """Return Sylvester's orthogonal float32[size, size]; `size` is a power of two."""
     matrix = np.ones((1, 1), dtype=np.float32)
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]]) / np.float32(sqrt(2))

@@ -13,7 +13,10 @@ from .fields import Count, Sentence, Sha256, ShortText, Version, WireError
 
 
 class DeviceStatus(UpMessage):
-    """Presence of a device. Retained, and the last will: `lost` names the session that it ends."""
+    """Presence of a device; also its last will.
+
+    Retained. `lost` names the session that ended.
+    """
 
     state: Literal["online", "stopped", "lost"]
     session: Session
@@ -28,7 +31,10 @@ class SpaceInfo(WireModel):
 
 
 class DeviceInfo(UpMessage):
-    """Site, software, hardware and spaces of a device. Retained, sent after every connect."""
+    """Site, software, hardware and spaces of a device.
+
+    Retained, sent after every connect.
+    """
 
     site_id: SiteId
     software: ShortText
@@ -81,7 +87,10 @@ class ReportedConfig(UpMessage):
 
 
 class Command(WireModel):
-    """A command for a device, not executed past `expires_at`. The command's name defines `args`."""
+    """A command for a device, not executed past `expires_at`.
+
+    The command's name defines `args`.
+    """
 
     id: RequestId
     args: dict[str, JsonValue] = Field(default_factory=dict)

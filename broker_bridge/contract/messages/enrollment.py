@@ -11,14 +11,17 @@ from .fields import Count, EnrollmentPolicy, Flag, Ratio, Sha256, Version, WireE
 
 
 class SpaceDigest(WireModel):
-    """The number of templates stored in a space, and their digest (`digest.Digest.hex`)."""
+    """The number of templates in a space, and their digest (`digest.Digest.hex`)."""
 
     count: Count
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class SpaceHead(SpaceDigest):
-    """A space in a site's head; `model_sha256` is the model file that the registry has on record."""
+    """A space in a site's head.
+
+    `model_sha256` is the model file that the registry has on record.
+    """
 
     model_sha256: Sha256 | None = None
 
@@ -46,7 +49,10 @@ class SyncProgress(WireModel):
 
 
 class SyncHead(WireModel):
-    """A site's newest version and the state that all its devices must reach. Retained and tiny."""
+    """A site's newest version and the state of its devices at that version.
+
+    Retained and tiny.
+    """
 
     epoch: Epoch
     version: Version
@@ -127,7 +133,10 @@ class SyncDelta(WireModel):
 
 
 class SyncApplied(UpMessage):
-    """What a device stores after it committed a change: the confirmation of deletions. Retained."""
+    """The state of a device after a committed change; confirms deletions.
+
+    Retained.
+    """
 
     epoch: Epoch
     version: Version
@@ -147,7 +156,10 @@ class RegisterIdentity(UpMessage):
 
 
 class Registered(WireModel):
-    """The registry's decision; for `exists`, `user_id` is the identity that the face belongs to."""
+    """The registry's decision on a registration.
+
+    For `exists`, `user_id` is the identity that the face belongs to.
+    """
 
     request_id: RequestId
     result: Literal["created", "exists", "rejected"]

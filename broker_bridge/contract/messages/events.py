@@ -13,7 +13,10 @@ _EMOTION_CODE = rf"^{EVENT_CODES['emotion']}\.[0-9]{{1,3}}$"
 
 
 class Event(UpMessage):
-    """A validated recognition, key `(device_id, event_id)`. `wire.decode_image` decodes `image`."""
+    """A validated recognition, key `(device_id, event_id)`.
+
+    `wire.decode_image` decodes `image`.
+    """
 
     event_id: EventId
     device_id: DeviceId

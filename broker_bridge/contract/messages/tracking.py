@@ -43,7 +43,7 @@ class Observation(UpMessage):
 
 
 class Assignment(WireModel):
-    """The tracker's answer: the detected person that a track belongs to, across all cameras.
+    """The tracker's answer: the detected person of a track, across all cameras.
 
     `similarity` is the mean cosine between the face and the stored faces of the detected person. None for a
     new detected person, and for an assignment that did not use the face alone.
