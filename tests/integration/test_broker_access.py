@@ -1,4 +1,7 @@
-"""What deploy/mosquitto/acl allows, on a real broker. Silence is proven by a later message on that path."""
+"""The rights of deploy/mosquitto/acl on a real broker.
+
+A later message on the same path proves that an earlier one was not delivered.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -40,7 +43,7 @@ async def topics_until(client: aiomqtt.Client, last: str) -> list[str]:
 
 
 async def test_a_device_writes_only_its_own_up(connect: Connect) -> None:
-    """What cam-001 publishes in another's name, downward or to a site reaches nobody."""
+    """Messages of cam-001 on foreign, downward and site topics reach no subscriber."""
     async with connect("admin") as listener, connect("cam-001") as device:
         await listener.subscribe("wfm/v1/#", qos=1)
         for topic in (
@@ -63,7 +66,7 @@ async def test_a_device_writes_only_its_own_up(connect: Connect) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "$share/anything/"])
 async def test_a_device_reads_its_own_down_and_its_site_only(connect: Connect, prefix: str) -> None:
-    """A wide subscription, plain or shared, delivers nothing of other devices and other sites."""
+    """A wide subscription, plain or shared, delivers no message of other devices or sites."""
     async with connect("cam-001") as device, connect("bridge") as bridge:
         await device.subscribe(f"{prefix}wfm/v1/#", qos=1)
         for topic in (
@@ -96,7 +99,7 @@ async def test_bridge_workers_share_events(connect: Connect) -> None:
 
 
 async def test_the_operator_reads_all_and_writes_nothing(connect: Connect) -> None:
-    """Somebody who looks with mosquitto_sub sees the fleet and cannot disturb it, not even as a device."""
+    """The user `operator` reads every topic and publishes on none, not even as a device."""
     async with connect("operator") as operator, connect("bridge") as bridge:
         await operator.subscribe("wfm/v1/#", qos=1)
         for topic in (
@@ -123,7 +126,7 @@ async def test_the_bridge_can_clear_what_a_decommissioned_device_left(connect: C
 
 
 async def test_a_wrong_password_and_an_unknown_user_are_refused(own_mosquitto: Mosquitto) -> None:
-    """Nobody connects without a user name and its password."""
+    """The broker refuses a connection without a user name and its password."""
     for user, password in [(None, None), ("cam-001", "wrong"), ("cam-999", "wrong")]:
         with pytest.raises(aiomqtt.MqttError, match=r"[Nn]ot authori[sz]ed"):
             async with aiomqtt.Client(
@@ -135,7 +138,7 @@ async def test_a_wrong_password_and_an_unknown_user_are_refused(own_mosquitto: M
 async def test_a_device_added_while_the_broker_runs_gets_in(
     own_mosquitto: Mosquitto, connect: Connect
 ) -> None:
-    """`add_device` takes effect without a restart and without a word to connected clients."""
+    """`add_device` takes effect without a restart and without disturbing clients."""
     async with connect("bridge") as bridge:
         own_mosquitto.add_device("cam-099", "some password", "attic")
         async with connect("cam-099") as device:
@@ -147,13 +150,14 @@ async def test_a_device_added_while_the_broker_runs_gets_in(
 
 
 @pytest.mark.parametrize(("guess", "delivered"), [("another", 10), ("workers", 5)])
-async def test_only_who_knows_the_share_group_can_swallow_events(
+async def test_only_a_member_of_the_share_group_can_swallow_events(
     connect: Connect, guess: str, delivered: int
 ) -> None:
-    """Mosquitto 2.0 also deals a share to members whom the ACL then refuses.
+    """A device needs the name of the share group to swallow events.
 
-    So the group's name must not be one that a device can guess. Who does guess it reads nothing all the
-    same, and what is swallowed comes again, since no receipt follows.
+    Mosquitto 2.0 deals a share also to members that the ACL then denies, so a device must not be able to
+    guess the group's name. A member without rights reads nothing, and a swallowed event comes again,
+    since no receipt follows.
     """
     event, last = "wfm/v1/device/cam-001/up/event/visit", "wfm/v1/device/cam-001/up/status"
     async with connect("bridge") as bridge, connect("cam-002") as thief, connect("cam-001") as device:

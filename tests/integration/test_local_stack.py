@@ -1,4 +1,4 @@
-"""What the local stack promises: real servers, ready when started, and never left behind."""
+"""The local stack: real servers, ready when started, never left behind."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 
 def test_mongod_takes_transactions_and_keeps_journaled_writes_over_a_kill(own_mongod: Mongod) -> None:
-    """One node is a replica set with transactions, and what was journaled is there after kill -9."""
+    """One node is a replica set with transactions, and keeps journaled writes over kill -9."""
     with (
         MongoClient(own_mongod.uri) as client,
         client.start_session() as session,
@@ -46,7 +46,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 async def test_a_program_killed_in_a_change_does_not_make_the_next_change_fail(
     mongod: Mongod, mongo_database: str
 ) -> None:
-    """Its transaction, which holds the version counter, is ended before others give up waiting."""
+    """MongoDB ends the transaction of a killed program before the next change times out."""
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     killed = [sys.executable, "-c", KILLED_IN_A_CHANGE, mongod.uri, mongo_database]
     assert (await asyncio.to_thread(subprocess.run, killed, check=False)).returncode == -signal.SIGKILL
@@ -55,7 +55,7 @@ async def test_a_program_killed_in_a_change_does_not_make_the_next_change_fail(
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    """The error of a broker whose port is taken shows the broker's own words."""
+    """The error of a broker with a taken port shows the broker's own output."""
     first = Mosquitto(tmp_path / "first", free_port()).start()
     second = Mosquitto(tmp_path / "second", first.port, {"other": "password"})
     with pytest.raises(ProgramError, match="Address already in use"):
@@ -110,7 +110,7 @@ def test_a_program_that_ignores_sigterm_is_killed_and_reported(tmp_path: Path) -
 
 
 def test_waiting_for_a_line_ends_when_the_program_does(tmp_path: Path) -> None:
-    """A program that ends early fails the wait at once, and the error shows what it printed."""
+    """A program that ends early fails the wait at once; the error shows its output."""
     program = Program([sys.executable, "-c", "raise SystemExit('wrong setting')"], tmp_path / "short.log")
     program.start()
     with pytest.raises(ProgramError, match="wrong setting"):
@@ -130,7 +130,7 @@ def test_settings_of_the_caller_do_not_leak_into_a_program(
 
 
 def test_a_taken_port_is_not_handed_out(own_mosquitto: Mosquitto) -> None:
-    """The preferred port is given only while nobody listens there."""
+    """The preferred port is returned only if no program listens on it."""
     assert free_port(own_mosquitto.port) != own_mosquitto.port
     other = free_port()
     assert free_port(other) == other

@@ -78,7 +78,7 @@ def test_every_log_line_of_a_demo_run_has_the_form_of_the_house(fleet: LocalFlee
     ],
 )
 def test_other_lines_are_found(line: str) -> None:
-    """Capital letters, periods, unquoted values and lines of other programs are misformed."""
+    """Capitals, periods, unquoted values and lines of other programs are misformed."""
     assert misformed(line) == [line]
 
 

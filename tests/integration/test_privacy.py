@@ -1,8 +1,8 @@
-"""Seed 001's privacy table, row by row, on a whole job: catalog, worker, API and MongoDB, all of them real.
+"""Seed 001's privacy table, row by row, on a whole job with real parts.
 
-Every photo carries random bytes of its own, and its address a random word. What remains anywhere is searched
-for them: each file that the programs wrote, each document of each collection, MongoDB's log of writes, and
-all that went from the worker to the backend.
+The parts are catalog, worker, API and MongoDB. Every photo carries random bytes of its own, and its
+address a random word. The tests search for them in each file that the programs wrote, each document of
+each collection, MongoDB's log of writes, and every request from the worker to the backend.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class Traces:
     summary: dict[str, Any]
 
     def documents(self) -> Iterator[tuple[str, bytes]]:
-        """The collections' names and their documents' BSON, and what MongoDB's own log has of them."""
+        """Return name and BSON of every document, and MongoDB's own log of writes."""
         ours = {"$regex": f"^{self.database}\\."}
         client: MongoClient[dict[str, Any]]
         with MongoClient(self.mongo_uri) as client:
@@ -99,7 +99,10 @@ class Traces:
 
 @pytest.fixture(scope="module")
 def traces(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
-    """A job about two photos of each of six people, one of nobody and one without a face, done to its end."""
+    """Run one job on two photos of each of six persons, and two unusable photos.
+
+    One of the unusable photos belongs to no person, the other has no face.
+    """
     folder = tmp_path_factory.mktemp("privacy")
     idle = {name: folder / name for name in ("tmp", "home")}
     for path in idle.values():
@@ -150,7 +153,7 @@ def traces(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def fill(catalog: PhotoCatalog, word: str) -> list[bytes]:
-    """The markers of the photos that the catalog then has, each at an address with `word` in it."""
+    """Fill the catalog with photos at addresses with `word`; return their markers."""
     markers = []
 
     def add(photo_id: str, picture: bytes, person: int | None, name: str | None) -> None:
@@ -170,7 +173,7 @@ def fill(catalog: PhotoCatalog, word: str) -> list[bytes]:
 
 
 def noisy(jpeg: bytes, seed: int) -> bytes:
-    """`jpeg` with noise all over, so that no part of the file looks like any other or any other file."""
+    """Return `jpeg` with noise all over, so that no part resembles any other file."""
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     noise = np.random.default_rng(seed).normal(0.0, 5.0, picture.shape)
     return cv2.imencode(".jpg", np.clip(picture + noise, 0, 255).astype(np.uint8))[1].tobytes()
@@ -221,8 +224,11 @@ def submit(api: str, photo_ids: list[str]) -> None:
 
 
 def needles(traces: Traces) -> list[bytes]:
-    """What a trace of a photo has in it: parts of its marker, also in base64 and hex, or one of the blocks of
-    32 bytes that it is made of, of which any 64 bytes in a row hold at least one."""
+    """Return the byte strings that a trace of a photo would contain.
+
+    They are parts of its marker, also in base64 and hex, and the blocks of 32 bytes that the photo is
+    made of: any 64 bytes in a row hold at least one.
+    """
     found = []
     for marker in traces.markers:
         found += [marker[start : start + BLOCK] for start in range(0, MARKER_BYTES - BLOCK + 1, BLOCK)]
@@ -241,7 +247,7 @@ def places(sources: Iterator[tuple[str, bytes]], wanted: list[bytes]) -> list[st
 
 
 def test_the_job_was_a_real_one(traces: Traces) -> None:
-    """Vectors came of it, and the search finds what is there: else it would prove nothing."""
+    """The job stored vectors, and the search finds what is there."""
     assert traces.summary["faces"] == 12
     assert traces.summary["skipped"] == {"no-person": 1, "photo-invalid": 1}
     assert traces.summary["embeddings_stored"] == 12
@@ -258,7 +264,7 @@ def test_the_job_was_a_real_one(traces: Traces) -> None:
 
 
 def test_no_photos_are_stored(traces: Traces) -> None:
-    """Not in any collection, not in MongoDB's log, not in any file; and no temporary file ever was."""
+    """No collection, no log of MongoDB and no file holds a photo, and none ever did."""
     wanted = needles(traces)
     assert places(traces.documents(), wanted) == []
     assert places(traces.files(), wanted) == []
@@ -266,7 +272,7 @@ def test_no_photos_are_stored(traces: Traces) -> None:
 
 
 def test_no_photo_bytes_are_transmitted_to_the_backend(traces: Traces) -> None:
-    """All requests together are little more than the vectors as text; and none holds a photo."""
+    """All requests are little more than the vectors as text; none holds a photo."""
     assert places(traces.bodies(), needles(traces)) == []
     vectors = traces.summary["faces"] * 512 * 24
     assert sum(len(request.body) for request in traces.requests) < vectors + 10_000
@@ -275,7 +281,7 @@ def test_no_photo_bytes_are_transmitted_to_the_backend(traces: Traces) -> None:
 @pytest.mark.parametrize("field", SMELLS)
 @pytest.mark.parametrize("place", ["body", "person", "face"])
 def test_the_ingest_endpoint_refuses_fields_for_pictures(traces: Traces, field: str, place: str) -> None:
-    """At any depth; nobody comes of it."""
+    """A field for pictures at any depth is refused, and no identity is created."""
     face: dict[str, Any] = {"embedding": [1.0] * 512, "confidence": 0.9}
     person: dict[str, Any] = {"external_id": "smuggler", "name": "A Smuggler", "faces": [face]}
     body: dict[str, Any] = {"source_system": "alfred_catalog", "results": [person]}
@@ -290,7 +296,7 @@ def test_the_ingest_endpoint_refuses_fields_for_pictures(traces: Traces, field: 
 
 
 def test_no_address_of_a_photo_is_stored(traces: Traces) -> None:
-    """The catalog told them; no document, no file and no request has them, not even a log at debug level."""
+    """No document, file, request or debug log holds the address of a photo."""
     word = [traces.address_word.encode()]
     assert places(traces.documents(), word) == []
     assert places(traces.files(), word) == []
@@ -319,7 +325,7 @@ def field_names(value: Any) -> Iterator[str]:
 
 
 def test_of_a_face_there_are_512_numbers_and_no_more(traces: Traces) -> None:
-    """What leaves the worker: a vector and a confidence. (They are biometric data all the same.)"""
+    """The worker sends a vector and a confidence per face (biometric data all the same)."""
     bodies = [request.json() for request in traces.requests if request.path.endswith("ingest-embeddings")]
     people = [person for body in bodies for person in body["results"]]
     faces = [face for person in people for face in person["faces"]]
@@ -341,7 +347,7 @@ class LooksAndForgets:
 
 
 async def test_the_worker_discards_photos_after_processing() -> None:
-    """Forty photos of a megabyte never take more than a handful of megabytes, and none is left at the end."""
+    """Forty photos of a megabyte take a handful of megabytes, and none is left."""
     megabyte = 2**20
     with PhotoCatalog() as catalog, EmbeddingBackend() as backend:
         for n in range(40):

@@ -1,4 +1,4 @@
-"""deploy/mosquitto/mosquitto.conf as it stands, on a real broker with certificates made for the test."""
+"""deploy/mosquitto/mosquitto.conf on a real broker with certificates of the test."""
 
 import getpass
 import socket
@@ -27,7 +27,7 @@ def openssl(folder: Path, command: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority, its empty revocation list and one key pair per subject."""
+    """Return a folder with an authority, its empty CRL and a key pair per subject."""
     folder = tmp_path_factory.mktemp("certs")
     key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
     openssl(folder, f"req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=fleet -days 2")
@@ -50,7 +50,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def port(tmp_path: Path, certificates: Path) -> Iterator[int]:
-    """Where a broker listens that reads the production files, with other paths put into them."""
+    """Start a broker with the production files and other paths; yield its port."""
     port = free_port(8883)
     text = (TEMPLATES / "mosquitto.conf").read_text(encoding="utf-8")
     for line, local in {
@@ -108,7 +108,7 @@ def test_bridge_and_camera_meet_over_tls(
     start_program: StartProgram,
     tmp_path: Path,
 ) -> None:
-    """The programs as they are installed: events of a camera with its certificate come back receipted."""
+    """Events of a camera with a certificate come back receipted from the bridge."""
 
     def mqtt(name: str) -> dict[str, str]:
         files = {"CA_FILE": "ca.crt", "CERT_FILE": f"{name}.crt", "KEY_FILE": f"{name}.key"}
@@ -125,8 +125,8 @@ def test_bridge_and_camera_meet_over_tls(
     assert '"stored": 5' in camera.output()
 
 
-def test_who_has_no_certificate_stays_outside(port: int, certificates: Path) -> None:
-    """Without a certificate of the fleet's authority the broker breaks off the handshake."""
+def test_a_client_without_a_certificate_is_refused(port: int, certificates: Path) -> None:
+    """The broker ends the handshake of a client without a certificate of the fleet."""
     context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
     with (
         pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),

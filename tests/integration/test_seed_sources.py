@@ -1,7 +1,7 @@
-"""The examples that other systems were written after (seeds 000 to 002), run as they stand on a real API.
+"""The examples of seeds 000 to 002, run as they stand on a real API.
 
-Only these are put in their place: the address, the key (which every request has in its header), the numbers
-that the seeds leave out as `...`, and `requests`, which is httpx here.
+Replaced are only the address, the key (in the header of every request), the numbers that the seeds leave
+out as `...`, and `requests`, which is httpx here.
 """
 
 import json
@@ -212,8 +212,8 @@ def test_a_job_is_submitted(api: Api, left_out: str, photo_count: int | None) ->
     assert (job["status"], job["photo_count"]) == ("queued", photo_count)
 
 
-def test_a_device_hears_of_the_deleted(api: Api) -> None:
-    """Seed 002: `deleted` since the time of the answer before, and the ids by which a device forgets."""
+def test_a_device_receives_the_deleted_identities(api: Api) -> None:
+    """Seed 002: `deleted` lists the ids deleted since the time of the last answer."""
     api.ask("POST", "/api/v1/devices", json={"device_id": "cam-9", "site_id": "lobby"})
     key = api.new_key("door", "--role", "edge", "--device", "cam-9")
     for n in (3, 5):

@@ -46,7 +46,7 @@ def test_every_step_of_a_life_is_in_its_file(title: str) -> None:
 
 @pytest.mark.parametrize("title", LIVES)
 def test_every_file_of_a_life_is_used_by_its_program(title: str) -> None:
-    """Each file of a life is imported, directly or not, by the `__main__` of its program."""
+    """The `__main__` of a program imports each file of a life, directly or not."""
     graph = {module: _targets(module, file) for module, file in modules()}
     for file, _ in life(title):
         module = file.removesuffix(".py").replace("/", ".")
@@ -80,7 +80,7 @@ def test_every_path_on_the_page_exists() -> None:
 
 
 def test_the_tree_names_every_folder() -> None:
-    """The folders in the page's tree are the folders of the packages, no more and no fewer."""
+    """The folders in the page's tree are exactly the folders of the packages."""
     found: set[str] = set()
     parents: list[str] = []
     for line in section("The tree").split("```")[1].splitlines():

@@ -61,6 +61,6 @@ def test_a_class_is_defined_once() -> None:
 
 
 def test_a_folder_tells_modules_apart() -> None:
-    """The same folder and module name twice in one package is found; another folder or package is not."""
+    """One folder and module name twice in one package is found."""
     assert house.check_modules([("device/a/b.py", ""), ("device/c/a/b.py", "")])
     assert house.check_modules([("device/a/b.py", ""), ("device/c/b.py", ""), ("fleet/a/b.py", "")]) == []

@@ -24,7 +24,7 @@ def test_every_program_reads_the_example(program: type[Settings]) -> None:
 
 
 def test_the_example_has_every_section_and_no_secret() -> None:
-    """Secrets come from the environment or files; the example holds none that could be left in."""
+    """The example has every section, and no secret that could be left in."""
     document = json.loads(EXAMPLE.read_text())
     assert set(document) == set(SECTIONS)
     assert not re.search(r"password|secret|bootstrap_key|//[^/@\"]+:[^/@\"]+@", EXAMPLE.read_text())

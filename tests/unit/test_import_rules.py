@@ -1,4 +1,4 @@
-"""The one-way doors between the packages, read from the source; and importing does no work."""
+"""The one-way doors between packages, and imports without work."""
 
 import subprocess
 import sys
@@ -16,9 +16,9 @@ WEB = ("fastapi", "starlette", "uvicorn", "httpx")
 
 @dataclass(frozen=True)
 class Door:
-    """Modules below `inside` may import `only` these (our own or of others), or anything but `never`.
+    """Modules below `inside` may import `only` these, or anything but `never`.
 
-    Names are dotted and cover what lies below them. An empty `only` sets no bound on that side.
+    Names are dotted and cover the modules below them. An empty `only` sets no bound on that side.
     """
 
     inside: str
@@ -196,7 +196,7 @@ def test_an_open_door_is_open(module: str, source: str) -> None:
 
 
 def test_a_package_is_its_own_parent_in_relative_imports() -> None:
-    """In `__init__.py` a single dot means the package itself, elsewhere the package around the module."""
+    """A single dot is the package itself in `__init__.py`, and the parent elsewhere."""
     assert list(imports("device.store", "from .outbox import Outbox", package=True)) == [
         "device.store.outbox.Outbox"
     ]
@@ -235,7 +235,7 @@ for thread in threading.enumerate()[1:]:
 
 
 def work_at_import(root: Path, names: list[str], folder: Path) -> list[str]:
-    """What the modules `names` below `root` do when a fresh interpreter imports them in `folder`."""
+    """Return the events of a fresh interpreter in `folder` that imports `names`."""
     result = subprocess.run(
         [sys.executable, "-c", WATCH, str(root), *names],
         cwd=folder,

@@ -11,7 +11,7 @@ MOST_FILES = 15
 
 
 def import_graph(sources: Mapping[str, str], packages: frozenset[str]) -> dict[str, set[str]]:
-    """Return the modules among `sources` that each of them imports, at any depth of its code."""
+    """Return the modules among `sources` that each imports, at any depth of code."""
     return {
         module: {
             target
@@ -30,7 +30,10 @@ def _module_of(name: str, sources: Mapping[str, str]) -> str | None:
 
 
 def circles(graph: Mapping[str, set[str]]) -> Iterator[list[str]]:
-    """Yield groups of modules that import each other (Tarjan 1972: strongly connected components)."""
+    """Yield groups of modules that import each other.
+
+    They are the strongly connected components (Tarjan 1972).
+    """
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     path: list[str] = []
@@ -64,7 +67,7 @@ def our_graph() -> dict[str, set[str]]:
 
 
 def test_no_modules_import_each_other() -> None:
-    """The imports of our modules, lazy and type-checking ones included, form no circle."""
+    """The imports of our modules, lazy and type-checking ones too, form no circle."""
     assert list(circles(our_graph())) == []
 
 
@@ -89,7 +92,7 @@ def test_a_circle_is_found(sources: dict[str, str], found: list[list[str]]) -> N
 
 
 def python_files(root: Path) -> dict[Path, int]:
-    """Return the Python files directly in each folder of our packages, `__init__.py` not counted."""
+    """Count the Python files in each folder of our packages, without `__init__.py`."""
     counts: dict[Path, int] = {}
     for _, file in modules():
         counts[file.parent] = counts.get(file.parent, 0) + (file.name != "__init__.py")
