@@ -66,7 +66,7 @@ async def test_a_device_writes_only_its_own_up(connect: Connect) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "$share/anything/"])
 async def test_a_device_reads_its_own_down_and_its_site_only(connect: Connect, prefix: str) -> None:
-    """A wide subscription, plain or shared, delivers no message of other devices or sites."""
+    """A wide subscription, plain or shared, delivers only own and site topics."""
     async with connect("cam-001") as device, connect("bridge") as bridge:
         await device.subscribe(f"{prefix}wfm/v1/#", qos=1)
         for topic in (
@@ -99,7 +99,7 @@ async def test_bridge_workers_share_events(connect: Connect) -> None:
 
 
 async def test_the_operator_reads_all_and_writes_nothing(connect: Connect) -> None:
-    """The user `operator` reads every topic and publishes on none, not even as a device."""
+    """The user `operator` reads every topic and publishes on none."""
     async with connect("operator") as operator, connect("bridge") as bridge:
         await operator.subscribe("wfm/v1/#", qos=1)
         for topic in (

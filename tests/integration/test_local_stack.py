@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 
 def test_mongod_takes_transactions_and_keeps_journaled_writes_over_a_kill(own_mongod: Mongod) -> None:
-    """One node is a replica set with transactions, and keeps journaled writes over kill -9."""
+    """One node is a replica set with transactions; journaled writes survive kill -9."""
     with (
         MongoClient(own_mongod.uri) as client,
         client.start_session() as session,
@@ -46,7 +46,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 async def test_a_program_killed_in_a_change_does_not_make_the_next_change_fail(
     mongod: Mongod, mongo_database: str
 ) -> None:
-    """MongoDB ends the transaction of a killed program before the next change times out."""
+    """MongoDB ends a killed program's transaction before the next change times out."""
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     killed = [sys.executable, "-c", KILLED_IN_A_CHANGE, mongod.uri, mongo_database]
     assert (await asyncio.to_thread(subprocess.run, killed, check=False)).returncode == -signal.SIGKILL

@@ -167,7 +167,7 @@ def fill(catalog: PhotoCatalog, word: str) -> list[bytes]:
     for n, row in enumerate(IDENTITIES.values()):
         for copy in range(2):
             add(f"p{n}{copy}", noisy(enrollment_photo(row), 10 * n + copy), 100 + n, f"Person {n}")
-    add("nobody", noisy(enrollment_photo(1), 1), None, None)
+    add("unnamed", noisy(enrollment_photo(1), 1), None, None)
     add("damaged", noisy(enrollment_photo(2), 2)[:400], 100, "Person 0")
     return markers
 
@@ -325,7 +325,10 @@ def field_names(value: Any) -> Iterator[str]:
 
 
 def test_of_a_face_there_are_512_numbers_and_no_more(traces: Traces) -> None:
-    """The worker sends a vector and a confidence per face (biometric data all the same)."""
+    """The worker sends one vector and one confidence per face.
+
+    They are biometric data all the same.
+    """
     bodies = [request.json() for request in traces.requests if request.path.endswith("ingest-embeddings")]
     people = [person for body in bodies for person in body["results"]]
     faces = [face for person in people for face in person["faces"]]
