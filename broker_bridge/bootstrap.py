@@ -12,6 +12,7 @@ from typing import Any
 
 from .common.clock import utc_now
 from .common.retry import retry
+from .common.tasks import cancel_and_wait
 from .contract import channels
 from .contract.channels import Channel, Decoded
 from .contract.embeddings import EmbeddingSpace
@@ -33,7 +34,6 @@ from .registry.events.admission import EventAdmission
 from .registry.mongo.leases import Lease
 from .registry.workers import Workers
 from .settings import BridgeProgram
-from .tasks import cancel_and_wait
 from .tracking.observations import ObservationIngest
 
 _log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .common.tasks import cancel_and_wait
 from .registry import RegistryError
 from .registry.mongo.leases import Lease
-from .tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .common.retry import Backoff
 from .common.settings import MqttSettings, SettingsError
+from .common.tasks import cancel_and_wait
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
 from .contract.wire import MAX_DOWN_BYTES, WireModel
-from .tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.template_notes import Overview
@@ -36,7 +37,6 @@ from .services.services import Services
 from .settings import ApiSettings
 from .training import routes as training
 
-_CANCEL_RETRY_SECONDS = 2.0
 _ROUTERS = (
     seed_000_routes.router,
     # Before `identities`, which would take the path segment `bulk` for a user id.
@@ -117,10 +117,7 @@ async def _background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[Non
     try:
         yield
     finally:
-        # Before Python 3.12 a cancellation in the same turn of the loop as an answer of MongoDB can be lost.
-        while not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=_CANCEL_RETRY_SECONDS)
+        await cancel_and_wait([task])
     if not task.cancelled():
         task.result()
 

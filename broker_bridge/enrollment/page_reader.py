@@ -3,10 +3,10 @@
 import asyncio
 from collections import Counter
 
+from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.registry import RegistryError
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.sync.changes import DeltaQueries
-from broker_bridge.tasks import cancel_and_wait
 
 from .page_cache import PageCache
 from .sync_pages import PageContent, PagePosition, cut_pages

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from broker_bridge.common.retry import retry
+from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.registry.events.model import to_event_record
 from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
 from dashboard_api.http.problems import Problem
@@ -20,7 +21,6 @@ from dashboard_api.http.problems import Problem
 _log = logging.getLogger(__name__)
 
 RESUME_LOST = "resume-lost"
-_CANCEL_RETRY_SECONDS = 1.0
 
 
 class Watchable(Protocol):
@@ -146,10 +146,7 @@ class EventHub:
         if self._following is not None:
             following = self._following
             self._forget_stream()
-            # Repeated, since `asyncio.wait_for` in the driver can lose a cancellation before Python 3.12.
-            while not following.done():
-                following.cancel()
-                await asyncio.wait([following], timeout=_CANCEL_RETRY_SECONDS)
+            await cancel_and_wait([following])
 
     def _forget_stream(self) -> None:
         if self._opened is not None and not self._opened.done():

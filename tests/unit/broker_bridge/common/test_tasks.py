@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker_bridge.tasks import cancel_and_wait
+from broker_bridge.common.tasks import cancel_and_wait
 
 
 async def test_a_task_that_lost_its_cancellation_is_cancelled_again() -> None:
