@@ -98,7 +98,10 @@ def _client(broker: Mosquitto, user: str) -> mqtt.Client:
 
 
 def copy_seconds(broker: Mosquitto, device: str, payloads: Sequence[bytes]) -> float:
-    """Seconds from the first publish of `payloads` by a bare paho to the last of them in another, QoS 1."""
+    """Return the seconds that a bare paho takes to copy `payloads`, QoS 1.
+
+    They run from the first publish of one client to the last message at another.
+    """
     arrived = 0
     done, ready = threading.Event(), threading.Event()
 
@@ -131,9 +134,10 @@ def copy_seconds(broker: Mosquitto, device: str, payloads: Sequence[bytes]) -> f
 
 
 def executemany_seconds(file: Path, pages: Sequence[bytes]) -> float:
-    """Seconds that sqlite3 takes to insert the rows of `pages` into a camera's table, a transaction a page.
+    """Return the seconds that sqlite3 takes to insert the rows of `pages`.
 
-    With a camera's schema and pragmas; reading the pages is not counted.
+    Table, schema and pragmas are a camera's, with a transaction per page; reading the pages is not
+    counted.
     """
     for left in file.parent.glob(f"{file.name}*"):
         left.unlink()

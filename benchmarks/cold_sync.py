@@ -35,7 +35,10 @@ _ENROLLED_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class ColdSync:
-    """One camera's first sync: `seconds` from its `online` to its `applied`, growth of memory in MB."""
+    """One camera's first sync.
+
+    `seconds` run from its `online` to its `applied`; memory grows by so many MB.
+    """
 
     seconds: float
     device_mb: float

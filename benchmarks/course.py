@@ -67,5 +67,5 @@ def measure(folder: Path, progress: Progress, course: Course = STANDARD) -> list
     details = f"{score.switches} switches, {score.fragmentations} fragmentations, {score.mixed} mixed"
     return [
         CourseRow(name, Latency.from_seconds(player.took + player.looked_up), score=score),
-        Row(f"  {details}; who was looked up", Latency.from_seconds(player.looked_up)),
+        Row(f"  {details}; persons that were looked up", Latency.from_seconds(player.looked_up)),
     ]

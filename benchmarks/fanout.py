@@ -32,9 +32,10 @@ _PASSWORD = "pretended"  # of a broker on loopback that lives for a minute
 
 @dataclass(frozen=True)
 class CameraCrowd:
-    """`size` simulated cameras, made of the real client, sync manager and store, in `processes`.
+    """`size` simulated cameras in `processes`.
 
-    At most some 90 in each: paho waits with select(), which takes no file numbers past 1,023.
+    Each consists of the real client, sync manager and store. A process holds at most some 90: paho waits
+    with select(), which takes no file numbers past 1,023.
     """
 
     prefix: str
@@ -211,7 +212,7 @@ class Storm:
 
 
 def _reconnect(fleet: LocalFleet, tap: SiteTap, cameras: int, version: int, *, people: int = 0) -> Storm:
-    """Stop the broker, enroll `people` meanwhile, start it, wait until all are back and hold the head."""
+    """Stop the broker, enroll `people`, start it, and wait for every camera's head."""
     before = _connections(fleet)
     fleet.broker.stop()
     if people:
@@ -226,7 +227,7 @@ def _reconnect(fleet: LocalFleet, tap: SiteTap, cameras: int, version: int, *, p
         tap.wait_for(version, 180)
     took = time.perf_counter() - started
     if not people:
-        # Longer than jitter and grace: whoever wanted to ask has done so.
+        # Longer than jitter and grace: every camera that is behind has sent its request.
         time.sleep(3)
     return Storm(tap.requests, tap.resets, _busiest(tap.page_times, 0.1), took)
 

@@ -47,7 +47,7 @@ class EncodesRow(Row):
 
 
 def frames() -> Iterator[Image]:
-    """Yield uint8[1080, 1920, 3] of photographs, enlarged (smooth) and tiled (detailed)."""
+    """Yield uint8[1080, 1920, 3] of photographs, enlarged (smooth) or tiled (detail)."""
     pictures = {name: _bgr(getattr(data, name)()) for name in _PHOTOGRAPHS}
     pictures["motorcycle"] = _bgr(data.stereo_motorcycle()[0])  # type: ignore[no-untyped-call]
     faces = np.asarray(data.lfw_subset()[:100] * 255, np.uint8)  # type: ignore[no-untyped-call]

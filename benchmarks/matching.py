@@ -1,8 +1,8 @@
-"""Whose face is it: the vector index beside a bare numpy product; a gallery from SQLite beside bare reading.
+"""Measure gallery matching beside a bare numpy product, and loading from SQLite.
 
-ArcFace-like people: two templates of one person at cosine 0.6 to 0.8, two people at 0 +- 0.05, look-alikes at
-0.55. Whoever is asked for is met again at 0.5 to 0.95, is a look-alike, or is a stranger. Ours and bare take
-turns, some queries each: threads of BLAS that spin after a product would else slow down what comes next.
+The faces resemble ArcFace's: two templates of one person have a cosine of 0.6 to 0.8, two persons 0 +-
+0.05, look-alikes 0.55. A query shows a person at 0.5 to 0.95, a look-alike, or a stranger. Ours and bare
+take turns, some queries each: threads of BLAS that spin after a product would slow down what follows.
 """
 
 import time
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MatchingRow(Row):
-    """A row whose answers must equal the bare product's, of `asked` queries."""
+    """A row whose answers to `asked` queries must equal the bare product's."""
 
     differences: int = 0
     asked: int = 0
@@ -89,7 +89,10 @@ def make_people(count: int, random: np.random.Generator) -> tuple[list[str], Vec
 
 
 def make_queries(matrix: Vectors, count: int, random: np.random.Generator) -> Vectors:
-    """float32[count, 512]: two thirds met again, a sixth look-alikes, a sixth strangers, in random order."""
+    """Return queries float32[count, 512] in random order.
+
+    Two thirds show an enrolled person, a sixth are look-alikes, a sixth strangers.
+    """
     rows = matrix[random.integers(0, len(matrix), count)]
     queries = draw_at_cosine(rows, random.uniform(DEFAULT_FLOOR, 0.95, count), random)
     queries[0::6] = draw_at_cosine(rows[0::6], 0.55, random)
@@ -106,7 +109,10 @@ def _search(
     rounds: int,
     must: tuple[float | None, float | None],
 ) -> list[Row]:
-    """`must`: our median against the bare one for the default engine, and its limit in ms for both."""
+    """Measure searches of one engine beside the bare product.
+
+    `must` limits the ratio of the medians for the default engine, and has the limit in ms for both.
+    """
     batches = list(make_queries(matrix, rounds * batch, random).reshape(rounds, batch, -1))
     indexes = [VectorIndex.from_vectors(keys, matrix, engine) for engine in ENGINES]
     bare: list[float] = []
@@ -160,7 +166,10 @@ def _best_two(keys: Sequence[str], similarities: Vectors) -> tuple[Answer, float
 
 
 def _differ(expected: tuple[Answer, float], answer: Nearest | None) -> bool:
-    """Whether person, similarity or runner-up is another one; below the floor only that it is below."""
+    """Return whether person, similarity or runner-up differ.
+
+    Below the floor only the fact that they are below counts.
+    """
     (key, similarity), runner_up = expected
     if answer is None:
         return True

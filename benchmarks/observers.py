@@ -142,7 +142,7 @@ class _Play:
     async def run(self) -> AssignmentLatencies:
         load, loop = self.load, asyncio.get_running_loop()
         people = _POOL * len(load.passwords) * load.people_each
-        # Whoever leaves comes back after everybody else: nobody is in two places.
+        # A walker that leaves comes back after all others, so none is in two places.
         self.pool = itertools.cycle([self._person() for _ in range(people)])
         cameras = []
         for name, password in load.passwords.items():

@@ -44,7 +44,10 @@ class _FixedDetector:
 
 
 def measure(frames: int, progress: Progress) -> list[Row]:
-    """Return medians over `frames` frames with landmarks, and the two networks for comparison."""
+    """Return medians over `frames` frames with landmarks.
+
+    The two networks alone stand beside them.
+    """
     task = progress.add_task("pipeline", total=frames)
     picture, boxes = _four_faces()
     pipeline = _pipeline(boxes)
@@ -93,7 +96,7 @@ def _cascade(picture: Image, frames: int) -> list[float]:
 
 
 def _four_faces() -> tuple[Image, Float32]:
-    """Return a 640x480 frame of four portraits of 200 pixels, and the boxes of their faces."""
+    """Return a 640x480 frame of four portraits of 200 pixels, and their boxes."""
     picture = np.full((480, 640, 3), 150, dtype=np.uint8)
     boxes = []
     for position in range(FACES):

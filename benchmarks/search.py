@@ -1,8 +1,8 @@
 """Measure the vector index beside exact numpy and PostgreSQL with pgvector.
 
-One vector per person, two people at cosine 0 +- 0.05, every tenth a look-alike at 0.55 of the one before.
-People are met again at 0.5 and at 0.6 to 0.8; of look-alikes each must be found and not the other; strangers
-are nobody.
+Each person has one vector; two persons have a cosine of 0 +- 0.05, and every tenth is a look-alike at
+0.55 of the one before. Queries show persons at 0.5 and at 0.6 to 0.8. Of two look-alikes the right one
+must be found. A stranger has no match.
 """
 
 import resource
@@ -39,7 +39,7 @@ _TURN = 25
 class SearchRow(Row):
     """A row with recall@1 per kind of query.
 
-    Of strangers it is the share of them taken for nobody.
+    For strangers it is the share without a match.
     """
 
     recalls: tuple[tuple[str, float], ...] = ()
@@ -127,7 +127,7 @@ def make_queries(matrix: Vectors, random: np.random.Generator) -> dict[str, Quer
 
 
 def _mixed(kinds: dict[str, Queries], count: int, random: np.random.Generator) -> Queries:
-    """So many of those who are known, in random order."""
+    """Return so many of the known persons' rows, in random order."""
     known = [queries for kind, queries in kinds.items() if kind != "strangers"]
     together = Queries(
         np.concatenate([one.vectors for one in known]), np.concatenate([one.rows for one in known])
@@ -175,9 +175,9 @@ def _turn(index: VectorIndex, turn: Vectors) -> list[float]:
 
 
 def _recall(index: VectorIndex, queries: Queries) -> float:
-    """The share of `queries` that gave their own row.
+    """Return the share of `queries` that found their own row.
 
-    Of strangers, nobody at the floor or above.
+    For strangers: the share without a row at the floor or above.
     """
     right = 0
     for answer, row in zip(index.search(queries.vectors), queries.rows.tolist(), strict=True):
@@ -189,7 +189,7 @@ def _recall(index: VectorIndex, queries: Queries) -> float:
 
 
 def _change(index: VectorIndex, keys: Sequence[str], matrix: Vectors, count: int = 1000) -> list[Row]:
-    """Everybody put one by one; then some changed, and some removed and put back."""
+    """Put every person one by one; then change some, remove some and put them back."""
     put = [_timed(lambda row=row: index.put(keys[row], matrix[row : row + 1]))[0] for row in range(len(keys))]
     some = range(0, len(keys), len(keys) // count)
     changed = [_timed(lambda row=row: index.put(keys[row], matrix[row : row + 1]))[0] for row in some]

@@ -204,7 +204,7 @@ def _start(folder: Path, count: int) -> list[Row]:
             most=260,
             unit="MB for the index",
         ),
-        Row("  of a bridge that knows nobody", Latency.from_seconds([empty.seconds])),
+        Row("  of a bridge without detected persons", Latency.from_seconds([empty.seconds])),
     ]
 
 
@@ -215,7 +215,7 @@ class _Started:
 
 
 def _started(fleet: LocalFleet) -> _Started:
-    """Start the bridge, wait until it knows everybody and tracks, and stop it."""
+    """Start the bridge, wait until it leads with a ready index, stop it at the end."""
     began = time.perf_counter()
     fleet.bridge.start()
     fleet.bridge.wait_for_line(_KNOWS, 120)

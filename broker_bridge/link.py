@@ -120,9 +120,7 @@ class BrokerLink:
         payload = message.to_json()
         if len(payload) > MAX_DOWN_BYTES:
             self.counters["publish_too_large"] += 1
-            _log.error(
-                "link message too large; not sent channel=%s ids=%r bytes=%d", channel.name, ids, len(payload)
-            )
+            _log.error("link message too large channel=%s ids=%r bytes=%d", channel.name, ids, len(payload))
             return False
         client = self._client
         if client is None:

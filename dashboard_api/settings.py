@@ -51,7 +51,7 @@ class ApiSettings(Section):
 
 
 class EventSettings(Section):
-    """The key of section `bridge` that the API follows too: which events are too old to be recorded."""
+    """The key of section `bridge` that the API reads too: the age limit of events."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 

@@ -24,10 +24,10 @@ class QueuedJob:
 
 
 class EmbeddingBackend(RecordingServer):
-    """A backend with `jobs` in order and the `stored` vectors by (source_system, external_id).
+    """A backend with `jobs` in order and `stored` vectors.
 
-    A body with one of `refused_ids` gets 422. `before` is called with each request; its result is the answer,
-    unless it is None.
+    `stored` is keyed by (source_system, external_id). A body with one of `refused_ids` gets
+    422. `before` is called with each request; its result is the answer, unless it is None.
     """
 
     def __init__(self) -> None:

@@ -83,7 +83,7 @@ class Machine:
     """The input shape of each run of an engine."""
 
     def install(self, monkeypatch, *, old_cuda=False, cuda=True, tensorrt=True):
-        """Put the modules into `sys.modules`; an option that is False makes its import fail."""
+        """Put the modules into `sys.modules`; an option that is False breaks its import."""
         package = types.ModuleType("cuda")
         runtime = _cuda_runtime(self)
         modules = dict.fromkeys(("cuda", "cuda.bindings", "cuda.bindings.runtime", "tensorrt"))

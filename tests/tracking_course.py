@@ -24,7 +24,7 @@ from fleet.tracks.scenario import SimulatedSighting, play_course
 
 BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 SPACE = "face:course-512"
-# Those who come within so long wait together to be looked up, as they do for a bridge that is busy.
+# Observations within this time are looked up together, as a busy bridge does.
 _TOGETHER_SECONDS = 0.05
 
 
@@ -46,11 +46,11 @@ class CoursePlayer:
     open_registry: Callable[[], Awaitable[Registry]]
     settings: TrackingSettings = field(default_factory=TrackingSettings)
     progress: Callable[[float], None] = lambda _: None
-    """Told how many seconds of the course have passed since it was told last."""
+    """Called with the seconds of the course that have passed since its last call."""
     took: list[float] = field(default_factory=list)
-    """Seconds that each answer took for somebody who is here."""
+    """Seconds that each answer took for an active person."""
     looked_up: list[float] = field(default_factory=list)
-    """The same for all others: those who are looked up together wait together."""
+    """The same for all others, which are looked up in batches."""
 
     async def play(
         self, course: Course, random: np.random.Generator, restarts: Sequence[Restart] = ()

@@ -1,7 +1,7 @@
-"""Read the settings of a program: a JSON file with a section per program, environment over it.
+"""Read a program's settings: a JSON file, and the environment over it.
 
-`WFM_MQTT__HOST=broker` sets `host` in section `mqtt` (pydantic-settings' convention). Every mistake is
-reported at once, in one sentence each.
+A file has a section per program; `WFM_MQTT__HOST=broker` sets `host` in section `mqtt`
+(pydantic-settings' convention). Every mistake is reported at once, in one sentence each.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
 
 
 class MqttSettings(Section):
-    """The broker. `ca_file` turns TLS on; `cert_file` and `key_file` are the client's own."""
+    """The broker; `ca_file` turns TLS on, `cert_file` and `key_file` are the client's."""
 
     host: str = "127.0.0.1"
     port: Port = 1883
@@ -95,14 +95,14 @@ class MqttSettings(Section):
 
 
 class LogSettings(Section):
-    """Logs go to standard error: `json` writes one object a line, `text` is for people."""
+    """Logs on standard error, as one JSON object a line or as text to read."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
 class _Environment(EnvSettingsSource):
-    """The variables of `environ`, which is passed in rather than read from the process."""
+    """The variables of `environ`, passed in rather than read from the process."""
 
     def __init__(self, model: type[Settings], environ: Mapping[str, str]) -> None:
         self._variables = {name.lower(): text for name, text in environ.items()}
@@ -112,7 +112,10 @@ class _Environment(EnvSettingsSource):
         return dict(self._variables)
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """Decode a list or an object; leave what is not JSON to the field, which says what it expects."""
+        """Decode a list or an object from JSON.
+
+        Text that is not JSON goes to the field as it is: the field's own check says what it expects.
+        """
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
@@ -120,9 +123,9 @@ class _Environment(EnvSettingsSource):
 
 
 def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str]) -> S:
-    """Return the settings of `model` from `file` (JSON, may be None) with `environ` over it.
+    """Return the settings of `model` from `file` with `environ` over it.
 
-    Raises SettingsError with one sentence per mistake.
+    The file is JSON and may be None. Raises SettingsError with one sentence per mistake.
     """
     try:
         document = read_settings_file(file) if file else {}

@@ -8,7 +8,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SettingsFileError(ValueError):
-    """A file that cannot be read or is not settings; one sentence names the file and the place."""
+    """A file that cannot be read or has no settings; names the file and the place."""
 
 
 def read_settings_file(file: Path) -> dict[str, dict[str, Any]]:
@@ -45,7 +45,7 @@ def _parse(file: Path, text: str) -> Any:
 
 
 def _explain(text: str, error: json.JSONDecodeError) -> tuple[int, str]:
-    """Return the position of a mistake and its reason, by name for the two that JSON5 allows."""
+    """Return position and reason of a mistake; name comments and trailing commas."""
     rest = text[error.pos :].lstrip()
     if rest.startswith(("//", "/*", "#")):
         return len(text) - len(rest), "a comment, and JSON has none; remove it"

@@ -43,7 +43,7 @@ def to_visits(
 def reject_unknown_visitors(
     visits: Mapping[int, Event], identities: Mapping[str, Identity], device: Device, errors: list[VisitError]
 ) -> dict[int, Event]:
-    """Return the visits that the device's site can report, by index; add others to `errors`."""
+    """Return the visits that the site can report, by index; add others to `errors`."""
     admitted = {}
     for index, visit in visits.items():
         try:

@@ -77,7 +77,7 @@ def test_parameters_have_only_fields_of_asyncapi_3() -> None:
 
 
 def test_only_configuration_is_reserved() -> None:
-    """Rows that no program sends yet carry `x-reserved` and say so in their description."""
+    """Rows that no program sends carry `x-reserved`, also in their description."""
     reserved = {name: channel for name, channel in DOCUMENT["channels"].items() if channel.get("x-reserved")}
     assert set(reserved) == {"config_desired", "config_reported"}
     assert all(channel["description"].startswith("Reserved") for channel in reserved.values())

@@ -76,7 +76,7 @@ def test_a_payload_of_another_form_is_invalid(payload: bytes) -> None:
     ],
 )
 def test_metadata_that_no_database_can_store_is_rejected(metadata: str) -> None:
-    """Metadata that BSON or SQLite cannot store is rejected: NaN, NUL in keys, nesting."""
+    """Metadata that BSON or SQLite cannot store is rejected."""
     assert code_of(EVENT.topic, event_with_metadata(metadata)) == errors.PAYLOAD_INVALID
 
 
@@ -149,7 +149,7 @@ def test_times_are_converted_to_utc_with_milliseconds(text: str, normal: str) ->
 
 
 def test_an_upward_message_has_at_most_256_kib() -> None:
-    """One byte past the limit is `payload-too-large` upward; downward has no such limit."""
+    """A byte past the limit is `payload-too-large` upward; downward has no such limit."""
     room = MAX_UP_BYTES - len(event_with(image=""))
     decode(EVENT.topic, event_with(image="A" * room))
     assert code_of(EVENT.topic, event_with(image="A" * (room + 1))) == errors.PAYLOAD_TOO_LARGE

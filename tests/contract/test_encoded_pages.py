@@ -1,4 +1,4 @@
-"""Check that pages and deltas are encoded byte for byte as their models encode them."""
+"""Pages and deltas are encoded byte for byte as their models encode them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -114,7 +114,7 @@ changes = st.lists(
 @settings(max_examples=100, deadline=None)
 @given(deltas=changes, with_names=st.booleans())
 def test_an_encoded_page_is_the_models_json(deltas: list[IdentityDelta], with_names: bool) -> None:
-    """A page equals its model's JSON for all names, flags and qualities, absent ones too."""
+    """A page equals its model's JSON for all names, flags and qualities."""
     (page,) = cut_pages(position(with_names=with_names), site_block(deltas))
     payload = encode_page(page, "r-1").to_json()
     assert payload == page_by_model(page, deltas, with_names=with_names)

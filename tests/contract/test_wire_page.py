@@ -21,7 +21,7 @@ def test_an_example_is_a_message(topic: str, payload: str) -> None:
 
 
 def test_the_table_on_the_page_is_the_table() -> None:
-    """The page has topic, direction, QoS, retained or shared, and message of every row."""
+    """The page has topic, direction, QoS, retention and message of every row."""
     rows = re.findall(r"^\| `(wfm/v1/[^`]+)` \| (\w+) \| (\d) \| (\w*) ?\| (\w+)", PAGE, re.MULTILINE)
     assert rows == [
         (
