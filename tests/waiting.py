@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-SECONDS = 20.0
+SECONDS = 60.0
+"""Longer than anything takes on a machine whose cores are busy: a wait ends as soon as it may."""
 _PAUSE_SECONDS = 0.005
 
 

@@ -18,7 +18,7 @@ from deploy.local.stack import Program
 
 DEVICES = ("a-001", "b-001")
 SPACE = "face:gabor-512"
-SETTLE_SECONDS = 90
+SETTLE_SECONDS = 240
 
 
 class Scene:

@@ -77,7 +77,7 @@ def test_one_of_two_bridges_dies_and_the_other_takes_over(scene: Scene) -> None:
     scene.wait_for_events(100)
     scene.fleet.bridge.kill()
     scene.finish()
-    second.wait_for_line("leader election won task=publisher", timeout=10)
+    second.wait_for_line("leader election won task=publisher", timeout=60)
     scene.assert_nothing_lost_or_doubled()
     scene.assert_versions_gapless()
     scene.assert_cameras_equal_registry()
