@@ -7,13 +7,12 @@ from pydantic import Field, model_validator
 
 from broker_bridge.common.settings import LogSettings, MqttSettings, Section, Settings
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
-from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
+from broker_bridge.contract.ids import DeviceId, EmotionCode, SiteId, SpaceId
 from device.vision.detectors.kind import DetectorKind, check_detector_model
 
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Distance = Annotated[float, Field(ge=0, le=2)]
-EmotionCode = Annotated[str, Field(pattern=r"^EV2\.[0-9]{1,3}$")]
 
 
 class Thresholds(Section):

@@ -52,6 +52,10 @@ EVENT_CODES: Mapping[EventType, str] = {
 }
 """The code of each event type, with which event ids begin."""
 
+EMOTION_CODE = re.compile(rf"^{EVENT_CODES['emotion']}\.[0-9]{{1,3}}$")
+EmotionCode = Annotated[str, StringConstraints(pattern=EMOTION_CODE.pattern)]
+"""The code of one emotion, such as `EV2.2` (seed 003)."""
+
 
 def new_event_id(code: str, at_ms: int, suffix: str | None = None) -> str:
     """Return a new event id for `code` (`EV1`, `EV2.2`, ...).

@@ -1,7 +1,6 @@
 """Decide which emotion readings become events: sure and long enough (seed 003)."""
 
 import math
-import re
 import secrets
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from broker_bridge.common.clock import utc_now
-from broker_bridge.contract.ids import new_event_id
+from broker_bridge.contract.ids import EMOTION_CODE, new_event_id
 from broker_bridge.contract.messages import Event
 from device.timing.expiring import ExpiringMap
 
@@ -24,8 +23,6 @@ UNKNOWN_PERSON: Final = "unknown_person"
 NO_CODE: Final = "no_code"
 LOW_CONFIDENCE: Final = "low_confidence"
 TOO_SHORT: Final = "too_short"
-
-_CODE = re.compile(r"EV2\.[0-9]{1,3}")
 
 
 @dataclass
@@ -121,7 +118,7 @@ class EmotionEventValidator:
         a code. `confidence` and `intensity` are 0..1; without an intensity the event has the run's mean
         confidence. Raises ValueError for an invalid code.
         """
-        if emotion_code is not None and not _CODE.fullmatch(emotion_code):
+        if emotion_code is not None and not EMOTION_CODE.fullmatch(emotion_code):
             raise ValueError(f"expected an emotion code EV2.n with up to three digits, got {emotion_code!r}")
         now = self._clock()
         self._tracks.expire(now)

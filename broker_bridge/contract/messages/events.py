@@ -4,12 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from broker_bridge.contract.ids import EVENT_CODES, DeviceId, EventId, EventType, UserId
+from broker_bridge.contract.ids import DeviceId, EmotionCode, EventId, EventType, UserId
 from broker_bridge.contract.wire import OpenDocument, UpMessage, WireModel, WireTime
 
 from .fields import Code, Ratio, Sentence
-
-_EMOTION_CODE = rf"^{EVENT_CODES['emotion']}\.[0-9]{{1,3}}$"
 
 
 class Event(UpMessage):
@@ -22,7 +20,7 @@ class Event(UpMessage):
     device_id: DeviceId
     user_id: UserId | None = None
     event_type: EventType
-    emotion_code: Annotated[str, Field(pattern=_EMOTION_CODE)] | None = None
+    emotion_code: EmotionCode | None = None
     timestamp: WireTime
     confidence: Ratio
     image: str | None = None
