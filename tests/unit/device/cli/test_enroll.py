@@ -1,4 +1,4 @@
-"""`wfm-device enroll`: a folder of pictures in, a handful of templates in the device's own file."""
+"""Test `wfm-device enroll`: pictures of a folder become templates of the device."""
 
 import sqlite3
 from collections.abc import Callable
@@ -29,7 +29,10 @@ SPACE = "face:gabor-512"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Seven pictures of one person, darker and darker; a wall; a text; and what is no picture at all."""
+    """Return seven pictures of one person, a wall, a text file and a broken picture.
+
+    The seven pictures get darker one after another.
+    """
     folder = tmp_path / "pictures"
     folder.mkdir()
     portrait = cv2.imdecode(
@@ -52,7 +55,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(data_dir: Path) -> Enroll:
-    """Runs the command in dev mode, unless told otherwise."""
+    """Return a function that runs the command, in dev mode by default."""
     app = typer.Typer()
     app.command()(enroll)
 
@@ -74,10 +77,13 @@ def rows(data_dir: Path) -> list[tuple[str, str, str | None]]:
         return file.execute("SELECT user_id, space, detector FROM enrolled_users").fetchall()
 
 
-def test_a_folder_becomes_at_most_five_templates_of_one_person(
+def test_a_folder_becomes_at_most_five_templates_of_one_identity(
     run: Enroll, folder: Path, data_dir: Path
 ) -> None:
-    """Made by the configured detector and embedder; what cannot be used is named with its reason."""
+    """The configured detector and embedder make the templates.
+
+    Each unusable file is listed with its reason.
+    """
     result = run("EMP-10001", folder)
     assert result.exit_code == 0, result.output
     assert "text.JPG: a photo is a JPEG or a PNG file\n" in result.output
@@ -94,10 +100,10 @@ def test_a_folder_becomes_at_most_five_templates_of_one_person(
     assert f"EMP-10001: {len(user_ids)} templates of {SPACE} from 7 of 9 pictures" in result.output
 
 
-def test_a_folder_without_usable_pictures_enrolls_no_person(
+def test_a_folder_without_usable_pictures_enrolls_no_identity(
     run: Enroll, tmp_path: Path, data_dir: Path
 ) -> None:
-    """The status is 1, with the reason for each picture."""
+    """The exit status is 1, and each picture has its reason."""
     empty = tmp_path / "walls"
     empty.mkdir()
     cv2.imwrite(str(empty / "wall.png"), np.full((200, 200, 3), 120, np.uint8))
@@ -109,7 +115,7 @@ def test_a_folder_without_usable_pictures_enrolls_no_person(
 
 
 def test_enroll_is_refused_in_production(run: Enroll, folder: Path, data_dir: Path) -> None:
-    """The status is 2, and nothing changes."""
+    """The exit status is 2, and the database does not change."""
     result = run("EMP-10001", folder, WFM_DEVICE__DEV_MODE="false")
     assert result.exit_code == 2
     assert result.output.count("\n") == 1
@@ -117,8 +123,8 @@ def test_enroll_is_refused_in_production(run: Enroll, folder: Path, data_dir: Pa
     assert not data_dir.exists()
 
 
-def test_enroll_does_not_replace_a_person_of_the_registry(run: Enroll, folder: Path, data_dir: Path) -> None:
-    """The next sync would undo it."""
+def test_enroll_keeps_an_identity_of_the_registry(run: Enroll, folder: Path, data_dir: Path) -> None:
+    """The next sync would replace the local templates again."""
     db = DatabaseManager(data_dir / "device.db", dev_mode=True)
     db.initialize()
     db.apply_delta([person("EMP-1", 1, 1, space="face:test-8")], [], SyncCursor("lobby", (), "aa", 1))
@@ -131,7 +137,7 @@ def test_enroll_does_not_replace_a_person_of_the_registry(run: Enroll, folder: P
 
 
 def test_enroll_is_refused_while_the_device_runs(run: Enroll, folder: Path, data_dir: Path) -> None:
-    """The gallery in its memory would not change."""
+    """A running device would not load the new templates."""
     with sole_owner(data_dir):
         result = run("EMP-10001", folder)
     assert result.exit_code == 2
@@ -140,7 +146,7 @@ def test_enroll_is_refused_while_the_device_runs(run: Enroll, folder: Path, data
 
 @pytest.mark.parametrize("user", ["", "a b", "EMP/1", "x" * 200])
 def test_an_invalid_user_id_is_refused(run: Enroll, folder: Path, user: str) -> None:
-    """No file is opened."""
+    """The command ends before it opens a file."""
     result = run(user, folder)
     assert result.exit_code == 2
     assert "is no user id" in " ".join(result.output.split())
@@ -153,7 +159,7 @@ def unit(values: np.ndarray) -> Vector:
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_templates_are_chosen_by_quality_and_difference(seed: int, count: int) -> None:
-    """At most five, none twice, none below half of the best quality."""
+    """At most five are chosen, none twice, none below half of the best quality."""
     source = np.random.default_rng(seed)
     vectors, qualities = unit(source.normal(size=(count, 8))), source.uniform(0.01, 1.0, count)
     chosen = choose_templates(vectors, qualities)
@@ -163,14 +169,14 @@ def test_templates_are_chosen_by_quality_and_difference(seed: int, count: int) -
 
 
 def test_a_copy_of_a_picture_gives_no_template() -> None:
-    """A picture from another side does."""
+    """A picture from another side gives a second template."""
     front, side = np.eye(8)[:2]
     assert choose_templates(unit(np.stack([front, front, side, front])), [0.8, 0.9, 0.7, 0.8]) == [1, 2]
     assert choose_templates(np.empty((0, 8), np.float32), []) == []
 
 
 def test_a_picture_of_another_person_is_found() -> None:
-    """It is far from the most typical picture; of two pictures none is an outlier."""
+    """An outlier is far from the most typical picture; two pictures have no outlier."""
     source = np.random.default_rng(5)
     anna, ben = source.normal(size=(2, 512))
     pictures = unit(np.stack([*(anna + 0.5 * source.normal(size=(4, 512))), ben]))

@@ -1,4 +1,4 @@
-"""People whom a device enrolls by itself: its own in dev mode, drift in production."""
+"""Local identities: kept in dev mode, treated as drift in production."""
 
 import sqlite3
 from contextlib import closing
@@ -61,8 +61,11 @@ def reset(db: DatabaseManager, *people: object, version: int) -> None:
     db.finish_snapshot(at(version))
 
 
-def test_a_local_template_says_which_detector_found_its_face(dev: DatabaseManager, path: Path) -> None:
-    """Seed 003's column; a registry's template has none, also where it takes a local one's place."""
+def test_a_local_template_stores_its_detector(dev: DatabaseManager, path: Path) -> None:
+    """A template of the registry has no detector, also if it replaces a local one.
+
+    The column is the one of seed 003.
+    """
 
     def detectors() -> dict[str, str | None]:
         with closing(sqlite3.connect(path)) as file:
@@ -77,15 +80,15 @@ def test_a_local_template_says_which_detector_found_its_face(dev: DatabaseManage
     assert detectors() == {"EMP-1": None, "EMP-2": None}
 
 
-def test_whether_a_person_is_local_can_be_asked(dev: DatabaseManager) -> None:
-    """None for somebody who is not here."""
+def test_is_local_returns_none_for_an_unknown_identity(dev: DatabaseManager) -> None:
+    """`is_local` returns True for a local identity and None for an unknown one."""
     enroll(dev, "EMP-1", 1)
     dev.apply_delta([person("EMP-2", 1)], [], at(1))
     assert [dev.is_local(f"EMP-{n}") for n in (1, 2, 3)] == [True, False, None]
 
 
-def test_in_dev_mode_local_people_are_outside_of_the_digests(dev: DatabaseManager) -> None:
-    """The registry does not know them, so what is compared with it leaves them out."""
+def test_in_dev_mode_local_identities_are_outside_of_the_digests(dev: DatabaseManager) -> None:
+    """The registry has no local identities, so the compared digests omit them."""
     dev.apply_delta([person("EMP-2", 1, 2)], [], at(1))
     registry = {SPACE: Digest.of("EMP-2", SPACE, [vector(2)])}
     enroll(dev, "EMP-1", 11, 12)
@@ -96,8 +99,8 @@ def test_in_dev_mode_local_people_are_outside_of_the_digests(dev: DatabaseManage
 
 
 @pytest.mark.parametrize("how", ["delta", "reset"])
-def test_in_dev_mode_local_people_outlive_what_happens_to_others(dev: DatabaseManager, how: str) -> None:
-    """A delta, and a full reset that does not name them: all of their templates stay."""
+def test_in_dev_mode_local_identities_survive_changes_of_others(dev: DatabaseManager, how: str) -> None:
+    """A delta and a snapshot sync without the local identity keep its templates."""
     dev.apply_delta([person("EMP-2", 1, 2), person("EMP-3", 1, 3)], [], at(1))
     enroll(dev, "EMP-1", 11, 12)
     if how == "delta":
@@ -111,8 +114,8 @@ def test_in_dev_mode_local_people_outlive_what_happens_to_others(dev: DatabaseMa
 
 @pytest.mark.parametrize("how", ["delta", "reset"])
 @pytest.mark.parametrize("dev_mode", [True, False])
-def test_a_person_of_the_registry_replaces_a_local_one(path: Path, how: str, dev_mode: bool) -> None:
-    """All of their templates, and the digest is the registry's."""
+def test_an_identity_of_the_registry_replaces_a_local_one(path: Path, how: str, dev_mode: bool) -> None:
+    """All local templates are replaced, and the digest equals the registry's."""
     db = opened(path, dev_mode=dev_mode)
     enroll(db, "EMP-1", 11, 12, 13)
     if how == "delta":
@@ -125,16 +128,16 @@ def test_a_person_of_the_registry_replaces_a_local_one(path: Path, how: str, dev
     assert db.is_local("EMP-1") is False
 
 
-def test_a_deletion_by_the_registry_reaches_a_local_person_too(dev: DatabaseManager) -> None:
-    """Whoever is deleted there is not recognised here."""
+def test_a_deletion_by_the_registry_deletes_a_local_identity(dev: DatabaseManager) -> None:
+    """The device does not recognise an identity that the registry deleted."""
     enroll(dev, "EMP-1", 11, 12)
     dev.apply_delta([], ["EMP-1"], at(1))
     assert templates(dev) == []
     assert dev.digests() == {}
 
 
-def test_outside_of_dev_mode_nothing_is_exempt(path: Path) -> None:
-    """A local person counts in the digest, which is how they are found, and goes with the next full reset."""
+def test_in_production_local_identities_are_not_exempt(path: Path) -> None:
+    """A local identity counts in the digest and is removed by the next snapshot sync."""
     production = opened(path, dev_mode=False)
     enroll(production, "EMP-1", 11, 12)
     assert production.digests() == {SPACE: Digest.of("EMP-1", SPACE, [vector(11), vector(12)])}
@@ -144,7 +147,7 @@ def test_outside_of_dev_mode_nothing_is_exempt(path: Path) -> None:
 
 
 class Camera:
-    """A sync manager on its file, beside a registry that answers."""
+    """A sync manager with its file, and a registry that answers its requests."""
 
     def __init__(self, path: Path, registry: ModelRegistry, *, dev_mode: bool) -> None:
         self.clock = Clock()
@@ -171,13 +174,13 @@ class Camera:
         self.rows = rows
 
     def connect(self) -> int:
-        """Connect, hear the head, and have requests answered until there are none; returns how many."""
+        """Connect, receive the head and answer requests; return the number of requests."""
         self.sync.connected(self.clock())
-        self.tell(channels.SYNC_HEAD, self.registry.head())
-        return self.be_answered()
+        self.receive(channels.SYNC_HEAD, self.registry.head())
+        return self.answer_requests()
 
-    def be_answered(self) -> int:
-        """Have requests answered until there are no more; returns how many there ever were."""
+    def answer_requests(self) -> int:
+        """Answer requests until none is open; return the total number of requests."""
         answered = self.answered
         for _ in range(20):
             self.clock.advance(1.0)
@@ -186,15 +189,15 @@ class Camera:
             if len(requests) == answered:
                 return answered
             self.answered = answered = len(requests)
-            self.tell(channels.SYNC_PAGE, self.registry.answer(requests[-1]))
+            self.receive(channels.SYNC_PAGE, self.registry.answer(requests[-1]))
         raise AssertionError("the device does not stop asking")
 
-    def tell(self, channel: channels.Channel, message: object) -> None:
+    def receive(self, channel: channels.Channel, message: object) -> None:
         self.sync.receive_message(Decoded(channel, {}, message))
 
     @property
     def known(self) -> set[str]:
-        """Whom recognition would recognise."""
+        """Return the user ids in the gallery of recognition."""
         assert self.rows is not None
         return set(self.rows.user_ids)
 
@@ -206,26 +209,26 @@ def registry() -> ModelRegistry:
     return model
 
 
-def test_in_dev_mode_a_local_person_stays_through_syncs_heads_and_deltas(
+def test_in_dev_mode_a_local_identity_survives_syncs_heads_and_deltas(
     path: Path, registry: ModelRegistry
 ) -> None:
-    """No drift is found, nothing is fetched twice, and the camera recognises both."""
+    """The device finds no drift, fetches no page twice and recognises both identities."""
     enroll(opened(path, dev_mode=True), "EMP-1", 11)
     camera = Camera(path, registry, dev_mode=True)
     camera.connect()
     assert camera.known == {"EMP-1", "EMP-2"}
-    camera.tell(channels.SYNC_DELTA, registry.enroll("EMP-3", 3))
-    camera.tell(channels.SYNC_HEAD, registry.head())
-    assert camera.be_answered() == 2
+    camera.receive(channels.SYNC_DELTA, registry.enroll("EMP-3", 3))
+    camera.receive(channels.SYNC_HEAD, registry.head())
+    assert camera.answer_requests() == 2
     assert camera.known == {"EMP-1", "EMP-2", "EMP-3"}
     assert "drift" not in camera.sync.get_sync_status().counts
     assert camera.sync.get_sync_status().spaces[SPACE].digest == registry.digest().hex
 
 
-def test_a_camera_that_leaves_dev_mode_forgets_its_own_people_at_the_next_sync(
+def test_leaving_dev_mode_removes_local_identities_at_the_next_sync(
     path: Path, registry: ModelRegistry
 ) -> None:
-    """Although version and digest were the registry's all along."""
+    """A snapshot sync runs although version and digest equal the registry's."""
     camera = Camera(path, registry, dev_mode=True)
     camera.connect()
     enroll(camera.db, "EMP-1", 11)
@@ -239,10 +242,8 @@ def test_a_camera_that_leaves_dev_mode_forgets_its_own_people_at_the_next_sync(
     assert camera.sync.get_sync_status().counts["drift"] == 1
 
 
-def test_in_production_a_person_enrolled_on_the_camera_is_found_by_the_head(
-    path: Path, registry: ModelRegistry
-) -> None:
-    """The digest is no longer the registry's: the gallery is fetched anew, without them."""
+def test_in_production_a_local_identity_is_found_by_the_head(path: Path, registry: ModelRegistry) -> None:
+    """The digest differs from the registry's, so a snapshot sync removes the identity."""
     Camera(path, registry, dev_mode=False).connect()
     enroll(opened(path, dev_mode=False), "EMP-1", 11)
 
@@ -252,8 +253,8 @@ def test_in_production_a_person_enrolled_on_the_camera_is_found_by_the_head(
     assert camera.known == {"EMP-2"}
 
 
-def test_a_camera_that_enters_dev_mode_keeps_its_local_people(path: Path, registry: ModelRegistry) -> None:
-    """They counted until then; one full sync later they are its own."""
+def test_entering_dev_mode_keeps_local_identities(path: Path, registry: ModelRegistry) -> None:
+    """They count in the digest until the next snapshot sync and are local afterwards."""
     enroll(opened(path, dev_mode=False), "EMP-1", 11)
     camera = Camera(path, registry, dev_mode=True)
     camera.connect()

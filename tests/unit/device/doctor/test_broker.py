@@ -1,4 +1,4 @@
-"""What the doctor says of brokers that are not there, silent, or something else; and of certificates."""
+"""The doctor's broker check: unreachable, silent, foreign servers and certificates."""
 
 import socket
 import ssl
@@ -25,7 +25,7 @@ CONNACK = b"\x20\x03\x00\x00\x00"
 
 @contextmanager
 def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port where one connection is talked to by `talk`."""
+    """Listen on a free port; pass its first connection to `talk`."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
 
         def serve() -> None:
@@ -43,12 +43,12 @@ def mqtt(port: int, **changes) -> MqttSettings:
     return MqttSettings.model_validate({"port": port, "username": "cam-001", "password": SECRET, **changes})
 
 
-def answering(reply: bytes, heard: list[bytes] | None = None) -> Callable[[socket.socket], None]:
+def answering(reply: bytes, packets: list[bytes] | None = None) -> Callable[[socket.socket], None]:
     def talk(connection: socket.socket) -> None:
         packet = connection.recv(4096)
         connection.sendall(reply)
-        if heard is not None:
-            heard.extend([packet, connection.recv(4096)])
+        if packets is not None:
+            packets.extend([packet, connection.recv(4096)])
 
     return talk
 
@@ -61,27 +61,27 @@ def failure(settings: MqttSettings, seconds: float = 5.0) -> BrokerError:
 
 
 def test_a_login_is_one_connect_and_one_disconnect() -> None:
-    """MQTT 5 with the device's id, a clean start, no last will."""
-    heard: list[bytes] = []
-    with server(answering(CONNACK, heard)) as port:
+    """The login uses MQTT 5, the device's id, a clean start and no last will."""
+    packets: list[bytes] = []
+    with server(answering(CONNACK, packets)) as port:
         contact = probe_broker(mqtt(port), "cam-001", login=True, seconds=5)
     assert contact.login_ms is not None
     assert contact.tls is None
     body = b"\0\4MQTT\5\xc2\0\x3c\0" + b"\0\7cam-001" * 2 + b"\0\x1c" + SECRET.encode()
-    assert heard == [b"\x10" + bytes([len(body)]) + body, b"\xe0\0"]
+    assert packets == [b"\x10" + bytes([len(body)]) + body, b"\xe0\0"]
 
 
 def test_a_long_password_makes_a_long_packet() -> None:
-    """Past 127 bytes the length takes two."""
-    heard: list[bytes] = []
-    with server(answering(CONNACK, heard)) as port:
+    """A length past 127 takes two bytes."""
+    packets: list[bytes] = []
+    with server(answering(CONNACK, packets)) as port:
         probe_broker(mqtt(port, password="x" * 300), "cam-001", login=True, seconds=5)
-    length = (heard[0][1] & 0x7F) | heard[0][2] << 7
-    assert length == len(heard[0]) - 3
+    length = (packets[0][1] & 0x7F) | packets[0][2] << 7
+    assert length == len(packets[0]) - 3
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "expected"),
     [
         (b"\x20\x03\x00\x86\x00", "wrong user name or password"),
         (b"\x20\x03\x00\x87\x00", "not authorised"),
@@ -92,27 +92,27 @@ def test_a_long_password_makes_a_long_packet() -> None:
         (b"\x20", "ended the connection"),
     ],
 )
-def test_a_rejection_by_the_broker_is_one_sentence(reply: bytes, said: str) -> None:
-    """The sentence has advice, and never the password."""
+def test_a_rejection_by_the_broker_is_one_sentence(reply: bytes, expected: str) -> None:
+    """The error has advice and never contains the password."""
     with server(answering(reply)) as port:
         error = failure(mqtt(port))
-    assert said in str(error)
+    assert expected in str(error)
     assert error.advice
     assert "\n" not in str(error)
 
 
 def test_a_closed_port_is_reported() -> None:
-    """The sentence names host and port."""
+    """The error names host and port."""
     assert "nothing listens at 127.0.0.1" in str(failure(mqtt(free_port())))
 
 
-def test_an_unknown_host() -> None:
-    """A name that no resolver knows (RFC 6761)."""
+def test_an_unknown_host_is_reported() -> None:
+    """No resolver knows the domain `.invalid` (RFC 6761)."""
     assert "is unknown" in str(failure(mqtt(1883, host="broker.invalid")))
 
 
 def test_a_silent_server_is_reported() -> None:
-    """It may wait for TLS."""
+    """The advice names TLS, for which the server may be waiting."""
     done = threading.Event()
     with server(lambda _connection: done.wait(5) and None) as port:
         error = failure(mqtt(port), seconds=0.2)
@@ -122,7 +122,7 @@ def test_a_silent_server_is_reported() -> None:
 
 
 def test_tls_to_a_plain_broker_is_reported(authority: Path) -> None:
-    """Its answer is no TLS."""
+    """The server's answer is not TLS."""
     with server(answering(b"\x20\x02\x00\x01\x00\x00\x00\x00")) as port:
         error = failure(mqtt(port, ca_file=authority))
     assert "does not speak TLS" in str(error)
@@ -137,7 +137,7 @@ def openssl(command: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that vouches for itself until tomorrow, its key beside it."""
+    """Return a self-signed certificate for 127.0.0.1, valid for a day, with its key."""
     folder = tmp_path_factory.mktemp("certificates")
     openssl(
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout own.key -out own.crt "
@@ -165,7 +165,7 @@ def tls_server(certificate: Path) -> Iterator[int]:
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(authority: Path, tmp_path: Path) -> None:
-    """With the day, and the version of TLS."""
+    """The check reports the last day and the TLS version."""
     with tls_server(authority) as port:
         now = datetime.now(timezone.utc)
         check = check_broker(mqtt(port, ca_file=authority), "cam-001", tmp_path, now)
@@ -178,7 +178,7 @@ def test_a_certificate_that_ends_soon_is_a_warning(authority: Path, tmp_path: Pa
 
 
 def test_a_broker_with_another_name_than_its_certificate_is_a_fault(authority: Path, tmp_path: Path) -> None:
-    """`localhost` is not 127.0.0.1 to a certificate."""
+    """A certificate for 127.0.0.1 does not cover `localhost`."""
     with tls_server(authority) as port:
         settings = mqtt(port, ca_file=authority, host="localhost")
         check = check_broker(settings, "cam-001", tmp_path, datetime.now(timezone.utc))
@@ -186,8 +186,8 @@ def test_a_broker_with_another_name_than_its_certificate_is_a_fault(authority: P
     assert "is not trusted" in check.detail
 
 
-def test_a_certificate_file_that_cannot_be_used_is_a_fault(tmp_path: Path) -> None:
-    """As `run` says it, but beside the other checks."""
+def test_an_unusable_certificate_file_is_a_fault(tmp_path: Path) -> None:
+    """The check names the file, and the other checks still run."""
     file = tmp_path / "ca.crt"
     file.write_text("no certificate")
     check = check_broker(mqtt(1, ca_file=file), "cam-001", tmp_path, NOON)
@@ -196,7 +196,7 @@ def test_a_certificate_file_that_cannot_be_used_is_a_fault(tmp_path: Path) -> No
 
 
 def test_an_expired_certificate_of_the_device_is_a_fault(authority: Path, tmp_path: Path) -> None:
-    """No connection is tried: brokers report only `handshake failure`."""
+    """The doctor does not connect: brokers report only `handshake failure`."""
     settings = mqtt(1, ca_file=authority, cert_file=authority, key_file=authority.with_suffix(".key"))
     ends = certificate_ends(authority)
     assert ends is not None
@@ -206,17 +206,17 @@ def test_an_expired_certificate_of_the_device_is_a_fault(authority: Path, tmp_pa
 
 
 def test_no_login_is_tried_while_a_device_runs_on_the_folder(tmp_path: Path) -> None:
-    """A second login would end the device's session."""
-    heard: list[bytes] = []
-    with sole_owner(tmp_path), server(lambda connection: heard.append(connection.recv(1))) as port:
+    """A second login would end the running device's session."""
+    packets: list[bytes] = []
+    with sole_owner(tmp_path), server(lambda connection: packets.append(connection.recv(1))) as port:
         check = check_broker(mqtt(port), "cam-001", tmp_path, NOON)
     assert check.state == "ok"
     assert "login not tried: a device runs" in check.detail
-    assert heard == [b""]
+    assert packets == [b""]
 
 
 def test_no_login_is_tried_if_the_folder_cannot_be_locked(tmp_path: Path) -> None:
-    """A device may be running on it."""
+    """A device may be running on the folder."""
     folder = tmp_path / "data"
     folder.touch()
     with server(lambda connection: connection.recv(1) and None) as port:
@@ -226,19 +226,19 @@ def test_no_login_is_tried_if_the_folder_cannot_be_locked(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("days", [1, 36500])
 def test_the_expiry_of_a_certificate_equals_openssl(tmp_path: Path, days: int) -> None:
-    """Also past 2049, where X.509 writes years with four digits."""
+    """Years past 2049 have four digits in X.509."""
     openssl(
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=x "
         f"-days {days}",
         tmp_path,
     )
-    told = openssl("x509 -in c -noout -enddate", tmp_path)
+    end_date = openssl("x509 -in c -noout -enddate", tmp_path)
     ends = certificate_ends(tmp_path / "c")
     assert ends is not None
-    assert ends.timestamp() == ssl.cert_time_to_seconds(told.removeprefix("notAfter="))
+    assert ends.timestamp() == ssl.cert_time_to_seconds(end_date.removeprefix("notAfter="))
 
 
 def test_the_expiry_of_another_file_is_unknown(tmp_path: Path) -> None:
-    """A key has none."""
+    """A private key has no expiry."""
     (tmp_path / "k").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     assert certificate_ends(tmp_path / "k") is None

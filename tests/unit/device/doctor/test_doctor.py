@@ -1,4 +1,4 @@
-"""What the doctor says of a machine, its models, its camera and its data folder."""
+"""The doctor's checks of a machine, its models, its camera and its data folder."""
 
 import hashlib
 import sqlite3
@@ -42,7 +42,7 @@ SHA = "0" * 64
 
 
 def settings(data_dir: Path, **changes) -> DeviceSettings:
-    """A device whose broker is not there."""
+    """Return the settings of a device whose broker is unreachable."""
     device = {"id": "cam-001", "site": "lobby", "data_dir": data_dir, "source": str(data_dir / "none")}
     return DeviceSettings.model_validate({"device": {**device, **changes}, "mqtt": {"port": free_port()}})
 
@@ -53,7 +53,7 @@ def findings(found: DeviceSettings) -> dict[str, CheckResult]:
     return {check.name: check for check in report.checks}
 
 
-# One failing check hides no other
+# A failing check does not stop the others
 
 
 def test_an_unexpected_exception_is_a_fault_with_its_type(caplog):
@@ -69,7 +69,7 @@ def test_an_unexpected_exception_is_a_fault_with_its_type(caplog):
 
 
 def test_a_broken_model_leaves_the_rest_of_the_examination(tmp_path):
-    """What needs it is skipped, and says so."""
+    """Checks that need the model are skipped with a reason."""
     model = tmp_path / "truncated.onnx"
     model.write_bytes(save_arcface_like(tmp_path / "whole.onnx").read_bytes()[:500])
     found = findings(settings(tmp_path / "data", model=model, space="face:mine"))
@@ -80,8 +80,8 @@ def test_a_broken_model_leaves_the_rest_of_the_examination(tmp_path):
     assert found["broker"].state == "fault"
 
 
-def test_a_new_device_with_the_embedded_model_is_sound_but_for_its_broker(tmp_path):
-    """Nothing is written: the data folder is not even made."""
+def test_a_new_device_with_the_embedded_model_has_only_a_broker_fault(tmp_path):
+    """The doctor writes nothing, not even the data folder."""
     found = findings(settings(tmp_path / "data"))
     assert {name for name, check in found.items() if check.state == "fault"} == {"broker"}
     assert found["model"].state == "warning"
@@ -92,7 +92,7 @@ def test_a_new_device_with_the_embedded_model_is_sound_but_for_its_broker(tmp_pa
 
 
 def test_missing_detector_and_emotion_models_are_faults(tmp_path):
-    """Each has its own check."""
+    """Each model has a check of its own."""
     emotion = {"model": tmp_path / "no-emotion.onnx", "classes": ["calm", "glad"], "codes": {"glad": "EV2.1"}}
     found = findings(
         settings(
@@ -106,7 +106,7 @@ def test_missing_detector_and_emotion_models_are_faults(tmp_path):
 
 
 def test_an_emotion_model_that_answers_is_sound(tmp_path):
-    """Three channel means are three scores."""
+    """The three channel means are three scores."""
     emotion = {
         "model": save_channel_means(tmp_path / "emotion.onnx"),
         "classes": ["calm", "glad", "sad"],
@@ -122,8 +122,8 @@ def versions_of(**installed):
     return {name.replace("_", "-"): version for name, version in installed.items()}.get
 
 
-def test_versions_come_from_what_is_installed_without_importing_it(tmp_path):
-    """A Jetson is recognised by its release file."""
+def test_versions_are_read_without_importing_packages(tmp_path):
+    """A Jetson is identified by its release file."""
     release = tmp_path / "nv_tegra_release"
     release.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
     check = check_versions(versions_of(wfm_fleet="0.1.0", numpy="2.4.6", tensorrt="10.3.0"), release)
@@ -135,8 +135,8 @@ def test_versions_come_from_what_is_installed_without_importing_it(tmp_path):
     assert check.values["OpenCV"] == "of the system"
 
 
-def test_two_onnx_runtimes_in_one_place_are_a_warning(tmp_path):
-    """The one without a GPU overwrites the other's files."""
+def test_two_onnx_runtimes_in_one_environment_are_a_warning(tmp_path):
+    """The package without GPU support overwrites files of the other."""
     check = check_versions(versions_of(onnxruntime="1.20", onnxruntime_gpu="1.20"), tmp_path / "none")
     assert check.state == "warning"
     assert "uninstall both" in check.advice
@@ -153,7 +153,7 @@ def test_two_onnx_runtimes_in_one_place_are_a_warning(tmp_path):
     ],
 )
 def test_the_clock_is_checked_by_year_and_synchronisation(year, synchronised, state):
-    """The registry rejects events of a device that boots in 1970."""
+    """The registry rejects events of a device whose clock starts in 1970."""
     check = check_clock(datetime(year, 1, 15, tzinfo=timezone.utc), synchronised)
     assert check.state == state
     assert "its error is not measured" in check.detail
@@ -164,7 +164,7 @@ def test_the_clock_is_checked_by_year_and_synchronisation(year, synchronised, st
     [("yes", False, True), ("no", True, False), ("", True, True), ("", False, None)],
 )
 def test_synchronisation_comes_from_timedatectl_or_the_flag(tmp_path, answer, flag, expected):
-    """Without systemd the flag may exist, or nothing."""
+    """Without systemd the flag file decides; without either the result is unknown."""
     command, file = tmp_path / "timedatectl", tmp_path / "synchronized"
     command.write_text(f"#!/bin/sh\necho {answer}\n")
     command.chmod(0o755)
@@ -179,7 +179,7 @@ def test_synchronisation_comes_from_timedatectl_or_the_flag(tmp_path, answer, fl
 
 @pytest.fixture
 def database(tmp_path):
-    """A data folder with two people, one event that waits and one that was rejected."""
+    """Return a data folder with two identities, a pending and a rejected event."""
     db = DatabaseManager(tmp_path / "data" / "device.db")
     db.initialize()
     db.enroll_locally("EMP-1", "face:test-8", [(person("EMP-1", 1).templates[0].vector, 0.9)])
@@ -195,7 +195,7 @@ def database(tmp_path):
 
 
 def test_outbox_and_rejected_events_are_counted_without_writing(database):
-    """Rejected ones are worth a look; the file stays byte for byte."""
+    """Rejected events are a warning; the file stays byte for byte."""
     before = hashlib.sha256(database.read_bytes()).hexdigest()
     check = check_disk(database.parent, database, outbox_mb=1)
     assert (check.values["outbox_depth"], check.values["rejected"], check.values["in_use"]) == (1, 1, False)
@@ -205,7 +205,7 @@ def test_outbox_and_rejected_events_are_counted_without_writing(database):
 
 
 def test_a_device_that_runs_on_the_folder_is_no_fault(database):
-    """The doctor reads beside it."""
+    """The doctor reads the database while the device runs."""
     with sole_owner(database.parent), closing(sqlite3.connect(database)) as writer:
         writer.execute("DELETE FROM rejected")
         writer.commit()
@@ -215,7 +215,7 @@ def test_a_device_that_runs_on_the_folder_is_no_fault(database):
 
 
 def test_a_damaged_database_is_a_fault_and_stays_unchanged(database):
-    """Pages of noise, and a file that is no database."""
+    """The database has damaged pages, or the file is no database."""
     content = bytearray(database.read_bytes())
     content[4096:8192] = bytes(range(256)) * 16
     database.write_bytes(content)
@@ -228,7 +228,7 @@ def test_a_damaged_database_is_a_fault_and_stays_unchanged(database):
 
 
 def test_a_database_of_newer_software_is_a_fault(database):
-    """An older doctor cannot read it."""
+    """An older doctor cannot read a newer schema."""
     with closing(sqlite3.connect(database)) as writer:
         writer.execute("PRAGMA user_version = 999")
     check = check_disk(database.parent, database, outbox_mb=1)
@@ -237,7 +237,7 @@ def test_a_database_of_newer_software_is_a_fault(database):
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path):
-    """Below a file, and on a file system that takes none."""
+    """The folder is below a file, or its file system is read-only."""
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "data", Path("/proc/wfm-data")):
         check = check_disk(folder, folder / "device.db", outbox_mb=1)
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path):
 
 
 def test_too_little_room_for_the_outbox_is_a_warning(tmp_path):
-    """A thousand terabytes are more than there is."""
+    """The limit of a thousand terabytes exceeds every disk."""
     check = check_disk(tmp_path, tmp_path / "device.db", outbox_mb=10**9)
     assert check.state == "warning"
     assert "free space" in check.advice
@@ -261,7 +261,7 @@ def embedder(tmp_path):
 
 
 def test_a_model_is_described_by_path_hash_shapes_and_space(embedder):
-    """The values let an operator compare two devices."""
+    """Operators compare these values between devices."""
     check = check_model(embedder, None)
     digest = hashlib.sha256(embedder.session.path.read_bytes()).hexdigest()
     assert check.state == "ok"
@@ -274,7 +274,7 @@ def test_a_model_is_described_by_path_hash_shapes_and_space(embedder):
 
 
 def test_a_model_that_differs_from_the_registry_is_a_fault(tmp_path):
-    """The device keeps the registry's record in its own database."""
+    """The registry's record is in the device's own database."""
     model = save_arcface_like(tmp_path / "mine.onnx")
     db = DatabaseManager(tmp_path / "data" / "device.db")
     db.initialize()
@@ -293,8 +293,8 @@ def test_a_model_that_differs_from_the_registry_is_a_fault(tmp_path):
     assert SHA[:12] in check.detail
 
 
-class Played:
-    """A session that says it runs on a GPU; `answer` makes its answer out of the CPU's."""
+class ScriptedSession:
+    """A session that reports a GPU and applies `answer` to the outputs of the CPU."""
 
     def __init__(self, path, answer, runs_on="cuda"):
         self.cpu = open_session(path)
@@ -307,7 +307,7 @@ class Played:
 
 
 def test_a_provider_that_did_not_start_is_a_warning(tmp_path):
-    """What was configured proves nothing; what the session runs on does."""
+    """The doctor compares the running provider with the configured one."""
     session = open_session(save_arcface_like(tmp_path / "m.onnx"))
     assert check_providers(["cpu"], ["cpu"], session).state == "ok"
     missing = check_providers(["cuda", "cpu"], ["cpu"], session)
@@ -315,21 +315,21 @@ def test_a_provider_that_did_not_start_is_a_warning(tmp_path):
     assert "install an ONNX Runtime that has cuda" in missing.advice
     silent = check_providers(["cuda", "cpu"], ["cuda", "cpu"], session)
     assert "the log says why" in silent.advice
-    on_tensorrt = Played(tmp_path / "m.onnx", lambda x: x, "tensorrt (ONNX Runtime)")
+    on_tensorrt = ScriptedSession(tmp_path / "m.onnx", lambda x: x, "tensorrt (ONNX Runtime)")
     assert check_providers(["tensorrt"], ["tensorrt", "cpu"], on_tensorrt).state == "ok"
 
 
 def test_an_engine_needs_no_provider(tmp_path):
-    """TensorRT runs it, without ONNX Runtime."""
-    session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
+    """TensorRT runs the engine without ONNX Runtime."""
+    session = ScriptedSession(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
     session.path = tmp_path / "m.engine"
     check = check_providers(["cpu"], ["cpu"], session)
     assert (check.state, check.values["runs_on"]) == ("ok", "tensorrt")
 
 
-def test_the_canary_passes_a_session_that_answers_as_the_cpu_does(tmp_path):
-    """With the times of both, by the clock that it is given."""
-    session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x * np.float32(1.001))
+def test_the_canary_passes_a_session_that_equals_the_cpu(tmp_path):
+    """Both times are measured by the given clock."""
+    session = ScriptedSession(save_arcface_like(tmp_path / "m.onnx"), lambda x: x * np.float32(1.001))
     check = check_embedder_canary(session, "face:mine", None)
     assert check.state == "ok"
     assert check.values["cosine"] > 0.999
@@ -339,8 +339,10 @@ def test_the_canary_passes_a_session_that_answers_as_the_cpu_does(tmp_path):
 
 @pytest.mark.parametrize("answer", [lambda x: x[:, ::-1], lambda x: x * np.nan, lambda x: x * 0])
 def test_the_canary_catches_wrong_numbers(tmp_path, answer):
-    """Elsewhere, NaN or zeros: the space is in quarantine, and the advice says what to try."""
-    check = check_embedder_canary(Played(save_arcface_like(tmp_path / "m.onnx"), answer), "face:mine", None)
+    """Reordered vectors, NaN and zeros quarantine the space, and the check has advice."""
+    check = check_embedder_canary(
+        ScriptedSession(save_arcface_like(tmp_path / "m.onnx"), answer), "face:mine", None
+    )
     assert (check.state, check.values["passed"]) == ("fault", False)
     assert check.detail.startswith("canary-failed")
     assert "quarantine" in check.detail
@@ -348,7 +350,7 @@ def test_the_canary_catches_wrong_numbers(tmp_path, answer):
 
 
 def test_the_canary_of_a_model_that_answers_nan_fails_on_the_cpu_too(tmp_path):
-    """There it is its own reference, and not finite."""
+    """A CPU session is its own reference, but its vectors must be finite."""
     session = open_session(save_nan(tmp_path / "nan.onnx"))
     check = check_embedder_canary(session, "face:nan", None)
     assert check.state == "fault"
@@ -356,16 +358,16 @@ def test_the_canary_of_a_model_that_answers_nan_fails_on_the_cpu_too(tmp_path):
 
 
 def test_an_engine_without_its_onnx_file_cannot_be_trusted(tmp_path):
-    """What cannot be compared has not passed."""
-    session = Played(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
+    """A session without a reference does not pass."""
+    session = ScriptedSession(save_arcface_like(tmp_path / "m.onnx"), lambda x: x, "tensorrt")
     session.path = tmp_path / "m.engine"
     check = check_embedder_canary(session, "face:mine", tmp_path / "gone.onnx")
     assert check.state == "fault"
     assert "gone.onnx" in check.detail
 
 
-class Sees:
-    """A detector that finds what it is told."""
+class FixedDetector:
+    """A detector that returns the given boxes."""
 
     name = "scripted"
 
@@ -377,10 +379,10 @@ class Sees:
 
 
 def test_a_detector_that_finds_faces_in_noise_is_a_warning(tmp_path):
-    """The cascade finds none in the synthetic picture."""
+    """The cascade finds no face in the synthetic picture."""
     device = settings(tmp_path).device
     assert check_detector(CascadeDetector(), device).state == "ok"
-    check = check_detector(Sees([0, 0, 90, 90]), device)
+    check = check_detector(FixedDetector([0, 0, 90, 90]), device)
     assert (check.state, check.values["found"]) == ("warning", 1)
 
 
@@ -388,7 +390,7 @@ def test_a_detector_that_finds_faces_in_noise_is_a_warning(tmp_path):
 
 
 class Ticks:
-    """A timer by which every lap takes a millisecond more than the one before."""
+    """A timer of which every lap takes a millisecond more than the one before."""
 
     def __init__(self):
         self.now, self.lap = 0.0, 0.0
@@ -399,11 +401,11 @@ class Ticks:
         return self.now
 
 
-def test_times_are_the_medians_of_every_stage_and_of_all_together(tmp_path):
-    """By a timer that can be worked out: frame n's laps start at 6n; the first frame only warms up."""
+def test_times_are_the_medians_of_every_stage_and_of_the_sum(tmp_path):
+    """The laps of frame n start at 6n; the first frame is a warm-up."""
     embedder = load_embedder()
     stages = RecognitionStages(
-        Sees(), QualityGate(QualitySettings()), embedder, synthetic_gallery(embedder.space)
+        FixedDetector(), QualityGate(QualitySettings()), embedder, synthetic_gallery(embedder.space)
     )
     times = time_stages(stages, [synthetic_frame()] * 3, synthetic=True, timer=Ticks())
     assert [each.stage for each in times.stages] == list(STAGES)
@@ -416,11 +418,11 @@ def test_times_are_the_medians_of_every_stage_and_of_all_together(tmp_path):
     assert (times.frames, times.faces, times.templates) == (3, 3, 1000)
 
 
-def test_times_count_the_faces_that_are_there(tmp_path):
-    """Two found a frame are two embedded and matched."""
+def test_times_count_the_detected_faces(tmp_path):
+    """Two detected faces per frame are embedded and matched."""
     embedder = load_embedder()
     stages = RecognitionStages(
-        Sees([10, 10, 100, 100], [200, 10, 100, 100]),
+        FixedDetector([10, 10, 100, 100], [200, 10, 100, 100]),
         QualityGate(QualitySettings()),
         embedder,
         synthetic_gallery(embedder.space),
@@ -458,14 +460,14 @@ def seen(source, **options):
 
 
 def test_a_file_is_described_by_size_and_length(pictures):
-    """It is read as fast as possible, not at its own rate."""
+    """The file is read as fast as possible, not at its own rate."""
     check = seen(pictures)
     assert check.state == "ok"
     assert (check.values["sizes"], check.values["frames"], check.values["ended"]) == (["160x120"], 5, True)
 
 
 def test_damaged_and_black_pictures_are_warnings(pictures):
-    """A covered lens looks like a working camera to every other check."""
+    """A covered lens passes every other check."""
     (pictures / "9.png").write_bytes(b"no picture")
     damaged = seen(pictures)
     assert (damaged.state, damaged.values["corrupt"]) == ("warning", 1)
@@ -478,29 +480,29 @@ def test_damaged_and_black_pictures_are_warnings(pictures):
 
 
 @pytest.mark.parametrize("source", ["/none/video.mp4", "97"])
-def test_a_camera_that_is_not_there_is_a_fault(source):
-    """With the sentence that the device itself would end with."""
+def test_a_missing_camera_is_a_fault(source):
+    """The detail is the error sentence of the device itself."""
     check = seen(source)
     assert check.state == "fault"
     assert "WFM_DEVICE__SOURCE" in check.advice
 
 
-def test_a_live_camera_cannot_be_repeated():
-    """The device would end with the same error."""
+def test_a_live_camera_cannot_be_looped():
+    """The device ends with the same error."""
     check = seen("97", loop=True)
     assert check.state == "fault"
     assert "live and cannot be repeated" in check.detail
 
 
-def test_a_camera_that_a_running_device_holds_is_no_fault():
-    """Only that device knows whether it works."""
+def test_a_camera_in_use_by_a_running_device_is_no_fault():
+    """Only the running device can check it."""
     check = check_camera("97", lambda: sample_camera("97", 10.0), 10.0, in_use=True)
     assert check.state == "warning"
     assert "a device runs" in check.detail
 
 
 def test_a_driver_that_never_answers_does_not_hang_the_doctor():
-    """It is asked by a thread that can be left behind."""
+    """A separate thread opens the camera, and the doctor abandons it."""
     never = threading.Event()
 
     def opener(source, **_):
@@ -515,8 +517,8 @@ def test_a_driver_that_never_answers_does_not_hang_the_doctor():
     assert "shows nothing within" in check.detail
 
 
-def test_frames_of_the_camera_are_kept_for_the_times(pictures):
-    """As many as requested; without any, the times are those of the synthetic frame."""
+def test_camera_frames_are_kept_for_the_stage_times(pictures):
+    """The requested number is kept; without them the synthetic frame is timed."""
     assert [each.shape for each in sample_camera(str(pictures), 10.0, 3).pictures] == [(120, 160, 3)] * 3
     found = settings(pictures.parent / "data", source=str(pictures))
     report = examine(found, camera_frames=3)

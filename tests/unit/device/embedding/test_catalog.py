@@ -1,4 +1,4 @@
-"""The catalog's answers are untrusted: types, addresses and sizes are checked."""
+"""The catalog client checks types, addresses and sizes of untrusted answers."""
 
 import itertools
 import math
@@ -34,13 +34,13 @@ def server() -> Iterator[PhotoCatalog]:
 
 @pytest.fixture
 async def catalog(server: PhotoCatalog):
-    """A client with a patience of ten pauses, which take no time, and a second for an answer."""
+    """Return a client that pauses ten times without waiting; the timeout is a second."""
     async with HttpService("catalog", server.url, "catalog-key", timeout=1.0) as service:
         yield Catalog(service, quick_retrier(10), max_photo_bytes=MOST_BYTES)
 
 
 def quick_retrier(patience: float) -> RequestRetrier:
-    """Each pause lasts a second of a clock of its own."""
+    """Return a retrier whose pauses advance its own clock by a second."""
     ticks = itertools.count()
 
     async def sleep(_: float) -> None:
@@ -62,7 +62,7 @@ async def reason(act: Any) -> str:
 
 
 async def test_a_photo_is_found_and_loaded(server: PhotoCatalog, catalog: Catalog) -> None:
-    """A numeric person id becomes text; `file_url` is used with the catalog's key."""
+    """A numeric person id becomes text, and `file_url` is fetched with the key."""
     server.key = "catalog-key"
     server.add("photo_001", b"bytes", 42, "John Smith")
     photo = await catalog.find("photo_001")
@@ -77,7 +77,7 @@ async def test_a_photo_is_found_and_loaded(server: PhotoCatalog, catalog: Catalo
 
 
 async def test_a_batch_lists_its_photos_in_order(server: PhotoCatalog, catalog: Catalog) -> None:
-    """Without file_url: then the bytes are at /api/photos/{id}/file, whatever characters the id has."""
+    """Without `file_url` the bytes are at `/api/photos/{id}/file`, with the id encoded."""
     server.add("z one/1?#%", b"first", 42, "John Smith")
     server.add("photo_002", b"second", "p-87", "Jane Doe")
     server.batches["batch 1"] = ["z one/1?#%", "photo_002"]
@@ -89,7 +89,7 @@ async def test_a_batch_lists_its_photos_in_order(server: PhotoCatalog, catalog: 
 
 
 async def test_unreadable_entries_do_not_affect_a_batch(server: PhotoCatalog, catalog: Catalog) -> None:
-    """The other entries stay."""
+    """The batch keeps its valid entries."""
     bad = [
         None, 7, "photo_009", [], {}, {"photo_id": None}, {"photo_id": True}, {"photo_id": 1.5},
         {"photo_id": "a", "person_id": {"$gt": ""}}, {"photo_id": "a", "person_id": False},
@@ -145,16 +145,16 @@ async def test_a_batch_without_a_list_fails_its_job(
 async def test_metadata_that_cannot_be_used_skips_the_photo(
     server: PhotoCatalog, catalog: Catalog, reply: Reply, why: str
 ) -> None:
-    """Under a reason of its own."""
+    """The skipped photo has its own reason."""
     server.overrides["/api/photos/p"] = lambda _: reply
     assert await reason(catalog.find("p")) == why
 
 
 @pytest.mark.parametrize("photo_id", [".", ".."])
-async def test_an_id_that_is_a_way_up_the_path_is_not_asked_for(
+async def test_an_id_that_leaves_the_path_is_not_requested(
     server: PhotoCatalog, catalog: Catalog, photo_id: str
 ) -> None:
-    """The request would be about something else."""
+    """The request would address another resource."""
     assert await reason(catalog.find(photo_id)) == "metadata-invalid"
     assert server.requests == []
 
@@ -175,15 +175,18 @@ def endless() -> Iterator[bytes]:
 async def test_a_photo_past_the_limit_is_not_read_to_its_end(
     server: PhotoCatalog, catalog: Catalog, reply: Reply
 ) -> None:
-    """Whether it says how long it is, or does not, or has no end; one of exactly the limit is read."""
+    """The limit holds with and without a length, and for an endless body.
+
+    A photo of exactly the limit is read.
+    """
     server.overrides["/api/photos/p/file"] = lambda _: reply
     assert await reason(catalog.load(CatalogPhoto(photo_id="p"))) == "photo-too-large"
     server.overrides["/api/photos/p/file"] = lambda _: Reply(body=b"x" * MOST_BYTES)
     assert len(await catalog.load(CatalogPhoto(photo_id="p"))) == MOST_BYTES
 
 
-async def test_a_photo_that_trickles_is_given_up(server: PhotoCatalog) -> None:
-    """Each byte comes in time, the last one never would."""
+async def test_a_photo_that_trickles_times_out(server: PhotoCatalog) -> None:
+    """Each byte is in time, but the whole photo is not."""
     pause = threading.Event()
 
     def trickle() -> Iterator[bytes]:
@@ -198,20 +201,20 @@ async def test_a_photo_that_trickles_is_given_up(server: PhotoCatalog) -> None:
     assert len(server.requests) == 3
 
 
-async def test_a_photo_over_which_the_catalog_breaks_once_is_had_the_second_time(
+async def test_a_photo_that_fails_once_is_fetched_by_the_second_request(
     server: PhotoCatalog, catalog: Catalog
 ) -> None:
-    """A 500 may be about this photo, and is tried three times."""
+    """A status 500 may concern this photo alone and is tried three times."""
     replies = iter([Reply(500), Reply(500), Reply(body=b"there")])
     server.overrides["/api/photos/p/file"] = lambda _: next(replies)
     assert await catalog.load(CatalogPhoto(photo_id="p")) == b"there"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_a_catalog_that_is_away_is_waited_for_and_then_given_up(
+async def test_an_unavailable_catalog_is_retried_until_the_patience_ends(
     server: PhotoCatalog, catalog: Catalog, status: int
 ) -> None:
-    """That is not about the photo, so the photo is not skipped."""
+    """The photo is not skipped, since the failure does not concern it."""
     away = iter([Reply(status)] * 4)
     server.overrides["/api/photos/p/file"] = lambda _: next(away, Reply(body=b"there"))
     assert await catalog.load(CatalogPhoto(photo_id="p")) == b"there"
@@ -221,8 +224,8 @@ async def test_a_catalog_that_is_away_is_waited_for_and_then_given_up(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_key_is_no_photos_fault(server: PhotoCatalog, catalog: Catalog, status: int) -> None:
-    """One sentence with the catalog's address and without the key."""
+async def test_a_rejected_key_skips_no_photo(server: PhotoCatalog, catalog: Catalog, status: int) -> None:
+    """The error names the catalog's address and not the key."""
     server.overrides["/api/photos/p"] = lambda _: Reply(status)
     with pytest.raises(AccessRefusedError) as caught:
         await catalog.find("p")
@@ -236,7 +239,7 @@ class Elsewhere(RecordingServer):
 
 
 async def test_no_other_server_is_requested(server: PhotoCatalog, catalog: Catalog) -> None:
-    """Absolute file_urls, redirects and other ports are refused."""
+    """Absolute `file_url`s, redirects and other ports are refused."""
     with Elsewhere() as other:
         foreign = CatalogPhoto(photo_id="p", file_url=f"{other.url}/x")
         assert await reason(catalog.load(foreign)) == "url-foreign"
@@ -256,8 +259,8 @@ async def test_no_other_server_is_requested(server: PhotoCatalog, catalog: Catal
         ("../../../f", "http://alfred:8082/f"),
     ],
 )
-def test_an_address_of_the_same_origin_is_taken(text: str, url: str) -> None:
-    """Relative or absolute."""
+def test_an_address_of_the_same_origin_is_accepted(text: str, url: str) -> None:
+    """The address is relative or absolute."""
     assert str(same_origin(httpx.URL("http://alfred:8082"), text)) == url
 
 
@@ -271,21 +274,21 @@ def test_an_address_of_the_same_origin_is_taken(text: str, url: str) -> None:
         "http://169.254.169.254/latest/meta-data", "http://alfred:8082\\.evil.example/f", "\\\\evil.ex\\f\n",
     ],
 )  # fmt: skip
-def test_an_address_of_another_origin_is_not(text: str) -> None:
-    """Another scheme, host or port, a login, or what has two readings."""
+def test_an_address_of_another_origin_is_rejected(text: str) -> None:
+    """Another scheme, host or port, credentials and ambiguous addresses are rejected."""
     with pytest.raises(PhotoSkippedError) as caught:
         same_origin(httpx.URL("http://alfred:8082"), text)
     assert caught.value.reason == "url-foreign"
 
 
 @pytest.mark.parametrize("text", ["\\\\evil.example\\f", "/\\evil.example/f", "http:/\\evil.example/f"])
-def test_a_backslash_is_no_way_out(text: str) -> None:
-    """Browsers read it as a slash; what is compared here is what is asked."""
+def test_a_backslash_does_not_leave_the_origin(text: str) -> None:
+    """Browsers read a backslash as a slash, so the compared URL is the requested one."""
     assert same_origin(httpx.URL("http://alfred:8082"), text).host == "alfred"
 
 
 def test_the_port_that_a_scheme_implies_is_the_same_port() -> None:
-    """With and without :443."""
+    """`https://host` and `https://host:443` have the same origin."""
     base = httpx.URL("https://alfred")
     assert same_origin(base, "https://alfred:443/f").host == "alfred"
     with pytest.raises(PhotoSkippedError):

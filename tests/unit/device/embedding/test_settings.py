@@ -27,15 +27,15 @@ def load(**changed: str) -> WorkerSettings:
 
 
 def test_three_settings_are_enough() -> None:
-    """The rest has defaults; the keys are not shown."""
+    """All other settings have defaults, and keys are not shown."""
     settings = load()
     assert settings.worker.group_photos == 32
     assert settings.worker.worker_id
     assert "a-secret-key" not in repr(settings)
 
 
-def test_a_file_is_read_too(tmp_path: Path) -> None:
-    """Section `worker`, with the environment over it."""
+def test_a_file_is_read_and_the_environment_overrides_it(tmp_path: Path) -> None:
+    """The section is `worker`."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"worker": {"backend_url": "http://x", "group_photos": 8}}))
     assert load_settings(WorkerSettings, file, NEEDED).worker.group_photos == 8
@@ -68,15 +68,15 @@ def test_a_wrong_setting_is_named(changed: dict[str, str]) -> None:
 
 
 def test_help_describes_the_command() -> None:
-    """It also has the exit statuses."""
-    said = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+    """The help also lists the exit statuses."""
+    output = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     for words in ("--once", "--config", *NEEDED, "Status 0", "no photo is written"):
-        assert words in said
+        assert words in output
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
 async def test_an_unusable_ca_file_is_a_settings_error(tmp_path: Path, content: str | None) -> None:
-    """It is missing or no certificate."""
+    """The file is missing or contains no certificate."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
@@ -86,8 +86,8 @@ async def test_an_unusable_ca_file_is_a_settings_error(tmp_path: Path, content: 
             raise AssertionError("it must not open")
 
 
-def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
-    """It starts at the position of the job."""
+def test_the_bar_shows_photos_faces_and_skipped_photos() -> None:
+    """The bar starts at the position of the job."""
     console = Console(force_terminal=True, width=120, record=True, file=io.StringIO())
     bar = BarReporter(console)
     bar.begin("job-1", 30, 50)
@@ -102,7 +102,7 @@ def test_the_bar_shows_photos_faces_and_skipped_ones() -> None:
 
 
 def test_a_log_has_a_line_for_each_group(caplog: pytest.LogCaptureFixture) -> None:
-    """It has the same numbers as the bar."""
+    """The log line has the same numbers as the bar."""
     log = LogReporter()
     with caplog.at_level("INFO", "device.embedding.progress"):
         log.begin("job-1", 0, 50)

@@ -32,10 +32,10 @@ SOURCE = "alfred_catalog"
 async def holds(condition: Callable[[], bool]) -> None:
     """Return when `condition` holds; a deadline fails it."""
 
-    async def ask() -> bool:
+    async def check() -> bool:
         return condition()
 
-    await until(ask)
+    await until(check)
 
 
 def vector_of(data: bytes) -> bytes:
@@ -106,10 +106,10 @@ def watcher() -> Watcher:
 
 @pytest.fixture
 def opened(catalog: PhotoCatalog, backend: EmbeddingBackend, embedder: FakeEmbedder, watcher: Watcher):
-    """`opened(**settings)` is a worker whose pauses take no time; `pauses` holds how long they were."""
+    """Return `opened(**settings)`, a worker that records its `pauses` without waiting."""
 
     @asynccontextmanager
-    async def open_one(*, once: bool = True, pauses: list[float] | None = None, **changed: Any):
+    async def open_configured(*, once: bool = True, pauses: list[float] | None = None, **changed: Any):
         section = WorkerSection(
             **{
                 "backend_url": backend.url,
@@ -133,7 +133,7 @@ def opened(catalog: PhotoCatalog, backend: EmbeddingBackend, embedder: FakeEmbed
         ) as worker:
             yield worker
 
-    return open_one
+    return open_configured
 
 
 def fill(catalog: PhotoCatalog, count: int) -> list[str]:
@@ -154,20 +154,20 @@ def everything(catalog: PhotoCatalog, ids: list[str]) -> dict[tuple[str, str], s
     return people
 
 
-def held(backend: EmbeddingBackend) -> dict[tuple[str, str], set[tuple[float, ...]]]:
+def stored_vectors(backend: EmbeddingBackend) -> dict[tuple[str, str], set[tuple[float, ...]]]:
     assert all(len(set(vectors)) == len(vectors) for vectors in backend.stored.values())
     return {person: set(vectors) for person, vectors in backend.stored.items()}
 
 
-async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
+async def test_a_job_by_photo_ids_stores_the_vectors_of_every_identity(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, watcher: Watcher
 ) -> None:
-    """Grouped by person, in the seed's body, and the job is told how it went."""
+    """Vectors are grouped by identity in the seed's body, and the job gets its result."""
     ids = fill(catalog, 10)
     job = backend.submit(photo_ids=ids)
     async with opened() as worker:
         await worker.process_jobs(once=True)
-    assert held(backend) == everything(catalog, ids)
+    assert stored_vectors(backend) == everything(catalog, ids)
     assert backend.names == {(SOURCE, str(40 + n)): f"Person {n}" for n in range(3)}
     first = backend.bodies("ingest-embeddings")[0]
     assert (first["source_system"], first["space"]) == (SOURCE, "face:test-512")
@@ -186,16 +186,16 @@ async def test_a_job_by_photo_ids_ends_with_every_persons_vectors(
 async def test_a_job_by_batch_fetches_only_photos_with_person_and_name(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """Other photos are counted and their bytes are not requested."""
+    """Other photos are counted, and their bytes are not requested."""
     ids = fill(catalog, 3)
-    catalog.add("nobody", b"x", None, None)
+    catalog.add("unknown", b"x", None, None)
     catalog.add("nameless", b"x", 7, None)
     catalog.add("blank", b"x", 7, "  ")
-    catalog.batches["b1"] = ["nobody", *ids, "nameless", "blank"]
+    catalog.batches["b1"] = ["unknown", *ids, "nameless", "blank"]
     job = backend.submit(batch_id="b1")
     async with opened() as worker:
         await worker.process_jobs(once=True)
-    assert held(backend) == everything(catalog, ids)
+    assert stored_vectors(backend) == everything(catalog, ids)
     assert sorted(catalog.files_sent()) == ids
     assert job.result == {"photos": 6, "faces": 3, "embeddings_stored": 3, "no-person": 1, "no-name": 2}
 
@@ -214,7 +214,7 @@ async def test_photos_without_a_vector_are_counted_by_reason(
     job = backend.submit(photo_ids=["gone", *catalog.photos])
     async with opened() as worker:
         await worker.process_jobs(once=True)
-    assert held(backend) == everything(catalog, ids)
+    assert stored_vectors(backend) == everything(catalog, ids)
     assert worker.summary.tally.skipped == {
         "photo-missing": 1, "photo-no-face": 1, "photo-several-faces": 2, "photo-invalid": 1,
         "url-foreign": 1, "metadata-invalid": 1,
@@ -243,7 +243,7 @@ async def test_at_most_four_photos_are_in_memory(
 async def test_a_position_is_reported_only_when_its_vectors_are_in_the_registry(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """At every report of n photos, the first n are there."""
+    """A report of position n follows the storage of the first n vectors."""
     ids = fill(catalog, 10)
     backend.submit(photo_ids=ids)
     reported = []
@@ -253,7 +253,7 @@ async def test_a_position_is_reported_only_when_its_vectors_are_in_the_registry(
             position = request.json()["position"]
             reported.append(position)
             wanted = everything(catalog, ids[:position])
-            assert all(wanted[person] <= held(backend)[person] for person in wanted)
+            assert all(wanted[person] <= stored_vectors(backend)[person] for person in wanted)
 
     backend.before = check
     async with opened() as worker:
@@ -266,7 +266,7 @@ async def test_a_position_is_reported_only_when_its_vectors_are_in_the_registry(
 async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, path: str, nth: int
 ) -> None:
-    """It dies after the backend stored a request and before the answer."""
+    """The worker ends between the backend's write and its answer."""
     ids = fill(catalog, 10)
     job = backend.submit(photo_ids=ids)
     dying = asyncio.Event()
@@ -280,7 +280,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
                 backend.before = lambda _: None
                 backend.answer(request)
                 loop.call_soon_threadsafe(dying.set)
-                # Nobody waits for this answer any more.
+                # The worker that sent this request has ended.
                 return Reply(204)
         return None
 
@@ -298,7 +298,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
     position = job.position
     async with opened() as worker:
         await worker.process_jobs(once=True)
-    assert held(backend) == everything(catalog, ids)
+    assert stored_vectors(backend) == everything(catalog, ids)
     assert job.status == "done"
     assert position >= 4 * (nth - 1) or path == "/complete"
     assert not set(catalog.files_sent()) & set(ids[:position])
@@ -307,7 +307,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_repeats_one_group(
 async def test_counts_of_earlier_attempts_are_kept(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """The job's result is about all its photos, the summary about this worker's."""
+    """The job's result covers all its photos, the summary those of this worker."""
     ids = fill(catalog, 6)
     job = backend.submit(photo_ids=ids)
     job.position, job.total = 4, 6
@@ -329,7 +329,7 @@ async def test_a_changed_batch_starts_again_at_its_first_photo(
     job.position, job.total, job.counts = 6, 10, {"photos": 6, "faces": 6}
     async with opened() as worker:
         await worker.process_jobs(once=True)
-    assert held(backend) == everything(catalog, ids)
+    assert stored_vectors(backend) == everything(catalog, ids)
     assert [body["total"] for body in backend.bodies("/progress")] == [None, 11, 11]
     assert job.result["photos"] == 11
 
@@ -355,7 +355,7 @@ async def test_a_lost_lease_ends_the_job_and_not_the_worker(
 async def test_the_lease_is_kept_alive_during_a_long_photo(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any, embedder: FakeEmbedder
 ) -> None:
-    """With the position that holds, three times a lease; and a lease that is lost meanwhile ends the job."""
+    """The position is renewed three times per lease; a lost lease ends the job."""
     job = backend.submit(photo_ids=fill(catalog, 2))
     embedder.before.clear()
     async with opened() as worker:
@@ -382,7 +382,7 @@ async def test_a_refused_identity_does_not_affect_the_others(
         await worker.process_jobs(once=True)
     wanted = everything(catalog, ids)
     del wanted[SOURCE, "41"]
-    assert held(backend) == wanted
+    assert stored_vectors(backend) == wanted
     assert (job.status, job.result["person-refused"]) == ("done", 2)
 
 
@@ -402,7 +402,7 @@ async def test_a_job_without_an_accepted_identity_fails(
 async def test_refused_identities_are_counted_with_the_last_reason(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """The backend lists them in its answer."""
+    """The backend's answer lists them."""
     job = backend.submit(photo_ids=fill(catalog, 3))
     unknown = {"index": 0, "code": "space-unknown", "detail": "there is no such space"}
     answer = {"identities_resolved": 0, "embeddings_stored": 0, "errors": [unknown] * 3, "error_count": 3}
@@ -433,7 +433,7 @@ async def test_an_unavailable_backend_is_retried(
     opened: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Pauses grow with jitter to a minute; the log has one line at start and end."""
+    """Pauses grow with jitter to a minute; the log has a line at start and end."""
     ids = fill(catalog, 4)
     job = backend.submit(photo_ids=ids)
     away = iter([Reply(503), Reply(502), Reply(500), Reply(429)] * 3)
@@ -442,16 +442,16 @@ async def test_an_unavailable_backend_is_retried(
     with caplog.at_level("INFO", "device.embedding.retrier"):
         async with opened(pauses=pauses) as worker:
             await worker.process_jobs(once=True)
-    assert (job.status, held(backend)) == ("done", everything(catalog, ids))
+    assert (job.status, stored_vectors(backend)) == ("done", everything(catalog, ids))
     assert len(pauses) == 12
     assert all(1 <= pause <= min(60, 2**n) for n, pause in enumerate(pauses, 1))
     assert len(set(pauses)) == 12
-    lines = [one.levelname for one in caplog.records if one.name == "device.embedding.retrier"]
+    lines = [record.levelname for record in caplog.records if record.name == "device.embedding.retrier"]
     assert lines == ["WARNING", "INFO"]
 
 
 async def test_once_gives_up_on_an_unavailable_backend(backend: EmbeddingBackend, opened: Any) -> None:
-    """A timer that starts the worker gets the error."""
+    """The timer that starts the worker gets the error."""
     backend.before = lambda _: Reply(503)
     async with opened(patience_seconds=300) as worker:
         with pytest.raises(ServiceUnavailableError, match="503"):
@@ -477,14 +477,14 @@ async def test_a_catalog_that_fails_over_a_whole_group_fails_the_job(
 ) -> None:
     """A single photo is skipped; a group is retried."""
     ids = fill(catalog, 8)
-    one, all_of_them = backend.submit(photo_ids=ids[:5]), backend.submit(photo_ids=ids[4:])
+    first, second = backend.submit(photo_ids=ids[:5]), backend.submit(photo_ids=ids[4:])
     for photo_id in ids[3:]:
         catalog.overrides[f"/api/photos/{photo_id}/file"] = lambda _: Reply(500)
     del catalog.overrides["/api/photos/photo_004/file"]
     async with opened() as worker:
         await worker.process_jobs(once=True)
-    assert (one.status, one.result["photo-unavailable"]) == ("done", 1)
-    assert (all_of_them.status, all_of_them.position) == ("done", 4)
+    assert (first.status, first.result["photo-unavailable"]) == ("done", 1)
+    assert (second.status, second.position) == ("done", 4)
     again = backend.submit(photo_ids=ids[5:])
     async with opened() as worker:
         await worker.process_jobs(once=True)
@@ -522,7 +522,7 @@ async def test_a_failing_model_ends_the_program_and_releases_the_job(
 async def test_an_unreadable_job_ends_the_program_with_a_sentence(
     backend: EmbeddingBackend, opened: Any, config: dict[str, Any]
 ) -> None:
-    """The backend is another one, or newer than the worker."""
+    """The backend has another or a newer API."""
     backend.submit(**config)
     async with opened() as worker:
         with pytest.raises(RequestRefusedError, match="does not have the expected form"):
@@ -532,7 +532,7 @@ async def test_an_unreadable_job_ends_the_program_with_a_sentence(
 async def test_without_once_the_worker_polls_for_jobs(
     catalog: PhotoCatalog, backend: EmbeddingBackend, opened: Any
 ) -> None:
-    """The pauses are around poll_seconds."""
+    """The pauses are around `poll_seconds`."""
     pauses: list[float] = []
     ids = fill(catalog, 2)
     async with opened(once=False, pauses=pauses, poll_seconds=8) as worker:
@@ -543,7 +543,7 @@ async def test_without_once_the_worker_polls_for_jobs(
         run.cancel()
         await asyncio.wait({run})
     assert all(6 <= pause <= 10 for pause in pauses)
-    assert held(backend) == everything(catalog, ids)
+    assert stored_vectors(backend) == everything(catalog, ids)
 
 
 def test_an_identity_has_one_entry_with_the_latest_name() -> None:
@@ -564,9 +564,9 @@ def test_an_identity_has_one_entry_with_the_latest_name() -> None:
 
 def test_an_error_is_sent_in_the_form_of_the_backend() -> None:
     """One line of at most 500 characters without picture data."""
-    said = to_error_text("first\nsecond\t" + "A" * 5000 + " data:image/png \x00 " + "word " * 500)
-    assert said.startswith("first second AAA")
-    assert len(said) <= 500
-    assert max(map(len, said.split())) <= 128
-    assert "data:" not in said
-    assert said.isprintable()
+    text = to_error_text("first\nsecond\t" + "A" * 5000 + " data:image/png \x00 " + "word " * 500)
+    assert text.startswith("first second AAA")
+    assert len(text) <= 500
+    assert max(map(len, text.split())) <= 128
+    assert "data:" not in text
+    assert text.isprintable()
