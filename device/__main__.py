@@ -134,7 +134,10 @@ def _outbox(config: Path | None) -> Iterator[Outbox]:
 
 @rejected.command("list")
 def list_rejected(context: typer.Context, config: Config = None) -> None:
-    """Print id, code, time and detail of each rejected event, also while the device runs."""
+    """Print id, code, time and detail of each rejected event.
+
+    The command may run while the device runs.
+    """
     with exit_on_error(), _outbox(config_file(context, config)) as outbox:
         for event in outbox.rejected():
             typer.echo(f"{event.event_id}  {event.code}  {event.rejected_at}  {event.detail}")
@@ -146,7 +149,10 @@ def requeue(
     event_ids: Annotated[list[str] | None, typer.Argument(help="Event ids; none: all.")] = None,
     config: Config = None,
 ) -> None:
-    """Queue rejected events again, after their cause is corrected; also while the device runs."""
+    """Queue rejected events again, after their cause is corrected.
+
+    The command may run while the device runs.
+    """
     with exit_on_error(), _outbox(config_file(context, config)) as outbox:
         wanted = event_ids or [event.event_id for event in outbox.rejected()]
         typer.echo(f"{outbox.requeue(wanted)} events are queued again")

@@ -47,9 +47,10 @@ class AlreadyRunningError(RuntimeError):
 
 @contextmanager
 def sole_owner(data_dir: Path) -> Iterator[None]:
-    """Lock `data_dir` for this process: two devices on one outbox would send every event twice.
+    """Lock `data_dir` for this process.
 
-    Raises AlreadyRunningError, or StoreError if the folder cannot be made or written.
+    Two devices on one outbox would send every event twice. Raises AlreadyRunningError, or StoreError if
+    the folder cannot be made or written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ def _observations(parts: Assembly, space: EmbeddingSpace, health: Health) -> Obs
 
 
 def client_config(settings: DeviceSettings, supported: Sequence[EmbeddingSpace]) -> IoTClientConfig:
-    """Return the client configuration of a device that supports the spaces `supported`."""
+    """Return the client configuration of a device with the spaces `supported`."""
     device = settings.device
     return IoTClientConfig(
         device_id=device.id,

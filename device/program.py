@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class DeviceProgram:
-    """Recognises faces, sends events and follows the registry.
+    """The program of a camera: recognition, delivery of events, sync.
 
     `counts` has `events_lost`, `frames_failed` and `registrations_lost`.
     """
@@ -72,9 +72,10 @@ class DeviceProgram:
         )
 
     def run(self, *, exit_at_end: bool = False) -> None:
-        """Run until `request_stop`; after the end of a file stay connected unless `exit_at_end`.
+        """Run until `request_stop`.
 
-        Raises CameraError if a source that is not live cannot be opened, or if `loop` is set for a live one.
+        After the end of a file the device stays connected unless `exit_at_end`. Raises CameraError if a
+        source that is not live cannot be opened, or if `loop` is set for a live one.
         """
         self.parts.client.start()
         self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
@@ -211,10 +212,11 @@ class DeviceProgram:
 def gallery_is_stale(
     now: datetime, synced_at: datetime | None, *, empty: bool, max_age_hours: float | None
 ) -> bool:
-    """Return whether a gallery that last matched the registry at `synced_at` is too old to match.
+    """Return whether a gallery is too old to match.
 
-    `synced_at` is None before the first sync, `max_age_hours` None without a limit. Even without a limit an
-    empty gallery is stale before its first sync: every face would be unknown.
+    The gallery last matched the registry at `synced_at`, None before the first sync. `max_age_hours` is
+    None without a limit. Even without a limit an empty gallery is stale before its first sync: every face
+    would be unknown.
     """
     if synced_at is None:
         return empty or max_age_hours is not None

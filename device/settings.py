@@ -1,4 +1,7 @@
-"""The settings of a device: section `device` of the file, `WFM_DEVICE__*` in the environment."""
+"""The settings of a device.
+
+They are the section `device` of the file, and `WFM_DEVICE__*` in the environment.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,9 +29,10 @@ class Thresholds(Section):
 
 
 class QualitySettings(Section):
-    """What a face must be to be recognised; a limit of 0 asks nothing.
+    """The quality that recognition requires of a face; a limit of 0 is off.
 
-    Light and sharpness are those of the middle of the face: 80x80 of the 112x112 pixels that are embedded.
+    Light and sharpness are those of the middle of the face: 80x80 of the 112x112 pixels that are
+    embedded.
     """
 
     min_side: Annotated[float, Field(ge=0)] = 40.0
@@ -69,9 +73,10 @@ class EmotionSettings(Section):
 
 
 class DeviceSection(Section):
-    """One camera. `source` is a camera index, a file, a folder, an RTSP URL or a GStreamer pipeline.
+    """The settings of one camera.
 
-    Without `model` the embedded `face:gabor-512` is used: for trials, not for identification.
+    A `source` is a camera index, a file, a folder, an RTSP URL or a GStreamer pipeline. Without `model`
+    the embedded `face:gabor-512` is used: for trials, not for identification.
     """
 
     id: DeviceId
@@ -145,7 +150,7 @@ class DeviceSection(Section):
 
 
 class DeviceSettings(Settings):
-    """What `python -m device` reads."""
+    """The configuration that `python -m device` reads."""
 
     device: DeviceSection
     mqtt: MqttSettings = MqttSettings()

@@ -46,7 +46,10 @@ class SimulatorOptions:
 
 @dataclass(frozen=True)
 class SimulatorSummary:
-    """The outcome of the events of this run and of those that an earlier run left in the outboxes."""
+    """The outcome of the events of this run.
+
+    It includes events that an earlier run left in the outboxes.
+    """
 
     events: int
     stored: int
@@ -94,7 +97,10 @@ class Simulator:
         self._stop.set()
 
     def run(self) -> SimulatorSummary:
-        """Emit events, wait for receipts, stop; events without a receipt stay in the outboxes."""
+        """Emit events, wait for receipts, stop.
+
+        Events without a receipt stay in the outboxes.
+        """
         started = time.monotonic()
         for parts in self.devices:
             parts.client.start()

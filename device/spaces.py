@@ -1,4 +1,7 @@
-"""The embedding spaces that a device supports: its camera's, and those of other programs on it."""
+"""The embedding spaces that a device supports.
+
+They are its camera's, and those of other programs on the device.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,9 +30,10 @@ def supported_spaces(camera: EmbeddingSpace, further: Mapping[str, int]) -> tupl
 
 
 def space_of_modality(modality: str, supported: Sequence[EmbeddingSpace]) -> EmbeddingSpace | None:
-    """Return the space for files of `modality`: the camera's own (the first), or the only one.
+    """Return the space for files of `modality`.
 
-    Returns None if the device supports none. Raises SettingsError if several are possible.
+    It is the camera's own (the first), or the only one. Returns None if the device supports none. Raises
+    SettingsError if several are possible.
     """
     matching = [space for space in supported if space.modality == modality]
     if len(matching) > 1 and matching[0] is not supported[0]:

@@ -1,4 +1,7 @@
-"""The parts that cameras, virtual devices and firmware with its own recognition share."""
+"""The parts that cameras, virtual devices and other firmware share.
+
+Other firmware has its own recognition.
+"""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -43,7 +46,10 @@ def assemble(
     outbox_bytes: int = DEFAULT_MAX_BYTES,
     sync_options: SyncOptions | None = None,
 ) -> Assembly:
-    """Open the store and wire a client to it. The caller closes the store. Raises StoreError."""
+    """Open the store and wire a client to it.
+
+    The caller closes the store. Raises StoreError.
+    """
     db = DatabaseManager(db_path, config.dev_mode, utc_now=utc_now)
     db.initialize()
     client = IoTClient(
@@ -74,11 +80,11 @@ class SyncManagerFactory:
         on_gallery: OnGallery = ignore_rows,
         dev_mode: bool = False,
     ) -> tuple[SyncManager, DatabaseManager, IoTClient]:
-        """Return sync manager, database and running client of one device; `stop` of the client closes all.
+        """Return sync manager, database and running client of one device.
 
-        `broker_url`, `api_key` and `ca_file` are those of `IoTClientConfig`. `spaces` is
-        `{space: dimension}`, by default the space of seed 003's ArcFace. Raises ValueError for the URL or an
-        id, SettingsError for `ca_file`, StoreError for the database.
+        The client's `stop` closes all three. `broker_url`, `api_key` and `ca_file` are those of
+        `IoTClientConfig`. `spaces` is `{space: dimension}`, by default the space of seed 003's ArcFace.
+        Raises ValueError for the URL or an id, SettingsError for `ca_file`, StoreError for the database.
         """
         infos = {space: SpaceInfo(dimension=dimension) for space, dimension in (spaces or {}).items()}
         config = IoTClientConfig(

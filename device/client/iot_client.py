@@ -1,4 +1,4 @@
-"""`IoTClient`: events leave through the outbox, messages from the broker reach the listeners."""
+"""`IoTClient`: events out through the outbox, messages in to the listeners."""
 
 import base64
 import logging
@@ -42,7 +42,7 @@ EncodeImage = Callable[[Image, Sequence[float] | None], bytes | None]
 
 
 def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
-    """Return the image of an event as JPEG of at most 50 KB, or None if it cannot be made."""
+    """Return an event's image as JPEG of at most 50 KB, None if impossible."""
     # Imported late: firmware that sends JPEGs or no images needs no OpenCV.
     from device.events.image_utils import compress_image_for_event  # noqa: PLC0415
 
@@ -51,11 +51,12 @@ def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
 
 
 class IoTClient:
-    """One device's client of the broker (seed 003), with its store `db`, `outbox` and `sync` manager.
+    """One device's broker client with `db`, `outbox` and `sync` (seed 003).
 
     Without `db` the client opens the file that `config` names, without `scheduler` one of its own for the
-    periodic sync; `stop` closes what the client opened. `on_gallery` is the sync manager's, `encode_image`
-    turns frames into JPEG. `counts` has `images_left_out`. Implements `Link` for its listeners.
+    periodic sync; `stop` closes what the client opened. `on_gallery` is the sync manager's,
+    `encode_image` turns frames into JPEG. `counts` has `images_left_out`. Implements `Link` for its
+    listeners.
 
     Raises StoreError, and SettingsError for a certificate or key that cannot be used.
     """
@@ -125,9 +126,9 @@ class IoTClient:
         self.broker.attach(listener)
 
     def start(self) -> None:
-        """Connect, and reconnect for ever, in a thread of its own (seed 003). A second call does nothing.
+        """Connect, and reconnect for ever, in a thread of its own (seed 003).
 
-        Raises RuntimeError for a client that was stopped.
+        A second call does nothing. Raises RuntimeError for a client that was stopped.
         """
         if self._was_stopped:
             raise RuntimeError("a stopped client cannot start again: make a new one")
@@ -139,9 +140,10 @@ class IoTClient:
         self.broker.start()
 
     def stop(self, timeout: float = 8.0) -> None:
-        """Send waiting events for a few seconds, publish the status `stopped`, disconnect (seed 003).
+        """Send waiting events, publish the status `stopped`, disconnect (seed 003).
 
-        Events without a receipt stay on disk. A stopped client cannot start again.
+        Sending ends after a few seconds. Events without a receipt stay on disk. A stopped client cannot
+        start again.
         """
         self._was_stopped = True
         self.broker.stop(timeout)
@@ -205,10 +207,11 @@ class IoTClient:
             self.delivery.stop_waiting(event.event_id)
 
     def request_sync(self, since_version: int | None = None, timeout: float = 10.0) -> DeviceSyncStatus:
-        """Request changes, wait `timeout` seconds until they are applied, return the status (seed 003).
+        """Request changes, wait until they are applied, return the status (seed 003).
 
-        The status may be of an incomplete sync. A `since_version` of 0 fetches all identities again; the
-        device's own cursor decides for any other. `sync.sync_now` requests without waiting.
+        The wait ends after `timeout` seconds, so the status may be of an incomplete sync. A
+        `since_version` of 0 fetches all identities again; the device's own cursor decides for any other.
+        `sync.sync_now` requests without waiting.
         """
         self._check_thread()
         applied = self.sync.request_sync(since_version)

@@ -62,7 +62,7 @@ class WorkerSection(Section):
     patience_seconds: Seconds = 600.0
     """The time for which the catalog may be unavailable before the job is released, in seconds."""
     group_photos: Annotated[int, Field(ge=1, le=64)] = 32
-    """The number of photos of a group, whose vectors are sent together; a crash repeats one group."""
+    """The number of photos in a group: its vectors are sent together; a crash repeats one group."""
     photo_mb: Annotated[int, Field(ge=1, le=100)] = 20
 
     @model_validator(mode="after")

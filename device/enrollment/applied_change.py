@@ -1,4 +1,4 @@
-"""The part of a message's changes that concerns this device, without unusable vectors."""
+"""The changes of a message for this device, without unusable vectors."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from broker_bridge.vectors.index import are_units
 
 @dataclass(frozen=True)
 class AppliedChange:
-    """The identities to write and the user ids to remove; `error` names a template that was left out."""
+    """The identities to write and the user ids to remove.
+
+    `error` names a template that was left out.
+    """
 
     upserts: tuple[Upsert, ...]
     removals: tuple[str, ...]
@@ -44,7 +47,10 @@ def plan_change(
 
 
 def _are_all_usable(upserts: Iterable[Upsert], dimensions: Mapping[str, int]) -> bool:
-    """Return whether certainly nothing is left out; checks all vectors of a page at once."""
+    """Return whether certainly nothing of a page is left out.
+
+    All vectors of the page are checked at once.
+    """
     vectors: dict[str, list[bytes]] = {}
     for upsert in upserts:
         for template in upsert.templates:

@@ -1,4 +1,7 @@
-"""The gallery of one space as rows in memory, changed without reading the database again."""
+"""The gallery of one space as rows in memory.
+
+Changes are applied without reading the database again.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +16,10 @@ _MIN_CAPACITY = 1024
 
 @dataclass(frozen=True)
 class GalleryRows:
-    """The templates of one space: row i of `vectors` float32[n,d] belongs to `user_ids[i]`.
+    """The templates of one space as rows.
 
-    An identity may have several rows. Raises ValueError unless there is one row per user id.
+    Row i of `vectors` float32[n,d] belongs to `user_ids[i]`. An identity may have several rows. Raises
+    ValueError unless there is one row per user id.
     """
 
     space: str

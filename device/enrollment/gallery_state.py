@@ -1,4 +1,7 @@
-"""The gallery on disk and in memory, changed together: recognition matches what is committed."""
+"""The gallery on disk and in memory, changed together.
+
+Recognition matches against what is committed.
+"""
 
 from collections.abc import Callable, Mapping
 

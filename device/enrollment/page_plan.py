@@ -1,4 +1,7 @@
-"""The plan for one page of changes: everything the sync manager does with it, decided at once."""
+"""The plan for one page of changes, decided at once.
+
+It has everything that the sync manager does with the page.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -40,11 +43,12 @@ class SyncState:
 
 @dataclass(frozen=True)
 class PagePlan:
-    """What a page changes: `change` takes the gallery, or the snapshot of a snapshot sync, to `cursor`.
+    """The effect of a page on the gallery or on a snapshot sync.
 
-    `snapshot` is the progress of the snapshot sync after the page, `swap` whether the page completes it.
-    `requests_ahead` asks for the page after `cursor` before this one is applied. `error` is the one that the
-    device reports from now on; a rejected page changes nothing else.
+    The plan takes the gallery, or the snapshot of a snapshot sync, by `change` to `cursor`. The progress
+    of the snapshot sync after the page is `snapshot`; `swap` says whether the page completes it. With
+    `requests_ahead` the page after `cursor` is requested before this one is applied. The device reports
+    `error` from now on; a rejected page changes nothing else.
     """
 
     step: PageStep

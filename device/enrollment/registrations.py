@@ -1,4 +1,4 @@
-"""Registrations that a device sends to the registry: visitors and employees (DESIGN 3.3)."""
+"""Registrations of visitors and employees at the registry (DESIGN 3.3)."""
 
 import logging
 import random
@@ -44,11 +44,12 @@ class _PendingRegistration:
 
 
 class RegistrationSender(SessionListener):
-    """Sends each registration until the registry decides it, also after a restart.
+    """Sender of registrations until the registry decides them.
 
-    `offer_visitor` and `register_employee` are for any thread, the rest for the link's. `counts` is about
-    visitors: `offered`, `created`, `exists`, `rejected`, and `dropped`: too many were pending, a day passed
-    without an answer, or the space `is_quarantined`, so that the device's vectors in it do not compare.
+    It repeats them after a restart too. `offer_visitor` and `register_employee` are for any thread, the
+    rest for the link's. `counts` is about visitors: `offered`, `created`, `exists`, `rejected`, and
+    `dropped`: too many were pending, a day passed without an answer, or the space `is_quarantined`, so
+    that the device's vectors in it do not compare.
     """
 
     def __init__(

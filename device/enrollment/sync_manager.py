@@ -1,4 +1,4 @@
-"""`SyncManager`: keeps the gallery equal to the registry's, with deltas, pages and heads."""
+"""`SyncManager`: keep the gallery equal to the registry's by deltas and pages."""
 
 import logging
 import random
@@ -40,10 +40,11 @@ _SNAPSHOT_ENDING_ERRORS = ("sync-epoch-changed", UNEXPECTED_PAGE.code)
 
 
 class SyncManager(SessionListener):
-    """Follows the registry through `link`; all methods but the last group run in the link's thread.
+    """The follower of the registry through `link`.
 
-    `spaces` is `{space: dimension}`. `on_gallery` gets the rows of each space at the start and after every
-    commit. Loss, repetition and reordering of any message is harmless.
+    All methods but the last group run in the link's thread. `spaces` is `{space: dimension}`.
+    `on_gallery` gets the rows of each space at the start and after every commit. Loss, repetition and
+    reordering of any message is harmless.
     """
 
     def __init__(
@@ -232,7 +233,7 @@ class SyncManager(SessionListener):
 
     @property
     def synced_at(self) -> datetime | None:
-        """When the gallery last matched the registry's; None before the first sync of site and spaces."""
+        """The time of the last match with the registry, None before the first sync."""
         return self._synced_at
 
     def position(self) -> SyncPosition | None:
@@ -243,7 +244,7 @@ class SyncManager(SessionListener):
         return SyncPosition(epoch=cursor.epoch, version=cursor.version, spaces=self._gallery.digests())
 
     def progress(self) -> SyncProgress | None:
-        """Return the progress of a sync of several pages for the heartbeat, or None without one."""
+        """Return the heartbeat's progress of a sync of several pages, if there is one."""
         snapshot = self._gallery.snapshot
         if snapshot is None and self._catching_up_to is None:
             return None
@@ -267,14 +268,14 @@ class SyncManager(SessionListener):
         )
 
     def sync_now(self) -> None:
-        """Request changes soon (seed 003); without a connection, the next one requests them."""
+        """Request changes soon; without a connection, on the next one (seed 003)."""
         self._link.submit(lambda: self._requests.schedule(self._clock(), 0.0))
 
     def request_sync(self, since_version: int | None = None) -> "Future[None]":
-        """Request changes, and all identities if `since_version` is 0; the cursor decides for any other.
+        """Request changes, and all identities if `since_version` is 0.
 
-        The future is done when everything is applied that the registry had at the request. Cancel it when
-        its result is no longer needed.
+        The device's own cursor decides for any other `since_version`. The future is done when everything
+        is applied that the registry had at the request. Cancel it when its result is no longer needed.
         """
         waiter: Future[None] = Future()
 

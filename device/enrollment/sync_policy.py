@@ -1,4 +1,7 @@
-"""Decide what a delta or a head means for the gallery: pure functions over its cursor."""
+"""Decide what a delta or a head means for the gallery.
+
+The functions are pure; their input is the gallery's cursor.
+"""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -22,9 +25,10 @@ class HeadDecision(Enum):
 
 
 def decide_on_delta(cursor: SyncCursor, delta: SyncDelta, *, with_names: bool = False) -> DeltaDecision:
-    """Return APPLY if the delta has everything of `(prev_version, version]` that the device lacks.
+    """Return APPLY if the delta has everything that the device lacks.
 
-    A device that keeps names (`with_names`) requests a page instead: only pages carry names.
+    This is all of `(prev_version, version]`. A device that keeps names (`with_names`) requests a page
+    instead: only pages carry names.
     """
     if delta.epoch != cursor.epoch:
         return DeltaDecision.REQUEST

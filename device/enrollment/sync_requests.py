@@ -1,4 +1,7 @@
-"""The sync requests of a device: one at a time, spread over a fleet, repeated while unanswered."""
+"""The sync requests of a device, one at a time.
+
+They are spread over a fleet and repeated while unanswered.
+"""
 
 import logging
 import random
@@ -37,7 +40,10 @@ class SyncOptions:
 
 @dataclass(frozen=True)
 class _ScheduledRequest:
-    """A request to send at `at`, unless the gallery includes `unless` (epoch, version) by then."""
+    """A request to send at `at`.
+
+    It is dropped if the gallery includes `unless` (epoch, version) by then.
+    """
 
     at: float
     unless: tuple[str, int] | None
@@ -51,7 +57,10 @@ class _OpenRequest:
 
 
 class DriftPause:
-    """The pause between snapshot syncs after drift, so that lasting drift does not fetch all in a loop."""
+    """The pause between snapshot syncs after drift.
+
+    Without it, lasting drift would fetch all identities in a loop.
+    """
 
     def __init__(self, pause: Backoff, source: random.Random) -> None:
         self._pause = pause
@@ -99,7 +108,10 @@ class SyncRequests:
         return self._open is not None
 
     def discard(self) -> None:
-        """Forget the open and the scheduled request; a request of an old connection gets no answer."""
+        """Forget the open and the scheduled request.
+
+        A request of an old connection gets no answer.
+        """
         self._open = self._scheduled = None
 
     def schedule(self, now: float, delay: float, unless: tuple[str, int] | None = None) -> None:
@@ -136,7 +148,10 @@ class SyncRequests:
         self._failures = 0
 
     def resolve_waiters(self) -> None:
-        """Resolve the waiters: everything is applied, unless another request was scheduled meanwhile."""
+        """Resolve the waiters, unless another request was scheduled meanwhile.
+
+        Call it when everything is applied.
+        """
         if self._scheduled is not None:
             return
         waiters, self._waiters = self._waiters, []
@@ -145,7 +160,10 @@ class SyncRequests:
                 waiter.set_result(None)
 
     def send_ahead(self, now: float, cursor: SyncCursor, snapshot: SnapshotProgress | None) -> None:
-        """Request the page after `cursor` while the page that leads to `cursor` is applied."""
+        """Request the page after `cursor` before `cursor` is reached.
+
+        The page that leads to `cursor` is applied meanwhile.
+        """
         self.counts["requests"] += 1
         self._send(self._request(cursor, cursor.version, snapshot), 1, now)
 
@@ -153,7 +171,7 @@ class SyncRequests:
         return self._random.uniform(0.0, self._options.jitter)
 
     def close_answered(self, request_id: str) -> SyncRequest | None:
-        """Close and return the open request if it is `request_id`; return None for any other id."""
+        """Close and return the open request if it is `request_id`, else return None."""
         if self._open is None or self._open.request.request_id != request_id:
             return None
         request, self._open = self._open.request, None

@@ -27,10 +27,10 @@ _BUSY_SECONDS = 0.05
 
 
 class EventDelivery(SessionListener):
-    """Sends due events and settles those with a receipt; a broker's acknowledgement settles nothing.
+    """The sender of due events; a receipt settles an event.
 
-    Runs in the link's thread, except `await_receipt` and `stop_waiting`. `counts` has `sent`, `stored`,
-    `rejected` and `refused_for_now`.
+    A broker's acknowledgement settles nothing. Runs in the link's thread, except `await_receipt` and
+    `stop_waiting`. `counts` has `sent`, `stored`, `rejected` and `refused_for_now`.
     """
 
     def __init__(self, outbox: Outbox, link: Link) -> None:
@@ -116,7 +116,10 @@ class EventDelivery(SessionListener):
         return min(next_due, now + _POLL_SECONDS) if next_due is not None else now + _POLL_SECONDS
 
     def await_receipt(self, event_id: str) -> "Future[Outcome]":
-        """Return the outcome of `event_id` as a future; call before the event is put into the outbox."""
+        """Return the outcome of `event_id` as a future.
+
+        Call it before the event is put into the outbox.
+        """
         waiting: Future[Outcome] = Future()
         self._waiting[event_id] = waiting
         return waiting

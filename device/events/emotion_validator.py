@@ -27,7 +27,10 @@ TOO_SHORT: Final = "too_short"
 
 @dataclass
 class _EmotionRun:
-    """One emotion of one identity on one track, sure in every frame since `since` (monotonic seconds)."""
+    """One emotion of one identity on one track, sure in every frame.
+
+    `since` is the time of its first frame in monotonic seconds.
+    """
 
     user_id: str
     code: str
@@ -47,11 +50,12 @@ class _EmotionTrack:
 
 
 class EmotionEventValidator:
-    """Decides which emotion reading of a recognised face becomes an `emotion` event.
+    """Decide which emotion reading of a recognised face becomes an event.
 
-    An event needs one code on one track for one identity in every frame of at least `min_duration_ms`, each
-    with at least `confidence_threshold`, and no event of that identity and code within `cooldown_seconds` (on
-    any track). An unsure frame, another code or identity, or `max_gap_seconds` without a frame start again.
+    An event needs one code on one track for one identity in every frame of at least `min_duration_ms`,
+    each with at least `confidence_threshold`, and no event of that identity and code within
+    `cooldown_seconds` (on any track). An unsure frame, another code or identity, or `max_gap_seconds`
+    without a frame start again.
 
     Every call returns an event or adds one to `refusals` under one reason: `unknown_person`, `no_code`
     (an emotion that is not reported), `low_confidence` (also a confidence that is not a number), `too_short`,
@@ -112,11 +116,12 @@ class EmotionEventValidator:
         intensity: float | None = None,
         frame_id: int | None = None,
     ) -> Event | None:
-        """Return the event that this frame of `track_id` completes, or None and count the reason.
+        """Return the event that this frame of `track_id` completes, or None.
 
-        `user_id` is None for a face that was not recognised, `emotion_code` (`EV2.n`) for an emotion without
-        a code. `confidence` and `intensity` are 0..1; without an intensity the event has the run's mean
-        confidence. Raises ValueError for an invalid code.
+        The reason for None is counted. `user_id` is None for a face that was not recognised,
+        `emotion_code` (`EV2.n`) for an emotion without a code. `confidence` and `intensity` are 0..1;
+        without an intensity the event has the run's mean confidence. Raises ValueError for an invalid
+        code.
         """
         if emotion_code is not None and not EMOTION_CODE.fullmatch(emotion_code):
             raise ValueError(f"expected an emotion code EV2.n with up to three digits, got {emotion_code!r}")
@@ -142,7 +147,10 @@ class EmotionEventValidator:
     def _extend_run(
         self, run: _EmotionRun | None, user_id: str | None, code: str | None, confidence: float, now: float
     ) -> tuple[_EmotionRun | None, str | None]:
-        """Return the run after one more frame, and the reason for no event (None: an event)."""
+        """Return the run after one more frame, and the reason for no event.
+
+        The reason is None for an event.
+        """
         if user_id is None:
             return None, UNKNOWN_PERSON
         # In this form a confidence that is not a number is low.

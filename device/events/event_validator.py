@@ -52,7 +52,7 @@ class _RecognitionTrack:
 
 
 class EventValidator:
-    """Decides which recognition becomes an event.
+    """Decide which recognition becomes an event.
 
     The last `confirmation_frames` frames of a track are its window. A full window makes an event if at least
     `consistency_threshold` of its frames agree with the identity of the newest frame, and that identity had
@@ -129,11 +129,11 @@ class EventValidator:
         space: str | None = None,
         gallery_version: int | None = None,
     ) -> Event | None:
-        """Return the event that this frame of `track_id` completes, or None and count the reason.
+        """Return the event that this frame of `track_id` completes, or None.
 
-        `user_id` is the nearest identity, None if the gallery is empty, and `distance` its cosine distance
-        (0..2). The event's confidence is the mean cosine similarity of the agreeing frames, clipped to 0..1,
-        unless `confidence` is given.
+        The reason for None is counted. `user_id` is the nearest identity, None if the gallery is empty,
+        and `distance` its cosine distance (0..2). The event's confidence is the mean cosine similarity of
+        the agreeing frames, clipped to 0..1, unless `confidence` is given.
         """
         return self.decide(
             track_id,
@@ -161,9 +161,10 @@ class EventValidator:
         space: str | None = None,
         gallery_version: int | None = None,
     ) -> EventDecision:
-        """Return the event or its reason, as `process_recognition` does for the event alone.
+        """Return the event or its reason, as `process_recognition` returns the event.
 
-        With a `suppressed_reason` (a blurred face, a stale gallery) the frame is no evidence, for or against.
+        With a `suppressed_reason` (a blurred face, a stale gallery) the frame is no evidence, for or
+        against.
         """
         now = self._clock()
         self._tracks.expire(now)
@@ -233,7 +234,10 @@ class EventValidator:
         return newest.user_id, COOLDOWN if cooling else None
 
     def _is_unknown_person(self, track: _RecognitionTrack, votes: int) -> bool:
-        """Return whether to report the track as unknown now, by the frames of a full window."""
+        """Return whether to report the track as unknown now.
+
+        The frames of a full window decide.
+        """
         if not self._unknown_events or track.is_reported or len(track.window) < self._frames_needed:
             return False
         return track.window[-1].reason in _UNKNOWN_REASONS and votes >= self._votes_needed
@@ -280,7 +284,10 @@ class EventValidator:
 
 
 def _votes(track: _RecognitionTrack) -> int:
-    """Return how many frames agree with the newest: the same identity, or an unknown person."""
+    """Return how many frames agree with the newest frame.
+
+    Frames agree on the same identity, or on an unknown person.
+    """
     newest = track.window[-1]
     if newest.user_id is not None:
         return sum(frame.user_id == newest.user_id for frame in track.window)

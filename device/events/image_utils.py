@@ -35,7 +35,10 @@ _MAX_ENCODES = 6
 
 @dataclass(frozen=True)
 class EventImage:
-    """An event image: `jpeg`, or None with the `reason`; `encodes` counts the JPEGs made for it."""
+    """An event image: `jpeg`, or None with the `reason`.
+
+    `encodes` counts the JPEGs made for it.
+    """
 
     jpeg: bytes | None
     reason: str | None
@@ -91,7 +94,10 @@ def compress_to_jpeg(
     max_side: int = _LONGEST_SIDE,
     quality: int = _BEST_QUALITY,
 ) -> bytes | None:
-    """Return a JPEG of at most `budget` bytes, or None; see `compress_image_for_event`."""
+    """Return a JPEG of at most `budget` bytes, or None.
+
+    See `compress_image_for_event`.
+    """
     made = make_event_image(frame, budget, face_bbox, padding=padding, max_side=max_side, quality=quality)
     if made.reason is not None:
         _log.warning("event image not made reason=%r", made.reason)
@@ -107,10 +113,11 @@ def make_event_image(
     max_side: int = _LONGEST_SIDE,
     quality: int = _BEST_QUALITY,
 ) -> EventImage:
-    """Return a JPEG of at most `budget` bytes, or the reason; see `compress_image_for_event`.
+    """Return a JPEG of at most `budget` bytes, or the reason for none.
 
-    The size is estimated before encoding, and each JPEG that is too large corrects the estimate. A bad frame
-    or box is a reason. Raises ValueError for a padding, side or quality out of range.
+    See `compress_image_for_event`. The size is estimated before encoding, and each JPEG that is too large
+    corrects the estimate. A bad frame or box is a reason. Raises ValueError for a padding, side or
+    quality out of range.
     """
     if not (padding >= 0 and max_side >= 1 and 1 <= quality <= 100):
         raise ValueError(
@@ -172,7 +179,10 @@ def _crop(frame: Image, box: Sequence[float], padding: float) -> Image:
 
 
 def _plan(original: Image, best: int, aim: float) -> _Plan | None:
-    """Return the plan of best quality for about `aim` bytes, with a smaller image if needed."""
+    """Return the plan of best quality for about `aim` bytes.
+
+    The image is made smaller if needed.
+    """
     image, scale = original, 1.0
     for _ in range(_MAX_SHRINKS):
         sample = sample_for_jpeg(image)
@@ -188,7 +198,10 @@ def _plan(original: Image, best: int, aim: float) -> _Plan | None:
 
 
 def _quality(sample: JpegSample, best: int, aim: float) -> int | None:
-    """Return the best quality up to `best` for `aim` bytes, or None if the lowest takes more."""
+    """Return the best quality up to `best` for `aim` bytes.
+
+    Returns None if the lowest quality takes more.
+    """
     high, low = best, min(best, _LOWEST_QUALITY)
     high_bytes, low_bytes = sample.bytes_at(high), sample.bytes_at(low)
     if high_bytes <= aim:

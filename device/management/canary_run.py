@@ -1,4 +1,7 @@
-"""The canary check of the device's embedder, at the start and for the command `run_canary`."""
+"""The canary check of the device's embedder.
+
+It runs at the start and for the command `run_canary`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +17,12 @@ from .health import Health
 
 
 class CanaryRun:
-    """Compares `session`, which recognises, with the CPU; quarantines its `space` if they differ.
+    """The comparison of `session`, which recognises, with the CPU.
 
-    `run` is for any thread, also while another one recognises with `session`: ONNX Runtime allows several
-    threads, TensorRT sessions have a lock. The reference model is opened for each run and closed after it, so
-    that a second copy of the model stays in memory no longer.
+    The device's `space` is quarantined if they differ. `run` is for any thread, also while another one
+    recognises with `session`: ONNX Runtime allows several threads, TensorRT sessions have a lock. The
+    reference model is opened for each run and closed after it, so that a second copy of the model stays
+    in memory no longer.
     """
 
     def __init__(
@@ -30,7 +34,10 @@ class CanaryRun:
         self._reference_model = reference_model
 
     def run(self) -> CanaryResult:
-        """Return the result and report it to the health; a comparison that cannot be made has failed."""
+        """Return the result and report it to the health.
+
+        A comparison that cannot be made has failed.
+        """
         try:
             result = check_canary(self._session, open_reference(self._session, self._reference_model))
         except ModelError as error:
@@ -42,7 +49,10 @@ class CanaryRun:
         return result
 
     def handle(self, _args: Mapping[str, JsonValue]) -> str:
-        """Run the command `run_canary`; return the result. Raises CommandFailedError if it has failed."""
+        """Run the command `run_canary` and return the result.
+
+        Raises CommandFailedError if the canary check has failed.
+        """
         result = self.run()
         if not result.passed:
             raise CommandFailedError(f"{self._space} is in quarantine: {result.detail}")

@@ -1,4 +1,4 @@
-"""Commands from the backend: each one runs once and is answered every time it arrives."""
+"""Commands from the backend: run once, answered at every arrival."""
 
 import json
 import logging
@@ -33,10 +33,11 @@ class CommandFailedError(Exception):
 
 
 class CommandRunner(SessionListener):
-    """Runs commands one after another in a thread of its own; `handlers` are by command name.
+    """The runner of commands, one after another in a thread of its own.
 
-    An answer is stored on disk before it is sent: a command id that arrives again, also after a restart, is
-    answered again and does not run again. The answer is `accepted` while the command runs.
+    The `handlers` are by command name. An answer is stored on disk before it is sent: a command id that
+    arrives again, also after a restart, is answered again and does not run again. The answer is
+    `accepted` while the command runs.
     """
 
     def __init__(

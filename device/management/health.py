@@ -40,6 +40,9 @@ class Health:
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether the device's vectors do not compare with the registry's, so that it must not match."""
+        """Whether the device must not match.
+
+        In quarantine the device's vectors do not compare with the registry's.
+        """
         with self._lock:
             return not _QUARANTINE.isdisjoint(self._problems)

@@ -31,7 +31,10 @@ class VisionReadings:
 
 
 class HeartbeatSender(SessionListener):
-    """Composes a heartbeat and publishes it in the client's thread; `send` is for any thread."""
+    """The sender of heartbeats, which publishes in the client's thread.
+
+    `send` is for any thread.
+    """
 
     def __init__(
         self,

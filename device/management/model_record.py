@@ -19,9 +19,9 @@ RECORD_KEY = "model_on_record:"
 class ModelRecord(SessionListener):
     """The registry's record of the model file of each space of the device.
 
-    Vectors of two model files do not compare, even under one name. A device whose file differs from the
-    record reports `model-differs` and is in quarantine until file or record is changed. The record comes with
-    a site's head; it is stored, so that a device that starts offline has it too.
+    Vectors of two model files do not compare, even under one name. A device with another file than the
+    record's reports `model-differs` and is in quarantine until file or record is changed. The record
+    comes with a site's head; it is stored, so that a device that starts offline has it too.
     """
 
     def __init__(self, db: DatabaseManager, health: Health, spaces: Mapping[str, SpaceInfo]) -> None:

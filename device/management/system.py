@@ -9,9 +9,10 @@ _MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class SystemReadings:
-    """Memory of this process and free disk in MB, temperatures in degrees Celsius by zone name.
+    """Memory, free disk and temperatures of a device.
 
-    A reading that the system does not have is absent.
+    Memory of this process and free disk are in MB, temperatures in degrees Celsius by zone name. A
+    reading that the system does not have is absent.
     """
 
     memory_mb: float | None = None

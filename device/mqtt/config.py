@@ -29,10 +29,11 @@ def arcface() -> dict[str, SpaceInfo]:
 class IoTClientConfig:
     """One device and its broker (seed 003). Times are in seconds.
 
-    The broker is given as `mqtt`, or as `broker_url` with `api_key`, the broker's password for this device.
-    The user name is then the device id, unless the URL has a login of its own. The certificate of `mqtts://`
-    is checked against `ca_file`, or against the system's authorities without one. Both forms become `mqtt`,
-    whose representation shows no secret. `db_path` is the database of a client that opens its own.
+    The broker is given as `mqtt`, or as `broker_url` with `api_key`, the broker's password for this
+    device. The user name is then the device id, unless the URL has a login of its own. The certificate of
+    `mqtts://` is checked against `ca_file`, or against the system's authorities without one. Both forms
+    become `mqtt`; its representation shows no secret. `db_path` is the database of a client that opens
+    its own.
 
     Raises ValueError for an id or a URL that cannot be used.
     """
@@ -68,7 +69,7 @@ class IoTClientConfig:
 
 
 def check_tls_files(settings: MqttSettings) -> None:
-    """Raise SettingsError if a certificate or key that `settings` names cannot be used."""
+    """Raise SettingsError if a certificate or key in `settings` is unusable."""
     if settings.ca_file is None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -102,10 +103,11 @@ def mqtt_settings(
     device_id: str | None = None,
     api_key: str | None = None,
 ) -> MqttSettings:
-    """Return the settings for `mqtt://[user:password@]host[:port]`, or `mqtts://` with `ca_file`.
+    """Return the settings for the broker's URL, with `ca_file` for `mqtts://`.
 
-    A missing user name is `device_id`, a missing password `api_key`. Raises ValueError with a sentence that
-    quotes nothing of the URL, which may contain a password.
+    The URL is `mqtt://[user:password@]host[:port]` or `mqtts://`. A missing user name is `device_id`, a
+    missing password `api_key`. Raises ValueError with a sentence that quotes nothing of the URL, which
+    may contain a password.
     """
     try:
         url = urlsplit(broker_url)

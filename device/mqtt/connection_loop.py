@@ -1,6 +1,7 @@
-"""The broker connection: one thread that connects, receives, calls the listeners, and reconnects.
+"""The broker connection of a device, kept up by one thread.
 
-Every connection has a session of its own: no message of an older connection arrives late or is sent again.
+The thread connects, receives, calls the listeners, and reconnects. Every connection has a session of its
+own: no message of an older connection arrives late or is sent again.
 """
 
 import logging
@@ -74,11 +75,11 @@ OpenConnection = Callable[[str, bytes, Callable[[ConnectionEvent], None]], Conne
 
 
 class BrokerSession:
-    """Keeps one connection up; implements `Link`.
+    """The keeper of one connection; implements `Link`.
 
-    `counts` has `connections`, `refused`, `lost`, `denied`, `ignored_retained`, `undecodable`, `overrun` and
-    `errors`. `start`, `stop` and `submit` are for any thread, the rest for the session's own `thread`. The
-    session stops early when `is_drained` says that no event waits for a receipt.
+    The `counts` are `connections`, `refused`, `lost`, `denied`, `ignored_retained`, `undecodable`,
+    `overrun` and `errors`. `start`, `stop` and `submit` are for any thread, the rest for the session's
+    own `thread`. The session stops early when `is_drained` says that no event waits for a receipt.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class BrokerSession:
         self.thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Wait a few seconds for receipts, publish the status `stopped`, disconnect and end the thread."""
+        """Await receipts briefly, publish the status `stopped`, end the thread."""
         if self.thread is None:
             return
         self.submit(self._begin_stop)
@@ -173,7 +174,7 @@ class BrokerSession:
         self._handle_queue(min((at for at in due_times if at is not None), default=now + 60.0))
 
     def _handle_queue(self, until: float) -> None:
-        """Wait for a queued event or action until `until`, then handle all that are queued."""
+        """Wait until `until` for a queued event or action, then handle all queued."""
         try:
             queued = self._queue.get(timeout=max(0.0, until - self.clock()))
             while True:
@@ -186,7 +187,7 @@ class BrokerSession:
             return
 
     def _report(self, event: ConnectionEvent) -> None:
-        """Queue an event of the connection; drop messages of a flood, which are sent again."""
+        """Queue an event; drop messages of a flood, which are sent again."""
         if event.kind == "message" and self._queue.qsize() > _MAX_QUEUED_MESSAGES:
             self.counts["overrun"] += 1
         else:
@@ -219,7 +220,7 @@ class BrokerSession:
             self._drop(f"connection lost: {event.reason}")
 
     def _announce(self) -> None:
-        """Subscribe, then publish status and info; retained topics are published on every connection."""
+        """Subscribe, then publish the retained status and info, on every connection."""
         config = self._config
         assert self._connection is not None  # noqa: S101  # `_handle_event` compared it
         self.is_up = True

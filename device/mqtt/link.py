@@ -15,7 +15,10 @@ class Publication(Protocol):
 
 
 class Link(Protocol):
-    """The sending side; call `publish` in the link's own thread only, `submit` from anywhere."""
+    """The sending side of a broker connection.
+
+    Call `publish` in the link's own thread only, `submit` from any thread.
+    """
 
     def publish(self, channel: Channel[Any], payload: bytes, **ids: str) -> Publication | None:
         """Publish on this device's topic of `channel`; return None without a connection."""

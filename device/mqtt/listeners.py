@@ -1,4 +1,7 @@
-"""The listeners of a broker connection, called in turn; the failure of one stops no other."""
+"""The listeners of a broker connection, called in turn.
+
+The failure of one listener stops no other.
+"""
 
 import logging
 from collections import Counter
@@ -14,15 +17,15 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A listener whose tick failed is called again after this pause, so that it does not block the others.
+# A listener with a failed tick is called again after this pause, so that it does not block the others.
 _PAUSE_SECONDS = 2.0
 
 
 class Listeners:
-    """Calls every listener in turn.
+    """The listeners of a connection, each called in turn.
 
-    The failure of a listener (its disk is full) is logged and counted under `errors` in `counts`. The others
-    still get their turn: a full disk must not hide a command or a quarantine.
+    The failure of a listener (its disk is full) is logged and counted under `errors` in `counts`. The
+    others still get their turn: a full disk must not hide a command or a quarantine.
     """
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -46,7 +49,10 @@ class Listeners:
             self._call(listener, lambda target: target.receive_message(decoded))
 
     def tick(self, now: float) -> float | None:
-        """Call every listener that is not paused; return the earliest time of the next call, if any."""
+        """Call every listener that is not paused; return the next call's time.
+
+        This is the earliest time that a listener needs, None if none does.
+        """
         due_times = [self._tick(listener, now) for listener in self._listeners]
         return min((at for at in due_times if at is not None), default=None)
 

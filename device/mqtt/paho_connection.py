@@ -119,5 +119,8 @@ class PahoConnection:
 
 
 def _disable_nagle(_c: object, _u: object, opened: Any) -> None:
-    """Set TCP_NODELAY: without it a small message waits up to 40 ms for an acknowledgement."""
+    """Set TCP_NODELAY on the connection's socket.
+
+    Without it a small message waits up to 40 ms for an acknowledgement.
+    """
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

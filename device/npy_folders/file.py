@@ -41,7 +41,10 @@ def hash_content(data: bytes) -> bytes:
 
 
 def list_npy(folder: Path) -> dict[str, Signature]:
-    """Return every entry of `folder` that ends in `.npy`, also links and folders. Raises OSError."""
+    """Return every entry of `folder` that ends in `.npy`. Raises OSError.
+
+    Links and folders are included.
+    """
     entries_found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -79,7 +82,10 @@ def read_bytes(path: Path, expected: Signature) -> bytes:
 
 
 def write_npy(path: Path, data: bytes) -> Signature:
-    """Replace `path` by `data`, readable by its owner alone. Raises OSError and leaves no temporary file."""
+    """Replace `path` by `data`, readable by its owner alone.
+
+    Raises OSError and leaves no temporary file.
+    """
     begin, end = TEMPORARY
     temporary = path.with_name(f"{begin}{secrets.token_hex(8)}{end}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -21,9 +21,10 @@ _MAX_NAME_CHARACTERS = 80
 
 @dataclass
 class SeenFile:
-    """A file at the last scan; `content` is the hash of its bytes, None until it was read.
+    """A file at the last scan.
 
-    `is_done` means that the file needs no further work.
+    Its `content` is the hash of its bytes, None until it was read. `is_done` means that the file needs no
+    further work.
     """
 
     signature: Signature
@@ -34,7 +35,7 @@ class SeenFile:
 
 
 class NpyFolder:
-    """One folder of `<user id>.npy` files, whose vectors are of one space.
+    """One folder of `<user id>.npy` files with vectors of one space.
 
     `files` has the files of the last scan by user id; a name that is not a user id is a problem. A file is
     read when it is new or changed. A problem of a file is reported after it stayed the same for
@@ -70,9 +71,10 @@ class NpyFolder:
     # Scanning
 
     def scan(self, now: float) -> bool:
-        """Find and read new, changed and removed files; return False if the folder cannot be read.
+        """Find and read new, changed and removed files.
 
-        The first scan makes a missing folder, for its owner alone.
+        Returns False if the folder cannot be read. The first scan makes a missing folder, for its owner
+        alone.
         """
         self.is_open = False
         try:
@@ -112,7 +114,10 @@ class NpyFolder:
         return {stem_of(name): signature for name, signature in found.items() if name not in misnamed}
 
     def _forget_removed(self, user_ids: set[str]) -> None:
-        """Forget removed files and their registered contents: put back, they are new files."""
+        """Forget removed files and their registered contents.
+
+        A file that is put back is a new file.
+        """
         for user_id in user_ids:
             del self.files[user_id]
         self._unread -= user_ids
@@ -144,7 +149,10 @@ class NpyFolder:
         self._unread.discard(user_id)
 
     def read_vector(self, user_id: str) -> bytes:
-        """Return the unit vector (float32[d]) of the scanned file. Raises NpyFileError, FileMovedError."""
+        """Return the unit vector (float32[d]) of the scanned file.
+
+        Raises NpyFileError, FileMovedError.
+        """
         return self._parse_vector(read_bytes(self.file_of(user_id), self.files[user_id].signature))
 
     def _parse_vector(self, data: bytes) -> bytes:
@@ -174,7 +182,10 @@ class NpyFolder:
     # Known contents
 
     def is_mirrored(self, user_id: str) -> bool | None:
-        """Return whether the mirror wrote the scanned file, None if its content is not known."""
+        """Return whether the mirror wrote the scanned file.
+
+        Returns None if its content is not known.
+        """
         seen = self.files.get(user_id)
         if seen is None or seen.content is None:
             return None
@@ -218,7 +229,10 @@ class NpyFolder:
                     del self._known[user_id]
 
     def forget_superseded(self, user_ids: Iterable[str]) -> None:
-        """Forget contents that the mirror wrote and no file has any more. Raises StoreError."""
+        """Forget contents that the mirror wrote and no file has any more.
+
+        Raises StoreError.
+        """
         self.forget(
             (user_id, content)
             for user_id in user_ids
@@ -253,6 +267,9 @@ def is_user_id(text: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """Return a file's name for logs and heartbeats, without control or invalid characters."""
+    """Return a file's name for logs and heartbeats.
+
+    A long name is cut; control and invalid characters are escaped.
+    """
     shown = name if name.isprintable() else ascii(name)
     return shown if len(shown) <= _MAX_NAME_CHARACTERS else f"{shown[:_MAX_NAME_CHARACTERS]}..."

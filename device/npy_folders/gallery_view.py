@@ -1,4 +1,4 @@
-"""The gallery of one space for the watched folders: its identities and their changes."""
+"""The gallery of one space for the watched folders, and its changes."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,10 @@ _ROWS_AT_ONCE = 4096
 
 
 class GallerySnapshot:
-    """One immutable gallery; `first` is the row of each identity's first template in `rows`."""
+    """One immutable gallery.
+
+    `first` is the row of each identity's first template in `rows`.
+    """
 
     def __init__(self, rows: GalleryRows) -> None:
         self.rows = rows
@@ -32,12 +35,15 @@ class GallerySnapshot:
         return set(self.first)
 
     def first_vector(self, user_id: str) -> bytes | None:
-        """Return the identity's first template, float32[d] as bytes, or None if it has none."""
+        """Return the identity's first template as bytes of float32[d], or None."""
         row = self.first.get(user_id)
         return None if row is None else self.rows.vectors[row].astype("<f4").tobytes()
 
     def has_vector(self, user_id: str, vector: bytes) -> bool:
-        """Return whether `vector` (float32[d], unit length) is a template of the identity, up to rounding."""
+        """Return whether `vector` is a template of the identity, up to rounding.
+
+        `vector` is float32[d] of unit length.
+        """
         if user_id not in self.first:
             return False
         rows = [self.first[user_id], *self._further.get(user_id, ())]

@@ -30,7 +30,7 @@ OnDecision = Callable[[str, bytes, Registered | None], None]
 
 
 class NpyIntake:
-    """Registers each content once.
+    """The intake of new files; it registers each content once.
 
     A rejection is a problem of the file; its content is not registered again before a restart. `counts` has
     `registered` and `refused`.
@@ -45,7 +45,10 @@ class NpyIntake:
         self.counts: Counter[str] = Counter()
 
     def register_new_files(self, gallery: GallerySnapshot) -> None:
-        """Register files with unknown contents, up to the limit of pending ones. Raises StoreError."""
+        """Register files with unknown contents. Raises StoreError.
+
+        The number of pending files is limited.
+        """
         folder = self._folder
         for user_id, seen in folder.files.items():
             if seen.content is None or seen.is_done:
@@ -103,7 +106,10 @@ class NpyIntake:
 
 
 def _rejection(user_id: str, decision: Registered) -> str | None:
-    """Return why the registry does not have the file's vector under `user_id`, None if it does."""
+    """Return why the registry lacks the file's vector under `user_id`.
+
+    Returns None if the registry has it.
+    """
     if decision.error is not None:
         return f"the registry rejected it, {decision.error.code}: {decision.error.detail[:200]}"
     if decision.result == "rejected":

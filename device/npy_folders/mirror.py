@@ -12,18 +12,18 @@ _FILES_AT_ONCE = 200
 
 
 class NpyMirror:
-    """Writes, replaces and removes files of its own; files of other programs stay as they are.
+    """The writer of the mirror's files; files of other programs stay as they are.
 
-    If it is not `on`, it removes the files that it wrote before. A content is stored as the mirror's before
-    the file is written, and forgotten after the file is removed: after a power cut no file of the mirror
-    counts as another program's.
+    It writes, replaces and removes its own files only. If it is not `on`, it removes the files that it
+    wrote before. A content is stored as the mirror's before the file is written, and forgotten after the
+    file is removed: after a power cut no file of the mirror counts as another program's.
     """
 
     def __init__(self, folder: NpyFolder, *, on: bool) -> None:
         self._folder = folder
         self._on = on
         self._shown: GallerySnapshot | None = None
-        # User ids whose files may be wrong.
+        # The user ids with files that may be wrong.
         self._unchecked: set[str] = set()
         self.fault: str | None = None
 
@@ -61,7 +61,7 @@ class NpyMirror:
                 return
 
     def _correct_files(self, user_ids: list[str], now: float) -> set[str]:
-        """Write and remove the files of `user_ids`; return the user ids whose files are correct."""
+        """Write and remove the files of `user_ids`; return those now correct."""
         folder = self._folder
         # A file that changed since the scan may still be written; the next scan reads it.
         checked = {user_id for user_id in user_ids if folder.is_unchanged(user_id)}

@@ -1,4 +1,7 @@
-"""The watched `.npy` folders of a device: intake and mirror in one thread (seed 000)."""
+"""The watched `.npy` folders of a device (seed 000).
+
+Intake and mirror run in one thread.
+"""
 
 import logging
 import queue
@@ -48,13 +51,14 @@ class _WatchedFolder:
 
 
 class NpyWatch:
-    """Scans `face_db`, `gait_db` and `speaker_db` below `folder`, and mirrors the gallery into them.
+    """The watch of `face_db`, `gait_db` and `speaker_db` below `folder`.
 
-    A scan takes place every `watch_seconds`; the mirror writes as soon as `rows` change. `spaces` has the
-    space of each modality, None if the device supports none. No file is registered before `is_synced`: until
-    then the device cannot know which vectors the registry has. Problems are reported to `health` as
-    `file-invalid`, with names of files. `counts` has `registered`, `refused` and `invalid` files. All methods
-    but `wake`, `start` and `stop` are for one thread.
+    It scans these folders and mirrors the gallery into them. A scan takes place every `watch_seconds`;
+    the mirror writes as soon as `rows` change. `spaces` has the space of each modality, None if the
+    device supports none. No file is registered before `is_synced`: until then the device cannot know
+    which vectors the registry has. Problems are reported to `health` as `file-invalid`, with names of
+    files. `counts` has `registered`, `refused` and `invalid` files. All methods but `wake`, `start` and
+    `stop` are for one thread.
     """
 
     def __init__(

@@ -31,7 +31,10 @@ _FOR_ARCFACE = Thresholds(distance=0.35)
 
 @dataclass(frozen=True)
 class Recognition:
-    """The parts of a pipeline. The gallery in `galleries` may be swapped while it runs."""
+    """The parts of a pipeline.
+
+    The gallery in `galleries` may be swapped while the pipeline runs.
+    """
 
     detector: Detector
     embedder: FaceEmbedder

@@ -17,9 +17,10 @@ _NONE = Emotion(None, None, 0.0)
 
 
 class EmotionStage:
-    """Classifies the faces of tracks with an identity, in one batch per frame.
+    """The stage that classifies the faces of tracks with an identity.
 
-    A frame on which the network fails has no emotions; `failure` is the error of its last use.
+    One batch per frame is classified. A frame on which the network fails has no emotions; `failure` is
+    the error of its last use.
     """
 
     def __init__(self, classifier: EmotionClassifier, validator: EmotionEventValidator) -> None:

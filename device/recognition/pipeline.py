@@ -1,4 +1,7 @@
-"""Recognise the faces of a frame: detect, track, align, check quality, embed, match, validate."""
+"""Recognise the faces of a frame, in seven stages.
+
+The stages: detect, track, align, check quality, embed, match, validate.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +42,10 @@ class FaceTracking(Protocol):
 
 class QualityCheck(Protocol):
     def check_quality(self, faces: NDArray[np.uint8], found: Detections) -> Sequence[str | None]:
-        """Return per face of `faces` (uint8[n, 112, 112, 3]) why it is not good enough, or None."""
+        """Return per face why it is not good enough, or None.
+
+        `faces` is uint8[n, 112, 112, 3].
+        """
         ...
 
 
@@ -52,22 +58,23 @@ class EmotionReader(Protocol):
     def read_emotions(
         self, faces: NDArray[np.uint8], sightings: Sequence[Sighting], frame_id: int
     ) -> Sequence[tuple[Event, FaceBox]]:
-        """Return the emotion events that this frame completes; row i of `faces` is `sightings[i]`.
+        """Return the emotion events that this frame completes.
 
-        Never raises for a failed network: the frame's recognitions are decided already and must go out.
+        Row i of `faces` is `sightings[i]`. Never raises for a failed network: the frame's recognitions
+        are decided already and must go out.
         """
         ...
 
 
 class RecognitionPipeline:
-    """Turns frames into events. One thread owns it; another may swap the gallery.
+    """The pipeline from frames to events.
 
-    `on_event` runs while the gallery of the event is borrowed: after a swap has returned, no event of the old
-    gallery can follow. `suppressed_reason` is called once per frame; it returns a reason not to match at all
-    (a model in quarantine, an outdated gallery) or None. `floor` is the similarity down to which matches are
-    exact (see `Gallery.match`). `clock` is set to the time of each frame and drives validator and emotions.
-    `timer` is monotonic seconds. `failing` has the last error of each failing network (`detect`, `embed`,
-    `emotion`).
+    One thread owns it; another may swap the gallery. `on_event` runs while the gallery of the event is
+    borrowed: after a swap has returned, no event of the old gallery can follow. `suppressed_reason` is
+    called once per frame; it returns a reason not to match at all (a model in quarantine, an outdated
+    gallery) or None. `floor` is the similarity down to which matches are exact (see `Gallery.match`).
+    `clock` is set to the time of each frame and drives validator and emotions. `timer` is monotonic
+    seconds. `failing` has the last error of each failing network (`detect`, `embed`, `emotion`).
 
     Raises ValueError when gallery and embedder are of different spaces.
     """

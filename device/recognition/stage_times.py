@@ -1,4 +1,7 @@
-"""Measure the stages of the pipeline: milliseconds per frame, and averages since the start."""
+"""Measure the stages of the pipeline in milliseconds per frame.
+
+Averages are since the start.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +57,10 @@ class PipelineStats:
         events: int,
         milliseconds: Mapping[str, float],
     ) -> None:
-        """Count a frame of `captured_at` (monotonic seconds), with one quality reason (or None) per face."""
+        """Count a frame and the quality reason of each of its faces.
+
+        `captured_at` is in monotonic seconds. A face of good quality has None as its reason.
+        """
         self.counts["frames"] += 1
         self.counts["faces"] += len(quality_reasons)
         self.counts["events"] += events

@@ -48,7 +48,7 @@ class Annotated:
 
 @dataclass
 class Annotator:
-    """Feeds frames to a pipeline at the video's own time and draws the results.
+    """The drawing of a pipeline's results, at the video's own time.
 
     `frames_needed` is the window that a track has to fill. `assigned` has the global ids that the tracker
     assigned, each with its user id if it is linked to an identity.

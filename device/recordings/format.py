@@ -57,10 +57,10 @@ class Header(WireModel):
 
 
 class FaceScore(WireModel):
-    """A face in a frame: the nearest identity and the decision, `event_id` or `refusal`.
+    """A face in a frame: the nearest identity and the decision.
 
-    `distance` and `margin` are missing when the face was not compared; `poor` is the reason if its quality
-    was too low. `box` is x, y, width, height in pixels.
+    The decision is `event_id` or `refusal`. `distance` and `margin` are missing when the face was not
+    compared; `poor` is the reason if its quality was too low. `box` is x, y, width, height in pixels.
     """
 
     track_id: ShortText
@@ -80,7 +80,10 @@ class FaceScore(WireModel):
 
 
 class FrameScores(WireModel):
-    """All faces of frame `index`, taken at `captured_at` (monotonic seconds of the run)."""
+    """All faces of frame `index`.
+
+    `captured_at` is in monotonic seconds of the run.
+    """
 
     index: int
     captured_at: float
@@ -90,7 +93,10 @@ class FrameScores(WireModel):
 
 
 class Recording:
-    """One file of a recording. Iterating its `frames` fills `damaged`, `problems` and `is_torn`."""
+    """One file of a recording.
+
+    Iterating its `frames` fills `damaged`, `problems` and `is_torn`.
+    """
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
@@ -138,10 +144,10 @@ def read_recording(path: Path) -> Recording:
 
 
 def find_recordings(path: Path) -> tuple[list[Recording], list[str]]:
-    """Return the recordings in `path`, oldest first, and a sentence per unreadable file.
+    """Return the recordings in `path`, oldest first.
 
-    `path` is a file or a folder. A file that a power cut left empty is unreadable.
-    Raises RecordingError when there is none.
+    Returns a sentence per unreadable file besides. `path` is a file or a folder. A file that a power cut
+    left empty is unreadable. Raises RecordingError when there is none.
     """
     if not path.is_dir():
         return [read_recording(path)], []

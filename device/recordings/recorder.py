@@ -1,4 +1,7 @@
-"""Record scores for replay under other settings: one JSON line a frame, rotating files."""
+"""Record scores for replay under other settings.
+
+A recording is files that rotate, with one JSON line a frame.
+"""
 
 import logging
 import os
@@ -35,11 +38,12 @@ _FLUSH_SECONDS = 2.0
 
 
 class ScoreRecorder:
-    """Writes the frames with faces into `folder`, in files of at most `max_bytes` together.
+    """The writer of scores of frames with faces into `folder`.
 
-    A file has at most a quarter of that; the oldest files are deleted first. Lines are buffered and flushed
-    every two seconds of frame time. A disk error ends the recording with one log line, and recognition goes
-    on. `counts` has the `frames` that were flushed and those that were `lost`. For the recognition thread.
+    The files have at most `max_bytes` together. A file has at most a quarter of that; the oldest files
+    are deleted first. Lines are buffered and flushed every two seconds of frame time. A disk error ends
+    the recording with one log line, and recognition goes on. `counts` has the `frames` that were flushed
+    and those that were `lost`. For the recognition thread.
 
     Raises RecordingError when the folder cannot be used, ValueError for a budget under 16 KiB.
     """

@@ -89,9 +89,10 @@ class StoreConnection:
                 raise StoreError(_sentence(self.path, error)) from error
 
     def truncate_log(self) -> bool:
-        """Move the write-ahead log into the file and empty it, so that no old copy of a row stays.
+        """Move the write-ahead log into the file and empty it.
 
-        Returns False if another process was reading, so that the log had to stay; call it again later.
+        No old copy of a row stays then. Returns False if another process was reading, so that the log had
+        to stay; call it again later.
         """
         with self.reading() as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -23,7 +23,10 @@ class SyncCursor:
 
 @dataclass(frozen=True)
 class SnapshotProgress:
-    """The progress of a snapshot sync: its own cursor, and the head version of its first page."""
+    """The progress of a snapshot sync.
+
+    It has its own cursor, and the head version of its first page.
+    """
 
     cursor: SyncCursor
     head_version: int

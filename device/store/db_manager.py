@@ -1,4 +1,4 @@
-"""`DatabaseManager`: a device's gallery, its cursor and its small values (seed 003)."""
+"""`DatabaseManager`: gallery, cursor and small values (seed 003)."""
 
 import logging
 import re
@@ -45,7 +45,10 @@ class DatabaseManager:
         self._log_has_removed = False
 
     def initialize(self) -> None:
-        """Open the file, creating it or migrating it as needed. Raises StoreError with one sentence."""
+        """Open the file, creating it or migrating it as needed.
+
+        Raises StoreError with one sentence.
+        """
         self.connection.open()
         if not self.dev_mode:
             with self.connection.transaction() as connection:
@@ -107,14 +110,18 @@ class DatabaseManager:
         self._truncate_log(force=removed)
 
     def is_local(self, user_id: str) -> bool | None:
-        """Return whether the identity was enrolled on this device, None if it is not stored."""
+        """Return whether the identity was enrolled on this device.
+
+        Returns None if it is not stored.
+        """
         with self.connection.reading() as connection:
             return enrollments.is_local(connection, user_id)
 
     def get_all_enrollments(self) -> dict[str, Vector]:
-        """Return the first template of every identity: `{user_id: float32[d]}`, unit length (seed 003).
+        """Return the first template of every identity (seed 003).
 
-        The result is empty during the device's first snapshot sync.
+        The result is `{user_id: float32[d]}`, unit length. It is empty during the device's first snapshot
+        sync.
         """
         with self.connection.reading() as connection:
             if staging.fills_live_gallery(connection):
@@ -123,20 +130,26 @@ class DatabaseManager:
             return {user_id: to_array(vector) for user_id, vector in rows}
 
     def load_gallery(self, space: str) -> tuple[list[str], Vector]:
-        """Return user ids and vectors float32[n,d] of all templates of `space`, row by row.
+        """Return user ids and vectors float32[n,d] of all templates of `space`.
 
-        The result is empty during the device's first snapshot sync.
+        Row i is the vector of the user id i. The result is empty during the device's first snapshot sync.
         """
         with self.connection.reading() as connection:
             return staging.load_gallery(connection, space)
 
     def digests(self) -> dict[str, Digest]:
-        """Return the digests stored with the last change; spaces without templates have none."""
+        """Return the digests stored with the last change.
+
+        Spaces without templates have none.
+        """
         with self.connection.reading() as connection:
             return enrollments.read_digests(connection)
 
     def verify(self) -> bool:
-        """Return whether the rows have the stored digests; False is drift, say a flipped bit."""
+        """Return whether the rows have the stored digests.
+
+        False is drift, say a flipped bit.
+        """
         with self.connection.reading() as connection:
             return enrollments.compute_digests(connection, self.dev_mode) == enrollments.read_digests(
                 connection
@@ -178,7 +191,10 @@ class DatabaseManager:
         return digests, lost is not None
 
     def snapshot_progress(self) -> SnapshotProgress | None:
-        """Return the progress of a snapshot sync, also after a restart, or None without one."""
+        """Return the progress of a snapshot sync, or None without one.
+
+        The progress is kept over a restart.
+        """
         with self.connection.reading() as connection:
             return cursors.read_snapshot(connection)
 
@@ -232,7 +248,10 @@ class DatabaseManager:
         return removed
 
     def finish_snapshot(self, cursor: SyncCursor) -> dict[str, Digest]:
-        """Replace the gallery by the snapshot, with cursor and digests; return the digests."""
+        """Replace the gallery by the snapshot; return the digests.
+
+        Cursor and digests change with the gallery.
+        """
         with self.connection.transaction() as connection:
             if staging.fills_live_gallery(connection):
                 cursors.forget_snapshot(connection)

@@ -57,12 +57,18 @@ _CLEAR = (
 
 
 def model_of(space: str) -> str:
-    """Return the model of a space id, say `arcface-w600k-r50` of `face:arcface-w600k-r50`."""
+    """Return the model of a space id.
+
+    The model of `face:arcface-w600k-r50` is `arcface-w600k-r50`.
+    """
     return space.partition(":")[2]
 
 
 def change_digests(digests: Mapping[str, Digest], gained: Digests, lost: Digests) -> Digests:
-    """Return the digest of each space after a change; a space without templates has none."""
+    """Return the digest of each space after a change.
+
+    A space without templates has none.
+    """
     total = {
         space: digests.get(space, Digest()).plus(gained.get(space, Digest())).minus(lost.get(space, Digest()))
         for space in digests.keys() | gained.keys() | lost.keys()
@@ -71,7 +77,10 @@ def change_digests(digests: Mapping[str, Digest], gained: Digests, lost: Digests
 
 
 def is_counted(template_id: str, dev_mode: bool) -> bool:
-    """Return whether a template counts for the digests; the device's own does not in dev mode."""
+    """Return whether a template counts for the digests.
+
+    The device's own templates do not count in dev mode.
+    """
     return not (dev_mode and template_id.startswith(LOCAL))
 
 
@@ -122,9 +131,10 @@ def add_identities(
 def remove_identities(
     connection: sqlite3.Connection, user_ids: Sequence[str], replaced: Sequence[str], dev_mode: bool
 ) -> Digests | None:
-    """Delete the identities `user_ids`, and the templates of `replaced`, whose own rows stay.
+    """Delete the identities `user_ids` and the templates of `replaced`.
 
-    Returns what the digests lose, None if the gallery had none of them.
+    The rows of the identities `replaced` stay. Returns what the digests lose, None if the gallery had
+    none of them.
     """
     found = connection.execute(_TEMPLATES_OF, (json.dumps([*user_ids, *replaced]),)).fetchall()
     if not found:
@@ -166,7 +176,10 @@ def _sum_digests(rows: Iterable[tuple[str, str, str, bytes]], dev_mode: bool) ->
 
 
 def is_local(connection: sqlite3.Connection, user_id: str) -> bool | None:
-    """Return whether the identity was enrolled on this device, None if it is not stored."""
+    """Return whether the identity was enrolled on this device.
+
+    Returns None if it is not stored.
+    """
     row = connection.execute(
         "SELECT template_id FROM enrolled_users WHERE user_id = ?", (user_id,)
     ).fetchone()
@@ -187,9 +200,9 @@ def write_digests(connection: sqlite3.Connection, digests: Mapping[str, Digest])
 
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
-    """Return user ids and vectors float32[n,d] of `space`; `d` is the first row's dimension.
+    """Return user ids and vectors float32[n,d] of `space`.
 
-    Rows of another length are drift: they are left out.
+    The first row's dimension is `d`. Rows of another length are drift: they are left out.
     """
     # An upper bound over all spaces, counted in the indexes: counting the rows of the space would read the
     # whole file once more. Memory of unused rows is never touched.
@@ -218,7 +231,10 @@ def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str],
 
 @contextmanager
 def _pages_read_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """Shrink the page cache: each page is read once, and pages displace rows in the processor's cache."""
+    """Shrink the page cache.
+
+    Each page is read once, and pages displace rows in the processor's cache.
+    """
     (cache_size,) = connection.execute("PRAGMA cache_size").fetchone()
     connection.execute("PRAGMA cache_size = -64")
     try:

@@ -12,7 +12,10 @@ from .connection import BUSY_TIMEOUT_MS, StoreError, migrations
 
 
 class StoreInspection:
-    """The contents of one database. Methods raise sqlite3.Error, which `inspect_store` translates."""
+    """The contents of one database.
+
+    Methods raise sqlite3.Error, which `inspect_store` translates.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -38,7 +41,10 @@ class StoreInspection:
         return str(row[0]) if row else None
 
     def load_gallery(self, space: str) -> tuple[list[str], Vector]:
-        """Return user ids and vectors float32[n, d] of all templates of `space`, row by row."""
+        """Return user ids and vectors float32[n, d] of all templates of `space`.
+
+        Row i is the vector of the user id i.
+        """
         return staging.load_gallery(self._connection, space)
 
     def _count(self, query: str) -> int:
@@ -47,7 +53,10 @@ class StoreInspection:
 
 @contextmanager
 def inspect_store(path: Path) -> Iterator[StoreInspection]:
-    """Open the database at `path`, which must exist. Raises StoreError with one sentence."""
+    """Open the database at `path`, which must exist.
+
+    Raises StoreError with one sentence.
+    """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

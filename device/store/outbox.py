@@ -27,7 +27,7 @@ _ROW_BYTES = 200
 
 @dataclass(frozen=True)
 class OutboxEvent:
-    """An event to send now. `payload` is the wire payload; a repeat has `replayed: true`."""
+    """An event to send now; the wire `payload` of a repeat has `replayed: true`."""
 
     seq: int
     event_id: str
@@ -75,10 +75,10 @@ class Outbox:
             self._last_of_earlier_run = sql.execute("SELECT COALESCE(MAX(seq), 0) FROM outbox").fetchone()[0]
 
     def put(self, event: Event, image: bytes | None = None) -> None:
-        """Commit `event` and its `image` (JPEG) to disk; a repeat of a stored id changes nothing.
+        """Commit `event` and its `image` (JPEG) to disk.
 
-        Raises ContractError(`payload-too-large`) for an event that would make the broker disconnect, and
-        StoreError if the disk fails.
+        A repeat of a stored id changes nothing. Raises ContractError(`payload-too-large`) for an event
+        that would make the broker disconnect, and StoreError if the disk fails.
         """
         if event.image is not None:
             image = image if image is not None else decode_image(event.image)
@@ -114,7 +114,7 @@ class Outbox:
             self._bytes += sum(change)
 
     def _recount_bytes(self, sql: sqlite3.Connection) -> None:
-        """Count the bytes again if another process has changed the file, say to requeue rejected events."""
+        """Count the bytes again if another process, such as a requeue, wrote the file."""
         version: int = sql.execute("PRAGMA data_version").fetchone()[0]
         if version != self._counted_at:
             self._counted_at = version
@@ -124,7 +124,7 @@ class Outbox:
             ).fetchone()
 
     def _make_room(self, sql: sqlite3.Connection, needed: int) -> int:
-        """Drop images, then events, oldest first, until `needed` bytes fit; return the bytes freed."""
+        """Free `needed` bytes: drop images, then events, oldest first; return the sum."""
         freed = 0
         while self._bytes - freed + needed > self._max_bytes:
             row = sql.execute(
@@ -181,15 +181,15 @@ class Outbox:
         return OutboxEvent(seq, event_id, event.event_type, _payload(event, image, replayed=replayed))
 
     def mark_sent(self, event: OutboxEvent, now: float) -> None:
-        """Note that `event` was sent at `now`: it is due again in 2 s to 5 min without a receipt."""
+        """Note that `event` was sent at `now`; a repeat is due in 2 s to 5 min."""
         self._schedule.mark_sent(event.event_id, event.seq, now)
 
     def postpone(self, event: OutboxEvent, now: float) -> None:
-        """Delay an event whose last copy is still on its way to the broker."""
+        """Delay an event while its last copy is still on its way to the broker."""
         self._schedule.postpone(event.event_id, now)
 
     def reconnected(self, now: float) -> None:
-        """Make all events without a receipt due again on a new connection, spread by their number."""
+        """Make all events without a receipt due again, spread by their number."""
         self._schedule.reconnected(now, spread=min(2.0, 0.01 * len(self._schedule)))
 
     def next_due(self) -> float | None:
@@ -197,16 +197,16 @@ class Outbox:
         return self._schedule.next_due()
 
     def settle(self, event_ids: Sequence[str]) -> None:
-        """Delete events that the bridge has stored; ignore unknown ids (a repeated receipt)."""
+        """Delete the events that the bridge has stored; ignore unknown ids."""
         with self._changing() as (sql, change):
             change += [-_delete(sql, event_id) for event_id in event_ids]
         for event_id in event_ids:
             self._schedule.forget(event_id)
 
     def reject(self, rejections: Iterable[Rejection]) -> None:
-        """Move events that the bridge rejected to `rejected`, which keeps the newest thousand.
+        """Move events that the bridge rejected to `rejected`.
 
-        Events beyond that limit are counted as dropped.
+        `rejected` keeps the newest thousand. Events beyond that limit are counted as dropped.
         """
         rejected_at = format_time(self._utc_now())
         rejected = list(rejections)
@@ -235,7 +235,7 @@ class Outbox:
         return [RejectedEvent(*row) for row in rows]
 
     def requeue(self, event_ids: Iterable[str]) -> int:
-        """Queue rejected events again, after their cause is corrected; return how many were found."""
+        """Queue rejected events again; return how many were found."""
         found = 0
         with self._changing() as (sql, change):
             for event_id in event_ids:

@@ -19,7 +19,10 @@ class _SentEvent:
 
 
 class ResendSchedule:
-    """The sent events without a receipt; `window` of them block new events, which bounds memory."""
+    """The sent events without a receipt.
+
+    A number of `window` of them blocks new events, which bounds memory.
+    """
 
     def __init__(self, window: int, source: random.Random, backoff: Backoff = RESEND) -> None:
         self._window = window
@@ -55,7 +58,7 @@ class ResendSchedule:
         self.sent_up_to = max(self.sent_up_to, seq)
 
     def postpone(self, event_id: str, now: float) -> None:
-        """Delay an event whose last copy has not left yet, without counting a send."""
+        """Delay an event while its last copy waits, without counting a send."""
         sent = self._sent[event_id]
         sent.due_at = now + self._backoff.delay(sent.attempts, self._random)
 

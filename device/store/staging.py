@@ -1,7 +1,8 @@
-"""The rows of a snapshot sync: pages are staged here while the old gallery stays in use.
+"""The rows of a snapshot sync.
 
-Without an old gallery the first snapshot of a device fills the live gallery itself. Until it is complete the
-live cursor has no epoch: its rows are not matched yet.
+Pages are staged here while the old gallery stays in use. Without an old gallery the first snapshot of a
+device fills the live gallery itself. Until it is complete the live cursor has no epoch: its rows are not
+matched yet.
 """
 
 import json
@@ -68,7 +69,10 @@ def clear(connection: sqlite3.Connection, dev_mode: bool) -> bool:
 
 
 def load_gallery(connection: sqlite3.Connection, space: str) -> tuple[list[str], Vector]:
-    """Return what `enrollments.load_gallery` does, but no rows during a first snapshot sync."""
+    """Return the gallery of `space`, without rows during a first snapshot sync.
+
+    See `enrollments.load_gallery`.
+    """
     if fills_live_gallery(connection):
         return [], np.empty((0, 0), dtype=np.float32)
     return enrollments.load_gallery(connection, space)
@@ -85,7 +89,10 @@ def count_identities(connection: sqlite3.Connection) -> int:
 def stage(
     connection: sqlite3.Connection, upserts: Sequence[Upsert], removals: Sequence[str], dev_mode: bool
 ) -> None:
-    """Stage the identities of a page; replace those of earlier pages that changed meanwhile."""
+    """Stage the identities of a page.
+
+    They replace those of earlier pages that changed meanwhile.
+    """
     removed = json.dumps([*removals, *(upsert.user_id for upsert in upserts)])
     connection.execute(
         "DELETE FROM staged_templates WHERE user_id IN (SELECT value FROM json_each(?))", (removed,)

@@ -1,4 +1,4 @@
-"""A map whose entries expire."""
+"""A map with entries that expire."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -8,9 +8,10 @@ V = TypeVar("V")
 
 
 class ExpiringMap(Generic[K, V]):
-    """Values by key, each for `seconds` after its last `put`. Time is passed in and never goes back.
+    """Values by key, each for `seconds` after its last `put`.
 
-    Entries are in order of their last `put`, so that `expire` looks at the front only.
+    Time is passed in and never goes back. Entries are in order of their last `put`, so that `expire`
+    looks at the front only.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,7 +31,7 @@ class ExpiringMap(Generic[K, V]):
         return None if entry is None else entry[1]
 
     def expire(self, now: float) -> None:
-        """Remove entries whose last `put` is more than `seconds` ago."""
+        """Remove entries with a last `put` more than `seconds` ago."""
         while self._entries:
             key, (put_at, _) = next(iter(self._entries.items()))
             if now - put_at <= self._seconds:

@@ -30,11 +30,11 @@ _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
 class LiveTrackerLookup:
-    """Sends observations over a session of its own and waits for the assignments.
+    """The lookup at the tracker over a session of its own.
 
-    A context manager, for one thread. It starts and stops `session`. On the first problem (no broker, no
-    assignment within three seconds, a model in quarantine) it calls `report_problem` with a sentence and
-    looks nothing up any more.
+    It sends observations and waits for the assignments. A context manager, for one thread. It starts and
+    stops `session`. On the first problem (no broker, no assignment within three seconds, a model in
+    quarantine) it calls `report_problem` with a sentence and looks nothing up any more.
     """
 
     def __init__(
@@ -116,9 +116,10 @@ class LiveTrackerLookup:
 
 
 class _FirstAttempt(SessionListener):
-    """Outcome of the first attempt to connect, and whether the site's head has arrived.
+    """The outcome of the first attempt to connect.
 
-    A ModelRecord that was attached earlier has handled the head by then.
+    It includes whether the site's head has arrived. A ModelRecord that was attached earlier has handled
+    the head by then.
     """
 
     def __init__(self) -> None:

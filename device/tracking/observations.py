@@ -21,13 +21,16 @@ _LATE_SECONDS = 2.0
 
 
 class ObservationSender(SessionListener):
-    """Publishes observations of tracks as they are seen; stores nothing and waits for no connection.
+    """The publisher of observations of tracks.
 
-    The recognition thread calls `send_report`, any thread `assignment_of` and `await_assignments`; all else
-    runs in the link's thread (see `SessionListener`). While `quarantined`, nothing is sent, since no other
-    vector compares with such vectors. `clock` is monotonic seconds. `run` prefixes track ids on the wire:
-    every run counts its tracks from `face_0`, and an assignment of the previous run may arrive late. `counts`
-    has observations `sent`, `dropped` (no connection, or too late) and `refused` (against the contract).
+    It publishes them as they are seen, stores nothing and waits for no connection.
+
+    The recognition thread calls `send_report`, any thread `assignment_of` and `await_assignments`; all
+    else runs in the link's thread (see `SessionListener`). While `quarantined`, nothing is sent, since no
+    other vector compares with such vectors. `clock` is monotonic seconds. `run` prefixes track ids on the
+    wire: every run counts its tracks from `face_0`, and an assignment of the previous run may arrive
+    late. `counts` has observations `sent`, `dropped` (no connection, or too late) and `refused` (against
+    the contract).
     """
 
     def __init__(
@@ -81,14 +84,18 @@ class ObservationSender(SessionListener):
         return sent
 
     def assignment_of(self, track_id: str) -> Assignment | None:
-        """Return the latest assignment of the track; None without one, or for a lost track."""
+        """Return the latest assignment of the track.
+
+        Returns None without one, or for a lost track.
+        """
         with self._changed:
             return self._assignments.get(track_id)
 
     def await_assignments(self, track_ids: Collection[str], seconds: float) -> bool:
-        """Wait until every observed track of `track_ids` has an assignment; return whether it has.
+        """Wait for assignments; return whether every observed track has one.
 
-        Ends after `seconds`, or when the connection is lost.
+        The tracks are those of `track_ids`. The wait ends after `seconds`, or when the connection is
+        lost.
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._online or self._awaited.isdisjoint(track_ids), seconds)

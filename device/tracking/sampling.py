@@ -29,10 +29,10 @@ class _SampledTrack:
 
 
 class ObservationSampler:
-    """Selects samples by frame time.
+    """The sampler of faces to observe, by frame time.
 
-    A track is sampled at its first face with a vector, then once in `every_seconds` while it is seen, with
-    the best face since the last sample. A track that was not seen for `gone_seconds` is forgotten;
+    A track is sampled at its first face with a vector, then once in `every_seconds` while it is seen,
+    with the best face since the last sample. A track that was not seen for `gone_seconds` is forgotten;
     that is longer than a FaceTracker remembers a face.
     """
 

@@ -1,1 +1,4 @@
-"""From pixels to identities: cameras, detector, tracker, alignment, embedder, gallery."""
+"""From pixels to identities.
+
+The parts are cameras, detector, tracker, alignment, embedder and gallery.
+"""

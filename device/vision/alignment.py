@@ -31,10 +31,10 @@ _TARGETS = [complex(x, y) - _TARGET_MIDDLE for x, y in ARCFACE_TEMPLATE]
 
 
 def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
-    """Return uint8[n, 112, 112, 3], each face with its landmarks on ArcFace's template.
+    """Return uint8[n, 112, 112, 3], the faces aligned to ArcFace's template.
 
-    A face without landmarks, or with landmarks that are degenerate or not finite, is the square of its box
-    (`crop_faces`). Pixels outside the image are black, as in ArcFace's training.
+    A face without landmarks, or with landmarks that are degenerate or not finite, is the square of its
+    box (`crop_faces`). Pixels outside the image are black, as in ArcFace's training.
     """
     if found.landmarks is None or not len(found):
         return crop_faces(image, found.boxes)
@@ -51,13 +51,13 @@ def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
 
 
 def similarity_transforms(landmarks: Float32) -> Float64:
-    """Return float64[n, 2, 3], the similarities from `landmarks` to ArcFace's template.
+    """Return float64[n, 2, 3], the similarities to ArcFace's template.
 
-    `landmarks` is float32[n, 5, 2] in pixels. Degenerate landmarks have rows of NaN.
+    Each maps a face's `landmarks`, float32[n, 5, 2] in pixels. Degenerate landmarks have rows of NaN.
 
-    This is the least-squares similarity of Umeyama (1991). In the plane a rotation with a scale is a product
-    with one complex number; its best value is a plain regression, sum(conj(z) w) / sum(|z|^2) of the centred
-    points.
+    This is the least-squares similarity of Umeyama (1991). In the plane a rotation with a scale is a
+    product with one complex number; its best value is a plain regression, sum(conj(z) w) / sum(|z|^2) of
+    the centred points.
     """
     transforms = np.full((len(landmarks), 2, 3), np.nan)
     # Few faces of five points: plain arithmetic costs less than arrays do.

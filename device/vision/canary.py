@@ -40,10 +40,10 @@ class CanaryResult:
 
 
 def canary_input(shape: tuple[int | None, ...]) -> Float32:
-    """Return the fixed inputs float32[4, channels, height, width] for an input of `shape`.
+    """Return the fixed inputs for an input of `shape`.
 
-    They are smooth random fields in -1..1, like preprocessed faces, and never change. Raises ModelError for
-    other shapes and for free dimensions.
+    The result is float32[4, channels, height, width]: smooth random fields in -1..1, like preprocessed
+    faces. It is the same in every run. Raises ModelError for other shapes and for free dimensions.
     """
     sizes = [size for size in shape[1:] if size is not None]
     if len(shape) != 4 or len(sizes) != 3:
@@ -62,7 +62,7 @@ def canary_input(shape: tuple[int | None, ...]) -> Float32:
 
 
 def _stretch(size: int) -> NDArray[np.float64]:
-    """Return float64[size, 7], the matrix that interpolates 7 values to `size`, linearly."""
+    """Return float64[size, 7], which interpolates 7 values to `size` linearly."""
     at = np.linspace(0, _COARSE - 1, size)
     weights: NDArray[np.float64] = np.clip(1 - np.abs(at[:, None] - np.arange(_COARSE)), 0, None)
     return weights

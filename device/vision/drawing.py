@@ -35,7 +35,10 @@ class FaceNote:
 
 
 def draw(image: Image, notes: Sequence[FaceNote], header: str, footer: Sequence[str] = ()) -> Image:
-    """Return a copy of `image` (uint8[h, w, 3]) with `notes`, `header` and `footer` lines."""
+    """Return a copy of `image` with `notes`, `header` and `footer` lines.
+
+    `image` is uint8[h, w, 3].
+    """
     drawn: Image = image.copy()
     scale = max(0.4, min(image.shape[:2]) / 1000)
     step = round(36 * scale)
@@ -70,10 +73,10 @@ def _face(image: Image, note: FaceNote, scale: float) -> None:
 def _free_area(
     note: FaceNote, scale: float, room: tuple[int, int, int], faces: Sequence[_Area], taken: Sequence[_Area]
 ) -> _Area:
-    """Return the area where the label covers least of `faces` and of the labels in `taken`.
+    """Return the area for a label that covers least of what is drawn.
 
-    Candidates are below the face (preferred), above it, at its sides, and further off. `room` is top, bottom
-    and width.
+    It covers least of `faces` and of the labels in `taken`. Candidates are below the face (preferred),
+    above it, at its sides, and further off. `room` is top, bottom and width.
     """
     top, bottom, width = room
     x, y, face_wide, face_tall = note.box

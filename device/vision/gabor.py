@@ -1,12 +1,15 @@
-"""`face:gabor-512`, the embedded default: a training-free descriptor shaped like ArcFace.
+"""`face:gabor-512`, the embedded default: a training-free descriptor.
+
+It has the shape of ArcFace.
 
 It is for trials without a download, and **not for real identification**: it distinguishes a hundred faces
 under small changes, and is not robust to age, pose or light.
 
-The descriptor: luminance; magnitudes of complex Gabor filters at 4 wavelengths and 8 orientations (Daugman
-1985); averages over a 6x6 grid; per filter, mean removed and scaled to unit variance over the grid, which
-takes out brightness and contrast; cells weighted towards the middle of the face; a random projection to 512
-(Johnson and Lindenstrauss). Everything follows from the constants below and a frozen random stream.
+The descriptor: luminance; magnitudes of complex Gabor filters at 4 wavelengths and 8 orientations
+(Daugman 1985); averages over a 6x6 grid; per filter, mean removed and scaled to unit variance over the
+grid, which takes out brightness and contrast; cells weighted towards the middle of the face; a random
+projection to 512 (Johnson and Lindenstrauss). Everything follows from the constants below and a frozen
+random stream.
 """
 
 from importlib import resources
@@ -43,7 +46,10 @@ def model_path() -> Path:
 
 
 def gabor_kernels() -> Float32:
-    """Return float32[64, 1, 25, 25]: 32 even filters, then their odd partners, zero-mean."""
+    """Return float32[64, 1, 25, 25], zero-mean filters.
+
+    The first 32 are even, the others are their odd partners.
+    """
     reach = _KERNEL // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     even, odd = [], []
@@ -62,7 +68,10 @@ def gabor_kernels() -> Float32:
 
 
 def projection() -> NDArray[np.float16]:
-    """Return float16[1152, 512], random directions with rows weighted towards the centre."""
+    """Return float16[1152, 512], random directions.
+
+    Rows are weighted towards the centre.
+    """
     filters = len(WAVELENGTHS) * ORIENTATIONS
     # RandomState's stream is frozen by numpy's policy, the newer generators' is not.
     random = np.random.RandomState(_SEED).standard_normal((filters * _GRID**2, _DIMENSION))
@@ -74,9 +83,10 @@ def projection() -> NDArray[np.float16]:
 
 
 def build_model() -> bytes:
-    """Return the ONNX file from float32[n, 3, 112, 112] (as ArcFace) to float32[n, 512].
+    """Return the ONNX file of the descriptor.
 
-    Needs the `onnx` package, which running the model does not.
+    Its input is float32[n, 3, 112, 112] (as ArcFace), its output float32[n, 512]. Needs the `onnx`
+    package, which running the model does not.
     """
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
 

@@ -84,7 +84,7 @@ class Gallery:
 
 
 class GalleryHolder:
-    """Holds the gallery in use.
+    """The holder of the gallery in use.
 
     `swap` replaces one reference, so recognition never waits and never sees a mixture. Process a frame
     within `borrow`.

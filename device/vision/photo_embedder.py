@@ -45,7 +45,7 @@ class PhotoFace:
 
 
 class PhotoEmbedder:
-    """Finds and embeds the only face of a photo, with the code that cameras run."""
+    """The embedder of the only face of a photo, with the code of cameras."""
 
     def __init__(self, detector: Detector, embedder: Embedder) -> None:
         self._detector = detector

@@ -1,4 +1,7 @@
-"""Read the size of a JPEG or PNG from its header, to reject a bomb before decoding."""
+"""Read the size of a JPEG or PNG from its header.
+
+A decompression bomb is rejected so before decoding.
+"""
 
 import struct
 

@@ -52,7 +52,7 @@ class QualityLimits(Protocol):
 
 
 class QualityGate:
-    """Checks the faces of a frame against `limits`."""
+    """The check of a frame's faces against `limits`."""
 
     def __init__(self, limits: QualityLimits) -> None:
         self._limits = limits
@@ -133,12 +133,14 @@ def face_quality(face: NDArray[np.uint8], box: Float32) -> float:
 
 
 def head_poses(landmarks: Float32) -> Float64:
-    """Return float64[n, 3], yaw, pitch and roll in degrees from `landmarks` float32[n, 5, 2].
+    """Return float64[n, 3], yaw, pitch and roll in degrees.
 
-    Positive is towards the right of the picture, down, and clockwise; NaN for degenerate landmarks.
-    ArcFace's template is 0, 0, 0. Pose from orthography and scaling (DeMenthon and Davis 1995): the affine
-    camera that takes a generic head to the landmarks is a product with the head's pseudo-inverse; its rows
-    are the first two of the rotation, scaled. People's noses differ, so this is right to some ten degrees.
+    The input `landmarks` is float32[n, 5, 2]. Positive is towards the right of the picture, down, and
+    clockwise; NaN for degenerate landmarks. ArcFace's template is 0, 0, 0.
+
+    Pose from orthography and scaling (DeMenthon and Davis 1995): the affine camera that takes a generic
+    head to the landmarks is a product with the head's pseudo-inverse; its rows are the first two of the
+    rotation, scaled. Noses differ, so this is right to some ten degrees.
     """
     poses = np.full((len(landmarks), 3), np.nan)
     # Few faces of five points: plain arithmetic costs less than arrays do.

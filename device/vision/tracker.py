@@ -1,4 +1,7 @@
-"""Track faces over frames by constant velocity, nearest first (docs/decisions/0011)."""
+"""Track faces over frames by constant velocity, nearest first.
+
+See docs/decisions/0011.
+"""
 
 import math
 from dataclasses import dataclass
@@ -54,7 +57,7 @@ class _BoxTrack:
 
 
 class FaceTracker:
-    """Assigns ids to faces that move through the image: `face_0`, `face_1`, ...
+    """The assignment of ids to faces that move: `face_0`, `face_1`, ...
 
     It uses the times of frames, so a camera may drop frames or be slow. A track that was not seen for
     `max_age_seconds` is forgotten, and this tracker never reuses its id.
@@ -89,9 +92,9 @@ class FaceTracker:
         return track.id
 
     def _distances(self, faces: list[tuple[complex, float]], now: float) -> dict[tuple[int, int], float]:
-        """Return distances by (face, track) in face widths, from the track's expected centre.
+        """Return distances by (face, track) in face widths.
 
-        Pairs outside the track's radius are left out.
+        A distance is from the track's expected centre. Pairs outside the track's radius are left out.
         """
         tracks = [(track.expected(now), track.size, track.radius(now)) for track in self._tracks]
         distances = {}

@@ -1,4 +1,7 @@
-"""Camera: paced frames from any source; reopens a live source, stops from any thread."""
+"""The camera: paced frames from any source.
+
+A live source is reopened. Any thread may stop the camera.
+"""
 
 import math
 import random
@@ -114,7 +117,10 @@ class Camera:
             yield image
 
     def _thinned(self, images: Iterator[Image]) -> Iterator[Image]:
-        """Yield a live source's images at `fps` at most; early ones are dropped, not delayed."""
+        """Yield a live source's images at `fps` at most.
+
+        Early images are dropped, not delayed.
+        """
         period, due = self._period, -math.inf
         for image in images:
             now = self._clock()

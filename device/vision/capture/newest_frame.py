@@ -11,11 +11,13 @@ _CLOSE_SECONDS = 2.0
 
 
 class NewestFrame:
-    """Frames of a camera for one consumer thread; a context manager that owns the camera.
+    """The newest frame of a camera, for one consumer thread.
 
-    A live camera is read at its own rate into one slot, so a frame is at most one frame period old when it is
-    taken. A frame that was not taken in time is stale: dropped and counted. A file or folder loses nothing:
-    it waits until its frame is taken.
+    It is a context manager that owns the camera.
+
+    A live camera is read at its own rate into one slot, so a frame is at most one frame period old when
+    it is taken. A frame that was not taken in time is stale: dropped and counted. A file or folder loses
+    nothing: it waits until its frame is taken.
     """
 
     def __init__(self, camera: Camera, *, close_seconds: float = _CLOSE_SECONDS) -> None:

@@ -32,7 +32,10 @@ class Source(Protocol):
     corrupt: int
 
     def read(self) -> Image | None:
-        """Return the next image; None at a file's end or for a failed read of a live source."""
+        """Return the next image, or None.
+
+        None is a file's end, or a failed read of a live source.
+        """
 
     def close(self) -> None: ...
 
@@ -149,7 +152,10 @@ def is_live(source: str) -> bool:
 
 
 def describe(source: str) -> str:
-    """Return `source` for logs and errors, without credentials, query or pipeline text."""
+    """Return `source` for logs and errors, without its secrets.
+
+    Credentials, query and pipeline text are left out.
+    """
     if " ! " in source:
         return "the GStreamer pipeline"
     if "://" in source:

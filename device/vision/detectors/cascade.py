@@ -11,7 +11,9 @@ from .detector import Detections, has_pixels
 
 
 class CascadeDetector:
-    """OpenCV's `haarcascade_frontalface_default` (Viola and Jones 2001): frontal faces, no landmarks.
+    """OpenCV's cascade for frontal faces, without landmarks.
+
+    The file is `haarcascade_frontalface_default` (Viola and Jones 2001).
 
     `scores` are ranks and no probabilities: n / (n + 10) of n overlapping windows that agree. Faces under
     `min_face_pixels` are not searched for, which keeps the detector fast.

@@ -82,24 +82,30 @@ def _check(name: str, array: Float32, shape: tuple[int, ...]) -> None:
 
 
 class Detector(Protocol):
-    """Finds faces. One thread uses it at a time."""
+    """A face detector, used by one thread at a time."""
 
     @property
     def name(self) -> str:
-        """`cascade`, `scrfd` or `yunet`: what seed 003's column `enrolled_users.detector` holds."""
+        """The detector's name: `cascade`, `scrfd` or `yunet`.
+
+        Seed 003's column `enrolled_users.detector` has these values.
+        """
         ...
 
     def detect(self, image: Image) -> Detections:
-        """Return the faces in `image`, uint8[h, w, 3] BGR: finite, with an area, within it.
+        """Return the faces in `image`, uint8[h, w, 3] BGR.
 
-        An image without pixels has none. Raises ValueError for another array, ModelError when the network
-        fails.
+        Faces are finite, have an area and lie within the image. An image without pixels has none. Raises
+        ValueError for another array, ModelError when the network fails.
         """
         ...
 
 
 def has_pixels(image: Image) -> bool:
-    """Return whether `image` has pixels. Raises ValueError unless it is uint8[h, w, 3]."""
+    """Return whether `image` has pixels.
+
+    Raises ValueError unless it is uint8[h, w, 3].
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"a frame is uint8[h, w, 3] in BGR, this one is {image.dtype}{list(image.shape)}: "

@@ -1,8 +1,10 @@
-"""SCRFD, the detector of InsightFace's packs (`det_10g`, `det_500m`; Guo et al. 2021, arXiv 2105.04714).
+"""SCRFD, the detector of InsightFace's packs (`det_10g`, `det_500m`).
 
-Per stride the network returns a score, the distances from each anchor to the four sides of the face and, in
-most files, to five landmarks. Files differ in the order of outputs, in a leading batch dimension, and in the
-number of strides and anchors, so outputs are identified by their shapes.
+The source is Guo et al. 2021, arXiv 2105.04714.
+
+Per stride the network returns a score, the distances from each anchor to the four sides of the face and,
+in most files, to five landmarks. Files differ in the order of outputs, in a leading batch dimension, and
+in the number of strides and anchors, so outputs are identified by their shapes.
 """
 
 from dataclasses import dataclass
@@ -30,7 +32,10 @@ _MOST_CANDIDATES = 1000
 
 @dataclass(frozen=True)
 class _Level:
-    """Output indices of one stride, and `centres` float32[k, 2] of its anchors in pixels."""
+    """Output indices of one stride, and the centres of its anchors.
+
+    `centres` is float32[k, 2] in pixels.
+    """
 
     stride: int
     score: int
@@ -86,7 +91,10 @@ class ScrfdDetector:
         return found.clip_to(image, min_side=self._min_face_pixels)
 
     def _letterbox(self, image: Image) -> tuple[Float32, Float32]:
-        """Return float32[1, 3, h, w] with `image` at its top left, and its scales float32[2]."""
+        """Return float32[1, 3, h, w] with `image` at its top left, and its scales.
+
+        The scales are float32[2].
+        """
         height, width = image.shape[:2]
         fit = min(self._width / width, self._height / height)
         # InsightFace rounds down, too.
@@ -135,7 +143,10 @@ def _rows(output: Float32) -> Float32:
 
 
 def _levels(session: Session, shapes: list[tuple[int, ...]], height: int, width: int) -> tuple[_Level, ...]:
-    """Return the levels of outputs of these shapes. Raises ModelError for other shapes."""
+    """Return the levels of outputs of these shapes.
+
+    Raises ModelError for other shapes.
+    """
     kinds: dict[int, list[int]] = {_SCORE: [], _BOX: [], _LANDMARKS: []}
     for index, shape in enumerate(shapes):
         if len(shape) != 2 or shape[1] not in kinds:
@@ -161,7 +172,10 @@ def _levels(session: Session, shapes: list[tuple[int, ...]], height: int, width:
 
 
 def _centres(rows: int, columns: int, stride: int, anchors: int) -> Float32:
-    """Return float32[rows * columns * anchors, 2], x and y of each anchor, cell by cell."""
+    """Return x and y of each anchor, cell by cell.
+
+    The result is float32[rows * columns * anchors, 2].
+    """
     y, x = np.mgrid[:rows, :columns]
     cells = np.stack([x, y], axis=-1).reshape(-1, 2) * stride
     return np.repeat(cells, anchors, axis=0).astype(np.float32)
@@ -176,7 +190,10 @@ def _not_scrfd(session: Session, shapes: list[tuple[int, ...]]) -> ModelError:
 
 
 def _suppress(boxes: Float32, scores: Float32) -> NDArray[np.intp]:
-    """Return the rows of `boxes` (xywh) after greedy non-maximum suppression, best first."""
+    """Return the rows of `boxes` (xywh) that remain, best first.
+
+    Greedy non-maximum suppression removes the others.
+    """
     kept = cv2.dnn.NMSBoxes(
         boxes.astype(np.float64).tolist(), scores.tolist(), 0.0, _SAME_FACE, top_k=_MOST_CANDIDATES
     )

@@ -1,4 +1,7 @@
-"""YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector"), run by OpenCV itself."""
+"""The detector YuNet, run by OpenCV itself.
+
+The source is Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector".
+"""
 
 from pathlib import Path
 

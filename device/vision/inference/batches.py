@@ -12,15 +12,18 @@ Run = Callable[[Float32], list[NDArray[Any]]]
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
-    """Return a readable shape such as `[n, 3, 112, 112]`; `?` and a leading `n` are free."""
+    """Return a readable shape such as `[n, 3, 112, 112]`.
+
+    `?` and a leading `n` are free.
+    """
     names = [("n" if axis == 0 else "?") if size is None else str(size) for axis, size in enumerate(shape)]
     return f"[{', '.join(names)}]"
 
 
 def check_batch(batch: Float32, expected: TensorInfo) -> None:
-    """Raise ModelError unless `batch` fits `expected` in type and in all but the row count.
+    """Raise ModelError unless `batch` fits `expected` in type and shape.
 
-    An empty batch does not fit.
+    The row count is free, but an empty batch does not fit.
     """
     shape = expected.shape
     fits = batch.dtype == np.float32 and batch.ndim == len(shape) and len(batch) > 0
@@ -34,7 +37,9 @@ def check_batch(batch: Float32, expected: TensorInfo) -> None:
 
 
 def run_in_chunks(run: Run, batch: Float32, *, at_most: int | None, exactly: bool) -> list[Float32]:
-    """Return every output of `run` for `batch`, joined along the first axis, as float32.
+    """Return every output of `run` for `batch`, as float32.
+
+    Outputs of several calls are joined along the first axis.
 
     `run` receives at most `at_most` rows per call (None: any number). With `exactly` it always receives that
     many: the last chunk is padded with zeros, and the outputs of the padding are dropped. Raises ModelError

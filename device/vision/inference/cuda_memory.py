@@ -51,7 +51,10 @@ class TensorBuffer:
     host: NDArray[np.uint8]
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return the first bytes of `host` as `shape`. Raises ModelError if it is too small."""
+        """Return the first bytes of `host` as `shape`.
+
+        Raises ModelError if `host` is too small.
+        """
         size = math.prod(shape) * dtype.itemsize
         if size > self.host.nbytes:
             raise ModelError(

@@ -1,6 +1,7 @@
-"""Read and write a TensorRT engine and its record: model, TensorRT version and GPU.
+"""Read and write a TensorRT engine and its record.
 
-An engine does not contain these facts, and TensorRT's error for an unfit engine does not name the reason.
+The record names model, TensorRT version and GPU. An engine does not contain these facts, and TensorRT's
+error for an unfit engine does not name the reason.
 """
 
 import hashlib
@@ -60,7 +61,10 @@ def check_engine_name(engine: Path) -> None:
 
 
 def read_record(engine: Path) -> EngineRecord:
-    """Return the record of `engine`. Raises ModelError when it is missing or unreadable."""
+    """Return the record of `engine`.
+
+    Raises ModelError when it is missing or unreadable.
+    """
     path = record_path(engine)
     try:
         return EngineRecord.model_validate_json(path.read_bytes())

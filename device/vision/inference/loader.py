@@ -6,9 +6,10 @@ from .session import ENGINE_SUFFIXES, Session, SessionOptions
 
 
 def open_session(path: str | Path, options: SessionOptions | None = None) -> Session:
-    """Open the model file at `path`: TensorRT for `.engine` and `.plan`, else ONNX Runtime.
+    """Open the model file at `path` with the runtime of its suffix.
 
-    The runtime is imported on use. Raises ModelError when the file is missing or unfit.
+    TensorRT opens `.engine` and `.plan`, ONNX Runtime all others. The runtime is imported on use. Raises
+    ModelError when the file is missing or unfit.
     """
     options = options or SessionOptions()
     if Path(path).suffix.lower() in ENGINE_SUFFIXES:

@@ -12,10 +12,12 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The file at `path` with its `sha256` (hex) and its inode, size and time of change.
+    """A model file: path, hash, inode, size and time of change.
 
-    The file is hashed in chunks and then loaded by path, from the page cache. A small camera has no
-    room for a few hundred megabytes besides the loaded network, and external weights are found only by path.
+    `sha256` is in hex.
+
+    The file is hashed in chunks and then loaded by path, from the page cache. A small camera has no room
+    for a few hundred megabytes besides the loaded network, and external weights are found only by path.
     """
 
     path: Path

@@ -49,10 +49,12 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class OnnxSession:
-    """A session of an ONNX file on the first of `options.providers` that works, else the CPU.
+    """A session of an ONNX file.
 
-    A network with a fixed batch of k runs k rows at a time. Raises ModelError with one sentence when the file
-    is missing, is no model, or has other than one input and floating point outputs.
+    It runs on the first of `options.providers` that works, else on the CPU.
+
+    A network with a fixed batch of k runs k rows at a time. Raises ModelError with one sentence when the
+    file is missing, is no model, or has other than one input and floating point outputs.
     """
 
     def __init__(self, path: str | Path, options: SessionOptions | None = None) -> None:

@@ -1,4 +1,7 @@
-"""Define the protocol of inference sessions (ONNX Runtime, TensorRT) and its options."""
+"""Define the protocol of inference sessions and its options.
+
+ONNX Runtime and TensorRT have such sessions.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -17,10 +17,10 @@ _MEGABYTE = 1 << 20
 def build_engine(
     onnx: Path, engine: Path, *, fp16: bool, max_batch: int, workspace_mb: int, built_at: datetime
 ) -> EngineRecord:
-    """Build `engine` from `onnx` for this GPU and write it with its record; takes minutes.
+    """Build `engine` from `onnx` for this GPU and write it with its record.
 
-    `max_batch` is the maximum number of faces at once, for a network with a free batch dimension. Raises
-    ModelError with one sentence.
+    The build takes minutes. `max_batch` is the maximum number of faces at once, for a network with a free
+    batch dimension. Raises ModelError with one sentence.
     """
     check_engine_name(engine)
     file = ModelFile.read(onnx)

@@ -25,13 +25,15 @@ _OLDEST_MAJOR = 10
 
 
 class TensorRtSession:
-    """A session of an engine that `tensorrt_builder` built on this GPU with this TensorRT.
+    """A session of an engine that `tensorrt_builder` built.
 
-    A batch larger than the engine's maximum runs in chunks. GPU memory is allocated once, in the constructor,
-    and freed by `close` or when the session is garbage collected.
+    The engine is for this GPU and this TensorRT.
 
-    Raises ModelError with one sentence when the engine or its record is missing or damaged, when the engine
-    does not fit this machine, or when TensorRT or the GPU is missing.
+    A batch larger than the engine's maximum runs in chunks. GPU memory is allocated once, in the
+    constructor, and freed by `close` or when the session is garbage collected.
+
+    Raises ModelError with one sentence when the engine or its record is missing or damaged, when the
+    engine does not fit this machine, or when TensorRT or the GPU is missing.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -145,7 +147,10 @@ class TensorRtSession:
         return inputs[0], tuple(outputs)
 
     def _largest_input(self) -> tuple[int, ...]:
-        """Return the largest input shape: the third of the profile's minimum, optimum and maximum."""
+        """Return the largest input shape of the profile.
+
+        It is the third of minimum, optimum and maximum.
+        """
         fixed = tuple(size for size in self._input.shape if size is not None)
         if len(fixed) == len(self._input.shape):
             return fixed
@@ -163,7 +168,7 @@ class TensorRtSession:
         return buffers
 
     def _shape_now(self, name: str) -> tuple[int, ...]:
-        """Return the shape of tensor `name` for the input shape that is set on the context."""
+        """Return the shape of tensor `name` for the context's input shape."""
         shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
         if min(shape, default=1) < 1:
             raise ModelError(
