@@ -13,7 +13,7 @@ import httpx
 from .stack import Mongod, Mosquitto, Program, ProgramError, free_port
 
 SITE = "lobby"
-_READY_SECONDS = 30.0
+_READY_SECONDS = 60.0
 
 
 class LocalFleet:

@@ -15,7 +15,7 @@ from .ports import free_port
 from .program import ROOT, Program, ProgramError
 
 TEMPLATES = ROOT / "deploy" / "mosquitto"
-_READY_SECONDS = 10.0
+_READY_SECONDS = 60.0
 
 
 class Mosquitto:

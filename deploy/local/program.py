@@ -135,7 +135,7 @@ class Program:
             file.seek(self._log_start)
             return file.read().decode("utf-8", "replace")
 
-    def wait_for_line(self, pattern: str, timeout: float = 10.0) -> str:
+    def wait_for_line(self, pattern: str, timeout: float = 60.0) -> str:
         """Return the first line since the last start that matches `pattern`; wait for it."""
         found: list[str] = []
 

@@ -92,7 +92,7 @@ def test_each_program_ends_within_ten_seconds_of_sigterm(
         (video,) = sample_video.make_sample(tmp_path / "videos", cameras=1)
         camera = fleet.make_device(CAMERA, {"source": str(video.path), "loop": True})
         camera.start()
-        camera.wait_for_line("connected to")
+        camera.wait_for_line("broker connected")
         trouble(fleet)
         for program in (camera, fleet.bridge, fleet.api):
             started = time.monotonic()

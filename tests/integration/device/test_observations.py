@@ -309,7 +309,7 @@ def test_a_model_that_is_not_the_registrys_asks_nobody(
     tracker.send(channels.SYNC_HEAD, head_of("9c" * 32), site_id=fresh_device.site)
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
-    assert "compare with nobody: the model file for face:gabor-512 is" in ended.output
+    assert "match no other vectors: the model file for face:gabor-512 is" in ended.output
     assert tracker.of(channels.OBSERVATION, fresh_device.id) == []
 
 

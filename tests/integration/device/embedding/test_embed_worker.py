@@ -147,7 +147,7 @@ def test_sigterm_ends_the_worker_within_seconds_and_releases_the_job(
     assert time.monotonic() - begun < 5
     release.set()
     assert (job.status, job.retry, job.position) == ("failed", True, 4)
-    assert "was given back" in program.output()
+    assert "job released job_id=" in program.output()
     assert "Traceback" not in program.output()
 
 
@@ -168,7 +168,7 @@ def test_a_rejected_key_is_one_sentence_and_status_2(
     assert program.wait(30) == 2
     last = program.output().splitlines()[-1]
     assert f"the {refusing} at http://127.0.0.1" in last
-    assert "refuses access (401)" in last
+    assert "rejects the worker's key (401)" in last
     assert "wrong-key" not in program.output()
     assert job.status == ("queued" if refusing == "backend" else "failed")
 

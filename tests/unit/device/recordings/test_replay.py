@@ -205,7 +205,7 @@ def test_a_recording_without_its_beginning_says_so(tmp_path):
     assert replayed(tmp_path).begins_late == 1
     answer = run_command(tmp_path)
     assert answer.exit_code == 0
-    assert "begins in mid-run" in answer.stderr
+    assert "starts in mid-run" in answer.stderr
     assert "under its own settings the replay has 1 events, the device had 0" in answer.stderr
 
 
@@ -314,4 +314,4 @@ def test_a_file_that_is_no_recording_ends_with_a_sentence(tmp_path, content):
 def test_the_help_says_what_is_not_judged_again():
     """Quality needs a picture, and there is none."""
     text = " ".join(run_command("--help").stdout.replace("│", " ").split())
-    assert "there is no picture to judge anew" in text
+    assert "because the recording has no pictures" in text
