@@ -34,7 +34,7 @@ def test_a_delay_lies_between_base_and_cap(attempt: int) -> None:
 
 
 async def test_retry_returns_the_first_success() -> None:
-    """`retry` reports each failure, waits after it, and returns the result of the first success."""
+    """`retry` reports each failure, waits after it, and returns the first success."""
     recorder = Recorder()
     answers = iter([OSError("first"), OSError("second"), "done"])
 

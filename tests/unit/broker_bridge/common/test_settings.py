@@ -94,14 +94,17 @@ def test_a_key_that_no_header_can_hold_is_a_wrong_setting(key: str) -> None:
     ],
 )
 def test_a_misspelt_name_gets_a_hint(environ: dict[str, str], sentence: str) -> None:
-    """An unknown section or key is a mistake that names the closest known one, if one is close."""
+    """An unknown section or key is a mistake that names the closest known one."""
     with pytest.raises(SettingsError) as refused:
         load_settings(BridgeProgram, None, environ)
     assert any(mistake.startswith(sentence) for mistake in refused.value.mistakes)
 
 
 def test_variables_of_other_programs_are_ignored() -> None:
-    """A section that this program does not read, and names without a section, are left alone."""
+    """Variables of sections that this program does not read are ignored.
+
+    So are variables without a section.
+    """
     environ = {"WFM_DEVICE__ID": "cam-1", "WFM_WORKER__X": "y", "WFM_HOME": "/srv", "PATH": "/bin"}
     assert load_settings(BridgeProgram, None, environ) == load_settings(BridgeProgram, None, {})
 
@@ -137,7 +140,7 @@ def test_an_object_that_is_not_json_is_a_sentence_of_its_setting() -> None:
     ],
 )
 def test_what_is_not_json_is_named_with_line_and_column(tmp_path: Path, data: bytes, sentence: str) -> None:
-    """A byte order mark, a comment and a trailing comma are named; the sentence has line and column."""
+    """A file with a byte order mark, a comment or a trailing comma gets its place named."""
     file = tmp_path / "config.json"
     file.write_bytes(data)
     with pytest.raises(SettingsError) as refused:
@@ -148,7 +151,7 @@ def test_what_is_not_json_is_named_with_line_and_column(tmp_path: Path, data: by
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"mqtt": 3}'])
 def test_a_file_that_is_not_settings_is_one_sentence(tmp_path: Path, text: str) -> None:
-    """Text that is not JSON, not an object, or has a section that is not an object is one mistake."""
+    """Text that is not JSON, or is not an object of objects, is one mistake."""
     file = tmp_path / "config.json"
     file.write_text(text)
     with pytest.raises(SettingsError) as refused:

@@ -31,7 +31,7 @@ TRIAL = "face:gabor-512"
 def test_enrollment_limits_are_configured_before_they_are_defaults(
     configured: dict[str, Any], space: str, expected: tuple[float, float, float]
 ) -> None:
-    """The space's entry precedes the general limits, which precede the defaults of the space."""
+    """The space's entry precedes the general limits, these precede the defaults."""
     same_person, look_alike, margin = expected
     limits = SimilarityLimits(same_person=same_person, look_alike=look_alike, margin=margin)
     assert RegistrySettings.model_validate(configured).similarities_in(space) == limits
@@ -55,7 +55,7 @@ def test_enrollment_limits_are_configured_before_they_are_defaults(
 def test_tracking_limits_are_configured_before_they_are_defaults(
     configured: dict[str, Any], space: str, expected: tuple[float, float, float]
 ) -> None:
-    """The space's entry precedes the general threshold, which precedes the defaults of the space."""
+    """The space's entry precedes the general threshold, this precedes the defaults."""
     similarity, margin, by_position = expected
     limits = FaceLimits(similarity=similarity, margin=margin, by_position=by_position)
     assert TrackingSettings.model_validate(configured).limits_in(space) == limits

@@ -1,4 +1,4 @@
-"""Nearest neighbours: the answers of a search through every vector, whichever engine counts the bits."""
+"""The index gives the answers of a search through every vector, on both engines."""
 
 import sys
 import tracemalloc

@@ -1,4 +1,4 @@
-"""How a person is known: a mean whose length says how much the faces differ."""
+"""The centroid of a person: a mean whose norm measures how much the faces agree."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""May a device enroll an employee with this vector? The pure part of registration from a watched folder."""
+"""The decision on an employee that a device registers, as a pure function."""
 
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -49,7 +49,7 @@ def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
 @pytest.mark.parametrize(
     ("held", "nearest", "result", "user_id", "code"),
     [
-        # Nobody is near.
+        # No identity is near.
         (NOBODY, None, "created", "EMP-1", None),
         (holding(None), None, "exists", "EMP-1", None),
         (holding(0.1, "face:other"), None, "exists", "EMP-1", None),
@@ -58,11 +58,11 @@ def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
         (holding(0.51), Nearest("EMP-1", 0.51, -1.0), "exists", "EMP-1", None),
         (holding(1.0), Nearest("EMP-1", 1.0, 0.3), "exists", "EMP-1", None),
         (holding(0.9), Nearest("EMP-1", 0.9, 0.84), "exists", "EMP-1", None),
-        # Somebody else's: whoever was enrolled first keeps it.
+        # The face of another identity: the first enrollment keeps it.
         (NOBODY, Nearest("EMP-2", 0.65, 0.3), "exists", "EMP-2", None),
         (holding(0.1), Nearest("EMP-2", 0.9, 0.1), "exists", "EMP-2", None),
         (holding(None), Nearest("EMP-2", 0.9, 0.1), "exists", "EMP-2", None),
-        # Too near to somebody else to tell.
+        # Too near to another identity for a decision.
         (NOBODY, Nearest("EMP-2", 0.5, 0.3), "rejected", None, "face-ambiguous"),
         (NOBODY, Nearest("EMP-2", 0.8, 0.76), "rejected", None, "face-ambiguous"),
         (holding(0.9), Nearest("EMP-1", 0.9, 0.86), "rejected", None, "face-ambiguous"),

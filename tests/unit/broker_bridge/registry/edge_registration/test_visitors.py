@@ -66,15 +66,15 @@ def test_a_face_equally_near_to_two_identities_is_ambiguous(runner_up: float, re
     assert (decision.code == "face-ambiguous") == (result == "rejected")
 
 
-def test_people_are_searched_as_far_down_as_the_decision_looks() -> None:
-    """The second-nearest by whom the margin goes is found exactly too."""
+def test_the_search_reaches_as_far_down_as_the_decision() -> None:
+    """The runner-up that decides the margin is found exactly too."""
     assert LIMITS.floor == 0.5
     assert SimilarityLimits(same_person=0.65, look_alike=0.65).floor == pytest.approx(0.6)
     assert SimilarityLimits(same_person=0.02, look_alike=0.01).floor == 0.0
 
 
 def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
-    """Its id follows from device and request, and from a time that MongoDB keeps to the millisecond."""
+    """The visit's id follows from device, request and a time in milliseconds."""
     decision = decided(0.9)
     assert decision.at == AT.replace(microsecond=123_000)
     visit = visit_of(decision, "face:test-4")
@@ -91,7 +91,10 @@ def test_a_visit_is_a_valid_event_that_a_repeat_does_not_double() -> None:
 
 
 def test_a_visitor_belongs_to_the_site_of_the_camera_alone() -> None:
-    """With one template that says where it comes from; an id tells nothing about its person."""
+    """A visitor has the site of its camera and one template with its source.
+
+    The id reveals nothing about the person.
+    """
     order = enrollment_of(ASKED, "VIS-1")
     assert (order.sites, order.kind, order.templates[0].source) == (("lobby",), "visitor", "edge")
     assert len({new_visitor_id() for _ in range(100)}) == 100

@@ -1,4 +1,4 @@
-"""A polling device needs a snapshot sync where the history cannot tell it the rest."""
+"""A polling device needs a snapshot sync if the history lacks changes it missed."""
 
 from datetime import datetime, timedelta, timezone
 
