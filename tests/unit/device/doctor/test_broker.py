@@ -1,4 +1,4 @@
-"""The doctor's broker check: unreachable, silent, foreign servers and certificates."""
+"""The doctor's broker check: unreachable, silent or foreign servers, certificates."""
 
 import socket
 import ssl

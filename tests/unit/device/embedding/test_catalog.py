@@ -77,7 +77,7 @@ async def test_a_photo_is_found_and_loaded(server: PhotoCatalog, catalog: Catalo
 
 
 async def test_a_batch_lists_its_photos_in_order(server: PhotoCatalog, catalog: Catalog) -> None:
-    """Without `file_url` the bytes are at `/api/photos/{id}/file`, with the id encoded."""
+    """Without `file_url` the bytes are at `/api/photos/{id}/file` (id encoded)."""
     server.add("z one/1?#%", b"first", 42, "John Smith")
     server.add("photo_002", b"second", "p-87", "Jane Doe")
     server.batches["batch 1"] = ["z one/1?#%", "photo_002"]

@@ -1,12 +1,15 @@
-"""The part of a message's changes that concerns a device."""
+"""The part of a message's changes that applies to a device."""
 
 from broker_bridge.contract.messages import Removal, WireTemplate
 from device.enrollment.applied_change import plan_change
 from tests.device_samples import DIMENSION, SPACE, person, vector
 
 
-def test_templates_of_other_spaces_are_left_out_and_bad_ones_named() -> None:
-    """The other templates apply; the error names identity and template and quotes no vector."""
+def test_templates_of_other_spaces_and_invalid_ones_are_left_out() -> None:
+    """The error names the identity and the template without a vector.
+
+    The other templates apply.
+    """
     good, other = person("A", 1, 5), person("A", 1, 6, space="gait:test-4")
     bad = WireTemplate(template_id="t9", space=SPACE, vector=vector(1, 4))
     mixed = good.model_copy(update={"templates": [bad, *other.templates, *good.templates]})

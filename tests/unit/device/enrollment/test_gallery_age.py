@@ -1,4 +1,4 @@
-"""When a gallery is too old to recognise anybody by."""
+"""A gallery that is too old is stale and matches no face."""
 
 from datetime import timedelta
 
@@ -25,16 +25,16 @@ HOUR = timedelta(hours=1)
     ],
     ids=[
         "never synced, empty",
-        "never synced, people of its own",
+        "never synced, local identities",
         "never synced, with a limit",
         "old, without a limit",
         "young enough",
         "too old",
-        "a site without people",
+        "a site without identities",
         "a clock that lost its battery",
         "a clock that was set back a little",
     ],
 )
 def test_a_gallery_is_stale(synced_at, empty, longest, stale):
-    """The limit decides; an empty gallery is stale before its first sync."""
+    """`max_age_hours` decides; an empty gallery is stale before its first sync."""
     assert gallery_is_stale(NOON, synced_at, empty=empty, max_age_hours=longest) == stale

@@ -31,7 +31,10 @@ def plan(
     live_at_request: int | None = None,
     error: WireError | None = None,
 ) -> PagePlan:
-    """Return the plan of a device whose live gallery is at `live` and whose snapshot is at `snapshot`."""
+    """Return the plan of a device with a live gallery at `live`.
+
+    `snapshot` is the version of its snapshot sync, None without one.
+    """
     state = SyncState(
         cursor=cursor(live),
         cursor_at_request=cursor(live if live_at_request is None else live_at_request),
@@ -86,13 +89,16 @@ def test_an_applied_page_moves_the_cursor_and_requests_the_next_page() -> None:
     [(page(10, 15, done=True), 10), (page(10, 10), 10), (page(8, 10), 8), (page(12, 15), 10)],
     ids=["last page", "empty page", "known page", "rejected page"],
 )
-def test_nothing_is_requested_ahead_of_a_page_without_a_next_one(answer: SyncPage, since: int) -> None:
-    """The last page has no next one; after an empty or unexpected page the device pauses first."""
+def test_nothing_is_requested_ahead_of_a_last_or_unexpected_page(answer: SyncPage, since: int) -> None:
+    """The device pauses after an empty or unexpected page.
+
+    A last page has no next one.
+    """
     assert not plan(answer, since).requests_ahead
 
 
 def test_a_snapshot_keeps_the_head_of_its_first_page() -> None:
-    """The registry needs it to see whether the snapshot may continue below its horizon."""
+    """The registry decides by it whether the snapshot may continue below its horizon."""
     assert plan(page(0, 15, reset=True)).snapshot == SnapshotProgress(cursor(15), HEAD)
     assert plan(page(5, 9), 5, snapshot=5).snapshot == SnapshotProgress(cursor(9), 50)
 
@@ -110,22 +116,22 @@ def test_a_snapshot_keeps_the_head_of_its_first_page() -> None:
 def test_a_complete_snapshot_swaps_unless_the_live_gallery_is_newer(
     end: int, live: int, live_at_request: int, swap: bool
 ) -> None:
-    """A swap must not undo a delta, but it must follow a registry that went back."""
+    """A swap does not undo a delta, but follows a registry that was restored."""
     last = page(5, end, done=True)
     assert plan(last, 5, snapshot=5, live=live, live_at_request=live_at_request).swap is swap
     assert not plan(page(5, end), 5, snapshot=5, live=live, live_at_request=live_at_request).swap
 
 
 def test_a_rejected_page_reports_its_error_and_changes_nothing() -> None:
-    """The page's own error goes before the one that the device finds."""
+    """The page's own error precedes the error that the device finds."""
     failed = plan(page(10, 15, error=BAD_TEMPLATE, upserts=[person("A", 15)]))
     assert (failed.step, failed.error) == (PageStep.REJECT, BAD_TEMPLATE)
     assert failed.change.upserts == ()
     assert plan(page(12, 15)).error == UNEXPECTED_PAGE
 
 
-def test_a_snapshot_keeps_the_first_error_and_a_page_outside_of_one_clears_it() -> None:
-    """A device reports a bad template of a snapshot until the snapshot is complete."""
+def test_a_snapshot_keeps_its_first_error_and_a_page_outside_clears_it() -> None:
+    """A device reports an invalid template until the snapshot is complete."""
     assert plan(page(5, 9), 5, snapshot=5, error=BAD_TEMPLATE).error == BAD_TEMPLATE
     assert plan(page(10, 15), error=BAD_TEMPLATE).error is None
     assert plan(page(0, 15, reset=True), error=BAD_TEMPLATE).error is None

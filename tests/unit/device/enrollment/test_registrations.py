@@ -18,7 +18,7 @@ OTHER_SPACE = "gait:test-6"
 
 
 class Door:
-    """Registrations of one device, opened again by opening another on the same file."""
+    """The registrations of one device on a file; a second one on it is a restart."""
 
     def __init__(self, path, clock=None, policy="visitors"):
         self.clock = clock or Clock()
@@ -35,10 +35,10 @@ class Door:
             is_quarantined=lambda space: space in self.quarantined_spaces,
         )
         if policy:
-            self.tell(policy)
+            self.receive_policy(policy)
         self.registrations.connected(self.clock())
 
-    def tell(self, policy):
+    def receive_policy(self, policy):
         head = SyncHead(epoch="aa", version=1, horizon=0, spaces={}, enrollment_policy=policy)
         self.registrations.receive_message(Decoded(channels.SYNC_HEAD, {}, head))
 
@@ -52,7 +52,7 @@ class Door:
 
     @property
     def sent(self):
-        return [one.request_id for one in self.link.of(channels.REGISTER)]
+        return [request.request_id for request in self.link.of(channels.REGISTER)]
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def door(tmp_path):
     door.db.close()
 
 
-def test_nobody_is_registered_unless_the_site_wants_it(door):
-    """Closed is the rule; the head changes it and takes it back."""
-    door.tell(None)
+def test_visitors_are_registered_only_if_the_site_is_open(door):
+    """Sites are closed by default; the policy of the head opens and closes them."""
+    door.receive_policy(None)
     door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     assert door.sent == []
-    door.tell("visitors")
+    door.receive_policy("visitors")
     door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
     (sent,) = door.link.of(channels.REGISTER)
@@ -76,14 +76,14 @@ def test_nobody_is_registered_unless_the_site_wants_it(door):
 
 
 def test_the_policy_is_known_after_a_restart_without_a_network(door):
-    """Visitors of an hour without a line are registered when it is back."""
+    """Visitors seen while offline are registered after the next connection."""
     again = Door(door.path, door.clock, policy=None)
     assert again.registrations.registers_visitors
     again.db.close()
 
 
-def test_a_registration_is_repeated_until_it_is_answered_and_then_never(door):
-    """Ever later; a repeated answer does no harm."""
+def test_a_registration_is_repeated_until_it_is_answered(door):
+    """The pauses grow; a repeated answer has no effect."""
     door.registrations.offer_visitor(SPACE, vector(1))
     for _ in range(4):
         due = door.tick()
@@ -96,8 +96,8 @@ def test_a_registration_is_repeated_until_it_is_answered_and_then_never(door):
     assert door.registrations.counts == {"offered": 1, "created": 1}
 
 
-def test_what_waits_survives_a_restart_and_what_was_answered_does_not_come_back(door):
-    """The file is the queue."""
+def test_pending_registrations_survive_a_restart_and_answered_ones_do_not(door):
+    """The queue is stored in the file."""
     for seed in (1, 2):
         door.registrations.offer_visitor(SPACE, vector(seed))
         door.clock.advance(1.0)
@@ -110,8 +110,8 @@ def test_what_waits_survives_a_restart_and_what_was_answered_does_not_come_back(
     again.db.close()
 
 
-def left(door, *needles):
-    """Whether anything of these is in the device's files, or the vector of seed 1."""
+def is_stored(door, *needles):
+    """Return whether a file of the device contains `needles` or the vector of seed 1."""
     files = [file.read_bytes() for file in door.path.parent.iterdir()]
     return any(needle in data for data in files for needle in (*needles, vector(1)))
 
@@ -124,11 +124,11 @@ def test_an_answered_vector_leaves_no_copy_in_the_file(door):
     message = door.link.of(channels.REGISTER)[0]
     wire = message.to_json()
     assert b'"vector"' in wire
-    assert not left(door, wire[-60:])
+    assert not is_stored(door, wire[-60:])
 
 
 @pytest.mark.parametrize("code", ["device-unknown", "space-unknown"])
-def test_what_the_backend_does_not_know_yet_waits(door, code):
+def test_temporary_rejections_stay_pending(door, code):
     """An unregistered device and an unknown space are temporary errors."""
     door.registrations.offer_visitor(SPACE, vector(1))
     door.tick()
@@ -137,8 +137,8 @@ def test_what_the_backend_does_not_know_yet_waits(door, code):
     assert len(door.sent) == 2
 
 
-def test_too_many_or_too_old_make_way_for_the_new(door):
-    """A day without a line in a busy street does not fill the disk."""
+def test_surplus_and_expired_registrations_are_dropped(door):
+    """A device that is offline for a day does not fill its disk."""
     for seed in range(MAX_PENDING + 5):
         door.registrations.offer_visitor(SPACE, vector(seed))
         door.clock.advance(1.0)
@@ -150,8 +150,8 @@ def test_too_many_or_too_old_make_way_for_the_new(door):
     assert door.registrations.counts["dropped"] == MAX_PENDING + 5
 
 
-def test_while_the_line_is_down_nothing_is_lost(door):
-    """It goes out within a second of the next connection."""
+def test_a_registration_waits_for_the_connection(door):
+    """It is sent within a second of the next connection."""
     door.link.up = False
     door.registrations.offer_visitor(SPACE, vector(1))
     assert door.tick() is None
@@ -162,22 +162,22 @@ def test_while_the_line_is_down_nothing_is_lost(door):
     assert len(door.sent) == 1
 
 
-def test_a_day_without_an_answer_and_without_another_visitor_leaves_no_vector(door):
-    """The last face of a season does not stay on a camera that was unplugged: also after a restart."""
+def test_an_expired_registration_leaves_no_vector_in_the_files(door):
+    """It expires after a day without another visitor, also over a restart."""
     text = to_base64(vector(1)).encode()
     door.registrations.offer_visitor(SPACE, vector(1))
     door.registrations.disconnected()
-    assert left(door, text)
+    assert is_stored(door, text)
     door.tick(timedelta(days=1, minutes=1).total_seconds())
-    assert not left(door, text)
+    assert not is_stored(door, text)
     assert door.registrations.counts["dropped"] == 1
     door.registrations.connected(door.clock())
     assert door.tick(1.0) is None
     assert door.sent == []
 
 
-def test_what_a_quarantined_model_has_made_is_registered_by_nobody(door):
-    """A pending visitor is dropped when the quarantine begins before it is sent."""
+def test_a_registration_of_a_quarantined_model_is_dropped(door):
+    """A pending visitor is dropped if the quarantine begins before it is sent."""
     door.registrations.offer_visitor(SPACE, vector(1))
     door.quarantined_spaces = (SPACE,)
     door.tick(10.0)
@@ -185,19 +185,19 @@ def test_what_a_quarantined_model_has_made_is_registered_by_nobody(door):
     door.quarantined_spaces = ()
     door.tick(1000.0)
     assert door.sent == []
-    assert not left(door, to_base64(vector(1)).encode())
+    assert not is_stored(door, to_base64(vector(1)).encode())
 
 
-def test_a_site_closes_though_the_disk_is_full(door):
-    """What the head says counts from now on; only a restart may forget it."""
+def test_a_site_closes_on_a_full_disk(door):
+    """The head's policy applies at once; a restart may forget it."""
     door.db.connection.close()
     with pytest.raises(StoreError):
-        door.tell("closed")
+        door.receive_policy("closed")
     assert not door.registrations.registers_visitors
 
 
-def test_a_registration_that_the_disk_has_spoilt_does_not_keep_the_device_from_starting(tmp_path):
-    """It is forgotten, file and log included, and the others wait on."""
+def test_a_damaged_registration_does_not_prevent_the_start(tmp_path):
+    """It is deleted from file and log, and the other registrations stay pending."""
     first = Door(tmp_path / "device.db")
     for number in (1, 2):
         first.registrations.offer_visitor(SPACE, vector(number))
@@ -218,22 +218,25 @@ def test_a_registration_that_the_disk_has_spoilt_does_not_keep_the_device_from_s
 # Employees
 
 
-def test_an_employee_is_registered_whatever_the_site_does_with_visitors(door):
-    """It has a user id, is not counted as a visitor, and its callback runs once."""
+def test_an_employee_is_registered_at_a_closed_site(door):
+    """The request has a user id, and its callback runs once.
+
+    It does not count as a visitor.
+    """
     answers = []
-    door.tell("closed")
+    door.receive_policy("closed")
     door.registrations.register_employee("EMP-1", SPACE, vector(1), answers.append)
     door.tick()
     (sent,) = door.link.of(channels.REGISTER)
     assert (sent.kind, sent.user_id, sent.space, sent.vector) == ("employee", "EMP-1", SPACE, vector(1))
     for _ in range(2):
         door.answer(sent.request_id, "exists")
-    assert [one.result for one in answers] == ["exists"]
+    assert [answer.result for answer in answers] == ["exists"]
     assert door.registrations.counts == {}
-    assert not left(door, to_base64(vector(1)).encode())
+    assert not is_stored(door, to_base64(vector(1)).encode())
 
 
-def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(door):
+def test_a_pending_employee_is_not_registered_twice_after_a_restart(door):
     """The same registration is sent once; another vector is another registration."""
     door.registrations.register_employee("EMP-1", SPACE, vector(1), lambda _: None)
     again = Door(door.path, door.clock)
@@ -244,14 +247,14 @@ def test_an_employee_who_waits_since_before_a_restart_is_not_asked_about_twice(d
     old, new = again.link.of(channels.REGISTER)
     again.answer(old.request_id)
     again.answer(new.request_id, "rejected", WireError(code="face-differs", detail="no"))
-    assert [one.result for one in first] == ["created"]
-    assert [one.error.code for one in second] == ["face-differs"]
+    assert [answer.result for answer in first] == ["created"]
+    assert [answer.error.code for answer in second] == ["face-differs"]
     assert again.tick(1000.0) is None
     again.db.close()
 
 
-def test_who_asked_hears_that_there_will_be_no_answer(door):
-    """After a day or when too many are pending, the callback gets None and may register again."""
+def test_a_callback_gets_none_if_there_will_be_no_answer(door):
+    """An expired or surplus registration calls back with None and may be repeated."""
     answers = []
     door.registrations.register_employee("EMP-1", SPACE, vector(1), answers.append)
     door.clock.advance(1.0)
@@ -263,13 +266,13 @@ def test_who_asked_hears_that_there_will_be_no_answer(door):
     assert answers == [None, None]
 
 
-def test_an_employee_waits_while_the_device_distrusts_that_space(door):
-    """The file it came from stays, so nothing is dropped; other spaces go on."""
+def test_an_employee_waits_while_its_space_is_quarantined(door):
+    """Nothing is dropped, since the file stays; other spaces are registered."""
     door.quarantined_spaces = (SPACE,)
     door.registrations.register_employee("EMP-1", SPACE, vector(1), lambda _: None)
     door.registrations.register_employee("EMP-2", OTHER_SPACE, vector(2, 6), lambda _: None)
     assert door.tick() is not None
-    assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2"]
+    assert [request.user_id for request in door.link.of(channels.REGISTER)] == ["EMP-2"]
     door.quarantined_spaces = ()
     door.tick()
-    assert [one.user_id for one in door.link.of(channels.REGISTER)] == ["EMP-2", "EMP-1"]
+    assert [request.user_id for request in door.link.of(channels.REGISTER)] == ["EMP-2", "EMP-1"]

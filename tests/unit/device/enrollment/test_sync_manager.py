@@ -30,7 +30,7 @@ from tests.device_samples import DIMENSION, SPACE, Clock, ModelRegistry, Scripte
 
 
 class Device:
-    """A sync manager with its file, its link and the rows that recognition would use."""
+    """A sync manager with its file, its link and the rows of recognition."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Device:
         self.tick()
 
     def connect_and_wait(self) -> None:
-        """Until the jitter of a fleet that connects together is over."""
+        """Connect and wait until the jitter of a fleet that connects together is over."""
         self.connect()
         self.clock.advance(0.5)
         self.tick()
@@ -76,7 +76,7 @@ class Device:
     def tick(self) -> None:
         self.sync.tick(self.clock())
 
-    def tell(self, channel: Channel[Any], message: Any) -> None:
+    def receive(self, channel: Channel[Any], message: Any) -> None:
         self.sync.receive_message(Decoded(channel, {}, message))
         self.tick()
 
@@ -89,7 +89,7 @@ class Device:
         return self.link.of(channels.SYNC_APPLIED)
 
     def sync_with(self, registry: ModelRegistry, limit: int | None = None, rounds: int = 50) -> None:
-        """Answer requests until the device asks no more."""
+        """Answer requests until the device sends no more."""
         answered = len(self.requests) - 1 if self.sync.get_sync_status().in_progress else len(self.requests)
         for _ in range(rounds):
             if answered == len(self.requests):
@@ -98,16 +98,16 @@ class Device:
             if answered == len(self.requests):
                 return
             answered = len(self.requests)
-            self.tell(channels.SYNC_PAGE, registry.answer(self.requests[-1], limit))
-        raise AssertionError(f"the device still asks after {rounds} rounds")
+            self.receive(channels.SYNC_PAGE, registry.answer(self.requests[-1], limit))
+        raise AssertionError(f"the device still sends requests after {rounds} rounds")
 
     @property
-    def people(self) -> list[str]:
+    def user_ids(self) -> list[str]:
         assert self.rows is not None
         return sorted(set(self.rows.user_ids))
 
     def assert_equals(self, registry: ModelRegistry) -> None:
-        """On disk, in memory and by digest."""
+        """Assert that disk, memory and digest equal the registry."""
         cursor = self.db.cursor()
         assert cursor is not None
         assert (cursor.epoch, cursor.version) == (registry.epoch, registry.version)
@@ -115,11 +115,13 @@ class Device:
         assert self.db.digests().get(SPACE, type(expected)()) == expected
         assert self.db.verify()
         assert self.rows is not None
-        held = sorted(
+        rows = sorted(
             (user, row.tobytes()) for user, row in zip(self.rows.user_ids, self.rows.vectors, strict=True)
         )
-        wanted = sorted((one.user_id, t.vector) for one in registry.people.values() for t in one.templates)
-        assert held == wanted
+        wanted = sorted(
+            (identity.user_id, t.vector) for identity in registry.people.values() for t in identity.templates
+        )
+        assert rows == wanted
         assert self.rows.version == registry.version
 
 
@@ -146,71 +148,70 @@ def synced(device: Device, registry: ModelRegistry) -> Device:
 
 
 def test_an_empty_device_fetches_everything_page_by_page(device: Device, registry: ModelRegistry) -> None:
-    """At once, one page at a time, each from where the last one ended; then it says what it holds."""
+    """Each page is requested from the last version of the page before.
+
+    The first request is sent at once; at the end the device publishes what it applied.
+    """
     device.connect()
     device.sync_with(registry, limit=3)
     device.assert_equals(registry)
-    assert [one.since_version for one in device.requests] == [0, 3, 7]
-    assert [one.reset_head_version for one in device.requests] == [None, 8, 8]
+    assert [request.since_version for request in device.requests] == [0, 3, 7]
+    assert [request.reset_head_version for request in device.requests] == [None, 8, 8]
     assert len(device.applied) == 1
     assert device.applied[0].version == 8
     assert device.applied[0].spaces[SPACE].digest == registry.digest().hex
     assert device.applied[0].spaces[SPACE].count == 12
 
 
-def test_a_live_delta_is_in_the_gallery_at_once_and_confirmed(
-    synced: Device, registry: ModelRegistry
-) -> None:
-    """Without any request: this is what makes a deletion work in under a second."""
+def test_a_live_delta_is_applied_at_once_and_confirmed(synced: Device, registry: ModelRegistry) -> None:
+    """No request is needed, so a deletion takes effect in under a second."""
     requests_before = len(synced.requests)
-    synced.tell(channels.SYNC_DELTA, registry.enroll("NEW", 50))
-    synced.tell(channels.SYNC_DELTA, registry.delete("EMP-1"))
+    synced.receive(channels.SYNC_DELTA, registry.enroll("NEW", 50))
+    synced.receive(channels.SYNC_DELTA, registry.delete("EMP-1"))
     synced.assert_equals(registry)
-    assert "EMP-1" not in synced.people
-    assert [one.version for one in synced.applied[-2:]] == [9, 10]
+    assert "EMP-1" not in synced.user_ids
+    assert [applied.version for applied in synced.applied[-2:]] == [9, 10]
     assert len(synced.requests) == requests_before
 
 
 def test_a_repeated_delta_changes_nothing(synced: Device, registry: ModelRegistry) -> None:
-    """Nor does an old one that comes late."""
+    """A late delta with an older version changes nothing either."""
     first, second = registry.enroll("NEW", 50), registry.delete("NEW")
     for delta in (first, second, second, first):
-        synced.tell(channels.SYNC_DELTA, delta)
+        synced.receive(channels.SYNC_DELTA, delta)
     synced.assert_equals(registry)
 
 
-def test_a_gap_is_asked_for_within_half_a_second(synced: Device, registry: ModelRegistry) -> None:
-    """One delta got lost; the next one shows it."""
+def test_a_gap_is_requested_within_half_a_second(synced: Device, registry: ModelRegistry) -> None:
+    """The delta after a lost one shows the gap."""
     requests_before = len(synced.requests)
     registry.enroll("LOST", 50)
-    synced.tell(channels.SYNC_DELTA, registry.enroll("NEW", 51))
+    synced.receive(channels.SYNC_DELTA, registry.enroll("NEW", 51))
     synced.clock.advance(0.5)
     synced.tick()
-    assert [one.since_version for one in synced.requests[requests_before:]] == [8]
+    assert [request.since_version for request in synced.requests[requests_before:]] == [8]
     synced.sync_with(registry)
     synced.assert_equals(registry)
 
 
-def test_a_head_that_the_following_delta_fulfils_costs_no_request(
-    synced: Device, registry: ModelRegistry
-) -> None:
-    """Head and delta may come in either order."""
+def test_a_head_before_its_delta_costs_no_request(synced: Device, registry: ModelRegistry) -> None:
+    """Head and delta may arrive in either order."""
     requests_before = len(synced.requests)
     delta = registry.enroll("NEW", 50)
     synced.sync.receive_message(Decoded(channels.SYNC_HEAD, {}, registry.head()))
-    synced.tell(channels.SYNC_DELTA, delta)
+    synced.receive(channels.SYNC_DELTA, delta)
     synced.clock.advance(5.0)
     synced.tick()
     assert len(synced.requests) == requests_before
 
 
-def test_a_reconnected_device_asks_only_if_the_head_has_moved(
+def test_a_reconnected_device_requests_only_if_the_head_has_moved(
     synced: Device, registry: ModelRegistry
 ) -> None:
-    """A fleet that comes back together and is up to date asks nothing."""
+    """A fleet that reconnects and is up to date sends no request."""
     requests_before = len(synced.requests)
     synced.connect()
-    synced.tell(channels.SYNC_HEAD, registry.head())
+    synced.receive(channels.SYNC_HEAD, registry.head())
     synced.clock.advance(60.0)
     synced.tick()
     assert len(synced.requests) == requests_before
@@ -218,7 +219,7 @@ def test_a_reconnected_device_asks_only_if_the_head_has_moved(
 
     registry.delete("EMP-0")
     synced.connect()
-    synced.tell(channels.SYNC_HEAD, registry.head())
+    synced.receive(channels.SYNC_HEAD, registry.head())
     synced.clock.advance(0.5)
     synced.tick()
     assert len(synced.requests) == requests_before + 1
@@ -226,21 +227,24 @@ def test_a_reconnected_device_asks_only_if_the_head_has_moved(
     synced.assert_equals(registry)
 
 
-def test_after_a_long_absence_the_registry_itself_is_asked(synced: Device, registry: ModelRegistry) -> None:
-    """A retained head may be as old as the absence; and a gallery that is too old waits for this answer."""
+def test_after_a_long_absence_the_device_requests_a_page(synced: Device, registry: ModelRegistry) -> None:
+    """A retained head may be as old as the absence.
+
+    A stale gallery needs an answer.
+    """
     requests_before = len(synced.requests)
     synced.sync.disconnected()
     synced.clock.advance(3600.0)
     synced.connect()
-    synced.tell(channels.SYNC_HEAD, registry.head())
+    synced.receive(channels.SYNC_HEAD, registry.head())
     synced.sync_with(registry)
     assert len(synced.requests) == requests_before + 1
     assert synced.sync.synced_at is not None
     assert (synced.clock.utc_now() - synced.sync.synced_at).total_seconds() < 5
 
 
-def test_a_fleet_that_starts_together_asks_spread_over_half_a_second(synced: Device) -> None:
-    """A camera with a gallery waits its jitter; an empty one requests at once."""
+def test_a_fleet_that_starts_together_spreads_its_requests(synced: Device) -> None:
+    """A device with a gallery waits up to half a second; an empty one does not wait."""
     again = Device(synced.db.connection.path, clock=synced.clock)
     again.connect()
     assert again.requests == []
@@ -249,7 +253,7 @@ def test_a_fleet_that_starts_together_asks_spread_over_half_a_second(synced: Dev
     assert len(again.requests) == 1
 
 
-def test_without_a_head_a_reconnected_device_asks_by_itself(synced: Device) -> None:
+def test_without_a_head_a_reconnected_device_sends_a_request(synced: Device) -> None:
     """The broker may have lost its retained messages."""
     requests_before = len(synced.requests)
     synced.connect()
@@ -260,50 +264,50 @@ def test_without_a_head_a_reconnected_device_asks_by_itself(synced: Device) -> N
 
 
 def test_an_unanswered_request_is_repeated_under_its_own_id(device: Device, registry: ModelRegistry) -> None:
-    """So that the late answer to either copy counts, and only one of them."""
+    """A late answer to either copy counts once."""
     device.connect()
     device.clock.advance(10.0)
     device.tick()
     first, second = device.requests
     assert first == second
     answer = registry.answer(first)
-    device.tell(channels.SYNC_PAGE, answer)
-    device.tell(channels.SYNC_PAGE, answer)
+    device.receive(channels.SYNC_PAGE, answer)
+    device.receive(channels.SYNC_PAGE, answer)
     device.assert_equals(registry)
     assert device.sync.get_sync_status().counts["pages_ignored"] == 1
 
 
 def test_another_epoch_replaces_the_gallery_at_its_end_only(synced: Device, registry: ModelRegistry) -> None:
-    """A restored backup: the old people are recognised until the new snapshot is complete."""
-    old = synced.people
+    """After a restored backup the old gallery is used until the snapshot is complete."""
+    old = synced.user_ids
     registry.restore("bb", 4)
     registry.enroll("AFTER", 60)
-    synced.tell(channels.SYNC_HEAD, registry.head())
+    synced.receive(channels.SYNC_HEAD, registry.head())
     synced.clock.advance(0.5)
     synced.tick()
-    synced.tell(channels.SYNC_PAGE, registry.answer(synced.requests[-1], 2))
-    assert synced.people == old
+    synced.receive(channels.SYNC_PAGE, registry.answer(synced.requests[-1], 2))
+    assert synced.user_ids == old
     synced.sync_with(registry, limit=2)
     synced.assert_equals(registry)
-    assert "AFTER" in synced.people
+    assert "AFTER" in synced.user_ids
 
 
 def test_a_device_below_the_horizon_gets_a_snapshot(synced: Device, registry: ModelRegistry) -> None:
-    """The tombstone that it missed is purged; what the snapshot does not name goes away."""
+    """The missed tombstone is purged, so the snapshot removes what it does not name."""
     registry.delete("EMP-2")
     registry.purge()
     registry.enroll("NEW", 70)
-    synced.tell(channels.SYNC_HEAD, registry.head())
+    synced.receive(channels.SYNC_HEAD, registry.head())
     synced.sync_with(registry, limit=2)
     synced.assert_equals(registry)
     assert synced.sync.get_sync_status().counts["resets"] == 2
 
 
-def test_a_reset_goes_on_after_a_restart(tmp_path: Path, registry: ModelRegistry) -> None:
-    """From the page that was committed last."""
+def test_a_snapshot_sync_continues_after_a_restart(tmp_path: Path, registry: ModelRegistry) -> None:
+    """It continues from the last committed page."""
     device = Device(tmp_path / "device.db")
     device.connect()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     device.db.close()
 
     again = Device(tmp_path / "device.db")
@@ -313,33 +317,33 @@ def test_a_reset_goes_on_after_a_restart(tmp_path: Path, registry: ModelRegistry
     again.assert_equals(registry)
 
 
-def test_the_next_page_is_asked_for_before_this_one_is_written(
+def test_the_next_page_is_requested_before_this_one_is_written(
     device: Device, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So the bridge reads while the device writes: but never more than one page ahead."""
-    asked_before_write = []
-    take_in = device.db.begin_snapshot
+    """The bridge reads while the device writes, at most one page ahead."""
+    requested_before_write = []
+    begin = device.db.begin_snapshot
 
     def begin_snapshot(*page: Any) -> None:
-        asked_before_write.append([one.since_version for one in device.requests])
-        take_in(*page)
+        requested_before_write.append([request.since_version for request in device.requests])
+        begin(*page)
 
     monkeypatch.setattr(device.db, "begin_snapshot", begin_snapshot)
     device.connect()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
-    assert asked_before_write == [[0, 3]]
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    assert requested_before_write == [[0, 3]]
     assert len(device.requests) == 2
 
 
-def test_a_first_sync_is_in_nobodys_gallery_until_it_is_complete(
+def test_a_first_sync_is_not_in_the_gallery_until_it_is_complete(
     tmp_path: Path, registry: ModelRegistry
 ) -> None:
-    """Not in recognition, not for firmware, not after a restart: to half a gallery the rest are strangers."""
+    """Recognition, firmware and a restarted device get no incomplete gallery."""
     device = Device(tmp_path / "device.db")
     for last in (False, True):
         device.connect()
-        device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
-        assert device.people == []
+        device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+        assert device.user_ids == []
         assert device.sync.synced_at is None
         assert device.sync.position() is None
         assert device.db.get_all_enrollments() == {}
@@ -350,15 +354,16 @@ def test_a_first_sync_is_in_nobodys_gallery_until_it_is_complete(
     device.assert_equals(registry)
 
 
-def test_whoever_changes_during_a_first_sync_is_as_they_came_last(
-    device: Device, registry: ModelRegistry
-) -> None:
-    """Deleted, enrolled again and other faces: a delta is not applied to half a gallery, later pages are."""
+def test_changes_during_a_first_sync_have_their_last_state(device: Device, registry: ModelRegistry) -> None:
+    """A delta is not applied to an incomplete gallery; later pages have its changes.
+
+    The identities are deleted, and enrolled again with other faces.
+    """
     device.connect()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
-    device.tell(channels.SYNC_DELTA, registry.delete("EMP-0"))
-    device.tell(channels.SYNC_DELTA, registry.enroll("EMP-1", 90, 91, 92))
-    assert device.people == []
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.receive(channels.SYNC_DELTA, registry.delete("EMP-0"))
+    device.receive(channels.SYNC_DELTA, registry.enroll("EMP-1", 90, 91, 92))
+    assert device.user_ids == []
     device.sync_with(registry, limit=3)
     device.assert_equals(registry)
     content = b"".join(file.read_bytes() for file in device.db.connection.path.parent.iterdir())
@@ -367,13 +372,11 @@ def test_whoever_changes_during_a_first_sync_is_as_they_came_last(
 
 
 @pytest.mark.parametrize("how", ["epoch", "site"])
-def test_a_first_sync_that_cannot_go_on_leaves_nothing_of_its_people(
-    tmp_path: Path, registry: ModelRegistry, how: str
-) -> None:
-    """The registry has begun another history, or the camera was given to another site meanwhile."""
+def test_an_aborted_first_sync_leaves_no_vectors(tmp_path: Path, registry: ModelRegistry, how: str) -> None:
+    """The registry has another epoch, or the device moved to another site."""
     device = Device(tmp_path / "device.db")
     device.connect()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     device.db.close()
     other = ModelRegistry("bb")
     other.enroll("OTHER", 500)
@@ -385,12 +388,12 @@ def test_a_first_sync_that_cannot_go_on_leaves_nothing_of_its_people(
     assert vector(0) not in content
 
 
-def test_a_page_that_cannot_be_written_is_asked_for_again(
+def test_a_page_that_cannot_be_written_is_requested_again(
     device: Device, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk the request ahead is dropped, and the sync continues from the stored cursor."""
+    """On a full disk the request ahead is dropped and the stored cursor continues."""
     device.connect()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     with monkeypatch.context() as full:
 
         def refuse(*_: Any) -> None:
@@ -409,11 +412,11 @@ def test_a_page_that_cannot_be_written_is_asked_for_again(
     device.assert_equals(registry)
 
 
-def test_a_long_sync_tells_how_far_it_has_come(device: Device, registry: ModelRegistry) -> None:
-    """For the heartbeat: during a reset with the people staged, during a catch-up, and not otherwise."""
+def test_a_long_sync_reports_its_progress(device: Device, registry: ModelRegistry) -> None:
+    """A snapshot sync counts staged identities; a catch-up has versions only."""
     assert device.sync.progress() is None
     device.connect()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     assert device.sync.progress() == SyncProgress(version=3, head_version=8, people=3)
     device.sync_with(registry)
     assert device.sync.progress() is None
@@ -422,14 +425,17 @@ def test_a_long_sync_tells_how_far_it_has_come(device: Device, registry: ModelRe
         registry.enroll(f"NEW-{n}", 60 + n)
     device.sync.sync_now()
     device.tick()
-    device.tell(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
+    device.receive(channels.SYNC_PAGE, registry.answer(device.requests[-1], 3))
     assert device.sync.progress() == SyncProgress(version=11, head_version=12)
     device.sync_with(registry)
     assert device.sync.progress() is None
 
 
-def test_names_reach_a_device_in_dev_mode_live(tmp_path: Path, registry: ModelRegistry) -> None:
-    """Deltas carry no names, so such a device takes one as a call to ask; a removal it applies at once."""
+def test_a_device_in_dev_mode_gets_names_live(tmp_path: Path, registry: ModelRegistry) -> None:
+    """Deltas have no names, so the device requests a page.
+
+    It applies a removal at once.
+    """
     device = Device(tmp_path / "device.db", dev_mode=True)
     device.connect()
     device.sync_with(registry)
@@ -440,28 +446,28 @@ def test_names_reach_a_device_in_dev_mode_live(tmp_path: Path, registry: ModelRe
 
     for name in ("First Name", "Second Name"):
         delta = registry.enroll("NEW", 50)
-        device.tell(channels.SYNC_DELTA, delta)
+        device.receive(channels.SYNC_DELTA, delta)
         registry.people["NEW"] = registry.people["NEW"].model_copy(update={"display_name": name})
         device.clock.advance(0.5)
         device.tick()
         device.sync_with(registry)
         assert names()["NEW"] == name
     requests_before = len(device.requests)
-    device.tell(channels.SYNC_DELTA, registry.delete("NEW"))
-    assert "NEW" not in device.people
+    device.receive(channels.SYNC_DELTA, registry.delete("NEW"))
+    assert "NEW" not in device.user_ids
     assert len(device.requests) == requests_before
     device.assert_equals(registry)
 
 
-def test_a_delta_during_a_reset_is_never_undone_by_its_end(synced: Device, registry: ModelRegistry) -> None:
-    """The swap waits until the snapshot has come past what the live gallery already holds."""
+def test_a_snapshot_does_not_undo_a_delta(synced: Device, registry: ModelRegistry) -> None:
+    """The swap waits until the snapshot passes the version of the live gallery."""
     synced.sync.request_sync(0)
     synced.tick()
     stale = registry.answer(synced.requests[-1])
-    synced.tell(channels.SYNC_DELTA, registry.delete("EMP-0"))
-    assert "EMP-0" not in synced.people
-    synced.tell(channels.SYNC_PAGE, stale)
-    assert "EMP-0" not in synced.people
+    synced.receive(channels.SYNC_DELTA, registry.delete("EMP-0"))
+    assert "EMP-0" not in synced.user_ids
+    synced.receive(channels.SYNC_PAGE, stale)
+    assert "EMP-0" not in synced.user_ids
     synced.sync_with(registry)
     synced.assert_equals(registry)
 
@@ -469,7 +475,7 @@ def test_a_delta_during_a_reset_is_never_undone_by_its_end(synced: Device, regis
 def test_a_registry_that_went_back_within_its_epoch_is_followed(
     synced: Device, registry: ModelRegistry
 ) -> None:
-    """It should not happen; if it does, the registry is right and the device does not ask in a circle."""
+    """A registry below the device's version is followed without a loop of requests."""
     registry.restore(registry.epoch, 4)
     synced.sync.request_sync(0)
     synced.tick()
@@ -477,13 +483,13 @@ def test_a_registry_that_went_back_within_its_epoch_is_followed(
     synced.assert_equals(registry)
 
 
-def test_drift_is_mended_by_a_full_resync_without_being_told(synced: Device, registry: ModelRegistry) -> None:
-    """Equal version, other templates: counted, fetched from zero, and then equal."""
+def test_drift_starts_a_snapshot_sync(synced: Device, registry: ModelRegistry) -> None:
+    """Other templates at an equal version are counted and fetched again."""
     synced.db.apply_delta([], ["EMP-2"], synced.db.cursor())  # type: ignore[arg-type]
     again = Device(synced.db.connection.path, clock=synced.clock)
     again.connect_and_wait()
-    again.tell(channels.SYNC_PAGE, registry.answer(again.requests[-1]))
-    again.tell(channels.SYNC_HEAD, registry.head())
+    again.receive(channels.SYNC_PAGE, registry.answer(again.requests[-1]))
+    again.receive(channels.SYNC_HEAD, registry.head())
     again.clock.advance(0.5)
     again.tick()
     assert again.requests[-1].since_version == 0
@@ -492,10 +498,10 @@ def test_drift_is_mended_by_a_full_resync_without_being_told(synced: Device, reg
     assert again.sync.get_sync_status().counts["drift"] == 1
 
 
-def test_a_flipped_bit_on_the_disk_is_found_at_the_start_and_mended(
+def test_a_flipped_bit_on_the_disk_is_found_at_the_start_and_repaired(
     synced: Device, registry: ModelRegistry
 ) -> None:
-    """A vector that is no vector any more is not compared with faces meanwhile."""
+    """The damaged vector is not compared with faces until then."""
     path = synced.db.connection.path
     synced.db.close()
     content = bytearray(path.read_bytes())
@@ -511,45 +517,39 @@ def test_a_flipped_bit_on_the_disk_is_found_at_the_start_and_mended(
     again.assert_equals(registry)
 
 
-def test_drift_that_stays_does_not_make_the_device_ask_in_a_circle(
-    synced: Device, registry: ModelRegistry
-) -> None:
-    """At most one full resync a minute, then ever rarer."""
+def test_lasting_drift_does_not_cause_a_loop_of_requests(synced: Device, registry: ModelRegistry) -> None:
+    """At most one snapshot sync a minute runs, then ever fewer."""
     wrong = registry.head().model_copy(update={"spaces": {}})
     for _ in range(50):
-        synced.tell(channels.SYNC_HEAD, wrong)
+        synced.receive(channels.SYNC_HEAD, wrong)
         synced.sync_with(registry)
     assert synced.clock() < 1000.0 + 110
     assert 2 <= synced.sync.get_sync_status().counts["resets"] <= 3
 
 
-def test_a_bad_template_is_left_out_named_and_its_neighbours_apply(
-    synced: Device, registry: ModelRegistry
-) -> None:
-    """SyncApplied carries the code; no vector in it."""
+def test_an_invalid_template_is_left_out_and_reported(synced: Device, registry: ModelRegistry) -> None:
+    """Its neighbours apply; `SyncApplied` has the code and no vector."""
     delta = registry.enroll("GOOD", 50)
     nan = np.full(DIMENSION, np.nan, dtype=np.float32).tobytes()
     bad = person("BAD", delta.version).model_copy(
         update={"templates": [WireTemplate(template_id="t0", space=SPACE, vector=nan)]}
     )
-    synced.tell(channels.SYNC_DELTA, delta.model_copy(update={"upserts": [bad, *delta.upserts]}))
-    assert "GOOD" in synced.people
-    assert "BAD" not in synced.people
+    synced.receive(channels.SYNC_DELTA, delta.model_copy(update={"upserts": [bad, *delta.upserts]}))
+    assert "GOOD" in synced.user_ids
+    assert "BAD" not in synced.user_ids
     error = synced.applied[-1].error
     assert error is not None
     assert error.code == "vector-invalid"
     assert base64.b64encode(nan).decode() not in json.dumps(error.detail)
 
 
-def test_an_error_page_is_kept_as_the_state_and_asked_again_later(
-    device: Device, registry: ModelRegistry
-) -> None:
-    """The status has the code; the next answer clears it."""
+def test_an_error_page_is_reported_and_requested_again_later(device: Device, registry: ModelRegistry) -> None:
+    """The status has the code, and the next answer clears it."""
     device.connect()
     refusal = registry.answer(device.requests[-1]).model_copy(
         update={"error": WireError(code="device-unknown", detail="register it first"), "upserts": []}
     )
-    device.tell(channels.SYNC_PAGE, refusal)
+    device.receive(channels.SYNC_PAGE, refusal)
     assert len(device.requests) == 1
     error = device.sync.get_sync_status().error
     assert error is not None
@@ -561,13 +561,13 @@ def test_an_error_page_is_kept_as_the_state_and_asked_again_later(
     assert device.sync.get_sync_status().error is None
 
 
-def test_another_site_starts_from_zero(synced: Device) -> None:
-    """The cursor belongs to its site; the new site's gallery replaces the old one when it is complete."""
+def test_another_site_starts_a_snapshot_sync(synced: Device) -> None:
+    """The old gallery is used until the new site's gallery is complete."""
     other = ModelRegistry("aa")
     for n in range(9):
         other.enroll(f"OTHER-{n}", n + 500)
     moved = Device(synced.db.connection.path, site="gate")
-    assert moved.people == synced.people
+    assert moved.user_ids == synced.user_ids
     moved.connect_and_wait()
     assert (moved.requests[0].since_version, moved.requests[0].site_id) == (0, "gate")
     moved.sync_with(other)
@@ -575,7 +575,7 @@ def test_another_site_starts_from_zero(synced: Device) -> None:
 
 
 def test_sync_now_while_disconnected_does_not_stall_the_next_connection(device: Device) -> None:
-    """A request that could not be sent is forgotten; connecting asks."""
+    """The request is dropped without a connection, and connecting sends a new one."""
     device.link.up = False
     device.sync.sync_now()
     device.tick()
@@ -604,8 +604,8 @@ _STEP = st.one_of(
 )
 
 
-class Chaos:
-    """Plays steps: messages are lost, repeated, held back and delivered in any order."""
+class RandomHistory:
+    """Plays steps in which messages are lost, repeated, delayed and reordered."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -637,10 +637,10 @@ class Chaos:
 
     def _deliver(self, index: int) -> None:
         if self.deltas:
-            self.device.tell(channels.SYNC_DELTA, self.deltas[-1 - index % len(self.deltas)])
+            self.device.receive(channels.SYNC_DELTA, self.deltas[-1 - index % len(self.deltas)])
 
     def _head(self) -> None:
-        self.device.tell(channels.SYNC_HEAD, self.registry.head())
+        self.device.receive(channels.SYNC_HEAD, self.registry.head())
 
     def _answer(self, index: int, limit: int) -> None:
         if self.device.requests:
@@ -649,7 +649,7 @@ class Chaos:
 
     def _release(self, index: int) -> None:
         if self.pages:
-            self.device.tell(channels.SYNC_PAGE, self.pages[-1 - index % len(self.pages)])
+            self.device.receive(channels.SYNC_PAGE, self.pages[-1 - index % len(self.pages)])
 
     def _reconnect(self) -> None:
         self.device.connect()
@@ -670,27 +670,27 @@ def test_loss_repetition_and_reordering_are_harmless(
     tmp_path_factory: pytest.TempPathFactory, steps: list
 ) -> None:
     """After any history, a head and answered requests make the device equal to the registry."""
-    chaos = Chaos(tmp_path_factory.mktemp("chaos") / "device.db")
+    history = RandomHistory(tmp_path_factory.mktemp("history") / "device.db")
     for step in steps:
-        before = chaos.device.sync.get_sync_status()
-        chaos.play(step)
-        after = chaos.device.sync.get_sync_status()
-        # Within an epoch the gallery never goes back, not even for a moment.
+        before = history.device.sync.get_sync_status()
+        history.play(step)
+        after = history.device.sync.get_sync_status()
+        # Within an epoch the version of the gallery never decreases.
         assert after.epoch != before.epoch or after.version >= before.version
-        # Drift heals by itself, and would hide a wrong decision that made it.
-        assert "drift" not in chaos.device.sync.get_sync_status().counts
-    chaos._reconnect()
-    chaos._head()
-    chaos.device.sync_with(chaos.registry, limit=3, rounds=80)
-    chaos._head()
-    chaos.device.sync_with(chaos.registry, limit=3)
-    chaos.device.assert_equals(chaos.registry)
-    assert "drift" not in chaos.device.sync.get_sync_status().counts
-    chaos.device.db.close()
+        # A repair of drift would hide the wrong decision that caused it.
+        assert "drift" not in history.device.sync.get_sync_status().counts
+    history._reconnect()
+    history._head()
+    history.device.sync_with(history.registry, limit=3, rounds=80)
+    history._head()
+    history.device.sync_with(history.registry, limit=3)
+    history.device.assert_equals(history.registry)
+    assert "drift" not in history.device.sync.get_sync_status().counts
+    history.device.db.close()
 
 
 def test_a_device_that_moved_to_another_site_was_never_synced(synced: Device) -> None:
-    """The old gallery belongs to the old site: `synced_at` is empty until the first sync."""
+    """The old gallery is the old site's: `synced_at` is None until the first sync."""
     assert synced.sync.synced_at is not None
     moved = Device(synced.db.connection.path, site="roof", clock=synced.clock)
     assert moved.sync.synced_at is None

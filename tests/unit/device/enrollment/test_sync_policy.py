@@ -24,7 +24,7 @@ AT_10 = SyncCursor("lobby", (SPACE,), "aa", 10)
 def test_a_delta_applies_when_it_holds_all_that_is_missing(
     epoch: str, previous: int, version: int, decision: DeltaDecision
 ) -> None:
-    """A delta has everything of (previous, version]; a known one is ignored, a gap is requested."""
+    """A delta has all of (previous, version]; a known one is ignored, a gap requested."""
     delta = SyncDelta(epoch=epoch, prev_version=previous, version=version)
     assert decide_on_delta(AT_10, delta) is decision
 

@@ -1,4 +1,4 @@
-"""Waiting for a requested sync: it ends when everything of that moment is applied."""
+"""A requested sync ends when everything up to the request is applied."""
 
 from pathlib import Path
 
@@ -41,27 +41,27 @@ class Camera:
         self.clock.advance(seconds)
         self.sync.tick(self.clock())
 
-    def tell(self, channel: Channel, message: object) -> None:
+    def receive(self, channel: Channel, message: object) -> None:
         self.sync.receive_message(Decoded(channel, {}, message))
 
     def answer(self, limit: int | None = None) -> None:
-        """The registry's answer, as it is now, to the newest request."""
+        """Send the registry's current answer to the newest request."""
         request = self.link.of(channels.SYNC_REQUEST)[-1]
-        self.tell(channels.SYNC_PAGE, self.registry.answer(request, limit))
+        self.receive(channels.SYNC_PAGE, self.registry.answer(request, limit))
         self.tick()
 
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Camera:
-    one = Camera(tmp_path / "device.db")
-    one.registry.enroll("EMP-1", 1)
-    one.connect()
-    one.answer()
-    return one
+    camera = Camera(tmp_path / "device.db")
+    camera.registry.enroll("EMP-1", 1)
+    camera.connect()
+    camera.answer()
+    return camera
 
 
-def test_it_ends_with_the_last_page(camera: Camera) -> None:
-    """Not before."""
+def test_a_requested_sync_ends_with_the_last_page(camera: Camera) -> None:
+    """It is not done after the first page."""
     camera.registry.enroll("EMP-2", 2)
     camera.registry.enroll("EMP-3", 3)
     applied = camera.sync.request_sync()
@@ -73,14 +73,14 @@ def test_it_ends_with_the_last_page(camera: Camera) -> None:
     assert camera.sync.get_sync_status().version == 3
 
 
-def test_an_answer_that_was_on_its_way_already_does_not_count(camera: Camera) -> None:
-    """It may be older than the question."""
+def test_an_answer_to_an_earlier_request_does_not_count(camera: Camera) -> None:
+    """The answer may be older than the request."""
     camera.sync.sync_now()
     camera.tick()
     page = camera.registry.answer(camera.link.of(channels.SYNC_REQUEST)[-1])
     camera.registry.enroll("EMP-2", 2)
     applied = camera.sync.request_sync(100)
-    camera.tell(channels.SYNC_PAGE, page)
+    camera.receive(channels.SYNC_PAGE, page)
     camera.tick()
     assert not applied.done()
     camera.answer()
@@ -88,25 +88,25 @@ def test_an_answer_that_was_on_its_way_already_does_not_count(camera: Camera) ->
     assert camera.sync.get_sync_status().version == 2
 
 
-def test_a_head_that_says_that_all_is_well_does_not_leave_anybody_waiting(camera: Camera) -> None:
-    """A request is sent, but not one that only a cancelled waiter needed."""
+def test_a_head_without_changes_does_not_resolve_a_waiter(camera: Camera) -> None:
+    """A request is sent, but none for a cancelled waiter."""
     camera.sync.disconnected()
     camera.connect()
     waiting = camera.sync.request_sync()
-    camera.tell(channels.SYNC_HEAD, camera.registry.head())
+    camera.receive(channels.SYNC_HEAD, camera.registry.head())
     camera.tick()
     camera.answer()
     assert waiting.done()
 
     requests = len(camera.link.of(channels.SYNC_REQUEST))
     camera.sync.request_sync().cancel()
-    camera.tell(channels.SYNC_HEAD, camera.registry.head())
+    camera.receive(channels.SYNC_HEAD, camera.registry.head())
     camera.tick(1.0)
     assert len(camera.link.of(channels.SYNC_REQUEST)) == requests
 
 
-def test_it_outlives_a_lost_connection(camera: Camera) -> None:
-    """The next connection asks anyway."""
+def test_a_requested_sync_survives_a_lost_connection(camera: Camera) -> None:
+    """The next connection sends a request."""
     applied = camera.sync.request_sync()
     camera.tick()
     camera.sync.disconnected()
@@ -117,8 +117,8 @@ def test_it_outlives_a_lost_connection(camera: Camera) -> None:
     assert applied.done()
 
 
-def test_since_version_0_fetches_everything_anew(camera: Camera) -> None:
-    """Done when the whole snapshot is in."""
+def test_since_version_0_fetches_all_identities(camera: Camera) -> None:
+    """The sync is done when the whole snapshot is applied."""
     applied = camera.sync.request_sync(0)
     camera.tick()
     assert camera.link.of(channels.SYNC_REQUEST)[-1].since_version == 0

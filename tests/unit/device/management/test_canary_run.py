@@ -1,4 +1,4 @@
-"""The canary of a running device: quarantine, its end, and the answer to the command."""
+"""The canary of a running device: quarantine, release, and the command's answer."""
 
 import threading
 
@@ -14,8 +14,8 @@ from device.vision.inference.loader import open_session
 from tests.networks import save_arcface_like, save_nan
 
 
-class Played:
-    """A session on a GPU with a settable error."""
+class ScriptedGpuSession:
+    """A session on a GPU that returns wrong vectors while `is_broken`."""
 
     runs_on = "cuda"
 
@@ -29,9 +29,9 @@ class Played:
         return [-each if self.is_broken else each for each in self.cpu.run(batch)]
 
 
-def test_a_session_that_differs_is_in_quarantine_until_it_agrees_again(tmp_path):
-    """The command answers what was found, either way."""
-    session, health = Played(save_arcface_like(tmp_path / "m.onnx")), Health()
+def test_a_session_that_differs_is_quarantined_until_it_agrees(tmp_path):
+    """The command returns the result in both cases."""
+    session, health = ScriptedGpuSession(save_arcface_like(tmp_path / "m.onnx")), Health()
     canary = CanaryRun(session, "face:mine", health)
     assert "cosine" in canary.handle({})
     assert not health.is_quarantined
@@ -48,24 +48,24 @@ def test_a_session_that_differs_is_in_quarantine_until_it_agrees_again(tmp_path)
     assert not health.problems()
 
 
-def test_a_comparison_that_cannot_be_made_has_not_passed(tmp_path):
+def test_a_comparison_without_reference_fails(tmp_path):
     """Without the ONNX file the expected output of the engine is unknown."""
-    session, health = Played(save_arcface_like(tmp_path / "m.onnx")), Health()
+    session, health = ScriptedGpuSession(save_arcface_like(tmp_path / "m.onnx")), Health()
     session.path = tmp_path / "m.engine"
     result = CanaryRun(session, "face:mine", health, tmp_path / "gone.onnx").run()
     assert not result.passed
     assert "gone.onnx" in health.problems()[0].detail
 
 
-def test_a_model_that_answers_nan_is_in_quarantine_on_the_cpu_too(tmp_path):
-    """Its vectors would match no identity, without an error."""
+def test_a_model_of_nan_is_quarantined_on_the_cpu_too(tmp_path):
+    """Its vectors match no identity, without an error."""
     health = Health()
     CanaryRun(open_session(save_nan(tmp_path / "nan.onnx")), "face:nan", health).run()
     assert health.is_quarantined
 
 
-def test_it_runs_while_another_thread_recognises():
-    """The same session, the same answers as alone."""
+def test_the_canary_runs_beside_recognition():
+    """Both threads use the same session and get the outputs of a single thread."""
     embedder = load_embedder()
     faces = np.random.RandomState(1).randint(0, 256, (2, 112, 112, 3)).astype(np.uint8)
     alone = embedder.embed(faces)

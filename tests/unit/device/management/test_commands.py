@@ -1,4 +1,4 @@
-"""Orders from the backend, on a real SQLite file."""
+"""Commands from the backend, on a real SQLite file."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 
 class Camera:
-    """Commands on a file; `ran` is what was carried out."""
+    """A command runner on a file; `ran` has the arguments of the executed commands."""
 
     def __init__(self, path, **handlers):
         self.link = ScriptedLink()
@@ -35,13 +35,13 @@ class Camera:
         self.ran.append(args)
         return "resynced"
 
-    def order(self, command_id="cmd-42", name="resync", *, seconds=60, **args):
+    def receive(self, command_id="cmd-42", name="resync", *, seconds=60, **args):
         message = Command(id=command_id, args=args, expires_at=NOON + timedelta(seconds=seconds))
         self.commands.receive_message(Decoded(channels.COMMAND, {"command": name}, message))
 
     def answers(self, count):
         wait_until(lambda: len(self.link.published) >= count, what=f"{count} answers")
-        return [(one.id, one.state, one.detail) for one in self.link.of(channels.COMMAND_RESULT)]
+        return [(answer.id, answer.state, answer.detail) for answer in self.link.of(channels.COMMAND_RESULT)]
 
     def close(self):
         self.commands.close()
@@ -56,27 +56,27 @@ def camera(tmp_path):
 
 
 def test_a_command_is_accepted_run_and_answered(camera):
-    """With its arguments, and a sentence about what was done."""
-    camera.order(full=True)
+    """The command gets its arguments, and the answer describes the result."""
+    camera.receive(full=True)
     assert camera.answers(2) == [("cmd-42", "accepted", None), ("cmd-42", "done", "resynced")]
     assert camera.ran == [{"full": True}]
 
 
-def test_an_id_seen_before_is_answered_again_and_not_run_again(camera, tmp_path):
-    """Also after a restart: the broker, or the bridge, may deliver it twice."""
-    camera.order()
+def test_a_repeated_command_id_is_answered_and_not_run_again(camera, tmp_path):
+    """This also holds after a restart: broker or bridge may deliver a command twice."""
+    camera.receive()
     camera.answers(2)
-    camera.order()
+    camera.receive()
     assert camera.answers(3)[2] == ("cmd-42", "done", "resynced")
     again = Camera(tmp_path / "device.db")
-    again.order()
+    again.receive()
     assert again.answers(1) == [("cmd-42", "done", "resynced")]
     assert (len(camera.ran), again.ran) == (1, [])
     again.close()
 
 
-def test_one_that_is_running_is_not_started_a_second_time(tmp_path):
-    """It says `accepted` once more, and the end comes when it comes."""
+def test_a_running_command_is_not_started_again(tmp_path):
+    """A repeat is answered `accepted`, and the result follows once."""
     gate, started = Gate(), []
 
     def slow(args):
@@ -85,9 +85,9 @@ def test_one_that_is_running_is_not_started_a_second_time(tmp_path):
         return "slow"
 
     camera = Camera(tmp_path / "device.db", slow=slow)
-    camera.order(name="slow")
+    camera.receive(name="slow")
     wait_until(lambda: started, what="the command")
-    camera.order(name="slow")
+    camera.receive(name="slow")
     assert [state for _, state, _ in camera.answers(2)] == ["accepted", "accepted"]
     gate.set()
     assert camera.answers(3)[2] == ("cmd-42", "done", "slow")
@@ -95,32 +95,37 @@ def test_one_that_is_running_is_not_started_a_second_time(tmp_path):
     camera.close()
 
 
-def test_a_command_that_came_too_late_is_not_carried_out(camera):
-    """A door that was to be opened an hour ago stays shut."""
-    camera.order(seconds=0)
+def test_an_expired_command_is_not_run(camera):
+    """The answer is `expired`."""
+    camera.receive(seconds=0)
     assert camera.answers(1)[0][1] == "expired"
     assert camera.ran == []
 
 
 def test_an_unknown_command_is_answered_with_the_known_commands(camera):
-    """The answer names the commands that the device has."""
-    camera.order(name="dance")
+    """The answer lists the commands that the device has."""
+    camera.receive(name="dance")
     assert camera.answers(1) == [("cmd-42", "unknown", "expected one of resync")]
 
 
-def test_what_fails_says_so(tmp_path):
-    """A failure that was foreseen has its sentence; any other its kind, and the next command runs."""
+def test_a_failed_command_is_answered_with_its_error(tmp_path):
+    """An expected failure has its sentence, any other its type.
 
-    def foreseen(args):
+    The next command runs.
+    """
+
+    def expected_failure(args):
         raise CommandFailedError("there is no camera")
 
-    def unforeseen(args):
+    def unexpected_failure(args):
         raise KeyError("secret")
 
-    camera = Camera(tmp_path / "device.db", foreseen=foreseen, unforeseen=unforeseen)
-    camera.order("c-1", "foreseen")
-    camera.order("c-2", "unforeseen")
-    camera.order("c-3")
+    camera = Camera(
+        tmp_path / "device.db", expected_failure=expected_failure, unexpected_failure=unexpected_failure
+    )
+    camera.receive("c-1", "expected_failure")
+    camera.receive("c-2", "unexpected_failure")
+    camera.receive("c-3")
     ends = [answer for answer in camera.answers(6) if answer[1] != "accepted"]
     assert ends == [
         ("c-1", "failed", "there is no camera"),
@@ -131,21 +136,21 @@ def test_what_fails_says_so(tmp_path):
 
 
 def test_answers_are_remembered_within_bounds(camera):
-    """The newest 64; the row on disk does not grow for ever."""
+    """The newest 64 are stored; the row on disk stays bounded."""
     for number in range(200):
-        camera.order(f"c-{number}", seconds=0)
+        camera.receive(f"c-{number}", seconds=0)
     camera.answers(200)
     assert len(camera.db.get_config("answered_commands")) < 64 * 120
-    camera.order("c-199", seconds=60)
+    camera.receive("c-199", seconds=60)
     assert camera.answers(201)[200][1] == "expired"
 
 
-def test_one_that_waited_too_long_behind_another_is_not_carried_out(tmp_path):
-    """It came in time, but its time was over when its turn came."""
+def test_a_command_that_expires_in_the_queue_is_not_run(tmp_path):
+    """It arrived in time, but expired before its turn."""
     gate = Gate()
     camera = Camera(tmp_path / "device.db", slow=lambda args: str(gate.wait(10)))
-    camera.order("c-1", "slow", seconds=600)
-    camera.order("c-2", seconds=60)
+    camera.receive("c-1", "slow", seconds=600)
+    camera.receive("c-2", seconds=60)
     camera.now = NOON + timedelta(seconds=61)
     gate.set()
     assert camera.answers(4)[3][:2] == ("c-2", "expired")
@@ -153,21 +158,21 @@ def test_one_that_waited_too_long_behind_another_is_not_carried_out(tmp_path):
     camera.close()
 
 
-def test_a_disk_that_fails_does_not_swallow_an_answer(camera, caplog):
-    """What was done is said to the backend, and what is wrong to the log; the next command runs."""
+def test_a_failing_disk_loses_no_answer(camera, caplog):
+    """The backend gets the answer, the log the error, and the next command runs."""
     camera.db.connection.close()
-    camera.order("c-1")
-    camera.order("c-2")
+    camera.receive("c-1")
+    camera.receive("c-2")
     states = {(command_id, state) for command_id, state, _ in camera.answers(4)}
     assert {("c-1", "done"), ("c-2", "done")} <= states
     assert "command answer not stored id=c-1" in caplog.text
-    camera.order("c-1")
+    camera.receive("c-1")
     assert camera.answers(5)[4][:2] == ("c-1", "done")
     assert len(camera.ran) == 2
 
 
-def test_a_device_that_stops_starts_no_further_command(tmp_path):
-    """Neither one that waits nor one that comes now; both are sent again when it is back."""
+def test_a_stopping_device_starts_no_further_command(tmp_path):
+    """Queued and new commands are sent again after the restart."""
     gate, started = Gate(), Gate()
 
     def slow(args):
@@ -176,19 +181,19 @@ def test_a_device_that_stops_starts_no_further_command(tmp_path):
         return "slow"
 
     camera = Camera(tmp_path / "device.db", slow=slow)
-    camera.order("c-1", "slow")
+    camera.receive("c-1", "slow")
     assert started.wait(10)
-    camera.order("c-2")
+    camera.receive("c-2")
     camera.commands.close()
-    camera.order("c-3")
+    camera.receive("c-3")
     gate.set()
     assert camera.answers(3)[2] == ("c-1", "done", "slow")
-    assert (camera.ran, [one[0] for one in camera.answers(3)]) == ([], ["c-1", "c-2", "c-1"])
+    assert (camera.ran, [answer[0] for answer in camera.answers(3)]) == ([], ["c-1", "c-2", "c-1"])
     camera.close()
 
 
-def test_a_command_that_never_ends_does_not_keep_the_program_from_ending(tmp_path):
-    """As a network may that a driver lost: the interpreter does not wait for it."""
+def test_a_hanging_command_does_not_block_the_end_of_the_program(tmp_path):
+    """The interpreter does not wait for the thread of a hanging driver."""
     program = """
 import threading
 from pathlib import Path
@@ -198,7 +203,7 @@ def hang(args):
     running.set()
     threading.Event().wait()
 camera = Camera(Path("device.db"), hang=hang)
-camera.order(name="hang")
+camera.receive(name="hang")
 running.wait()
 camera.close()
 """

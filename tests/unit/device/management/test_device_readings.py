@@ -1,4 +1,4 @@
-"""What a device tells of its machine and its settings."""
+"""The system readings and the settings of a device."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,11 @@ from device.management.system import read_system
 from device.settings import DeviceSettings
 
 
-def test_a_jetsons_zones_are_read_and_those_that_are_off_left_out(tmp_path: Path) -> None:
-    """Degrees Celsius by the zone's name."""
+def test_active_thermal_zones_are_read(tmp_path: Path) -> None:
+    """Temperatures are in degrees Celsius by zone name.
+
+    Zones that are off are absent.
+    """
     for number, (name, value) in enumerate(
         [("CPU-therm", "48500"), ("GPU-therm", ""), ("tj-therm", "51250")]
     ):
@@ -23,14 +26,14 @@ def test_a_jetsons_zones_are_read_and_those_that_are_off_left_out(tmp_path: Path
     assert readings.temperatures == {"CPU-therm": 48.5, "tj-therm": 51.25}
 
 
-def test_what_a_machine_does_not_have_is_absent(tmp_path: Path) -> None:
-    """No /proc, no thermal zones, no such folder."""
+def test_missing_readings_are_absent(tmp_path: Path) -> None:
+    """The machine has no `/proc`, no thermal zones and no such folder."""
     readings = read_system(tmp_path / "gone", proc=tmp_path, thermal=tmp_path)
     assert (readings.memory_mb, readings.disk_free_mb, readings.temperatures) == (None, None, {})
 
 
 def test_this_machine_has_memory_and_a_disk(tmp_path: Path) -> None:
-    """Megabytes."""
+    """Memory and disk are in megabytes."""
     readings = read_system(tmp_path)
     assert readings.memory_mb is not None
     assert readings.disk_free_mb is not None
@@ -38,8 +41,8 @@ def test_this_machine_has_memory_and_a_disk(tmp_path: Path) -> None:
     assert readings.disk_free_mb > 0
 
 
-def test_settings_come_from_the_file_and_the_environment_goes_before_it(tmp_path: Path) -> None:
-    """The names that operators rely on."""
+def test_the_environment_overrides_the_settings_file(tmp_path: Path) -> None:
+    """Operators rely on these names."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"device": {"id": "cam-001", "site": "lobby", "cooldown_seconds": 5}}))
     settings = load_settings(DeviceSettings, file, {"WFM_DEVICE__SITE": "gate", "WFM_DEVICE__SOURCE": "0"})
@@ -47,8 +50,8 @@ def test_settings_come_from_the_file_and_the_environment_goes_before_it(tmp_path
     assert settings.device.cooldown_seconds == 5.0
 
 
-def test_every_wrong_setting_gets_its_sentence() -> None:
-    """All at once."""
+def test_every_wrong_setting_is_reported() -> None:
+    """All mistakes are reported at once."""
     with pytest.raises(SettingsError) as wrong:
         load_settings(
             DeviceSettings,

@@ -1,4 +1,4 @@
-"""What a heartbeat tells of a sync."""
+"""The sync progress in a heartbeat."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from tests.device_samples import DIMENSION, SPACE, Clock, person
 
 
 @pytest.mark.parametrize("filled", [False, True])
-def test_a_sync_under_way_is_in_the_heartbeat_with_how_far_it_has_come(tmp_path: Path, filled: bool) -> None:
-    """For a first sync and for a reset of a gallery that is in use, also after a restart."""
+def test_a_heartbeat_has_the_progress_of_a_sync(tmp_path: Path, filled: bool) -> None:
+    """The sync is a first one or replaces a live gallery, also over a restart."""
     path = tmp_path / "device.db"
     at = SyncCursor(DEFAULT_SITE, (SPACE,), "aa", 3)
     db = DatabaseManager(path)
@@ -28,8 +28,8 @@ def test_a_sync_under_way_is_in_the_heartbeat_with_how_far_it_has_come(tmp_path:
     assert heartbeat(path).syncing == SyncProgress(version=3, head_version=8, people=2)
 
 
-def test_without_a_sync_the_heartbeat_tells_none(tmp_path: Path) -> None:
-    """Neither of a device that has just been unpacked."""
+def test_without_a_sync_the_heartbeat_has_no_progress(tmp_path: Path) -> None:
+    """A new device has no progress either."""
     assert heartbeat(tmp_path / "device.db").syncing is None
 
 

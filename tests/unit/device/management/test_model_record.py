@@ -1,4 +1,4 @@
-"""A device with a model file that differs from the registry's record."""
+"""A device whose model file differs from the registry's record."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def record_of(db, sha256=OURS):
     return ModelRecord(db, health, {SPACE: SpaceInfo(dimension=8, model_sha256=sha256)}), health
 
 
-def tell(record, sha256, space=SPACE):
+def receive_head(record, sha256, space=SPACE):
     head = SyncHead(
         epoch="aa",
         version=1,
@@ -38,43 +38,43 @@ def tell(record, sha256, space=SPACE):
 
 
 def test_the_same_model_is_no_problem(db):
-    """Nor is a registry that has none on record, or one for a space that is not ours."""
+    """A missing record and a record of another space are no problem either."""
     record, health = record_of(db)
     for sha256, space in [(OURS, SPACE), (None, SPACE), (OTHER, "face:other")]:
-        tell(record, sha256, space)
+        receive_head(record, sha256, space)
         assert (health.problems(), health.is_quarantined) == ([], False)
 
 
-def test_another_model_is_a_quarantine_that_says_both(db):
-    """Until the registry's record, or the device's file, is another."""
+def test_another_model_is_a_quarantine_that_names_both_hashes(db):
+    """It ends when the registry's record or the device's file changes."""
     record, health = record_of(db)
-    tell(record, OTHER)
+    receive_head(record, OTHER)
     (problem,) = health.problems()
     assert (problem.code, health.is_quarantined) == ("model-differs", True)
     assert OURS[:12] in problem.detail
     assert OTHER[:12] in problem.detail
-    tell(record, OURS)
+    receive_head(record, OURS)
     assert (health.problems(), health.is_quarantined) == ([], False)
 
 
 def test_the_record_outlives_a_restart_without_a_network(db):
-    """A device that starts offline must not recognise people with the wrong model."""
-    tell(record_of(db)[0], OTHER)
+    """A device that starts offline must not match with the wrong model."""
+    receive_head(record_of(db)[0], OTHER)
     assert record_of(db)[1].is_quarantined
     assert not record_of(db, OTHER)[1].is_quarantined
 
 
-def test_a_device_that_names_no_hash_is_not_judged(db):
-    """Firmware with a recognition of its own may not know one."""
+def test_a_device_without_a_hash_is_not_compared(db):
+    """Firmware with its own recognition may not know a hash."""
     record, health = record_of(db, None)
-    tell(record, OTHER)
+    receive_head(record, OTHER)
     assert not health.is_quarantined
 
 
-def test_a_full_disk_does_not_keep_a_device_from_its_quarantine(db):
-    """The record cannot be remembered, which is an error of its own; it counts all the same."""
+def test_a_full_disk_does_not_prevent_the_quarantine(db):
+    """The record applies although it cannot be stored, which raises an error."""
     record, health = record_of(db)
     db.connection.close()
     with pytest.raises(StoreError):
-        tell(record, OTHER)
+        receive_head(record, OTHER)
     assert health.is_quarantined

@@ -1,4 +1,4 @@
-"""What firmware tells of its broker, settled into settings that show no secret."""
+"""Broker settings from firmware's parameters, without secrets when printed."""
 
 from pathlib import Path
 
@@ -27,13 +27,13 @@ def login(settings: MqttSettings) -> tuple[str | None, str | None]:
 def test_the_key_is_the_password_of_the_device_unless_the_url_has_a_login(
     url: str, api_key: str | None, expected: tuple[str | None, str | None]
 ) -> None:
-    """Percent-encoded in the URL where needed."""
+    """A login in the URL is percent-decoded."""
     config = IoTClientConfig(device_id="cam-001", broker_url=url, api_key=api_key)
     assert login(config.mqtt) == expected
 
 
-def test_ports_are_those_of_the_scheme_unless_named() -> None:
-    """1883 in the clear, 8883 with TLS."""
+def test_the_default_port_follows_the_scheme() -> None:
+    """The ports are 1883 for `mqtt` and 8883 for `mqtts`."""
     authority = Path("/etc/wfm/ca.pem")
     plain, tls = mqtt_settings("mqtt://broker/"), mqtt_settings("mqtts://broker", authority)
     assert (plain.host, plain.port, plain.ca_file) == ("broker", 1883, None)
@@ -41,10 +41,10 @@ def test_ports_are_those_of_the_scheme_unless_named() -> None:
     assert mqtt_settings("mqtt://broker:2883").port == 2883
 
 
-def test_tls_without_an_authority_of_ones_own_trusts_the_systems(
+def test_tls_without_a_ca_file_uses_the_systems_authorities(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TLS without an authority would be no protection."""
+    """TLS without any authority would give no protection."""
     bundle = tmp_path / "authorities.pem"
     bundle.touch()
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
@@ -58,15 +58,15 @@ def test_tls_without_an_authority_of_ones_own_trusts_the_systems(
         "mqtt://cam-001:se/cret@broker", "mqtt://cam-001:secret@[broker",
     ],
 )  # fmt: skip
-def test_a_broker_url_that_cannot_be_used_is_refused_with_a_sentence(url: str) -> None:
-    """Which quotes nothing of it: it may hold a password."""
+def test_an_unusable_broker_url_is_refused(url: str) -> None:
+    """The sentence quotes nothing of the URL, which may contain a password."""
     with pytest.raises(ValueError, match="a broker URL is mqtt://") as refused:
         mqtt_settings(url)
     assert "cret" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
-def test_an_authority_for_an_unencrypted_line_is_a_mistake() -> None:
+def test_a_ca_file_for_an_unencrypted_connection_is_a_mistake() -> None:
     """The error says that the connection is not encrypted."""
     with pytest.raises(ValueError, match="mqtt:// is not encrypted"):
         mqtt_settings("mqtt://broker", Path("ca.pem"))
@@ -84,14 +84,14 @@ def test_an_authority_for_an_unencrypted_line_is_a_mistake() -> None:
         ),
     ],
 )
-def test_a_mistake_is_said_in_one_sentence(fields: dict, sentence: str) -> None:
-    """Ids that no topic can hold, and a broker that is given twice or by half."""
+def test_a_mistake_is_one_sentence(fields: dict, sentence: str) -> None:
+    """Ids must fit a topic, and the broker is given once and completely."""
     with pytest.raises(ValueError, match=sentence):
         IoTClientConfig(**fields)
 
 
 def test_no_secret_is_shown() -> None:
-    """Neither the key nor a password of the URL, however the configuration is printed."""
+    """The representation has neither the key nor a password of the URL."""
     for config in (
         IoTClientConfig(device_id="cam-001", broker_url="mqtt://broker", api_key="sample-key"),
         IoTClientConfig(device_id="cam-001", broker_url="mqtt://cam-001:sample-key@broker"),
@@ -100,8 +100,8 @@ def test_no_secret_is_shown() -> None:
         assert "sample-key" not in f"{config!r} {config} {vars(config)}"
 
 
-def test_what_is_left_out_suits_the_examples_of_firmware() -> None:
-    """ArcFace's space, a site, and a file in the working directory."""
+def test_defaults_fit_the_firmware_examples() -> None:
+    """The defaults are ArcFace's space, a site and a file in the working directory."""
     config = IoTClientConfig(device_id="cam-001", broker_url="mqtt://broker")
     assert {space: info.dimension for space, info in config.spaces.items()} == {"face:arcface": 512}
     assert (config.site_id, config.db_path, config.dev_mode) == ("default", Path("device.db"), False)

@@ -1,4 +1,4 @@
-"""The line's decisions, on a connection played by the test and with injected time."""
+"""The decisions of the broker connection, with a scripted connection and clock."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from device.store.outbox import Outbox
 from tests.device_samples import DIMENSION, SPACE, Clock, event, seeded
 
 
-class Word:
+class ScriptedPublish:
     def __init__(self) -> None:
         self.out = False
 
@@ -32,7 +32,7 @@ class Word:
         self.out = True
 
 
-class PlayedConnection:
+class FakeConnection:
     """A connection that records its calls; the test reports its events."""
 
     def __init__(
@@ -43,7 +43,7 @@ class PlayedConnection:
         self.closed = False
         self.filters: list[str] = []
         self.sent: list[tuple[str, Any]] = []
-        self.words: list[Word] = []
+        self.publishes: list[ScriptedPublish] = []
         self._report = report
         self._reachable = reachable
 
@@ -54,10 +54,10 @@ class PlayedConnection:
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         self.filters += [name for name, _ in filters]
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Word:
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> ScriptedPublish:
         self.sent.append((topic.rpartition("/up/")[2], decode(topic, payload).message))
-        self.words.append(Word())
-        return self.words[-1]
+        self.publishes.append(ScriptedPublish())
+        return self.publishes[-1]
 
     def close(self) -> None:
         self.closed = True
@@ -69,7 +69,7 @@ class PlayedConnection:
 class Stage:
     def __init__(self, path: Path) -> None:
         self.clock = Clock()
-        self.connections: list[PlayedConnection] = []
+        self.connections: list[FakeConnection] = []
         self.reachable = True
         db = DatabaseManager(path)
         db.initialize()
@@ -89,16 +89,16 @@ class Stage:
         self.delivery = EventDelivery(self.outbox, self.broker)
         self.broker.attach(self.delivery)
 
-    def _open(self, session: str, will: bytes, report: Callable[[ConnectionEvent], None]) -> PlayedConnection:
-        self.connections.append(PlayedConnection(session, will, report, self.reachable))
+    def _open(self, session: str, will: bytes, report: Callable[[ConnectionEvent], None]) -> FakeConnection:
+        self.connections.append(FakeConnection(session, will, report, self.reachable))
         return self.connections[-1]
 
     @property
-    def connection(self) -> PlayedConnection:
+    def connection(self) -> FakeConnection:
         return self.connections[-1]
 
     def step(self, times: int = 2) -> None:
-        """Let the line take what happened and do what is due, without waiting."""
+        """Let the connection loop handle its queue and its due actions, without waiting."""
         for _ in range(times):
             self.broker.submit(lambda: None)
             self.broker._step()
@@ -114,8 +114,8 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path / "device.db")
 
 
-def test_it_subscribes_before_it_says_that_it_is_there(stage: Stage) -> None:
-    """So that no answer to what it says is missed."""
+def test_the_device_subscribes_before_it_publishes_its_status(stage: Stage) -> None:
+    """An answer to the status cannot be missed."""
     stage.connect()
     assert stage.connection.filters == [
         "wfm/v1/device/cam-001/down/event/receipt",
@@ -130,20 +130,20 @@ def test_it_subscribes_before_it_says_that_it_is_there(stage: Stage) -> None:
 
 
 def test_the_last_will_has_the_session_of_its_connection(stage: Stage) -> None:
-    """And every connection has a higher one."""
+    """Every connection has a higher session than the one before."""
     stage.connect()
     stage.connection.happens("lost", reason="Keep alive timeout")
     stage.step()
     stage.clock.advance(5.0)
     stage.step()
-    wills = [DeviceStatus.model_validate_json(one.will) for one in stage.connections]
-    assert [one.state for one in wills] == ["lost", "lost"]
-    assert [one.session for one in wills] == [one.session for one in stage.connections]
+    wills = [DeviceStatus.model_validate_json(connection.will) for connection in stage.connections]
+    assert [will.state for will in wills] == ["lost", "lost"]
+    assert [will.session for will in wills] == [connection.session for connection in stage.connections]
     assert int(wills[1].session, 16) > int(wills[0].session, 16)
 
 
-def test_an_unreachable_broker_is_tried_ever_more_rarely(stage: Stage) -> None:
-    """Between one second and one minute."""
+def test_the_pauses_before_an_unreachable_broker_grow(stage: Stage) -> None:
+    """A pause lasts between one second and one minute."""
     stage.reachable = False
     for _ in range(3600):
         stage.step(1)
@@ -151,7 +151,7 @@ def test_an_unreachable_broker_is_tried_ever_more_rarely(stage: Stage) -> None:
     assert 60 <= len(stage.connections) <= 300
 
 
-def test_two_devices_with_one_id_do_not_push_each_other_out_many_times_a_second(stage: Stage) -> None:
+def test_two_devices_with_one_id_reconnect_with_growing_pauses(stage: Stage) -> None:
     """A connection that is lost at once counts as a failure."""
     for _ in range(600):
         stage.step(1)
@@ -163,7 +163,7 @@ def test_two_devices_with_one_id_do_not_push_each_other_out_many_times_a_second(
 
 
 def test_a_broker_that_never_answers_connect_is_left(stage: Stage) -> None:
-    """After ten seconds, for another try."""
+    """The next attempt starts after ten seconds."""
     stage.step(1)
     stage.clock.advance(10.0)
     stage.step()
@@ -173,8 +173,8 @@ def test_a_broker_that_never_answers_connect_is_left(stage: Stage) -> None:
     assert len(stage.connections) == 2
 
 
-def test_what_an_older_connection_reports_is_ignored(stage: Stage) -> None:
-    """A late `lost` does not end the connection that works."""
+def test_events_of_an_older_connection_are_ignored(stage: Stage) -> None:
+    """A late `lost` does not end the current connection."""
     stage.connect()
     old = stage.connection
     old.happens("lost")
@@ -186,23 +186,23 @@ def test_what_an_older_connection_reports_is_ignored(stage: Stage) -> None:
     assert stage.broker.is_up
 
 
-def test_an_event_whose_copy_is_still_on_its_way_is_not_sent_again(stage: Stage) -> None:
-    """A slow connection gets no second copy of an event at any time; a new connection does."""
+def test_an_event_with_an_unsent_copy_is_not_sent_again(stage: Stage) -> None:
+    """A slow connection gets no second copy of an event; a new connection does."""
     stage.connect()
     stage.outbox.put(event(1))
     stage.step()
     stage.clock.advance(60.0)
     stage.step()
     assert sum(topic.startswith("event/") for topic, _ in stage.connection.sent) == 1
-    for word in stage.connection.words:
-        word.out = True
+    for publish in stage.connection.publishes:
+        publish.out = True
     stage.clock.advance(60.0)
     stage.step()
     assert sum(topic.startswith("event/") for topic, _ in stage.connection.sent) == 2
 
 
-def test_stopping_waits_for_receipts_but_not_for_long(stage: Stage) -> None:
-    """What has no receipt after the drain time stays on disk; `stopped` is the last word."""
+def test_stopping_waits_a_limited_time_for_receipts(stage: Stage) -> None:
+    """Events without a receipt stay on disk; the last message is the status `stopped`."""
     stage.connect()
     stage.outbox.put(event(1))
     stage.outbox.put(event(2))
@@ -221,14 +221,14 @@ def test_stopping_waits_for_receipts_but_not_for_long(stage: Stage) -> None:
 
 
 def test_backoff_stays_within_its_bounds() -> None:
-    """Also after more tries than a float could double."""
+    """The bounds hold for more attempts than a float can double."""
     backoff = Backoff(1.0, 60.0)
     delays = [backoff.delay(attempt, random.Random(attempt)) for attempt in range(1, 3000)]
     assert all(1.0 <= delay <= 60.0 for delay in delays)
     assert delays[0] <= 2.0
 
 
-class Part(SessionListener):
+class RecordingListener(SessionListener):
     """A listener that records every call and raises `fault`."""
 
     def __init__(self, fault: Exception | None = None) -> None:
@@ -257,8 +257,8 @@ class Part(SessionListener):
 def test_a_failing_listener_does_not_stop_the_others(
     stage: Stage, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A full disk must not hide from the next part that the model differs or that a command came."""
-    broken, sound = Part(fault), Part()
+    """A full disk must not hide a model difference or a command from other listeners."""
+    broken, sound = RecordingListener(fault), RecordingListener()
     stage.broker.attach(broken)
     stage.broker.attach(sound)
     stage.connect()
@@ -269,14 +269,14 @@ def test_a_failing_listener_does_not_stop_the_others(
     stage.step()
     assert [call for call in sound.calls if call != "tick"] == ["connected", "received", "disconnected"]
     assert stage.broker.counts["errors"] == len(broken.calls)
-    assert "Part" in caplog.text
-    # What an operator can mend is a sentence.
+    assert "RecordingListener" in caplog.text
+    # An error that an operator can mend is one sentence.
     assert ("Traceback" in caplog.text) == isinstance(fault, KeyError)
 
 
-def test_a_part_that_cannot_do_what_is_due_tries_again_later(stage: Stage) -> None:
-    """A failing listener pauses; the others keep their times."""
-    broken, sound = Part(StoreError("device.db: disk is full")), Part()
+def test_a_failing_listener_is_called_again_after_a_pause(stage: Stage) -> None:
+    """The others keep their times."""
+    broken, sound = RecordingListener(StoreError("device.db: disk is full")), RecordingListener()
     stage.broker.attach(broken)
     stage.broker.attach(sound)
     stage.step(20)
