@@ -1,4 +1,4 @@
-"""What a camera's program says of itself when its disk fails."""
+"""The problems that a device reports when its disk fails."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def send(program, number):
     return program.vision_readings()
 
 
-def test_a_disk_that_takes_no_event_is_said_until_it_does(program):
-    """Events that are lost are the worst that can happen to a device: it is degraded, and counts them."""
+def test_a_disk_that_stores_no_event_is_a_problem_until_it_does(program):
+    """Lost events are counted, and the device is degraded."""
     assert send(program, 1).problems == []
     program.parts.db.close()
     readings = [send(program, number) for number in (2, 3)][-1]
-    assert [one.code for one in readings.problems] == ["store-failed"]
+    assert [problem.code for problem in readings.problems] == ["store-failed"]
     assert "events are lost" in readings.problems[0].detail
     assert readings.refusals["events_lost"] == 2
     program.parts.db.initialize()

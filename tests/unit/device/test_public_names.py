@@ -1,4 +1,4 @@
-"""`from device import ...`: what firmware uses, found without loading what it does not use."""
+"""`from device import ...` offers firmware's names and loads modules on use only."""
 
 import subprocess
 import sys
@@ -9,20 +9,20 @@ import device
 
 
 @pytest.mark.parametrize("name", device.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    """Under its own name, and listed."""
+def test_every_public_name_is_available(name: str) -> None:
+    """Each name is an attribute of the package and listed by `dir`."""
     assert getattr(device, name).__name__ == name
     assert name in dir(device)
 
 
-def test_a_name_that_is_not_public_is_not_there() -> None:
-    """An AttributeError, as for any module."""
+def test_another_name_raises_attribute_error() -> None:
+    """The package behaves as any module."""
     with pytest.raises(AttributeError, match="no attribute 'DatabaseManger'"):
         device.DatabaseManger  # noqa: B018
 
 
-def test_what_is_not_named_is_not_loaded() -> None:
-    """Settings, a client's configuration and the validators cost neither OpenCV nor paho."""
+def test_unused_modules_are_not_loaded() -> None:
+    """Settings, client configuration and validators load neither OpenCV nor paho."""
     script = """
 import sys, device, device.settings
 from device import EmotionEventValidator, EventValidator, IoTClientConfig

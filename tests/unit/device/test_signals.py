@@ -1,4 +1,4 @@
-"""What a signal does to a device."""
+"""The effect of a signal on a device."""
 
 import signal
 import threading
@@ -6,8 +6,8 @@ import threading
 from device.__main__ import on_signal
 
 
-def test_a_signal_is_heard_while_the_main_thread_holds_the_lock_that_stopping_takes() -> None:
-    """`Event.wait` holds one for a moment on every frame; a handler that took it would hang for ever."""
+def test_a_signal_is_handled_while_the_main_thread_holds_the_stop_lock() -> None:
+    """`Event.wait` holds a lock on every frame, on which a handler could deadlock."""
     lock = threading.Lock()
     stopped = threading.Event()
 

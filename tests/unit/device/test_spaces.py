@@ -1,4 +1,4 @@
-"""Which spaces a device holds, and which of them a folder is of."""
+"""The embedding spaces that a device supports, and the space of a folder."""
 
 import pytest
 
@@ -10,9 +10,9 @@ CAMERA = EmbeddingSpace("face:test-8", 8, "a" * 64)
 
 
 def test_the_cameras_own_space_comes_first_and_keeps_its_model():
-    """Also where it is named again."""
-    held = supported_spaces(CAMERA, {"gait:gait-256": 256, "face:test-8": 8})
-    assert held == (CAMERA, EmbeddingSpace("gait:gait-256", 256))
+    """A further space of the same name is ignored."""
+    supported = supported_spaces(CAMERA, {"gait:gait-256": 256, "face:test-8": 8})
+    assert supported == (CAMERA, EmbeddingSpace("gait:gait-256", 256))
 
 
 @pytest.mark.parametrize(
@@ -22,22 +22,22 @@ def test_the_cameras_own_space_comes_first_and_keeps_its_model():
         ({f"gait:g{n}": 8 for n in range(16)}, "at most 16"),
     ],
 )
-def test_spaces_that_cannot_be_held_are_a_mistake_in_the_settings(further, sentence):
-    """One sentence, naming the setting."""
+def test_unsupported_spaces_are_a_settings_error(further, sentence):
+    """One sentence names the setting."""
     with pytest.raises(SettingsError, match=f"device.further_spaces.*{sentence}"):
         supported_spaces(CAMERA, further)
 
 
-def test_a_folder_is_of_the_cameras_own_space_or_of_the_only_one():
-    """Another face space does not matter; no gait space, no gait."""
-    held = supported_spaces(CAMERA, {"face:other": 8, "speaker:campplus-192": 192})
-    assert space_of_modality("face", held) == CAMERA
-    assert space_of_modality("speaker", held) == EmbeddingSpace("speaker:campplus-192", 192)
-    assert space_of_modality("gait", held) is None
+def test_a_folder_has_the_cameras_own_space_or_the_only_one():
+    """Another face space does not matter; a folder without a gait space has none."""
+    supported = supported_spaces(CAMERA, {"face:other": 8, "speaker:campplus-192": 192})
+    assert space_of_modality("face", supported) == CAMERA
+    assert space_of_modality("speaker", supported) == EmbeddingSpace("speaker:campplus-192", 192)
+    assert space_of_modality("gait", supported) is None
 
 
-def test_a_folder_that_could_be_of_two_spaces_is_a_mistake_in_the_settings():
+def test_a_folder_with_two_possible_spaces_is_a_settings_error():
     """The device does not guess the space of a vector."""
-    held = supported_spaces(CAMERA, {"gait:b": 8, "gait:a": 8})
+    supported = supported_spaces(CAMERA, {"gait:b": 8, "gait:a": 8})
     with pytest.raises(SettingsError, match=r"gait_db needs one space.*gait:b, gait:a"):
-        space_of_modality("gait", held)
+        space_of_modality("gait", supported)

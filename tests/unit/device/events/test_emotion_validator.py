@@ -1,4 +1,4 @@
-"""When what a face shows becomes an emotion event, and what is said when it does not."""
+"""When a shown emotion becomes an event, and the reasons when it does not."""
 
 from collections import Counter
 from datetime import datetime, timezone
@@ -20,7 +20,7 @@ AT = datetime(2026, 1, 15, 10, 0, 5, tzinfo=timezone.utc)
 
 
 class Door:
-    """A validator with time in the test's hands; `see` is one frame of a track."""
+    """A validator with the clock of the test; `see` is one frame of a track."""
 
     def __init__(self, **settings):
         self.now = 0.0
@@ -37,7 +37,7 @@ class Door:
 
 
 def test_half_a_second_of_one_emotion_is_an_event():
-    """The payload is that of seed 003; frames a tenth of a second apart, so it is the sixth."""
+    """The payload is that of seed 003; the sixth frame completes 500 ms."""
     door = Door()
     confidences = [0.7, 0.9, 0.8, 0.8, 0.9, 0.7]
     events = [door.see(confidence=confidence) for confidence in confidences]
@@ -55,8 +55,8 @@ def test_half_a_second_of_one_emotion_is_an_event():
     assert door.validator.refusals == Counter(too_short=5)
 
 
-def test_a_given_intensity_stands_unless_it_is_no_number():
-    """Otherwise it is the mean confidence of the run."""
+def test_a_given_intensity_is_kept_unless_it_is_no_number():
+    """Otherwise the intensity is the mean confidence of the run."""
     assert Door(min_duration_ms=0).see(intensity=0.75).metadata["intensity"] == 0.75
     assert Door(min_duration_ms=0).see(intensity=float("nan")).metadata["intensity"] == 0.88
     assert Door(min_duration_ms=0).see(intensity=3.0).metadata["intensity"] == 1.0
@@ -75,38 +75,38 @@ def test_a_given_intensity_stands_unless_it_is_no_number():
         ({"step": 1.2}, "too_short"),
     ],
 )
-def test_an_interruption_begins_the_duration_anew(odd_frame, reason):
-    """Five good frames, an odd one, five good frames: nothing; and one more is an event."""
+def test_an_interruption_restarts_the_duration(odd_frame, reason):
+    """Five good frames after an odd one make no event, the sixth does."""
     door = Door()
     assert door.see_many(5) == [None] * 5
     before = door.validator.refusals.copy()
     assert door.see(**odd_frame) is None
     assert door.validator.refusals - before == Counter([reason])
-    # A gap is in front of its frame, which is already the first of the new run.
-    begun = 1 if "step" in odd_frame else 0
-    assert door.see_many(5 - begun) == [None] * (5 - begun)
+    # A gap precedes its frame, which is the first of the new run.
+    counted_frames = 1 if "step" in odd_frame else 0
+    assert door.see_many(5 - counted_frames) == [None] * (5 - counted_frames)
     event = door.see()
     assert event.metadata["frames_tracked"] == 6
     assert event.metadata["duration_ms"] == 500
 
 
 def test_an_unknown_face_gives_no_event():
-    """However long it smiles."""
+    """A recognised identity is required, however long the emotion lasts."""
     door = Door()
     assert door.see_many(50, user=None) == [None] * 50
     assert door.validator.refusals == Counter(unknown_person=50)
 
 
-def test_a_lasting_smile_is_told_once_in_the_cooldown():
-    """Each time with how long it has lasted."""
+def test_a_lasting_smile_is_one_event_per_cooldown():
+    """Each event has the duration so far."""
     door = Door()
     events = [event for event in door.see_many(300) if event]
     assert [event.metadata["duration_ms"] for event in events] == pytest.approx([500, 10500, 20500], abs=101)
     assert door.validator.refusals["cooldown"] == 300 - 3 - 5
 
 
-def test_the_cooldown_is_of_a_person_and_a_code():
-    """Another code, or another person, is not held back; another track of the same person is."""
+def test_the_cooldown_applies_to_an_identity_and_a_code():
+    """Another code or identity has its own cooldown; another track has not."""
     door = Door(min_duration_ms=0)
     assert door.see() is not None
     assert door.see(track="face_1") is None
@@ -115,7 +115,7 @@ def test_the_cooldown_is_of_a_person_and_a_code():
     assert door.validator.refusals == Counter(cooldown=1)
 
 
-def test_two_faces_at_once_do_not_mix():
+def test_two_faces_at_once_have_separate_durations():
     """Each track has its own duration."""
     door = Door()
     events = [door.see(user=user, track=user, step=0.05) for _ in range(6) for user in ("EMP-1", "EMP-2")]
@@ -123,7 +123,7 @@ def test_two_faces_at_once_do_not_mix():
 
 
 def test_a_repeated_or_older_frame_is_ignored():
-    """The same frame for a second is one frame."""
+    """The same frame for a second counts as one frame."""
     door = Door()
     assert [door.see(frame_id=frame) for frame in (7, 7, 6, 7, 7, 7, 7)] == [None] * 7
     assert door.validator.refusals == Counter(too_short=1, repeated_frame=6)
@@ -131,8 +131,8 @@ def test_a_repeated_or_older_frame_is_ignored():
 
 
 @pytest.mark.parametrize("code", ["happy", "EV1", "EV2.", "EV2.1234", "EV2.2-1", ""])
-def test_a_code_that_is_none_is_refused_at_once(code):
-    """Not half a second later, when the event is made."""
+def test_an_invalid_code_is_refused_at_once(code):
+    """The first frame raises, not the event half a second later."""
     with pytest.raises(ValueError, match="expected an emotion code EV2"):
         Door().see(code=code)
 
@@ -146,14 +146,14 @@ def test_a_code_that_is_none_is_refused_at_once(code):
         {"max_gap_seconds": 0},
     ],
 )
-def test_settings_without_sense_are_refused(settings):
-    """A threshold of 70 was meant to be 0.7."""
+def test_invalid_settings_are_refused(settings):
+    """A threshold of 70 means 0.7."""
     with pytest.raises(ValueError, match=r"expected .*, got"):
         Door(**settings)
 
 
 def test_memory_stays_bounded_over_a_day():
-    """A new face every two seconds for 24 hours, each showing something; only the last ones are held."""
+    """A new face every two seconds for 24 hours leaves only the newest in memory."""
     door = Door(min_duration_ms=100)
     events = 0
     for number in range(24 * 1800):
@@ -178,8 +178,8 @@ FRAMES = st.lists(
 
 
 @given(FRAMES, st.sampled_from([0.0, 250.0, 500.0]), st.sampled_from([0.0, 1.0]))
-def test_whatever_is_shown_the_rules_hold(frames, min_duration_ms, cooldown):
-    """Every call is an event or one reason; every event stands on unbroken frames of its track."""
+def test_any_frames_give_an_event_or_a_reason(frames, min_duration_ms, cooldown):
+    """Every event has an unbroken run of frames of its track."""
     door = Door(min_duration_ms=min_duration_ms, cooldown_seconds=cooldown)
     seen: dict[str, list] = {}
     last_event: dict[tuple, float] = {}
@@ -195,22 +195,22 @@ def test_whatever_is_shown_the_rules_hold(frames, min_duration_ms, cooldown):
         assert door.now - last_event.get((user, code), -100.0) >= cooldown
         last_event[user, code] = door.now
         run = [history[-1]]
-        for one in reversed(history[:-1]):
-            if one[1:3] != (user, code) or not one[3] >= 0.7 or run[-1][0] - one[0] > 1.0:
+        for frame in reversed(history[:-1]):
+            if frame[1:3] != (user, code) or not frame[3] >= 0.7 or run[-1][0] - frame[0] > 1.0:
                 break
-            run.append(one)
+            run.append(frame)
         assert (door.now - run[-1][0]) * 1000 >= min_duration_ms
         assert event.metadata["duration_ms"] == (door.now - run[-1][0]) * 1000
-        assert event.confidence == pytest.approx(sum(one[3] for one in run) / len(run), abs=1e-4)
+        assert event.confidence == pytest.approx(sum(frame[3] for frame in run) / len(run), abs=1e-4)
     assert events + sum(door.validator.refusals.values()) == len(frames)
 
 
 @given(st.lists(st.floats(0.7, 1.0), min_size=6, max_size=30))
-def test_half_a_second_without_a_break_never_goes_unsaid(confidences):
+def test_half_a_second_without_a_break_is_an_event(confidences):
     """Any confidences above the threshold make one event, at the sixth frame."""
     door = Door()
     events = [door.see(confidence=confidence) for confidence in confidences]
-    assert [place for place, event in enumerate(events) if event] == [5]
+    assert [position for position, event in enumerate(events) if event] == [5]
 
 
 class Smiling:
@@ -229,8 +229,8 @@ def sighting(track, person, quality_reason=None):
     return Sighting(track, FaceBox(1, 2, 60, 60), None, quality_reason, None, None, decision)
 
 
-def test_only_confirmed_people_are_asked_about():
-    """A stranger's face never reaches the network; the event bears the face it is about."""
+def test_only_recognised_faces_are_classified():
+    """An unknown face never reaches the network; the event belongs to its face."""
     door, classifier = Door(min_duration_ms=0), Smiling()
     stage = EmotionStage(classifier, door.validator)
     faces = np.zeros((3, 112, 112, 3), np.uint8)
@@ -241,8 +241,8 @@ def test_only_confirmed_people_are_asked_about():
 
 
 @pytest.mark.parametrize("answer", [ModelError("emotion.onnx: the network failed"), Emotion(None, None, 0.0)])
-def test_a_network_that_fails_breaks_what_was_shown_and_says_so(answer):
-    """Half a second with a gap is not half a second; the failure is over with the next good answer."""
+def test_a_failing_network_breaks_the_run_and_is_reported(answer):
+    """A run with a gap is too short; the next valid answer clears the failure."""
     door = Door()
     answers = [Emotion("happiness", "EV2.2", 0.9)] * 4 + [answer] + [Emotion("happiness", "EV2.2", 0.9)] * 6
 

@@ -1,4 +1,4 @@
-"""When a recognition becomes an event, and what is said when it does not."""
+"""When a recognition becomes an event, and the reasons when it does not."""
 
 from collections import Counter
 from datetime import datetime, timezone
@@ -13,7 +13,7 @@ AT = datetime(2025, 1, 15, 12, 0, 0, tzinfo=timezone.utc)
 
 
 class Door:
-    """A validator with time in the test's hands; `see` is one frame of a track."""
+    """A validator with the clock of the test; `see` is one frame of a track."""
 
     def __init__(self, **settings):
         self.now = 0.0
@@ -31,8 +31,8 @@ class Door:
         return [self.see(user, **more) for user in users]
 
 
-def test_the_fifth_frame_of_one_person_is_an_event():
-    """The payload is that of seed 003, with what the frames had in common."""
+def test_the_fifth_frame_of_an_identity_is_an_event():
+    """The payload is that of seed 003, with the metadata of the frames."""
     door = Door()
     distances = [0.30, 0.26, 0.28, 0.29, 0.27]
     events = [
@@ -61,7 +61,7 @@ def test_the_fifth_frame_of_one_person_is_an_event():
 
 
 def test_the_seeds_call_works_as_written():
-    """Keyword for keyword, with real clocks."""
+    """The parameters are keywords, and the clocks are real."""
     validator = EventValidator(
         device_id="cam-001", confirmation_frames=5, consistency_threshold=0.8, cooldown_seconds=30
     )
@@ -73,33 +73,33 @@ def test_the_seeds_call_works_as_written():
     assert abs((datetime.now(timezone.utc) - events[4].timestamp).total_seconds()) < 5
 
 
-def test_a_given_confidence_stands():
-    """Otherwise it is the mean cosine similarity."""
+def test_a_given_confidence_is_kept():
+    """Otherwise the confidence is the mean cosine similarity."""
     door = Door(confirmation_frames=1)
     assert door.see(confidence=0.92).confidence == 0.92
     assert door.see("EMP-2", distance=-0.0000001, track="t2").confidence == 1.0
 
 
-@pytest.mark.parametrize("odd_one", [None, "EMP-9"])
-def test_an_odd_newest_frame_waits_for_the_next_that_agrees(odd_one):
-    """Four of five agree, but the newest does not: the event comes with the frame after it."""
+@pytest.mark.parametrize("odd_user", [None, "EMP-9"])
+def test_an_odd_newest_frame_delays_the_event(odd_user):
+    """Four of five frames agree, so the next agreeing frame makes the event."""
     door = Door()
-    events = [door.see(user) for user in ["EMP-1"] * 4 + [odd_one, "EMP-1"]]
+    events = [door.see(user) for user in ["EMP-1"] * 4 + [odd_user, "EMP-1"]]
     assert [event is not None for event in events] == [False] * 5 + [True]
 
 
-def test_who_was_deleted_in_front_of_the_camera_causes_no_event():
-    """The window still holds four frames of them when the gallery lets go: that is no recognition."""
+def test_a_deleted_identity_makes_no_event():
+    """The window still has four of its frames, but the newest has no match."""
     door = Door()
     assert [door.see(user) for user in ["EMP-1"] * 4 + [None] * 20] == [None] * 24
 
 
-@pytest.mark.parametrize("odd_one", [None, "EMP-9"])
+@pytest.mark.parametrize("odd_user", [None, "EMP-9"])
 @pytest.mark.parametrize("position", range(4))
-def test_one_odd_frame_in_five_is_tolerated_before_the_newest(odd_one, position):
-    """Four of five is 80 %; the mean distance leaves the odd frame out."""
+def test_one_odd_frame_in_five_is_tolerated_before_the_newest(odd_user, position):
+    """Four of five is 80 %; the mean distance omits the odd frame."""
     users = ["EMP-1"] * 5
-    users[position] = odd_one
+    users[position] = odd_user
     door = Door()
     events = [door.see(user, distance=0.2 if user == "EMP-1" else 0.3) for user in users]
     assert [event is not None for event in events] == [False] * 4 + [True]
@@ -108,7 +108,7 @@ def test_one_odd_frame_in_five_is_tolerated_before_the_newest(odd_one, position)
 
 
 def test_two_odd_frames_in_five_are_too_many():
-    """60 % is inconsistent; once the oldest odd frame has left the window it is an event."""
+    """60 % is inconsistent; the event comes when the oldest odd frame is out."""
     door = Door()
     assert door.see_many(["EMP-9", "EMP-1", "EMP-9", "EMP-1", "EMP-1"]) == [None] * 5
     assert door.validator.refusals == Counter(unconfirmed=4, inconsistent_track=1)
@@ -116,7 +116,7 @@ def test_two_odd_frames_in_five_are_too_many():
 
 
 def test_a_face_past_the_distance_counts_against_consistency():
-    """Also one whose distance is not a number."""
+    """A distance that is not a number counts against consistency too."""
     door = Door()
     assert [door.see(distance=d) for d in (0.36, float("nan"), 0.3, 0.3, 0.3)] == [None] * 5
     assert door.validator.refusals == Counter(below_threshold=2, unconfirmed=2, inconsistent_track=1)
@@ -124,44 +124,44 @@ def test_a_face_past_the_distance_counts_against_consistency():
 
 
 def test_an_unknown_face_gives_no_event():
-    """However long it stays."""
+    """The rule holds however long the face stays."""
     door = Door()
     assert door.see_many([None] * 50, distance=2.0) == [None] * 50
     assert door.validator.refusals == Counter(no_match=50)
 
 
-def test_a_person_who_stays_triggers_again_after_the_cooldown():
-    """Once every thirty seconds, to the frame."""
+def test_a_present_identity_makes_an_event_per_cooldown():
+    """The events are exactly thirty seconds apart."""
     door = Door()
     at = [door.now for _ in range(1000) if door.see() is not None]
     assert at == pytest.approx([0.5, 30.5, 60.5, 90.5], abs=0.11)
     assert door.validator.refusals["cooldown"] == 1000 - 4 - 4
 
 
-def test_two_tracks_of_one_person_give_one_event():
-    """The cooldown belongs to the person."""
+def test_two_tracks_of_one_identity_give_one_event():
+    """The cooldown applies to the identity."""
     door = Door()
     events = [door.see(track=track) for _ in range(10) for track in ("face_0", "face_1")]
     assert sum(event is not None for event in events) == 1
 
 
-def test_two_people_at_once_each_give_an_event():
-    """Tracks do not mix, nor do cooldowns."""
+def test_two_identities_at_once_each_give_an_event():
+    """Tracks and cooldowns are separate."""
     door = Door()
     events = [door.see(user, track=user) for _ in range(5) for user in ("EMP-1", "EMP-2")]
     assert [event.user_id for event in events if event] == ["EMP-1", "EMP-2"]
 
 
 def test_a_repeated_or_older_frame_is_ignored():
-    """The same frame five times is one frame."""
+    """The same frame five times counts as one frame."""
     validator = EventValidator("cam-001", clock=lambda: 0.0)
     for frame in (7, 7, 6, 7, 7, 8, 9):
         assert validator.process_recognition("face_0", "EMP-1", 0.1, frame) is None
     assert validator.refusals == Counter(unconfirmed=3, repeated_frame=4)
 
 
-def test_a_track_that_was_away_too_long_begins_anew():
-    """Four frames, six seconds of nothing, one frame: no event."""
+def test_a_track_that_was_absent_too_long_starts_again():
+    """Four frames, a gap of six seconds and one frame make no event."""
     door = Door()
     door.see_many(["EMP-1"] * 4)
     assert door.see("EMP-1", step=5.1) is None
@@ -169,7 +169,7 @@ def test_a_track_that_was_away_too_long_begins_anew():
 
 
 def test_memory_stays_bounded_over_days():
-    """Three days with a new track and a new person every half minute; only the last ones are held."""
+    """After three days of new tracks and identities only the newest are in memory."""
     door = Door(confirmation_frames=2)
     events = 0
     for number in range(3 * 24 * 120):
@@ -181,14 +181,14 @@ def test_memory_stays_bounded_over_days():
 
 
 @pytest.mark.parametrize("settings", [{"confirmation_frames": 0}, {"consistency_threshold": 0}])
-def test_settings_without_sense_are_refused(settings):
-    """A window of no frames would make an event of everything."""
+def test_invalid_settings_are_refused(settings):
+    """An empty window would make an event of every frame."""
     with pytest.raises(ValueError, match=r"expected .*, got 0"):
         Door(**settings)
 
 
 def test_a_clock_before_1970_still_gives_a_valid_event():
-    """A device with a wrong clock still makes events; the backend checks their time."""
+    """The backend checks the time."""
     validator = EventValidator(
         "cam-001", confirmation_frames=1, wall_clock=lambda: datetime(1969, 1, 1, tzinfo=timezone.utc)
     )
@@ -210,8 +210,8 @@ FRAMES = st.lists(
 
 
 @given(FRAMES, st.integers(1, 6), st.sampled_from([0.5, 0.6, 0.8, 1.0]), st.sampled_from([0.0, 3.0]))
-def test_whatever_is_seen_the_rules_hold(frames, needed, consistency, cooldown):
-    """Every call is an event or one reason; every event stands on its track's frames."""
+def test_any_frames_give_an_event_or_a_reason(frames, needed, consistency, cooldown):
+    """Every event has agreeing frames of its track."""
     door = Door(confirmation_frames=needed, consistency_threshold=consistency, cooldown_seconds=cooldown)
     seen: dict[str, list] = {}
     last_event: dict[str, float] = {}
@@ -247,8 +247,11 @@ def test_a_lead_too_small_is_no_match():
     assert [event is not None for event in door.see_many(["EMP-1"] * 4, margin=0.06)][-1]
 
 
-def test_barred_frames_are_no_evidence():
-    """Blurred frames neither confirm a person nor stand in the way of one; each is counted by its reason."""
+def test_suppressed_frames_are_no_evidence():
+    """Blurred frames count neither for nor against an identity.
+
+    Each is counted by its reason.
+    """
     door = Door()
     decisions = []
     for number in range(10):
@@ -258,12 +261,12 @@ def test_barred_frames_are_no_evidence():
         decisions.append(
             door.validator.decide("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=suppressed_reason)
         )
-    assert [place for place, one in enumerate(decisions) if one.event] == [8]
+    assert [position for position, decision in enumerate(decisions) if decision.event] == [8]
     assert door.validator.refusals == Counter(low_quality=5, unconfirmed=4)
 
 
-def test_a_track_of_barred_frames_alone_forgets_what_it_was():
-    """Five seconds without a usable frame: the four from before do not count any more."""
+def test_five_seconds_of_suppressed_frames_clear_the_window():
+    """The four frames before them no longer count."""
     door = Door()
     door.see_many(["EMP-1"] * 4)
     for _ in range(60):
@@ -273,34 +276,34 @@ def test_a_track_of_barred_frames_alone_forgets_what_it_was():
     assert door.see("EMP-1") is None
 
 
-def bar(door, seconds, reason="low_quality"):
-    """Only frames that say nothing."""
+def suppress(door, seconds, reason="low_quality"):
+    """See frames with a suppressed reason for `seconds`."""
     for _ in range(round(seconds * 10)):
         door.now += 0.1
         door.frame += 1
         door.validator.decide("face_0", "EMP-1", 0.2, door.frame, suppressed_reason=reason)
 
 
-def test_a_stranger_who_turned_away_for_long_is_no_second_stranger():
-    """The face never left the picture: one unknown event, one visitor to register."""
+def test_an_unknown_face_that_looks_away_stays_one_track():
+    """One face in the picture makes one unknown event and one visitor."""
     door = Door(unknown_events=True)
     events = door.see_many([None] * 5)
-    bar(door, 60.0)
+    suppress(door, 60.0)
     events += door.see_many([None] * 10)
-    assert [place for place, event in enumerate(events) if event] == [4]
+    assert [position for position, event in enumerate(events) if event] == [4]
     assert door.validator.tracks_in_memory == 1
 
 
-def test_an_employee_who_turned_away_for_long_is_no_stranger():
-    """A track that had an identity makes no unknown event, also with poor frames later."""
+def test_an_identity_that_looks_away_is_not_unknown():
+    """A track that had an identity makes no unknown event, also after poor frames."""
     door = Door(unknown_events=True)
     door.see_many(["EMP-1"] * 5)
-    bar(door, 60.0)
+    suppress(door, 60.0)
     assert door.see_many([None] * 10) == [None] * 10
 
 
-def test_the_person_of_a_track_is_told_through_the_cooldown():
-    """What follows a person, such as their emotion, goes on after the event."""
+def test_a_decision_has_the_identity_during_the_cooldown():
+    """Emotions of an identity are events also after its event."""
     door = Door()
     door.see_many(["EMP-1"] * 5)
     door.now += 0.1
@@ -308,11 +311,11 @@ def test_the_person_of_a_track_is_told_through_the_cooldown():
     assert (decision.event, decision.reason, decision.user_id) == (None, "cooldown", "EMP-1")
 
 
-def test_a_track_near_nobody_is_unknown_once():
-    """However long the stranger stays; the next track is another stranger."""
+def test_a_track_without_a_match_is_unknown_once():
+    """The next track makes another unknown event."""
     door = Door(unknown_events=True)
     events = [door.see("EMP-1", distance=0.8) for _ in range(20)]
-    assert [place for place, event in enumerate(events) if event] == [4]
+    assert [position for position, event in enumerate(events) if event] == [4]
     unknown = events[4]
     assert (unknown.event_type, unknown.user_id, unknown.confidence) == ("unknown", None, 1.0)
     assert unknown.event_id.startswith("EV4-")
@@ -321,28 +324,28 @@ def test_a_track_near_nobody_is_unknown_once():
     assert door.validator.refusals == Counter(below_threshold=15 + 4 + 4)
 
 
-def test_somebody_who_was_recognised_never_becomes_unknown_by_turning_away():
-    """The track has been a person."""
+def test_a_recognised_track_never_becomes_unknown():
+    """The track had an identity before."""
     door = Door(unknown_events=True)
     assert door.see_many(["EMP-1"] * 5)[-1]
     assert not any(door.see("EMP-1", distance=0.9) for _ in range(20))
 
 
-def test_a_face_between_two_people_is_not_unknown():
-    """A low margin is not the same as no match."""
+def test_a_face_between_two_identities_is_not_unknown():
+    """A low margin is not a missing match."""
     door = Door(unknown_events=True, min_margin=0.05)
     assert not any(door.see("EMP-1", margin=0.01) for _ in range(20))
 
 
-def test_no_unknown_events_unless_asked_for():
-    """As seed 003 knows them not."""
+def test_unknown_events_are_off_by_default():
+    """Seed 003 has no unknown events."""
     door = Door()
     assert not any(door.see(None, distance=2.0) for _ in range(20))
 
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf")])
-def test_a_distance_that_is_no_number_matches_nobody_and_makes_a_valid_event(nonsense):
-    """JSON has no NaN: an unknown event leaves the distance out."""
+def test_a_distance_that_is_no_number_makes_a_valid_unknown_event(nonsense):
+    """JSON has no NaN, so the event omits the distance."""
     door = Door(unknown_events=True)
     event = [door.see("EMP-1", distance=nonsense) for _ in range(5)][-1]
     assert event.event_type == "unknown"

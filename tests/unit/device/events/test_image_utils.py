@@ -1,4 +1,4 @@
-"""Event images: within the budget, of the face, and None with a reason where that cannot be."""
+"""Event images: a JPEG of the face within the budget, or None with a reason."""
 
 import base64
 import logging
@@ -13,7 +13,7 @@ from device.events.image_utils import EventImage, compress_image_for_event, comp
 
 
 def photograph(width, height):
-    """A busy 8-bit picture of that size, from a real one."""
+    """Return a photograph of the given size, uint8."""
     return np.ascontiguousarray(cv2.resize(astronaut()[..., ::-1], (width, height)))
 
 
@@ -23,7 +23,7 @@ def decode(text):
 
 @pytest.fixture
 def encodes(monkeypatch):
-    """How many times a JPEG was made."""
+    """Return a list that counts the encoded JPEGs."""
     made = []
     encode = cv2.imencode
     monkeypatch.setattr(image_utils.cv2, "imencode", lambda *args: made.append(args[0]) or encode(*args))
@@ -31,7 +31,7 @@ def encodes(monkeypatch):
 
 
 def test_a_face_crop_needs_one_encode(encodes):
-    """400x400 at quality 90 fits into 50 KB at once."""
+    """400x400 pixels at quality 90 fit into 50 KB."""
     text = compress_image_for_event(photograph(1920, 1080), 50, [800, 300, 222, 222])
     assert len(base64.b64decode(text)) <= 50_000
     assert len(encodes) == 1
@@ -42,7 +42,7 @@ def test_a_face_crop_needs_one_encode(encodes):
 @pytest.mark.parametrize("kilobytes", [8, 20, 50, 120])
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080)])
 def test_a_whole_frame_fits_in_few_encodes(encodes, size, kilobytes):
-    """Its size is known before it is made, and most of the budget is used."""
+    """The size is estimated before encoding, and most of the budget is used."""
     made = make_event_image(photograph(*size), kilobytes * 1000)
     assert made.jpeg.startswith(b"\xff\xd8")
     assert made.encodes == len(encodes) <= 2
@@ -58,7 +58,7 @@ def quality_of(jpeg):
 
 @pytest.fixture(scope="module")
 def hard_frames():
-    """1080p frames: smooth and finely textured photographs, without noise and with little and much of it."""
+    """Return 1080p photographs, smooth and textured, with and without noise."""
     noise = np.random.default_rng(4)
     frames = []
     for picture in (astronaut(), coffee(), rocket(), np.stack([gravel()] * 3, axis=-1)):
@@ -73,26 +73,29 @@ def hard_frames():
 
 @pytest.mark.parametrize("side", [None, 120, 260, 500])
 def test_no_more_than_two_encodes_in_95_of_100_frames(hard_frames, side):
-    """For frames of every texture and noise, whole and cut round a face, at a quality worth looking at."""
+    """The frames have every texture and noise, and are whole or cropped to a face.
+
+    The quality stays high enough to look at.
+    """
     box = side and [700, 300, side, side]
     made = [make_event_image(frame, 50_000, box) for frame in hard_frames]
-    assert all(len(one.jpeg) <= 50_000 for one in made)
-    assert sorted(one.encodes for one in made)[int(0.95 * len(made))] <= 2
-    assert np.mean([one.encodes for one in made]) < 1.2
-    assert np.mean([quality_of(one.jpeg) for one in made]) > 70
-    assert min(quality_of(one.jpeg) for one in made) >= 59
+    assert all(len(image.jpeg) <= 50_000 for image in made)
+    assert sorted(image.encodes for image in made)[int(0.95 * len(made))] <= 2
+    assert np.mean([image.encodes for image in made]) < 1.2
+    assert np.mean([quality_of(image.jpeg) for image in made]) > 70
+    assert min(quality_of(image.jpeg) for image in made) >= 59
 
 
 def test_even_noise_fits():
-    """The worst picture there is."""
+    """Noise is the largest picture to encode."""
     noise = np.random.default_rng(1).integers(0, 255, (1080, 1920, 3), dtype=np.uint8)
     made = make_event_image(noise, 50_000)
     assert len(made.jpeg) <= 50_000
     assert made.encodes <= 2
 
 
-def test_a_wrong_estimate_is_corrected_by_what_came_out(monkeypatch, encodes):
-    """Where the estimate is a third of the truth, the second encode knows that and fits."""
+def test_a_wrong_estimate_is_corrected_by_the_encoded_size(monkeypatch, encodes):
+    """With an estimate of a third the second encode fits."""
     estimate = image_utils.JpegSample.bytes_at
     monkeypatch.setattr(image_utils.JpegSample, "bytes_at", lambda *args: estimate(*args) / 3)
     made = make_event_image(photograph(1920, 1080), 50_000)
@@ -100,14 +103,14 @@ def test_a_wrong_estimate_is_corrected_by_what_came_out(monkeypatch, encodes):
     assert made.encodes == len(encodes) == 2
 
 
-def test_a_lower_quality_can_be_asked_for():
-    """The best quality is the caller's, also below what is otherwise the lowest."""
+def test_a_lower_best_quality_can_be_requested():
+    """The caller's best quality may be below the default minimum."""
     made = make_event_image(photograph(640, 480), 50_000, quality=40)
     assert quality_of(made.jpeg) == 40
 
 
 def test_the_crop_shows_the_face_and_stops_at_the_edge():
-    """A red face in the corner: padded where there is picture, cut where there is none."""
+    """A face in the corner is padded inside the picture and cut at its edge."""
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[:60, :60, 2] = 250
     shown = decode(compress_image_for_event(frame, 50, [0, 0, 60, 60], padding=0.5))
@@ -116,14 +119,14 @@ def test_the_crop_shows_the_face_and_stops_at_the_edge():
     assert shown[80, 80, 2] < 50
 
 
-def test_a_grey_frame_is_taken_too():
-    """Infrared cameras give one channel."""
+def test_a_grey_frame_is_accepted():
+    """Infrared cameras have one channel."""
     assert compress_image_for_event(photograph(640, 480)[..., 0]) is not None
 
 
 @pytest.mark.parametrize("picture", ["mirrored", "cut out", "transposed", "read-only", "one channel"])
 def test_any_view_of_an_array_is_a_picture(picture):
-    """Frames are often views: reversed channels, regions, buffers of others."""
+    """Frames are often views: reversed channels, regions, buffers of other programs."""
     frame = photograph(640, 480)
     locked = frame.copy()
     locked.flags.writeable = False
@@ -140,8 +143,8 @@ def test_any_view_of_an_array_is_a_picture(picture):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 1), (3, 2000, 3), (2000, 3), (15, 17, 3), (16, 16)])
-def test_the_smallest_and_the_thinnest_pictures_are_taken(shape):
-    """Smaller than what a JPEG codes together."""
+def test_the_smallest_and_the_thinnest_pictures_are_encoded(shape):
+    """They are smaller than a JPEG's coded unit."""
     assert compress_image_for_event(np.full(shape, 90, np.uint8)) is not None
 
 
@@ -160,7 +163,7 @@ def test_the_smallest_and_the_thinnest_pictures_are_taken(shape):
     ],
 )
 def test_a_box_without_a_face_gives_the_reason(box, reason):
-    """Better no image than one of something else."""
+    """No image is better than an image of something else."""
     made = make_event_image(photograph(640, 480), 50_000, box)
     assert made.jpeg is None
     assert reason in made.reason
@@ -180,8 +183,8 @@ def test_a_box_without_a_face_gives_the_reason(box, reason):
         (None, "NoneType"),
     ],
 )
-def test_what_is_no_picture_gives_the_reason(frame, reason):
-    """Nothing raises on the way to an event."""
+def test_an_invalid_frame_gives_the_reason(frame, reason):
+    """No exception is raised on the way to an event."""
     made = make_event_image(frame, 50_000, [1, 1, 2, 2])
     assert made.jpeg is None
     assert reason in made.reason
@@ -189,7 +192,7 @@ def test_what_is_no_picture_gives_the_reason(frame, reason):
 
 @pytest.mark.parametrize("budget", [0, -1, 100, 600, float("nan")])
 def test_an_impossible_budget_gives_the_reason(budget):
-    """A JPEG's tables alone take 600 bytes; it is given up without making one after the other."""
+    """A JPEG's tables alone have 600 bytes, so no JPEG is encoded."""
     made = make_event_image(photograph(1920, 1080), budget)
     assert made.jpeg is None
     assert f"1920x1080 image fits into {budget:g} bytes" in made.reason
@@ -197,7 +200,7 @@ def test_an_impossible_budget_gives_the_reason(budget):
 
 
 def test_the_reason_is_logged_once(caplog):
-    """An event goes without its image; why, stands in the log."""
+    """The event is sent without its image, and the log has the reason."""
     with caplog.at_level(logging.WARNING):
         assert compress_image_for_event(photograph(640, 480), 50, [700, 0, 50, 50]) is None
     assert [record.getMessage() for record in caplog.records] == [
@@ -205,21 +208,21 @@ def test_the_reason_is_logged_once(caplog):
     ]
 
 
-def test_the_bytes_are_what_the_text_holds():
-    """Two forms of one image."""
+def test_bytes_and_text_are_the_same_image():
+    """The text is the base64 of the bytes."""
     frame = photograph(640, 480)
     assert base64.b64decode(compress_image_for_event(frame, 20)) == compress_to_jpeg(frame, 20_000)
 
 
 @pytest.mark.parametrize("settings", [{"padding": -1}, {"max_side": 0}, {"quality": 0}, {"quality": 101}])
-def test_settings_that_cannot_be_are_an_error(settings):
-    """They are the program's mistake, not the picture's."""
+def test_invalid_settings_are_an_error(settings):
+    """They are a mistake of the program, not of the picture."""
     with pytest.raises(ValueError, match="expected a padding"):
         make_event_image(photograph(640, 480), 50_000, **settings)
 
 
 @pytest.mark.parametrize(("jpeg", "reason"), [(None, None), (b"\xff\xd8", "but why")])
-def test_an_event_image_is_there_or_has_a_reason(jpeg, reason):
-    """Never neither, never both."""
+def test_an_event_image_has_a_jpeg_or_a_reason(jpeg, reason):
+    """Neither and both are refused."""
     with pytest.raises(ValueError, match="reason"):
         EventImage(jpeg, reason, 1)

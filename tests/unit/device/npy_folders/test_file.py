@@ -1,4 +1,4 @@
-"""One `.npy` file: what is read from it, and what is refused."""
+"""Reading and writing one `.npy` file, and the files that are refused."""
 
 import io
 import os
@@ -32,7 +32,7 @@ def npy(array, **options):
 
 
 class Boom:
-    """Unpickled, it would make a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -53,12 +53,15 @@ class Boom:
     ids=["flat", "row", "big-endian", "fortran", "large"],
 )
 def test_a_float32_vector_is_read_at_unit_length(array):
-    """However it was laid out."""
+    """The memory layout of the array does not matter."""
     assert parse_npy(npy(array), D) == normalise(VALUES, D)
 
 
-def test_what_is_written_is_numpys_own_format(tmp_path):
-    """Byte for byte what `np.save` writes, readable by its owner alone, with nothing beside it."""
+def test_the_written_format_is_numpys_own(tmp_path):
+    """The bytes equal those of `np.save`; only the owner can read the file.
+
+    No other file is left beside it.
+    """
     vector = normalise(VALUES, D)
     write_npy(tmp_path / "EMP-1.npy", to_npy(vector))
     assert (tmp_path / "EMP-1.npy").read_bytes() == npy(to_array(vector))
@@ -87,15 +90,15 @@ def test_what_is_written_is_numpys_own_format(tmp_path):
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 60_000) + b"{" * 60_000, "no .npy file"),
     ],
 )
-def test_what_is_no_vector_of_the_space_is_refused_with_a_sentence(data, sentence):
-    """The sentence names what was expected, never a number of the vector."""
+def test_a_file_without_a_vector_of_the_space_is_refused(data, sentence):
+    """The sentence names the expected format and no number of the vector."""
     with pytest.raises(NpyFileError, match=sentence) as refused:
         parse_npy(data, D)
     assert "7.0" not in str(refused.value)
 
 
 def test_nothing_is_unpickled(tmp_path):
-    """An object array is refused before a byte of its pickle is looked at."""
+    """An object array is refused before its pickle is read."""
     data = npy(np.array([Boom(tmp_path / "made")], dtype=object), allow_pickle=True)
     with pytest.raises(NpyFileError, match="pickled objects"):
         parse_npy(data, D)
@@ -103,7 +106,7 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 def test_a_header_that_claims_terabytes_allocates_nothing():
-    """Its shape is not the space's: that is all that is looked at."""
+    """The shape in the header does not fit the space, so no data is read."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
     with pytest.raises(NpyFileError, match="1000000000000"):
@@ -118,8 +121,8 @@ def test_a_header_that_claims_terabytes_allocates_nothing():
         max_size=4,
     )
 )
-def test_a_spoilt_file_is_read_or_refused_and_nothing_else(changes):
-    """Whatever NumPy's own parser makes of it."""
+def test_a_damaged_file_is_read_or_refused(changes):
+    """No file raises another exception than `NpyFileError`."""
     data = npy(VALUES)
     for at, piece in changes:
         data = data[:at] + piece + data[at + 1 :]
@@ -132,7 +135,7 @@ def signature(path):
 
 
 def test_links_folders_pipes_and_large_files_are_not_read(tmp_path):
-    """Each has its sentence; a pipe does not block."""
+    """Each has its sentence, and a pipe does not block."""
     (tmp_path / "secret").write_bytes(npy(VALUES))
     (tmp_path / "link.npy").symlink_to(tmp_path / "secret")
     (tmp_path / "folder.npy").mkdir()
@@ -149,8 +152,8 @@ def test_links_folders_pipes_and_large_files_are_not_read(tmp_path):
             read_bytes(path, signature(path))
 
 
-def test_a_file_that_is_not_the_one_that_was_seen_is_not_read(tmp_path):
-    """A link or a pipe that took its place in between neither, and nothing waits."""
+def test_a_file_that_was_replaced_after_the_scan_is_not_read(tmp_path):
+    """A link or pipe under its name is not opened either."""
     path = tmp_path / "EMP-1.npy"
     path.write_bytes(npy(VALUES))
     seen = signature(path)
@@ -171,8 +174,8 @@ def test_a_file_that_is_not_the_one_that_was_seen_is_not_read(tmp_path):
         read_bytes(path, seen)
 
 
-def test_a_write_that_fails_leaves_no_rest(tmp_path):
-    """Here because a folder stands in the way; on a full disk the same."""
+def test_a_failed_write_leaves_no_temporary_file(tmp_path):
+    """A folder blocks the name; a full disk has the same effect."""
     (tmp_path / "EMP-1.npy").mkdir()
     (tmp_path / "EMP-1.npy" / "inside").touch()
     with pytest.raises(OSError, match="directory"):
@@ -180,8 +183,8 @@ def test_a_write_that_fails_leaves_no_rest(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["EMP-1.npy"]
 
 
-def test_what_a_dead_process_was_writing_goes_and_nothing_else(tmp_path):
-    """Its names do not end in .npy, so nobody took it for a person."""
+def test_temporary_files_of_a_dead_process_are_removed(tmp_path):
+    """Other files stay. Temporary names do not end in `.npy`, so no scan reads them."""
     for name in (".wfm-0123456789abcdef.tmp", "EMP-1.npy", "notes.tmp", ".hidden"):
         (tmp_path / name).touch()
     remove_temporary(tmp_path)

@@ -1,4 +1,4 @@
-"""The watched folders of one device: real files, a real database, and a registry that answers by script."""
+"""The watched folders of a device, with real files, database and scripted answers."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ WATCH_SECONDS = 5.0
 
 
 class Folders:
-    """The watched folders of a device; another on the same path is the device after a restart."""
+    """The watched folders of a device; a second one on the same path is a restart."""
 
     def __init__(self, tmp_path, clock=None, *, mirror=False, synced=True, spaces=SPACES, people=None):
         self.path = tmp_path / "npy"
@@ -55,8 +55,8 @@ class Folders:
             clock=self.clock,
         )
         self.registrations.connected(self.clock())
-        self.hold(people or {})
-        self.hold({}, GAIT, 6)
+        self.set_gallery(people or {})
+        self.set_gallery({}, GAIT, 6)
         self.watch.step()
 
     def close(self):
@@ -69,34 +69,36 @@ class Folders:
         with self.file(user_id, folder).open("wb") as file:
             np.save(file, array)
 
-    def hold(self, people, space=SPACE, dimension=DIMENSION):
-        """The gallery is now `{user_id: [vector, ...]}`."""
-        pairs = [(user_id, one) for user_id, vectors in people.items() for one in vectors]
-        vectors = np.array([to_array(one) for _, one in pairs], dtype=np.float32).reshape(-1, dimension)
+    def set_gallery(self, people, space=SPACE, dimension=DIMENSION):
+        """Set the gallery of `space` to `{user_id: [vector, ...]}`."""
+        pairs = [(user_id, vector) for user_id, vectors in people.items() for vector in vectors]
+        vectors = np.array([to_array(template) for _, template in pairs], dtype=np.float32).reshape(
+            -1, dimension
+        )
         self.rows.update(GalleryRows(space, dimension, [user_id for user_id, _ in pairs], vectors, 1))
 
-    def look(self):
-        """Let the time of one look go by."""
+    def scan(self):
+        """Advance the clock to the next scan and run it."""
         self.clock.advance(WATCH_SECONDS)
         self.watch.step()
         self.registrations.tick(self.clock())
 
     @property
-    def asked(self):
-        """One of each, in the order in which they were sent first."""
-        return list({one.request_id: one for one in self.link.of(channels.REGISTER)}.values())
+    def requests(self):
+        """Return each registration once, in the order of the first send."""
+        return list({request.request_id: request for request in self.link.of(channels.REGISTER)}.values())
 
-    def answer(self, asked, result="created", user_id=None, error=None):
+    def answer(self, request, result="created", user_id=None, error=None):
         message = Registered(
-            request_id=asked.request_id, result=result, user_id=user_id or asked.user_id, error=error
+            request_id=request.request_id, result=result, user_id=user_id or request.user_id, error=error
         )
         self.registrations.receive_message(Decoded(channels.REGISTERED, {}, message))
         self.watch.step()
 
     @property
     def problem(self):
-        """The sentence of `file-invalid`, empty if there is none."""
-        return "".join(one.detail for one in self.health.problems() if one.code == "file-invalid")
+        """Return the detail of the problem `file-invalid`, empty without one."""
+        return "".join(problem.detail for problem in self.health.problems() if problem.code == "file-invalid")
 
     def names(self, folder="face_db"):
         return sorted(file.name for file in (self.path / folder).iterdir())
@@ -104,18 +106,18 @@ class Folders:
 
 @pytest.fixture
 def folders(tmp_path):
-    with closing(Folders(tmp_path)) as one:
-        yield one
+    with closing(Folders(tmp_path)) as folders:
+        yield folders
 
 
 @pytest.fixture
 def mirror(tmp_path):
-    with closing(Folders(tmp_path, mirror=True)) as one:
-        yield one
+    with closing(Folders(tmp_path, mirror=True)) as folders:
+        yield folders
 
 
 def array(seed, dimension=DIMENSION):
-    """Not of unit length: nobody's file has to be."""
+    """Return a vector that is not of unit length."""
     return 3 * to_array(vector(seed, dimension))
 
 
@@ -123,114 +125,114 @@ def array(seed, dimension=DIMENSION):
 
 
 def test_the_folders_are_made_for_their_owner_alone(folders):
-    """All three, also the one that no space is held of."""
-    assert sorted(one.name for one in folders.path.iterdir()) == ["face_db", "gait_db", "speaker_db"]
-    assert {one.stat().st_mode & 0o777 for one in folders.path.iterdir()} == {0o700}
+    """All three folders exist, also the one of an unsupported modality."""
+    assert sorted(file.name for file in folders.path.iterdir()) == ["face_db", "gait_db", "speaker_db"]
+    assert {file.stat().st_mode & 0o777 for file in folders.path.iterdir()} == {0o700}
 
 
-def test_a_new_file_is_registered_at_the_next_look(folders):
-    """As an employee of the file's name, in the space of its folder; once."""
+def test_a_new_file_is_registered_at_the_next_scan(folders):
+    """It is registered once, as an employee named by the file, in the folder's space."""
     folders.put("EMP-1", array(1))
     folders.put("EMP-2", array(2, 6).reshape(1, 6), "gait_db")
-    folders.look()
-    face, gait = folders.asked
+    folders.scan()
+    face, gait = folders.requests
     assert (face.user_id, face.space, face.kind, face.display_name) == ("EMP-1", SPACE, "employee", None)
     assert np.allclose(to_array(face.vector), to_array(vector(1)))
     assert (gait.user_id, gait.space) == ("EMP-2", GAIT)
     folders.answer(face, "created")
     folders.answer(gait, "exists")
     for _ in range(3):
-        folders.look()
-    assert len(folders.asked) == 2
+        folders.scan()
+    assert len(folders.requests) == 2
     assert (folders.watch.counts, folders.problem) == ({"registered": 2}, "")
     assert folders.registrations.counts == {}
 
 
-def test_a_changed_file_is_registered_again_and_a_touched_one_is_not(folders):
-    """Once per content."""
+def test_a_changed_file_is_registered_again_and_a_touched_file_is_not(folders):
+    """Each content is registered once."""
     folders.put("EMP-1", array(1))
-    folders.look()
-    folders.answer(folders.asked[0])
+    folders.scan()
+    folders.answer(folders.requests[0])
     os.utime(folders.file("EMP-1"), (1, 1))
-    folders.look()
-    assert len(folders.asked) == 1
+    folders.scan()
+    assert len(folders.requests) == 1
     folders.put("EMP-1", array(2))
-    folders.look()
-    assert [one.user_id for one in folders.asked] == ["EMP-1", "EMP-1"]
-    assert np.allclose(to_array(folders.asked[1].vector), to_array(vector(2)))
+    folders.scan()
+    assert [request.user_id for request in folders.requests] == ["EMP-1", "EMP-1"]
+    assert np.allclose(to_array(folders.requests[1].vector), to_array(vector(2)))
 
 
 def test_after_a_restart_nothing_is_registered_again(folders, tmp_path):
-    """Neither what was answered nor what still waits for its answer."""
+    """Answered and pending registrations are both known after the restart."""
     folders.put("EMP-1", array(1))
     folders.put("EMP-2", array(2))
-    folders.look()
-    folders.answer(folders.asked[0])
-    waiting = folders.asked[1]
+    folders.scan()
+    folders.answer(folders.requests[0])
+    waiting = folders.requests[1]
     folders.close()
     with closing(Folders(tmp_path, folders.clock)) as again:
-        again.look()
-        assert [one.request_id for one in again.asked] == [waiting.request_id]
+        again.scan()
+        assert [request.request_id for request in again.requests] == [waiting.request_id]
         again.answer(waiting)
-        again.look()
-        assert len(again.asked) == 1
+        again.scan()
+        assert len(again.requests) == 1
         assert again.watch.counts == {"registered": 1}
 
 
-def test_a_file_that_was_removed_and_put_back_is_new(folders):
-    """Deleting it deletes nobody; putting it back is a wish."""
+def test_a_file_that_was_removed_and_put_back_is_registered_again(folders):
+    """Removing a file deletes no identity."""
     folders.put("EMP-1", array(1))
-    folders.look()
-    folders.answer(folders.asked[0])
+    folders.scan()
+    folders.answer(folders.requests[0])
     folders.file("EMP-1").unlink()
-    folders.look()
+    folders.scan()
     folders.put("EMP-1", array(1))
-    folders.look()
-    assert len(folders.asked) == 2
+    folders.scan()
+    assert len(folders.requests) == 2
 
 
-def test_a_folder_that_is_away_for_a_while_is_no_reason_to_register_everybody_again(folders):
-    """A disk that was not mounted: it is said, not made anew, and its files are known when it is back."""
+def test_a_missing_folder_is_a_problem_and_registers_nothing_again(folders):
+    """An unmounted folder is not created again, and its files are known afterwards."""
     folders.put("EMP-1", array(1))
-    folders.look()
-    folders.answer(folders.asked[0])
+    folders.scan()
+    folders.answer(folders.requests[0])
     folder = folders.path / "face_db"
     folder.rename(folders.path / "away")
-    folders.look()
+    folders.scan()
     assert folders.problem == "face_db: cannot be read (No such file or directory)"
     (folders.path / "away").rename(folder)
-    folders.look()
-    assert (len(folders.asked), folders.problem) == (1, "")
+    folders.scan()
+    assert (len(folders.requests), folders.problem) == (1, "")
 
 
-def test_a_vector_that_is_held_as_that_persons_needs_no_registration(folders):
-    """Copied from another device's folder, whichever of the person's templates it is."""
-    folders.hold({"EMP-1": [vector(1), vector(2)]})
+def test_a_vector_of_the_gallery_is_not_registered(folders):
+    """A file copied from another device may have any of the identity's templates."""
+    folders.set_gallery({"EMP-1": [vector(1), vector(2)]})
     folders.put("EMP-1", array(2))
     folders.put("EMP-2", array(1))
-    folders.look()
-    assert [one.user_id for one in folders.asked] == ["EMP-2"]
+    folders.scan()
+    assert [request.user_id for request in folders.requests] == ["EMP-2"]
 
 
 def test_before_the_first_sync_nothing_is_registered(tmp_path):
-    """A device whose database was lost would give its old folder back to the registry."""
+    """A device that lost its database must not register its old files."""
     with closing(Folders(tmp_path, synced=False)) as folders:
         folders.put("EMP-1", array(1))
         folders.put("EMP-2", array(2))
-        folders.look()
-        assert folders.asked == []
+        folders.scan()
+        assert folders.requests == []
         folders.synced = True
-        folders.hold({"EMP-1": [vector(1)]})
-        folders.look()
-        assert [one.user_id for one in folders.asked] == ["EMP-2"]
+        folders.set_gallery({"EMP-1": [vector(1)]})
+        folders.scan()
+        assert [request.user_id for request in folders.requests] == ["EMP-2"]
 
 
-def test_ids_that_differ_by_case_are_two_people(folders):
-    """As in the registry."""
+def test_ids_that_differ_by_case_are_two_identities(folders):
+    """The registry distinguishes case too."""
     folders.put("EMP-1", array(1))
     folders.put("emp-1", array(2))
-    folders.look()
-    assert {one.user_id for one in folders.asked} == {"EMP-1", "emp-1"}
+    folders.scan()
+    assert {request.user_id for request in folders.requests} == {"EMP-1", "emp-1"}
 
 
 @pytest.mark.parametrize(
@@ -243,57 +245,57 @@ def test_ids_that_differ_by_case_are_two_people(folders):
         ),
     ],
 )
-def test_what_the_registry_refuses_is_a_problem_of_the_file_until_it_is_another(folders, answer, sentence):
-    """The first device wins. It stays where it is and is not asked about again."""
+def test_a_refused_file_is_a_problem_until_it_changes(folders, answer, sentence):
+    """The first device wins. The file stays, and is not registered again."""
     folders.put("EMP-1", array(1))
-    folders.look()
-    folders.answer(folders.asked[0], **answer)
+    folders.scan()
+    folders.answer(folders.requests[0], **answer)
     assert folders.problem == f"face_db/EMP-1.npy: {sentence}"
     os.utime(folders.file("EMP-1"), (1, 1))
-    folders.look()
-    folders.look()
+    folders.scan()
+    folders.scan()
     assert folders.problem == f"face_db/EMP-1.npy: {sentence}"
-    assert (len(folders.asked), folders.watch.counts) == (1, {"refused": 1})
+    assert (len(folders.requests), folders.watch.counts) == (1, {"refused": 1})
     folders.put("EMP-1", array(2))
-    folders.look()
-    assert (len(folders.asked), folders.problem) == (2, "")
+    folders.scan()
+    assert (len(folders.requests), folders.problem) == (2, "")
 
 
-def test_what_was_refused_is_asked_again_after_a_restart(folders, tmp_path):
-    """Somebody may have opened the site."""
+def test_a_refused_file_is_registered_again_after_a_restart(folders, tmp_path):
+    """The site's policy may have changed."""
     folders.put("EMP-1", array(1))
-    folders.look()
+    folders.scan()
     refused = WireError(code="enrollment-closed", detail="closed")
-    folders.answer(folders.asked[0], "rejected", error=refused)
+    folders.answer(folders.requests[0], "rejected", error=refused)
     folders.close()
     with closing(Folders(tmp_path, folders.clock)) as again:
-        again.look()
-        assert [one.user_id for one in again.asked] == ["EMP-1"]
+        again.scan()
+        assert [request.user_id for request in again.requests] == ["EMP-1"]
 
 
-def test_a_registration_that_nobody_answered_for_a_day_is_asked_anew(folders):
-    """The file is still there, and so is the wish."""
+def test_a_registration_without_an_answer_for_a_day_is_sent_again(folders):
+    """The file is still in the folder."""
     folders.put("EMP-1", array(1))
-    folders.look()
+    folders.scan()
     folders.clock.advance(2 * 86_400)
     folders.registrations.tick(folders.clock())
-    folders.look()
-    assert [one.user_id for one in folders.asked] == ["EMP-1", "EMP-1"]
+    folders.scan()
+    assert [request.user_id for request in folders.requests] == ["EMP-1", "EMP-1"]
 
 
-def test_thousands_of_files_wait_in_the_folder_and_not_in_the_queue(folders):
-    """A bounded number is asked about; each answer lets the next one in."""
+def test_thousands_of_files_are_registered_in_bounded_numbers(folders):
+    """Each answer makes room for the next registration."""
     for seed in range(MAX_PENDING + 10):
         folders.put(f"EMP-{seed}", array(seed))
-    folders.look()
-    assert len(folders.asked) == MAX_PENDING
-    for one in folders.asked[:10]:
-        folders.answer(one)
+    folders.scan()
+    assert len(folders.requests) == MAX_PENDING
+    for request in folders.requests[:10]:
+        folders.answer(request)
     folders.registrations.tick(folders.clock())
-    assert len({one.user_id for one in folders.asked}) == MAX_PENDING + 10
+    assert len({request.user_id for request in folders.requests}) == MAX_PENDING + 10
 
 
-# What is wrong
+# Problems
 
 
 WRONG = {
@@ -308,346 +310,352 @@ WRONG = {
 
 
 @pytest.mark.parametrize("user_id", WRONG)
-def test_a_file_that_holds_no_vector_of_the_space_is_left_where_it_is_and_named(folders, caplog, user_id):
-    """Told once, while it lasts, by name and never by number; over when it is mended."""
+def test_an_invalid_file_stays_in_place_and_is_reported(folders, caplog, user_id):
+    """It is logged once, by name and without its numbers.
+
+    The problem ends when the file is corrected.
+    """
     data, sentence = WRONG[user_id]
     folders.put(user_id, data)
     before = folders.file(user_id).read_bytes()
     with caplog.at_level(logging.WARNING):
         for _ in range(4):
-            folders.look()
+            folders.scan()
     assert folders.problem.startswith(f"face_db/{user_id}.npy: ")
     assert sentence in folders.problem
-    assert [one.message for one in caplog.records if "stays where it is" in one.message] == [
+    assert [record.message for record in caplog.records if "stays where it is" in record.message] == [
         (
             f"folder file ignored; it stays where it is folder=face_db file='{user_id}.npy' "
             f"reason={folders.problem.partition(': ')[2]!r}"
         )
     ]
     assert folders.file(user_id).read_bytes() == before
-    assert (folders.asked, folders.watch.counts) == ([], {"invalid": 1})
+    assert (folders.requests, folders.watch.counts) == ([], {"invalid": 1})
     folders.put(user_id, array(2))
-    folders.look()
+    folders.scan()
     assert folders.problem == ""
-    assert [one.user_id for one in folders.asked] == [user_id]
+    assert [request.user_id for request in folders.requests] == [user_id]
 
 
 @pytest.mark.parametrize("stem", [".", "a b", "x+y", "#", "", "-EMP", "café", "EMP-1\n", "x" * 129, "\udcff"])
-def test_a_name_that_is_no_user_id_is_a_problem_until_it_goes(folders, stem):
-    """Two dots and a suffix, blanks, letters that look like others, bytes that are no text."""
+def test_a_name_that_is_no_user_id_is_a_problem_until_it_is_removed(folders, stem):
+    """The names have dots, blanks, similar letters or bytes that are no text."""
     folders.put(stem, array(1))
-    folders.look()
+    folders.scan()
     assert "its name is not a user id" in folders.problem
     assert folders.problem.isprintable()
-    assert folders.asked == []
+    assert folders.requests == []
     folders.file(stem).unlink()
-    folders.look()
+    folders.scan()
     assert (folders.problem, folders.watch.counts) == ("", {"invalid": 1})
 
 
-def test_what_does_not_end_in_npy_is_nobodys_business(folders):
-    """Notes, temporary files, another case."""
+def test_other_suffixes_are_ignored(folders):
+    """Notes, temporary files and another case are no problem."""
     for name in ("README", "EMP-1.npy.part", "EMP-1.NPY", ".EMP-1.swp"):
         (folders.path / "face_db" / name).write_text("hello")
-    folders.look()
-    folders.look()
-    assert (folders.problem, folders.asked) == ("", [])
+    folders.scan()
+    folders.scan()
+    assert (folders.problem, folders.requests) == ("", [])
 
 
 def test_a_link_is_not_followed(folders, tmp_path):
-    """Whatever it points to: the folder's owner may not be who reads it."""
+    """The target may be a file that the folder's owner must not read."""
     (tmp_path / "elsewhere").write_bytes(to_npy(vector(1)))
     folders.file("EMP-1").symlink_to(tmp_path / "elsewhere")
-    folders.look()
-    folders.look()
+    folders.scan()
+    folders.scan()
     assert folders.problem == "face_db/EMP-1.npy: it is a symbolic link; links are not followed"
-    assert folders.asked == []
+    assert folders.requests == []
 
 
-def test_a_file_that_cannot_be_read_is_said(folders):
-    """Copied there by somebody else, say."""
+def test_an_unreadable_file_is_a_problem(folders):
+    """Another user may have copied it."""
     folders.put("EMP-1", array(1))
     folders.file("EMP-1").chmod(0)
     if os.access(folders.file("EMP-1"), os.R_OK):
         pytest.skip("root reads everything")
-    folders.look()
-    folders.look()
+    folders.scan()
+    folders.scan()
     assert folders.problem == "face_db/EMP-1.npy: it cannot be read (Permission denied)"
 
 
 def test_a_half_written_file_is_waited_for(folders):
-    """It is no problem as long as it grows, and registered when it is whole."""
+    """A growing file is no problem, and is registered when it is complete."""
     whole = to_npy(vector(1))
     for length in (0, 10, 140, len(whole) - 1):
         folders.file("EMP-1").write_bytes(whole[:length])
-        folders.look()
+        folders.scan()
         folders.rows.update(folders.rows.latest(SPACE))
         folders.watch.step()
-        assert (folders.problem, folders.asked) == ("", [])
+        assert (folders.problem, folders.requests) == ("", [])
     folders.file("EMP-1").write_bytes(whole)
-    folders.look()
-    assert [one.user_id for one in folders.asked] == ["EMP-1"]
+    folders.scan()
+    assert [request.user_id for request in folders.requests] == ["EMP-1"]
 
 
-def test_a_file_that_stays_half_written_is_said_at_the_second_look(folders):
-    """A copy that broke off."""
+def test_a_file_that_stays_half_written_is_a_problem_at_the_second_scan(folders):
+    """The copy was interrupted."""
     folders.file("EMP-1").write_bytes(to_npy(vector(1))[:-4])
-    folders.look()
+    folders.scan()
     assert folders.problem == ""
-    folders.look()
+    folders.scan()
     assert "it is incomplete: 28 bytes of numbers, expected 32" in folders.problem
 
 
-def test_a_folder_whose_space_nobody_holds_says_what_to_set(folders):
-    """Its files are not guessed to be of another."""
+def test_a_folder_without_a_supported_space_names_the_setting(folders):
+    """Its files are not taken for vectors of another space."""
     folders.put("EMP-1", array(1), "speaker_db")
-    folders.look()
-    folders.look()
+    folders.scan()
+    folders.scan()
     assert "supports no speaker space; add one to device.further_spaces" in folders.problem
 
 
 def test_many_problems_make_one_sentence_of_bounded_length(folders):
-    """The first few are named, the others counted; the heartbeat takes it."""
+    """The detail names the first files and counts the others, for the heartbeat."""
     for number in range(300):
         folders.file(f"EMP-{number:03}" + "x" * 100).write_bytes(b"")
-    folders.look()
-    folders.look()
+    folders.scan()
+    folders.scan()
     assert len(folders.problem) < 1000
     assert folders.problem.endswith("; and 295 more")
 
 
-def test_a_database_that_fails_is_said_and_tried_again(folders):
-    """The file is registered when it takes it."""
+def test_a_failing_database_is_a_problem_and_is_tried_again(folders):
+    """The file is registered when the database works again."""
     folders.put("EMP-1", array(1))
     folders.db.close()
-    folders.look()
+    folders.scan()
     assert "not open" in folders.problem
     folders.db.initialize()
-    folders.look()
+    folders.scan()
     assert folders.problem == ""
-    assert [one.user_id for one in folders.asked] == ["EMP-1"]
+    assert [request.user_id for request in folders.requests] == ["EMP-1"]
 
 
 # Outward
 
 
-def test_without_a_mirror_nobody_appears(folders):
-    """Which is the rule: vectors stay in the database."""
-    folders.hold({"EMP-1": [vector(1)]})
-    folders.look()
+def test_without_a_mirror_no_file_is_written(folders):
+    """Vectors stay in the database by default."""
+    folders.set_gallery({"EMP-1": [vector(1)]})
+    folders.scan()
     assert folders.names() == []
 
 
-def test_who_is_held_appears_at_once_and_who_goes_disappears(mirror):
-    """The first template as float32[d], for the owner alone, without waiting for a look."""
-    mirror.hold({"EMP-1": [vector(1), vector(2)], "EMP-2": [vector(3)]})
-    mirror.hold({"EMP-1": [vector(4, 6)]}, GAIT, 6)
+def test_the_mirror_follows_the_gallery_at_once(mirror):
+    """The first template is written as float32[d] for the owner alone, before a scan."""
+    mirror.set_gallery({"EMP-1": [vector(1), vector(2)], "EMP-2": [vector(3)]})
+    mirror.set_gallery({"EMP-1": [vector(4, 6)]}, GAIT, 6)
     mirror.watch.step()
     assert mirror.names() == ["EMP-1.npy", "EMP-2.npy"]
     assert mirror.names("gait_db") == ["EMP-1.npy"]
     shown = np.load(mirror.file("EMP-1"), allow_pickle=False)
     assert (shown.dtype, shown.tobytes()) == (np.float32, vector(1))
     assert mirror.file("EMP-1").stat().st_mode & 0o777 == 0o600
-    mirror.hold({"EMP-2": [vector(5)]})
+    mirror.set_gallery({"EMP-2": [vector(5)]})
     mirror.watch.step()
     assert mirror.names() == ["EMP-2.npy"]
     assert np.load(mirror.file("EMP-2")).tobytes() == vector(5)
 
 
-def test_what_the_mirror_writes_is_not_registered(mirror, tmp_path):
-    """Not at the next look, not touched, not after a restart, not when the person went meanwhile."""
-    mirror.hold({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
+def test_a_file_of_the_mirror_is_not_registered(mirror, tmp_path):
+    """This holds for scanned and touched files, and after a restart.
+
+    It also holds if the identity was removed meanwhile.
+    """
+    mirror.set_gallery({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
     mirror.watch.step()
     os.utime(mirror.file("EMP-1"), (1, 1))
-    mirror.look()
-    mirror.hold({"EMP-1": [vector(3)], "EMP-2": [vector(2)]})
+    mirror.scan()
+    mirror.set_gallery({"EMP-1": [vector(3)], "EMP-2": [vector(2)]})
     mirror.watch.step()
-    mirror.look()
+    mirror.scan()
     assert np.load(mirror.file("EMP-1")).tobytes() == vector(3)
     mirror.close()
     with closing(Folders(tmp_path, mirror.clock, mirror=True, people={"EMP-1": [vector(3)]})) as again:
-        again.look()
-        again.look()
-        assert (again.names(), again.asked) == (["EMP-1.npy"], [])
-    assert mirror.asked == []
+        again.scan()
+        again.scan()
+        assert (again.names(), again.requests) == (["EMP-1.npy"], [])
+    assert mirror.requests == []
 
 
-def test_a_file_that_was_deleted_comes_back_while_the_person_is_held(mirror):
-    """At the next look: deleting a file deletes nobody."""
-    mirror.hold({"EMP-1": [vector(1)]})
+def test_a_deleted_file_of_the_mirror_is_written_again(mirror):
+    """The next scan restores it while the identity is in the gallery."""
+    mirror.set_gallery({"EMP-1": [vector(1)]})
     mirror.watch.step()
     mirror.file("EMP-1").unlink()
-    mirror.look()
-    assert (mirror.names(), mirror.asked) == (["EMP-1.npy"], [])
+    mirror.scan()
+    assert (mirror.names(), mirror.requests) == (["EMP-1.npy"], [])
 
 
-def test_a_file_that_somebody_put_there_is_neither_replaced_nor_removed(mirror, tmp_path):
-    """Registered, held, changed elsewhere, gone from the registry: it is theirs, also after a restart."""
+def test_a_file_of_another_program_is_neither_replaced_nor_removed(mirror, tmp_path):
+    """It stays after registration, changes and deletion, also over a restart."""
     mirror.put("EMP-1", array(1))
     theirs = mirror.file("EMP-1").read_bytes()
-    mirror.look()
-    mirror.answer(mirror.asked[0])
+    mirror.scan()
+    mirror.answer(mirror.requests[0])
     for people in ({"EMP-1": [vector(1)]}, {"EMP-1": [vector(2)]}, {}):
-        mirror.hold(people)
+        mirror.set_gallery(people)
         mirror.watch.step()
-        mirror.look()
+        mirror.scan()
         assert mirror.file("EMP-1").read_bytes() == theirs
     mirror.close()
     with closing(Folders(tmp_path, mirror.clock, mirror=True)) as again:
-        again.look()
+        again.scan()
         assert again.file("EMP-1").read_bytes() == theirs
-        assert again.asked == []
+        assert again.requests == []
 
 
-def test_a_mirrored_file_that_somebody_replaced_is_registered_and_then_theirs(mirror):
-    """A new vector of a person who is held."""
-    mirror.hold({"EMP-1": [vector(1)]})
+def test_a_replaced_file_of_the_mirror_is_registered(mirror):
+    """A new vector of a known identity then belongs to the other program."""
+    mirror.set_gallery({"EMP-1": [vector(1)]})
     mirror.watch.step()
     mirror.put("EMP-1", array(2))
-    mirror.look()
-    assert [one.user_id for one in mirror.asked] == ["EMP-1"]
-    mirror.answer(mirror.asked[0], "exists")
-    mirror.hold({})
+    mirror.scan()
+    assert [request.user_id for request in mirror.requests] == ["EMP-1"]
+    mirror.answer(mirror.requests[0], "exists")
+    mirror.set_gallery({})
     mirror.watch.step()
-    mirror.look()
+    mirror.scan()
     assert mirror.names() == ["EMP-1.npy"]
 
 
-def test_a_change_that_meets_somebodys_work_does_not_undo_it(mirror):
-    """The file was replaced after the last look: the mirror leaves it, and the next look registers it."""
-    mirror.hold({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
+def test_the_mirror_does_not_undo_a_change_since_the_last_scan(mirror):
+    """The mirror leaves the replaced file, and the next scan registers it."""
+    mirror.set_gallery({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
     mirror.watch.step()
     mirror.put("EMP-1", array(5))
     mirror.put("EMP-2", array(6))
     mirror.put("EMP-3", array(7))
-    mirror.hold({"EMP-1": [vector(3)], "EMP-3": [vector(4)]})
+    mirror.set_gallery({"EMP-1": [vector(3)], "EMP-3": [vector(4)]})
     mirror.watch.step()
     assert np.load(mirror.file("EMP-1")).tobytes() == array(5).tobytes()
     assert np.load(mirror.file("EMP-2")).tobytes() == array(6).tobytes()
-    mirror.look()
-    assert {one.user_id for one in mirror.asked} == {"EMP-1", "EMP-2", "EMP-3"}
+    mirror.scan()
+    assert {request.user_id for request in mirror.requests} == {"EMP-1", "EMP-2", "EMP-3"}
 
 
-def test_a_mirrored_file_that_was_only_touched_is_still_replaced(mirror):
-    """Touched after the last look, and then the person's template changes: at the next look it is shown."""
-    mirror.hold({"EMP-1": [vector(1)]})
+def test_a_touched_file_of_the_mirror_is_replaced_at_the_next_scan(mirror):
+    """The identity's template changed after the file was touched."""
+    mirror.set_gallery({"EMP-1": [vector(1)]})
     mirror.watch.step()
     os.utime(mirror.file("EMP-1"), (1, 1))
-    mirror.hold({"EMP-1": [vector(2)]})
+    mirror.set_gallery({"EMP-1": [vector(2)]})
     mirror.watch.step()
-    mirror.look()
+    mirror.scan()
     assert np.load(mirror.file("EMP-1")).tobytes() == vector(2)
-    assert mirror.asked == []
+    assert mirror.requests == []
 
 
-def test_a_mirror_that_is_switched_off_takes_its_files_along(mirror, tmp_path):
-    """Nobody keeps them up to date any more. What somebody put there stays, and so does the gallery."""
+def test_a_mirror_that_is_switched_off_removes_its_files(mirror, tmp_path):
+    """Files of other programs stay, and so does the gallery."""
     mirror.put("EMP-9", array(9))
-    mirror.hold({"EMP-1": [vector(1)]})
-    mirror.hold({"EMP-1": [vector(4, 6)]}, GAIT, 6)
-    mirror.look()
-    mirror.answer(mirror.asked[0])
+    mirror.set_gallery({"EMP-1": [vector(1)]})
+    mirror.set_gallery({"EMP-1": [vector(4, 6)]}, GAIT, 6)
+    mirror.scan()
+    mirror.answer(mirror.requests[0])
     mirror.close()
     no_gait = {**SPACES, "gait": None}
     with closing(Folders(tmp_path, mirror.clock, spaces=no_gait, people={"EMP-1": [vector(1)]})) as off:
-        off.look()
-        assert (off.names(), off.names("gait_db"), off.asked) == (["EMP-9.npy"], [], [])
+        off.scan()
+        assert (off.names(), off.names("gait_db"), off.requests) == (["EMP-9.npy"], [], [])
 
 
-def test_an_empty_file_that_a_power_cut_left_is_written_again(mirror, tmp_path):
-    """It is the mirror's, though its content is gone: no problem stays, and nobody has to look."""
-    mirror.hold({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
+def test_an_empty_file_after_a_power_cut_is_written_again(mirror, tmp_path):
+    """It is still the mirror's file, and no problem stays."""
+    mirror.set_gallery({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
     mirror.watch.step()
     mirror.close()
     for user_id in ("EMP-1", "EMP-2"):
         mirror.file(user_id).write_bytes(b"")
     with closing(Folders(tmp_path, mirror.clock, mirror=True, people={"EMP-1": [vector(1)]})) as again:
         for _ in range(3):
-            again.look()
+            again.scan()
         assert (again.names(), again.problem) == (["EMP-1.npy"], "")
         assert np.load(again.file("EMP-1")).tobytes() == vector(1)
 
 
-def test_a_process_that_died_between_note_and_file_leaves_nothing_to_register(mirror, tmp_path):
-    """Noted before it is written: whichever of both contents the file has, it is ours."""
-    mirror.hold({"EMP-1": [vector(1)]})
+def test_a_crash_between_note_and_file_leaves_nothing_to_register(mirror, tmp_path):
+    """The content is stored before the file, so either content is the mirror's."""
+    mirror.set_gallery({"EMP-1": [vector(1)]})
     mirror.watch.step()
     before = mirror.file("EMP-1").read_bytes()
-    mirror.hold({"EMP-1": [vector(2)]})
+    mirror.set_gallery({"EMP-1": [vector(2)]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("device.npy_folders.mirror.write_npy", fails(KeyboardInterrupt))
+        patch.setattr("device.npy_folders.mirror.write_npy", raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             mirror.watch.step()
     mirror.close()
     assert mirror.file("EMP-1").read_bytes() == before
     with closing(Folders(tmp_path, mirror.clock, mirror=True, people={"EMP-1": [vector(2)]})) as again:
-        again.look()
+        again.scan()
         assert np.load(again.file("EMP-1")).tobytes() == vector(2)
-        assert again.asked == []
+        assert again.requests == []
 
 
-def fails(error):
+def raising(error):
     def write(*_):
         raise error
 
     return write
 
 
-def test_a_full_disk_is_said_and_the_files_come_when_there_is_room(mirror, monkeypatch):
-    """Nobody is forgotten."""
-    mirror.hold({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
+def test_a_full_disk_is_a_problem_until_there_is_room(mirror, monkeypatch):
+    """All files are written afterwards."""
+    mirror.set_gallery({"EMP-1": [vector(1)], "EMP-2": [vector(2)]})
     with monkeypatch.context() as patch:
-        patch.setattr("device.npy_folders.mirror.write_npy", fails(OSError(28, "No space left on device")))
+        patch.setattr("device.npy_folders.mirror.write_npy", raising(OSError(28, "No space left on device")))
         mirror.watch.step()
     assert mirror.problem == "face_db: cannot be written to (No space left on device)"
-    mirror.look()
+    mirror.scan()
     assert (mirror.names(), mirror.problem) == (["EMP-1.npy", "EMP-2.npy"], "")
 
 
-def test_a_file_in_one_devices_folder_becomes_a_file_in_anothers(tmp_path):
-    """And comes back to the first unchanged: the loop ends there."""
+def test_a_file_of_one_device_is_mirrored_by_another(tmp_path):
+    """The first device keeps its file unchanged, and nothing is registered twice."""
     with (
         closing(Folders(tmp_path / "a", mirror=True)) as first,
         closing(Folders(tmp_path / "b", mirror=True)) as second,
     ):
         first.put("EMP-1", array(1))
-        first.look()
-        [asked] = first.asked
-        first.answer(asked)
+        first.scan()
+        [request] = first.requests
+        first.answer(request)
         for device in (first, second):
-            device.hold({"EMP-1": [asked.vector]})
-            device.look()
-            device.look()
+            device.set_gallery({"EMP-1": [request.vector]})
+            device.scan()
+            device.scan()
         assert second.names() == ["EMP-1.npy"]
-        assert np.load(second.file("EMP-1")).tobytes() == asked.vector
-        assert (len(first.asked), second.asked) == (1, [])
+        assert np.load(second.file("EMP-1")).tobytes() == request.vector
+        assert (len(first.requests), second.requests) == (1, [])
 
 
 # The thread
 
 
-def test_the_thread_takes_in_a_change_at_once_and_ends_when_it_is_told(tmp_path):
-    """Not only at the next look: the clock stands still."""
+def test_the_thread_mirrors_a_change_at_once_and_stops(tmp_path):
+    """The clock stands still, so no scan is due."""
     with closing(Folders(tmp_path, mirror=True)) as folders:
         folders.watch.start()
-        folders.hold({"EMP-1": [vector(1)]})
-        wait_until(lambda: folders.names() == ["EMP-1.npy"], "the file of who is held")
-        folders.hold({})
-        wait_until(lambda: folders.names() == [], "no file of who is gone")
+        folders.set_gallery({"EMP-1": [vector(1)]})
+        wait_until(lambda: folders.names() == ["EMP-1.npy"], "the file of the identity")
+        folders.set_gallery({})
+        wait_until(lambda: folders.names() == [], "no file of the removed identity")
         thread = folders.watch._thread
         folders.watch.stop()
         assert not thread.is_alive()
 
 
 def test_an_unexpected_error_does_not_end_the_thread(tmp_path, caplog):
-    """It is said, and the folders are looked at again."""
+    """The error is logged, and the folders are scanned again."""
     with closing(Folders(tmp_path, mirror=True)) as folders:
-        failing = fails(ValueError("unexpected"))
+        failing = raising(ValueError("unexpected"))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("device.npy_folders.mirror.write_npy", failing)
-            folders.hold({"EMP-1": [vector(1)]})
+            folders.set_gallery({"EMP-1": [vector(1)]})
             folders.watch.start()
-            wait_until(lambda: "unexpected error" in caplog.text, "a word in the log")
+            wait_until(lambda: "unexpected error" in caplog.text, "an error in the log")
         folders.watch.wake()
         wait_until(lambda: folders.names() == ["EMP-1.npy"], "the file")
         folders.watch.stop()

@@ -1,4 +1,4 @@
-"""Twenty-four hours of a busy door in a minute: nothing grows that should not."""
+"""24 hours of a busy door in a minute: memory and database stay bounded."""
 
 import gc
 import os
@@ -43,10 +43,7 @@ PICTURE = np.full((96, 128, 3), 120, np.uint8)
 
 
 class Visits:
-    """Who stands before the camera: somebody new every eight seconds, one in five of them a stranger.
-
-    Detector and embedder at once: both are told what the moment is.
-    """
+    """A detector and embedder of visits: a face every eight seconds, a fifth unknown."""
 
     name = "visits"
     space = EmbeddingSpace(SPACE, DIMENSION)
@@ -74,7 +71,7 @@ class Visits:
 
 
 class Smiles:
-    """Everybody smiles."""
+    """A classifier that returns happy for every face."""
 
     def classify(self, faces):
         return [Emotion("happy", "EV2.2", 0.9)] * len(faces)
@@ -86,7 +83,7 @@ class GoodEnough:
 
 
 class Camera:
-    """A device's parts without threads, an hour of which takes seconds; the backend answers every minute."""
+    """A device's parts without threads; the backend answers every minute."""
 
     def __init__(self, folder: Path):
         self.clock = FrameClock()
@@ -143,7 +140,7 @@ class Camera:
             on_event=self.keep,
         )
         head = SyncHead(epoch="aa", version=0, horizon=0, spaces={}, enrollment_policy="visitors")
-        self.tell(channels.SYNC_HEAD, head)
+        self.receive(channels.SYNC_HEAD, head)
         self.sync.connected(0.0)
         self.registrations.connected(0.0)
 
@@ -154,7 +151,7 @@ class Camera:
         self.events[event.event_type] += 1
         self.outbox.put(event, None)
 
-    def tell(self, channel, message):
+    def receive(self, channel, message):
         for part in (self.sync, self.registrations):
             part.receive_message(Decoded(channel, {}, message))
 
@@ -167,7 +164,10 @@ class Camera:
                 self.registrations.offer_visitor(SPACE, seen.vector.astype("<f4").tobytes())
 
     def answer(self, minute):
-        """What the backend says in a minute: receipts, decisions, and somebody changes."""
+        """Answer as a backend does in a minute.
+
+        It sends receipts and decisions, and changes the gallery.
+        """
         for _ in range(20):
             due = self.outbox.due(self.clock(), 100)
             for event in due:
@@ -176,21 +176,23 @@ class Camera:
             if not due:
                 break
         self.registrations.tick(self.clock())
-        for one in self.link.of(channels.REGISTER):
-            self.tell(channels.REGISTERED, Registered(request_id=one.request_id, result="created"))
+        for registration in self.link.of(channels.REGISTER):
+            self.receive(
+                channels.REGISTERED, Registered(request_id=registration.request_id, result="created")
+            )
         user_id = minute % PEOPLE
         if minute > PEOPLE and minute % 7 == 0:
             delta = self.registry.delete(f"EMP-{user_id}")
         else:
             delta = self.registry.enroll(f"EMP-{user_id}", user_id, space=SPACE)
-        self.tell(channels.SYNC_DELTA, delta)
+        self.receive(channels.SYNC_DELTA, delta)
         self.sync.tick(self.clock())
         for request in self.link.of(channels.SYNC_REQUEST):
-            self.tell(channels.SYNC_PAGE, self.registry.answer(request))
+            self.receive(channels.SYNC_PAGE, self.registry.answer(request))
         self.link.published.clear()
 
     def sizes(self):
-        """Everything that could grow, by name."""
+        """Return the size of everything that could grow, by name."""
         gc.collect()
         with self.db.connection.reading() as connection:
             tables = [
@@ -207,9 +209,9 @@ class Camera:
         return rows | {
             "tracks": len(self.tracker),
             "validator's tracks": self.validator.tracks_in_memory,
-            "validator's people": self.validator.cooldowns_in_memory,
+            "validator's cooldowns": self.validator.cooldowns_in_memory,
             "emotions' tracks": self.emotions.tracks_in_memory,
-            "emotions' people": self.emotions.cooldowns_in_memory,
+            "emotions' cooldowns": self.emotions.cooldowns_in_memory,
             "database pages in use": pages - free,
             "MB of memory": resident_mb(),
         }
@@ -225,8 +227,8 @@ def resident_mb():
 def test_after_a_day_nothing_has_grown(tmp_path, hours):
     """A device is as large at the end of a day as at half of it.
 
-    24 hours are 43,200 frames, 10,800 visits and a change of the gallery each minute. Eight are the shortest
-    time whose first half fills the gallery.
+    24 hours are 43,200 frames, 10,800 visits and a change of the gallery each minute. Eight are the
+    shortest time whose first half fills the gallery.
     """
     half = hours * 1800
     camera = Camera(tmp_path)

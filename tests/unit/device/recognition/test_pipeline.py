@@ -1,4 +1,4 @@
-"""The whole line from video to events, on the sample videos that the demo plays."""
+"""The whole pipeline from video to events, on the sample videos of the demo."""
 
 import threading
 from types import MappingProxyType
@@ -33,7 +33,7 @@ def embedder():
 
 @pytest.fixture(scope="module")
 def gallery(embedder):
-    """The demo's people, enrolled by photo."""
+    """Return the demo's identities, enrolled by photo."""
     photos = PhotoEmbedder(CascadeDetector(), embedder)
     vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
     return Gallery(embedder.space, list(IDENTITIES), np.stack(vectors), version=6)
@@ -44,8 +44,8 @@ def samples(tmp_path_factory):
     return make_sample(tmp_path_factory.mktemp("videos"))
 
 
-class Clock:
-    """Stands at the time of the frame."""
+class FrameClock:
+    """A clock that stands at the time of the frame."""
 
     now = 0.0
 
@@ -69,9 +69,12 @@ def pipeline_for(embedder, galleries, clock, parts=MappingProxyType({}), **setti
 
 
 @pytest.mark.parametrize("camera", [0, 1])
-def test_everyone_enrolled_triggers_once_and_the_stranger_is_unknown_once(embedder, gallery, samples, camera):
-    """Each event comes while its person is in the picture, bears that face's box, and follows in order."""
-    sample, clock = samples[camera], Clock()
+def test_each_identity_has_one_event_and_the_unknown_face_one(embedder, gallery, samples, camera):
+    """Each event comes while its face is in the picture, with that face's box.
+
+    Events are in order.
+    """
+    sample, clock = samples[camera], FrameClock()
     pipeline, validator = pipeline_for(embedder, GalleryHolder(gallery), clock, unknown_events=True)
     events = {}
     with open_camera(str(sample.path), fps=0, clock=clock) as frames:
@@ -96,9 +99,9 @@ def test_everyone_enrolled_triggers_once_and_the_stranger_is_unknown_once(embedd
     assert validator.refusals["below_threshold"] >= 10
 
 
-def test_a_deleted_person_is_not_recognised_from_the_next_frame_on(embedder, gallery, samples):
-    """The gallery is swapped while the camera runs: somebody who left it gives no event, the others do."""
-    sample, clock = samples[0], Clock()
+def test_a_deleted_identity_is_not_recognised_from_the_next_frame_on(embedder, gallery, samples):
+    """The gallery is swapped while the camera runs; the other identities stay."""
+    sample, clock = samples[0], FrameClock()
     gone, stays = (NAMES[seen.face] for seen in sample.appearances[:2])
     kept = [user_id for user_id in IDENTITIES if user_id != gone]
     rows = [to_array_of(embedder, IDENTITIES[user_id]) for user_id in kept]
@@ -121,7 +124,7 @@ def to_array_of(embedder, row):
 
 
 class AnyQuality:
-    """Nothing is too poor."""
+    """A quality check that accepts every face."""
 
     def check_quality(self, faces, found):
         return [None] * len(faces)
@@ -131,7 +134,7 @@ ANY_QUALITY = AnyQuality()
 
 
 class OneFace:
-    """A detector that always sees one face, and an embedder that always answers the same vector."""
+    """A detector of one fixed face, and an embedder of one fixed vector."""
 
     space = EmbeddingSpace("face:test", 2)
 
@@ -143,7 +146,10 @@ class OneFace:
 
 
 def events_of_two(angle, min_margin):
-    """Events of ten frames when the second person lies `angle` radians from the face, the first on it."""
+    """Return the events of ten frames of two identities, and the refusals.
+
+    The first identity is at the face, the second `angle` radians from it.
+    """
     vectors = np.array([[1, 0], [np.cos(angle), np.sin(angle)]], np.float32)
     holder = GalleryHolder(Gallery(OneFace.space, ["EMP-1", "EMP-2"], vectors))
     validator = EventValidator("cam-001", min_margin=min_margin)
@@ -155,7 +161,7 @@ def events_of_two(angle, min_margin):
 
 
 def test_a_match_without_a_clear_lead_is_no_match():
-    """Two people who are equally like the face: better nobody than the wrong one."""
+    """Two identities at a similar distance make no event."""
     events, counts = events_of_two(angle=0.2, min_margin=0.05)
     assert (events, counts["low_margin"]) == ([], 10)
     events, counts = events_of_two(angle=0.6, min_margin=0.05)
@@ -164,7 +170,7 @@ def test_a_match_without_a_clear_lead_is_no_match():
 
 
 def one_face(count=10, *, galleries=None, quality=ANY_QUALITY, validator=None, **parts):
-    """The reports of `count` frames of one person's face, and the pipeline."""
+    """Return the reports of `count` frames of one identity's face, and the pipeline."""
     vectors = np.array([[1, 0]], np.float32)
     galleries = galleries or GalleryHolder(Gallery(OneFace.space, ["EMP-1"], vectors, version=3))
     validator = validator or EventValidator("cam-001")
@@ -175,13 +181,13 @@ def one_face(count=10, *, galleries=None, quality=ANY_QUALITY, validator=None, *
     return [pipeline.process(frame) for frame in frames], pipeline
 
 
-def test_a_frame_report_says_all_there_is_to_know():
-    """Who, how near, how far on the way to an event, and how long each stage took."""
+def test_a_frame_report_has_match_votes_and_times():
+    """It has identity, distance, votes and the milliseconds of each stage."""
     reports, pipeline = one_face()
     seen = reports[3].sightings[0]
     assert (seen.track_id, seen.match.user_id, seen.match.distance) == ("face_0", "EMP-1", pytest.approx(0))
     assert (seen.decision.reason, seen.decision.votes) == ("unconfirmed", 4)
-    assert [place for place, one in enumerate(reports) if one.events] == [4]
+    assert [position for position, report in enumerate(reports) if report.events] == [4]
     assert reports[4].gallery_version == 3
     assert {"detect", "track", "align", "quality", "embed", "match", "validate"} <= set(
         reports[0].milliseconds
@@ -189,8 +195,8 @@ def test_a_frame_report_says_all_there_is_to_know():
     assert pipeline.stats.inference_ms >= 0
 
 
-def test_a_poor_face_is_neither_embedded_nor_compared():
-    """It costs no inference, and it is counted by what it lacked."""
+def test_a_face_of_low_quality_is_neither_embedded_nor_compared():
+    """It costs no inference, and its quality reason is counted."""
 
     class EverySecondIsBlurred(AnyQuality):
         frames = 0
@@ -200,24 +206,24 @@ def test_a_poor_face_is_neither_embedded_nor_compared():
             return ["blurred" if self.frames % 2 else None] * len(faces)
 
     reports, pipeline = one_face(quality=EverySecondIsBlurred())
-    blurred = [one.sightings[0] for one in reports[::2]]
+    blurred = [report.sightings[0] for report in reports[::2]]
     assert all(seen.vector is None and seen.match is None for seen in blurred)
     assert {seen.decision.reason for seen in blurred} == {"low_quality"}
-    assert [place for place, one in enumerate(reports) if one.events] == [9]
+    assert [position for position, report in enumerate(reports) if report.events] == [9]
     assert pipeline.stats.quality_reasons == {"blurred": 5}
 
 
 @pytest.mark.parametrize("reason", ["quarantined", "stale_gallery"])
-def test_a_device_that_is_barred_says_nobody(reason):
-    """A model that is not the registry's, a gallery that is too old: no event, not even an unknown one."""
+def test_a_suppressed_device_makes_no_event(reason):
+    """A quarantined model and a stale gallery make no unknown events either."""
     validator = EventValidator("cam-001", unknown_events=True)
     reports, _ = one_face(suppressed_reason=lambda: reason, validator=validator)
-    assert [one.events for one in reports] == [()] * 10
+    assert [report.events for report in reports] == [()] * 10
     assert validator.refusals == {reason: 10}
 
 
-def test_a_gallery_that_is_too_old_takes_nobodys_vector():
-    """The tracker across cameras compares with other faces; but those of a model in quarantine with none."""
+def test_a_stale_gallery_keeps_the_vector_and_a_quarantine_does_not():
+    """The tracker compares with other faces, but never with a quarantined model's."""
     stale, _ = one_face(1, suppressed_reason=lambda: "stale_gallery")
     [seen] = stale[0].sightings
     assert (seen.match, seen.vector.tolist(), seen.decision.reason) == (None, [1, 0], "stale_gallery")
@@ -227,34 +233,34 @@ def test_a_gallery_that_is_too_old_takes_nobodys_vector():
     assert (seen.vector, seen.quality) == (None, None)
 
 
-class Moody(OneFace):
-    """Detector, embedder and emotions in one; `mood` says what fails now."""
+class FailingParts(OneFace):
+    """Detector, embedder and emotions in one; `mode` selects the part that fails."""
 
-    mood = ""
+    mode = ""
     failure = None
 
     def detect(self, image):
-        if self.mood == "nobody":
+        if self.mode == "no face":
             return Detections.empty()
-        if self.mood == "detector fails":
+        if self.mode == "detector fails":
             raise ModelError("det.onnx: the network failed")
         return super().detect(image)
 
     def embed(self, faces):
-        if self.mood == "embedder fails":
+        if self.mode == "embedder fails":
             raise ModelError("w600k.onnx: the network failed")
-        # What FaceEmbedder makes of NaN.
-        return super().embed(faces) * np.float32(self.mood != "NaN")
+        # FaceEmbedder replaces NaN by zeros.
+        return super().embed(faces) * np.float32(self.mode != "NaN")
 
     def read_emotions(self, faces, sightings, frame_id):
         if sightings:
-            self.failure = "emotion.onnx: the network failed" if self.mood == "emotions fail" else None
+            self.failure = "emotion.onnx: the network failed" if self.mode == "emotions fail" else None
         return []
 
 
-def moods(*each, validator=None, **parts):
-    """The events of a frame in each of these moods, and what was failing after it."""
-    camera = Moody()
+def events_by_mode(*each, validator=None, **parts):
+    """Return the events of a frame in each mode, and the failing parts after it."""
+    camera = FailingParts()
     holder = GalleryHolder(Gallery(camera.space, ["EMP-1"], np.array([[1, 0]], np.float32)))
     pipeline = RecognitionPipeline(
         camera,
@@ -267,7 +273,7 @@ def moods(*each, validator=None, **parts):
         **parts,
     )
     seen = []
-    for index, camera.mood in enumerate(each):
+    for index, camera.mode in enumerate(each):
         try:
             events = pipeline.process(Frame(np.zeros((80, 80, 3), np.uint8), index, index / 15)).events
         except ModelError:
@@ -276,17 +282,20 @@ def moods(*each, validator=None, **parts):
     return seen
 
 
-def test_a_face_without_a_vector_is_nobody_and_no_stranger_and_said():
-    """An embedder that answers NaN must not report everybody as unknown, nor register them as visitors."""
+def test_a_face_without_a_vector_is_not_unknown():
+    """An embedder that returns NaN makes no unknown event and no visitor.
+
+    The failure is reported.
+    """
     validator = EventValidator("cam-001", confirmation_frames=2, unknown_events=True)
-    seen = moods(*["NaN"] * 6, validator=validator)
+    seen = events_by_mode(*["NaN"] * 6, validator=validator)
     assert [events for events, _ in seen] == [()] * 6
     assert "face:test returns no vector for a face" in seen[-1][1]["embed"]
     assert validator.refusals == {"no_vector": 6}
 
 
 @pytest.mark.parametrize(
-    ("network", "mood"),
+    ("network", "mode"),
     [
         ("detect", "detector fails"),
         ("embed", "embedder fails"),
@@ -294,21 +303,21 @@ def test_a_face_without_a_vector_is_nobody_and_no_stranger_and_said():
         ("embed", "NaN"),
     ],
 )
-def test_a_network_that_failed_is_failing_until_it_was_used_again(network, mood):
-    """A frame without a face says nothing of the embedder; every frame says something of the detector."""
-    seen = moods(mood, "", mood, "nobody", "")
+def test_a_failed_network_is_failing_until_it_works_again(network, mode):
+    """A frame without a face does not use the embedder; every frame uses the detector."""
+    seen = events_by_mode(mode, "", mode, "no face", "")
     failing = [network in failing for _, failing in seen]
     assert failing == [True, False, True, network != "detect", False]
 
 
-def test_an_emotion_network_that_fails_takes_no_recognition_with_it():
-    """The person is reported, though what the face shows is not known; and only once."""
-    seen = moods(*["emotions fail"] * 4)
+def test_a_failing_emotion_network_does_not_affect_recognition():
+    """The identity is reported once, without an emotion."""
+    seen = events_by_mode(*["emotions fail"] * 4)
     assert [len(events) for events, _ in seen] == [0, 1, 0, 0]
 
 
-def test_once_a_swap_has_returned_nothing_comes_out_of_the_old_gallery():
-    """An event is sent while its gallery is held: the swap waits, and what follows is the new one's."""
+def test_after_a_swap_no_event_comes_from_the_old_gallery():
+    """An event is sent while its gallery is in use, and the swap waits for it."""
     galleries = GalleryHolder(Gallery(OneFace.space, ["EMP-1"], np.array([[1, 0]], np.float32)))
     order, sending, swapped = [], threading.Event(), threading.Event()
 
@@ -320,7 +329,7 @@ def test_once_a_swap_has_returned_nothing_comes_out_of_the_old_gallery():
 
     def on_event(event, box, frame):
         sending.set()
-        # The swap has every chance to come in between, and may not.
+        # The swap must not finish before the event is sent.
         assert not swapped.wait(0.2)
         order.append("sent")
 
@@ -332,8 +341,8 @@ def test_once_a_swap_has_returned_nothing_comes_out_of_the_old_gallery():
 
 
 @pytest.mark.parametrize(("distance", "margin"), [(0.35, 0.0), (0.25, 0.05), (0.8, 0.1), (2.0, 0.5)])
-def test_matches_are_exact_as_far_as_the_thresholds_reach(distance, margin):
-    """The second-best person's too, by whom the margin goes."""
+def test_matches_are_exact_up_to_the_thresholds(distance, margin):
+    """The margin needs the exact runner-up too."""
 
     floors = []
 
@@ -356,18 +365,18 @@ def test_embedder_and_gallery_must_be_of_one_space(embedder):
     """A device never compares vectors of two models."""
     other = GalleryHolder(Gallery.empty(EmbeddingSpace("face:other", 512)))
     with pytest.raises(ValueError, match="face:other"):
-        pipeline_for(embedder, other, Clock())
+        pipeline_for(embedder, other, FrameClock())
 
 
-def test_an_empty_picture_goes_through(embedder, gallery):
-    """No faces: no events, and no trouble with empty arrays."""
-    pipeline, _ = pipeline_for(embedder, GalleryHolder(gallery), Clock())
+def test_an_empty_picture_is_processed(embedder, gallery):
+    """An image without faces makes no events."""
+    pipeline, _ = pipeline_for(embedder, GalleryHolder(gallery), FrameClock())
     report = pipeline.process(Frame(np.full((480, 640, 3), 90, np.uint8), 0, 0.0))
     assert (report.sightings, report.events) == ((), ())
 
 
 def test_the_same_seed_makes_the_same_videos(samples, tmp_path):
-    """The demo shows the same thing every time; the two cameras show different things."""
+    """The demo is reproducible; its two cameras show different videos."""
     again = make_sample(tmp_path, cameras=1)[0]
     assert again.appearances == samples[0].appearances
     assert again.path.read_bytes() == samples[0].path.read_bytes()

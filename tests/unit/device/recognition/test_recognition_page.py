@@ -20,21 +20,21 @@ def reasons_of(module: ModuleType) -> set[str]:
     return {value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
 
 
-@pytest.mark.parametrize("module", [decision, emotion_validator, quality], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("module", [decision, emotion_validator, quality], ids=lambda module: module.__name__)
 def test_every_reason_is_explained(module: ModuleType) -> None:
-    """Whoever asks why there was no event finds the word on the page."""
+    """A reason in a heartbeat is found on the page."""
     reasons = reasons_of(module)
     assert len(reasons) >= 5
     assert reasons - set(re.findall(r"`(\w+)`", SECTION)) == set()
 
 
-def test_no_reason_is_explained_that_does_not_exist() -> None:
-    """The table of refusals is the code's."""
+def test_no_reason_is_explained_that_the_code_lacks() -> None:
+    """The table of refusals equals the reasons of the code."""
     assert set(re.findall(r"^\| `(\w+)` \|", SECTION, re.MULTILINE)) == reasons_of(decision)
 
 
-def test_the_example_for_firmware_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the broker's authority, which is another here."""
+def test_the_example_for_firmware_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test replaces only the broker's authority."""
     [example] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     authority = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"

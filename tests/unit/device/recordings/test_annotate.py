@@ -1,4 +1,4 @@
-"""`wfm-device annotate`, run as an engineer does."""
+"""Run `wfm-device annotate` from the command line."""
 
 import cv2
 import numpy as np
@@ -22,7 +22,10 @@ from device.vision.photo_embedder import PhotoEmbedder
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    """A video of one person who is enrolled on the device in `data`, and of one stranger."""
+    """Return a folder with a video of an enrolled and an unknown person.
+
+    The device in `data` has the enrolled identity.
+    """
     folder = tmp_path_factory.mktemp("footage")
     photos = PhotoEmbedder(CascadeDetector(), load_embedder())
     face = photos.embed_photo(enrollment_photo(IDENTITIES[KNOWN]))
@@ -55,8 +58,8 @@ def frames_of(path):
     return frames
 
 
-def test_the_video_comes_back_with_everything_drawn_in(run, footage, tmp_path):
-    """As many frames, a frame round the face where it is, and the events on the terminal."""
+def test_the_video_is_copied_with_annotations(run, footage, tmp_path):
+    """All frames are copied with a box per face; the events are printed."""
     target = tmp_path / "out.mp4"
     ended = run(footage.path, "--output", target)
     assert ended.exit_code == 0, ended.output
@@ -71,8 +74,8 @@ def test_the_video_comes_back_with_everything_drawn_in(run, footage, tmp_path):
     assert changed[1][100:400].sum() > 1000
 
 
-def test_the_same_video_gives_the_same_events_however_fast_the_machine_is(run, footage, tmp_path):
-    """Time is the video's own."""
+def test_the_same_video_gives_the_same_events_at_any_speed(run, footage, tmp_path):
+    """Times are those of the video."""
     first = run(footage.path, "-o", tmp_path / "1.mp4").output.replace("1.mp4", "")
     second = run(footage.path, "-o", tmp_path / "2.mp4").output.replace("2.mp4", "")
     assert first == second
@@ -89,8 +92,8 @@ def test_the_same_video_gives_the_same_events_however_fast_the_machine_is(run, f
         (["{text}"], "text.mp4"),
     ],
 )
-def test_what_cannot_be_done_ends_with_a_sentence(run, footage, tmp_path, args, sentence):
-    """Status 2 and no traceback."""
+def test_an_impossible_request_ends_with_a_sentence(run, footage, tmp_path, args, sentence):
+    """The exit status is 2, without a traceback."""
     (tmp_path / "text.mp4").write_text("not a video")
     names = {"video": footage.path, "folder": tmp_path, "text": tmp_path / "text.mp4"}
     ended = run(*(arg.format(**names) for arg in args))
@@ -99,15 +102,15 @@ def test_what_cannot_be_done_ends_with_a_sentence(run, footage, tmp_path, args, 
     assert footage.path.stat().st_size > 10_000
 
 
-def test_a_device_that_never_ran_has_no_gallery(run, footage, tmp_path):
-    """Rather than a video in which everybody is unknown."""
+def test_a_device_without_a_database_is_an_error(run, footage, tmp_path):
+    """Otherwise every face in the video would be unknown."""
     ended = run(footage.path, "-o", tmp_path / "out.mp4", data="elsewhere")
     assert ended.exit_code == 2
     assert "does not exist" in ended.output
 
 
 def test_a_folder_of_pictures_becomes_a_video_of_one_size(run, footage, tmp_path):
-    """Whatever their sizes; what cannot be read is left out, and said."""
+    """Pictures are scaled to the first; unreadable ones are left out and reported."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name, size in (("a.png", (320, 240)), ("b.png", (100, 300)), ("d.png", (17, 9))):
@@ -119,8 +122,8 @@ def test_a_folder_of_pictures_becomes_a_video_of_one_size(run, footage, tmp_path
     assert {frame.shape for frame in frames_of(tmp_path / "pictures-annotated.mp4")} == {(240, 320, 3)}
 
 
-def test_the_folder_where_one_stands_can_be_annotated(run, footage, tmp_path, monkeypatch):
-    """`.` has no name of its own to name the video after."""
+def test_the_current_folder_can_be_annotated(run, footage, tmp_path, monkeypatch):
+    """`.` has no name for the video."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), np.full((240, 320, 3), 120, np.uint8))
@@ -131,8 +134,8 @@ def test_the_folder_where_one_stands_can_be_annotated(run, footage, tmp_path, mo
 
 
 @pytest.mark.parametrize("second", [(640, 300), (470, 330), (400, 660)])
-def test_two_who_stand_together_can_both_be_read(second):
-    """Neither label lies on the other, nor on its own face."""
+def test_labels_of_neighbouring_faces_do_not_overlap(second):
+    """Neither label covers the other, or its own face."""
     blank = np.full((1080, 1920, 3), 200, np.uint8)
     lines = ["face_1", "nearest EMP-10001", "distance 0.33  margin 0.02", "inconsistent_track 3/5"]
     boxes = [FaceBox(400, 300, 220, 220), FaceBox(*second, 220, 220)]
@@ -142,13 +145,13 @@ def test_two_who_stand_together_can_both_be_read(second):
     def dark(image):
         return (image[60:] < 60).all(axis=2)
 
-    inked = [dark(one).sum() for one in alone]
+    inked = [dark(image).sum() for image in alone]
     assert dark(both).sum() > 0.97 * sum(inked)
     assert min(inked) > 10_000
 
 
-def test_notes_stay_inside_the_picture():
-    """Also those of faces at its edges, and ids that no font has."""
+def test_labels_stay_inside_the_picture():
+    """This holds for faces at the edges and ids with unprintable characters."""
     image = np.full((120, 160, 3), 100, np.uint8)
     notes = [
         FaceNote(FaceBox(-10, -10, 40, 40), ["face_0", "EMP-\N{GREEK SMALL LETTER ALPHA}"], GREEN),

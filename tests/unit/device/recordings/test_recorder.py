@@ -1,4 +1,4 @@
-"""What a recording of scores holds, what it never holds, and how little it may disturb."""
+"""The contents, the limits and the failures of a recording of scores."""
 
 import json
 import logging
@@ -22,8 +22,8 @@ def files_in(folder):
     return sorted(folder.glob("scores-*.jsonl"))
 
 
-def test_what_was_recorded_is_read_again(tmp_path):
-    """A header with the settings, and a line for each frame that has faces."""
+def test_a_recording_is_read_again(tmp_path):
+    """It has a header with the settings and a line for each frame with faces."""
     door = RecordedDoor(tmp_path)
     for _ in range(5):
         door.see(door.face(distance=0.123456789012345678))
@@ -59,8 +59,8 @@ def test_what_was_recorded_is_read_again(tmp_path):
     assert door.recorder.counts == {"frames": 6}
 
 
-def test_a_line_has_no_vector_and_nothing_else_of_the_face(tmp_path):
-    """The keys are these and no others."""
+def test_a_line_has_scores_and_no_vector(tmp_path):
+    """The keys of a line are exactly these."""
     recorder = ScoreRecorder(tmp_path, 1 << 20, SETTINGS)
     secret = np.full(512, 0.0441942, np.float32)
     marks = np.zeros((5, 2), np.float32)
@@ -74,8 +74,8 @@ def test_a_line_has_no_vector_and_nothing_else_of_the_face(tmp_path):
     assert set(frame["faces"][0]) == {"track_id", "user_id", "distance", "margin", "box", "refusal"}
 
 
-def test_only_the_owner_may_read_it(tmp_path):
-    """Who stood at a door and when is nobody else's business."""
+def test_only_the_owner_can_read_a_recording(tmp_path):
+    """It shows which identity was where at what time."""
     door = RecordedDoor(tmp_path / "deep" / "scores")
     door.see(door.face())
     [file] = files_in(tmp_path / "deep" / "scores")
@@ -83,8 +83,11 @@ def test_only_the_owner_may_read_it(tmp_path):
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_all_files_together_never_pass_the_budget(tmp_path):
-    """Of 16 KiB; the newest frames are kept, the oldest file goes, other files stay."""
+def test_all_files_together_stay_within_the_budget(tmp_path):
+    """With 16 KiB the newest frames are kept, and the oldest files are deleted.
+
+    Other files stay.
+    """
     (tmp_path / "notes.txt").write_text("keep me")
     door = RecordedDoor(tmp_path, 16 * 1024)
     for _ in range(600):
@@ -103,8 +106,8 @@ def test_all_files_together_never_pass_the_budget(tmp_path):
     assert (tmp_path / "notes.txt").exists()
 
 
-def test_a_restart_begins_another_run_within_the_same_budget(tmp_path):
-    """Nothing is written over, and files of earlier runs make room too."""
+def test_a_restart_starts_another_run_within_the_same_budget(tmp_path):
+    """No file is overwritten, and files of earlier runs are deleted for the budget."""
     for _ in range(20):
         door = RecordedDoor(tmp_path, 16 * 1024)
         for _ in range(15):
@@ -116,8 +119,8 @@ def test_a_restart_begins_another_run_within_the_same_budget(tmp_path):
     assert sum(file.stat().st_size for file in files_in(tmp_path)) <= 16 * 1024
 
 
-def test_a_recorder_that_saw_nobody_leaves_no_file(tmp_path):
-    """An empty corridor is not worth a line."""
+def test_a_recorder_without_faces_leaves_no_file(tmp_path):
+    """Frames without faces are not recorded."""
     door = RecordedDoor(tmp_path)
     for _ in range(100):
         door.see()
@@ -125,8 +128,8 @@ def test_a_recorder_that_saw_nobody_leaves_no_file(tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_lines_reach_the_file_every_two_seconds(tmp_path):
-    """Also when nobody is seen any more; a program that is killed loses no more than that."""
+def test_lines_are_flushed_every_two_seconds(tmp_path):
+    """Frames without faces flush too; a killed program loses two seconds at most."""
     door = RecordedDoor(tmp_path)
     door.see(door.face(), step=1.0)
     door.see(door.face(), step=1.0)
@@ -138,7 +141,7 @@ def test_lines_reach_the_file_every_two_seconds(tmp_path):
 
 @contextmanager
 def full_disk(file_bytes):
-    """No file of this process grows past `file_bytes`: writes fail as on a full disk."""
+    """Limit files of this process to `file_bytes`: writes fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, before[1]))
@@ -150,7 +153,10 @@ def full_disk(file_bytes):
 
 
 def test_a_full_disk_ends_the_recording_and_not_recognition(tmp_path, caplog):
-    """One log line, whatever follows; the frames are counted, and what had been written can be read."""
+    """The error is logged once, and lost frames are counted.
+
+    Earlier lines stay readable.
+    """
     door = RecordedDoor(tmp_path)
     caplog.set_level(logging.INFO)
     with full_disk(4096):
@@ -168,8 +174,8 @@ def test_a_full_disk_ends_the_recording_and_not_recognition(tmp_path, caplog):
     assert (recording.damaged, recording.is_torn) == (0, True)
 
 
-def test_a_disk_that_fills_up_before_the_end_is_told_at_the_end(tmp_path, caplog):
-    """What was still to be written counts as lost."""
+def test_a_disk_that_fills_up_at_the_end_is_reported(tmp_path, caplog):
+    """The buffered frames count as lost."""
     door = RecordedDoor(tmp_path)
     for _ in range(5):
         door.see(door.face())
@@ -179,8 +185,8 @@ def test_a_disk_that_fills_up_before_the_end_is_told_at_the_end(tmp_path, caplog
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-def test_a_folder_that_goes_away_ends_the_recording(tmp_path, caplog):
-    """A disk that was pulled out: the next file cannot be made."""
+def test_a_missing_folder_ends_the_recording(tmp_path, caplog):
+    """After the disk was removed the next file cannot be created."""
     folder = tmp_path / "scores"
     door = RecordedDoor(folder, 16 * 1024)
     door.see(door.face())
@@ -191,8 +197,8 @@ def test_a_folder_that_goes_away_ends_the_recording(tmp_path, caplog):
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path):
-    """One sentence; a camera without a person to watch it would record nothing for weeks."""
+def test_an_unusable_folder_is_an_error_at_the_start(tmp_path):
+    """Otherwise a camera could record nothing for weeks."""
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordingError, match="cannot record scores there"):
         ScoreRecorder(tmp_path / "file", 1 << 20, SETTINGS)
@@ -201,7 +207,7 @@ def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path):
 
 
 def test_a_crowd_too_large_for_a_file_is_left_out(tmp_path):
-    """It does not push out what is recorded."""
+    """The oversized frame does not displace the recorded frames."""
     door = RecordedDoor(tmp_path, 16 * 1024)
     door.see(door.face())
     door.see(*[door.face(None, track=f"face_{n}") for n in range(100)])
@@ -212,8 +218,8 @@ def test_a_crowd_too_large_for_a_file_is_left_out(tmp_path):
     assert door.recorder.counts == {"frames": 2, "lost": 1}
 
 
-def test_a_distance_that_is_no_number_is_written_as_none(tmp_path):
-    """And never ends recognition."""
+def test_a_distance_that_is_no_number_is_written_as_null(tmp_path):
+    """Recognition continues."""
     door = RecordedDoor(tmp_path)
     door.see(door.face(distance=float("nan")), door.face(distance=float("inf"), track="face_1"))
     door.recorder.close()
@@ -231,8 +237,8 @@ def recorded(folder, frames=6):
     return files_in(folder)[0]
 
 
-def test_a_torn_last_line_is_normal(tmp_path):
-    """Wherever the power was cut: the whole lines before it are read, and nothing is called damaged."""
+def test_a_torn_last_line_is_no_damage(tmp_path):
+    """After a power cut at any byte the complete lines are read."""
     file = recorded(tmp_path)
     content = file.read_bytes()
     last = content.rindex(b"\n", 0, -1) + 1
@@ -257,7 +263,7 @@ def test_a_torn_last_line_is_normal(tmp_path):
     ],
 )
 def test_a_damaged_line_is_skipped_counted_and_named(tmp_path, damage):
-    """By its number, in one sentence, without repeating what it held."""
+    """The sentence has the line's number and not its content."""
     file = recorded(tmp_path)
     lines = file.read_bytes().splitlines()
     lines[3] = damage
@@ -271,7 +277,7 @@ def test_a_damaged_line_is_skipped_counted_and_named(tmp_path, damage):
 
 
 def test_only_the_first_problems_are_kept(tmp_path):
-    """A file of a million damaged lines takes no memory."""
+    """Reading a million damaged lines needs bounded memory."""
     file = recorded(tmp_path)
     file.write_bytes(file.read_bytes() + b"?\n" * 100)
     recording = read_recording(file)
@@ -281,23 +287,23 @@ def test_only_the_first_problems_are_kept(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n", b"{}\n", b'{"recording": "wfm-scores/2"}\n'])
 def test_a_file_that_is_no_recording_is_refused_in_a_sentence(tmp_path, content):
-    """An empty one, a picture, some JSON, a format to come."""
+    """The file is empty, a picture, other JSON or a newer format."""
     (tmp_path / "scores-00000001.jsonl").write_bytes(content)
     for path in (tmp_path, tmp_path / "scores-00000001.jsonl"):
         with pytest.raises(RecordingError, match="is not a recording of scores of format wfm-scores/1"):
             find_recordings(path)
 
 
-def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
-    """A missing file, a folder without recordings."""
+def test_a_missing_recording_is_refused(tmp_path):
+    """The file does not exist, or the folder has no recordings."""
     with pytest.raises(RecordingError, match="cannot be read"):
         find_recordings(tmp_path / "missing.jsonl")
     with pytest.raises(RecordingError, match="holds no recording"):
         find_recordings(tmp_path)
 
 
-def test_a_folder_is_read_without_the_file_that_a_power_cut_left_empty(tmp_path):
-    """With a sentence about it."""
+def test_an_empty_file_of_a_power_cut_is_left_out(tmp_path):
+    """The folder's other recordings are read, and a sentence names the empty file."""
     recorded(tmp_path)
     (tmp_path / "scores-00000002.jsonl").write_bytes(b"")
     recordings, problems = find_recordings(tmp_path)

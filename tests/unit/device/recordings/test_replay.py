@@ -1,4 +1,4 @@
-"""Which events recorded scores would have had under other settings."""
+"""Replay recorded scores under other settings."""
 
 import dataclasses
 import json
@@ -48,8 +48,8 @@ def door(tmp_path):
 
 
 def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
-    """The sample video through the whole pipeline: the same frames, tracks and people, reason by reason."""
-    # Sharper than the sample always is, so that quality refuses some faces too.
+    """The sample video replays to the same frames, tracks, identities and reasons."""
+    # The sharpness limit is above that of some sample faces, so that quality rejects them.
     device = DeviceSection(
         id="cam-001", site="lobby", cooldown_seconds=2.0, quality=QualitySettings(min_sharpness=70.0)
     )
@@ -95,8 +95,8 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
     assert {"low_quality", "cooldown", "unconfirmed", "below_threshold"} <= set(recognition.refusals())
 
 
-def test_a_stricter_distance_makes_an_event_vanish_and_a_wider_one_makes_one_new(door, tmp_path):
-    """EMP-1 stood at 0.30, EMP-2 at 0.40; the threshold was 0.35."""
+def test_a_distance_threshold_removes_and_adds_events(door, tmp_path):
+    """EMP-1 is at 0.30 and EMP-2 at 0.40; the recorded threshold is 0.35."""
     for user, distance in (("EMP-1", 0.30), ("EMP-2", 0.40)):
         for _ in range(6):
             door.see(door.face(user, distance, track=user))
@@ -114,8 +114,8 @@ def test_a_stricter_distance_makes_an_event_vanish_and_a_wider_one_makes_one_new
     ]
 
 
-def test_a_margin_asked_for_later_makes_an_event_vanish(door, tmp_path):
-    """The two nearest people were 0.2 apart."""
+def test_a_margin_removes_an_event(door, tmp_path):
+    """The two nearest identities are 0.2 apart."""
     for _ in range(6):
         door.see(door.face())
     door.recorder.close()
@@ -124,8 +124,8 @@ def test_a_margin_asked_for_later_makes_an_event_vanish(door, tmp_path):
     assert result.after.refusals == {"low_margin": 6}
 
 
-def test_fewer_frames_let_an_event_come_earlier_and_it_stays_the_same_one(door, tmp_path):
-    """Three instead of five: it moves by two frames."""
+def test_fewer_confirmation_frames_move_an_event_forward(door, tmp_path):
+    """With three frames instead of five the same event is two frames earlier."""
     for _ in range(8):
         door.see(door.face())
     door.recorder.close()
@@ -136,8 +136,8 @@ def test_fewer_frames_let_an_event_come_earlier_and_it_stays_the_same_one(door, 
     assert change.after.seconds - change.before.seconds == pytest.approx(-0.2)
 
 
-def test_a_shorter_cooldown_brings_events_in_between(door, tmp_path):
-    """Somebody who stays for a minute: one every 30 s becomes one every 10 s."""
+def test_a_shorter_cooldown_adds_events(door, tmp_path):
+    """Over a minute, an event every 30 s becomes one every 10 s."""
     for _ in range(620):
         door.see(door.face())
     door.recorder.close()
@@ -145,8 +145,8 @@ def test_a_shorter_cooldown_brings_events_in_between(door, tmp_path):
     assert [kind for kind, _ in found] == ["stays", "new", "new", "stays", "new", "new", "stays"]
 
 
-def test_a_looser_consistency_makes_an_event_new(door, tmp_path):
-    """Every other frame was somebody else's."""
+def test_a_looser_consistency_adds_an_event(door, tmp_path):
+    """Every other frame matches another identity."""
     for number in range(10):
         door.see(door.face("EMP-1" if number % 2 else "EMP-2"))
     door.recorder.close()
@@ -154,8 +154,8 @@ def test_a_looser_consistency_makes_an_event_new(door, tmp_path):
     assert kinds(replayed(tmp_path, consistency_threshold=0.5)) == [("new", "EMP-2"), ("new", "EMP-1")]
 
 
-def test_what_was_barred_stays_barred(door, tmp_path):
-    """No setting brings back a blurred face or a quarantined model: there is nothing to judge."""
+def test_suppressed_frames_stay_suppressed(door, tmp_path):
+    """A blurred face and a quarantined model have no recorded distance."""
     for _ in range(6):
         door.see(
             door.face(quality_reason="blurred"), door.face(track="face_1", suppressed_reason=QUARANTINED)
@@ -166,8 +166,8 @@ def test_what_was_barred_stays_barred(door, tmp_path):
     assert result.after.refusals == {"low_quality": 6, "quarantined": 6}
 
 
-def test_each_run_begins_anew_with_its_own_settings(tmp_path):
-    """A restart forgets cooldowns, and the second run had another threshold."""
+def test_each_run_starts_with_its_own_settings(tmp_path):
+    """A restart clears cooldowns, and the second run has another threshold."""
     for distance_threshold in (0.35, 0.25):
         door = RecordedDoor(tmp_path, distance_threshold=distance_threshold, unknown_events=False)
         for _ in range(6):
@@ -184,7 +184,7 @@ def test_each_run_begins_anew_with_its_own_settings(tmp_path):
 
 
 def test_files_of_one_run_are_one_recording(tmp_path):
-    """A window that began in one file ends in the next: nothing is seen twice or forgotten."""
+    """A confirmation window that starts in one file ends in the next."""
     door = RecordedDoor(tmp_path, 64 * 1024, cooldown_seconds=3.0)
     for _ in range(200):
         door.see(door.face())
@@ -196,8 +196,8 @@ def test_files_of_one_run_are_one_recording(tmp_path):
     assert result.begins_late == 0
 
 
-def test_a_recording_without_its_beginning_says_so(tmp_path):
-    """The oldest files have made room: the first decisions lack what was seen before."""
+def test_a_recording_without_its_start_is_reported(tmp_path):
+    """The oldest files were deleted, so the first decisions lack their frames."""
     door = RecordedDoor(tmp_path, 16 * 1024)
     for _ in range(300):
         door.see(door.face())
@@ -205,7 +205,7 @@ def test_a_recording_without_its_beginning_says_so(tmp_path):
     assert replayed(tmp_path).begins_late == 1
     answer = run_command(tmp_path)
     assert answer.exit_code == 0
-    assert "starts in mid-run" in answer.stderr
+    assert "the recording starts in mid-run" in answer.stderr
     assert "under its own settings the replay has 1 events, the device had 0" in answer.stderr
 
 
@@ -213,8 +213,8 @@ def seen(seconds, user="EMP-1", track="face_0", run=1):
     return SeenEvent(run, round(seconds * 10), seconds, NOON, track, user, "facial_id", 0.3)
 
 
-def test_events_are_the_same_if_each_is_the_others_nearest():
-    """On one track, of one person, in one run."""
+def test_an_event_stays_if_each_is_the_nearest_of_the_other():
+    """Compared events have the same track, identity and run."""
     changes = compare([seen(0.5), seen(30.5), seen(60.5)], [seen(0.5), seen(25.5), seen(50.5), seen(75.5)])
     assert [
         (each.kind, each.before and each.before.seconds, each.after and each.after.seconds)
@@ -228,7 +228,7 @@ def test_events_are_the_same_if_each_is_the_others_nearest():
 
 
 def test_the_command_prints_events_and_reasons(door, tmp_path):
-    """For a person: what changes first, then why."""
+    """The table shows the changed events first, then the reasons."""
     for user, distance in (("EMP-1", 0.20), ("EMP-2", 0.30)):
         for _ in range(6):
             door.see(door.face(user, distance, track=user))
@@ -248,8 +248,8 @@ def test_the_command_prints_events_and_reasons(door, tmp_path):
     assert ["events", "2", "2"] in rows
 
 
-def test_an_id_of_any_length_is_whole_where_it_is_searched(door, tmp_path):
-    """A pipe has no width that a table must be cut to."""
+def test_a_long_id_is_printed_whole(door, tmp_path):
+    """Output to a pipe is not cut to a terminal's width."""
     user = "EMP-" + "0123456789" * 12
     for _ in range(6):
         door.see(door.face(user, 0.2))
@@ -258,7 +258,7 @@ def test_an_id_of_any_length_is_whole_where_it_is_searched(door, tmp_path):
 
 
 def test_the_command_answers_in_json(door, tmp_path):
-    """For a program: the same, and nothing else on standard output."""
+    """Standard output has one JSON document and nothing else."""
     for _ in range(6):
         door.see(door.face())
     door.recorder.close()
@@ -300,7 +300,7 @@ def test_the_command_answers_in_json(door, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b'{"events": []}\n', None])
 def test_a_file_that_is_no_recording_ends_with_a_sentence(tmp_path, content):
-    """Status 2, for scripts."""
+    """The exit status is 2."""
     file = tmp_path / "video.mp4"
     if content is not None:
         file.write_bytes(content)
@@ -311,7 +311,7 @@ def test_a_file_that_is_no_recording_ends_with_a_sentence(tmp_path, content):
     assert str(file) in answer.stderr
 
 
-def test_the_help_says_what_is_not_judged_again():
-    """Quality needs a picture, and there is none."""
+def test_the_help_says_that_quality_is_not_decided_again():
+    """A recording has no image."""
     text = " ".join(run_command("--help").stdout.replace("│", " ").split())
     assert "because the recording has no pictures" in text

@@ -1,4 +1,4 @@
-"""The device's gallery on disk, in a real SQLite file."""
+"""The device's gallery in a real SQLite file."""
 
 import sqlite3
 import threading
@@ -39,7 +39,7 @@ def raw(path: Path) -> bytes:
 
 
 def test_a_local_enrollment_comes_back_as_unit_vectors_by_user_id(db: DatabaseManager) -> None:
-    """Seed 003's two calls: upsert_enrollment, get_all_enrollments."""
+    """Seed 003 has the calls `upsert_enrollment` and `get_all_enrollments`."""
     db.upsert_enrollment("EMP-1", np.array([3.0, 4.0]), "ArcFace")
     db.upsert_enrollment("EMP-1", np.array([0.0, 2.0]), "ArcFace")
 
@@ -52,14 +52,14 @@ def test_a_local_enrollment_comes_back_as_unit_vectors_by_user_id(db: DatabaseMa
 
 @pytest.mark.parametrize("unusable", [[0.0, 0.0], [float("nan"), 1.0], [], [[1.0], [2.0]]])
 def test_an_unusable_vector_is_refused(db: DatabaseManager, unusable: list) -> None:
-    """Zero, NaN, empty or nested: a ContractError, and nothing is stored."""
+    """Zero, NaN, empty or nested vectors raise ContractError, and nothing is stored."""
     with pytest.raises(ContractError):
         db.upsert_enrollment("EMP-1", unusable, "ArcFace")
     assert db.get_all_enrollments() == {}
 
 
-def test_the_tables_have_the_columns_that_firmware_knows(db: DatabaseManager, path: Path) -> None:
-    """Seed 003's columns are all there, under their names and with their types."""
+def test_the_tables_have_seed_003s_columns(db: DatabaseManager, path: Path) -> None:
+    """All columns have the names and types that firmware reads."""
     with closing(sqlite3.connect(path)) as reader:
         users, config = (
             {row[1]: row[2] for row in reader.execute(f"PRAGMA table_info({table})")}
@@ -78,8 +78,8 @@ def test_the_tables_have_the_columns_that_firmware_knows(db: DatabaseManager, pa
     assert unique == [("user_id",)]
 
 
-def test_the_file_is_opened_with_what_keeps_rows_and_forgets_templates(db: DatabaseManager) -> None:
-    """WAL, FULL, secure_delete, foreign keys; and only its owner may read it."""
+def test_the_file_is_opened_durable_and_private(db: DatabaseManager) -> None:
+    """WAL, FULL, secure_delete and foreign keys are on; only the owner can read it."""
     with db.connection.reading() as sql:
         values = [
             sql.execute(f"PRAGMA {name}").fetchone()[0]
@@ -89,8 +89,8 @@ def test_the_file_is_opened_with_what_keeps_rows_and_forgets_templates(db: Datab
     assert db.connection.path.stat().st_mode & 0o077 == 0
 
 
-def test_a_delta_commits_people_removals_cursor_and_digests_together(db: DatabaseManager) -> None:
-    """Several templates of a person stand in two tables and read as one gallery."""
+def test_a_delta_commits_rows_cursor_and_digests_together(db: DatabaseManager) -> None:
+    """Several templates of an identity are in two tables and load as one gallery."""
     db.apply_delta([person("A", 1, 11, 12), person("B", 2, 13)], [], at(2))
     digests = db.apply_delta([person("C", 3, 14)], ["B"], at(3))
 
@@ -104,8 +104,8 @@ def test_a_delta_commits_people_removals_cursor_and_digests_together(db: Databas
     assert db.verify()
 
 
-def test_a_change_that_fails_half_way_leaves_everything_as_it_was(db: DatabaseManager) -> None:
-    """Rows, cursor and digests roll back together."""
+def test_a_failed_change_is_rolled_back(db: DatabaseManager) -> None:
+    """Rows, cursor and digests stay as they were."""
     db.apply_delta([person("A", 1)], [], at(1))
     before = db.digests()
     broken = person("C", 2).model_copy(update={"user_id": None})
@@ -117,15 +117,15 @@ def test_a_change_that_fails_half_way_leaves_everything_as_it_was(db: DatabaseMa
     assert (db.cursor(), db.digests(), db.verify()) == (at(1), before, True)
 
 
-def test_a_person_without_templates_of_ours_is_gone(db: DatabaseManager) -> None:
-    """An upsert that leaves no template removes the row."""
+def test_an_identity_without_supported_templates_is_removed(db: DatabaseManager) -> None:
+    """An upsert that leaves no template deletes the row."""
     db.apply_delta([person("A", 1, 1, 2)], [], at(1))
     db.apply_delta([person("A", 2).model_copy(update={"templates": []})], [], at(2))
     assert db.get_all_enrollments() == {}
     assert db.digests() == {}
 
 
-def test_templates_of_one_person_may_lie_in_several_spaces(db: DatabaseManager) -> None:
+def test_templates_of_an_identity_may_be_in_several_spaces(db: DatabaseManager) -> None:
     """Each space has its own gallery and digest."""
     both = person("A", 1, 1)
     gait = person("A", 1, 2, space="gait:test-4")
@@ -139,7 +139,7 @@ def test_templates_of_one_person_may_lie_in_several_spaces(db: DatabaseManager) 
 def test_a_removed_template_leaves_no_copy_in_the_file_or_its_log(
     db: DatabaseManager, path: Path, change: str
 ) -> None:
-    """Searched for in the raw bytes of every file of the database, also among many neighbours."""
+    """The test searches all files of the database, also with many neighbours."""
     db.apply_delta([person(f"EMP-{n}", 1, n, n + 1000) for n in range(300)], [], at(1))
     secret = vector(7)
     assert secret in raw(path)
@@ -157,8 +157,8 @@ def test_a_removed_template_leaves_no_copy_in_the_file_or_its_log(
     assert vector(8) in raw(path)
 
 
-def test_display_names_are_kept_in_dev_mode_only(path: Path) -> None:
-    """Production keeps none, and drops those that a time in dev mode left."""
+def test_display_names_are_stored_in_dev_mode_only(path: Path) -> None:
+    """Production stores none and deletes those of an earlier dev mode."""
     dev = DatabaseManager(path, dev_mode=True)
     dev.initialize()
     dev.apply_delta([person("A", 1, name="Sample Name")], [], at(1))
@@ -172,7 +172,7 @@ def test_display_names_are_kept_in_dev_mode_only(path: Path) -> None:
 
 
 def test_a_flipped_bit_is_drift(db: DatabaseManager, path: Path) -> None:
-    """SQLite's own check finds nothing; the digest does."""
+    """SQLite's check finds nothing, but the digest differs."""
     db.apply_delta([person("A", 1), person("B", 1, 2)], [], at(1))
     db.close()
     content = bytearray(path.read_bytes())
@@ -186,8 +186,8 @@ def test_a_flipped_bit_is_drift(db: DatabaseManager, path: Path) -> None:
     assert not again.verify()
 
 
-def test_a_damaged_file_ends_with_one_sentence_and_stays_where_it_is(path: Path) -> None:
-    """The outbox in it is never thrown away silently."""
+def test_a_damaged_file_raises_one_sentence_and_stays(path: Path) -> None:
+    """The outbox in the file is never deleted silently."""
     path.write_bytes(b"this was a database once" * 400)
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"faces\.db: is damaged or no database .* move it aside"):
@@ -195,8 +195,8 @@ def test_a_damaged_file_ends_with_one_sentence_and_stays_where_it_is(path: Path)
     assert path.read_bytes() == before
 
 
-def test_a_file_of_newer_software_is_left_alone(db: DatabaseManager, path: Path) -> None:
-    """Going back to older software does not garble the file."""
+def test_a_file_of_newer_software_is_not_changed(db: DatabaseManager, path: Path) -> None:
+    """Older software does not damage it."""
     with db.connection.reading() as sql:
         sql.execute("PRAGMA user_version = 99")
     db.close()
@@ -204,10 +204,11 @@ def test_a_file_of_newer_software_is_left_alone(db: DatabaseManager, path: Path)
         DatabaseManager(path).initialize()
 
 
-def test_a_reset_keeps_the_old_gallery_until_its_end_and_survives_a_restart(
-    db: DatabaseManager, path: Path
-) -> None:
-    """Pages are staged on disk; the swap is one transaction that drops all other identities."""
+def test_a_snapshot_sync_keeps_the_old_gallery_until_its_end(db: DatabaseManager, path: Path) -> None:
+    """Pages are staged on disk, also over a restart.
+
+    The swap is one transaction that deletes all other identities.
+    """
     db.apply_delta([person("old", 1), person("both", 1, 2)], [], at(1))
     db.begin_snapshot([person("both", 5, 3), person("late", 5, 9)], SnapshotProgress(at(5), 8))
     assert sorted(db.get_all_enrollments()) == ["both", "old"]
@@ -227,12 +228,12 @@ def test_a_reset_keeps_the_old_gallery_until_its_end_and_survives_a_restart(
 
 
 def test_sessions_only_rise_even_when_the_clock_jumps_back(db: DatabaseManager) -> None:
-    """Hex of max(previous + 1, unix time)."""
+    """A session is the hex of max(previous + 1, unix time)."""
     assert [db.next_session(seconds) for seconds in (255, 1000, 16, 2000)] == ["ff", "3e8", "3e9", "7d0"]
 
 
 def test_several_threads_share_one_connection(db: DatabaseManager) -> None:
-    """Nothing is lost when they change the gallery at the same time."""
+    """Concurrent changes of the gallery are all stored."""
 
     def enroll(worker: int) -> None:
         for n in range(20):

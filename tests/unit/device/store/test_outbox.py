@@ -1,4 +1,4 @@
-"""The outbox: on disk before anything is sent, there until the receipt."""
+"""The outbox: stored before it is sent, and deleted with the receipt."""
 
 import base64
 import json
@@ -43,49 +43,47 @@ def outbox(connection: StoreConnection, clock: Clock) -> Outbox:
 
 
 def send_due(outbox: Outbox, now: float, limit: int = 50) -> list[dict]:
-    """Send everything due, as the client does; the payloads."""
+    """Send everything due as the client does; return the payloads."""
     due = outbox.due(now, limit)
-    for one in due:
-        outbox.mark_sent(one, now)
-    return [json.loads(one.payload) for one in due]
+    for pending in due:
+        outbox.mark_sent(pending, now)
+    return [json.loads(pending.payload) for pending in due]
 
 
 def test_an_event_is_committed_when_put_returns(connection: StoreConnection, outbox: Outbox) -> None:
-    """Another connection to the file sees it."""
+    """Another connection to the file reads it."""
     outbox.put(event(1), JPEG)
     with sqlite3.connect(connection.path) as reader:
         assert reader.execute("SELECT event_id, image FROM outbox").fetchall() == [(event(1).event_id, JPEG)]
 
 
 def test_events_go_out_oldest_first_with_their_image(outbox: Outbox, clock: Clock) -> None:
-    """The payload is the wire's own event."""
+    """The payload is the event of the wire."""
     for number in (3, 1, 2):
         outbox.put(event(number), JPEG if number == 1 else None)
     due = outbox.due(clock(), 50)
-    events = [EVENT.decode(one.payload) for one in due]
-    assert [one.event_id for one in events] == [event(n).event_id for n in (3, 1, 2)]
-    assert [one.image for one in events] == [None, base64.b64encode(JPEG).decode(), None]
+    events = [EVENT.decode(pending.payload) for pending in due]
+    assert [event.event_id for event in events] == [event(n).event_id for n in (3, 1, 2)]
+    assert [event.image for event in events] == [None, base64.b64encode(JPEG).decode(), None]
     assert events[0].metadata == {"distance": 0.28, "replayed": False}
 
 
-def test_an_image_that_comes_inside_the_event_is_kept(outbox: Outbox, clock: Clock) -> None:
-    """It is stored as bytes and leaves as base64 again."""
+def test_an_image_inside_the_event_is_stored(outbox: Outbox, clock: Clock) -> None:
+    """It is stored as bytes and sent as base64."""
     outbox.put(event(1, image=base64.b64encode(JPEG).decode()))
     [payload] = send_due(outbox, clock())
     assert decode_image(payload["image"]) == JPEG
 
 
-def test_the_same_event_twice_is_one(outbox: Outbox) -> None:
+def test_a_repeated_event_is_stored_once(outbox: Outbox) -> None:
     """An id names one event."""
     outbox.put(event(1))
     outbox.put(event(1))
     assert outbox.depth == 1
 
 
-def test_an_event_that_the_broker_would_not_take_is_refused_before_storing(
-    outbox: Outbox, clock: Clock
-) -> None:
-    """The limit is the size on the wire, base64 and `replayed` included, to the byte."""
+def test_a_too_large_event_is_refused_before_storing(outbox: Outbox, clock: Clock) -> None:
+    """The limit is the exact size on the wire, with base64 and `replayed`."""
     room = MAX_UP_BYTES - len(_sized(outbox, clock, 2))
     largest = (2 + room) // 4 * 4 // 4 * 3
     with pytest.raises(ContractError) as refused:
@@ -104,8 +102,8 @@ def _sized(outbox: Outbox, clock: Clock, image_bytes: int) -> bytes:
     return due.payload
 
 
-def test_a_receipt_settles_and_a_repeated_one_does_nothing(outbox: Outbox, clock: Clock) -> None:
-    """Also for ids that were never here."""
+def test_a_receipt_settles_its_event(outbox: Outbox, clock: Clock) -> None:
+    """A repeated receipt and unknown ids have no effect."""
     for number in (1, 2):
         outbox.put(event(number))
     send_due(outbox, clock())
@@ -113,13 +111,13 @@ def test_a_receipt_settles_and_a_repeated_one_does_nothing(outbox: Outbox, clock
         outbox.settle([event(1).event_id, event(99).event_id])
     assert outbox.depth == 1
     clock.advance(1000)
-    assert [one["event_id"] for one in send_due(outbox, clock())] == [event(2).event_id]
+    assert [pending["event_id"] for pending in send_due(outbox, clock())] == [event(2).event_id]
 
 
-def test_without_a_receipt_it_is_sent_again_later_and_later_and_says_so(outbox: Outbox, clock: Clock) -> None:
-    """First after 2 to 4 s, at the latest after 5 min; `replayed` from the second on."""
+def test_an_event_without_a_receipt_is_sent_again_as_replayed(outbox: Outbox, clock: Clock) -> None:
+    """The first repeat comes after 2 to 4 s, later ones at the latest after 5 min."""
     outbox.put(event(1))
-    assert [one["metadata"]["replayed"] for one in send_due(outbox, clock())] == [False]
+    assert [pending["metadata"]["replayed"] for pending in send_due(outbox, clock())] == [False]
     waits = []
     for _ in range(14):
         following = outbox.next_due()
@@ -127,16 +125,16 @@ def test_without_a_receipt_it_is_sent_again_later_and_later_and_says_so(outbox: 
         waits.append(following - clock())
         assert outbox.due(following - 0.001, 50) == []
         clock.advance(waits[-1])
-        assert [one["metadata"]["replayed"] for one in send_due(outbox, clock())] == [True]
+        assert [pending["metadata"]["replayed"] for pending in send_due(outbox, clock())] == [True]
     assert 2 <= waits[0] <= 4
     assert all(2 <= wait <= 300 for wait in waits)
     assert max(waits) > 60
 
 
-def test_a_restart_makes_everything_due_at_once_and_says_so(
+def test_a_restart_makes_every_event_due_as_replayed(
     connection: StoreConnection, outbox: Outbox, clock: Clock
 ) -> None:
-    """An earlier process may have sent some of them."""
+    """The earlier process may have sent some of them."""
     outbox.put(event(1))
     outbox.put(event(2))
     send_due(outbox, clock(), limit=1)
@@ -144,11 +142,11 @@ def test_a_restart_makes_everything_due_at_once_and_says_so(
     again = new(connection, clock)
     again.put(event(3))
 
-    assert [one["metadata"]["replayed"] for one in send_due(again, clock())] == [True, True, False]
+    assert [pending["metadata"]["replayed"] for pending in send_due(again, clock())] == [True, True, False]
 
 
-def test_a_new_connection_makes_everything_unanswered_due_again(outbox: Outbox, clock: Clock) -> None:
-    """Spread over a moment when it is much, and never later than it was due anyway."""
+def test_a_new_connection_makes_unanswered_events_due(outbox: Outbox, clock: Clock) -> None:
+    """Many events are spread over a moment, and none is later than it was due."""
     for number in range(150):
         outbox.put(event(number))
     assert len(send_due(outbox, clock(), 200)) == 150
@@ -160,8 +158,8 @@ def test_a_new_connection_makes_everything_unanswered_due_again(outbox: Outbox, 
     assert len(at_once) + len(soon) >= 150
 
 
-def test_no_more_than_a_window_waits_for_receipts(connection: StoreConnection, clock: Clock) -> None:
-    """New events are held back until receipts make room."""
+def test_a_window_limits_the_events_without_receipts(connection: StoreConnection, clock: Clock) -> None:
+    """New events wait until receipts arrive."""
     outbox = new(connection, clock, window=10)
     for number in range(30):
         outbox.put(event(number))
@@ -171,7 +169,7 @@ def test_no_more_than_a_window_waits_for_receipts(connection: StoreConnection, c
     assert len(send_due(outbox, clock())) == 4
 
 
-def test_events_that_never_get_an_answer_do_not_hold_up_the_others(
+def test_events_without_any_receipt_do_not_block_the_others(
     connection: StoreConnection, clock: Clock
 ) -> None:
     """After several sends they no longer count against the window."""
@@ -180,13 +178,13 @@ def test_events_that_never_get_an_answer_do_not_hold_up_the_others(
         outbox.put(event(number))
     seen = set()
     for _ in range(10):
-        seen |= {one["event_id"] for one in send_due(outbox, clock())}
+        seen |= {pending["event_id"] for pending in send_due(outbox, clock())}
         clock.advance(300)
     assert len(seen) == 10
 
 
-def test_a_rejected_event_moves_aside_and_can_be_put_back_in_line(outbox: Outbox, clock: Clock) -> None:
-    """With its image, its code and its sentence; a rejection of something unknown does nothing."""
+def test_a_rejected_event_can_be_queued_again(outbox: Outbox, clock: Clock) -> None:
+    """It keeps image, code and detail; a rejection of an unknown id has no effect."""
     outbox.put(event(1), JPEG)
     send_due(outbox, clock())
     outbox.reject(
@@ -196,16 +194,20 @@ def test_a_rejected_event_moves_aside_and_can_be_put_back_in_line(outbox: Outbox
         ]
     )
     assert (outbox.depth, outbox.rejected_count) == (0, 1)
-    [one] = outbox.rejected()
-    assert (one.event_id, one.code, one.detail) == (event(1).event_id, "event-invalid", "user unknown here")
+    [rejected] = outbox.rejected()
+    assert (rejected.event_id, rejected.code, rejected.detail) == (
+        event(1).event_id,
+        "event-invalid",
+        "user unknown here",
+    )
 
-    assert outbox.requeue([one.event_id, "EV1-1-unknown"]) == 1
+    assert outbox.requeue([rejected.event_id, "EV1-1-unknown"]) == 1
 
     assert (outbox.depth, outbox.rejected_count) == (1, 0)
     assert decode_image(send_due(outbox, clock())[0]["image"]) == JPEG
 
 
-def test_a_spent_budget_costs_old_images_first_and_events_last(
+def test_a_full_budget_drops_old_images_first_and_events_last(
     connection: StoreConnection, clock: Clock
 ) -> None:
     """Every drop is counted, also over a restart."""
@@ -213,7 +215,7 @@ def test_a_spent_budget_costs_old_images_first_and_events_last(
     image = b"\xff\xd8" + bytes(100_000)
     for number in range(20):
         outbox.put(event(number), image)
-    rows = [json.loads(one.payload) for one in outbox.due(clock(), 50)]
+    rows = [json.loads(pending.payload) for pending in outbox.due(clock(), 50)]
     assert ["image" in row for row in rows] == [False] * 10 + [True] * 10
     assert (outbox.depth, outbox.images_dropped, outbox.events_dropped) == (20, 10, 0)
 
@@ -226,21 +228,21 @@ def test_a_spent_budget_costs_old_images_first_and_events_last(
     assert json.loads(again.due(clock(), 1)[0].payload)["event_id"] == event(4100 - again.depth).event_id
 
 
-def test_an_event_dropped_while_it_waits_for_its_receipt_is_not_sent_again(
+def test_an_event_dropped_before_its_receipt_is_not_sent_again(
     connection: StoreConnection, clock: Clock
 ) -> None:
-    """The schedule forgets what the budget took."""
+    """The resend schedule forgets events that the budget dropped."""
     outbox = new(connection, clock, max_bytes=MEBIBYTE)
     outbox.put(event(1))
     send_due(outbox, clock())
     for number in range(100, 4100):
         outbox.put(event(number))
     clock.advance(1000)
-    assert event(1).event_id not in {one["event_id"] for one in send_due(outbox, clock())}
+    assert event(1).event_id not in {pending["event_id"] for pending in send_due(outbox, clock())}
 
 
-def test_the_newest_thousand_rejected_events_are_kept_and_the_rest_counted(outbox: Outbox) -> None:
-    """A camera that is refused for ever does not fill its disk, and says how much that cost."""
+def test_the_newest_thousand_rejected_events_are_kept(outbox: Outbox) -> None:
+    """The others are counted as dropped."""
     for number in range(1003):
         outbox.put(event(number))
     refusals = [
@@ -252,15 +254,15 @@ def test_the_newest_thousand_rejected_events_are_kept_and_the_rest_counted(outbo
     assert outbox.rejected()[0].event_id == event(3).event_id
 
 
-def test_an_event_that_the_disk_has_spoilt_does_not_hold_up_the_others(
+def test_a_damaged_event_does_not_block_the_others(
     connection: StoreConnection, outbox: Outbox, clock: Clock
 ) -> None:
-    """SQLite does not notice a flipped bit: the row is put aside and counted, the rest goes out."""
+    """SQLite does not detect the flipped bit: the row is moved aside and counted."""
     for number in (1, 2, 3):
         outbox.put(event(number))
     with connection.transaction() as sql:
         sql.execute("UPDATE outbox SET body = CAST('{' AS BLOB) WHERE event_id = ?", (event(2).event_id,))
-    sent = [one["event_id"] for one in send_due(outbox, clock())]
+    sent = [pending["event_id"] for pending in send_due(outbox, clock())]
     assert sent == [event(1).event_id, event(3).event_id]
     [spoilt] = outbox.rejected()
     assert (spoilt.event_id, spoilt.code) == (event(2).event_id, "event-unreadable")
@@ -268,7 +270,7 @@ def test_an_event_that_the_disk_has_spoilt_does_not_hold_up_the_others(
 
 
 class FullDisk:
-    """A connection on which commits fail, as on a full disk."""
+    """A connection on which commits fail as on a full disk."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -290,8 +292,8 @@ def full_disk(connection: StoreConnection) -> Iterator[None]:
     connection._connection = real
 
 
-def test_what_a_full_disk_refused_takes_no_room(connection: StoreConnection, clock: Clock) -> None:
-    """Once there is room again nothing has to go for events that were never stored."""
+def test_a_failed_write_takes_no_room_in_the_budget(connection: StoreConnection, clock: Clock) -> None:
+    """No event is dropped for events that were never stored."""
     outbox = new(connection, clock, max_bytes=MEBIBYTE)
     outbox.put(event(1), JPEG)
     with full_disk(connection):
@@ -302,7 +304,7 @@ def test_what_a_full_disk_refused_takes_no_room(connection: StoreConnection, clo
     assert (outbox.depth, outbox.images_dropped, outbox.events_dropped) == (2, 0, 0)
 
 
-def test_a_rejection_that_a_full_disk_refused_leaves_the_event_in_line(
+def test_a_failed_rejection_leaves_the_event_queued(
     connection: StoreConnection, outbox: Outbox, clock: Clock
 ) -> None:
     """It is sent again, and the next receipt settles it."""
@@ -310,10 +312,10 @@ def test_a_rejection_that_a_full_disk_refused_leaves_the_event_in_line(
     send_due(outbox, clock())
     with full_disk(connection), pytest.raises(StoreError):
         outbox.reject([Rejection(event_id=event(1).event_id, code="event-invalid", detail="no")])
-    assert [one["event_id"] for one in send_due(outbox, clock() + 400)] == [event(1).event_id]
+    assert [pending["event_id"] for pending in send_due(outbox, clock() + 400)] == [event(1).event_id]
 
 
-def test_the_budget_holds_what_another_process_put_back_in_line(
+def test_the_budget_counts_events_that_another_process_queued(
     connection: StoreConnection, clock: Clock
 ) -> None:
     """`wfm-device rejected requeue` runs beside the device."""
@@ -322,7 +324,7 @@ def test_the_budget_holds_what_another_process_put_back_in_line(
     for number in range(6):
         outbox.put(event(number), picture)
     ids = [event(number).event_id for number in range(6)]
-    outbox.reject([Rejection(event_id=one, code="event-invalid", detail="no") for one in ids])
+    outbox.reject([Rejection(event_id=event_id, code="event-invalid", detail="no") for event_id in ids])
     other = StoreConnection(connection.path)
     other.open()
     assert new(other, clock).requeue(ids) == 6
@@ -330,6 +332,8 @@ def test_the_budget_holds_what_another_process_put_back_in_line(
     for number in range(10, 13):
         outbox.put(event(number), picture)
     with connection.reading() as sql:
-        (held,) = sql.execute("SELECT SUM(LENGTH(body) + COALESCE(LENGTH(image), 0)) FROM outbox").fetchone()
-    assert held <= MEBIBYTE
+        (stored,) = sql.execute(
+            "SELECT SUM(LENGTH(body) + COALESCE(LENGTH(image), 0)) FROM outbox"
+        ).fetchone()
+    assert stored <= MEBIBYTE
     assert (outbox.depth, outbox.images_dropped) == (9, 3)

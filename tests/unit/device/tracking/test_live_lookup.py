@@ -1,4 +1,4 @@
-"""The tracker that is asked about a video: when it is told that the pictures were taken."""
+"""The lookup of tracker ids for a video, and its capture times."""
 
 from collections import Counter
 from datetime import timedelta
@@ -12,8 +12,8 @@ from device.tracking.live_lookup import LiveTrackerLookup
 from tests.device_samples import Clock
 
 
-class Line:
-    """A line that is up at once, at a site that has a head."""
+class ConnectedSession:
+    """A session that connects at once, at a site with a head."""
 
     is_up = True
 
@@ -34,7 +34,7 @@ class Line:
 
 
 class Observations:
-    """Has somebody new to tell of in every picture, and an answer at once."""
+    """An observation sender with a new track in every frame and an answer at once."""
 
     def __init__(self):
         self.taken = []
@@ -56,11 +56,11 @@ class Observations:
         return SimpleNamespace(global_id=42)
 
 
-def test_a_long_video_that_is_read_fast_is_told_by_a_clock_that_can_be_believed():
-    """Three thousand pictures read in no time: told as apart, and never minutes ahead of the time of day."""
+def test_capture_times_of_a_video_that_is_read_fast_are_plausible():
+    """Three thousand frames keep their spacing and are never minutes in the future."""
     clock, observations = Clock(), Observations()
     lookup = LiveTrackerLookup(
-        Line(),
+        ConnectedSession(),
         observations,
         Health(),
         broker="127.0.0.1:1883",

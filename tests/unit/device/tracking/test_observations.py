@@ -1,4 +1,4 @@
-"""What a camera tells the tracker of, and what it learns from it."""
+"""The observations that a camera sends to the tracker, and the assignments."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ RUN = "7c41d0"
 
 
 def face(track="face_0", seed=1, quality=0.5, box=BOX):
-    """A face of which `seed` makes the vector; without a seed it was too poor to be embedded."""
+    """Return a sighting with the vector of `seed`, without a vector if it is None."""
     found = None if seed is None else np.frombuffer(vector(seed), np.float32)
     quality = None if seed is None else quality
     return Sighting(track, box, None, None, None, found, EventDecision(None, NO_MATCH), quality)
@@ -38,22 +38,22 @@ def samples(sampler, now, *faces):
     ]
 
 
-def test_a_track_is_told_of_at_its_first_face_that_has_a_vector():
-    """One that is too poor says nothing, and the next need not wait for a second to pass."""
+def test_a_track_is_observed_at_its_first_vector():
+    """A face without a vector is no observation and delays none."""
     sampler = ObservationSampler()
     assert samples(sampler, 0.0, face(seed=None)) == []
     assert samples(sampler, 0.1, face(seed=2, quality=0.3)) == [("face_0", vector(2), 0.3)]
 
 
-def test_a_track_that_lasts_is_told_of_once_a_second():
-    """However many frames the camera has."""
+def test_a_lasting_track_is_observed_once_a_second():
+    """The camera's frame rate does not matter."""
     sampler = ObservationSampler()
     times = [frame / 15 for frame in range(46) if samples(sampler, frame / 15, face())]
     assert times == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
-def test_a_better_face_waits_for_the_second_to_be_over():
-    """And is not replaced by a worse one that comes after it; where the face is, is told as it is then."""
+def test_a_better_face_waits_for_the_end_of_the_second():
+    """A worse face does not replace it; the box is the current one."""
     sampler = ObservationSampler()
     samples(sampler, 0.0, face(seed=1, quality=0.4))
     assert samples(sampler, 0.3, face(seed=2, quality=0.9)) == []
@@ -63,24 +63,24 @@ def test_a_better_face_waits_for_the_second_to_be_over():
     assert (due.vector.tobytes(), due.quality, due.box) == (vector(2), 0.9, moved)
 
 
-def test_no_face_is_told_twice():
-    """A track that is turned away since then has nothing new to say, until it has."""
+def test_no_face_is_observed_twice():
+    """A track without a new vector has no new observation."""
     sampler = ObservationSampler()
     samples(sampler, 0.0, face(seed=1))
     assert samples(sampler, 1.5, face(seed=None)) == []
     assert samples(sampler, 1.6, face(seed=4)) == [("face_0", vector(4), 0.5)]
 
 
-def test_each_track_has_seconds_of_its_own():
-    """Two who come together are told together, one who comes later when they come."""
+def test_each_track_has_its_own_second():
+    """Tracks that start together are observed together."""
     sampler = ObservationSampler()
     assert len(samples(sampler, 0.0, face("face_0"), face("face_1", 2))) == 2
-    assert [one[0] for one in samples(sampler, 0.5, face("face_0"), face("face_2", 3))] == ["face_2"]
+    assert [sample[0] for sample in samples(sampler, 0.5, face("face_0"), face("face_2", 3))] == ["face_2"]
     assert len(samples(sampler, 1.0, face("face_0"), face("face_1", 2), face("face_2", 3))) == 2
 
 
-def test_tracks_that_are_gone_are_forgotten():
-    """A day at a busy door takes no more memory than a moment."""
+def test_lost_tracks_are_forgotten():
+    """Memory stays bounded over a thousand tracks."""
     sampler = ObservationSampler()
     for number in range(1000):
         samples(sampler, number * 0.5, face(f"face_{number}"))
@@ -90,7 +90,7 @@ def test_tracks_that_are_gone_are_forgotten():
 
 
 class Camera:
-    """Observations on a scripted link and a clock that is moved by hand."""
+    """An observation sender on a scripted link with a scripted clock."""
 
     def __init__(self):
         self.clock = Clock()
@@ -129,10 +129,10 @@ def camera():
 
 
 def test_what_is_sent_is_the_observation_of_the_contract(camera):
-    """Field by field that of the golden message, but for who it is, which the topic says."""
+    """The fields equal the golden message; the device is in the topic."""
     observed = face(box=FaceBox(412, 128, 160, 190), quality=0.81)
     camera.see(observed, size=(1920, 1080))
-    [sent] = [json.loads(one.to_json()) for one in camera.sent]
+    [sent] = [json.loads(observation.to_json()) for observation in camera.sent]
     golden = json.loads(GOLDEN.read_text())["payload"]
     assert set(sent) == set(golden) - {"device_id"}
     assert {name: sent[name] for name in ("track_id", "bbox", "frame_size", "quality")} == {
@@ -145,15 +145,15 @@ def test_what_is_sent_is_the_observation_of_the_contract(camera):
     assert camera.counts == {"sent": 1}
 
 
-def test_all_that_is_told_of_one_picture_was_captured_at_once(camera):
-    """By that the tracker knows that two faces are two people."""
+def test_observations_of_one_frame_have_one_capture_time(camera):
+    """The tracker then knows that two faces are two persons."""
     camera.see(face("face_0", 1), face("face_1", 2, box=FaceBox(300, 30, 60, 70)))
-    assert [one.track_id for one in camera.sent] == [f"{RUN}-face_0", f"{RUN}-face_1"]
-    assert len({one.captured_at for one in camera.sent}) == 1
+    assert [observation.track_id for observation in camera.sent] == [f"{RUN}-face_0", f"{RUN}-face_1"]
+    assert len({observation.captured_at for observation in camera.sent}) == 1
 
 
 def test_a_box_is_cut_to_its_frame(camera):
-    """Only what can be seen is somebody's place."""
+    """The box has the visible part of the face."""
     camera.see(face(box=FaceBox(-10, 450, 60, 70)))
     assert camera.sent[0].bbox == [0.0, 450.0, 50.0, 30.0]
 
@@ -180,15 +180,15 @@ def test_a_box_is_cut_to_its_frame(camera):
     ],
     ids=["outside", "no width", "NaN", "zero", "another dimension"],
 )
-def test_what_the_contract_refuses_never_leaves(camera, unfit):
-    """It is counted, and its neighbour is told all the same."""
+def test_an_invalid_observation_is_not_sent(camera, unfit):
+    """It is counted as refused, and the other observation is sent."""
     camera.see(unfit, face("face_1", 2))
-    assert [one.track_id for one in camera.sent] == [f"{RUN}-face_1"]
+    assert [observation.track_id for observation in camera.sent] == [f"{RUN}-face_1"]
     assert camera.counts == {"refused": 1, "sent": 1}
 
 
-def test_without_a_connection_nothing_waits(camera):
-    """Where somebody was then is worthless later: dropped and counted, whoever notices first."""
+def test_without_a_connection_observations_are_dropped(camera):
+    """An old observation has no use; it is counted as dropped."""
     camera.link.up = False
     camera.see(face())
     camera.observations.disconnected()
@@ -200,37 +200,40 @@ def test_without_a_connection_nothing_waits(camera):
     assert camera.counts == {"dropped": 2}
     camera.clock.advance(1.0)
     camera.see(face(seed=3))
-    assert [one.vector for one in camera.sent] == [vector(3)]
+    assert [observation.vector for observation in camera.sent] == [vector(3)]
 
 
-def test_what_waited_for_a_busy_link_is_dropped(camera):
-    """A gallery of a hundred thousand was applied meanwhile, say."""
-    waiting = []
-    camera.link.submit = waiting.append
+def test_an_observation_that_waited_for_a_busy_link_is_dropped(camera):
+    """Applying a large gallery may block the link for seconds."""
+    queued = []
+    camera.link.submit = queued.append
     camera.see(face())
     camera.clock.advance(2.5)
-    [send] = waiting
+    [send] = queued
     send()
     assert camera.sent == []
     assert camera.counts == {"dropped": 1}
 
 
-def test_a_device_in_quarantine_tells_of_nobody(camera):
-    """Nor of what waited when the registry's word on the model came; and after it of everybody again."""
-    waiting = []
-    camera.link.submit = waiting.append
+def test_a_quarantined_device_sends_no_observation(camera):
+    """This holds for queued observations too.
+
+    After the quarantine all tracks are observed again.
+    """
+    queued = []
+    camera.link.submit = queued.append
     camera.see(face())
     camera.quarantined = True
-    waiting.pop()()
+    queued.pop()()
     assert camera.see(face("face_1")) == []
-    assert (camera.sent, waiting) == ([], [])
+    assert (camera.sent, queued) == ([], [])
     camera.quarantined = False
     camera.clock.advance(0.1)
     assert camera.see(face("face_1")) == ["face_1"]
 
 
-def test_an_answer_is_kept_as_long_as_its_track_lives(camera):
-    """The last one counts: a better face may tell somebody else apart."""
+def test_an_assignment_lasts_as_long_as_its_track(camera):
+    """The latest assignment counts, since a better face may change it."""
     camera.see(face())
     assert camera.observations.assignment_of("face_0") is None
     camera.answer(global_id=42)
@@ -245,8 +248,8 @@ def test_an_answer_is_kept_as_long_as_its_track_lives(camera):
     assert camera.observations.assignment_of("face_0") is None
 
 
-def test_answers_for_tracks_that_nobody_knows_are_ignored(camera):
-    """One that has gone; and other messages too."""
+def test_assignments_of_unknown_tracks_are_ignored(camera):
+    """The track may be lost; other messages are ignored too."""
     camera.answer("face_7")
     assert camera.observations.assignment_of("face_7") is None
     registered = Registered(request_id="r-1", result="created", user_id="VIS-1")
@@ -254,8 +257,8 @@ def test_answers_for_tracks_that_nobody_knows_are_ignored(camera):
     assert camera.observations.assignment_of("face_0") is None
 
 
-def test_an_answer_of_an_earlier_run_is_not_for_the_track_that_has_its_number(camera):
-    """Each run counts from face_0: what the tracker said late of somebody else is not drawn on this face."""
+def test_an_assignment_of_an_earlier_run_is_ignored(camera):
+    """Each run counts its tracks from face_0, and an assignment may arrive late."""
     tracks = camera.see(face())
     camera.answer("face_0", global_id=7, run="7c41cf")
     camera.answer("face_0", global_id=8, run="")
@@ -263,8 +266,11 @@ def test_an_answer_of_an_earlier_run_is_not_for_the_track_that_has_its_number(ca
     assert camera.observations.assignment_of("face_0") is None
 
 
-def test_who_waits_for_answers_goes_on_with_the_last_of_them(camera):
-    """Or when the connection goes, or the time is up: told apart by what comes back."""
+def test_await_assignments_returns_with_the_last_one(camera):
+    """It also returns when the connection is lost or the time is over.
+
+    The result tells the cases apart.
+    """
     tracks = camera.see(face("face_0"), face("face_1", 2))
     camera.answer("face_0")
     assert not camera.observations.await_assignments(tracks, 0.0)
