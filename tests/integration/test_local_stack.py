@@ -82,7 +82,7 @@ def test_passwords_lie_hashed_on_disk(own_mosquitto: Mosquitto) -> None:
 
 
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
-    """kill -9 of the process that started a program ends the program too."""
+    """Kill -9 of the process that started a program ends the program too."""
     script = (
         "from pathlib import Path; from deploy.local.stack import Program\n"
         f"child = Program(['sleep', '600'], Path({str(tmp_path)!r}) / 'child.log'); child.start()\n"

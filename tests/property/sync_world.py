@@ -1,6 +1,7 @@
-"""The whole of sync but for the network, which a test plays: messages are lost, repeated and reordered.
+"""The whole of sync except the network, which a test plays.
 
-After each step `check` compares every device with the registry as far as the device says that it has come.
+Messages are lost, repeated and reordered. After each step `check` compares every device with the registry
+at the position that the device reports.
 """
 
 import asyncio
@@ -61,10 +62,10 @@ class SyncWorld:
         self._heads: dict[str, bytes] = {}
         self._may_be_late = may_be_late
         self._moments: list[Moment] = []
-        # Per site: who or what could ever be seen there, and when the site's devices last had news of whom.
+        # Per site: the identities ever visible there, and the last change sent of each.
         self._ever_valid: dict[str, set[Row]] = {place.site: set() for place in PLACES}
         self._last_news: dict[str, dict[str, int]] = {place.site: {} for place in PLACES}
-        # Kept beside the registry: `(user id, modality)` of who has said no.
+        # Kept beside the registry: `(user id, modality)` without consent.
         self._refusals: Refusals = frozenset()
         self._run(sync_registry.empty(registry))
         self.cameras = [
@@ -125,7 +126,7 @@ class SyncWorld:
             self._refresh()
 
     async def _change(self, name: str, *args: Any) -> None:
-        """What the registry refuses (a deletion of nobody, a merge with oneself) has not happened."""
+        """Apply a change; the registry may reject it."""
         identities, merges = self._registry.identities, self._registry.identity_merges
         try:
             if name == "carry_out":
@@ -194,13 +195,13 @@ class SyncWorld:
         self._bridge.reconnect()
 
     def answer(self, camera: int, back: int) -> None:
-        """The bridge answers one of the device's requests, the last or an earlier one, maybe once more."""
+        """Let the bridge answer the device's last or an earlier request, maybe again."""
         asked = self.cameras[camera].asked
         if asked:
             self._answer(self.cameras[camera], asked[-1 - back % len(asked)])
 
     def answer_amid(self, camera: int, change: Step) -> None:
-        """The same while somebody changes the registry."""
+        """Let the bridge answer while the registry changes."""
         asked = self.cameras[camera].asked
         if asked:
             self._answer(self.cameras[camera], asked[-1], change)
@@ -218,7 +219,7 @@ class SyncWorld:
         self._deliver(channels.SYNC_PAGE, page, device_id=place.device_id)
 
     def _deliver(self, channel: Channel[Any], message: WireModel, **ids: str) -> None:
-        """Put a message of the bridge on its way to whom it concerns, having looked at it."""
+        """Queue a message of the bridge for its devices after checking it."""
         payload = message.to_json()
         assert len(payload) <= MAX_DOWN_BYTES
         if isinstance(message, SyncHead):
@@ -288,7 +289,7 @@ class SyncWorld:
         raise AssertionError(f"{one.place.device_id} still asks after {_ROUNDS} rounds")
 
     def settle(self) -> None:
-        """The network is well again; everybody hears everything."""
+        """Deliver every message of every device until nothing is left."""
         self.find_broker()
         self.look()
         for camera in range(len(self.cameras)):
@@ -315,7 +316,7 @@ class SyncWorld:
                 self._check_told(camera, cursor.version, held)
 
     def _check_told(self, camera: Camera, version: int, held: Any) -> None:
-        """A device that has confirmed somebody's last change has just what that change has left."""
+        """Check that a device holds what each change left that the device has confirmed."""
         place = camera.place
         news = self._last_news[place.site]
         wanted = self.view.gallery(place.site, frozenset(place.spaces), with_names=place.dev_mode)
@@ -324,7 +325,7 @@ class SyncWorld:
                 assert held.get(user_id) == wanted.get(user_id), f"{place.device_id}, {user_id} at {version}"
 
     def check_equal(self) -> None:
-        """After everything was heard: every gallery is the registry's, digest and version included."""
+        """Check that every settled gallery equals the registry in digest and version."""
         self.check()
         for camera in self.cameras:
             place = camera.place
@@ -358,7 +359,7 @@ class SyncWorld:
 def _check_upserts(
     upserts: Sequence[Upsert], place: Place, moments: Sequence[Moment], *, may_name: bool
 ) -> None:
-    """At one of the moments while it was looked up all that is told was so, and might be told."""
+    """Check that the upserts were true, and permitted, at one moment of the read."""
     for upsert in upserts:
         assert upsert.display_name is None or may_name, "a name went out"
         sent = {(one.template_id, one.space, one.vector) for one in upsert.templates}

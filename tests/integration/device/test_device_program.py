@@ -225,7 +225,7 @@ def test_two_devices_do_not_share_one_folder(
 def test_a_simulator_that_is_killed_loses_nothing_that_its_ledger_names(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> None:
-    """kill -9 in the middle, then the same data folder again: every event in the ledger arrives."""
+    """Kill -9 in the middle, then the same data folder again: every event in the ledger arrives."""
     ledger, data = tmp_path / "ledger", tmp_path / "data"
     prefix = fresh_device.id
     args = [*PYTHON, "simulate", "--devices", "2", "--prefix", prefix, "--ledger", str(ledger)]

@@ -64,7 +64,8 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
 @pytest.fixture
 async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIterator[Registry]:
     """Two people, one of whom is going to be erased and was followed by cameras, and a device that may know
-    names."""
+    names.
+    """
     opened = await open_registry(program)
     await opened.devices.register(fresh_device.id, fresh_device.site, dev_mode=True)
     key = ExternalKey("alfred", "person-4711")

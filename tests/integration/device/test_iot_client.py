@@ -267,7 +267,8 @@ def test_a_client_alone_opens_its_own_store_and_closes_it(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, tmp_path: Path
 ) -> None:
     """It sends, syncs, and holds nothing after `stop`; starting and stopping twice are harmless, and to start
-    what was stopped is refused in a sentence rather than left without effect."""
+    what was stopped is refused in a sentence rather than left without effect.
+    """
     registry = peer.registry = ModelRegistry()
     registry.enroll("EMP-1", 1)
     client = alone(mosquitto, fresh_device, tmp_path / "own.db")

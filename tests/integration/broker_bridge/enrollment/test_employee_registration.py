@@ -147,7 +147,8 @@ async def test_a_refusal_that_an_operator_can_mend_is_not_for_ever(
     open_site: FreshDevice, registry: Registry
 ) -> None:
     """The same request, once the person is restored; a decision about a face stands, as it does for
-    visitors."""
+    visitors.
+    """
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(open_site.site,)))
     await registry.identities.delete("EMP-1")
     one, request = registrar(registry), employs("r-1", "EMP-1", near(1, 0.9))

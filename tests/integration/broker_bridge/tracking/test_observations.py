@@ -39,7 +39,6 @@ def program(program: BridgeProgram) -> BridgeProgram:
 @pytest.fixture
 async def tracking(bridge: Bridge) -> Bridge:
     """A bridge that tracks and hears cameras."""
-
     await until(lambda: tracks(bridge))
     return bridge
 

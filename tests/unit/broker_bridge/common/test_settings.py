@@ -140,7 +140,7 @@ def test_an_object_that_is_not_json_is_a_sentence_of_its_setting() -> None:
     ],
 )
 def test_what_is_not_json_is_named_with_line_and_column(tmp_path: Path, data: bytes, sentence: str) -> None:
-    """A file with a byte order mark, a comment or a trailing comma gets its place named."""
+    """A byte order mark, a comment or a trailing comma is named with its place."""
     file = tmp_path / "config.json"
     file.write_bytes(data)
     with pytest.raises(SettingsError) as refused:

@@ -75,7 +75,7 @@ def index(request, crowd):
 
 
 def test_ten_thousand_templates_are_searched_exactly(index, crowd):
-    """Known faces, clear and unclear, and strangers get the answers of a plain maximum."""
+    """Known faces, clear or unclear, and strangers get the answers of a maximum."""
     random = np.random.default_rng(2)
     keys, matrix = crowd
     met = towards(matrix[random.integers(0, len(keys), 200)], random.uniform(0.45, 0.95, 200), random)
@@ -92,7 +92,7 @@ def test_both_engines_give_the_same_answers_to_the_last_bit(crowd):
 
 
 def test_a_query_at_a_half_from_its_own_template_is_found(index, crowd):
-    """All of 1,000 queries at the floor itself, where the bound is tightest, are found."""
+    """All of 1,000 queries at the floor are found, where the bound is tightest."""
     random = np.random.default_rng(4)
     keys, matrix = crowd
     rows = random.integers(0, len(keys), 1000)
@@ -237,7 +237,7 @@ def test_threads_find_the_rows_of_one_thread(engine, crowd, monkeypatch):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_growing_never_stores_the_vectors_twice(engine):
-    """Ten thousand vectors of 2 KB added one by one take less than a fifth more memory."""
+    """Ten thousand vectors of 2 KB added singly take less than a fifth more memory."""
     matrix = unit(np.random.default_rng(21).standard_normal((10_000, D)))
     index = VectorIndex(D, engine)
     tracemalloc.start()
@@ -274,7 +274,7 @@ def crowded_near(query, random, decoys):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_number_of_rows_with_nearer_bits_hides_the_nearest(engine, monkeypatch):
-    """600 less similar rows share every bit with the query and do not hide the nearest."""
+    """600 less similar rows that share every bit do not hide the nearest."""
     random = np.random.default_rng(9)
     query = unit(random.standard_normal(D))
     others = unit(random.standard_normal((4000, D)))

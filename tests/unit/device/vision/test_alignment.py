@@ -56,7 +56,8 @@ def test_the_fit_is_the_least_squares_similarity_of_umeyama(seed):
 
 def test_faces_of_one_frame_are_aligned_each_for_itself():
     """Three people, tilted and of different sizes, look alike afterwards: their landmarks are where the
-    template has them."""
+    template has them.
+    """
     frame = np.zeros((600, 900, 3), np.uint8)
     people = [
         moved(TEMPLATE, *course)

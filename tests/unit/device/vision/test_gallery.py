@@ -43,7 +43,7 @@ def test_an_empty_gallery_knows_nobody():
 
 
 def test_a_single_person_has_the_margin_to_an_opposite_one():
-    """similarity + 1, so that a minimum margin does not lock out a gallery of one."""
+    """Similarity + 1, so that a minimum margin does not lock out a gallery of one."""
     match = Gallery(SPACE, ["EMP-1"], unit([1, 0, 0, 0])).match(unit([1, 1, 0, 0]))[0]
     assert match is not None
     assert match.margin == pytest.approx(match.similarity + 1)

@@ -32,7 +32,8 @@ def walk(x, speed, y=200.0):
 
 def tracked(people, *, fps=15.0, seconds=3.0, seed=0, missed=0.0, dropped=0.0, hides=False):
     """The ids that each person had, in order. Boxes jitter by 3 % and come in any order; `missed` faces are
-    not detected, `dropped` frames not seen at all; with `hides` the first person walks before the second."""
+    not detected, `dropped` frames not seen at all; with `hides` the first person walks before the second.
+    """
     random = np.random.default_rng(seed)
     tracker = FaceTracker()
     ids = [[] for _ in people]
@@ -76,7 +77,8 @@ def test_who_walks_past_is_one_track(fps, seed):
 @pytest.mark.parametrize(("hides", "unsure"), [(False, 6), (True, 12)], ids=["both seen", "one hidden"])
 def test_people_who_cross_keep_their_ids(hides, unsure):
     """A hundred pairs who pass each other: ids come out as they went in, and few are mixed up for the moment
-    in which one face lies upon the other."""
+    in which one face lies upon the other.
+    """
     mixed = 0
     for fps in (5, 10, 15, 30):
         for seed in range(25):
@@ -124,7 +126,8 @@ def test_a_group_in_step_stays_apart(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_next_person_has_a_new_id(seed):
     """One goes; half a second later another stands two faces away, or a second and more later in the very
-    same place."""
+    same place.
+    """
     aside = tracked([Person(walk(300, 0), goes=2), Person(walk(460, 0), comes=2.6)], seconds=4, seed=seed)
     assert not set(aside[0]) & set(aside[1])
     queue = tracked([Person(walk(300, 0), goes=2), Person(walk(300, 0), comes=3.2)], seconds=5, seed=seed)
