@@ -51,10 +51,13 @@ def is_product(path: str) -> bool:
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line and text of every comment and string of a module."""
+    """Yield line and text of each comment and string of a module.
+
+    A string without a blank is a key or an id.
+    """
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
     for token in tokenize.generate_tokens(StringIO(text).readline):
-        if token.type in kinds:
+        if token.type in kinds and " " in token.string:
             yield token.start[0], token.string
 
 

@@ -177,7 +177,7 @@ steps = st.one_of(
 def test_a_ledger_that_follows_changes_equals_a_new_one(
     applied: list[tuple[str, str, EnrollIdentity]], limit: Rules
 ) -> None:
-    """This holds after any changes, also of consent and sites."""
+    """The property holds after any changes, also of consent and sites."""
     records: dict[str, IdentityRecord] = {}
     following = HeadLedger()
     for version, (what, user_id, change) in enumerate(applied, start=1):

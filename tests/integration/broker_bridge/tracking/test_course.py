@@ -55,11 +55,11 @@ def follows(score: TrackingScore) -> bool:
     return score.idf1 >= 0.98 and score.merged == 0 and score.reused == 0
 
 
-def tells_look_alikes_apart(score: TrackingScore) -> bool:
-    """Everybody has an id of their own.
+def distinguishes_look_alikes(score: TrackingScore) -> bool:
+    """Check that each person has an id of its own.
 
-    One who comes while only the look-alike is known may be taken for them now and then: a face at 0.55 on
-    average is above 0.6 sometimes.
+    While only the look-alike is known, a person that arrives may get its id now and then: a face at 0.55
+    on average is above 0.6 sometimes.
     """
     return follows(score) and score.ids == score.walkers
 
@@ -84,7 +84,7 @@ async def test_persons_keep_ids_from_camera_to_camera(played: Played) -> None:
 async def test_first_sight_by_two_cameras_is_one_person(played: Played) -> None:
     """Two cameras observe the same stranger at the same instant: one id.
 
-    Of a hundred pairs of first faces one is of two poor ones, which nobody can tell to be one person's.
+    Of a hundred pairs of first faces one has two faces of low quality, which no comparison can join.
     """
     score = await played(replace(PLAIN, walkers=30, overlap=1.0))
     assert score.mixed == 0
@@ -95,19 +95,19 @@ async def test_first_sight_by_two_cameras_is_one_person(played: Played) -> None:
 async def test_look_alikes_in_one_picture_are_two_people(played: Played) -> None:
     """All people have a look-alike, each pair stands in one picture: two ids."""
     score = await played(replace(LOOK_ALIKES, look_alikes_meet=True))
-    assert tells_look_alikes_apart(score), score
+    assert distinguishes_look_alikes(score), score
 
 
 async def test_look_alikes_one_after_the_other_are_two_people(played: Played) -> None:
     """The second one comes when the first one is known, or away: two ids."""
     score = await played(LOOK_ALIKES)
-    assert tells_look_alikes_apart(score), score
+    assert distinguishes_look_alikes(score), score
 
 
 async def test_a_low_threshold_fails_the_course(played: Played) -> None:
     """A threshold of 0.2 merges look-alikes: the same course fails."""
     score = await played(LOOK_ALIKES, settings=TrackingSettings(face_similarity_threshold=0.2))
-    assert not tells_look_alikes_apart(score), score
+    assert not distinguishes_look_alikes(score), score
     assert not follows(score)
     assert score.merged > 0
 

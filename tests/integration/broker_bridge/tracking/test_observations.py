@@ -69,7 +69,10 @@ def payload(vector: Vector, **changed: Any) -> dict[str, Any]:
 
 
 def a_second_ago() -> str:
-    """The time of another picture than that of now, in which nobody is twice."""
+    """Return the time of another picture than the present one.
+
+    A person occurs once in a picture.
+    """
     return format_time(datetime.now(timezone.utc) - timedelta(seconds=1))
 
 

@@ -22,7 +22,7 @@ SECOND = timedelta(seconds=1)
 
 @pytest.fixture
 async def person(registry: Registry) -> int:
-    """Somebody at the lobby, seen twice on one camera and once on another."""
+    """Write a person at the lobby, seen twice by one camera and once by another."""
     return await write_person(
         registry,
         [seen("cam-001", NOW - 20 * SECOND), seen("cam-001", NOW - 10 * SECOND), seen("cam-002", NOW)],
@@ -31,7 +31,7 @@ async def person(registry: Registry) -> int:
 
 @pytest.fixture
 async def other(registry: Registry) -> int:
-    """Somebody at the gate, half an hour ago."""
+    """Write a person seen at the gate half an hour ago."""
     at = NOW - timedelta(minutes=30)
     return await write_person(registry, [seen("cam-003", at, site_id="gate", face=face_vector(2))])
 
@@ -54,7 +54,7 @@ async def ids_of(client: httpx.AsyncClient, **params: Any) -> list[int]:
     return [one["global_id"] for one in answer.json()["items"]]
 
 
-# Who may
+# Roles
 
 
 async def test_a_viewer_reads_all_but_vectors(
@@ -312,9 +312,9 @@ async def search(client: httpx.AsyncClient, face: Any, **more: Any) -> list[dict
 async def test_a_search_returns_each_person_once_with_its_name(
     operator: httpx.AsyncClient, registry: Registry, person: int, other: int
 ) -> None:
-    """Of those who were merged, whoever is most like it.
+    """A search returns each merge group once, by its most similar member.
 
-    Those below the threshold not at all.
+    Groups below the threshold are left out.
     """
     twins = [await write_person(registry, [seen("cam-004", NOW)]) for _ in range(3)]
     for twin in twins[:2]:

@@ -42,7 +42,7 @@ async def house(registry: Registry, clock: Clock) -> None:
 
 
 async def number_42(registry: Registry, *observations: Any) -> int:
-    """The person of the examples, after 41 others of whom nothing is left."""
+    """Write the person of the examples, after 41 others that were removed."""
     await registry.tracker_store.take_ids(41)
     person = await write_person(registry, observations)
     assert person == 42

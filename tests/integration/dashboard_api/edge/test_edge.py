@@ -294,7 +294,7 @@ async def test_another_history_and_purged_tombstones_start_a_snapshot_sync(
 async def test_a_purge_at_another_site_starts_no_snapshot_sync(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """This site never had that identity."""
+    """A site that never had the identity receives no removal of it."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("lobby",)))
     stand = await sync(cam_a)
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),), sites=("gate",)))

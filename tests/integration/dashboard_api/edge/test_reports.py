@@ -239,7 +239,7 @@ async def test_the_configured_age_of_events_holds_for_reported_visits(
 async def test_a_visit_that_the_store_rejects_is_an_error_of_the_answer(
     cam_a: httpx.AsyncClient, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As over MQTT, where the receipt names it: no visit is neither stored nor an error."""
+    """A visit that the store rejects is in `errors`, as a receipt names it over MQTT."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
 
     async def reject(batch: Sequence[IncomingEvent], **_: bool) -> RecordedEvents:

@@ -51,7 +51,7 @@ async def traces(registry: Registry, global_id: int) -> tuple[int, int, int]:
 
 
 async def audit_of(registry: Registry, global_id: int) -> list[tuple[str, str]]:
-    """What was done and by whom; of one time in no order."""
+    """Return the audit entries as (what, by); entries of one time have no order."""
     entries = await registry.audit.page(subject=f"#{global_id}")
     return sorted((entry.what, entry.who) for entry in entries)
 
@@ -294,7 +294,7 @@ async def test_a_deletion_removes_the_whole_merge_group(registry: Registry) -> N
     )
     await registry.detected_person_removal.remove_late_writes(NOW + SETTLE_TIME - SECOND)
     assert (await traces(registry, person), await traces(registry, other)) == ((0, 0, 1), (0, 1, 0))
-    # Nor does a tracker bring somebody back that repeats what it did not see the end of.
+    # A tracker that repeats an interrupted write does not restore a removed person.
     again = DetectedPerson.create(person, seen("cam-001", NOW), "EMP-1")
     await registry.tracker_store.create(
         [(again, FaceCentroid.from_vector("face:test-8", face_vector(1), 0.5))]
@@ -438,7 +438,7 @@ async def test_a_reused_user_id_does_not_inherit_links(enrolled: Registry) -> No
     past = {"deleted_at": NOW - WEEK}
     await enrolled.mongo.db.identities.update_many({"deleted": True}, {"$set": past})
     assert await enrolled.tombstones.purge(NOW, timedelta(0)) == 3
-    await enrolled.identities.enroll(EnrollIdentity("EMP-1", display_name="Somebody else"))
+    await enrolled.identities.enroll(EnrollIdentity("EMP-1", display_name="Another person"))
     one = await stored(enrolled, gone)
     assert (one["user_id"], one["linked_by"], one["linked_before"]) == (None, None, ["EMP-1"])
     for person in merged:
@@ -473,9 +473,9 @@ async def test_an_export_has_the_linked_detected_persons(enrolled: Registry) -> 
 
 @pytest.fixture
 async def house(enrolled: Registry) -> dict[str, int]:
-    """`away` at the gate a minute ago, `here` at the lobby.
+    """Write `away`, seen at the gate a minute ago, and `here`, seen at the lobby.
 
-    `merged`, who is here, into `root`, long away.
+    `merged`, which is here, is merged into `root`, which is long away.
     """
     people = {
         "away": await write_person(enrolled, [seen("cam-001", NOW - 60 * SECOND, site_id="gate")]),

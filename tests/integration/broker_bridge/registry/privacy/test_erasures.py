@@ -165,7 +165,7 @@ async def test_thousands_of_events_are_pseudonymised(registry: Registry) -> None
 
 
 async def test_a_late_event_is_stored_under_the_pseudonym(registry: Registry) -> None:
-    """This ends when the user id is given to another identity."""
+    """A late event gets the pseudonym until another identity has the user id."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
     late = [

@@ -12,7 +12,7 @@ from tests.tracking_samples import SPACE, Faces
 
 @pytest.fixture
 async def registry(mongod: Mongod, mongo_database: str) -> AsyncIterator[Registry]:
-    """A fresh registry with the space of the samples, whose search is kept up."""
+    """Open a fresh registry with the space of the samples and a running search."""
     opened = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await opened.spaces.ensure(EmbeddingSpace(SPACE, 512))
     following = asyncio.create_task(opened.face_search.follow_changes())

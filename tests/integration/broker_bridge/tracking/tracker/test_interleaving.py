@@ -140,7 +140,7 @@ async def test_a_restore_under_a_running_tracker_gives_no_id_twice(
         await registry.mongo.db[collection].delete_many({})
     await registry.mongo.db.meta.delete_one({"_id": "global-ids"})
     await tracker.reload_all(at(1))
-    # Somebody who was there before the backup, and another tracker's newest.
+    # A person from before the backup, and the newest of another tracker.
     await registry.tracker_store.take_ids(200)
     met = [observed(faces.person(), camera=f"cam-{step:03}", at=2) for step in range(3)]
     again = [one.global_id for one in await tracker.assign_batch(met)]

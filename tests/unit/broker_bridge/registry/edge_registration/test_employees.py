@@ -26,7 +26,7 @@ LIMITS = SimilarityLimits(same_person=0.65, look_alike=0.5)
 SPACE = "face:test-4"
 VECTOR = normalise([1.0, 0.0, 0.0, 0.0], 4)
 PERSON = Identity("EMP-1", 3, ("lobby",), ("lobby",))
-NOBODY = IdentityRecord()
+NO_IDENTITY = IdentityRecord()
 
 
 def asked(**changed: object) -> RegistrationRequest:
@@ -50,7 +50,7 @@ def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
     ("held", "nearest", "result", "user_id", "code"),
     [
         # No identity is near.
-        (NOBODY, None, "created", "EMP-1", None),
+        (NO_IDENTITY, None, "created", "EMP-1", None),
         (holding(None), None, "exists", "EMP-1", None),
         (holding(0.1, "face:other"), None, "exists", "EMP-1", None),
         (holding(0.49), None, "rejected", None, "face-differs"),
@@ -59,12 +59,12 @@ def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
         (holding(1.0), Nearest("EMP-1", 1.0, 0.3), "exists", "EMP-1", None),
         (holding(0.9), Nearest("EMP-1", 0.9, 0.84), "exists", "EMP-1", None),
         # The face of another identity: the first enrollment keeps it.
-        (NOBODY, Nearest("EMP-2", 0.65, 0.3), "exists", "EMP-2", None),
+        (NO_IDENTITY, Nearest("EMP-2", 0.65, 0.3), "exists", "EMP-2", None),
         (holding(0.1), Nearest("EMP-2", 0.9, 0.1), "exists", "EMP-2", None),
         (holding(None), Nearest("EMP-2", 0.9, 0.1), "exists", "EMP-2", None),
         # Too near to another identity for a decision.
-        (NOBODY, Nearest("EMP-2", 0.5, 0.3), "rejected", None, "face-ambiguous"),
-        (NOBODY, Nearest("EMP-2", 0.8, 0.76), "rejected", None, "face-ambiguous"),
+        (NO_IDENTITY, Nearest("EMP-2", 0.5, 0.3), "rejected", None, "face-ambiguous"),
+        (NO_IDENTITY, Nearest("EMP-2", 0.8, 0.76), "rejected", None, "face-ambiguous"),
         (holding(0.9), Nearest("EMP-1", 0.9, 0.86), "rejected", None, "face-ambiguous"),
         (holding(0.6), Nearest("EMP-2", 0.64, 0.6), "rejected", None, "face-ambiguous"),
         (holding(0.1), Nearest("EMP-2", 0.6, 0.1), "rejected", None, "face-ambiguous"),
@@ -107,7 +107,7 @@ def test_a_device_enrolls_new_identities_and_those_of_its_site(person: Identity 
 def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() -> None:
     """A device names a new identity, and changes no name, kind or sites."""
     request = asked(display_name="Ana", quality=0.8)
-    made = enrollment_of(request, NOBODY)
+    made = enrollment_of(request, NO_IDENTITY)
     assert (made.sites, made.kind, made.display_name) == (("lobby",), "employee", "Ana")
     assert (made.must_be_new, made.by) == (True, "device:cam-001")
     added = enrollment_of(request, holding(None))
