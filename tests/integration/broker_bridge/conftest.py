@@ -15,7 +15,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> BridgeProgram:
-    """Return the settings of a bridge on the session's servers and this test's database."""
+    """Return the settings of a bridge with the session's servers and a new database."""
     return BridgeProgram(
         mqtt=MqttSettings(
             host=mosquitto.host,
@@ -24,7 +24,7 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
             password=SecretStr(mosquitto.users["bridge"]),
         ),
         mongo=MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database),
-        # So long that a test passes only by the change stream.
+        # The interval is so long that a test passes only by the change stream.
         bridge=BridgeSettings(default_spaces={SPACE: 8}, poll_seconds=60),
     )
 

@@ -71,7 +71,7 @@ async def test_invented_spaces_do_not_make_the_heads_too_large(
 
 
 async def test_an_event_that_the_driver_would_read_as_a_reference_is_rejected(peer: Peer) -> None:
-    """An object with the key `$ref` would return as a DBRef, which no event list can show."""
+    """An object with the key `$ref` would return as a DBRef, which JSON cannot show."""
     bad = event(1, peer.device.id, metadata={"a": {"$ref": "events", "$id": 1}})
     await peer.send("event/facial_id", json.dumps(bad).encode())
     (rejection,) = (await peer.receive("receipt")).rejected

@@ -38,7 +38,7 @@ async def test_a_purge_raises_the_horizon_and_forces_snapshots_below_it(
     site = peer.device.site
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(site,)))
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
-    gone = await registry.identities.delete("EMP-1")
+    deleted = await registry.identities.delete("EMP-1")
     long_ago = to_milliseconds(utc_now()) - MONTH - timedelta(seconds=1)
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$set": {"deleted_at": long_ago}})
 
@@ -47,10 +47,10 @@ async def test_a_purge_raises_the_horizon_and_forces_snapshots_below_it(
     head = await peer.receive("sync_head")
     while head.horizon == 0:
         head = await peer.receive("sync_head")
-    assert (head.version, head.horizon) == (gone.version, gone.version)
-    reset = await peer.request_page(gone.version - 1, head.epoch)
-    assert (reset.reset, [one.user_id for one in reset.upserts]) == (True, ["EMP-2"])
-    above = await peer.request_page(gone.version, head.epoch)
+    assert (head.version, head.horizon) == (deleted.version, deleted.version)
+    reset = await peer.request_page(deleted.version - 1, head.epoch)
+    assert (reset.reset, [upsert.user_id for upsert in reset.upserts]) == (True, ["EMP-2"])
+    above = await peer.request_page(deleted.version, head.epoch)
     assert (above.reset, above.done, above.upserts, above.removals) == (False, True, [], [])
     assert bridge.health()["housekeeping"]["purged"] == 1
 
@@ -75,7 +75,7 @@ async def test_a_new_leader_continues_an_interrupted_erasure(
     """The API process died after the transaction: the leader does the sweeps."""
     await registry.identities.enroll(EnrollIdentity("EMP-12345", (face(1),)))
     await registry.events.record([_incoming(fresh_device.id)])
-    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
+    erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
     async with running(registry, program):
 
         async def swept() -> bool:
@@ -83,7 +83,7 @@ async def test_a_new_leader_continues_an_interrupted_erasure(
             return "audit" in erasure.steps
 
         await until(swept)
-    assert await registry.mongo.db.events.distinct("user_id") == [begun.pseudonym]
+    assert await registry.mongo.db.events.distinct("user_id") == [erasure.pseudonym]
 
 
 async def test_an_erasure_is_complete_once_confirmed_and_settled(
@@ -106,13 +106,13 @@ async def test_an_erasure_is_complete_once_confirmed_and_settled(
 async def test_a_detected_person_unseen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
     """`tracking.retention_days` removes faces and trails too; each removal is counted."""
     now = to_milliseconds(utc_now())
-    gone = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])
+    unseen = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])
     kept = await write_person(registry, [seen("cam-001", now - WEEK + timedelta(minutes=1))])
     await bridge.housekeeping.tidy()
     assert await registry.mongo.db.persons.distinct("_id") == [kept]
     assert await registry.mongo.db.person_faces.distinct("person") == [kept]
     assert await registry.mongo.db.trails.distinct("person") == [kept]
-    assert gone != kept
+    assert unseen != kept
     assert bridge.health()["housekeeping"]["forgotten"] == 1
 
 

@@ -136,10 +136,10 @@ async def test_the_publisher_waits_for_a_database_that_is_gone(
     await until(published)
 
 
-async def test_a_worker_without_a_broker_releases_the_tracking(
+async def test_a_worker_without_a_broker_releases_the_tracker_lease(
     registry: Registry, program: BridgeProgram
 ) -> None:
-    """A worker that receives no observations does not track; reconnected, it may again."""
+    """A disconnected worker does not lead; after a reconnect it may lead again."""
     lease_seconds, online = 0.3, [True, True]
 
     def start(number: int) -> LeaderElection:

@@ -1,4 +1,4 @@
-"""Commands from the registry to a device and back, and what heads say of models and policies."""
+"""Test commands from registry to device, and models and policies in heads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,24 +25,24 @@ from tests.conftest import FreshDevice
 from tests.integration.broker_bridge.support import SPACE, Peer, connected, running
 from tests.waiting import until
 
-MINE, OTHER = "a" * 64, "b" * 64
+RECORDED_MODEL, OTHER_MODEL = "a" * 64, "b" * 64
 
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def order(command_id: str, device_id: str, seconds: float = 60) -> CommandRecord:
+def command_record(command_id: str, device_id: str, seconds: float = 60) -> CommandRecord:
     at = now()
     expires_at = at + timedelta(seconds=seconds)
     return CommandRecord(command_id, device_id, "run_canary", {"n": 1}, at, expires_at, "tester")
 
 
-async def online(peer: Peer, session: str) -> None:
+async def set_online(peer: Peer, session: str) -> None:
     await peer.send("status", DeviceStatus(state="online", session=session, at=now()), retain=True)
 
 
-async def in_state(registry: Registry, command_id: str, state: str) -> CommandRecord:
+async def wait_for_state(registry: Registry, command_id: str, state: str) -> CommandRecord:
     async def reached() -> bool:
         found = await registry.commands.get(command_id)
         return found is not None and found.state == state
@@ -53,72 +53,78 @@ async def in_state(registry: Registry, command_id: str, state: str) -> CommandRe
     return found
 
 
-async def test_a_command_is_sent_and_its_answers_are_noted(peer: Peer, registry: Registry) -> None:
-    """Published on its own topic with arguments and expiry; accepted, then done with the device's words."""
-    await online(peer, "1")
-    given = order("cmd-1", peer.device.id)
-    await registry.commands.enqueue(given)
-    heard = await peer.receive("command")
-    assert (heard.id, heard.args) == ("cmd-1", {"n": 1})
-    assert abs(heard.expires_at - given.expires_at) < timedelta(milliseconds=1)
-    assert (await in_state(registry, "cmd-1", "sent")).sent_at is not None
+async def test_a_command_is_sent_and_its_results_are_recorded(peer: Peer, registry: Registry) -> None:
+    """A command is published with arguments and expiry; its results are recorded.
+
+    The states are `accepted`, then `done` with the device's detail.
+    """
+    await set_online(peer, "1")
+    record = command_record("cmd-1", peer.device.id)
+    await registry.commands.enqueue(record)
+    command = await peer.receive("command")
+    assert (command.id, command.args) == ("cmd-1", {"n": 1})
+    assert abs(command.expires_at - record.expires_at) < timedelta(milliseconds=1)
+    assert (await wait_for_state(registry, "cmd-1", "sent")).sent_at is not None
     await peer.send("command/result", CommandResult(id="cmd-1", state="accepted"))
-    await in_state(registry, "cmd-1", "accepted")
+    await wait_for_state(registry, "cmd-1", "accepted")
     await peer.send("command/result", CommandResult(id="cmd-1", state="done", detail="0.9998"))
-    done = await in_state(registry, "cmd-1", "done")
+    done = await wait_for_state(registry, "cmd-1", "done")
     assert (done.detail, done.answered_at is not None) == ("0.9998", True)
 
 
-async def test_a_device_that_was_away_gets_its_command_when_it_is_online(
+async def test_a_command_for_an_offline_device_is_sent_when_it_connects(
     bridge: Bridge, registry: Registry, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """It waits; it is sent once it is online; and again in a new session, as it was not answered."""
-    await registry.commands.enqueue(order("cmd-1", fresh_device.id))
+    """A command waits while its device is offline and is sent when it is online.
+
+    Without a result it is sent again in the next session.
+    """
+    await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
     async with connected(mosquitto, fresh_device) as peer:
         await peer.send("status", DeviceStatus(state="stopped", session="1", at=now()), retain=True)
 
-        async def looked() -> bool:
+        async def status_recorded() -> bool:
             found = await registry.devices.get(fresh_device.id)
             return bool(found and found.status)
 
-        await until(looked)
+        await until(status_recorded)
         waiting = await registry.commands.get("cmd-1")
         assert waiting is not None
         assert waiting.state == "waiting"
-        await online(peer, "2")
+        await set_online(peer, "2")
         assert (await peer.receive("command")).id == "cmd-1"
     async with connected(mosquitto, fresh_device) as peer:
-        await online(peer, "3")
+        await set_online(peer, "3")
         assert (await peer.receive("command")).id == "cmd-1"
         await peer.send("command/result", CommandResult(id="cmd-1", state="failed", detail="no camera"))
-        await in_state(registry, "cmd-1", "failed")
+        await wait_for_state(registry, "cmd-1", "failed")
         assert bridge.commands.counters["sent"] == 2
 
 
-async def test_another_worker_that_takes_over_asks_again(
+async def test_a_new_leader_sends_an_open_command_again(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """An answer without a leading bridge is lost; the device answers again."""
+    """A result without a leading bridge is lost; the new leader sends again."""
     async with connected(mosquitto, fresh_device) as peer:
-        await online(peer, "1")
+        await set_online(peer, "1")
         async with running(registry, program):
-            await registry.commands.enqueue(order("cmd-1", fresh_device.id))
+            await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
             await peer.receive("command")
         async with running(registry, program):
             assert (await peer.receive("command")).id == "cmd-1"
 
 
 class Wire:
-    """In place of the link: takes what is published, or not."""
+    """Stand in for the broker session; accept or refuse publications."""
 
     def __init__(self) -> None:
-        self.takes = True
+        self.accepts = True
         self.sent: list[str] = []
 
     async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
-        if self.takes:
+        if self.accepts:
             self.sent.append(channel.topic(**ids))
-        return self.takes
+        return self.accepts
 
 
 class Clock:
@@ -130,99 +136,102 @@ class Clock:
 
 
 @asynccontextmanager
-async def at_work(
+async def running_dispatcher(
     registry: Registry, wire: Wire, clock: Callable[[], datetime]
 ) -> AsyncIterator[CommandDispatcher]:
-    """A desk that polls often, without a broker."""
-    desk = CommandDispatcher(registry, wire.publish, 0.05, clock)
-    task = asyncio.create_task(desk.dispatch_commands())
-    yield desk
+    """Run a dispatcher that polls often, without a broker."""
+    dispatcher = CommandDispatcher(registry, wire.publish, 0.05, clock)
+    task = asyncio.create_task(dispatcher.dispatch_commands())
+    yield dispatcher
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-def says(desk: CommandDispatcher, device_id: str, state: Any, session: str) -> None:
+def send_status(dispatcher: CommandDispatcher, device_id: str, state: Any, session: str) -> None:
     status = DeviceStatus(state=state, session=session, at=now())
-    desk.note_status(Decoded(_ANY, {"device_id": device_id}, status), b"")
+    dispatcher.note_status(Decoded(_ANY, {"device_id": device_id}, status), b"")
 
 
-def answers(desk: CommandDispatcher, device_id: str, command_id: str, state: Any) -> None:
+def send_result(dispatcher: CommandDispatcher, device_id: str, command_id: str, state: Any) -> None:
     result = CommandResult(id=command_id, state=state)
-    desk.note_result(Decoded(_ANY, {"device_id": device_id}, result), b"")
+    dispatcher.note_result(Decoded(_ANY, {"device_id": device_id}, result), b"")
 
 
 _ANY: Any = None
-Settled = Callable[[str, int], Awaitable[None]]
+CounterWait = Callable[[str, int], Awaitable[None]]
 
 
-def settled(desk: CommandDispatcher) -> Settled:
+def wait_for_counter(dispatcher: CommandDispatcher) -> CounterWait:
     async def wait(counter: str, count: int) -> None:
         async def reached() -> bool:
-            return desk.counters[counter] >= count
+            return dispatcher.counters[counter] >= count
 
         await until(reached)
 
     return wait
 
 
-async def test_a_command_expires_by_the_clock_unless_it_was_answered(
+async def test_a_command_without_a_result_expires_by_the_clock(
     registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Never sent or never answered, it says which; a late final word of the device stands in its place."""
+    """The detail says whether it was never sent or never answered.
+
+    A late final result replaces `expired`.
+    """
     wire, clock = Wire(), Clock()
-    async with at_work(registry, wire, clock) as desk:
-        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
-        await registry.commands.enqueue(order("cmd-2", "cam-away"))
-        says(desk, fresh_device.id, "online", "1")
-        await in_state(registry, "cmd-1", "sent")
+    async with running_dispatcher(registry, wire, clock) as dispatcher:
+        await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
+        await registry.commands.enqueue(command_record("cmd-2", "cam-away"))
+        send_status(dispatcher, fresh_device.id, "online", "1")
+        await wait_for_state(registry, "cmd-1", "sent")
         clock.now += timedelta(seconds=61)
-        assert "answer" in str((await in_state(registry, "cmd-1", "expired")).detail)
-        assert "online" in str((await in_state(registry, "cmd-2", "expired")).detail)
-        says(desk, "cam-away", "online", "1")
-        await settled(desk)("polls", desk.counters["polls"] + 2)
+        assert "answer" in str((await wait_for_state(registry, "cmd-1", "expired")).detail)
+        assert "online" in str((await wait_for_state(registry, "cmd-2", "expired")).detail)
+        send_status(dispatcher, "cam-away", "online", "1")
+        await wait_for_counter(dispatcher)("polls", dispatcher.counters["polls"] + 2)
         assert wire.sent == [f"wfm/v1/device/{fresh_device.id}/down/command/run_canary"]
-        answers(desk, fresh_device.id, "cmd-1", "done")
-        await in_state(registry, "cmd-1", "done")
-        answers(desk, fresh_device.id, "cmd-1", "expired")
-        await settled(desk)("results_repeated", 1)
-        await in_state(registry, "cmd-1", "done")
+        send_result(dispatcher, fresh_device.id, "cmd-1", "done")
+        await wait_for_state(registry, "cmd-1", "done")
+        send_result(dispatcher, fresh_device.id, "cmd-1", "expired")
+        await wait_for_counter(dispatcher)("results_repeated", 1)
+        await wait_for_state(registry, "cmd-1", "done")
 
 
-async def test_an_answer_counts_from_the_device_that_was_asked(
+async def test_a_result_counts_only_from_the_device_of_the_command(
     registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Another device's word, or one about a command that never was, is counted and changes nothing."""
-    async with at_work(registry, Wire(), Clock()) as desk:
-        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
-        answers(desk, "cam-other", "cmd-1", "done")
-        answers(desk, fresh_device.id, "cmd-404", "done")
-        await settled(desk)("results_unknown", 2)
+    """A result of another device or an unknown command is counted and ignored."""
+    async with running_dispatcher(registry, Wire(), Clock()) as dispatcher:
+        await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
+        send_result(dispatcher, "cam-other", "cmd-1", "done")
+        send_result(dispatcher, fresh_device.id, "cmd-404", "done")
+        await wait_for_counter(dispatcher)("results_unknown", 2)
         found = await registry.commands.get("cmd-1")
         assert found is not None
         assert found.state == "waiting"
 
 
-async def test_a_command_that_the_broker_did_not_take_waits(
+async def test_a_command_that_could_not_be_published_waits(
     registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """It is published as soon as it can be, and then not again in that session."""
+    """It is published once the broker accepts it, and only once in that session."""
     wire = Wire()
-    wire.takes = False
-    async with at_work(registry, wire, Clock()) as desk:
-        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
-        says(desk, fresh_device.id, "online", "2")
-        await settled(desk)("polls", desk.counters["polls"] + 2)
-        await in_state(registry, "cmd-1", "waiting")
-        wire.takes = True
-        await in_state(registry, "cmd-1", "sent")
-        # The will of an older connection comes late: the device is online all the same.
-        says(desk, fresh_device.id, "lost", "1")
-        says(desk, fresh_device.id, "online", "2")
-        await settled(desk)("polls", desk.counters["polls"] + 2)
+    wire.accepts = False
+    async with running_dispatcher(registry, wire, Clock()) as dispatcher:
+        await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
+        send_status(dispatcher, fresh_device.id, "online", "2")
+        await wait_for_counter(dispatcher)("polls", dispatcher.counters["polls"] + 2)
+        await wait_for_state(registry, "cmd-1", "waiting")
+        wire.accepts = True
+        await wait_for_state(registry, "cmd-1", "sent")
+        # A late last will of an older session does not make the device offline.
+        send_status(dispatcher, fresh_device.id, "lost", "1")
+        send_status(dispatcher, fresh_device.id, "online", "2")
+        await wait_for_counter(dispatcher)("polls", dispatcher.counters["polls"] + 2)
         assert len(wire.sent) == 1
 
 
-async def test_answers_are_noted_while_many_commands_go_out(
+async def test_results_are_recorded_while_many_commands_are_sent(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More results than the queue holds arrive during one round; none is dropped."""
@@ -231,51 +240,50 @@ async def test_answers_are_noted_while_many_commands_go_out(
 
     class Answering(Wire):
         async def publish(self, channel: Channel[Any], message: WireModel, **ids: str) -> bool:
-            answers(desk, ids["device_id"], message.id, "done")  # type: ignore[attr-defined]
+            send_result(dispatcher, ids["device_id"], message.id, "done")  # type: ignore[attr-defined]
             return await super().publish(channel, message, **ids)
 
-    documents = [asdict(order(f"cmd-{n:04}", f"cam-{n}", seconds=600)) for n in range(count)]
-    await registry.mongo.db.commands.insert_many([{"_id": one.pop("command_id"), **one} for one in documents])
+    documents = [asdict(command_record(f"cmd-{n:04}", f"cam-{n}", seconds=600)) for n in range(count)]
+    await registry.mongo.db.commands.insert_many(
+        [{"_id": document.pop("command_id"), **document} for document in documents]
+    )
     wire = Answering()
-    async with at_work(registry, wire, now) as desk:
+    async with running_dispatcher(registry, wire, now) as dispatcher:
         for n in range(count):
-            says(desk, f"cam-{n}", "online", "1")
-        await settled(desk)("results_noted", count)
-        assert (len(wire.sent), desk.counters["dropped_queue_full"]) == (count, 0)
+            send_status(dispatcher, f"cam-{n}", "online", "1")
+        await wait_for_counter(dispatcher)("results_noted", count)
+        assert (len(wire.sent), dispatcher.counters["dropped_queue_full"]) == (count, 0)
 
 
-async def test_a_command_is_sent_again_if_it_could_not_be_noted_as_sent(
+async def test_a_command_is_sent_again_if_the_sent_state_was_not_stored(
     registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would end as one that waited for its device, which had it all along."""
-    noted, failures = registry.commands.mark_sent, [ConnectionFailure("away")]
+    """Otherwise it would expire as never sent, although its device received it."""
+    mark_sent, failures = registry.commands.mark_sent, [ConnectionFailure("away")]
 
-    async def sent(command_id: str, at: datetime) -> None:
+    async def fail_once(command_id: str, at: datetime) -> None:
         if failures:
             raise failures.pop()
-        await noted(command_id, at)
+        await mark_sent(command_id, at)
 
-    monkeypatch.setattr(registry.commands, "mark_sent", sent)
-    async with at_work(registry, Wire(), now) as desk:
-        await registry.commands.enqueue(order("cmd-1", fresh_device.id))
-        says(desk, fresh_device.id, "online", "1")
-        await in_state(registry, "cmd-1", "sent")
-        assert (desk.counters["failed"], failures) == (1, [])
+    monkeypatch.setattr(registry.commands, "mark_sent", fail_once)
+    async with running_dispatcher(registry, Wire(), now) as dispatcher:
+        await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
+        send_status(dispatcher, fresh_device.id, "online", "1")
+        await wait_for_state(registry, "cmd-1", "sent")
+        assert (dispatcher.counters["failed"], failures) == (1, [])
 
 
-async def test_answers_past_the_bound_are_dropped_and_counted(registry: Registry) -> None:
-    """A device that floods costs bounded memory."""
-    desk = CommandDispatcher(registry, Wire().publish, 1.0, now)
+async def test_results_past_the_bound_are_dropped_and_counted(registry: Registry) -> None:
+    """A device that floods the bridge costs bounded memory."""
+    dispatcher = CommandDispatcher(registry, Wire().publish, 1.0, now)
     for n in range(1005):
-        answers(desk, "cam-001", f"cmd-{n}", "done")
-    assert desk.counters["dropped_queue_full"] == 5
+        send_result(dispatcher, "cam-001", f"cmd-{n}", "done")
+    assert dispatcher.counters["dropped_queue_full"] == 5
 
 
-# What heads say beside versions
-
-
-async def head_where(peer: Peer, holds: Callable[[Any], bool]) -> Any:
-    while not holds(head := await peer.receive("sync_head")):
+async def receive_head(peer: Peer, matches: Callable[[Any], bool]) -> Any:
+    while not matches(head := await peer.receive("sync_head")):
         pass
     return head
 
@@ -287,32 +295,37 @@ async def test_the_first_model_is_on_record_in_the_head(
     fresh_device: FreshDevice,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A device's info settles it and the head says so at once; another file is counted and logged once."""
+    """The first reported model is recorded and published in the head at once.
+
+    A different model file is counted, and logged once.
+    """
 
     def info(sha256: str, software: str = "1") -> DeviceInfo:
         space = SpaceInfo(dimension=8, model_sha256=sha256)
         return DeviceInfo(site_id=fresh_device.site, software=software, spaces={SPACE: space})
 
-    await peer.send("info", info(MINE), retain=True)
-    await head_where(peer, lambda head: SPACE in head.spaces and head.spaces[SPACE].model_sha256 == MINE)
+    await peer.send("info", info(RECORDED_MODEL), retain=True)
+    await receive_head(
+        peer, lambda head: SPACE in head.spaces and head.spaces[SPACE].model_sha256 == RECORDED_MODEL
+    )
     for times in (1, 2):
-        await peer.send("info", info(OTHER, str(times)), retain=True)
+        await peer.send("info", info(OTHER_MODEL, str(times)), retain=True)
 
         async def counted(times: int = times) -> bool:
             return bridge.presence.counters["models_differ"] == times
 
         await until(counted)
-    assert await registry.spaces.get(SPACE) == EmbeddingSpace(SPACE, 8, MINE)
-    assert [record.name for record in caplog.records if OTHER in record.message] == [
+    assert await registry.spaces.get(SPACE) == EmbeddingSpace(SPACE, 8, RECORDED_MODEL)
+    assert [record.name for record in caplog.records if OTHER_MODEL in record.message] == [
         "broker_bridge.devices.presence"
     ]
 
 
-async def test_a_site_that_is_opened_says_so_at_once(
+async def test_the_head_has_the_enrollment_policy_at_once(
     peer: Peer, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """And closing it takes the word back."""
-    await head_where(peer, lambda head: head.enrollment_policy is None)
-    for policy, told in (("visitors", "visitors"), ("closed", None)):
+    """Opening a site publishes the policy; closing it removes the policy."""
+    await receive_head(peer, lambda head: head.enrollment_policy is None)
+    for policy, published in (("visitors", "visitors"), ("closed", None)):
         await registry.sites.set_policy(fresh_device.site, policy, by="tester", at=now())  # type: ignore[arg-type]
-        await head_where(peer, lambda head, told=told: head.enrollment_policy == told)
+        await receive_head(peer, lambda head, published=published: head.enrollment_policy == published)

@@ -1,4 +1,4 @@
-"""Devices enroll employees where the site allows it; all other devices get them."""
+"""Devices enroll employees where the site allows it; other devices receive them."""
 
 import asyncio
 import time
@@ -20,7 +20,13 @@ from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
-from tests.integration.broker_bridge.enrollment.test_registration import asks, near, registrar, said, visits
+from tests.integration.broker_bridge.enrollment.test_registration import (
+    decide,
+    near,
+    new_handler,
+    registration_request,
+    visits,
+)
 from tests.integration.broker_bridge.support import SPACE, Peer, connected, face
 
 GAIT = "gait:test-8"
@@ -28,46 +34,47 @@ GAIT = "gait:test-8"
 
 @pytest.fixture
 async def open_site(registry: Registry, fresh_device: FreshDevice) -> FreshDevice:
-    """The device, at a site whose devices enroll employees."""
+    """Return the device, at a site whose devices enroll employees."""
     await registry.sites.change(
         fresh_device.site, {"registers_employees": True}, by="tester", at=datetime.now(timezone.utc)
     )
     return fresh_device
 
 
-def employs(request_id: str, user_id: str, vector: bytes, /, **changed: Any) -> RegisterIdentity:
-    return asks(request_id, vector, kind="employee", user_id=user_id, **changed)
+def employee_request(request_id: str, user_id: str, vector: bytes, /, **changed: Any) -> RegisterIdentity:
+    return registration_request(request_id, vector, kind="employee", user_id=user_id, **changed)
 
 
-def axis(n: int, way: float = 1.0) -> bytes:
-    """A direction at a right angle to every other; the other `way` is its opposite."""
-    return normalise(way * np.eye(8)[n], 8)
+def axis(n: int, sign: float = 1.0) -> bytes:
+    """Return unit vector `n` of the standard basis, float32[8]; `sign` -1 negates it."""
+    return normalise(sign * np.eye(8)[n], 8)
 
 
-async def held(registry: Registry, user_id: str) -> list[bytes]:
+async def stored_vectors(registry: Registry, user_id: str) -> list[bytes]:
     found = await registry.identities.templates_of([user_id])
-    return [one.vector for one in found.get(user_id, [])]
+    return [template.vector for template in found.get(user_id, [])]
 
 
-async def test_whoever_is_registered_at_one_device_is_at_all_others_within_a_second(
+async def test_an_employee_of_one_device_reaches_the_others_within_a_second(
     open_site: FreshDevice, bridge: Bridge, peer: Peer, mosquitto: Mosquitto, registry: Registry
 ) -> None:
-    """Over broker, bridge and registry, twenty times, in a space of its own each time."""
-    other = FreshDevice(f"{open_site.id}-2", "a-password", open_site.site)
-    mosquitto.add_device(other.id, other.password, other.site)
-    await registry.devices.register(other.id, other.site)
+    """Twenty registrations cross broker, bridge and registry, each in its own space."""
+    other_device = FreshDevice(f"{open_site.id}-2", "a-password", open_site.site)
+    mosquitto.add_device(other_device.id, other_device.password, other_device.site)
+    await registry.devices.register(other_device.id, other_device.site)
     waited = []
-    async with connected(mosquitto, other) as second:
+    async with connected(mosquitto, other_device) as second:
         for n in range(20):
             vector = axis(n % 8)
             await registry.spaces.ensure(EmbeddingSpace(f"speaker:test-{n}", 8))
-            begun = time.monotonic()
+            started = time.monotonic()
             await peer.send(
-                "enrollment/register", employs(f"r-{n}", f"EMP-{n}", vector, space=f"speaker:test-{n}")
+                "enrollment/register",
+                employee_request(f"r-{n}", f"EMP-{n}", vector, space=f"speaker:test-{n}"),
             )
             answer = await peer.receive("registered")
             delta = await second.receive("sync_delta")
-            waited.append(time.monotonic() - begun)
+            waited.append(time.monotonic() - started)
             assert (answer.result, answer.user_id) == ("created", f"EMP-{n}")
             (upsert,) = delta.upserts
             assert (upsert.user_id, upsert.templates[0].vector) == (f"EMP-{n}", vector)
@@ -75,39 +82,42 @@ async def test_whoever_is_registered_at_one_device_is_at_all_others_within_a_sec
     assert bridge.registrations.counters["created"] == 20
 
 
-async def test_an_employee_grows_by_further_vectors_of_the_same_face(
+async def test_further_vectors_of_the_same_face_are_added_to_an_employee(
     open_site: FreshDevice, registry: Registry
 ) -> None:
-    """`created` once, then `exists`; another modality is added, the same vector again changes nothing."""
+    """The result is `created` once, then `exists`; another modality is added.
+
+    A repeated vector changes nothing.
+    """
     await registry.spaces.ensure(EmbeddingSpace(GAIT, 8))
-    one = registrar(registry)
+    handler = new_handler(registry)
     steps = [
-        (employs("r-1", "EMP-1", face(1).vector, display_name="Ana"), "created", 1),
-        (employs("r-2", "EMP-1", near(1, 0.8), display_name="Eve"), "exists", 2),
-        (employs("r-3", "EMP-1", axis(0), space=GAIT), "exists", 3),
-        (employs("r-4", "EMP-1", face(1).vector), "exists", 3),
+        (employee_request("r-1", "EMP-1", face(1).vector, display_name="Ana"), "created", 1),
+        (employee_request("r-2", "EMP-1", near(1, 0.8), display_name="Eve"), "exists", 2),
+        (employee_request("r-3", "EMP-1", axis(0), space=GAIT), "exists", 3),
+        (employee_request("r-4", "EMP-1", face(1).vector), "exists", 3),
     ]
     for request, result, version in steps:
-        answer = await said(one, open_site, request)
+        answer = await decide(handler, open_site, request)
         assert (answer.result, answer.user_id, answer.error) == (result, "EMP-1", None)
         assert (await registry.versions.read()).version == version
-    person = await registry.identities.get("EMP-1")
-    assert (person.kind, person.sites, person.display_name) == ("employee", (open_site.site,), "Ana")
-    assert len(await held(registry, "EMP-1")) == 3
+    identity = await registry.identities.get("EMP-1")
+    assert (identity.kind, identity.sites, identity.display_name) == ("employee", (open_site.site,), "Ana")
+    assert len(await stored_vectors(registry, "EMP-1")) == 3
     assert await visits(registry) == []
     enrolled = [entry for entry in await registry.audit.page() if entry.subject == "EMP-1"]
     assert {entry.who for entry in enrolled} == {f"device:{open_site.id}"}
 
 
-async def test_the_cap_keeps_the_most_different_and_a_device_cannot_pile_up_templates(
+async def test_the_number_of_templates_of_an_employee_is_limited(
     open_site: FreshDevice, registry: Registry
 ) -> None:
-    """However many pictures of one face are put into a folder."""
-    one = registrar(registry)
+    """Nine vectors of one face leave the five most different templates."""
+    handler = new_handler(registry)
     for n in range(9):
-        answer = await said(one, open_site, employs(f"r-{n}", "EMP-1", near(1, 0.7 + n / 40)))
+        answer = await decide(handler, open_site, employee_request(f"r-{n}", "EMP-1", near(1, 0.7 + n / 40)))
         assert answer.user_id == "EMP-1"
-    assert len(await held(registry, "EMP-1")) == 5
+    assert len(await stored_vectors(registry, "EMP-1")) == 5
 
 
 @pytest.mark.parametrize(
@@ -124,102 +134,107 @@ async def test_the_cap_keeps_the_most_different_and_a_device_cannot_pile_up_temp
 )
 async def test_a_device_replaces_restores_and_moves_no_identity(
     open_site: FreshDevice, registry: Registry, user_id: str | None, vector: bytes, result: str,
-    told: str | None, code: str | None,
+    answered_id: str | None, code: str | None,
 ) -> None:  # fmt: skip
     """The face of another identity keeps its id; the registry is unchanged."""
-    people = registry.identities
-    await people.enroll(EnrollIdentity("EMP-1", (face(1),)))
-    await people.enroll_many(
+    identities = registry.identities
+    await identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
+    await identities.enroll_many(
         [EnrollIdentity(user, sites=(open_site.site,)) for user in ("EMP-GONE", "EMP-WENT")]
     )
-    await people.enroll(EnrollIdentity("EMP-FAR", sites=("elsewhere",)))
-    await people.delete("EMP-GONE")
+    await identities.enroll(EnrollIdentity("EMP-FAR", sites=("elsewhere",)))
+    await identities.delete("EMP-GONE")
     await registry.identity_merges.merge("EMP-WENT", "EMP-1", by="tester")
     before = await registry.versions.read()
     request = RegisterIdentity(request_id="r-1", space=SPACE, vector=vector, kind="employee", user_id=user_id)
-    answer = await said(registrar(registry), open_site, request)
-    assert (answer.result, answer.user_id, answer.error and answer.error.code) == (result, told, code)
+    answer = await decide(new_handler(registry), open_site, request)
+    assert (answer.result, answer.user_id, answer.error and answer.error.code) == (result, answered_id, code)
     assert await registry.versions.read() == before
     assert await visits(registry) == []
 
 
-async def test_a_refusal_that_an_operator_can_mend_is_not_for_ever(
+async def test_a_rejected_request_is_decided_again_after_a_restore(
     open_site: FreshDevice, registry: Registry
 ) -> None:
-    """The same request, once the person is restored; a decision about a face stands, as it does for
-    visitors.
+    """A repeated request succeeds once the identity is restored.
+
+    A decision about a face is final, as it is for visitors.
     """
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=(open_site.site,)))
     await registry.identities.delete("EMP-1")
-    one, request = registrar(registry), employs("r-1", "EMP-1", near(1, 0.9))
-    assert (await said(one, open_site, request)).result == "rejected"
+    handler, request = new_handler(registry), employee_request("r-1", "EMP-1", near(1, 0.9))
+    assert (await decide(handler, open_site, request)).result == "rejected"
     await registry.identities.restore("EMP-1")
-    assert (await said(one, open_site, request)).result == "exists"
-    assert (await said(one, open_site, request)).result == "exists"
-    assert len(await held(registry, "EMP-1")) == 2
+    assert (await decide(handler, open_site, request)).result == "exists"
+    assert (await decide(handler, open_site, request)).result == "exists"
+    assert len(await stored_vectors(registry, "EMP-1")) == 2
 
 
-async def test_the_first_wins_also_where_two_workers_are_asked_at_once(
+async def test_concurrent_requests_at_two_workers_have_one_winner(
     open_site: FreshDevice, registry: Registry, program: BridgeProgram
 ) -> None:
-    """Two faces for one user id: one is the person's. One face for two user ids: one has it."""
+    """Of two faces for a user id one is stored; of two ids for a face one is created."""
     await registry.spaces.ensure(EmbeddingSpace(GAIT, 8))
-    other = await open_registry(program)
-    workers = registrar(registry), registrar(other)
+    second_registry = await open_registry(program)
+    workers = new_handler(registry), new_handler(second_registry)
 
-    async def both(*requests: RegisterIdentity) -> list[Registered]:
-        asked = zip(workers, requests, strict=True)
-        return list(await asyncio.gather(*(said(worker, open_site, one) for worker, one in asked)))
+    async def decide_both(*requests: RegisterIdentity) -> list[Registered]:
+        pairs = zip(workers, requests, strict=True)
+        return list(await asyncio.gather(*(decide(worker, open_site, request) for worker, request in pairs)))
 
     for n in range(4):
-        faces = await both(*(employs(f"f{side}-{n}", f"EMP-{n}", axis(n, side)) for side in (1, -1)))
+        faces = await decide_both(
+            *(employee_request(f"f{side}-{n}", f"EMP-{n}", axis(n, side)) for side in (1, -1))
+        )
         assert sorted(answer.result for answer in faces) == ["created", "rejected"]
         assert {"face-differs"} == {answer.error.code for answer in faces if answer.error}
-        assert len(await held(registry, f"EMP-{n}")) == 1
-        ids = await both(*(employs(f"i{side}-{n}", f"EMP-{n}{side}", axis(n), space=GAIT) for side in "ab"))
+        assert len(await stored_vectors(registry, f"EMP-{n}")) == 1
+        ids = await decide_both(
+            *(employee_request(f"i{side}-{n}", f"EMP-{n}{side}", axis(n), space=GAIT) for side in "ab")
+        )
         assert sorted(answer.result for answer in ids) == ["created", "exists"]
         assert len({answer.user_id for answer in ids}) == 1
-    await other.close()
+    await second_registry.close()
     assert len(await registry.identities.page()) == 8
 
 
-async def test_the_first_device_wins_over_mqtt_and_http_at_once(
+async def test_concurrent_requests_over_mqtt_and_http_make_one_visitor(
     open_site: FreshDevice, registry: Registry, program: BridgeProgram
 ) -> None:
-    """A bridge worker and the API, each with a registry of its own: one visitor, one visit."""
+    """A bridge worker and the API, with separate registries, make one visit as well."""
     await registry.sites.set_policy(open_site.site, "visitors", by="tester", at=datetime.now(timezone.utc))
     await registry.devices.register("cam-http", open_site.site)
     await registry.api_keys.create("door", "edge", "key-of-cam-http", "cam-http")
-    other = await open_registry(program)
-    app = create_app(other, ApiSettings(default_spaces={"face": SPACE}))
-    worker: RegistrationHandler = registrar(registry)
+    second_registry = await open_registry(program)
+    app = create_app(second_registry, ApiSettings(default_spaces={"face": SPACE}))
+    worker: RegistrationHandler = new_handler(registry)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://api",
         headers={"Authorization": "Bearer key-of-cam-http"},
-    ) as polling:  # fmt: skip
+    ) as client:  # fmt: skip
         for n in range(6):
             vector = axis(n)
             by_mqtt, by_http = await asyncio.gather(
-                said(worker, open_site, asks(f"r-{n}", vector)),
-                polling.post(
+                decide(worker, open_site, registration_request(f"r-{n}", vector)),
+                client.post(
                     "/api/edge/visitors",
                     json={"request_id": f"r-{n}", "embedding": np.frombuffer(vector, "<f4").tolist()},
                 ),
             )
             assert sorted([by_mqtt.result, by_http.json()["result"]]) == ["created", "exists"]
             assert by_mqtt.user_id == by_http.json()["user_id"]
-    await other.close()
+    await second_registry.close()
     assert (await registry.versions.read()).version == 6
     assert sorted({visit.event_type for visit in await visits(registry)}) == ["visit"]
     assert len(await visits(registry)) == 6
 
 
-async def test_a_site_that_closes_meanwhile_enrolls_no_employee(
+async def test_a_site_that_closes_during_the_search_enrolls_no_employee(
     open_site: FreshDevice, registry: Registry
 ) -> None:
     """A site that is closed during the search stays closed."""
-    one = registrar(registry)
-    await said(one, open_site, employs("r-0", "EMP-0", face(9).vector))
+    handler = new_handler(registry)
+    await decide(handler, open_site, employee_request("r-0", "EMP-0", face(9).vector))
     index = registry.identity_indexes._indexes[SPACE]
     find = index.find_nearest
 
@@ -231,7 +246,7 @@ async def test_a_site_that_closes_meanwhile_enrolls_no_employee(
         return found
 
     index.find_nearest = find_and_close  # type: ignore[method-assign]
-    answer: Registered = await said(one, open_site, employs("r-1", "EMP-1", face(1).vector))
+    answer: Registered = await decide(handler, open_site, employee_request("r-1", "EMP-1", face(1).vector))
     assert answer.error is not None
     assert answer.error.code == "enrollment-closed"
     assert len(await registry.identities.page()) == 1

@@ -14,7 +14,7 @@ from tests.waiting import until
 
 
 async def test_an_enrollment_reaches_the_site_as_delta_and_head(peer: Peer, registry: Registry) -> None:
-    """The delta continues the head before it; the head after it has the digest of what was sent."""
+    """The delta continues the last head; the next head has the digest of its contents."""
     first = await peer.receive("sync_head")
     assert (first.version, first.spaces) == (0, {})
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red"))
@@ -49,12 +49,12 @@ async def test_a_change_at_another_site_is_not_published_here(peer: Peer, regist
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.enroll(EnrollIdentity("FAR", (face(2),), sites=("far-away",)))
     await registry.identities.enroll(EnrollIdentity("EMP-3", (face(3),)))
-    seen = []
-    while not seen or seen[-1].version < 3:
-        seen.append(await peer.receive("sync_delta"))
-    told = [u.user_id for delta in seen for u in delta.upserts]
-    assert told == ["EMP-1", "EMP-3"]
-    for before, after in itertools.pairwise(seen):
+    deltas = []
+    while not deltas or deltas[-1].version < 3:
+        deltas.append(await peer.receive("sync_delta"))
+    user_ids = [u.user_id for delta in deltas for u in delta.upserts]
+    assert user_ids == ["EMP-1", "EMP-3"]
+    for before, after in itertools.pairwise(deltas):
         assert after.prev_version == before.version
 
 
@@ -64,16 +64,16 @@ async def test_pages_of_a_snapshot_sync_end_at_the_head(peer: Peer, registry: Re
     await registry.identities.delete("EMP-3")
     page = await peer.request_page(limit=10)
     assert (page.reset, page.done, page.from_version) == (True, False, 0)
-    people = [u.user_id for u in page.upserts]
+    user_ids = [u.user_id for u in page.upserts]
     start = page.head_version
     while not page.done:
         page = await peer.request_page(page.to_version, page.epoch, limit=10, reset_head_version=start)
         assert not page.reset
-        people += [u.user_id for u in page.upserts]
-    assert sorted(people) == sorted(f"EMP-{n}" for n in range(25) if n != 3)
+        user_ids += [u.user_id for u in page.upserts]
+    assert sorted(user_ids) == sorted(f"EMP-{n}" for n in range(25) if n != 3)
     assert page.to_version == page.head_version == 26
-    again = await peer.request_page(26, page.epoch)
-    assert (again.reset, again.done, again.upserts, again.removals) == (False, True, [], [])
+    next_page = await peer.request_page(26, page.epoch)
+    assert (next_page.reset, next_page.done, next_page.upserts, next_page.removals) == (False, True, [], [])
 
 
 async def test_a_device_of_another_history_or_a_future_version_gets_a_snapshot(
@@ -124,10 +124,13 @@ async def test_where_consent_is_required_a_face_leaves_only_with_it(
         await peer.receive("sync_head")
         for consent, sent in ((None, []), ({"face": True}, [face(1).vector]), ({"face": False}, [])):
             await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), consent=consent))
-            (told,) = (await peer.receive("sync_delta")).upserts
+            (published,) = (await peer.receive("sync_delta")).upserts
             head = await peer.receive("sync_head")
             (paged,) = (await peer.request_page()).upserts
-            assert [[one.vector for one in upsert.templates] for upsert in (told, paged)] == [sent, sent]
+            assert [[template.vector for template in upsert.templates] for upsert in (published, paged)] == [
+                sent,
+                sent,
+            ]
             assert sum(space.count for space in head.spaces.values()) == len(sent)
     await strict.close()
 
@@ -150,10 +153,10 @@ async def test_presence_and_confirmation_reach_the_registry(peer: Peer, registry
         return found is not None and None not in (found.status, found.info, found.applied)
 
     await until(recorded)
-    (said,) = await registry.devices.applied_versions([peer.device.site])
-    assert said.confirms(history.epoch, 7)
-    assert not said.confirms(history.epoch, 8)
-    assert not said.confirms("beef", 7)
+    (device_version,) = await registry.devices.applied_versions([peer.device.site])
+    assert device_version.confirms(history.epoch, 7)
+    assert not device_version.confirms(history.epoch, 8)
+    assert not device_version.confirms("beef", 7)
     assert (await registry.spaces.get("gait:new-4")).dimension == 4
 
 

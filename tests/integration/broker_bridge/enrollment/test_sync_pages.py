@@ -21,15 +21,15 @@ async def unused(*_: object, **__: str) -> bool:
     raise AssertionError("no message is published in these tests")
 
 
-async def enrolled(registry: Registry, count: int) -> int:
+async def enroll(registry: Registry, count: int) -> int:
     done = await registry.identities.enroll_many(
         [EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(count)]
     )
     return done[-1].version
 
 
-async def ask(
-    answers: SyncResponder,
+async def request_page(
+    responder: SyncResponder,
     device: FreshDevice,
     since: int = 0,
     epoch: str | None = None,
@@ -39,17 +39,17 @@ async def ask(
         request_id="r", site_id=device.site, epoch=epoch, since_version=since, limit=10, spaces=[SPACE],
         reset_head_version=head,
     )  # fmt: skip
-    return SyncPage.model_validate_json((await answers.answer(device.id, request)).to_json())
+    return SyncPage.model_validate_json((await responder.answer(device.id, request)).to_json())
 
 
 @pytest.fixture
-def answers(registry: Registry, program: BridgeProgram) -> SyncResponder:
+def responder(registry: Registry, program: BridgeProgram) -> SyncResponder:
     return SyncResponder(registry, unused, program.bridge)
 
 
 async def test_concurrent_snapshot_syncs_share_one_read(registry: Registry) -> None:
     """A hundred requests at the same time read one block."""
-    await enrolled(registry, 25)
+    await enroll(registry, 25)
     counters: Counter[str] = Counter()
     pages = PageReader(registry.deltas, counters)
     history = await registry.versions.read()
@@ -61,51 +61,53 @@ async def test_concurrent_snapshot_syncs_share_one_read(registry: Registry) -> N
 
 
 async def test_a_change_during_a_snapshot_sync_is_in_its_later_pages(
-    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
+    responder: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """The tombstone of an identity of the first page is in the last, despite reading ahead."""
-    await enrolled(registry, 25)
-    page = first = await ask(answers, fresh_device)
+    """An identity of the first page has its tombstone in the last, despite read-ahead."""
+    await enroll(registry, 25)
+    page = first = await request_page(responder, fresh_device)
     await registry.identities.delete("EMP-3")
     removed: list[str] = []
     while page.to_version < 26:
-        page = await ask(answers, fresh_device, page.to_version, page.epoch, first.head_version)
-        removed += [one.user_id for one in page.removals]
+        page = await request_page(responder, fresh_device, page.to_version, page.epoch, first.head_version)
+        removed += [removal.user_id for removal in page.removals]
     assert removed == ["EMP-3"]
 
 
 async def test_snapshot_syncs_from_different_heads_get_different_tombstones(
-    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
+    responder: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """A sync that starts after a deletion gets no tombstone; one that started before does."""
-    await enrolled(registry, 25)
-    first = await ask(answers, fresh_device)
+    """A sync that starts after a deletion gets no tombstone; an earlier one does."""
+    await enroll(registry, 25)
+    first = await request_page(responder, fresh_device)
     await registry.identities.delete("EMP-3")
-    second = await ask(answers, fresh_device)
-    assert "EMP-3" not in {one.user_id for one in second.upserts}
-    for begun, expected in ((second, []), (first, ["EMP-3"])):
-        page, removed = begun, []
+    second = await request_page(responder, fresh_device)
+    assert "EMP-3" not in {upsert.user_id for upsert in second.upserts}
+    for first_page, expected in ((second, []), (first, ["EMP-3"])):
+        page, removed = first_page, []
         while not page.done:
-            page = await ask(answers, fresh_device, page.to_version, page.epoch, begun.head_version)
-            removed += [one.user_id for one in page.removals]
+            page = await request_page(
+                responder, fresh_device, page.to_version, page.epoch, first_page.head_version
+            )
+            removed += [removal.user_id for removal in page.removals]
         assert removed == expected
 
 
 async def test_a_deleted_identity_is_in_no_later_answer(
-    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice
+    responder: SyncResponder, registry: Registry, fresh_device: FreshDevice
 ) -> None:
     """Cached pages belong to one state of the registry."""
-    await enrolled(registry, 5)
-    assert len((await ask(answers, fresh_device)).upserts) == 5
+    await enroll(registry, 5)
+    assert len((await request_page(responder, fresh_device)).upserts) == 5
     await registry.identities.delete("EMP-3")
-    assert [one.user_id for one in (await ask(answers, fresh_device)).upserts] == [
+    assert [upsert.user_id for upsert in (await request_page(responder, fresh_device)).upserts] == [
         "EMP-0", "EMP-1", "EMP-2", "EMP-4",
     ]  # fmt: skip
 
 
 async def test_an_idle_cache_is_cleared(registry: Registry) -> None:
     """After the idle time the bridge's memory contains no faces."""
-    await enrolled(registry, 5)
+    await enroll(registry, 5)
     pages = PageReader(registry.deltas, Counter(), idle_seconds=0.05)
     history = await registry.versions.read()
     position = PagePosition.start("lobby", [SPACE], 10, with_names=False)
@@ -119,20 +121,20 @@ async def test_an_idle_cache_is_cleared(registry: Registry) -> None:
 
 
 async def test_the_next_block_is_read_ahead(
-    answers: SyncResponder, registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
+    responder: SyncResponder, registry: Registry, fresh_device: FreshDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that requests page after page waits for the registry once."""
+    """A device that requests page after page waits for the registry only once."""
     monkeypatch.setattr("broker_bridge.enrollment.page_reader._BLOCK_IDENTITIES", 20)
-    await enrolled(registry, 50)
-    page = first = await ask(answers, fresh_device)
+    await enroll(registry, 50)
+    page = first = await request_page(responder, fresh_device)
 
     async def read() -> bool:
-        return answers.counters["blocks_read"] == 2
+        return responder.counters["blocks_read"] == 2
 
     await until(read)
-    people = len(first.upserts)
+    upserts = len(first.upserts)
     while not page.done:
-        page = await ask(answers, fresh_device, page.to_version, page.epoch, first.head_version)
-        people += len(page.upserts)
-    assert people == 50
-    assert answers.counters["blocks_read"] == 3
+        page = await request_page(responder, fresh_device, page.to_version, page.epoch, first.head_version)
+        upserts += len(page.upserts)
+    assert upserts == 50
+    assert responder.counters["blocks_read"] == 3

@@ -19,7 +19,7 @@ def body(document: dict[str, Any]) -> bytes:
 
 
 async def test_an_event_is_recorded_and_receipted(peer: Peer, registry: Registry) -> None:
-    """The receipt names the event, and the event is in the registry with its site when the receipt comes."""
+    """The receipt has the event id; the event is stored with its site before it."""
     sent = event(1, peer.device.id)
     await peer.send("event/facial_id", body(sent))
     receipts = await peer.receive("receipt")
@@ -30,7 +30,7 @@ async def test_an_event_is_recorded_and_receipted(peer: Peer, registry: Registry
 
 
 async def test_a_repeat_gets_its_receipt_again_and_is_stored_once(peer: Peer, registry: Registry) -> None:
-    """A device that missed its receipt repeats, and is told stored."""
+    """A device that missed the receipt repeats the event and gets a receipt again."""
     sent = event(1, peer.device.id)
     for document in (sent, sent, sent | {"metadata": {"replayed": True}}):
         await peer.send("event/facial_id", body(document))
@@ -57,7 +57,7 @@ async def test_a_repeat_gets_its_receipt_again_and_is_stored_once(peer: Peer, re
 async def test_a_bad_event_is_rejected_with_a_code_and_its_neighbours_are_stored(
     peer: Peer, registry: Registry, change: dict[str, Any], topic: str, code: str
 ) -> None:
-    """One rejection with a stable code; the events before and after it are stored."""
+    """One event is rejected with a stable code; the events around it are stored."""
     bad = event(2, peer.device.id, **change)
     await peer.send("event/facial_id", body(event(1, peer.device.id)))
     await peer.send(f"event/{topic}", body(bad))
@@ -72,8 +72,8 @@ async def test_a_bad_event_is_rejected_with_a_code_and_its_neighbours_are_stored
     assert await registry.mongo.db.events.count_documents({}) == 2
 
 
-async def test_an_event_with_the_retain_flag_is_refused(peer: Peer, registry: Registry) -> None:
-    """It would come again at every connect: rejected with its own code, not stored."""
+async def test_an_event_with_the_retain_flag_is_rejected(peer: Peer, registry: Registry) -> None:
+    """The broker would send it again at every connect; it has its own code."""
     sent = event(1, peer.device.id)
     await peer.send("event/facial_id", body(sent), retain=True)
     receipts = await peer.receive("receipt")
@@ -82,8 +82,8 @@ async def test_an_event_with_the_retain_flag_is_refused(peer: Peer, registry: Re
     await peer.send("event/facial_id", b"", retain=True)
 
 
-async def test_what_cannot_be_parsed_is_a_dead_letter(peer: Peer, registry: Registry) -> None:
-    """Topic, bytes and reason are kept, and the next event is stored as ever."""
+async def test_an_unreadable_event_is_a_dead_letter(peer: Peer, registry: Registry) -> None:
+    """Topic, bytes and reason are stored; the next event is stored as usual."""
     await peer.send("event/facial_id", b"\xff\xfe not json")
     await peer.send("event/facial_id", body(event(1, peer.device.id)))
     assert (await peer.receive("receipt")).stored
@@ -92,34 +92,34 @@ async def test_what_cannot_be_parsed_is_a_dead_letter(peer: Peer, registry: Regi
         return len(await registry.dead_letters.newest()) == 1
 
     await until(kept)
-    (letter,) = await registry.dead_letters.newest()
-    assert (letter["code"], bytes(letter["payload"])) == ("payload-invalid", b"\xff\xfe not json")
-    assert letter["topic"].endswith("/up/event/facial_id")
+    (dead_letter,) = await registry.dead_letters.newest()
+    assert (dead_letter["code"], bytes(dead_letter["payload"])) == ("payload-invalid", b"\xff\xfe not json")
+    assert dead_letter["topic"].endswith("/up/event/facial_id")
 
 
-async def test_an_oversized_event_is_refused(peer: Peer, registry: Registry) -> None:
-    """A firmware that passes over the limit is told so."""
+async def test_an_oversized_event_is_rejected(peer: Peer, registry: Registry) -> None:
+    """The device receives `payload-too-large`."""
     sent = event(1, peer.device.id, image="A" * 300_000)
     await peer.send("event/facial_id", body(sent))
     (rejection,) = (await peer.receive("receipt")).rejected
     assert rejection.code == "payload-too-large"
 
 
-async def test_an_unregistered_device_is_told_so(
+async def test_events_of_an_unregistered_device_are_rejected(
     bridge: Bridge, mosquitto: Mosquitto, registry: Registry, fresh_device: FreshDevice
 ) -> None:
-    """Its events are rejected until it is registered."""
+    """The code is `device-unknown` until the device is registered."""
     await registry.mongo.db.devices.delete_one({"_id": fresh_device.id})
-    async with connected(mosquitto, fresh_device) as stranger:
-        await stranger.send("event/facial_id", body(event(1, fresh_device.id)))
-        (rejection,) = (await stranger.receive("receipt")).rejected
+    async with connected(mosquitto, fresh_device) as unregistered:
+        await unregistered.send("event/facial_id", body(event(1, fresh_device.id)))
+        (rejection,) = (await unregistered.receive("receipt")).rejected
     assert rejection.code == "device-unknown"
 
 
-async def test_a_full_queue_drops_and_counts_and_nothing_is_receipted_that_is_not_stored(
+async def test_a_full_queue_drops_events_without_a_receipt(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """Memory is bounded: what does not fit gets no receipt, so its device sends it again."""
+    """Memory is bounded: a dropped event gets no receipt, so its device repeats it."""
     small = program.model_copy(
         update={"bridge": program.bridge.model_copy(update={"queue_events": 5, "batch_events": 1})}
     )
@@ -140,7 +140,7 @@ def _decoded(n: int, device_id: str) -> Any:
 async def test_two_workers_share_the_load_and_one_leads(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
-    """Each event is handled by one of them, and one publishes heads and deltas."""
+    """Each event is handled by one worker, and one publishes heads and deltas."""
     async with (
         running(registry, program) as first,
         running(registry, program) as second,

@@ -15,7 +15,7 @@ GAIT = EmbeddingSpace("gait:test-4", 4)
 def mongo_settings(mongod: Mongod, mongo_database: str) -> MongoSettings:
     """Return the settings of a fresh database, with PyMongo.
 
-    mongo/test_motor.py holds what Motor does.
+    `mongo/test_motor.py` has the tests with Motor.
     """
     return MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database)
 

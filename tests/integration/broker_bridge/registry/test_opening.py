@@ -1,4 +1,4 @@
-"""Opening checks the deployment; small collections keep their promises."""
+"""Opening a registry checks the deployment; small collections behave as specified."""
 
 import asyncio
 import sys
@@ -147,8 +147,8 @@ async def test_a_repeated_dead_letter_is_counted_not_stored_again(registry: Regi
         await registry.dead_letters.store(
             "wfm/v1/device/cam-001/up/event/facial_id", b"\xff{", "payload-invalid", "?"
         )
-    (letter,) = await registry.dead_letters.newest()
-    assert (letter["count"], bytes(letter["payload"])) == (3, b"\xff{")
+    (dead_letter,) = await registry.dead_letters.newest()
+    assert (dead_letter["count"], bytes(dead_letter["payload"])) == (3, b"\xff{")
 
 
 async def test_an_api_key_is_stored_as_a_hash(registry: Registry, mongo_database: str) -> None:
@@ -168,7 +168,7 @@ async def test_an_api_key_is_stored_as_a_hash(registry: Registry, mongo_database
     ["mongodb://wfm:Sec/ret@h:1/?replicaSet=rs0", "mongodb://wfm:Se?cret=Sec@h", "mongodb://wfm:Se:c@h"],
 )
 async def test_an_unescaped_password_is_not_quoted(uri: str) -> None:
-    """The driver takes a piece of it for a port or a database."""
+    """The driver takes a part of it for a port or a database."""
     with pytest.raises(RegistryUnavailableError, match="%2F") as refused:
         await Registry.open(MongoSettings(uri=SecretStr(uri)))
     assert not any(piece in str(refused.value) for piece in ("ret@", "Sec", "cret"))

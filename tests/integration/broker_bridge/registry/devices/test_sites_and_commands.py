@@ -1,4 +1,4 @@
-"""Sites with a policy, commands, registrations and the audit, with both drivers."""
+"""Test sites, commands, registration decisions and the audit log."""
 
 import asyncio
 from datetime import datetime, timedelta, timezone
@@ -39,7 +39,7 @@ async def open_lobby(registry: Registry) -> None:
 
 
 async def test_a_site_is_closed_until_it_is_opened(registry: Registry) -> None:
-    """Also one that was recorded before sites had a policy; registering a device leaves it as it is."""
+    """A site from before policies is closed too; a new device leaves the policy."""
     await registry.mongo.db.sites.insert_one({"_id": "gate", "created_at": NOW})
     await registry.devices.register("cam-001", "lobby")
     assert await registry.sites.all() == [Site("gate"), Site("lobby")]
@@ -52,8 +52,8 @@ async def test_a_site_is_closed_until_it_is_opened(registry: Registry) -> None:
     assert [(entry.who, entry.what) for entry in entries] == [("a", "site.enrollment-policy")]
 
 
-async def test_a_site_lets_in_employees_and_visitors_each_by_itself(registry: Registry) -> None:
-    """Changed together or alone, with an audit entry for each that became another and for no other."""
+async def test_employees_and_visitors_have_separate_policies(registry: Registry) -> None:
+    """Each policy that changes has an audit entry; an unchanged one has none."""
     await registry.sites.ensure("lobby")
     both = {"enrollment_policy": "visitors", "registers_employees": True}
     for settings in (both, both, {"enrollment_policy": "closed"}):
@@ -70,37 +70,40 @@ async def test_a_site_lets_in_employees_and_visitors_each_by_itself(registry: Re
 
 
 async def test_the_first_model_of_a_space_is_on_record(registry: Registry) -> None:
-    """A later one changes nothing, and a space without a model is not among them."""
+    """A later model changes nothing; a space without a model is not listed."""
     assert await registry.spaces.models() == {}
     for sha256 in ("a" * 64, "b" * 64):
-        known = await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, sha256))
-        assert known.model_sha256 == "a" * 64
+        space = await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, sha256))
+        assert space.model_sha256 == "a" * 64
     assert await registry.spaces.models() == {"face:test-8": "a" * 64}
 
 
-async def test_open_commands_are_those_that_can_still_be_carried_out(registry: Registry) -> None:
-    """Oldest first: neither answered for good nor expired."""
+async def test_open_commands_have_no_final_result_and_are_not_expired(registry: Registry) -> None:
+    """Open commands are listed oldest first."""
     for n in range(5):
         await registry.commands.enqueue(command(n, seconds=10 if n == 4 else 60))
     await registry.commands.mark_sent("cmd-1", NOW)
     assert await registry.commands.record_result("cmd-2", "cam-001", "accepted", None, NOW) == "noted"
     assert await registry.commands.record_result("cmd-3", "cam-001", "done", "well", NOW) == "noted"
-    still = await registry.commands.list_open(NOW + timedelta(seconds=10))
-    assert list(still.items()) == [("cmd-0", "cam-001"), ("cmd-1", "cam-001"), ("cmd-2", "cam-001")]
+    open_commands = await registry.commands.list_open(NOW + timedelta(seconds=10))
+    assert list(open_commands.items()) == [("cmd-0", "cam-001"), ("cmd-1", "cam-001"), ("cmd-2", "cam-001")]
     assert await registry.commands.expire(NOW + timedelta(seconds=60)) == 3
-    states = {one.command_id: one.state for one in await registry.commands.page()}
+    states = {record.command_id: record.state for record in await registry.commands.page()}
     assert states == {
         "cmd-0": "expired", "cmd-1": "expired", "cmd-2": "accepted", "cmd-3": "done", "cmd-4": "expired"
     }  # fmt: skip
 
 
-async def test_ninety_days_of_commands_are_not_gone_through_to_find_the_open_ones(registry: Registry) -> None:
-    """Neither is sorting them a reason to: what is looked at is what is open, or one page."""
-    orders = [command(n, seconds=1e6) for n in range(60)]
-    await asyncio.gather(*(registry.commands.enqueue(one) for one in orders))
-    answered = [one.command_id for one in orders[:50]]
+async def test_queries_of_commands_use_an_index(registry: Registry) -> None:
+    """MongoDB examines only open commands, or one page, and sorts by the index."""
+    records = [command(n, seconds=1e6) for n in range(60)]
+    await asyncio.gather(*(registry.commands.enqueue(record) for record in records))
+    answered_ids = [record.command_id for record in records[:50]]
     await asyncio.gather(
-        *(registry.commands.record_result(one, "cam-001", "done", None, NOW) for one in answered)
+        *(
+            registry.commands.record_result(command_id, "cam-001", "done", None, NOW)
+            for command_id in answered_ids
+        )
     )
     await registry.mongo.db.command("profile", 2)
     await registry.commands.list_open(NOW)
@@ -109,12 +112,12 @@ async def test_ninety_days_of_commands_are_not_gone_through_to_find_the_open_one
     profiled = (
         registry.mongo.db["system.profile"].find({"op": "query", "command.find": "commands"}).sort("ts")
     )
-    examined = [(one["docsExamined"], one.get("hasSortStage", False)) async for one in profiled]
+    examined = [(query["docsExamined"], query.get("hasSortStage", False)) async for query in profiled]
     assert examined == [(10, False), (5, False)]
 
 
-async def test_a_final_answer_stands(registry: Registry) -> None:
-    """It takes the place of `expired` when we had given up, and nothing takes its place."""
+async def test_a_final_result_is_not_replaced(registry: Registry) -> None:
+    """A final result replaces `expired`; nothing replaces a final result."""
     await registry.commands.enqueue(command(1))
     await registry.commands.expire(NOW + timedelta(hours=1))
     answers = [
@@ -129,32 +132,40 @@ async def test_a_final_answer_stands(registry: Registry) -> None:
     assert (found.state, found.answered_at) == ("failed", NOW)
 
 
-async def test_a_person_is_made_only_where_the_registry_still_stands(registry: Registry) -> None:
-    """With decision and audit entry; after any change, and for an id that was taken, nothing is written."""
+async def test_an_identity_is_created_only_in_an_unchanged_registry(registry: Registry) -> None:
+    """It is created with decision and audit entry.
+
+    After any change, and for a used id, nothing is written.
+    """
     await open_lobby(registry)
     history = await registry.versions.read()
-    order = EnrollIdentity("VIS-1", (face(),), sites=("lobby",), kind="visitor")
-    person = await registry.registration_decisions.create(decision(), order, history)
-    assert person is not None
-    assert (person.version, person.kind) == (1, "visitor")
+    enrollment = EnrollIdentity("VIS-1", (face(),), sites=("lobby",), kind="visitor")
+    identity = await registry.registration_decisions.create(decision(), enrollment, history)
+    assert identity is not None
+    assert (identity.version, identity.kind) == (1, "visitor")
     assert await registry.registration_decisions.find("cam-001", "r-1") == decision()
     assert (await registry.identities.get("VIS-1")).sites == ("lobby",)
     later = await registry.versions.read()
-    for user_id, known in (("VIS-2", history), ("VIS-1", later)):
-        again = EnrollIdentity(user_id, (face(),), kind="visitor", must_be_new=True)
-        assert await registry.registration_decisions.create(decision("r-2", user_id), again, known) is None
+    for user_id, history_searched in (("VIS-2", history), ("VIS-1", later)):
+        enrollment = EnrollIdentity(user_id, (face(),), kind="visitor", must_be_new=True)
+        assert (
+            await registry.registration_decisions.create(
+                decision("r-2", user_id), enrollment, history_searched
+            )
+            is None
+        )
     assert await registry.registration_decisions.find("cam-001", "r-2") is None
     assert (await registry.versions.read(), len(await registry.audit.page())) == (later, 2)
     await registry.versions.begin_epoch()
-    other = EnrollIdentity("VIS-3", (face(),), kind="visitor")
-    assert await registry.registration_decisions.create(decision("r-3", "VIS-3"), other, later) is None
+    enrollment = EnrollIdentity("VIS-3", (face(),), kind="visitor")
+    assert await registry.registration_decisions.create(decision("r-3", "VIS-3"), enrollment, later) is None
 
 
-async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Registry) -> None:
-    """Of ten concurrent creations nine are decided again."""
+async def test_one_of_ten_concurrent_creations_succeeds(registry: Registry) -> None:
+    """The other nine must be decided again."""
     await open_lobby(registry)
     history = await registry.versions.read()
-    made = await asyncio.gather(
+    outcomes = await asyncio.gather(
         *(
             registry.registration_decisions.create(
                 decision(f"r-{n}", f"VIS-{n}"), EnrollIdentity(f"VIS-{n}", (face(),), kind="visitor"), history
@@ -162,12 +173,12 @@ async def test_of_many_who_saw_the_same_registry_one_makes_a_person(registry: Re
             for n in range(10)
         )
     )
-    assert len([person for person in made if person]) == 1
+    assert len([identity for identity in outcomes if identity]) == 1
     assert (await registry.versions.read()).version == 1
 
 
-async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> None:
-    """Changes without a kind keep it; an identity without a kind is an employee."""
+async def test_a_changed_visitor_stays_a_visitor(registry: Registry) -> None:
+    """A change without a kind keeps it; an identity without a kind is an employee."""
     await registry.identities.enroll(EnrollIdentity("VIS-1", (face(),), kind="visitor"))
     assert (await registry.identities.enroll(EnrollIdentity("VIS-1", flag="red"))).kind == "visitor"
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(),)))
@@ -176,14 +187,14 @@ async def test_a_visitor_who_is_changed_stays_a_visitor(registry: Registry) -> N
 
 
 async def test_the_first_decision_about_a_request_stands(registry: Registry) -> None:
-    """A later decision gets the first one."""
+    """A later decision about the same request returns the first one."""
     first = await registry.registration_decisions.keep(decision("r-1", "EMP-1"))
     assert await registry.registration_decisions.keep(decision("r-1", "EMP-2")) == first
     assert await registry.registration_decisions.find("cam-002", "r-1") is None
 
 
-async def test_an_audit_entry_comes_back_as_it_was_written(registry: Registry) -> None:
-    """Newest first, past a cursor between two of one instant too."""
+async def test_audit_entries_are_paged_newest_first(registry: Registry) -> None:
+    """A cursor between two entries of the same time works too."""
     entries = [
         AuditEntry("a", "x", str(n), NOW + timedelta(seconds=n // 2), None, {"n": n}) for n in range(4)
     ]
@@ -191,16 +202,16 @@ async def test_an_audit_entry_comes_back_as_it_was_written(registry: Registry) -
     for entry in entries:
         await registry.mongo.transact(lambda session, entry=entry: registry.audit.record(entry, session))
     newest = await registry.audit.page(limit=3)
-    rest = await registry.audit.page(before=(newest[-1].at, newest[-1].entry_id))
-    assert newest + rest == sorted(entries, key=lambda one: (one.at, one.entry_id), reverse=True)
+    older = await registry.audit.page(before=(newest[-1].at, newest[-1].entry_id))
+    assert newest + older == sorted(entries, key=lambda entry: (entry.at, entry.entry_id), reverse=True)
 
 
-async def test_decisions_and_commands_are_forgotten_in_time(registry: Registry) -> None:
-    """By indexes that let them expire: neither collection grows for ever."""
+async def test_decisions_and_commands_expire(registry: Registry) -> None:
+    """TTL indexes remove both after their retention; audit entries stay."""
     expiry = {}
     for collection in ("registrations", "commands", "audit"):
         indexes = await registry.mongo.db[collection].index_information()
         expiry[collection] = [
-            one["expireAfterSeconds"] for one in indexes.values() if "expireAfterSeconds" in one
+            index["expireAfterSeconds"] for index in indexes.values() if "expireAfterSeconds" in index
         ]
     assert expiry == {"registrations": [7 * 86_400], "commands": [90 * 86_400], "audit": []}

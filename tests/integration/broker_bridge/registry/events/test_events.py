@@ -29,8 +29,8 @@ async def count(registry: Registry) -> int:
     return int(await registry.mongo.db.events.count_documents({}))
 
 
-async def test_a_repeat_changes_nothing_and_is_stored_all_the_same(registry: Registry) -> None:
-    """The same event again, marked as replayed or not, leaves one document and says stored."""
+async def test_a_repeated_event_counts_as_stored_and_changes_nothing(registry: Registry) -> None:
+    """A repeat, replayed or not, leaves one document and is reported as stored."""
     await registry.events.record([incoming(1), incoming(2)])
     unmarked = await registry.events.record([incoming(2), incoming(3)])
     marked = await registry.events.record([incoming(1, metadata={"replayed": True}), incoming(4)])
@@ -49,39 +49,39 @@ async def test_two_devices_may_use_the_same_event_id(registry: Registry) -> None
     assert await count(registry) == 2
 
 
-async def test_twice_in_one_batch_is_once(registry: Registry) -> None:
+async def test_a_repeat_within_a_batch_is_stored_once(registry: Registry) -> None:
     """A device that repeats itself within a batch is recorded once."""
     await registry.events.record([incoming(1), incoming(1)])
     assert await count(registry) == 1
 
 
 async def test_an_event_that_bson_cannot_hold_is_rejected_alone(registry: Registry) -> None:
-    """One of a hundred that cannot be encoded leaves the other ninety-nine stored."""
+    """The other ninety-nine events of the batch are stored."""
     batch = [incoming(n) for n in range(99)]
-    # Built around validation, as a mistake of our own would be.
+    # `model_copy` skips validation, as a bug in the bridge would.
     bad = incoming(99).event.model_copy(update={"metadata": {"big": 2**70}})
     recorded = await registry.events.record([*batch, IncomingEvent(bad, "lobby", NOW)])
     assert await count(registry) == 99
     assert [r.code for r in recorded.rejected.values()] == ["event-invalid"]
 
 
-async def test_an_image_lies_apart_and_a_spoilt_one_does_not_cost_the_event(registry: Registry) -> None:
-    """The event says whether it has an image; an undecodable one is noted and dropped."""
+async def test_an_image_is_stored_apart_and_an_invalid_one_is_dropped(registry: Registry) -> None:
+    """The event reports whether it has an image, and the error of a dropped one."""
     await registry.events.record([incoming(1, image=JPEG), incoming(2, image="<base64-jpeg>")])
-    good = await registry.events.get("cam-001", incoming(1).event.event_id)
-    spoilt = await registry.events.get("cam-001", incoming(2).event.event_id)
-    assert good is not None
-    assert spoilt is not None
-    assert good.has_image
-    assert "image" not in good.to_wire()
-    assert (spoilt.has_image, spoilt.image_error) == (False, "image-invalid")
+    with_image = await registry.events.get("cam-001", incoming(1).event.event_id)
+    with_bad_image = await registry.events.get("cam-001", incoming(2).event.event_id)
+    assert with_image is not None
+    assert with_bad_image is not None
+    assert with_image.has_image
+    assert "image" not in with_image.to_wire()
+    assert (with_bad_image.has_image, with_bad_image.image_error) == (False, "image-invalid")
     image = await registry.events.image("cam-001", incoming(1).event.event_id)
     assert image is not None
     assert image.startswith(b"\xff\xd8")
 
 
 async def test_a_failed_write_is_raised_and_never_reported_as_stored(registry: Registry) -> None:
-    """When the server cannot say that all is durable, there is no result to send receipts from."""
+    """Without durable writes there is no result from which to send receipts."""
     events = registry.mongo.db.events
     await registry.mongo.db.command("collMod", "events", validator={"user_id": {"$ne": "EMP-666"}})
     with pytest.raises(PyMongoError):
@@ -90,10 +90,10 @@ async def test_a_failed_write_is_raised_and_never_reported_as_stored(registry: R
 
 
 async def test_events_are_paged_newest_first(registry: Registry) -> None:
-    """Pages by cursor meet every event once, also those received at the same instant."""
+    """Pages by cursor contain each event once, also events of the same time."""
     await registry.events.record([incoming(n) for n in range(7)])
-    met, before = [], None
+    event_ids, before = [], None
     while page := await registry.events.page(EventFilter(device_id="cam-001"), before=before, limit=3):
-        met += [found.event_id for found in page]
+        event_ids += [found.event_id for found in page]
         before = (page[-1].received_at, page[-1].key)
-    assert met == [incoming(n).event.event_id for n in range(6, -1, -1)]
+    assert event_ids == [incoming(n).event.event_id for n in range(6, -1, -1)]

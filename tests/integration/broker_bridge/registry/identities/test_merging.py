@@ -27,13 +27,22 @@ def gait(seed: int) -> Template:
     return Template("gait:test-4", normalise(np.random.default_rng(seed).standard_normal(4), 4))
 
 
-def without_versions(person: Identity) -> tuple[object, ...]:
+def without_versions(identity: Identity) -> tuple[object, ...]:
     """Return what an undo gives back: all but version and times."""
-    return person.sites, person.holdings, person.external, person.consent, person.flag, person.deleted
+    return (
+        identity.sites,
+        identity.holdings,
+        identity.external,
+        identity.consent,
+        identity.flag,
+        identity.deleted,
+    )
 
 
 async def vectors(registry: Registry, user_id: str) -> set[bytes]:
-    return {one.vector for one in (await registry.identities.templates_of([user_id])).get(user_id, [])}
+    return {
+        template.vector for template in (await registry.identities.templates_of([user_id])).get(user_id, [])
+    }
 
 
 async def test_a_merged_identity_has_both_faces_and_both_keys(registry: Registry) -> None:
@@ -49,14 +58,17 @@ async def test_a_merged_identity_has_both_faces_and_both_keys(registry: Registry
     assert source.deleted
     assert source.merge is not None
     assert source.merge.into == "EMP-1"
-    told = await registry.deltas.site_deltas("south", 0, SPACES, 10, 10**6, snapshot=False)
-    assert {one.identity.user_id: one.identity.belongs_to("south") for one in told.deltas} == {
+    south_deltas = await registry.deltas.site_deltas("south", 0, SPACES, 10, 10**6, snapshot=False)
+    assert {delta.identity.user_id: delta.identity.belongs_to("south") for delta in south_deltas.deltas} == {
         "EXT-1": False, "EMP-1": True
     }  # fmt: skip
     renamed = await registry.identities.enroll(EnrollIdentity("EXT-9", external=KEY, display_name="Uno"))
     assert (renamed.user_id, renamed.display_name) == ("EMP-1", "Uno")
-    (newest, *_), gone = await registry.audit.page(), await registry.identity_merges.merged_user_ids("EMP-1")
-    assert gone == ["EXT-1"]
+    (newest, *_), merged_ids = (
+        await registry.audit.page(),
+        await registry.identity_merges.merged_user_ids("EMP-1"),
+    )
+    assert merged_ids == ["EXT-1"]
     assert newest.what == "person.changed"
 
 
@@ -68,13 +80,13 @@ async def test_an_undo_restores_both_identities(registry: Registry) -> None:
         EnrollIdentity("EMP-2", tuple(face(n) for n in range(10, 15)), external=KEY, consent={"gait": False})
     )
     merged = await registry.identity_merges.merge("EMP-2", "EMP-1")
-    assert sum(held.digest.count for held in merged.holdings) == 5
+    assert sum(holding.digest.count for holding in merged.holdings) == 5
     assert merged.consent == {"face": True, "gait": False}
     assert merged.sites == ("*",)
     revived = await registry.identity_merges.undo("EMP-2")
     assert without_versions(revived) == without_versions(second)
     assert without_versions(await registry.identities.get("EMP-1")) == without_versions(first)
-    assert await vectors(registry, "EMP-1") == {one.vector for one in own}
+    assert await vectors(registry, "EMP-1") == {template.vector for template in own}
     assert await vectors(registry, "EMP-2") == {face(n).vector for n in range(10, 15)}
 
 
@@ -154,9 +166,9 @@ async def test_a_modality_without_consent_is_not_sent(registry: Registry) -> Non
     """
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     withdrawn = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": False}))
-    assert [held.space for held in withdrawn.sent_holdings] == ["gait:test-4"]
-    told = await registry.deltas.site_deltas("north", 0, SPACES, 10, 10**6, snapshot=True)
-    assert [one.space for one in told.deltas[0].templates] == ["gait:test-4"]
+    assert [holding.space for holding in withdrawn.sent_holdings] == ["gait:test-4"]
+    north_deltas = await registry.deltas.site_deltas("north", 0, SPACES, 10, 10**6, snapshot=True)
+    assert [template.space for template in north_deltas.deltas[0].templates] == ["gait:test-4"]
     index = registry.identity_indexes.for_space(await registry.spaces.get("face:test-8"))
     assert (await index.find_nearest(face(1).vector, 0.5))[1] is None
     await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
@@ -171,10 +183,14 @@ async def test_withdrawn_consent_outlives_a_deletion(registry: Registry) -> None
         EnrollIdentity("EMP-1", (face(1),), external=KEY, consent={"face": False})
     )
     await registry.identities.apply([DeleteIdentity(external=KEY)])
-    again = await registry.identities.enroll(EnrollIdentity("EXT-1", (face(1),), external=KEY))
-    assert (again.user_id, again.deleted, again.sent_holdings) == ("EMP-1", False, ())
-    given = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
-    assert [held.space for held in given.sent_holdings] == ["face:test-8"]
+    enrolled_again = await registry.identities.enroll(EnrollIdentity("EXT-1", (face(1),), external=KEY))
+    assert (enrolled_again.user_id, enrolled_again.deleted, enrolled_again.sent_holdings) == (
+        "EMP-1",
+        False,
+        (),
+    )
+    consented = await registry.identities.enroll(EnrollIdentity("EMP-1", consent={"face": True}))
+    assert [holding.space for holding in consented.sent_holdings] == ["face:test-8"]
 
 
 async def test_documents_from_before_consent_count_as_consent(
@@ -185,8 +201,8 @@ async def test_documents_from_before_consent_count_as_consent(
     later = {"born": 1, "consent": 1}
     await registry.mongo.db.identities.update_one({"_id": "EMP-1"}, {"$unset": later})
     strict = await Registry.open(mongo_settings, settings=RegistrySettings(consent="required"))
-    again = await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One"))
-    assert (again.version, again.sent_holdings) == (enrolled.version, enrolled.holdings)
+    repeated = await strict.identities.enroll(EnrollIdentity("EMP-1", (face(1),), display_name="One"))
+    assert (repeated.version, repeated.sent_holdings) == (enrolled.version, enrolled.holdings)
     newer = await strict.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
     await strict.close()
     assert newer.sent_holdings == ()
@@ -212,9 +228,9 @@ async def test_a_restored_identity_has_its_former_face(registry: Registry) -> No
 
 async def test_a_change_without_effect_takes_no_version(registry: Registry) -> None:
     """A repeated name, face, key and flag writes no audit entry either."""
-    order = EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red", external=KEY)
-    first = await registry.identities.enroll(order)
-    assert await registry.identities.enroll(order) == first
+    enrollment = EnrollIdentity("EMP-1", (face(1),), display_name="One", flag="red", external=KEY)
+    first = await registry.identities.enroll(enrollment)
+    assert await registry.identities.enroll(enrollment) == first
     assert (
         await registry.identities.enroll(
             EnrollIdentity("EMP-1", replace_modality="face", templates=(face(1),))
@@ -227,14 +243,14 @@ async def test_a_change_without_effect_takes_no_version(registry: Registry) -> N
 
 async def test_a_change_in_a_bulk_sees_the_result_of_earlier_ones(registry: Registry) -> None:
     """Enroll, delete and enroll in one transaction: the first face is gone."""
-    orders = [
+    changes = [
         EnrollIdentity("EMP-1", (face(1),)),
         DeleteIdentity("EMP-1"),
         EnrollIdentity("EMP-1", (face(2),), external=KEY),
         EnrollIdentity("EMP-2", (face(3),), external=KEY),
     ]
-    outcomes = await registry.identities.apply(orders)
-    assert [one.result().user_id for one in outcomes] == ["EMP-1"] * 4
+    outcomes = await registry.identities.apply(changes)
+    assert [outcome.result().user_id for outcome in outcomes] == ["EMP-1"] * 4
     assert await vectors(registry, "EMP-1") == {face(2).vector, face(3).vector}
-    await registry.identities.apply(orders[:3])
+    await registry.identities.apply(changes[:3])
     assert await vectors(registry, "EMP-1") == {face(2).vector}

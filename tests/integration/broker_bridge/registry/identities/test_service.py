@@ -52,25 +52,27 @@ async def test_each_change_takes_the_next_version(registry: Registry) -> None:
 
 async def test_concurrent_changes_leave_no_gap(registry: Registry) -> None:
     """Thirty concurrent writers get thirty consecutive versions."""
-    people = await asyncio.gather(
+    identities = await asyncio.gather(
         *(registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),))) for n in range(30))
     )
-    assert sorted(p.version for p in people) == list(range(1, 31))
+    assert sorted(p.version for p in identities) == list(range(1, 31))
 
 
 async def test_versions_of_two_programs_become_visible_in_order(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
     """A reader with the last version as cursor meets every change."""
-    other = await Registry.open(mongo_settings)
-    seen: list[int] = []
-    writing = asyncio.gather(*(_enroll_many(r, name) for r, name in ((registry, "A"), (other, "B"))))
-    while not writing.done() or (await registry.versions.read()).version > (seen[-1] if seen else 0):
-        _, news = await registry.deltas.deltas_after(seen[-1] if seen else 0, 100)
-        seen += [changed.identity.version for changed in news]
+    second_registry = await Registry.open(mongo_settings)
+    versions: list[int] = []
+    writing = asyncio.gather(
+        *(_enroll_many(r, name) for r, name in ((registry, "A"), (second_registry, "B")))
+    )
+    while not writing.done() or (await registry.versions.read()).version > (versions[-1] if versions else 0):
+        _, deltas = await registry.deltas.deltas_after(versions[-1] if versions else 0, 100)
+        versions += [changed.identity.version for changed in deltas]
     await writing
-    await other.close()
-    assert seen == list(range(1, 41))
+    await second_registry.close()
+    assert versions == list(range(1, 41))
 
 
 async def _enroll_many(registry: Registry, name: str) -> None:
@@ -114,14 +116,14 @@ async def test_pages_are_cut_by_count_and_bytes_and_have_the_whole_history(regis
     """The pages from zero have every identity once and end at the head."""
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
     await registry.identities.enroll(EnrollIdentity("ELSEWHERE", (face(99),), sites=("far",)))
-    met, since, pages = [], 0, 0
+    user_ids, since, pages = [], 0, 0
     while True:
         page = await registry.deltas.site_deltas("north", since, SPACES, 10, 10**6, snapshot=False)
-        met += [changed.identity.user_id for changed in page.deltas]
+        user_ids += [changed.identity.user_id for changed in page.deltas]
         since, pages = page.to_version, pages + 1
         if page.done:
             break
-    assert met == [f"EMP-{n}" for n in range(25)]
+    assert user_ids == [f"EMP-{n}" for n in range(25)]
     assert (pages, since, page.head_version) == (3, 25, 25)
     small = await registry.deltas.site_deltas("north", 0, SPACES, 100, 600, snapshot=False)
     assert (len(small.deltas), small.done) == (2, False)
@@ -138,30 +140,30 @@ async def test_a_snapshot_has_no_tombstones_and_ends_at_the_head(registry: Regis
 
 async def test_holdings_equal_the_digest_of_the_stored_vectors(registry: Registry) -> None:
     """A device computes the same digest from the vectors it received."""
-    person = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2), gait(1))))
+    identity = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), face(2), gait(1))))
     (changed,) = (await changes(registry, "north")).deltas
-    for held in person.holdings:
-        vectors = [t.vector for t in changed.templates if t.space == held.space]
-        assert held.digest == Digest.of("EMP-1", held.space, vectors)
-    assert [h.digest.count for h in person.holdings] == [2, 1]
+    for holding in identity.holdings:
+        vectors = [t.vector for t in changed.templates if t.space == holding.space]
+        assert holding.digest == Digest.of("EMP-1", holding.space, vectors)
+    assert [h.digest.count for h in identity.holdings] == [2, 1]
 
 
 async def test_enrolling_a_deleted_identity_does_not_bring_back_its_face(registry: Registry) -> None:
     """Only the new template counts."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), flag="red", display_name="One"))
     await registry.identities.delete("EMP-1")
-    again = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),)))
-    held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
-    assert [t.vector for t in held] == [face(2).vector]
-    assert (again.deleted, again.flag, again.display_name) == (False, None, None)
+    restored = await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),)))
+    templates = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
+    assert [t.vector for t in templates] == [face(2).vector]
+    assert (restored.deleted, restored.flag, restored.display_name) == (False, None, None)
 
 
 async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> None:
     """A new face replaces the face, not the gait, as in seed 000."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1), gait(1))))
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(2),), replace_modality="face"))
-    held = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
-    assert {t.vector for t in held} == {face(2).vector, gait(1).vector}
+    templates = (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
+    assert {t.vector for t in templates} == {face(2).vector, gait(1).vector}
 
 
 @pytest.mark.parametrize(
@@ -172,15 +174,17 @@ async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> Non
         (EnrollIdentity("EMP-1", (Template("face:test-8", face(1).vector[:-4]),)), "vector-invalid"),
     ],
 )
-async def test_a_bad_template_is_refused_alone(registry: Registry, order: EnrollIdentity, code: str) -> None:
+async def test_a_bad_template_is_refused_alone(
+    registry: Registry, bad_enrollment: EnrollIdentity, code: str
+) -> None:
     """It takes no version; the changes before and after it are applied."""
     with pytest.raises(ContractError, match=code):
-        await registry.identities.enroll(order)
+        await registry.identities.enroll(bad_enrollment)
     assert (await registry.versions.read()).version == 0
-    neighbours = [EnrollIdentity("EMP-0", (face(1),)), order, EnrollIdentity("EMP-2", (face(2),))]
+    neighbours = [EnrollIdentity("EMP-0", (face(1),)), bad_enrollment, EnrollIdentity("EMP-2", (face(2),))]
     outcomes = await registry.identities.apply(neighbours)
     assert [outcome.error and outcome.error.code for outcome in outcomes] == [None, code, None]
-    assert [person.user_id for person in await registry.identities.page()] == ["EMP-0", "EMP-2"]
+    assert [identity.user_id for identity in await registry.identities.page()] == ["EMP-0", "EMP-2"]
 
 
 @pytest.mark.parametrize("deleted", [False, True])
@@ -189,22 +193,24 @@ async def test_a_key_counts_from_the_change_that_gives_it(registry: Registry, de
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     key = ExternalKey("catalog", "42")
     by_key = EnrollIdentity("EXT-1", (face(2),), external=key)
-    orders = [
+    enrollments = [
         EnrollIdentity("EMP-1", external=key),
         *([DeleteIdentity(external=key)] if deleted else []),
         by_key,
     ]
-    outcomes = await registry.identities.apply(orders)
+    outcomes = await registry.identities.apply(enrollments)
     assert {outcome.result().user_id for outcome in outcomes} == {"EMP-1"}
-    held = {one.vector for one in (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]}
-    assert held == ({face(2).vector} if deleted else {face(1).vector, face(2).vector})
+    stored_vectors = {
+        template.vector for template in (await registry.identities.templates_of(["EMP-1"]))["EMP-1"]
+    }
+    assert stored_vectors == ({face(2).vector} if deleted else {face(1).vector, face(2).vector})
 
 
 async def test_the_number_of_keys_is_limited(registry: Registry) -> None:
     """A document that is too large for MongoDB would stop its whole batch."""
     keys = [ExternalKey("catalog", str(n)) for n in range(101)]
     outcomes = await registry.identities.apply([EnrollIdentity("EMP-1", external=key) for key in keys])
-    assert [one.error and one.error.code for one in outcomes[99:]] == [None, "keys-too-many"]
+    assert [outcome.error and outcome.error.code for outcome in outcomes[99:]] == [None, "keys-too-many"]
     assert len((await registry.identities.get("EMP-1")).external) == 100
 
 
@@ -214,11 +220,11 @@ async def test_a_dry_run_leaves_nothing_to_search(registry: Registry, mongo_sett
     judged = await registry.dry_run.judge_changes([EnrollIdentity("EMP-1", (face(1),))])
     (tried,) = await registry.dry_run.apply_judged(judged)
     assert tried.outcome.created
-    other = await Registry.open(mongo_settings)
-    await other.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
-    await other.close()
+    second_registry = await Registry.open(mongo_settings)
+    await second_registry.identities.enroll(EnrollIdentity("EMP-2", (face(2),)))
+    await second_registry.close()
     _, found = await index.find_all([face(1).vector, face(2).vector], 0.99)
-    assert [one and one.key for one in found] == [None, "EMP-2"]
+    assert [match and match.key for match in found] == [None, "EMP-2"]
 
 
 async def test_deleting_an_unknown_identity_takes_no_version(registry: Registry) -> None:
@@ -246,9 +252,9 @@ async def test_an_identity_stays_small_enough_for_a_message(registry: Registry) 
         await registry.identities.enroll(
             EnrollIdentity("EMP-1", tuple(template for space in spaces for template in wide(space)))
         )
-    for n, some in enumerate((spaces[:3], spaces[3:]), start=2):
+    for n, group in enumerate((spaces[:3], spaces[3:]), start=2):
         await registry.identities.enroll(
-            EnrollIdentity(f"EMP-{n}", tuple(t for one in some for t in wide(one)))
+            EnrollIdentity(f"EMP-{n}", tuple(t for space in group for t in wide(space)))
         )
     with pytest.raises(ContractError, match="templates-too-many"):
         await registry.identity_merges.merge("EMP-3", "EMP-2")

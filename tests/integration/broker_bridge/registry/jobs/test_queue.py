@@ -19,13 +19,13 @@ def after(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def order(submission_id: str | None = None, photo_ids: tuple[str, ...] = PHOTOS) -> JobOrder:
+def job_order(submission_id: str | None = None, photo_ids: tuple[str, ...] = PHOTOS) -> JobOrder:
     return JobOrder("face_detect_embed", "alfred_catalog", photo_ids, submission_id=submission_id)
 
 
 async def submit(registry: Registry, job_id: str, seconds: float = 0) -> JobRecord:
-    made = await registry.jobs.submit(job_id, order(), by="alfred", now=after(seconds))
-    return made.job
+    submission = await registry.jobs.submit(job_id, job_order(), by="alfred", now=after(seconds))
+    return submission.job
 
 
 async def try_to_claim(registry: Registry, lease_token: str, seconds: float = 0) -> JobClaim | None:
@@ -52,11 +52,11 @@ async def test_a_claimed_job_is_what_was_submitted(registry: Registry) -> None:
     Times have milliseconds.
     """
     now = NOW.replace(microsecond=123_456)
-    made = await registry.jobs.submit("job-1", order("night-7"), by="alfred", now=now)
-    assert made.outcome == "made"
-    assert await registry.jobs.get("job-1") == made.job == (await registry.jobs.page())[0]
-    assert (made.job.photo_count, made.job.total, made.job.position) == (3, 3, 0)
-    assert made.job.submitted_at == NOW.replace(microsecond=123_000)
+    submission = await registry.jobs.submit("job-1", job_order("night-7"), by="alfred", now=now)
+    assert submission.outcome == "made"
+    assert await registry.jobs.get("job-1") == submission.job == (await registry.jobs.page())[0]
+    assert (submission.job.photo_count, submission.job.total, submission.job.position) == (3, 3, 0)
+    assert submission.job.submitted_at == NOW.replace(microsecond=123_000)
     found = await try_to_claim(registry, "t-1", seconds=1)
     assert found is not None
     assert found.photo_ids == PHOTOS
@@ -83,8 +83,8 @@ async def test_concurrent_workers_claim_different_jobs(registry: Registry) -> No
     for n in range(10):
         await submit(registry, f"job-{n}")
     claims = await asyncio.gather(*(try_to_claim(registry, f"t-{n}") for n in range(20)))
-    had = Counter(one.job.job_id for one in claims if one)
-    assert had == {f"job-{n}": 1 for n in range(10)}
+    claimed_ids = Counter(claim.job.job_id for claim in claims if claim)
+    assert claimed_ids == {f"job-{n}": 1 for n in range(10)}
 
 
 async def test_the_oldest_job_is_claimed_first(registry: Registry) -> None:
@@ -104,8 +104,8 @@ async def test_the_job_of_a_dead_worker_continues_at_its_position(registry: Regi
     await claim(registry, "t-1")
     await report(registry, "t-1", 30, position=2, faces=5)
     assert await try_to_claim(registry, "t-2", 89.999) is None
-    again = await claim(registry, "t-2", 90)
-    assert (again.position, again.counts, again.attempt) == (2, {"faces": 5}, 2)
+    second_claim = await claim(registry, "t-2", 90)
+    assert (second_claim.position, second_claim.counts, second_claim.attempt) == (2, {"faces": 5}, 2)
 
 
 async def test_a_worker_without_the_lease_changes_nothing(registry: Registry) -> None:
@@ -211,18 +211,18 @@ async def test_a_repeated_failure_does_not_take_the_job_from_its_new_worker(regi
 async def test_a_repeated_submission_makes_one_job(registry: Registry) -> None:
     """Another order under the id is reported; each source has its own ids."""
     submissions = await asyncio.gather(
-        *(registry.jobs.submit(f"job-{n}", order("night-7"), by="alfred", now=NOW) for n in range(10))
+        *(registry.jobs.submit(f"job-{n}", job_order("night-7"), by="alfred", now=NOW) for n in range(10))
     )
-    assert Counter(one.outcome for one in submissions) == {"made": 1, "repeated": 9}
-    assert len({one.job.job_id for one in submissions}) == 1
-    other = await registry.jobs.submit("job-x", order("night-7", ("p",)), by="alfred", now=NOW)
-    assert other.outcome == "differs"
+    assert Counter(submission.outcome for submission in submissions) == {"made": 1, "repeated": 9}
+    assert len({submission.job.job_id for submission in submissions}) == 1
+    different = await registry.jobs.submit("job-x", job_order("night-7", ("p",)), by="alfred", now=NOW)
+    assert different.outcome == "differs"
     berta = JobOrder("face_detect_embed", "berta", PHOTOS, submission_id="night-7")
     assert (await registry.jobs.submit("job-y", berta, by="berta", now=NOW)).outcome == "made"
     assert len(await registry.jobs.page()) == 2
     audited = [(entry.who, entry.what, entry.subject) for entry in await registry.audit.page()]
-    made = submissions[0].job.job_id
-    assert sorted(audited) == [("alfred", "job.submitted", made), ("berta", "job.submitted", "job-y")]
+    job_id = submissions[0].job.job_id
+    assert sorted(audited) == [("alfred", "job.submitted", job_id), ("berta", "job.submitted", "job-y")]
 
 
 async def test_a_job_id_is_unique(registry: Registry) -> None:
@@ -265,7 +265,9 @@ async def test_photo_ids_are_deleted_when_the_job_ends(registry: Registry) -> No
     assert (await claim(registry, "t-5", 100)).job_id == "job-0"
     statuses = [job.status for job in await registry.jobs.page()]
     assert statuses == ["failed", "cancelled", "done", "failed", "claimed"]
-    kept = [(one["_id"], one["photo_ids"]) async for one in registry.mongo.db.job_photos.find()]
+    kept = [
+        (document["_id"], document["photo_ids"]) async for document in registry.mongo.db.job_photos.find()
+    ]
     assert kept == [("job-0", list(PHOTOS))]
 
 
@@ -276,8 +278,8 @@ async def test_jobs_are_listed_newest_first_by_status(registry: Registry) -> Non
     for n in range(2):
         await claim(registry, f"t-{n}", 10)
     newest = await registry.jobs.page(status="queued", limit=3)
-    rest = await registry.jobs.page(status="queued", before=(newest[-1].submitted_at, newest[-1].job_id))
-    assert [job.job_id for job in newest + rest] == ["job-5", "job-4", "job-3", "job-2"]
+    older = await registry.jobs.page(status="queued", before=(newest[-1].submitted_at, newest[-1].job_id))
+    assert [job.job_id for job in newest + older] == ["job-5", "job-4", "job-3", "job-2"]
     assert [job.job_id for job in await registry.jobs.page(status="claimed")] == ["job-1", "job-0"]
 
 
@@ -295,8 +297,10 @@ async def test_queries_of_jobs_use_an_index(registry: Registry) -> None:
     await registry.jobs.page(status="queued", limit=5)
     await registry.mongo.db.command("profile", 0)
     profiled = registry.mongo.db["system.profile"].find({"ns": {"$regex": r"\.jobs$"}}).sort("ts")
-    examined = [one["docsExamined"] async for one in profiled]
+    examined = [query["docsExamined"] async for query in profiled]
     assert examined == [0, 1, 5, 2], "to give up, to claim, two pages"
     indexes = await registry.mongo.db.jobs.index_information()
-    lives = [one["expireAfterSeconds"] for one in indexes.values() if "expireAfterSeconds" in one]
-    assert lives == [90 * 86_400]
+    expiry_seconds = [
+        index["expireAfterSeconds"] for index in indexes.values() if "expireAfterSeconds" in index
+    ]
+    assert expiry_seconds == [90 * 86_400]

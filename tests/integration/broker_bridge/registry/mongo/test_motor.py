@@ -199,15 +199,15 @@ async def test_errors_of_the_server_are_registry_errors(registry: Registry) -> N
 async def test_concurrent_writers_of_two_programs_take_versions_without_gap(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
-    other = await Registry.open(mongo_settings)
-    writers = [(registry, "A"), (other, "B")] * 10
+    second_registry = await Registry.open(mongo_settings)
+    writers = [(registry, "A"), (second_registry, "B")] * 10
     enrolled = await asyncio.gather(
         *(
             writer.identities.enroll(EnrollIdentity(f"{name}-{number}", (face(number),)))
             for number, (writer, name) in enumerate(writers)
         )
     )
-    await other.close()
+    await second_registry.close()
     assert sorted(identity.version for identity in enrolled) == list(range(1, 21))
 
 
@@ -237,28 +237,28 @@ async def test_a_change_that_breaks_a_unique_index_is_refused_whole(registry: Re
     assert await registry.mongo.db.templates.count_documents({}) == 0
 
 
-async def test_pages_of_deltas_tell_the_whole_history(registry: Registry) -> None:
+async def test_pages_of_deltas_have_the_whole_history(registry: Registry) -> None:
     await registry.identities.enroll_many([EnrollIdentity(f"EMP-{n}", (face(n),)) for n in range(25)])
-    met, since, done = [], 0, False
+    deltas, since, done = [], 0, False
     while not done:
         page = await registry.deltas.site_deltas("lobby", since, [SPACE.id], 10, 10**6, snapshot=False)
-        met += [(delta.identity.user_id, len(delta.templates)) for delta in page.deltas]
+        deltas += [(delta.identity.user_id, len(delta.templates)) for delta in page.deltas]
         since, done = page.to_version, page.done
-    assert met == [(f"EMP-{n}", 1) for n in range(25)]
+    assert deltas == [(f"EMP-{n}", 1) for n in range(25)]
 
 
 async def test_a_page_after_a_cursor_is_newest_first(registry: Registry) -> None:
-    """Entries of the same time are ordered by id, and none is met twice."""
+    """Entries of the same time are ordered by id, and each is returned once."""
     for number in range(7):
         entry = AuditEntry("desk", "test.entry", f"S{number}", NOW + timedelta(seconds=number // 2))
         await registry.audit.record(entry, None)
-    met: list[AuditEntry] = []
+    entries: list[AuditEntry] = []
     before = None
     while page := await registry.audit.page(before=before, limit=3):
-        met += page
+        entries += page
         before = page[-1].at, page[-1].entry_id
-    assert len({entry.subject for entry in met}) == len(met) == 7
-    keys = [(entry.at, entry.entry_id) for entry in met]
+    assert len({entry.subject for entry in entries}) == len(entries) == 7
+    keys = [(entry.at, entry.entry_id) for entry in entries]
     assert keys == sorted(keys, reverse=True)
 
 
@@ -274,11 +274,11 @@ async def test_a_snapshot_sees_one_point_in_time(registry: Registry) -> None:
 async def test_catching_up_makes_earlier_writes_visible(
     registry: Registry, mongo_settings: MongoSettings
 ) -> None:
-    other = await Registry.open(mongo_settings)
-    await other.mongo.db.plain.insert_one({"_id": 1})
+    second_registry = await Registry.open(mongo_settings)
+    await second_registry.mongo.db.plain.insert_one({"_id": 1})
     await registry.mongo.catch_up()
     assert await registry.mongo.db.plain.count_documents({}) == 1
-    await other.close()
+    await second_registry.close()
 
 
 async def test_a_change_stream_resumes_after_its_token(registry: Registry) -> None:
@@ -288,9 +288,9 @@ async def test_a_change_stream_resumes_after_its_token(registry: Registry) -> No
         first = await asyncio.wait_for(anext(stream), 10)
         await registry.events.record([recognition(2)])
     async with registry.events.watch(position) as stream:
-        again = [await asyncio.wait_for(anext(stream), 10) for _ in range(2)]
-    assert again[0]["documentKey"] == first["documentKey"]
-    assert [change["documentKey"]["_id"] for change in again] == [recognition(1).key, recognition(2).key]
+        resumed = [await asyncio.wait_for(anext(stream), 10) for _ in range(2)]
+    assert resumed[0]["documentKey"] == first["documentKey"]
+    assert [change["documentKey"]["_id"] for change in resumed] == [recognition(1).key, recognition(2).key]
 
 
 @pytest.mark.parametrize("token", ["deadbeef", "82", "8265A5000000000001"])

@@ -37,7 +37,7 @@ def face(seed: int) -> Template:
     return Template("face:test-8", normalise(np.random.default_rng(seed).standard_normal(8), 8))
 
 
-def seen(n: int, user_id: str, at: datetime, **changed: Any) -> IncomingEvent:
+def recognition_event(n: int, user_id: str, at: datetime, **changed: Any) -> IncomingEvent:
     fields = {
         "event_id": f"EV1-1736942400000-{n:06x}",
         "device_id": "cam-001",
@@ -54,13 +54,13 @@ def seen(n: int, user_id: str, at: datetime, **changed: Any) -> IncomingEvent:
 async def erase(registry: Registry, user_id: str, now: datetime | None = None) -> Erasure:
     """Erase an identity and do all following steps at once."""
     now = now or to_milliseconds(utc_now())
-    begun = await registry.erasures.erase(user_id, by="privacy-desk", now=now)
-    return await registry.erasures.continue_erasure(begun.erasure_id, now)
+    erasure = await registry.erasures.erase(user_id, by="privacy-desk", now=now)
+    return await registry.erasures.continue_erasure(erasure.erasure_id, now)
 
 
 async def confirm(registry: Registry, device_id: str, version: int, at: datetime) -> None:
-    said = {"epoch": (await registry.versions.read()).epoch, "version": version}
-    await registry.devices.record_reports([DeviceReport.latest(device_id, "applied", said, at)])
+    applied = {"epoch": (await registry.versions.read()).epoch, "version": version}
+    await registry.devices.record_reports([DeviceReport.latest(device_id, "applied", applied, at)])
 
 
 async def every_document(registry: Registry) -> AsyncIterator[tuple[str, bytes]]:
@@ -71,7 +71,7 @@ async def every_document(registry: Registry) -> AsyncIterator[tuple[str, bytes]]
             yield name, found.raw
 
 
-async def who_holds(registry: Registry, *needles: bytes) -> set[str]:
+async def documents_with(registry: Registry, *needles: bytes) -> set[str]:
     return {
         name
         async for name, raw in every_document(registry)
@@ -80,32 +80,34 @@ async def who_holds(registry: Registry, *needles: bytes) -> set[str]:
 
 
 def biometrics(*templates: Template) -> list[bytes]:
-    return [form for one in templates for form in (one.vector, base64.b64encode(one.vector))]
+    return [form for template in templates for form in (template.vector, base64.b64encode(template.vector))]
 
 
 async def test_no_collection_has_data_of_an_erased_person(registry: Registry) -> None:
     """All BSON is searched for vectors, names, external keys and pictures."""
     now = to_milliseconds(utc_now())
-    order = EnrollIdentity("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
-    await registry.identities.enroll(order)
+    enrollment = EnrollIdentity("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
+    await registry.identities.enroll(enrollment)
     await registry.identities.enroll(EnrollIdentity("EMP-2", (face(3),), display_name="Other Name"))
     await registry.mongo.db.templates.update_one({"user_id": "EMP-1"}, {"$set": {"parked_by": "EMP-0"}})
-    await registry.events.record([seen(1, "EMP-1", now), seen(2, "EMP-2", now, metadata={}, image=None)])
-    letter = b'{"user_id": "EMP-1", "who": "Sample Person \\u00c5ngstr\\u00f6m"'
-    await registry.dead_letters.store("wfm/v1/device/cam-001/up/event/visit", letter, "event-invalid", "?")
+    await registry.events.record(
+        [recognition_event(1, "EMP-1", now), recognition_event(2, "EMP-2", now, metadata={}, image=None)]
+    )
+    payload = b'{"user_id": "EMP-1", "who": "Sample Person \\u00c5ngstr\\u00f6m"'
+    await registry.dead_letters.store("wfm/v1/device/cam-001/up/event/visit", payload, "event-invalid", "?")
     vector = b'{"vector": "' + base64.b64encode(face(1).vector)
     await registry.dead_letters.store(
         "wfm/v1/device/c/up/enrollment/register", vector, "payload-invalid", "?"
     )
     secrets = [*biometrics(face(1), face(2)), JPEG, NAME.encode(), b"4711", b"\\u00c5ngstr"]
-    before = await who_holds(registry, *secrets)
+    before = await documents_with(registry, *secrets)
     assert before == {"identities", "templates", "events", "event_images", "dead_letters"}
 
     await erase(registry, "EMP-1")
 
-    assert await who_holds(registry, *secrets) == set()
-    assert await who_holds(registry, *biometrics(face(3))) == {"templates"}
-    assert await who_holds(registry, b"Other Name") == {"identities"}
+    assert await documents_with(registry, *secrets) == set()
+    assert await documents_with(registry, *biometrics(face(3))) == {"templates"}
+    assert await documents_with(registry, b"Other Name") == {"identities"}
 
 
 async def test_only_the_tombstone_has_the_user_id(registry: Registry) -> None:
@@ -115,27 +117,27 @@ async def test_only_the_tombstone_has_the_user_id(registry: Registry) -> None:
         EnrollIdentity("EMP-12", (face(2),), audit_details={"near": "EMP-1", "EMP-1": [1]})
     )
     for user_id in ("EMP-1", "EMP-12"):
-        await registry.events.record([seen(len(user_id), user_id, to_milliseconds(utc_now()))])
+        await registry.events.record([recognition_event(len(user_id), user_id, to_milliseconds(utc_now()))])
         decision = RegistrationDecision(
             "cam-001", "lobby", f"r-{len(user_id)}", "exists", to_milliseconds(utc_now()), user_id, 0.9
         )
         await registry.registration_decisions.keep(decision)
-        letter = f'{{"user_id":"{user_id}"'.encode()
-        await registry.dead_letters.store("wfm/v1/device/cam-001/up/info", letter, "event-invalid", "?")
+        payload = f'{{"user_id":"{user_id}"'.encode()
+        await registry.dead_letters.store("wfm/v1/device/cam-001/up/info", payload, "event-invalid", "?")
 
     now = to_milliseconds(utc_now())
     erasure = await erase(registry, "EMP-1", now)
     await registry.erasures.continue_erasure(erasure.erasure_id, now + SETTLE_TIME)
 
-    whole = re.compile(rb"EMP-1(?!2)")
-    holders = {name async for name, raw in every_document(registry) if whole.search(raw)}
+    whole_id = re.compile(rb"EMP-1(?!2)")
+    holders = {name async for name, raw in every_document(registry) if whole_id.search(raw)}
     assert holders == {"identities"}
     decided = await registry.registration_decisions.find("cam-001", "r-5")
     assert decided is not None
     assert decided.user_id == erasure.pseudonym
-    other = await registry.audit.page(subject="EMP-12")
-    assert [entry.after and entry.after["near"] for entry in other] == [erasure.pseudonym]
-    assert await who_holds(registry, b"EMP-12") == {
+    other_entries = await registry.audit.page(subject="EMP-12")
+    assert [entry.after and entry.after["near"] for entry in other_entries] == [erasure.pseudonym]
+    assert await documents_with(registry, b"EMP-12") == {
         "identities", "templates", "events", "registrations", "dead_letters", "audit"
     }  # fmt: skip
 
@@ -144,7 +146,7 @@ async def test_events_keep_only_figures_under_the_pseudonym(registry: Registry) 
     """Time and place stay for statistics; other metadata is removed."""
     at = to_milliseconds(utc_now()) - LATER
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
-    await registry.events.record([seen(1, "EMP-1", at)])
+    await registry.events.record([recognition_event(1, "EMP-1", at)])
     erasure = await erase(registry, "EMP-1")
     found = await registry.events.get("cam-001", "EV1-1736942400000-000001")
     assert found is not None
@@ -157,7 +159,7 @@ async def test_thousands_of_events_are_pseudonymised(registry: Registry) -> None
     """They take more than one round; a second erasure finds none."""
     await registry.identities.enroll(EnrollIdentity("EMP-1"))
     await registry.events.record(
-        [seen(n, "EMP-1", to_milliseconds(utc_now()), image=None) for n in range(1100)]
+        [recognition_event(n, "EMP-1", to_milliseconds(utc_now()), image=None) for n in range(1100)]
     )
     erasure = await erase(registry, "EMP-1")
     assert erasure.steps["events"].count == 1100
@@ -169,15 +171,15 @@ async def test_a_late_event_is_stored_under_the_pseudonym(registry: Registry) ->
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     erasure = await erase(registry, "EMP-1")
     late = [
-        seen(1, "EMP-1", to_milliseconds(utc_now()) - LATER),
-        seen(2, "EMP-1", to_milliseconds(utc_now()) + LATER),
-        seen(3, "EMP-2", to_milliseconds(utc_now())),
+        recognition_event(1, "EMP-1", to_milliseconds(utc_now()) - LATER),
+        recognition_event(2, "EMP-1", to_milliseconds(utc_now()) + LATER),
+        recognition_event(3, "EMP-2", to_milliseconds(utc_now())),
     ]
     recorded = await registry.events.record(late)
     assert recorded.stored == {item.key for item in late}
     names = [found["user_id"] async for found in registry.mongo.db.events.find({}).sort("_id", 1)]
     assert names == [erasure.pseudonym, erasure.pseudonym, "EMP-2"]
-    assert await who_holds(registry, JPEG, NAME.encode()) == {"events", "event_images"}
+    assert await documents_with(registry, JPEG, NAME.encode()) == {"events", "event_images"}
     assert await registry.mongo.db.event_images.count_documents({}) == 1
 
 
@@ -185,7 +187,7 @@ async def test_another_program_applies_an_erasure_within_a_second(registry: Regi
     """It looks once a second, and then knows all erasures."""
     seconds = [100.0]
     elsewhere = Pseudonyms(registry.mongo, lambda: seconds[0])
-    events = [seen(n, f"EMP-{n}", to_milliseconds(utc_now()) - LATER).event for n in (1, 2, 3)]
+    events = [recognition_event(n, f"EMP-{n}", to_milliseconds(utc_now()) - LATER).event for n in (1, 2, 3)]
     assert await elsewhere.pseudonymise(events) == {}
     for n in (1, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}"))
@@ -203,7 +205,10 @@ async def test_a_new_identity_with_an_erased_id_keeps_its_events(registry: Regis
     erasure = await erase(registry, "EMP-1")
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(5),)))
     await registry.events.record(
-        [seen(1, "EMP-1", erasure.requested_at), seen(2, "EMP-1", erasure.requested_at + LATER)]
+        [
+            recognition_event(1, "EMP-1", erasure.requested_at),
+            recognition_event(2, "EMP-1", erasure.requested_at + LATER),
+        ]
     )
     await registry.erasures.continue_erasure(erasure.erasure_id, erasure.requested_at)
     names = [found["user_id"] async for found in registry.mongo.db.events.find({}).sort("_id", 1)]
@@ -230,7 +235,9 @@ async def test_merged_identities_are_erased_with_the_target(registry: Registry) 
     """Each gets a tombstone; the erasure of a source alone is refused."""
     for n in (1, 2, 3):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),), display_name=NAME))
-        await registry.events.record([seen(n, f"EMP-{n}", to_milliseconds(utc_now()), metadata={})])
+        await registry.events.record(
+            [recognition_event(n, f"EMP-{n}", to_milliseconds(utc_now()), metadata={})]
+        )
     await registry.identity_merges.merge("EMP-1", "EMP-2")
     await registry.identity_merges.merge("EMP-2", "EMP-3")
     with pytest.raises(ContractError, match=r"person-merged.*erase EMP-2"):
@@ -238,19 +245,19 @@ async def test_merged_identities_are_erased_with_the_target(registry: Registry) 
 
     erasure = await erase(registry, "EMP-3")
 
-    people = [await registry.identities.get(f"EMP-{n}") for n in (1, 2, 3)]
-    assert all(person.erased and person.deleted and not person.merge for person in people)
-    assert len({person.version for person in people}) == 3
+    identities = [await registry.identities.get(f"EMP-{n}") for n in (1, 2, 3)]
+    assert all(identity.erased and identity.deleted and not identity.merge for identity in identities)
+    assert len({identity.version for identity in identities}) == 3
     assert await registry.mongo.db.templates.count_documents({}) == 0
     assert await registry.mongo.db.events.count_documents({"user_id": erasure.pseudonym}) == 3
-    assert (erasure.version, erasure.steps["people"].count) == (max(p.version for p in people), 3)
+    assert (erasure.version, erasure.steps["people"].count) == (max(p.version for p in identities), 3)
 
 
 async def test_remains_of_a_purged_source_are_erased_with_the_target(registry: Registry) -> None:
     """The audit log still names the target of the purged tombstone."""
     for n in (1, 2):
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (face(n),)))
-    await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
+    await registry.events.record([recognition_event(1, "EMP-1", to_milliseconds(utc_now()))])
     await registry.identity_merges.merge("EMP-1", "EMP-2")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-2")
@@ -260,7 +267,7 @@ async def test_remains_of_a_purged_source_are_erased_with_the_target(registry: R
 async def test_remains_of_a_purged_identity_can_be_erased(registry: Registry) -> None:
     """A purge keeps events; an erasure removes the person from them."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
-    await registry.events.record([seen(1, "EMP-1", to_milliseconds(utc_now()))])
+    await registry.events.record([recognition_event(1, "EMP-1", to_milliseconds(utc_now()))])
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     version = (await registry.versions.read()).version
@@ -276,11 +283,11 @@ async def test_audit_entries_of_a_purged_identity_are_erased(registry: Registry)
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + LATER, timedelta(0))
     erasure = await erase(registry, "EMP-1")
-    assert await who_holds(registry, b"EMP-1") == {"erasures"}
+    assert await documents_with(registry, b"EMP-1") == {"erasures"}
     settled = await registry.erasures.continue_erasure(
         erasure.erasure_id, to_milliseconds(utc_now()) + SETTLE_TIME
     )
-    assert await who_holds(registry, b"EMP-1") == set()
+    assert await documents_with(registry, b"EMP-1") == set()
     assert (await erase(registry, "EMP-1")).erasure_id == settled.erasure_id
 
 
@@ -289,15 +296,15 @@ async def test_concurrent_erasures_of_an_identity_are_one(
 ) -> None:
     """Otherwise events would get one of two pseudonyms by chance."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
-    other = await Registry.open(mongo_settings)
-    begun = await asyncio.gather(
+    second_registry = await Registry.open(mongo_settings)
+    erasures = await asyncio.gather(
         *(
-            one.erasures.erase("EMP-1", by="privacy-desk", now=to_milliseconds(utc_now()))
-            for one in (registry, other) * 2
+            program_registry.erasures.erase("EMP-1", by="privacy-desk", now=to_milliseconds(utc_now()))
+            for program_registry in (registry, second_registry) * 2
         )
     )
-    await other.close()
-    assert len({erasure.erasure_id for erasure in begun}) == 1
+    await second_registry.close()
+    assert len({erasure.erasure_id for erasure in erasures}) == 1
 
 
 async def test_audit_entries_of_a_site_with_the_same_id_stay(registry: Registry) -> None:
@@ -317,8 +324,8 @@ async def test_an_erased_identity_keeps_its_receipt(registry: Registry) -> None:
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
     await registry.identities.delete("EMP-1")
     first = await erase(registry, "EMP-1")
-    again = await registry.erasures.erase("EMP-1", by="another-operator", now=to_milliseconds(utc_now()))
-    assert again == first
+    repeated = await registry.erasures.erase("EMP-1", by="another-operator", now=to_milliseconds(utc_now()))
+    assert repeated == first
     assert (await registry.versions.read()).version == first.version == 3
     with pytest.raises(ContractError, match="person-unknown"):
         await registry.identities.restore("EMP-1")
@@ -336,7 +343,7 @@ async def test_the_receipt_has_the_confirmation_of_each_device(registry: Registr
     assert [device.device_id for device in erasure.devices] == ["cam-1", "cam-2", "cam-3"]
     versions = [(await registry.identities.get(user_id)).version for user_id in ("EMP-1", "EMP-2")]
     needed = {device.device_id: device.version for device in erasure.devices}
-    # The south hears of EMP-2 alone.
+    # The site `south` receives only EMP-2.
     assert needed == {"cam-1": max(versions), "cam-2": max(versions), "cam-3": versions[1]}
 
     await confirm(registry, "cam-1", needed["cam-1"] - 1, now)
@@ -361,9 +368,9 @@ async def test_an_interrupted_erasure_continues_and_sweeps_late_messages(registr
     """Any bridge worker can repeat the steps after the transaction."""
     now = to_milliseconds(utc_now())
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
-    await registry.events.record([seen(1, "EMP-1", now)])
-    begun = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)
-    assert set(begun.steps) == {"people", "templates"}
+    await registry.events.record([recognition_event(1, "EMP-1", now)])
+    erasure = await registry.erasures.erase("EMP-1", by="privacy-desk", now=now)
+    assert set(erasure.steps) == {"people", "templates"}
     assert await registry.erasures.continue_open_erasures(now) == 0
     # The worker of this batch read the erasures before this one.
     await registry.mongo.db.events.insert_one(
@@ -385,8 +392,8 @@ async def test_the_audit_entry_of_an_erasure_has_the_pseudonym(registry: Registr
     """It has author and time, but not the user id."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), by="importer"))
     erasure = await erase(registry, "EMP-1")
-    said = [(entry.what, entry.who) for entry in await registry.audit.page(subject=erasure.pseudonym)]
-    assert said == [("person.erased", "privacy-desk"), ("person.enrolled", "importer")]
+    entries = [(entry.what, entry.who) for entry in await registry.audit.page(subject=erasure.pseudonym)]
+    assert entries == [("person.erased", "privacy-desk"), ("person.enrolled", "importer")]
     assert await registry.audit.page(subject="EMP-1") == []
 
 
@@ -406,5 +413,9 @@ def test_a_name_matches_whole_and_not_inside_another(text: str, found: bool) -> 
 def test_names_are_replaced_at_any_depth() -> None:
     """Keys, lists and sentences are searched; numbers stay."""
     pattern = ErasureSubject(("EMP-1",)).pattern()
-    said = {"EMP-1": ["EMP-1", {"why": "near EMP-1."}], "n": 1, "other": "EMP-11"}
-    assert replace_names(said, pattern, "X") == {"X": ["X", {"why": "near X."}], "n": 1, "other": "EMP-11"}
+    document = {"EMP-1": ["EMP-1", {"why": "near EMP-1."}], "n": 1, "other": "EMP-11"}
+    assert replace_names(document, pattern, "X") == {
+        "X": ["X", {"why": "near X."}],
+        "n": 1,
+        "other": "EMP-11",
+    }

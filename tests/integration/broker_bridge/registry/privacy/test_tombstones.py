@@ -27,10 +27,10 @@ async def deleted_at(registry: Registry, user_id: str, at: datetime) -> None:
 
 
 async def user_ids(registry: Registry) -> list[str]:
-    return [person.user_id for person in await registry.identities.page(deleted=True)]
+    return [identity.user_id for identity in await registry.identities.page(deleted=True)]
 
 
-def asks(epoch: str, since: int) -> SyncRequest:
+def sync_request(epoch: str, since: int) -> SyncRequest:
     return SyncRequest(request_id="r-1", epoch=epoch, since_version=since)
 
 
@@ -59,34 +59,37 @@ async def test_only_devices_that_missed_a_purged_removal_need_a_snapshot(registr
     now = to_milliseconds(utc_now())
     await registry.identities.enroll(EnrollIdentity("NORTH", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("STAYS", (face(2),)))
-    gone = await registry.identities.delete("NORTH")
+    deleted = await registry.identities.delete("NORTH")
     await deleted_at(registry, "NORTH", now - 2 * MONTH)
     await registry.tombstones.purge(now, MONTH)
     history = await registry.versions.read()
-    assert (history.horizon_at("north"), history.horizon_at("south")) == (gone.version, 0)
-    assert (history.horizon, history.purged_until) == (gone.version, now - 2 * MONTH)
-    below, above = asks(history.epoch, gone.version - 1), asks(history.epoch, gone.version)
+    assert (history.horizon_at("north"), history.horizon_at("south")) == (deleted.version, 0)
+    assert (history.horizon, history.purged_until) == (deleted.version, now - 2 * MONTH)
+    below, above = (
+        sync_request(history.epoch, deleted.version - 1),
+        sync_request(history.epoch, deleted.version),
+    )
     assert needs_snapshot(below, history, "north")
     assert not needs_snapshot(above, history, "north")
     assert not needs_snapshot(below, history, "south")
     page = await registry.deltas.site_deltas("north", 0, ["face:test-8"], 10, 10**6, snapshot=True)
-    assert (page.head_version, page.to_version) == (gone.version, gone.version)
+    assert (page.head_version, page.to_version) == (deleted.version, deleted.version)
 
 
 async def test_a_purge_concerns_every_synced_site(registry: Registry) -> None:
     """Devices of a former site need a snapshot sync too."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),), sites=("north",)))
     await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("south",)))
-    gone = await registry.identities.delete("EMP-1")
+    deleted = await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, timedelta(0))
     history = await registry.versions.read()
-    assert [history.horizon_at(site) for site in ("north", "south", "west")] == [gone.version] * 2 + [0]
+    assert [history.horizon_at(site) for site in ("north", "south", "west")] == [deleted.version] * 2 + [0]
 
 
 async def test_hundreds_are_purged_in_several_transactions(registry: Registry) -> None:
     """450 tombstones take three, each with an audit entry and the horizon."""
-    orders = [EnrollIdentity(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
-    await registry.identities.enroll_many(orders)
+    enrollments = [EnrollIdentity(f"EMP-{n:03}", sites=("north",)) for n in range(450)]
+    await registry.identities.enroll_many(enrollments)
     await registry.mongo.db.identities.update_many(
         {}, {"$set": {"deleted": True, "deleted_at": to_milliseconds(utc_now())}}
     )
@@ -105,8 +108,8 @@ async def test_a_purged_merge_cannot_be_undone(registry: Registry) -> None:
     kept = (await registry.identities.templates_of(["EMP-2"]))["EMP-2"]
     assert await registry.mongo.db.templates.count_documents({"parked_by": "EMP-1"}) > 0
     await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2)
-    held = [found["_id"] async for found in registry.mongo.db.templates.find({})]
-    assert set(held) == {one.template_id for one in kept}
+    template_ids = [found["_id"] async for found in registry.mongo.db.templates.find({})]
+    assert set(template_ids) == {template.template_id for template in kept}
     with pytest.raises(ContractError, match="merge-impossible"):
         await registry.identity_merges.undo("EMP-1")
 
@@ -123,9 +126,9 @@ async def test_an_index_that_missed_a_purged_removal_is_built_again(registry: Re
     await registry.identities.delete("EMP-1")
     await registry.tombstones.purge(to_milliseconds(utc_now()) + MONTH, MONTH / 2)
     assert (await index.find_nearest(face(1).vector, 0.9))[1] is None
-    _, other = await index.find_nearest(face(2).vector, 0.9)
-    assert other is not None
-    assert other.key == "EMP-2"
+    _, second_match = await index.find_nearest(face(2).vector, 0.9)
+    assert second_match is not None
+    assert second_match.key == "EMP-2"
 
 
 async def test_an_identity_restored_meanwhile_is_not_purged(registry: Registry) -> None:
