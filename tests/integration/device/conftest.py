@@ -1,4 +1,4 @@
-"""A scripted peer that plays the bridge on a real broker, and devices made of the real parts."""
+"""Provide a scripted peer that plays the bridge, and devices of the real parts."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,10 +23,10 @@ from tests.waiting import SECONDS
 
 
 class Peer:
-    """A peer that receives all messages of devices, and answers with receipts and pages if enabled."""
+    """Receive all messages of devices; answer with receipts and pages if enabled."""
 
     def __init__(self, broker: Mosquitto, user: str = "bridge") -> None:
-        self.seen: list[Decoded[Any]] = []
+        self.received: list[Decoded[Any]] = []
         self.gives_receipts = True
         self.rejects: set[str] = set()
         self.registry: ModelRegistry | None = None
@@ -58,7 +58,7 @@ class Peer:
 
     def _on_message(self, _c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
         decoded = decode(message.topic, bytes(message.payload))
-        self.seen.append(decoded)
+        self.received.append(decoded)
         device_id = decoded.ids["device_id"]
         if decoded.channel is channels.EVENT and self.gives_receipts:
             event_id = decoded.message.event_id
@@ -72,17 +72,17 @@ class Peer:
             self.send(channels.SYNC_PAGE, page, device_id=device_id)
 
     def send(self, channel: Channel[Any], message: Any, *, retain: bool | None = None, **ids: str) -> None:
-        kept = channel.retain if retain is None else retain
-        self.send_bytes(channel.topic(**ids), message.to_json(), retain=kept)
+        is_retained = channel.retain if retain is None else retain
+        self.send_bytes(channel.topic(**ids), message.to_json(), retain=is_retained)
 
     def send_bytes(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, 1, retain)
 
-    def of(self, channel: Channel[Any], device_id: str) -> list[Any]:
+    def messages(self, channel: Channel[Any], device_id: str) -> list[Any]:
         return [
-            one.message
-            for one in list(self.seen)
-            if one.channel is channel and one.ids["device_id"] == device_id
+            decoded.message
+            for decoded in list(self.received)
+            if decoded.channel is channel and decoded.ids["device_id"] == device_id
         ]
 
 
@@ -106,7 +106,10 @@ StartDevice = Callable[..., Assembly]
 
 @pytest.fixture
 def start_device(tmp_path: Path) -> Iterator[StartDevice]:
-    """`start_device(broker, device_id, site, **changes)`: a started device that is stopped after the test."""
+    """Return a function that starts a device, which is stopped after the test.
+
+    `start_device(broker, device_id, site, **changes)` returns the assembly.
+    """
     started: list[Assembly] = []
 
     def start(
@@ -126,11 +129,11 @@ def start_device(tmp_path: Path) -> Iterator[StartDevice]:
 
 @pytest.fixture
 def peer(mosquitto: Mosquitto) -> Iterator[Peer]:
-    with closing(Peer(mosquitto).start()) as one:
-        yield one
+    with closing(Peer(mosquitto).start()) as peer:
+        yield peer
 
 
 @pytest.fixture
 def own_peer(own_mosquitto: Mosquitto) -> Iterator[Peer]:
-    with closing(Peer(own_mosquitto).start()) as one:
-        yield one
+    with closing(Peer(own_mosquitto).start()) as peer:
+        yield peer

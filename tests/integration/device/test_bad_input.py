@@ -1,4 +1,4 @@
-"""`python -m device` with models and videos that are not what they should be, on a real broker."""
+"""Run `python -m device` with wrong models and videos on a real broker."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ Save = Callable[[Path], Path]
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person walks by, and a stranger."""
+    """Return a video of an identity of the demo and of an unknown face."""
     [sample] = make_sample(tmp_path_factory.mktemp("video"), list(IDENTITIES.values())[:1], cameras=1)
     return sample.path
 
@@ -50,7 +50,10 @@ def truncated(path: Path) -> Path:
 
 
 def save_nan_on_pictures(path: Path) -> Path:
-    """Means of the channels; NaN for what was made of whole grey levels, as a picture is and a canary not."""
+    """Save a network that returns NaN for pictures, but not for the canary.
+
+    It returns the means of the channels. An input made of whole grey levels, as a picture is, gives NaN.
+    """
     node = helper.make_node
     return save_network(
         path,
@@ -104,7 +107,7 @@ def run_device(env: dict[str, str], program: Sequence[str] = PYTHON) -> "subproc
 def test_a_file_that_is_not_the_model_ends_the_program_with_a_sentence(
     tmp_path: Path, video: Path, setting: str, save: Save, sentence: str
 ) -> None:
-    """One line that names the file, and status 2."""
+    """The program prints one line with the file's name and ends with status 2."""
     model = str(save(tmp_path / "model.onnx"))
     more = {"SPACE": SPACE} if setting == "MODEL" else {"DETECTOR": "scrfd"}
     env = no_model(tmp_path, video, **{setting: model}, **more)
@@ -117,7 +120,7 @@ def test_a_file_that_is_not_the_model_ends_the_program_with_a_sentence(
 def test_an_engine_for_another_gpu_ends_the_program_with_a_sentence(
     tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Built on one Jetson, copied to another; with what to do."""
+    """An engine of another Jetson is refused; the sentence has the remedy."""
     with monkeypatch.context() as patch:
         Machine().install(patch)
         build_engine(
@@ -129,11 +132,11 @@ def test_an_engine_for_another_gpu_ends_the_program_with_a_sentence(
             built_at=datetime(2026, 1, 15, tzinfo=timezone.utc),
         )
     env = no_model(tmp_path, video, MODEL=str(tmp_path / "m.engine"), SPACE=SPACE)
-    other = (
+    other_gpu = (
         "import pytest; from tests.fake_tensorrt import Machine; from device.__main__ import main; "
         "Machine(gpu='Thor', capability=(11, 0)).install(pytest.MonkeyPatch()); main()"
     )
-    program = [sys.executable, "-c", other]
+    program = [sys.executable, "-c", other_gpu]
     ended = run_device(env, program)
     assert ended.returncode == 2
     assert "built for Orin (compute capability 8.7) and this is Thor (11.0)" in ended.stderr
@@ -147,36 +150,41 @@ Watch = Callable[..., tuple[Heartbeat, list[Any]]]
 def watch(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> Watch:
-    """`watch(source, *people, **settings)` to its end: the last heartbeat, and the events that were sent."""
+    """Return a function that plays a video and returns the last heartbeat and events.
+
+    The call is `watch(source, *upserts, **settings)`.
+    """
 
     def run(
-        source: Path, *people: Upsert, synced: bool = True, **settings: str
+        source: Path, *upserts: Upsert, synced: bool = True, **settings: str
     ) -> tuple[Heartbeat, list[Any]]:
         peer.registry = registry = ModelRegistry() if synced else None
         if registry is not None:
             registry.version = 1
-            registry.people = {one.user_id: one for one in people}
+            registry.people = {upsert.user_id: upsert for upsert in upserts}
         env = camera(mosquitto, fresh_device, source, tmp_path / "data")
         env |= {f"WFM_DEVICE__{name}": value for name, value in settings.items()}
-        # Slow enough for the first sync to be over long before the first face is there.
+        # At 60 frames per second the first sync ends long before the first face.
         env |= {"WFM_DEVICE__FPS": "60", "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"}
         running = start_program(PYTHON, env)
 
         def beats() -> list[Heartbeat]:
-            return [one for one in peer.of(channels.HEARTBEAT, fresh_device.id) if one.camera == "ended"]
+            return [
+                beat for beat in peer.messages(channels.HEARTBEAT, fresh_device.id) if beat.camera == "ended"
+            ]
 
         wait_until(lambda: len(beats()) > 1, "the end of the video", 60.0)
         assert "Traceback" not in running.log.read_text()
-        return beats()[-1], peer.of(channels.EVENT, fresh_device.id)
+        return beats()[-1], peer.messages(channels.EVENT, fresh_device.id)
 
     return run
 
 
-def test_the_same_video_is_a_stranger_to_a_sound_device(watch: Watch, video: Path) -> None:
-    """What the following tests must not see."""
+def test_a_sound_device_reports_unknown_faces_of_the_video(watch: Watch, video: Path) -> None:
+    """A sound device is `ok`, unlike the devices of the following tests."""
     beat, events = watch(video)
     assert (beat.state, beat.problems) == ("ok", [])
-    assert {one.event_type for one in events} == {"unknown"}
+    assert {event.event_type for event in events} == {"unknown"}
 
 
 @pytest.mark.parametrize(
@@ -186,10 +194,10 @@ def test_the_same_video_is_a_stranger_to_a_sound_device(watch: Watch, video: Pat
         (save_nan_on_pictures, "model-failed", "returns no vector for a face", "no_vector"),
     ],
 )
-def test_an_embedder_that_answers_nan_recognises_nobody_and_reports_no_stranger(
+def test_an_embedder_that_returns_nan_sends_no_event(
     watch: Watch, video: Path, tmp_path: Path, save: Save, code: str, sentence: str, refusal: str
 ) -> None:
-    """Whether the canary finds it or the first face: degraded, counted, and the program goes on."""
+    """The canary or the first face finds it; the device is degraded and runs on."""
     beat, events = watch(video, MODEL=str(save(tmp_path / "m.onnx")), SPACE=SPACE)
     assert events == []
     [problem] = beat.problems
@@ -198,8 +206,8 @@ def test_an_embedder_that_answers_nan_recognises_nobody_and_reports_no_stranger(
     assert beat.refusals[refusal] >= 5
 
 
-def test_a_detector_that_answers_nan_is_said(watch: Watch, video: Path, tmp_path: Path) -> None:
-    """Every frame fails; the program goes on, since the next driver may do better."""
+def test_a_detector_that_returns_nan_is_reported(watch: Watch, video: Path, tmp_path: Path) -> None:
+    """Every frame fails and is counted; the program runs on."""
     network = save_scrfd(tmp_path / "det.onnx", score_bias=NAN)
     beat, events = watch(video, DETECTOR="scrfd", DETECTOR_MODEL=str(network))
     assert events == []
@@ -210,7 +218,7 @@ def test_a_detector_that_answers_nan_is_said(watch: Watch, video: Path, tmp_path
 
 
 def test_a_video_that_ends_within_a_frame_ends_there(watch: Watch, video: Path, tmp_path: Path) -> None:
-    """What could be read has been seen."""
+    """All complete frames are processed."""
     whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
     reader = cv2.VideoCapture(str(video))
     writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
@@ -222,10 +230,10 @@ def test_a_video_that_ends_within_a_frame_ends_there(watch: Watch, video: Path, 
     beat, events = watch(cut)
     assert beat.problems == []
     assert beat.frames["seen"] > 10
-    assert {one.event_type for one in events} == {"unknown"}
+    assert {event.event_type for event in events} == {"unknown"}
 
 
-def test_a_video_without_its_end_that_cannot_be_opened_is_a_sentence(tmp_path: Path, video: Path) -> None:
+def test_a_truncated_mp4_ends_the_program_with_a_sentence(tmp_path: Path, video: Path) -> None:
     """An MP4 has its table of frames at the end."""
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(video.read_bytes()[:-20_000])
@@ -235,7 +243,7 @@ def test_a_video_without_its_end_that_cannot_be_opened_is_a_sentence(tmp_path: P
     assert "Traceback" not in ended.stderr
 
 
-def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
+def test_an_emotion_network_that_returns_nan_stops_no_recognition(
     watch: Watch, video: Path, tmp_path: Path
 ) -> None:
     """Recognition goes on; the emotion stage only reports its failure."""
@@ -255,13 +263,13 @@ def test_emotions_that_are_no_numbers_take_no_recognition_with_them(
         "model-failed",
         "the emotion network returns NaN or infinity for a face",
     )
-    assert {one.event_type for one in events} == {"facial_id", "unknown"}
+    assert {event.event_type for event in events} == {"facial_id", "unknown"}
     assert beat.refusals["emotion_low_confidence"] >= 1
 
 
-def test_before_the_first_sync_nobody_is_a_stranger(watch: Watch, video: Path) -> None:
-    """Without an answer of the registry the device reports a stale gallery and does not recognise."""
+def test_before_the_first_sync_no_face_is_reported(watch: Watch, video: Path) -> None:
+    """A device without a gallery reports a stale gallery and does not recognise."""
     beat, events = watch(video, synced=False)
     assert events == []
-    assert [one.code for one in beat.problems] == ["gallery-stale"]
+    assert [problem.code for problem in beat.problems] == ["gallery-stale"]
     assert beat.refusals["stale_gallery"] >= 5

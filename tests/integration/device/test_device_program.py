@@ -1,4 +1,4 @@
-"""`python -m device` as an operator starts it, on a real broker."""
+"""Run `python -m device` as an operator starts it, on a real broker."""
 
 import json
 import sqlite3
@@ -60,7 +60,7 @@ def camera(broker: Mosquitto, device: FreshDevice, pictures: Path, data: Path) -
     )
 
 
-def test_a_camera_whose_file_ends_stays_connected_until_sigterm(
+def test_a_camera_stays_connected_after_its_file_until_sigterm(
     mosquitto: Mosquitto,
     peer: Peer,
     fresh_device: FreshDevice,
@@ -68,33 +68,36 @@ def test_a_camera_whose_file_ends_stays_connected_until_sigterm(
     pictures: Path,
     tmp_path: Path,
 ) -> None:
-    """It tells its state, its camera's and its machine's, and ends in good order well within ten seconds."""
+    """The heartbeat has the states of device, camera and machine.
+
+    SIGTERM ends the program cleanly within eight seconds.
+    """
     env = camera(mosquitto, fresh_device, pictures, tmp_path / "data")
     program = start_program(PYTHON, {**env, "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"})
 
     def ended() -> bool:
-        beats = peer.of(channels.HEARTBEAT, fresh_device.id)
+        beats = peer.messages(channels.HEARTBEAT, fresh_device.id)
         return bool(beats) and beats[-1].camera == "ended"
 
-    wait_until(ended, "a heartbeat that says so", 30.0)
-    beat = peer.of(channels.HEARTBEAT, fresh_device.id)[-1]
+    wait_until(ended, "a heartbeat with the end of the file", 30.0)
+    beat = peer.messages(channels.HEARTBEAT, fresh_device.id)[-1]
     assert beat.memory_mb is not None
     assert beat.disk_free_mb is not None
     assert beat.outbox_depth == 0
     assert program.running
 
-    began = time.monotonic()
+    started = time.monotonic()
     program.stop()
-    assert time.monotonic() - began < 8.0
-    assert peer.of(channels.STATUS, fresh_device.id)[-1].state == "stopped"
+    assert time.monotonic() - started < 8.0
+    assert peer.messages(channels.STATUS, fresh_device.id)[-1].state == "stopped"
     for line in program.log.read_text().splitlines():
         assert {"at", "level", "logger", "message"} <= set(json.loads(line))
 
 
-def test_a_known_face_on_video_becomes_one_event_and_strangers_unknown_ones(
+def test_a_known_face_makes_one_event_and_unknown_faces_others(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> None:
-    """The whole line of a device: enrolled over the wire, seen, sent with a picture, settled."""
+    """A device enrolls over the wire, recognises, sends a picture and gets a receipt."""
     space = "face:gabor-512"
     [user_id, other_id] = list(IDENTITIES)[:2]
     photo = enrollment_photo(IDENTITIES[user_id])
@@ -108,31 +111,31 @@ def test_a_known_face_on_video_becomes_one_event_and_strangers_unknown_ones(
     env["WFM_DEVICE__HEARTBEAT_SECONDS"] = "0.2"
     program = start_program(PYTHON, {**env, "WFM_DEVICE__FPS": "0"})
 
-    def seen_through() -> bool:
-        beats = peer.of(channels.HEARTBEAT, fresh_device.id)
+    def finished() -> bool:
+        beats = peer.messages(channels.HEARTBEAT, fresh_device.id)
         return bool(beats) and beats[-1].camera == "ended" and beats[-1].outbox_depth == 0
 
-    wait_until(seen_through, "the end of the video", 60.0)
+    wait_until(finished, "the end of the video", 60.0)
     program.stop()
 
-    events = peer.of(channels.EVENT, fresh_device.id)
-    [seen] = [one for one in events if one.event_type == "facial_id"]
-    assert seen.user_id == user_id
-    strangers = [one for one in events if one.event_type == "unknown"]
-    # Played without pauses, two strangers who follow each other at one place may be one track.
-    assert len(strangers) == len(events) - 1
-    assert len(strangers) in (1, 2)
-    assert seen.metadata["gallery_version"] == 1
-    assert decode_image(seen.image)
+    events = peer.messages(channels.EVENT, fresh_device.id)
+    [recognition] = [event for event in events if event.event_type == "facial_id"]
+    assert recognition.user_id == user_id
+    unknown = [event for event in events if event.event_type == "unknown"]
+    # At full speed two unknown faces in one place may become one track.
+    assert len(unknown) == len(events) - 1
+    assert len(unknown) in (1, 2)
+    assert recognition.metadata["gallery_version"] == 1
+    assert decode_image(recognition.image)
     log = program.log.read_text()
-    assert seen.image[:40] not in log
+    assert recognition.image[:40] not in log
     assert to_base64(face.vector)[:40] not in log
 
 
 def test_exit_at_end_ends_with_the_file(
     mosquitto: Mosquitto, fresh_device: FreshDevice, pictures: Path, tmp_path: Path
 ) -> None:
-    """For runs that only want to see a file through."""
+    """The option is for runs that only process a file."""
     env = camera(mosquitto, fresh_device, pictures, tmp_path / "data")
     finished = run(["--exit-at-end"], env)
     assert finished.returncode == 0
@@ -143,7 +146,7 @@ def run(args: list[str], env: dict[str, str]) -> "subprocess.CompletedProcess[st
 
 
 def test_wrong_settings_end_with_a_sentence_each() -> None:
-    """And status 2, without a traceback."""
+    """The status is 2, without a traceback."""
     finished = run([], {"WFM_DEVICE__ID": "Not An Id", "WFM_MQTT__PORT": "70000"})
     assert finished.returncode == 2
     assert "WFM_DEVICE__ID" in finished.stderr
@@ -162,10 +165,10 @@ def test_wrong_settings_end_with_a_sentence_each() -> None:
         ("WFM_MQTT__CA_FILE", "{file}", "not a PEM file"),
     ],
 )
-def test_what_an_operator_can_mend_ends_the_program_with_a_sentence(
+def test_a_mistake_of_the_operator_ends_the_program_with_a_sentence(
     tmp_path: Path, setting: str, value: str, sentence: str
 ) -> None:
-    """Not with a traceback, and not with a line in the log every few seconds."""
+    """There is no traceback and no log line that repeats every few seconds."""
     file = tmp_path / "file"
     file.write_text("hello")
     env = {
@@ -181,18 +184,20 @@ def test_what_an_operator_can_mend_ends_the_program_with_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "order", [["--config", "FILE", "rejected", "list"], ["rejected", "list", "--config", "FILE"]]
+    "arguments", [["--config", "FILE", "rejected", "list"], ["rejected", "list", "--config", "FILE"]]
 )
-def test_the_configuration_may_stand_before_a_command_or_after_it(tmp_path: Path, order: list[str]) -> None:
-    """An option that is silently not read would show another device's folder."""
+def test_the_configuration_may_stand_before_a_command_or_after_it(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    """An option that is silently ignored would use another device's folder."""
     file = tmp_path / "config.json"
     section = {"id": "cam-001", "site": "lobby", "data_dir": str(tmp_path / "here")}
     file.write_text(json.dumps({"device": section}))
-    listed = run([str(file) if word == "FILE" else word for word in order], {})
+    listed = run([str(file) if argument == "FILE" else argument for argument in arguments], {})
     assert f"{tmp_path / 'here'}/device.db: does not exist" in listed.stderr
 
 
-def test_looking_at_rejected_events_makes_no_database(tmp_path: Path) -> None:
+def test_listing_rejected_events_creates_no_database(tmp_path: Path) -> None:
     """A mistyped folder must not look like a device without rejected events."""
     env = {
         "WFM_DEVICE__ID": "cam-001",
@@ -213,28 +218,28 @@ def test_two_devices_do_not_share_one_folder(
     tmp_path: Path,
     peer: Peer,
 ) -> None:
-    """They would send everything twice."""
+    """Both would send every event."""
     env = camera(mosquitto, fresh_device, pictures, tmp_path / "data")
     start_program(PYTHON, env)
-    wait_until(lambda: peer.of(channels.STATUS, fresh_device.id), "the first is online", 30.0)
+    wait_until(lambda: peer.messages(channels.STATUS, fresh_device.id), "the first is online", 30.0)
     second = run([], env)
     assert second.returncode == 2
     assert "another device runs on this folder" in second.stderr
 
 
-def test_a_simulator_that_is_killed_loses_nothing_that_its_ledger_names(
+def test_a_killed_simulator_loses_no_event_of_its_ledger(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_program: StartProgram, tmp_path: Path
 ) -> None:
-    """Kill -9 in the middle, then the same data folder again: every event in the ledger arrives."""
+    """After SIGKILL and a restart on the same folder every ledger event arrives."""
     ledger, data = tmp_path / "ledger", tmp_path / "data"
     prefix = fresh_device.id
     args = [*PYTHON, "simulate", "--devices", "2", "--prefix", prefix, "--ledger", str(ledger)]
     args += ["--data-dir", str(data), "--image-kb", "5"]
-    # `admin` may write for both; a device of the fleet only for itself.
+    # The broker allows `admin` to write for both devices; a device may write only for itself.
     env = environment(mosquitto, "admin")
     peer.gives_receipts = False
     first = start_program([*args, "--rate", "0"], env)
-    wait_until(lambda: len(peer.of(channels.EVENT, f"{prefix}-001")) >= 20, "a stream", 30.0)
+    wait_until(lambda: len(peer.messages(channels.EVENT, f"{prefix}-001")) >= 20, "a stream", 30.0)
     first.kill()
 
     peer.gives_receipts = True
@@ -244,15 +249,15 @@ def test_a_simulator_that_is_killed_loses_nothing_that_its_ledger_names(
     assert second.returncode == 0
     assert (summary["events"], summary["pending"], summary["rejected"]) == (10, 0, 0)
     written = set(ledger.read_text().split())
-    arrived = {one.event_id for n in (1, 2) for one in peer.of(channels.EVENT, f"{prefix}-00{n}")}
+    arrived = {event.event_id for n in (1, 2) for event in peer.messages(channels.EVENT, f"{prefix}-00{n}")}
     assert len(written) > 30
     assert written <= arrived
 
 
-def test_rejected_events_can_be_listed_and_put_back_in_line(
+def test_rejected_events_can_be_listed_and_requeued(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, tmp_path: Path, pictures: Path
 ) -> None:
-    """From a second shell."""
+    """The commands work from a second shell."""
     env = camera(mosquitto, fresh_device, pictures, tmp_path / "data")
     assert run(["--exit-at-end"], env).returncode == 0
     database = tmp_path / "data" / "device.db"
@@ -276,4 +281,4 @@ def test_rejected_events_can_be_listed_and_put_back_in_line(
     assert run(["rejected", "list"], env).stdout == ""
 
     assert run(["--exit-at-end"], env).returncode == 0
-    assert [one.event_id for one in peer.of(channels.EVENT, fresh_device.id)] == [refused.event_id]
+    assert [event.event_id for event in peer.messages(channels.EVENT, fresh_device.id)] == [refused.event_id]

@@ -29,7 +29,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run() -> Iterator[Run]:
-    """Runs the command in this process, which then has its logging back."""
+    """Run the command in this process, then restore its logging."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     app = typer.Typer()
@@ -41,7 +41,7 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture
 def device(mosquitto: Mosquitto, fresh_device: FreshDevice, tmp_path: Path) -> dict[str, str]:
-    """The environment of a device that lacks nothing."""
+    """Return the environment of a sound device."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for n in range(3):
@@ -105,16 +105,16 @@ def test_doctor_does_not_disturb_a_running_device(
     program = start_program(
         [sys.executable, "-m", "device"], {**device, "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"}
     )
-    wait_until(lambda: peer.of(channels.STATUS, device_id), "online", 30.0)
+    wait_until(lambda: peer.messages(channels.STATUS, device_id), "online", 30.0)
     result = run(device)
     assert result.exit_code == 0, result.output
     assert "login not tried: a device runs" in result.stdout
     assert "a device runs on it" in result.stdout
 
-    beats = len(peer.of(channels.HEARTBEAT, device_id))
-    wait_until(lambda: len(peer.of(channels.HEARTBEAT, device_id)) > beats, "it is still there")
+    beats = len(peer.messages(channels.HEARTBEAT, device_id))
+    wait_until(lambda: len(peer.messages(channels.HEARTBEAT, device_id)) > beats, "it is still there")
     assert program.running
-    assert [status.state for status in peer.of(channels.STATUS, device_id)] == ["online"]
+    assert [status.state for status in peer.messages(channels.STATUS, device_id)] == ["online"]
 
 
 def test_invalid_settings_end_with_a_sentence_each_and_status_2(run: Run) -> None:
@@ -127,7 +127,7 @@ def test_invalid_settings_end_with_a_sentence_each_and_status_2(run: Run) -> Non
 
 @pytest.fixture
 def secured(device: dict[str, str], certificates: Path, port: int) -> dict[str, str]:  # noqa: F811
-    """The same device at the production broker, which asks for a certificate."""
+    """Return the environment of the device at a broker that requires certificates."""
     files = {"CA_FILE": "ca.crt", "CERT_FILE": "cam-001.crt", "KEY_FILE": "cam-001.key"}
     kept = {name: value for name, value in device.items() if not name.startswith("WFM_MQTT__")}
     return {

@@ -1,4 +1,7 @@
-"""Erased means erased: every collection and every byte of the device's file, after it went over real MQTT."""
+"""An erasure leaves nothing in any collection or in the device's file.
+
+Device and bridge sync over a real broker.
+"""
 
 import base64
 import re
@@ -32,8 +35,8 @@ from tests.integration.broker_bridge.support import SPACE, event, face, running
 from tests.waiting import until
 
 NAME = "Sample Person Ångström"
-JPEG = b"\xff\xd8\xff\xe0 the only picture of somebody \xff\xd9"
-# As MongoDB has it: brought to unit length once more.
+JPEG = b"\xff\xd8\xff\xe0 the only picture of EMP-12345 \xff\xd9"
+# The vector as MongoDB stores it, normalised once more.
 FOLLOWED = FaceCentroid.from_vector(SPACE, face_vector(7), 0.8).unit.tobytes()
 SECRETS = (
     face(1).vector,
@@ -63,8 +66,9 @@ def program(mosquitto: Mosquitto, mongod: Mongod, mongo_database: str) -> Bridge
 
 @pytest.fixture
 async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIterator[Registry]:
-    """Two people, one of whom is going to be erased and was followed by cameras, and a device that may know
-    names.
+    """Open a registry with two identities and a device in dev mode.
+
+    The test erases EMP-12345, which is linked to a detected person.
     """
     opened = await open_registry(program)
     await opened.devices.register(fresh_device.id, fresh_device.site, dev_mode=True)
@@ -72,20 +76,20 @@ async def registry(program: BridgeProgram, fresh_device: FreshDevice) -> AsyncIt
     await opened.identities.enroll(EnrollIdentity("EMP-12345", (face(1),), display_name=NAME, external=key))
     await opened.identities.enroll(EnrollIdentity("EMP-2", (face(2),), display_name="Other Name"))
     picture = base64.b64encode(JPEG).decode()
-    told = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
-    await opened.events.record([IncomingEvent(told, fresh_device.site, to_milliseconds(utc_now()))])
-    sight = seen(fresh_device.id, to_milliseconds(utc_now()), face=face_vector(7), space=SPACE)
-    followed = await write_person(opened, [sight], user_id="EMP-12345")
+    recognition = Event.model_validate(event(1, fresh_device.id, image=picture, metadata={"name": NAME}))
+    await opened.events.record([IncomingEvent(recognition, fresh_device.site, to_milliseconds(utc_now()))])
+    observation = seen(fresh_device.id, to_milliseconds(utc_now()), face=face_vector(7), space=SPACE)
+    followed = await write_person(opened, [observation], user_id="EMP-12345")
     await opened.detected_person_edits.rename(followed, NAME, by="desk", now=to_milliseconds(utc_now()))
-    assert await who_holds(opened, FOLLOWED) == {"person_faces"}
-    assert await who_holds(opened, NAME.encode()) >= {"identities", "persons"}
+    assert await collections_with(opened, FOLLOWED) == {"person_faces"}
+    assert await collections_with(opened, NAME.encode()) >= {"identities", "persons"}
     yield opened
     await opened.close()
 
 
 @contextmanager
 def device(mosquitto: Mosquitto, fresh: FreshDevice, path: Path) -> Iterator[Assembly]:
-    """The device, connected, on its own file."""
+    """Run the connected device on its own file."""
     mqtt = MqttSettings(port=mosquitto.port, username=fresh.id, password=SecretStr(fresh.password))
     spaces = {SPACE: SpaceInfo(dimension=8)}
     config = IoTClientConfig(fresh.id, site_id=fresh.site, mqtt=mqtt, spaces=spaces, dev_mode=True)
@@ -99,18 +103,20 @@ def device(mosquitto: Mosquitto, fresh: FreshDevice, path: Path) -> Iterator[Ass
 
 
 def raw(path: Path) -> bytes:
-    """Every byte of the database and of its write-ahead log."""
+    """Return all bytes of the database and of its write-ahead log."""
     return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.name.startswith(path.name))
 
 
-async def synced(path: Path) -> None:
-    async def both() -> bool:
-        return all(one.vector in raw(path) for one in (face(1), face(2))) and NAME.encode() in raw(path)
+async def wait_for_sync(path: Path) -> None:
+    async def has_both() -> bool:
+        return all(template.vector in raw(path) for template in (face(1), face(2))) and NAME.encode() in raw(
+            path
+        )
 
-    await until(both)
+    await until(has_both)
 
 
-async def who_holds(registry: Registry, needle: bytes) -> set[str]:
+async def collections_with(registry: Registry, needle: bytes) -> set[str]:
     as_bytes: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
     database = registry.mongo.db
     return {
@@ -121,26 +127,26 @@ async def who_holds(registry: Registry, needle: bytes) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("heard", ["as a delta", "in a page", "as a reset"])
-async def test_nothing_of_an_erased_person_is_left_anywhere(
+@pytest.mark.parametrize("delivery", ["as a delta", "in a page", "as a reset"])
+async def test_nothing_of_an_erased_identity_is_left(
     registry: Registry,
     program: BridgeProgram,
     mosquitto: Mosquitto,
     fresh_device: FreshDevice,
     tmp_path: Path,
-    heard: str,
+    delivery: str,
 ) -> None:
-    """Whether the camera is online, comes back later, or comes back when the tombstone has been purged."""
+    """The camera is online, returns later, or returns after the tombstone's purge."""
     path = tmp_path / "device" / "faces.db"
     async with running(registry, program):
         with device(mosquitto, fresh_device, path):
-            await synced(path)
-            if heard == "as a delta":
+            await wait_for_sync(path)
+            if delivery == "as a delta":
                 erasure_id = await erase(registry)
-                await confirmed(registry, erasure_id)
-        if heard != "as a delta":
+                await wait_for_confirmation(registry, erasure_id)
+        if delivery != "as a delta":
             erasure_id = await erase(registry)
-            if heard == "as a reset":
+            if delivery == "as a reset":
                 assert (
                     await registry.tombstones.purge(
                         to_milliseconds(utc_now()) + timedelta(days=1), timedelta(0)
@@ -148,14 +154,14 @@ async def test_nothing_of_an_erased_person_is_left_anywhere(
                     == 1
                 )
             with device(mosquitto, fresh_device, path):
-                await confirmed(registry, erasure_id)
+                await wait_for_confirmation(registry, erasure_id)
 
-    held = raw(path)
-    assert face(2).vector in held
-    assert b"Other Name" in held
-    assert [secret for secret in SECRETS if secret in held] == []
-    assert re.search(rb"EMP-12345", held) is None
-    assert [await who_holds(registry, secret) for secret in SECRETS] == [set()] * len(SECRETS)
+    file_bytes = raw(path)
+    assert face(2).vector in file_bytes
+    assert b"Other Name" in file_bytes
+    assert [secret for secret in SECRETS if secret in file_bytes] == []
+    assert re.search(rb"EMP-12345", file_bytes) is None
+    assert [await collections_with(registry, secret) for secret in SECRETS] == [set()] * len(SECRETS)
     receipt = await registry.erasures.note_confirmations(erasure_id, to_milliseconds(utc_now()))
     (proof,) = receipt.devices
     assert proof.device_id == fresh_device.id
@@ -164,13 +170,15 @@ async def test_nothing_of_an_erased_person_is_left_anywhere(
 
 
 async def erase(registry: Registry) -> str:
-    begun = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
-    return (await registry.erasures.continue_erasure(begun.erasure_id, to_milliseconds(utc_now()))).erasure_id
+    erasure = await registry.erasures.erase("EMP-12345", by="privacy-desk", now=to_milliseconds(utc_now()))
+    return (
+        await registry.erasures.continue_erasure(erasure.erasure_id, to_milliseconds(utc_now()))
+    ).erasure_id
 
 
-async def confirmed(registry: Registry, erasure_id: str) -> None:
-    async def has() -> bool:
+async def wait_for_confirmation(registry: Registry, erasure_id: str) -> None:
+    async def is_confirmed() -> bool:
         receipt = await registry.erasures.note_confirmations(erasure_id, to_milliseconds(utc_now()))
-        return [one.state for one in receipt.devices] == ["confirmed"]
+        return [device.state for device in receipt.devices] == ["confirmed"]
 
-    await until(has)
+    await until(is_confirmed)

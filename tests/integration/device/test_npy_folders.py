@@ -1,4 +1,4 @@
-"""The watched folders of `python -m device`, on a real broker."""
+"""Test the watched folders of `python -m device` on a real broker."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def template(number: int, space: str, dimension: int) -> WireTemplate:
     return WireTemplate(template_id=f"t{number}", space=space, vector=vector(number, dimension), quality=0.9)
 
 
-def test_files_are_registered_and_people_appear_as_files(
+def test_files_are_registered_and_identities_are_mirrored_as_files(
     mosquitto: Mosquitto,
     peer: Peer,
     fresh_device: FreshDevice,
@@ -42,7 +42,10 @@ def test_files_are_registered_and_people_appear_as_files(
     pictures: Path,
     tmp_path: Path,
 ) -> None:
-    """Face and gait side by side, in both directions, with problems in the heartbeat and SIGTERM obeyed."""
+    """Face and gait folders work in both directions.
+
+    Problems are in the heartbeat, and SIGTERM ends the program.
+    """
     folder = tmp_path / "npy"
     registry = peer.registry = ModelRegistry()
     registry.version = 1
@@ -65,42 +68,45 @@ def test_files_are_registered_and_people_appear_as_files(
     wait_until((folder / "gait_db" / "EMP-1.npy").exists, "the mirrored gait", 30.0)
     wait_until(lambda: files("face_db") == ["EMP-1.npy"], "the mirrored face")
     assert np.load(folder / "gait_db" / "EMP-1.npy").tobytes() == vector(2, 256)
-    info = peer.of(channels.INFO, fresh_device.id)[-1]
-    assert {space: one.dimension for space, one in info.spaces.items()} == {FACE: 512, GAIT: 256}
-    applied = peer.of(channels.SYNC_APPLIED, fresh_device.id)[-1]
+    info = peer.messages(channels.INFO, fresh_device.id)[-1]
+    assert {space: space_info.dimension for space, space_info in info.spaces.items()} == {
+        FACE: 512,
+        GAIT: 256,
+    }
+    applied = peer.messages(channels.SYNC_APPLIED, fresh_device.id)[-1]
     assert applied.spaces[GAIT].digest == registry.digest(GAIT).hex
 
     np.save(folder / "gait_db" / "EMP-2.npy", to_array(vector(3, 256)))
     np.save(folder / "face_db" / "EMP-3.npy", np.ones(512))
-    wait_until(lambda: len(peer.of(channels.REGISTER, fresh_device.id)) == 1, "the registration")
-    [asked] = peer.of(channels.REGISTER, fresh_device.id)
-    assert (asked.user_id, asked.space, asked.kind) == ("EMP-2", GAIT, "employee")
+    wait_until(lambda: len(peer.messages(channels.REGISTER, fresh_device.id)) == 1, "the registration")
+    [request] = peer.messages(channels.REGISTER, fresh_device.id)
+    assert (request.user_id, request.space, request.kind) == ("EMP-2", GAIT, "employee")
     peer.send(
         channels.REGISTERED,
-        Registered(request_id=asked.request_id, result="created", user_id="EMP-2"),
+        Registered(request_id=request.request_id, result="created", user_id="EMP-2"),
         device_id=fresh_device.id,
     )
 
-    def beat_tells() -> bool:
-        beat = peer.of(channels.HEARTBEAT, fresh_device.id)[-1]
-        return "EMP-3.npy" in str(beat.problems) and beat.refusals.get("files_registered") == 1
+    def heartbeat_has_both() -> bool:
+        heartbeat = peer.messages(channels.HEARTBEAT, fresh_device.id)[-1]
+        return "EMP-3.npy" in str(heartbeat.problems) and heartbeat.refusals.get("files_registered") == 1
 
-    wait_until(beat_tells, "a heartbeat that names the file and counts the other")
-    beat = peer.of(channels.HEARTBEAT, fresh_device.id)[-1]
-    assert [(one.code, one.detail) for one in beat.problems if one.code == "file-invalid"] == [
-        ("file-invalid", "face_db/EMP-3.npy: its type is float64, expected float32")
-    ]
+    wait_until(heartbeat_has_both, "a heartbeat that names the file and counts the other")
+    beat = peer.messages(channels.HEARTBEAT, fresh_device.id)[-1]
+    assert [
+        (problem.code, problem.detail) for problem in beat.problems if problem.code == "file-invalid"
+    ] == [("file-invalid", "face_db/EMP-3.npy: its type is float64, expected float32")]
 
     peer.send(channels.SYNC_DELTA, registry.delete("EMP-1"), site_id=fresh_device.site)
-    wait_until(lambda: files("face_db") == ["EMP-3.npy"], "the file of who was deleted is gone")
+    wait_until(lambda: files("face_db") == ["EMP-3.npy"], "the file of the deleted identity is gone")
     wait_until(lambda: files("gait_db") == ["EMP-2.npy"], "in both folders, and no other")
     program.stop()
     assert program.running is False
-    assert len(peer.of(channels.REGISTER, fresh_device.id)) == 1
+    assert len(peer.messages(channels.REGISTER, fresh_device.id)) == 1
 
 
-def test_spaces_that_cannot_be_told_apart_end_the_program_with_a_sentence(tmp_path: Path) -> None:
-    """Nobody guesses which of two a file is of."""
+def test_an_ambiguous_space_ends_the_program_with_a_sentence(tmp_path: Path) -> None:
+    """With two gait spaces the space of a file in `gait_db` is unknown."""
     finished = run(
         [],
         {

@@ -1,4 +1,4 @@
-"""Cameras that tell the tracker of faces, on a real broker; a peer plays the tracker."""
+"""Cameras send observations over a real broker; a peer plays the tracker."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -28,13 +28,16 @@ from tests.device_samples import ModelRegistry
 from tests.integration.device.conftest import Peer
 from tests.waiting import wait_until
 
-[SOMEBODY, *_] = IDENTITIES
-# The trial model's: nearer than this is the same person.
-SAME_PERSON = 0.75
+[FIRST_IDENTITY, *_] = IDENTITIES
+# The threshold of the trial model.
+MIN_SIMILARITY = 0.75
 
 
 class TrackerPeer(Peer):
-    """Answers observations: who was seen first is #41 and `SOMEBODY`, others follow; or keeps silent."""
+    """Answer observations unless silent: the first face gets 41, others follow.
+
+    Global id 41 has the user id `FIRST_IDENTITY`.
+    """
 
     def __init__(self, broker: Mosquitto) -> None:
         super().__init__(broker)
@@ -51,22 +54,22 @@ class TrackerPeer(Peer):
 
     def _assign(self, observation: Observation) -> Assignment:
         vector = to_array(observation.vector)
-        like = [float(known @ vector) for known in self.vectors]
-        if not like or max(like) < SAME_PERSON:
+        similarities = [float(stored @ vector) for stored in self.vectors]
+        if not similarities or max(similarities) < MIN_SIMILARITY:
             self.vectors.append(vector)
-            like.append(1.0)
-        nearest = int(np.argmax(like))
+            similarities.append(1.0)
+        nearest = int(np.argmax(similarities))
         return Assignment(
             track_id=observation.track_id,
             global_id=41 + nearest,
-            user_id=None if nearest else SOMEBODY,
-            similarity=min(1.0, like[nearest]),
+            user_id=None if nearest else FIRST_IDENTITY,
+            similarity=min(1.0, similarities[nearest]),
         )
 
 
 @pytest.fixture
 def tracker(mosquitto: Mosquitto, fresh_device: FreshDevice) -> Iterator[TrackerPeer]:
-    """With the site's head, as a bridge has it retained."""
+    """Run a tracker with the site's head, which a bridge publishes as retained."""
     peer = TrackerPeer(mosquitto)
     with closing(peer):
         peer.start()
@@ -81,8 +84,11 @@ def head_of(model_sha256: str | None) -> SyncHead:
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> SampleVideo:
-    """Two people, one after the other and then both; the second is unknown to everybody."""
-    return make_sample(tmp_path_factory.mktemp("footage"), [IDENTITIES[SOMEBODY]], cameras=1)[0]
+    """Return a video of two faces, one after the other and then both.
+
+    The second face is in no gallery.
+    """
+    return make_sample(tmp_path_factory.mktemp("footage"), [IDENTITIES[FIRST_IDENTITY]], cameras=1)[0]
 
 
 Environment = Callable[..., dict[str, str]]
@@ -107,52 +113,60 @@ def environment(mosquitto: Mosquitto, fresh_device: FreshDevice, tmp_path: Path)
 def run_camera(
     start: Callable[..., Program], peer: Peer, device: FreshDevice, env: dict[str, str]
 ) -> Program:
-    """A camera that has seen its file to the end."""
+    """Run a camera to the end of its file."""
     program = start([sys.executable, "-m", "device"], {**env, "WFM_DEVICE__HEARTBEAT_SECONDS": "0.2"})
 
     def ended() -> bool:
-        beats = peer.of(channels.HEARTBEAT, device.id)
+        beats = peer.messages(channels.HEARTBEAT, device.id)
         return bool(beats) and beats[-1].camera == "ended"
 
     wait_until(ended, "the end of the video", 60.0)
     return program
 
 
-def test_a_camera_tells_of_everybody_it_sees_also_of_strangers(
+def test_a_camera_sends_observations_of_known_and_unknown_faces(
     tracker: TrackerPeer,
     fresh_device: FreshDevice,
     start_program: Callable[..., Program],
     environment: Environment,
     footage: SampleVideo,
 ) -> None:
-    """By the contract, once a second a track; the heartbeat counts it, and no log has a vector."""
+    """It sends one per second and track; the heartbeat counts them.
+
+    No log line has a vector.
+    """
     env = environment(WFM_DEVICE__SOURCE=str(footage.path), WFM_DEVICE__FPS="30")
     program = run_camera(start_program, tracker, fresh_device, env)
 
     def all_counted() -> bool:
-        counts = tracker.of(channels.HEARTBEAT, fresh_device.id)[-1].refusals
-        return counts.get("observations_sent") == len(tracker.of(channels.OBSERVATION, fresh_device.id))
+        counts = tracker.messages(channels.HEARTBEAT, fresh_device.id)[-1].refusals
+        return counts.get("observations_sent") == len(tracker.messages(channels.OBSERVATION, fresh_device.id))
 
     wait_until(all_counted, "a heartbeat that counts them")
     program.stop()
     wait_until(
-        lambda: tracker.of(channels.STATUS, fresh_device.id)[-1].state == "stopped", "the camera's goodbye"
+        lambda: tracker.messages(channels.STATUS, fresh_device.id)[-1].state == "stopped",
+        "the status `stopped`",
     )
-    told = tracker.of(channels.OBSERVATION, fresh_device.id)
+    observations = tracker.messages(channels.OBSERVATION, fresh_device.id)
     assert len(tracker.vectors) == 2
-    for one in told:
-        assert one.space == gabor.SPACE_ID
-        assert np.linalg.norm(to_array(one.vector)) == pytest.approx(1.0, abs=1e-5)
-        assert one.frame_size == [640, 480]
-        assert 0 < one.quality <= 1
-        assert to_base64(one.vector)[:40] not in program.log.read_text()
-    tracks = {one.track_id for one in told}
+    for observation in observations:
+        assert observation.space == gabor.SPACE_ID
+        assert np.linalg.norm(to_array(observation.vector)) == pytest.approx(1.0, abs=1e-5)
+        assert observation.frame_size == [640, 480]
+        assert 0 < observation.quality <= 1
+        assert to_base64(observation.vector)[:40] not in program.log.read_text()
+    tracks = {observation.track_id for observation in observations}
     for track in tracks:
-        times = [one.captured_at.timestamp() for one in told if one.track_id == track]
+        times = [
+            observation.captured_at.timestamp()
+            for observation in observations
+            if observation.track_id == track
+        ]
         assert all(later - earlier >= 0.9 for earlier, later in pairwise(times))
 
 
-def test_a_camera_whose_observations_are_off_tells_of_nobody(
+def test_a_camera_with_observations_off_sends_only_events(
     tracker: TrackerPeer,
     fresh_device: FreshDevice,
     start_program: Callable[..., Program],
@@ -162,11 +176,11 @@ def test_a_camera_whose_observations_are_off_tells_of_nobody(
     """Its events come as ever."""
     env = environment(WFM_DEVICE__SOURCE=str(footage.path), WFM_DEVICE__FPS="0")
     env["WFM_DEVICE__OBSERVATIONS"] = "false"
-    # Who has never synced recognises nobody.
+    # A device recognises only after its first sync.
     tracker.registry = ModelRegistry()
     run_camera(start_program, tracker, fresh_device, env).stop()
-    wait_until(lambda: tracker.of(channels.EVENT, fresh_device.id), "an event of a stranger")
-    assert tracker.of(channels.OBSERVATION, fresh_device.id) == []
+    wait_until(lambda: tracker.messages(channels.EVENT, fresh_device.id), "an event of an unknown face")
+    assert tracker.messages(channels.OBSERVATION, fresh_device.id) == []
 
 
 Annotate = Callable[..., Result]
@@ -174,14 +188,14 @@ Annotate = Callable[..., Result]
 
 @pytest.fixture
 def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[list[str]]]:
-    """What is written beside the faces, frame by frame."""
+    """Return the texts beside the faces, frame by frame."""
     written: list[list[list[str]]] = []
 
-    def watched(image: Any, notes: Any, *rest: Any) -> Any:
+    def record_and_draw(image: Any, notes: Any, *further: Any) -> Any:
         written.append([list(note.lines) for note in notes])
-        return draw(image, notes, *rest)
+        return draw(image, notes, *further)
 
-    monkeypatch.setattr("device.recordings.annotation.draw", watched)
+    monkeypatch.setattr("device.recordings.annotation.draw", record_and_draw)
     return written
 
 
@@ -189,12 +203,15 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[list[str]]]:
 def annotate(
     environment: Environment, footage: SampleVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Annotate:
-    """`annotate(*options, **environment)` on the footage, as a device that has run before."""
+    """Return a function that annotates the footage on a device with a database.
+
+    The call is `annotate(*options, **environment)`.
+    """
     database = DatabaseManager(tmp_path / "data" / "device.db")
     (tmp_path / "data").mkdir()
     database.initialize()
     database.close()
-    # The runner's standard error ends with its run.
+    # The runner closes its standard error after the run.
     monkeypatch.setattr("device.cli.annotate.configure_logging", lambda _: None)
 
     def annotate(*options: str, **more: str) -> Result:
@@ -206,57 +223,67 @@ def annotate(
     return annotate
 
 
-def test_the_drawing_shows_who_somebody_is_across_cameras(
+def test_the_drawing_shows_global_ids(
     annotate: Annotate,
     labels: list[list[list[str]]],
     tracker: TrackerPeer,
     fresh_device: FreshDevice,
     footage: SampleVideo,
 ) -> None:
-    """From the first frame in which a face is good enough; the user id too, where the tracker has one."""
+    """The label starts at the first good face and has the user id if known."""
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
-    assert f"across cameras: #41 {SOMEBODY}, #42\n" in ended.output
+    assert f"across cameras: #41 {FIRST_IDENTITY}, #42\n" in ended.output
     assert len(labels) == footage.frames
-    known = [line for frame in labels for face in frame for line in face if line.startswith("#")]
-    assert set(known) == {f"#41 {SOMEBODY}", "#42"}
-    seen = [face for frame in labels for face in frame if not any("low_quality" in line for line in face)]
-    assert all(face[1].startswith("#") for face in seen)
-    told = tracker.of(channels.OBSERVATION, fresh_device.id)
-    # A second of the video, not of the machine that reads it.
+    global_ids = [line for frame in labels for face in frame for line in face if line.startswith("#")]
+    assert set(global_ids) == {f"#41 {FIRST_IDENTITY}", "#42"}
+    good_faces = [
+        face for frame in labels for face in frame if not any("low_quality" in line for line in face)
+    ]
+    assert all(face[1].startswith("#") for face in good_faces)
+    observations = tracker.messages(channels.OBSERVATION, fresh_device.id)
+    # These are seconds of the video, not of the machine's clock.
     seconds = footage.frames / 15
-    assert len({one.track_id for one in told}) < len(told) <= 2 * seconds
-    times = sorted({one.captured_at for one in told})
+    assert len({observation.track_id for observation in observations}) < len(observations) <= 2 * seconds
+    times = sorted({observation.captured_at for observation in observations})
     assert all((b - a).total_seconds() >= 0.149 for a, b in pairwise(times))
-    assert tracker.of(channels.STATUS, fresh_device.id)[-1].state == "stopped"
+    assert tracker.messages(channels.STATUS, fresh_device.id)[-1].state == "stopped"
 
 
-def test_without_the_option_nobody_is_told(
+def test_without_the_option_no_observation_is_sent(
     annotate: Annotate, labels: list[list[list[str]]], tracker: TrackerPeer, fresh_device: FreshDevice
 ) -> None:
-    """The drawing needs no network."""
+    """Drawing without global ids needs no network."""
     ended = annotate()
     assert ended.exit_code == 0, ended.output
     assert "across cameras" not in ended.output
     assert not [line for frame in labels for face in frame for line in face if line.startswith("#")]
-    assert tracker.of(channels.STATUS, fresh_device.id) == []
+    assert tracker.messages(channels.STATUS, fresh_device.id) == []
 
 
-def test_where_no_tracker_answers_the_drawing_goes_on(
+def test_the_drawing_continues_without_a_tracker(
     annotate: Annotate,
     labels: list[list[list[str]]],
     tracker: TrackerPeer,
     fresh_device: FreshDevice,
     footage: SampleVideo,
 ) -> None:
-    """One sentence, after some seconds, and nobody is asked any more."""
+    """After some seconds one sentence is printed and no more observations are sent."""
     tracker.silent = True
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
     assert ended.output.count("goes on without global ids") == 1
     assert "no tracker answers" in ended.output
     assert len(labels) == footage.frames
-    assert len({one.captured_at for one in tracker.of(channels.OBSERVATION, fresh_device.id)}) == 1
+    assert (
+        len(
+            {
+                observation.captured_at
+                for observation in tracker.messages(channels.OBSERVATION, fresh_device.id)
+            }
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,14 +293,14 @@ def test_where_no_tracker_answers_the_drawing_goes_on(
         ({"WFM_MQTT__PASSWORD": "another"}, "refuses this device"),
     ],
 )
-def test_where_the_broker_is_away_the_drawing_goes_on(
+def test_the_drawing_continues_without_a_broker(
     annotate: Annotate,
     labels: list[list[list[str]]],
     footage: SampleVideo,
     changes: dict[str, str],
     sentence: str,
 ) -> None:
-    """It is said at the start, once."""
+    """One sentence is printed at the start."""
     ended = annotate("--ask-tracker", **changes)
     assert ended.exit_code == 0, ended.output
     assert sentence in ended.output
@@ -281,10 +308,10 @@ def test_where_the_broker_is_away_the_drawing_goes_on(
     assert len(labels) == footage.frames
 
 
-def test_where_the_broker_goes_away_the_drawing_goes_on(
+def test_the_drawing_continues_when_the_broker_disconnects(
     annotate: Annotate, labels: list[list[list[str]]], footage: SampleVideo, own_mosquitto: Mosquitto
 ) -> None:
-    """At once, rather than after a second for every face."""
+    """The lookup ends at once instead of one timeout per face."""
 
     class Saboteur(TrackerPeer):
         def _assign(self, observation: Observation) -> Assignment:
@@ -294,38 +321,38 @@ def test_where_the_broker_goes_away_the_drawing_goes_on(
     with closing(Saboteur(own_mosquitto)) as peer:
         peer.start()
         login = {"WFM_MQTT__USERNAME": "cam-001", "WFM_MQTT__PASSWORD": own_mosquitto.users["cam-001"]}
-        place = {"WFM_DEVICE__ID": "cam-001", "WFM_DEVICE__SITE": "lobby"}
-        ended = annotate("--ask-tracker", WFM_MQTT__PORT=str(own_mosquitto.port), **login, **place)
+        device = {"WFM_DEVICE__ID": "cam-001", "WFM_DEVICE__SITE": "lobby"}
+        ended = annotate("--ask-tracker", WFM_MQTT__PORT=str(own_mosquitto.port), **login, **device)
     assert ended.exit_code == 0, ended.output
     assert f"the connection to the broker at 127.0.0.1:{own_mosquitto.port} is gone" in ended.output
     assert ended.output.count("goes on without global ids") == 1
     assert len(labels) == footage.frames
 
 
-def test_a_model_that_is_not_the_registrys_asks_nobody(
+def test_a_model_unlike_the_registrys_sends_no_observation(
     annotate: Annotate, tracker: TrackerPeer, fresh_device: FreshDevice
 ) -> None:
-    """Its vectors compare with nobody, and the retained head of the site says so."""
+    """The retained head of the site has the registry's model."""
     tracker.send(channels.SYNC_HEAD, head_of("9c" * 32), site_id=fresh_device.site)
     ended = annotate("--ask-tracker")
     assert ended.exit_code == 0, ended.output
     assert "match no other vectors: the model file for face:gabor-512 is" in ended.output
-    assert tracker.of(channels.OBSERVATION, fresh_device.id) == []
+    assert tracker.messages(channels.OBSERVATION, fresh_device.id) == []
 
 
 @pytest.mark.parametrize("options", [["--ask-tracker"], []])
-def test_a_device_that_runs_is_not_taken_off_the_broker(
+def test_drawing_does_not_disconnect_a_running_device(
     annotate: Annotate, tracker: TrackerPeer, tmp_path: Path, options: list[str]
 ) -> None:
-    """Two connections of one id would throw each other out; to draw without asking harms nobody."""
+    """Two connections with one id end each other; drawing alone needs none."""
     with sole_owner(tmp_path / "data"):
         ended = annotate(*options)
     assert ended.exit_code == (2 if options else 0)
     assert ("another device runs on this folder" in ended.output) == bool(options)
 
 
-def test_a_device_that_tells_of_nobody_asks_nobody(annotate: Annotate, tracker: TrackerPeer) -> None:
-    """The setting holds for every way in which a vector could leave."""
+def test_a_device_with_observations_off_refuses_the_option(annotate: Annotate, tracker: TrackerPeer) -> None:
+    """The setting covers every way in which a vector could leave the device."""
     ended = annotate("--ask-tracker", WFM_DEVICE__OBSERVATIONS="false")
     assert ended.exit_code == 2
     assert "device.observations is false" in ended.output

@@ -1,6 +1,7 @@
-"""The examples that firmware was written after (seed 003), run as they stand on a real broker and bridge.
+"""Run the examples of seed 003, after which firmware was written, unchanged.
 
-Only three things are put in their place: the package's name, the broker's URL with its key, and the file.
+A real broker and bridge answer. Only the package name, the broker's URL with its key and the path are
+replaced.
 """
 
 import asyncio
@@ -131,7 +132,7 @@ VECTOR = normalise(np.random.default_rng(3).normal(size=512), 512)
 
 
 class TlsMosquitto(Mosquitto):
-    """The local broker with a second listener, for TLS, under a certificate that vouches for itself."""
+    """Local broker with a second listener, for TLS, and a self-signed certificate."""
 
     tls_port: int
 
@@ -166,7 +167,7 @@ def broker(tmp_path: Path) -> Iterator[TlsMosquitto]:
 
 @dataclass
 class Firmware:
-    """Runs snippets in one namespace, as the lines of one program."""
+    """Run snippets in one namespace, as the lines of one program."""
 
     url: str
     login: str
@@ -192,7 +193,7 @@ class Firmware:
 def mongo(
     broker: TlsMosquitto, mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> Iterator[Any]:
-    """The database behind a running bridge, with EMP-777 enrolled in every site."""
+    """Return the database behind a running bridge; EMP-777 is enrolled for all sites."""
 
     async def enroll() -> None:
         settings = MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database)
@@ -218,7 +219,7 @@ def mongo(
         yield client[mongo_database]
 
 
-def recognised() -> Event:
+def recognition() -> Event:
     now = to_milliseconds(utc_now())
     return Event(
         event_id=new_event_id("EV1", int(now.timestamp() * 1000)),
@@ -233,12 +234,12 @@ def recognised() -> Event:
 
 @pytest.fixture
 def firmware(broker: TlsMosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Firmware:
-    """In an empty working directory, with what the snippets take as given."""
+    """Return the runner in an empty working directory, with the snippets' names."""
     monkeypatch.chdir(tmp_path)
-    # The system's authorities, which vouch for a broker whose URL comes without a ca_file.
+    # A broker URL without a ca_file is checked with the system's certificate authorities.
     monkeypatch.setenv("SSL_CERT_FILE", str(broker.certificate))
     frame = np.ascontiguousarray(astronaut()[..., ::-1])
-    given = {
+    names = {
         "embedding_array": np.linspace(-1.0, 1.0, 512),
         "frame": frame,
         "x": 170,
@@ -247,11 +248,11 @@ def firmware(broker: TlsMosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "h": 110,
     }
     url = f"mqtt://{broker.host}:{broker.port}"
-    return Firmware(url, DEVICE, broker.users[DEVICE], tmp_path / "faces.db", given)
+    return Firmware(url, DEVICE, broker.users[DEVICE], tmp_path / "faces.db", names)
 
 
 def test_the_database_manager_keeps_embeddings_for_matching(firmware: Firmware) -> None:
-    """One row under the columns that firmware knows, read back as a unit vector."""
+    """An embedding is one row in the columns of seed 003 and is read as a unit vector."""
     firmware.run(DATABASE_MANAGER)
     [(user_id, embedding)] = firmware.names["embeddings"].items()
     assert user_id == "EMP-123"
@@ -266,7 +267,7 @@ def test_the_database_manager_keeps_embeddings_for_matching(firmware: Firmware) 
 
 
 def test_the_validators_event_reaches_the_backend(firmware: Firmware, mongo: Any) -> None:
-    """Five consecutive frames of one person make one event, which is sent."""
+    """Five consecutive frames of one identity make one event, which is stored."""
     from device import IoTClient, IoTClientConfig  # noqa: PLC0415  # as firmware does
 
     config = IoTClientConfig(device_id=DEVICE, broker_url=firmware.url, api_key=firmware.key)
@@ -292,10 +293,13 @@ def test_the_validators_event_reaches_the_backend(firmware: Firmware, mongo: Any
 def test_the_client_sends_events_and_fetches_enrollments(
     firmware: Firmware, mongo: Any, broker: TlsMosquitto, tmp_path: Path, scheme: str
 ) -> None:
-    """The event is stored once with its picture, although it was sent twice; the sync is in the file."""
+    """An event that is sent twice is stored once with its picture.
+
+    The sync is in the device's file.
+    """
     if scheme == "mqtts":
         firmware.url = f"mqtts://{broker.host}:{broker.tls_port}"
-    firmware.names["event"] = event = recognised()
+    firmware.names["event"] = event = recognition()
 
     firmware.run(IOT_CLIENT)
 
@@ -316,7 +320,7 @@ def test_the_client_sends_events_and_fetches_enrollments(
 
 
 def test_the_factory_sets_up_a_device_that_syncs(firmware: Firmware, mongo: Any) -> None:
-    """In production all enrollments come from the registry: the first sync removes the local one."""
+    """The first sync removes the local enrollment: only the registry enrolls."""
     firmware.run(DATABASE_MANAGER)
     firmware.names["db"].close()
 
@@ -334,7 +338,7 @@ def test_the_factory_sets_up_a_device_that_syncs(firmware: Firmware, mongo: Any)
 
 
 def test_an_event_image_is_a_small_jpeg_in_base64(firmware: Firmware) -> None:
-    """At most 50 KB, cropped round the face."""
+    """The image has at most 50 KB and is cropped around the face."""
     firmware.run(IMAGE_UTILS)
     jpeg = base64.b64decode(firmware.names["b64_image"])
     assert jpeg.startswith(b"\xff\xd8")

@@ -121,7 +121,7 @@ async def test_the_number_of_templates_of_an_employee_is_limited(
 
 
 @pytest.mark.parametrize(
-    ("user_id", "vector", "result", "told", "code"),
+    ("user_id", "vector", "result", "answered_id", "code"),
     [
         ("EMP-9", near(1, 0.9), "exists", "EMP-1", None),
         ("EMP-1", near(1, 0.1), "rejected", None, "face-differs"),

@@ -26,7 +26,7 @@ Start = Callable[..., Program]
 
 @pytest.fixture
 def catalog() -> Iterator[PhotoCatalog]:
-    """Two photos of each of the demo's people."""
+    """Return a catalog with two photos of each demo identity."""
     with PhotoCatalog() as server:
         server.key = "catalog-key"
         for n, row in enumerate(IDENTITIES.values()):
@@ -77,11 +77,11 @@ def test_the_vectors_equal_those_of_the_api(
     photos = PhotoEmbedder(CascadeDetector(), load_embedder())
     for n, row in enumerate(IDENTITIES.values()):
         (vector,) = backend.stored["alfred_catalog", str(n)]
-        wanted = photos.embed_photo(enrollment_photo(row)).vector
-        assert np.asarray(vector, "<f4").tobytes() == wanted
+        expected = photos.embed_photo(enrollment_photo(row)).vector
+        assert np.asarray(vector, "<f4").tobytes() == expected
     assert any("position=5 total=13" in line for line in log)
-    said = "\n".join(log)
-    assert [word for word in ("Person", "-key", "/api/photos") if word in said] == []
+    log_text = "\n".join(log)
+    assert [secret for secret in ("Person", "-key", "/api/photos") if secret in log_text] == []
 
 
 def test_a_worker_that_is_killed_repeatedly_stores_every_vector_once(
@@ -90,8 +90,8 @@ def test_a_worker_that_is_killed_repeatedly_stores_every_vector_once(
     """The next worker continues after the vectors in the registry."""
     job = backend.submit(photo_ids=list(catalog.photos))
     random_moments = random.Random(11)
-    for death in range(5):
-        kill_at_request(start, backend, random_moments.randint(2, 4), taken=death % 2 == 0)
+    for attempt in range(5):
+        kill_at_request(start, backend, random_moments.randint(2, 4), taken=attempt % 2 == 0)
         assert job.status == "claimed"
         backend.expire(job)
     position = job.position
@@ -99,15 +99,18 @@ def test_a_worker_that_is_killed_repeatedly_stores_every_vector_once(
     assert start("--once").wait(60) == 0
     assert job.status == "done"
     assert set(catalog.files_sent()) == set(list(catalog.photos)[position:])
-    assert {person: len(vectors) for person, vectors in backend.stored.items()} == {
+    assert {key: len(vectors) for key, vectors in backend.stored.items()} == {
         ("alfred_catalog", str(n)): 1 for n in range(len(IDENTITIES))
     }
     assert job.result["photos"] == 12
 
 
 def kill_at_request(start: Start, backend: EmbeddingBackend, nth: int, *, taken: bool) -> None:
-    """Kill a worker while it waits for the answer to its nth request, which the backend has taken or not."""
-    arrived, dead = threading.Event(), threading.Event()
+    """Kill a worker while it waits for the answer to its nth request.
+
+    `taken` says whether the backend has processed that request.
+    """
+    arrived, killed = threading.Event(), threading.Event()
     count = iter(range(1, 1_000_000))
 
     def hold(request: Request) -> Reply | None:
@@ -116,14 +119,14 @@ def kill_at_request(start: Start, backend: EmbeddingBackend, nth: int, *, taken:
         backend.before = lambda _: None
         answer = backend.answer(request) if taken else Reply(503)
         arrived.set()
-        dead.wait(20)
+        killed.wait(20)
         return answer
 
     backend.before = hold
     program = start()
     assert arrived.wait(30)
     program.kill()
-    dead.set()
+    killed.set()
 
 
 def test_sigterm_ends_the_worker_within_seconds_and_releases_the_job(
@@ -142,9 +145,9 @@ def test_sigterm_ends_the_worker_within_seconds_and_releases_the_job(
     program = start()
     assert waiting.wait(30)
     program.wait_until(lambda: job.position == 4, "report two groups", 20)
-    begun = time.monotonic()
+    started = time.monotonic()
     assert program.stop(10) == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
     release.set()
     assert (job.status, job.retry, job.position) == ("failed", True, 4)
     assert "job released job_id=" in program.output()
@@ -166,9 +169,9 @@ def test_a_rejected_key_is_one_sentence_and_status_2(
     job = backend.submit(photo_ids=["photo_00"])
     program = start("--once", **{f"{refusing}_key": "a-wrong-key"})
     assert program.wait(30) == 2
-    last = program.output().splitlines()[-1]
-    assert f"the {refusing} at http://127.0.0.1" in last
-    assert "rejects the worker's key (401)" in last
+    last_line = program.output().splitlines()[-1]
+    assert f"the {refusing} at http://127.0.0.1" in last_line
+    assert "refuses access (401)" in last_line
     assert "wrong-key" not in program.output()
     assert job.status == ("queued" if refusing == "backend" else "failed")
 

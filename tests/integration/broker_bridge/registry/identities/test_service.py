@@ -167,7 +167,7 @@ async def test_replacing_a_modality_leaves_the_others(registry: Registry) -> Non
 
 
 @pytest.mark.parametrize(
-    ("order", "code"),
+    ("bad_enrollment", "code"),
     [
         (EnrollIdentity("EMP-1", (Template("face:nowhere", b"\0" * 32),)), "space-unknown"),
         (EnrollIdentity("EMP-1", (Template("face:test-8", b"\0" * 32),)), "vector-invalid"),
