@@ -1,4 +1,4 @@
-"""Derive minimal bodies from the OpenAPI document, and all ways to spoil them."""
+"""Derive minimal bodies from the OpenAPI document, and invalid variants of them."""
 
 import json
 import re
@@ -40,8 +40,11 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Spoilt:
-    """A body with one mistake; `within_list` if only an item of a list is wrong."""
+class InvalidBody:
+    """Hold a body with one mistake.
+
+    `within_list` is set if only an item of a list is wrong.
+    """
 
     what: str
     content: bytes
@@ -49,7 +52,7 @@ class Spoilt:
 
 
 def writing_routes(document: Mapping[str, Any]) -> list[Route]:
-    """Yield every operation of an OpenAPI document that may change something."""
+    """Return every operation of an OpenAPI document that may change something."""
     routes = []
     for path, operations in document["paths"].items():
         for method in WRITING:
@@ -73,17 +76,17 @@ def inline(schema: Any, document: Mapping[str, Any]) -> Any:
     return {key: inline(value, document) for key, value in schema.items()}
 
 
-def smallest(schema: Schema) -> Any:
-    """Return a value of `schema` with nothing optional in it."""
-    schema = _meant(schema)
+def smallest_value(schema: Schema) -> Any:
+    """Return a value of `schema` without optional fields."""
+    schema = _without_null(schema)
     if "const" in schema or "enum" in schema:
         return schema.get("const", schema.get("enum", [None])[0])
     match schema.get("type"):
         case "object":
             required = schema.get("required", ())
-            return {name: smallest(schema["properties"][name]) for name in required}
+            return {name: smallest_value(schema["properties"][name]) for name in required}
         case "array":
-            return [smallest(schema["items"])] * max(1, schema.get("minItems", 1))
+            return [smallest_value(schema["items"])] * max(1, schema.get("minItems", 1))
         case "integer" | "number":
             return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
         case "boolean":
@@ -102,30 +105,30 @@ def fits(text: str, schema: Schema) -> bool:
         return text.isprintable()
 
 
-def spoilt(schema: Schema, whole: Any) -> Iterator[Spoilt]:
-    """Yield every body that differs from `whole` by one mistake."""
-    text = json.dumps(whole)
-    for name in whole:
-        yield Spoilt(f"{name}{TWICE}", f'{{"{name}": "a/b", {text[1:]}'.encode(), False)
-    yield Spoilt("cut short", text[:-1].encode(), False)
-    yield Spoilt("nested without end", b"[" * 100_000 + b"]" * 100_000, False)
-    yield Spoilt("not UTF-8", text.encode() + b"\xff", False)
-    yield Spoilt("a number without end", b"9" * 5000, False)
-    for path, part in _places(schema, ()):
+def invalid_bodies(schema: Schema, valid_body: Any) -> Iterator[InvalidBody]:
+    """Yield every body that differs from `valid_body` by one mistake."""
+    text = json.dumps(valid_body)
+    for name in valid_body:
+        yield InvalidBody(f"{name}{TWICE}", f'{{"{name}": "a/b", {text[1:]}'.encode(), False)
+    yield InvalidBody("cut short", text[:-1].encode(), False)
+    yield InvalidBody("nested without end", b"[" * 100_000 + b"]" * 100_000, False)
+    yield InvalidBody("not UTF-8", text.encode() + b"\xff", False)
+    yield InvalidBody("a number without end", b"9" * 5000, False)
+    for path, part in _fields(schema, ()):
         for what, value in _wrong_values(part):
             position = ".".join(map(str, path)) or "the body"
-            content = json.dumps(_put(whole, schema, path, value)).encode()
+            content = json.dumps(_with_value(valid_body, schema, path, value)).encode()
             item = isinstance(value, list) or any(isinstance(step, int) for step in path)
-            yield Spoilt(f"{position} is {what}", content, item)
+            yield InvalidBody(f"{position} is {what}", content, item)
 
 
-def _places(schema: Schema, path: Path) -> Iterator[tuple[Path, Schema]]:
-    schema = _meant(schema)
+def _fields(schema: Schema, path: Path) -> Iterator[tuple[Path, Schema]]:
+    schema = _without_null(schema)
     yield path, schema
     for name, part in schema.get("properties", {}).items():
-        yield from _places(part, (*path, name))
+        yield from _fields(part, (*path, name))
     if schema.get("type") == "array":
-        yield from _places(schema["items"], (*path, 0))
+        yield from _fields(schema["items"], (*path, 0))
 
 
 def _wrong_values(schema: Schema) -> Iterator[tuple[str, Any]]:
@@ -136,9 +139,9 @@ def _wrong_values(schema: Schema) -> Iterator[tuple[str, Any]]:
         yield from _wrong_free_objects()
         return
     if kind == "object" and schema.get("additionalProperties") is False:
-        known = smallest(schema)
+        valid = smallest_value(schema)
         for name in ("$where", "__proto__", "user_id\0", "\ud800", "n" * 10_000):
-            yield f"with {name[:10]!r}", known | {name: "1"}
+            yield f"with {name[:10]!r}", valid | {name: "1"}
     else:
         yield "an operator", {"$where": "sleep(1000)"}
     yield from _wrong_kinds(kind)
@@ -159,7 +162,7 @@ def _wrong_kinds(kind: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def _wrong_free_objects() -> Iterator[tuple[str, Any]]:
-    """Spoil objects with names and values that the sender chooses."""
+    """Yield invalid objects for a field with free names and values."""
     yield "a text", "$where"
     yield "deep", {"a": json.loads('{"a":' * 50 + "1" + "}" * 50)}
     yield "with NUL in a key", {"a\0b": 1}
@@ -177,21 +180,21 @@ def _is_narrow(schema: Schema) -> bool:
         return False
 
 
-def _put(whole: Any, schema: Schema, path: Path, value: Any) -> Any:
-    """Return `whole` with `value` at `path`; missing parents are created."""
+def _with_value(valid_body: Any, schema: Schema, path: Path, value: Any) -> Any:
+    """Return `valid_body` with `value` at `path`; missing parents are created."""
     if not path:
         return value
-    step, *rest = path
-    schema = _meant(schema)
+    step, *remaining = path
+    schema = _without_null(schema)
     part = schema["items"] if isinstance(step, int) else schema["properties"][step]
-    changed = deepcopy(whole)
+    changed = deepcopy(valid_body)
     if isinstance(step, int):
-        changed[step] = _put(changed[step], part, tuple(rest), value)
+        changed[step] = _with_value(changed[step], part, tuple(remaining), value)
     else:
-        changed[step] = _put(changed.get(step, smallest(part)), part, tuple(rest), value)
+        changed[step] = _with_value(changed.get(step, smallest_value(part)), part, tuple(remaining), value)
     return changed
 
 
-def _meant(schema: Schema) -> Schema:
+def _without_null(schema: Schema) -> Schema:
     """Return the schema of an optional field without null."""
     return next((entry for entry in schema.get("anyOf", ()) if entry.get("type") != "null"), schema)

@@ -14,7 +14,7 @@ from dashboard_api.http.openapi import inline_schema
 from tests.detected_samples import seen, write_person
 
 from .conftest import FACE, JPEG, NOW, client_of, vector
-from .hostile_bodies import TWICE, Route, smallest, spoilt, writing_routes
+from .hostile_bodies import TWICE, Route, invalid_bodies, smallest_value, writing_routes
 
 # Rules that a schema cannot express: exactly one of two fields, at least one of several.
 EXAMPLES = {
@@ -22,7 +22,7 @@ EXAMPLES = {
     "/api/detected-persons/search-by-face": {"face_embedding": vector(1)},
     "/api/training/submit": {"config": {"source_system": "alfred", "batch_id": "b1"}},
 }
-# Their reader is made for many megabytes; of two values of a name it takes the last without an error.
+# The parser of these routes accepts many megabytes; of two values of a name it takes the last.
 READ_AT_ONCE = {"/api/identities/sync", "/api/identities/ingest-embeddings"}
 HOSTILE_PATHS = ["a%2Fb", "a%2Bb", "a%23b", "a%00b", "%24where", "%7B%22%24ne%22%3A1%7D", "..", "%2e%2e",
     "%D0%95MP-12345", "a%0A", "%ED%A0%80", "%FF", "x" * 20_000]  # fmt: skip
@@ -38,12 +38,12 @@ def routes(app: FastAPI) -> list[Route]:
 
 @pytest.fixture
 async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
-    """Create one thing of each kind that a path can name, and return the names."""
+    """Create one object of each kind that a path can name, and return the names."""
     identity = {"user_id": "EMP-12345", "templates": [{"space": FACE, "embedding": vector(1)}]}
     await api.post("/api/v1/identities", json=identity)
     await api.post("/api/v1/devices", json={"device_id": "cam-001", "site_id": "lobby"})
-    order = {"job_type": "face_detect_embed", "config": {"source_system": "a", "batch_id": "b"}}
-    job = await api.post("/api/training/submit", json=order)
+    job_order = {"job_type": "face_detect_embed", "config": {"source_system": "a", "batch_id": "b"}}
+    job = await api.post("/api/training/submit", json=job_order)
     return {
         "user_id": "EMP-12345",
         "name": "EMP-12345",
@@ -56,7 +56,7 @@ async def names(registry: Registry, api: httpx.AsyncClient) -> dict[str, str]:
 
 
 class Clients:
-    """Sends as the role that may: the admin, or else a device."""
+    """Send requests as admin, or as a device where the admin lacks the right."""
 
     def __init__(self, *clients: httpx.AsyncClient) -> None:
         self._clients = clients
@@ -77,7 +77,7 @@ async def clients(app: FastAPI, registry: Registry) -> AsyncIterator[Clients]:
         yield Clients(admin, device)
 
 
-async def everything(registry: Registry) -> dict[str, list[Any]]:
+async def all_documents(registry: Registry) -> dict[str, list[Any]]:
     """Return every document of every collection except API keys."""
     database = registry.mongo.db
     kept: dict[str, list[Any]] = {}
@@ -87,7 +87,7 @@ async def everything(registry: Registry) -> dict[str, list[Any]]:
 
 
 def example(route: Route) -> Any:
-    return smallest(route.body or {}) | EXAMPLES.get(route.path, {})
+    return smallest_value(route.body or {}) | EXAMPLES.get(route.path, {})
 
 
 def is_refused(answer: httpx.Response, *, item: bool = False) -> bool:
@@ -99,7 +99,7 @@ def is_refused(answer: httpx.Response, *, item: bool = False) -> bool:
     return problem and 400 <= answer.status_code < 500 and bool(body["code"]) and len(answer.content) < 20_000
 
 
-async def test_the_examples_are_valid_before_they_are_spoilt(
+async def test_the_example_bodies_are_valid(
     clients: Clients, routes: list[Route], names: dict[str, str]
 ) -> None:
     """Without this a rejection below could have another reason."""
@@ -113,33 +113,33 @@ async def test_the_examples_are_valid_before_they_are_spoilt(
     assert len(routes) > 20
 
 
-async def test_no_body_that_is_wrong_in_one_place_stores_anything(
+async def test_no_body_with_one_mistake_stores_anything(
     clients: Clients, routes: list[Route], names: dict[str, str], registry: Registry
 ) -> None:
     """Unknown fields, operators, look-alike characters and huge values are rejected."""
-    taken, tried = [], 0
+    accepted, sent = [], 0
     for route in (entry for entry in routes if entry.body):
-        before = await everything(registry)
-        for case in spoilt(route.body or {}, example(route)):
+        before = await all_documents(registry)
+        for case in invalid_bodies(route.body or {}, example(route)):
             if case.what.endswith(TWICE) and route.path in READ_AT_ONCE:
                 continue
             path = route.path.format(**names)
             answer = await clients.send(route.method, path, case.content, "application/json")
-            tried += 1
+            sent += 1
             if not is_refused(answer, item=case.within_list):
-                taken.append(f"{route}, {case.what}: {answer.status_code} {answer.text[:200]}")
-        if before != await everything(registry):
-            taken.append(f"{route} has stored something")
+                accepted.append(f"{route}, {case.what}: {answer.status_code} {answer.text[:200]}")
+        if before != await all_documents(registry):
+            accepted.append(f"{route} has stored something")
             break
-    assert not taken, "\n".join(taken)
-    assert tried > 500
+    assert not accepted, "\n".join(accepted)
+    assert sent > 500
 
 
 async def test_no_hostile_path_stores_anything(
     clients: Clients, routes: list[Route], names: dict[str, str], registry: Registry
 ) -> None:
     """Slashes, operators, look-alikes and bytes that are no UTF-8 are rejected."""
-    before, taken = await everything(registry), []
+    before, accepted = await all_documents(registry), []
     for route in routes:
         for parameter in route.parameters:
             for hostile in HOSTILE_PATHS:
@@ -150,8 +150,8 @@ async def test_no_hostile_path_stores_anything(
                     content, kind = JPEG, "image/jpeg"
                 answer = await clients.send(route.method, path, content, kind)
                 if not is_refused(answer):
-                    taken.append(
+                    accepted.append(
                         f"{route}, {parameter}={hostile[:30]}: {answer.status_code} {answer.text[:200]}"
                     )
-    assert not taken, "\n".join(taken)
-    assert before == await everything(registry)
+    assert not accepted, "\n".join(accepted)
+    assert before == await all_documents(registry)

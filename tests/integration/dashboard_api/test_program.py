@@ -126,14 +126,14 @@ def test_a_model_other_than_the_one_on_record_prevents_the_start(
 ) -> None:
     """SCRFD without its model file is a mistake too."""
     first = save_arcface_like(tmp_path / "first.onnx", seed=1)
-    other = save_arcface_like(tmp_path / "other.onnx", seed=2)
+    other_model = save_arcface_like(tmp_path / "other.onnx", seed=2)
     spaces = json.dumps({"face": "face:test-512"})
     port = free_port()
     own = settings(mongod, mongo_database, port=port, bootstrap_key=KEY, default_spaces=spaces)
     program = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(first)})
     wait_for(f"http://127.0.0.1:{port}")
     program.stop()
-    refused = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(other)})
+    refused = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(other_model)})
     assert refused.wait(20) == 2
     assert "another model file on record" in refused.log.read_text()
     blind = start_program(ARGS, {**own, "WFM_API__FACE_MODEL": str(first), "WFM_API__FACE_DETECTOR": "scrfd"})

@@ -33,7 +33,7 @@ FACE = "face:gabor-512"
 
 @dataclass(frozen=True)
 class Api:
-    """A served API; `run` runs the command against it."""
+    """Address and database of a served API; `run` runs the command against it."""
 
     url: str
     mongo_uri: str
@@ -43,7 +43,7 @@ class Api:
         return {"WFM_FLEET__API_URL": self.url, "WFM_FLEET__API_KEY": KEYS[role], "COLUMNS": "240"}
 
     def run(self, *args: str | Path, role: str = "admin", stdin: bytes | None = None) -> Result:
-        """`wfm-fleet identity ARGS`, in this process."""
+        """Run `wfm-fleet identity ARGS` in this process."""
         arguments = ["identity", *map(str, args)]
         return CliRunner().invoke(app, arguments, input=stdin, env=self.environment(role))
 
@@ -51,7 +51,7 @@ class Api:
         return httpx.get(self.url + path, headers={"Authorization": f"Bearer {KEYS['admin']}"}, timeout=30)
 
     def dump(self) -> str:
-        """Every document of every collection."""
+        """Return every document of every collection as JSON."""
         client: MongoClient[dict[str, object]]
         with MongoClient(self.mongo_uri) as client:
             database = client[self.database]
@@ -69,7 +69,7 @@ def photo_embedder() -> FaceEmbedding:
 
 @pytest.fixture
 def serve(mongod: Mongod, photo_embedder: FaceEmbedding) -> Iterator[Serve]:
-    """`serve(database)` serves the API on a database, until the end of the test."""
+    """Return a function that serves the API on a database until the test ends."""
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(database: str) -> Api:

@@ -35,13 +35,13 @@ def vector(n: int, dimension: int = 512) -> bytes:
     return normalise(np.random.default_rng(n).normal(size=dimension), dimension)
 
 
-def person(n: int, **more: Any) -> dict[str, Any]:
+def identity(n: int, **more: Any) -> dict[str, Any]:
     template = {"space": FACE, "vector": to_base64(vector(n)), "quality": 0.5}
     return {"user_id": f"EMP-{n:05}", "templates": [template], **more}
 
 
-def jsonl(file: Path, people: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(one) + "\n" for one in people))
+def write_jsonl(file: Path, identities: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(identity) + "\n" for identity in identities))
     return file
 
 
@@ -50,61 +50,68 @@ def portrait() -> bytes:
     return data
 
 
-def reported(file: Path) -> list[dict[str, Any]]:
+def read_jsonl(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def exported(file: Path) -> list[dict[str, Any]]:
+def read_sorted(file: Path) -> list[dict[str, Any]]:
     """Return the exported identities with their templates in a fixed order."""
-    people = reported(file)
-    for one in people:
-        one["templates"].sort(key=lambda template: template["vector"])
-    return people
+    identities = read_jsonl(file)
+    for identity in identities:
+        identity["templates"].sort(key=lambda template: template["vector"])
+    return identities
 
 
 def test_an_export_recreates_the_identities_in_a_fresh_database(
     api: Api, serve: Serve, mongo_database: str, mongod: Mongod, tmp_path: Path
 ) -> None:
     """All fields and vectors are equal; a second import changes nothing."""
-    people = [person(n, display_name=f"Sample Å {n}") for n in range(250)]
-    people[0]["templates"] += person(1000)["templates"] + person(1001)["templates"]
-    people[1] |= {"flag": "vip", "sites": ["gate", "lobby"], "consent": {"face": False}, "kind": "visitor"}
-    people[2]["external"] = [{"source_system": "hr", "external_id": f"{n}"} for n in (1, 2)]
+    identities = [identity(n, display_name=f"Sample Å {n}") for n in range(250)]
+    identities[0]["templates"] += identity(1000)["templates"] + identity(1001)["templates"]
+    identities[1] |= {
+        "flag": "vip",
+        "sites": ["gate", "lobby"],
+        "consent": {"face": False},
+        "kind": "visitor",
+    }
+    identities[2]["external"] = [{"source_system": "hr", "external_id": f"{n}"} for n in (1, 2)]
     source, first, second = (tmp_path / name for name in ("in.jsonl", "first.jsonl", "second.jsonl"))
-    assert api.run("import", jsonl(source, people)).exit_code == 0
+    assert api.run("import", write_jsonl(source, identities)).exit_code == 0
     assert api.run("export", first).exit_code == 0
     database = f"{mongo_database}_fresh"
     try:
-        other = serve(database)
-        result = other.run("import", first)
+        fresh_api = serve(database)
+        result = fresh_api.run("import", first)
         assert (result.exit_code, "created" in result.stderr) == (0, True)
-        assert other.run("export", second).exit_code == 0
-        before = other.dump()
-        again = other.run("import", first)
-        assert again.exit_code == 0
-        assert other.dump() == before
+        assert fresh_api.run("export", second).exit_code == 0
+        before = fresh_api.dump()
+        repeated = fresh_api.run("import", first)
+        assert repeated.exit_code == 0
+        assert fresh_api.dump() == before
     finally:
         client: MongoClient[dict[str, Any]]
         with MongoClient(mongod.uri) as client:
             client.drop_database(database)
-    assert exported(second) == exported(first)
-    vectors = {base64.b64decode(t["vector"]) for one in exported(second) for t in one["templates"]}
+    assert read_sorted(second) == read_sorted(first)
+    vectors = {
+        base64.b64decode(t["vector"]) for exported in read_sorted(second) for t in exported["templates"]
+    }
     assert vectors == {vector(n) for n in (*range(250), 1000, 1001)}
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
 
 
 def test_a_dry_run_writes_nothing_and_predicts_the_refusals(api: Api, tmp_path: Path) -> None:
     """Every collection stays unchanged, and the refusals equal those of the run."""
-    source = jsonl(tmp_path / "people.jsonl", [person(1), person(2), person(3, flag="NO FLAG")])
-    api.run("import", jsonl(tmp_path / "first.jsonl", [person(1)]))
+    source = write_jsonl(tmp_path / "people.jsonl", [identity(1), identity(2), identity(3, flag="NO FLAG")])
+    api.run("import", write_jsonl(tmp_path / "first.jsonl", [identity(1)]))
     before = api.dump()
     dry = api.run("import", source, "--dry-run", "--report", tmp_path / "dry")
     assert api.dump() == before
     real = api.run("import", source, "--report", tmp_path / "real")
     assert (dry.exit_code, real.exit_code) == (1, 1)
     assert "nothing was written" in dry.stderr
-    assert reported(tmp_path / "dry") == reported(tmp_path / "real")
-    assert [one.split()[-2] for one in table(dry)] == [one.split()[-2] for one in table(real)]
+    assert read_jsonl(tmp_path / "dry") == read_jsonl(tmp_path / "real")
+    assert [row.split()[-2] for row in table(dry)] == [row.split()[-2] for row in table(real)]
 
 
 def table(result: Any) -> list[str]:
@@ -113,27 +120,27 @@ def table(result: Any) -> list[str]:
 
 def test_each_refusal_is_reported_with_line_code_and_sentence(api: Api, tmp_path: Path) -> None:
     """Other identities are imported, and the status is 1."""
-    api.run("import", jsonl(tmp_path / "first.jsonl", [person(1, external=[key("1")])]))
+    api.run("import", write_jsonl(tmp_path / "first.jsonl", [identity(1, external=[key("1")])]))
     bad = tmp_path / "people.jsonl"
     other_space = [{"space": "face:other", "vector": to_base64(vector(3))}]
     short = [{"space": FACE, "vector": to_base64(vector(4, 8))}]
-    jsonl(
+    write_jsonl(
         bad,
         [
-            person(2, external=[key("1")]),
-            person(3, templates=other_space),
-            person(4, templates=short),
-            person(5, photo="x"),
+            identity(2, external=[key("1")]),
+            identity(3, templates=other_space),
+            identity(4, templates=short),
+            identity(5, photo="x"),
             {"user_id": "../EMP"},
-            person(6),
+            identity(6),
         ],
     )
     with bad.open("ab") as file:
         file.write(b"\xff\xfe\x00 junk\n" + b"x" * 2_000_000 + b"\n")
     result = api.run("import", bad, "--report", tmp_path / "report")
-    told = {one["where"]: (one["user_id"], one["code"]) for one in reported(tmp_path / "report")}
+    reported = {line["where"]: (line["user_id"], line["code"]) for line in read_jsonl(tmp_path / "report")}
     assert result.exit_code == 1
-    assert told == {
+    assert reported == {
         "people.jsonl:1": ("EMP-00002", "external-taken"),
         "people.jsonl:2": ("EMP-00003", "space-unknown"),
         "people.jsonl:3": ("EMP-00004", "vector-invalid"),
@@ -144,8 +151,8 @@ def test_each_refusal_is_reported_with_line_code_and_sentence(api: Api, tmp_path
     }
     assert "people.jsonl:2: there is no embedding space 'face:other'" in result.stderr
     assert stat.S_IMODE((tmp_path / "report").stat().st_mode) == 0o600
-    people = {one["user_id"] for one in api.get("/api/v1/identities").json()["items"]}
-    assert people == {"EMP-00001", "EMP-00006"}
+    user_ids = {item["user_id"] for item in api.get("/api/v1/identities").json()["items"]}
+    assert user_ids == {"EMP-00001", "EMP-00006"}
 
 
 def key(external_id: str) -> dict[str, str]:
@@ -164,13 +171,13 @@ def test_a_folder_of_photos_and_vectors_is_imported(api: Api, tmp_path: Path) ->
     assert (dry.exit_code, api.get("/api/v1/identities").json()["items"]) == (0, [])
     first = api.run("import", folder, "--site", "lobby", "--report", tmp_path / "report")
     before = api.dump()
-    again = api.run("import", folder, "--site", "lobby")
-    assert (first.exit_code, again.exit_code) == (1, 1)
-    (wall,) = reported(tmp_path / "report")
+    repeated = api.run("import", folder, "--site", "lobby")
+    assert (first.exit_code, repeated.exit_code) == (1, 1)
+    (wall,) = read_jsonl(tmp_path / "report")
     assert (wall["where"], wall["user_id"], wall["code"]) == ("EMP-1/wall.png", "EMP-1", "photo-no-face")
     assert api.dump() == before
-    people = {one["user_id"]: one for one in api.get("/api/v1/identities").json()["items"]}
-    assert {name: (one["sites"], one["templates"]) for name, one in people.items()} == {
+    items = {item["user_id"]: item for item in api.get("/api/v1/identities").json()["items"]}
+    assert {name: (item["sites"], item["templates"]) for name, item in items.items()} == {
         name: (["lobby"], [{"space": FACE, "count": 1}]) for name in ("EMP-1", "EMP-2")
     }
 
@@ -183,7 +190,7 @@ def test_a_table_with_a_photo_is_imported(api: Api, tmp_path: Path) -> None:
     )
     result = api.run("import", tmp_path / "people.csv", "--report", tmp_path / "report")
     assert result.exit_code == 1
-    assert [(one["where"], one["code"]) for one in reported(tmp_path / "report")] == [
+    assert [(line["where"], line["code"]) for line in read_jsonl(tmp_path / "report")] == [
         ("2.jpg", "file-invalid")
     ]
     shown = api.get("/api/v1/identities/EMP-1").json()
@@ -192,17 +199,17 @@ def test_a_table_with_a_photo_is_imported(api: Api, tmp_path: Path) -> None:
 
 def test_a_look_alike_is_imported_with_a_warning(api: Api, tmp_path: Path) -> None:
     """The warning is in the table and the report, and counts as no refusal."""
-    twins = [person(1), person(1, user_id="EMP-99999")]
-    result = api.run("import", jsonl(tmp_path / "in.jsonl", twins), "--report", tmp_path / "report")
-    (told,) = reported(tmp_path / "report")
-    assert (result.exit_code, told["refused"], told["code"]) == (0, False, "look-alike")
-    assert told["detail"].startswith("looks like EMP-00001 (similarity 1.00")
+    twins = [identity(1), identity(1, user_id="EMP-99999")]
+    result = api.run("import", write_jsonl(tmp_path / "in.jsonl", twins), "--report", tmp_path / "report")
+    (warning,) = read_jsonl(tmp_path / "report")
+    assert (result.exit_code, warning["refused"], warning["code"]) == (0, False, "look-alike")
+    assert warning["detail"].startswith("looks like EMP-00001 (similarity 1.00")
     assert "look like another person" in result.stderr
 
 
 def test_lines_are_read_from_and_written_to_a_pipe(api: Api) -> None:
     """With `-`, standard output carries nothing but identities."""
-    sent = json.dumps(person(1)).encode()
+    sent = json.dumps(identity(1)).encode()
     assert api.run("import", "-", stdin=sent).exit_code == 0
     result = api.run("export", "-")
     assert json.loads(result.stdout)["templates"][0]["vector"] == to_base64(vector(1))
@@ -210,25 +217,25 @@ def test_lines_are_read_from_and_written_to_a_pipe(api: Api) -> None:
 
 def test_an_export_without_vectors_has_no_biometric_data(api: Api, tmp_path: Path) -> None:
     """The file contains no templates."""
-    api.run("import", jsonl(tmp_path / "in.jsonl", [person(1)]))
+    api.run("import", write_jsonl(tmp_path / "in.jsonl", [identity(1)]))
     assert api.run("export", "--no-vectors", tmp_path / "out.jsonl").exit_code == 0
     assert "templates" not in (tmp_path / "out.jsonl").read_text()
 
 
 def test_one_identity_is_exported_in_full(api: Api, tmp_path: Path) -> None:
     """The document has the vectors, only its owner can read it, and the audit has it."""
-    one, other = person(1, display_name="Ana Petrova"), person(2)
-    api.run("import", jsonl(tmp_path / "in.jsonl", [one, other]))
+    exported, other = identity(1, display_name="Ana Petrova"), identity(2)
+    api.run("import", write_jsonl(tmp_path / "in.jsonl", [exported, other]))
     file = tmp_path / "person.json"
-    result = api.run("export", "--person", one["user_id"], file)
+    result = api.run("export", "--person", exported["user_id"], file)
     assert (result.exit_code, result.output) == (0, "")
-    said = json.loads(file.read_text())
-    assert (said["user_id"], said["person"]["display_name"]) == (one["user_id"], "Ana Petrova")
-    assert [held["vector"] for held in said["templates"]] == [one["templates"][0]["vector"]]
+    document = json.loads(file.read_text())
+    assert (document["user_id"], document["person"]["display_name"]) == (exported["user_id"], "Ana Petrova")
+    assert [template["vector"] for template in document["templates"]] == [exported["templates"][0]["vector"]]
     assert other["user_id"] not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     newest = api.get("/api/v1/audit").json()["items"][0]
-    assert (newest["what"], newest["subject"]) == ("person.exported", one["user_id"])
+    assert (newest["what"], newest["subject"]) == ("person.exported", exported["user_id"])
 
 
 def test_an_export_of_an_unknown_identity_leaves_no_file(api: Api, tmp_path: Path) -> None:
@@ -245,7 +252,7 @@ def test_a_key_of_another_role_ends_the_command_with_one_sentence(
     api: Api, tmp_path: Path, role: str, imports: int, exports: int
 ) -> None:
     """The status is 2, and no file is left."""
-    source = jsonl(tmp_path / "in.jsonl", [person(1)])
+    source = write_jsonl(tmp_path / "in.jsonl", [identity(1)])
     brought = api.run("import", source, role=role)
     taken = api.run("export", tmp_path / "out.jsonl", role=role)
     assert (brought.exit_code, taken.exit_code) == (imports, exports)
@@ -296,7 +303,14 @@ def test_an_import_on_a_terminal_needs_consent(
     except OSError:
         pytest.skip("this machine has no terminals to give: /dev/pts is not mounted")
     running = subprocess.Popen(
-        [sys.executable, "-m", "fleet", "identity", "import", jsonl(tmp_path / "in.jsonl", [person(1)])],
+        [
+            sys.executable,
+            "-m",
+            "fleet",
+            "identity",
+            "import",
+            write_jsonl(tmp_path / "in.jsonl", [identity(1)]),
+        ],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **api.environment()},
         stdin=theirs,
@@ -304,11 +318,11 @@ def test_an_import_on_a_terminal_needs_consent(
         text=True,
     )
     os.write(ours, f"{answer}\n".encode())
-    _, said = running.communicate(timeout=60)
+    _, output = running.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert running.returncode == status, said
-    assert f"into {api.url}?" in said
+    assert running.returncode == status, output
+    assert f"into {api.url}?" in output
     assert len(api.get("/api/v1/identities").json()["items"]) == count
 
 
@@ -335,7 +349,7 @@ def program(*args: str, environment: dict[str, str]) -> subprocess.CompletedProc
 
 def test_an_import_stopped_by_ctrl_c_is_continued_by_the_next_run(api: Api, tmp_path: Path) -> None:
     """After the second run every identity is imported once."""
-    people = [person(n) for n in range(600)]
+    identities = [identity(n) for n in range(600)]
     running = subprocess.Popen(
         [sys.executable, "-c", CTRL_C_ENABLED, "identity", "import", "-"],
         cwd=ROOT,
@@ -349,20 +363,20 @@ def test_an_import_stopped_by_ctrl_c_is_continued_by_the_next_run(api: Api, tmp_
     try:
         assert running.stdin
         assert running.stderr
-        # More than one group: the first is on its way, the second waits for more lines.
-        running.stdin.write("".join(json.dumps(one) + "\n" for one in people[:500]))
+        # The lines fill more than one request: the first is sent, the second waits for more lines.
+        running.stdin.write("".join(json.dumps(item) + "\n" for item in identities[:500]))
         running.stdin.flush()
         wait_until(lambda: api.get("/api/v1/identities?limit=1").json()["items"], "the first are in")
         running.send_signal(signal.SIGINT)
-        said = running.stderr.read()
+        output = running.stderr.read()
         assert running.wait(20) == 130
     finally:
         stuck.cancel()
         running.kill()
         running.wait()
-    assert "stopped; " in said
-    assert "run it again to continue" in said
-    assert "Traceback" not in said
-    result = api.run("import", jsonl(tmp_path / "all.jsonl", people))
+    assert "stopped; " in output
+    assert "run it again to continue" in output
+    assert "Traceback" not in output
+    result = api.run("import", write_jsonl(tmp_path / "all.jsonl", identities))
     assert result.exit_code == 0
     assert len(api.get("/api/v1/identities?limit=1000").json()["items"]) == 600

@@ -46,15 +46,18 @@ Decide = Callable[[str, str], int | None]
 def truth() -> dict[tuple[str, str], int]:
     """Return the correct global id of each camera and track."""
     played = play_course(COURSE, np.random.default_rng(SEED))
-    known = {(f"sim-{one.camera + 1:03}", one.track_id): one.walker + 1 for one in played}
-    return known | {(f"sim-{number + 1:03}", "roll-call"): 1000 for number in range(CAMERAS)}
+    global_ids = {
+        (f"sim-{observation.camera + 1:03}", observation.track_id): observation.walker + 1
+        for observation in played
+    }
+    return global_ids | {(f"sim-{number + 1:03}", "roll-call"): 1000 for number in range(CAMERAS)}
 
 
 TRUTH = truth()
 
 
 class PlayedTracker:
-    """The bridge's side of the wire: answers each observation with `decide`."""
+    """Play the bridge: answer each observation with `decide`."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self.decide: Decide = lambda camera, track: TRUTH[camera, track]
@@ -81,7 +84,7 @@ class PlayedTracker:
             self.states.setdefault(device_id, []).append(decoded.message.state)
         elif decoded.channel is channels.OBSERVATION:
             self.observed += 1
-            # The roll is called again where the machine is busy.
+            # A busy machine makes the simulator repeat its roll call.
             self.played += decoded.message.track_id != "roll-call"
             global_id = self.decide(device_id, decoded.message.track_id)
             if global_id is not None:
@@ -143,7 +146,7 @@ def test_a_correct_tracker_scores_1(broker: Mosquitto, tracker: PlayedTracker) -
     )
 
 
-def test_a_tracker_that_merges_all_people_ends_with_status_1(
+def test_a_tracker_that_merges_all_walkers_ends_with_status_1(
     broker: Mosquitto, tracker: PlayedTracker
 ) -> None:
     """The table counts the merged id, and --require-idf1 is not met."""
@@ -243,7 +246,7 @@ def test_missing_answers_are_counted(broker: Mosquitto, tracker: PlayedTracker) 
     assert sent - answered == len(skipped) > 0
 
 
-def test_the_real_bridge_follows_people(
+def test_the_real_bridge_tracks_the_walkers(
     broker: Mosquitto, mongod: Mongod, mongo_database: str, start_program: StartProgram
 ) -> None:
     """The registry then has the detected persons, in the simulated space."""
@@ -263,7 +266,7 @@ def test_the_real_bridge_follows_people(
     client: MongoClient[dict[str, Any]]
     with MongoClient(mongod.uri) as client:
         database = client[mongo_database]
-        # One more than in the table: the face that is shown to each camera before the course begins.
+        # The roll call before the course adds one detected person.
         assert database.persons.count_documents({}) == int(cell(result.output, "global ids")) + 1
         assert database.person_faces.distinct("space") == ["face:simulated-512"]
 

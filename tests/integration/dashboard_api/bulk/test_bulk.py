@@ -30,14 +30,14 @@ def key(external_id: str, source_system: str = "hr") -> dict[str, str]:
     return {"source_system": source_system, "external_id": external_id}
 
 
-async def bring(api: httpx.AsyncClient, *identities: Any, dry_run: bool = False) -> dict[str, Any]:
+async def post_identities(api: httpx.AsyncClient, *identities: Any, dry_run: bool = False) -> dict[str, Any]:
     answer = await api.post(PATH, json={"people": list(identities), "dry_run": dry_run})
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document
 
 
-async def dump(registry: Registry) -> str:
+async def all_documents(registry: Registry) -> str:
     """Return every document of every collection."""
     names = sorted(await registry.mongo.db.list_collection_names())
     return json_util.dumps(
@@ -49,13 +49,13 @@ async def test_each_identity_gets_a_result_and_a_repeat_changes_nothing(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """It is created, then unchanged at the same version, then changed by new data."""
-    first = await bring(api, identity("EMP-1", 1), identity("EMP-2", 12, flag="vip"))
-    again = await bring(api, identity("EMP-1", 1), identity("EMP-2", 12, flag="red"))
+    first = await post_identities(api, identity("EMP-1", 1), identity("EMP-2", 12, flag="vip"))
+    repeated = await post_identities(api, identity("EMP-1", 1), identity("EMP-2", 12, flag="red"))
     assert [item["result"] for item in first["items"]] == ["created", "created"]
-    assert [item["result"] for item in again["items"]] == ["unchanged", "changed"]
-    assert (first["created"], again["unchanged"], again["changed"], again["refused"]) == (2, 1, 1, 0)
-    assert again["items"][0]["version"] == first["items"][0]["version"]
-    assert again["items"][1]["version"] > first["items"][1]["version"]
+    assert [item["result"] for item in repeated["items"]] == ["unchanged", "changed"]
+    assert (first["created"], repeated["unchanged"], repeated["changed"], repeated["refused"]) == (2, 1, 1, 0)
+    assert repeated["items"][0]["version"] == first["items"][0]["version"]
+    assert repeated["items"][1]["version"] > first["items"][1]["version"]
     assert (await registry.identities.get("EMP-2")).flag == "red"
 
 
@@ -135,7 +135,7 @@ async def test_a_rejected_identity_has_a_reason_and_stops_no_other(
 
 
 async def test_nan_rejects_its_identity_alone(api: httpx.AsyncClient) -> None:
-    """Python's JSON knows NaN, so a source may send it."""
+    """A source may send NaN, which Python's JSON accepts."""
     first = identity("EMP-1", templates=[{"space": FACE, "embedding": [float("nan")] * 8}])
     body = json.dumps({"people": [first, identity("EMP-2", 12)]})
     answer = await api.post(PATH, content=body, headers={"Content-Type": "application/json"})
@@ -147,7 +147,7 @@ async def test_two_identities_of_one_request_cannot_share_a_key(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """The first gets the key; the second is rejected and not merged into the first."""
-    document = await bring(
+    document = await post_identities(
         api, identity("EMP-1", 1, external=[key("1")]), identity("EMP-2", 12, external=[key("1")])
     )
     assert [item["result"] for item in document["items"]] == ["created", "refused"]
@@ -157,7 +157,9 @@ async def test_two_identities_of_one_request_cannot_share_a_key(
 
 async def test_a_template_may_name_its_modality_alone(api: httpx.AsyncClient, registry: Registry) -> None:
     """It goes into the default space of that modality."""
-    await bring(api, {"user_id": "EMP-1", "templates": [{"modality": "gait", "embedding": vector(1, 4)}]})
+    await post_identities(
+        api, {"user_id": "EMP-1", "templates": [{"modality": "gait", "embedding": vector(1, 4)}]}
+    )
     (stored,) = (await registry.identities.get("EMP-1")).holdings
     assert stored.space == GAIT
 
@@ -165,7 +167,7 @@ async def test_a_template_may_name_its_modality_alone(api: httpx.AsyncClient, re
 @pytest.mark.parametrize("dry_run", [True, False])
 async def test_a_look_alike_is_reported(api: httpx.AsyncClient, dry_run: bool) -> None:
     """Identities of the same request are compared too."""
-    document = await bring(api, identity("EMP-1"), identity("EMP-2"), dry_run=dry_run)
+    document = await post_identities(api, identity("EMP-1"), identity("EMP-2"), dry_run=dry_run)
     (near,) = document["items"][1]["look_alikes"]
     assert (near["nearest_user_id"], near["space"], near["similarity"]) == ("EMP-1", FACE, 1.0)
     assert "look_alikes" not in document["items"][0]
@@ -175,7 +177,7 @@ async def test_a_dry_run_reports_results_and_writes_nothing(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """No collection changes; the results are those of the real run that follows."""
-    await bring(api, identity("EMP-1", 1), identity("EMP-2", 12))
+    await post_identities(api, identity("EMP-1", 1), identity("EMP-2", 12))
     await registry.identities.delete("EMP-2")
     identities = [
         identity("EMP-1", 1),
@@ -185,14 +187,14 @@ async def test_a_dry_run_reports_results_and_writes_nothing(
         identity("/"),
     ]
     identities[3]["external"] = [key("1"), key("2")]
-    before = await dump(registry)
-    rehearsed = await bring(api, *identities, dry_run=True)
-    assert await dump(registry) == before
-    real = await bring(api, *identities)
-    results = [item["result"] for item in rehearsed["items"]]
+    before = await all_documents(registry)
+    dry_run = await post_identities(api, *identities, dry_run=True)
+    assert await all_documents(registry) == before
+    real = await post_identities(api, *identities)
+    results = [item["result"] for item in dry_run["items"]]
     assert results == ["unchanged", "changed", "created", "created", "refused"]
     assert [item["result"] for item in real["items"]] == results
-    assert (rehearsed["dry_run"], real["dry_run"]) == (True, False)
+    assert (dry_run["dry_run"], real["dry_run"]) == (True, False)
 
 
 async def test_an_export_is_imported_byte_for_byte(
@@ -211,29 +213,29 @@ async def test_an_export_is_imported_byte_for_byte(
     identities[0] |= {"flag": "vip", "sites": ["lobby", "gate"], "external": [key("1"), key("2"), key("3")]}
     identities[1] |= {"kind": "visitor", "consent": {"face": False, "gait": True}}
     identities[2]["templates"] = []
-    await bring(api, *identities)
-    exported = await everyone(api, limit=7)
+    await post_identities(api, *identities)
+    exported = await export_all(api, limit=7)
     assert len(exported) == 40
-    assert (await bring(api, *exported))["unchanged"] == 40
+    assert (await post_identities(api, *exported))["unchanged"] == 40
     await registry.mongo.client.drop_database(mongo_database)
     fresh = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await fresh.spaces.ensure(EmbeddingSpace(FACE, 8))
     await fresh.api_keys.create("admin", "admin", KEYS["admin"])
-    async with client_of(create_app(fresh, ApiSettings(default_spaces={"face": FACE})), "admin") as other:
-        assert (await bring(other, *exported))["created"] == 40
-        assert in_order(await everyone(other)) == in_order(exported)
+    async with client_of(create_app(fresh, ApiSettings(default_spaces={"face": FACE})), "admin") as fresh_api:
+        assert (await post_identities(fresh_api, *exported))["created"] == 40
+        assert with_sorted_templates(await export_all(fresh_api)) == with_sorted_templates(exported)
     await fresh.close()
 
 
-def in_order(identities: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return an exported identity with its templates in a stable order."""
+def with_sorted_templates(identities: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return exported identities with their templates in a stable order."""
     return [
-        {**found_item, "templates": sorted(found_item["templates"], key=lambda t: t["vector"])}
-        for found_item in identities
+        {**identity, "templates": sorted(identity["templates"], key=lambda t: t["vector"])}
+        for identity in identities
     ]  # fmt: skip
 
 
-async def everyone(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
+async def export_all(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
     identities: list[dict[str, Any]] = []
     cursor: str | None = ""
     while cursor is not None:
@@ -247,23 +249,23 @@ async def everyone(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]
 async def test_an_export_omits_deleted_identities_and_on_request_vectors(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """Without vectors it has no number of a template."""
-    await bring(api, identity("EMP-1", 1), identity("EMP-2", 12))
+    """An export without vectors contains no templates."""
+    await post_identities(api, identity("EMP-1", 1), identity("EMP-2", 12))
     await registry.identities.delete("EMP-2")
-    (shown,) = await everyone(api, vectors="false")
+    (shown,) = await export_all(api, vectors="false")
     assert shown == {
         "user_id": "EMP-1", "kind": "employee", "sites": [], "consent": {"face": True}
     }  # fmt: skip
-    (whole,) = await everyone(api)
-    assert len(base64.b64decode(whole["templates"][0]["vector"])) == 32
+    (with_vectors,) = await export_all(api)
+    assert len(base64.b64decode(with_vectors["templates"][0]["vector"])) == 32
 
 
-async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
+async def test_an_export_of_many_pages_leaves_one_audit_entry(
     api: httpx.AsyncClient, registry: Registry
 ) -> None:
     """The entry has the key, the time and whether vectors were included."""
-    await bring(api, identity("EMP-1", 1), identity("EMP-2", 12), identity("EMP-3", 24))
-    await everyone(api, limit=1)
+    await post_identities(api, identity("EMP-1", 1), identity("EMP-2", 12), identity("EMP-3", 24))
+    await export_all(api, limit=1)
     (entry,) = [
         found_item for found_item in await registry.audit.page() if found_item.what == "people.exported"
     ]
@@ -271,7 +273,7 @@ async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
 
 
 @pytest.mark.parametrize(
-    ("role", "brings", "takes"),
+    ("role", "import_status", "export_status"),
     [
         ("admin", 200, 200),
         ("operator", 200, 200),
@@ -280,11 +282,13 @@ async def test_an_export_leaves_one_audit_entry_however_many_pages_it_has(
         ("edge", 403, 403),
     ],
 )  # fmt: skip
-async def test_sources_import_and_operators_export(app: FastAPI, role: str, brings: int, takes: int) -> None:
+async def test_sources_import_and_operators_export(
+    app: FastAPI, role: str, import_status: int, export_status: int
+) -> None:
     """Vectors leave for operators and admins only."""
     async with client_of(app, role) as client:
-        assert (await client.post(PATH, json={"people": [identity()]})).status_code == brings
-        assert (await client.get(PATH)).status_code == takes
+        assert (await client.post(PATH, json={"people": [identity()]})).status_code == import_status
+        assert (await client.get(PATH)).status_code == export_status
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ async def cameras(registry: Registry) -> None:
 
 async def test_a_command_waits_until_the_bridge_publishes_it(api: httpx.AsyncClient) -> None:
     """The answer is a 202 with its id; it expires after a minute by default."""
-    given = await api.post("/api/v1/commands", json=ORDER)
-    assert given.status_code == 202
-    shown = (await api.get(f"/api/v1/commands/{given.json()['id']}")).json()
-    assert shown == given.json()
+    answer = await api.post("/api/v1/commands", json=ORDER)
+    assert answer.status_code == 202
+    shown = (await api.get(f"/api/v1/commands/{answer.json()['id']}")).json()
+    assert shown == answer.json()
     assert (shown["state"], shown["requested_by"], shown["args"]) == ("waiting", "admin", {})
     assert (shown["created_at"], shown["expires_at"]) == (
         "2026-01-15T10:00:00.000Z",
@@ -66,20 +66,20 @@ async def test_half_a_surrogate_pair_in_the_arguments_is_rejected(api: httpx.Asy
 
 async def test_commands_are_listed_newest_first_by_device(api: httpx.AsyncClient, clock: Clock) -> None:
     """Pages neither skip nor repeat commands of the same instant."""
-    given = []
+    command_ids = []
     for n in range(4):
         clock.now = NOW + timedelta(seconds=n // 2)
-        given.append((await api.post("/api/v1/commands", json=ORDER)).json()["id"])
+        command_ids.append((await api.post("/api/v1/commands", json=ORDER)).json()["id"])
         await api.post("/api/v1/commands", json={**ORDER, "device_id": "cam-002"})
-    seen: list[str] = []
+    listed_ids: list[str] = []
     params: dict[str, Any] = {"device_id": "cam-001", "limit": 1}
     while True:
         page = (await api.get("/api/v1/commands", params=params)).json()
-        seen += [item["id"] for item in page["items"]]
+        listed_ids += [item["id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]
-    assert seen == sorted(given[2:], reverse=True) + sorted(given[:2], reverse=True)
+    assert listed_ids == sorted(command_ids[2:], reverse=True) + sorted(command_ids[:2], reverse=True)
 
 
 async def test_a_site_is_opened_and_closed(api: httpx.AsyncClient) -> None:
@@ -130,10 +130,10 @@ async def test_every_change_is_in_the_audit(api: httpx.AsyncClient, clock: Clock
 async def test_each_role_has_its_rights(app: FastAPI, role: str) -> None:
     """Operators send commands, viewers read them, admins set policies."""
     async with client_of(app, role) as client:
-        given = await client.post("/api/v1/commands", json=ORDER)
-        looked = await client.get("/api/v1/commands")
+        posted = await client.post("/api/v1/commands", json=ORDER)
+        listed = await client.get("/api/v1/commands")
         patched = await client.patch("/api/v1/sites/lobby", json={"enrollment_policy": "visitors"})
         audited = await client.get("/api/v1/audit")
-    assert given.status_code == (202 if role == "operator" else 403)
-    assert looked.status_code == (200 if role in ("operator", "viewer") else 403)
+    assert posted.status_code == (202 if role == "operator" else 403)
+    assert listed.status_code == (200 if role in ("operator", "viewer") else 403)
     assert (patched.status_code, audited.status_code) == (403, 403)

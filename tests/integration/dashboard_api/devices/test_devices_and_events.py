@@ -32,7 +32,7 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
 ) -> None:
     """The status does not matter; a device without any message is silent too."""
     await registry.devices.register("cam-001", "lobby")
-    fresh = (await api.get("/api/v1/devices/cam-001")).json()
+    unseen = (await api.get("/api/v1/devices/cam-001")).json()
     await registry.devices.record_reports(
         [
             DeviceReport.status("cam-001", "online", "1", NOW, NOW),
@@ -43,7 +43,7 @@ async def test_a_device_is_silent_after_three_missed_heartbeats(
     still_there = (await api.get("/api/v1/devices/cam-001")).json()
     clock.now = NOW + timedelta(seconds=90.1)
     silent = (await api.get("/api/v1/devices/cam-001")).json()
-    assert (fresh["state"], fresh["silent"], fresh["last_seen"]) == ("never-seen", True, None)
+    assert (unseen["state"], unseen["silent"], unseen["last_seen"]) == ("never-seen", True, None)
     assert (still_there["state"], still_there["silent"]) == ("online", False)
     assert still_there["heartbeat"]["uptime_s"] == 1.5
     assert (silent["state"], silent["silent"]) == ("online", True)
@@ -55,7 +55,7 @@ async def test_a_device_with_another_model_has_a_problem(api: httpx.AsyncClient,
     await registry.devices.register("cam-001", "lobby")
     await registry.spaces.ensure(EmbeddingSpace("face:test-8", 8, "a" * 64))
     spaces = {"face:test-8": {"dimension": 8, "model_sha256": "b" * 64}}
-    warm = {"code": "canary-failed", "detail": "it computes something else"}
+    canary_problem = {"code": "canary-failed", "detail": "it computes something else"}
 
     async def problems(heartbeat: dict[str, Any]) -> list[dict[str, str]]:
         await registry.devices.record_reports([DeviceReport.latest("cam-001", "heartbeat", heartbeat, NOW)])
@@ -64,7 +64,7 @@ async def test_a_device_with_another_model_has_a_problem(api: httpx.AsyncClient,
 
     assert await problems({}) == []
     await registry.devices.record_reports([DeviceReport.latest("cam-001", "info", {"spaces": spaces}, NOW)])
-    by_registry = await problems({"problems": [warm]})
+    by_registry = await problems({"problems": [canary_problem]})
     assert [item["code"] for item in by_registry] == ["canary-failed", "model-differs"]
     assert "face:test-8" in by_registry[1]["detail"]
     own = {"code": "model-differs", "detail": "in the device's own words"}
@@ -77,8 +77,8 @@ async def test_an_unregistered_device_is_shown_without_a_site(
     """Registration gives it a site."""
     await registry.devices.record_contact(["cam-009"])
     await registry.devices.record_reports([DeviceReport.latest("cam-009", "info", {"software": "1.0"}, NOW)])
-    knocking = (await api.get("/api/v1/devices/cam-009")).json()
-    assert (knocking["site_id"], knocking["info"]["software"]) == (None, "1.0")
+    unregistered = (await api.get("/api/v1/devices/cam-009")).json()
+    assert (unregistered["site_id"], unregistered["info"]["software"]) == (None, "1.0")
     added = await api.post("/api/v1/devices", json={"device_id": "cam-009", "site_id": "lobby"})
     assert (added.status_code, added.json()["site_id"]) == (201, "lobby")
 
@@ -88,10 +88,14 @@ async def test_devices_are_paged_and_filtered_by_site(api: httpx.AsyncClient, re
     for device_id, site in [("cam-001", "lobby"), ("cam-002", "gate"), ("cam-003", "lobby")]:
         await registry.devices.register(device_id, site)
     first = (await api.get("/api/v1/devices", params={"limit": 2})).json()
-    last = (await api.get("/api/v1/devices", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    second = (await api.get("/api/v1/devices", params={"limit": 2, "cursor": first["next_cursor"]})).json()
     lobby = (await api.get("/api/v1/devices", params={"site_id": "lobby"})).json()
-    assert [item["device_id"] for item in first["items"] + last["items"]] == ["cam-001", "cam-002", "cam-003"]
-    assert last["next_cursor"] is None
+    assert [item["device_id"] for item in first["items"] + second["items"]] == [
+        "cam-001",
+        "cam-002",
+        "cam-003",
+    ]
+    assert second["next_cursor"] is None
     assert [item["device_id"] for item in lobby["items"]] == ["cam-001", "cam-003"]
 
 
@@ -146,8 +150,8 @@ async def test_events_are_listed_newest_first_and_filtered(
 ) -> None:
     """Filters are identity, device, type and time of recognition."""
     await stored(registry)
-    stranger = {"event_id": "EV4-1736942400000-000009", "user_id": None, "event_type": "unknown"}
-    await registry.events.record([event(9, **stranger, timestamp="2026-01-15T09:00:00.000Z")])
+    unknown = {"event_id": "EV4-1736942400000-000009", "user_id": None, "event_type": "unknown"}
+    await registry.events.record([event(9, **unknown, timestamp="2026-01-15T09:00:00.000Z")])
     assert await ids(api) == [5, 4, 3, 2, 9, 1, 0]
     assert await ids(api, user_id="EMP-0") == [3, 0]
     assert await ids(api, device_id="cam-001") == [5, 3, 9, 1]
@@ -159,16 +163,16 @@ async def test_events_are_listed_newest_first_and_filtered(
 async def test_pages_of_events_neither_skip_nor_repeat(api: httpx.AsyncClient, registry: Registry) -> None:
     """Pages may end inside one instant, and new events may arrive."""
     await stored(registry)
-    seen: list[int] = []
+    listed: list[int] = []
     params: dict[str, Any] = {"limit": 1}
     while True:
         page = (await api.get("/api/v1/events", params=params)).json()
-        seen += [int(item["event_id"][-6:], 16) for item in page["items"]]
-        await registry.events.record([event(100 + len(seen), received_at=NOW + timedelta(hours=1))])
+        listed += [int(item["event_id"][-6:], 16) for item in page["items"]]
+        await registry.events.record([event(100 + len(listed), received_at=NOW + timedelta(hours=1))])
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]
-    assert seen == [5, 4, 3, 2, 1, 0]
+    assert listed == [5, 4, 3, 2, 1, 0]
 
 
 async def test_an_event_is_shown_as_on_the_wire_with_its_image_apart(
@@ -196,8 +200,8 @@ async def test_readiness_reports_a_running_bridge(
     await registry.mongo.db.meta.insert_one(
         {"_id": "bridge:host-7", "at": NOW - timedelta(seconds=age_seconds)}
     )
-    async with client_of(app, None) as anybody:
-        ready = await anybody.get("/readyz")
-        assert (await anybody.get("/healthz")).json() == {"alive": True}
+    async with client_of(app, None) as client:
+        ready = await client.get("/readyz")
+        assert (await client.get("/healthz")).json() == {"alive": True}
     assert ready.status_code == 200
     assert ready.json() == {"ready": True, "mongo": True, "bridge": bridge}

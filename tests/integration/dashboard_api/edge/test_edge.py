@@ -144,7 +144,7 @@ async def test_a_name_is_sent_in_dev_mode_only(app: FastAPI, registry: Registry)
 async def test_create_update_and_delete_are_sent_once_each(
     cam_a: httpx.AsyncClient, registry: Registry
 ) -> None:
-    """As in the seed: a new identity, a changed flag, a deletion."""
+    """The changes are those of seed 000: new identity, changed flag, deletion."""
     await registry.identities.enroll_many(
         [EnrollIdentity(f"visitor_{n}", (face(n),), sites=("lobby",)) for n in (3, 5)]
     )
@@ -155,8 +155,8 @@ async def test_create_update_and_delete_are_sent_once_each(
     body = await sync(cam_a, since=stand["version"], epoch=stand["epoch"])
     assert changes_of(body) == [("delete", "visitor_5"), ("update", "visitor_3"), ("create", "visitor_10")]
     assert (body["reset"], body["changes"][1]["flag"]) == (False, "red")
-    again = await sync(cam_a, since=body["version"], epoch=body["epoch"])
-    assert (again["changes"], again["version"]) == ([], body["version"])
+    repeated = await sync(cam_a, since=body["version"], epoch=body["epoch"])
+    assert (repeated["changes"], repeated["version"]) == ([], body["version"])
 
 
 async def test_polling_by_time_misses_nothing(cam_a: httpx.AsyncClient, registry: Registry) -> None:
@@ -307,8 +307,8 @@ async def test_a_purge_at_another_site_starts_no_snapshot_sync(
 async def test_a_page_is_bounded_by_bytes_too(cam_a: httpx.AsyncClient, registry: Registry) -> None:
     """A larger `limit` does not matter: the answer has `more` and `next`."""
     # Long ids, since a thousand short ones with small vectors fit into one page.
-    orders = [EnrollIdentity(f"EMP-{n:0120}", (face(n),), sites=("lobby",)) for n in range(1000)]
-    await registry.identities.enroll_many(orders)
+    enrollments = [EnrollIdentity(f"EMP-{n:0120}", (face(n),), sites=("lobby",)) for n in range(1000)]
+    await registry.identities.enroll_many(enrollments)
     answer = await cam_a.get(SYNC, params={"limit": 1000})
     body = answer.json()
     assert (body["more"], body["reset"], len(answer.content) < 400_000) == (True, True, True)

@@ -133,7 +133,7 @@ async def test_the_page_can_be_followed_with_curl(
         assert answer.is_success, answer.text
         answers.append(answer.json())
     assert len(CALLS) == 5
-    whole, _, _, visitor, visits = answers
-    assert [set(item) for item in (whole, visitor, visits)] == [set(item) for item in shown]
-    assert set(whole["changes"][0]) == set(shown[0]["changes"][0])
+    snapshot, _, _, visitor, visits = answers
+    assert [set(item) for item in (snapshot, visitor, visits)] == [set(item) for item in shown]
+    assert set(snapshot["changes"][0]) == set(shown[0]["changes"][0])
     assert (visits["recorded"], visits["errors"]) == (1, [])

@@ -28,10 +28,10 @@ def face(n: int) -> Template:
     return Template(FACE, normalise(vector(n), 8), 0.9)
 
 
-def axis(n: int, aside: float = 0.0) -> list[float]:
-    """Return a direction at a right angle to all others; `aside` tilts it."""
+def axis(n: int, tilt: float = 0.0) -> list[float]:
+    """Return a unit vector of the standard basis, turned towards the next by `tilt`."""
     numbers = [0.0] * 8
-    numbers[n], numbers[(n + 1) % 8] = 1.0, aside
+    numbers[n], numbers[(n + 1) % 8] = 1.0, tilt
     return numbers
 
 
@@ -184,9 +184,9 @@ async def test_reported_visits_are_recorded_once(
         {"event_id": "EV3-1736942400000-a1b2c3", "face_id": "EMP-1", "timestamp": ago(60), "confidence": 0.9},
         {"face_id": "EMP-1", "timestamp": ago(30)},
     ]
-    first, again = [await report(cam_a, *visits) for _ in range(2)]
-    assert (first["success"], first["recorded"], again["recorded"]) == (True, 2, 0)
-    assert (first["stored"], len(first["stored"])) == (again["stored"], 2)
+    first, repeated = [await report(cam_a, *visits) for _ in range(2)]
+    assert (first["success"], first["recorded"], repeated["recorded"]) == (True, 2, 0)
+    assert (first["stored"], len(first["stored"])) == (repeated["stored"], 2)
     events = (await api.get("/api/v1/events", params={"user_id": "EMP-1"})).json()["items"]
     assert {(item["event_type"], item["device_id"], item["site_id"]) for item in events} == {
         ("visit", "cam-a", "lobby")
@@ -239,7 +239,7 @@ async def test_the_configured_age_of_events_holds_for_reported_visits(
 async def test_a_visit_that_the_store_rejects_is_an_error_of_the_answer(
     cam_a: httpx.AsyncClient, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A visit that the store rejects is in `errors`, as a receipt names it over MQTT."""
+    """The receipt over MQTT has such an error too; each visit is stored or an error."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
 
     async def reject(batch: Sequence[IncomingEvent], **_: bool) -> RecordedEvents:

@@ -30,8 +30,8 @@ def clock() -> Clock:
 
 async def enroll(api: httpx.AsyncClient, user_id: str = "EMP-12345", n: int = 1, **more: Any) -> None:
     templates = [{"space": FACE, "embedding": vector(n)}]
-    made = await api.post(PEOPLE, json={"user_id": user_id, "templates": templates, **more})
-    assert made.status_code == 201
+    answer = await api.post(PEOPLE, json={"user_id": user_id, "templates": templates, **more})
+    assert answer.status_code == 201
 
 
 async def test_an_erasure_lists_its_steps_and_the_devices_that_must_confirm(
@@ -74,8 +74,8 @@ async def test_the_same_request_again_shows_the_same_erasure(api: httpx.AsyncCli
     """A client that lost the answer can repeat the request."""
     await enroll(api)
     first = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
-    again = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
-    assert first["erasure_id"] == again["erasure_id"]
+    repeated = (await api.post(f"{PEOPLE}/EMP-12345/erase")).json()
+    assert first["erasure_id"] == repeated["erasure_id"]
     assert len((await api.get(ERASURES)).json()["items"]) == 1
 
 
@@ -86,8 +86,8 @@ async def test_only_an_admin_erases_and_merged_identities_go_together(
     await enroll(api)
     await enroll(api, "EMP-2", 2)
     for role in ("operator", "viewer", "source", "edge"):
-        async with client_of(app, role) as other:
-            is_problem(await other.post(f"{PEOPLE}/EMP-12345/erase"), 403, "role-insufficient")
+        async with client_of(app, role) as client:
+            is_problem(await client.post(f"{PEOPLE}/EMP-12345/erase"), 403, "role-insufficient")
     await registry.identity_merges.merge("EMP-2", "EMP-12345")
     document = is_problem(await api.post(f"{PEOPLE}/EMP-2/erase"), 409, "person-merged")
     assert "erase EMP-12345" in document["detail"]
@@ -104,17 +104,17 @@ async def test_pages_of_erasures_show_each_once_without_user_ids(
         await enroll(api, f"EMP-{n}", n)
         clock.now += timedelta(seconds=1)
         await api.post(f"{PEOPLE}/EMP-{n}/erase")
-    seen, cursor = [], None
+    times, cursor = [], None
     async with client_of(app, "viewer") as viewer:
         while True:
             page = await viewer.get(ERASURES, params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
             assert "EMP-" not in page.text
-            seen += [item["requested_at"] for item in page.json()["items"]]
+            times += [item["requested_at"] for item in page.json()["items"]]
             cursor = page.json()["next_cursor"]
             if cursor is None:
                 break
-    assert len(seen) == 5
-    assert seen == sorted(seen, reverse=True)
+    assert len(times) == 5
+    assert times == sorted(times, reverse=True)
 
 
 async def test_an_export_has_all_data_of_an_identity(
@@ -122,8 +122,8 @@ async def test_an_export_has_all_data_of_an_identity(
 ) -> None:
     """Merged identities, vectors, events, images, visits and audit; of no other."""
     await enroll(api, display_name="Sample Person Å", consent={"face": True})
-    order = EnrollIdentity("EMP-1", external=ExternalKey("alfred", "person-4711"))
-    await registry.identities.enroll(order)
+    enrollment = EnrollIdentity("EMP-1", external=ExternalKey("alfred", "person-4711"))
+    await registry.identities.enroll(enrollment)
     await registry.identity_merges.merge("EMP-1", "EMP-12345")
     await enroll(api, "EMP-3", 3, display_name="Other Name")
     picture = base64.b64encode(JPEG).decode()
@@ -177,8 +177,8 @@ async def test_an_export_needs_a_right_and_an_identity(app: FastAPI, api: httpx.
     """Vectors leave for admins and operators only."""
     await enroll(api)
     for role in ("viewer", "source", "edge"):
-        async with client_of(app, role) as other:
-            is_problem(await other.get(f"{PEOPLE}/EMP-12345/export"), 403, "role-insufficient")
+        async with client_of(app, role) as client:
+            is_problem(await client.get(f"{PEOPLE}/EMP-12345/export"), 403, "role-insufficient")
     is_problem(await api.get(f"{PEOPLE}/UNKNOWN/export"), 404, "person-unknown")
 
 

@@ -123,8 +123,8 @@ async def test_a_stream_interrupted_before_its_first_event_misses_none(url: str,
     async with watching(url) as cut:
         start = (await cut.block()).id
     await record(registry, 1, 2)
-    async with watching(url, start) as again:
-        assert numbers(await again.events(2)) == [1, 2]
+    async with watching(url, start) as resumed:
+        assert numbers(await resumed.events(2)) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ async def test_a_slow_subscription_ends_and_can_resume(registry: Registry) -> No
         await record(registry, *range(10))
         reading = asyncio.create_task(take(quick, 10))
 
-        async def let_go() -> bool:
+        async def has_ended() -> bool:
             return slow not in hub._subscriptions
 
-        await until(let_go)
+        await until(has_ended)
         first = await take(slow)
         assert numbers(first) == [0, 1, 2]
         reading.cancel()
-        async with hub.subscribe(first[-1].id) as again:
-            assert numbers(await take(again, 7)) == [3, 4, 5, 6, 7, 8, 9]
+        async with hub.subscribe(first[-1].id) as resumed_subscription:
+            assert numbers(await take(resumed_subscription, 7)) == [3, 4, 5, 6, 7, 8, 9]
     await hub.stop()
 
 
@@ -214,7 +214,7 @@ async def test_a_client_that_stops_reading_does_not_delay_the_end(app: FastAPI, 
         writer.write(request.encode())
         await asyncio.wait_for(reader.readuntil(b"connected"), SECONDS)
         hub: EventHub = app.state.services.hub
-        # More than all buffers on the way hold, so that the server waits for him.
+        # The events fill all buffers on the way, so that the server waits for this client.
         padding = {"note": "x" * 60_000}
         for start in range(0, 2000, 100):
             await registry.events.record([event(start + n, metadata=padding) for n in range(100)])

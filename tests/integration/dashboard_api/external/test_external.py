@@ -89,8 +89,8 @@ async def test_identities_are_created_renamed_and_deleted_by_key(
         "success": True, "created": 1, "updated": 1, "deleted": 1, "errors": [], "error_count": 0
     }  # fmt: skip
     before = await version(registry)
-    again = (await sync(source, upsert("42"), upsert("87", "Jane Doe"))).json()
-    assert (again["created"], again["updated"], again["deleted"]) == (0, 0, 0)
+    repeated = (await sync(source, upsert("42"), upsert("87", "Jane Doe"))).json()
+    assert (repeated["created"], repeated["updated"], repeated["deleted"]) == (0, 0, 0)
     assert await version(registry) == before == 5
     rows = {row["external_id"]: row for row in await listed(source)}
     assert {key: row["name"] for key, row in rows.items()} == {"42": "John Smith", "87": "Jane Doe"}
@@ -144,8 +144,8 @@ async def test_an_invalid_item_is_reported_and_stops_no_other(source: httpx.Asyn
 
 async def test_items_are_applied_in_their_order(source: httpx.AsyncClient) -> None:
     """One request creates, renames, deletes and creates again."""
-    gone = {"external_id": "42", "action": "delete"}
-    answer = await sync(source, upsert("42", "A"), upsert("42", "B"), gone, upsert("42", "C"))
+    deletion = {"external_id": "42", "action": "delete"}
+    answer = await sync(source, upsert("42", "A"), upsert("42", "B"), deletion, upsert("42", "C"))
     received = answer.json()
     assert (received["created"], received["updated"], received["deleted"]) == (2, 1, 1)
     (row,) = await listed(source)
@@ -174,9 +174,9 @@ async def test_vectors_are_stored_once_with_their_confidence(
     first = (await ingest(source, *results)).json()
     assert (first["success"], first["identities_resolved"], first["embeddings_stored"]) == (True, 2, 3)
     before = await version(registry)
-    again = (await ingest(source, *results)).json()
-    assert (again["embeddings_stored"], again["embeddings_skipped"]) == (0, 3)
-    assert (again["look_alikes"], await version(registry)) == ([], before)
+    repeated = (await ingest(source, *results)).json()
+    assert (repeated["embeddings_stored"], repeated["embeddings_skipped"]) == (0, 3)
+    assert (repeated["look_alikes"], await version(registry)) == ([], before)
     kept = [found async for found in registry.mongo.db.templates.find({})]
     assert {(found_item["quality"], found_item["source"], found_item["space"]) for found_item in kept} == {
         (0.98, "alfred_catalog", FACE)
@@ -190,8 +190,8 @@ async def test_numbers_and_base64_are_the_same_vector(source: httpx.AsyncClient)
     await ingest(source, faces("42", unit(3)))
     text = base64.b64encode(np.asarray(unit(3), dtype="<f4").tobytes()).decode()
     face = {"vector": text, "confidence": 0.5}
-    again = (await ingest(source, {"external_id": "42", "name": "John Smith", "faces": [face]})).json()
-    assert (again["embeddings_stored"], again["embeddings_skipped"]) == (0, 1)
+    repeated = (await ingest(source, {"external_id": "42", "name": "John Smith", "faces": [face]})).json()
+    assert (repeated["embeddings_stored"], repeated["embeddings_skipped"]) == (0, 1)
 
 
 async def test_a_new_name_replaces_the_old_and_no_name_keeps_it(source: httpx.AsyncClient) -> None:
@@ -313,7 +313,7 @@ async def test_no_collection_has_a_field_for_an_image(source: httpx.AsyncClient,
             names |= set(_names(found))
     assert {"vector", "external", "display_name"} <= names
     banned = ("image", "photo", "thumbnail", "url", "path", "file")
-    assert [name for name in names if any(word in name.lower() for word in banned)] == []
+    assert [name for name in names if any(term in name.lower() for term in banned)] == []
 
 
 def _names(value: Any) -> Iterable[str]:
@@ -454,15 +454,15 @@ async def test_a_body_past_the_limit_of_sources_is_rejected(source: httpx.AsyncC
 async def test_pages_show_every_key_once(source: httpx.AsyncClient) -> None:
     """Any page size works, also for an identity with several keys."""
     await sync(source, *(upsert(str(n)) for n in range(7)))
-    seen, cursor = [], ""
+    keys, cursor = [], ""
     while True:
         page = (await source.get(f"{LIST}?limit=3{cursor}")).json()
         assert len(page["identities"]) <= 3
-        seen += [row["external_id"] for row in page["identities"]]
+        keys += [row["external_id"] for row in page["identities"]]
         if page["next_cursor"] is None:
             break
         cursor = f"&cursor={page['next_cursor']}"
-    assert sorted(seen) == [str(n) for n in range(7)]
+    assert sorted(keys) == [str(n) for n in range(7)]
     is_problem(await source.get(f"{LIST}?cursor=AAAA"), 422, "cursor-invalid")
     is_problem(await source.get(f"{LIST}?source_system=a/b"), 422, "request-invalid")
 

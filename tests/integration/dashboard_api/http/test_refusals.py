@@ -262,9 +262,9 @@ async def test_without_a_known_key_every_path_answers_401(
 ) -> None:
     """The challenge comes first, before every other mistake of the request."""
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
-    async with client_of(app, None) as anybody:
+    async with client_of(app, None) as client:
         for method, path, body in REQUESTS.values():
-            answer = await anybody.request(
+            answer = await client.request(
                 method, path + "?key=key-of-the-admin", json=body and {**body, "typo": 1}, headers=encoded
             )
             is_problem(answer, 401, code)

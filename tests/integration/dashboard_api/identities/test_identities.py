@@ -28,13 +28,13 @@ async def applied(registry: Registry, device_id: str, version: int, epoch: str |
 
 async def test_an_identity_is_created_and_shown_without_vectors(api: httpx.AsyncClient) -> None:
     """The answer is a 201 with the version; the detail lists templates."""
-    made = await api.post(
+    created = await api.post(
         PATH, json=identity(display_name="Sample Person Å", flag="vip", sites=["lobby", "gate"])
     )
     shown = await api.get(f"{PATH}/EMP-12345")
-    assert made.status_code == 201
-    assert made.json()["version"] == 1
-    assert made.json()["sites"] == ["gate", "lobby"]
+    assert created.status_code == 201
+    assert created.json()["version"] == 1
+    assert created.json()["sites"] == ["gate", "lobby"]
     (template,) = shown.json()["template_list"]
     assert (template["space"], template["source"]) == (FACE, "api")
     assert "vector" not in shown.text
@@ -46,9 +46,9 @@ async def test_base64_and_numbers_are_the_same_vector(api: httpx.AsyncClient, re
     long = np.asarray(vector(1), dtype="<f4") * 40
     text = base64.b64encode(long.tobytes()).decode()
     await api.post(PATH, json=identity())
-    again = await api.post(PATH, json=identity(templates=[{"space": FACE, "vector": text}]))
+    repeated = await api.post(PATH, json=identity(templates=[{"space": FACE, "vector": text}]))
     stored = (await registry.identities.templates_of(["EMP-12345"]))["EMP-12345"]
-    assert again.status_code == 200
+    assert repeated.status_code == 200
     assert len(stored) == 1
     assert np.linalg.norm(np.frombuffer(stored[0].vector, "<f4")) == np.float32(1)
 
@@ -114,9 +114,9 @@ async def test_a_patch_neither_creates_nor_restores_an_identity(
 async def test_a_deleted_identity_is_shown_as_a_tombstone_without_templates(api: httpx.AsyncClient) -> None:
     """It is listed on request only and cannot be deleted again."""
     await api.post(PATH, json=identity())
-    gone = await api.delete(f"{PATH}/EMP-12345")
+    first_answer = await api.delete(f"{PATH}/EMP-12345")
     detail = (await api.get(f"{PATH}/EMP-12345")).json()
-    assert (gone.json()["version"], gone.json()["deleted"]) == (2, True)
+    assert (first_answer.json()["version"], first_answer.json()["deleted"]) == (2, True)
     assert (detail["deleted"], detail["template_list"]) == (True, [])
     assert (await api.get(PATH)).json()["items"] == []
     await api.post(PATH, json=identity("EMP-2"))
@@ -130,16 +130,16 @@ async def test_pages_show_each_identity_once(api: httpx.AsyncClient) -> None:
     """Following next_cursor to its end visits each identity exactly once."""
     for n in range(5):
         await api.post(PATH, json=identity(f"EMP-{n}"))
-    seen: list[str] = []
+    user_ids: list[str] = []
     cursor: dict[str, str] = {}
     while True:
         page = (await api.get(PATH, params={"limit": "2", **cursor})).json()
         assert len(page["items"]) <= 2
-        seen += [item["user_id"] for item in page["items"]]
+        user_ids += [item["user_id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         cursor = {"cursor": page["next_cursor"]}
-    assert seen == [f"EMP-{n}" for n in range(5)]
+    assert user_ids == [f"EMP-{n}" for n in range(5)]
 
 
 async def test_confirmations_list_the_devices_that_applied_the_last_change(

@@ -41,8 +41,8 @@ async def test_two_identities_are_merged_and_unmerged(api: httpx.AsyncClient) ->
     target = (await api.post(f"{PATH}/EMP-2/merge", json={"into": "EMP-1"})).json()
     assert (target["user_id"], target["templates"][0]["count"]) == ("EMP-1", 2)
     assert (await api.get(f"{PATH}/EMP-1")).json()["merged"] == ["EMP-2"]
-    gone = (await api.get(f"{PATH}/EMP-2")).json()
-    assert (gone["deleted"], gone["merged_into"], gone["template_list"]) == (True, "EMP-1", [])
+    source = (await api.get(f"{PATH}/EMP-2")).json()
+    assert (source["deleted"], source["merged_into"], source["template_list"]) == (True, "EMP-1", [])
     is_problem(await api.post(f"{PATH}/EMP-2/restore"), 409, "person-merged")
     is_problem(await api.post(f"{PATH}/EMP-1/merge", json={"into": "EMP-1"}), 409, "merge-impossible")
     revived = (await api.post(f"{PATH}/EMP-2/unmerge")).json()

@@ -65,8 +65,8 @@ async def test_the_nearest_other_identity_is_reported_and_noted(
     await api.post(PEOPLE, json=identity("ben", unit(1)))
     received = (await api.post(PEOPLE, json=identity("cleo", between(0, 2, 0.8)))).json()
     assert received["look_alikes"] == [{"nearest_user_id": "ana", "similarity": 0.8, "space": FACE}]
-    far = (await api.post(PEOPLE, json=identity("dora", between(1, 3, 0.49)))).json()
-    assert far["look_alikes"] == []
+    distant = (await api.post(PEOPLE, json=identity("dora", between(1, 3, 0.49)))).json()
+    assert distant["look_alikes"] == []
     noted = [entry.after for entry in await registry.audit.page() if entry.subject == "cleo"]
     assert noted[0] is not None
     assert noted[0]["look_alikes"] == [{"user_id": "ana", "similarity": 0.8, "space": FACE}]
@@ -75,8 +75,8 @@ async def test_the_nearest_other_identity_is_reported_and_noted(
 async def test_an_identity_is_not_its_own_look_alike(api: httpx.AsyncClient) -> None:
     """Another template of it is no warning; the next-nearest identity is."""
     await api.post(PEOPLE, json=identity("ana", unit(0)))
-    again = (await api.post(PEOPLE, json=identity("ana", between(0, 1, 0.9)))).json()
-    assert again["look_alikes"] == []
+    repeated = (await api.post(PEOPLE, json=identity("ana", between(0, 1, 0.9)))).json()
+    assert repeated["look_alikes"] == []
     await api.post(PEOPLE, json=identity("ben", between(0, 2, 0.6)))
     third = (await api.post(PEOPLE, json=identity("ana", between(0, 2, 0.95)))).json()
     assert [found_item["nearest_user_id"] for found_item in third["look_alikes"]] == ["ben"]
@@ -86,8 +86,8 @@ async def test_a_stored_template_is_not_compared_again(api: httpx.AsyncClient, r
     """A repeated request must not turn its answer into a warning."""
     await api.post(PEOPLE, json=identity("ana", unit(0)))
     await api.post(PEOPLE, json=identity("ben", unit(0)))
-    again = (await api.post(PEOPLE, json=identity("ana", unit(0)))).json()
-    assert (again["look_alikes"], again["version"]) == ([], 1)
+    repeated = (await api.post(PEOPLE, json=identity("ana", unit(0)))).json()
+    assert (repeated["look_alikes"], repeated["version"]) == ([], 1)
 
 
 async def test_deleted_identities_are_no_look_alikes(api: httpx.AsyncClient) -> None:
@@ -153,7 +153,7 @@ async def test_a_policy_rejects_look_alikes_and_stores_nothing_of_them(
             ("1", "look-alike"), ("3", "look-alike")
         ]  # fmt: skip
         assert (received["identities_resolved"], received["embeddings_stored"]) == (2, 2)
-        # What was taken in before is no new template.
+        # A template that is already stored is not compared.
         assert (await ingest(client, result("2", unit(1))))["errors"] == []
         assert (await client.get(f"{PEOPLE}/ben")).status_code == 404
     await registry.close()
@@ -189,22 +189,22 @@ async def test_an_index_that_follows_its_own_writes_misses_no_other_write(
     registry: Registry, mongod: Mongod, mongo_database: str, api: httpx.AsyncClient
 ) -> None:
     """Two programs write in turns, and each finds the other's identities."""
-    other = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
+    second_registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     for n in range(4):
         mine = (await api.post(PEOPLE, json=identity(f"mine-{n}", unit(n)))).json()
         assert mine["look_alikes"] == []
-        order = EnrollIdentity(f"theirs-{n}", external=ExternalKey("other", str(n)))
-        await other.look_alikes.enroll(order)
+        enrollment = EnrollIdentity(f"theirs-{n}", external=ExternalKey("other", str(n)))
+        await second_registry.look_alikes.enroll(enrollment)
         received = await ingest(api, result(f"copy-{n}", unit(n)))
         assert [found_item["nearest_user_id"] for found_item in received["look_alikes"]] == [f"mine-{n}"]
         rows = (await api.get("/api/identities/external?source_system=alfred")).json()["identities"]
         copy = next(row["identity_id"] for row in rows if row["external_id"] == f"copy-{n}")
-        await other.identities.delete(copy)
-        await other.identities.delete(f"mine-{n}")
-        again = (await api.post(PEOPLE, json=identity(f"again-{n}", unit(n)))).json()
-        assert again["look_alikes"] == []
-        await other.identities.delete(f"again-{n}")
-    await other.close()
+        await second_registry.identities.delete(copy)
+        await second_registry.identities.delete(f"mine-{n}")
+        answer = (await api.post(PEOPLE, json=identity(f"again-{n}", unit(n)))).json()
+        assert answer["look_alikes"] == []
+        await second_registry.identities.delete(f"again-{n}")
+    await second_registry.close()
 
 
 async def test_a_face_without_consent_is_never_found(api: httpx.AsyncClient) -> None:

@@ -36,7 +36,7 @@ async def identity(api: httpx.AsyncClient) -> None:
 async def test_a_photo_leaves_a_vector_and_nothing_else(
     api: httpx.AsyncClient, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file and no collection has its bytes, also of a large photo."""
+    """No file and no collection has its bytes, not even of a large photo."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)

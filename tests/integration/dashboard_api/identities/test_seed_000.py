@@ -30,9 +30,9 @@ async def test_pushing_again_replaces_that_modality_alone(api: httpx.AsyncClient
     """UNIQUE(name, modality) of the seed: one vector per modality, the newest."""
     await api.post("/api/v1/identity/", json=BODY)
     await api.post("/api/v1/identity/", json={**BODY, "modality": "gait", "embedding": vector(2, 4)})
-    again = await api.post("/api/v1/identity/", json={**BODY, "embedding": vector(3)})
+    second = await api.post("/api/v1/identity/", json={**BODY, "embedding": vector(3)})
     stored = (await registry.identities.templates_of(["juan_canfield"]))["juan_canfield"]
-    assert again.json()["version"] == 3
+    assert second.json()["version"] == 3
     assert sorted(template.space for template in stored) == ["face:test-8", "gait:test-4"]
 
 

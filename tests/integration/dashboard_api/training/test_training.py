@@ -29,24 +29,24 @@ async def source(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def submitted(client: httpx.AsyncClient, **changed: Any) -> str:
+async def submit(client: httpx.AsyncClient, **changed: Any) -> str:
     answer = await client.post(SUBMIT, json=ORDER | changed)
     assert answer.status_code == 201, answer.text
     job_id: str = answer.json()["job_id"]
     return job_id
 
 
-async def claimed(client: httpx.AsyncClient) -> dict[str, Any]:
+async def claim(client: httpx.AsyncClient) -> dict[str, Any]:
     answer = await client.post(CLAIM, json=WORKER)
     assert answer.status_code == 200, answer.text
     job: dict[str, Any] = answer.json()
     return job
 
 
-async def report(client: httpx.AsyncClient, job: dict[str, Any], word: str, **more: Any) -> httpx.Response:
+async def report(client: httpx.AsyncClient, job: dict[str, Any], action: str, **more: Any) -> httpx.Response:
     """Send a report of a worker about its claimed job."""
     return await client.post(
-        f"{JOBS}/{job['job_id']}/{word}", json={"lease_token": job["lease_token"], **more}
+        f"{JOBS}/{job['job_id']}/{action}", json={"lease_token": job["lease_token"], **more}
     )
 
 
@@ -56,17 +56,21 @@ async def post_text(client: httpx.AsyncClient, path: str, body: Any) -> httpx.Re
 
 
 async def test_a_job_runs_from_submission_to_completion(source: httpx.AsyncClient, clock: Clock) -> None:
-    """In the terms of the seed, with the times that bound a worker's silence."""
+    """The fields are those of seed 001, with the lease and retry times."""
     answer = await source.post(SUBMIT, json=ORDER)
-    made = answer.json()
+    submission = answer.json()
     assert answer.status_code == 201
-    assert (made["success"], made["status"], made["submitted_by"]) == (True, "queued", "source")
-    assert (made["photo_count"], made["not_before"]) == (2, "2026-01-15T10:00:00.000Z")
-    job = await claimed(source)
+    assert (submission["success"], submission["status"], submission["submitted_by"]) == (
+        True,
+        "queued",
+        "source",
+    )
+    assert (submission["photo_count"], submission["not_before"]) == (2, "2026-01-15T10:00:00.000Z")
+    job = await claim(source)
     token = job.pop("lease_token")
     assert len(token) == 32
     assert job == {
-        "job_id": made["job_id"], "job_type": "face_detect_embed", "config": CONFIG, "position": 0,
+        "job_id": submission["job_id"], "job_type": "face_detect_embed", "config": CONFIG, "position": 0,
         "total": 2, "counts": {}, "attempt": 1, "lease_expires_at": "2026-01-15T10:01:00.000Z",
     }  # fmt: skip
     job["lease_token"] = token
@@ -79,7 +83,7 @@ async def test_a_job_runs_from_submission_to_completion(source: httpx.AsyncClien
     done = await report(source, job, "complete", result={"faces": 2, "people": 1})
     assert (done.json()["success"], done.json()["status"]) == (True, "done")
     assert (await report(source, job, "complete", result={"faces": 2})).json() == done.json()
-    shown = (await source.get(f"{JOBS}/{made['job_id']}")).json()
+    shown = (await source.get(f"{JOBS}/{submission['job_id']}")).json()
     assert shown | {"success": True} == done.json()
     assert (shown["result"], shown["finished_at"]) == ({"faces": 2, "people": 1}, "2026-01-15T10:00:50.000Z")
     nothing = await source.post(CLAIM, json=WORKER)
@@ -89,14 +93,14 @@ async def test_a_job_runs_from_submission_to_completion(source: httpx.AsyncClien
 async def test_a_batch_is_claimed_as_it_was_submitted(source: httpx.AsyncClient) -> None:
     """The catalog knows the photos of a batch."""
     config = {"source_system": "alfred_catalog", "batch_id": "batch_2026_02_25"}
-    await submitted(source, config=config)
-    assert (await claimed(source))["config"] == config
+    await submit(source, config=config)
+    assert (await claim(source))["config"] == config
 
 
 async def test_only_the_worker_gets_the_lease_and_the_photos(source: httpx.AsyncClient) -> None:
-    """A list of jobs would have millions of ids, and the token gives the job away."""
-    job_id = await submitted(source)
-    job = await claimed(source)
+    """A list of jobs would contain millions of photo ids and the lease tokens."""
+    job_id = await submit(source)
+    job = await claim(source)
     for answer in (
         await source.get(f"{JOBS}/{job_id}"),
         await source.get(JOBS),
@@ -108,37 +112,37 @@ async def test_only_the_worker_gets_the_lease_and_the_photos(source: httpx.Async
 
 async def test_many_workers_share_the_jobs(source: httpx.AsyncClient) -> None:
     """Of twenty workers ten get a job each, ten get none."""
-    made = [await submitted(source) for _ in range(10)]
+    submitted = [await submit(source) for _ in range(10)]
     answers = await asyncio.gather(*(source.post(CLAIM, json=WORKER) for _ in range(20)))
-    had = [answer.json()["job_id"] for answer in answers if answer.status_code == 200]
-    assert sorted(had) == sorted(made)
+    claimed = [answer.json()["job_id"] for answer in answers if answer.status_code == 200]
+    assert sorted(claimed) == sorted(submitted)
     assert {answer.status_code for answer in answers} == {200, 204}
 
 
 async def test_a_dead_workers_job_goes_to_another(source: httpx.AsyncClient, clock: Clock) -> None:
     """It continues at the reported position; the first worker gets 409."""
-    await submitted(source)
-    first = await claimed(source)
+    await submit(source)
+    first = await claim(source)
     await report(source, first, "progress", position=1, counts={"faces": 1})
     clock.now = NOW + timedelta(seconds=60)
-    second = await claimed(source)
+    second = await claim(source)
     assert (second["job_id"], second["position"], second["attempt"]) == (first["job_id"], 1, 2)
     assert second["counts"] == {"faces": 1}
-    for word, more in (
+    for action, more in (
         ("progress", {"position": 2}), ("complete", {}), ("fail", {"error": "catalog away", "retry": True}),
     ):  # fmt: skip
-        is_problem(await report(source, first, word, **more), 409, "lease-lost")
+        is_problem(await report(source, first, action, **more), 409, "lease-lost")
     assert (await report(source, second, "complete", result={})).status_code == 200
     clock.now = NOW + timedelta(days=1)
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
 
 
 async def test_a_job_without_progress_fails(source: httpx.AsyncClient, clock: Clock) -> None:
-    """Five workers in a row took it and never reported."""
-    job_id = await submitted(source)
+    """Five workers in a row claimed it and never reported."""
+    job_id = await submit(source)
     for n in range(MAX_ATTEMPTS):
         clock.now = NOW + timedelta(minutes=n)
-        assert (await claimed(source))["attempt"] == n + 1
+        assert (await claim(source))["attempt"] == n + 1
     clock.now = NOW + timedelta(minutes=MAX_ATTEMPTS)
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
     shown = (await source.get(f"{JOBS}/{job_id}")).json()
@@ -147,13 +151,13 @@ async def test_a_job_without_progress_fails(source: httpx.AsyncClient, clock: Cl
 
 
 async def test_a_failed_attempt_is_repeated_with_retry(source: httpx.AsyncClient, clock: Clock) -> None:
-    """After a pause; without `retry` the job ends."""
-    job_id = await submitted(source)
-    put_back = (await report(source, await claimed(source), "fail", error="catalog away", retry=True)).json()
+    """The job waits before the next attempt; without `retry` it ends."""
+    job_id = await submit(source)
+    put_back = (await report(source, await claim(source), "fail", error="catalog away", retry=True)).json()
     assert (put_back["status"], put_back["not_before"]) == ("queued", "2026-01-15T10:00:30.000Z")
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
     clock.now = NOW + timedelta(seconds=30)
-    failed = await report(source, await claimed(source), "fail", error="metadata: there is no such batch")
+    failed = await report(source, await claim(source), "fail", error="metadata: there is no such batch")
     assert (failed.json()["status"], failed.json()["error"]) == ("failed", "metadata: there is no such batch")
     clock.now = NOW + timedelta(days=1)
     assert (await source.post(CLAIM, json=WORKER)).status_code == 204
@@ -162,28 +166,28 @@ async def test_a_failed_attempt_is_repeated_with_retry(source: httpx.AsyncClient
 
 async def test_a_submission_may_be_repeated(source: httpx.AsyncClient) -> None:
     """200 with the same job, also a finished one; another order is rejected."""
-    job_id = await submitted(source, submission_id="night-7")
-    await report(source, await claimed(source), "complete", result={"faces": 2})
-    again = await source.post(SUBMIT, json={**ORDER, "submission_id": "night-7"})
-    assert again.status_code == 200
-    assert (again.json()["job_id"], again.json()["status"]) == (job_id, "done")
-    other = {**ORDER, "config": {**CONFIG, "photo_ids": ["photo_003"]}, "submission_id": "night-7"}
-    is_problem(await source.post(SUBMIT, json=other), 409, "submission-differs")
+    job_id = await submit(source, submission_id="night-7")
+    await report(source, await claim(source), "complete", result={"faces": 2})
+    repeated = await source.post(SUBMIT, json={**ORDER, "submission_id": "night-7"})
+    assert repeated.status_code == 200
+    assert (repeated.json()["job_id"], repeated.json()["status"]) == (job_id, "done")
+    changed = {**ORDER, "config": {**CONFIG, "photo_ids": ["photo_003"]}, "submission_id": "night-7"}
+    is_problem(await source.post(SUBMIT, json=changed), 409, "submission-differs")
     assert len((await source.get(JOBS)).json()["items"]) == 1
-    assert await submitted(source) != await submitted(source)
+    assert await submit(source) != await submit(source)
 
 
 async def test_a_cancelled_job_is_taken_from_its_worker(api: httpx.AsyncClient) -> None:
     """Its next report gets 409. A finished job cannot be cancelled."""
-    job_id = await submitted(api)
-    job = await claimed(api)
+    job_id = await submit(api)
+    job = await claim(api)
     for _ in range(2):
         answer = await api.post(f"{JOBS}/{job_id}/cancel")
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     problem = is_problem(await report(api, job, "progress", position=1), 409, "lease-lost")
     assert problem["detail"].endswith("the job is cancelled")
-    await submitted(api)
-    done = await claimed(api)
+    await submit(api)
+    done = await claim(api)
     await report(api, done, "complete")
     is_problem(await api.post(f"{JOBS}/{done['job_id']}/cancel"), 409, "job-finished")
     audit = (await api.get("/api/v1/audit")).json()["items"]
@@ -193,20 +197,20 @@ async def test_a_cancelled_job_is_taken_from_its_worker(api: httpx.AsyncClient) 
 
 async def test_jobs_are_listed_newest_first_by_status(api: httpx.AsyncClient, clock: Clock) -> None:
     """Pages neither skip nor repeat jobs of the same instant."""
-    made = []
+    job_ids = []
     for n in range(4):
         clock.now = NOW + timedelta(seconds=n // 2)
-        made.append(await submitted(api))
-    oldest = (await claimed(api))["job_id"]
-    seen: list[str] = []
+        job_ids.append(await submit(api))
+    oldest = (await claim(api))["job_id"]
+    listed: list[str] = []
     params: dict[str, Any] = {"status": "queued", "limit": 1}
     while True:
         page = (await api.get(JOBS, params=params)).json()
-        seen += [item["job_id"] for item in page["items"]]
+        listed += [item["job_id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]
-    assert [*seen, oldest] == sorted(made[2:], reverse=True) + sorted(made[:2], reverse=True)
+    assert [*listed, oldest] == sorted(job_ids[2:], reverse=True) + sorted(job_ids[:2], reverse=True)
 
 
 async def test_a_job_has_at_most_a_hundred_thousand_photos(
@@ -219,8 +223,8 @@ async def test_a_job_has_at_most_a_hundred_thousand_photos(
         422,
         "request-invalid",
     )
-    await submitted(api, config={**CONFIG, "photo_ids": photos[:-1]})
-    assert (await claimed(api))["config"]["photo_ids"] == photos[:-1]
+    await submit(api, config={**CONFIG, "photo_ids": photos[:-1]})
+    assert (await claim(api))["config"]["photo_ids"] == photos[:-1]
 
 
 def with_config(**changed: Any) -> dict[str, Any]:
@@ -268,7 +272,7 @@ async def test_an_invalid_job_is_rejected(source: httpx.AsyncClient, registry: R
 
 
 LEASE = {"lease_token": "t"}
-BAD_WORDS: list[tuple[str, Any]] = [
+BAD_REPORTS: list[tuple[str, Any]] = [
     (CLAIM, {**WORKER, "lease_seconds": 9}),
     (CLAIM, {**WORKER, "lease_seconds": 3601}),
     (CLAIM, {**WORKER, "lease_seconds": 60.5}),
@@ -314,14 +318,16 @@ BAD_WORDS: list[tuple[str, Any]] = [
 
 async def test_an_invalid_report_changes_nothing(source: httpx.AsyncClient, registry: Registry) -> None:
     """A report has numbers and one sentence; no operator reaches the registry."""
-    waiting, job = await submitted(source), await claimed(source)
+    waiting, job = await submit(source), await claim(source)
     before = await registry.jobs.get(waiting)
-    await submitted(source)
-    for word, body in BAD_WORDS:
-        # With the lease itself, so that a word that was let through would change something.
+    await submit(source)
+    for action, body in BAD_REPORTS:
+        # The lease is valid, so that an accepted report would change the job.
         token = {"lease_token": job["lease_token"]} if body.get("lease_token") == "t" else {}
-        answer = await post_text(source, word if word == CLAIM else f"{JOBS}/{waiting}/{word}", body | token)
-        assert answer.status_code == 422, repr((word, body))[:200]
+        answer = await post_text(
+            source, action if action == CLAIM else f"{JOBS}/{waiting}/{action}", body | token
+        )
+        assert answer.status_code == 422, repr((action, body))[:200]
         is_problem(answer, 422, "request-invalid")
     assert await registry.jobs.get(waiting) == before
     assert sorted(item.status for item in await registry.jobs.page()) == ["claimed", "queued"]
@@ -329,12 +335,12 @@ async def test_an_invalid_report_changes_nothing(source: httpx.AsyncClient, regi
 
 async def test_reports_about_an_unknown_job_are_rejected(api: httpx.AsyncClient) -> None:
     """The answer is a 404; an invalid id is reported as such."""
-    words = {"progress": {"position": 1}, "complete": {}, "fail": {"error": "no"}, "cancel": None}
+    bodies = {"progress": {"position": 1}, "complete": {}, "fail": {"error": "no"}, "cancel": None}
     for job_id, status, code in (("job-404", 404, "not-found"), ("job$ne", 422, "request-invalid")):
         is_problem(await api.get(f"{JOBS}/{job_id}"), status, code)
-        for word, body in words.items():
+        for action, body in bodies.items():
             sent = None if body is None else LEASE | body
-            is_problem(await api.post(f"{JOBS}/{job_id}/{word}", json=sent), status, code)
+            is_problem(await api.post(f"{JOBS}/{job_id}/{action}", json=sent), status, code)
 
 
 async def test_an_invalid_filter_is_rejected(api: httpx.AsyncClient) -> None:
@@ -368,9 +374,9 @@ async def test_each_role_has_its_rights(app: FastAPI, role: str | None) -> None:
     """Sources submit and work, operators submit and cancel, viewers read."""
     passed = set()
     async with client_of(app, role) as client, client_of(app, "admin") as admin:
-        job_id = await submitted(admin)
-        job = await claimed(admin)
-        await submitted(admin)
+        job_id = await submit(admin)
+        job = await claim(admin)
+        await submit(admin)
         for act, answer in {
             "submit": await client.post(SUBMIT, json=ORDER),
             "claim": await client.post(CLAIM, json=WORKER),
@@ -389,8 +395,8 @@ async def test_each_role_has_its_rights(app: FastAPI, role: str | None) -> None:
 async def test_the_documentation_describes_the_queue(api: httpx.AsyncClient) -> None:
     """It has every path, the answer without a job, and the lost lease."""
     paths = (await api.get("/openapi.json")).json()["paths"]
-    words = {f"{JOBS}/{{job_id}}/{word}" for word in ("progress", "complete", "fail", "cancel")}
-    assert {SUBMIT, CLAIM, JOBS, f"{JOBS}/{{job_id}}"} | words <= set(paths)
+    action_paths = {f"{JOBS}/{{job_id}}/{action}" for action in ("progress", "complete", "fail", "cancel")}
+    assert {SUBMIT, CLAIM, JOBS, f"{JOBS}/{{job_id}}"} | action_paths <= set(paths)
     assert {"200", "204"} <= set(paths[CLAIM]["post"]["responses"])
     assert "409" in paths[f"{JOBS}/{{job_id}}/progress"]["post"]["responses"]
 
