@@ -171,7 +171,7 @@ def test_a_rejected_key_is_one_sentence_and_status_2(
     assert program.wait(30) == 2
     last_line = program.output().splitlines()[-1]
     assert f"the {refusing} at http://127.0.0.1" in last_line
-    assert "refuses access (401)" in last_line
+    assert "rejects the worker's key (401)" in last_line
     assert "wrong-key" not in program.output()
     assert job.status == ("queued" if refusing == "backend" else "failed")
 
