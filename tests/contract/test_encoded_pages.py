@@ -36,11 +36,11 @@ def change(
     deleted: bool = False,
 ) -> IdentityDelta:
     vectors = [normalise(np.random.default_rng([number, n]).normal(size=8), 8) for n in range(len(templates))]
-    person = Identity(
+    identity = Identity(
         f"EMP-{number}", number, (EVERY_SITE,), (EVERY_SITE,), display_name=name, flag=flag, deleted=deleted
     )
     return IdentityDelta(
-        person,
+        identity,
         tuple(
             Template(SPACE, vector, quality, template_id=f"t-{number}-{n}")
             for n, (vector, quality) in enumerate(zip(vectors, templates, strict=True))
@@ -140,7 +140,7 @@ def test_an_encoded_delta_is_the_models_json(deltas: list[IdentityDelta]) -> Non
 @settings(max_examples=100, deadline=None)
 @given(deltas=changes)
 def test_the_size_of_an_identity_bounds_its_encoded_bytes(deltas: list[IdentityDelta]) -> None:
-    """The size computed without the vectors is at least that of the bytes, by little."""
+    """The size computed without the vectors is a close upper bound of the bytes."""
     for delta in deltas:
         counted = TemplateCount(SPACE, Digest(len(delta.templates)))
         identity = replace(delta.identity, holdings=(counted,), deleted=False)

@@ -27,11 +27,11 @@ def sources() -> Iterator[Path]:
 
 
 def raised(tree: ast.Module, constants: dict[str, str]) -> Iterator[str]:
-    """The codes in `Problem(status, code, ...)` and `ContractError(code, ...)`."""
+    """Return the codes in `Problem(status, code, ...)` and `ContractError(code, ...)`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISED:
-            place = RAISED[node.func.id]
-            code = node.args[place] if len(node.args) > place else None
+            position = RAISED[node.func.id]
+            code = node.args[position] if len(node.args) > position else None
             if isinstance(code, ast.Constant) and isinstance(code.value, str):
                 yield code.value
             elif isinstance(code, ast.Name) and code.id in constants:
@@ -40,14 +40,14 @@ def raised(tree: ast.Module, constants: dict[str, str]) -> Iterator[str]:
 
 def constants(trees: list[ast.Module]) -> dict[str, str]:
     found = {name: value for name, value in vars(errors).items() if name.isupper()}
-    for node in (one for tree in trees for one in tree.body if isinstance(one, ast.Assign)):
+    for node in (statement for tree in trees for statement in tree.body if isinstance(statement, ast.Assign)):
         if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant):
             found[node.targets[0].id] = node.value.value
     return found
 
 
 def test_every_code_of_an_answer_is_explained() -> None:
-    """Here, or among the codes of the wire."""
+    """The code is explained on this page or on the page of the wire."""
     trees = [ast.parse(file.read_text()) for file in sources()]
     codes = {code for tree in trees for code in raised(tree, constants(trees))}
     assert {"key-missing", "person-merged", "picture-refused", "registry-busy"} <= codes
@@ -60,13 +60,13 @@ def test_every_code_of_an_answer_is_explained() -> None:
 
 
 @pytest.mark.parametrize("section", [ApiSettings, RegistrySettings, TrackingSettings, SearchSettings])
-def test_every_setting_stands_there_with_its_default(section: type[Section]) -> None:
-    """As `name` (default)."""
+def test_every_setting_is_documented_with_its_default(section: type[Section]) -> None:
+    """The form is `name` (default)."""
     shown = dict(re.findall(r"`(\w+)` \(([^)]*)\)", PAGE))
     for name, field in section.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, dict):
-            said = ", ".join(default.values()) or "none"
+            documented = ", ".join(default.values()) or "none"
         else:
-            said = "none" if default is None else str(default).lower()
-        assert shown.get(name) == said, name
+            documented = "none" if default is None else str(default).lower()
+        assert shown.get(name) == documented, name

@@ -40,7 +40,7 @@ class FoundFace:
 
 
 class OneFace:
-    """A face embedding that finds a face in every photo."""
+    """Fake face embedding that finds a face in every photo."""
 
     def embed_photo(self, data: bytes, /) -> FoundFace:
         return FoundFace(normalise([1.0 + n + len(data) for n in range(512)], 512), 0.9)
@@ -80,7 +80,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-async def furnish(registry: Registry) -> None:
+async def fill_registry(registry: Registry) -> None:
     await registry.spaces.ensure(SPACE)
     await registry.api_keys.create("operator", "operator", KEY)
     # A report from the future stands for a worker that keeps reporting.
@@ -106,7 +106,7 @@ async def furnish(registry: Registry) -> None:
 @pytest.fixture
 async def board(mongod: Mongod, mongo_database: str) -> AsyncIterator[Board]:
     registry = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
-    await furnish(registry)
+    await fill_registry(registry)
     # A long timeout: detected persons stay active for the whole test on a busy machine.
     tracking = TrackingSettings(person_timeout=600)
     app: FastAPI = create_app(registry, ApiSettings(), OneFace(), tracking=tracking)

@@ -176,8 +176,8 @@ async def test_an_admin_erases_an_identity_and_gets_the_receipt(page: Page, boar
 async def test_missing_consent_source_kind_and_flag_are_shown(page: Page, board: Board) -> None:
     """A visitor from another system has a badge for each."""
     key = ExternalKey("alfred", "42")
-    order = EnrollIdentity("EXT-1", kind="visitor", consent={"face": False}, external=key, flag="red")
-    await board.registry.identities.enroll(order)
+    enrollment = EnrollIdentity("EXT-1", kind="visitor", consent={"face": False}, external=key, flag="red")
+    await board.registry.identities.enroll(enrollment)
     await sign_in(page)
     row = page.locator("#identities li", has_text="EXT-1")
     for text in ("no consent: face", "from alfred", "visitor", "red"):

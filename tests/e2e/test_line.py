@@ -1,4 +1,4 @@
-"""The whole product as processes: the demo, and an end in time after any failure."""
+"""Run the whole product as processes: the demo, and SIGTERM after failures."""
 
 import contextlib
 import socket
@@ -20,10 +20,11 @@ LIMIT_SECONDS = 10.0
 USUAL_PORTS = (1883, 8000, 27017)
 
 
-def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
-    """Video to MongoDB, enrollment to both cameras, a deletion confirmed within a second, nothing left over.
+def test_the_demo_passes_all_its_checks() -> None:
+    """The demo shows the way from video to MongoDB and leaves no process.
 
-    Another program uses the default ports, so the stack finds others.
+    Two cameras receive enrollments and confirm a deletion within a second. The default ports are in use,
+    so the stack takes others.
     """
     with contextlib.ExitStack() as taken:
         for port in USUAL_PORTS:
@@ -39,53 +40,55 @@ def test_the_demo_runs_once_and_all_is_as_it_should_be() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "All checks passed." in ended.stdout
     assert "was not recognised again, but seen as unknown" in ended.stdout
-    left = [command for command in map(cmdline, psutil.process_iter()) if "wfm-demo-" in " ".join(command)]
-    assert left == []
+    remaining = [
+        command for command in map(cmdline, psutil.process_iter()) if "wfm-demo-" in " ".join(command)
+    ]
+    assert remaining == []
 
 
 @contextlib.contextmanager
 def listening(port: int) -> Iterator[None]:
     """Occupy `port`, unless another program does already."""
-    with socket.socket() as taker:
+    with socket.socket() as listener:
         with contextlib.suppress(OSError):
-            taker.bind(("127.0.0.1", port))
-            taker.listen()
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
         yield
 
 
 def cmdline(process: psutil.Process) -> list[str]:
-    """The command of a process, nothing for one that has just ended."""
+    """Return the command of a process, nothing for one that has just ended."""
     try:
         return process.cmdline()
     except psutil.Error:
         return []
 
 
-def nothing(_fleet: LocalFleet) -> None:
-    """Everything is up."""
+def no_failure(_fleet: LocalFleet) -> None:
+    """Leave all servers running."""
 
 
-def no_broker(fleet: LocalFleet) -> None:
-    """The broker is dead."""
+def kill_broker(fleet: LocalFleet) -> None:
+    """Kill the broker."""
     fleet.broker.kill()
 
 
-def no_database(fleet: LocalFleet) -> None:
-    """MongoDB is dead."""
+def kill_database(fleet: LocalFleet) -> None:
+    """Kill MongoDB."""
     fleet.mongod.kill()
 
 
-def no_answer(fleet: LocalFleet) -> None:
-    """Broker and MongoDB hold their connections open and say nothing."""
+def freeze_servers(fleet: LocalFleet) -> None:
+    """Freeze broker and MongoDB: connections stay open without an answer."""
     fleet.broker.program.freeze()
     fleet.mongod.program.freeze()
 
 
-@pytest.mark.parametrize("trouble", [nothing, no_broker, no_database, no_answer])
+@pytest.mark.parametrize("cause_failure", [no_failure, kill_broker, kill_database, freeze_servers])
 def test_each_program_ends_within_ten_seconds_of_sigterm(
-    tmp_path: Path, trouble: Callable[[LocalFleet], None]
+    tmp_path: Path, cause_failure: Callable[[LocalFleet], None]
 ) -> None:
-    """Bridge, API and camera at work end by themselves with status 0, also when their servers are gone."""
+    """Bridge, API and camera end with status 0, also when their servers are gone."""
     with LocalFleet(tmp_path, [CAMERA]) as fleet:
         fleet.start_servers()
         fleet.start_backend()
@@ -93,7 +96,7 @@ def test_each_program_ends_within_ten_seconds_of_sigterm(
         camera = fleet.make_device(CAMERA, {"source": str(video.path), "loop": True})
         camera.start()
         camera.wait_for_line("broker connected")
-        trouble(fleet)
+        cause_failure(fleet)
         for program in (camera, fleet.bridge, fleet.api):
             started = time.monotonic()
             status = program.stop(LIMIT_SECONDS)

@@ -1,4 +1,4 @@
-"""What cameras recognise, end to end: visitors, emotions, orders from the dashboard, another model."""
+"""Test recognition end to end: visitors, emotions, commands, another model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
-    """Servers and backend, with one person enrolled and a site that wants visitors registered."""
+    """Run servers and backend, with one identity enrolled."""
     folder = tmp_path_factory.mktemp("fleet")
     with LocalFleet(folder, [FIRST, SECOND]) as fleet:
         fleet.start_servers()
@@ -39,14 +39,14 @@ def call(fleet: LocalFleet, method: str, path: str, body: dict[str, Any] | None 
     return document
 
 
-def events(fleet: LocalFleet, **wanted: str) -> list[dict[str, Any]]:
+def events(fleet: LocalFleet, **fields: str) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = call(fleet, "GET", "/api/v1/events?limit=500")["items"]
-    return [one for one in items if all(one.get(key) == value for key, value in wanted.items())]
+    return [event for event in items if all(event.get(key) == value for key, value in fields.items())]
 
 
 @pytest.fixture(scope="module")
 def camera(fleet: LocalFleet) -> LocalFleet:
-    """A camera at work, with a classifier that returns happy for every face."""
+    """Run a camera with a classifier that returns happy for every face."""
     videos = sample_video.make_sample(fleet.folder / "videos", [sample_video.IDENTITIES[KNOWN]], cameras=1)
     smiles = save_network(
         fleet.folder / "smiles.onnx", *smiling(), input_shape=("n", 1, 64, 64), outputs=[("output", ("n", 3))]
@@ -74,7 +74,7 @@ def camera(fleet: LocalFleet) -> LocalFleet:
 
 
 def smiling() -> tuple[list[Any]]:
-    """Return nodes that answer happy for every face."""
+    """Return nodes that return happy for every face."""
     from onnx import TensorProto, helper  # noqa: PLC0415
 
     answer = helper.make_tensor("answer", TensorProto.FLOAT, [1, 3], [0.05, 0.9, 0.05])
@@ -89,8 +89,8 @@ def smiling() -> tuple[list[Any]]:
     )
 
 
-def test_a_recognised_person_shows_an_emotion_and_a_stranger_none(camera: LocalFleet) -> None:
-    """Seed 003's second event: code, intensity and duration, of recognised identities only."""
+def test_only_a_recognised_identity_has_emotion_events(camera: LocalFleet) -> None:
+    """An emotion event of seed 003 has code, intensity and duration."""
     wait_until(lambda: events(camera, event_type="emotion"), "an emotion", SECONDS)
     for event in events(camera, event_type="emotion"):
         assert (event["user_id"], event["emotion_code"]) == (KNOWN, "EV2.2")
@@ -99,21 +99,21 @@ def test_a_recognised_person_shows_an_emotion_and_a_stranger_none(camera: LocalF
         assert event["metadata"]["duration_ms"] >= 300
 
 
-def test_a_stranger_is_an_unknown_event_and_nobody_is_registered_while_the_site_is_closed(
+def test_an_unknown_face_is_an_event_and_no_visitor_at_a_closed_site(
     camera: LocalFleet,
 ) -> None:
-    """Closed is the rule."""
-    wait_until(lambda: events(camera, event_type="unknown"), "the stranger", SECONDS)
+    """Sites are closed by default."""
+    wait_until(lambda: events(camera, event_type="unknown"), "the unknown face", SECONDS)
     assert call(camera, "GET", "/api/v1/sites")["items"][0]["enrollment_policy"] == "closed"
-    assert [one["user_id"] for one in call(camera, "GET", "/api/v1/identities")["items"]] == [KNOWN]
+    assert [identity["user_id"] for identity in call(camera, "GET", "/api/v1/identities")["items"]] == [KNOWN]
 
 
-def test_a_canary_ordered_from_the_dashboard_is_run_and_answered(camera: LocalFleet) -> None:
-    """By the camera that is at work, which stays in good health."""
-    order = call(camera, "POST", "/api/v1/commands", {"device_id": FIRST, "name": "run_canary"})
+def test_a_canary_command_of_the_dashboard_is_run(camera: LocalFleet) -> None:
+    """The running camera reports its result and stays `ok`."""
+    command = call(camera, "POST", "/api/v1/commands", {"device_id": FIRST, "name": "run_canary"})
 
     def answer() -> dict[str, Any]:
-        return call(camera, "GET", f"/api/v1/commands/{order['id']}")
+        return call(camera, "GET", f"/api/v1/commands/{command['id']}")
 
     wait_until(lambda: answer()["state"] == "done", "the canary", SECONDS)
     assert "face:gabor-512" in answer()["detail"]
@@ -122,23 +122,23 @@ def test_a_canary_ordered_from_the_dashboard_is_run_and_answered(camera: LocalFl
     assert health["problems"] == []
 
 
-def test_a_site_that_wants_visitors_registers_strangers_and_meets_them_again(camera: LocalFleet) -> None:
-    """The stranger of the video becomes a visitor of this site, and is recognised on the next pass."""
+def test_an_open_site_registers_visitors_and_recognises_them(camera: LocalFleet) -> None:
+    """The unknown face becomes a visitor and is recognised on the next pass."""
     call(camera, "PATCH", f"/api/v1/sites/{SITE}", {"enrollment_policy": "visitors"})
 
     def visitors() -> list[str]:
-        people = call(camera, "GET", "/api/v1/identities")["items"]
-        return [one["user_id"] for one in people if one["user_id"].startswith("VIS-")]
+        identities = call(camera, "GET", "/api/v1/identities")["items"]
+        return [identity["user_id"] for identity in identities if identity["user_id"].startswith("VIS-")]
 
     wait_until(visitors, "a visitor", SECONDS)
     [visitor] = visitors()
     wait_until(lambda: events(camera, event_type="facial_id", user_id=visitor), "the visitor again", SECONDS)
-    person = call(camera, "GET", f"/api/v1/identities/{visitor}")
-    assert (person["kind"], person["sites"]) == ("visitor", [SITE])
+    identity = call(camera, "GET", f"/api/v1/identities/{visitor}")
+    assert (identity["kind"], identity["sites"]) == ("visitor", [SITE])
 
 
-def test_recordings_of_the_camera_hold_scores_and_nothing_else(camera: LocalFleet) -> None:
-    """No picture and no vector lies in them."""
+def test_recordings_of_the_camera_have_only_scores(camera: LocalFleet) -> None:
+    """They contain no picture and no vector."""
     recording = b"".join(file.read_bytes() for file in Path(camera.folder / "scores").iterdir())
     assert KNOWN.encode() in recording
     assert b"distance" in recording
@@ -146,13 +146,13 @@ def test_recordings_of_the_camera_hold_scores_and_nothing_else(camera: LocalFlee
     assert max(map(len, recording.split(b"\n"))) < 2000
 
 
-def test_a_camera_with_another_model_under_the_same_name_recognises_nobody_and_says_so(
+def test_a_camera_with_another_model_sends_no_event_and_is_degraded(
     camera: LocalFleet,
 ) -> None:
-    """The dashboard shows it as degraded, with the sentence; it sends no event."""
+    """The dashboard shows the problem `model-differs`."""
     model = save_arcface_like(camera.folder / "other.onnx")
     [video] = sample_video.make_sample(camera.folder / "more", [sample_video.IDENTITIES[KNOWN]], cameras=1)
-    other = camera.make_device(
+    second_camera = camera.make_device(
         SECOND,
         {
             "source": str(video.path),
@@ -162,14 +162,14 @@ def test_a_camera_with_another_model_under_the_same_name_recognises_nobody_and_s
             "heartbeat_seconds": 1,
         },
     )
-    other.start()
+    second_camera.start()
 
     def problems() -> list[str]:
         found = camera.http.get(f"/api/v1/devices/{SECOND}")
         heartbeat = (found.json().get("heartbeat") or {}) if found.status_code == 200 else {}
         refused = (heartbeat.get("refusals") or {}).get("quarantined", 0)
-        return [one["code"] for one in heartbeat.get("problems", [])] if refused > 20 else []
+        return [problem["code"] for problem in heartbeat.get("problems", [])] if refused > 20 else []
 
     wait_until(lambda: "model-differs" in problems(), "twenty refusals for the model", SECONDS)
     assert events(camera, device_id=SECOND) == []
-    other.stop()
+    second_camera.stop()

@@ -25,32 +25,35 @@ def sighting(n: int, camera: str, at: datetime, height: float) -> ObservedFace:
     return ObservedFace(camera, "lobby", f"t-{n}", box, SPACE.id, face, 0.8, captured_at=at, seen_at=at)
 
 
-async def seen(
+async def add_detected_person(
     registry: Registry,
     *cameras: str,
     away: timedelta = timedelta(0),
     user_id: str | None = None,
     height: float = 250,
 ) -> int:
-    """Add a person that these cameras saw in turn, last `away` ago; return its id."""
+    """Add a person that `cameras` saw in turn, last `away` ago; return its global id."""
     (global_id,) = await registry.tracker_store.take_ids(1)
-    left = now() - away
+    last_seen = now() - away
     sightings = [
-        sighting(global_id, camera, left - timedelta(seconds=len(cameras) - n), height + 10 * n)
+        sighting(global_id, camera, last_seen - timedelta(seconds=len(cameras) - n), height + 10 * n)
         for n, camera in enumerate(cameras, start=1)
     ]
     person = DetectedPerson.create(global_id, sightings[0], user_id)
-    for one in sightings:
-        person.count_sighting(one, TIMEOUT)
+    for observed in sightings:
+        person.count_sighting(observed, TIMEOUT)
     face = FaceCentroid.from_vector(SPACE.id, sightings[0].vector, 0.8)
     await registry.tracker_store.create([(person, face)])
     await registry.tracker_store.write_segments(
-        [VisitSegment(global_id, one.device_id, "lobby", one.seen_at, one.seen_at) for one in sightings]
+        [
+            VisitSegment(global_id, observed.device_id, "lobby", observed.seen_at, observed.seen_at)
+            for observed in sightings
+        ]
     )
     return global_id
 
 
-async def on_record(board: Board, global_id: int) -> Document:
+async def stored_document(board: Board, global_id: int) -> Document:
     return await board.registry.mongo.db.persons.find_one({"_id": global_id}) or {}
 
 
@@ -69,19 +72,19 @@ async def test_active_persons_are_shown_and_new_ones_appear(page: Page, board: B
     """Rows have name, cameras and site; `All` lists persons that have left."""
     await sign_in(page)
     await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
-    ana = await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345")
-    gone = await seen(board.registry, "cam-002", away=HOUR)
+    ana = await add_detected_person(board.registry, "cam-001", "cam-002", user_id="EMP-12345")
+    inactive = await add_detected_person(board.registry, "cam-002", away=HOUR)
     tracked = page.locator("#detected > li")
     await expect(tracked).to_have_count(1)
     for text in ("Ana Petrova", f"Person {ana}", "cam-001, cam-002", "lobby", "1 appearance", "enrolled"):
         await expect(tracked).to_contain_text(text)
     await expect(page.locator("#detected-summary")).to_have_text("1 person seen now")
-    stranger = await seen(board.registry, "cam-001")
-    await expect(page.locator("#detected .name")).to_have_text([f"Person {stranger}", "Ana Petrova"])
+    new_person = await add_detected_person(board.registry, "cam-001")
+    await expect(page.locator("#detected .name")).to_have_text([f"Person {new_person}", "Ana Petrova"])
     await picture(page, "seen-now")
     await page.get_by_role("button", name="All", exact=True).click()
     await expect(tracked).to_have_count(3)
-    await expect(tracked.last).to_contain_text(f"Person {gone}")
+    await expect(tracked.last).to_contain_text(f"Person {inactive}")
     await expect(tracked.last).to_contain_text("away")
     await picture(page, "all")
 
@@ -99,7 +102,7 @@ async def test_a_missing_bridge_is_reported(page: Page, board: Board) -> None:
 async def test_all_persons_are_loaded_page_by_page(page: Page, board: Board) -> None:
     """Twenty at a time; at most fifty active persons are listed, others counted."""
     for _ in range(52):
-        await seen(board.registry, "cam-001")
+        await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
     await expect(page.locator("#detected > li")).to_have_count(50)
     await expect(page.get_by_text("and 2 more", exact=True)).to_be_visible()
@@ -113,7 +116,7 @@ async def test_all_persons_are_loaded_page_by_page(page: Page, board: Board) -> 
 
 async def test_details_show_the_facts_and_the_trail_of_today(page: Page, board: Board) -> None:
     """They open and close in place."""
-    await seen(board.registry, "cam-001", "cam-002", user_id="EMP-12345", height=240)
+    await add_detected_person(board.registry, "cam-001", "cam-002", user_id="EMP-12345", height=240)
     await sign_in(page)
     details = await open_details(page, "Ana Petrova")
     facts = details.locator("dl")
@@ -130,7 +133,7 @@ async def test_details_show_the_facts_and_the_trail_of_today(page: Page, board: 
 
 async def test_a_person_is_renamed_while_the_page_refreshes(page: Page, board: Board) -> None:
     """Typed text and focus survive refreshes; a name like markup stays text."""
-    person = await seen(board.registry, "cam-001")
+    person = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
     await page.get_by_role("button", name=f"Rename person {person}").click()
@@ -140,7 +143,7 @@ async def test_a_person_is_renamed_while_the_page_refreshes(page: Page, board: B
     await page.keyboard.press("Enter")
     await expect(field).to_be_focused()
     await page.keyboard.type(EVIL[:5])
-    await seen(board.registry, "cam-002")
+    await add_detected_person(board.registry, "cam-002")
     await expect(page.locator("#detected > li")).to_have_count(2)
     await expect(field).to_be_focused()
     await page.keyboard.type(EVIL[5:])
@@ -150,12 +153,12 @@ async def test_a_person_is_renamed_while_the_page_refreshes(page: Page, board: B
     await expect(page.locator("#detected img")).to_have_count(0)
     assert await page.title() == "WFM Fleet"
     await picture(page, "renamed")
-    assert (await on_record(board, person))["assigned_name"] == EVIL
+    assert (await stored_document(board, person))["assigned_name"] == EVIL
 
 
 async def test_a_person_is_linked_to_an_identity_and_unlinked(page: Page, board: Board) -> None:
     """The row gets the enrolled name; an unknown user id is rejected."""
-    person = await seen(board.registry, "cam-001")
+    person = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
     await page.get_by_role("button", name=f"Link person {person}").click()
@@ -174,8 +177,8 @@ async def test_a_person_is_linked_to_an_identity_and_unlinked(page: Page, board:
 
 async def test_two_persons_are_merged_and_unmerged(page: Page, board: Board) -> None:
     """The details continue as those of the target."""
-    first = await seen(board.registry, "cam-001")
-    second = await seen(board.registry, "cam-002")
+    first = await add_detected_person(board.registry, "cam-001")
+    second = await add_detected_person(board.registry, "cam-002")
     await sign_in(page)
     await open_details(page, f"Person {second}")
     await page.get_by_role("button", name=f"Merge person {second}").click()
@@ -194,7 +197,7 @@ async def test_two_persons_are_merged_and_unmerged(page: Page, board: Board) -> 
 
 async def test_a_person_is_deleted_after_a_second_question(page: Page, board: Board) -> None:
     """Keep returns to the button."""
-    person = await seen(board.registry, "cam-001")
+    person = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
     await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
@@ -206,12 +209,12 @@ async def test_a_person_is_deleted_after_a_second_question(page: Page, board: Bo
     await expect(page.locator("#detected-notice")).to_have_text(f"Person {person} is deleted.")
     await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
     await expect(page.get_by_role("button", name="Seen now")).to_be_focused()
-    assert await on_record(board, person) == {}
+    assert await stored_document(board, person) == {}
 
 
 async def test_a_person_deleted_elsewhere_leaves_the_page(page: Page, board: Board) -> None:
     """Open details close."""
-    person = await seen(board.registry, "cam-001")
+    person = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
     await open_details(page, f"Person {person}")
     await board.registry.mongo.db.persons.delete_one({"_id": person})
@@ -222,7 +225,7 @@ async def test_a_person_deleted_elsewhere_leaves_the_page(page: Page, board: Boa
 async def test_a_viewer_gets_no_edit_buttons(page: Page, board: Board) -> None:
     """A viewer's key opens details and changes nothing."""
     await board.registry.api_keys.create("viewer", "viewer", "key-of-a-viewer")
-    person = await seen(board.registry, "cam-001")
+    person = await add_detected_person(board.registry, "cam-001")
     await sign_in(page, "key-of-a-viewer")
     details = await open_details(page, f"Person {person}")
     await expect(details).to_contain_text("First seen")
@@ -232,7 +235,7 @@ async def test_a_viewer_gets_no_edit_buttons(page: Page, board: Board) -> None:
 
 async def test_details_on_a_phone_need_no_sideways_scrolling(page: Page, board: Board) -> None:
     """At 360 pixels, with a long name and a form open."""
-    person = await seen(board.registry, "cam-001", "cam-002")
+    person = await add_detected_person(board.registry, "cam-001", "cam-002")
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)
     await open_details(page, f"Person {person}")

@@ -13,12 +13,12 @@ from deploy.local.stack import Mongod
 from device.store.db_manager import DatabaseManager
 
 from .sync_registry import prepare
-from .sync_world import PLACES
+from .sync_world import SETUPS
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The parts that all examples share: a registry on its loop, an empty device file."""
+    """Hold what all examples share: a registry with its loop, an empty device file."""
 
     registry: Registry = field(repr=False)
     loop: asyncio.AbstractEventLoop = field(repr=False)
@@ -32,7 +32,7 @@ def stage(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     database = f"wfm_test_{secrets.token_hex(6)}"
     mongo = MongoSettings(uri=SecretStr(mongod.uri), database=database)
     registry = loop.run_until_complete(Registry.open(mongo, settings=RegistrySettings(templates_per_space=3)))
-    loop.run_until_complete(prepare(registry, PLACES))
+    loop.run_until_complete(prepare(registry, SETUPS))
     empty = tmp_path_factory.mktemp("empty") / "device.db"
     for dev_mode in (False, True):
         manager = DatabaseManager(empty, dev_mode)

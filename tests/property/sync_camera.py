@@ -17,9 +17,9 @@ from device.enrollment.sync_requests import SyncOptions
 from device.store.db_manager import DatabaseManager
 from tests.device_samples import Clock, ScriptedLink, seeded
 
-from .sync_view import Held
+from .sync_view import StoredIdentity
 
-# So that a gallery of a few people comes in several pages.
+# The limit splits a gallery of a few identities into several pages.
 PAGE_LIMIT = 2
 _KEPT_IN_FLIGHT = 24
 
@@ -27,8 +27,8 @@ Message = tuple[Channel[Any], bytes]
 
 
 @dataclass(frozen=True)
-class Place:
-    """The device: its site, spaces (`{space: dimension}`), and whether it gets names."""
+class DeviceSetup:
+    """Site, spaces (`{space: dimension}`) and dev mode of a device."""
 
     device_id: str
     site: str
@@ -37,31 +37,34 @@ class Place:
 
 
 class Camera:
-    """A device; `inbox` are undelivered messages, `asked` all requests that it sent."""
+    """Simulated device.
 
-    def __init__(self, place: Place, path: Path, clock: Clock, empty: Path) -> None:
-        self.place = place
+    `inbox` has the undelivered messages, `requests` all sync requests that it sent.
+    """
+
+    def __init__(self, setup: DeviceSetup, path: Path, clock: Clock, empty: Path) -> None:
+        self.setup = setup
         self.clock = clock
         self.inbox: list[Message] = []
-        self.asked: list[SyncRequest] = []
+        self.requests: list[SyncRequest] = []
         self.applied: list[SyncApplied] = []
         self.online = False
         self._path = path
-        # A copy of a file with its schema made: the migrations would take most of the time.
+        # Copy a file with the schema: migrations would take most of the time.
         shutil.copy(empty, path)
         self._open()
 
     def _open(self) -> None:
         self.link = ScriptedLink()
         self.rows: dict[str, GalleryRows] = {}
-        self.db = DatabaseManager(self._path, self.place.dev_mode, utc_now=self.clock.utc_now)
+        self.db = DatabaseManager(self._path, self.setup.dev_mode, utc_now=self.clock.utc_now)
         self.db.initialize()
         self.sync = SyncManager(
             self.db,
             self.link,
-            device_id=self.place.device_id,
-            site_id=self.place.site,
-            spaces=self.place.spaces,
+            device_id=self.setup.device_id,
+            site_id=self.setup.site,
+            spaces=self.setup.spaces,
             scheduler=BackgroundScheduler(),
             source=seeded(),
             on_gallery=lambda rows: self.rows.update({rows.space: rows}),
@@ -102,7 +105,7 @@ class Camera:
         self.inbox.append((channel, payload))
         del self.inbox[:-_KEPT_IN_FLIGHT]
 
-    def take(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         channel, payload = message
         if self.online:
             self.sync.receive_message(Decoded(channel, {}, channel.decode(payload)))
@@ -110,22 +113,24 @@ class Camera:
 
     def _collect(self) -> None:
         """Collect what the device published."""
-        self.asked += self.link.of(channels.SYNC_REQUEST)
+        self.requests += self.link.of(channels.SYNC_REQUEST)
         self.applied += self.link.of(channels.SYNC_APPLIED)
         self.link.published.clear()
 
-    def gallery(self) -> dict[str, Held]:
+    def gallery(self) -> dict[str, StoredIdentity]:
         """Return the identities in the device's file; none during a first snapshot sync."""
         if self.db.fills_live_gallery():
             return {}
         with self.db.connection.reading() as connection:
-            people = connection.execute("SELECT user_id, flag, display_name FROM enrolled_users").fetchall()
-        rows: dict[str, set[tuple[str, str, bytes]]] = {user_id: set() for user_id, _, _ in people}
+            users = connection.execute("SELECT user_id, flag, display_name FROM enrolled_users").fetchall()
+        rows: dict[str, set[tuple[str, str, bytes]]] = {user_id: set() for user_id, _, _ in users}
         for user_id, *row in self._select("gallery_templates"):
             rows[user_id].add((row[0], row[1], row[2]))
-        return {user_id: Held(flag, name, frozenset(rows[user_id])) for user_id, flag, name in people}
+        return {
+            user_id: StoredIdentity(flag, name, frozenset(rows[user_id])) for user_id, flag, name in users
+        }
 
-    def compared_with(self) -> set[tuple[str, str, bytes]]:
+    def recognised_rows(self) -> set[tuple[str, str, bytes]]:
         """Return `(user id, space, vector)` of each template that recognition uses now."""
         return {
             (user_id, space, vector.tobytes())
@@ -134,7 +139,7 @@ class Camera:
         }
 
     def stored(self) -> set[tuple[str, str, bytes]]:
-        """Return `(user id, space, vector)` of every template in the file, staged ones too."""
+        """Return `(user id, space, vector)` of each template, also of a snapshot sync."""
         tables = ("gallery_templates", "staged_templates")
         return {(row[0], row[2], row[3]) for table in tables for row in self._select(table)}
 

@@ -18,18 +18,18 @@ from broker_bridge.registry.identities.model import DeltaPage
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.settings import BridgeSettings
 
-from .sync_camera import Place
+from .sync_camera import DeviceSetup
 
-Meanwhile = Callable[[], Awaitable[None]]
+Interruption = Callable[[], Awaitable[None]]
 Backup = dict[str, list[Document]]
 
 
-async def prepare(registry: Registry, places: Sequence[Place]) -> None:
+async def prepare(registry: Registry, setups: Sequence[DeviceSetup]) -> None:
     """Create the spaces, sites and devices that all examples share."""
-    for place in places:
-        for space, dimension in place.spaces.items():
+    for setup in setups:
+        for space, dimension in setup.spaces.items():
             await registry.spaces.ensure(EmbeddingSpace(space, dimension))
-        await registry.devices.register(place.device_id, place.site, dev_mode=place.dev_mode)
+        await registry.devices.register(setup.device_id, setup.site, dev_mode=setup.dev_mode)
 
 
 async def empty(registry: Registry) -> None:
@@ -50,7 +50,7 @@ async def back_up(registry: Registry) -> Backup:
     return backup
 
 
-async def bring_back(registry: Registry, backup: Backup) -> None:
+async def restore_backup(registry: Registry, backup: Backup) -> None:
     """Restore a dump and begin an epoch, in one step."""
 
     async def work(session: Any) -> None:
@@ -68,27 +68,27 @@ async def bring_back(registry: Registry, backup: Backup) -> None:
 async def purge(registry: Registry, oldest: int) -> None:
     """Purge the first `oldest` tombstones, and those of the same millisecond."""
     found = registry.mongo.db.identities.find({"deleted": True}).sort("deleted_at", 1).limit(oldest)
-    moments = [one["deleted_at"].replace(tzinfo=timezone.utc) async for one in found]
+    moments = [document["deleted_at"].replace(tzinfo=timezone.utc) async for document in found]
     if moments:
         await registry.tombstones.purge(moments[-1] + timedelta(milliseconds=1), timedelta(0))
 
 
-class InterruptedChanges:
-    """The registry's deltas; `meanwhile` runs once before the next read."""
+class InterruptedDeltas:
+    """The registry's deltas; `interruption` runs once before the next read."""
 
     def __init__(self, registry: Registry) -> None:
         self._changes = registry.deltas
-        self.meanwhile: Meanwhile | None = None
+        self.interruption: Interruption | None = None
 
     async def site_deltas(self, *args: Any, **options: Any) -> DeltaPage:
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile:
-            await meanwhile()
+        interruption, self.interruption = self.interruption, None
+        if interruption:
+            await interruption()
         return await self._changes.site_deltas(*args, **options)
 
 
 class Bridge:
-    """A bridge worker whose publisher reads the registry in steps."""
+    """Run a bridge worker with a publisher that reads the registry in steps."""
 
     def __init__(
         self, registry: Registry, loop: asyncio.AbstractEventLoop, deliver: Callable[..., None]
@@ -96,7 +96,7 @@ class Bridge:
         self._registry = registry
         self._loop = loop
         self._deliver = deliver
-        self._changes = InterruptedChanges(registry)
+        self._changes = InterruptedDeltas(registry)
         interrupted = replace(registry, deltas=self._changes)  # type: ignore[arg-type]
         self._answers = SyncResponder(interrupted, self._publish, BridgeSettings())
         self.is_connected = True
@@ -126,19 +126,21 @@ class Bridge:
         self.is_connected = True
         self._publisher.forget_heads()
 
-    def look(self) -> None:
+    def publish_changes(self) -> None:
         """Let the publisher read changes until there are none."""
         self._publisher.wake()
         self._loop.run_until_complete(self._publisher.is_idle(self._running))
 
-    def answer(self, device_id: str, request: SyncRequest, meanwhile: Meanwhile | None = None) -> SyncPage:
+    def answer(
+        self, device_id: str, request: SyncRequest, interruption: Interruption | None = None
+    ) -> SyncPage:
         """Return the page for a request; `meanwhile` runs before the read."""
-        self._changes.meanwhile = meanwhile
+        self._changes.interruption = interruption
         answer = self._loop.run_until_complete(self._answers.answer(device_id, request))
-        # The page was cached: run it now.
-        self._changes.meanwhile, meanwhile = None, self._changes.meanwhile
-        if meanwhile:
-            self._loop.run_until_complete(meanwhile())
+        # A cached page needs no read: run the interruption now.
+        self._changes.interruption, interruption = None, self._changes.interruption
+        if interruption:
+            self._loop.run_until_complete(interruption())
         return channels.SYNC_PAGE.decode(answer.to_json())
 
 

@@ -11,12 +11,12 @@ Rows = frozenset[tuple[str, str, bytes]]
 
 
 @dataclass(frozen=True)
-class Known:
+class ExpectedIdentity:
     """An identity in a document; `rows` are the templates that devices may store."""
 
     version: int
     sites: frozenset[str]
-    reach: frozenset[str]
+    synced_sites: frozenset[str]
     deleted: bool
     flag: str | None
     name: str | None
@@ -26,12 +26,12 @@ class Known:
     def is_at(self, site: str) -> bool:
         return not self.deleted and bool(self.sites & {site, "*"})
 
-    def is_heard_at(self, site: str) -> bool:
-        return bool(self.reach & {site, "*"})
+    def is_synced_to(self, site: str) -> bool:
+        return bool(self.synced_sites & {site, "*"})
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredIdentity:
     """An identity as a device stores it."""
 
     flag: str | None
@@ -46,7 +46,7 @@ class View:
     epoch: str
     version: int
     horizons: Mapping[str, int]
-    people: Mapping[str, Known]
+    identities: Mapping[str, ExpectedIdentity]
 
     @classmethod
     async def read(cls, registry: Registry) -> "View":
@@ -55,40 +55,45 @@ class View:
         templates: dict[str, list[dict[str, Any]]] = {}
         async for found in database.templates.find({"parked_by": None}):
             templates.setdefault(found["user_id"], []).append(found)
-        people = {}
+        identities = {}
         async for found in database.identities.find():
-            people[found["_id"]] = _known(found, templates.get(found["_id"], []))
-        return cls(history["epoch"], history["version"], history.get("horizons", {}), people)
+            identities[found["_id"]] = _expected_identity(found, templates.get(found["_id"], []))
+        return cls(history["epoch"], history["version"], history.get("horizons", {}), identities)
 
     def head_version(self, site: str) -> int:
         """Return the newest version that concerns the site."""
         purged = max(self.horizons.get(site, 0), self.horizons.get("*", 0))
-        return max([purged, *(one.version for one in self.people.values() if one.is_heard_at(site))])
+        return max(
+            [
+                purged,
+                *(identity.version for identity in self.identities.values() if identity.is_synced_to(site)),
+            ]
+        )
 
-    def gallery(self, site: str, spaces: frozenset[str], *, with_names: bool) -> dict[str, Held]:
+    def gallery(self, site: str, spaces: frozenset[str], *, with_names: bool) -> dict[str, StoredIdentity]:
         """Return the identities that a device of `site` with these spaces must store."""
         found = {}
-        for user_id, one in self.people.items():
-            rows = frozenset(row for row in one.rows if row[1] in spaces)
-            if one.is_at(site) and rows:
-                found[user_id] = Held(one.flag, one.name if with_names else None, rows)
+        for user_id, identity in self.identities.items():
+            rows = frozenset(row for row in identity.rows if row[1] in spaces)
+            if identity.is_at(site) and rows:
+                found[user_id] = StoredIdentity(identity.flag, identity.name if with_names else None, rows)
         return found
 
 
-def _known(person: Mapping[str, Any], templates: list[dict[str, Any]]) -> Known:
-    consent = dict(person["consent"])
-    return Known(
-        version=person["version"],
-        sites=frozenset(person["sites"]),
-        reach=frozenset(person["reach"]),
-        deleted=person["deleted"],
-        flag=person["flag"],
-        name=person["display_name"],
+def _expected_identity(document: Mapping[str, Any], templates: list[dict[str, Any]]) -> ExpectedIdentity:
+    consent = dict(document["consent"])
+    return ExpectedIdentity(
+        version=document["version"],
+        sites=frozenset(document["sites"]),
+        synced_sites=frozenset(document["reach"]),
+        deleted=document["deleted"],
+        flag=document["flag"],
+        name=document["display_name"],
         consent=consent,
         rows=frozenset(
             # Two bytes of BSON's header of a vector come first.
-            (one["_id"], one["space"], bytes(one["vector"])[2:])
-            for one in templates
-            if consent[one["space"].partition(":")[0]]
+            (template["_id"], template["space"], bytes(template["vector"])[2:])
+            for template in templates
+            if consent[template["space"].partition(":")[0]]
         ),
     )

@@ -1,7 +1,7 @@
-"""The whole of sync except the network, which a test plays.
+"""Play the registry, a bridge and devices; a test loses and repeats messages.
 
-Messages are lost, repeated and reordered. After each step `check` compares every device with the registry
-at the position that the device reports.
+After each step `check` compares every device with the registry at the version that the device has
+confirmed.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from broker_bridge.registry.identities.model import DeleteIdentity, EnrollIdenti
 from tests.device_samples import Clock
 
 from . import sync_registry
-from .sync_camera import Camera, Place
+from .sync_camera import Camera, DeviceSetup
 from .sync_registry import Backup, Bridge
 from .sync_steps import DIMENSIONS, FACE, GAIT, OTHER_FACE, Step
 from .sync_view import View
 
-PLACES = (
-    Place("cam-001", "lobby", {FACE: 8}),
-    Place("cam-002", "lobby", {FACE: 8, GAIT: 4}, dev_mode=True),
-    Place("cam-003", "gate", {GAIT: 4}),
-    Place("cam-004", "gate", {FACE: 8, OTHER_FACE: 8}),
+SETUPS = (
+    DeviceSetup("cam-001", "lobby", {FACE: 8}),
+    DeviceSetup("cam-002", "lobby", {FACE: 8, GAIT: 4}, dev_mode=True),
+    DeviceSetup("cam-003", "gate", {GAIT: 4}),
+    DeviceSetup("cam-004", "gate", {FACE: 8, OTHER_FACE: 8}),
 )
-# Nothing may take longer than this many rounds of asking to become quiet.
+# The number of rounds of requests in which every device must have caught up.
 _ROUNDS = 400
 
 Row = tuple[str, str, bytes]
@@ -40,9 +40,9 @@ Moment = tuple[View, Refusals]
 
 
 class SyncWorld:
-    """One registry, one bridge, a few devices at two sites.
+    """Hold one registry, one bridge and a few devices at two sites.
 
-    `may_be_late` says that a page may tell what was so earlier.
+    `may_be_late` allows pages to state an earlier moment of the registry.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class SyncWorld:
         self._heads: dict[str, bytes] = {}
         self._may_be_late = may_be_late
         self._moments: list[Moment] = []
-        # Per site: the identities ever visible there, and the last change sent of each.
-        self._ever_valid: dict[str, set[Row]] = {place.site: set() for place in PLACES}
-        self._last_news: dict[str, dict[str, int]] = {place.site: {} for place in PLACES}
-        # Kept beside the registry: `(user id, modality)` without consent.
+        # Per site: all rows that were ever valid there, and the version of each identity's last change.
+        self._ever_valid: dict[str, set[Row]] = {setup.site: set() for setup in SETUPS}
+        self._last_changes: dict[str, dict[str, int]] = {setup.site: {} for setup in SETUPS}
+        # `(user id, modality)` of each refused consent, tracked independently of the registry.
         self._refusals: Refusals = frozenset()
         self._run(sync_registry.empty(registry))
         self.cameras = [
-            Camera(place, folder / f"{place.device_id}.db", self._clock, empty) for place in PLACES
+            Camera(setup, folder / f"{setup.device_id}.db", self._clock, empty) for setup in SETUPS
         ]
         self._refresh()
         self._bridge = Bridge(registry, loop, self._deliver)
@@ -87,8 +87,8 @@ class SyncWorld:
 
     # Changes of the registry
 
-    def carry_out(self, orders: Sequence[IdentityChange]) -> None:
-        self._run(self._change("carry_out", orders))
+    def apply_changes(self, changes: Sequence[IdentityChange]) -> None:
+        self._run(self._change("apply_changes", changes))
 
     def remove_modality(self, user_id: str, modality: str) -> None:
         self._run(self._change("remove_modality", user_id, modality))
@@ -99,14 +99,14 @@ class SyncWorld:
     def merge(self, source: str, into: str) -> None:
         self._run(self._change("merge", source, into))
 
-    def part(self, source: str) -> None:
-        self._run(self._change("part", source))
+    def unmerge(self, source: str) -> None:
+        self._run(self._change("unmerge", source))
 
     def purge(self, oldest: int) -> None:
         self._run(self._change("purge", oldest))
 
     def delete_and_purge(self, user_id: str) -> None:
-        """As for a device that was away for longer than tombstones are kept."""
+        """Delete an identity and purge all tombstones, as for a device away for months."""
         self._run(self._change("delete_and_purge", user_id))
 
     def begin_epoch(self) -> None:
@@ -117,151 +117,154 @@ class SyncWorld:
         self._backup = self._run(sync_registry.back_up(self._registry))
         self._backed_up_refusals = self._refusals
 
-    def bring_back(self) -> None:
+    def restore_backup(self) -> None:
         if self._backup:
-            self._run(sync_registry.bring_back(self._registry, self._backup))
+            self._run(sync_registry.restore_backup(self._registry, self._backup))
             self._refusals = self._backed_up_refusals
-            for news in self._last_news.values():
-                news.clear()
+            for last_changes in self._last_changes.values():
+                last_changes.clear()
             self._refresh()
 
     async def _change(self, name: str, *args: Any) -> None:
-        """Apply a change; the registry may reject it."""
+        """Change the registry; a refused change has no effect.
+
+        The registry refuses an unknown identity or a merge with itself.
+        """
         identities, merges = self._registry.identities, self._registry.identity_merges
         try:
-            if name == "carry_out":
+            if name == "apply_changes":
                 for outcome in await identities.apply(*args):
                     if not outcome.error:
                         self._note_consent(outcome.change, fresh=outcome.created)
             elif name == "purge":
                 await sync_registry.purge(self._registry, *args)
             elif name == "delete_and_purge":
-                await self._change("carry_out", [DeleteIdentity(*args)])
-                await self._change("purge", len(self.view.people))
-            elif name in ("merge", "part"):
+                await self._change("apply_changes", [DeleteIdentity(*args)])
+                await self._change("purge", len(self.view.identities))
+            elif name in ("merge", "unmerge"):
                 await (merges.merge if name == "merge" else merges.undo)(*args)
                 self._refusals = await self._recorded_refusals()
             else:
                 await getattr(identities, name)(*args)
         except ContractError:
             return
-        self._look_at(await View.read(self._registry))
+        self._record_view(await View.read(self._registry))
 
-    def _note_consent(self, order: IdentityChange, *, fresh: bool) -> None:
-        if not isinstance(order, EnrollIdentity):
+    def _note_consent(self, change: IdentityChange, *, fresh: bool) -> None:
+        if not isinstance(change, EnrollIdentity):
             return
         if fresh:
-            self._refusals = frozenset(one for one in self._refusals if one[0] != order.user_id)
-        for modality, given in (order.consent or {}).items():
-            said = {(order.user_id, modality)}
-            self._refusals = self._refusals - said if given else self._refusals | said
+            self._refusals = frozenset(refusal for refusal in self._refusals if refusal[0] != change.user_id)
+        for modality, has_consent in (change.consent or {}).items():
+            entry = {(change.user_id, modality)}
+            self._refusals = self._refusals - entry if has_consent else self._refusals | entry
 
     async def _recorded_refusals(self) -> Refusals:
-        people = (await View.read(self._registry)).people
+        identities = (await View.read(self._registry)).identities
         return frozenset(
             (user_id, modality)
-            for user_id, one in people.items()
-            for modality, given in one.consent.items()
-            if not given
+            for user_id, identity in identities.items()
+            for modality, has_consent in identity.consent.items()
+            if not has_consent
         )
 
     def _refresh(self) -> None:
-        self._look_at(self._run(View.read(self._registry)))
+        self._record_view(self._run(View.read(self._registry)))
 
-    def _look_at(self, view: View) -> None:
+    def _record_view(self, view: View) -> None:
         self.view = view
         self._moments.append((view, self._refusals))
-        for site, news in self._last_news.items():
-            for user_id, one in view.people.items():
-                if one.is_heard_at(site):
-                    news[user_id] = one.version
-                if one.is_at(site):
-                    self._ever_valid[site] |= {(user_id, space, vector) for _, space, vector in one.rows}
+        for site, last_changes in self._last_changes.items():
+            for user_id, identity in view.identities.items():
+                if identity.is_synced_to(site):
+                    last_changes[user_id] = identity.version
+                if identity.is_at(site):
+                    self._ever_valid[site] |= {(user_id, space, vector) for _, space, vector in identity.rows}
 
     # The bridge
 
-    def look(self) -> None:
-        self._bridge.look()
+    def publish_changes(self) -> None:
+        self._bridge.publish_changes()
 
     def restart_bridge(self) -> None:
         self._bridge.restart()
 
-    def lose_broker(self) -> None:
+    def disconnect_broker(self) -> None:
         self._bridge.is_connected = False
         for camera in self.cameras:
             camera.disconnect()
 
-    def find_broker(self) -> None:
+    def reconnect_broker(self) -> None:
         self._bridge.reconnect()
 
     def answer(self, camera: int, back: int) -> None:
-        """Let the bridge answer the device's last or an earlier request, maybe again."""
-        asked = self.cameras[camera].asked
-        if asked:
-            self._answer(self.cameras[camera], asked[-1 - back % len(asked)])
+        """Answer one of the device's requests, the last or an earlier one, maybe again."""
+        requests = self.cameras[camera].requests
+        if requests:
+            self._answer(self.cameras[camera], requests[-1 - back % len(requests)])
 
-    def answer_amid(self, camera: int, change: Step) -> None:
-        """Let the bridge answer while the registry changes."""
-        asked = self.cameras[camera].asked
-        if asked:
-            self._answer(self.cameras[camera], asked[-1], change)
+    def answer_during_change(self, camera: int, change: Step) -> None:
+        """Answer the device's last request while the registry changes."""
+        requests = self.cameras[camera].requests
+        if requests:
+            self._answer(self.cameras[camera], requests[-1], change)
 
     def _answer(self, camera: Camera, request: Any, change: Step | None = None) -> None:
-        place = camera.place
-        meanwhile = (lambda: self._change(*change)) if change else None
-        known = len(self._moments)
+        setup = camera.setup
+        interruption = (lambda: self._change(*change)) if change else None
+        moments_before = len(self._moments)
         page = self._bridge.answer(
-            place.device_id, channels.SYNC_REQUEST.decode(request.to_json()), meanwhile
+            setup.device_id, channels.SYNC_REQUEST.decode(request.to_json()), interruption
         )
         assert page.error is None
-        moments = self._moments if self._may_be_late else self._moments[known - 1 :]
-        _check_upserts(page.upserts, place, moments, may_name=place.dev_mode)
-        self._deliver(channels.SYNC_PAGE, page, device_id=place.device_id)
+        moments = self._moments if self._may_be_late else self._moments[moments_before - 1 :]
+        _check_upserts(page.upserts, setup, moments, may_name=setup.dev_mode)
+        self._deliver(channels.SYNC_PAGE, page, device_id=setup.device_id)
 
     def _deliver(self, channel: Channel[Any], message: WireModel, **ids: str) -> None:
-        """Queue a message of the bridge for its devices after checking it."""
+        """Check a message of the bridge and send it to the devices of its topic."""
         payload = message.to_json()
         assert len(payload) <= MAX_DOWN_BYTES
         if isinstance(message, SyncHead):
             self._heads[ids["site_id"]] = payload
         for camera in self.cameras:
-            place = camera.place
-            if place.site == ids.get("site_id") or place.device_id == ids.get("device_id"):
+            setup = camera.setup
+            if setup.site == ids.get("site_id") or setup.device_id == ids.get("device_id"):
                 if isinstance(message, SyncDelta):
-                    _check_upserts(message.upserts, place, self._moments[-1:], may_name=False)
+                    _check_upserts(message.upserts, setup, self._moments[-1:], may_name=False)
                 if camera.online:
                     camera.post(channel, payload)
 
-    # The network and the devices
+    # Network and devices
 
     def deliver(self, camera: int, index: int) -> None:
         inbox = self.cameras[camera].inbox
         if inbox:
-            self.cameras[camera].take(inbox.pop(index % len(inbox)))
+            self.cameras[camera].receive(inbox.pop(index % len(inbox)))
 
     def repeat(self, camera: int, index: int) -> None:
         inbox = self.cameras[camera].inbox
         if inbox:
-            self.cameras[camera].take(inbox[index % len(inbox)])
+            self.cameras[camera].receive(inbox[index % len(inbox)])
 
-    def lose(self, camera: int, index: int) -> None:
+    def lose_message(self, camera: int, index: int) -> None:
         inbox = self.cameras[camera].inbox
         if inbox:
             inbox.pop(index % len(inbox))
 
     def deliver_all(self, camera: int) -> None:
-        """In the order in which they were sent."""
+        """Deliver all messages of a device in the order in which they were sent."""
         while inbox := self.cameras[camera].inbox:
-            self.cameras[camera].take(inbox.pop(0))
+            self.cameras[camera].receive(inbox.pop(0))
 
     def connect(self, camera: int) -> None:
-        """A connection, or another one: the broker's retained head is the first to come."""
-        one = self.cameras[camera]
+        """Connect a device, or connect it again; the retained head arrives first."""
+        device = self.cameras[camera]
         if self._bridge.is_connected:
-            one.disconnect()
-            one.connect()
-            if one.place.site in self._heads:
-                one.post(channels.SYNC_HEAD, self._heads[one.place.site])
+            device.disconnect()
+            device.connect()
+            if device.setup.site in self._heads:
+                device.post(channels.SYNC_HEAD, self._heads[device.setup.site])
 
     def restart(self, camera: int) -> None:
         self.cameras[camera].restart()
@@ -272,84 +275,97 @@ class SyncWorld:
             camera.tick()
 
     def catch_up(self, camera: int) -> None:
-        """Nothing comes in between until the device has all it asked for."""
-        one = self.cameras[camera]
-        if not one.online:
+        """Answer and deliver without interruption until the device requests nothing more."""
+        device = self.cameras[camera]
+        if not device.online:
             self.connect(camera)
         for _ in range(_ROUNDS):
-            known = len(one.asked)
-            due = one.tick()
+            requests_before = len(device.requests)
+            due = device.tick()
             self.deliver_all(camera)
-            for request in one.asked[known:]:
-                self._answer(one, request)
-            if not one.inbox and len(one.asked) == known:
-                if due is None or not one.online:
+            for request in device.requests[requests_before:]:
+                self._answer(device, request)
+            if not device.inbox and len(device.requests) == requests_before:
+                if due is None or not device.online:
                     return
                 self._clock.advance(max(0.0, due - self._clock()))
-        raise AssertionError(f"{one.place.device_id} still asks after {_ROUNDS} rounds")
+        raise AssertionError(f"{device.setup.device_id} still sends requests after {_ROUNDS} rounds")
 
     def settle(self) -> None:
-        """Deliver every message of every device until nothing is left."""
-        self.find_broker()
-        self.look()
+        """Repair the network and deliver all messages to all devices."""
+        self.reconnect_broker()
+        self.publish_changes()
         for camera in range(len(self.cameras)):
             self.connect(camera)
         for camera in range(len(self.cameras)):
             self.catch_up(camera)
 
-    # What must hold
+    # Invariants
 
     def check(self) -> None:
-        """At every moment."""
+        """Check what must hold at every moment."""
         for camera in self.cameras:
-            place = camera.place
+            setup = camera.setup
             status = camera.sync.get_sync_status()
-            assert status.counts.get("drift", 0) == 0, "a resync would hide the wrong decision before"
+            assert status.counts.get("drift", 0) == 0, "a resync would hide the wrong decision"
             assert status.error is None
-            strangers = camera.stored() - self._ever_valid[place.site]
-            assert not strangers, f"{place.device_id} holds what was never valid there"
-            held = camera.gallery()
-            rows = {(user, space, vector) for user, one in held.items() for _, space, vector in one.rows}
-            assert camera.compared_with() == rows, "memory and file differ"
+            invalid = camera.stored() - self._ever_valid[setup.site]
+            assert not invalid, f"{setup.device_id} stores rows that were never valid there"
+            stored = camera.gallery()
+            rows = {
+                (user, space, vector)
+                for user, identity in stored.items()
+                for _, space, vector in identity.rows
+            }
+            assert camera.recognised_rows() == rows, "memory and file differ"
             cursor = camera.db.cursor()
             if cursor and cursor.epoch == self.view.epoch:
-                self._check_told(camera, cursor.version, held)
+                self._check_confirmed(camera, cursor.version, stored)
 
-    def _check_told(self, camera: Camera, version: int, held: Any) -> None:
-        """Check that a device holds what each change left that the device has confirmed."""
-        place = camera.place
-        news = self._last_news[place.site]
-        wanted = self.view.gallery(place.site, frozenset(place.spaces), with_names=place.dev_mode)
-        for user_id in held.keys() | wanted.keys():
-            if news.get(user_id, 0) <= version:
-                assert held.get(user_id) == wanted.get(user_id), f"{place.device_id}, {user_id} at {version}"
+    def _check_confirmed(self, camera: Camera, version: int, stored: Any) -> None:
+        """Compare each identity of which the device has confirmed the last change."""
+        setup = camera.setup
+        last_changes = self._last_changes[setup.site]
+        expected = self.view.gallery(setup.site, frozenset(setup.spaces), with_names=setup.dev_mode)
+        for user_id in stored.keys() | expected.keys():
+            if last_changes.get(user_id, 0) <= version:
+                assert stored.get(user_id) == expected.get(user_id), (
+                    f"{setup.device_id}, {user_id} at {version}"
+                )
 
     def check_equal(self) -> None:
-        """Check that every settled gallery equals the registry in digest and version."""
+        """Check that every gallery equals the registry, digest and version included."""
         self.check()
         for camera in self.cameras:
-            place = camera.place
-            wanted = self.view.gallery(place.site, frozenset(place.spaces), with_names=place.dev_mode)
-            assert camera.gallery() == wanted
+            setup = camera.setup
+            expected = self.view.gallery(setup.site, frozenset(setup.spaces), with_names=setup.dev_mode)
+            assert camera.gallery() == expected
             position = camera.sync.position()
             assert position is not None
-            assert (position.epoch, position.version) == (self.view.epoch, self.view.head_version(place.site))
-            head = channels.SYNC_HEAD.decode(self._heads[place.site])
+            assert (position.epoch, position.version) == (self.view.epoch, self.view.head_version(setup.site))
+            head = channels.SYNC_HEAD.decode(self._heads[setup.site])
             assert (head.epoch, head.version) == (position.epoch, position.version)
             assert head.spaces.keys() <= DIMENSIONS.keys()
             for space, digest in position.spaces.items():
                 vectors = [
-                    (user, vector) for user, one in wanted.items() for _, s, vector in one.rows if s == space
+                    (user, vector)
+                    for user, identity in expected.items()
+                    for _, s, vector in identity.rows
+                    if s == space
                 ]
                 recount = Digest()
                 for user_id, vector in vectors:
                     recount = recount.plus(Digest.of(user_id, space, [vector]))
                 assert (digest.count, digest.digest) == (recount.count, recount.hex)
-                told = head.spaces.get(space)
-                assert (told.count, told.digest) == (recount.count, recount.hex) if told else not vectors
+                head_space = head.spaces.get(space)
+                assert (
+                    (head_space.count, head_space.digest) == (recount.count, recount.hex)
+                    if head_space
+                    else not vectors
+                )
             assert camera.db.verify()
-            last = camera.applied[-1]
-            assert (last.epoch, last.version, last.spaces) == (
+            last_applied = camera.applied[-1]
+            assert (last_applied.epoch, last_applied.version, last_applied.spaces) == (
                 position.epoch,
                 position.version,
                 position.spaces,
@@ -357,15 +373,21 @@ class SyncWorld:
 
 
 def _check_upserts(
-    upserts: Sequence[Upsert], place: Place, moments: Sequence[Moment], *, may_name: bool
+    upserts: Sequence[Upsert], setup: DeviceSetup, moments: Sequence[Moment], *, may_name: bool
 ) -> None:
-    """Check that the upserts were true, and permitted, at one moment of the read."""
+    """Check that each upsert equals its identity at one moment of the read.
+
+    It must be allowed at the site and by consent.
+    """
     for upsert in upserts:
-        assert upsert.display_name is None or may_name, "a name went out"
-        sent = {(one.template_id, one.space, one.vector) for one in upsert.templates}
+        assert upsert.display_name is None or may_name, "a name was sent to a device without dev mode"
+        sent = {(template.template_id, template.space, template.vector) for template in upsert.templates}
         modalities = {(upsert.user_id, space.partition(":")[0]) for _, space, _ in sent}
-        states = [(view.people.get(upsert.user_id), refusals) for view, refusals in moments]
+        states = [(view.identities.get(upsert.user_id), refusals) for view, refusals in moments]
         assert any(
-            known is not None and known.is_at(place.site) and sent <= known.rows and not modalities & refusals
-            for known, refusals in states
-        ), f"{upsert.user_id} was not so, or may not be sent to {place.site}"
+            identity is not None
+            and identity.is_at(setup.site)
+            and sent <= identity.rows
+            and not modalities & refusals
+            for identity, refusals in states
+        ), f"{upsert.user_id} differs from the registry or may not be sent to {setup.site}"

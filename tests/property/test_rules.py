@@ -35,7 +35,7 @@ _QUALITIES = [None, 0.1, 0.4, 0.9]
 def _template(space: str, seed: int, shift: float) -> Template:
     """Return a template in one of a few directions, or close to one.
 
-    The same vector is of the same picture, and so has the same quality.
+    A vector stands for one picture, so its quality is always the same.
     """
     values = to_array(vector(seed, SPACES[space])) + np.float32(shift)
     return Template(space, normalise(values, SPACES[space]), _QUALITIES[seed % len(_QUALITIES)])
@@ -63,30 +63,33 @@ limits = st.builds(Rules, st.integers(1, 5), st.booleans())
 
 def with_new_ids(change: EnrollIdentity, mark: str) -> EnrollIdentity:
     """Return the change with new template ids, as every request gets them."""
-    numbered = enumerate(change.templates)
+    numbered_templates = enumerate(change.templates)
     return replace(
-        change, templates=tuple(replace(one, template_id=f"{mark}-{position}") for position, one in numbered)
+        change,
+        templates=tuple(
+            replace(template, template_id=f"{mark}-{position}") for position, template in numbered_templates
+        ),
     )
 
 
 def apply_all(applied: list[EnrollIdentity], limit: Rules, *, version: int = 1) -> IdentityRecord:
-    held = IdentityRecord()
+    record = IdentityRecord()
     for number, change in enumerate(applied, start=version):
-        held = rules.apply_enrollment(
-            held, with_new_ids(change, f"t{number}"), number, NOW + timedelta(seconds=number), limit
+        record = rules.apply_enrollment(
+            record, with_new_ids(change, f"t{number}"), number, NOW + timedelta(seconds=number), limit
         )
-    return held
+    return record
 
 
 @given(st.lists(changes, min_size=1, max_size=5), limits)
 def test_a_repeated_change_has_no_effect(applied: list[EnrollIdentity], limit: Rules) -> None:
     """The rule returns the same object.
 
-    So no version is taken and no delta is sent.
+    The change takes no version and sends no delta.
     """
     once = apply_all(applied, limit)
-    again = with_new_ids(applied[-1], "again")
-    assert rules.apply_enrollment(once, again, 100, NOW + timedelta(days=1), limit) is once
+    repeated = with_new_ids(applied[-1], "again")
+    assert rules.apply_enrollment(once, repeated, 100, NOW + timedelta(days=1), limit) is once
 
 
 @given(st.lists(changes, max_size=5), changes, limits)
@@ -94,54 +97,56 @@ def test_a_change_to_the_current_values_has_no_effect(
     applied: list[EnrollIdentity], first: EnrollIdentity, limit: Rules
 ) -> None:
     """A source may send all its data every night."""
-    held = apply_all([first, *applied], limit)
-    person = held.identity
-    assert person is not None
-    assert held.templates is not None
+    record = apply_all([first, *applied], limit)
+    identity = record.identity
+    assert identity is not None
+    assert record.templates is not None
     unchanged = EnrollIdentity(
-        person.user_id,
-        templates=held.templates,
-        display_name=person.display_name,
-        flag=person.flag,
-        sites=() if person.sites == ("*",) else person.sites,
-        consent=person.consent,
+        identity.user_id,
+        templates=record.templates,
+        display_name=identity.display_name,
+        flag=identity.flag,
+        sites=() if identity.sites == ("*",) else identity.sites,
+        consent=identity.consent,
     )
-    again = with_new_ids(unchanged, "again")
-    assert rules.apply_enrollment(held, again, 100, NOW + timedelta(days=1), limit) is held
+    repeated = with_new_ids(unchanged, "again")
+    assert rules.apply_enrollment(record, repeated, 100, NOW + timedelta(days=1), limit) is record
 
 
 @given(st.lists(changes, min_size=1, max_size=6), limits)
 def test_no_space_ever_has_more_templates_than_the_cap(applied: list[EnrollIdentity], limit: Rules) -> None:
-    """Nor has it a template twice; the counts are those of the kept templates."""
-    held = apply_all(applied, limit)
-    kept = held.templates or ()
-    counts = Counter(one.space for one in kept)
+    """No template is stored twice, and the counts are those of the stored templates."""
+    record = apply_all(applied, limit)
+    kept = record.templates or ()
+    counts = Counter(template.space for template in kept)
     assert max(counts.values(), default=0) <= limit.templates_per_space
-    assert len({(one.space, one.vector) for one in kept}) == len(kept)
-    assert held.identity is not None
-    assert {one.space: one.digest.count for one in held.identity.holdings} == counts
+    assert len({(template.space, template.vector) for template in kept}) == len(kept)
+    assert record.identity is not None
+    assert {holding.space: holding.digest.count for holding in record.identity.holdings} == counts
 
 
 @given(st.lists(changes, min_size=1, max_size=5), limits)
 def test_a_modality_without_consent_is_not_sent(applied: list[EnrollIdentity], limit: Rules) -> None:
     """The last consent of a modality counts; without any, the setting does."""
-    person = apply_all(applied, limit).identity
-    assert person is not None
+    identity = apply_all(applied, limit).identity
+    assert identity is not None
     last_consent: dict[str, bool] = {}
     for change in applied:
         last_consent |= change.consent or {}
-    for held in person.holdings:
-        may = last_consent.get(held.space.partition(":")[0], limit.consent_assumed)
-        assert (held in person.sent_holdings) == may
-        assert person.may_be_sent(held.space) == may
+    for holding in identity.holdings:
+        is_sent = last_consent.get(holding.space.partition(":")[0], limit.consent_assumed)
+        assert (holding in identity.sent_holdings) == is_sent
+        assert identity.may_be_sent(holding.space) == is_sent
 
 
 @given(st.lists(templates, max_size=8), st.randoms(use_true_random=False))
-def test_the_digest_does_not_depend_on_the_order_of_templates(held: list[Template], source: object) -> None:
+def test_the_digest_does_not_depend_on_the_order_of_templates(
+    ordered: list[Template], source: object
+) -> None:
     """Registry and device store them in different orders."""
-    shuffled = list(held)
+    shuffled = list(ordered)
     source.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert holdings("EMP-12345", held) == holdings("EMP-12345", shuffled)
+    assert holdings("EMP-12345", ordered) == holdings("EMP-12345", shuffled)
 
 
 @given(st.lists(changes, min_size=1, max_size=4), limits, st.lists(changes, max_size=2))
@@ -151,19 +156,21 @@ def test_an_identity_enrolled_after_a_deletion_starts_empty(
     """It keeps its synced sites and refused consent."""
     before = apply_all(applied, limit)
     assert before.identity is not None
-    gone = IdentityRecord(rules.make_tombstone(before.identity, 50, NOW), before.templates)
-    fresh = EnrollIdentity("EMP-12345", sites=("lobby",))
-    again = rules.apply_enrollment(gone, fresh, 51, NOW, limit)
-    assert again.identity is not None
-    assert (again.templates, again.identity.holdings) == ((), ())
-    assert (again.identity.display_name, again.identity.flag) == (None, None)
-    refused = {modality: False for modality, given in before.identity.consent.items() if not given}
-    assert again.identity.consent == refused
-    assert set(again.identity.synced_sites) == {*before.identity.synced_sites, "lobby"}
+    tombstone = IdentityRecord(rules.make_tombstone(before.identity, 50, NOW), before.templates)
+    enrollment = EnrollIdentity("EMP-12345", sites=("lobby",))
+    enrolled = rules.apply_enrollment(tombstone, enrollment, 51, NOW, limit)
+    assert enrolled.identity is not None
+    assert (enrolled.templates, enrolled.identity.holdings) == ((), ())
+    assert (enrolled.identity.display_name, enrolled.identity.flag) == (None, None)
+    refused = {
+        modality: False for modality, has_consent in before.identity.consent.items() if not has_consent
+    }
+    assert enrolled.identity.consent == refused
+    assert set(enrolled.identity.synced_sites) == {*before.identity.synced_sites, "lobby"}
     for version, change in enumerate(later, start=52):
-        again = rules.apply_enrollment(again, change, version, NOW, limit)
-    assert again.identity is not None
-    assert set(again.identity.synced_sites) >= set(before.identity.synced_sites)
+        enrolled = rules.apply_enrollment(enrolled, change, version, NOW, limit)
+    assert enrolled.identity is not None
+    assert set(enrolled.identity.synced_sites) >= set(before.identity.synced_sites)
 
 
 steps = st.one_of(
@@ -180,34 +187,35 @@ def test_a_ledger_that_follows_changes_equals_a_new_one(
     """The property holds after any changes, also of consent and sites."""
     records: dict[str, IdentityRecord] = {}
     following = HeadLedger()
-    for version, (what, user_id, change) in enumerate(applied, start=1):
-        known = records.get(user_id, IdentityRecord())
-        theirs = replace(with_new_ids(change, f"t{version}"), user_id=user_id) if change else None
-        changed = _changed(what, known, theirs, version, limit)
+    for version, (action, user_id, change) in enumerate(applied, start=1):
+        record = records.get(user_id, IdentityRecord())
+        change_of_user = replace(with_new_ids(change, f"t{version}"), user_id=user_id) if change else None
+        changed = _changed(action, record, change_of_user, version, limit)
         if changed is None or changed.identity is None:
             continue
         records[user_id] = changed
         following.update(changed.identity)
     identities: list[Identity] = sorted(
-        (held.identity for held in records.values() if held.identity), key=lambda one: one.version
+        (entry.identity for entry in records.values() if entry.identity),
+        key=lambda identity: identity.version,
     )
     history = History("aa", 99, 0)
     for site in SITES:
-        begun = HeadLedger(identities).head(Site(site), history, {})
-        assert following.head(Site(site), history, {}) == begun
+        new_head = HeadLedger(identities).head(Site(site), history, {})
+        assert following.head(Site(site), history, {}) == new_head
 
 
 def _changed(
-    what: str, known: IdentityRecord, change: EnrollIdentity | None, version: int, limit: Rules
+    action: str, record: IdentityRecord, change: EnrollIdentity | None, version: int, limit: Rules
 ) -> IdentityRecord | None:
     """Return the record after a change, or None if it is refused."""
     try:
-        if what == "enroll" and change:
-            return rules.apply_enrollment(known, change, version, NOW, limit)
-        if what == "delete" and known.live:
-            return replace(known, identity=rules.make_tombstone(known.live, version, NOW))
-        if what == "restore" and known.identity and known.identity.deleted:
-            return replace(known, identity=rules.restore_tombstone(known.identity, version, NOW))
+        if action == "enroll" and change:
+            return rules.apply_enrollment(record, change, version, NOW, limit)
+        if action == "delete" and record.live:
+            return replace(record, identity=rules.make_tombstone(record.live, version, NOW))
+        if action == "restore" and record.identity and record.identity.deleted:
+            return replace(record, identity=rules.restore_tombstone(record.identity, version, NOW))
     except ContractError:
         return None
     return None

@@ -56,16 +56,16 @@ def play(stage: Stage, steps: list[Step], *, may_be_late: bool = False) -> None:
 
 
 def _enroll(user_id: str, seed: int) -> Step:
-    return ("carry_out", [EnrollIdentity(user_id, templates=(sample(FACE, seed),))])
+    return ("apply_changes", [EnrollIdentity(user_id, templates=(sample(FACE, seed),))])
 
 
-_TWO_ARE_KNOWN: list[Step] = [_enroll("P0", 0), _enroll("P1", 1), ("look",), ("catch_up", 0)]
-_P1_IS_DELETED_AND_PURGED: list[Step] = [("carry_out", [DeleteIdentity("P1")]), ("purge", 1)]
+_TWO_ARE_KNOWN: list[Step] = [_enroll("P0", 0), _enroll("P1", 1), ("publish_changes",), ("catch_up", 0)]
+_P1_IS_DELETED_AND_PURGED: list[Step] = [("apply_changes", [DeleteIdentity("P1")]), ("purge", 1)]
 
 
 def test_a_delta_does_not_step_over_a_removal_that_was_purged(stage: Stage) -> None:
     """The publisher missed the removal: its delta must make the device send a request."""
-    later = [("restart_bridge",), ("look",), _enroll("P2", 2), ("look",)]
+    later = [("restart_bridge",), ("publish_changes",), _enroll("P2", 2), ("publish_changes",)]
     play(stage, [*_TWO_ARE_KNOWN, *_P1_IS_DELETED_AND_PURGED, *later, ("deliver", 0, -2)])
     play(stage, [*_TWO_ARE_KNOWN, *_P1_IS_DELETED_AND_PURGED, *later[2:], ("deliver", 0, -2)])
 
@@ -73,11 +73,11 @@ def test_a_delta_does_not_step_over_a_removal_that_was_purged(stage: Stage) -> N
 def test_a_removal_that_is_purged_while_a_page_is_read_is_not_stepped_over(stage: Stage) -> None:
     """A purge between decision and read makes the bridge send a snapshot."""
     deliveries = [
-        ("look",),
+        ("publish_changes",),
         ("deliver_all", 0),
         ("wait", 1.0),
-        ("answer_amid", 0, ("purge", 1)),
+        ("answer_during_change", 0, ("purge", 1)),
         ("deliver_all", 0),
     ]
-    deleted = [("carry_out", [DeleteIdentity("P1")]), ("look",), ("lose", 0, 0)]
+    deleted = [("apply_changes", [DeleteIdentity("P1")]), ("publish_changes",), ("lose_message", 0, 0)]
     play(stage, [*_TWO_ARE_KNOWN, *deleted, *deliveries])
