@@ -74,6 +74,6 @@ def test_two_equal_templates_differ_from_none() -> None:
 @pytest.mark.parametrize(
     "other", [("EMP-2", "face:a", b"vvvv"), ("EMP-1", "face:b", b"vvvv"), ("EMP-1", "face:a", b"vvvw")]
 )
-def test_person_space_and_vector_all_count(other: tuple[str, str, bytes]) -> None:
+def test_user_id_space_and_vector_all_count(other: tuple[str, str, bytes]) -> None:
     """Each part of a template changes the digest."""
     assert digest_of([other]) != digest_of([("EMP-1", "face:a", b"vvvv")])

@@ -133,13 +133,13 @@ async def test_details_show_the_facts_and_the_trail_of_today(page: Page, board: 
 
 async def test_a_person_is_renamed_while_the_page_refreshes(page: Page, board: Board) -> None:
     """Typed text and focus survive refreshes; a name like markup stays text."""
-    person = await add_detected_person(board.registry, "cam-001")
+    global_id = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
-    await open_details(page, f"Person {person}")
-    await page.get_by_role("button", name=f"Rename person {person}").click()
+    await open_details(page, f"Person {global_id}")
+    await page.get_by_role("button", name=f"Rename person {global_id}").click()
     field = page.get_by_label("Name (empty for none)")
     await page.keyboard.press("Escape")
-    await expect(page.get_by_role("button", name=f"Rename person {person}")).to_be_focused()
+    await expect(page.get_by_role("button", name=f"Rename person {global_id}")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(field).to_be_focused()
     await page.keyboard.type(EVIL[:5])
@@ -149,19 +149,19 @@ async def test_a_person_is_renamed_while_the_page_refreshes(page: Page, board: B
     await page.keyboard.type(EVIL[5:])
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("button", name=EVIL, exact=True)).to_be_visible()
-    await expect(page.get_by_role("button", name=f"Rename person {person}")).to_be_focused()
+    await expect(page.get_by_role("button", name=f"Rename person {global_id}")).to_be_focused()
     await expect(page.locator("#detected img")).to_have_count(0)
     assert await page.title() == "WFM Fleet"
     await picture(page, "renamed")
-    assert (await stored_document(board, person))["assigned_name"] == EVIL
+    assert (await stored_document(board, global_id))["assigned_name"] == EVIL
 
 
 async def test_a_person_is_linked_to_an_identity_and_unlinked(page: Page, board: Board) -> None:
     """The row gets the enrolled name; an unknown user id is rejected."""
-    person = await add_detected_person(board.registry, "cam-001")
+    global_id = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
-    await open_details(page, f"Person {person}")
-    await page.get_by_role("button", name=f"Link person {person}").click()
+    await open_details(page, f"Person {global_id}")
+    await page.get_by_role("button", name=f"Link person {global_id}").click()
     field = page.get_by_label("Enrolled as")
     await field.fill("EMP-404")
     await page.get_by_role("button", name="Link", exact=True).click()
@@ -171,8 +171,8 @@ async def test_a_person_is_linked_to_an_identity_and_unlinked(page: Page, board:
     await page.get_by_role("button", name="Link", exact=True).click()
     details = row(page, "Ana Petrova").locator(".details")
     await expect(details).to_contain_text("EMP-12345, linked by operator")
-    await page.get_by_role("button", name=f"Unlink person {person}").click()
-    await expect(row(page, f"Person {person}").locator(".details")).to_contain_text("not enrolled")
+    await page.get_by_role("button", name=f"Unlink person {global_id}").click()
+    await expect(row(page, f"Person {global_id}").locator(".details")).to_contain_text("not enrolled")
 
 
 async def test_two_persons_are_merged_and_unmerged(page: Page, board: Board) -> None:
@@ -197,27 +197,27 @@ async def test_two_persons_are_merged_and_unmerged(page: Page, board: Board) -> 
 
 async def test_a_person_is_deleted_after_a_second_question(page: Page, board: Board) -> None:
     """Keep returns to the button."""
-    person = await add_detected_person(board.registry, "cam-001")
+    global_id = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
-    await open_details(page, f"Person {person}")
-    await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
-    await expect(page.get_by_role("button", name=f"Yes, delete person {person}")).to_be_focused()
-    await page.get_by_role("button", name=f"Keep person {person}").click()
-    await expect(page.get_by_role("button", name=f"Delete person {person}", exact=True)).to_be_focused()
-    await page.get_by_role("button", name=f"Delete person {person}", exact=True).click()
-    await page.get_by_role("button", name=f"Yes, delete person {person}").click()
-    await expect(page.locator("#detected-notice")).to_have_text(f"Person {person} is deleted.")
+    await open_details(page, f"Person {global_id}")
+    await page.get_by_role("button", name=f"Delete person {global_id}", exact=True).click()
+    await expect(page.get_by_role("button", name=f"Yes, delete person {global_id}")).to_be_focused()
+    await page.get_by_role("button", name=f"Keep person {global_id}").click()
+    await expect(page.get_by_role("button", name=f"Delete person {global_id}", exact=True)).to_be_focused()
+    await page.get_by_role("button", name=f"Delete person {global_id}", exact=True).click()
+    await page.get_by_role("button", name=f"Yes, delete person {global_id}").click()
+    await expect(page.locator("#detected-notice")).to_have_text(f"Person {global_id} is deleted.")
     await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
     await expect(page.get_by_role("button", name="Seen now")).to_be_focused()
-    assert await stored_document(board, person) == {}
+    assert await stored_document(board, global_id) == {}
 
 
 async def test_a_person_deleted_elsewhere_leaves_the_page(page: Page, board: Board) -> None:
     """Open details close."""
-    person = await add_detected_person(board.registry, "cam-001")
+    global_id = await add_detected_person(board.registry, "cam-001")
     await sign_in(page)
-    await open_details(page, f"Person {person}")
-    await board.registry.mongo.db.persons.delete_one({"_id": person})
+    await open_details(page, f"Person {global_id}")
+    await board.registry.mongo.db.persons.delete_one({"_id": global_id})
     await expect(page.locator("#detected")).to_have_text("No person is seen right now.")
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
 
@@ -225,9 +225,9 @@ async def test_a_person_deleted_elsewhere_leaves_the_page(page: Page, board: Boa
 async def test_a_viewer_gets_no_edit_buttons(page: Page, board: Board) -> None:
     """A viewer's key opens details and changes nothing."""
     await board.registry.api_keys.create("viewer", "viewer", "key-of-a-viewer")
-    person = await add_detected_person(board.registry, "cam-001")
+    global_id = await add_detected_person(board.registry, "cam-001")
     await sign_in(page, "key-of-a-viewer")
-    details = await open_details(page, f"Person {person}")
+    details = await open_details(page, f"Person {global_id}")
     await expect(details).to_contain_text("First seen")
     await expect(details.get_by_role("button")).to_have_count(0)
     await picture(page, "viewer")
@@ -235,11 +235,11 @@ async def test_a_viewer_gets_no_edit_buttons(page: Page, board: Board) -> None:
 
 async def test_details_on_a_phone_need_no_sideways_scrolling(page: Page, board: Board) -> None:
     """At 360 pixels, with a long name and a form open."""
-    person = await add_detected_person(board.registry, "cam-001", "cam-002")
+    global_id = await add_detected_person(board.registry, "cam-001", "cam-002")
     await page.set_viewport_size({"width": 360, "height": 740})
     await sign_in(page)
-    await open_details(page, f"Person {person}")
-    await page.get_by_role("button", name=f"Rename person {person}").click()
+    await open_details(page, f"Person {global_id}")
+    await page.get_by_role("button", name=f"Rename person {global_id}").click()
     await page.get_by_label("Name (empty for none)").fill(LONG_NAME)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("button", name=LONG_NAME)).to_be_visible()

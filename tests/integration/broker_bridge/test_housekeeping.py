@@ -103,7 +103,7 @@ async def test_an_erasure_is_complete_once_confirmed_and_settled(
     assert late.counters["erased"] == 1
 
 
-async def test_a_detected_person_unseen_for_a_week_is_forgotten(bridge: Bridge, registry: Registry) -> None:
+async def test_a_detected_person_unseen_for_a_week_is_deleted(bridge: Bridge, registry: Registry) -> None:
     """`tracking.retention_days` removes faces and trails too; each removal is counted."""
     now = to_milliseconds(utc_now())
     unseen = await write_person(registry, [seen("cam-001", now - WEEK - timedelta(minutes=1))])

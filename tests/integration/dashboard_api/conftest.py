@@ -41,12 +41,12 @@ class FoundFace:
 class FakeEmbedder:
     """A face embedding without vision code; a JPEG with `faceless` in it has none."""
 
-    seen: list[int] = field(default_factory=list)
-    meanwhile: Callable[[], None] = lambda: None
+    photo_sizes: list[int] = field(default_factory=list)
+    before_answer: Callable[[], None] = lambda: None
 
     def embed_photo(self, data: bytes, /) -> FoundFace:
-        self.seen.append(len(data))
-        self.meanwhile()
+        self.photo_sizes.append(len(data))
+        self.before_answer()
         if not data.startswith(b"\xff\xd8"):
             raise ContractError("photo-invalid", "a photo is a JPEG or PNG")
         if b"faceless" in data:

@@ -99,7 +99,7 @@ def test_send_event_sync_returns_the_outcome_of_the_receipt(
     assert parts.outbox.depth == 1
 
 
-def test_events_wait_for_the_registration_of_their_camera(
+def test_events_wait_for_the_registration_of_their_device(
     mosquitto: Mosquitto, peer: Peer, fresh_device: FreshDevice, start_device: StartDevice
 ) -> None:
     """After `device-unknown` the event stays in the outbox and is sent again."""

@@ -98,7 +98,7 @@ async def test_a_photo_without_an_announced_length_is_cut_off_at_the_limit(
         await api.post(f"{PERSON}/photos", content=chunks(), headers=HEADERS), 413, "payload-too-large"
     )
     assert sent <= 96 * 1024
-    assert embedder.seen == []
+    assert embedder.photo_sizes == []
 
 
 async def test_a_photo_of_an_unknown_identity_is_rejected(
@@ -106,7 +106,7 @@ async def test_a_photo_of_an_unknown_identity_is_rejected(
 ) -> None:
     """The identity comes first; the photo is not decoded."""
     is_problem(await api.post(f"{PERSON}/photos", content=JPEG, headers=HEADERS), 404, "person-unknown")
-    assert embedder.seen == []
+    assert embedder.photo_sizes == []
 
 
 @pytest.mark.usefixtures("identity")
@@ -115,7 +115,7 @@ async def test_a_photo_does_not_restore_a_deleted_identity(
 ) -> None:
     """A deletion during the embedding stands."""
     loop = asyncio.get_running_loop()
-    embedder.meanwhile = lambda: (
+    embedder.before_answer = lambda: (
         asyncio.run_coroutine_threadsafe(registry.identities.delete("EMP-12345"), loop).result(10) and None
     )
     is_problem(await api.post(f"{PERSON}/photos", content=JPEG, headers=HEADERS), 404, "person-unknown")

@@ -83,7 +83,7 @@ def biometrics(*templates: Template) -> list[bytes]:
     return [form for template in templates for form in (template.vector, base64.b64encode(template.vector))]
 
 
-async def test_no_collection_has_data_of_an_erased_person(registry: Registry) -> None:
+async def test_no_collection_has_data_of_an_erased_identity(registry: Registry) -> None:
     """All BSON is searched for vectors, names, external keys and pictures."""
     now = to_milliseconds(utc_now())
     enrollment = EnrollIdentity("EMP-1", (face(1), face(2)), display_name=NAME, external=KEY, flag="red")
