@@ -113,9 +113,9 @@ async def test_a_merged_identity_is_neither_enrolled_nor_restored(registry: Regi
         (registry.identities.restore("EMP-2"), "person-merged"),
         (registry.identity_merges.merge("EMP-2", "EMP-1"), "person-unknown"),
         (registry.identity_merges.merge("EMP-1", "EMP-1"), "merge-impossible"),
-        (registry.identity_merges.merge("EMP-1", "NOBODY"), "person-unknown"),
+        (registry.identity_merges.merge("EMP-1", "UNKNOWN"), "person-unknown"),
         (registry.identity_merges.undo("EMP-1"), "merge-impossible"),
-        (registry.identity_merges.undo("NOBODY"), "merge-impossible"),
+        (registry.identity_merges.undo("UNKNOWN"), "merge-impossible"),
     ):
         with pytest.raises(ContractError, match=code):
             await refused

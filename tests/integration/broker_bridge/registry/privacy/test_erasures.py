@@ -93,7 +93,7 @@ async def test_no_collection_has_data_of_an_erased_identity(registry: Registry) 
     await registry.events.record(
         [recognition_event(1, "EMP-1", now), recognition_event(2, "EMP-2", now, metadata={}, image=None)]
     )
-    payload = b'{"user_id": "EMP-1", "who": "Sample Person \\u00c5ngstr\\u00f6m"'
+    payload = b'{"user_id": "EMP-1", "name": "Sample Person \\u00c5ngstr\\u00f6m"'
     await registry.dead_letters.store("wfm/v1/device/cam-001/up/event/visit", payload, "event-invalid", "?")
     vector = b'{"vector": "' + base64.b64encode(face(1).vector)
     await registry.dead_letters.store(
