@@ -1,4 +1,4 @@
-"""Alignment: landmarks end up on ArcFace's, and a face without them is the square of its box."""
+"""Alignment: landmarks are moved to ArcFace's; without them the box is the crop."""
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ def detections(*landmarks):
     shift=st.tuples(st.floats(-2000, 2000), st.floats(-2000, 2000)),
 )
 def test_a_turned_scaled_and_moved_face_comes_back_to_the_template(degrees, scale, shift):
-    """Exactly, whatever the turn."""
+    """The result is exact for every rotation."""
     landmarks = moved(TEMPLATE, degrees, scale, shift).astype(np.float32)
     transform = similarity_transforms(landmarks[None])[0]
     np.testing.assert_allclose(applied(transform, landmarks), TEMPLATE, atol=0.05)
@@ -44,7 +44,7 @@ def test_a_turned_scaled_and_moved_face_comes_back_to_the_template(degrees, scal
 
 @given(st.integers(0, 2**32 - 1))
 def test_the_fit_is_the_least_squares_similarity_of_umeyama(seed):
-    """The same as scikit-image's, for faces that no turn brings onto the template."""
+    """It equals scikit-image's, also for faces that fit the template badly."""
     random = np.random.default_rng(seed)
     landmarks = moved(TEMPLATE, random.uniform(-60, 60), random.uniform(0.5, 5), random.uniform(0, 900, 2))
     landmarks = (landmarks + random.normal(0, 3, (5, 2))).astype(np.float32)
@@ -54,10 +54,8 @@ def test_the_fit_is_the_least_squares_similarity_of_umeyama(seed):
     )
 
 
-def test_faces_of_one_frame_are_aligned_each_for_itself():
-    """Three people, tilted and of different sizes, look alike afterwards: their landmarks are where the
-    template has them.
-    """
+def test_faces_of_one_frame_are_aligned_separately():
+    """Three tilted faces of different sizes have their landmarks at the template."""
     frame = np.zeros((600, 900, 3), np.uint8)
     people = [
         moved(TEMPLATE, *course)
@@ -75,7 +73,7 @@ def test_faces_of_one_frame_are_aligned_each_for_itself():
 
 
 def test_a_real_face_is_turned_upright():
-    """A photograph turned by 30 degrees gives nearly the face of the upright one."""
+    """A photograph turned by 30 degrees gives nearly the crop of the upright one."""
     image = np.ascontiguousarray(astronaut()[..., ::-1])
     eyes_nose_mouth = np.array([[202, 104], [243, 101], [226, 126], [208, 147], [246, 144]], np.float64)
     turn = cv2.getRotationMatrix2D((256, 256), 30, 1.0)
@@ -97,8 +95,8 @@ def test_a_real_face_is_turned_upright():
     ],
     ids=["all in one place", "NaN", "one NaN", "one infinite", "nearly in one place"],
 )
-def test_landmarks_that_say_nothing_fall_back_to_the_box(points):
-    """For that face alone; the other one is aligned."""
+def test_degenerate_landmarks_fall_back_to_the_box(points):
+    """Only that face falls back; the other face is aligned."""
     frame = np.random.default_rng(3).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     found = detections(points, moved(TEMPLATE, 10, 1.2, (30, 5)))
     faces = align_faces(frame, found)
@@ -108,21 +106,21 @@ def test_landmarks_that_say_nothing_fall_back_to_the_box(points):
 
 
 def test_without_landmarks_faces_are_the_squares_of_their_boxes():
-    """What the cascade gives."""
+    """The cascade has no landmarks."""
     frame = np.random.default_rng(4).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     found = Detections(np.array([[20, 30, 60, 70], [90, 10, 50, 50]], np.float32), np.ones(2, np.float32))
     np.testing.assert_array_equal(align_faces(frame, found), crop_faces(frame, found.boxes))
 
 
 @pytest.mark.parametrize("landmarks", [True, False])
-def test_nobody_is_an_empty_array(landmarks):
-    """Also of a frame without pixels."""
+def test_no_faces_are_an_empty_array(landmarks):
+    """A frame without pixels is accepted."""
     faces = align_faces(np.zeros((0, 0, 3), np.uint8), Detections.empty(landmarks=landmarks))
     assert (faces.shape, faces.dtype) == ((0, 112, 112, 3), np.uint8)
 
 
-def test_a_crop_is_the_square_round_the_box():
-    """The middle of the box is the middle of the crop, and scale is kept."""
+def test_a_crop_is_the_square_around_the_box():
+    """The centres are equal, and the scale is kept."""
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[50:106, 100:156] = 200
     crop = crop_faces(frame, np.array([[100, 50, 56, 56]], np.float32))
@@ -134,13 +132,13 @@ def test_a_crop_is_the_square_round_the_box():
 
 
 def test_a_crop_over_the_edge_repeats_the_edge():
-    """A face half out of the picture is still 112x112."""
+    """A face half out of the picture has a crop of 112x112."""
     frame = np.full((100, 100, 3), 70, np.uint8)
     assert (crop_faces(frame, np.array([[-30, -30, 60, 60], [80, 80, 90, 90]], np.float32)) == 70).all()
 
 
 @pytest.mark.parametrize("box", [[10, 10, 0, 20], [10, 10, float("nan"), 20], [float("inf"), 0, 5, 5]])
 def test_a_box_without_area_is_refused(box):
-    """Not an OpenCV assertion."""
+    """The error is a sentence instead of OpenCV's assertion."""
     with pytest.raises(ValueError, match="face box"):
         crop_faces(np.zeros((50, 50, 3), np.uint8), np.array([box], np.float32))

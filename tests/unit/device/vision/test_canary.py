@@ -1,4 +1,4 @@
-"""The canary: what passes, what does not, and that it says why."""
+"""The canary check: accepted and rejected sessions, and the reasons."""
 
 import hashlib
 import re
@@ -18,8 +18,8 @@ from tests.unit.device.vision.inference.test_engine_file import PLAN, record
 FACE = (None, 3, 112, 112)
 
 
-class Played:
-    """A session on another machine: `answer` makes its answer out of the reference's."""
+class ScriptedSession:
+    """A session on a GPU that applies `answer` to the outputs of the reference."""
 
     path = Path("played.engine")
     runs_on = "tensorrt"
@@ -55,8 +55,8 @@ def one_row(value):
     return answer
 
 
-def test_the_input_is_the_same_for_ever():
-    """Four different smooth pictures in -1..1; a stored digest holds them."""
+def test_the_canary_input_never_changes():
+    """Four different smooth pictures in -1..1 have a stored digest."""
     batch = canary_input(FACE)
     assert (batch.shape, batch.dtype) == ((4, 3, 112, 112), np.float32)
     assert -1 <= batch.min() < -0.8 < 0.8 < batch.max() <= 1
@@ -76,8 +76,8 @@ def test_inputs_that_are_no_pictures_of_one_size_are_refused(shape):
         canary_input(shape)
 
 
-def test_a_session_on_the_cpu_is_judged_by_itself(reference):
-    """It is the reference; finite, not zero and the same twice is all that can be asked."""
+def test_a_session_on_the_cpu_is_its_own_reference(reference):
+    """Its vectors must be finite, not zero and the same twice."""
     result = check_canary(reference, open_reference(reference))
     assert result.passed
     assert result.cosine == pytest.approx(1)
@@ -88,7 +88,7 @@ def test_a_session_on_the_cpu_is_judged_by_itself(reference):
 @pytest.mark.parametrize(("amount", "passed"), [(0.0, True), (0.05, True), (0.3, False), (3.0, False)])
 def test_vectors_near_those_of_the_cpu_pass_and_others_do_not(reference, amount, passed):
     """Half precision is near; a wrong engine is not."""
-    result = check_canary(Played(reference, noisy(amount)), reference)
+    result = check_canary(ScriptedSession(reference, noisy(amount)), reference)
     assert result.passed is passed
     assert result.passed == (result.cosine >= 0.99)
     assert f"tensorrt against the CPU: lowest cosine of 4 inputs {result.cosine:.5f}" in result.detail
@@ -107,35 +107,35 @@ def test_vectors_near_those_of_the_cpu_pass_and_others_do_not(reference, amount,
         (lambda vectors: vectors[:1].repeat(4, axis=0), "lowest cosine"),
     ],
 )
-def test_one_spoilt_answer_of_four_is_enough(reference, answer, sentence):
-    """The lowest counts, and nothing that is no number passes."""
-    result = check_canary(Played(reference, answer), reference)
+def test_one_invalid_vector_of_four_fails(reference, answer, sentence):
+    """The lowest similarity counts, and NaN fails."""
+    result = check_canary(ScriptedSession(reference, answer), reference)
     assert not result.passed
     assert np.isfinite(result.cosine)
     assert re.search(sentence, result.detail)
 
 
-def test_another_model_does_not_pass_however_it_answers(tmp_path, reference):
-    """An engine of last year's model beside this year's file."""
+def test_another_model_fails_with_any_output(tmp_path, reference):
+    """The engine of an older model may be beside a newer file."""
     other = open_session(save_arcface_like(tmp_path / "other.onnx", seed=8))
-    result = check_canary(Played(reference, np.copy), other)
+    result = check_canary(ScriptedSession(reference, np.copy), other)
     assert not result.passed
     assert "they are not the same model" in result.detail
 
 
-def test_a_network_that_fails_has_not_passed(reference):
-    """The canary answers, it does not raise."""
+def test_a_failing_network_fails_the_canary(reference):
+    """The check returns a result and does not raise."""
 
     def fail(_):
         raise ModelError("played.engine: cudaMemcpyAsync failed on the GPU")
 
-    result = check_canary(Played(reference, fail), reference)
+    result = check_canary(ScriptedSession(reference, fail), reference)
     assert (result.passed, result.cosine) == (False, 0.0)
     assert "cudaMemcpyAsync failed" in result.detail
 
 
-def test_a_cpu_session_of_nan_or_zeros_does_not_pass(tmp_path):
-    """Nor does one that answers the same input differently."""
+def test_a_cpu_session_of_nan_or_zeros_fails(tmp_path):
+    """A session with different outputs for one input fails, too."""
     broken = open_session(save_nan(tmp_path / "nan.onnx"))
     assert "answers NaN" in check_canary(broken, broken).detail
     node = helper.make_node("RandomNormalLike", ["input"], ["output"])
@@ -147,28 +147,28 @@ def test_a_cpu_session_of_nan_or_zeros_does_not_pass(tmp_path):
     assert "answers the same input differently" in result.detail
 
 
-def test_a_reference_without_answers_shows_nothing(reference):
-    """Both wrong is not right."""
-    silent = Played(reference, np.zeros_like)
+def test_a_failing_reference_fails_the_canary(reference):
+    """Two wrong outputs may be equal."""
+    silent = ScriptedSession(reference, np.zeros_like)
     assert not check_canary(silent, silent).passed
 
 
-def test_the_time_is_that_of_the_configured_session(reference):
-    """In milliseconds, by the clock that is passed in."""
+def test_the_canary_measures_the_configured_session(reference):
+    """The time is in milliseconds by the given clock."""
     times = iter([5.0, 5.012])
-    result = check_canary(Played(reference, np.copy), reference, clock=lambda: next(times))
+    result = check_canary(ScriptedSession(reference, np.copy), reference, clock=lambda: next(times))
     assert result.milliseconds == pytest.approx(12)
 
 
 def test_an_onnx_file_is_its_own_reference(tmp_path):
-    """Also where one is configured, which is for engines."""
+    """A configured reference is for engines."""
     path = tmp_path / "m.onnx"
     assert find_reference(path, None) == path
     assert find_reference(path, tmp_path / "other.onnx") == path
 
 
 def test_an_engine_is_compared_with_the_file_it_was_built_from(tmp_path):
-    """Beside it by the record's name, or where the configuration says."""
+    """The file is beside the engine by the record's name, or configured."""
     engine = tmp_path / "model.engine"
     write_engine(engine, memoryview(PLAN), record())
     with pytest.raises(ModelError, match=r"model\.onnx is missing, which .*device\.reference_model"):
@@ -182,9 +182,9 @@ def test_an_engine_is_compared_with_the_file_it_was_built_from(tmp_path):
 
 
 def test_the_reference_of_a_session_on_a_gpu_runs_on_the_cpu(tmp_path, reference):
-    """One on the CPU needs no second."""
+    """A session on the CPU needs no second session."""
     assert open_reference(reference) is reference
-    session = Played(reference, np.copy)
+    session = ScriptedSession(reference, np.copy)
     session.path = reference.path
     opened = open_reference(session)
     assert (opened.runs_on, opened.sha256) == ("cpu", session.sha256)

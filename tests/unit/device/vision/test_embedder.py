@@ -1,4 +1,4 @@
-"""The embedder round a network: preprocessing, what is refused, and what a broken answer becomes."""
+"""The embedder around a network: preprocessing, refused networks, invalid outputs."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.networks import (
 
 
 class Scripted:
-    """A session whose answers the test decides."""
+    """A session with the outputs of the test."""
 
     path = Path("scripted.onnx")
     sha256 = "0" * 64
@@ -39,8 +39,8 @@ def faces(*bgr):
     return np.stack([np.broadcast_to(np.array(each, np.uint8), (112, 112, 3)) for each in bgr])
 
 
-def test_faces_are_turned_to_rgb_scaled_and_answered_in_unit_length(tmp_path):
-    """(x - 127.5) / 127.5 in RGB order is what ArcFace was trained on."""
+def test_faces_become_rgb_and_vectors_have_unit_length(tmp_path):
+    """ArcFace was trained on (x - 127.5) / 127.5 in RGB order."""
     embedder = FaceEmbedder(OnnxSession(save_channel_means(tmp_path / "m.onnx")), "face:means")
     vector = embedder.embed(faces((255, 0, 0)))[0]
     np.testing.assert_allclose(vector, np.array([-1, -1, 1]) / np.sqrt(3), atol=1e-6)
@@ -49,7 +49,7 @@ def test_faces_are_turned_to_rgb_scaled_and_answered_in_unit_length(tmp_path):
 
 @pytest.mark.parametrize("batch", ["n", 1, 2, 4])
 def test_a_batch_equals_its_faces_one_by_one(tmp_path, batch):
-    """Also for a network that takes a fixed number of faces at a time."""
+    """This holds for a network of a fixed batch, too."""
     embedder = FaceEmbedder(OnnxSession(save_channel_means(tmp_path / "m.onnx", batch=batch)), "face:means")
     several = faces((255, 0, 0), (0, 200, 9), (1, 2, 250))
     together = embedder.embed(several)
@@ -57,8 +57,8 @@ def test_a_batch_equals_its_faces_one_by_one(tmp_path, batch):
     np.testing.assert_allclose(together, apart, atol=1e-6)
 
 
-def test_nan_from_a_network_becomes_a_vector_that_matches_nobody(tmp_path):
-    """Rows of zeros; the neighbours in the batch stay whole."""
+def test_nan_from_a_network_becomes_a_row_of_zeros(tmp_path):
+    """A zero vector matches no identity; the other rows stay."""
     broken = np.array([[np.nan, 1, 1], [3, 0, 4], [0, 0, 0], [np.inf, 0, 0]], np.float32)
     vectors = FaceEmbedder(Scripted(broken), "face:broken").embed(np.zeros((4, 112, 112, 3), np.uint8))
     np.testing.assert_allclose(vectors, [[0, 0, 0], [0.6, 0, 0.8], [0, 0, 0], [0, 0, 0]], atol=1e-6)
@@ -66,14 +66,14 @@ def test_nan_from_a_network_becomes_a_vector_that_matches_nobody(tmp_path):
     assert not embedder.embed(faces((1, 2, 3), (200, 100, 0))).any()
 
 
-def test_numbers_too_large_to_have_a_length_become_a_row_of_zeros():
-    """float32 overflows to infinity in the square."""
+def test_numbers_too_large_for_a_length_become_a_row_of_zeros():
+    """The square overflows float32 to infinity."""
     vectors = FaceEmbedder(Scripted(np.full((1, 3), 3e38, np.float32)), "face:big").embed(faces((1, 2, 3)))
     assert not vectors.any()
 
 
 def test_a_flat_picture_has_no_vector():
-    """Nothing is similar to a wall."""
+    """A picture without contrast is similar to no face."""
     assert not load_embedder().embed(faces((90, 90, 90), (0, 0, 0), (255, 255, 255))).any()
 
 
@@ -86,7 +86,7 @@ def test_a_network_that_changes_the_shape_of_its_answers_is_refused(shape):
 
 
 def test_the_space_names_the_files_hash_and_dimension(tmp_path):
-    """The space's record is made of them."""
+    """The space's record has both."""
     session = OnnxSession(save_arcface_like(tmp_path / "m.onnx", dimension=256))
     space = FaceEmbedder(session, "face:mine").space
     assert (space.id, space.dimension, space.model_sha256) == ("face:mine", 256, session.sha256)
@@ -94,14 +94,14 @@ def test_the_space_names_the_files_hash_and_dimension(tmp_path):
 
 @pytest.mark.parametrize("sides", [(64, 64), ("h", "w")])
 def test_a_network_for_pictures_of_another_or_of_any_size_is_refused(tmp_path, sides):
-    """An embedder takes 112x112 faces and nothing else."""
+    """An embedder takes 112x112 faces only."""
     session = OnnxSession(save_channel_means(tmp_path / "m.onnx", sides=sides))
     with pytest.raises(ModelError, match=r"m\.onnx takes .*expected \[n, 3, 112, 112\]"):
         FaceEmbedder(session, "face:m")
 
 
-def test_a_network_that_does_not_answer_one_vector_a_face_is_refused(tmp_path):
-    """Pictures, two outputs, or a single answer for the batch."""
+def test_a_network_without_one_vector_per_face_is_refused(tmp_path):
+    """It returns pictures, two outputs, or one row for the batch."""
     whole_batch = save_network(
         tmp_path / "one.onnx",
         [helper.make_node("ReduceMean", ["input"], ["output"], axes=[0, 2, 3], keepdims=0)],
@@ -116,8 +116,8 @@ def test_a_network_that_does_not_answer_one_vector_a_face_is_refused(tmp_path):
             FaceEmbedder(OnnxSession(path), "face:m")
 
 
-def test_what_a_file_declares_of_its_outputs_is_not_relied_on(tmp_path):
-    """InsightFace's ArcFace files declare [1, 512] and answer [n, 512]."""
+def test_declared_output_shapes_are_not_trusted(tmp_path):
+    """InsightFace's ArcFace files declare [1, 512] and return [n, 512]."""
     path = save_network(
         tmp_path / "m.onnx",
         [
@@ -129,8 +129,8 @@ def test_what_a_file_declares_of_its_outputs_is_not_relied_on(tmp_path):
     assert vectors.shape == (3, 3)
 
 
-def test_a_model_of_ones_own_needs_the_name_of_its_space(tmp_path):
-    """And the embedded one has its own name only."""
+def test_a_configured_model_needs_the_name_of_its_space(tmp_path):
+    """The embedded model has its own name only."""
     path = str(save_channel_means(tmp_path / "m.onnx"))
     options = SessionOptions(threads=2)
     assert load_embedder(path, "face:arcface-w600k-r50", options).space.id == "face:arcface-w600k-r50"

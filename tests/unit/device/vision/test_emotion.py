@@ -1,4 +1,4 @@
-"""What a classifier is fed, and what its answers become."""
+"""The input of an emotion classifier, and the meaning of its outputs."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CODES = {"red": "EV2.1", "blue": "EV2.3"}
 
 
 def means(shape, *, then=(), outputs=3, weights=None):
-    """A network that answers the mean of each channel, with `then` behind it."""
+    """Return a network that outputs the mean of each channel, followed by `then`."""
     names = ["means", *[node.output[0] for node in then]]
     first = helper.make_node("ReduceMean", ["input"], ["means"], axes=[2, 3], keepdims=0)
     return {
@@ -35,7 +35,7 @@ def faces(*bgr):
 
 
 def test_a_network_with_three_channels_gets_rgb_in_its_own_size(tmp_path):
-    """A blue face (BGR 255, 0, 0) is blue; what is not in the codes has none."""
+    """A blue face (BGR 255, 0, 0) is blue; a class without a code has none."""
     found = classifier(tmp_path, means(("n", 3, 64, 48)), scale=10.0).classify(
         faces((255, 0, 0), (0, 255, 0), (0, 0, 255))
     )
@@ -47,7 +47,7 @@ def test_a_network_with_three_channels_gets_rgb_in_its_own_size(tmp_path):
 
 
 def test_a_network_with_one_channel_gets_grey(tmp_path):
-    """(77 - mean) / scale in each pixel: the weights show it as logits 1, 2 and -1 times that."""
+    """Each pixel is (77 - mean) / scale; the weights multiply it by 1, 2 and -1."""
     network = means(
         (1, 1, 48, 48),
         then=[helper.make_node("MatMul", ["means", "weights"], ["output"])],
@@ -60,22 +60,22 @@ def test_a_network_with_one_channel_gets_grey(tmp_path):
     np.testing.assert_allclose([each.confidence for each in found], expected.max(axis=1), atol=1e-5)
 
 
-def test_chances_are_taken_as_they_are(tmp_path):
-    """A network that ends in a softmax is not softened once more."""
+def test_probabilities_are_not_softened_again(tmp_path):
+    """The network ends in a softmax."""
     network = means(("n", 3, 32, 32), then=[helper.make_node("Softmax", ["means"], ["output"], axis=1)])
     [found] = classifier(tmp_path, network, scale=100.0).classify(faces((0, 0, 200)))
     assert found.label == "red"
     assert found.confidence == pytest.approx(np.exp(2) / (np.exp(2) + 2), abs=1e-4)
 
 
-def test_a_big_network_and_huge_logits_stay_finite(tmp_path):
-    """Enlarged to 224, with logits that overflow an exponential."""
+def test_a_large_input_and_huge_logits_stay_finite(tmp_path):
+    """Faces are enlarged to 224, and the exponential of the logits overflows."""
     [found] = classifier(tmp_path, means(("n", 3, 224, 224)), scale=0.001).classify(faces((255, 0, 250)))
     assert (found.label, found.confidence) == ("blue", 1.0)
 
 
 class Recorded:
-    """A session that answers what it was given, and keeps what it was asked."""
+    """A session that returns the given outputs and records the shapes of its batches."""
 
     def __init__(self, *answers, shape=(None, 3, 112, 112)):
         session_input = type("Input", (), {"shape": shape})
@@ -86,8 +86,8 @@ class Recorded:
         return [np.array(self.answers.pop(0), np.float32)]
 
 
-def test_all_faces_of_a_frame_go_in_one_call():
-    """After one question at the start, which checks the network; no faces, no call."""
+def test_all_faces_of_a_frame_are_one_batch():
+    """The first batch checks the network at the start; no faces make no batch."""
     session = Recorded([[0, 0, 0]], np.eye(3))
     watching = EmotionClassifier(session, CLASSES, CODES)
     assert watching.classify(faces((0, 0, 0))[:0]) == []
@@ -96,7 +96,7 @@ def test_all_faces_of_a_frame_go_in_one_call():
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_an_answer_that_is_no_number_is_no_emotion(broken):
+def test_an_output_that_is_no_number_is_no_emotion(broken):
     """The other faces of the batch keep theirs."""
     watching = EmotionClassifier(Recorded([[0, 0, 0]], [[broken, 9, 0], [0.1, 0.2, 0.7]]), CLASSES, CODES)
     first, second = watching.classify(faces((0, 0, 0), (1, 1, 1)))
@@ -115,8 +115,8 @@ TWICE = helper.make_node("Concat", ["means", "means"], ["twice"], axis=1)
         (means(("n", 3, 64, 64), then=[TWICE], outputs=6), "3 classes"),
     ],
 )
-def test_a_network_of_another_shape_is_refused_in_a_sentence(tmp_path, network, sentence):
-    """Wrong channels, a free size, wrong number of classes: told at the start, with the file's name."""
+def test_a_network_of_another_shape_is_refused(tmp_path, network, sentence):
+    """Channels, size or number of classes are wrong; the sentence names the file."""
     with pytest.raises(ModelError, match=sentence) as caught:
         classifier(tmp_path, network)
     assert "emotion.onnx" in str(caught.value)
@@ -124,6 +124,6 @@ def test_a_network_of_another_shape_is_refused_in_a_sentence(tmp_path, network, 
 
 
 def test_a_network_that_is_no_picture_network_is_refused():
-    """Two dimensions instead of four."""
+    """The input has two dimensions instead of four."""
     with pytest.raises(ModelError, match=r"takes \[None, 512\]"):
         EmotionClassifier(Recorded([[0, 0, 0]], shape=(None, 512)), CLASSES, CODES)

@@ -1,4 +1,4 @@
-"""The embedded default: the committed model is the recipe's, and tells a hundred faces apart."""
+"""The embedded model equals its recipe and distinguishes a hundred faces."""
 
 import hashlib
 
@@ -19,7 +19,10 @@ PEOPLE = 100
 
 
 def frame_of(person, *, random=None):
-    """640x480 with one face of 160 px; with `random` moved, turned, lit and noised."""
+    """Return a 640x480 frame with a face of 160 px.
+
+    With `random` the face is moved, turned, lit and noised.
+    """
     face = cv2.resize(
         (lfw_subset()[person] * 255).astype(np.uint8), (160, 160), interpolation=cv2.INTER_CUBIC
     )
@@ -40,8 +43,8 @@ def embedder():
     return load_embedder()
 
 
-def test_the_committed_model_is_what_the_recipe_builds():
-    """Weight for weight; graph and all, so that nobody need trust a binary."""
+def test_the_committed_model_equals_the_recipe():
+    """Weights and graph are equal, so the binary needs no trust."""
     committed = onnx.load(gabor.model_path())
     built = onnx.load_from_string(gabor.build_model())
     weights = {each.name: numpy_helper.to_array(each) for each in committed.graph.initializer}
@@ -54,13 +57,13 @@ def test_the_committed_model_is_what_the_recipe_builds():
 
 
 def test_the_space_names_the_models_own_hash(embedder):
-    """face:gabor-512, 512 numbers, and the SHA-256 of the file."""
+    """The space `face:gabor-512` has 512 numbers and the SHA-256 of the file."""
     assert (embedder.space.id, embedder.space.dimension) == ("face:gabor-512", 512)
     assert embedder.space.model_sha256 == hashlib.sha256(gabor.model_path().read_bytes()).hexdigest()
 
 
 def test_a_hundred_faces_rank_first_through_detector_crop_and_embedder(embedder, capsys):
-    """Who is met again is ranked first, and the default threshold and margin separate people."""
+    """The same face is ranked first, and default threshold and margin separate faces."""
     detector = CascadeDetector()
 
     def largest_face(frame):
@@ -102,7 +105,7 @@ def test_a_hundred_faces_rank_first_through_detector_crop_and_embedder(embedder,
 
 
 def test_ranking_is_perfect_when_the_face_box_is_known(embedder):
-    """100 of 100 under 6 degrees, 4 pixels, 30 % brightness and noise: the descriptor alone."""
+    """100 of 100 under 6 degrees, 4 pixels, 30 % brightness and noise."""
     box = np.array([[240, 150, 160, 160]], np.float32)
     random = np.random.default_rng(2)
     enrolled = embedder.embed(np.concatenate([crop_faces(frame_of(p), box) for p in range(PEOPLE)]))

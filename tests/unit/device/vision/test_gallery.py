@@ -1,4 +1,4 @@
-"""The gallery: best per person, margin over the second person, and what a broken vector does."""
+"""The gallery: best match per identity, margin, invalid vectors, and swaps."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +23,8 @@ def unit(*rows):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_the_best_of_a_persons_templates_counts_and_the_margin_is_over_another_person():
-    """A second template of the same person does not make the margin small."""
+def test_the_best_template_counts_and_the_margin_is_to_another_identity():
+    """A second template of the same identity does not reduce the margin."""
     gallery = Gallery(
         SPACE, ["EMP-2", "EMP-1", "EMP-2"], unit([1, 0, 0, 0], [0, 1, 0, 0], [1, 0.1, 0, 0]), version=9
     )
@@ -37,20 +37,20 @@ def test_the_best_of_a_persons_templates_counts_and_the_margin_is_over_another_p
     assert (len(gallery), gallery.version, gallery.user_ids) == (3, 9, ("EMP-2", "EMP-1"))
 
 
-def test_an_empty_gallery_knows_nobody():
-    """One None per face."""
+def test_an_empty_gallery_matches_no_face():
+    """The result has one None per face."""
     assert Gallery.empty(SPACE).match(unit([1, 0, 0, 0], [0, 1, 0, 0])) == [None, None]
 
 
-def test_a_single_person_has_the_margin_to_an_opposite_one():
-    """Similarity + 1, so that a minimum margin does not lock out a gallery of one."""
+def test_a_single_identity_has_a_margin_of_similarity_plus_one():
+    """A minimum margin does not exclude a gallery of one identity."""
     match = Gallery(SPACE, ["EMP-1"], unit([1, 0, 0, 0])).match(unit([1, 1, 0, 0]))[0]
     assert match is not None
     assert match.margin == pytest.approx(match.similarity + 1)
 
 
-def test_a_zero_or_nan_query_matches_nobody_and_spoils_no_neighbour():
-    """A flat picture or a broken network gives no name."""
+def test_a_zero_or_nan_query_matches_no_identity():
+    """The other queries are answered."""
     gallery = Gallery(SPACE, ["EMP-1"], unit([1, 0, 0, 0]))
     queries = np.array([[0, 0, 0, 0], [np.nan, 0, 0, 0], [1, 0, 0, 0]], dtype=np.float32)
     assert [match and match.user_id for match in gallery.match(queries)] == [None, None, "EMP-1"]
@@ -66,14 +66,17 @@ def test_a_zero_or_nan_query_matches_nobody_and_spoils_no_neighbour():
     ],
 )
 def test_a_gallery_refuses_rows_of_another_shape_or_type(vectors):
-    """A mistake of the program."""
+    """The error is a mistake of the program."""
     with pytest.raises(ValueError, match="gallery"):
         Gallery(SPACE, ["EMP-1"], vectors)
 
 
 @pytest.mark.parametrize("spoilt", [[0, 0, 0, 0], [np.nan, 0, 0, 0], [3e38, 0, 0, 0], [2, 0, 0, 0]])
-def test_a_row_that_cannot_be_compared_is_left_out(spoilt):
-    """Zero, NaN, far too long: a bit flipped on the disk. The person's other rows and the others stay."""
+def test_an_invalid_row_is_left_out(spoilt):
+    """The row is zero, NaN or far too long, say by a flipped bit.
+
+    All other rows stay.
+    """
     vectors = np.concatenate([unit([1, 0, 0, 0]), [spoilt], [spoilt], unit([0, 1, 0, 0])]).astype(np.float32)
     gallery = Gallery(SPACE, ["EMP-1", "EMP-1", "EMP-2", "EMP-3"], vectors)
     assert (len(gallery), gallery.user_ids) == (2, ("EMP-1", "EMP-3"))
@@ -92,8 +95,8 @@ def test_only_a_gallery_of_the_same_space_can_be_swapped_in():
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(0, 2**31 - 1))
-def test_matching_equals_a_search_by_hand(owners, seed):
-    """Whatever the order of rows, the answer is the plain maximum over people."""
+def test_matching_equals_a_full_comparison(owners, seed):
+    """For any order of rows the result is the maximum per identity."""
     random = np.random.default_rng(seed)
     vectors = unit(*random.standard_normal((len(owners), 4)))
     query = unit(random.standard_normal(4))
@@ -108,8 +111,8 @@ def test_matching_equals_a_search_by_hand(owners, seed):
     assert match.margin == pytest.approx(ranked[0] - ranked[1], abs=1e-5)
 
 
-def test_thousands_of_people_give_the_answers_of_a_search_by_hand():
-    """Past the size that is compared one by one: the same person, similarity and margin."""
+def test_thousands_of_identities_match_as_in_a_full_comparison():
+    """A large gallery uses another search with equal results."""
     random = np.random.default_rng(1)
     space = EmbeddingSpace("face:test", 128)
     vectors = unit(*random.standard_normal((4000, 128)))
@@ -132,12 +135,12 @@ def holder_of_one():
 
 
 def until_waiting(holder, threads=1):
-    """Return when so many threads wait in `swap` for an older gallery to be left."""
+    """Return when `threads` wait in `swap` for an older gallery."""
     wait_until(lambda: len(holder._returned._waiters) == threads, "a swap waits")
 
 
-def test_a_swap_returns_only_when_nobody_works_with_the_old_gallery():
-    """After it, no answer can come out of a gallery that still holds a deleted person."""
+def test_a_swap_returns_when_the_old_gallery_is_not_in_use():
+    """After it no match comes from a gallery with a deleted identity."""
     holder, new = holder_of_one(), Gallery.empty(SPACE)
     with ThreadPoolExecutor(1) as threads:
         with holder.borrow() as old:
@@ -150,7 +153,7 @@ def test_a_swap_returns_only_when_nobody_works_with_the_old_gallery():
 
 
 def test_recognition_never_waits_for_a_swap():
-    """Whoever begins while a swap waits for another gets the new gallery at once."""
+    """A recognition that starts while a swap waits gets the new gallery."""
     holder, new = holder_of_one(), Gallery.empty(SPACE)
     with ThreadPoolExecutor(1) as threads:
         with holder.borrow():
@@ -163,7 +166,7 @@ def test_recognition_never_waits_for_a_swap():
 
 
 def test_the_newest_of_two_swaps_waits_for_the_oldest_gallery_too():
-    """It is not enough that the one before has been left."""
+    """The release of the second gallery alone is not enough."""
     holder, newest = holder_of_one(), Gallery.empty(SPACE)
     with ThreadPoolExecutor(2) as threads:
         with holder.borrow():
@@ -179,8 +182,8 @@ def test_the_newest_of_two_swaps_waits_for_the_oldest_gallery_too():
         second.result(timeout=5)
 
 
-def test_a_failure_while_held_leaves_the_gallery():
-    """An exception in recognition does not make the next swap wait for ever."""
+def test_a_failure_in_recognition_releases_the_gallery():
+    """The next swap does not wait for ever."""
     holder, new = holder_of_one(), Gallery.empty(SPACE)
     with pytest.raises(RuntimeError), holder.borrow():
         raise RuntimeError
@@ -189,8 +192,8 @@ def test_a_failure_while_held_leaves_the_gallery():
     assert holder.current is new
 
 
-def test_no_answer_of_an_old_gallery_after_a_swap_under_load():
-    """Two threads recognise without a pause while people come and go, and are never a step behind."""
+def test_no_match_comes_from_an_old_gallery_under_load():
+    """Two threads recognise without a pause while identities come and go."""
     holder = GalleryHolder(Gallery.empty(SPACE))
     newest, late, stop = 0, [], threading.Event()
 
@@ -207,8 +210,8 @@ def test_no_answer_of_an_old_gallery_after_a_swap_under_load():
             holder.swap(Gallery(SPACE, ["EMP-1"], unit([1, 0, 0, 0]), version=version))
             newest = version
         stop.set()
-        for one in running:
-            one.result(timeout=5)
+        for task in running:
+            task.result(timeout=5)
     assert late == []
 
 
@@ -225,7 +228,7 @@ def enroll(db, user_id, vector):
 
 
 def test_a_gallery_is_loaded_whole_and_row_by_row(db):
-    """More rows than are read at once; each vector with its person, ready to be searched."""
+    """More rows than one read fetches keep vector and identity together."""
     random = np.random.default_rng(2)
     vectors = unit(*random.standard_normal((100, 4)))
     for number, vector in enumerate(vectors):
@@ -241,22 +244,22 @@ def test_a_gallery_is_loaded_whole_and_row_by_row(db):
 
 
 def test_an_empty_space_loads_as_an_empty_gallery(db):
-    """No row to tell the dimension by."""
+    """Without a row the dimension comes from the space."""
     user_ids, vectors = db.load_gallery(SPACE.id)
     assert (user_ids, vectors.shape) == ([], (0, 0))
     assert len(GalleryRows.from_stored(SPACE.id, 4, user_ids, vectors, 0).user_ids) == 0
 
 
-def test_rows_of_another_length_stay_out(db):
-    """They are drift, which a full sync repairs; the device starts with the rest."""
+def test_rows_of_another_length_are_left_out(db):
+    """A full sync repairs this drift; the device starts with the other rows."""
     enroll(db, "EMP-1", [1, 0, 0, 0])
     enroll(db, "EMP-2", [1, 0, 0])
     enroll(db, "EMP-3", [0, 1, 0, 0])
     assert db.load_gallery(SPACE.id)[0] == ["EMP-1", "EMP-3"]
 
 
-def test_a_spoilt_row_is_left_out_of_the_gallery(db):
-    """A flipped bit in an exponent: that template cannot be compared, the others can."""
+def test_a_damaged_row_is_left_out_of_the_gallery(db):
+    """An exponent has a flipped bit; all other templates are compared."""
     for number, vector in enumerate(np.eye(4)):
         enroll(db, f"EMP-{number}", vector)
     with db.connection.transaction() as connection:
@@ -266,8 +269,8 @@ def test_a_spoilt_row_is_left_out_of_the_gallery(db):
     assert set(Gallery(SPACE, rows.user_ids, rows.vectors).user_ids) == {"EMP-0", "EMP-1", "EMP-3"}
 
 
-def test_a_delta_leaves_the_rows_it_came_from_as_they_were():
-    """The gallery in use lies on them until it is swapped."""
+def test_a_delta_does_not_change_the_rows_of_the_old_gallery():
+    """The gallery in use shares them until the swap."""
     rows = GalleryRows(SPACE.id, 4, ["EMP-1", "EMP-2", "EMP-1"], unit(*np.eye(4)[:3]), 1)
     template = WireTemplate(template_id="t", space=SPACE.id, vector=unit([1, 1, 0, 0]).tobytes())
     changed = rows.with_changes([Upsert(user_id="EMP-1", version=2, templates=[template])], ["EMP-9"], 2)

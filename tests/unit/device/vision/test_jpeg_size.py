@@ -1,4 +1,4 @@
-"""How well the size of a JPEG is known before it is made."""
+"""The estimated size of a JPEG before it is encoded."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ def true_bytes(image, quality):
 
 
 def pictures():
-    """Photographs of several sizes, in colour and grey, clean and noisy."""
+    """Return photographs of several sizes, in colour and grey, clean and noisy."""
     noise = np.random.default_rng(2)
     for name in ("astronaut", "chelsea", "coffee", "rocket", "camera", "gravel", "moon"):
         picture = getattr(data, name)()
@@ -25,7 +25,10 @@ def pictures():
 
 
 def test_the_estimate_is_close_to_the_truth_at_every_quality():
-    """95 % lie within 15 %, and on average they are right: too low is what costs a second encode."""
+    """95 % of estimates are within 15 %, and the mean is right.
+
+    A low estimate costs a second encode.
+    """
     errors = []
     for picture in pictures():
         sample = sample_for_jpeg(picture)
@@ -37,18 +40,18 @@ def test_the_estimate_is_close_to_the_truth_at_every_quality():
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5, 3), (16, 16), (17, 33, 3), (1, 500, 3)])
 def test_pictures_smaller_than_a_coded_unit_have_an_estimate(shape):
-    """Their size is that of the tables, and little more."""
+    """Their size is little more than that of the tables."""
     flat = np.full(shape, 120, np.uint8)
     assert sample_for_jpeg(flat).bytes_at(80) == pytest.approx(true_bytes(flat, 80), rel=0.1)
 
 
 def test_the_estimate_is_the_same_every_time():
-    """The places of the sample are chosen without chance, so a picture has one image."""
+    """The sampled blocks are fixed, so a picture always has the same image."""
     picture = data.coffee()
     assert sample_for_jpeg(picture).bytes_at(70) == sample_for_jpeg(picture).bytes_at(70)
 
 
 def test_a_sample_checks_its_shape():
-    """Blocks are 64 coefficients each."""
+    """Blocks have 64 coefficients."""
     with pytest.raises(ValueError, match="64"):
         JpegSample(np.zeros((3, 8, 8), np.float32), np.zeros((0, 64), np.float32), 1.0)

@@ -1,4 +1,4 @@
-"""Enrollment by photo: one face in, one vector out, and a code for everything else."""
+"""Enrollment by photo: one face gives a vector, any other photo a code."""
 
 import struct
 import zlib
@@ -40,7 +40,7 @@ def refusal(photos, data):
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 def test_a_portrait_gives_a_vector_of_the_space(photos, extension):
-    """float32[512] of unit length, a quality, and where the face is in the photo."""
+    """The result has float32[512] of unit length, a quality and the face's box."""
     face = photos.embed_photo(encode(portrait(), extension))
     check_vector(face.vector, 512)
     assert 0 < face.quality <= 1
@@ -50,7 +50,7 @@ def test_a_portrait_gives_a_vector_of_the_space(photos, extension):
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 4.0])
 def test_the_size_of_the_photo_matters_little(photos, scale):
-    """A thumbnail and a twelve megapixel photo of one person are the same person."""
+    """A thumbnail and a photo of twelve megapixels match."""
     size = (round(512 * scale), round(512 * scale))
     photo = cv2.resize(portrait(), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     face = photos.embed_photo(encode(photo))
@@ -59,8 +59,8 @@ def test_the_size_of_the_photo_matters_little(photos, scale):
     assert abs((face.box.x + face.box.width / 2) / scale - 222) < 20
 
 
-def test_a_portrait_without_surroundings_is_enrolled(photos):
-    """Cut off at the ears, as badge photos are: nearest to the same person's ordinary portrait."""
+def test_a_tightly_cropped_portrait_is_enrolled(photos):
+    """Badge photos end at the ears; the nearest vector is the same face's portrait."""
     wide = np.stack(
         [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
     )
@@ -73,8 +73,8 @@ def test_a_portrait_without_surroundings_is_enrolled(photos):
         assert similar.max() > 0.65
 
 
-def test_the_sample_portraits_are_told_apart(photos):
-    """No two of the demo's people resemble each other."""
+def test_the_sample_portraits_are_distinguished(photos):
+    """No two of the demo's identities are similar."""
     vectors = np.stack(
         [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
     )
@@ -82,15 +82,15 @@ def test_the_sample_portraits_are_told_apart(photos):
     assert similar.max() < 0.65
 
 
-def test_what_is_no_picture_is_photo_invalid(photos):
-    """Text, a GIF, nothing, and a JPEG that is damaged after its header."""
+def test_an_unreadable_picture_is_photo_invalid(photos):
+    """The data is text, a GIF, empty, or a JPEG that is damaged after its header."""
     whole = encode(portrait())
     for data in (b"", b"hello", b"GIF89a" + bytes(50), whole[:30], b"\xff\xd8\xff\xe0" + bytes(200)):
         assert refusal(photos, data) == "photo-invalid"
 
 
 def test_a_picture_bomb_is_refused_before_it_is_decoded(photos):
-    """60,000 x 60,000 pixels in a few hundred bytes, as PNG and as JPEG."""
+    """60,000 x 60,000 pixels take a few hundred bytes, as PNG and as JPEG."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     assert refusal(photos, b"\x89PNG\r\n\x1a\n" + chunk) == "photo-invalid"
@@ -99,20 +99,20 @@ def test_a_picture_bomb_is_refused_before_it_is_decoded(photos):
 
 
 def test_no_face_and_several_faces_have_their_own_codes(photos):
-    """A wall, and two portraits side by side."""
+    """The photos are a wall, and two portraits side by side."""
     assert refusal(photos, encode(np.full((480, 640, 3), 120, np.uint8))) == "photo-no-face"
     assert refusal(photos, encode(np.hstack([portrait(), portrait()]))) == "photo-several-faces"
 
 
 def test_a_picture_of_one_pixel_has_no_face(photos):
-    """The smallest picture there is."""
+    """One pixel is the smallest picture."""
     assert refusal(photos, encode(np.zeros((1, 1, 3), np.uint8), ".png")) == "photo-no-face"
 
 
 @pytest.mark.parametrize("size", [(640, 480), (33, 1001)])
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
-def test_the_header_tells_the_size(size, extension):
-    """For what OpenCV itself writes, progressive or not."""
+def test_the_header_has_the_size(size, extension):
+    """The files are OpenCV's own, progressive or not."""
     image = np.zeros((size[1], size[0], 3), np.uint8)
     assert picture_size(encode(image, extension)) == size
     progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
@@ -122,13 +122,13 @@ def test_the_header_tells_the_size(size, extension):
 @pytest.mark.parametrize(
     "data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\x00\x00", b"\x89PNG\r\n\x1a\n"]
 )
-def test_a_cut_header_tells_nothing(data):
-    """And does not loop for ever."""
+def test_a_truncated_header_has_no_size(data):
+    """Reading it does not loop for ever."""
     assert picture_size(data + b"") is None
 
 
 class WithLandmarks:
-    """Knows where the astronaut's eyes, nose and mouth are, in the portrait turned by `turn`."""
+    """A detector with the landmarks of the astronaut's portrait, turned by `turn`."""
 
     name = "with-landmarks"
     SEEN = np.array([[202, 104], [243, 101], [226, 126], [208, 147], [246, 144]], np.float32)
@@ -137,7 +137,7 @@ class WithLandmarks:
         self._turn = turn
 
     def detect(self, image):
-        # The photo is enlarged to a short side of 640, with a border of a quarter of its side all round.
+        # The photo is enlarged to a short side of 640, with a border of a quarter of its side.
         upright = self.SEEN @ self._turn[:, :2].T + self._turn[:, 2]
         middle, side = upright.mean(axis=0) * 1.25 + 160, 130.0
         box = np.array([[middle[0] - side / 2, middle[1] - side / 2, side, side]], np.float32)
@@ -145,7 +145,7 @@ class WithLandmarks:
 
 
 def test_a_tilted_portrait_is_turned_upright_by_its_landmarks():
-    """Where the detector gives landmarks, a photo turned by 30 degrees is still the same person."""
+    """With landmarks a photo turned by 30 degrees matches the upright one."""
     turn = cv2.getRotationMatrix2D((256, 256), 30, 1.0)
     tilted = cv2.warpAffine(portrait(), turn, (512, 512), borderMode=cv2.BORDER_REPLICATE)
     upright = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

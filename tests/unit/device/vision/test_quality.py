@@ -1,4 +1,4 @@
-"""The quality gate: each reason for what it is, and nothing for the faces that the product is shown with."""
+"""The quality gate: a reason for each defect, and none for the demo's faces."""
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ HEAD = np.column_stack([TEMPLATE, (15, 15, 0, 14, 14)])
 
 
 def a_face(person=0):
-    """uint8[112, 112, 3] of a real face."""
+    """Return uint8[112, 112, 3] of a real face."""
     small = (lfw_subset()[person] * 255).astype(np.uint8)
     grown = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
     noisy = np.clip(grown + np.random.default_rng(person).normal(0, 3, grown.shape), 0, 255)
@@ -38,7 +38,7 @@ def found(count=1, side=100.0, landmarks=None):
 
 
 def turned_head(yaw=0.0, pitch=0.0, roll=0.0, distance=None):
-    """float64[5, 2]: the generic head, seen from far away or from `distance` head widths."""
+    """Return float64[5, 2], the generic head from far away or from `distance` widths."""
     y, p, r = np.radians([-yaw, pitch, roll])
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
@@ -48,12 +48,12 @@ def turned_head(yaw=0.0, pitch=0.0, roll=0.0, distance=None):
     return points[:, :2] * size + (300, 200)
 
 
-def judge_one(face, detections=None):
+def check_face(face, detections=None):
     return GATE.check_quality(face[None], detections or found())[0]
 
 
-def test_a_large_sharp_face_makes_the_best_template():
-    """Quality falls with size and sharpness, and has no more to gain past the 112 pixels that are used."""
+def test_a_large_sharp_face_has_the_best_quality():
+    """Quality falls with size and sharpness, up to the 112 pixels of the crop."""
 
     def quality(side, blur=0):
         face = cv2.GaussianBlur(a_face(), (0, 0), blur) if blur else a_face()
@@ -65,8 +65,8 @@ def test_a_large_sharp_face_makes_the_best_template():
     assert face_quality(np.zeros((112, 112, 3), np.uint8), found().boxes[0]) == 0
 
 
-def test_the_people_of_the_demo_pass(tmp_path):
-    """Every face that the cascade finds in the sample video, under the settings a device has by default."""
+def test_the_faces_of_the_demo_pass(tmp_path):
+    """The cascade's faces in the sample video pass with the default settings."""
     detector = CascadeDetector()
     reasons = []
     with open_camera(str(make_sample(tmp_path, cameras=1)[0].path), fps=0) as frames:
@@ -78,14 +78,14 @@ def test_the_people_of_the_demo_pass(tmp_path):
 
 
 def test_a_small_face_is_too_small():
-    """By the shorter side of its box in the frame."""
-    assert judge_one(a_face(), found(side=39)) == "too_small"
-    assert judge_one(a_face(), found(side=41)) is None
+    """The shorter side of the box in the frame counts."""
+    assert check_face(a_face(), found(side=39)) == "too_small"
+    assert check_face(a_face(), found(side=41)) is None
 
 
 @pytest.mark.parametrize("blur", [4, 6])
 def test_a_blurred_photograph_is_blurred(blur):
-    """A real portrait, out of focus; sharp it passes."""
+    """A real portrait passes sharp and fails out of focus."""
     image = cv2.resize(np.ascontiguousarray(astronaut()[..., ::-1]), None, fx=2, fy=2)
     seen = CascadeDetector().detect(image)
     blurred = cv2.GaussianBlur(image, (0, 0), blur)
@@ -94,14 +94,14 @@ def test_a_blurred_photograph_is_blurred(blur):
 
 
 def test_light_is_judged_by_the_mean_grey():
-    """Night and glare, which also take the sharpness away: the cause is named, not its effect."""
+    """Night and glare reduce sharpness too: the reason is the cause."""
     face = a_face().astype(np.float32)
-    assert judge_one((face * 0.15).astype(np.uint8)) == "too_dark"
-    assert judge_one(np.clip(face * 0.2 + 215, 0, 255).astype(np.uint8)) == "too_bright"
+    assert check_face((face * 0.15).astype(np.uint8)) == "too_dark"
+    assert check_face(np.clip(face * 0.2 + 215, 0, 255).astype(np.uint8)) == "too_bright"
 
 
-def test_the_edge_of_the_crop_counts_for_nothing():
-    """A face at the edge of the picture is black beyond it: neither dark nor sharp for that."""
+def test_the_edge_of_the_crop_does_not_count():
+    """A crop is black beyond the picture, which is neither dark nor blurred."""
     face = a_face()
     framed = np.zeros_like(face)
     framed[12:100, 12:100] = face[12:100, 12:100]
@@ -111,13 +111,13 @@ def test_the_edge_of_the_crop_counts_for_nothing():
 
 @given(yaw=st.floats(-60, 60), pitch=st.floats(-50, 50), roll=st.floats(-170, 170))
 def test_the_pose_of_the_generic_head_is_found(yaw, pitch, roll):
-    """Exactly, when it is seen from far away; signs are those of the docstring."""
+    """The result is exact from far away; the docstring defines the signs."""
     pose = head_poses(turned_head(yaw, pitch, roll)[None].astype(np.float32))[0]
     np.testing.assert_allclose(pose, (yaw, pitch, roll), atol=0.1)
 
 
 @pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (30, 0), (0, 20), (-40, 15)])
-def test_the_pose_holds_from_near_as_well(yaw, pitch):
+def test_the_pose_holds_from_near(yaw, pitch):
     """From half a metre perspective shifts it by a few degrees."""
     pose = head_poses(turned_head(yaw, pitch, 5, distance=4)[None].astype(np.float32))[0]
     np.testing.assert_allclose(pose, (yaw, pitch, 5), atol=8)
@@ -137,19 +137,19 @@ def test_the_pose_holds_from_near_as_well(yaw, pitch):
     ],
 )
 def test_a_face_that_looks_away_is_turned(pose, reason):
-    """To either side, up, down, or lying."""
-    assert judge_one(a_face(), found(landmarks=[turned_head(**pose)])) == reason
+    """The head turns to either side, up or down, or lies."""
+    assert check_face(a_face(), found(landmarks=[turned_head(**pose)])) == reason
 
 
 @pytest.mark.parametrize("points", [None, np.full((1, 5, 2), np.nan), np.full((1, 5, 2), 7.0)])
-def test_without_landmarks_the_pose_is_not_asked(points):
-    """None, NaN, or all in one place: the rest is judged all the same."""
-    assert judge_one(a_face(), found(landmarks=points)) is None
-    assert judge_one(np.zeros((112, 112, 3), np.uint8), found(landmarks=points)) == "too_dark"
+def test_without_landmarks_the_pose_is_not_checked(points):
+    """They are missing, NaN or degenerate; the other limits apply."""
+    assert check_face(a_face(), found(landmarks=points)) is None
+    assert check_face(np.zeros((112, 112, 3), np.uint8), found(landmarks=points)) == "too_dark"
 
 
-def test_each_face_of_a_frame_is_judged_for_itself():
-    """In one call, in order."""
+def test_each_face_of_a_frame_is_checked_separately():
+    """One call returns the reasons in order."""
     faces = np.stack([a_face(), a_face(1) // 8, cv2.GaussianBlur(a_face(2), (0, 0), 6), a_face(3)])
     points = np.stack([turned_head(yaw=70), turned_head(), turned_head(), turned_head()])
     assert GATE.check_quality(faces, found(4, landmarks=points)) == ["turned", "too_dark", "blurred", None]
@@ -157,8 +157,8 @@ def test_each_face_of_a_frame_is_judged_for_itself():
 
 
 @pytest.mark.parametrize("face", [np.zeros((112, 112, 3), np.uint8), np.full((112, 112, 3), 255, np.uint8)])
-def test_a_limit_of_zero_asks_nothing(face):
-    """All of them off: everything passes."""
+def test_a_limit_of_zero_is_off(face):
+    """With all limits off every face passes."""
     lying = found(side=3, landmarks=[turned_head(yaw=80, roll=180)])
     assert QualityGate(NO_LIMITS).check_quality(face[None], lying) == [None]
 
@@ -174,14 +174,14 @@ def test_a_limit_of_zero_asks_nothing(face):
     ],
 )
 def test_each_limit_alone_gives_its_reason(limit, reason):
-    """None stands in for another."""
+    """No limit stands in for another."""
     gate = QualityGate(NO_LIMITS.model_copy(update=limit))
     bad = found(side=3, landmarks=[turned_head(yaw=80, roll=170)])
     assert gate.check_quality(np.zeros((1, 112, 112, 3), np.uint8), bad) == [reason]
 
 
-def test_faces_and_detections_belong_together():
-    """Another number or another size of faces is a mistake of the caller."""
+def test_faces_and_detections_must_correspond():
+    """Another number or size of faces is a mistake of the caller."""
     with pytest.raises(ValueError, match=r"faces are uint8\[2, 112, 112, 3\]"):
         GATE.check_quality(np.zeros((1, 112, 112, 3), np.uint8), found(2))
     with pytest.raises(ValueError, match="these are uint8"):

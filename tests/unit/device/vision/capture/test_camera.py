@@ -15,8 +15,8 @@ from device.vision.capture.camera import CameraError, Frame, open_camera
 from device.vision.capture.sources import describe
 
 
-class Time:
-    """A clock that only moves when somebody waits."""
+class ScriptedTime:
+    """A clock that moves only while `wait` is called."""
 
     def __init__(self):
         self.now = 100.0
@@ -31,7 +31,10 @@ class Time:
 
 
 class FakeLive:
-    """A live camera whose reads give the letters of `reads`: a picture for `+`, none for `-`, then none."""
+    """A live camera that reads an image for each `+` of `reads`, and none for a `-`.
+
+    After the last letter every read fails.
+    """
 
     fps, corrupt = 30.0, 0
 
@@ -50,14 +53,14 @@ class FakeLive:
 
 
 class Openings:
-    """An opener that gives `sources` in turn; None stands for a camera that is away."""
+    """An opener that returns `sources` in turn; None stands for a missing camera."""
 
     def __init__(self, *sources):
         self.left = list(sources)
         self.given = []
 
     def __call__(self, source):
-        assert all(given.closed for given in self.given), "a device that is held is busy"
+        assert all(given.closed for given in self.given), "an open device is busy"
         opened = self.left.pop(0)
         if opened is None:
             raise CameraError("still away")
@@ -66,7 +69,7 @@ class Openings:
 
 
 class Longest(random.Random):
-    """The longest wait that the jitter allows."""
+    """A random source that returns the longest wait of the jitter."""
 
     def uniform(self, a, b):
         return b
@@ -106,7 +109,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_file_is_paced_at_its_own_rate(video: Path):
     """Five frames at 20 a second are 50 ms apart, and the first comes at once."""
-    time = Time()
+    time = ScriptedTime()
     with open_camera(str(video), clock=time.clock, wait=time.wait) as camera:
         frames = list(camera)
     assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
@@ -115,9 +118,9 @@ def test_a_file_is_paced_at_its_own_rate(video: Path):
     assert camera.state == "ended"
 
 
-def test_a_slow_reader_is_not_sent_a_burst(video: Path):
-    """Frames that came late are not made up for: after a pause the next ones are again one period apart."""
-    time = Time()
+def test_late_frames_are_not_delivered_in_a_burst(video: Path):
+    """After a pause the next frames are again one period apart."""
+    time = ScriptedTime()
     at = []
     with open_camera(str(video), clock=time.clock, wait=time.wait) as camera:
         for frame in camera:
@@ -128,15 +131,15 @@ def test_a_slow_reader_is_not_sent_a_burst(video: Path):
 
 
 def test_no_rate_means_as_fast_as_possible(video: Path):
-    """With fps=0 nothing waits."""
-    time = Time()
+    """With `fps=0` no read waits."""
+    time = ScriptedTime()
     with open_camera(str(video), fps=0, clock=time.clock, wait=time.wait) as camera:
         assert len(list(camera)) == 5
     assert time.waits == []
 
 
 def test_a_looped_file_starts_again_with_rising_indices(video: Path):
-    """Indices go on over the end of the file, since trackers and validators rely on their order."""
+    """Trackers and validators rely on rising indices."""
     with open_camera(str(video), loop=True, fps=0) as camera:
         frames = [frame for _, frame in zip(range(12), camera, strict=False)]
     assert [frame.index for frame in frames] == list(range(12))
@@ -144,7 +147,7 @@ def test_a_looped_file_starts_again_with_rising_indices(video: Path):
 
 
 def test_a_damaged_picture_in_a_folder_is_skipped_and_counted(folder: Path):
-    """Pictures come by name, the damaged one and other files do not, and it is counted."""
+    """Pictures come by name, and files that are no pictures are ignored."""
     with open_camera(str(folder), fps=0) as camera:
         greys = [round(float(frame.image.mean())) for frame in camera]
     assert greys == [10, 200]
@@ -155,8 +158,8 @@ def test_a_damaged_picture_in_a_folder_is_skipped_and_counted(folder: Path):
 
 
 @pytest.mark.parametrize("loop", [True, False])
-def test_a_folder_with_nothing_readable_ends_with_a_sentence(tmp_path: Path, loop: bool):
-    """It must neither spin for ever nor look like a folder that has been seen."""
+def test_a_folder_without_readable_pictures_is_an_error(tmp_path: Path, loop: bool):
+    """The camera neither loops for ever nor reports the end of the folder."""
     (tmp_path / "only.jpg").write_bytes(b"damaged")
     with (
         open_camera(str(tmp_path), loop=loop, fps=0) as camera,
@@ -166,8 +169,8 @@ def test_a_folder_with_nothing_readable_ends_with_a_sentence(tmp_path: Path, loo
 
 
 def test_a_live_camera_that_fails_is_opened_again_with_backoff():
-    """It is closed first; failed attempts double the wait; frames and indices then go on."""
-    time = Time()
+    """It is closed first; failed attempts double the wait; frames and indices go on."""
+    time = ScriptedTime()
     camera = live_camera(time, FakeLive("++"), None, None, FakeLive("++"))
     frames = first(4, camera)
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
@@ -176,8 +179,11 @@ def test_a_live_camera_that_fails_is_opened_again_with_backoff():
 
 
 def test_waits_are_spread_and_never_longer_than_half_a_minute():
-    """Cameras behind one switch that failed together do not come back together, nor after an hour."""
-    time = Time()
+    """Cameras behind one switch that failed together reopen at different times.
+
+    A wait stays below half a minute after an hour, too.
+    """
+    time = ScriptedTime()
     away = [None] * 12
     camera = open_camera(
         "0",
@@ -193,9 +199,9 @@ def test_waits_are_spread_and_never_longer_than_half_a_minute():
     assert max(time.waits) > 10
 
 
-def test_a_camera_that_opens_but_shows_nothing_is_given_more_and_more_time():
-    """Opening alone is no success: the backoff starts again only with a picture."""
-    time = Time()
+def test_a_camera_without_pictures_is_reopened_with_growing_waits():
+    """Opening is no success: the backoff restarts only with a picture."""
+    time = ScriptedTime()
     camera = live_camera(time, FakeLive("+"), FakeLive(""), FakeLive(""), FakeLive("+"))
     first(2, camera)
     assert [wait for wait in time.waits if wait >= 0.5] == [1.0, 2.0, 4.0]
@@ -203,16 +209,16 @@ def test_a_camera_that_opens_but_shows_nothing_is_given_more_and_more_time():
 
 
 def test_a_damaged_picture_of_a_live_camera_is_skipped_and_counted():
-    """One failed read does not mean that the camera is gone."""
-    time = Time()
+    """A failed read does not mean that the camera is gone."""
+    time = ScriptedTime()
     camera = live_camera(time, FakeLive("+--+-+"))
     assert len(first(3, camera)) == 3
     assert (camera.corrupt, camera.reopened, camera.state) == (3, 0, "ok")
 
 
-def test_a_live_camera_that_is_away_at_the_start_is_waited_for(caplog):
-    """It is opened by the iteration, reported as reopening until then, and complained of once."""
-    time = Time()
+def test_a_live_camera_that_is_missing_at_the_start_is_waited_for(caplog):
+    """The iteration opens it; until then it is `reopening`, with one warning."""
+    time = ScriptedTime()
     camera = live_camera(time, None, None, None, FakeLive("++"), wait_for_live=True)
     assert camera.state == "reopening"
     assert [frame.index for frame in first(2, camera)] == [0, 1]
@@ -221,21 +227,21 @@ def test_a_live_camera_that_is_away_at_the_start_is_waited_for(caplog):
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
-def test_without_waiting_a_live_camera_that_is_away_is_an_error():
-    """Whoever only wants to know whether it is there is told at once."""
+def test_without_waiting_a_missing_live_camera_is_an_error():
+    """A check of the camera gets the error at once."""
     with pytest.raises(CameraError, match="still away"):
-        live_camera(Time(), None)
+        live_camera(ScriptedTime(), None)
 
 
 def test_waiting_for_a_live_camera_does_not_hide_a_missing_file():
-    """A file that does not exist will not come by itself."""
+    """A file that does not exist is not waited for."""
     with pytest.raises(CameraError, match="neither"):
         open_camera("/nowhere/at/all.mp4", wait_for_live=True)
 
 
 def test_a_live_camera_that_does_not_answer_is_reported_as_reopening():
-    """A read that hangs raises nothing: the time since it was asked tells."""
-    time = Time()
+    """A hanging read raises nothing, so the state depends on its duration."""
+    time = ScriptedTime()
     states = []
 
     def hang():
@@ -251,7 +257,7 @@ def test_a_live_camera_that_does_not_answer_is_reported_as_reopening():
 
 def test_a_read_that_fails_after_a_long_silence_is_not_repeated():
     """A driver's own timeout has waited long enough."""
-    time = Time()
+    time = ScriptedTime()
     reads = []
 
     def slow():
@@ -263,18 +269,18 @@ def test_a_read_that_fails_after_a_long_silence_is_not_repeated():
     assert len(reads) == 1
 
 
-def test_a_live_camera_is_thinned_to_the_wanted_rate_without_ageing():
-    """30 pictures a second at fps=10: every third, each as old as its read, none held back."""
-    time = Time()
+def test_a_live_camera_is_thinned_to_the_requested_rate_without_delay():
+    """30 pictures a second at `fps=10`: every third, as old as its read."""
+    time = ScriptedTime()
     camera = live_camera(time, FakeLive("+" * 31, between=lambda: time.wait(1 / 30)), fps=10)
     frames = first(10, camera)
     assert np.diff([frame.captured_at for frame in frames]) == pytest.approx([0.1] * 9)
     assert set(time.waits) == {1 / 30}
 
 
-def test_thinning_to_the_cameras_own_rate_drops_nothing_for_its_jitter():
-    """Pictures that come a few milliseconds early or late are all taken."""
-    time = Time()
+def test_thinning_to_the_cameras_own_rate_drops_no_picture():
+    """Pictures with a few milliseconds of jitter are all delivered."""
+    time = ScriptedTime()
     steps = iter([0.030, 0.037, 0.033, 0.029, 0.038, 0.033] * 10)
     camera = live_camera(time, FakeLive("+" * 60, between=lambda: time.wait(next(steps))), fps=30)
     first(50, camera)
@@ -282,7 +288,7 @@ def test_thinning_to_the_cameras_own_rate_drops_nothing_for_its_jitter():
 
 
 def test_stop_from_another_thread_ends_a_wait_at_once(video: Path):
-    """A frame an hour: stop() does not wait for it."""
+    """The camera waits an hour per frame, and `stop` ends the wait."""
     camera = open_camera(str(video), fps=1 / 3600)
     seen = []
     first = threading.Event()
@@ -301,8 +307,8 @@ def test_stop_from_another_thread_ends_a_wait_at_once(video: Path):
     assert len(seen) == 1
 
 
-def test_stop_ends_the_wait_for_a_lost_camera():
-    """A stopped camera does not try to open its source once more."""
+def test_stop_ends_the_wait_for_a_missing_camera():
+    """A stopped camera does not open its source again."""
     opened = []
 
     def opener(source):
@@ -318,8 +324,8 @@ def test_stop_ends_the_wait_for_a_lost_camera():
 
 
 @pytest.mark.parametrize("source", ["/nowhere/at/all.mp4", "door", ""])
-def test_a_source_that_does_not_exist_is_refused_in_a_sentence(source: str):
-    """Not an OpenCV traceback."""
+def test_a_source_that_does_not_exist_is_refused(source: str):
+    """The error is a sentence instead of OpenCV's traceback."""
     with pytest.raises(CameraError):
         open_camera(source)
 
@@ -335,13 +341,13 @@ def test_an_empty_folder_and_a_file_that_is_no_video_are_refused(tmp_path: Path)
 
 
 def test_a_live_source_cannot_be_looped():
-    """The setting is a mistake, and said so."""
+    """The error names the setting."""
     with pytest.raises(CameraError, match="loop"):
         open_camera("0", loop=True)
 
 
-def test_a_stream_that_cannot_be_opened_never_shows_its_password(capfd):
-    """Neither in the error nor in what OpenCV itself prints."""
+def test_a_stream_error_does_not_show_the_password(capfd):
+    """Neither the error nor OpenCV's own output has it."""
     with pytest.raises(CameraError) as caught:
         open_camera("rtsp://admin:s3cret@127.0.0.1:9/stream?token=s3cret")
     printed = capfd.readouterr()
@@ -350,12 +356,12 @@ def test_a_stream_that_cannot_be_opened_never_shows_its_password(capfd):
 
 
 def test_a_pipeline_is_described_without_its_text():
-    """Pipelines carry passwords in their properties."""
+    """Properties of a pipeline may contain passwords."""
     assert "pw" not in describe("rtspsrc location=rtsp://x user-pw=pw ! decodebin ! appsink")
 
 
 def make_video(file: Path, codec: str, frames: int = 20) -> bytearray:
-    """A video of grey pictures 10, 20, ... with some noise, and its bytes."""
+    """Write a video of grey pictures 10, 20, ... with noise; return its bytes."""
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 20, (320, 240))
     random_pixels = np.random.default_rng(1)
     for number in range(1, frames + 1):
@@ -367,7 +373,7 @@ def make_video(file: Path, codec: str, frames: int = 20) -> bytearray:
 
 
 def read_all(file: Path) -> tuple[list[int], int]:
-    """Which frames came, by their grey, and how many are counted as corrupt."""
+    """Return the frames by their grey, and the count of damaged frames."""
     with open_camera(str(file), fps=0) as camera:
         return [round(float(frame.image[:50].mean()) / 10) for frame in camera], camera.corrupt
 
@@ -375,7 +381,10 @@ def read_all(file: Path) -> tuple[list[int], int]:
 @pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("MJPG", "avi"), ("MJPG", "mkv")])
 @pytest.mark.parametrize("damage", ["zeros", "noise"])
 def test_a_damaged_stretch_of_a_video_is_skipped_and_counted(tmp_path: Path, codec, suffix, damage):
-    """A fifth of the bytes is overwritten in the middle: the rest comes, what is missing is counted."""
+    """A fifth of the bytes in the middle is overwritten.
+
+    The other frames come, and the missing ones are counted.
+    """
     file = tmp_path / f"damaged.{suffix}"
     data = make_video(file, codec)
     begin, length = int(len(data) * 0.4), len(data) // 5
@@ -390,7 +399,7 @@ def test_a_damaged_stretch_of_a_video_is_skipped_and_counted(tmp_path: Path, cod
 
 
 def jpeg_chunks(data: bytearray) -> list[slice]:
-    """Where the pictures of an MJPG avi lie."""
+    """Return where the pictures of an MJPG avi are."""
     found, at = [], data.find(b"00dc", data.find(b"movi"))
     while at >= 0 and len(found) < 20:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -401,7 +410,7 @@ def jpeg_chunks(data: bytearray) -> list[slice]:
 
 @pytest.mark.parametrize("gone", [range(1), range(5, 8), range(19), range(17, 20)])
 def test_damaged_frames_anywhere_are_skipped_and_counted_one_by_one(tmp_path: Path, gone):
-    """At the start, in the middle, nearly all, and at the end."""
+    """The damage is at the start, in the middle, nearly everywhere, and at the end."""
     file = tmp_path / "frames.avi"
     data = make_video(file, "MJPG")
     for number, chunk in enumerate(jpeg_chunks(data)):
@@ -409,13 +418,13 @@ def test_damaged_frames_anywhere_are_skipped_and_counted_one_by_one(tmp_path: Pa
             data[chunk] = bytes(chunk.stop - chunk.start)
     file.write_bytes(data)
     came, corrupt = read_all(file)
-    # JPEG's grey of a frame may round to its neighbour's: the number of frames is what is exact.
+    # JPEG may round a frame's grey to its neighbour's, so only the number of frames is exact.
     assert len(came) == 20 - len(gone)
     assert corrupt == len(gone)
 
 
-def test_a_looped_damaged_video_goes_on_and_on(tmp_path: Path):
-    """Neither an end nor an error; each round counts its damage."""
+def test_a_looped_damaged_video_continues(tmp_path: Path):
+    """Each round counts its damage, without an end or an error."""
     file = tmp_path / "loop.avi"
     data = make_video(file, "MJPG")
     for chunk in jpeg_chunks(data)[5:8]:
@@ -426,8 +435,8 @@ def test_a_looped_damaged_video_goes_on_and_on(tmp_path: Path):
         assert camera.corrupt == 9
 
 
-def test_a_video_of_nothing_but_damage_ends_with_a_sentence(tmp_path: Path):
-    """It opens, and no frame of it can be read."""
+def test_a_video_without_a_readable_frame_is_an_error(tmp_path: Path):
+    """It opens, but no frame can be read."""
     file = tmp_path / "none.avi"
     data = make_video(file, "MJPG")
     for chunk in jpeg_chunks(data):
@@ -438,8 +447,8 @@ def test_a_video_of_nothing_but_damage_ends_with_a_sentence(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("MJPG", "avi"), ("XVID", "avi"), ("MJPG", "mkv")])
-def test_a_video_cut_off_in_the_middle_of_a_frame_ends_there(tmp_path: Path, codec, suffix):
-    """What can be read is given, then it is the end, and what its header promised is counted."""
+def test_a_truncated_video_ends_at_the_damage(tmp_path: Path, codec, suffix):
+    """Readable frames come; those that the header promised are counted."""
     file = tmp_path / f"cut.{suffix}"
     data = make_video(file, codec)
     file.write_bytes(data[: len(data) // 2])
@@ -451,8 +460,8 @@ def test_a_video_cut_off_in_the_middle_of_a_frame_ends_there(tmp_path: Path, cod
 
 @pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("MJPG", "avi"), ("MJPG", "mkv")])
 @pytest.mark.parametrize("keep", [0, 1, 40, 200, 2000, 5000])
-def test_a_stump_of_a_video_ends_or_is_refused_in_a_sentence(tmp_path: Path, codec, suffix, keep):
-    """Cut anywhere, nothing crashes or goes on for ever."""
+def test_a_video_truncated_anywhere_ends_or_is_refused(tmp_path: Path, codec, suffix, keep):
+    """No length crashes or loops for ever."""
     file = tmp_path / f"stump.{suffix}"
     data = make_video(file, codec)
     file.write_bytes(data[:keep])
@@ -466,8 +475,8 @@ def test_a_stump_of_a_video_ends_or_is_refused_in_a_sentence(tmp_path: Path, cod
     assert "\n" not in refusal
 
 
-def test_a_damaged_header_is_not_believed(tmp_path: Path):
-    """Without its index an avi still plays, at a rate that can be."""
+def test_a_damaged_header_gets_a_plausible_rate(tmp_path: Path):
+    """An avi without its index still plays."""
     file = tmp_path / "header.avi"
     data = make_video(file, "MJPG")
     data[:3000] = bytes(3000)
@@ -478,12 +487,12 @@ def test_a_damaged_header_is_not_believed(tmp_path: Path):
 
 
 def test_damage_prints_nothing(tmp_path: Path):
-    """FFmpeg would fill the log with a line per damaged block."""
+    """FFmpeg would log a line per damaged block."""
     file = tmp_path / "loud.mp4"
     data = make_video(file, "mp4v")
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
     file.write_bytes(data)
-    # In a program of its own: OpenCV asks once, and the writer above has already asked.
+    # A separate program: OpenCV reads the variable once, and the writer above has read it.
     program = (
         "import sys; from device.vision.capture.camera import open_camera as o; list(o(sys.argv[1], fps=0))"
     )
@@ -491,7 +500,7 @@ def test_damage_prints_nothing(tmp_path: Path):
     assert ran.stderr == b""
 
 
-def test_a_video_without_its_end_is_refused_in_a_sentence(video: Path):
+def test_a_video_without_its_index_is_refused(video: Path):
     """An mp4 that was never finished has no index."""
     os.truncate(video, video.stat().st_size // 2)
     with pytest.raises(CameraError, match=r"door\.mp4"):
@@ -500,13 +509,13 @@ def test_a_video_without_its_end_is_refused_in_a_sentence(video: Path):
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
 def test_a_frame_checks_its_shape(image):
-    """uint8[h, w, 3] and nothing else."""
+    """A frame is uint8[h, w, 3]."""
     with pytest.raises(ValueError, match="uint8"):
         Frame(image, 0, 0.0)
 
 
-def test_a_pipeline_that_gives_grey_pictures_is_told_in_a_sentence():
-    """What it ends in, and what to do: it is the configuration that has to change."""
+def test_a_pipeline_of_grey_pictures_is_refused():
+    """The sentence names the format to configure."""
 
     class Grey(FakeLive):
         def read(self):

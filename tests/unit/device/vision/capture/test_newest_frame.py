@@ -1,4 +1,4 @@
-"""Capture on its own thread: the newest frame wins, files lose nothing, and it always ends."""
+"""Capture in a thread: the newest frame of a camera, every frame of a file."""
 
 import random
 import threading
@@ -15,9 +15,9 @@ PERIOD = 1 / 30
 
 
 class Door:
-    """A live camera that shows a picture when the test says so, at the test's own time.
+    """A live camera that delivers a picture when the test calls `show`.
 
-    `hang` makes the next read block until `release`, as drivers do.
+    Its clock is the test's. `hang` makes the next read block until `release`, as drivers do.
     """
 
     fps, corrupt = 30.0, 0
@@ -25,7 +25,7 @@ class Door:
     def __init__(self):
         self.now = 0.0
         self.closed = threading.Event()
-        self.asked = 0
+        self.reads = 0
         self._shown = 0
         self._read = 0
         self._gone = False
@@ -35,7 +35,7 @@ class Door:
         return self.now
 
     def show(self, pictures=1):
-        """Let time go on by a frame period for each picture, and wait until each has been read."""
+        """Advance the time by a frame period per picture, and wait until each was read."""
         for _ in range(pictures):
             with self._news:
                 self.now += PERIOD
@@ -50,7 +50,7 @@ class Door:
 
     def read(self):
         with self._news:
-            self.asked += 1
+            self.reads += 1
             self._news.wait_for(lambda: self._read < self._shown or self._gone)
             if self._gone:
                 return None
@@ -79,7 +79,10 @@ def seen(capture, count):
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted(door):
-    """While one frame is worked on for five periods, four go stale; the next taken is the newest."""
+    """Five periods of work on a frame make four frames stale.
+
+    The next frame is the newest.
+    """
     with capture_of(door) as capture:
         frames = iter(capture)
         door.show()
@@ -93,7 +96,7 @@ def test_the_newest_frame_wins_and_the_others_are_counted(door):
 
 
 def test_a_frame_is_never_older_than_a_period_when_it_is_taken(door):
-    """Whatever time the work on the last one took, and however irregular it was."""
+    """The rule holds for any duration of work on the frame before."""
     work = random.Random(3)
     ages = []
     with capture_of(door) as capture:
@@ -109,8 +112,8 @@ def test_a_frame_is_never_older_than_a_period_when_it_is_taken(door):
     assert capture.counts["stale"] == shown - 200
 
 
-def test_a_frame_is_given_once(door):
-    """Who is faster than the camera waits for the next picture instead of seeing one twice."""
+def test_a_frame_is_delivered_once(door):
+    """A fast consumer waits for the next picture instead of getting one twice."""
     taken = []
     with capture_of(door) as capture:
         reader = threading.Thread(target=lambda: taken.extend(frame.index for frame in capture))
@@ -125,7 +128,7 @@ def test_a_frame_is_given_once(door):
 
 
 def test_stopping_ends_the_iteration_while_the_camera_hangs(door):
-    """The read of a driver that does not answer is not waited for; it is closed where it is read."""
+    """The hanging read is not waited for; its thread closes the camera."""
     ended = threading.Event()
     capture = capture_of(door)
 
@@ -137,7 +140,7 @@ def test_stopping_ends_the_iteration_while_the_camera_hangs(door):
     with capture:
         reader = threading.Thread(target=work)
         reader.start()
-        wait_until(lambda: door.asked, "the read has begun")
+        wait_until(lambda: door.reads, "the read has started")
         capture.stop()
         assert ended.wait(SECONDS)
         reader.join(SECONDS)
@@ -147,7 +150,7 @@ def test_stopping_ends_the_iteration_while_the_camera_hangs(door):
 
 
 def test_leaving_closes_the_camera(door):
-    """A capture that is left in the middle releases its source and its thread."""
+    """The capture releases source and thread in the middle of the iteration."""
     with capture_of(door, close_seconds=SECONDS) as capture:
         frames = iter(capture)
         door.show()
@@ -157,8 +160,8 @@ def test_leaving_closes_the_camera(door):
     assert not [thread for thread in threading.enumerate() if thread.name == "capture"]
 
 
-def test_a_capture_that_is_stopped_before_it_begins_gives_nothing(door):
-    """A program that is told to end while it starts."""
+def test_a_capture_that_is_stopped_before_it_starts_delivers_nothing(door):
+    """A program may be stopped while it starts."""
     capture = capture_of(door)
     capture.stop()
     with capture:
@@ -175,12 +178,12 @@ def video(tmp_path):
     return file
 
 
-def test_a_file_loses_nothing_however_slow_the_work_is(video):
-    """Every frame comes, in order, although the reader is always ahead."""
+def test_a_file_loses_no_frame_for_slow_work(video):
+    """Every frame comes in order, although the reader is ahead."""
     with NewestFrame(open_camera(str(video), fps=0)) as capture:
         indices = []
         for frame in capture:
-            # The reader has put the next one before this one is done with.
+            # The reader has the next frame before this frame is processed.
             wait_until(lambda n=frame.index: capture.counts["seen"] >= min(10, n + 2), "the reader is ahead")
             indices.append(frame.index)
     assert indices == list(range(10))
@@ -188,16 +191,16 @@ def test_a_file_loses_nothing_however_slow_the_work_is(video):
     assert capture.state == "ended"
 
 
-def test_stopping_ends_a_file_that_nobody_takes_from(video):
-    """The reader that waits for its frame to be taken is let go."""
+def test_stopping_ends_a_file_without_a_consumer(video):
+    """The reader that waits for its frame to be taken ends."""
     with NewestFrame(open_camera(str(video), fps=0)) as capture:
         seen(capture, 1)
     assert not [thread for thread in threading.enumerate() if thread.name == "capture"]
     assert capture.counts["seen"] == 1
 
 
-def test_an_error_of_the_camera_is_raised_to_whoever_iterates(tmp_path):
-    """The thread's end is not silent."""
+def test_an_error_of_the_camera_is_raised_by_the_iteration(tmp_path):
+    """The thread does not end silently."""
     (tmp_path / "only.jpg").write_bytes(b"damaged")
     with (
         NewestFrame(open_camera(str(tmp_path), fps=0)) as capture,
@@ -207,14 +210,14 @@ def test_an_error_of_the_camera_is_raised_to_whoever_iterates(tmp_path):
 
 
 def test_a_bug_in_a_source_is_raised_too(door):
-    """Not only the errors that are foreseen."""
+    """Unexpected errors are raised as well as expected ones."""
     door.read = lambda: 1 / 0
     with capture_of(door) as capture, pytest.raises(ZeroDivisionError):
         list(capture)
 
 
-def test_a_camera_that_is_away_at_the_start_can_be_stopped():
-    """It is waited for on the capture's thread; nobody waits for the end of a backoff."""
+def test_a_camera_that_is_missing_at_the_start_can_be_stopped():
+    """The capture's thread waits for it, and `stop` does not wait for the backoff."""
     tries = []
 
     def away(source):
@@ -229,21 +232,21 @@ def test_a_camera_that_is_away_at_the_start_can_be_stopped():
     assert len(tries) == 1
 
 
-def test_a_camera_that_hangs_is_reported(door):
-    """The heartbeat says `reopening` although the read has not come back."""
+def test_a_hanging_camera_is_reported(door):
+    """The heartbeat has `reopening` although the read has not returned."""
     with capture_of(door) as capture:
         door.show()
-        wait_until(lambda: door.asked == 2, "the next read has begun")
+        wait_until(lambda: door.reads == 2, "the next read has started")
         assert capture.state == "ok"
         door.now += 60
         assert capture.state == "reopening"
         door.show()
-        wait_until(lambda: capture.state == "ok", "it answers again")
+        wait_until(lambda: capture.state == "ok", "the camera delivers again")
         door.vanish()
 
 
 def test_damaged_frames_are_counted(tmp_path):
-    """What the heartbeat tells is the camera's own count."""
+    """The heartbeat has the camera's own count."""
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"damaged")
     cv2.imwrite(str(tmp_path / "c.png"), np.zeros((4, 6, 3), np.uint8))

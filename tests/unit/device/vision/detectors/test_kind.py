@@ -1,4 +1,4 @@
-"""Which detectors exist, and which of them need a model: one fact for every settings file."""
+"""The kinds of detectors, and the kinds that need a model."""
 
 import subprocess
 import sys

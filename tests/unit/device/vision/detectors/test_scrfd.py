@@ -1,4 +1,4 @@
-"""SCRFD: networks with known answers, in the shapes of InsightFace's files and in others."""
+"""SCRFD with networks of known answers, in InsightFace's shapes and in others."""
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ def scrfd(tmp_path_factory):
 
 
 def picture(*cells, size=(640, 640)):
-    """Black, with a square of `colour` and `stride` pixels at each of the cells (x, y in pixels)."""
+    """Return a black picture with a coloured square of `stride` pixels at each cell."""
     image = np.zeros((size[1], size[0], 3), np.uint8)
     for colour, stride, x, y in cells:
         image[y : y + stride, x : x + stride] = colour
@@ -33,7 +33,7 @@ def picture(*cells, size=(640, 640)):
 
 
 def expected(stride, x, y):
-    """The box xywh and the landmarks of the anchor at (x, y)."""
+    """Return the box xywh and the landmarks of the anchor at (x, y)."""
     left, top, right, bottom = (stride * side for side in SCRFD_BOX)
     points = np.array(POINTS).reshape(5, 2) * stride + (x, y)
     return [x - left, y - top, left + right, top + bottom], points
@@ -43,7 +43,7 @@ def expected(stride, x, y):
     ("colour", "stride"), [(RED, 8), (GREEN, 16), (BLUE, 32)], ids=["stride 8", "stride 16", "stride 32"]
 )
 def test_each_stride_finds_its_face_where_it_is(scrfd, colour, stride):
-    """Box and landmarks are the anchor's place plus the network's answer in strides; colours are RGB."""
+    """Box and landmarks are the anchor plus the outputs in strides; colours are RGB."""
     found = scrfd.detect(picture((colour, stride, 320, 256)))
     box, points = expected(stride, 320, 256)
     np.testing.assert_allclose(found.boxes, [box])
@@ -54,15 +54,18 @@ def test_each_stride_finds_its_face_where_it_is(scrfd, colour, stride):
 @pytest.mark.parametrize("batched", [False, True], ids=["rows", "batch of rows"])
 @pytest.mark.parametrize("landmarks", [True, False], ids=["landmarks", "no landmarks"])
 @pytest.mark.parametrize(
-    "order", [("score", "box", "points"), ("points", "score", "box")], ids=["usual", "other"]
+    "order", [("score", "box", "points"), ("points", "score", "box")], ids=["usual", "reordered"]
 )
 @pytest.mark.parametrize(
     ("strides", "anchors", "size"),
     [((8, 16, 32), 2, "free"), ((8, 16, 32), 1, 320), (FIVE_STRIDES, 1, 640)],
     ids=["3 strides", "1 anchor, 320", "5 strides"],
 )
-def test_outputs_are_known_by_their_shapes(tmp_path, strides, anchors, size, landmarks, batched, order):
-    """Six, nine, ten or fifteen outputs, with a batch dimension or without, in whatever order."""
+def test_outputs_are_identified_by_their_shapes(tmp_path, strides, anchors, size, landmarks, batched, order):
+    """Six, nine, ten or fifteen outputs may come in any order.
+
+    A batch dimension is optional.
+    """
     network = save_scrfd(
         tmp_path / "scrfd.onnx",
         strides=strides,
@@ -83,8 +86,8 @@ def test_outputs_are_known_by_their_shapes(tmp_path, strides, anchors, size, lan
 
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1280, 960), (320, 240), (480, 640)])
-def test_a_frame_of_any_size_is_fitted_into_the_input_and_back(scrfd, size):
-    """Letterboxed from the top left corner: the answer is in the frame's own pixels."""
+def test_a_frame_of_any_size_is_letterboxed(scrfd, size):
+    """The result is in pixels of the frame."""
     scale = 640 / max(size)
     anchor = (192, 160)
     left, top, side = round(anchor[0] / scale), round(anchor[1] / scale), round(32 / scale)
@@ -97,14 +100,14 @@ def test_a_frame_of_any_size_is_fitted_into_the_input_and_back(scrfd, size):
     np.testing.assert_allclose(found.landmarks[0], points / scale, atol=1.5)
 
 
-def test_the_smallest_and_the_thinnest_frame_are_looked_at(scrfd):
-    """One pixel, and a line: no face, no division by zero."""
+def test_the_smallest_and_the_thinnest_frame_have_no_face(scrfd):
+    """A frame of one pixel and one of a line do not divide by zero."""
     for size in [(1, 1), (5000, 1), (1, 5000)]:
         assert len(scrfd.detect(np.zeros((size[1], size[0], 3), np.uint8))) == 0
 
 
-def test_boxes_of_one_face_become_one_and_two_faces_stay_two(scrfd):
-    """Neighbouring anchors overlap by more than 0.4 of their union; others do not."""
+def test_overlapping_boxes_become_one_and_others_stay(scrfd):
+    """Boxes that overlap by more than 0.4 of their union are one face."""
     neighbours = scrfd.detect(picture((RED, 8, 320, 256), (RED, 8, 328, 256)))
     assert len(neighbours) == 1
     apart = scrfd.detect(picture((RED, 8, 320, 256), (RED, 8, 400, 256)))
@@ -114,7 +117,7 @@ def test_boxes_of_one_face_become_one_and_two_faces_stay_two(scrfd):
 
 
 def test_a_face_below_the_score_or_the_size_is_not_reported(scrfd, tmp_path):
-    """Half red is half sure."""
+    """A half-red cell has half the score."""
     path = save_scrfd(tmp_path / "scrfd.onnx")
     half = picture(((0, 0, 191), 8, 320, 256))
     assert len(detector_of(path, score=0.6).detect(half)) == 0
@@ -125,7 +128,7 @@ def test_a_face_below_the_score_or_the_size_is_not_reported(scrfd, tmp_path):
 
 
 def test_a_box_over_the_edge_is_cut_and_one_beyond_it_dropped(tmp_path):
-    """What comes out lies within the picture."""
+    """All boxes are within the picture."""
     network = save_scrfd(tmp_path / "scrfd.onnx", box=(9, 9, 9, 9))
     found = detector_of(network).detect(picture((RED, 8, 0, 0)))
     np.testing.assert_allclose(found.boxes, [[0, 0, 72, 72]])
@@ -141,8 +144,8 @@ NAN, INF = float("nan"), float("inf")
     [{"score_bias": NAN}, {"box": (NAN, 1, 1, 1)}, {"box": (1, 1, INF, 1)}],
     ids=["score NaN", "box NaN", "box infinite"],
 )
-def test_a_network_that_answers_no_numbers_has_failed(tmp_path, spoilt):
-    """It sees nobody, and a door that looks empty for ever is worse than a sentence."""
+def test_a_network_that_returns_no_numbers_raises(tmp_path, spoilt):
+    """Without an error the camera would never find a face."""
     network = save_scrfd(tmp_path / "scrfd.onnx", **spoilt)
     with pytest.raises(ModelError, match=r"scrfd.onnx answers NaN or infinity") as caught:
         detector_of(network).detect(picture((RED, 8, 320, 256)))
@@ -152,14 +155,14 @@ def test_a_network_that_answers_no_numbers_has_failed(tmp_path, spoilt):
 @pytest.mark.parametrize(
     "spoilt", [{"box": (0, 0, 0, 0)}, {"box": (1, 1, -3, 1)}], ids=["no area", "inside out"]
 )
-def test_boxes_that_hold_nothing_are_no_face(tmp_path, spoilt):
-    """A network gone wild, with a face painted in."""
+def test_boxes_without_area_are_no_face(tmp_path, spoilt):
+    """The outputs of a broken network have one valid face."""
     network = save_scrfd(tmp_path / "scrfd.onnx", **spoilt)
     assert len(detector_of(network).detect(picture((RED, 8, 320, 256)))) == 0
 
 
-def test_a_network_that_sees_faces_everywhere_ends(tmp_path):
-    """All 16,800 anchors sure: a bounded number is compared, and all boxes lie in the picture."""
+def test_a_network_that_finds_faces_everywhere_is_bounded(tmp_path):
+    """With all 16,800 anchors a bounded number is compared, all within the picture."""
     network = save_scrfd(tmp_path / "scrfd.onnx", score_bias=5.0)
     found = detector_of(network).detect(picture())
     assert 0 < len(found) <= 1000
@@ -167,13 +170,13 @@ def test_a_network_that_sees_faces_everywhere_ends(tmp_path):
 
 
 def test_a_frame_without_pixels_has_no_face(scrfd):
-    """And landmarks of nobody have their shape."""
+    """The landmarks of no face have their shape."""
     found = scrfd.detect(np.zeros((0, 0, 3), np.uint8))
     assert (found.boxes.shape, found.landmarks.shape) == ((0, 4), (0, 5, 2))
 
 
 def test_a_grey_frame_is_refused(scrfd):
-    """With a sentence that says what a frame is."""
+    """The sentence describes a frame."""
     with pytest.raises(ValueError, match="uint8\\[h, w, 3\\] in BGR"):
         scrfd.detect(np.zeros((480, 640), np.uint8))
 
@@ -196,16 +199,16 @@ def test_a_grey_frame_is_refused(scrfd):
     ids=["112x112", "identity", "identity 64", "classifier", "2 strides", "3 anchors", "stride 64", "3 sides",
          "4 landmarks", "no boxes", "odd size"],
 )  # fmt: skip
-def test_another_network_is_refused_in_a_sentence(tmp_path, make):
-    """At start, with what it is and what was expected."""
+def test_another_network_is_refused(tmp_path, make):
+    """The sentence at the start has the network's shapes and the expected ones."""
     with pytest.raises(ModelError, match="SCRFD") as caught:
         detector_of(make(tmp_path / "other.onnx"))
     assert "other.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_truncated_file_is_refused_in_a_sentence(tmp_path):
-    """As a copy that was interrupted is."""
+def test_a_truncated_file_is_refused(tmp_path):
+    """An interrupted copy leaves such a file."""
     path = save_scrfd(tmp_path / "scrfd.onnx")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match="not an ONNX model"):
@@ -213,7 +216,7 @@ def test_a_truncated_file_is_refused_in_a_sentence(tmp_path):
 
 
 def test_a_missing_model_is_named(tmp_path):
-    """Both when no path is set and when there is no such file."""
+    """The path is missing in the settings, or the file does not exist."""
     with pytest.raises(ModelError, match="scrfd needs the path"):
         load_detector("scrfd")
     with pytest.raises(ModelError, match=r"absent\.onnx"):
@@ -221,7 +224,7 @@ def test_a_missing_model_is_named(tmp_path):
 
 
 class RecordingSession:
-    """Keeps what it was given and answers with nobody, in the shape of the smallest SCRFD."""
+    """A session that records its batches and returns no face."""
 
     path = "recording"
     input = TensorInfo("input", (1, 3, None, None))
@@ -232,8 +235,8 @@ class RecordingSession:
         return [np.zeros((count, width), np.float32) for width in (1, 4) for count in rows]
 
 
-def test_the_input_is_what_insightface_feeds():
-    """RGB, (pixel - 127.5) / 128, resized into the top left corner on black."""
+def test_the_input_equals_insightfaces():
+    """It is RGB, (pixel - 127.5) / 128, resized into the top left corner on black."""
     session = RecordingSession()
     random = np.random.default_rng(5)
     frame = random.integers(0, 256, (480, 1280, 3), dtype=np.uint8)
@@ -243,8 +246,8 @@ def test_the_input_is_what_insightface_feeds():
     np.testing.assert_allclose(session.batch[0, :, 240:], -127.5 / 128)
 
 
-def test_it_says_its_name(scrfd, tmp_path):
-    """For the column `detector`; loading by kind gives the same detector."""
+def test_the_detector_has_its_name(scrfd, tmp_path):
+    """The column `detector` stores it; loading by kind gives the same detector."""
     loaded = load_detector("scrfd", save_scrfd(tmp_path / "scrfd.onnx"), min_face_pixels=16)
     assert (scrfd.name, loaded.name) == ("scrfd", "scrfd")
     assert len(loaded.detect(picture((RED, 8, 320, 256)))) == 1

@@ -1,4 +1,4 @@
-"""YuNet through OpenCV: a network with known answers, and files that would lead OpenCV's decoder astray."""
+"""YuNet in OpenCV: networks of known answers, and files that OpenCV must not read."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,10 @@ def picture(colour=RED, stride=8, x=320, y=256, size=(640, 480)):
     ("colour", "stride"), [(RED, 8), (GREEN, 16), (BLUE, 32)], ids=["stride 8", "stride 16", "stride 32"]
 )
 def test_each_stride_finds_its_face_where_it_is(yunet, colour, stride):
-    """Six strides wide and eight high round the cell's middle; the eye on the picture's left is first."""
+    """The box is six strides wide and eight high.
+
+    The eye at the picture's left is first.
+    """
     found = yunet.detect(picture(colour, stride, 320, 256))
     middle = (320 + stride / 2, 256 + stride / 2)
     np.testing.assert_allclose(
@@ -40,8 +43,8 @@ def test_each_stride_finds_its_face_where_it_is(yunet, colour, stride):
     assert found.scores.tolist() == [1.0]
 
 
-def test_frames_may_change_their_size(yunet):
-    """A camera is set to another resolution; 1080p is shrunk for the search and comes back in its pixels."""
+def test_the_size_of_frames_may_change(yunet):
+    """1080p is reduced for the search, and the result is in its pixels."""
     assert len(yunet.detect(picture(size=(640, 480)))) == 1
     found = yunet.detect(picture(BLUE, 96, 960, 576, size=(1920, 1080)))
     np.testing.assert_allclose(found.boxes, [[1008 - 288, 624 - 384, 576, 768]], atol=2)
@@ -49,15 +52,15 @@ def test_frames_may_change_their_size(yunet):
     assert len(yunet.detect(picture(size=(640, 480)))) == 1
 
 
-def test_nobody_has_the_shapes_of_nobody(yunet):
-    """In a dark picture, in one pixel, and in a frame without pixels."""
+def test_frames_without_a_face_have_no_rows(yunet):
+    """The frame is dark, has one pixel, or none."""
     for shape in [(480, 640, 3), (1, 1, 3), (1, 5000, 3), (0, 0, 3)]:
         found = yunet.detect(np.zeros(shape, np.uint8))
         assert (found.boxes.shape, found.scores.shape, found.landmarks.shape) == ((0, 4), (0,), (0, 5, 2))
 
 
 def test_a_grey_frame_is_refused(yunet):
-    """With a sentence, not with OpenCV's assertion."""
+    """The error is a sentence instead of OpenCV's assertion."""
     with pytest.raises(ValueError, match="uint8\\[h, w, 3\\] in BGR"):
         yunet.detect(np.zeros((480, 640), np.uint8))
 
@@ -77,16 +80,16 @@ def test_a_face_below_the_score_or_the_size_is_not_reported(tmp_path):
     [{"box": (NAN, 0.5, 1, 1)}, {"box": (0.5, 0.5, INF, 1)}, {"objectness": NAN}],
     ids=["NaN", "infinite", "score NaN"],
 )
-def test_a_network_that_answers_no_numbers_is_refused(tmp_path, spoilt):
-    """It would see nobody for ever: told at the start, in a sentence."""
+def test_a_network_that_returns_no_numbers_is_refused(tmp_path, spoilt):
+    """It would never find a face, so the constructor raises."""
     with pytest.raises(ModelError, match=r"yunet.onnx answers NaN or infinity as") as caught:
         YuNetDetector(save_yunet(tmp_path / "yunet.onnx", **spoilt))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spoilt", [{"box": (0.5, 0.5, 100, 1)}, {"box": (100, 0.5, 100, 1)}])
-def test_a_face_that_overflows_is_said(tmp_path, spoilt):
-    """The network's numbers are finite, the box they make is not."""
+def test_a_box_that_overflows_raises(tmp_path, spoilt):
+    """The outputs of the network are finite, but their box is not."""
     yunet = YuNetDetector(save_yunet(tmp_path / "yunet.onnx", **spoilt))
     assert len(yunet.detect(picture((0, 0, 0)))) == 0
     with pytest.raises(ModelError, match=r"yunet.onnx answers NaN or infinity where"):
@@ -96,8 +99,8 @@ def test_a_face_that_overflows_is_said(tmp_path, spoilt):
 @pytest.mark.parametrize(
     "spoilt", [{"box": (0.5, 0.5, -200, 1)}, {"box": (-90, 0.5, 1, 1)}], ids=["no width", "outside"]
 )
-def test_boxes_that_hold_nothing_are_no_face(tmp_path, spoilt):
-    """A network gone wild, with one face painted in, and with two."""
+def test_boxes_without_area_are_no_face(tmp_path, spoilt):
+    """The outputs of a broken network have one valid face, or two."""
     yunet = YuNetDetector(save_yunet(tmp_path / "yunet.onnx", **spoilt))
     frame = picture()
     assert len(yunet.detect(frame)) == 0
@@ -116,7 +119,7 @@ def test_boxes_that_hold_nothing_are_no_face(tmp_path, spoilt):
     ],
     ids=["classifier", "SCRFD", "an output less", "4 landmarks", "fixed size"],
 )
-def test_another_network_is_refused_in_a_sentence(tmp_path, make):
+def test_another_network_is_refused(tmp_path, make):
     """OpenCV would read past the end of its outputs."""
     with pytest.raises(ModelError, match="YuNet") as caught:
         YuNetDetector(make(tmp_path / "other.onnx"))
@@ -125,8 +128,8 @@ def test_another_network_is_refused_in_a_sentence(tmp_path, make):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "truncated"])
-def test_a_file_that_is_no_network_is_refused_in_a_sentence(tmp_path, content):
-    """Not a cv2.error."""
+def test_a_file_that_is_no_network_is_refused(tmp_path, content):
+    """The error is a ModelError instead of a cv2.error."""
     path = save_yunet(tmp_path / "yunet.onnx")
     path.write_bytes(path.read_bytes()[:700] if content is None else content)
     with pytest.raises(ModelError, match=r"yunet\.onnx") as caught:
@@ -135,13 +138,13 @@ def test_a_file_that_is_no_network_is_refused_in_a_sentence(tmp_path, content):
 
 
 def test_a_missing_file_and_an_engine_are_named(tmp_path):
-    """YuNet runs from its ONNX file."""
+    """YuNet runs from its ONNX file only."""
     with pytest.raises(ModelError, match=r"absent\.onnx cannot be read"):
         load_detector("yunet", tmp_path / "absent.onnx")
     with pytest.raises(ModelError, match="TensorRT engine"):
         load_detector("yunet", tmp_path / "yunet.engine")
 
 
-def test_it_says_its_name(tmp_path):
-    """For the column `detector`."""
+def test_the_detector_has_its_name(tmp_path):
+    """The column `detector` stores it."""
     assert load_detector("yunet", save_yunet(tmp_path / "yunet.onnx")).name == "yunet"

@@ -1,4 +1,4 @@
-"""An engine and its record: written whole, checked when read, and the sentences for what does not fit."""
+"""A TensorRT engine and its record: written whole, and checked when read."""
 
 import hashlib
 import json
@@ -42,16 +42,16 @@ def engine(tmp_path):
     return path
 
 
-def test_what_is_written_is_read_again(engine):
-    """The record lies beside the engine, readable for people, and nothing else is left there."""
+def test_an_engine_is_read_as_written(engine):
+    """The record beside the engine is readable, and no other file stays."""
     assert read_engine(engine) == (PLAN, record())
     assert record_path(engine).name == "model.engine.json"
     assert json.loads(record_path(engine).read_text())["built_at"] == "2026-01-15T12:00:00.000Z"
     assert {path.name for path in engine.parent.iterdir()} == {"model.engine", "model.engine.json"}
 
 
-def test_an_engine_without_a_record_says_how_to_build_one(engine):
-    """Nobody can know which model it is."""
+def test_an_engine_without_a_record_names_the_build_command(engine):
+    """The model of the engine is unknown."""
     record_path(engine).unlink()
     with pytest.raises(ModelError, match=r"model\.engine\.json is missing.*wfm-device build-engine"):
         read_engine(engine)
@@ -59,14 +59,14 @@ def test_an_engine_without_a_record_says_how_to_build_one(engine):
 
 @pytest.mark.parametrize("content", [b"", PLAN[:-1], PLAN[:-1] + b"!", PLAN + b"x"])
 def test_a_truncated_or_changed_engine_is_refused(engine, content):
-    """TensorRT would crash on some of these."""
+    """TensorRT would crash on such files."""
     engine.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.engine \(\d+ bytes\) is truncated or not the one"):
         read_engine(engine)
 
 
 def test_a_missing_engine_is_refused(tmp_path):
-    """In a sentence that names it."""
+    """The sentence names the file."""
     with pytest.raises(ModelError, match=r"nowhere\.engine cannot be read: No such file"):
         read_engine(tmp_path / "nowhere.engine")
 
@@ -82,7 +82,7 @@ def test_a_missing_engine_is_refused(tmp_path):
         {"engine_sha256": None},
     ],
 )
-def test_a_record_that_is_not_one_is_refused(engine, change):
+def test_an_invalid_record_is_refused(engine, change):
     """The sentence names the field and not its value."""
     document = json.loads(record_path(engine).read_text())
     record_path(engine).write_text(json.dumps(document | change))
@@ -95,14 +95,14 @@ def test_a_record_that_is_not_one_is_refused(engine, change):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_record_that_is_no_object_is_refused(engine, text):
-    """Truncated or something else."""
+    """The record is truncated or other JSON."""
     record_path(engine).write_text(text)
     with pytest.raises(ModelError, match="is not the record of an engine"):
         read_record(engine)
 
 
-def test_an_engine_keeps_its_place_when_a_new_one_cannot_be_written(engine, monkeypatch):
-    """Each file is replaced at once or not at all, and no draft stays."""
+def test_a_failed_write_keeps_the_old_engine(engine, monkeypatch):
+    """Each file is replaced whole, and no draft stays."""
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -114,21 +114,21 @@ def test_an_engine_keeps_its_place_when_a_new_one_cannot_be_written(engine, monk
     assert len(list(engine.parent.iterdir())) == 2
 
 
-def test_a_build_that_ends_between_the_two_files_is_noticed(engine):
-    """A new engine beside an old record is not taken for the old model."""
+def test_a_build_that_ends_between_the_two_files_is_detected(engine):
+    """A new engine with an old record is refused."""
     engine.write_bytes(b"new engine")
     with pytest.raises(ModelError, match="not the one of its record"):
         read_engine(engine)
 
 
-def test_an_engine_is_named_so_that_it_is_opened_as_one(tmp_path):
-    """By its ending."""
+def test_an_engine_needs_the_suffix_of_an_engine(tmp_path):
+    """The suffix selects the runtime."""
     with pytest.raises(ModelError, match=r"model\.onnx is not the name of an engine"):
         write_engine(tmp_path / "model.onnx", memoryview(PLAN), record())
 
 
 @pytest.mark.parametrize(
-    ("tensorrt", "gpu", "said", "expected"),
+    ("tensorrt", "gpu", "message", "expected"),
     [
         ("10.7.0", Gpu("Orin", "8.7"), "tag", "it was built by TensorRT 10.3.0 and this is 10.7.0"),
         (
@@ -141,8 +141,8 @@ def test_an_engine_is_named_so_that_it_is_opened_as_one(tmp_path):
         ("10.3.0", Gpu("Orin", "8.7"), "", "it gave no reason"),
     ],
 )
-def test_an_engine_that_does_not_load_says_why(tmp_path, tensorrt, gpu, said, expected):
-    """The version first, then the GPU, then TensorRT's own word; and what to do."""
-    sentence = explain_load_failure(tmp_path / "m.engine", record(), tensorrt, gpu, said)
+def test_an_engine_that_does_not_load_has_a_reason(tmp_path, tensorrt, gpu, message, expected):
+    """The version comes first, then the GPU, then TensorRT's message, then the advice."""
+    sentence = explain_load_failure(tmp_path / "m.engine", record(), tensorrt, gpu, message)
     assert expected in sentence
     assert sentence.endswith("build it here with `wfm-device build-engine model.onnx model.engine`")

@@ -21,10 +21,13 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 
 class GpuBuild:
-    """ONNX Runtime as built for GPUs, where the providers `broken` do not start: by an error, or silently."""
+    """ONNX Runtime of a GPU build.
+
+    Providers in `broken` raise at the start, those in `silent` are left out silently.
+    """
 
     def __init__(self, monkeypatch, *, broken=(), silent=()):
-        self.asked = []
+        self.requested = []
         self.broken, self.silent = broken, silent
         self.real = onnxruntime.InferenceSession
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
@@ -32,7 +35,7 @@ class GpuBuild:
 
     def start(self, path, settings, providers, enable_fallback):
         assert enable_fallback == 0
-        self.asked.append(dict(providers))
+        self.requested.append(dict(providers))
         for name, _ in providers:
             if name in self.broken:
                 raise RuntimeError(f"CUDA failure 35 in {name}\nmore lines")
@@ -43,21 +46,21 @@ class GpuBuild:
 
 
 def test_without_options_the_cpu_runs_and_nothing_is_logged(tmp_path, caplog, capfd):
-    """The ordinary case is quiet, ONNX Runtime's own log included."""
+    """ONNX Runtime's own log is silent, too."""
     session = OnnxSession(save_channel_means(tmp_path / "m.onnx"))
     assert session.runs_on == "cpu"
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_providers_of_this_build_go_by_the_names_of_the_configuration(monkeypatch):
-    """And those that the product does not know are left out."""
+def test_providers_have_the_names_of_the_configuration(monkeypatch):
+    """Providers that the product does not support are left out."""
     assert "cpu" in available_providers()
     GpuBuild(monkeypatch)
     assert set(available_providers()) == {"tensorrt", "cuda", "cpu"}
 
 
-def test_providers_this_build_does_not_have_are_left_out_with_one_warning(tmp_path, caplog):
+def test_missing_providers_are_left_out_with_one_warning(tmp_path, caplog):
     """The warning has the requested providers, the running one, and the reasons."""
     path = save_channel_means(tmp_path / "m.onnx")
     session = OnnxSession(path, SessionOptions(providers=("tensorrt", "cuda", "cpu")))
@@ -68,36 +71,36 @@ def test_providers_this_build_does_not_have_are_left_out_with_one_warning(tmp_pa
     assert warning.count("built without it") == 2
 
 
-def test_providers_are_given_in_the_order_asked_with_the_cpu_last(tmp_path, monkeypatch, caplog):
+def test_providers_keep_the_requested_order_with_the_cpu_last(tmp_path, monkeypatch, caplog):
     """The TensorRT provider gets its precision and its cache."""
     build = GpuBuild(monkeypatch)
     path = save_channel_means(tmp_path / "m.onnx")
     options = SessionOptions(providers=("tensorrt", "cuda"), engine_cache=tmp_path / "cache", fp16=True)
     session = OnnxSession(path, options)
     assert session.runs_on == "tensorrt (ONNX Runtime)"
-    (asked,) = build.asked
-    assert list(asked) == [TENSORRT, CUDA, CPU]
-    assert asked[TENSORRT]["trt_fp16_enable"] == "True"
-    assert asked[TENSORRT]["trt_engine_cache_enable"] == "True"
+    (requested,) = build.requested
+    assert list(requested) == [TENSORRT, CUDA, CPU]
+    assert requested[TENSORRT]["trt_fp16_enable"] == "True"
+    assert requested[TENSORRT]["trt_engine_cache_enable"] == "True"
     assert not caplog.records
 
 
 def test_models_do_not_share_cached_engines(tmp_path, monkeypatch):
-    """ONNX Runtime names a cached engine by its graph: other weights would get the old engine."""
+    """ONNX Runtime names a cached engine by its graph, without the weights."""
     build = GpuBuild(monkeypatch)
     options = SessionOptions(providers=("tensorrt",), engine_cache=tmp_path / "cache")
     for seed in (1, 2):
         OnnxSession(save_arcface_like(tmp_path / f"{seed}.onnx", seed=seed), options)
-    folders = {asked[TENSORRT]["trt_engine_cache_path"] for asked in build.asked}
+    folders = {requested[TENSORRT]["trt_engine_cache_path"] for requested in build.requested}
     assert len(folders) == 2
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_what_stands_behind_the_cpu_is_never_tried(tmp_path, monkeypatch, caplog):
+def test_providers_after_the_cpu_are_never_tried(tmp_path, monkeypatch, caplog):
     """The CPU always starts."""
     build = GpuBuild(monkeypatch)
     session = OnnxSession(save_channel_means(tmp_path / "m.onnx"), SessionOptions(providers=("cpu", "cuda")))
-    assert (session.runs_on, list(build.asked[0])) == ("cpu", [CPU])
+    assert (session.runs_on, list(build.requested[0])) == ("cpu", [CPU])
     assert not caplog.records
 
 
@@ -114,7 +117,10 @@ def test_what_stands_behind_the_cpu_is_never_tried(tmp_path, monkeypatch, caplog
 def test_a_provider_that_does_not_start_is_replaced_by_the_next(
     tmp_path, monkeypatch, caplog, broken, silent, runs_on
 ):
-    """Whether ONNX Runtime raises or goes on in silence, `runs_on` is what runs, and one warning says so."""
+    """`runs_on` is the running provider, and one warning has the failure.
+
+    ONNX Runtime raises, or continues silently.
+    """
     GpuBuild(monkeypatch, broken=broken, silent=silent)
     path = save_channel_means(tmp_path / "m.onnx")
     session = OnnxSession(path, SessionOptions(providers=("tensorrt", "cuda", "cpu")))
@@ -126,8 +132,8 @@ def test_a_provider_that_does_not_start_is_replaced_by_the_next(
     assert session.run(np.zeros((1, 3, 112, 112), np.float32))[0].shape == (1, 3)
 
 
-def test_an_engine_cache_that_cannot_be_made_is_refused_in_a_sentence(tmp_path, monkeypatch):
-    """A file lies where the folder should be."""
+def test_an_impossible_engine_cache_is_refused(tmp_path, monkeypatch):
+    """A file has the name of the folder."""
     GpuBuild(monkeypatch)
     (tmp_path / "cache").write_text("")
     options = SessionOptions(providers=("tensorrt",), engine_cache=tmp_path / "cache")
@@ -135,8 +141,11 @@ def test_an_engine_cache_that_cannot_be_made_is_refused_in_a_sentence(tmp_path, 
         OnnxSession(save_channel_means(tmp_path / "m.onnx"), options)
 
 
-def test_a_missing_truncated_foreign_or_empty_file_is_refused_in_a_sentence(tmp_path, capfd):
-    """Each sentence names the file; nothing is printed past it."""
+def test_an_unusable_file_is_refused(tmp_path, capfd):
+    """The file is missing, truncated, foreign or empty.
+
+    Each sentence names the file, and nothing is printed.
+    """
     whole = save_arcface_like(tmp_path / "whole.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.onnx").write_text("this is not a model")
@@ -153,14 +162,14 @@ def test_a_missing_truncated_foreign_or_empty_file_is_refused_in_a_sentence(tmp_
     "kind", [TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64]
 )
 def test_an_input_of_other_numbers_than_float32_is_refused(tmp_path, kind):
-    """What a session is given is float32."""
+    """A session's input is float32."""
     path = save_identity(tmp_path / "m.onnx", kind=kind)
     with pytest.raises(ModelError, match=r"m\.onnx takes tensor\(\w+\).*expected one tensor\(float\)"):
         OnnxSession(path)
 
 
-def test_half_and_double_precision_answers_become_float32_and_whole_numbers_are_refused(tmp_path):
-    """Whole numbers are classes or counts, which no part of this product takes."""
+def test_other_float_outputs_become_float32_and_integers_are_refused(tmp_path):
+    """Integers are classes or counts, which no part of the product reads."""
     for kind in (TensorProto.FLOAT16, TensorProto.DOUBLE):
         node = onnx.helper.make_node("Cast", ["input"], ["output"], to=kind)
         path = save_network(
@@ -176,7 +185,7 @@ def test_half_and_double_precision_answers_become_float32_and_whole_numbers_are_
 
 
 def test_two_inputs_are_refused(tmp_path):
-    """A session has one."""
+    """A session has one input."""
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Add", ["a", "b"], ["c"])],
@@ -190,16 +199,16 @@ def test_two_inputs_are_refused(tmp_path):
         OnnxSession(tmp_path / "m.onnx")
 
 
-def test_an_open_height_and_width_take_pictures_of_any_size(tmp_path):
-    """What detectors have; whether it suits is for the session's user to say."""
+def test_a_free_height_and_width_take_pictures_of_any_size(tmp_path):
+    """Detectors have such inputs."""
     session = OnnxSession(save_channel_means(tmp_path / "m.onnx", sides=("h", "w")))
     assert session.input.shape == (None, 3, None, None)
     for sides in ((32, 48), (7, 5)):
         assert session.run(np.ones((2, 3, *sides), np.float32))[0].tolist() == [[1, 1, 1]] * 2
 
 
-def test_a_network_that_fails_on_a_batch_is_a_sentence_that_names_the_file(tmp_path, capfd):
-    """A pooling window larger than the picture, for example."""
+def test_a_network_that_fails_on_a_batch_raises_a_sentence(tmp_path, capfd):
+    """The sentence names the file; here a pooling window is larger than the picture."""
     node = onnx.helper.make_node("MaxPool", ["input"], ["output"], kernel_shape=[64, 64])
     path = save_network(
         tmp_path / "m.onnx", [node], input_shape=("n", 3, "h", "w"), outputs=[("output", ("n", 3, "a", "b"))]
@@ -214,7 +223,7 @@ def test_a_network_that_fails_on_a_batch_is_a_sentence_that_names_the_file(tmp_p
 
 
 def test_weights_in_a_file_beside_the_model_are_found(tmp_path):
-    """ONNX keeps them there for large models."""
+    """ONNX stores large weights in such a file."""
     whole = save_arcface_like(tmp_path / "whole.onnx")
     batch = np.random.RandomState(1).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32)
     expected = OnnxSession(whole).run(batch)[0]
@@ -225,7 +234,7 @@ def test_weights_in_a_file_beside_the_model_are_found(tmp_path):
 
 
 def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(tmp_path, monkeypatch):
-    """Else the hash would name another model than the one that runs."""
+    """Otherwise the hash would not be that of the running model."""
     path = save_arcface_like(tmp_path / "m.onnx", seed=1)
     other = save_arcface_like(tmp_path / "other.onnx", seed=2)
     real = onnxruntime.InferenceSession
@@ -239,8 +248,8 @@ def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(tmp_path, monkeyp
         OnnxSession(path)
 
 
-def test_nothing_is_kept_or_told_about_what_runs(tmp_path):
-    """ONNX Runtime would leave an identifier and a list of events in the home folder, to be sent."""
+def test_no_telemetry_is_stored(tmp_path):
+    """ONNX Runtime would store an identifier and events in the home folder."""
     model = save_arcface_like(tmp_path / "m.onnx")
     home = tmp_path / "home"
     home.mkdir()

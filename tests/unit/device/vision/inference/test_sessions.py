@@ -1,4 +1,4 @@
-"""What every session promises, whether ONNX Runtime or TensorRT runs the network."""
+"""The common behaviour of ONNX Runtime and TensorRT sessions."""
 
 import gc
 import hashlib
@@ -20,7 +20,10 @@ NOON = datetime(2026, 1, 15, 12, 0, tzinfo=timezone.utc)
 
 @pytest.fixture(params=["onnx", "tensorrt"])
 def opened(request, monkeypatch):
-    """Opens a session for an ONNX file, for TensorRT through an engine for up to four rows at once."""
+    """Return a function that opens an ONNX file.
+
+    For TensorRT it builds an engine of up to four rows first.
+    """
     machine = Machine().install(monkeypatch)
 
     def open_network(path):
@@ -31,7 +34,7 @@ def opened(request, monkeypatch):
         return open_session(engine)
 
     yield open_network
-    # A failure's traceback would keep sessions alive; without one, all is given back by now.
+    # A failure's traceback would keep sessions alive; without one, all memory is freed by now.
     gc.collect()
     machine.assert_all_given_back()
 
@@ -43,7 +46,7 @@ def pictures(count, seed=1):
 @pytest.mark.parametrize("batch", ["n", 1, 3])
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_any_number_of_rows_is_answered_row_by_row(opened, tmp_path, batch, count):
-    """For a network with an open batch, and for those that take one or three at once."""
+    """The batch of the network is free, or fixed to one or three rows."""
     session = opened(save_channel_means(tmp_path / "m.onnx", batch=batch))
     rows = pictures(count)
     (means,) = session.run(rows)
@@ -52,8 +55,8 @@ def test_any_number_of_rows_is_answered_row_by_row(opened, tmp_path, batch, coun
 
 
 @pytest.mark.parametrize("count", [2, 6])
-def test_several_outputs_come_in_their_order(opened, tmp_path, count):
-    """Also when the batch was divided."""
+def test_several_outputs_keep_their_order(opened, tmp_path, count):
+    """This holds for a divided batch, too."""
     session = opened(save_means_and_peaks(tmp_path / "m.onnx"))
     assert [output.name for output in session.outputs] == ["means", "peaks"]
     rows = pictures(count)
@@ -62,8 +65,8 @@ def test_several_outputs_come_in_their_order(opened, tmp_path, count):
     np.testing.assert_array_equal(peaks, rows.max(axis=(2, 3)))
 
 
-def test_answers_stay_what_they_were_when_the_session_runs_again(opened, tmp_path):
-    """They are the caller's, not a window on the session's memory."""
+def test_outputs_do_not_change_when_the_session_runs_again(opened, tmp_path):
+    """They are copies of the session's memory."""
     session = opened(save_channel_means(tmp_path / "m.onnx"))
     (first,) = session.run(pictures(2, seed=1))
     kept = first.copy()
@@ -71,8 +74,8 @@ def test_answers_stay_what_they_were_when_the_session_runs_again(opened, tmp_pat
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_session_names_its_model_by_the_onnx_file(opened, tmp_path):
-    """An engine too: it is the same model, and its vectors compare."""
+def test_a_session_has_the_hash_of_its_onnx_file(opened, tmp_path):
+    """An engine of the same model has comparable vectors."""
     path = save_arcface_like(tmp_path / "m.onnx")
     session = opened(path)
     assert session.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -92,16 +95,16 @@ def test_a_session_names_its_model_by_the_onnx_file(opened, tmp_path):
         np.zeros((1, 3, 112, 112), np.uint8),
     ],
 )
-def test_a_batch_of_another_shape_or_type_is_refused_in_a_sentence(opened, tmp_path, batch):
-    """And the session works on."""
+def test_a_batch_of_another_shape_or_type_is_refused(opened, tmp_path, batch):
+    """The session works afterwards."""
     session = opened(save_channel_means(tmp_path / "m.onnx"))
     with pytest.raises(ModelError, match=r"m\.\w+: the network takes float32\[n, 3, 112, 112\], this is"):
         session.run(batch)
     assert session.run(pictures(1))[0].shape == (1, 3)
 
 
-def test_an_embedder_embeds_alike_on_each(opened, tmp_path):
-    """The vectors are those of ONNX Runtime on the CPU."""
+def test_an_embedder_has_equal_vectors_on_each(opened, tmp_path):
+    """The vectors equal those of ONNX Runtime on the CPU."""
     path = save_arcface_like(tmp_path / "m.onnx")
     faces = np.random.RandomState(3).randint(0, 256, (6, 112, 112, 3)).astype(np.uint8)
     vectors = FaceEmbedder(opened(path), "face:m").embed(faces)
@@ -109,8 +112,8 @@ def test_an_embedder_embeds_alike_on_each(opened, tmp_path):
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_an_answer_that_is_not_a_row_per_row_cannot_be_divided(opened, tmp_path):
-    """A detector's thousands of anchors are of one picture; joining two pictures' would mix them up."""
+def test_an_output_without_a_row_per_row_is_not_divided(opened, tmp_path):
+    """Joining the anchors of two pictures would mix them up."""
     path = save_network(
         tmp_path / "m.onnx",
         [helper.make_node("Reshape", ["input", "shape"], ["output"])],

@@ -1,8 +1,8 @@
-"""The TensorRT and CUDA names that the code and its stand-in use, against NVIDIA's own bindings.
+"""Compare the TensorRT and CUDA names in the code with NVIDIA's own bindings.
 
 No GPU is needed. The wheel `tensorrt-cu12-bindings` has the real Python classes, but its module links to
-libraries of several gigabytes. Here it is imported against empty libraries with the same file names, which
-is enough to read names. `pip install "wfm-fleet[tensorrt-names]"` makes these tests run.
+libraries of several gigabytes. Here it is imported with empty libraries of the same file names, which is
+enough to read names. `pip install "wfm-fleet[tensorrt-names]"` makes these tests run.
 """
 
 import ast
@@ -23,7 +23,7 @@ from tests import fake_tensorrt
 
 BINDINGS = "tensorrt_bindings"
 CUDA = "cuda.bindings.runtime"
-# What the bindings resolve when they are loaded; none of it is called.
+# Symbols that the bindings resolve when they are loaded; none is called.
 ENTRY_POINTS = (
     "createInferBuilder_INTERNAL",
     "createInferRefitter_INTERNAL",
@@ -96,12 +96,12 @@ OTHER_OBJECTS = frozenset(
         "weakref",
     )
 )
-"""Expressions of our source whose value is none of TensorRT's."""
+"""Expressions of our source with values that are no TensorRT objects."""
 ONLY_IN_10 = frozenset({("BuilderFlag", "FP16")})
 
 
 def names_in_code(*modules):
-    """(class, attribute) of every attribute that `modules` use of a TensorRT object, and other objects."""
+    """Return (class, attribute) of each use of a TensorRT object, and other objects."""
     used, others = set(), set()
     for module in modules:
         for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
@@ -119,7 +119,7 @@ def names_in_code(*modules):
 
 
 def names_in_stand_in():
-    """(class, attribute) of everything public that tests/fake_tensorrt.py offers as TensorRT's."""
+    """Return (class, attribute) of everything public in `tests/fake_tensorrt.py`."""
     module = fake_tensorrt._tensorrt(fake_tensorrt.Machine())
     builder = module.Builder(None)
     classes = {
@@ -155,14 +155,17 @@ def stand_in_libraries(bindings: Path, folder: Path) -> None:
 
 
 def dump_names(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Import the bindings in a process of their own: a failed import cannot be repeated in one process."""
+    """Import the bindings in a new process, since a failed import cannot be repeated."""
     command = [sys.executable, "-c", DUMP]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")
 def tensorrt_names(tmp_path_factory) -> tuple[str, dict[str, list[str]]]:
-    """The version of the bindings, and the names in each of their classes (`` is the module)."""
+    """Return the version of the bindings, and the names of each class.
+
+    The key `` is the module.
+    """
     spec = find_spec(BINDINGS)
     if spec is None or spec.origin is None:
         pytest.skip("the wheel tensorrt-cu12-bindings is not installed (extra tensorrt-names)")
@@ -180,13 +183,13 @@ def tensorrt_names(tmp_path_factory) -> tuple[str, dict[str, list[str]]]:
 
 
 def unknown(used, version, names):
-    """The names of `used` that this version of TensorRT does not have."""
+    """Return the names in `used` that this version of TensorRT does not have."""
     expected = used if version.startswith("10.") else used - ONLY_IN_10
     return sorted((kind, name) for kind, name in expected if name not in names.get(kind, ()))
 
 
 def test_every_object_whose_attributes_the_code_uses_is_known_to_this_test():
-    """An object under a new name would otherwise be compared with nothing."""
+    """The names of an unknown object would not be compared."""
     _, others = names_in_code(tensorrt_session, tensorrt_builder)
     assert others - OTHER_OBJECTS == set()
 

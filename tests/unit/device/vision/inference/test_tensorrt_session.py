@@ -1,4 +1,4 @@
-"""TensorRT engines on a machine that is played: memory, batches, and every way in which one does not fit."""
+"""TensorRT engines on a simulated GPU: memory, batches, engines that do not fit."""
 
 import gc
 import os
@@ -43,8 +43,8 @@ def machine(monkeypatch):
     return Machine().install(monkeypatch)
 
 
-def test_memory_is_taken_once_and_given_back_once(machine, means):
-    """Two blocks a tensor when it is opened, none while it runs, none after it is closed."""
+def test_memory_is_allocated_once_and_freed_once(machine, means):
+    """Opening allocates two blocks per tensor, a run none, and closing frees all."""
     session = open_session(build(means)[0])
     assert machine.allocations == 4
     for count in (1, 4, 9):
@@ -59,8 +59,8 @@ def test_memory_is_taken_once_and_given_back_once(machine, means):
         session.run(pictures(1))
 
 
-def test_a_session_that_nobody_holds_gives_its_memory_back(machine, means):
-    """Without `close`."""
+def test_a_session_without_references_frees_its_memory(machine, means):
+    """No call of `close` is needed."""
     session = open_session(build(means)[0])
     session.run(pictures(1))
     assert machine.live
@@ -69,22 +69,22 @@ def test_a_session_that_nobody_holds_gives_its_memory_back(machine, means):
     machine.assert_all_given_back()
 
 
-def test_a_large_batch_is_run_in_pieces_no_larger_than_the_engine_takes(machine, means):
-    """The last one is smaller where the batch is open."""
+def test_a_large_batch_runs_in_chunks(machine, means):
+    """The last chunk is smaller if the batch is free."""
     open_session(build(means, max_batch=4)[0]).run(pictures(9))
     assert [shape[0] for shape in machine.launches] == [4, 4, 1]
 
 
-def test_a_fixed_batch_is_filled_up(machine, tmp_path):
-    """The record says what the engine takes, whatever was asked for."""
+def test_a_fixed_batch_is_padded(machine, tmp_path):
+    """The record's batch applies instead of the requested one."""
     engine, record = build(save_channel_means(tmp_path / "m.onnx", batch=3), max_batch=8)
     assert record.max_batch == 3
     assert len(open_session(engine).run(pictures(4))[0]) == 4
     assert [shape[0] for shape in machine.launches] == [3, 3]
 
 
-def test_half_precision_answers_become_float32(monkeypatch, means):
-    """Engines may answer in half precision."""
+def test_half_precision_outputs_become_float32(monkeypatch, means):
+    """Engines may return half precision."""
     Machine(half_outputs=True).install(monkeypatch)
     rows = pictures(5)
     (answer,) = open_session(build(means, fp16=True)[0]).run(rows)
@@ -92,8 +92,8 @@ def test_half_precision_answers_become_float32(monkeypatch, means):
     np.testing.assert_allclose(answer, rows.mean(axis=(2, 3)), atol=1e-3)
 
 
-def test_frames_and_a_canary_may_run_at_once(machine, means):
-    """From several threads, each gets the answer to its own rows."""
+def test_threads_may_run_one_session_at_once(machine, means):
+    """Each thread gets the outputs of its own rows."""
     session = open_session(build(means)[0])
     batches = [np.full((3, 3, 112, 112), value, np.float32) for value in range(6)]
     answers = [None] * len(batches)
@@ -113,8 +113,8 @@ def test_frames_and_a_canary_may_run_at_once(machine, means):
         np.testing.assert_allclose(answer, np.full((3, 3), value), atol=1e-5)
 
 
-def test_the_older_cuda_python_will_do(monkeypatch, means):
-    """Its runtime lay in `cuda.cudart`."""
+def test_older_cuda_python_is_supported(monkeypatch, means):
+    """Its runtime module is `cuda.cudart`."""
     Machine().install(monkeypatch, old_cuda=True)
     assert open_session(build(means)[0]).runs_on == "tensorrt"
 
@@ -133,10 +133,11 @@ def test_the_older_cuda_python_will_do(monkeypatch, means):
         ({"memory": 200_000}, r"m\.engine: cudaMalloc\w* failed on the GPU: cudaErrorMemoryAllocation"),
     ],
 )
-def test_an_engine_that_does_not_fit_this_machine_is_refused_in_a_sentence(
-    monkeypatch, means, other, sentence
-):
-    """Another GPU, another TensorRT, no driver, too little memory; and nothing stays allocated."""
+def test_an_engine_that_does_not_fit_this_machine_is_refused(monkeypatch, means, other, sentence):
+    """The GPU or TensorRT differs, or driver or memory is missing.
+
+    No memory stays allocated.
+    """
     Machine().install(monkeypatch)
     engine, _ = build(means)
     here = Machine(**other).install(monkeypatch)
@@ -146,8 +147,8 @@ def test_an_engine_that_does_not_fit_this_machine_is_refused_in_a_sentence(
     here.assert_all_given_back()
 
 
-def test_another_gpu_of_the_same_kind_is_warned_of(monkeypatch, means, caplog):
-    """TensorRT loads it, and it may be slower than it could be."""
+def test_another_gpu_of_the_same_kind_is_a_warning(monkeypatch, means, caplog):
+    """TensorRT loads the engine, which may be slower."""
     Machine(gpu="Orin").install(monkeypatch)
     engine, _ = build(means)
     Machine(gpu="Orin Nano").install(monkeypatch)
@@ -155,8 +156,8 @@ def test_another_gpu_of_the_same_kind_is_warned_of(monkeypatch, means, caplog):
     assert "built_for='Orin' gpu='Orin Nano'" in caplog.text
 
 
-def test_without_tensorrt_or_cuda_python_the_sentence_says_where_they_come_from(monkeypatch, means):
-    """On most machines neither is there."""
+def test_missing_tensorrt_or_cuda_python_names_the_source(monkeypatch, means):
+    """Most machines have neither."""
     Machine().install(monkeypatch)
     engine, _ = build(means)
     Machine().install(monkeypatch, tensorrt=False)
@@ -168,15 +169,15 @@ def test_without_tensorrt_or_cuda_python_the_sentence_says_where_they_come_from(
 
 
 def test_a_truncated_engine_never_reaches_tensorrt(machine, means):
-    """The record knows its hash."""
+    """The record has the engine's hash."""
     engine, _ = build(means)
     os.truncate(engine, engine.stat().st_size // 2)
     with pytest.raises(ModelError, match=r"m\.engine \(\d+ bytes\) is truncated"):
         open_session(engine)
 
 
-def test_a_gpu_that_fails_while_running_is_a_sentence(machine, means, caplog):
-    """Memory that it cannot free any more is logged."""
+def test_a_gpu_that_fails_while_running_raises_a_sentence(machine, means, caplog):
+    """Memory that can no longer be freed is logged."""
     session = open_session(build(means)[0])
     machine.fails = CudaError.cudaErrorIllegalAddress
     with pytest.raises(ModelError, match=r"m\.engine: cudaMemcpyAsync failed on the GPU"):
@@ -185,8 +186,8 @@ def test_a_gpu_that_fails_while_running_is_a_sentence(machine, means, caplog):
     assert "gpu memory could not be freed" in caplog.text
 
 
-def test_a_model_that_tensorrt_cannot_read_or_build_is_refused_in_a_sentence(machine, tmp_path, means):
-    """With its own reason; no engine is left behind."""
+def test_a_model_that_tensorrt_cannot_build_is_refused(machine, tmp_path, means):
+    """The sentence has TensorRT's reason, and no engine is written."""
     (tmp_path / "text.onnx").write_text("this is not a model")
     with pytest.raises(ModelError, match=r"TensorRT cannot read .*text\.onnx: Failed to parse"):
         build(tmp_path / "text.onnx")
@@ -199,22 +200,22 @@ def test_a_model_that_tensorrt_cannot_read_or_build_is_refused_in_a_sentence(mac
     assert not list(tmp_path.glob("*.engine*"))
 
 
-def test_a_model_with_an_open_height_and_width_is_not_built(machine, tmp_path):
-    """The engine would need to know which sizes will come."""
+def test_a_model_with_a_free_height_and_width_is_not_built(machine, tmp_path):
+    """The engine needs the sizes of its input."""
     with pytest.raises(
         ModelError, match=r"takes \[n, 3, \?, \?\], expected one input with no free dimension but the batch"
     ):
         build(save_channel_means(tmp_path / "m.onnx", sides=("h", "w")))
 
 
-def test_whole_numbers_in_an_engine_are_refused(machine, tmp_path):
-    """As in an ONNX file."""
+def test_integer_outputs_of_an_engine_are_refused(machine, tmp_path):
+    """ONNX files have the same rule."""
     engine, _ = build(save_identity(tmp_path / "m.onnx", kind=7))
     with pytest.raises(ModelError, match=r"m\.engine: the tensor input has elements of"):
         open_session(engine)
 
 
-def test_half_precision_where_tensorrt_has_no_flag_for_it_says_what_to_do(monkeypatch, means):
+def test_half_precision_without_a_flag_has_advice(monkeypatch, means):
     """TensorRT 11 takes the precision from the ONNX file."""
     Machine(tensorrt="11.0.0", has_fp16_flag=False).install(monkeypatch)
     with pytest.raises(ModelError, match=r"TensorRT 11\.0\.0 has no half precision by flag.*AutoCast"):
@@ -229,7 +230,7 @@ def command(*arguments):
 
 
 def test_the_command_builds_an_engine_and_compares_it_with_the_model(machine, tmp_path):
-    """What it prints is the record, and how near the engine is to the CPU."""
+    """The command prints the record and the similarity to the CPU."""
     path, engine = save_arcface_like(tmp_path / "m.onnx"), tmp_path / "m.engine"
     result = command(path, engine, "--fp16", "--max-batch", 8)
     assert result.exit_code == 0, result.output
@@ -238,24 +239,24 @@ def test_the_command_builds_an_engine_and_compares_it_with_the_model(machine, tm
     assert record_path(engine).exists()
 
 
-def test_the_command_says_in_a_sentence_what_is_missing(monkeypatch, tmp_path):
-    """Status 2, no traceback: most machines have no TensorRT."""
+def test_the_command_names_a_missing_package(monkeypatch, tmp_path):
+    """The exit status is 2, without a traceback: most machines have no TensorRT."""
     Machine().install(monkeypatch, tensorrt=False)
     result = command(save_arcface_like(tmp_path / "m.onnx"), tmp_path / "m.engine")
     assert result.exit_code == 2
     assert "TensorRT is not installed" in result.output
 
 
-def test_the_command_warns_of_an_engine_that_answers_otherwise(machine, tmp_path):
-    """Status 1: it was built, and must not be used."""
+def test_the_command_warns_of_an_engine_that_differs(machine, tmp_path):
+    """The exit status is 1: the engine was built, but must not be used."""
     result = command(save_nan(tmp_path / "m.onnx"), tmp_path / "m.engine")
     assert result.exit_code == 1
     assert "answers NaN" in result.output
     assert "do not use it" in result.output
 
 
-def test_an_output_whose_size_is_known_only_after_a_run_is_refused(machine, means, monkeypatch):
-    """Its memory could not be taken beforehand; what was taken already is given back."""
+def test_an_output_of_unknown_size_is_refused(machine, means, monkeypatch):
+    """Its memory cannot be allocated, and allocated memory is freed."""
     engine, _ = build(means)
     real = Context.get_tensor_shape
     monkeypatch.setattr(
