@@ -78,13 +78,13 @@ class Time:
 
 
 @dataclass
-class Said:
+class ClientSetup:
     api: ApiClient
     time: Time
     reports: list[str]
 
 
-def client(url: str, patience: float = 100.0) -> Said:
+def client(url: str, patience: float = 100.0) -> ClientSetup:
     time, reports = Time(), list[str]()
     settings = FleetSection.model_validate(
         {"api_url": url, "api_key": SecretStr(KEY), "patience_seconds": patience}
@@ -92,7 +92,7 @@ def client(url: str, patience: float = 100.0) -> Said:
     api = ApiClient(
         settings, report=reports.append, sleep=time.sleep, clock=lambda: time.now, source=random.Random(1)
     )
-    return Said(api, time, reports)
+    return ClientSetup(api, time, reports)
 
 
 def test_client_waits_for_an_unavailable_api_and_reports_it_once(server: Server) -> None:

@@ -34,15 +34,15 @@ def entries(
 
 
 def candidates(found: list[SourceEntry]) -> list[ImportCandidate]:
-    return [one.candidate for one in found if one.candidate]
+    return [entry.candidate for entry in found if entry.candidate]
 
 
 def refusals(found: list[SourceEntry]) -> list[ImportRefusal]:
-    return [refusal for one in found for refusal in one.refusals]
+    return [refusal for entry in found for refusal in entry.refusals]
 
 
 def documents(found: list[SourceEntry]) -> list[dict[str, Any]]:
-    return [json.loads(one.body) for one in candidates(found)]
+    return [json.loads(match.body) for match in candidates(found)]
 
 
 def lines(data: bytes) -> list[SourceEntry]:
@@ -56,7 +56,7 @@ def test_a_line_is_passed_on_unchanged() -> None:
     """Unknown fields stay; empty lines and a byte order mark are dropped."""
     found = lines(b'\xef\xbb\xbf{"user_id":"EMP-1","flag":"vip","more":[1.5]}\r\n\n{"user_id":"EMP-2"}')
     assert documents(found) == [{"user_id": "EMP-1", "flag": "vip", "more": [1.5]}, {"user_id": "EMP-2"}]
-    assert [one.where for one in candidates(found)] == ["people.jsonl:1", "people.jsonl:3"]
+    assert [match.where for match in candidates(found)] == ["people.jsonl:1", "people.jsonl:3"]
 
 
 BAD_LINES = {
@@ -86,7 +86,7 @@ def test_a_bad_line_is_refused_alone(name: str) -> None:
     assert refusal.where == "people.jsonl:2"
     assert sentence in refusal.detail
     assert len(refusal.detail) < 200
-    assert [one.user_id for one in candidates(found)] == ["EMP-1", "EMP-3"]
+    assert [match.user_id for match in candidates(found)] == ["EMP-1", "EMP-3"]
 
 
 def test_a_line_of_100_mb_is_skipped_within_bounded_memory(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_line_of_100_mb_is_skipped_within_bounded_memory(tmp_path: Path) -> No
     found = entries(file)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert [one.user_id for one in candidates(found)] == ["EMP-2"]
+    assert [match.user_id for match in candidates(found)] == ["EMP-2"]
     assert refusals(found)[0].code == "payload-too-large"
     assert peak < 10_000_000
 
@@ -122,7 +122,7 @@ def test_sites_of_the_command_apply_to_entries_without_sites() -> None:
     """Sites of the source win, also an empty list, which means every site."""
     data = b'{"user_id":"A"}\n{"user_id":"B","sites":["gate"]}\n{"user_id":"C","sites":[]}'
     found = list(read_jsonl(io.BytesIO(data), "-", ["lobby"]))
-    assert [one["sites"] for one in documents(found)] == [["lobby"], ["gate"], []]
+    assert [match["sites"] for match in documents(found)] == [["lobby"], ["gate"], []]
 
 
 # Tables
@@ -193,7 +193,7 @@ def test_a_bad_row_is_refused_alone(tmp_path: Path, row: bytes, sentence: str) -
     (refusal,) = refusals(found)
     assert refusal.where == "people.csv:3"
     assert sentence in refusal.detail
-    assert [one.user_id for one in candidates(found)] == ["EMP-1", "EMP-3"]
+    assert [match.user_id for match in candidates(found)] == ["EMP-1", "EMP-3"]
 
 
 def test_paths_in_a_row_are_relative_to_the_table(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_folder_has_identities_as_folders_and_as_files(tmp_path: Path) -> None
     assert (first.user_id, second.user_id) == ("EMP-1", "EMP.2")
     assert [photo.file.name for photo in first.photos] == ["a.PNG", "b.jpg"]
     assert json.loads(first.body)["sites"] == ["lobby"]
-    assert [one["space"] for one in json.loads(first.body)["templates"]] == [SPACE, SPACE]
+    assert [template["space"] for template in json.loads(first.body)["templates"]] == [SPACE, SPACE]
     assert refusals(found) == []
     assert open_source(str(tmp_path), [], NpySpaces()).total == 2
 
@@ -253,7 +253,9 @@ def test_folders_of_a_device_give_the_modality(tmp_path: Path, inside: bool) -> 
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "EMP-1.npy", vector())
     (document,) = documents(entries(tmp_path / "gait_db" if inside else tmp_path))
-    assert [one["modality"] for one in document["templates"]] == (["gait"] if inside else ["face", "gait"])
+    assert [template["modality"] for template in document["templates"]] == (
+        ["gait"] if inside else ["face", "gait"]
+    )
 
 
 def pickled(file: Path) -> None:

@@ -63,8 +63,8 @@ def test_the_terminal_shows_ten_refusals_and_the_file_has_all(tmp_path: Path) ->
     assert "and 15 more" in text
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == 25
-    told = {"where": "people.csv:3", "user_id": "EMP-3", "code": "request-invalid", "detail": "no"}
-    assert lines[3] == {**told, "refused": True}
+    refusal = {"where": "people.csv:3", "user_id": "EMP-3", "code": "request-invalid", "detail": "no"}
+    assert lines[3] == {**refusal, "refused": True}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

@@ -53,7 +53,7 @@ def test_a_setting_that_moved_names_its_new_section() -> None:
         load_settings(BridgeProgram, None, {"WFM_BRIDGE__SAME_PERSON_SIMILARITY": "0.7"})
 
 
-def test_what_must_be_set_is_named_key_by_key() -> None:
+def test_required_settings_are_named_one_by_one() -> None:
     """A device without settings gets one sentence for each required key."""
     with pytest.raises(SettingsError) as refused:
         load_settings(DeviceSettings, None, {})
@@ -139,8 +139,10 @@ def test_an_object_that_is_not_json_is_a_sentence_of_its_setting() -> None:
         (b'{"mqtt": {"host": "// not a comment"} "log": {}}', "line 1, column 39: is not JSON"),
     ],
 )
-def test_what_is_not_json_is_named_with_line_and_column(tmp_path: Path, data: bytes, sentence: str) -> None:
-    """A byte order mark, a comment or a trailing comma is named with its place."""
+def test_text_that_is_not_json_is_named_with_line_and_column(
+    tmp_path: Path, data: bytes, sentence: str
+) -> None:
+    """A byte order mark, a comment and a trailing comma are named."""
     file = tmp_path / "config.json"
     file.write_bytes(data)
     with pytest.raises(SettingsError) as refused:

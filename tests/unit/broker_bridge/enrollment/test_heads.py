@@ -15,18 +15,20 @@ HISTORY = History("ab12", 99, 3)
 
 
 def person(user_id: str, version: int, sites: tuple[str, ...] = (EVERY_SITE,), value: int = 5) -> Identity:
-    held = (TemplateCount("face:a", Digest(1, value)),)
-    return Identity(user_id=user_id, version=version, sites=sites, synced_sites=sites, holdings=held)
+    holding = (TemplateCount("face:a", Digest(1, value)),)
+    return Identity(user_id=user_id, version=version, sites=sites, synced_sites=sites, holdings=holding)
 
 
-people = st.builds(
-    lambda user, sites, before, deleted, held: Identity(
+identities = st.builds(
+    lambda user, sites, before, deleted, holding: Identity(
         user_id=user,
         version=0,
         sites=tuple(sorted(sites)),
         synced_sites=tuple(sorted(sites | before)),
         deleted=deleted,
-        holdings=tuple(TemplateCount(space, Digest(count, value)) for space, (count, value) in held.items()),
+        holdings=tuple(
+            TemplateCount(space, Digest(count, value)) for space, (count, value) in holding.items()
+        ),
     ),
     st.sampled_from(["A", "B", "C", "D"]),
     st.sets(st.sampled_from([*SITES, EVERY_SITE]), min_size=1),
@@ -38,19 +40,19 @@ people = st.builds(
 )
 
 
-@given(st.lists(people, max_size=20))
+@given(st.lists(identities, max_size=20))
 def test_an_updated_ledger_equals_a_new_one(history: list[Identity]) -> None:
     """After any changes a site's head is the sum over its present identities."""
     ledger = HeadLedger()
     newest: dict[str, Identity] = {}
-    for version, one in enumerate(history, 1):
-        newest[one.user_id] = replace(one, version=version)
-        ledger.update(newest[one.user_id])
+    for version, identity in enumerate(history, 1):
+        newest[identity.user_id] = replace(identity, version=version)
+        ledger.update(newest[identity.user_id])
     for site in SITES:
         expected = dict.fromkeys(SPACES, Digest())
-        for one in newest.values():
-            for held in one.holdings if one.belongs_to(site) else ():
-                expected[held.space] = expected[held.space].plus(held.digest)
+        for identity in newest.values():
+            for holding in identity.holdings if identity.belongs_to(site) else ():
+                expected[holding.space] = expected[holding.space].plus(holding.digest)
         head = ledger.head(Site(site), HISTORY, {})
         assert {s: (d.count, d.digest) for s, d in head.spaces.items()} == {
             space: (digest.count, digest.hex) for space, digest in expected.items() if digest.count
@@ -75,14 +77,14 @@ def test_a_head_names_the_models_on_record() -> None:
     """A head names models also of spaces without templates."""
     models = {"face:a": "aa" * 32, "gait:b": "bb" * 32}
     head = HeadLedger([person("A", 1)]).head(Site("north"), HISTORY, models)
-    assert {space: (one.count, one.model_sha256) for space, one in head.spaces.items()} == {
+    assert {space: (identity.count, identity.model_sha256) for space, identity in head.spaces.items()} == {
         "face:a": (1, "aa" * 32),
         "gait:b": (0, "bb" * 32),
     }
     assert head.spaces["gait:b"].digest == "0" * 16
 
 
-def test_a_head_says_when_its_site_is_open_to_visitors() -> None:
+def test_a_head_has_the_policy_of_an_open_site() -> None:
     """The head omits the policy of a closed site, as older devices expect."""
     ledger = HeadLedger()
     assert ledger.head(Site("north"), HISTORY, {}).enrollment_policy is None

@@ -118,7 +118,7 @@ def test_of_two_similar_persons_the_one_just_there_matches(faces: Faces) -> None
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "matches"),
     [
         ({"box": Box(110, 105, 80, 100), "at": 1.0}, True),
         ({"box": RIGHT, "at": 1.0, "track": "face_9"}, False),
@@ -130,14 +130,14 @@ def test_of_two_similar_persons_the_one_just_there_matches(faces: Faces) -> None
     ids=["beside", "elsewhere", "same track", "two seconds", "too late", "another camera"],
 )
 def test_a_weak_face_matches_the_person_there_a_moment_ago(
-    faces: Faces, where: dict[str, object], told: bool
+    faces: Faces, where: dict[str, object], matches: bool
 ) -> None:
     """By overlap or track, on the same camera, within two seconds."""
     scene, face = Scene(), faces.person()
     scene.add(42, face)
     assert scene.assign(observed(face, box=LEFT)) == (42, "face")
     seen = observed(faces.like(face, 0.5), **where)  # type: ignore[arg-type]
-    assert scene.assign(seen) == ((42, "position") if told else None)
+    assert scene.assign(seen) == ((42, "position") if matches else None)
 
 
 def test_a_dissimilar_face_does_not_match_by_position(faces: Faces) -> None:
@@ -162,7 +162,7 @@ def test_a_guess_does_not_support_the_next(faces: Faces) -> None:
 
 
 def test_a_match_by_position_moves_no_centroid(faces: Faces) -> None:
-    """Else a stranger in a person's place would become that person."""
+    """Otherwise a new face at a person's position would become that person."""
     scene, face = Scene(), faces.person()
     active = scene.add(42, face)
     scene.assign(observed(face, box=LEFT))
@@ -215,8 +215,8 @@ def test_removed_persons_match_no_more(faces: Faces) -> None:
     gone = [1, 2, 64, 65, 100, 149]
     scene.active.remove(gone)
     for global_id, person in people.items():
-        told = scene.assign(observed(person, camera=f"cam-{global_id}"))
-        assert told == (None if global_id in gone else (global_id, "face"))
+        assigned = scene.assign(observed(person, camera=f"cam-{global_id}"))
+        assert assigned == (None if global_id in gone else (global_id, "face"))
     assert len(scene.active) == len(people) - len(gone)
 
 

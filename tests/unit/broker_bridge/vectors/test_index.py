@@ -75,24 +75,24 @@ def index(request, crowd):
 
 
 def test_ten_thousand_templates_are_searched_exactly(index, crowd):
-    """Known faces, clear or unclear, and strangers get the answers of a maximum."""
+    """Known, unclear and unknown faces get the answers of a plain maximum."""
     random = np.random.default_rng(2)
     keys, matrix = crowd
     met = towards(matrix[random.integers(0, len(keys), 200)], random.uniform(0.45, 0.95, 200), random)
-    strangers = unit(random.standard_normal((50, D)))
-    assert_exact(index, keys, matrix, np.concatenate([met, strangers]), floor=0.5)
+    unknown = unit(random.standard_normal((50, D)))
+    assert_exact(index, keys, matrix, np.concatenate([met, unknown]), floor=0.5)
 
 
 def test_both_engines_give_the_same_answers_to_the_last_bit(crowd):
     """The engines agree in keys and in numbers, also below the floor."""
     random = np.random.default_rng(3)
     queries = np.concatenate([towards(crowd[1][:100], 0.6, random), unit(random.standard_normal((100, D)))])
-    one, other = (VectorIndex.from_vectors(*crowd, engine=engine).search(queries) for engine in ENGINES)
-    assert one == other
+    first, second = (VectorIndex.from_vectors(*crowd, engine=engine).search(queries) for engine in ENGINES)
+    assert first == second
 
 
 def test_a_query_at_a_half_from_its_own_template_is_found(index, crowd):
-    """All of 1,000 queries at the floor are found, where the bound is tightest."""
+    """All of 1,000 queries at the floor, where the bound is tightest, are found."""
     random = np.random.default_rng(4)
     keys, matrix = crowd
     rows = random.integers(0, len(keys), 1000)
@@ -119,7 +119,7 @@ def ranked_by_hand(keys, matrix, query, limit, floor):
     for key, similarity in zip(keys, (matrix @ query).tolist(), strict=True):
         if similarity >= floor:
             best[key] = max(best.get(key, -1.0), similarity)
-    return sorted(best.items(), key=lambda one: -one[1])[:limit]
+    return sorted(best.items(), key=lambda ranked: -ranked[1])[:limit]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
@@ -131,8 +131,10 @@ def test_the_best_keys_are_ranked_each_once(index, crowd, limit, floor):
     for query in towards(matrix[:100], random.uniform(0.5, 0.9, 100), random):
         expected = ranked_by_hand(keys, matrix, query, limit, floor)
         ranked = index.rank(query, limit, floor)
-        assert [one.key for one in ranked] == [key for key, _ in expected]
-        assert [one.similarity for one in ranked] == pytest.approx([one for _, one in expected], abs=1e-5)
+        assert [entry.key for entry in ranked] == [key for key, _ in expected]
+        assert [entry.similarity for entry in ranked] == pytest.approx(
+            [best for _, best in expected], abs=1e-5
+        )
 
 
 def test_many_look_alikes_are_ranked_up_to_the_limit(index):
@@ -142,9 +144,9 @@ def test_many_look_alikes_are_ranked_up_to_the_limit(index):
     crowd = towards(np.repeat(base, 200, axis=0), np.linspace(0.55, 0.95, 200), random)
     for row, vector in enumerate(crowd):
         index.put(f"TWIN-{row}", vector[None])
-    everybody = [f"TWIN-{row}" for row in range(199, -1, -1)]
-    assert [one.key for one in index.rank(base[0], 5, 0.5)] == everybody[:5]
-    assert [one.key for one in index.rank(3 * base[0], 1000, 0.5)] == everybody
+    expected_keys = [f"TWIN-{row}" for row in range(199, -1, -1)]
+    assert [entry.key for entry in index.rank(base[0], 5, 0.5)] == expected_keys[:5]
+    assert [entry.key for entry in index.rank(3 * base[0], 1000, 0.5)] == expected_keys
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -183,17 +185,17 @@ def test_a_skewed_space_is_searched_exactly_too(space, floor):
 
 
 @pytest.mark.parametrize("space", SKEWED)
-def test_bits_differ_as_the_angle_says_in_every_space(space):
+def test_the_number_of_different_bits_follows_the_angle_in_every_space(space):
     """Of a hundred thousand pairs none lies past the radius for its similarity."""
     random = np.random.default_rng(7)
     base, noise = SKEWED[space](random, 400), SKEWED[space](random, 400)
-    one, other = unit(base), unit(base + 0.5 * noise)
-    bits = SignBits.for_space_of(one)
+    base, near = unit(base), unit(base + 0.5 * noise)
+    bits = SignBits.for_space_of(base)
     codes = [
-        np.unpackbits(bits.encode(each).view(np.uint8), axis=1).astype(np.int16) for each in (one, other)
+        np.unpackbits(bits.encode(each).view(np.uint8), axis=1).astype(np.int16) for each in (base, near)
     ]
     distances = (codes[0][:, None] != codes[1][None]).sum(axis=2)
-    cosines = one @ other.T
+    cosines = base @ near.T
     pairs = [(d, c) for d, c in zip(distances.ravel(), cosines.ravel(), strict=True) if 0.3 < c < 0.98]
     assert len(pairs) >= 300
     assert all(d <= search_radius(bits.bits, c, 10**9) for d, c in pairs)
@@ -204,11 +206,11 @@ def test_bits_differ_as_the_angle_says_in_every_space(space):
 def test_distances_scatter_as_the_bound_assumes(space, noise):
     """Distances in standard deviations have mean 0 and spread 1, none near the bound."""
     random = np.random.default_rng(19)
-    one, other = SKEWED[space](random, 4000), SKEWED[space](random, 4000)
-    one, other = unit(one), unit(one + noise * other)
-    bits = SignBits.for_space_of(one)
-    distances = np.bitwise_count(bits.encode(one) ^ bits.encode(other)).sum(axis=1)
-    cosines = np.einsum("ij,ij->i", one, other).tolist()
+    base, near = SKEWED[space](random, 4000), SKEWED[space](random, 4000)
+    base, near = unit(base), unit(base + noise * near)
+    bits = SignBits.for_space_of(base)
+    distances = np.bitwise_count(bits.encode(base) ^ bits.encode(near)).sum(axis=1)
+    cosines = np.einsum("ij,ij->i", base, near).tolist()
     expected = np.array([expected_distance(bits.bits, cosine) for cosine in cosines])
     deviations = (distances - expected[:, 0]) / expected[:, 1]
     assert abs(deviations.mean()) < 0.3
@@ -237,7 +239,10 @@ def test_threads_find_the_rows_of_one_thread(engine, crowd, monkeypatch):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_growing_never_stores_the_vectors_twice(engine):
-    """Ten thousand vectors of 2 KB added singly take less than a fifth more memory."""
+    """Ten thousand vectors added one by one take less than a fifth more memory.
+
+    A vector has 2 KB.
+    """
     matrix = unit(np.random.default_rng(21).standard_normal((10_000, D)))
     index = VectorIndex(D, engine)
     tracemalloc.start()
@@ -274,7 +279,7 @@ def crowded_near(query, random, decoys):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_number_of_rows_with_nearer_bits_hides_the_nearest(engine, monkeypatch):
-    """600 less similar rows that share every bit do not hide the nearest."""
+    """600 less similar rows share every bit with the query."""
     random = np.random.default_rng(9)
     query = unit(random.standard_normal(D))
     others = unit(random.standard_normal((4000, D)))

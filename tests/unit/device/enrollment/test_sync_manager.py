@@ -1,4 +1,4 @@
-"""The sync manager against a scripted link and a model registry, on a real SQLite file."""
+"""The sync manager with a scripted link and a model registry, on real SQLite."""
 
 import base64
 import json
@@ -669,7 +669,10 @@ class RandomHistory:
 def test_loss_repetition_and_reordering_are_harmless(
     tmp_path_factory: pytest.TempPathFactory, steps: list
 ) -> None:
-    """After any history, a head and answered requests make the device equal to the registry."""
+    """After any history the device equals the registry.
+
+    A head and answered requests follow the history.
+    """
     history = RandomHistory(tmp_path_factory.mktemp("history") / "device.db")
     for step in steps:
         before = history.device.sync.get_sync_status()

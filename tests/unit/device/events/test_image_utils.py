@@ -51,7 +51,10 @@ def test_a_whole_frame_fits_in_few_encodes(encodes, size, kilobytes):
 
 
 def quality_of(jpeg):
-    """Return the quality given to libjpeg, from the last step of its luma table (99 at 50)."""
+    """Return the quality given to libjpeg.
+
+    It follows from the last step of the luma table, which is 99 at quality 50.
+    """
     scale = jpeg[jpeg.index(b"\xff\xdb") + 68] * 100 / 99
     return round(5000 / scale if scale > 100 else (200 - scale) / 2)
 

@@ -58,8 +58,10 @@ class Visits:
         visit, second = divmod(self._clock.seconds, 8)
         if visit != self._visit:
             self._visit = visit
-            stranger = self._random.random() < 0.2
-            seed = self._random.randrange(10_000, 10_000_000) if stranger else self._random.randrange(PEOPLE)
+            is_unknown = self._random.random() < 0.2
+            seed = (
+                self._random.randrange(10_000, 10_000_000) if is_unknown else self._random.randrange(PEOPLE)
+            )
             self._vector = to_array(vector(seed, DIMENSION))
         if second >= 6:
             return Detections.empty()

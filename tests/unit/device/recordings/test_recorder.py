@@ -52,9 +52,9 @@ def test_a_recording_is_read_again(tmp_path):
         ],
     }
     assert frames[4].faces[0].event_id.startswith("EV1-1768478400400-")
-    blurred, stranger = frames[5].faces
+    blurred, unknown = frames[5].faces
     assert (blurred.poor, blurred.refusal, blurred.distance) == ("blurred", "low_quality", None)
-    assert (stranger.user_id, stranger.refusal) == (None, "no_match")
+    assert (unknown.user_id, unknown.refusal) == (None, "no_match")
     assert (recording.damaged, recording.is_torn) == (0, False)
     assert door.recorder.counts == {"frames": 6}
 

@@ -311,7 +311,7 @@ def test_a_file_that_is_no_recording_ends_with_a_sentence(tmp_path, content):
     assert str(file) in answer.stderr
 
 
-def test_the_help_says_that_quality_is_not_decided_again():
+def test_the_help_explains_that_quality_is_not_decided_again():
     """A recording has no image."""
     text = " ".join(run_command("--help").stdout.replace("│", " ").split())
     assert "because the recording has no pictures" in text

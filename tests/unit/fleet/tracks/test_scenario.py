@@ -33,7 +33,8 @@ def test_a_seed_gives_one_course() -> None:
 
     def observations(seed: int) -> list[tuple[object, ...]]:
         return [
-            (one.arrives, one.walker, one.track_id, one.vector.tobytes()) for one in played(TROUBLED, seed)
+            (sighting.arrives, sighting.walker, sighting.track_id, sighting.vector.tobytes())
+            for sighting in played(TROUBLED, seed)
         ]
 
     assert observations(3) == observations(3)
@@ -51,10 +52,10 @@ def test_observations_are_sorted_by_arrival_and_not_by_capture() -> None:
     """Delays of some 100 ms reorder the observations of a camera."""
     sightings = played(TROUBLED)
     assert all(a.arrives <= b.arrives for a, b in pairwise(sightings))
-    assert all(0 <= one.arrives - one.seen <= TROUBLED.delay for one in sightings)
+    assert all(0 <= sighting.arrives - sighting.seen <= TROUBLED.delay for sighting in sightings)
     by_camera = defaultdict(list)
-    for one in sightings:
-        by_camera[one.camera].append(one.captured)
+    for sighting in sightings:
+        by_camera[sighting.camera].append(sighting.captured)
     assert any(captured != sorted(captured) for captured in by_camera.values())
 
 
@@ -87,24 +88,24 @@ def test_boxes_move_smoothly_inside_the_frame() -> None:
     """No box jumps between two seconds or leaves the picture."""
     width, height = FRAME_SIZE
     last: dict[tuple[int, str], SimulatedSighting] = {}
-    for one in played(SMALL):
-        x, y, w, h = one.box
+    for sighting in played(SMALL):
+        x, y, w, h = sighting.box
         assert -0.01 <= x <= width - w + 0.01
         assert -0.01 <= y <= height - h + 0.01
-        before = last.get((one.camera, one.track_id))
+        before = last.get((sighting.camera, sighting.track_id))
         if before is not None:
-            assert abs(x + w / 2 - before.box[0] - before.box[2] / 2) <= 121 * (one.seen - before.seen)
-        last[one.camera, one.track_id] = one
+            assert abs(x + w / 2 - before.box[0] - before.box[2] / 2) <= 121 * (sighting.seen - before.seen)
+        last[sighting.camera, sighting.track_id] = sighting
 
 
 def test_a_track_shows_one_walker_on_one_camera() -> None:
     """A new visit, and a broken track, have a new track id."""
     walkers, tracks = defaultdict(set), defaultdict(set)
-    for one in played(TROUBLED):
-        walkers[one.camera, one.track_id].add(one.walker)
-        tracks[one.walker].add((one.camera, one.track_id))
+    for sighting in played(TROUBLED):
+        walkers[sighting.camera, sighting.track_id].add(sighting.walker)
+        tracks[sighting.walker].add((sighting.camera, sighting.track_id))
     assert all(len(those) == 1 for those in walkers.values())
-    whole, broken = (len({t for one in played(c) for t in [(one.camera, one.track_id)]})
+    whole, broken = (len({t for sighting in played(c) for t in [(sighting.camera, sighting.track_id)]})
                      for c in (SMALL, replace(SMALL, break_share=0.2)))  # fmt: skip
     assert broken > 1.5 * whole
 
@@ -113,8 +114,8 @@ def test_a_walker_is_on_two_cameras_only_where_views_overlap() -> None:
     """Without overlap a walker is on one camera at a time."""
     for course in (SMALL, TROUBLED):
         at: dict[tuple[int, float], set[int]] = defaultdict(set)
-        for one in played(course):
-            at[one.walker, one.seen].add(one.camera)
+        for sighting in played(course):
+            at[sighting.walker, sighting.seen].add(sighting.camera)
         places = {frozenset(cameras) for cameras in at.values()}
         shared = {frozenset({0, 1}), frozenset({2, 3})} if course.overlap else set()
         assert {cameras for cameras in places if len(cameras) > 1} == shared
@@ -123,9 +124,9 @@ def test_a_walker_is_on_two_cameras_only_where_views_overlap() -> None:
 def test_a_crowd_stands_in_one_picture() -> None:
     """Its camera observes the walkers of the crowd at the same time."""
     at: dict[float, set[int]] = defaultdict(set)
-    for one in played(TROUBLED):
-        if one.camera == 2:
-            at[one.seen].add(one.walker)
+    for sighting in played(TROUBLED):
+        if sighting.camera == 2:
+            at[sighting.seen].add(sighting.walker)
     seen, walkers = max(at.items(), key=lambda item: len(item[1]))
     assert len(walkers) >= 7
     assert 100 <= seen <= 130
@@ -134,8 +135,8 @@ def test_a_crowd_stands_in_one_picture() -> None:
 def test_look_alikes_meet_in_one_picture() -> None:
     """A camera observes both walkers of each pair at one time."""
     pictures: dict[tuple[int, float], set[int]] = defaultdict(set)
-    for one in played(TROUBLED):
-        pictures[one.camera, one.captured].add(one.walker)
+    for sighting in played(TROUBLED):
+        pictures[sighting.camera, sighting.captured].add(sighting.walker)
     for pair in range(TROUBLED.look_alike_pairs):
         assert any({2 * pair, 2 * pair + 1} <= walkers for walkers in pictures.values())
 
@@ -143,16 +144,18 @@ def test_look_alikes_meet_in_one_picture() -> None:
 def test_a_camera_s_clock_offset_is_constant() -> None:
     """The offsets of two cameras differ."""
     offsets = defaultdict(set)
-    for one in played(TROUBLED):
-        offsets[one.camera].add(round(one.captured - one.seen, 3))
+    for sighting in played(TROUBLED):
+        offsets[sighting.camera].add(round(sighting.captured - sighting.seen, 3))
     assert all(len(those) == 1 and abs(next(iter(those))) <= 60 for those in offsets.values())
     assert len({next(iter(those)) for those in offsets.values()}) == 4
 
 
 def test_loss_drops_its_share_and_changes_nothing_else() -> None:
     """The rest is a subset of the course without loss, about 10 percent smaller."""
-    whole = {(one.walker, one.camera, one.seen) for one in played(SMALL)}
-    left = {(one.walker, one.camera, one.seen) for one in played(replace(SMALL, loss=0.1))}
+    whole = {(sighting.walker, sighting.camera, sighting.seen) for sighting in played(SMALL)}
+    left = {
+        (sighting.walker, sighting.camera, sighting.seen) for sighting in played(replace(SMALL, loss=0.1))
+    }
     assert left < whole
     assert len(left) == pytest.approx(0.9 * len(whole), rel=0.05)
 
@@ -161,8 +164,8 @@ def test_walkers_follow_the_transitions() -> None:
     """A ring of cameras is walked in its order."""
     ring = ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
     cameras: dict[int, list[int]] = defaultdict(list)
-    for one in played(Course(cameras=3, walkers=5, seconds=400.0, transitions=ring)):
-        cameras[one.walker].append(one.camera)
+    for sighting in played(Course(cameras=3, walkers=5, seconds=400.0, transitions=ring)):
+        cameras[sighting.walker].append(sighting.camera)
     steps = {(a, b) for walked in cameras.values() for a, b in pairwise(walked) if a != b}
     assert steps == {(0, 1), (1, 2), (2, 0)}
 
@@ -174,7 +177,7 @@ def test_the_shortest_course_of_the_command_is_possible(seed: int) -> None:
         cameras=3, walkers=20, minutes=0.1, look_alikes=1.0, crowd=20, overlap=0.15, breaks=0.01, loss=0.02,
         delay_ms=300, clock_skew=60,
     )  # fmt: skip
-    assert {one.walker for one in played(course, seed)} >= set(range(10))
+    assert {sighting.walker for sighting in played(course, seed)} >= set(range(10))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ BEGAN = datetime(2026, 1, 15, 10, tzinfo=timezone.utc)
 SPACE = "face:simulated-512"
 COURSE = Course(cameras=3, walkers=6, seconds=120.0, delay=0.2)
 TRUTH = {
-    (one.camera, one.track_id): one.walker + 1 for one in play_course(COURSE, np.random.default_rng(1))
+    (sighting.camera, sighting.track_id): sighting.walker + 1
+    for sighting in play_course(COURSE, np.random.default_rng(1))
 } | {(camera, "roll-call"): 1000 for camera in range(3)}  # fmt: skip
 
 Decide = Callable[[int, Observation], int | None]
@@ -103,7 +104,7 @@ def test_observations_are_sent_when_they_are_due(speed: float) -> None:
     """Four times the speed sends four times as early."""
     tracker = PlayedTracker()
     run(tracker, speed=speed)
-    due = [one.arrives / speed for one in play_course(COURSE, np.random.default_rng(1))]
+    due = [sighting.arrives / speed for sighting in play_course(COURSE, np.random.default_rng(1))]
     assert [at for at, *_ in tracker.observations_sent] == pytest.approx(due, abs=0.011)
 
 
@@ -114,24 +115,24 @@ def test_a_camera_s_clock_offset_does_not_depend_on_the_speed() -> None:
         tracker = PlayedTracker()
         run(tracker, course, speed)
         played = play_course(course, np.random.default_rng(1))
-        for (_, camera, seen), one in zip(tracker.observations_sent, played, strict=True):
-            truth = BEGAN + timedelta(seconds=one.seen / speed)
-            assert camera == one.camera
+        for (_, camera, seen), sighting in zip(tracker.observations_sent, played, strict=True):
+            truth = BEGAN + timedelta(seconds=sighting.seen / speed)
+            assert camera == sighting.camera
             off = (seen.captured_at - truth).total_seconds()
-            assert off == pytest.approx(one.captured - one.seen, abs=0.002)
+            assert off == pytest.approx(sighting.captured - sighting.seen, abs=0.002)
 
 
 def test_the_course_starts_after_every_camera_has_an_answer() -> None:
     """Cameras that the bridge does not know yet send again."""
-    asked: Counter[int] = Counter()
+    received: Counter[int] = Counter()
 
     def slow_to_know(camera: int, seen: Observation) -> int | None:
-        asked[camera] += 1
-        return 1000 if asked[camera] > camera else None
+        received[camera] += 1
+        return 1000 if received[camera] > camera else None
 
     tracker = PlayedTracker(slow_to_know)
     Trial(COURSE, tracker, SPACE, tracker.pace()).await_tracker(np.random.default_rng(2))
-    assert asked == {0: 1, 1: 2, 2: 3}
+    assert received == {0: 1, 1: 2, 2: 3}
 
 
 def test_the_course_does_not_start_without_a_tracker() -> None:

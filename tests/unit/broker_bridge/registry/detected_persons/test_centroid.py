@@ -14,8 +14,8 @@ def test_the_product_with_the_mean_is_the_mean_cosine() -> None:
     known = FaceCentroid.from_vector(SPACE, seen[0], 0.5)
     for face in seen[1:]:
         known.learn(face, 0.5)
-    asked = faces.of(person)
-    assert known.similarity(asked) == pytest.approx(np.mean([face @ asked for face in seen]), abs=1e-5)
+    query = faces.of(person)
+    assert known.similarity(query) == pytest.approx(np.mean([face @ query for face in seen]), abs=1e-5)
 
 
 def test_better_faces_count_for_more() -> None:

@@ -77,13 +77,13 @@ def test_the_newest_qualities_and_the_best_are_kept(person: DetectedPerson) -> N
 
 def test_together_adds_up_what_cameras_saw(person: DetectedPerson) -> None:
     """As if all had been seen of one person."""
-    other = DetectedPerson.create(51, observed(FACE, at=100, site="garage"))
+    second = DetectedPerson.create(51, observed(FACE, at=100, site="garage"))
     for at, height in ((0, 240), (1, 260)):
         seen_at(person, "1", height, 100, at)
-    other.count_sighting(observed(FACE, camera="2", at=100, site="garage", quality=0.95), TIMEOUT)
-    other.count_sighting(observed(FACE, camera="1", box=Box(1, 1, 100, 280), at=101, site="lobby"), TIMEOUT)
-    other.assigned_name, other.user_id = "Gate guest", "EMP-12345"
-    both = aggregate(person, [other])
+    second.count_sighting(observed(FACE, camera="2", at=100, site="garage", quality=0.95), TIMEOUT)
+    second.count_sighting(observed(FACE, camera="1", box=Box(1, 1, 100, 280), at=101, site="lobby"), TIMEOUT)
+    second.assigned_name, second.user_id = "Gate guest", "EMP-12345"
+    both = aggregate(person, [second])
     assert (both.global_id, both.assigned_name, both.user_id) == (42, "Gate guest", "EMP-12345")
     assert both.cameras_visited == ("1", "2")
     assert both.cameras["1"].height == 260
@@ -95,7 +95,7 @@ def test_together_adds_up_what_cameras_saw(person: DetectedPerson) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "overlap"),
+    ("first", "second", "overlap"),
     [
         (Box(0, 0, 10, 10), Box(0, 0, 10, 10), 1.0),
         (Box(0, 0, 10, 10), Box(5, 0, 10, 10), 1 / 3),
@@ -104,6 +104,6 @@ def test_together_adds_up_what_cameras_saw(person: DetectedPerson) -> None:
         (Box(0, 0, 10, 10), Box(2, 2, 5, 5), 0.25),
     ],
 )
-def test_overlap_is_intersection_over_union(one: Box, other: Box, overlap: float) -> None:
-    assert one.overlap(other) == pytest.approx(overlap)
-    assert other.overlap(one) == pytest.approx(overlap)
+def test_overlap_is_intersection_over_union(first: Box, second: Box, overlap: float) -> None:
+    assert first.overlap(second) == pytest.approx(overlap)
+    assert second.overlap(first) == pytest.approx(overlap)

@@ -25,11 +25,11 @@ AT = datetime(2026, 1, 15, 10, 0, tzinfo=timezone.utc)
 LIMITS = SimilarityLimits(same_person=0.65, look_alike=0.5)
 SPACE = "face:test-4"
 VECTOR = normalise([1.0, 0.0, 0.0, 0.0], 4)
-PERSON = Identity("EMP-1", 3, ("lobby",), ("lobby",))
-NO_IDENTITY = IdentityRecord()
+IDENTITY = Identity("EMP-1", 3, ("lobby",), ("lobby",))
+UNKNOWN = IdentityRecord()
 
 
-def asked(**changed: object) -> RegistrationRequest:
+def registration(**changed: object) -> RegistrationRequest:
     fields = {"request_id": "r-1", "space": SPACE, "vector": VECTOR, "kind": "employee", "user_id": "EMP-1"}
     return RegistrationRequest(
         RegisterIdentity.model_validate(fields | changed), "cam-001", "lobby", VECTOR, AT
@@ -41,88 +41,92 @@ def at_similarity(similarity: float) -> bytes:
 
 
 def holding(similarity: float | None, space: str = SPACE) -> IdentityRecord:
-    """EMP-1, with a template so similar to the one asked about; None: without any."""
+    """Return EMP-1 with a template at `similarity` to the request, or without one."""
     templates = () if similarity is None else (Template(space, at_similarity(similarity)),)
-    return IdentityRecord(PERSON, templates)
+    return IdentityRecord(IDENTITY, templates)
 
 
 @pytest.mark.parametrize(
-    ("held", "nearest", "result", "user_id", "code"),
+    ("stored", "nearest", "result", "user_id", "code"),
     [
         # No identity is near.
-        (NO_IDENTITY, None, "created", "EMP-1", None),
+        (UNKNOWN, None, "created", "EMP-1", None),
         (holding(None), None, "exists", "EMP-1", None),
         (holding(0.1, "face:other"), None, "exists", "EMP-1", None),
         (holding(0.49), None, "rejected", None, "face-differs"),
-        # The person's own face.
+        # The identity's own face.
         (holding(0.51), Nearest("EMP-1", 0.51, -1.0), "exists", "EMP-1", None),
         (holding(1.0), Nearest("EMP-1", 1.0, 0.3), "exists", "EMP-1", None),
         (holding(0.9), Nearest("EMP-1", 0.9, 0.84), "exists", "EMP-1", None),
         # The face of another identity: the first enrollment keeps it.
-        (NO_IDENTITY, Nearest("EMP-2", 0.65, 0.3), "exists", "EMP-2", None),
+        (UNKNOWN, Nearest("EMP-2", 0.65, 0.3), "exists", "EMP-2", None),
         (holding(0.1), Nearest("EMP-2", 0.9, 0.1), "exists", "EMP-2", None),
         (holding(None), Nearest("EMP-2", 0.9, 0.1), "exists", "EMP-2", None),
         # Too near to another identity for a decision.
-        (NO_IDENTITY, Nearest("EMP-2", 0.5, 0.3), "rejected", None, "face-ambiguous"),
-        (NO_IDENTITY, Nearest("EMP-2", 0.8, 0.76), "rejected", None, "face-ambiguous"),
+        (UNKNOWN, Nearest("EMP-2", 0.5, 0.3), "rejected", None, "face-ambiguous"),
+        (UNKNOWN, Nearest("EMP-2", 0.8, 0.76), "rejected", None, "face-ambiguous"),
         (holding(0.9), Nearest("EMP-1", 0.9, 0.86), "rejected", None, "face-ambiguous"),
         (holding(0.6), Nearest("EMP-2", 0.64, 0.6), "rejected", None, "face-ambiguous"),
         (holding(0.1), Nearest("EMP-2", 0.6, 0.1), "rejected", None, "face-ambiguous"),
-        # Without consent the person is in no index, and is compared with all the same.
+        # Without consent the identity is in no index, but its templates are compared.
         (holding(0.9), Nearest("EMP-2", 0.6, -1.0), "exists", "EMP-1", None),
         (holding(0.66), Nearest("EMP-2", 0.68, -1.0), "rejected", None, "face-ambiguous"),
     ],
 )
-def test_the_face_has_to_bear_out_the_user_id(
-    held: IdentityRecord, nearest: Nearest | None, result: str, user_id: str | None, code: str | None
+def test_the_face_must_agree_with_the_user_id(
+    stored: IdentityRecord, nearest: Nearest | None, result: str, user_id: str | None, code: str | None
 ) -> None:
     """The face is new, its own, of another identity, or ambiguous."""
-    decision = decide_employee(asked(), held, nearest, LIMITS)
+    decision = decide_employee(registration(), stored, nearest, LIMITS)
     assert (decision.result, decision.user_id, decision.code) == (result, user_id, code)
     assert bool(decision.detail) == bool(code)
 
 
 @pytest.mark.parametrize(
-    ("person", "code"),
+    ("identity", "code"),
     [
-        (replace(PERSON, deleted=True), "person-unknown"),
-        (replace(PERSON, deleted=True, erased=True), "person-unknown"),
-        (replace(PERSON, deleted=True, merge=IdentityMerge("EMP-2", 2, (), {})), "person-merged"),
-        (replace(PERSON, sites=("gate",)), "site-mismatch"),
+        (replace(IDENTITY, deleted=True), "person-unknown"),
+        (replace(IDENTITY, deleted=True, erased=True), "person-unknown"),
+        (replace(IDENTITY, deleted=True, merge=IdentityMerge("EMP-2", 2, (), {})), "person-merged"),
+        (replace(IDENTITY, sites=("gate",)), "site-mismatch"),
     ],
 )
-def test_a_device_restores_no_identity_and_changes_none_of_another_site(person: Identity, code: str) -> None:
-    """Also where the person was of this site once."""
+def test_a_device_restores_no_identity_and_changes_none_of_another_site(
+    identity: Identity, code: str
+) -> None:
+    """An identity that left the site is one of another site."""
     with pytest.raises(ContractError) as refused:
-        check_enrollable("EMP-1", person, "lobby")
+        check_enrollable("EMP-1", identity, "lobby")
     assert refused.value.code == code
 
 
-@pytest.mark.parametrize("person", [None, PERSON, replace(PERSON, sites=("*",))])
-def test_a_device_enrolls_new_identities_and_those_of_its_site(person: Identity | None) -> None:
+@pytest.mark.parametrize("identity", [None, IDENTITY, replace(IDENTITY, sites=("*",))])
+def test_a_device_enrolls_new_identities_and_those_of_its_site(identity: Identity | None) -> None:
     """An identity of every site belongs to this one."""
-    check_enrollable("EMP-1", person, "lobby")
+    check_enrollable("EMP-1", identity, "lobby")
 
 
-def test_a_new_employee_belongs_to_the_site_and_a_known_one_stays_as_they_are() -> None:
+def test_a_new_employee_gets_the_site_and_a_known_one_is_unchanged() -> None:
     """A device names a new identity, and changes no name, kind or sites."""
-    request = asked(display_name="Ana", quality=0.8)
-    made = enrollment_of(request, NO_IDENTITY)
+    request = registration(display_name="Ana", quality=0.8)
+    made = enrollment_of(request, UNKNOWN)
     assert (made.sites, made.kind, made.display_name) == (("lobby",), "employee", "Ana")
     assert (made.must_be_new, made.by) == (True, "device:cam-001")
     added = enrollment_of(request, holding(None))
     assert (added.sites, added.kind, added.display_name, added.must_exist) == (None, None, None, True)
-    assert [(one.space, one.quality, one.source) for one in added.templates] == [(SPACE, 0.8, "edge")]
+    assert [(template.space, template.quality, template.source) for template in added.templates] == [
+        (SPACE, 0.8, "edge")
+    ]
 
 
-def test_parked_templates_and_those_of_the_deleted_are_not_compared() -> None:
-    """They are kept for an undo, or for a restore."""
-    parked = IdentityRecord(PERSON, (Template(SPACE, VECTOR, superseded_by="EMP-2"),))
-    deleted = IdentityRecord(replace(PERSON, deleted=True), (Template(SPACE, VECTOR),))
-    assert [own_similarity(held, SPACE, VECTOR) for held in (parked, deleted)] == [None, None]
+def test_superseded_templates_and_those_of_deleted_identities_are_not_compared() -> None:
+    """They are stored for an undo or a restore."""
+    superseded = IdentityRecord(IDENTITY, (Template(SPACE, VECTOR, superseded_by="EMP-2"),))
+    deleted = IdentityRecord(replace(IDENTITY, deleted=True), (Template(SPACE, VECTOR),))
+    assert [own_similarity(stored, SPACE, VECTOR) for stored in (superseded, deleted)] == [None, None]
 
 
 def test_an_employee_without_a_user_id_is_refused() -> None:
-    """By a code of the contract, before anything is searched."""
+    """The code is `payload-invalid`, and no vector is searched."""
     with pytest.raises(ContractError, match="payload-invalid"):
-        requested_user_id(asked(user_id=None).request)
+        requested_user_id(registration(user_id=None).request)

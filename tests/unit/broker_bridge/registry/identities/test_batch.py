@@ -45,7 +45,7 @@ def test_a_change_by_a_new_key_may_concern_each_claimant() -> None:
 
 
 def test_templates_are_read_only_where_a_change_concerns_them() -> None:
-    """A template reads the stored ones, and so does a second change; a name does not."""
+    """A template and a second change of an identity need them, a new name does not."""
     renamed, enrolled = EnrollIdentity("EMP-1", display_name="Ana"), EnrollIdentity("EMP-1", (face(1),))
     deleted = DeleteIdentity("EMP-1")
     ids, known = {"EMP-1"}, {"EMP-1": KNOWN}

@@ -10,16 +10,16 @@ from broker_bridge.registry.mongo.threads import run_in_thread
 
 async def test_a_cancelled_caller_waits_for_the_thread() -> None:
     """Otherwise another task would change the data that it reads."""
-    begun, may_end, ended = threading.Event(), threading.Event(), []
+    started, may_end, ended = threading.Event(), threading.Event(), []
 
     def work(result: int) -> int:
-        begun.set()
+        started.set()
         may_end.wait(10)
         ended.append(result)
         return result
 
     asking = asyncio.create_task(run_in_thread(work, 7))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(started.wait, 10)
     asking.cancel()
     await asyncio.sleep(0)
     assert not asking.done()

@@ -188,7 +188,7 @@ def unknown(used, version, names):
     return sorted((kind, name) for kind, name in expected if name not in names.get(kind, ()))
 
 
-def test_every_object_whose_attributes_the_code_uses_is_known_to_this_test():
+def test_this_test_knows_every_object_with_attributes_in_the_code():
     """The names of an unknown object would not be compared."""
     _, others = names_in_code(tensorrt_session, tensorrt_builder)
     assert others - OTHER_OBJECTS == set()

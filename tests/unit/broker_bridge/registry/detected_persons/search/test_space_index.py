@@ -25,5 +25,7 @@ def test_no_person_above_the_floor_is_missed(dimension, floor):
         expected = sorted((s for s in everyone.values() if s >= floor), reverse=True)
         for limit in (1, 5, 3000):
             found = rank_by_mean_cosine(index, centroid_norm, query, limit, floor)
-            assert [one.similarity for one in found] == pytest.approx(expected[:limit], abs=1e-5)
-            assert all(one.similarity == pytest.approx(everyone[one.global_id], abs=1e-5) for one in found)
+            assert [match.similarity for match in found] == pytest.approx(expected[:limit], abs=1e-5)
+            assert all(
+                match.similarity == pytest.approx(everyone[match.global_id], abs=1e-5) for match in found
+            )
