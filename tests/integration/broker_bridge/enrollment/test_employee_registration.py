@@ -34,7 +34,7 @@ GAIT = "gait:test-8"
 
 @pytest.fixture
 async def open_site(registry: Registry, fresh_device: FreshDevice) -> FreshDevice:
-    """Return the device, at a site whose devices enroll employees."""
+    """Return the device, at a site that lets its devices enroll employees."""
     await registry.sites.change(
         fresh_device.site, {"registers_employees": True}, by="tester", at=datetime.now(timezone.utc)
     )
