@@ -24,10 +24,11 @@ test: setup ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes 
 test-long: setup ## Run the long forms too: each kill by itself, whole days, hundreds of examples a property
 	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist worksteal -m "" --hypothesis-profile=long $(ARGS)
 
-check: setup ## Lint, formatting and types
+check: setup ## Lint, formatting, types and the rules of the house
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.check_house
 
 bench: setup-demo ## Measure, and print the results as a table (ARGS= goes to the benchmarks)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -138,7 +138,7 @@ class _Psql:
 
 
 def _programs() -> Path | None:
-    """The folder of a PostgreSQL's programs that has pgvector."""
+    """Return the folder of PostgreSQL programs that have pgvector."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)

@@ -76,7 +76,7 @@ class MemoryRow(Row):
 
 
 def measure(progress: Progress, *, large: bool = True) -> list[Row]:
-    """Searches among 10,000, 100,000 and, if `large`, 1,000,000 persons; changes.
+    """Measure searches among 10,000, 100,000 and, if `large`, 1,000,000 persons.
 
     Memory; pgvector.
     """
@@ -110,7 +110,7 @@ def make_persons(count: int, random: np.random.Generator) -> Vectors:
 
 
 def make_queries(matrix: Vectors, random: np.random.Generator) -> dict[str, Queries]:
-    """A thousand of each kind."""
+    """Draw a thousand queries of each kind."""
     anybody = random.integers(0, len(matrix), (2, _ASKED))
     pairs = random.integers(0, len(matrix) // 10, _ASKED) * 10 + random.integers(8, 10, _ASKED)
     strangers = random.standard_normal((_ASKED, _DIMENSION), dtype=np.float32)

@@ -58,7 +58,7 @@ class FigureRow(Row):
 
 
 def measure(folder: Path, progress: Progress, *, seconds: float, large: bool) -> list[Row]:
-    """The three measurements; without `large` only 10,000 people to start with."""
+    """Run the three measurements; without `large` with 10,000 persons."""
     task = progress.add_task("tracking", total=3)
     rows = _active()
     progress.advance(task)

@@ -63,7 +63,7 @@ def test_a_command_is_accepted_run_and_answered(camera):
 
 
 def test_a_repeated_command_id_is_answered_and_not_run_again(camera, tmp_path):
-    """This also holds after a restart: broker or bridge may deliver a command twice."""
+    """A command that broker or bridge deliver twice runs once, also after a restart."""
     camera.receive()
     camera.answers(2)
     camera.receive()

@@ -460,7 +460,7 @@ def test_the_mirror_follows_the_gallery_at_once(mirror):
 
 
 def test_a_file_of_the_mirror_is_not_registered(mirror, tmp_path):
-    """This holds for scanned and touched files, and after a restart.
+    """The mirror holds its own files back: scanned or touched, or after a restart.
 
     It also holds if the identity was removed meanwhile.
     """

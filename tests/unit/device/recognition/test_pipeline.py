@@ -343,7 +343,6 @@ def test_after_a_swap_no_event_comes_from_the_old_gallery():
 @pytest.mark.parametrize(("distance", "margin"), [(0.35, 0.0), (0.25, 0.05), (0.8, 0.1), (2.0, 0.5)])
 def test_matches_are_exact_up_to_the_thresholds(distance, margin):
     """The margin needs the exact runner-up too."""
-
     floors = []
 
     class Watched(Gallery):

@@ -151,7 +151,7 @@ def test_labels_of_neighbouring_faces_do_not_overlap(second):
 
 
 def test_labels_stay_inside_the_picture():
-    """This holds for faces at the edges and ids with unprintable characters."""
+    """Labels stay inside for faces at the edges and ids with unprintable characters."""
     image = np.full((120, 160, 3), 100, np.uint8)
     notes = [
         FaceNote(FaceBox(-10, -10, 40, 40), ["face_0", "EMP-\N{GREEK SMALL LETTER ALPHA}"], GREEN),

@@ -216,7 +216,7 @@ def test_an_observation_that_waited_for_a_busy_link_is_dropped(camera):
 
 
 def test_a_quarantined_device_sends_no_observation(camera):
-    """This holds for queued observations too.
+    """Queued observations are dropped too.
 
     After the quarantine all tracks are observed again.
     """

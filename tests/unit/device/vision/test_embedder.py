@@ -49,7 +49,7 @@ def test_faces_become_rgb_and_vectors_have_unit_length(tmp_path):
 
 @pytest.mark.parametrize("batch", ["n", 1, 2, 4])
 def test_a_batch_equals_its_faces_one_by_one(tmp_path, batch):
-    """This holds for a network of a fixed batch, too."""
+    """A network of a fixed batch gives the same vectors, too."""
     embedder = FaceEmbedder(OnnxSession(save_channel_means(tmp_path / "m.onnx", batch=batch)), "face:means")
     several = faces((255, 0, 0), (0, 200, 9), (1, 2, 250))
     together = embedder.embed(several)

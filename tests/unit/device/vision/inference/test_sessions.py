@@ -56,7 +56,7 @@ def test_any_number_of_rows_is_answered_row_by_row(opened, tmp_path, batch, coun
 
 @pytest.mark.parametrize("count", [2, 6])
 def test_several_outputs_keep_their_order(opened, tmp_path, count):
-    """This holds for a divided batch, too."""
+    """Outputs keep their order in a divided batch, too."""
     session = opened(save_means_and_peaks(tmp_path / "m.onnx"))
     assert [output.name for output in session.outputs] == ["means", "peaks"]
     rows = pictures(count)
