@@ -11,20 +11,10 @@ from rich.progress import Progress
 
 from deploy.local.fleet import LocalFleet
 
-from . import (
-    cold_sync,
-    course,
-    enrollment,
-    events,
-    fanout,
-    images,
-    ingest,
-    matching,
-    pipeline,
-    search,
-    tracking,
-)
+from . import cold_sync, enrollment, events, fanout, images, ingest, pipeline
 from .stats import Row, show
+from .tracking import course, load
+from .vectors import matching, search
 
 Measure = Callable[[Path, Progress, argparse.Namespace], list[Row]]
 
@@ -49,7 +39,7 @@ GROUPS: dict[str, Measure] = {
     ],
     "ingest": lambda folder, progress, options: ingest.measure(folder, progress, runs=options.runs),
     "matching": lambda folder, progress, options: matching.measure(folder, progress, large=not options.small),
-    "tracking": lambda folder, progress, options: tracking.measure(
+    "tracking": lambda folder, progress, options: load.measure(
         folder, progress, seconds=options.seconds, large=not options.small
     ),
     "search": lambda _, progress, options: search.measure(progress, large=not options.small),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("broker_bridge", "device", "dashboard_api", "fleet")
+TOOLS = ("deploy", "benchmarks")
+"""Packages of the repository that are not installed."""
 
 
 def imports(module: str, source: str, *, package: bool = False) -> Iterator[str]:
@@ -23,8 +25,8 @@ def imports(module: str, source: str, *, package: bool = False) -> Iterator[str]
             yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for package in PACKAGES:
+def modules(packages: tuple[str, ...] = PACKAGES) -> Iterator[tuple[str, Path]]:
+    for package in packages:
         for file in sorted((ROOT / package).rglob("*.py")):
             parts = file.relative_to(ROOT).with_suffix("").parts
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), file

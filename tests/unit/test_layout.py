@@ -1,11 +1,12 @@
 """The layout of the source: no import circle, no crowded folder."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.source_tree import ROOT, imports, modules
+from tests.source_tree import PACKAGES, ROOT, TOOLS, imports, modules
 
 MOST_FILES = 15
 
@@ -59,7 +60,7 @@ def circles(graph: Mapping[str, set[str]]) -> Iterator[list[str]]:
 
 
 def our_graph() -> dict[str, set[str]]:
-    files = dict(modules())
+    files = dict(modules(PACKAGES + TOOLS))
     packages = frozenset(module for module, file in files.items() if file.name == "__init__.py")
     return import_graph(
         {module: file.read_text(encoding="utf-8") for module, file in files.items()}, packages
@@ -91,14 +92,30 @@ def test_a_circle_is_found(sources: dict[str, str], found: list[list[str]]) -> N
     assert list(circles(import_graph(sources, frozenset({"p"})))) == found
 
 
-def python_files(root: Path) -> dict[Path, int]:
-    """Count the Python files in each folder of our packages, without `__init__.py`."""
-    counts: dict[Path, int] = {}
-    for _, file in modules():
-        counts[file.parent] = counts.get(file.parent, 0) + (file.name != "__init__.py")
-    return {folder.relative_to(root): count for folder, count in counts.items()}
+def python_files(root: Path) -> dict[str, int]:
+    """Count the Python files in each folder of our code, without `__init__.py`."""
+    return Counter(
+        str(file.parent.relative_to(root))
+        for package in PACKAGES + TOOLS
+        for file in (root / package).rglob("*.py")
+        if file.name != "__init__.py"
+    )
+
+
+def crowded(root: Path) -> dict[str, int]:
+    return {folder: count for folder, count in python_files(root).items() if count > MOST_FILES}
 
 
 def test_no_folder_is_crowded() -> None:
-    """No folder of our packages has more than 15 Python files."""
-    assert {f: n for f, n in python_files(ROOT).items() if n > MOST_FILES} == {}
+    """No folder of our code has more than 15 Python files."""
+    assert crowded(ROOT) == {}
+
+
+def test_a_crowded_folder_is_found(tmp_path: Path) -> None:
+    """Sixteen files in a folder are too many, fifteen beside `__init__.py` are not."""
+    for folder, count in (("device/a", 16), ("device/b", 15)):
+        (tmp_path / folder).mkdir(parents=True)
+        for n in range(count):
+            (tmp_path / folder / f"m{n}.py").touch()
+        (tmp_path / folder / "__init__.py").touch()
+    assert crowded(tmp_path) == {"device/a": 16}

@@ -17,12 +17,12 @@ import numpy as np
 import psutil
 from rich.progress import Progress
 
+from benchmarks.stats import Latency, Row
 from broker_bridge.vectors.index import DEFAULT_FLOOR, VectorIndex
 from fleet.tracks.faces import draw_at_cosine
 
 from . import pgvector
 from .queries import Queries, Vectors
-from .stats import Latency, Row
 
 T = TypeVar("T")
 

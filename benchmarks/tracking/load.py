@@ -15,6 +15,7 @@ import psutil
 from pydantic import SecretStr
 from rich.progress import Progress
 
+from benchmarks.stats import Latency, Row
 from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Assignment
@@ -29,7 +30,6 @@ from deploy.local.stack import Mosquitto
 from tests.tracking_samples import SPACE, Faces, observed
 
 from .observers import AssignmentLatencies, Load, observe
-from .stats import Latency, Row
 
 CAMERAS, PEOPLE_EACH = 50, 20
 ACTIVE = 1000

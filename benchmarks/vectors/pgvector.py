@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .stats import Latency, Row
+from benchmarks.stats import Latency, Row
 
 if TYPE_CHECKING:
     from .queries import Queries

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from benchmarks.stats import Latency, Row
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.vectors.index import DEFAULT_FLOOR, Nearest, VectorIndex
@@ -26,8 +27,6 @@ from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
 from device.vision.gallery import Gallery
 from fleet.tracks.faces import draw_at_cosine, draw_unit_vectors
-
-from .stats import Latency, Row
 
 SPACE = EmbeddingSpace("face:bench-512", 512)
 TEMPLATES = 5

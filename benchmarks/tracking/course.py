@@ -9,13 +9,12 @@ import numpy as np
 from pydantic import SecretStr
 from rich.progress import Progress
 
+from benchmarks.stats import Latency, Row
 from broker_bridge.registry import MongoSettings, Registry
 from deploy.local.stack import Mongod, free_port
 from fleet.tracks.course import STANDARD, Course
 from fleet.tracks.metrics import TrackingScore
 from tests.tracking_course import CoursePlayer
-
-from .stats import Latency, Row
 
 _SEED = 1
 _IDF1 = 0.98

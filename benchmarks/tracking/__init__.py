@@ -1,0 +1,1 @@
+"""Measure cross-camera tracking: load, latency and a whole course."""

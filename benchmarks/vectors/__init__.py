@@ -1,0 +1,1 @@
+"""Measure vector search and gallery matching."""
