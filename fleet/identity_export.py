@@ -4,12 +4,6 @@ The command writes all identities as JSON lines, or one identity in full.
 """
 
 import json
-import os
-import secrets
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
@@ -19,6 +13,7 @@ from .api_client import ApiClient
 from .common import STOPPED, Config, exit_on_error, open_api
 from .errors import ApiRefusedError, CannotRunError
 from .import_source import NO_USER_ID, read_user_id
+from .output_file import open_output
 from .report import ProgressBar
 
 
@@ -45,13 +40,14 @@ def export_identities(
     """Export all people that are not deleted as JSON lines, which `import` reads.
 
     Or all about one person.
-    The file appears once it is complete, readable by its owner alone. Needs a key of an operator or admin;
+    The file appears once it is complete, readable by its owner alone; a pipe and the null device are written
+    through, and links are followed. Needs a key of an operator or admin;
     the export is noted in the audit. Status 0: done; 2: it could not run; 130: stopped with Ctrl-C.
     """
     console = Console(stderr=True)
     with exit_on_error(), open_api(context, config, console) as api:
         try:
-            with _opened(file) as out:
+            with open_output(file) as out:
                 if user_id is not None:
                     out.write(api.export_identity(user_id) + b"\n")
                     return
@@ -77,27 +73,3 @@ def _write_all(api: ApiClient, out: BinaryIO, console: Console, *, vectors: bool
             cursor = page.next_cursor
             if cursor is None:
                 return bar.done
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    """Open the output.
-
-    A file gets its name when it is complete, and is removed after an error.
-    """
-    if file == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(file)
-    temporary = path.with_name(f".{path.name[:100]}-{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
