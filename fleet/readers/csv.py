@@ -1,84 +1,102 @@
 """Read a CSV file: one identity a row, with paths of a photo and a `.npy` file."""
 
-import csv
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from broker_bridge.contract.errors import FILE_INVALID, PAYLOAD_TOO_LARGE
+from broker_bridge.contract.errors import FILE_INVALID
 from fleet.errors import CannotRunError, FileRefusedError
 from fleet.import_source import REQUEST_INVALID, ImportRefusal, PhotoFile, SourceEntry, read_user_id, to_entry
 
-from .lines import TOO_LONG, bounded_lines
+from .lines import read_lines
 from .npy import NpySpaces, read_template
+from .rows import Row, RowReader
 
 COLUMNS = ("user_id", "display_name", "flag", "sites", "photo", "npy")
+_COMPACT = {name.replace("_", ""): name for name in COLUMNS}
+_SEPARATORS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_LINE_BREAK = re.compile(r"\s*[\r\n]+\s*")
+_SITE_BREAK = re.compile(r"[;,|\s]+")
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+"""Characters without width that copying from a document leaves at the ends of a cell."""
 
 
 def read_csv(path: Path, sites: list[str], spaces: NpySpaces) -> Iterator[SourceEntry]:
     """Yield an entry for each row.
 
-    Raises CannotRunError for a header with other columns.
-    The separator is a comma or a semicolon, the encoding UTF-8 with or without a byte order mark. A row is
-    one line: cells have no line breaks. `COLUMNS` are the allowed columns.
+    Raises CannotRunError for a header with other columns. The form is that of spreadsheets: see
+    `docs/import-export.md`.
     """
     with path.open("rb") as file:
-        lines = bounded_lines(file)
-        columns, separator = _header(path, next(lines, None))
-        for number, line in enumerate(lines, start=2):
-            where = f"{path.name}:{number}"
-            if line is None:
-                yield _refused(where, None, PAYLOAD_TOO_LARGE, TOO_LONG)
-                continue
-            if not line.strip():
+        rows = RowReader(read_lines(file))
+        columns, rows.separator = _header(path, rows)
+        for row in rows.remaining(len(columns)):
+            where = f"{path.name}:{row.number}"
+            if row.problem:
+                yield _refused(where, None, row.code, row.problem)
                 continue
             try:
-                row = dict(zip(columns, _cells(line, separator, len(columns)), strict=True))
-                yield _entry(where, row, path.resolve().parent, sites, spaces)
+                cells = _named_cells(columns, row.cells)
             except ValueError as error:
                 yield _refused(where, None, REQUEST_INVALID, str(error))
+                continue
+            if cells:
+                yield _entry(where, cells, path.resolve().parent, sites, spaces)
 
 
-def _header(path: Path, line: bytes | None) -> tuple[list[str], str]:
-    separator = ";" if line is not None and b";" in line else ","
-    try:
-        columns = [name.strip() for name in _cells(line or b"", separator)]
-    except ValueError as error:
-        raise CannotRunError(f"{path}: its first line is no header: {error}") from error
-    unknown = [name for name in columns if name not in COLUMNS]
-    if unknown or "user_id" not in columns or len(set(columns)) < len(columns):
+def _header(path: Path, rows: RowReader) -> tuple[list[str], str]:
+    """Return the column names, empty for a column without a name, and the separator."""
+    line = rows.next_line_with_text()
+    separators = _SEPARATORS
+    if line is not None and (found := _SEPARATOR_LINE.fullmatch(line.text.strip(" "))):
+        separators = found[1]
+        line = rows.next_line_with_text()
+    if line is None:
+        raise CannotRunError(f"{path}: its first line must be the header; columns are {', '.join(COLUMNS)}")
+    headers = [(rows.header(line, separator), separator) for separator in separators]
+    # The separator that finds the most of our columns, the first of equals.
+    row, separator = max(headers, key=lambda header: len(set(_columns(header[0])) & set(COLUMNS)))
+    columns = _columns(row)
+    named = [name for name in columns if name]
+    unknown = [name for name in named if name not in COLUMNS]
+    if row.problem or unknown or "user_id" not in columns or len(set(named)) < len(named):
         problem = f"there is no column {unknown[0][:40]!a}" if unknown else "it names user_id, and none twice"
+        problem = f"line {row.number} is the header: {row.problem or problem}"
         raise CannotRunError(
-            f"{path}: its first line is the header: {problem}; columns are {', '.join(COLUMNS)}"
+            f"{path}: its first line must be the header; {problem}; columns are {', '.join(COLUMNS)}"
         )
+    rows.skip_lines(row.lines - 1)
     return columns, separator
 
 
-def _cells(line: bytes, separator: str, expected: int | None = None) -> list[str]:
-    """Split a line into cells; raises ValueError with a sentence."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError("the row is not UTF-8: save the table as CSV UTF-8") from error
-    if "\0" in text:
-        raise ValueError("the row contains a NUL")
-    try:
-        (cells,) = csv.reader([text], delimiter=separator, strict=True) if text else [[""]]
-    except csv.Error as error:
-        raise ValueError(
-            "the row is no CSV: a quotation mark is not closed, or a cell is too long"
-        ) from error
-    if expected is not None and len(cells) != expected:
-        raise ValueError(f"the row has {len(cells)} cells, the header {expected}")
-    return cells
+def _columns(row: Row) -> list[str]:
+    """Return the names of a header; case, blanks, `_` and `-` make no difference."""
+    names = [_clean(cell) for cell in row.cells]
+    return [_COMPACT.get(re.sub(r"[\s_.-]+", "", name).casefold(), name) for name in names]
+
+
+def _named_cells(columns: list[str], cells: list[str]) -> dict[str, str]:
+    """Return the cells with a value by column; raises ValueError with a sentence."""
+    values = [_clean(cell) for cell in cells]
+    for number, value in enumerate(values, start=1):
+        if value and number > len(columns):
+            raise ValueError(f"the row has {len(values)} cells, the header {len(columns)}")
+        if value and not columns[number - 1]:
+            raise ValueError(f"cell {number} has a value, but column {number} has no name in the header")
+    return {name: value for name, value in zip(columns, values, strict=False) if value}
+
+
+def _clean(cell: str) -> str:
+    return _LINE_BREAK.sub(" ", cell.strip().strip(_INVISIBLE).strip())
 
 
 def _entry(where: str, row: dict[str, str], folder: Path, sites: list[str], spaces: NpySpaces) -> SourceEntry:
-    row = {name: cell.strip() for name, cell in row.items() if cell.strip()}
     document: dict[str, Any] = {name: row[name] for name in COLUMNS[:3] if name in row}
     if "sites" in row:
-        document["sites"] = [site.strip() for site in row["sites"].split(";") if site.strip()]
+        document["sites"] = [site for site in _SITE_BREAK.split(row["sites"]) if site]
     if "npy" in row:
         try:
             document["templates"] = [read_template(_inside(folder, row["npy"]), folder, spaces)]
@@ -92,9 +110,9 @@ def _entry(where: str, row: dict[str, str], folder: Path, sites: list[str], spac
 def _inside(folder: Path, relative: str) -> Path:
     """Return the path of a cell, `..` resolved.
 
-    The reader of the file checks that it lies in `folder`.
+    The reader of the file checks that it lies in `folder`. Windows separates folders by a backslash.
     """
-    return Path(os.path.normpath(folder / relative))
+    return Path(os.path.normpath(folder / relative.replace("\\", "/")))
 
 
 def _refused(where: str, user_id: str | None, code: str, detail: str) -> SourceEntry:

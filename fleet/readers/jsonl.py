@@ -4,28 +4,25 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE
 from fleet.import_source import REQUEST_INVALID, ImportRefusal, SourceEntry, to_entry
 
-from .lines import TOO_LONG, bounded_lines
+from .lines import read_lines
 
 
 def read_jsonl(file: BinaryIO, name: str, sites: list[str]) -> Iterator[SourceEntry]:
     """Yield an entry for each line that is not empty; reports use `name`."""
     with file:
-        for number, line in enumerate(bounded_lines(file), start=1):
-            where = f"{name}:{number}"
-            if line is None:
-                yield _refused(where, PAYLOAD_TOO_LARGE, TOO_LONG)
-            elif line.strip():
-                yield _parse_line(where, line, sites)
+        for line in read_lines(file):
+            where = f"{name}:{line.number}"
+            if line.problem:
+                yield _refused(where, line.code, line.problem)
+            elif line.text.strip():
+                yield _parse_line(where, line.text, sites)
 
 
-def _parse_line(where: str, line: bytes, sites: list[str]) -> SourceEntry:
+def _parse_line(where: str, line: str, sites: list[str]) -> SourceEntry:
     try:
-        document = json.loads(line.decode(), parse_constant=_reject_constant, object_pairs_hook=_unique_names)
-    except UnicodeDecodeError:
-        return _refused(where, REQUEST_INVALID, "the line is not UTF-8")
+        document = json.loads(line, parse_constant=_reject_constant, object_pairs_hook=_unique_names)
     except RecursionError:
         return _refused(where, REQUEST_INVALID, "the line is nested too deeply")
     except ValueError as error:

@@ -16,7 +16,7 @@ from fleet.import_source import ImportCandidate, ImportRefusal, PhotoFile, Sourc
 from fleet.readers import open_source
 from fleet.readers.files import MAX_PHOTO_BYTES, read_photo
 from fleet.readers.jsonl import read_jsonl
-from fleet.readers.lines import MAX_LINE_BYTES
+from fleet.readers.lines import MAX_LINE_LENGTH
 from fleet.readers.npy import NpySpaces
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
@@ -73,7 +73,7 @@ BAD_LINES = {
     "a path": (b'{"user_id":"../EMP-1"}', "no user id"),
     "a long id": (b'{"user_id":"' + b"E" * 1_000_000 + b'"}', "no user id"),
     "an operator": (b'{"user_id":{"$where":"1"}}', "no user id"),
-    "a line past the limit": (b'{"user_id":"EMP-1","x":"' + b"x" * MAX_LINE_BYTES + b'"}', "more than"),
+    "a line past the limit": (b'{"user_id":"EMP-1","x":"' + b"x" * MAX_LINE_LENGTH + b'"}', "more than"),
 }
 
 
@@ -148,6 +148,96 @@ def test_tables_of_common_programs_are_read(tmp_path: Path, text: str) -> None:
     assert documents(entries(table(tmp_path, text))) == [expected]
 
 
+ROWS = "EMP-1,Ana Sample\nEMP-2,\nEMP-3,Åsa Øst\n"
+TABLE = "user_id,display_name\n" + ROWS
+NAMES = [("EMP-1", "Ana Sample"), ("EMP-2", None), ("EMP-3", "Åsa Øst")]
+SPREADSHEETS = {
+    "short rows": TABLE.replace("EMP-2,", "EMP-2"),
+    "short rows of a wide table": "user_id,display_name,flag,sites\n" + ROWS,
+    "rows of separators": TABLE.replace("EMP-2", ",\n,,,,,\n , \nEMP-2") + ",,,\n,",
+    "surplus empty cells": TABLE.replace("Sample", "Sample,,,"),
+    "emptied header columns": "user_id,display_name,,\nEMP-1,Ana Sample,,\nEMP-2,,,\nEMP-3,Åsa Øst,,\n",
+    "an emptied column between": "user_id,,display_name\nEMP-1,,Ana Sample\nEMP-2\nEMP-3,,Åsa Øst\n",
+    "a separator line": "sep=;\r\n" + TABLE.replace(",", ";"),
+    "a quoted separator line": '"SEP=|"\n' + TABLE.replace(",", "|"),
+    "a separator line for tabs": "sep=\t\n" + TABLE.replace(",", "\t"),
+    "tabs": TABLE.replace(",", "\t"),
+    "bars": TABLE.replace(",", "|"),
+    "a capital header": TABLE.replace("user_id,display_name", "USER_ID,Display_Name"),
+    "a spaced header": TABLE.replace("user_id,display_name", " User ID , display name"),
+    "a joined header": TABLE.replace("user_id,display_name", "UserId,displayName"),
+    "a quoted header": TABLE.replace("user_id,display_name", '"User-ID","Display Name"'),
+    "a header over two lines": TABLE.replace("user_id,display_name", '"User\nID","Display\r\nName"'),
+    "names over two lines": TABLE.replace("Ana Sample", '"Ana\nSample"'),
+    "names over two lines of Windows": TABLE.replace("Ana Sample", '"Ana \r\nSample\r\n"'),
+    "CR line ends": TABLE.replace("\n", "\r"),
+    "CR LF line ends": TABLE.replace("\n", "\r\n"),
+    "no last line end": TABLE.rstrip("\n"),
+    "empty lines above the header": "\n\n  \n" + TABLE,
+    "cells with spaces of all kinds": TABLE.replace("EMP-1,", "\u00a0EMP-1\u200b ,\u3000"),
+    "everything quoted": "\n".join(
+        ",".join(f'"{cell}"' for cell in line.split(",")) for line in TABLE.splitlines()
+    ),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("form", SPREADSHEETS)
+def test_a_table_of_a_spreadsheet_loses_no_row(tmp_path: Path, form: str, encoding: str) -> None:
+    """Programs leave out, add and rename what a person does not see."""
+    found = entries(table(tmp_path, SPREADSHEETS[form].encode(encoding)))
+    assert refusals(found) == []
+    assert [(row["user_id"], row.get("display_name")) for row in documents(found)] == NAMES
+
+
+def test_a_value_in_a_column_without_a_name_is_refused(tmp_path: Path) -> None:
+    """The refusal names the file, the row and the column."""
+    (refusal,) = refusals(entries(table(tmp_path, "user_id,,flag\nEMP-1,vip,\n")))
+    assert refusal.where == "people.csv:2"
+    assert refusal.detail == "cell 2 has a value, but column 2 has no name in the header"
+
+
+def test_rows_below_a_cell_of_two_lines_keep_their_numbers(tmp_path: Path) -> None:
+    """A row is numbered by its first line in the file."""
+    found = entries(table(tmp_path, 'user_id,display_name\nEMP-1,"A\nB\nC"\n,x\nEMP-2,"D\nE"\n,x\n'))
+    assert [refusal.where for refusal in refusals(found)] == ["people.csv:5", "people.csv:8"]
+    assert [row["display_name"] for row in documents(found)] == ["A B C", "D E"]
+
+
+def test_a_mark_that_is_never_closed_costs_one_row(tmp_path: Path) -> None:
+    """The rows below are read, also those with quotation marks."""
+    rows = [f'EMP-{n},"Sample, {n}"' for n in range(2, 60)]
+    found = entries(table(tmp_path, "\n".join(["user_id,display_name", 'EMP-1,"Sample', *rows])))
+    assert [refusal.where for refusal in refusals(found)] == ["people.csv:2"]
+    assert [row["user_id"] for row in documents(found)] == [f"EMP-{n}" for n in range(2, 60)]
+
+
+def test_a_table_of_open_marks_takes_time_for_its_length_only(tmp_path: Path) -> None:
+    """Each row is refused by itself."""
+    found = entries(table(tmp_path, "user_id,flag\n" + 'EMP-1,"\n' * 2_001))
+    assert len(refusals(found)) + len(documents(found)) >= 1_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_json_lines_of_a_windows_shell_are_read(encoding: str) -> None:
+    """A redirection there writes UTF-16."""
+    found = lines('{"user_id":"EMP-1","display_name":"Åsa"}\r\n{"user_id":"EMP-2"}\r\n'.encode(encoding))
+    assert documents(found) == [{"user_id": "EMP-1", "display_name": "Åsa"}, {"user_id": "EMP-2"}]
+
+
+def test_a_cut_character_of_utf_16_is_refused(tmp_path: Path) -> None:
+    """The row with the cut is named, the others are read."""
+    found = entries(table(tmp_path, TABLE.encode("utf-16")[:-3]))
+    assert [refusal.where for refusal in refusals(found)] == ["people.csv:4"]
+    assert [row["user_id"] for row in documents(found)] == ["EMP-1", "EMP-2"]
+
+
+@pytest.mark.parametrize("cell", ['"lobby;gate"', '"lobby, gate"', "lobby|gate", '"lobby\ngate"'])
+def test_sites_of_a_cell_may_be_separated_in_any_way(tmp_path: Path, cell: str) -> None:
+    (document,) = documents(entries(table(tmp_path, f"user_id,sites\nEMP-1,{cell}\n")))
+    assert document["sites"] == ["lobby", "gate"]
+
+
 def test_an_empty_cell_is_left_out(tmp_path: Path) -> None:
     """The registry keeps its value for a field that is left out."""
     assert documents(entries(table(tmp_path, "user_id,flag,photo,npy\nEMP-1,,,\n"))) == [{"user_id": "EMP-1"}]
@@ -164,7 +254,10 @@ def test_an_empty_cell_is_left_out(tmp_path: Path) -> None:
         "\0",
         '"user_id',
         "\ufffe",
-        "user_id\tflag",
+        "user_id\tsalary",
+        "user_id,User ID",
+        "sep=;",
+        "sep=;\nuser_id,flag",
     ],
 )
 def test_a_header_with_other_columns_ends_the_run(tmp_path: Path, header: str) -> None:
@@ -177,13 +270,14 @@ def test_a_header_with_other_columns_ends_the_run(tmp_path: Path, header: str) -
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        (b"EMP-2", "1 cells, the header 2"),
         (b"EMP-2,vip,more", "3 cells, the header 2"),
+        (b"EMP-2,vip,,more,", "5 cells, the header 2"),
         (b'EMP-2,"vip', "quotation mark"),
+        (b'EMP-2,"vip" or so', "quotation mark"),
         (b"EMP-2,v\xe9p", "not UTF-8"),
         (b"EMP-2,v\x00p", "NUL"),
         (b",vip", "no user id"),
-        (b"E" * 1_000_000 + b",vip", "cell is too long"),
+        (b"E" * 1_000_000 + b",vip", "is too long"),
         (b"E" * 2_000_000 + b",vip", "more than"),
     ],
 )
@@ -200,7 +294,7 @@ def test_paths_in_a_row_are_relative_to_the_table(tmp_path: Path) -> None:
     """The photo is sent, and the vector is read."""
     (tmp_path / "gait_db").mkdir()
     np.save(tmp_path / "gait_db" / "x.npy", vector())
-    (found,) = entries(table(tmp_path, "user_id,photo,npy\nEMP-1,pictures/1.jpg,gait_db/x.npy\n"))
+    (found,) = entries(table(tmp_path, "user_id,photo,npy\nEMP-1,pictures\\1.jpg,gait_db/x.npy\n"))
     assert found.candidate
     assert found.candidate.photos == (PhotoFile(tmp_path / "pictures/1.jpg", tmp_path),)
     (template,) = json.loads(found.candidate.body)["templates"]
