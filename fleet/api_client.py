@@ -49,6 +49,7 @@ class ImportItem(_BulkAnswer):
     code: str = ""
     detail: str = ""
     look_alikes: list[LookAlikeItem] = []
+    similar_ids: list[str] = []
 
 
 class ImportAnswer(_BulkAnswer):

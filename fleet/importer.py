@@ -14,6 +14,7 @@ MAX_GROUP_IDENTITIES = 500
 MAX_GROUP_BYTES = 900 * 1024
 """Below the default of the API's `json_max_bytes`; where that is lower, a group is cut in half."""
 LOOK_ALIKE = "look-alike"
+SIMILAR_ID = "similar-id"
 # These statuses concern the content of a group, so a part of it may succeed; others concern every request.
 _ITEM_STATUSES = frozenset({400, 413, 422, 500})
 
@@ -79,6 +80,9 @@ class Importer:
         for near in item.look_alikes[:1]:
             detail = f"looks like {near.nearest_user_id} (similarity {near.similarity:.2f} in {near.space})"
             self._report.add_warning(ImportRefusal(candidate.where, candidate.user_id, LOOK_ALIKE, detail))
+        if item.similar_ids:
+            detail = f"its id resembles {', '.join(item.similar_ids)}: check whether it is the same person"
+            self._report.add_warning(ImportRefusal(candidate.where, candidate.user_id, SIMILAR_ID, detail))
         version = item.version
         for photo in candidate.photos:
             version = self._add_photo(candidate, photo, version)

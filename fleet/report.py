@@ -70,7 +70,7 @@ class ImportReport:
         self.results: Counter[str] = Counter()
         self.photos: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
-        self.look_alikes = 0
+        self.warnings: Counter[str] = Counter()
 
     def add_refusal(self, refusal: ImportRefusal) -> None:
         self.refusals[refusal.code] += 1
@@ -79,8 +79,8 @@ class ImportReport:
             self._shown.append(refusal)
 
     def add_warning(self, warning: ImportRefusal) -> None:
-        """Count an identity that was imported although it looks like another one."""
-        self.look_alikes += 1
+        """Count an identity that was imported although it may be another one."""
+        self.warnings[warning.code] += 1
         self._file.write(warning, refused=False)
 
     @property
@@ -96,8 +96,8 @@ class ImportReport:
             table.add_row(result, str(self.results[result]))
         for what, count in sorted(self.photos.items()):
             table.add_row(f"photos {what}", str(count))
-        if self.look_alikes:
-            table.add_row("look like another person", str(self.look_alikes))
+        for code, count in sorted(self.warnings.items()):
+            table.add_row(f"warnings: {code}", str(count))
         for code, count in sorted(self.refusals.items()):
             table.add_row(f"refused: {code}", str(count))
         self._console.print(table)

@@ -8,6 +8,7 @@ from .detected_persons.search.mongodb import MongoVectorSearch
 from .detected_persons.settings import SearchSettings
 from .detected_persons.tracker_store import TrackerStore
 from .events.admission import EventAdmission
+from .identities.similar_ids import add_missing_keys
 from .mongo.client import Mongo, MongoSettings
 from .mongo.schema import Retention, ensure_indexes
 from .mongo.versions import Versions
@@ -64,6 +65,7 @@ class Registry(
         try:
             await mongo.check()
             await ensure_indexes(mongo, retention)
+            await add_missing_keys(mongo)
             face_search = await _open_face_search(mongo, tracker_store, search or SearchSettings())
             versions = Versions(mongo)
             await versions.ensure()

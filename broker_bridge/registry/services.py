@@ -23,6 +23,7 @@ from .events.pseudonyms import Pseudonyms
 from .identities.dry_run import DryRunStore
 from .identities.merging import IdentityMerges
 from .identities.service import Identities
+from .identities.similar_ids import SimilarIds
 from .identities.store import IdentityStore
 from .jobs.queue import JobQueue
 from .matching.identity_index import IdentityIndexes
@@ -63,6 +64,7 @@ class IdentityServices:
     identity_indexes: IdentityIndexes
     look_alikes: LookAlikes
     dry_run: LookAlikes
+    similar_ids: SimilarIds
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def wire_identities(core: CoreServices, settings: RegistrySettings) -> IdentityS
     return IdentityServices(
         identity_store=store,
         identities=identities,
+        similar_ids=SimilarIds(core.mongo),
         identity_merges=IdentityMerges(store, core.versions, core.audit, settings.rules),
         deltas=deltas,
         edge_polling=EdgePolling(core.mongo, core.versions, deltas),

@@ -93,8 +93,11 @@ def check_keys(identity: BulkIdentity, owners: dict[str, str]) -> None:
     owners.update({key.text: identity.user_id for key in identity.keys})
 
 
-def to_item(index: int, user_id: str, checked: CheckedChange) -> BulkItem:
-    """Return the result of an applied or rejected change."""
+def to_item(index: int, user_id: str, checked: CheckedChange, similar: Mapping[str, list[str]]) -> BulkItem:
+    """Return the result of an applied or rejected change.
+
+    `similar` are similar ids by the user ids of created identities.
+    """
     outcome = checked.outcome
     look_alikes = to_look_alike_notes(checked.look_alikes) or None
     if outcome.error:
@@ -106,6 +109,7 @@ def to_item(index: int, user_id: str, checked: CheckedChange) -> BulkItem:
         result=result,
         version=outcome.result().version,
         look_alikes=look_alikes,
+        similar_ids=similar.get(outcome.result().user_id),
     )
 
 

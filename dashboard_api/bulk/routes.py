@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 
 from broker_bridge.contract.errors import ContractError
-from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.identities.model import EnrollIdentity
@@ -25,6 +24,7 @@ from dashboard_api.bulk.conversions import (
     to_item,
 )
 from dashboard_api.bulk.views import MAX_IDENTITIES, BulkAnswer, BulkBody, BulkIdentity, BulkItem, ExportPage
+from dashboard_api.http.base_models import UserId
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, cut_page, from_cursor, to_cursor
 from dashboard_api.services.dependencies import (
@@ -35,6 +35,7 @@ from dashboard_api.services.dependencies import (
     IdentityStoreDep,
     LookAlikesDep,
     SettingsDep,
+    SimilarIdsDep,
     SpacesDep,
 )
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL
@@ -60,6 +61,7 @@ async def import_identities(
     identities: IdentitiesDep,
     look_alikes: LookAlikesDep,
     dry_run: DryRunDep,
+    similar_ids: SimilarIdsDep,
     key: Annotated[ApiKey, MAY_ENROLL],
 ) -> BulkAnswer:
     """Create many identities or add to them.
@@ -76,7 +78,11 @@ async def import_identities(
     checked = dict(zip(changes, await checker.apply_judged(judged), strict=True))
     if not body.dry_run:
         await _add_further_keys(identities, parsed, checked, key.name)
-    items |= {index: to_item(index, parsed[index].user_id, change) for index, change in checked.items()}
+    created = [change.outcome.result() for change in checked.values() if change.outcome.created]
+    similar = await similar_ids.find_similar(created)
+    items |= {
+        index: to_item(index, parsed[index].user_id, change, similar) for index, change in checked.items()
+    }
     return BulkAnswer.from_items([items[index] for index in sorted(items)], dry_run=body.dry_run)
 
 

@@ -65,7 +65,8 @@ class BulkBody(Body):
 class BulkItem(View):
     """The result for the identity at `index`.
 
-    `user_id` is absent if the given one is invalid. `code` and `detail` explain a rejection.
+    `user_id` is absent if the given one is invalid. `code` and `detail` explain a rejection. `similar_ids`
+    are other identities whose ids a person may mistake for that of a created one.
     """
 
     index: int
@@ -75,6 +76,7 @@ class BulkItem(View):
     code: str | None = None
     detail: str | None = None
     look_alikes: list[LookAlikeNote] | None = None
+    similar_ids: list[str] | None = None
 
 
 class BulkAnswer(View):

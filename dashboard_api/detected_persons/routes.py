@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 
-from broker_bridge.contract.ids import DeviceId, SiteId, UserId
+from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.audit import AuditEntry
 from broker_bridge.registry.detected_persons.queries import DetectedPersonFilter, Period
@@ -38,6 +38,7 @@ from dashboard_api.detected_persons.views import (
     to_view,
 )
 from dashboard_api.events.filters import Moment
+from dashboard_api.http.base_models import UserId
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_moment_cursor, to_moment_cursor
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ

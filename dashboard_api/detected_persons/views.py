@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from broker_bridge.contract.ids import SpaceId, UserId
+from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.model import VisitSegment
 from broker_bridge.registry.identities.model import Identity
-from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, UserId, View
 
 MOST_ID = 2**53 - 1
 """The largest integer that every reader of JSON takes unchanged."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter
 
-from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.events.attendance import Attendance
 from dashboard_api.edge.views import AttendanceView, SiteAttendance
+from dashboard_api.http.base_models import UserId
 from dashboard_api.services.dependencies import AttendanceDep, IdentitiesDep
 from dashboard_api.services.security import MAY_READ
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from broker_bridge.contract.embeddings import MAX_DIMENSION
-from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId, UserId
+from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId
 from broker_bridge.contract.messages import Ratio, SpaceDigests, Version
 from broker_bridge.contract.wire import WireTime
 from dashboard_api.devices.views import ProblemView
-from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, UserId, View
 
 MOST_VISITS = 500
 

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
-from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from dashboard_api.erasures.views import (
     ErasurePage,
@@ -15,6 +14,7 @@ from dashboard_api.erasures.views import (
     to_row,
     to_started,
 )
+from dashboard_api.http.base_models import UserId
 from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.services.dependencies import ClockDep, ErasuresDep, ExportsDep
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ

@@ -6,8 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Query
 from pydantic import AfterValidator, AwareDatetime
 
-from broker_bridge.contract.ids import DeviceId, EventType, UserId
+from broker_bridge.contract.ids import DeviceId, EventType
 from broker_bridge.registry.events.event_filter import EventFilter
+from dashboard_api.http.base_models import UserId
 
 # Neither a UTC offset nor the margin of the filter (a day) may lead out of the years that a datetime has.
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
-from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Normalised, Numbers, Time, View
 from dashboard_api.http.image_indicators import NoImage
 from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
@@ -20,8 +20,10 @@ MAX_LISTED = 100
 
 SourceSystem = Annotated[SourceName, NoImage]
 """Name of a source, for example `alfred_catalog`."""
-ExternalId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"), NoImage]
-"""Key of an identity in its source: any text without control characters."""
+ExternalId = Annotated[
+    str, Field(min_length=1, max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"), Normalised, NoImage
+]
+"""Key of an identity in its source: text without control characters, in NFC and without blanks around."""
 Name = Annotated[DisplayName, Field(min_length=1)]
 
 

@@ -18,6 +18,7 @@ from dashboard_api.identities.views import (
     IdentityPatch,
     IdentityRow,
     IdentityView,
+    ListedIdentity,
     TemplateBody,
     TemplateCountView,
     TemplateView,
@@ -119,7 +120,18 @@ def to_view(identity: Identity) -> IdentityView:
     )
 
 
-def to_detail(identity: Identity, notes: Sequence[TemplateNote], merged: Sequence[str]) -> IdentityDetail:
+def to_listed(identity: Identity, similar: Mapping[str, list[str]]) -> ListedIdentity:
+    """Return an identity of a list; `similar` are similar ids by user id."""
+    view = to_view(identity).model_dump()
+    return ListedIdentity(**view, similar_ids=similar.get(identity.user_id, []))
+
+
+def to_detail(
+    identity: Identity,
+    notes: Sequence[TemplateNote],
+    merged: Sequence[str],
+    similar: Mapping[str, list[str]],
+) -> IdentityDetail:
     templates = [
         TemplateView(
             template_id=note.template_id,
@@ -131,7 +143,7 @@ def to_detail(identity: Identity, notes: Sequence[TemplateNote], merged: Sequenc
         for note in notes
     ]
     return IdentityDetail(
-        **to_view(identity).model_dump(),
+        **to_listed(identity, similar).model_dump(),
         template_list=[] if identity.deleted else templates,
         merged=list(merged),
     )

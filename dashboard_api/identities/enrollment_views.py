@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from broker_bridge.registry.matching.near_faces import LookAlike
 from dashboard_api.http.base_models import View
-from dashboard_api.identities.views import IdentityChangeView, IdentityView, PhotoResult
+from dashboard_api.identities.views import IdentityChangeView, ListedIdentity, PhotoResult
 
 
 class LookAlikeNote(View):
@@ -15,7 +15,7 @@ class LookAlikeNote(View):
     space: str
 
 
-class IdentityEnrolled(IdentityView):
+class IdentityEnrolled(ListedIdentity):
     look_alikes: list[LookAlikeNote]
 
 

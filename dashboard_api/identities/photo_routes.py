@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 
-from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
+from dashboard_api.http.base_models import UserId
 from dashboard_api.http.middleware import media_type
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
+from dashboard_api.http.base_models import UserId
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Cursor, Limit, cut_page, from_cursor, to_cursor
 from dashboard_api.identities.conversions import (
@@ -13,6 +13,7 @@ from dashboard_api.identities.conversions import (
     to_confirmations,
     to_detail,
     to_enrollment,
+    to_listed,
     to_patch,
     to_template,
     to_view,
@@ -33,6 +34,7 @@ from dashboard_api.services.dependencies import (
     LookAlikesDep,
     MergesDep,
     OverviewDep,
+    SimilarIdsDep,
     SpacesDep,
     VersionsDep,
 )
@@ -45,6 +47,7 @@ router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 @router.get("", operation_id="list_people_api_v1_identities_get", dependencies=[MAY_READ])
 async def list_identities(
     identities: IdentitiesDep,
+    similar_ids: SimilarIdsDep,
     limit: Limit = 100,
     cursor: Cursor = None,
     deleted: Annotated[
@@ -56,16 +59,19 @@ async def list_identities(
     after = from_cursor(cursor, 1) or [""]
     found = await identities.page(after=after[0], limit=limit + 1, deleted=deleted)
     page, next_cursor = cut_page(found, limit, lambda last: to_cursor(last.user_id))
-    return IdentityPage(items=[to_view(identity) for identity in page], next_cursor=next_cursor)
+    similar = await similar_ids.find_similar(page)
+    return IdentityPage(items=[to_listed(identity, similar) for identity in page], next_cursor=next_cursor)
 
 
 @router.post(
     "", dependencies=[JSON_BODY], responses={201: {"model": IdentityEnrolled, "description": "Created"}}
 )
 async def enroll(
+    *,
     body: IdentityBody,
     look_alikes: LookAlikesDep,
     spaces: SpacesDep,
+    similar_ids: SimilarIdsDep,
     key: Annotated[ApiKey, MAY_ENROLL],
     response: Response,
 ) -> IdentityEnrolled:
@@ -77,13 +83,18 @@ async def enroll(
     templates = [to_template(template, dimensions, "api") for template in body.templates]
     checked = await look_alikes.enroll(to_enrollment(body, templates, key.name))
     response.status_code = 201 if checked.outcome.created else 200
-    view = to_view(checked.outcome.result())
+    identity = checked.outcome.result()
+    view = to_listed(identity, await similar_ids.find_similar([identity]))
     return IdentityEnrolled(**view.model_dump(), look_alikes=to_look_alike_notes(checked.look_alikes))
 
 
 @router.get("/{user_id}", dependencies=[MAY_READ])
 async def show(
-    user_id: UserId, identities: IdentitiesDep, merges: MergesDep, overview: OverviewDep
+    user_id: UserId,
+    identities: IdentitiesDep,
+    merges: MergesDep,
+    overview: OverviewDep,
+    similar_ids: SimilarIdsDep,
 ) -> IdentityDetail:
     """Show one identity, also a deleted one.
 
@@ -91,7 +102,9 @@ async def show(
     """
     identity = await identities.get(user_id)
     notes = await overview.template_notes([user_id])
-    return to_detail(identity, notes.get(user_id, []), await merges.merged_user_ids(user_id))
+    merged = await merges.merged_user_ids(user_id)
+    similar = await similar_ids.find_similar([identity])
+    return to_detail(identity, notes.get(user_id, []), merged, similar)
 
 
 @router.patch("/{user_id}", dependencies=[JSON_BODY])

@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from broker_bridge.contract.embeddings import normalise
-from broker_bridge.contract.ids import UserId
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import EnrollIdentity, Identity, Template
 from broker_bridge.registry.identities.service import Identities
+from dashboard_api.http.base_models import UserId
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.identities.conversions import default_space, to_rows
 from dashboard_api.identities.enrollment_views import IdentityPushed, to_look_alike_notes

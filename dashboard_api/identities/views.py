@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from broker_bridge.contract.embeddings import MAX_DIMENSION
-from broker_bridge.contract.ids import SiteId, SpaceId, UserId
+from broker_bridge.contract.ids import SiteId, SpaceId
 from broker_bridge.contract.messages import Flag, Ratio
 from broker_bridge.registry.identities.model import Kind
-from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, UserId, View
 from dashboard_api.settings import Modality
 
 SourceNode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -114,8 +114,18 @@ class IdentityView(View):
     updated_at: Time | None
 
 
+class ListedIdentity(IdentityView):
+    """An identity of a list.
+
+    `similar_ids` are up to five user ids of other identities that a person may mistake for it: ids that
+    differ in case, accents or separators alone, the keys of other systems included.
+    """
+
+    similar_ids: list[str]
+
+
 class IdentityPage(View):
-    items: list[IdentityView]
+    items: list[ListedIdentity]
     next_cursor: str | None
 
 
@@ -127,7 +137,7 @@ class TemplateView(View):
     created_at: Time
 
 
-class IdentityDetail(IdentityView):
+class IdentityDetail(ListedIdentity):
     """An identity with its templates; `merged` lists the user ids merged into it."""
 
     template_list: list[TemplateView]

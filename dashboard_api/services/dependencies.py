@@ -16,6 +16,7 @@ from broker_bridge.registry.events.attendance import AttendanceQueries
 from broker_bridge.registry.events.events import EventStore
 from broker_bridge.registry.identities.merging import IdentityMerges
 from broker_bridge.registry.identities.service import Identities
+from broker_bridge.registry.identities.similar_ids import SimilarIds
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.identities.template_notes import Overview
 from broker_bridge.registry.jobs.queue import JobQueue
@@ -43,6 +44,7 @@ def _from_services(select: Callable[[Services], Any]) -> Any:
 
 ClockDep = Annotated[Callable[[], datetime], _from_services(lambda s: s.now)]
 HubDep = Annotated[EventHub, _from_services(lambda s: s.hub)]
+SimilarIdsDep = Annotated[SimilarIds, _from_services(lambda s: s.registry.similar_ids)]
 OverviewDep = Annotated[Overview, _from_services(lambda s: s.overview)]
 PhotosDep = Annotated[PhotoService | None, _from_services(lambda s: s.photos)]
 SettingsDep = Annotated[ApiSettings, _from_services(lambda s: s.settings)]

@@ -13,6 +13,8 @@ from broker_bridge.contract.digest import Digest
 from broker_bridge.registry.mongo.client import Document
 
 from .model import ExternalKey, Identity, IdentityMerge, Template, TemplateCount, modality_of
+from .similar_ids import FIELD as SIMILAR_KEYS
+from .similar_ids import similarity_keys
 
 # BSON vector header: element type float32, no padding (BSON specification, binary subtype 9).
 FLOAT32_HEADER = b"\x27\x00"
@@ -37,6 +39,7 @@ def identity_to_document(identity: Identity) -> Document:
         "updated_at": identity.updated_at,
         "born": identity.created_version,
         "consent": dict(identity.consent),
+        SIMILAR_KEYS: similarity_keys(identity.user_id, identity.external),
     }
     # The sparse unique index of external keys skips documents without the field.
     if identity.external:

@@ -19,6 +19,10 @@ PERSON_UNKNOWN = "person-unknown"
 PERSON_MERGED = "person-merged"
 PERSON_EXISTS = "person-exists"
 
+USER_ID_RESERVED = "user-id-reserved"
+RESERVED_USER_IDS = frozenset({"bulk", "names"})
+"""Words that stand in paths of the REST API where other paths have a user id."""
+
 SYSTEM = "system"
 """The author of a change that comes from the product itself."""
 

@@ -16,6 +16,8 @@ from .model import (
     PERSON_EXISTS,
     PERSON_MERGED,
     PERSON_UNKNOWN,
+    RESERVED_USER_IDS,
+    USER_ID_RESERVED,
     EnrollIdentity,
     ExternalKey,
     Identity,
@@ -56,7 +58,7 @@ def apply_enrollment(
 
     It is `before` itself, version included, if the change has no effect. A deleted identity that is enrolled
     again keeps only `synced_sites`, external keys and refused consent. Raises ContractError(`person-unknown`,
-    `person-exists`, `person-merged`, `keys-too-many`).
+    `person-exists`, `person-merged`, `user-id-reserved`, `keys-too-many`).
     """
     known, live = before.identity, before.live
     user_id = known.user_id if known else change.user_id
@@ -94,6 +96,9 @@ def _check_admissible(
 ) -> None:
     if known and known.merge:
         raise ContractError(PERSON_MERGED, f"{user_id} was merged into {known.merge.into}: enroll there")
+    if known is None and user_id in RESERVED_USER_IDS:
+        detail = f"{user_id} is a word of the API's paths: choose another user id"
+        raise ContractError(USER_ID_RESERVED, detail)
     if known and change.must_be_new:
         raise ContractError(PERSON_EXISTS, f"user id {user_id} is already taken, perhaps by a deleted person")
     if change.must_exist and live is None:

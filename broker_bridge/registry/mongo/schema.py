@@ -61,6 +61,7 @@ _INDEXES = {
         # An external key belongs to one identity; identities without a key are not in the index.
         IndexModel([("external", ASCENDING)], unique=True, sparse=True),
         IndexModel([("merge.into", ASCENDING)], sparse=True),
+        IndexModel([("similar_keys", ASCENDING)]),
         IndexModel([("deleted_at", ASCENDING)], partialFilterExpression={"deleted": True}),
     ],
     "templates": [IndexModel([("user_id", ASCENDING), ("space", ASCENDING)])],

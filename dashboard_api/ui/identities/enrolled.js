@@ -161,6 +161,7 @@ export class EnrolledIdentities extends Section {
         identity.kind === "visitor" ? badge("visitor", "calm") : null,
         withheld.length ? badge(`no consent: ${withheld.join(", ")}`, "warn") : null,
         identity.flag ? badge(identity.flag, "calm") : null,
+        identity.similar_ids.length ? badge(`similar id: ${identity.similar_ids.join(", ")}`, "warn") : null,
         ...this.actions(identity.user_id),
       ),
     );

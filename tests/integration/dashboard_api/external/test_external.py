@@ -120,7 +120,7 @@ async def test_an_invalid_item_is_reported_and_stops_no_other(source: httpx.Asyn
         upsert(5),
         {"external_id": "6", "name": "x", "action": "erase"},
         upsert("7", "long name " * 30),
-        upsert("8 8 " * 64),
+        upsert("8 8." * 64),
         "9",
         upsert("10", {"$gt": ""}),
         {**upsert("11"), "colour": "blue"},
