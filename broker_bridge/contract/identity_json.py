@@ -74,9 +74,9 @@ def _template_fields(template: TemplateFields) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "template_id": template.template_id,
         "space": template.space,
-        "vector": to_base64(template.vector),
     }
     quality = template.quality
     if quality is not None:
         fields["quality"] = quality
+    fields["vector"] = to_base64(template.vector)
     return fields

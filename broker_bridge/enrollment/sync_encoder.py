@@ -69,10 +69,10 @@ def group_entries(
 
 
 def encode_entries(entries: Sequence[SyncEntry]) -> bytes:
-    """Return the JSON fields `upserts` and `removals` of a message."""
+    """Return the JSON fields `removals` and `upserts` of a message."""
     upserts = b",".join(entry.payload for entry in entries if not entry.is_removal)
     removals = b",".join(entry.payload for entry in entries if entry.is_removal)
-    return b'"upserts":[' + upserts + b'],"removals":[' + removals + b"]"
+    return b'"removals":[' + removals + b'],"upserts":[' + upserts + b"]"
 
 
 def encode_delta(epoch: str, prev_version: int, entries: Sequence[SyncEntry]) -> EncodedMessage:

@@ -101,6 +101,6 @@ def encode_page(page: PageContent, request_id: str) -> EncodedMessage:
         "to_version": page.to_version,
         "head_version": page.head_version,
         "reset": page.reset,
+        "done": page.done,
     }
-    done = b"true" if page.done else b"false"
-    return EncodedMessage(payload=to_json(frame)[:-1] + b"," + page.entries + b',"done":' + done + b"}")
+    return EncodedMessage(payload=to_json(frame)[:-1] + b"," + page.entries + b"}")

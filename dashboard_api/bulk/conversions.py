@@ -145,7 +145,7 @@ def to_exported(identity: Identity, templates: Sequence[Template] | None) -> Map
     }
     if templates is not None:
         document["templates"] = [
-            {"space": template.space, "vector": to_base64(template.vector), "quality": template.quality}
+            {"space": template.space, "quality": template.quality, "vector": to_base64(template.vector)}
             for template in templates
         ]
     return {name: value for name, value in document.items() if value is not None}

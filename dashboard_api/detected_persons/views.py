@@ -107,8 +107,8 @@ class DetectedPersonDetail(DetectedPersonView):
     `face_embedding` is a unit vector in `face_space`. Biometric data: null for a viewer's key.
     """
 
-    face_embedding: list[float] | None
     face_space: str | None
+    face_embedding: list[float] | None
 
 
 class ActivePersonView(DetectedPersonView):

@@ -19,8 +19,8 @@ class EdgeTemplate(View):
 
     template_id: str
     space: str
-    embedding: str
     quality: float | None
+    embedding: str
 
 
 class EdgeRemoval(View):

@@ -82,8 +82,8 @@ class SyncRequest(UpMessage):
 class WireTemplate(WireModel):
     template_id: TemplateId
     space: SpaceId
-    vector: WireVector
     quality: Ratio | None = None
+    vector: WireVector
 
 
 class Upsert(WireModel):
@@ -116,10 +116,10 @@ class SyncPage(WireModel):
     to_version: Version
     head_version: Version
     reset: bool = False
-    upserts: list[Upsert] = Field(default_factory=list)
-    removals: list[Removal] = Field(default_factory=list)
     done: bool
     error: WireError | None = None
+    removals: list[Removal] = Field(default_factory=list)
+    upserts: list[Upsert] = Field(default_factory=list)
 
 
 class SyncDelta(WireModel):
@@ -128,8 +128,8 @@ class SyncDelta(WireModel):
     epoch: Epoch
     prev_version: Version
     version: Version
-    upserts: list[Upsert] = Field(default_factory=list)
     removals: list[Removal] = Field(default_factory=list)
+    upserts: list[Upsert] = Field(default_factory=list)
 
 
 class SyncApplied(UpMessage):
@@ -149,10 +149,10 @@ class RegisterIdentity(UpMessage):
     request_id: RequestId
     user_id: UserId | None = None
     display_name: Annotated[str, Field(max_length=256)] | None = None
-    space: SpaceId
-    vector: WireVector
-    quality: Ratio | None = None
     kind: Literal["employee", "visitor"]
+    space: SpaceId
+    quality: Ratio | None = None
+    vector: WireVector
 
 
 class Registered(WireModel):

@@ -23,8 +23,9 @@ class Event(UpMessage):
     emotion_code: EmotionCode | None = None
     timestamp: WireTime
     confidence: Ratio
-    image: str | None = None
     metadata: OpenDocument = Field(default_factory=dict)
+    # Last, so that the line of a message shows what it says before some kilobytes of base64.
+    image: str | None = None
 
     @model_validator(mode="after")
     def _check_fields_of_type(self) -> "Event":

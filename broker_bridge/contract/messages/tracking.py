@@ -25,9 +25,9 @@ class Observation(UpMessage):
     bbox: BoundingBox
     frame_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None
     space: SpaceId
-    vector: WireVector
     quality: Ratio | None = None
     captured_at: WireTime
+    vector: WireVector
 
     @model_validator(mode="after")
     def _check_box(self) -> "Observation":

@@ -44,9 +44,9 @@ def export_person(person: DetectedPerson, centroids: Sequence[FaceCentroid]) -> 
         "faces": [
             {
                 "space": centroid.space,
-                "vector": to_base64(centroid.unit.astype("<f4").tobytes()),
                 "consistency": centroid.centroid_norm,
                 "weight": centroid.weight,
+                "vector": to_base64(centroid.unit.astype("<f4").tobytes()),
             }
             for centroid in centroids
         ],

@@ -164,12 +164,12 @@ def _template(user_id: str, template: Template) -> Document:
         "user_id": user_id,
         "template_id": template.template_id,
         "space": template.space,
-        "vector": base64.b64encode(template.vector).decode(),
         "quality": template.quality,
         "source": template.source,
         "created_at": template.created_at,
         "merged_from": template.merged_from,
         "parked_by": template.superseded_by,
+        "vector": base64.b64encode(template.vector).decode(),
     }
 
 
