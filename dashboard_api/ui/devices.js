@@ -1,7 +1,8 @@
 // Cameras: the last report of each, and how far it has applied the changes of identities.
 
 import { getJson } from "/ui/lib/api.js";
-import { ago, badge, byId, el, plural } from "/ui/lib/dom.js";
+import { ago, badge, byId, el, keyed, plural } from "/ui/lib/dom.js";
+import { drawReleased, showRows } from "/ui/lib/rows.js";
 
 const MAX_SHOWN = 1000;
 const TRIAL_SPACE = "face:gabor-512";
@@ -11,9 +12,13 @@ export async function refreshDevices() {
     getJson(`/api/v1/devices?limit=${MAX_SHOWN}`),
     getJson("/api/v1/sync/status"),
   ]);
+  drawReleased(refreshDevices, () => draw(devices, sync));
+}
+
+function draw(devices, sync) {
   const positions = new Map(sync.devices.map((device) => [device.device_id, device]));
   const rows = devices.items.map((device) => row(device, positions.get(device.device_id)));
-  byId("devices").replaceChildren(...(rows.length ? rows : [el("li", "empty", "No registered cameras yet.")]));
+  showRows(byId("devices"), rows.length ? rows : [el("li", "empty", "No registered cameras yet.")]);
   byId("trial").hidden = !devices.items.some((device) => TRIAL_SPACE in (device.info?.spaces ?? {}));
   byId("sync-summary").textContent =
     `${sync.up_to_date} of ${plural(sync.devices.length, "camera", "cameras")} up to date · version ${sync.version}`;
@@ -27,18 +32,15 @@ function row(device, position) {
     heartbeat.fps === undefined ? null : `${heartbeat.fps.toFixed(1)} fps`,
     heartbeat.outbox_depth ? `${heartbeat.outbox_depth} waiting to be sent` : null,
   ];
-  return el(
-    "li",
-    "row",
-    el(
-      "div",
-      "what",
-      el("strong", "", device.device_id),
-      el("span", "hint", facts.filter(Boolean).join(" · ")),
-      ...device.problems.map((problem) => el("span", "problem", problem.detail)),
-    ),
-    el("div", "marks", stateBadge(device), cameraBadge(heartbeat), degradedBadge(device), syncBadge(position)),
+  const what = el(
+    "div",
+    "what",
+    el("strong", "", device.device_id),
+    el("span", "hint", facts.filter(Boolean).join(" · ")),
+    ...device.problems.map((problem) => el("span", "problem", problem.detail)),
   );
+  const marks = [stateBadge(device), cameraBadge(heartbeat), degradedBadge(device), syncBadge(position)];
+  return keyed(device.device_id, el("li", "row", what, el("div", "marks", ...marks)));
 }
 
 function stateBadge(device) {

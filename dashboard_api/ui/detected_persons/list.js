@@ -3,6 +3,7 @@
 import { getJson } from "/ui/lib/api.js";
 import { arrange, byId, el, plural } from "/ui/lib/dom.js";
 import { PagedList } from "/ui/lib/paged_list.js";
+import { drawReleased } from "/ui/lib/rows.js";
 import { Section } from "/ui/lib/section.js";
 import { ALL, path } from "/ui/detected_persons/person.js";
 import { DetectedPersonRow } from "/ui/detected_persons/row.js";
@@ -95,6 +96,10 @@ export class DetectedPersons extends Section {
   }
 
   draw(opened) {
+    drawReleased(this, () => this.drawNow(opened));
+  }
+
+  drawNow(opened) {
     const hadFocus = byId("detected").contains(document.activeElement);
     const ordered = inOrder(this.people.values());
     const shown = ordered.slice(0, this.showsAll ? undefined : MAX_SHOWN);

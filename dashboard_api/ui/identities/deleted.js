@@ -1,7 +1,7 @@
 // Deleted, merged and erased identities: confirmations, restore and erase.
 
 import { getJson, sendJson } from "/ui/lib/api.js";
-import { ago, button, byId, el } from "/ui/lib/dom.js";
+import { ago, button, byId, el, keyed } from "/ui/lib/dom.js";
 import { confirmationsBadge, waitingFor } from "/ui/identities/confirmations.js";
 import { identityList, identityPath } from "/ui/identities/list.js";
 
@@ -57,18 +57,15 @@ export class DeletedIdentities {
   row(identity) {
     const confirmations = this.confirmations.get(identity.user_id);
     const waiting = confirmations && waitingFor(confirmations);
-    return el(
-      "li",
-      "row gone",
-      el(
-        "div",
-        "what",
-        el("strong", "", identity.display_name ?? identity.user_id),
-        el("span", "hint", this.facts(identity)),
-        waiting ? el("span", "hint", waiting) : null,
-      ),
-      el("div", "marks", confirmations ? confirmationsBadge(confirmations) : null, ...this.actions(identity)),
+    const what = el(
+      "div",
+      "what",
+      el("strong", "", identity.display_name ?? identity.user_id),
+      el("span", "hint", this.facts(identity)),
+      waiting ? el("span", "hint", waiting) : null,
     );
+    const marks = [confirmations ? confirmationsBadge(confirmations) : null, ...this.actions(identity)];
+    return keyed(identity.user_id, el("li", "row gone", what, el("div", "marks", ...marks)));
   }
 
   facts(identity) {

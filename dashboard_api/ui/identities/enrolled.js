@@ -3,8 +3,9 @@
 import { getJson, request, sendJson } from "/ui/lib/api.js";
 import { confirmationsBadge, waitingFor } from "/ui/identities/confirmations.js";
 import { DeletedIdentities } from "/ui/identities/deleted.js";
-import { badge, button, byId, el, plural } from "/ui/lib/dom.js";
+import { badge, button, byId, el, keyed, plural } from "/ui/lib/dom.js";
 import { identityList, identityPath } from "/ui/identities/list.js";
+import { drawReleased, showRows } from "/ui/lib/rows.js";
 import { Section } from "/ui/lib/section.js";
 
 const PAGE = 50;
@@ -104,8 +105,9 @@ export class EnrolledIdentities extends Section {
   async remove(userId) {
     this.deleteCandidate = null;
     await sendJson("DELETE", identityPath(userId));
-    this.list.items.delete(userId);
     this.showNotice(`${userId} is deleted.`);
+    // A refresh that began before the deletion would bring the row back.
+    await this.list.refresh();
     await this.followConfirmations(userId);
   }
 
@@ -125,6 +127,10 @@ export class EnrolledIdentities extends Section {
   }
 
   draw() {
+    drawReleased(this, () => this.drawNow());
+  }
+
+  drawNow() {
     const list = this.showsDeleted ? this.deleted.list : this.list;
     const rows = this.showsDeleted
       ? this.deleted.rows()
@@ -133,10 +139,7 @@ export class EnrolledIdentities extends Section {
           ...[...this.list.items.values()].map((identity) => this.row(identity)),
         ];
     const empty = this.showsDeleted ? "No deleted identities." : "No enrolled identities yet.";
-    // A keyboard user keeps the focus: the button with the same label gets it after the rows are replaced.
-    const focused = byId("identities").contains(document.activeElement) ? document.activeElement.ariaLabel : null;
-    byId("identities").replaceChildren(...(rows.length ? rows : [el("li", "empty", empty)]));
-    [...byId("identities").querySelectorAll("button")].find((other) => other.ariaLabel === focused)?.focus();
+    showRows(byId("identities"), rows.length ? rows : [el("li", "empty", empty)]);
     byId("identities-summary").textContent = `${list.count} ${this.showsDeleted ? "deleted" : "enrolled"}`;
     byId("more-identities").hidden = !list.cursor;
     byId("enroll").hidden = this.showsDeleted;
@@ -146,25 +149,20 @@ export class EnrolledIdentities extends Section {
 
   row(identity) {
     const withheld = Object.keys(identity.consent).filter((modality) => !identity.consent[modality]);
-    return el(
-      "li",
-      "row",
-      el(
-        "div",
-        "what",
-        el("strong", "", identity.display_name ?? identity.user_id),
-        el("span", "hint", this.facts(identity)),
-      ),
-      el(
-        "div",
-        "marks",
-        identity.kind === "visitor" ? badge("visitor", "calm") : null,
-        withheld.length ? badge(`no consent: ${withheld.join(", ")}`, "warn") : null,
-        identity.flag ? badge(identity.flag, "calm") : null,
-        identity.similar_ids.length ? badge(`similar id: ${identity.similar_ids.join(", ")}`, "warn") : null,
-        ...this.actions(identity.user_id),
-      ),
+    const what = el(
+      "div",
+      "what",
+      el("strong", "", identity.display_name ?? identity.user_id),
+      el("span", "hint", this.facts(identity)),
     );
+    const marks = [
+      identity.kind === "visitor" ? badge("visitor", "calm") : null,
+      withheld.length ? badge(`no consent: ${withheld.join(", ")}`, "warn") : null,
+      identity.flag ? badge(identity.flag, "calm") : null,
+      identity.similar_ids.length ? badge(`similar id: ${identity.similar_ids.join(", ")}`, "warn") : null,
+      ...this.actions(identity.user_id),
+    ];
+    return keyed(identity.user_id, el("li", "row", what, el("div", "marks", ...marks)));
   }
 
   facts(identity) {
@@ -203,11 +201,7 @@ export class EnrolledIdentities extends Section {
   }
 
   deletedRow(userId, confirmations) {
-    return el(
-      "li",
-      "row gone",
-      el("div", "what", el("strong", "", userId), el("span", "hint", waitingFor(confirmations) ?? "deleted")),
-      el("div", "marks", confirmationsBadge(confirmations)),
-    );
+    const what = el("div", "what", el("strong", "", userId), el("span", "hint", waitingFor(confirmations) ?? "deleted"));
+    return keyed(`deleted ${userId}`, el("li", "row gone", what, el("div", "marks", confirmationsBadge(confirmations))));
   }
 }

@@ -11,6 +11,12 @@ export function el(tag, className, ...children) {
   return made;
 }
 
+/** Return `row` as the row of `key` in its list; see `showRows`. */
+export function keyed(key, row) {
+  row.dataset.key = key;
+  return row;
+}
+
 export const badge = (text, kind) => el("span", `badge ${kind}`, text);
 
 export function button(text, className, onClick) {
