@@ -30,8 +30,10 @@ from .http.openapi import PROBLEM_RESPONSES, use_docstring_summaries
 from .http.problems import install_problem_handlers
 from .identities import photo_routes, seed_000_routes
 from .identities import routes as identities
+from .keys import routes as keys
 from .operations import audit_routes, health_routes, pages, whoami_routes
 from .services.event_hub import EventHub
+from .services.key_watch import KeyWatch, WatchKeys
 from .services.photos import FaceEmbedding, PhotoService
 from .services.services import Services
 from .settings import ApiSettings
@@ -56,6 +58,7 @@ _ROUTERS = (
     edge_sync_routes.router,
     visit_routes.router,
     attendance_routes.router,
+    keys.router,
     whoami_routes.router,
     health_routes.router,
 )
@@ -79,6 +82,7 @@ def create_app(
         settings=settings,
         tracking=tracking or TrackingSettings(),
         hub=EventHub(registry.events),
+        key_watch=KeyWatch(registry.api_keys, now),
         photos=PhotoService(photo_embedder, asyncio.Lock()) if photo_embedder else None,
         now=now,
     )
@@ -92,7 +96,7 @@ def create_app(
         responses=PROBLEM_RESPONSES,
     )
     app.state.services = services
-    _add_middleware(app, settings)
+    _add_middleware(app, services)
     for router in _ROUTERS:
         app.include_router(router)
     use_docstring_summaries(app.routes)
@@ -104,8 +108,11 @@ def _lifespan_of(services: Services) -> Callable[[FastAPI], AbstractAsyncContext
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with _background_task(services.registry.face_search.follow_changes()):
+            watching = asyncio.create_task(services.key_watch.run())
             yield
             await services.hub.stop()
+            services.key_watch.stop()
+            await watching
 
     return lifespan
 
@@ -122,8 +129,10 @@ async def _background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[Non
         task.result()
 
 
-def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
+def _add_middleware(app: FastAPI, services: Services) -> None:
     """Add the middleware from the innermost to the outermost."""
+    settings = services.settings
+    app.add_middleware(WatchKeys, watch=services.key_watch)
     app.add_middleware(
         BodyLimit,
         json_max_bytes=settings.json_max_bytes,

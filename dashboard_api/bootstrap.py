@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from fastapi import FastAPI
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import SPACE_UNKNOWN, ContractError
@@ -89,8 +90,17 @@ async def ensure_key(registry: Registry, settings: ApiSettings) -> None:
     """Create the configured first key in a fresh database, or log how to get one."""
     if settings.bootstrap_key is not None:
         await registry.api_keys.ensure_first(settings.bootstrap_key.get_secret_value())
+        if await registry.api_keys.find(settings.bootstrap_key.get_secret_value()) is None:
+            _log.warning(
+                "api bootstrap key does not work; the database has other keys, or it was revoked: take "
+                "WFM_API__BOOTSTRAP_KEY out of the configuration"
+            )
     elif not await registry.api_keys.any():
         _log.warning(
             "api has no API key; every request gets 401: set WFM_API__BOOTSTRAP_KEY to a long random text, "
             "which becomes an admin key, and start again"
+        )
+    elif not await registry.api_keys.any_admin(utc_now()):
+        _log.warning(
+            "api has no admin key that works; create one: python -m dashboard_api new-key NAME --role admin"
         )

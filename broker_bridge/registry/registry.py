@@ -62,17 +62,18 @@ class Registry(
         """
         mongo = Mongo(mongo_settings)
         tracker_store = TrackerStore(mongo)
+        versions = Versions(mongo)
+        core = wire_core(mongo, versions)
         try:
             await mongo.check()
             await ensure_indexes(mongo, retention)
             await add_missing_keys(mongo)
             face_search = await _open_face_search(mongo, tracker_store, search or SearchSettings())
-            versions = Versions(mongo)
             await versions.ensure()
+            await core.api_keys.ensure_ids()
         except BaseException:
             await mongo.close()
             raise
-        core = wire_core(mongo, versions)
         settings = settings or RegistrySettings()
         return cls._wire(core, tracker_store, face_search, settings, event_admission or EventAdmission())
 

@@ -122,7 +122,7 @@ def wire_core(mongo: Mongo, versions: Versions) -> CoreServices:
         versions=versions,
         spaces=SpaceRegistry(mongo),
         audit=audit,
-        api_keys=ApiKeys(mongo),
+        api_keys=ApiKeys(mongo, audit),
         jobs=JobQueue(mongo, audit),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from broker_bridge.contract.ids import DeviceId, EventId
@@ -13,6 +13,7 @@ from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_curso
 from dashboard_api.http.problems import not_found
 from dashboard_api.services.dependencies import EventsDep, HubDep
 from dashboard_api.services.event_hub import Subscription
+from dashboard_api.services.key_watch import open_request_of
 from dashboard_api.services.security import MAY_READ
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
@@ -30,8 +31,13 @@ async def list_events(
     return EventPage(items=[event.to_wire() for event in page], next_cursor=next_cursor)
 
 
-async def subscribe(hub: HubDep, last_event_id: LastEventId = None) -> AsyncIterator[Subscription]:
+async def subscribe(
+    hub: HubDep, request: Request, last_event_id: LastEventId = None
+) -> AsyncIterator[Subscription]:
     async with hub.subscribe(last_event_id) as subscription:
+        opened = open_request_of(request)
+        if opened is not None:
+            opened.on_revoked = subscription.drop
         yield subscription
 
 

@@ -30,6 +30,8 @@ _STATUS_BY_CODE = {
     "detected-person-unknown": 404,
     "erasure-unknown": 404,
     "person-merged": 409,
+    "key-unknown": 404,
+    "last-admin-key": 409,
     "merge-impossible": 409,
     "face-differs": 409,
     "look-alike": 409,
@@ -39,6 +41,7 @@ _STATUS_BY_CODE = {
 }
 _CODE_BY_STATUS = {
     400: "request-unreadable",
+    401: "key-invalid",
     404: "not-found",
     405: "method-not-allowed",
     413: "payload-too-large",

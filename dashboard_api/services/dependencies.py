@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
+from broker_bridge.registry.api_keys import ApiKeys
 from broker_bridge.registry.audit import Audit
 from broker_bridge.registry.devices.commands import CommandQueue
 from broker_bridge.registry.devices.devices import DeviceRegistry
@@ -49,6 +50,7 @@ OverviewDep = Annotated[Overview, _from_services(lambda s: s.overview)]
 PhotosDep = Annotated[PhotoService | None, _from_services(lambda s: s.photos)]
 SettingsDep = Annotated[ApiSettings, _from_services(lambda s: s.settings)]
 
+ApiKeysDep = Annotated[ApiKeys, _from_services(lambda s: s.registry.api_keys)]
 AttendanceDep = Annotated[AttendanceQueries, _from_services(lambda s: s.registry.attendance)]
 AuditDep = Annotated[Audit, _from_services(lambda s: s.registry.audit)]
 CommandsDep = Annotated[CommandQueue, _from_services(lambda s: s.registry.commands)]

@@ -63,6 +63,12 @@ class Subscription:
         self._ended = True
         self._queue.put_nowait(None)
 
+    def drop(self) -> None:
+        """End the iteration at once, without the queued events."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self.end()
+
     async def __aiter__(self) -> AsyncIterator[LiveEvent]:
         last_token = ""
         if self.catching_up is not None:

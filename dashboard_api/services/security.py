@@ -6,29 +6,32 @@ A key is read from the header only, since URLs end up in logs.
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from broker_bridge.registry.api_keys import ApiKey, Role
 from dashboard_api.http.problems import Problem
 
+from .key_watch import CHALLENGE, KEY_INVALID_DETAIL
 from .services import ServicesDep
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key")
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wfm"'}
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
 
-async def authenticate(services: ServicesDep, credentials: _Credentials) -> ApiKey:
-    """Return the API key of a request; raise Problem 401."""
+async def authenticate(services: ServicesDep, credentials: _Credentials, request: Request) -> ApiKey:
+    """Return the API key of a request; raise Problem 401.
+
+    Every request reads its key from MongoDB, so that a revoked key stops in all processes at once.
+    """
     if credentials is None:
         detail = "send an API key in the header: Authorization: Bearer <api key>"
-        raise Problem(401, "key-missing", detail, _CHALLENGE)
-    key = await services.registry.api_keys.find(credentials.credentials)
-    if key is None:
-        detail = "this API key is unknown, or it was revoked"
-        raise Problem(401, "key-invalid", detail, _CHALLENGE)
-    return key
+        raise Problem(401, "key-missing", detail, CHALLENGE)
+    record = await services.registry.api_keys.authenticate(credentials.credentials, services.now())
+    if record is None:
+        raise Problem(401, "key-invalid", KEY_INVALID_DETAIL, CHALLENGE)
+    services.key_watch.admit(request, record)
+    return record.key
 
 
 def allow(*roles: Role) -> Callable[..., Awaitable[ApiKey]]:

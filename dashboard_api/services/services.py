@@ -13,6 +13,7 @@ from broker_bridge.registry.identities.template_notes import Overview
 from dashboard_api.settings import ApiSettings
 
 from .event_hub import EventHub
+from .key_watch import KeyWatch
 from .photos import PhotoService
 
 
@@ -28,6 +29,7 @@ class Services:
     settings: ApiSettings
     tracking: TrackingSettings
     hub: EventHub
+    key_watch: KeyWatch
     photos: PhotoService | None
     now: Callable[[], datetime]
 

@@ -52,7 +52,7 @@ async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -
         await mongo.db.command("collMod", collection, index={"name": "expiry", "expireAfterSeconds": seconds})
 
 
-_WITHOUT_INDEX = {"spaces", "sites", "meta", "api_keys", "event_images", "dead_letters", "job_photos"}
+_WITHOUT_INDEX = {"spaces", "sites", "meta", "event_images", "dead_letters", "job_photos"}
 _INDEXES = {
     "identities": [
         IndexModel([("version", ASCENDING)], unique=True),
@@ -65,6 +65,10 @@ _INDEXES = {
         IndexModel([("deleted_at", ASCENDING)], partialFilterExpression={"deleted": True}),
     ],
     "templates": [IndexModel([("user_id", ASCENDING), ("space", ASCENDING)])],
+    "api_keys": [
+        # Keys from before keys had ids get one at the next start, and are not in the index until then.
+        IndexModel([("key_id", ASCENDING)], unique=True, sparse=True),
+    ],
     "audit": [
         IndexModel([("at", DESCENDING), ("_id", DESCENDING)]),
         IndexModel([("subject", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)]),
