@@ -23,6 +23,7 @@ from deploy.local.fleet import LocalFleet
 from deploy.local.stack import Program
 
 from . import bare
+from .scale import Scale
 from .stats import Latency, Row
 
 DEVICE = "cold-001"
@@ -87,23 +88,24 @@ class Observer:
             self.applied.set()
 
 
-def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list[Row]:
-    """Measure `runs` cold syncs of 10,000 identities.
+def measure(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
+    """Measure `runs` cold syncs of `identities`.
 
-    `large` adds one of 100,000, for its memory.
+    One of `largest_gallery` follows for its memory.
     """
+    runs, count, largest = scale.runs, scale.identities, scale.largest_gallery
     with LocalFleet(folder, [DEVICE]) as fleet:
         fleet.start_servers()
         fleet.start_backend()
         idle = resident_mb(fleet.bridge)
-        task = progress.add_task("cold sync", total=runs + (4 if large else 1))
-        version = fill(fleet, 0, 10_000)
+        task = progress.add_task("cold sync", total=runs + (4 if largest else 1))
+        version = fill(fleet, 0, count)
         pages = cold_sync(fleet, folder, version, keep_pages=True).pages
         progress.advance(task)
         ours, wire, disk = [], [], []
         for number in range(runs):
             # Every change clears the bridge's page cache.
-            version = fill(fleet, 10_000 + number, 10_001 + number)
+            version = fill(fleet, count + number, count + number + 1)
             ours.append(cold_sync(fleet, folder, version).seconds)
             wire.append(bare.copy_seconds(fleet.broker, DEVICE, pages))
             disk.append(bare.executemany_seconds(folder / "bare.db", pages))
@@ -111,18 +113,21 @@ def measure(folder: Path, progress: Progress, *, runs: int, large: bool) -> list
         floor = Latency.from_seconds([one + two for one, two in zip(wire, disk, strict=True)])
         rows = [
             Row(
-                "cold sync of 10,000 people", Latency.from_seconds(ours), bare=floor, at_most=MOST_TIMES_BARE
+                f"cold sync of {count:,} people",
+                Latency.from_seconds(ours),
+                bare=floor,
+                at_most=MOST_TIMES_BARE,
             ),
             Row("  bare MQTT, the same pages", Latency.from_seconds(wire)),
             Row("  bare SQLite executemany, the same rows", Latency.from_seconds(disk)),
         ]
-        if large:
-            version = fill(fleet, 10_000 + runs, 100_000)
+        if largest:
+            version = fill(fleet, count + runs, largest)
             progress.advance(task, 2)
             synced = cold_sync(fleet, folder, version)
             progress.advance(task)
             rows += [
-                Row("cold sync of 100,000 people", Latency.from_seconds([synced.seconds])),
+                Row(f"cold sync of {largest:,} people", Latency.from_seconds([synced.seconds])),
                 _growth("  the camera's memory has grown by (MB)", synced.device_mb),
                 _growth("  the bridge's memory, from idle to its peak (MB)", peak_mb(fleet.bridge) - idle),
             ]

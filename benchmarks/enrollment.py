@@ -14,6 +14,7 @@ from rich.progress import Progress
 from deploy.local.fleet import LocalFleet
 
 from . import bare
+from .scale import Scale
 from .stats import Latency, Row
 
 LIMIT_MS = 500.0
@@ -50,11 +51,12 @@ class AppliedTap:
             self._news.notify_all()
 
 
-def measure(fleet: LocalFleet, folder: Path, changes: int, progress: Progress) -> list[Row]:
+def measure(fleet: LocalFleet, folder: Path, progress: Progress, scale: Scale) -> list[Row]:
     """Measure `changes` enrollments and deletions over REST, one after the other."""
+    changes = scale.changes
     task = progress.add_task("enrollment to applied", total=changes * 2)
     tap = AppliedTap(fleet)
-    people = _fill(fleet, 1000)
+    people = _fill(fleet, min(1000, scale.identities))
     camera = fleet.make_simulator(DEVICE, folder, count=0, rate=0.001)
     camera.start()
     tap.wait_for(people)

@@ -186,7 +186,11 @@ def _change(fleet: LocalFleet, number: int) -> tuple[int, float]:
 def measure_storm(folder: Path, progress: Progress, *, cameras: int = 1000) -> list[Row]:
     """Measure a broker restart with all cameras up to date, and with all behind."""
     task = progress.add_task(f"{cameras} cameras reconnect", total=3)
-    with _site(folder / "storm", CameraCrowd("storm", cameras, cameras // 50)) as (fleet, tap, version):
+    with _site(folder / "storm", CameraCrowd("storm", cameras, max(1, cameras // 50))) as (
+        fleet,
+        tap,
+        version,
+    ):
         progress.advance(task)
         calm = _reconnect(fleet, tap, cameras, version)
         progress.advance(task)
@@ -235,7 +239,7 @@ def _reconnect(fleet: LocalFleet, tap: SiteTap, cameras: int, version: int, *, p
 def _connections(fleet: LocalFleet) -> int:
     """Return the number of sessions that the crowd's processes started."""
     logs = fleet.folder.glob("storm-*.log")
-    return sum(len(re.findall(r"connected to ", log.read_text(errors="replace"))) for log in logs)
+    return sum(len(re.findall("broker connected ", log.read_text(errors="replace"))) for log in logs)
 
 
 def _busiest(moments: Sequence[float], width: float) -> int:

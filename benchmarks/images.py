@@ -46,30 +46,31 @@ class EncodesRow(Row):
         return f"p95 <= {MOST_ENCODES} encodes  {'holds' if self.holds else 'MISSED'}"
 
 
-def frames() -> Iterator[Image]:
+def frames(count: int) -> Iterator[Image]:
     """Yield uint8[1080, 1920, 3] of photographs, enlarged (smooth) or tiled (detail)."""
     pictures = {name: _bgr(getattr(data, name)()) for name in _PHOTOGRAPHS}
     pictures["motorcycle"] = _bgr(data.stereo_motorcycle()[0])  # type: ignore[no-untyped-call]
     faces = np.asarray(data.lfw_subset()[:100] * 255, np.uint8)  # type: ignore[no-untyped-call]
     pictures["faces"] = _bgr(np.vstack([np.hstack(list(faces[row * 10 :][:10])) for row in range(10)]))
-    for picture in pictures.values():
+    chosen = list(pictures.values())[:count]
+    for picture in chosen:
         height, width = picture.shape[:2]
         factor = max(_WIDTH / width, _HEIGHT / height)
         large = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         yield np.asarray(large[:_HEIGHT, :_WIDTH], dtype=np.uint8)
-    for picture in pictures.values():
+    for picture in chosen:
         rows, columns = -(-_HEIGHT // picture.shape[0]), -(-_WIDTH // picture.shape[1])
         yield np.tile(picture, (rows, columns, 1))[:_HEIGHT, :_WIDTH]
 
 
-def measure(progress: Progress) -> list[Row]:
+def measure(progress: Progress, pictures: int) -> list[Row]:
     """Return rows for whole frames and for faces, each followed by its bare encode."""
-    pictures = list(frames())
-    task = progress.add_task("event images", total=len(pictures) * len(NOISE))
+    images = list(frames(pictures))
+    task = progress.add_task("event images", total=len(images) * len(NOISE))
     pixels = np.random.default_rng(1)
     places = random.Random(1)
     whole, face = _Tally(), _Tally()
-    for frame in pictures:
+    for frame in images:
         for level in NOISE:
             noisy = _with_noise(frame, level, pixels)
             for side in FACES:

@@ -15,23 +15,24 @@ from rich.progress import Progress
 from deploy.local.fleet import LocalFleet
 
 from . import bare
+from .scale import Scale
 from .stats import Latency, Row
 
-COUNT = 10_000
 DIMENSION = 512
 LEAST_PER_SECOND = 2000
 _SENT_LINES = 100
 
 
-def measure(folder: Path, progress: Progress, *, runs: int) -> list[Row]:
-    """Measure `runs` requests of 10,000 new identities as base64, and one as numbers."""
+def measure(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
+    """Measure `runs` requests of `identities` as base64, and one as numbers."""
+    runs, count = scale.runs, scale.identities
     with LocalFleet(folder, []) as fleet:
         fleet.start_servers()
         fleet.start_backend()
         task = progress.add_task("ingest", total=runs + 1)
         ours, floor = [], []
         for number in range(runs + 1):
-            vectors = _vectors(number)
+            vectors = _vectors(number, count)
             as_numbers = number == runs
             took = _ingest(fleet, f"catalog-{number}", vectors, as_numbers=as_numbers)
             progress.advance(task)
@@ -40,10 +41,10 @@ def measure(folder: Path, progress: Progress, *, runs: int) -> list[Row]:
             else:
                 ours.append(took)
                 floor.append(_bare_insert(fleet, vectors))
-    limit = COUNT / LEAST_PER_SECOND * 1000
+    limit = count / LEAST_PER_SECOND * 1000
     return [
         Row(
-            f"ingest of {COUNT:,} embeddings (base64)",
+            f"ingest of {count:,} embeddings (base64)",
             Latency.from_seconds(ours),
             limit,
             Latency.from_seconds(floor),
@@ -53,14 +54,14 @@ def measure(folder: Path, progress: Progress, *, runs: int) -> list[Row]:
     ]
 
 
-def _vectors(seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(COUNT, DIMENSION)).astype(np.float32)
+def _vectors(seed: int, count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
 
 
 def _ingest(fleet: LocalFleet, source: str, vectors: NDArray[np.float32], *, as_numbers: bool) -> float:
     """Return the seconds from the first byte of the request to the answer."""
     body = [_line(source, number, vector, as_numbers=as_numbers) for number, vector in enumerate(vectors)]
-    chunks = [b"".join(body[start : start + _SENT_LINES]) for start in range(0, COUNT, _SENT_LINES)]
+    chunks = [b"".join(body[start : start + _SENT_LINES]) for start in range(0, len(body), _SENT_LINES)]
     headers = {"Content-Type": "application/x-ndjson"}
     started = time.perf_counter()
     answer = fleet.http.post(
@@ -68,7 +69,7 @@ def _ingest(fleet: LocalFleet, source: str, vectors: NDArray[np.float32], *, as_
     )
     took = time.perf_counter() - started
     answer.raise_for_status()
-    if answer.json()["embeddings_stored"] != COUNT:
+    if answer.json()["embeddings_stored"] != len(vectors):
         raise RuntimeError(f"not everything was stored: {answer.text[:1000]}")
     return took
 
@@ -93,7 +94,7 @@ def _bare_insert(fleet: LocalFleet, vectors: NDArray[np.float32]) -> float:
             for number, vector in enumerate(vectors)
         ]
         started = time.perf_counter()
-        for start in range(0, COUNT, 1000):
+        for start in range(0, len(documents), 1000):
             collection.insert_many(documents[start : start + 1000], ordered=False)
         took = time.perf_counter() - started
         client.drop_database("bare")

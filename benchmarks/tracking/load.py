@@ -15,6 +15,7 @@ import psutil
 from pydantic import SecretStr
 from rich.progress import Progress
 
+from benchmarks.scale import Scale
 from benchmarks.stats import Latency, Row
 from broker_bridge.contract import channels
 from broker_bridge.contract.embeddings import EmbeddingSpace
@@ -31,10 +32,8 @@ from tests.tracking_samples import SPACE, Faces, observed
 
 from .observers import AssignmentLatencies, Load, observe
 
-CAMERAS, PEOPLE_EACH = 50, 20
+PEOPLE_EACH = 20
 ACTIVE = 1000
-EVERYBODY = 100_000
-_WARM_UP_SECONDS = 10.0
 _TRACKS, _KNOWS = "leader election won task=tracker", "face index ready"
 _AT_ONCE = 2000
 
@@ -57,14 +56,14 @@ class FigureRow(Row):
         return f"{super().must}  {self.figure:.4g} of at most {self.most:g} {self.unit} {state}".strip()
 
 
-def measure(folder: Path, progress: Progress, *, seconds: float, large: bool) -> list[Row]:
-    """Run the three measurements; without `large` with 10,000 persons."""
+def measure(folder: Path, progress: Progress, scale: Scale) -> list[Row]:
+    """Run the three measurements, the last with `known_persons`."""
     task = progress.add_task("tracking", total=3)
-    rows = _active()
+    rows = _active(scale.matches)
     progress.advance(task)
-    rows += _load(folder / "load", seconds)
+    rows += _load(folder / "load", scale)
     progress.advance(task)
-    rows += _start(folder / "start", EVERYBODY if large else EVERYBODY // 10)
+    rows += _start(folder / "start", scale.known_persons)
     progress.advance(task)
     return rows
 
@@ -72,7 +71,7 @@ def measure(folder: Path, progress: Progress, *, seconds: float, large: bool) ->
 # Among the active
 
 
-def _active(rounds: int = 5000) -> list[Row]:
+def _active(rounds: int) -> list[Row]:
     faces = Faces(3)
     people = ActiveSet(TrackingSettings())
     centres = [faces.person() for _ in range(ACTIVE)]
@@ -111,20 +110,20 @@ def _active(rounds: int = 5000) -> list[Row]:
 # Fifty cameras
 
 
-def _load(folder: Path, seconds: float) -> list[Row]:
-    cameras = [f"cam-{number:03}" for number in range(1, CAMERAS + 1)]
+def _load(folder: Path, scale: Scale) -> list[Row]:
+    cameras = [f"cam-{number:03}" for number in range(1, scale.observing_cameras + 1)]
     with LocalFleet(folder, cameras) as fleet:
         fleet.start_servers()
         asyncio.run(_register(fleet, cameras))
-        load = _load_of(fleet, cameras, seconds)
+        load = _load_of(fleet, cameras, scale)
         with _echoing(fleet.broker):
             bare = _observed(load)
         fleet.bridge.start()
         fleet.bridge.wait_for_line(_TRACKS)
         ours = _observed(load)
         cpu = psutil.Process(fleet.bridge.pid).cpu_times()
-    busy = (cpu.user + cpu.system) / (seconds + _WARM_UP_SECONDS)
-    what = f"{ours.rate:,.0f}/s of {CAMERAS} cameras for {seconds:.0f} s"
+    busy = (cpu.user + cpu.system) / (scale.seconds + scale.warm_up_seconds)
+    what = f"{ours.rate:,.0f}/s of {len(cameras)} cameras for {scale.seconds:.0f} s"
     name = f"observation to assignment, {what} ({busy:.0%} of a core)"
     return [
         FigureRow(
@@ -138,20 +137,20 @@ def _load(folder: Path, seconds: float) -> list[Row]:
         ),
         Row("  bare echo: a client that answers at once", Latency.from_seconds(bare.seconds)),
         Row(
-            f"  the first {CAMERAS * PEOPLE_EACH:,} strangers, all in the first second",
+            f"  the first {len(cameras) * PEOPLE_EACH:,} strangers, all in the first second",
             Latency.from_seconds(ours.first_seconds),
         ),
     ]
 
 
-def _load_of(fleet: LocalFleet, cameras: list[str], seconds: float) -> Load:
+def _load_of(fleet: LocalFleet, cameras: list[str], scale: Scale) -> Load:
     return Load(
         host=fleet.broker.host,
         port=fleet.broker.port,
         passwords={camera: fleet.broker.users[camera] for camera in cameras},
         people_each=PEOPLE_EACH,
-        warm_up=_WARM_UP_SECONDS,
-        seconds=seconds,
+        warm_up=scale.warm_up_seconds,
+        seconds=scale.seconds,
     )
 
 

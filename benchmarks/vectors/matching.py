@@ -31,7 +31,6 @@ from fleet.tracks.faces import draw_at_cosine, draw_unit_vectors
 SPACE = EmbeddingSpace("face:bench-512", 512)
 TEMPLATES = 5
 BATCH = 8
-SMALL, LARGE = 10_000, 100_000
 ENGINES: tuple[Engine, ...] = ("faiss", "numpy")
 _SAME = 1e-5
 _TURN = 25
@@ -57,16 +56,16 @@ class MatchingRow(Row):
         return f"{super().must}, {self.differences} of {self.asked} answers differ".lstrip(", ")
 
 
-def measure(folder: Path, progress: Progress, *, large: bool = True) -> list[Row]:
-    """Measure searches among 10,000 and, if `large`, 100,000 templates."""
-    size = LARGE if large else SMALL
+def measure(folder: Path, progress: Progress, sizes: Sequence[int]) -> list[Row]:
+    """Measure searches among one or two numbers of templates, the smaller first."""
+    small, size = sizes[0], sizes[-1]
     random = np.random.default_rng(1)
     keys, matrix = make_people(size, random)
-    task = progress.add_task("matching", total=2 + 2 * large)
-    rows = _search(keys[:SMALL], matrix[:SMALL], random, batch=1, rounds=400, must=(1 / 3, None))
-    rows += _search(keys[:SMALL], matrix[:SMALL], random, batch=BATCH, rounds=200, must=(1.0, None))
+    task = progress.add_task("matching", total=2 * len(sizes))
+    rows = _search(keys[:small], matrix[:small], random, batch=1, rounds=400, must=(1 / 3, None))
+    rows += _search(keys[:small], matrix[:small], random, batch=BATCH, rounds=200, must=(1.0, None))
     progress.advance(task)
-    if large:
+    if size > small:
         rows += _search(keys, matrix, random, batch=1, rounds=200, must=(None, 2.0))
         progress.advance(task)
         rows += _search(keys, matrix, random, batch=BATCH, rounds=50, must=(1.0, None))
@@ -184,7 +183,7 @@ def _filled(path: Path, keys: Sequence[str], matrix: Vectors) -> Iterator[Databa
     db.initialize()
     step = 1000 * TEMPLATES
     for start in range(0, len(keys), step):
-        people = [_upsert(keys, matrix, row) for row in range(start, start + step, TEMPLATES)]
+        people = [_upsert(keys, matrix, row) for row in range(start, min(start + step, len(keys)), TEMPLATES)]
         db.apply_delta(people, [], SyncCursor("bench", (SPACE.id,), "e", start + 1))
     yield db
     db.close()

@@ -75,15 +75,11 @@ class MemoryRow(Row):
         return f"{found}, < {MEGABYTES} MB  {'holds' if self.holds else 'MISSED'}"
 
 
-def measure(progress: Progress, *, large: bool = True) -> list[Row]:
-    """Measure searches among 10,000, 100,000 and, if `large`, 1,000,000 persons.
-
-    Memory; pgvector.
-    """
+def measure(progress: Progress, sizes: Sequence[int]) -> list[Row]:
+    """Measure searches among each number of persons, ascending; memory; pgvector."""
     random = np.random.default_rng(1)
-    sizes = [size for size in SIZES if large or size <= PERSONS]
     task = progress.add_task("search", total=len(sizes) + 2)
-    rows: list[Row] = [_memory()]
+    rows: list[Row] = [_memory(min(PERSONS, sizes[-1]))]
     progress.advance(task)
     matrix = make_persons(sizes[-1], random)
     kinds: dict[int, dict[str, Queries]] = {}
@@ -156,7 +152,7 @@ def _search(matrix: Vectors, kinds: dict[str, Queries], random: np.random.Genera
             took[name] += _turn(index, turn)
     exact = Latency.from_seconds(bare)
     for name, index in indexes.items():
-        limit = SIZES[size] if name.startswith("faiss") else None
+        limit = SIZES.get(size) if name.startswith("faiss") else None
         recalls = tuple((kind, _recall(index, one)) for kind, one in kinds.items())
         rows.append(
             SearchRow(
@@ -203,11 +199,11 @@ def _change(index: VectorIndex, keys: Sequence[str], matrix: Vectors, count: int
     ]
 
 
-def _memory() -> Row:
+def _memory(count: int) -> Row:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        megabytes, peak, seconds = fresh.submit(_fill, PERSONS).result()
+        megabytes, peak, seconds = fresh.submit(_fill, count).result()
     return MemoryRow(
-        f"an index of {PERSONS:,}, filled one by one",
+        f"an index of {count:,}, filled one by one",
         Latency.from_seconds([seconds]),
         megabytes=megabytes,
         peak=peak,
