@@ -7,20 +7,16 @@ messages beyond its limits, as long as it counts them.
 import asyncio
 import logging
 import random
-import socket
-import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from .broker_client import open_client, tls_context
 from .common.retry import Backoff
-from .common.settings import MqttSettings, SettingsError
+from .common.settings import MqttSettings
 from .common.tasks import cancel_and_wait
 from .contract.channels import Channel, Decoded, decode
 from .contract.errors import ContractError
@@ -28,12 +24,8 @@ from .contract.wire import MAX_DOWN_BYTES, WireModel
 
 _log = logging.getLogger(__name__)
 
-# Processing this many messages blocks the event loop for at most some ten milliseconds.
-_MAX_BATCH = 32
-_INCOMING_LIMIT = 20_000
 _BACKOFF = Backoff(0.2, 10.0)
 _STABLE_SECONDS = 10.0
-_RECEIVE_MAXIMUM = 2000
 # MQTT 5 reason codes of CONNACK for a rejected user name, password or certificate.
 _NOT_AUTHORIZED = {0x86, 0x87, 4, 5}
 
@@ -80,7 +72,7 @@ class BrokerLink:
         self._subscribed: dict[Channel[Any], None] = {}
         self._handle = handle
         self._reject = reject
-        self._tls = _tls_context(settings)
+        self._tls = tls_context(settings)
         self._share = f"$share/{share_group}/"
         self._client: aiomqtt.Client | None = None
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
@@ -142,7 +134,7 @@ class BrokerLink:
         while True:
             connected_at = None
             try:
-                async with self._connection() as client:
+                async with open_client(self._settings, self._client_id, self._tls) as client:
                     connected_at = asyncio.get_running_loop().time()
                     await self._serve(client)
             except aiomqtt.MqttError as error:
@@ -155,33 +147,6 @@ class BrokerLink:
                 attempt = 0
             attempt += 1
             await asyncio.sleep(_BACKOFF.delay(attempt, jitter))
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[aiomqtt.Client]:
-        password = self._settings.password
-        # Receive Maximum lets the broker send that many QoS 1 messages ahead of our acknowledgements.
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.ReceiveMaximum = _RECEIVE_MAXIMUM
-        async with aiomqtt.Client(
-            hostname=self._settings.host,
-            port=self._settings.port,
-            username=self._settings.username,
-            password=password.get_secret_value() if password else None,
-            identifier=self._client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            # The broker would keep sending its share to the session of a dead worker.
-            clean_start=True,
-            keepalive=self._settings.keepalive_seconds,
-            max_queued_incoming_messages=_INCOMING_LIMIT,
-            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", _BatchQueue),
-            tls_context=self._tls,
-            properties=properties,
-            # Nagle's algorithm would delay each small message by up to 40 ms.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        ) as client:
-            # Many receipts or deltas at once are ordinary: no warning for each.
-            client.pending_calls_threshold = _INCOMING_LIMIT
-            yield client
 
     async def _serve(self, client: aiomqtt.Client) -> None:
         self._subscribed = await self._subscribe(client, {})
@@ -272,29 +237,3 @@ def _decode(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:
             code, "a retained message arrives again at every connect; publish it without retain"
         )
     return decoded
-
-
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    if settings.ca_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file and settings.key_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:
-        files = ", ".join(str(f) for f in (settings.ca_file, settings.cert_file, settings.key_file) if f)
-        raise SettingsError([f"mqtt: the certificates cannot be read ({files}): {error.strerror}"]) from error
-    return context
-
-
-class _BatchQueue(asyncio.Queue[Any]):
-    """Returns waiting messages as lists of up to 32.
-
-    The client creates a task for each `get`, which takes a tenth of a millisecond.
-    """
-
-    async def get(self) -> list[Any]:
-        batch = [await super().get()]
-        while len(batch) < _MAX_BATCH and not self.empty():
-            batch.append(self.get_nowait())
-        return batch

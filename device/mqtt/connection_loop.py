@@ -9,10 +9,9 @@ import queue
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
@@ -22,7 +21,8 @@ from broker_bridge.contract.messages import DeviceInfo, DeviceStatus
 from device.store.db_manager import DatabaseManager
 
 from .config import IoTClientConfig
-from .link import Publication, SessionListener
+from .connection import Connection, ConnectionEvent, OpenConnection, PendingPublish
+from .link import SessionListener
 from .listeners import Listeners
 
 _log = logging.getLogger(__name__)
@@ -38,40 +38,6 @@ _DOWN = (
     channels.COMMAND, channels.ASSIGNED,
 )  # fmt: skip
 _CREDENTIAL_REASONS = ("Bad user name or password", "Not authorized")
-
-
-@dataclass(frozen=True)
-class ConnectionEvent:
-    """An event that a connection reports from its own thread."""
-
-    connection: "Connection"
-    kind: Literal["connected", "refused", "lost", "denied", "message"]
-    reason: str = ""
-    topic: str = ""
-    payload: bytes = b""
-    retained: bool = False
-
-
-class PendingPublish(Publication, Protocol):
-    def wait(self, seconds: float) -> None: ...
-
-
-class Connection(Protocol):
-    """One connection to the broker, from CONNECT to its end."""
-
-    def open(self) -> None:
-        """Connect to the broker. Raises OSError when it cannot be reached."""
-        ...
-
-    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None: ...
-
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> PendingPublish: ...
-
-    def close(self) -> None: ...
-
-
-OpenConnection = Callable[[str, bytes, Callable[[ConnectionEvent], None]], Connection]
-"""Makes a connection that is not open yet, from session, last will and report callback."""
 
 
 class BrokerSession:

@@ -16,7 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker_bridge.contract import channels
 
 from .config import IoTClientConfig
-from .connection_loop import ConnectionEvent
+from .connection import ConnectionEvent
 
 _log = logging.getLogger(__name__)
 

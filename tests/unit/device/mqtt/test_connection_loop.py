@@ -13,7 +13,8 @@ from broker_bridge.contract.channels import decode
 from broker_bridge.contract.messages import DeviceStatus, Receipts, SpaceInfo
 from device.events.delivery import EventDelivery
 from device.mqtt.config import IoTClientConfig
-from device.mqtt.connection_loop import BrokerSession, ConnectionEvent
+from device.mqtt.connection import ConnectionEvent
+from device.mqtt.connection_loop import BrokerSession
 from device.mqtt.link import SessionListener
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
