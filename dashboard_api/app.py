@@ -28,7 +28,7 @@ from .external import routes as external
 from .http.middleware import BodyLimit, SecurityHeaders
 from .http.openapi import PROBLEM_RESPONSES, use_docstring_summaries
 from .http.problems import install_problem_handlers
-from .identities import photo_routes, seed_000_routes
+from .identities import enrollment_routes, photo_routes, seed_000_routes
 from .identities import routes as identities
 from .keys import routes as keys
 from .operations import audit_routes, health_routes, pages, whoami_routes
@@ -45,6 +45,7 @@ _ROUTERS = (
     bulk.router,
     identities.router,
     erasures.router,
+    enrollment_routes.router,
     photo_routes.router,
     detected_persons.router,
     devices.router,
@@ -137,6 +138,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         BodyLimit,
         json_max_bytes=settings.json_max_bytes,
         photo_max_bytes=settings.photo_max_bytes,
+        enrollment_max_bytes=settings.enrollment_max_bytes,
         ingest_max_bytes=settings.ingest_max_bytes,
     )
     install_problem_handlers(app)

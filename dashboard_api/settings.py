@@ -34,6 +34,8 @@ class ApiSettings(Section):
     photos: bool = True
     """Whether enrollment by photo is on, which loads the face model into this program."""
     photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
+    enrollment_max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    """Limit of an enrollment with all its photos, which are in memory until it is done."""
     face_model: Path | None = None
     """ONNX model that embeds photos; None is the built-in trial model."""
     face_detector: DetectorKind = "cascade"

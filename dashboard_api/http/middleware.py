@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .problems import too_large
 
 PHOTO_PATH_END = "/photos"
+ENROLLMENTS_PATH = "/api/v1/enrollments"
 SYNC_PATH = "/api/identities/sync"
 INGEST_PATH = "/api/identities/ingest-embeddings"
 SUBMIT_PATH = "/api/training/submit"
@@ -17,17 +18,26 @@ class BodyLimit:
     """Stops reading a body at its limit, with or without an announced length."""
 
     def __init__(
-        self, app: ASGIApp, json_max_bytes: int, photo_max_bytes: int, ingest_max_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        json_max_bytes: int,
+        photo_max_bytes: int,
+        enrollment_max_bytes: int,
+        ingest_max_bytes: int,
     ) -> None:
         self._app = app
         self._json_max_bytes = json_max_bytes
         self._photo_max_bytes = photo_max_bytes
+        self._enrollment_max_bytes = enrollment_max_bytes
         self._ingest_max_bytes = ingest_max_bytes
 
     def _limit(self, path: str, headers: Headers) -> int | None:
         """Return the most bytes of a body; None for NDJSON, limited line by line."""
         if path.endswith(PHOTO_PATH_END):
             return self._photo_max_bytes
+        if path == ENROLLMENTS_PATH:
+            return self._enrollment_max_bytes
         if path == INGEST_PATH and media_type(headers) == NDJSON_MEDIA_TYPE:
             return None
         is_ingest = path in (SYNC_PATH, INGEST_PATH, SUBMIT_PATH)

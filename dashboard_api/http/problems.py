@@ -32,6 +32,8 @@ _STATUS_BY_CODE = {
     "person-merged": 409,
     "key-unknown": 404,
     "last-admin-key": 409,
+    "identity-exists": 409,
+    "identity-deleted": 409,
     "merge-impossible": 409,
     "face-differs": 409,
     "look-alike": 409,

@@ -27,6 +27,25 @@ class PhotoEnrolled(PhotoResult):
     look_alikes: list[LookAlikeNote]
 
 
+class EnrolledPhoto(View):
+    """A photo of an enrollment; `quality` 0..1 is that of its face."""
+
+    file_name: str
+    space: str
+    quality: float
+
+
+class EnrolledWithPhotos(IdentityEnrolled):
+    """An identity after an enrollment with photos.
+
+    `templates_added` counts the photos whose vectors are new and kept: an identity keeps the most different
+    good templates, up to the limit of a space.
+    """
+
+    photos: list[EnrolledPhoto]
+    templates_added: int
+
+
 def to_look_alike_notes(found: Iterable[LookAlike]) -> list[LookAlikeNote]:
     return [
         LookAlikeNote(

@@ -18,6 +18,11 @@ EVERY_SITE = "*"
 PERSON_UNKNOWN = "person-unknown"
 PERSON_MERGED = "person-merged"
 PERSON_EXISTS = "person-exists"
+IDENTITY_EXISTS = "identity-exists"
+IDENTITY_DELETED = "identity-deleted"
+
+EnrollmentMode = Literal["create", "add"]
+"""Whether an enrollment may only create an identity, or only add to an enrolled one."""
 
 USER_ID_RESERVED = "user-id-reserved"
 RESERVED_USER_IDS = frozenset({"bulk", "names"})
@@ -162,8 +167,9 @@ class EnrollIdentity:
     None leaves a field alone. `replace_modality` drops the templates of that modality first. An empty `sites`
     means every site, an empty `display_name` or `flag` clears it, and a new identity without `kind` is an
     employee. `must_exist` refuses to create an identity or to bring back a deleted one; `must_be_new` refuses
-    everything else. With `external` the holder of that key is changed; without a
-    holder the identity `user_id` gets the key.
+    everything else. `mode` refuses the other case, and an identity that can be restored; creating an identity
+    once more as it is has no effect. With `external` the holder of that key is changed; without a holder the
+    identity `user_id` gets the key.
     `by` is the author (see AuditEntry), `audit_details` what the audit entry has besides.
     """
 
@@ -176,6 +182,7 @@ class EnrollIdentity:
     kind: Kind | None = None
     must_exist: bool = False
     must_be_new: bool = False
+    mode: EnrollmentMode | None = None
     external: ExternalKey | None = None
     consent: Mapping[str, bool] | None = None
     by: str = SYSTEM

@@ -13,6 +13,8 @@ from broker_bridge.contract.wire import MAX_IDENTITY_BYTES
 
 from .model import (
     EVERY_SITE,
+    IDENTITY_DELETED,
+    IDENTITY_EXISTS,
     PERSON_EXISTS,
     PERSON_MERGED,
     PERSON_UNKNOWN,
@@ -58,7 +60,8 @@ def apply_enrollment(
 
     It is `before` itself, version included, if the change has no effect. A deleted identity that is enrolled
     again keeps only `synced_sites`, external keys and refused consent. Raises ContractError(`person-unknown`,
-    `person-exists`, `person-merged`, `user-id-reserved`, `keys-too-many`).
+    `person-exists`, `person-merged`, `identity-exists`, `identity-deleted`, `user-id-reserved`,
+    `keys-too-many`).
     """
     known, live = before.identity, before.live
     user_id = known.user_id if known else change.user_id
@@ -88,7 +91,18 @@ def apply_enrollment(
     )
     if live and replace(after, version=live.version, updated_at=live.updated_at) == live:
         return before
+    _check_not_enrolled(live, change)
     return IdentityRecord(after, templates)
+
+
+def _check_not_enrolled(live: Identity | None, change: EnrollIdentity) -> None:
+    """Refuse an effect on an enrolled identity that the change may only create."""
+    if live and change.mode == "create":
+        detail = (
+            f"{live.user_id} is enrolled already and was not changed: choose another user id, or add the "
+            "photos to that identity with mode=add"
+        )
+        raise ContractError(IDENTITY_EXISTS, detail)
 
 
 def _check_admissible(
@@ -101,7 +115,10 @@ def _check_admissible(
         raise ContractError(USER_ID_RESERVED, detail)
     if known and change.must_be_new:
         raise ContractError(PERSON_EXISTS, f"user id {user_id} is already taken, perhaps by a deleted person")
-    if change.must_exist and live is None:
+    if change.mode and known and known.deleted and not known.erased:
+        detail = f"{user_id} is deleted and can be restored: restore it first, or choose another user id"
+        raise ContractError(IDENTITY_DELETED, detail)
+    if (change.must_exist or change.mode == "add") and live is None:
         raise identity_unknown(user_id)
 
 
