@@ -26,7 +26,7 @@ from .erasures import routes as erasures
 from .events import routes as events
 from .external import routes as external
 from .http.middleware import BodyLimit, SecurityHeaders
-from .http.openapi import PROBLEM_RESPONSES, use_docstring_summaries
+from .http.openapi import PROBLEM_RESPONSES, note_roles, use_docstring_summaries
 from .http.problems import install_problem_handlers
 from .identities import enrollment_routes, photo_routes, seed_000_routes
 from .identities import routes as identities
@@ -99,6 +99,7 @@ def create_app(
     app.state.services = services
     _add_middleware(app, services)
     for router in _ROUTERS:
+        note_roles(router.routes)
         app.include_router(router)
     use_docstring_summaries(app.routes)
     pages.mount_pages(app)

@@ -43,6 +43,8 @@ class ApiSettings(Section):
     face_detector_model: Path | None = None
     default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
     """Embedding space of a modality where a request names none."""
+    stream_keepalive_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
+    """Pause of the live stream after which it sends a comment, by which readers tell a pause from a break."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = HEARTBEAT_SECONDS
     """Interval of the fleet's heartbeats: the largest `heartbeat_seconds` of its devices."""
 

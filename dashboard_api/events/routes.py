@@ -8,10 +8,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from broker_bridge.contract.ids import DeviceId, EventId
 from dashboard_api.events.filters import EventFilterDep
+from dashboard_api.events.keepalive import with_pauses
 from dashboard_api.events.views import EventPage
 from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
-from dashboard_api.services.dependencies import EventsDep, HubDep
+from dashboard_api.services.dependencies import EventsDep, HubDep, SettingsDep
 from dashboard_api.services.event_hub import Subscription
 from dashboard_api.services.key_watch import open_request_of
 from dashboard_api.services.security import MAY_READ
@@ -43,17 +44,21 @@ async def subscribe(
 
 @router.get("/stream", dependencies=[MAY_READ], response_class=EventSourceResponse)
 async def stream(
-    subscription: Annotated[Subscription, Depends(subscribe)],
+    subscription: Annotated[Subscription, Depends(subscribe)], settings: SettingsDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream new events as they are recorded.
 
-    Send the last `id` as Last-Event-ID to resume after an interruption.
+    Send the last `id` as Last-Event-ID to resume after an interruption. In a pause a comment comes every few
+    seconds; a client that gets none for some time should connect again.
     """
     # The first block has an id too, so that a client can resume before its first event.
     first = None if subscription.catching_up is not None else subscription.position
     yield ServerSentEvent(comment="connected", id=first)
-    async for event in subscription:
-        yield ServerSentEvent(event="event", raw_data=event.data, id=event.token)
+    async for event in with_pauses(subscription, settings.stream_keepalive_seconds):
+        if event is None:
+            yield ServerSentEvent(comment="alive")
+        else:
+            yield ServerSentEvent(event="event", raw_data=event.data, id=event.token)
 
 
 @router.get("/{device_id}/{event_id}", dependencies=[MAY_READ])

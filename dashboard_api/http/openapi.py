@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
@@ -39,6 +40,20 @@ def use_docstring_summaries(routes: Iterable[BaseRoute]) -> None:
             first_line, _, rest = route.description.partition("\n")
             route.summary = first_line.rstrip(".")
             route.description = rest.strip()
+
+
+def note_roles(routes: Iterable[BaseRoute]) -> None:
+    """Name in each operation the roles of keys that may call it, as `x-roles`."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            roles = _roles_of(route.dependant)
+            if roles:
+                route.openapi_extra = {**(route.openapi_extra or {}), "x-roles": list(roles)}
+
+
+def _roles_of(dependant: Dependant) -> tuple[str, ...]:
+    own: tuple[str, ...] = getattr(dependant.call, "roles", ())
+    return own or next(filter(None, map(_roles_of, dependant.dependencies)), ())
 
 
 def inline_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import { EnrolledIdentities } from "/ui/identities/enrolled.js";
 import { Problem, getJson, key } from "/ui/lib/api.js";
 import { ConnectionStatus } from "/ui/lib/connection_status.js";
 import { byId } from "/ui/lib/dom.js";
+import { setRole } from "/ui/lib/role.js";
 import { followEvents } from "/ui/lib/stream.js";
 
 const DETECTED_MS = 2000;
@@ -32,6 +33,8 @@ function signOut(reason = "") {
   session?.abort();
   session = null;
   key.clear();
+  setRole(null);
+  byId("devices").replaceChildren();
   identities.clear();
   events.clear();
   detected.clear();
@@ -67,7 +70,7 @@ async function repeat(ms, signal, connection, load) {
 
 async function start() {
   const { signal } = (session = new AbortController());
-  const connection = new ConnectionStatus(byId("connection"));
+  const connection = new ConnectionStatus(byId("connection"), byId("not-live"), signal);
   showBoard(true);
   connection.set(followEvents, false);
   // Identities first, so that events show names from the start; a failure is tried again below.
@@ -97,8 +100,7 @@ async function signIn(text) {
   try {
     // Every section needs a key that may read; the role decides about changes.
     const [{ role }] = await Promise.all([getJson("/api/v1/whoami"), getJson("/api/v1/devices?limit=1")]);
-    detected.mayChange = role === "admin" || role === "operator";
-    identities.deleted.mayErase = role === "admin";
+    setRole(role);
   } catch (error) {
     signOut(error.message);
     return;

@@ -14,6 +14,7 @@ from playwright.async_api import Page, Request, async_playwright
 from pydantic import SecretStr
 
 from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Event
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import MongoSettings, Registry
@@ -40,9 +41,11 @@ class FoundFace:
 
 
 class OneFace:
-    """Fake face embedding that finds a face in every photo."""
+    """Fake face embedding that finds a face in every photo without `faceless` in it."""
 
     def embed_photo(self, data: bytes, /) -> FoundFace:
+        if b"faceless" in data:
+            raise ContractError("photo-no-face", "no face was found")
         return FoundFace(normalise([1.0 + n + len(data) for n in range(512)], 512), 0.9)
 
 
@@ -130,9 +133,10 @@ async def page(board: Board) -> AsyncIterator[Page]:
     assert chromium, "Chromium is not on PATH: run `make setup`, or install the package chromium"
     foreign_urls: list[str] = []
     errors: list[str] = []
+    first_url = board.url
 
     def note_request(request: Request) -> None:
-        if not request.url.startswith((board.url, "blob:", "data:")):
+        if not request.url.startswith((first_url, board.url, "blob:", "data:")):
             foreign_urls.append(request.url)
 
     async with async_playwright() as playwright:

@@ -222,15 +222,39 @@ async def test_a_person_deleted_elsewhere_leaves_the_page(page: Page, board: Boa
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
 
 
-async def test_a_viewer_gets_no_edit_buttons(page: Page, board: Board) -> None:
-    """A viewer's key opens details and changes nothing."""
+async def test_a_viewer_gets_no_button_that_changes_anything(page: Page, board: Board) -> None:
+    """Neither in a section nor on the API's page; an operator then gets them."""
     await board.registry.api_keys.create("viewer", "viewer", "key-of-a-viewer")
+    await board.registry.identities.delete("EMP-777")
     global_id = await add_detected_person(board.registry, "cam-001")
     await sign_in(page, "key-of-a-viewer")
     details = await open_details(page, f"Person {global_id}")
     await expect(details).to_contain_text("First seen")
-    await expect(details.get_by_role("button")).to_have_count(0)
+    await expect(page.locator("#identities")).to_contain_text("EMP-12345")
+    await expect(page.locator("#devices")).to_contain_text("cam-002")
+    views = ["Sign out", "Seen now", "All", f"Person {global_id}", "Current", "Deleted"]
+    await expect(page.locator("button:visible")).to_have_text(views)
+    await expect(page.locator("input:visible")).to_have_count(0)
     await picture(page, "viewer")
+    await page.get_by_role("button", name="Deleted", exact=True).click()
+    await expect(page.locator("#identities")).to_contain_text("0 of 2 cameras have confirmed")
+    await expect(page.locator("button:visible")).to_have_text(views)
+    await page.get_by_role("link", name="API").click()
+    for path, method, offered in (
+        ("/api/v1/identities", "get", 1),
+        ("/api/v1/identities", "post", 0),
+        ("/api/v1/enrollments", "post", 0),
+        ("/api/v1/audit", "get", 0),
+    ):
+        operation = page.locator(f".opblock-{method}", has=page.locator(f'[data-path="{path}"]'))
+        await operation.locator(".opblock-summary-control").click()
+        await expect(operation.locator(".opblock-body")).to_contain_text("Responses")
+        await expect(operation.get_by_role("button", name="Try it out")).to_have_count(offered)
+    await page.goto(board.url)
+    await page.get_by_role("button", name="Sign out").click()
+    await sign_in(page)
+    await expect(page.get_by_role("button", name="Delete EMP-12345")).to_be_visible()
+    await expect(page.get_by_role("button", name="Enroll")).to_be_visible()
 
 
 async def test_details_on_a_phone_need_no_sideways_scrolling(page: Page, board: Board) -> None:

@@ -42,7 +42,6 @@ export class DetectedPersons extends Section {
     this.isFollowed = true;
     this.rows = new Map();
     this.opened = null;
-    this.mayChange = false;
     this.showsAll = false;
   }
 

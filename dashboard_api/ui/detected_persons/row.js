@@ -2,6 +2,7 @@
 
 import { badge, button, clock, el } from "/ui/lib/dom.js";
 import { DetectedPersonEdits } from "/ui/detected_persons/edits.js";
+import { may } from "/ui/lib/role.js";
 import { facts, nameOf, summary } from "/ui/detected_persons/person.js";
 
 export class DetectedPersonRow {
@@ -45,7 +46,7 @@ class Details {
   constructor(page, id) {
     this.facts = el("dl", "facts");
     this.trail = el("ol", "trail");
-    this.changes = page.mayChange ? new DetectedPersonEdits(page, id) : null;
+    this.changes = may.change ? new DetectedPersonEdits(page, id) : null;
     const places = el("div", "", el("h3", "", "Today"), this.trail);
     this.element = el("div", "details", this.facts, places, this.changes?.element);
   }

@@ -4,6 +4,7 @@ import { getJson, sendJson } from "/ui/lib/api.js";
 import { ago, button, byId, el, keyed } from "/ui/lib/dom.js";
 import { confirmationsBadge, waitingFor } from "/ui/identities/confirmations.js";
 import { identityList, identityPath } from "/ui/identities/list.js";
+import { may } from "/ui/lib/role.js";
 
 const PAGE = 20;
 
@@ -12,7 +13,6 @@ export class DeletedIdentities {
   constructor(section, onChanged) {
     this.section = section;
     this.onChanged = onChanged;
-    this.mayErase = false;
     this.confirmations = new Map();
     this.receipts = new Map();
     this.clear();
@@ -81,7 +81,7 @@ export class DeletedIdentities {
 
   actions(identity) {
     const userId = identity.user_id;
-    if (identity.erased) {
+    if (identity.erased || !may.change) {
       return [];
     }
     if (this.eraseCandidate === userId) {
@@ -95,7 +95,7 @@ export class DeletedIdentities {
     }
     return [
       this.action("Restore", userId, "quiet", () => this.bringBack(userId, "restore")),
-      this.mayErase ? this.action("Erase", userId, "quiet", () => this.confirmErase(userId)) : null,
+      may.administer ? this.action("Erase", userId, "quiet", () => this.confirmErase(userId)) : null,
     ];
   }
 

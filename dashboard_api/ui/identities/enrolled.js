@@ -1,10 +1,12 @@
-// Enrolled identities: enroll by photo, delete, and follow the cameras' confirmations.
+// Enrolled identities: list, delete, and follow the cameras' confirmations.
 
-import { getJson, request, sendJson } from "/ui/lib/api.js";
+import { getJson, sendJson } from "/ui/lib/api.js";
 import { confirmationsBadge, waitingFor } from "/ui/identities/confirmations.js";
 import { DeletedIdentities } from "/ui/identities/deleted.js";
 import { badge, button, byId, el, keyed, plural } from "/ui/lib/dom.js";
+import { EnrollmentForm } from "/ui/identities/enrollment.js";
 import { identityList, identityPath } from "/ui/identities/list.js";
+import { may } from "/ui/lib/role.js";
 import { drawReleased, showRows } from "/ui/lib/rows.js";
 import { Section } from "/ui/lib/section.js";
 
@@ -26,9 +28,9 @@ export class EnrolledIdentities extends Section {
     byId("show-current").addEventListener("click", () => this.attempt(() => this.show(false)));
     byId("show-deleted").addEventListener("click", () => this.attempt(() => this.show(true)));
     byId("more-identities").addEventListener("click", () => this.attempt(() => this.more()));
-    byId("enroll").addEventListener("submit", (submitted) => {
-      submitted.preventDefault();
-      this.attempt(() => this.enroll(submitted.target));
+    this.enrollment = new EnrollmentForm(this, async (userId) => {
+      this.deleting.delete(userId);
+      await this.refresh();
     });
   }
 
@@ -41,8 +43,11 @@ export class EnrolledIdentities extends Section {
     this.list = identityList(PAGE);
     this.deleted.clear();
     this.deleting.clear();
+    this.enrollment.clear();
     this.showsDeleted = false;
+    this.deleteCandidate = null;
     this.showNotice("");
+    this.draw();
   }
 
   async show(deleted) {
@@ -71,37 +76,6 @@ export class EnrolledIdentities extends Section {
     this.draw();
   }
 
-  async enroll(form) {
-    const fields = new FormData(form);
-    const userId = fields.get("user_id").trim();
-    const photo = fields.get("photo");
-    const submit = form.querySelector("button");
-    submit.disabled = true;
-    try {
-      const known = this.list.items.has(userId);
-      const name = fields.get("display_name").trim();
-      await sendJson("POST", "/api/v1/identities", { user_id: userId, ...(name ? { display_name: name } : {}) });
-      try {
-        await request(`${identityPath(userId)}/photos`, {
-          method: "POST",
-          body: photo,
-          headers: { "Content-Type": photo.type },
-        });
-      } catch (error) {
-        if (!known) {
-          await sendJson("DELETE", identityPath(userId)).catch(() => null);
-        }
-        throw error;
-      }
-      form.reset();
-      this.deleting.delete(userId);
-      this.showNotice(`${userId} is enrolled.`);
-      await this.refresh();
-    } finally {
-      submit.disabled = false;
-    }
-  }
-
   async remove(userId) {
     this.deleteCandidate = null;
     await sendJson("DELETE", identityPath(userId));
@@ -113,16 +87,21 @@ export class EnrolledIdentities extends Section {
 
   /** Load and show the confirmations of a deletion until every camera has confirmed it. */
   async followConfirmations(userId) {
-    const confirmations = await getJson(`${identityPath(userId)}/confirmations`);
-    if (!confirmations.deleted) {
-      this.deleting.delete(userId);
-      return;
-    }
-    this.deleting.set(userId, confirmations);
-    this.draw();
-    if (confirmations.waiting.length) {
+    let waiting = true;
+    try {
+      const confirmations = await getJson(`${identityPath(userId)}/confirmations`);
+      waiting = confirmations.deleted && confirmations.waiting.length > 0;
+      if (confirmations.deleted) {
+        this.deleting.set(userId, confirmations);
+      } else {
+        this.deleting.delete(userId);
+      }
+      this.draw();
+    } finally {
       const again = () => this.deleting.has(userId) && this.attempt(() => this.followConfirmations(userId));
-      setTimeout(again, CONFIRMATION_MS);
+      if (waiting) {
+        setTimeout(again, CONFIRMATION_MS);
+      }
     }
   }
 
@@ -142,7 +121,7 @@ export class EnrolledIdentities extends Section {
     showRows(byId("identities"), rows.length ? rows : [el("li", "empty", empty)]);
     byId("identities-summary").textContent = `${list.count} ${this.showsDeleted ? "deleted" : "enrolled"}`;
     byId("more-identities").hidden = !list.cursor;
-    byId("enroll").hidden = this.showsDeleted;
+    byId("enroll").hidden = this.showsDeleted || !may.change;
     byId("show-current").setAttribute("aria-pressed", !this.showsDeleted);
     byId("show-deleted").setAttribute("aria-pressed", this.showsDeleted);
   }
@@ -178,6 +157,9 @@ export class EnrolledIdentities extends Section {
   }
 
   actions(userId) {
+    if (!may.change) {
+      return [];
+    }
     if (this.deleteCandidate !== userId) {
       return [this.action("Delete", userId, "quiet", () => this.confirmDelete(userId))];
     }

@@ -1,21 +1,24 @@
 // Server-sent events by fetch, since EventSource cannot send the key in a header.
 
-import { Problem, request } from "/ui/lib/api.js";
+import { Problem, hear, open } from "/ui/lib/api.js";
+import { limits } from "/ui/lib/limits.js";
 
 const FIRST_RETRY_MS = 500;
-const MAX_RETRY_MS = 10000;
+const MAX_RETRY_MS = 5000;
 
 /**
- * Follow the stream until `signal` aborts, and resume after the last event after a break.
+ * Follow the stream until `signal` aborts, and resume after the last event after a break or a long silence.
  * `onState(true)` means that the stream brings every event from now on: load the recorded events then.
  */
 export async function followEvents({ signal, onEvent, onState, onRejected }) {
   let last = null;
   let retry = FIRST_RETRY_MS;
   while (!signal.aborted) {
+    const connection = new AbortController();
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
-      const response = await request("/api/v1/events/stream", { headers, signal });
+      const either = AbortSignal.any([signal, connection.signal]);
+      const response = await open("/api/v1/events/stream", { headers, signal: either });
       onState(true);
       retry = FIRST_RETRY_MS;
       for await (const block of blocks(response.body)) {
@@ -36,26 +39,41 @@ export async function followEvents({ signal, onEvent, onState, onRejected }) {
         last = null;
       }
     }
+    connection.abort();
     onState(false);
     await new Promise((resolve) => setTimeout(resolve, retry));
     retry = Math.min(2 * retry, MAX_RETRY_MS);
   }
 }
 
+/** Yield the blocks of a stream; an error if none comes for a while, though the API sends comments meanwhile. */
 async function* blocks(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await withinLimit(reader.read(), limits.idleMs);
     if (done) {
       return;
     }
+    hear();
     text += value;
     const parts = text.split("\n\n");
     text = parts.pop();
     for (const part of parts) {
       yield parse(part);
     }
+  }
+}
+
+async function withinLimit(work, ms) {
+  let timer = null;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("the live stream is silent")), ms);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
