@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 
 from .bootstrap import Bridge, open_registry
+from .common.event_loop import run_bounded
 from .common.logs import configure_logging
 from .common.settings import SettingsError, load_settings
+from .common.watchdog import Watchdog
 from .contract.asyncapi import render
 from .contract.errors import ContractError
 from .registry import Registry, RegistryUnavailableError
@@ -45,7 +47,7 @@ def start(context: typer.Context, config: ConfigFile = None) -> None:
     try:
         settings = load_settings(BridgeProgram, config, os.environ)
         configure_logging(settings.log)
-        asyncio.run(_run(settings))
+        run_bounded(_run(settings))
     except (SettingsError, RegistryUnavailableError, ContractError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
@@ -59,9 +61,9 @@ def asyncapi() -> None:
 
 async def _run(settings: BridgeProgram) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    watchdog = Watchdog(os.environ)
+    watchdog.start(asyncio.get_running_loop())
+    _stop_on_signals(stop, watchdog)
     registry = await _open(settings, stop)
     if registry is None:
         _log.info("bridge stopped before the registry was open")
@@ -71,10 +73,23 @@ async def _run(settings: BridgeProgram) -> None:
         _log.info("bridge started id=%s", bridge.bridge_id)
         # Objects that exist now live to the end; frozen, they spare the garbage collector 50 ms a run.
         gc.freeze()
+        watchdog.ready(lambda: bridge.probe.works)
         await bridge.run(stop)
         _log.info("bridge stopped health=%r", json.dumps(bridge.health(), default=str))
     finally:
         await registry.close()
+
+
+def _stop_on_signals(stop: asyncio.Event, watchdog: Watchdog) -> None:
+    loop = asyncio.get_running_loop()
+
+    def handle(_number: int, _frame: object) -> None:
+        # Not a handler of the loop: the watchdog must know of the signal when the loop does not turn.
+        watchdog.stopping()
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
 
 
 async def _open(settings: BridgeProgram, stop: asyncio.Event) -> Registry | None:

@@ -32,6 +32,7 @@ from .link import BrokerLink
 from .registry import Registry, RegistryError, Retention
 from .registry.events.admission import EventAdmission
 from .registry.mongo.leases import Lease
+from .registry.mongo.probe import ConnectionProbe
 from .registry.workers import Workers
 from .settings import BridgeProgram
 from .tracking.observations import ObservationIngest
@@ -79,6 +80,7 @@ class Bridge:
             unseen=timedelta(days=settings.tracking.retention_days),
         )
         self.link.on_connect(self._publish_heads_again)
+        self.probe = ConnectionProbe(registry.mongo)
         self._workers = Workers(registry.mongo)
         lease = Lease(registry.mongo, "publisher", self.bridge_id, own.lease_seconds)
         self.publisher_election = LeaderElection(lease, own.lease_seconds, self._lead, "publisher")
@@ -122,6 +124,7 @@ class Bridge:
                 "faces": self._maintain_face_search(),
                 "tracking": self.tracker_election.compete(),
                 "health": self._report_health(),
+                "probe": self.probe.probe_regularly(),
             }.items()
         ]
         stopping = asyncio.create_task(stop.wait())

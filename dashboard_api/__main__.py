@@ -6,8 +6,10 @@ import os
 
 import typer
 
+from broker_bridge.common.event_loop import run_bounded
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import load_settings
+from broker_bridge.common.watchdog import Watchdog
 
 from .bootstrap import open_app
 from .command_line import Config, exit_on_operator_errors
@@ -28,17 +30,19 @@ def run(context: typer.Context, config: Config = None) -> None:
     with exit_on_operator_errors():
         program = load_settings(ApiProgram, config, os.environ)
         configure_logging(program.log)
-        asyncio.run(serve(program))
+        run_bounded(serve(program))
 
 
 async def serve(program: ApiProgram) -> None:
     """Serve until a signal; raise SettingsError or RegistryUnavailableError."""
+    watchdog = Watchdog(os.environ)
+    watchdog.start(asyncio.get_running_loop())
     with listen(program.api.host, program.api.port) as sock:
         async with open_app(program) as app:
             # Objects made so far live for good: frozen, they do not slow down bulk imports.
             gc.freeze()
             gc.set_threshold(50_000, 20, 20)
-            await Server(app, program).serve(sockets=[sock])
+            await Server(app, program, watchdog).serve(sockets=[sock])
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.template_notes import Overview
+from broker_bridge.registry.mongo.probe import ConnectionProbe
 
 from .bulk import routes as bulk
 from .detected_persons import routes as detected_persons
@@ -38,6 +39,8 @@ from .services.photos import FaceEmbedding, PhotoService
 from .services.services import Services
 from .settings import ApiSettings
 from .training import routes as training
+
+_LAST_LOOK_SECONDS = 0.5
 
 _ROUTERS = (
     seed_000_routes.router,
@@ -84,6 +87,7 @@ def create_app(
         tracking=tracking or TrackingSettings(),
         hub=EventHub(registry.events),
         key_watch=KeyWatch(registry.api_keys, now),
+        probe=ConnectionProbe(registry.mongo),
         photos=PhotoService(photo_embedder, asyncio.Lock()) if photo_embedder else None,
         now=now,
     )
@@ -109,22 +113,26 @@ def create_app(
 def _lifespan_of(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _background_task(services.registry.face_search.follow_changes()):
-            watching = asyncio.create_task(services.key_watch.run())
+        async with (
+            _background_task(services.key_watch.run()) as watching,
+            _background_task(services.registry.face_search.follow_changes()),
+            _background_task(services.probe.probe_regularly()),
+        ):
             yield
             await services.hub.stop()
             services.key_watch.stop()
-            await watching
+            # MongoDB may be away: the last uses of keys are worth a moment, no more.
+            await asyncio.wait({watching}, timeout=_LAST_LOOK_SECONDS)
 
     return lifespan
 
 
 @asynccontextmanager
-async def _background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
     """Run `work` while the body runs; raise its error, if any, at the end."""
     task = asyncio.create_task(work)
     try:
-        yield
+        yield task
     finally:
         await cancel_and_wait([task])
     if not task.cancelled():

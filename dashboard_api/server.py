@@ -1,16 +1,17 @@
 """Serve with uvicorn; at the end close live streams, which never end themselves."""
 
-import asyncio
 import logging
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from broker_bridge.common.settings import SettingsError
+from broker_bridge.common.watchdog import Watchdog
 
 from .services.services import Services
 from .settings import ApiProgram
@@ -45,8 +46,9 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves one app until SIGTERM or Ctrl-C, then ends with status 0."""
 
-    def __init__(self, app: FastAPI, program: ApiProgram) -> None:
+    def __init__(self, app: FastAPI, program: ApiProgram, watchdog: Watchdog | None = None) -> None:
         self._services: Services = app.state.services
+        self._watchdog = watchdog or Watchdog({})
         level = program.log.level
         super().__init__(
             uvicorn.Config(
@@ -64,6 +66,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._watchdog.ready(lambda: self._services.probe.works)
         _log.info("api listening host=%s port=%d", self.config.host, self.config.port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -73,12 +76,15 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises the signal again after its shutdown, which would skip closing the registry.
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        # uvicorn raises the signal again after its shutdown, which would skip closing the registry. These are
+        # no handlers of the loop: the watchdog must know of the signal when the loop does not turn.
+        before = {number: signal.signal(number, self._handle_stop) for number in _SIGNALS}
         try:
             yield
         finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle_stop(self, number: int, frame: FrameType | None) -> None:
+        self._watchdog.stopping()
+        self.handle_exit(number, frame)

@@ -1,6 +1,5 @@
 """Commands for API keys: `new-key`, `list-keys` and `revoke-key`."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.common.event_loop import run_bounded
 from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.wire import format_time
@@ -50,13 +50,13 @@ def new_key(
     if expires_at is not None and expires_at <= utc_now():
         raise typer.BadParameter("--expires needs a time in the future (UTC)")
     with exit_on_operator_errors():
-        typer.echo(asyncio.run(make_key(_load(context, config), name, role, device, expires_at)))
+        typer.echo(run_bounded(make_key(_load(context, config), name, role, device, expires_at)))
 
 
 def list_keys(context: typer.Context, config: Config = None) -> None:
     """List all API keys, newest first, without their texts."""
     with exit_on_operator_errors():
-        records = asyncio.run(_read_all(_load(context, config)))
+        records = run_bounded(_read_all(_load(context, config)))
     rows = [_HEADINGS, *(_row(record, utc_now()) for record in records)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -71,7 +71,7 @@ def revoke_key(
 ) -> None:
     """Revoke an API key for good: within a second it works in no process any more."""
     with exit_on_operator_errors():
-        record = asyncio.run(_revoke(_load(context, config), key_id, force))
+        record = run_bounded(_revoke(_load(context, config), key_id, force))
     typer.echo(f"revoked {record.key.key_id} ({record.key.name}, {record.key.role})")
 
 

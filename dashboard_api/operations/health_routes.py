@@ -6,7 +6,8 @@ from datetime import timedelta
 from fastapi import APIRouter, Response
 
 from broker_bridge.registry import RegistryError
-from dashboard_api.services.dependencies import ClockDep, OverviewDep
+from dashboard_api.http.problems import Problem
+from dashboard_api.services.dependencies import ClockDep, OverviewDep, ProbeDep
 
 router = APIRouter(tags=["health"])
 
@@ -15,8 +16,15 @@ _BRIDGE_REPORTS_WITHIN = timedelta(seconds=15)
 
 
 @router.get("/healthz")
-async def alive() -> dict[str, bool]:
-    """Report that the process is alive."""
+async def alive(probe: ProbeDep) -> dict[str, bool]:
+    """Report whether the process can work: 200 if so, else 503.
+
+    While MongoDB is away this process can work, and `/readyz` answers 503. A process that cannot work any
+    more ends itself a few seconds later; a supervisor starts it again.
+    """
+    if not probe.works:
+        detail = "the MongoDB client of this process is broken: start the process again"
+        raise Problem(503, "not-alive", detail)
     return {"alive": True}
 
 

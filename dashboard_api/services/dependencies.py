@@ -22,6 +22,7 @@ from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.identities.template_notes import Overview
 from broker_bridge.registry.jobs.queue import JobQueue
 from broker_bridge.registry.matching.look_alikes import LookAlikes
+from broker_bridge.registry.mongo.probe import ConnectionProbe
 from broker_bridge.registry.mongo.versions import Versions
 from broker_bridge.registry.privacy.erasures import Erasures
 from broker_bridge.registry.privacy.export import PersonalDataExport
@@ -47,6 +48,7 @@ ClockDep = Annotated[Callable[[], datetime], _from_services(lambda s: s.now)]
 HubDep = Annotated[EventHub, _from_services(lambda s: s.hub)]
 SimilarIdsDep = Annotated[SimilarIds, _from_services(lambda s: s.registry.similar_ids)]
 OverviewDep = Annotated[Overview, _from_services(lambda s: s.overview)]
+ProbeDep = Annotated[ConnectionProbe, _from_services(lambda s: s.probe)]
 PhotosDep = Annotated[PhotoService | None, _from_services(lambda s: s.photos)]
 SettingsDep = Annotated[ApiSettings, _from_services(lambda s: s.settings)]
 

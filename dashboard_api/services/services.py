@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from broker_bridge.registry import Registry
 from broker_bridge.registry.detected_persons.settings import TrackingSettings
 from broker_bridge.registry.identities.template_notes import Overview
+from broker_bridge.registry.mongo.probe import ConnectionProbe
 from dashboard_api.settings import ApiSettings
 
 from .event_hub import EventHub
@@ -30,6 +31,7 @@ class Services:
     tracking: TrackingSettings
     hub: EventHub
     key_watch: KeyWatch
+    probe: ConnectionProbe
     photos: PhotoService | None
     now: Callable[[], datetime]
 

@@ -39,6 +39,6 @@ def stage(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         manager.initialize()
         manager.close()
     yield Stage(registry, loop, empty)
-    loop.run_until_complete(registry.mongo.client.drop_database(database))
+    loop.run_until_complete(registry.mongo.db.client.drop_database(database))
     loop.run_until_complete(registry.close())
     loop.close()

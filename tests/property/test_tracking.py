@@ -211,7 +211,7 @@ def stage(mongod: Mongod) -> Iterator[tuple[asyncio.AbstractEventLoop, Registry,
     yield loop, registry, Faces()
     following.cancel()
     loop.run_until_complete(asyncio.gather(following, return_exceptions=True))
-    loop.run_until_complete(registry.mongo.client.drop_database(database))
+    loop.run_until_complete(registry.mongo.db.client.drop_database(database))
     loop.run_until_complete(registry.close())
     loop.close()
 

@@ -4,6 +4,7 @@ Only this file knows which driver is in use.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,6 +25,7 @@ from pymongo.write_concern import WriteConcern
 from broker_bridge.common.settings import Section
 
 from .errors import RegistryError
+from .shield import DriverCalls, Shielded
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -31,10 +33,12 @@ T = TypeVar("T")
 MINIMUM_VERSION = (5, 0)
 """Snapshot sessions, which sync pages are read in, came with MongoDB 5.0."""
 
+# A frozen server is noticed by these alone. The driver tries a read or a write once more, on another server.
+_DEADLINES = {"serverSelectionTimeoutMS": 5000, "connectTimeoutMS": 3000, "socketTimeoutMS": 5000}
+_WTIMEOUT_MS = 4000
 _TRANSACTION_SECONDS = 15.0
 _RACE_SECONDS = 0.01
-_WTIMEOUT_MS = 10_000
-_CLOSE_SECONDS = 1.0
+_CLOSE_SECONDS = 0.5
 _UNAUTHORISED = 13
 _AUTHENTICATION_FAILED = 18
 
@@ -75,17 +79,20 @@ class Mongo:
 
     def __init__(self, settings: MongoSettings) -> None:
         self.driver = settings.driver
+        self._settings = settings
         self._uri = settings.uri.get_secret_value()
         try:
-            self.client: Any = self._connect()
+            self._client: Any = self._connect()
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise RegistryUnavailableError(_explain_uri(self._uri, error)) from error
-        self.db: Any = self.client.get_database(
+        self._calls = DriverCalls()
+        database = self._client.get_database(
             settings.database, write_concern=DURABLE, read_concern=ReadConcern("majority")
         )
+        self.db: Any = Shielded(database, self._calls)
 
     def _connect(self) -> Any:
-        options: dict[str, Any] = {"tz_aware": True, "serverSelectionTimeoutMS": 5000, "appname": "wfm-fleet"}
+        options: dict[str, Any] = {"tz_aware": True, "appname": "wfm-fleet", **_DEADLINES}
         if self.driver == "pymongo":
             return AsyncMongoClient(self._uri, **options)
         try:
@@ -106,36 +113,58 @@ class Mongo:
 
     async def close(self) -> None:
         """Close the connections, without waiting long for a server that does not answer."""
-        closing = self.client.close()
+        closing = self._client.close()
         if closing is not None:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(closing, _CLOSE_SECONDS)
+                await asyncio.wait_for(self._calls.finish(closing), _CLOSE_SECONDS)
+        await self._calls.drain(_CLOSE_SECONDS)
+
+    def again(self) -> "Mongo":
+        """Return another client with the same settings."""
+        return Mongo(self._settings)
 
     async def ping(self) -> None:
         """Raise RegistryError unless a primary answers."""
-        await self.client.admin.command("ping")
+        await self._command("ping")
+
+    async def _command(self, name: str, **options: Any) -> Any:
+        return await self._calls.finish(self._client.admin.command(name, **options))
 
     @asynccontextmanager
     async def _session(self, **options: Any) -> AsyncIterator[Any]:
-        session = self.client.start_session(**options)
+        session = self._client.start_session(**options)
         if self.driver == "motor":
-            session = await session
-        async with session:
+            session = await self._calls.finish(session)
+        try:
             yield session
+        except asyncio.CancelledError:
+            # A call of the cancelled caller may still use it.
+            self._calls.finish_later(session.end_session)
+            raise
+        except BaseException:
+            await self._calls.finish(session.end_session())
+            raise
+        await self._calls.finish(session.end_session())
 
     async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Return the result of `work(session)` in one transaction.
 
         The transaction is repeated while it loses races. Raises RegistryError, after 15 s at the latest; then
-        the change may or may not be stored.
+        the change may or may not be stored. The transaction of a cancelled caller runs to its end.
         """
+        deadline = time.monotonic() + _TRANSACTION_SECONDS
+
+        async def work_in_time(session: Any) -> T:
+            if time.monotonic() > deadline:
+                raise _transaction_timeout()
+            return await work(session)
 
         async def attempt() -> T:
             async with self._session() as session:
                 while True:
                     try:
                         done: T = await session.with_transaction(
-                            work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
+                            work_in_time, read_concern=ReadConcern("snapshot"), write_concern=DURABLE
                         )
                     except RegistryError as error:
                         # Motor 3.7 does not begin again when the commit loses a race.
@@ -146,11 +175,9 @@ class Mongo:
                         return done
 
         try:
-            return await asyncio.wait_for(attempt(), _TRANSACTION_SECONDS)
+            return await asyncio.wait_for(self._calls.finish(attempt()), _TRANSACTION_SECONDS)
         except asyncio.TimeoutError as error:
-            raise TransactionTimeoutError(
-                f"transaction did not end within {_TRANSACTION_SECONDS:g} s"
-            ) from error
+            raise _transaction_timeout() from error
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Any]:
@@ -165,7 +192,7 @@ class Mongo:
         stream.
         """
         async with self._session() as session:
-            await self.client.admin.command("ping", session=session)
+            await self._command("ping", session=session)
             # In the same session the read waits for the time of the ping.
             await self.db.meta.find_one({}, {"_id": 1}, session=session)
 
@@ -175,10 +202,12 @@ class Mongo:
     ) -> AsyncIterator[Any]:
         """Open a change stream on `collection` or the whole database."""
         stream = (self.db if collection is None else self.db[collection]).watch(pipeline, **options)
-        if self.driver == "pymongo":
-            stream = await stream
-        async with stream:
+        stream = await (stream if self.driver == "pymongo" else stream.__aenter__())
+        try:
             yield stream
+        finally:
+            # Later, since a call of a cancelled caller may still wait for a change.
+            self._calls.finish_later(stream.close)
 
     async def check(self) -> None:
         """Check that the deployment has all that the registry needs.
@@ -186,8 +215,8 @@ class Mongo:
         Raises RegistryUnavailableError with one sentence.
         """
         try:
-            hello = await self.client.admin.command("hello")
-            build = await self.client.admin.command("buildInfo")
+            hello = await self._command("hello")
+            build = await self._command("buildInfo")
             missing = what_is_missing(hello, build)
             if missing:
                 raise RegistryUnavailableError(f"MongoDB at {self.hosts} {missing}")
@@ -209,6 +238,10 @@ class Mongo:
         await self.transact(write)
         async with self.watch([], "meta"):
             pass
+
+
+def _transaction_timeout() -> TransactionTimeoutError:
+    return TransactionTimeoutError(f"transaction did not end within {_TRANSACTION_SECONDS:g} s")
 
 
 def _explain_uri(uri: str, error: Exception) -> str:

@@ -217,7 +217,7 @@ async def test_an_export_is_imported_byte_for_byte(
     exported = await export_all(api, limit=7)
     assert len(exported) == 40
     assert (await post_identities(api, *exported))["unchanged"] == 40
-    await registry.mongo.client.drop_database(mongo_database)
+    await registry.mongo.db.client.drop_database(mongo_database)
     fresh = await Registry.open(MongoSettings(uri=SecretStr(mongod.uri), database=mongo_database))
     await fresh.spaces.ensure(EmbeddingSpace(FACE, 8))
     await fresh.api_keys.create("admin", "admin", KEYS["admin"])

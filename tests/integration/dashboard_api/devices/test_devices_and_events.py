@@ -205,3 +205,13 @@ async def test_readiness_reports_a_running_bridge(
         assert (await client.get("/healthz")).json() == {"alive": True}
     assert ready.status_code == 200
     assert ready.json() == {"ready": True, "mongo": True, "bridge": bridge}
+
+
+async def test_an_api_that_cannot_work_any_more_is_not_alive(app: Any) -> None:
+    """Its MongoDB client is broken, whatever state MongoDB is in."""
+    app.state.services.probe.works = False
+    async with client_of(app, None) as client:
+        alive = await client.get("/healthz")
+    assert alive.status_code == 503
+    assert alive.headers["content-type"] == "application/problem+json"
+    assert alive.json()["code"] == "not-alive"

@@ -43,7 +43,7 @@ def mongo_settings(mongod: Mongod, mongo_database: str) -> MongoSettings:
 async def registry(mongo_settings: MongoSettings) -> AsyncIterator[Registry]:
     """Open a fresh registry with Motor and a face space."""
     opened = await Registry.open(mongo_settings)
-    assert type(opened.mongo.client).__name__ == "AsyncIOMotorClient"
+    assert opened.mongo.driver == "motor"
     await opened.spaces.ensure(SPACE)
     yield opened
     await opened.close()
