@@ -40,7 +40,7 @@ from .tracking.observations import ObservationIngest
 _log = logging.getLogger(__name__)
 
 _SHARED = (channels.EVENT, channels.SYNC_REQUEST, channels.REGISTER)
-# Command results first: a status "online" makes the leader send commands.
+# Command results first: an online device makes the leader send commands.
 _LEADER_CHANNELS = (*commands.FOLLOWED, *presence.FOLLOWED)
 _HEALTH_SECONDS = 5.0
 _SILENT_WORKER_AGE = timedelta(days=1)
@@ -71,9 +71,9 @@ class Bridge:
         self.sync_responder = SyncResponder(registry, self.link.publish, own)
         self.registrations = RegistrationHandler(registry, self.link.publish)
         self.rejections = RejectionHandler(registry, self.link.publish)
-        self.presence = Presence(registry, own)
         self.publisher = DeltaPublisher(registry, self.link.publish, own.poll_seconds)
         self.commands = CommandDispatcher(registry, self.link.publish, own.poll_seconds)
+        self.presence = Presence(registry, own, on_written=self.commands.wake)
         self.housekeeping = Housekeeping(
             registry,
             timedelta(days=settings.registry.tombstone_retention_days),
@@ -104,7 +104,6 @@ class Bridge:
             channels.SYNC_REQUEST: self.sync_responder.accept_request,
             channels.REGISTER: self.registrations.accept_request,
             **dict.fromkeys(presence.FOLLOWED, self.presence.accept_report),
-            channels.STATUS: self._note_status,
             channels.COMMAND_RESULT: self.commands.note_result,
             channels.OBSERVATION: self.observations.accept,
         }
@@ -144,10 +143,6 @@ class Bridge:
 
     def _dispatch(self, decoded: Decoded[Any], payload: bytes) -> None:
         self._handlers[decoded.channel](decoded, payload)
-
-    def _note_status(self, decoded: Decoded[Any], payload: bytes) -> None:
-        self.presence.accept_report(decoded, payload)
-        self.commands.note_status(decoded, payload)
 
     def _reject(self, topic: str, payload: bytes, error: ContractError) -> None:
         observed = channels.OBSERVATION.match(topic)

@@ -9,6 +9,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import aiomqtt
@@ -190,8 +191,9 @@ class BrokerLink:
         for channel in wanted:
             if channel in subscribed:
                 continue
-            # "Retain as published" distinguishes a retained event from a live one.
-            options = SubscribeOptions(qos=channel.qos, retainAsPublished=True)
+            # On a row without retain, "retain as published" shows a message that was retained by mistake. On
+            # a row with retain its absence shows whether the broker kept the message or passes it on.
+            options = SubscribeOptions(qos=channel.qos, retainAsPublished=not channel.retain)
             granted = await client.subscribe(self._filter(channel), options=options)
             if any(code.is_failure for code in granted if not isinstance(code, int)):
                 _log.error("link subscription denied; check the broker's ACL topic=%s", channel.pattern)
@@ -236,4 +238,4 @@ def _decode(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:
         raise ContractError(
             code, "a retained message arrives again at every connect; publish it without retain"
         )
-    return decoded
+    return replace(decoded, stored=True) if retained else decoded

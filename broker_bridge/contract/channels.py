@@ -210,11 +210,15 @@ CHANNELS: tuple[Channel[Any], ...] = (
 
 @dataclass(frozen=True)
 class Decoded(Generic[M]):
-    """A message with its row and the ids of its topic."""
+    """A message with its row and the ids of its topic.
+
+    `stored` marks a retained message that the broker kept from before the subscription.
+    """
 
     channel: Channel[M]
     ids: dict[str, str]
     message: M
+    stored: bool = False
 
 
 def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:

@@ -36,7 +36,7 @@ Epoch = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
 """Random hex that names one history of versions; restoring a backup starts another history."""
 
 Session = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,16}$")]
-"""One connection of a device: hex of a number that only rises, so that sessions can be ordered."""
+"""One connection of a device: hex that differs from the device's other connections; it has no order."""
 
 DEVICE_ID = re.compile(rf"^{_SLUG}\Z")
 

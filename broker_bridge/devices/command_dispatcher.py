@@ -14,7 +14,7 @@ from broker_bridge.common.clock import utc_now
 from broker_bridge.common.retry import retry
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from broker_bridge.contract.messages import Command, CommandResult, DeviceStatus
+from broker_bridge.contract.messages import Command, CommandResult
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
 
@@ -42,31 +42,19 @@ class CommandDispatcher:
         self._publish = publish
         self._poll_seconds = poll_seconds
         self._now = now
-        # By device: the newest session, and whether the device is online in it.
-        self._sessions: dict[str, tuple[int, bool]] = {}
-        self._sent_in: dict[str, int] = {}
+        self._sent_in: dict[str, tuple[str, datetime]] = {}
         self._results: dict[tuple[str, str, str], CommandResult] = {}
         self._changed = asyncio.Event()
         self.counters: Counter[str] = Counter()
 
     def wake(self) -> None:
-        """Look for commands and results now."""
+        """Look for commands, results and online devices now."""
         self._changed.set()
 
     def forget(self) -> None:
         """Drop all state: another worker may lead from here on."""
-        self._sessions.clear()
         self._sent_in.clear()
         self._results.clear()
-
-    def note_status(self, decoded: Decoded[DeviceStatus], _payload: bytes) -> None:
-        """Note whether a device is online; a status of an older session is ignored."""
-        device_id, status = decoded.ids["device_id"], decoded.message
-        session = int(status.session, 16)
-        known, _ = self._sessions.get(device_id, (-1, False))
-        if session >= known:
-            self._sessions[device_id] = (session, status.state == "online")
-            self.wake()
 
     def note_result(self, decoded: Decoded[CommandResult], _payload: bytes) -> None:
         """Queue a result.
@@ -122,14 +110,15 @@ class CommandDispatcher:
         self.counters["expired"] += await self._registry.commands.expire(self._now())
         open_commands = await self._registry.commands.list_open(self._now())
         self._sent_in = {key: session for key, session in self._sent_in.items() if key in open_commands}
+        online = await self._registry.devices.online_sessions(set(open_commands.values()))
         for command_id, device_id in open_commands.items():
-            session, online = self._sessions.get(device_id, (-1, False))
-            if online and self._sent_in.get(command_id) != session:
+            session = online.get(device_id)
+            if session is not None and self._sent_in.get(command_id) != session:
                 await self._publish_command(command_id, session)
                 # Thousands of commands take a while; the first results arrive meanwhile.
                 await self._note_results()
 
-    async def _publish_command(self, command_id: str, session: int) -> None:
+    async def _publish_command(self, command_id: str, session: tuple[str, datetime]) -> None:
         command = await self._registry.commands.get(command_id)
         if command is None:
             return

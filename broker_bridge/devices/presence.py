@@ -37,7 +37,7 @@ _LIMIT = 20_000
 class Presence:
     """Collect reports of devices and write them in batches.
 
-    The newest report of each kind counts.
+    The newest report of each kind counts. `on_written` is called after every batch.
     """
 
     def __init__(
@@ -45,11 +45,13 @@ class Presence:
         registry: Registry,
         settings: BridgeSettings,
         now: Callable[[], datetime] = utc_now,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
+        self._on_written = on_written
         self._auto_register = settings.auto_register
         self._now = now
-        # A status is kept per session too, so that an older one cannot push a newer one out.
+        # Every status is kept, in order of arrival: none may push the begin or the end of a session out.
         self._waiting: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
         self._batch: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
         self._wake = asyncio.Event()
@@ -62,7 +64,8 @@ class Presence:
         device_id = decoded.ids["device_id"]
         kind = decoded.channel.name
         if isinstance(decoded.message, DeviceStatus):
-            kind = f"{kind}/{decoded.message.session}"
+            status = decoded.message
+            kind = f"{kind}/{status.session}/{status.state}/{status.at.isoformat()}"
         if (device_id, kind) not in self._waiting and len(self._waiting) >= _LIMIT:
             self.counters["dropped_queue_full"] += 1
             return
@@ -102,12 +105,13 @@ class Presence:
         reports = self._reports(batch.values())
         await self._registry.devices.record_reports(reports)
         self.counters["reports"] += len(reports)
+        self._on_written()
 
     def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[DeviceReport]:
         reports = []
         for decoded, received_at in batch:
             try:
-                reports.append(_report(decoded, received_at))
+                reports += _to_reports(decoded, received_at)
             except ContractError as error:
                 self.counters["unfit"] += 1
                 device_id = decoded.ids["device_id"]
@@ -149,14 +153,23 @@ class Presence:
             self._differing.pop(device_id, None)
 
 
-def _report(decoded: Decoded[Any], received_at: datetime) -> DeviceReport:
+def _to_reports(decoded: Decoded[Any], received_at: datetime) -> list[DeviceReport]:
     device_id, message = decoded.ids["device_id"], decoded.message
     if isinstance(message, DeviceStatus):
-        return DeviceReport.status(device_id, message.state, message.session, message.at, received_at)
+        return [
+            DeviceReport.status(
+                device_id, message.state, message.session, message.at, received_at, stored=decoded.stored
+            )
+        ]
+    reports = []
     fields = message.model_dump(exclude_none=True, exclude={"device_id"})
     if isinstance(message, Heartbeat):
         fields["clock_offset_ms"] = (message.at - received_at).total_seconds() * 1000
+        if message.session is not None and int(message.session, 16):
+            reports.append(
+                DeviceReport.heartbeat_session(device_id, message.session, message.at, received_at)
+            )
     kind = {"sync_applied": "applied", "config_reported": "reported"}.get(
         decoded.channel.name, decoded.channel.name
     )
-    return DeviceReport.latest(device_id, kind, fields, received_at)
+    return [*reports, DeviceReport.latest(device_id, kind, fields, received_at)]

@@ -19,6 +19,7 @@ from broker_bridge.contract.channels import Channel, decode
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus
 from device.store.db_manager import DatabaseManager
+from device.store.sessions import next_session
 
 from .config import IoTClientConfig
 from .connection import Connection, ConnectionEvent, OpenConnection, PendingPublish
@@ -162,7 +163,7 @@ class BrokerSession:
     def _connect(self, now: float) -> None:
         self._attempts += 1
         self._since = now
-        self.session = self._db.next_session(int(self._utc_now().timestamp()))
+        self.session = next_session(self._db, int(self._utc_now().timestamp()))
         try:
             self._connection = self._open_connection(self.session, self._status("lost"), self._report)
             self._connection.open()

@@ -287,13 +287,3 @@ class DatabaseManager:
                 "INSERT OR REPLACE INTO device_config (key, value, updated_at) VALUES (?, ?, ?)",
                 (key, value, format_time(self._utc_now())),
             )
-
-    def next_session(self, unix_seconds: int) -> str:
-        """Return a session id for a new connection, higher than every earlier one.
-
-        It is higher even if the clock jumped back.
-        """
-        previous = self.get_config("session")
-        session = f"{max(int(previous, 16) + 1 if previous else 1, unix_seconds):x}"
-        self.set_config("session", session)
-        return session

@@ -1,6 +1,6 @@
 """Store devices with their calibration, reports and confirmed versions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -123,7 +123,14 @@ class DeviceRegistry:
         Reports of devices without a document are skipped.
         """
         if reports:
-            await self._devices.bulk_write([report.update for report in reports], ordered=False)
+            # In order: of two sessions of a device the one that arrived last counts.
+            await self._devices.bulk_write([report.update for report in reports], ordered=True)
+
+    async def online_sessions(self, device_ids: Collection[str]) -> dict[str, tuple[str, datetime]]:
+        """Return the session of each device that is online, as its id and its begin."""
+        query = {"_id": {"$in": list(device_ids)}, "status.state": "online"}
+        cursor = self._devices.find(query, {"status.session": 1, "status.at": 1})
+        return {found["_id"]: (found["status"]["session"], found["status"]["at"]) async for found in cursor}
 
     async def get(self, device_id: str) -> DeviceRecord | None:
         """Return the record of a device, or None."""

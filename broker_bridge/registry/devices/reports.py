@@ -11,6 +11,9 @@ from pymongo import UpdateOne
 from broker_bridge.contract.errors import PAYLOAD_INVALID, ContractError
 from broker_bridge.registry.mongo.client import Document
 
+# The number of sessions of a device that are remembered, to know a repeated `online`.
+_MAX_SESSIONS = 32
+
 
 @dataclass(frozen=True)
 class DeviceReport:
@@ -20,19 +23,59 @@ class DeviceReport:
 
     @classmethod
     def status(
-        cls, device_id: str, state: str, session: str, at: datetime, received_at: datetime
+        cls,
+        device_id: str,
+        state: str,
+        session: str,
+        at: datetime,
+        received_at: datetime,
+        *,
+        stored: bool = False,
     ) -> "DeviceReport":
         """Return the update for a status.
 
-        One of an older session than the recorded one changes nothing.
+        Sessions are told apart by their id and ordered by the arrival of their first `online`, never by
+        number or by the device's clock: a new disk or a dead clock battery sets both back. An `online` begins
+        a session unless it was recorded before: the same number at another time `at` is another session. An
+        end (`stopped` or `lost`) counts for the current session only, so that a late last will of an
+        older one changes nothing.
+
+        `stored`: the broker kept the status from before the subscription. Then the end of an unknown session
+        counts too: that session began while no bridge was connected.
         """
-        number = int(session, 16) & (2**63 - 1)
-        change = {
-            "status": {"state": state, "session": session, "at": at, "received_at": received_at},
-            "session_number": number,
+        status = {"state": state, "session": session, "at": at, "received_at": received_at}
+        known = {"sessions": {"$elemMatch": {"session": session, "at": at}}}
+        is_current = {"status.session": session, "status.state": "online"}
+        begun: Document = {"sessions": {"$each": [{"session": session, "at": at}], "$slice": -_MAX_SESSIONS}}
+        change: Document = {"$set": {"status": status}, "$unset": {"session_number": 1}}
+        if state == "online":
+            query: Document = {"$nor": [known, is_current]}
+            return cls(UpdateOne({"_id": device_id} | query, change | {"$push": begun}))
+        ends: list[Document] = [{"status": {"$exists": False}}, is_current]
+        if stored:
+            ends.append({"sessions.session": {"$ne": session}, "status.session": {"$ne": session}})
+        return cls(UpdateOne({"_id": device_id, "$or": ends}, change))
+
+    @classmethod
+    def heartbeat_session(
+        cls, device_id: str, session: str, at: datetime, received_at: datetime
+    ) -> "DeviceReport":
+        """Return the update for the session of a heartbeat.
+
+        A heartbeat shows that its session is alive. It repairs a status that was missed, or that a late last
+        will has replaced in the broker. The session of a heartbeat is the current one or a new one; an older
+        one changes nothing.
+        """
+        status = {"state": "online", "session": session, "at": at, "received_at": received_at}
+        query: Document = {
+            "status": {"$exists": True},
+            "$or": [
+                {"status.session": session, "status.state": "lost"},
+                {"status.session": {"$ne": session}, "sessions.session": {"$ne": session}},
+            ],
         }
-        newest = {"$or": [{"session_number": {"$lte": number}}, {"session_number": {"$exists": False}}]}
-        return cls(UpdateOne({"_id": device_id} | newest, {"$set": change}))
+        begun: Document = {"sessions": {"$each": [{"session": session, "at": at}], "$slice": -_MAX_SESSIONS}}
+        return cls(UpdateOne({"_id": device_id} | query, {"$set": {"status": status}, "$push": begun}))
 
     @classmethod
     def latest(cls, device_id: str, kind: str, fields: Document, received_at: datetime) -> "DeviceReport":

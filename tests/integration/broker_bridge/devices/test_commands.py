@@ -19,6 +19,7 @@ from broker_bridge.devices import command_dispatcher
 from broker_bridge.devices.command_dispatcher import CommandDispatcher
 from broker_bridge.registry import Registry
 from broker_bridge.registry.devices.commands import CommandRecord
+from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.settings import BridgeProgram
 from deploy.local.stack import Mosquitto
 from tests.conftest import FreshDevice
@@ -101,6 +102,30 @@ async def test_a_command_for_an_offline_device_is_sent_when_it_connects(
         assert bridge.commands.counters["sent"] == 2
 
 
+async def test_a_camera_with_a_new_disk_gets_commands(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Its session number is below the highest seen and its clock stands in 1970.
+
+    A bridge that starts anew and gets the late last will of the older session stored sends commands too.
+    """
+    boot = datetime(1970, 1, 1, 0, 0, 20, tzinfo=timezone.utc)
+    async with connected(mosquitto, fresh_device) as peer:
+        async with running(registry, program):
+            await set_online(peer, "ffff")
+            await peer.send("status", DeviceStatus(state="online", session="14", at=boot), retain=True)
+            await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
+            assert (await peer.receive("command")).id == "cmd-1"
+            await peer.send("status", DeviceStatus(state="lost", session="ffff", at=now()), retain=True)
+        async with running(registry, program):
+            await registry.commands.enqueue(command_record("cmd-2", fresh_device.id))
+            assert {(await peer.receive("command")).id for _ in range(2)} == {"cmd-1", "cmd-2"}
+        found = await registry.devices.get(fresh_device.id)
+        assert found is not None
+        assert found.status is not None
+        assert (found.status.state, found.status.session) == ("online", "14")
+
+
 async def test_a_new_leader_sends_an_open_command_again(
     registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
 ) -> None:
@@ -147,9 +172,9 @@ async def running_dispatcher(
     await asyncio.gather(task, return_exceptions=True)
 
 
-def send_status(dispatcher: CommandDispatcher, device_id: str, state: Any, session: str) -> None:
-    status = DeviceStatus(state=state, session=session, at=now())
-    dispatcher.note_status(Decoded(_ANY, {"device_id": device_id}, status), b"")
+async def record_status(registry: Registry, device_id: str, state: str, session: str) -> None:
+    await registry.devices.record_contact([device_id])
+    await registry.devices.record_reports([DeviceReport.status(device_id, state, session, now(), now())])
 
 
 def send_result(dispatcher: CommandDispatcher, device_id: str, command_id: str, state: Any) -> None:
@@ -182,12 +207,12 @@ async def test_a_command_without_a_result_expires_by_the_clock(
     async with running_dispatcher(registry, wire, clock) as dispatcher:
         await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
         await registry.commands.enqueue(command_record("cmd-2", "cam-away"))
-        send_status(dispatcher, fresh_device.id, "online", "1")
+        await record_status(registry, fresh_device.id, "online", "1")
         await wait_for_state(registry, "cmd-1", "sent")
         clock.now += timedelta(seconds=61)
         assert "answer" in str((await wait_for_state(registry, "cmd-1", "expired")).detail)
         assert "online" in str((await wait_for_state(registry, "cmd-2", "expired")).detail)
-        send_status(dispatcher, "cam-away", "online", "1")
+        await record_status(registry, "cam-away", "online", "1")
         await wait_for_counter(dispatcher)("polls", dispatcher.counters["polls"] + 2)
         assert wire.sent == [f"wfm/v1/device/{fresh_device.id}/down/command/run_canary"]
         send_result(dispatcher, fresh_device.id, "cmd-1", "done")
@@ -219,14 +244,14 @@ async def test_a_command_that_could_not_be_published_waits(
     wire.accepts = False
     async with running_dispatcher(registry, wire, Clock()) as dispatcher:
         await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
-        send_status(dispatcher, fresh_device.id, "online", "2")
+        await record_status(registry, fresh_device.id, "online", "2")
         await wait_for_counter(dispatcher)("polls", dispatcher.counters["polls"] + 2)
         await wait_for_state(registry, "cmd-1", "waiting")
         wire.accepts = True
         await wait_for_state(registry, "cmd-1", "sent")
         # A late last will of an older session does not make the device offline.
-        send_status(dispatcher, fresh_device.id, "lost", "1")
-        send_status(dispatcher, fresh_device.id, "online", "2")
+        await record_status(registry, fresh_device.id, "lost", "1")
+        await record_status(registry, fresh_device.id, "online", "2")
         await wait_for_counter(dispatcher)("polls", dispatcher.counters["polls"] + 2)
         assert len(wire.sent) == 1
 
@@ -250,7 +275,7 @@ async def test_results_are_recorded_while_many_commands_are_sent(
     wire = Answering()
     async with running_dispatcher(registry, wire, now) as dispatcher:
         for n in range(count):
-            send_status(dispatcher, f"cam-{n}", "online", "1")
+            await record_status(registry, f"cam-{n}", "online", "1")
         await wait_for_counter(dispatcher)("results_noted", count)
         assert (len(wire.sent), dispatcher.counters["dropped_queue_full"]) == (count, 0)
 
@@ -269,7 +294,7 @@ async def test_a_command_is_sent_again_if_the_sent_state_was_not_stored(
     monkeypatch.setattr(registry.commands, "mark_sent", fail_once)
     async with running_dispatcher(registry, Wire(), now) as dispatcher:
         await registry.commands.enqueue(command_record("cmd-1", fresh_device.id))
-        send_status(dispatcher, fresh_device.id, "online", "1")
+        await record_status(registry, fresh_device.id, "online", "1")
         await wait_for_state(registry, "cmd-1", "sent")
         assert (dispatcher.counters["failed"], failures) == (1, [])
 

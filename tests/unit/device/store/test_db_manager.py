@@ -227,11 +227,6 @@ def test_a_snapshot_sync_keeps_the_old_gallery_until_its_end(db: DatabaseManager
     assert again.verify()
 
 
-def test_sessions_only_rise_even_when_the_clock_jumps_back(db: DatabaseManager) -> None:
-    """A session is the hex of max(previous + 1, unix time)."""
-    assert [db.next_session(seconds) for seconds in (255, 1000, 16, 2000)] == ["ff", "3e8", "3e9", "7d0"]
-
-
 def test_several_threads_share_one_connection(db: DatabaseManager) -> None:
     """Concurrent changes of the gallery are all stored."""
 
