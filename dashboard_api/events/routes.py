@@ -19,7 +19,7 @@ from dashboard_api.services.security import MAY_READ
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
-LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{1,2048}$", alias="Last-Event-ID")]
+LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{0,2048}$", alias="Last-Event-ID")]
 
 
 @router.get("", dependencies=[MAY_READ])
@@ -52,7 +52,7 @@ async def stream(
     seconds; a client that gets none for some time should connect again.
     """
     # The first block has an id too, so that a client can resume before its first event.
-    first = None if subscription.catching_up is not None else subscription.position
+    first = None if subscription.missed is not None else subscription.position
     yield ServerSentEvent(comment="connected", id=first)
     async for event in with_pauses(subscription, settings.stream_keepalive_seconds):
         if event is None:

@@ -8,14 +8,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from broker_bridge.common.retry import retry
 from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.registry.events.model import to_event_record
+from broker_bridge.registry.mongo.change_stream import ChangeStream
 from broker_bridge.registry.mongo.errors import RegistryError, cannot_resume
+from broker_bridge.registry.mongo.resume import changes_until
 from dashboard_api.http.problems import Problem
 
 _log = logging.getLogger(__name__)
@@ -26,7 +28,9 @@ RESUME_LOST = "resume-lost"
 class Watchable(Protocol):
     """The part of `EventStore` that the hub uses."""
 
-    def watch(self, resume_after: str | None = None) -> Any: ...
+    def watch(self, resume_after: str | None = None) -> AbstractAsyncContextManager[ChangeStream]: ...
+
+    def watch_missed(self, after: str, until: str) -> AbstractAsyncContextManager[ChangeStream]: ...
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,47 @@ class LiveEvent:
     data: str
 
 
+class MissedEvents:
+    """The events between two positions.
+
+    They are `after`, of the client, and `until`, of the shared stream.
+    """
+
+    def __init__(self, stream: ChangeStream, after: str, until: str) -> None:
+        self.after = after
+        self._changes = changes_until(stream, until)
+        self._first: LiveEvent | None = None
+
+    async def read_first(self) -> None:
+        """Read the first event. Raises RegistryError if the stream cannot resume."""
+        async for event in self._events():
+            self._first = event
+            return
+
+    async def __aiter__(self) -> AsyncIterator[LiveEvent]:
+        if self._first is not None:
+            yield self._first
+        async for event in self._events():
+            yield event
+
+    async def _events(self) -> AsyncIterator[LiveEvent]:
+        async for change in self._changes:
+            event = change and _to_live_event(change)
+            if event:
+                yield event
+
+
 @dataclass(eq=False)
 class Subscription:
     """One client of the live stream.
 
-    Iteration ends when the hub stops, or when `limit` events wait in the queue.
+    Iteration ends when the hub stops, when `limit` events wait in the queue, and when the missed events
+    cannot be read to their end: the client resumes after the last event that it got.
     """
 
     position: str
     limit: int
-    catching_up: Any = None
+    missed: MissedEvents | None = None
     _queue: "asyncio.Queue[LiveEvent | None]" = field(default_factory=asyncio.Queue)
     _ended: bool = False
 
@@ -71,13 +106,19 @@ class Subscription:
 
     async def __aiter__(self) -> AsyncIterator[LiveEvent]:
         last_token = ""
-        if self.catching_up is not None:
-            while not self._ended and self.catching_up.resume_token["_data"] < self.position:
-                change = await self.catching_up.try_next()
-                if change is not None:
-                    event = _to_live_event(change)
+        if self.missed is not None:
+            last_token = self.missed.after
+            try:
+                async for event in self.missed:
+                    if self._ended:
+                        break
                     last_token = event.token
                     yield event
+            except RegistryError as error:
+                _log.warning(
+                    "event stream cannot catch up; the client resumes error=%s", type(error).__name__
+                )
+                return
         while (queued := await self._queue.get()) is not None:
             if queued.token > last_token:
                 yield queued
@@ -110,8 +151,8 @@ class EventHub:
             subscription = Subscription(position, self._queue_events)
             self._subscriptions.add(subscription)
             stack.callback(self._subscriptions.discard, subscription)
-            if after is not None:
-                subscription.catching_up = await self._open_stream_after(after, stack)
+            if after:
+                subscription.missed = await self._find_missed(after.upper(), position, stack)
             yield subscription
 
     async def stop(self) -> None:
@@ -124,23 +165,26 @@ class EventHub:
         """Return the position of the shared change stream, which is opened if necessary."""
         if self._stopped:
             raise _stopping()
-        if self._following is None:
+        if self._following is None or self._following.done():
             self._opened = asyncio.get_running_loop().create_future()
-            self._following = asyncio.create_task(self._follow(self._opened))
+            self._following = asyncio.create_task(self._follow())
         if self._opened is not None:
             await asyncio.shield(self._opened)
         if self._position is None:
             raise _stopping()
         return self._position
 
-    async def _open_stream_after(self, after: str, stack: AsyncExitStack) -> Any:
+    async def _find_missed(self, after: str, until: str, stack: AsyncExitStack) -> MissedEvents:
         try:
-            return await stack.enter_async_context(self._events.watch(after))
+            stream = await stack.enter_async_context(self._events.watch_missed(after, until))
+            missed = MissedEvents(stream, after, until)
+            await missed.read_first()
         except RegistryError as error:
             if not cannot_resume(error):
                 raise
             detail = "the stream cannot resume at this Last-Event-ID: load the list, then connect without it"
             raise Problem(410, RESUME_LOST, detail) from error
+        return missed
 
     def _leave(self) -> None:
         self._subscriber_count -= 1
@@ -166,39 +210,44 @@ class EventHub:
             subscription.end()
         self._subscriptions.clear()
 
-    async def _follow(self, opened: "asyncio.Future[None]") -> None:
+    async def _follow(self) -> None:
         """Read the shared stream until cancelled, across failures of MongoDB.
 
-        A failure before the stream has opened once ends the task and is the result of `opened`.
+        A failure before the stream has opened ends the task and is the result of `_opened`.
         """
+        await retry(self._read_until_broken, on=RegistryError, report=self._report_break)
 
-        async def read() -> None:
-            try:
-                await self._read_stream(opened)
-            except RegistryError as error:
-                if opened.done():
-                    raise
-                self._following = self._opened = None
-                opened.set_exception(error)
+    async def _read_until_broken(self) -> None:
+        try:
+            await self._read_stream()
+        except RegistryError as error:
+            if self._following is not asyncio.current_task():
+                return
+            if self._opened is None or self._opened.done():
+                raise
+            opened, self._opened, self._following = self._opened, None, None
+            opened.set_exception(error)
+            opened.exception()  # It may have no waiter.
 
-        await retry(read, on=RegistryError, report=self._report_break)
-
-    async def _read_stream(self, opened: "asyncio.Future[None]") -> None:
+    async def _read_stream(self) -> None:
         async with self._events.watch(self._position) as stream:
             self._position = stream.resume_token["_data"]
-            if not opened.done():
-                opened.set_result(None)
+            if self._opened is not None and not self._opened.done():
+                self._opened.set_result(None)
             while True:
                 change = await stream.try_next()
                 # No await from here to the new position, so that a new subscription either gets the event or
                 # starts after it.
-                if change is not None:
-                    self._distribute(_to_live_event(change))
+                event = change and _to_live_event(change)
+                if event:
+                    self._distribute(event)
                 self._position = stream.resume_token["_data"]
 
     def _report_break(self, error: Exception) -> None:
         _log.warning("event stream broke; it opens again in a second error=%s", type(error).__name__)
         if cannot_resume(error):
+            # New subscriptions wait until the stream is open again.
+            self._opened = asyncio.get_running_loop().create_future()
             self._position = None
             self._end_all()
 
@@ -211,6 +260,15 @@ def _stopping() -> Problem:
     return Problem(503, "stopping", "the API is about to stop; connect again")
 
 
-def _to_live_event(change: Any) -> LiveEvent:
-    wire = to_event_record(change["fullDocument"]).to_wire()
-    return LiveEvent(change["_id"]["_data"], json.dumps(wire, ensure_ascii=False, separators=(",", ":")))
+def _to_live_event(change: Any) -> LiveEvent | None:
+    """Return the event of a change.
+
+    None for a document that is no event: another program may have written it.
+    """
+    try:
+        wire = to_event_record(change["fullDocument"]).to_wire()
+        data = json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        _log.error("event stream skips a document that is no event error=%s", type(error).__name__)
+        return None
+    return LiveEvent(change["_id"]["_data"], data)

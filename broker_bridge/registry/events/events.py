@@ -4,6 +4,7 @@ Images are kept apart and expire.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError
 
+from broker_bridge.registry.mongo.change_stream import ChangeStream
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.paging import newest_first
+from broker_bridge.registry.mongo.resume import BRIEF_WAIT_MS, check_unbroken
 
 from .encoding import encode_batch
 from .event_filter import EventFilter
@@ -21,6 +24,7 @@ from .pseudonyms import NUMERIC_METADATA, Pseudonyms
 
 _DUPLICATE_KEY = 11000
 _PSEUDONYMISE_BATCH = 500
+_NEW_EVENTS = [{"$match": {"operationType": "insert"}}]
 
 
 class EventStore:
@@ -142,13 +146,26 @@ class EventStore:
             images += (await self._images.delete_many(batch)).deleted_count
             events += (await self._events.update_many(batch, update)).modified_count
 
-    def watch(self, resume_after: str | None = None) -> Any:
+    def watch(self, resume_after: str | None = None) -> AbstractAsyncContextManager[ChangeStream]:
         """Return a change stream of new events.
 
         It starts now, or after a token of `resume_token`.
         """
         options = {"resume_after": {"_data": resume_after}} if resume_after else {}
-        return self._mongo.watch([{"$match": {"operationType": "insert"}}], "events", **options)
+        return self._mongo.watch(_NEW_EVENTS, "events", **options)
+
+    @asynccontextmanager
+    async def watch_missed(self, after: str, until: str) -> AsyncIterator[ChangeStream]:
+        """Open a change stream of the events between two tokens.
+
+        Read it until it has reached `until`.
+
+        Raises a RegistryError that `cannot_resume` knows if the collection was replaced in between.
+        """
+        await check_unbroken(self._mongo, "events", after, until)
+        options = {"resume_after": {"_data": after}, "max_await_time_ms": BRIEF_WAIT_MS}
+        async with self._mongo.watch(_NEW_EVENTS, "events", **options) as stream:
+            yield stream
 
 
 def _pseudonymising_update(pseudonym: str) -> list[Document]:

@@ -24,6 +24,7 @@ from pymongo.write_concern import WriteConcern
 
 from broker_bridge.common.settings import Section
 
+from .change_stream import ChangeStream
 from .errors import RegistryError
 from .shield import DriverCalls, Shielded
 
@@ -199,12 +200,12 @@ class Mongo:
     @asynccontextmanager
     async def watch(
         self, pipeline: list[Document], collection: str | None = None, **options: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[ChangeStream]:
         """Open a change stream on `collection` or the whole database."""
         stream = (self.db if collection is None else self.db[collection]).watch(pipeline, **options)
         stream = await (stream if self.driver == "pymongo" else stream.__aenter__())
         try:
-            yield stream
+            yield ChangeStream(stream)
         finally:
             # Later, since a call of a cancelled caller may still wait for a change.
             self._calls.finish_later(stream.close)

@@ -5,6 +5,14 @@ from pymongo.errors import OperationFailure, PyMongoError
 RegistryError = PyMongoError
 """Any error of MongoDB or the connection to it. After one, a write may or may not be stored."""
 
+
+class StreamEndedError(RegistryError):
+    """A change stream has ended for good.
+
+    Its collection or database was dropped, renamed or replaced.
+    """
+
+
 # FailedToParse, Overflow, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost.
 _NOT_RESUMABLE = {9, 15, 260, 280, 286}
 # Numbered assertions of the server: the token of a stream is malformed.
@@ -14,8 +22,10 @@ _ASSERTIONS = range(40_000, 60_000)
 def cannot_resume(error: Exception) -> bool:
     """Return whether a change stream can never resume after its token.
 
-    The token is too old, malformed, or of another database.
+    The token is too old, malformed, or of another database; or the stream ended with its collection.
     """
+    if isinstance(error, StreamEndedError):
+        return True
     if not isinstance(error, OperationFailure) or error.code is None:
         return False
     return error.code in _NOT_RESUMABLE or error.code in _ASSERTIONS

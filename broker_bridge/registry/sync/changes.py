@@ -17,6 +17,7 @@ from broker_bridge.registry.identities.model import (
 )
 from broker_bridge.registry.identities.store import IdentityStore
 from broker_bridge.registry.identities.wire_size import wire_bytes
+from broker_bridge.registry.mongo.change_stream import concerns_collections
 from broker_bridge.registry.mongo.client import Document
 from broker_bridge.registry.mongo.versions import History, Versions
 from broker_bridge.registry.spaces import SpaceRegistry
@@ -37,8 +38,8 @@ class DeltaQueries:
 
     def watch(self) -> AbstractAsyncContextManager[Any]:
         """Return a change stream of all that a head or a delta contains."""
-        concerns = {"ns.coll": {"$in": ["identities", "sites", "spaces"]}}
-        return self._store.mongo.watch([{"$match": concerns}])
+        concerned = concerns_collections("identities", "sites", "spaces")
+        return self._store.mongo.watch([{"$match": concerned}])
 
     async def all_identities(self) -> tuple[History, list[Identity]]:
         """Return all identities and tombstones in the order of versions."""
