@@ -68,6 +68,7 @@ class RegistrationSender(SessionListener):
         self._is_quarantined = is_quarantined
         self._expire_at = float("-inf")
         self._online = False
+        self._answered = False
         stored_policy = db.get_config(_POLICY_KEY)
         self._policy: EnrollmentPolicy = "visitors" if stored_policy == "visitors" else "closed"
         self._pending = {
@@ -149,13 +150,21 @@ class RegistrationSender(SessionListener):
 
     def connected(self, now: float) -> None:
         self._online = True
+        self._repeat_soon(now, later_than=now)
+
+    def _repeat_soon(self, now: float, *, later_than: float) -> None:
+        """Send within a second what is due later than `later_than`; its delays begin anew."""
         for pending in self._pending.values():
-            pending.due_at = min(pending.due_at, now + self._random.uniform(0.0, 1.0))
+            if pending.due_at > later_than:
+                pending.attempts = 0
+                pending.due_at = min(pending.due_at, now + self._random.uniform(0.0, 1.0))
 
     def disconnected(self) -> None:
         self._online = False
 
     def receive_message(self, decoded: Decoded[Any]) -> None:
+        # Answers and heads come from a bridge that works again, after whatever kept it from answering.
+        self._answered |= decoded.channel in (channels.SYNC_HEAD, channels.REGISTERED)
         if decoded.channel is channels.SYNC_HEAD:
             self._apply_policy(decoded.message)
         elif decoded.channel is channels.REGISTERED:
@@ -198,6 +207,9 @@ class RegistrationSender(SessionListener):
                 self._drop_expired()
         if not self._online:
             return None
+        if self._answered:
+            self._answered = False
+            self._repeat_soon(now, later_than=now + 2 * _RESEND.base)
         return self._send_due(now)
 
     def _drop_quarantined_visitors(self) -> None:

@@ -100,6 +100,8 @@ class SyncManager(SessionListener):
 
     def receive_message(self, decoded: Decoded[Any]) -> None:
         now = self._clock()
+        if decoded.channel in (channels.SYNC_DELTA, channels.SYNC_HEAD):
+            self._requests.repeat_soon(now)
         if decoded.channel is channels.SYNC_DELTA:
             self._receive_delta(decoded.message, now)
         elif decoded.channel is channels.SYNC_HEAD:

@@ -8,7 +8,7 @@ import random
 import secrets
 from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
@@ -53,6 +53,7 @@ class _ScheduledRequest:
 class _OpenRequest:
     request: SyncRequest
     attempts: int
+    sent_at: float
     repeat_at: float
 
 
@@ -170,6 +171,15 @@ class SyncRequests:
     def jitter(self) -> float:
         return self._random.uniform(0.0, self._options.jitter)
 
+    def repeat_soon(self, now: float) -> None:
+        """Repeat an open request that has waited for long: the bridge works again.
+
+        Its delays begin anew. A request that was sent just now waits for its answer.
+        """
+        if self._open is not None and now - self._open.sent_at > self._options.retry.base:
+            at = min(self._open.repeat_at, now + self.jitter())
+            self._open = replace(self._open, attempts=0, repeat_at=at)
+
     def close_answered(self, request_id: str) -> SyncRequest | None:
         """Close and return the open request if it is `request_id`, else return None."""
         if self._open is None or self._open.request.request_id != request_id:
@@ -218,5 +228,5 @@ class SyncRequests:
         else:
             self.cursor_at_request = self._gallery.cursor
             self._open = _OpenRequest(
-                request, attempts, now + self._options.retry.delay(attempts, self._random)
+                request, attempts, now, now + self._options.retry.delay(attempts, self._random)
             )

@@ -37,6 +37,7 @@ class EventDelivery(SessionListener):
         self._outbox = outbox
         self._link = link
         self._online = False
+        self._answered = False
         self._in_flight: dict[str, Publication] = {}
         self._waiting: dict[str, Future[Outcome]] = {}
         self.counts: Counter[str] = Counter()
@@ -53,6 +54,8 @@ class EventDelivery(SessionListener):
     def receive_message(self, decoded: Decoded[Any]) -> None:
         if decoded.channel is channels.RECEIPT:
             self._settle(decoded.message)
+        # A head comes from a bridge that has started or leads again.
+        self._answered |= decoded.channel in (channels.RECEIPT, channels.SYNC_HEAD)
 
     def _settle(self, receipts: Receipts) -> None:
         final = [rejection for rejection in receipts.rejected if rejection.code not in _TEMPORARY_CODES]
@@ -90,6 +93,9 @@ class EventDelivery(SessionListener):
     def tick(self, now: float) -> float | None:
         if not self._online:
             return None
+        if self._answered:
+            self._answered = False
+            self._outbox.answered(now)
         self._in_flight = {
             event_id: publication
             for event_id, publication in self._in_flight.items()

@@ -110,7 +110,17 @@ class Outbox:
 
     def reconnected(self, now: float) -> None:
         """Make all events without a receipt due again, spread by their number."""
-        self._schedule.reconnected(now, spread=min(2.0, 0.01 * len(self._schedule)))
+        self._schedule.reconnected(now, self._spread())
+
+    def answered(self, now: float) -> None:
+        """Note an answer of the bridge.
+
+        The first one after a silence makes all events due again.
+        """
+        self._schedule.answered(now, self._spread())
+
+    def _spread(self) -> float:
+        return min(2.0, 0.01 * len(self._schedule))
 
     def next_due(self) -> float | None:
         """Return when the next repeat is due (monotonic seconds)."""

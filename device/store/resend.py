@@ -9,6 +9,8 @@ RESEND = Backoff(base=2.0, cap=300.0)
 # After this number of sends without a receipt an event no longer blocks new events.
 _BLOCKING_ATTEMPTS = 5
 _MAX_WINDOWS_TRACKED = 20
+# After a silence of this length an answer shows that the bridge works again.
+_SILENCE_SECONDS = 10.0
 
 
 @dataclass
@@ -16,6 +18,8 @@ class _SentEvent:
     seq: int
     attempts: int
     due_at: float
+    failures: int = 0
+    """The sends since the bridge was last known to come back; the delay grows with them."""
 
 
 class ResendSchedule:
@@ -29,6 +33,7 @@ class ResendSchedule:
         self._random = source
         self._backoff = backoff
         self._sent: dict[str, _SentEvent] = {}
+        self._last_answer = float("-inf")
         self.sent_up_to = 0
 
     def __contains__(self, event_id: str) -> bool:
@@ -54,18 +59,32 @@ class ResendSchedule:
     def mark_sent(self, event_id: str, seq: int, now: float) -> None:
         sent = self._sent.setdefault(event_id, _SentEvent(seq, 0, now))
         sent.attempts += 1
-        sent.due_at = now + self._backoff.delay(sent.attempts, self._random)
+        sent.failures += 1
+        sent.due_at = now + self._backoff.delay(sent.failures, self._random)
         self.sent_up_to = max(self.sent_up_to, seq)
 
     def postpone(self, event_id: str, now: float) -> None:
         """Delay an event while its last copy waits, without counting a send."""
         sent = self._sent[event_id]
-        sent.due_at = now + self._backoff.delay(sent.attempts, self._random)
+        sent.due_at = now + self._backoff.delay(max(1, sent.failures), self._random)
 
     def forget(self, event_id: str) -> None:
         self._sent.pop(event_id, None)
 
     def reconnected(self, now: float, spread: float) -> None:
-        """Make all sent events due within `spread` seconds: their last copies may be lost."""
+        """Make all sent events due within `spread` seconds: their last copies may be lost.
+
+        Their delays begin anew.
+        """
         for sent in self._sent.values():
+            sent.failures = 0
             sent.due_at = min(sent.due_at, now + self._random.uniform(0.0, spread))
+
+    def answered(self, now: float, spread: float) -> None:
+        """Note an answer of the bridge; after a silence do as after a reconnect.
+
+        While answers come regularly, an event without one keeps its delay: the bridge cannot read it.
+        """
+        if now - self._last_answer > _SILENCE_SECONDS:
+            self.reconnected(now, spread)
+        self._last_answer = now

@@ -1,7 +1,7 @@
 """Turn reports of devices into updates of their documents."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import bson
 from bson.errors import BSONError
@@ -13,6 +13,8 @@ from broker_bridge.registry.mongo.client import Document
 
 # The number of sessions of a device that are remembered, to know a repeated `online`.
 _MAX_SESSIONS = 32
+# A write of a bridge that has just ceased to lead may arrive after one of its successor.
+_OVERTAKES_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class DeviceReport:
     def latest(cls, device_id: str, kind: str, fields: Document, received_at: datetime) -> "DeviceReport":
         """Return the update that replaces the last report of a kind.
 
-        The kinds are `info`, `heartbeat`, `applied` and `reported`.
+        The kinds are `info`, `heartbeat`, `applied` and `reported`. A report that was overtaken on its way
+        changes nothing.
 
         Raises ContractError(`payload-invalid`) for `fields` that BSON cannot encode: in a batch they would
         stop the other reports.
@@ -90,4 +93,25 @@ class DeviceReport:
             document = RawBSONDocument(bson.encode({**fields, "received_at": received_at}))
         except (BSONError, OverflowError, ValueError) as error:
             raise ContractError(PAYLOAD_INVALID, f"the {kind} cannot be encoded as BSON") from error
-        return cls(UpdateOne({"_id": device_id}, {"$set": {kind: document, "last_seen": received_at}}))
+        overtaken = _overtaken(kind, fields, received_at)
+        return cls(
+            UpdateOne(
+                {"_id": device_id, "$nor": overtaken}, {"$set": {kind: document, "last_seen": received_at}}
+            )
+        )
+
+
+def _overtaken(kind: str, fields: Document, received_at: datetime) -> list[Document]:
+    """Return the conditions under which the recorded report is newer than this one.
+
+    Within an epoch the versions decide, else the time of receipt. A recorded time far ahead is that of a
+    bridge whose clock was wrong; it holds nothing up.
+    """
+    newer: Document = {f"{kind}.received_at": {"$gt": received_at, "$lt": received_at + _OVERTAKES_WITHIN}}
+    if kind != "applied":
+        return [newer]
+    epoch, version = fields.get("epoch"), fields.get("version")
+    return [
+        {"applied.epoch": epoch, "applied.version": {"$gt": version}},
+        newer | {"$nor": [{"applied.epoch": epoch, "applied.version": {"$lt": version}}]},
+    ]

@@ -102,6 +102,55 @@ async def test_an_older_session_does_not_change_the_status_of_a_device(registry:
     assert found.status.state == "lost"
 
 
+def _applied(version: int, epoch: str = "e1") -> dict[str, object]:
+    return {"epoch": epoch, "version": version, "spaces": {}, "duration_ms": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "later_seconds", "kept"),
+    [
+        (_applied(7), _applied(6), 1, 7),
+        (_applied(7), _applied(6), -1, 7),
+        (_applied(7), _applied(6), 3600, 7),
+        (_applied(6), _applied(7), -1, 7),
+        (_applied(6), _applied(7), -3600, 7),
+        (_applied(7), _applied(2, "e2"), 1, 2),
+        (_applied(2, "e2"), _applied(7, "e1"), -1, 2),
+        (_applied(7), _applied(2, "e2"), -3600, 2),
+        (_applied(0), _applied(0), -1, 0),
+    ],
+)
+async def test_an_older_applied_report_does_not_replace_a_newer_one(
+    registry: Registry,
+    first: dict[str, object],
+    second: dict[str, object],
+    later_seconds: int,
+    kept: int,
+) -> None:
+    """Versions decide within an epoch; a clock that was put back holds nothing up."""
+    now = datetime.now(timezone.utc)
+    await registry.devices.register("cam-001", "lobby")
+    await registry.devices.record_reports([DeviceReport.latest("cam-001", "applied", first, now)])
+    at = now + timedelta(seconds=later_seconds)
+    await registry.devices.record_reports([DeviceReport.latest("cam-001", "applied", second, at)])
+    (found,) = await registry.devices.applied_versions()
+    assert found.version == kept
+
+
+@pytest.mark.parametrize("kind", ["info", "heartbeat", "reported"])
+@pytest.mark.parametrize(("later_seconds", "kept"), [(1, 2), (0, 2), (-1, 1), (-59, 1), (-3600, 2)])
+async def test_an_overtaken_report_changes_nothing(
+    registry: Registry, kind: str, later_seconds: int, kept: int
+) -> None:
+    """The last write of a former leader may arrive after one of its successor."""
+    now = datetime.now(timezone.utc)
+    await registry.devices.register("cam-001", "lobby")
+    for number, at in ((1, now), (2, now + timedelta(seconds=later_seconds))):
+        await registry.devices.record_reports([DeviceReport.latest("cam-001", kind, {"n": number}, at)])
+    found = await registry.mongo.db.devices.find_one({"_id": "cam-001"})
+    assert found[kind]["n"] == kept
+
+
 async def test_an_unregistered_device_is_listed_with_its_reports(registry: Registry) -> None:
     """Registering it later keeps its reports."""
     now = datetime.now(timezone.utc)

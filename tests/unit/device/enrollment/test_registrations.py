@@ -96,6 +96,23 @@ def test_a_registration_is_repeated_until_it_is_answered(door):
     assert door.registrations.counts == {"offered": 1, "created": 1}
 
 
+def test_a_registration_is_repeated_when_the_bridge_works_again(door):
+    """An answer to one registration or a head shows that; the pauses begin anew."""
+    door.registrations.offer_visitor(SPACE, vector(1))
+    while (due := door.tick()) - door.clock() < 60:
+        door.clock.seconds = due
+    sent = len(door.sent)
+    door.tick(15.0)
+    assert len(door.sent) == sent
+    door.registrations.offer_visitor(SPACE, vector(2))
+    door.tick()
+    door.answer(door.sent[-1])
+    door.tick()
+    following = door.tick(1.0)
+    assert len(door.sent) == sent + 2
+    assert following - door.clock() <= 10
+
+
 def test_pending_registrations_survive_a_restart_and_answered_ones_do_not(door):
     """The queue is stored in the file."""
     for seed in (1, 2):

@@ -125,3 +125,35 @@ def test_since_version_0_fetches_all_identities(camera: Camera) -> None:
     camera.answer()
     assert applied.done()
     assert camera.sync.get_sync_status().counts["resets"] == 2
+
+
+@pytest.mark.parametrize("sign", ["head", "delta"])
+def test_an_unanswered_request_is_repeated_when_the_bridge_works_again(camera: Camera, sign: str) -> None:
+    """Its pause has grown to minutes; a deletion must not wait for that."""
+    camera.sync.request_sync()
+    camera.tick()
+    while (due := camera.sync.tick(camera.clock())) - camera.clock() < 60:
+        camera.tick(due - camera.clock())
+    repeated = len(camera.link.of(channels.SYNC_REQUEST))
+    camera.tick(20.0)
+    assert len(camera.link.of(channels.SYNC_REQUEST)) == repeated
+    delta = camera.registry.enroll("EMP-2", 2)
+    if sign == "head":
+        camera.receive(channels.SYNC_HEAD, camera.registry.head())
+    else:
+        camera.receive(channels.SYNC_DELTA, delta)
+    camera.tick(0.5)
+    assert len(camera.link.of(channels.SYNC_REQUEST)) == repeated + 1
+    camera.answer()
+    assert camera.sync.get_sync_status().version == 2
+
+
+def test_a_request_that_was_just_sent_is_not_repeated_by_deltas(camera: Camera) -> None:
+    """A flood of deltas causes one request in five seconds at most."""
+    camera.sync.request_sync()
+    camera.tick()
+    sent = len(camera.link.of(channels.SYNC_REQUEST))
+    for number in range(40):
+        camera.receive(channels.SYNC_DELTA, camera.registry.enroll(f"EMP-{number + 10}", number))
+        camera.tick(0.1)
+    assert len(camera.link.of(channels.SYNC_REQUEST)) == sent

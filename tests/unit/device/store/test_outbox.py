@@ -3,7 +3,7 @@
 import base64
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -156,6 +156,58 @@ def test_a_new_connection_makes_unanswered_events_due(outbox: Outbox, clock: Clo
     soon = send_due(outbox, clock(), 200)
     assert len(at_once) < 20
     assert len(at_once) + len(soon) >= 150
+
+
+def send_until_pauses_are_long(outbox: Outbox, clock: Clock) -> None:
+    """Send what is due until the next repeat is more than a minute away."""
+    while True:
+        send_due(outbox, clock())
+        following = outbox.next_due()
+        assert following is not None
+        if following - clock() > 60:
+            return
+        clock.advance(following - clock())
+
+
+@pytest.mark.parametrize("come_back", [Outbox.reconnected, Outbox.answered])
+def test_repeats_begin_anew_when_the_broker_or_the_bridge_comes_back(
+    outbox: Outbox, clock: Clock, come_back: Callable[[Outbox, float], None]
+) -> None:
+    """After a long outage events settle at once, and a lost repeat follows soon."""
+    outbox.put(event(1))
+    send_until_pauses_are_long(outbox, clock)
+    come_back(outbox, clock())
+    clock.advance(0.01)
+    assert len(send_due(outbox, clock())) == 1
+    following = outbox.next_due()
+    assert following is not None
+    assert 2 <= following - clock() <= 4
+
+
+def test_an_event_that_the_bridge_cannot_read_keeps_its_pauses(outbox: Outbox, clock: Clock) -> None:
+    """Other events get receipts every few seconds meanwhile."""
+    outbox.put(event(1))
+    outbox.answered(clock())
+    sent = 0
+    for _ in range(600):
+        clock.advance(1.0)
+        outbox.answered(clock())
+        sent += len(send_due(outbox, clock()))
+    assert sent < 15
+
+
+def test_a_receipt_does_not_repeat_events_that_were_just_sent(outbox: Outbox, clock: Clock) -> None:
+    """A burst of receipts after a silence makes each event due once."""
+    for number in range(20):
+        outbox.put(event(number))
+    send_until_pauses_are_long(outbox, clock)
+    for _ in range(20):
+        outbox.answered(clock())
+    clock.advance(0.2)
+    assert len(send_due(outbox, clock())) == 20
+    for _ in range(20):
+        outbox.answered(clock())
+    assert send_due(outbox, clock()) == []
 
 
 def test_a_window_limits_the_events_without_receipts(connection: StoreConnection, clock: Clock) -> None:
