@@ -7,7 +7,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.tasks import cancel_and_wait
@@ -29,6 +29,7 @@ from .external import routes as external
 from .http.middleware import BodyLimit, SecurityHeaders
 from .http.openapi import PROBLEM_RESPONSES, note_roles, use_docstring_summaries
 from .http.problems import install_problem_handlers
+from .http.query_parameters import refuse_unknown_parameters
 from .identities import enrollment_routes, photo_routes, seed_000_routes
 from .identities import routes as identities
 from .keys import routes as keys
@@ -36,6 +37,7 @@ from .operations import audit_routes, health_routes, pages, whoami_routes
 from .services.event_hub import EventHub
 from .services.key_watch import KeyWatch, WatchKeys
 from .services.photos import FaceEmbedding, PhotoService
+from .services.security import authenticate
 from .services.services import Services
 from .settings import ApiSettings
 from .training import routes as training
@@ -64,7 +66,6 @@ _ROUTERS = (
     attendance_routes.router,
     keys.router,
     whoami_routes.router,
-    health_routes.router,
 )
 
 
@@ -102,9 +103,13 @@ def create_app(
     )
     app.state.services = services
     _add_middleware(app, services)
+    checked = [Depends(refuse_unknown_parameters)]
     for router in _ROUTERS:
         note_roles(router.routes)
-        app.include_router(router)
+        # The key first: an answer to a request without one tells nothing of the parameters.
+        app.include_router(router, dependencies=[Depends(authenticate), *checked])
+    note_roles(health_routes.router.routes)
+    app.include_router(health_routes.router, dependencies=checked)
     use_docstring_summaries(app.routes)
     pages.mount_pages(app)
     return app

@@ -3,6 +3,7 @@
 from typing import Final
 
 EVENT_INVALID: Final = "event-invalid"
+EVENT_CONFLICT: Final = "event-conflict"
 EVENT_RETAINED: Final = "event-retained"
 EVENT_TIME_IMPLAUSIBLE: Final = "event-time-implausible"
 OBSERVATION_TIME_IMPLAUSIBLE: Final = "observation-time-implausible"

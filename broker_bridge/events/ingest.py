@@ -101,13 +101,12 @@ class EventIngest:
 
         The queue fills up to its bound meanwhile.
 
-        The delay grows without jitter: one batch at a time needs no spreading. After a failure the batch may
-        be stored in part, so the repeat looks its keys up first.
+        The delay grows without jitter: one batch at a time needs no spreading.
         """
         attempt = 0
         while True:
             try:
-                receipts = await self._record_once(batch, repeated=attempt > 0)
+                receipts = await self._record_once(batch)
                 break
             except RegistryError as error:
                 self._note_failure(error)
@@ -129,7 +128,7 @@ class EventIngest:
                 type(error).__name__,
             )
 
-    async def _record_once(self, batch: Sequence[_Arrival], repeated: bool) -> dict[str, Receipts]:
+    async def _record_once(self, batch: Sequence[_Arrival]) -> dict[str, Receipts]:
         device_ids = sorted({arrival.event.device_id for arrival in batch})
         devices = await self._registry.devices.registered(device_ids)
         admitted: list[IncomingEvent] = []
@@ -143,12 +142,12 @@ class EventIngest:
             else:
                 site_id = device.site_id if device else None
                 admitted.append(IncomingEvent(arrival.event, site_id, arrival.received_at))
-        recorded = await self._registry.events.record(admitted, expect_repeats=repeated)
-        for item in admitted:
-            if item.key in recorded.stored:
-                stored[item.event.device_id].append(item.event.event_id)
+        recorded = await self._registry.events.record(admitted)
+        for place, item in enumerate(admitted):
+            if place in recorded.rejected:
+                rejected[item.event.device_id].append(recorded.rejected[place])
             else:
-                rejected[item.event.device_id].append(recorded.rejected[item.key])
+                stored[item.event.device_id].append(item.event.event_id)
         self.counters["stored"] += len(recorded.stored) - recorded.repeats
         self.counters["repeats"] += recorded.repeats
         self.counters["rejected"] += sum(map(len, rejected.values()))

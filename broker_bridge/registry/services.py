@@ -19,6 +19,7 @@ from .events.admission import EventAdmission
 from .events.attendance import AttendanceQueries
 from .events.dead_letters import DeadLetters
 from .events.events import EventStore
+from .events.feed import EventFeed
 from .events.pseudonyms import Pseudonyms
 from .identities.dry_run import DryRunStore
 from .identities.merging import IdentityMerges
@@ -82,6 +83,7 @@ class EventServices:
 
     pseudonyms: Pseudonyms
     events: EventStore
+    event_feed: EventFeed
     event_admission: EventAdmission
     attendance: AttendanceQueries
     dead_letters: DeadLetters
@@ -171,13 +173,14 @@ def wire_devices(core: CoreServices) -> DeviceServices:
 def wire_events(
     core: CoreServices, identities: IdentityServices, event_admission: EventAdmission
 ) -> EventServices:
-    pseudonyms = Pseudonyms(core.mongo)
+    pseudonyms, dead_letters = Pseudonyms(core.mongo), DeadLetters(core.mongo)
     return EventServices(
         pseudonyms=pseudonyms,
-        events=EventStore(core.mongo, pseudonyms),
+        events=EventStore(core.mongo, pseudonyms, dead_letters),
+        event_feed=EventFeed(core.mongo, core.versions),
         event_admission=event_admission,
         attendance=AttendanceQueries(core.mongo, identities.identity_store),
-        dead_letters=DeadLetters(core.mongo),
+        dead_letters=dead_letters,
     )
 
 

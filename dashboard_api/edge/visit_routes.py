@@ -9,7 +9,7 @@ from broker_bridge.registry.edge_registration.visitors import new_visitor_id
 from broker_bridge.registry.events.model import IncomingEvent
 from dashboard_api.edge.caller import CallerDep
 from dashboard_api.edge.views import VisitError, VisitorBody, VisitorView, VisitsBody, VisitsView
-from dashboard_api.edge.visits import reject_unknown_visitors, reject_unstorable_visits, to_visits
+from dashboard_api.edge.visits import reject_unknown_visitors, split_recorded_visits, to_visits
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space, to_template
@@ -104,11 +104,10 @@ async def report_visits(
     identities = await attendance.identities([visit.user_id or "" for visit in visits.values()])
     admitted = reject_unknown_visitors(visits, identities, device, errors)
     batch = {index: IncomingEvent(visit, device.site_id, received_at) for index, visit in admitted.items()}
-    recorded = await events.record(list(batch.values()), expect_repeats=True)
-    reject_unstorable_visits(batch, recorded, errors)
-    stored = [incoming.event.event_id for incoming in batch.values() if incoming.key in recorded.stored]
+    recorded = await events.record(list(batch.values()))
+    stored = split_recorded_visits(batch, recorded, errors)
     return VisitsView(
         recorded=len(recorded.stored) - recorded.repeats,
-        stored=list(dict.fromkeys(stored)),
+        stored=stored,
         errors=sorted(errors, key=lambda error: error.index),
     )

@@ -55,14 +55,21 @@ def reject_unknown_visitors(
     return admitted
 
 
-def reject_unstorable_visits(
+def split_recorded_visits(
     batch: Mapping[int, IncomingEvent], recorded: RecordedEvents, errors: list[VisitError]
-) -> None:
-    """Add the visits that the store rejected to `errors`."""
-    for index, incoming in batch.items():
-        rejection = recorded.rejected.get(incoming.key)
-        if rejection is not None:
+) -> list[str]:
+    """Return the ids of the stored visits; add the others to `errors`.
+
+    The rejections are by place among the values of `batch`.
+    """
+    stored: dict[str, None] = {}
+    for place, (index, incoming) in enumerate(batch.items()):
+        rejection = recorded.rejected.get(place)
+        if rejection is None:
+            stored[incoming.event.event_id] = None
+        else:
             errors.append(VisitError(index=index, code=rejection.code, detail=rejection.detail))
+    return list(stored)
 
 
 def to_visit(item: Mapping[str, Any], device: Device) -> Event:

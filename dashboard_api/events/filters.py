@@ -24,14 +24,18 @@ Moment = Annotated[AwareDatetime, AfterValidator(_check_year)]
 
 
 def to_filter(
+    *,
     user_id: Annotated[UserId | None, Query()] = None,
     device_id: Annotated[DeviceId | None, Query()] = None,
     event_type: Annotated[EventType | None, Query()] = None,
     since: Annotated[Moment | None, Query(description="Recognised at this time or later")] = None,
     until: Annotated[Moment | None, Query(description="Recognised before this time")] = None,
+    received_after: Annotated[
+        Moment | None, Query(description="Recorded by the backend after this time")
+    ] = None,
 ) -> EventFilter:
     """Return the filter that the query parameters describe."""
-    return EventFilter(user_id, device_id, event_type, since, until)
+    return EventFilter(user_id, device_id, event_type, since, until, received_after)
 
 
 EventFilterDep = Annotated[EventFilter, Depends(to_filter)]

@@ -1,23 +1,37 @@
 """Routes of `/api/v1/events`: recognition events as a list, one by one, and live."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from broker_bridge.contract.ids import DeviceId, EventId
+from broker_bridge.registry.events.feed import FeedCursor, FeedLostError
 from dashboard_api.events.filters import EventFilterDep
 from dashboard_api.events.keepalive import with_pauses
-from dashboard_api.events.views import EventPage
-from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
-from dashboard_api.http.problems import not_found
-from dashboard_api.services.dependencies import EventsDep, HubDep, SettingsDep
-from dashboard_api.services.event_hub import Subscription
+from dashboard_api.events.views import EventFeedPage, EventPage
+from dashboard_api.http.paging import (
+    Cursor,
+    Limit,
+    cursor_invalid,
+    cut_page,
+    from_cursor,
+    from_moment_cursor,
+    to_cursor,
+    to_moment_cursor,
+)
+from dashboard_api.http.problems import Problem, not_found
+from dashboard_api.services.dependencies import EventFeedDep, EventsDep, HubDep, SettingsDep
+from dashboard_api.services.event_hub import RESUME_LOST, Subscription
 from dashboard_api.services.key_watch import open_request_of
 from dashboard_api.services.security import MAY_READ
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
+
+# A MongoDB integer has 64 bits.
+_POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{0,2048}$", alias="Last-Event-ID")]
 
@@ -30,6 +44,40 @@ async def list_events(
     found = await events.page(criteria, before=from_moment_cursor(cursor), limit=limit + 1)
     page, next_cursor = cut_page(found, limit, lambda last: to_moment_cursor(last.received_at, last.key))
     return EventPage(items=[event.to_wire() for event in page], next_cursor=next_cursor)
+
+
+@router.get("/feed", dependencies=[MAY_READ])
+async def read_feed(
+    event_feed: EventFeedDep,
+    criteria: EventFilterDep,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, Query(max_length=512, description="`cursor` of the page before")] = None,
+) -> EventFeedPage:
+    """Read events in order of receipt, oldest first; none is skipped.
+
+    Continue with `cursor`, at once while `more`, and later for what comes then. Begin with `received_after`
+    to leave out what is older. 410 `resume-lost`: a backup was restored, begin again.
+    """
+    try:
+        page = await event_feed.read(criteria, _from_feed_cursor(cursor), limit)
+    except FeedLostError as error:
+        detail = "the events have another history than this cursor: begin again with received_after"
+        raise Problem(410, RESUME_LOST, detail) from error
+    return EventFeedPage(
+        items=[event.to_wire() for event in page.events],
+        cursor=to_cursor(page.cursor.epoch, str(page.cursor.position)),
+        more=page.more,
+    )
+
+
+def _from_feed_cursor(cursor: str | None) -> FeedCursor | None:
+    parts = from_cursor(cursor, 2)
+    if parts is None:
+        return None
+    epoch, position = parts
+    if not _POSITION.fullmatch(position):
+        raise cursor_invalid()
+    return FeedCursor(epoch, int(position))
 
 
 async def subscribe(

@@ -5,6 +5,17 @@ from typing import Any
 from dashboard_api.http.base_models import View
 
 
+class EventFeedPage(View):
+    """Events in order of receipt, as in a list of events.
+
+    `cursor` is where the feed continues; with `more` further events wait now.
+    """
+
+    items: list[dict[str, Any]]
+    cursor: str
+    more: bool
+
+
 class EventPage(View):
     """Events as on the wire (seed 003).
 

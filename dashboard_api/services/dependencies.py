@@ -15,6 +15,7 @@ from broker_bridge.registry.edge_registration.service import EdgeRegistration
 from broker_bridge.registry.events.admission import EventAdmission
 from broker_bridge.registry.events.attendance import AttendanceQueries
 from broker_bridge.registry.events.events import EventStore
+from broker_bridge.registry.events.feed import EventFeed
 from broker_bridge.registry.identities.merging import IdentityMerges
 from broker_bridge.registry.identities.service import Identities
 from broker_bridge.registry.identities.similar_ids import SimilarIds
@@ -63,6 +64,7 @@ EdgeRegistrationDep = Annotated[EdgeRegistration, _from_services(lambda s: s.reg
 ErasuresDep = Annotated[Erasures, _from_services(lambda s: s.registry.erasures)]
 EventAdmissionDep = Annotated[EventAdmission, _from_services(lambda s: s.registry.event_admission)]
 EventsDep = Annotated[EventStore, _from_services(lambda s: s.registry.events)]
+EventFeedDep = Annotated[EventFeed, _from_services(lambda s: s.registry.event_feed)]
 ExportsDep = Annotated[PersonalDataExport, _from_services(lambda s: s.registry.personal_data_export)]
 IdentitiesDep = Annotated[Identities, _from_services(lambda s: s.registry.identities)]
 IdentityStoreDep = Annotated[IdentityStore, _from_services(lambda s: s.registry.identity_store)]

@@ -105,7 +105,7 @@ class EdgeRegistration:
             )
             return
         incoming = IncomingEvent(visit, decision.site_id, decision.at)
-        await self._events.record([incoming], expect_repeats=True)
+        await self._events.record([incoming])
 
     async def _decide(
         self, device_id: str, request: RegisterIdentity, at: datetime, new_user_id: Callable[[], str]

@@ -3,6 +3,7 @@
 One that BSON cannot encode must not stop its batch.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,27 +18,35 @@ from broker_bridge.contract.wire import decode_image
 from broker_bridge.registry.mongo.client import Document
 
 from .model import IncomingEvent
+from .positions import POSITION
 
 
 @dataclass
 class EncodedBatch:
-    """Encoded events, encoded images, and rejections, each by the key of the event."""
+    """Encoded events and images by key, and rejections by place in the batch.
 
+    `events` has the events of `documents` by key: the first one of each key in the batch.
+    """
+
+    events: dict[str, Event] = field(default_factory=dict)
     documents: dict[str, RawBSONDocument] = field(default_factory=dict)
     images: dict[str, RawBSONDocument] = field(default_factory=dict)
-    rejected: dict[str, Rejection] = field(default_factory=dict)
+    rejected: dict[int, Rejection] = field(default_factory=dict)
 
 
 def encode_batch(batch: Sequence[IncomingEvent]) -> EncodedBatch:
-    """Return each event encoded by itself, or its rejection."""
+    """Return each event encoded by itself, or its rejection; a repeated key once."""
     encoded = EncodedBatch()
-    for item in batch:
+    for place, item in enumerate(batch):
+        if item.key in encoded.documents:
+            continue
         image, image_error = _image_of(item.event)
         try:
             encoded.documents[item.key] = _encode(_document(item, image is not None, image_error))
+            encoded.events[item.key] = item.event
         except (BSONError, OverflowError, ValueError) as error:
             detail = f"the event cannot be stored: {error}"[:1000]
-            encoded.rejected[item.key] = Rejection(
+            encoded.rejected[place] = Rejection(
                 event_id=item.event.event_id, code=EVENT_INVALID, detail=detail
             )
             continue
@@ -49,6 +58,16 @@ def encode_batch(batch: Sequence[IncomingEvent]) -> EncodedBatch:
 
 def _encode(document: Document) -> RawBSONDocument:
     return RawBSONDocument(bson.encode(document, check_keys=False))
+
+
+def with_position(document: RawBSONDocument, position: int) -> RawBSONDocument:
+    """Return an encoded event with its position as its last field.
+
+    The position is known only in the transaction, which may be repeated; the rest is encoded once.
+    """
+    element = b"\x12" + POSITION.encode() + b"\0" + struct.pack("<q", position)
+    body = bytes(document.raw)[4:-1] + element + b"\0"
+    return RawBSONDocument(struct.pack("<i", 4 + len(body)) + body)
 
 
 def _image_of(event: Event) -> tuple[bytes | None, str | None]:

@@ -3,26 +3,30 @@
 Images are kept apart and expire.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+from broker_bridge.contract import channels
+from broker_bridge.contract.messages import Rejection
 from broker_bridge.registry.mongo.change_stream import ChangeStream
 from broker_bridge.registry.mongo.client import Document, Mongo
 from broker_bridge.registry.mongo.paging import newest_first
 from broker_bridge.registry.mongo.resume import BRIEF_WAIT_MS, check_unbroken
 
-from .encoding import encode_batch
+from .conflicts import COMPARED_FIELDS, find_conflict
+from .dead_letters import DeadLetters
+from .encoding import EncodedBatch, encode_batch, with_position
 from .event_filter import EventFilter
 from .model import EventRecord, IncomingEvent, RecordedEvents, to_event_record
+from .positions import EventPositions
 from .pseudonyms import NUMERIC_METADATA, Pseudonyms
 
-_DUPLICATE_KEY = 11000
 _PSEUDONYMISE_BATCH = 500
 _NEW_EVENTS = [{"$match": {"operationType": "insert"}}]
 
@@ -30,51 +34,90 @@ _NEW_EVENTS = [{"$match": {"operationType": "insert"}}]
 class EventStore:
     """Collections `events` and `event_images`."""
 
-    def __init__(self, mongo: Mongo, pseudonyms: Pseudonyms) -> None:
+    def __init__(self, mongo: Mongo, pseudonyms: Pseudonyms, dead_letters: DeadLetters) -> None:
         self._mongo = mongo
         self._pseudonyms = pseudonyms
+        self._dead_letters = dead_letters
+        self._positions = EventPositions(mongo)
         self._events = mongo.db.events
         self._images = mongo.db.event_images
 
-    async def record(self, batch: Sequence[IncomingEvent], *, expect_repeats: bool = False) -> RecordedEvents:
-        """Record `batch`; a repeated event changes nothing.
+    async def record(self, batch: Sequence[IncomingEvent]) -> RecordedEvents:
+        """Record `batch` in one transaction; a repeated event changes nothing.
 
-        Events of erased identities are recorded under their pseudonym. Events marked as replayed, or all with
-        `expect_repeats`, are looked up first: an insert that collides costs several times one that does not.
-        Raises PyMongoError unless all of the batch is certainly durable: then no receipt may be sent, and the
-        devices repeat.
+        Events of erased identities are recorded under their pseudonym. An event whose id is recorded with
+        other contents is rejected (`event-conflict`) and stored as a dead letter. Raises PyMongoError unless
+        all of the batch is certainly durable: then no receipt may be sent, and the devices repeat.
         """
+        if not batch:
+            return RecordedEvents(frozenset(), {})
         pseudonymised = await self._pseudonyms.pseudonymise([item.event for item in batch])
         if pseudonymised:
             batch = [
-                replace(item, event=pseudonymised.get(position, item.event))
-                for position, item in enumerate(batch)
+                replace(item, event=pseudonymised.get(place, item.event)) for place, item in enumerate(batch)
             ]
         encoded = encode_batch(batch)
-        likely = [item.key for item in batch if expect_repeats or item.event.metadata.get("replayed") is True]
-        present = await self._present(likely) if likely else set()
-        fresh = [key for key in encoded.documents if key not in present]
-        # Images first: a visible event has its image.
-        await self._insert(self._images, [encoded.images[key] for key in fresh if key in encoded.images])
-        collided = await self._insert(self._events, [encoded.documents[key] for key in fresh])
-        return RecordedEvents(frozenset(encoded.documents), encoded.rejected, len(present) + collided)
+        present = await self._insert(encoded) if encoded.documents else {}
+        conflicts = await self._reject_conflicts(batch, encoded, present)
+        rejected = encoded.rejected | conflicts
+        stored = frozenset(item.key for place, item in enumerate(batch) if place not in rejected)
+        return RecordedEvents(stored, rejected, len(present.keys() & stored))
 
-    async def _present(self, keys: Sequence[str]) -> set[str]:
-        cursor = self._events.find({"_id": {"$in": list(keys)}}, {"_id": 1})
-        return {found["_id"] async for found in cursor}
+    async def _insert(self, encoded: EncodedBatch) -> dict[str, Document]:
+        """Insert the new events with their images; return those that are present, by key.
 
-    async def _insert(self, collection: Any, documents: Sequence[RawBSONDocument]) -> int:
-        """Insert all and return the number of duplicates; raise any other failure."""
-        if not documents:
-            return 0
+        Repeats are looked up where one is marked, or else after an insert that collides.
+        """
+        repeats = any(event.metadata.get("replayed") is True for event in encoded.events.values())
         try:
-            await collection.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            failures = error.details.get("writeErrors", [])
-            if error.details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in failures):
-                raise
-            return len(failures)
-        return 0
+            return await self._mongo.transact(partial(self._insert_within, encoded, look_up=repeats))
+        except (BulkWriteError, DuplicateKeyError):
+            # An earlier release wrote an image before its event, and may have ended between the two.
+            await self._delete_images_without_event(list(encoded.images))
+            return await self._mongo.transact(partial(self._insert_within, encoded, look_up=True))
+
+    async def _insert_within(
+        self, encoded: EncodedBatch, session: Any, *, look_up: bool
+    ) -> dict[str, Document]:
+        position = await self._positions.take(session, len(encoded.documents))
+        present: dict[str, Document] = {}
+        if look_up:
+            query = {"_id": {"$in": list(encoded.documents)}}
+            cursor = self._events.find(query, COMPARED_FIELDS, session=session)
+            present = {found["_id"]: found async for found in cursor}
+        fresh = [key for key in encoded.documents if key not in present]
+        images = [encoded.images[key] for key in fresh if key in encoded.images]
+        if images:
+            await self._images.insert_many(images, ordered=False, session=session)
+        if fresh:
+            documents = [
+                with_position(encoded.documents[key], position + offset) for offset, key in enumerate(fresh)
+            ]
+            await self._events.insert_many(documents, ordered=False, session=session)
+        return present
+
+    async def _delete_images_without_event(self, keys: Sequence[str]) -> None:
+        cursor = self._events.find({"_id": {"$in": list(keys)}}, {"_id": 1})
+        recorded = {found["_id"] async for found in cursor}
+        await self._images.delete_many({"_id": {"$in": [key for key in keys if key not in recorded]}})
+
+    async def _reject_conflicts(
+        self, batch: Sequence[IncomingEvent], encoded: EncodedBatch, present: Mapping[str, Document]
+    ) -> dict[int, Rejection]:
+        """Return rejections by place; store the rejected events as dead letters."""
+        conflicts: dict[int, Rejection] = {}
+        for place, item in enumerate(batch):
+            first = present.get(item.key) or encoded.events.get(item.key)
+            if first is None or first is item.event:
+                continue
+            conflict = find_conflict(item.event, first)
+            if conflict:
+                conflicts[place] = conflict
+                topic = channels.EVENT.topic(
+                    device_id=item.event.device_id or "", event_type=item.event.event_type
+                )
+                await self._dead_letters.store(topic, item.event.to_json(), conflict.code, conflict.detail)
+        return conflicts
 
     async def page(
         self, criteria: EventFilter, *, before: tuple[datetime, str] | None = None, limit: int = 100

@@ -35,11 +35,11 @@ class IncomingEvent:
 class RecordedEvents:
     """The result of recording a batch.
 
-    It has keys stored (now or before), rejections by key, and the number of repeats.
+    It has keys stored (now or before), rejections by place in the batch, and the number of repeats.
     """
 
     stored: frozenset[str]
-    rejected: Mapping[str, Rejection]
+    rejected: Mapping[int, Rejection]
     repeats: int = 0
 
 

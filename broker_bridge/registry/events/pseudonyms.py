@@ -19,6 +19,7 @@ from broker_bridge.contract.messages import Event
 from broker_bridge.registry.mongo.client import Document, Mongo
 
 _KEY = {"_id": "erasure-key"}
+_PREFIX = "ERASED-"
 _MARK_BYTES = 16
 _REFRESH_SECONDS = 1.0
 _MOST_UNERASED = 200_000
@@ -49,6 +50,15 @@ class ErasedIdentity:
 
     at: datetime
     pseudonym: str
+
+
+def new_pseudonym() -> str:
+    return f"{_PREFIX}{secrets.token_hex(6)}"
+
+
+def is_pseudonym(user_id: str | None) -> bool:
+    """Return whether `user_id` has the form of a pseudonym."""
+    return user_id is not None and user_id.startswith(_PREFIX)
 
 
 class Pseudonyms:

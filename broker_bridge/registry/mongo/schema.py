@@ -111,6 +111,8 @@ _INDEXES = {
     ],
     # The unique key (device_id, event_id) is the `_id`.
     "events": [
+        # Not sparse: events of earlier releases without a position are found by it.
+        IndexModel([("position", ASCENDING)]),
         IndexModel([("received_at", DESCENDING), ("_id", DESCENDING)]),
         IndexModel([("user_id", ASCENDING), ("received_at", DESCENDING)]),
         IndexModel([("device_id", ASCENDING), ("received_at", DESCENDING)]),

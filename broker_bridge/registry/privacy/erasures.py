@@ -18,7 +18,7 @@ from broker_bridge.registry.detected_persons.removal import SETTLE_TIME
 from broker_bridge.registry.devices.devices import DeviceRegistry
 from broker_bridge.registry.devices.model import AppliedVersion
 from broker_bridge.registry.events.events import EventStore
-from broker_bridge.registry.events.pseudonyms import Pseudonyms
+from broker_bridge.registry.events.pseudonyms import Pseudonyms, new_pseudonym
 from broker_bridge.registry.identities import rules
 from broker_bridge.registry.identities.model import EVERY_SITE, PERSON_MERGED, Identity, IdentityRecord
 from broker_bridge.registry.identities.rules import identity_unknown
@@ -135,7 +135,7 @@ class Erasures:
         template_count = sum(len(record.templates or ()) for record in before.values())
         erasure = Erasure(
             erasure_id=secrets.token_hex(12),
-            pseudonym=f"ERASED-{secrets.token_hex(6)}",
+            pseudonym=new_pseudonym(),
             requested_by=by,
             requested_at=now,
             version=max((tombstone.version for tombstone in tombstones), default=0),

@@ -242,10 +242,10 @@ async def test_a_visit_that_the_store_rejects_is_an_error_of_the_answer(
     """The receipt over MQTT has such an error too; each visit is stored or an error."""
     await registry.identities.enroll(EnrollIdentity("EMP-1", (face(1),)))
 
-    async def reject(batch: Sequence[IncomingEvent], **_: bool) -> RecordedEvents:
+    async def reject(batch: Sequence[IncomingEvent]) -> RecordedEvents:
         rejected = {
-            item.key: Rejection(event_id=item.event.event_id, code="event-invalid", detail="not BSON")
-            for item in batch
+            place: Rejection(event_id=item.event.event_id, code="event-invalid", detail="not BSON")
+            for place, item in enumerate(batch)
         }
         return RecordedEvents(frozenset(), rejected)
 
