@@ -6,10 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timezone
 from pathlib import Path
-
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.commands import RESYNC, RUN_CANARY
@@ -83,12 +80,10 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     recognition = build_recognition(device)
     spaces = supported_spaces(recognition.space, device.further_spaces)
     feed = GalleryFeed()
-    scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
     config = client_config(settings, spaces)
     parts = assemble(
         config,
         database_path(settings),
-        scheduler,
         on_gallery=_gallery_swap(recognition, feed),
         encode_image=_encoder(device.image_kb * 1000),
         outbox_bytes=device.outbox_mb * 1024 * 1024,
@@ -98,7 +93,9 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     canary.run()
     registrations = _registrations(parts, recognition.space, health)
     observations = _observations(parts, recognition.space, health)
-    commands = CommandRunner(parts.client, parts.db, _handlers(parts, canary), utc_now=utc_now)
+    commands = CommandRunner(
+        parts.client, parts.db, _handlers(parts, canary), utc_now=parts.client.clock.utc_now
+    )
     program = DeviceProgram(
         device,
         parts,
@@ -106,7 +103,6 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         health=health,
         registrations=registrations,
         commands=commands,
-        scheduler=scheduler,
         recorder=_recorder(device, recognition),
         npy_watch=_npy_watch(device, spaces, feed, parts=parts, registrations=registrations, health=health),
         observations=observations if device.observations else None,
@@ -115,11 +111,11 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         parts.client,
         parts.sync,
         folder=device.data_dir,
+        interval=device.heartbeat_seconds,
         clock=time.monotonic,
         utc_now=utc_now,
         vision=program.vision_readings,
     )
-    heartbeat.schedule(scheduler, device.heartbeat_seconds)
     record = ModelRecord(parts.db, health, config.spaces)
     for listener in (record, registrations, commands, heartbeat, observations):
         parts.client.attach(listener)
@@ -141,7 +137,7 @@ def _registrations(parts: Assembly, space: EmbeddingSpace, health: Health) -> Re
         parts.client,
         parts.db,
         source=random.Random(),  # noqa: S311  # spreads repeats; nothing secret
-        utc_now=utc_now,
+        utc_now=parts.client.clock.utc_now,
         is_quarantined=lambda space_id: space_id == space.id and health.is_quarantined,
     )
 

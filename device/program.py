@@ -6,9 +6,6 @@ import time
 from collections import Counter
 from datetime import datetime, timedelta
 
-from apscheduler.schedulers.base import BaseScheduler
-
-from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.embeddings import normalise
 from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAILED, ContractError
 from broker_bridge.contract.messages import Event
@@ -49,7 +46,6 @@ class DeviceProgram:
         health: Health,
         registrations: RegistrationSender,
         commands: CommandRunner,
-        scheduler: BaseScheduler,
         recorder: ScoreRecorder | None,
         npy_watch: NpyWatch | None = None,
         observations: ObservationSender | None = None,
@@ -61,7 +57,6 @@ class DeviceProgram:
         self._recognition = recognition
         self._registrations = registrations
         self._commands = commands
-        self._scheduler = scheduler
         self._recorder = recorder
         self._npy_watch = npy_watch
         self._observations = observations
@@ -79,7 +74,6 @@ class DeviceProgram:
         """
         self.parts.client.start()
         self.parts.sync.start_periodic_sync(self._settings.sync_interval_minutes)
-        self._scheduler.start()
         if self._npy_watch is not None:
             self._npy_watch.start()
         try:
@@ -87,7 +81,6 @@ class DeviceProgram:
             if not exit_at_end:
                 self._stop.wait()
         finally:
-            self._scheduler.shutdown(wait=False)
             if self._npy_watch is not None:
                 self._npy_watch.stop()
             self._commands.close()
@@ -149,7 +142,7 @@ class DeviceProgram:
             return
         height, width = frame.image.shape[:2]
         age = timedelta(seconds=max(0.0, time.monotonic() - frame.captured_at))
-        self._observations.send_report(report, (width, height), utc_now() - age)
+        self._observations.send_report(report, (width, height), self.parts.client.clock.utc_now() - age)
 
     def _register_strangers(self, report: FrameReport) -> None:
         if not self._registrations.registers_visitors:
@@ -167,9 +160,15 @@ class DeviceProgram:
 
     def _suppressed_reason(self) -> str | None:
         """Return the reason for which no face may be matched now, if any."""
+        sync = self.parts.sync
+        synced_at, seconds = sync.synced_at, sync.seconds_since_sync
+        now = self.parts.client.clock.utc_now()
+        if synced_at is not None and seconds is not None:
+            # By monotonic time: a clock that is set makes no gallery old.
+            now = synced_at + timedelta(seconds=seconds)
         stale = gallery_is_stale(
-            utc_now(),
-            self.parts.sync.synced_at,
+            now,
+            synced_at,
             empty=not len(self._recognition.galleries.current),
             max_age_hours=self._settings.max_gallery_age_hours,
         )

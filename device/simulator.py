@@ -7,11 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timezone
 from pathlib import Path
 from typing import BinaryIO
-
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import MqttSettings
@@ -67,7 +64,6 @@ class Simulator:
     def __init__(self, mqtt: MqttSettings, options: SimulatorOptions) -> None:
         self._options = options
         self._stop = threading.Event()
-        self._scheduler = BackgroundScheduler(timezone=timezone.utc, daemon=True)
         self._random = random.Random()  # noqa: S311  # simulated confidences
         self.devices = [self._build_device(mqtt, number) for number in range(1, options.devices + 1)]
 
@@ -84,12 +80,16 @@ class Simulator:
             software=f"{software_version()} simulator",
         )
         folder = options.data_dir / device_id
-        parts = assemble(config, folder / "device.db", self._scheduler)
+        parts = assemble(config, folder / "device.db")
         heartbeat = HeartbeatSender(
-            parts.client, parts.sync, folder=folder, clock=time.monotonic, utc_now=utc_now
+            parts.client,
+            parts.sync,
+            folder=folder,
+            interval=options.heartbeat_seconds,
+            clock=time.monotonic,
+            utc_now=utc_now,
         )
         parts.client.attach(heartbeat)
-        heartbeat.schedule(self._scheduler, options.heartbeat_seconds)
         return parts
 
     def request_stop(self) -> None:
@@ -105,12 +105,10 @@ class Simulator:
         for parts in self.devices:
             parts.client.start()
             parts.sync.start_periodic_sync()
-        self._scheduler.start()
         try:
             events = self._emit_events(started)
             self._wait_for_receipts()
         finally:
-            self._scheduler.shutdown(wait=False)
             _stop_clients(self.devices)
         counts = [parts.client.delivery.counts for parts in self.devices]
         summary = SimulatorSummary(

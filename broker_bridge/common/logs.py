@@ -39,5 +39,5 @@ def configure_logging(settings: LogSettings) -> None:
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # At debug the drivers log every heartbeat and every command with its documents, vectors included; at info
     # FAISS logs how it was loaded.
-    for chatty in ("pymongo", "asyncio", "aiomqtt", "mqtt", "apscheduler", "faiss"):
+    for chatty in ("pymongo", "asyncio", "aiomqtt", "mqtt", "faiss"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

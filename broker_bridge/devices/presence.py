@@ -15,7 +15,7 @@ from broker_bridge.common.retry import retry
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from broker_bridge.contract.errors import ContractError
+from broker_bridge.contract.errors import CLOCK_WRONG, ContractError
 from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import is_reserved
@@ -32,6 +32,8 @@ FOLLOWED = (
     channels.CONFIG_REPORTED,
 )
 _LIMIT = 20_000
+# A larger offset is a wrong clock; a heartbeat on its way takes less.
+_CLOCK_SECONDS = 60.0
 
 
 class Presence:
@@ -164,7 +166,10 @@ def _to_reports(decoded: Decoded[Any], received_at: datetime) -> list[DeviceRepo
     reports = []
     fields = message.model_dump(exclude_none=True, exclude={"device_id"})
     if isinstance(message, Heartbeat):
-        fields["clock_offset_ms"] = (message.at - received_at).total_seconds() * 1000
+        offset = (message.at - received_at).total_seconds()
+        fields["clock_offset_ms"] = offset * 1000
+        if abs(offset) > _CLOCK_SECONDS:
+            _add_clock_problem(fields, offset)
         if message.session is not None and int(message.session, 16):
             reports.append(
                 DeviceReport.heartbeat_session(device_id, message.session, message.at, received_at)
@@ -173,3 +178,13 @@ def _to_reports(decoded: Decoded[Any], received_at: datetime) -> list[DeviceRepo
         decoded.channel.name, decoded.channel.name
     )
     return [*reports, DeviceReport.latest(device_id, kind, fields, received_at)]
+
+
+def _add_clock_problem(fields: dict[str, Any], offset: float) -> None:
+    """Add the problem `clock-wrong` to a heartbeat; other firmware may not know it."""
+    if any(problem["code"] == CLOCK_WRONG for problem in fields["problems"]):
+        return
+    side = "ahead of" if offset > 0 else "behind"
+    detail = f"the clock is {abs(offset):.0f} s {side} the backend's: check NTP"
+    fields["problems"] = [*fields["problems"], {"code": CLOCK_WRONG, "detail": detail}]
+    fields["state"] = "degraded"

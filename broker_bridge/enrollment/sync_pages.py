@@ -5,10 +5,11 @@ A page is the same for every device of a site at the same position, except for i
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pydantic_core import to_json
 
-from broker_bridge.contract.wire import MAX_PAGE_BYTES
+from broker_bridge.contract.wire import MAX_PAGE_BYTES, format_time
 from broker_bridge.registry.identities.model import DeltaPage
 from broker_bridge.registry.mongo.versions import History
 
@@ -92,8 +93,8 @@ def cut_pages(
         from_version = to_version
 
 
-def encode_page(page: PageContent, request_id: str) -> EncodedMessage:
-    """Return the page as the SyncPage that answers a request."""
+def encode_page(page: PageContent, request_id: str, at: datetime | None = None) -> EncodedMessage:
+    """Return the page as the SyncPage that answers a request at `at`."""
     frame = {
         "request_id": request_id,
         "epoch": page.history.epoch,
@@ -102,5 +103,6 @@ def encode_page(page: PageContent, request_id: str) -> EncodedMessage:
         "head_version": page.head_version,
         "reset": page.reset,
         "done": page.done,
+        **({"at": format_time(at)} if at else {}),
     }
     return EncodedMessage(payload=to_json(frame)[:-1] + b"," + page.entries + b"}")

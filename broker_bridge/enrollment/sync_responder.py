@@ -6,8 +6,11 @@ Any bridge worker can answer any request.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
+from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH
@@ -56,9 +59,16 @@ class SyncResponder:
     Each request carries the position of its device; the responder stores only pages and expected requests.
     """
 
-    def __init__(self, registry: Registry, publish: Publish, settings: BridgeSettings) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        publish: Publish,
+        settings: BridgeSettings,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._registry = registry
         self._publish = publish
+        self._now = now
         self._settings = settings
         # By device: only the last request of a device counts, which bounds the queue by the fleet.
         self._waiting: dict[str, SyncRequest] = {}
@@ -124,10 +134,10 @@ class SyncResponder:
         device = await self._find_or_register(device_id, request)
         history = await self._registry.versions.read()
         if device is None:
-            return _reject(request, history, DEVICE_UNKNOWN, f"device {device_id} is not registered")
+            return self._reject(request, history, DEVICE_UNKNOWN, f"device {device_id} is not registered")
         if request.site_id not in (None, device.site_id):
             detail = f"{device_id} belongs to site {device.site_id}, not {request.site_id}"
-            return _reject(request, history, SITE_MISMATCH, detail)
+            return self._reject(request, history, SITE_MISMATCH, detail)
         spaces = request.spaces
         if spaces is None:
             spaces = sorted(await self._registry.spaces.dimensions())
@@ -158,13 +168,25 @@ class SyncResponder:
                 del self._expected[next(iter(self._expected))]
             following = position.after(page.to_version, page.head_version)
             self._expected[device_id] = _ExpectedRequest(following, page.history, checked_at)
-        return encode_page(page, request.request_id)
+        return encode_page(page, request.request_id, self._now())
 
     async def _find_or_register(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.registered([device_id])).get(device_id)
         if device is None and request.site_id and self._may_register(device_id):
             device = await self._registry.devices.register(device_id, request.site_id)
         return device
+
+    def _reject(self, request: SyncRequest, history: History, code: str, detail: str) -> SyncPage:
+        return SyncPage(
+            request_id=request.request_id,
+            epoch=history.epoch,
+            from_version=request.since_version,
+            to_version=request.since_version,
+            head_version=request.since_version,
+            done=True,
+            error=WireError(code=code, detail=detail),
+            at=self._now(),
+        )
 
     def _may_register(self, device_id: str) -> bool:
         return self._settings.auto_register and not is_reserved(device_id)
@@ -177,16 +199,4 @@ def needs_snapshot(request: SyncRequest, history: History, site_id: str) -> bool
     """
     return request.epoch != history.epoch or not history.tells_since(
         site_id, request.since_version, request.reset_head_version
-    )
-
-
-def _reject(request: SyncRequest, history: History, code: str, detail: str) -> SyncPage:
-    return SyncPage(
-        request_id=request.request_id,
-        epoch=history.epoch,
-        from_version=request.since_version,
-        to_version=request.since_version,
-        head_version=request.since_version,
-        done=True,
-        error=WireError(code=code, detail=detail),
     )

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from apscheduler.schedulers.base import BaseScheduler
-
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.messages import SpaceInfo
 from device.enrollment.gallery_state import OnGallery, ignore_rows
@@ -39,7 +37,6 @@ class Assembly:
 def assemble(
     config: IoTClientConfig,
     db_path: Path,
-    scheduler: BaseScheduler,
     *,
     on_gallery: OnGallery = ignore_rows,
     encode_image: EncodeImage = compress_face,
@@ -55,7 +52,6 @@ def assemble(
     client = IoTClient(
         config,
         db,
-        scheduler=scheduler,
         on_gallery=on_gallery,
         encode_image=encode_image,
         outbox_bytes=outbox_bytes,

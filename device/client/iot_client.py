@@ -9,13 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.schedulers.base import BaseScheduler
 from numpy.typing import NDArray
 
 from broker_bridge.common.clock import utc_now
@@ -31,8 +29,13 @@ from device.mqtt.config import IoTClientConfig, check_tls_files
 from device.mqtt.connection_loop import BrokerSession
 from device.mqtt.link import Publication, SessionListener
 from device.mqtt.paho_connection import PahoConnection
+from device.store.boots import BootStore
+from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import DEFAULT_MAX_BYTES, Outbox
+from device.timing.boot import Boot
+from device.timing.device_clock import Anchor, DeviceClock
+from device.timing.event_dating import EventDating
 
 _log = logging.getLogger(__name__)
 
@@ -53,10 +56,9 @@ def compress_face(frame: Image, box: Sequence[float] | None) -> bytes | None:
 class IoTClient:
     """One device's broker client with `db`, `outbox` and `sync` (seed 003).
 
-    Without `db` the client opens the file that `config` names, without `scheduler` one of its own for the
-    periodic sync; `stop` closes what the client opened. `on_gallery` is the sync manager's,
-    `encode_image` turns frames into JPEG. `counts` has `images_left_out`. Implements `Link` for its
-    listeners.
+    Without `db` the client opens the file that `config` names; `stop` closes it then. `on_gallery` is the
+    sync manager's, `encode_image` turns frames into JPEG. `counts` has `images_left_out`. Implements `Link`
+    for its listeners.
 
     Raises StoreError, and SettingsError for a certificate or key that cannot be used.
     """
@@ -66,7 +68,6 @@ class IoTClient:
         config: IoTClientConfig,
         db: DatabaseManager | None = None,
         *,
-        scheduler: BaseScheduler | None = None,
         on_gallery: OnGallery = ignore_rows,
         encode_image: EncodeImage = compress_face,
         outbox_bytes: int = DEFAULT_MAX_BYTES,
@@ -74,6 +75,7 @@ class IoTClient:
         source: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = utc_now,
+        boot: Boot | None = None,
     ) -> None:
         # Checked now: the session would retry for ever, as if the broker were away.
         check_tls_files(config.mqtt)
@@ -85,8 +87,17 @@ class IoTClient:
         self._encode_image = encode_image
         self._opened = ExitStack()
         self.db = db or self._open_store(utc_now)
-        self._own_scheduler = None if scheduler else BackgroundScheduler(timezone=timezone.utc, daemon=True)
-        self.outbox = Outbox(self.db.connection, utc_now=utc_now, source=source, max_bytes=outbox_bytes)
+        self._boots = BootStore(self.db.connection)
+        self.clock = DeviceClock(
+            wall=utc_now, boot=boot, anchors=self._boots.anchors(), save=self._save_anchor
+        )
+        self.outbox = Outbox(
+            self.db.connection,
+            utc_now=utc_now,
+            source=source,
+            max_bytes=outbox_bytes,
+            dating=EventDating(self.clock, self._boots.last_moments()),
+        )
         self.broker = BrokerSession(
             config,
             self.db,
@@ -96,19 +107,19 @@ class IoTClient:
             clock=clock,
             utc_now=utc_now,
         )
-        self.delivery = EventDelivery(self.outbox, self.broker)
+        self.delivery = EventDelivery(self.outbox, self.broker, self.clock)
         self.sync = SyncManager(
             self.db,
             self.broker,
             device_id=config.device_id,
             site_id=config.site_id,
             spaces={space: info.dimension for space, info in config.spaces.items()},
-            scheduler=scheduler or self._own_scheduler,
             source=source,
             on_gallery=on_gallery,
             options=sync_options,
             clock=clock,
-            utc_now=utc_now,
+            utc_now=self.clock.utc_now,
+            on_answer=self.clock.note_answer,
         )
         self.broker.attach(self.delivery)
         self.broker.attach(self.sync)
@@ -120,6 +131,13 @@ class IoTClient:
         db.initialize()
         self._opened.callback(db.close)
         return db
+
+    def _save_anchor(self, boot_id: str, anchor: Anchor) -> None:
+        try:
+            self._boots.save(boot_id, anchor)
+        except StoreError as error:
+            # Known all the same while the program runs.
+            _log.error("clock comparison not stored error=%r", str(error))
 
     def attach(self, listener: SessionListener) -> None:
         """Add a listener of the connection; call before `start`."""
@@ -134,9 +152,6 @@ class IoTClient:
             raise RuntimeError("a stopped client cannot start again: make a new one")
         if self.broker.thread is not None:
             return
-        if self._own_scheduler is not None:
-            self._own_scheduler.start()
-            self._opened.callback(self._own_scheduler.shutdown, wait=False)
         self.broker.start()
 
     def stop(self, timeout: float = 8.0) -> None:

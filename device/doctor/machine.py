@@ -13,14 +13,13 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from broker_bridge.contract.wire import format_time
+from device.timing.device_clock import is_plausible
 
 from .check import CheckResult
 
 _L4T_RELEASE = Path("/etc/nv_tegra_release")
 _TIMESYNC_FLAG = Path("/run/systemd/timesync/synchronized")
 _TIMEDATECTL_SECONDS = 3.0
-# A clock outside of these years is wrong.
-_FIRST_YEAR, _LAST_YEAR = 2025, 2100
 
 # The usual name, the distributions, and the module for an installation without one.
 _LIBRARIES: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -96,8 +95,8 @@ def check_clock(now: datetime, synchronised: bool | None) -> CheckResult:
     values: dict[str, JsonValue] = {"now": format_time(now), "synchronised": synchronised}
     sentences = {True: "synchronised", False: "not synchronised", None: "its synchronisation is unknown"}
     detail = f"{format_time(now)}, {sentences[synchronised]}; its error is not measured"
-    if not _FIRST_YEAR <= now.year <= _LAST_YEAR:
-        advice = "set the clock: the registry rejects events of such a time (event-time-implausible)"
+    if not is_plausible(now):
+        advice = "set the clock: events of this device wait until their time is known"
         return CheckResult("clock", "fault", detail, advice, values)
     if synchronised is False:
         return CheckResult("clock", "warning", detail, "let the machine keep its time by NTP", values)

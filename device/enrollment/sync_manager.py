@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
-from apscheduler.schedulers.base import BaseScheduler
-
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
@@ -25,6 +23,7 @@ from broker_bridge.contract.messages import (
 from device.mqtt.link import Link, SessionListener
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
+from device.timing.device_clock import OnAnswer
 
 from .applied_change import plan_change
 from .gallery_state import GalleryState, OnGallery, ignore_rows
@@ -55,20 +54,20 @@ class SyncManager(SessionListener):
         device_id: str,
         site_id: str,
         spaces: Mapping[str, int],
-        scheduler: BaseScheduler,
         source: random.Random,
         on_gallery: OnGallery = ignore_rows,
         options: SyncOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = utc_now,
+        on_answer: OnAnswer = lambda _at, _round_trip: None,
     ) -> None:
         self._db = db
         self._link = link
         self._device_id = device_id
-        self._scheduler = scheduler
         self._options = options or SyncOptions()
         self._clock = clock
         self._utc_now = utc_now
+        self._on_answer = on_answer
         self._gallery = GalleryState(db, site_id, spaces, on_gallery)
         self._requests = SyncRequests(link, self._gallery, device_id, self._options, source)
         self._counts: Counter[str] = Counter()
@@ -77,6 +76,7 @@ class SyncManager(SessionListener):
         stored = db.get_config(_SYNCED_AT)
         has_synced = self._gallery.cursor.epoch is not None  # False after a change of the site or the spaces.
         self._synced_at = datetime.fromisoformat(stored) if stored and has_synced else None
+        self._synced_seconds: float | None = None
         self._connections = 0
         self._catching_up_to: int | None = None
         self._drift = DriftPause(self._options.drift_pause, source)
@@ -142,8 +142,8 @@ class SyncManager(SessionListener):
 
     def _is_fresh(self) -> bool:
         """Return whether the registry answered lately; a retained head may be days old."""
-        age = self._utc_now() - self._synced_at if self._synced_at else None
-        return age is not None and age.total_seconds() < self._options.fresh
+        age = self.seconds_since_sync
+        return age is not None and age < self._options.fresh
 
     def _repair_drift(self, now: float) -> None:
         if self._drift.begin_repair(now):
@@ -157,10 +157,13 @@ class SyncManager(SessionListener):
             self._requests.schedule(now, self._requests.jitter())
 
     def _receive_page(self, page: SyncPage, now: float) -> None:
-        request = self._requests.close_answered(page.request_id)
-        if request is None:
+        answered = self._requests.close_answered(page.request_id)
+        if answered is None:
             self._counts["pages_ignored"] += 1
             return
+        request, sent_at = answered
+        if page.at is not None:
+            self._on_answer(page.at, now - sent_at)
         plan = plan_page(self._state(), request, page)
         if plan.step is PageStep.REJECT:
             self._fail(plan.error or UNEXPECTED_PAGE, now)
@@ -210,6 +213,7 @@ class SyncManager(SessionListener):
 
     def _complete(self, now: float) -> None:
         self._synced_at = self._utc_now()
+        self._synced_seconds = self._clock()
         self._db.set_config(_SYNCED_AT, self._synced_at.isoformat())
         self._publish_applied(self._clock() - now)
         head = self._head  # A head from before this sync does not describe its result.
@@ -237,6 +241,11 @@ class SyncManager(SessionListener):
     def synced_at(self) -> datetime | None:
         """The time of the last match with the registry, None before the first sync."""
         return self._synced_at
+
+    @property
+    def seconds_since_sync(self) -> float | None:
+        """The monotonic seconds since a match of this run of the program, if any."""
+        return None if self._synced_seconds is None else self._clock() - self._synced_seconds
 
     def position(self) -> SyncPosition | None:
         """Return version and digests for the heartbeat, or None before the first sync."""
@@ -289,7 +298,5 @@ class SyncManager(SessionListener):
         return waiter
 
     def start_periodic_sync(self, interval_minutes: float = 15) -> None:
-        """Request changes every `interval_minutes` while the scheduler runs (seed 003)."""
-        self._scheduler.add_job(
-            self.sync_now, "interval", minutes=interval_minutes, coalesce=True, misfire_grace_time=None
-        )
+        """Request changes every `interval_minutes`, by monotonic time (seed 003)."""
+        self._link.submit(lambda: self._requests.repeat_every(interval_minutes * 60, self._clock()))

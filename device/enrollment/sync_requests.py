@@ -85,7 +85,8 @@ class SyncRequests:
     """The open request and the scheduled one.
 
     `needs_snapshot` makes the next request ask for everything. `cursor_at_request` is the cursor of the live
-    gallery at the last request. `counts` has `requests` and `requests_repeated`.
+    gallery at the last request, `interval` the seconds between periodic requests. `counts` has `requests` and
+    `requests_repeated`.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class SyncRequests:
         self._scheduled: _ScheduledRequest | None = None
         self._waiters: list[Future[None]] = []
         self._failures = 0
+        self.interval: float | None = None
+        self._periodic_at = float("inf")
         self.needs_snapshot = False
         self.cursor_at_request = gallery.cursor
         self.counts: Counter[str] = Counter()
@@ -125,6 +128,11 @@ class SyncRequests:
             at = min(at, self._scheduled.at)
             unless = unless if self._scheduled.unless == unless else None
         self._scheduled = _ScheduledRequest(at, unless)
+
+    def repeat_every(self, seconds: float, now: float) -> None:
+        """Schedule a request every `seconds` from now on, besides all others."""
+        self.interval = seconds
+        self._periodic_at = now + seconds
 
     def request_now(self, now: float, waiter: "Future[None]") -> None:
         """Schedule a request at once; `waiter` gets its result when everything is applied."""
@@ -180,15 +188,25 @@ class SyncRequests:
             at = min(self._open.repeat_at, now + self.jitter())
             self._open = replace(self._open, attempts=0, repeat_at=at)
 
-    def close_answered(self, request_id: str) -> SyncRequest | None:
-        """Close and return the open request if it is `request_id`, else return None."""
+    def close_answered(self, request_id: str) -> tuple[SyncRequest, float] | None:
+        """Close the request `request_id` if it is open; return it and when it was last sent."""
         if self._open is None or self._open.request.request_id != request_id:
             return None
-        request, self._open = self._open.request, None
-        return request
+        request, sent_at = self._open.request, self._open.sent_at
+        self._open = None
+        return request, sent_at
 
     def tick(self, now: float) -> float | None:
         """Send what is due; return the time of the next call."""
+        if self.interval is not None and now >= self._periodic_at:
+            self._periodic_at = now + self.interval
+            self.schedule(now, 0.0)
+        at = self._send_due(now)
+        if self.interval is None:
+            return at
+        return self._periodic_at if at is None else min(at, self._periodic_at)
+
+    def _send_due(self, now: float) -> float | None:
         if self._open is not None and now >= self._open.repeat_at:
             self.counts["requests_repeated"] += 1
             self._send(self._open.request, self._open.attempts + 1, now)

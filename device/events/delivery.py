@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from broker_bridge.contract.errors import DEVICE_UNKNOWN
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, EVENT_TIME_IMPLAUSIBLE
 from broker_bridge.contract.messages import Receipts, Rejection
 from device.mqtt.link import Link, Publication, SessionListener
 from device.store.outbox import Outbox
+from device.timing.device_clock import DeviceClock
 
 _log = logging.getLogger(__name__)
 
@@ -24,17 +25,24 @@ _BATCH = 50
 # Another process may have queued rejected events again.
 _POLL_SECONDS = 10.0
 _BUSY_SECONDS = 0.05
+# A clock that is set meanwhile is noticed within this time.
+_CLOCK_SECONDS = 2.0
 
 
 class EventDelivery(SessionListener):
     """The sender of due events; a receipt settles an event.
 
-    A broker's acknowledgement settles nothing. Runs in the link's thread, except `await_receipt` and
-    `stop_waiting`. `counts` has `sent`, `stored`, `rejected` and `refused_for_now`.
+    A broker's acknowledgement settles nothing. With a `clock` events wait until they can be dated. Runs in
+    the link's thread, except `await_receipt` and `stop_waiting`. `counts` has `sent`, `stored`,
+    `rejected` and `refused_for_now`.
     """
 
-    def __init__(self, outbox: Outbox, link: Link) -> None:
+    def __init__(self, outbox: Outbox, link: Link, clock: DeviceClock | None = None) -> None:
         self._outbox = outbox
+        self._clock = clock
+        self._connected_at = 0.0
+        # Sent with a date that the backend's time had not confirmed.
+        self._unverified: set[str] = set()
         self._link = link
         self._online = False
         self._answered = False
@@ -44,6 +52,7 @@ class EventDelivery(SessionListener):
 
     def connected(self, now: float) -> None:
         self._online = True
+        self._connected_at = now
         self._in_flight.clear()
         self._outbox.reconnected(now)
 
@@ -58,7 +67,8 @@ class EventDelivery(SessionListener):
         self._answered |= decoded.channel in (channels.RECEIPT, channels.SYNC_HEAD)
 
     def _settle(self, receipts: Receipts) -> None:
-        final = [rejection for rejection in receipts.rejected if rejection.code not in _TEMPORARY_CODES]
+        temporary = [rejection for rejection in receipts.rejected if self._is_temporary(rejection)]
+        final = [rejection for rejection in receipts.rejected if rejection not in temporary]
         self._outbox.settle(receipts.stored)
         self._outbox.reject(final)
         self.counts["stored"] += len(receipts.stored)
@@ -67,7 +77,13 @@ class EventDelivery(SessionListener):
             self._resolve(event_id, "stored")
         for rejection in final:
             self._resolve(rejection.event_id, "rejected")
-        self._count_temporary([each for each in receipts.rejected if each.code in _TEMPORARY_CODES])
+        self._count_temporary(temporary)
+
+    def _is_temporary(self, rejection: Rejection) -> bool:
+        """Return whether to send the event again: its device or time may be known then."""
+        if rejection.code == EVENT_TIME_IMPLAUSIBLE:
+            return rejection.event_id in self._unverified
+        return rejection.code in _TEMPORARY_CODES
 
     def _count_temporary(self, rejections: Sequence[Rejection]) -> None:
         """Count temporary rejections and log the first; their events are sent again."""
@@ -82,6 +98,7 @@ class EventDelivery(SessionListener):
     def _resolve(self, event_id: str, outcome: Outcome) -> None:
         _log.debug("event settled event_id=%s outcome=%s", event_id, outcome)
         self._in_flight.pop(event_id, None)
+        self._unverified.discard(event_id)
         waiting = self._waiting.pop(event_id, None)
         if waiting is not None:
             try:
@@ -96,6 +113,10 @@ class EventDelivery(SessionListener):
         if self._answered:
             self._answered = False
             self._outbox.answered(now)
+        clock = self._clock
+        if clock is not None and not clock.can_date(now - self._connected_at):
+            held_until = self._connected_at + clock.hold_seconds
+            return held_until if held_until > now else now + _CLOCK_SECONDS
         self._in_flight = {
             event_id: publication
             for event_id, publication in self._in_flight.items()
@@ -112,6 +133,7 @@ class EventDelivery(SessionListener):
                 self._online = False
                 return None
             self._in_flight[event.event_id] = publication
+            self._note_date(event.event_id)
             self._outbox.mark_sent(event, now)
             self.counts["sent"] += 1
         if len(due) == _BATCH:
@@ -120,6 +142,12 @@ class EventDelivery(SessionListener):
             return now + _BUSY_SECONDS
         next_due = self._outbox.next_due()
         return min(next_due, now + _POLL_SECONDS) if next_due is not None else now + _POLL_SECONDS
+
+    def _note_date(self, event_id: str) -> None:
+        if self._clock is None or self._clock.anchor_of(self._clock.boot.id) is not None:
+            self._unverified.discard(event_id)
+        else:
+            self._unverified.add(event_id)
 
     def await_receipt(self, event_id: str) -> "Future[Outcome]":
         """Return the outcome of `event_id` as a future.

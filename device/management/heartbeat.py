@@ -6,8 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from apscheduler.schedulers.base import BaseScheduler
-
 from broker_bridge.contract import channels
 from broker_bridge.contract.messages import Heartbeat, WireError
 from device.client.iot_client import IoTClient
@@ -31,9 +29,9 @@ class VisionReadings:
 
 
 class HeartbeatSender(SessionListener):
-    """The sender of heartbeats, which publishes in the client's thread.
+    """The sender of heartbeats: one on connecting, then every `interval` seconds.
 
-    `send` is for any thread.
+    `clock` is monotonic seconds: the interval holds while the time of day is set.
     """
 
     def __init__(
@@ -42,6 +40,7 @@ class HeartbeatSender(SessionListener):
         sync: SyncManager,
         *,
         folder: Path,
+        interval: float,
         clock: Callable[[], float],
         utc_now: Callable[[], datetime],
         vision: Callable[[], VisionReadings] = VisionReadings,
@@ -52,35 +51,39 @@ class HeartbeatSender(SessionListener):
         self._clock = clock
         self._utc_now = utc_now
         self._vision = vision
+        self._interval = interval
         self._started = clock()
+        self._due_at: float | None = None
 
-    def connected(self, _now: float) -> None:
+    def connected(self, now: float) -> None:
         # At once, so that the dashboard does not wait for the first interval.
-        self._publish()
+        self._due_at = now
 
-    def schedule(self, scheduler: BaseScheduler, seconds: float) -> None:
-        """Send a heartbeat every `seconds` while the scheduler runs."""
-        scheduler.add_job(self.send, "interval", seconds=seconds, coalesce=True, misfire_grace_time=None)
+    def disconnected(self) -> None:
+        self._due_at = None
 
-    def send(self) -> None:
-        self._client.submit(self._publish)
-
-    def _publish(self) -> None:
-        self._client.publish(channels.HEARTBEAT, self.compose().to_json())
+    def tick(self, now: float) -> float | None:
+        if self._due_at is not None and now >= self._due_at:
+            # Of several missed intervals, as after a suspend, one heartbeat is sent.
+            self._due_at = max(self._due_at, now - self._interval) + self._interval
+            self._client.publish(channels.HEARTBEAT, self.compose().to_json())
+        return self._due_at
 
     def compose(self) -> Heartbeat:
         """Return the heartbeat of this moment, with every field that is known."""
         system = read_system(self._folder)
         vision = self._vision()
         outbox = self._client.outbox
+        clock_problem = self._client.clock.problem()
+        problems = [*vision.problems, *([clock_problem] if clock_problem else [])]
         return Heartbeat(
             device_id=self._client.config.device_id,
             at=self._utc_now(),
             session=self._client.broker.session or "0",
             uptime_s=round(max(0.0, self._clock() - self._started), 1),
             software=self._client.config.software,
-            state="degraded" if vision.problems else "ok",
-            problems=list(vision.problems),
+            state="degraded" if problems else "ok",
+            problems=problems,
             fps=_rounded(vision.fps),
             inference_ms=_rounded(vision.inference_ms),
             camera=vision.camera,

@@ -4,27 +4,30 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 
 from broker_bridge.contract.messages import Rejection
 from broker_bridge.contract.wire import format_time
+from device.timing.device_clock import Stamp
 
 from .connection import StoreConnection
 
 _MAX_REJECTED = 1000
 # The cost of a row besides its body and image, in page and indexes.
 _ROW_BYTES = 200
-_COLUMNS = "SELECT seq, event_id, body, image FROM outbox"
+_UNKNOWN = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_COLUMNS = "SELECT seq, event_id, body, image, created_at, boot_id, boot_ms FROM outbox"
 
 
 @dataclass(frozen=True)
 class EventRow:
-    """A row of `outbox`: the event's JSON without its image, and the image (JPEG)."""
+    """A row of `outbox`: the event's JSON without its image (JPEG), and when it came."""
 
     seq: int
     event_id: str
     body: bytes
     image: bytes | None
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,15 @@ class EventRows:
         self._bytes = 0
         self._counted_at: int | None = None
 
-    def add(self, event_id: str, body: bytes, image: bytes | None) -> None:
+    def add(self, event_id: str, body: bytes, image: bytes | None, stamp: Stamp) -> None:
         """Commit a row; a repeat of a stored id changes nothing."""
         needed = len(body) + len(image or b"") + _ROW_BYTES
         with self._changing() as (sql, change):
             change.append(-self._make_room(sql, needed))
             added = sql.execute(
-                "INSERT INTO outbox (event_id, body, image, created_at) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (event_id) DO NOTHING",
-                (event_id, body, image, format_time(self._utc_now())),
+                "INSERT INTO outbox (event_id, body, image, created_at, boot_id, boot_ms) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
+                (event_id, body, image, format_time(stamp.wall), stamp.boot_id, stamp.boot_ms),
             ).rowcount
             change.append(needed * added)
 
@@ -69,7 +72,7 @@ class EventRows:
         """Return the rows of `event_ids`, in that order; unknown ids are left out."""
         with self._connection.reading() as sql:
             return [
-                EventRow(*row)
+                _to_row(*row)
                 for event_id in event_ids
                 for row in sql.execute(f"{_COLUMNS} WHERE event_id = ?", (event_id,))
             ]
@@ -78,7 +81,7 @@ class EventRows:
         """Return at most `limit` rows behind `seq`, oldest first."""
         with self._connection.reading() as sql:
             rows = sql.execute(f"{_COLUMNS} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
-            return [EventRow(*row) for row in rows]
+            return [_to_row(*row) for row in rows]
 
     def delete(self, event_ids: Sequence[str]) -> None:
         """Delete the rows of `event_ids`; ignore unknown ids."""
@@ -94,8 +97,9 @@ class EventRows:
         with self._changing() as (sql, change):
             for rejection in rejections:
                 sql.execute(
-                    "INSERT OR REPLACE INTO rejected (event_id, body, image, code, detail, rejected_at) "
-                    "SELECT event_id, body, image, ?, ?, ? FROM outbox WHERE event_id = ?",
+                    "INSERT OR REPLACE INTO rejected (event_id, body, image, code, detail, rejected_at, "
+                    "created_at, boot_id, boot_ms) SELECT event_id, body, image, ?, ?, ?, created_at, "
+                    "boot_id, boot_ms FROM outbox WHERE event_id = ?",
                     (rejection.code, rejection.detail, rejected_at, rejection.event_id),
                 )
                 change.append(-_delete(sql, rejection.event_id))
@@ -119,8 +123,9 @@ class EventRows:
         with self._changing() as (sql, change):
             for event_id in event_ids:
                 moved = sql.execute(
-                    "INSERT INTO outbox (event_id, body, image, created_at) "
-                    "SELECT event_id, body, image, ? FROM rejected WHERE event_id = ? ON CONFLICT DO NOTHING",
+                    "INSERT INTO outbox (event_id, body, image, created_at, boot_id, boot_ms) "
+                    "SELECT event_id, body, image, COALESCE(created_at, ?), boot_id, boot_ms FROM rejected "
+                    "WHERE event_id = ? ON CONFLICT DO NOTHING",
                     (format_time(self._utc_now()), event_id),
                 ).rowcount
                 size = sql.execute(
@@ -202,6 +207,23 @@ class EventRows:
             _count(sql, "events_dropped")
             freed += row[1] + _ROW_BYTES
         return freed
+
+
+def _to_row(  # noqa: PLR0917  # the columns of a row
+    seq: int,
+    event_id: str,
+    body: bytes,
+    image: bytes | None,
+    created_at: str,
+    boot_id: str | None,
+    boot_ms: int | None,
+) -> EventRow:
+    try:
+        wall = datetime.fromisoformat(created_at.replace("Z", "+00:00"))
+    except ValueError:
+        # A flipped bit passes SQLite's own check; the event's own time still counts.
+        wall = _UNKNOWN
+    return EventRow(seq, event_id, body, image, Stamp(wall, boot_id, boot_ms))
 
 
 def _delete(sql: sqlite3.Connection, event_id: str) -> int:

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE, ContractError
 from broker_bridge.contract.messages import Event, Rejection
 from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image
+from device.timing.device_clock import Stamp
+from device.timing.event_dating import EventDating
 
 from .connection import StoreConnection
 from .event_rows import EventRow, EventRows, RejectedEvent
@@ -35,8 +37,9 @@ class Outbox:
     """Events in order of arrival, with the times at which they are sent again.
 
     `EventRows` keeps them within a budget of `max_bytes` on disk. `window` bounds the sent events without a
-    receipt. `put` is for any thread, the methods about sending are for one. The connection must be open.
-    Raises ValueError for a budget of less than four of the largest events.
+    receipt. `dating` dates each event when it is sent. `put` is for any thread, the methods about sending are
+    for one. The connection must be open. Raises ValueError for a budget of less than four of the
+    largest events.
     """
 
     def __init__(
@@ -47,9 +50,12 @@ class Outbox:
         source: random.Random,
         max_bytes: int = DEFAULT_MAX_BYTES,
         window: int = 200,
+        dating: EventDating | None = None,
     ) -> None:
         if max_bytes < 4 * MAX_UP_BYTES:
             raise ValueError(f"an outbox needs at least {4 * MAX_UP_BYTES} bytes, got {max_bytes}")
+        self._utc_now = utc_now
+        self._dating = dating
         self._rows = EventRows(connection, utc_now=utc_now, max_bytes=max_bytes)
         self._schedule = ResendSchedule(window, source, RESEND)
         self._last_of_earlier_run = self._rows.last_seq
@@ -68,7 +74,8 @@ class Outbox:
             raise ContractError(
                 PAYLOAD_TOO_LARGE, f"the event has {size} bytes, expected at most {MAX_UP_BYTES}"
             )
-        self._rows.add(event.event_id, stored.to_json(), image)
+        stamp = self._dating.clock.stamp() if self._dating else Stamp(self._utc_now())
+        self._rows.add(event.event_id, stored.to_json(), image, stamp)
 
     def due(self, now: float, limit: int) -> list[OutboxEvent]:
         """Return at most `limit` events to send at `now` (monotonic seconds).
@@ -95,10 +102,14 @@ class Outbox:
 
     def _to_send(self, row: EventRow) -> OutboxEvent:
         event = Event.model_validate_json(row.body)
+        if self._dating is not None:
+            event = self._dating.date(event, row.stamp)
         replayed = row.event_id in self._schedule or row.seq <= self._last_of_earlier_run
-        return OutboxEvent(
-            row.seq, row.event_id, event.event_type, _payload(event, row.image, replayed=replayed)
-        )
+        payload = _payload(event, row.image, replayed=replayed)
+        if len(payload) > MAX_UP_BYTES:
+            # The date does not fit beside the image; an event without its image is worth more than none.
+            payload = _payload(event, None, replayed=replayed)
+        return OutboxEvent(row.seq, row.event_id, event.event_type, payload)
 
     def mark_sent(self, event: OutboxEvent, now: float) -> None:
         """Note that `event` was sent at `now`; a repeat is due in 2 s to 5 min."""

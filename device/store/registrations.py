@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from broker_bridge.contract.messages import RegisterIdentity
 from broker_bridge.contract.wire import format_time
+from device.timing.device_clock import FIRST_YEAR
 
 from .connection import StoreConnection
 
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 MAX_PENDING = 200
 """The number of pending registrations; a further one drops the oldest."""
 MAX_AGE = timedelta(days=1)
+_FIRST_TIME = f"{FIRST_YEAR}-01-01"
 
 
 class RegistrationStore:
@@ -39,7 +41,14 @@ class RegistrationStore:
 
         No copy of their vectors stays in the file.
         """
-        oldest = format_time(self._utc_now() - MAX_AGE)
+        now = self._utc_now()
+        oldest = format_time(now - MAX_AGE)
+        with self._connection.transaction() as connection:
+            # Of a clock that was wrong: their age is unknown and counts from now.
+            connection.execute(
+                "UPDATE registrations SET created_at = ? WHERE created_at > ? OR created_at < ?",
+                (format_time(now), format_time(now), _FIRST_TIME),
+            )
         return self._delete(
             "created_at < ? OR request_id NOT IN "
             "(SELECT request_id FROM registrations ORDER BY created_at DESC LIMIT ?)",

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apscheduler.schedulers.background import BackgroundScheduler
-
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded
 from broker_bridge.contract.messages import SyncApplied, SyncRequest
@@ -65,7 +63,6 @@ class Camera:
             device_id=self.setup.device_id,
             site_id=self.setup.site,
             spaces=self.setup.spaces,
-            scheduler=BackgroundScheduler(),
             source=seeded(),
             on_gallery=lambda rows: self.rows.update({rows.space: rows}),
             options=SyncOptions(limit=PAGE_LIMIT),

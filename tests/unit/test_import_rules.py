@@ -54,7 +54,7 @@ DOORS = (
         "device.store",
         ours=("broker_bridge.contract", "broker_bridge.common", "device.store", "device.timing"),
     ),
-    Door("device.timing", ours=("device.timing",)),
+    Door("device.timing", ours=("broker_bridge.contract", "broker_bridge.common", "device.timing")),
     Door(
         "device.vision",
         ours=(

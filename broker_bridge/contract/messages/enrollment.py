@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from broker_bridge.contract.ids import Epoch, RequestId, SiteId, SpaceId, TemplateId, UserId
-from broker_bridge.contract.wire import UpMessage, WireModel, WireVector
+from broker_bridge.contract.wire import UpMessage, WireModel, WireTime, WireVector
 
 from .fields import Count, EnrollmentPolicy, Flag, Ratio, Sha256, Version, WireError
 
@@ -107,7 +107,8 @@ class SyncPage(WireModel):
     """The answer to a SyncRequest: all changes in `(from_version, to_version]`.
 
     `reset` marks the first page of a snapshot sync: at its end the device removes every identity that no page
-    named. With `error` the other fields carry no changes.
+    named. With `error` the other fields carry no changes. `at` is the backend's time of the answer: with the
+    time of its request a device learns how wrong its clock is.
     """
 
     request_id: RequestId
@@ -117,6 +118,7 @@ class SyncPage(WireModel):
     head_version: Version
     reset: bool = False
     done: bool
+    at: WireTime | None = None
     error: WireError | None = None
     removals: list[Removal] = Field(default_factory=list)
     upserts: list[Upsert] = Field(default_factory=list)

@@ -8,7 +8,6 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import MqttSettings
@@ -116,7 +115,7 @@ def start_device(tmp_path: Path) -> Iterator[StartDevice]:
         broker: Mosquitto, device_id: str, site: str, *, path: Path | None = None, **changes: Any
     ) -> Assembly:
         config = config_for(broker, device_id, site, **changes)
-        parts = assemble(config, path or tmp_path / device_id / "device.db", BackgroundScheduler())
+        parts = assemble(config, path or tmp_path / device_id / "device.db")
         started.append(parts)
         parts.client.start()
         return parts

@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pydantic import SecretStr
@@ -93,7 +92,7 @@ def device(mosquitto: Mosquitto, fresh: FreshDevice, path: Path) -> Iterator[Ass
     mqtt = MqttSettings(port=mosquitto.port, username=fresh.id, password=SecretStr(fresh.password))
     spaces = {SPACE: SpaceInfo(dimension=8)}
     config = IoTClientConfig(fresh.id, site_id=fresh.site, mqtt=mqtt, spaces=spaces, dev_mode=True)
-    parts = assemble(config, path, BackgroundScheduler())
+    parts = assemble(config, path)
     parts.client.start()
     try:
         yield parts

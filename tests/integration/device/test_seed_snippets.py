@@ -330,8 +330,7 @@ def test_the_factory_sets_up_a_device_that_syncs(firmware: Firmware, mongo: Any)
     assert isinstance(firmware.names["status"], DeviceSyncStatus)
     wait_until(lambda: list(db.get_all_enrollments()) == ["EMP-777"], "the registry's gallery")
     assert sync.get_sync_status().error is None
-    [periodic] = sync._scheduler.get_jobs()
-    assert periodic.trigger.interval.total_seconds() == 15 * 60
+    assert sync._requests.interval == 15 * 60
     client.start()
     assert client.request_sync().version == 1
     client.stop()

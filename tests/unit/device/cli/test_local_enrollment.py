@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
@@ -162,7 +161,6 @@ class Camera:
             device_id="cam-001",
             site_id="lobby",
             spaces={SPACE: DIMENSION},
-            scheduler=BackgroundScheduler(),
             source=seeded(),
             on_gallery=self._swap,
             options=SyncOptions(),

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +51,6 @@ class Device:
             device_id="cam-001",
             site_id=site,
             spaces={SPACE: DIMENSION},
-            scheduler=BackgroundScheduler(),
             source=seeded(),
             on_gallery=self._swap,
             options=SyncOptions(**options),

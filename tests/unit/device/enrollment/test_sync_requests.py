@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, Decoded
@@ -27,7 +26,6 @@ class Camera:
             device_id="cam-001",
             site_id="lobby",
             spaces={SPACE: DIMENSION},
-            scheduler=BackgroundScheduler(),
             source=seeded(),
             clock=self.clock,
             utc_now=self.clock.utc_now,

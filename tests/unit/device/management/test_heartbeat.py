@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract.messages import Heartbeat, SpaceInfo, SyncProgress
 from device.client.assembly import assemble
@@ -35,9 +34,11 @@ def test_without_a_sync_the_heartbeat_has_no_progress(tmp_path: Path) -> None:
 
 def heartbeat(path: Path) -> Heartbeat:
     config = IoTClientConfig("cam-001", spaces={SPACE: SpaceInfo(dimension=DIMENSION)})
-    parts = assemble(config, path, BackgroundScheduler())
+    parts = assemble(config, path)
     clock = Clock()
-    sender = HeartbeatSender(parts.client, parts.sync, folder=path.parent, clock=clock, utc_now=clock.utc_now)
+    sender = HeartbeatSender(
+        parts.client, parts.sync, folder=path.parent, interval=30.0, clock=clock, utc_now=clock.utc_now
+    )
     try:
         return sender.compose()
     finally:

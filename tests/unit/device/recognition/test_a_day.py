@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
@@ -104,7 +103,6 @@ class Camera:
             device_id="cam-001",
             site_id="lobby",
             spaces={SPACE: DIMENSION},
-            scheduler=BackgroundScheduler(timezone=timezone.utc),
             source=seeded(),
             on_gallery=lambda rows: self.galleries.swap(
                 Gallery(visits.space, rows.user_ids, rows.vectors, version=rows.version)
