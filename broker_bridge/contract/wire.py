@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
 
 from pydantic import (
@@ -29,7 +29,10 @@ MAX_IDENTITY_BYTES = 512 * 1024
 MAX_DOWN_BYTES = 1000 * 1024
 """The largest downward payload; a broker closes the connection beyond its limit, 1 MiB."""
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,32}))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
 _INT64 = 2**63
 _MAX_KEY = 128
 _MAX_DEPTH = 8
@@ -57,9 +60,34 @@ class UpMessage(WireModel):
     device_id: str | None = Field(default=None, max_length=63)
 
 
-def _check_time(value: object) -> object:
-    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+def read_time(value: object) -> object:
+    """Return the time of RFC 3339 text as a datetime, anything else unchanged.
+
+    RFC 3339 allows `t` and `z` in lower case, any number of fraction digits, and a leap second: `:60` is the
+    first second of the next minute, as POSIX counts. Raises ValueError for a day or hour
+    that does not exist.
+    """
+    found = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
         return value
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    fraction, sign, hours, minutes = found.groups()[6:]
+    if second > 60 or int(minutes or 0) > 59 or int(hours or 0) > 23:
+        raise ValueError(f"a time has seconds up to 60 and an offset up to 23:59: {found[0]}")
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    zone = timezone(-offset if sign == "-" else offset)
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    at = datetime(year, month, day, hour, minute, min(second, 59), micros, zone)
+    try:
+        return at + timedelta(seconds=second - min(second, 59))
+    except OverflowError as error:
+        raise ValueError("the year of a time lies within 1..9999 in UTC") from error
+
+
+def _check_time(value: object) -> object:
+    at = read_time(value)
+    if isinstance(at, datetime):
+        return at
     raise ValueError("a time is RFC 3339 with an offset, for example 2026-01-15T10:00:00.000Z")
 
 

@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Query
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from broker_bridge.contract.ids import DeviceId, EventType
+from broker_bridge.contract.wire import read_time
 from broker_bridge.registry.events.event_filter import EventFilter
 from dashboard_api.http.base_models import UserId
 
@@ -20,7 +21,7 @@ def _check_year(at: datetime) -> datetime:
     return at
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_check_year)]
+Moment = Annotated[AwareDatetime, BeforeValidator(read_time), AfterValidator(_check_year)]
 
 
 def to_filter(

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
 from broker_bridge.contract.ids import DeviceId
+from broker_bridge.contract.wire import read_time
 from broker_bridge.registry.api_keys import KeyState, Role
 from dashboard_api.http.base_models import Body, Time, View
 
@@ -21,7 +22,7 @@ class KeyBody(Body):
     device_id: DeviceId | None = Field(
         None, description="The device of a key of the role `edge`; for no other role.", examples=["cam-001"]
     )
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
+    expires_at: Annotated[AwareDatetime, BeforeValidator(read_time), Field(strict=False)] | None = Field(
         None,
         description="Time from which the key does not work any more; null for a key without an expiry.",
         examples=["2027-01-31T00:00:00.000Z"],
