@@ -1,6 +1,7 @@
 """A camera at a door: frames become events, from start to stop."""
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -163,7 +164,7 @@ class DeviceProgram:
         sync = self.parts.sync
         synced_at, seconds = sync.synced_at, sync.seconds_since_sync
         now = self.parts.client.clock.utc_now()
-        if synced_at is not None and seconds is not None:
+        if synced_at is not None and math.isfinite(seconds):
             # By monotonic time: a clock that is set makes no gallery old.
             now = synced_at + timedelta(seconds=seconds)
         stale = gallery_is_stale(

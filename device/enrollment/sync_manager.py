@@ -76,7 +76,7 @@ class SyncManager(SessionListener):
         stored = db.get_config(_SYNCED_AT)
         has_synced = self._gallery.cursor.epoch is not None  # False after a change of the site or the spaces.
         self._synced_at = datetime.fromisoformat(stored) if stored and has_synced else None
-        self._synced_seconds: float | None = None
+        self._synced_seconds = float("-inf")
         self._connections = 0
         self._catching_up_to: int | None = None
         self._drift = DriftPause(self._options.drift_pause, source)
@@ -132,18 +132,15 @@ class SyncManager(SessionListener):
         decision = decide_on_head(self._gallery.cursor, self._gallery.digests(), head)
         if decision is HeadDecision.CURRENT:
             self._drift.reset()
-            if not self._requests.needs_snapshot and self._connections > 1 and self._is_fresh():
+            # A retained head may be days old: the registry must have answered lately.
+            is_fresh = self._connections > 1 and self.seconds_since_sync < self._options.fresh
+            if is_fresh and not self._requests.needs_snapshot:
                 self._requests.cancel()
         elif decision is HeadDecision.DRIFT:
             self._repair_drift(now)
         else:
             delay = 0.0 if self._gallery.is_empty else self._requests.jitter()
             self._requests.schedule(now, delay, unless=(head.epoch, head.version))
-
-    def _is_fresh(self) -> bool:
-        """Return whether the registry answered lately; a retained head may be days old."""
-        age = self.seconds_since_sync
-        return age is not None and age < self._options.fresh
 
     def _repair_drift(self, now: float) -> None:
         if self._drift.begin_repair(now):
@@ -243,9 +240,9 @@ class SyncManager(SessionListener):
         return self._synced_at
 
     @property
-    def seconds_since_sync(self) -> float | None:
-        """The monotonic seconds since a match of this run of the program, if any."""
-        return None if self._synced_seconds is None else self._clock() - self._synced_seconds
+    def seconds_since_sync(self) -> float:
+        """The monotonic seconds since the last match in this run, infinite before."""
+        return self._clock() - self._synced_seconds
 
     def position(self) -> SyncPosition | None:
         """Return version and digests for the heartbeat, or None before the first sync."""

@@ -189,7 +189,7 @@ class SyncRequests:
             self._open = replace(self._open, attempts=0, repeat_at=at)
 
     def close_answered(self, request_id: str) -> tuple[SyncRequest, float] | None:
-        """Close the request `request_id` if it is open; return it and when it was last sent."""
+        """Close the request `request_id` if open; return it and when it was last sent."""
         if self._open is None or self._open.request.request_id != request_id:
             return None
         request, sent_at = self._open.request, self._open.sent_at
