@@ -84,7 +84,7 @@ class ApiKeys:
         device_id: str | None = None,
         *,
         expires_at: datetime | None = None,
-        by: str = "command-line",
+        by: str | None = None,
     ) -> str:
         """Create a key and return its text, which is not stored."""
         text, _ = await self.issue(name, role, secret, device_id, expires_at=expires_at, by=by)
@@ -98,23 +98,24 @@ class ApiKeys:
         device_id: str | None = None,
         *,
         expires_at: datetime | None = None,
-        by: str,
+        by: str | None = None,
     ) -> tuple[str, ApiKeyRecord]:
-        """Create a key with its audit entry; return its text and its record.
+        """Create a key and return its text and its record.
 
+        The audit entry names `by` as the author; without it there is none.
         A `secret` that is known already, revoked or not, changes nothing.
         """
         text = secret or f"wfm_{secrets.token_urlsafe(32)}"
         created_at = utc_now()
         key = ApiKey(_new_id(), name, role, device_id, expires_at)
         document = {**vars(key), "created_at": created_at, "revoked": False}
-        entry = AuditEntry(by, "key.create", key.key_id, created_at, after=_audited(key))
 
         async def write(session: Any) -> None:
             written = await self._keys.update_one(
                 {"_id": _digest(text)}, {"$setOnInsert": document}, upsert=True, session=session
             )
-            if written.upserted_id is not None:
+            if by is not None and written.upserted_id is not None:
+                entry = AuditEntry(by, "key.create", key.key_id, created_at, after=_audited(key))
                 await self._audit.record(entry, session)
 
         await self._mongo.transact(write)
