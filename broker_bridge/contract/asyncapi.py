@@ -30,6 +30,37 @@ _REPLIES = {
 }
 """The channel of the reply to each request."""
 
+CONTACT: Document = {
+    "name": "The operator of this fleet",
+    "url": "https://wfm.example.com",
+    "email": "fleet@wfm.example.com",
+}
+"""In both documents; an operator that publishes them puts in the real address."""
+
+_SERVERS: Document = {
+    "fleet": {
+        "host": "{broker}:8883",
+        "protocol": "mqtts",
+        "protocolVersion": "5.0",
+        "title": "The broker of a fleet",
+        "description": "MQTT 5 over TLS 1.3. The common name of a device's certificate is its device id.",
+        "variables": {"broker": {"description": "Host name of the broker.", "default": "broker.example"}},
+        "security": [{"$ref": "#/components/securitySchemes/certificate"}],
+    },
+    "local": {
+        "host": "localhost:1883",
+        "protocol": "mqtt",
+        "protocolVersion": "5.0",
+        "title": "The broker of the local stack",
+        "description": "MQTT 5 without TLS, on the loopback interface alone.",
+        "security": [{"$ref": "#/components/securitySchemes/password"}],
+    },
+}
+_SECURITY_SCHEMES: Document = {
+    "certificate": {"type": "X509", "description": "A client certificate of the fleet for each device."},
+    "password": {"type": "userPassword", "description": "The device id as user name, and its password."},
+}
+
 _PARAMETERS: Document = {
     "device_id": {
         "description": "A camera: [a-z0-9][a-z0-9-]{0,62}. Also its MQTT user name.",
@@ -57,15 +88,19 @@ def render() -> Document:
                 f"ones rejected. Upward messages have at most {MAX_UP_BYTES} bytes. Only a receipt settles "
                 "an event."
             ),
+            "contact": CONTACT,
+            "tags": [{"name": "mqtt", "description": "Messages between cameras and the backend."}],
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
+        "servers": _SERVERS,
         "channels": {channel.name: _channel(channel) for channel in CHANNELS},
         "operations": {f"{_action(channel)}_{channel.name}": _operation(channel) for channel in CHANNELS},
         "components": {
             "messages": {channel.message.__name__: _message(channel) for channel in CHANNELS},
             "parameters": {name: _PARAMETERS[name] for name in _PARAMETERS if name in used},
             "schemas": _schemas(),
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
@@ -96,12 +131,20 @@ def _operation(channel: Channel[Any]) -> Document:
         "action": _action(channel),
         "channel": _ref("channels", channel.name),
         "summary": channel.about,
+        "description": _describe(channel),
         "messages": [_ref("channels", channel.name, "messages", channel.message.__name__)],
         "bindings": {"mqtt": {"qos": channel.qos, "retain": channel.retain, "bindingVersion": _MQTT_BINDING}},
     }
     if channel.name in _REPLIES:
         operation["reply"] = {"channel": _ref("channels", _REPLIES[channel.name])}
     return operation
+
+
+def _describe(channel: Channel[Any]) -> str:
+    """Return what the message is for, and what a broker and a client have to know of it."""
+    kept = "The broker keeps the last one (retained)." if channel.retain else "It is not retained."
+    about = _RESERVED if channel.reserved else inspect.getdoc(channel.message) or f"{channel.about}."
+    return f"{about}\n\nQoS {channel.qos}. {kept}"
 
 
 def _message(channel: Channel[Any]) -> Document:

@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from .descriptions import describe_properties
 from .embeddings import from_base64, to_base64
 from .errors import IMAGE_INVALID, ContractError
 
@@ -44,7 +45,9 @@ class WireModel(BaseModel):
     It rejects missing fields, NaN and values of another type.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, allow_inf_nan=False, json_schema_extra=describe_properties
+    )
 
     def to_json(self) -> bytes:
         """Return the UTF-8 payload, without absent optional fields."""

@@ -39,7 +39,25 @@ def test_the_head_is_that_of_asyncapi_3() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert DOCUMENT["info"]["title"]
     assert DOCUMENT["info"]["version"] == "1"
-    assert set(DOCUMENT) <= {"asyncapi", "info", "defaultContentType", "channels", "operations", "components"}
+    assert set(DOCUMENT) <= {
+        "asyncapi", "info", "servers", "defaultContentType", "channels", "operations", "components"
+    }  # fmt: skip
+
+
+def test_every_server_names_its_security() -> None:
+    """A fleet's devices have certificates; the local stack has passwords."""
+    schemes = {
+        name: [resolve(scheme["$ref"])["type"] for scheme in server["security"]]
+        for name, server in DOCUMENT["servers"].items()
+    }
+    assert schemes == {"fleet": ["X509"], "local": ["userPassword"]}
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
+def test_every_property_of_a_message_is_described(name: str) -> None:
+    """A new field needs a description: its own, or one in `contract/descriptions.py`."""
+    properties = DOCUMENT["components"]["schemas"][name].get("properties", {})
+    assert [field for field, described in properties.items() if not described.get("description")] == []
 
 
 def test_every_reference_resolves() -> None:
