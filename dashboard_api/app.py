@@ -27,7 +27,7 @@ from .erasures import routes as erasures
 from .events import routes as events
 from .external import routes as external
 from .http.middleware import BodyLimit, SecurityHeaders
-from .http.openapi import PROBLEM_RESPONSES, note_roles, use_docstring_summaries
+from .http.openapi import install_openapi, note_roles
 from .http.problems import install_problem_handlers
 from .http.query_parameters import refuse_unknown_parameters
 from .identities import enrollment_routes, photo_routes, seed_000_routes
@@ -99,7 +99,6 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan_of(services),
-        responses=PROBLEM_RESPONSES,
     )
     app.state.services = services
     _add_middleware(app, services)
@@ -110,7 +109,7 @@ def create_app(
         app.include_router(router, dependencies=[Depends(authenticate), *checked])
     note_roles(health_routes.router.routes)
     app.include_router(health_routes.router, dependencies=checked)
-    use_docstring_summaries(app.routes)
+    install_openapi(app)
     pages.mount_pages(app)
     return app
 

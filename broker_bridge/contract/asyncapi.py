@@ -141,7 +141,7 @@ def _operation(channel: Channel[Any]) -> Document:
 
 
 def _describe(channel: Channel[Any]) -> str:
-    """Return what the message is for, and what a broker and a client have to know of it."""
+    """Return what the message is for, its QoS, and whether it is retained."""
     kept = "The broker keeps the last one (retained)." if channel.retain else "It is not retained."
     about = _RESERVED if channel.reserved else inspect.getdoc(channel.message) or f"{channel.about}."
     return f"{about}\n\nQoS {channel.qos}. {kept}"

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from broker_bridge.registry.identities.model import ExternalKey, Kind
 from dashboard_api.external.views import ExternalId, SourceSystem
-from dashboard_api.http.base_models import Body, View
+from dashboard_api.http.base_models import Body, DocumentedAs, View, accept_any_item
 from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.identities.views import IdentityBody
 
@@ -52,12 +52,8 @@ class BulkBody(Body):
     """
 
     people: Annotated[
-        list[Any],
-        Field(
-            min_length=1,
-            max_length=MAX_IDENTITIES,
-            json_schema_extra={"items": {"type": "object", "required": ["user_id"]}},
-        ),
+        list[Annotated[Any, DocumentedAs(BulkIdentity)]],
+        Field(min_length=1, max_length=MAX_IDENTITIES, json_schema_extra=accept_any_item),
     ]
     dry_run: bool = False
 
@@ -103,5 +99,5 @@ class BulkAnswer(View):
 class ExportPage(View):
     """Identities in the form of BulkBody, in order of user id."""
 
-    items: list[dict[str, Any]]
+    items: list[Annotated[dict[str, Any], DocumentedAs(BulkIdentity)]]
     next_cursor: str | None

@@ -73,7 +73,12 @@ async def search_by_face(body: FaceQuery, services: ServicesDep) -> FaceMatches:
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "A line of JSON a person"}},
+    responses={
+        200: {
+            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+            "description": "A line of JSON a person",
+        }
+    },
 )
 async def export(services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]) -> StreamingResponse:
     """Export all persons by global id, merged ones too, with vectors.

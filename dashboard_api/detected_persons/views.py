@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry.detected_persons.centroid import FaceCentroid
@@ -19,6 +19,10 @@ MOST_ID = 2**53 - 1
 MOST_MATCHES = 100
 
 GlobalId = Annotated[int, Field(ge=1, le=MOST_ID)]
+Corners = Annotated[
+    tuple[float, float, float, float],
+    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
+]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
 
 
@@ -64,7 +68,7 @@ class FaceMatches(View):
 class PositionView(View):
     """The last position on a camera: `bbox` is x1, y1, x2, y2 in pixels."""
 
-    bbox: tuple[float, float, float, float]
+    bbox: Corners
     timestamp: Time
 
 

@@ -5,8 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from broker_bridge.contract.ids import DeviceId, SiteId
-from broker_bridge.contract.messages import EnrollmentPolicy
-from dashboard_api.http.base_models import Body, Time, View
+from broker_bridge.contract.messages import (
+    DeviceInfo,
+    EnrollmentPolicy,
+    Heartbeat,
+    SyncPosition,
+    WireError,
+)
+from broker_bridge.contract.wire import WireTime
+from dashboard_api.http.base_models import Body, DocumentedAs, Time, View
 
 
 class DeviceBody(Body):
@@ -26,6 +33,26 @@ class ProblemView(View):
     detail: str
 
 
+class InfoReport(DeviceInfo):
+    """The last info of a device."""
+
+    received_at: WireTime = Field(description="Time of receipt by the backend.")
+
+
+class HeartbeatReport(Heartbeat):
+    """The last heartbeat of a device."""
+
+    received_at: WireTime = Field(description="Time of receipt by the backend.")
+
+
+class AppliedReport(SyncPosition):
+    """The version that a device has applied."""
+
+    duration_ms: float | None = None
+    error: WireError | None = None
+    received_at: WireTime = Field(description="Time of receipt by the backend.")
+
+
 class DeviceView(View):
     """A device with its last reports.
 
@@ -43,9 +70,9 @@ class DeviceView(View):
     last_seen: Time | None
     registered_at: Time | None
     metres_per_pixel: float | None
-    info: dict[str, Any] | None
-    heartbeat: dict[str, Any] | None
-    applied: dict[str, Any] | None
+    info: Annotated[dict[str, Any], DocumentedAs(InfoReport)] | None
+    heartbeat: Annotated[dict[str, Any], DocumentedAs(HeartbeatReport)] | None
+    applied: Annotated[dict[str, Any], DocumentedAs(AppliedReport)] | None
 
 
 class DevicePage(View):

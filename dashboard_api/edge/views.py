@@ -9,7 +9,16 @@ from broker_bridge.contract.ids import Epoch, EventId, RequestId, SpaceId
 from broker_bridge.contract.messages import Ratio, SpaceDigests, Version
 from broker_bridge.contract.wire import WireTime
 from dashboard_api.devices.views import ProblemView
-from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, UserId, View
+from dashboard_api.http.base_models import (
+    Body,
+    DisplayName,
+    DocumentedAs,
+    Numbers,
+    Time,
+    UserId,
+    View,
+    accept_any_item,
+)
 
 MOST_VISITS = 500
 
@@ -112,7 +121,10 @@ class VisitBody(Body):
 class VisitsBody(Body):
     """Visits, each an object like VisitBody and decided by itself."""
 
-    visits: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_VISITS)]
+    visits: Annotated[
+        list[Annotated[dict[str, Any], DocumentedAs(VisitBody)]],
+        Field(min_length=1, max_length=MOST_VISITS, json_schema_extra=accept_any_item),
+    ]
 
 
 class VisitError(ProblemView):

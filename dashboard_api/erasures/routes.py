@@ -62,7 +62,12 @@ async def show_erasure(erasure_id: ErasureId, erasures: ErasuresDep, now: ClockD
 @router.get(
     "/identities/{user_id}/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/json": {}}, "description": "One JSON document"}},
+    responses={
+        200: {
+            "content": {"application/json": {"schema": {"type": "object"}}},
+            "description": "One JSON document",
+        }
+    },
 )
 async def export(
     user_id: UserId, exports: ExportsDep, now: ClockDep, key: Annotated[ApiKey, MAY_CHANGE]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -11,7 +11,8 @@ from broker_bridge.contract.ids import DeviceId, EventId
 from broker_bridge.registry.events.feed import FeedCursor, FeedLostError
 from dashboard_api.events.filters import EventFilterDep
 from dashboard_api.events.keepalive import with_pauses
-from dashboard_api.events.views import EventFeedPage, EventPage
+from dashboard_api.events.views import EventDocument, EventFeedPage, EventPage
+from dashboard_api.http.openapi import problems
 from dashboard_api.http.paging import (
     Cursor,
     Limit,
@@ -46,7 +47,7 @@ async def list_events(
     return EventPage(items=[event.to_wire() for event in page], next_cursor=next_cursor)
 
 
-@router.get("/feed", dependencies=[MAY_READ])
+@router.get("/feed", dependencies=[MAY_READ], responses=problems(410))
 async def read_feed(
     event_feed: EventFeedDep,
     criteria: EventFilterDep,
@@ -90,7 +91,7 @@ async def subscribe(
         yield subscription
 
 
-@router.get("/stream", dependencies=[MAY_READ], response_class=EventSourceResponse)
+@router.get("/stream", dependencies=[MAY_READ], response_class=EventSourceResponse, responses=problems(410))
 async def stream(
     subscription: Annotated[Subscription, Depends(subscribe)], settings: SettingsDep
 ) -> AsyncIterator[ServerSentEvent]:
@@ -110,7 +111,7 @@ async def stream(
 
 
 @router.get("/{device_id}/{event_id}", dependencies=[MAY_READ])
-async def show(device_id: DeviceId, event_id: EventId, events: EventsDep) -> dict[str, Any]:
+async def show(device_id: DeviceId, event_id: EventId, events: EventsDep) -> EventDocument:
     """Show one event without its image."""
     found = await events.get(device_id, event_id)
     if found is None:
@@ -118,7 +119,12 @@ async def show(device_id: DeviceId, event_id: EventId, events: EventsDep) -> dic
     return found.to_wire()
 
 
-@router.get("/{device_id}/{event_id}/image", dependencies=[MAY_READ], response_class=Response)
+@router.get(
+    "/{device_id}/{event_id}/image",
+    dependencies=[MAY_READ],
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}},
+)
 async def show_image(device_id: DeviceId, event_id: EventId, events: EventsDep) -> Response:
     """Show the JPEG of an event until it expires."""
     image = await events.image(device_id, event_id)

@@ -1,8 +1,32 @@
 """Response bodies of `/api/v1/events`."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from dashboard_api.http.base_models import View
+from broker_bridge.contract.ids import EventType
+from dashboard_api.http.base_models import DocumentedAs, Time, View
+
+
+class EventView(View):
+    """A recognition event as on the wire (seed 003), without its image.
+
+    `site_id`, `received_at` and `has_image` are added. An absent field has no value.
+    """
+
+    device_id: str
+    event_id: str
+    site_id: str | None = None
+    user_id: str | None = None
+    event_type: EventType
+    timestamp: Time
+    received_at: Time
+    confidence: float
+    metadata: dict[str, Any]
+    has_image: bool
+    emotion_code: str | None = None
+    image_error: str | None = None
+
+
+EventDocument = Annotated[dict[str, Any], DocumentedAs(EventView)]
 
 
 class EventFeedPage(View):
@@ -11,16 +35,13 @@ class EventFeedPage(View):
     `cursor` is where the feed continues; with `more` further events wait now.
     """
 
-    items: list[dict[str, Any]]
+    items: list[EventDocument]
     cursor: str
     more: bool
 
 
 class EventPage(View):
-    """Events as on the wire (seed 003).
+    """Events of a list."""
 
-    The image is left out; `site_id`, `received_at` and `has_image` are added.
-    """
-
-    items: list[dict[str, Any]]
+    items: list[EventDocument]
     next_cursor: str | None

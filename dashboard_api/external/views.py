@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
-from dashboard_api.http.base_models import Body, DisplayName, Normalised, Numbers, Time, View
+from dashboard_api.http.base_models import Body, DisplayName, Normalised, Numbers, Time, View, accept_any_item
 from dashboard_api.http.image_indicators import NoImage
 from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
@@ -43,7 +43,7 @@ class SyncItem(Body):
 
 class SyncBody(Body):
     source_system: SourceSystem
-    identities: Annotated[list[SyncItem], Field(max_length=MAX_ITEMS)]
+    identities: Annotated[list[SyncItem], Field(max_length=MAX_ITEMS, json_schema_extra=accept_any_item)]
 
 
 class FaceBody(Body):
@@ -73,7 +73,7 @@ class IngestBody(Body):
 
     source_system: SourceSystem
     space: SpaceId | None = None
-    results: Annotated[list[ExternalFaces], Field(max_length=MAX_ITEMS)]
+    results: Annotated[list[ExternalFaces], Field(max_length=MAX_ITEMS, json_schema_extra=accept_any_item)]
 
 
 class IngestLine(ExternalFaces):

@@ -1,18 +1,38 @@
 """Base models and field types that several request and response bodies share."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from broker_bridge.common.plain_text import normalise_text
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import UserId as ExactUserId
 from broker_bridge.contract.wire import format_time
 
+from .descriptions import describe_body
 from .image_indicators import NoImage
 
-Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
+Time = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "examples": ["2026-01-15T10:00:00.000Z"]},
+        mode="serialization",
+    ),
+]
+"""A time in an answer: UTC with milliseconds."""
 # NaN is left to the contract's own check of vectors, which explains the mistake better.
 Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION)]
 
@@ -32,13 +52,46 @@ UserId = Annotated[
 """The id of an identity; blanks around it are dropped."""
 
 
+class DocumentedAs:
+    """Field annotation: the schema of `model`, without validation of the value.
+
+    For documents of the registry that the contract has checked when they arrived.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        schema: Any = handler(source)
+        # A `__get_pydantic_json_schema__` would write the whole schema in the place of a reference to it.
+        metadata: dict[str, Any] = {"pydantic_js_annotation_functions": [self._describe]}
+        schema["metadata"] = {**schema.get("metadata", {}), **metadata}
+        return schema
+
+    def _describe(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described: Any = self._model.__pydantic_core_schema__
+        definitions: list[Any] = []
+        if described["type"] == "definitions":
+            definitions, described = described["definitions"], described["schema"]
+        if described["type"] != "definition-ref":
+            definitions = [*definitions, described]
+            described = core_schema.definition_reference_schema(described["ref"])
+        return handler(core_schema.definitions_schema(described, definitions))
+
+
+def accept_any_item(schema: dict[str, Any]) -> None:
+    """Describe a list whose items are decided one by one."""
+    other = {"description": "Anything else is rejected by itself, with its reason in the answer."}
+    schema["items"] = {"anyOf": [schema["items"], other]}
+
+
 class Body(BaseModel):
     """A request body; unknown fields are rejected, so that typing errors show."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, json_schema_extra=describe_body)
 
 
 class View(BaseModel):
     """A response body."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_extra=describe_body)

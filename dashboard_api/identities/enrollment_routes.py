@@ -9,6 +9,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from dashboard_api.http.multipart import parse_form
+from dashboard_api.http.openapi import problems
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space, to_listed
 from dashboard_api.identities.enrollment_form import (
@@ -29,7 +30,7 @@ router = APIRouter(prefix="/api/v1/enrollments", tags=["people"])
 @router.post(
     "",
     openapi_extra=describe_form(),
-    responses={201: {"model": EnrolledWithPhotos, "description": "Created"}},
+    responses={201: {"model": EnrolledWithPhotos, "description": "Created"}, **problems(501)},
 )
 async def enroll_with_photos(
     *,

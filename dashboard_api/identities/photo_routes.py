@@ -8,6 +8,7 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.identities.model import EnrollIdentity, Template
 from dashboard_api.http.base_models import UserId
 from dashboard_api.http.middleware import media_type
+from dashboard_api.http.openapi import problems
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
 from dashboard_api.identities.enrollment_views import PhotoEnrolled, to_look_alike_notes
@@ -28,7 +29,7 @@ _BODY: dict[str, Any] = {
 
 
 # The photo is the bare body, since a file part of a form would be written to a temporary file.
-@router.post("/{user_id}/photos", status_code=201, openapi_extra=_BODY)
+@router.post("/{user_id}/photos", status_code=201, openapi_extra=_BODY, responses=problems(501))
 async def enroll_by_photo(
     *,
     user_id: UserId,

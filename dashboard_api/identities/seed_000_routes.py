@@ -31,8 +31,9 @@ router = APIRouter(prefix="/api/v1/identity", tags=["identity (seed 000)"])
 _BATCH_SIZE = 1000
 
 
-@router.get("", include_in_schema=False, dependencies=[MAY_READ])
-@router.get("/", dependencies=[MAY_READ])
+# The operation ids are what generated clients call the operations by.
+@router.get("", operation_id="list_all_api_v1_identity__get", dependencies=[MAY_READ])
+@router.get("/", include_in_schema=False, dependencies=[MAY_READ])
 async def list_all(identities: IdentitiesDep, spaces: SpacesDep, overview: OverviewDep) -> list[IdentityRow]:
     """List all identities with metadata.
 
@@ -59,8 +60,8 @@ async def names(identities: IdentitiesDep, settings: SettingsDep) -> dict[str, l
     return names_by_modality
 
 
-@router.post("", include_in_schema=False, dependencies=[JSON_BODY])
-@router.post("/", dependencies=[JSON_BODY])
+@router.post("", operation_id="push_api_v1_identity__post", dependencies=[JSON_BODY])
+@router.post("/", include_in_schema=False, dependencies=[JSON_BODY])
 async def push(
     body: IdentityPush,
     look_alikes: LookAlikesDep,

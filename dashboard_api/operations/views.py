@@ -1,8 +1,22 @@
-"""Response bodies of `/api/v1/audit`."""
+"""Response bodies of `/api/v1/audit`, `/healthz` and `/readyz`."""
 
 from typing import Any
 
 from dashboard_api.http.base_models import Time, View
+
+
+class AliveView(View):
+    """The process is alive."""
+
+    alive: bool
+
+
+class ReadyView(View):
+    """Whether requests can be served, and what they need."""
+
+    ready: bool
+    mongo: bool
+    bridge: bool
 
 
 class AuditView(View):

@@ -314,4 +314,4 @@ async def test_the_documentation_needs_no_other_server(api: httpx.AsyncClient) -
         assert source in page.text
         assert (await api.get(source)).status_code == 200
     paths = (await api.get("/openapi.json")).json()["paths"]
-    assert {"/api/v1/identity/", "/api/v1/identities/{user_id}/photos", "/api/v1/events/stream"} <= set(paths)
+    assert {"/api/v1/identity", "/api/v1/identities/{user_id}/photos", "/api/v1/events/stream"} <= set(paths)
