@@ -46,6 +46,8 @@ _HEALTH_SECONDS = 5.0
 _SILENT_WORKER_AGE = timedelta(days=1)
 _LEAVE_SECONDS = 1.0
 _DRAIN_SECONDS = 3.0
+# The devices in the health document with the most bytes that cannot be decoded.
+_MOST_REJECTED = 20
 
 
 class Bridge:
@@ -215,6 +217,7 @@ class Bridge:
             "tracking": self.tracker_election.is_leading,
             "people_present": self.observations.active_count,
             "registry_failing_since": self.ingest.failing_since,
+            "rejected_bytes_by_device": dict(self.rejections.bytes_by_device.most_common(_MOST_REJECTED)),
             **{name: dict(counters) for name, counters in parts.items()},
         }
 

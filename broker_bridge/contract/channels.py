@@ -1,6 +1,5 @@
 """Define the channel table: topic, message, direction, QoS and retain of each row."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,6 +96,7 @@ def describe(error: ValidationError) -> str:
 
 
 _UP = f"{ROOT}/device/{{device_id}}/up"
+_SENDER = re.compile(rf"{ROOT}/device/(?P<device_id>{_LEVEL})/up/")
 _DOWN = f"{ROOT}/device/{{device_id}}/down"
 _SITE = f"{ROOT}/site/{{site_id}}"
 
@@ -221,6 +221,12 @@ class Decoded(Generic[M]):
     stored: bool = False
 
 
+def sender_of(topic: str) -> str | None:
+    """Return the device that sent on `topic`, also on one that is no channel's."""
+    found = _SENDER.match(topic)
+    return found and found["device_id"]
+
+
 def find(topic: str) -> tuple[Channel[Any], dict[str, str]]:
     """Return the row and ids of `topic`; raises ContractError(`topic-unknown`)."""
     for channel in CHANNELS:
@@ -256,13 +262,3 @@ def decode(topic: str, payload: bytes) -> Decoded[Any]:
     if isinstance(message, m.Event) and message.event_type != ids["event_type"]:
         raise ContractError(PAYLOAD_INVALID, f"event_type {message.event_type} came on another type's topic")
     return Decoded(channel, ids, message)
-
-
-def claimed_event_id(payload: bytes) -> str | None:
-    """Return the `event_id` of an invalid payload, None if it has none."""
-    try:
-        document = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    claimed = document.get("event_id") if isinstance(document, dict) else None
-    return claimed if isinstance(claimed, str) and 0 < len(claimed) <= 128 and claimed.isprintable() else None

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_bridge.contract import errors
-from broker_bridge.contract.channels import claimed_event_id, decode
+from broker_bridge.contract.channels import decode
+from broker_bridge.contract.claimed_ids import claimed_id
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.wire import MAX_UP_BYTES, WireModel, decode_image
 from tests.contract.golden_messages import BY_NAME
@@ -228,11 +229,38 @@ def test_a_jpeg_is_decoded() -> None:
         (b"\xff", None),
         (b"[" * 100_000, None),
         (b"1" * 5000, None),
+        (b'{"event_id":"E1","confidence":0.9}\0', "E1"),
+        (b'{"event_id":"E1","metadata":{"a":[1,2', "E1"),
+        (b'{"event_id":"E1","image":"/9j/4AA', "E1"),
+        (b'{"image":"\xff\xfe\x80","event_id":"E1"}', "E1"),
+        (b'\xef\xbb\xbf{"event_id":"E1"}', "E1"),
+        (b'\0\0{"event_id":"E1"}', "E1"),
+        (b'{"event_id":"E1",}', "E1"),
+        (b'{"event_id" : "E1" "confidence":1}', "E1"),
+        (b'{"confidence":NaN,"event_id":"E1"}', "E1"),
+        (b'{"n":' + b"9" * 5000 + b',"event_id":"E1"}', "E1"),
+        (b'{"metadata":' + b"[" * 2000 + b"]" * 2000 + b',"event_id":"E1"}', "E1"),
+        (b'{"event_id":"E1","event_id":"E2"', "E2"),
+        (b'{"event_id":"E1"}{"event_id":"E2"}', "E1"),
+        (b'{"event\\u005fid":"E\\u0031"', "E1"),
+        (b'{"note":"\\"event_id\\":\\"E9\\"","event_id":"E1"', "E1"),
+        (b'{"metadata":{"event_id":"E9"},"confidence":', None),
+        (b'{"note":"event_id","x":"E9"', None),
+        (b'[{"event_id":"E9"}', None),
+        (b'"event_id":"E9"}', None),
+        (b'{"event_id":"E', None),
+        (b'{"event_id":"\xff"', None),
+        (b'{"event_id":{"event_id":"E9"}', None),
+        (b'{"event_id":null', None),
+        ('{"event_id":"E1"}'.encode("utf-16"), None),
+        (b'{"a":' + b"[" * 300_000, None),
+        (b"", None),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_the_id_of_an_invalid_event_is_found(payload: bytes, claimed: str | None) -> None:
     """A rejection names the invalid event where its id is readable."""
-    assert claimed_event_id(payload) == claimed
+    assert claimed_id(payload, "event_id") == claimed
 
 
 json_values = st.recursive(

@@ -52,7 +52,7 @@ async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -
         await mongo.db.command("collMod", collection, index={"name": "expiry", "expireAfterSeconds": seconds})
 
 
-_WITHOUT_INDEX = {"spaces", "sites", "meta", "event_images", "dead_letters", "job_photos"}
+_WITHOUT_INDEX = {"spaces", "sites", "meta", "event_images", "job_photos"}
 _INDEXES = {
     "identities": [
         IndexModel([("version", ASCENDING)], unique=True),
@@ -109,6 +109,7 @@ _INDEXES = {
         IndexModel([("person", ASCENDING), ("since", DESCENDING)]),
         IndexModel([("until", ASCENDING)]),
     ],
+    "dead_letters": [IndexModel([("device_id", ASCENDING), ("last_at", DESCENDING)])],
     # The unique key (device_id, event_id) is the `_id`.
     "events": [
         # Not sparse: events of earlier releases without a position are found by it.

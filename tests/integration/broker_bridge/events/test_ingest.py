@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -95,6 +96,60 @@ async def test_an_unreadable_event_is_a_dead_letter(peer: Peer, registry: Regist
     (dead_letter,) = await registry.dead_letters.newest()
     assert (dead_letter["code"], bytes(dead_letter["payload"])) == ("payload-invalid", b"\xff\xfe not json")
     assert dead_letter["topic"].endswith("/up/event/facial_id")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda payload: payload + b"\0",
+        lambda payload: payload[:-1],
+        lambda payload: payload[: payload.index(b"confidence") + 3],
+        lambda payload: b"\xef\xbb\xbf" + payload + b"\r\n\0",
+        lambda payload: payload.replace(b"0.92", b"NaN"),
+        lambda payload: payload.replace(b"}}", b"},}"),
+        lambda payload: payload.replace(b"EMP-12345", b"EMP-\xff\xfe"),
+        lambda payload: payload.replace(b"0.28", b"[" * 3000 + b"]" * 3000),
+        lambda payload: payload.replace(b"0.28", b"9" * 6000),
+    ],
+)
+async def test_an_event_that_cannot_be_parsed_is_rejected_by_its_id(
+    peer: Peer, bridge: Bridge, registry: Registry, damage: Callable[[bytes], bytes]
+) -> None:
+    """Its device gets a receipt and need not send it for ever."""
+    sent = event(1, peer.device.id)
+    damaged = damage(body(sent))
+    await peer.send("event/facial_id", damaged)
+    (rejection,) = (await peer.receive("receipt")).rejected
+    assert (rejection.event_id, rejection.code) == (sent["event_id"], "event-invalid")
+    assert bridge.health()["rejected_bytes_by_device"] == {peer.device.id: len(damaged)}
+    assert await registry.dead_letters.newest() == []
+
+
+async def test_a_registration_that_cannot_be_parsed_is_answered(peer: Peer, registry: Registry) -> None:
+    """Its vector is not stored among the dead letters."""
+    await peer.send("enrollment/register", b'{"request_id":"r-7","kind":"visitor","space":"face:test-8","vec')
+    answer = await peer.receive("registered")
+    assert (answer.request_id, answer.result, answer.error.code) == ("r-7", "rejected", "payload-invalid")
+    assert await registry.dead_letters.newest() == []
+
+
+async def test_another_event_under_a_known_id_is_rejected(peer: Peer, registry: Registry) -> None:
+    """The first one stays, and the second is a dead letter."""
+    first = event(1, peer.device.id)
+    for document in (first, first | {"user_id": "EMP-2"}):
+        await peer.send("event/facial_id", body(document))
+    stored, rejected = [], []
+    while len(stored) + len(rejected) < 2:
+        receipts = await peer.receive("receipt")
+        stored += receipts.stored
+        rejected += receipts.rejected
+    assert stored == [first["event_id"]]
+    assert [(r.event_id, r.code) for r in rejected] == [(first["event_id"], "event-conflict")]
+    found = await registry.events.get(peer.device.id, first["event_id"])
+    assert found is not None
+    assert found.user_id == "EMP-12345"
+    (letter,) = await registry.dead_letters.newest()
+    assert json.loads(letter["payload"])["user_id"] == "EMP-2"
 
 
 async def test_an_oversized_event_is_rejected(peer: Peer, registry: Registry) -> None:
