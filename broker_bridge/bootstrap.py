@@ -21,6 +21,7 @@ from .devices import command_dispatcher as commands
 from .devices import presence
 from .devices.command_dispatcher import CommandDispatcher
 from .devices.presence import Presence
+from .devices.retained import RetainedCleaner
 from .enrollment.publisher import DeltaPublisher
 from .enrollment.registration import RegistrationHandler
 from .enrollment.sync_responder import SyncResponder
@@ -73,6 +74,7 @@ class Bridge:
         self.sync_responder = SyncResponder(registry, self.link.publish, own)
         self.registrations = RegistrationHandler(registry, self.link.publish)
         self.rejections = RejectionHandler(registry, self.link.publish)
+        self.retained = RetainedCleaner(registry, self.link.clear_retained, own.poll_seconds)
         self.publisher = DeltaPublisher(registry, self.link.publish, own.poll_seconds)
         self.commands = CommandDispatcher(registry, self.link.publish, own.poll_seconds)
         self.presence = Presence(registry, own, on_written=self.commands.wake)
@@ -168,6 +170,8 @@ class Bridge:
                 self.publisher.watch_changes(),
                 self.commands.dispatch_commands(),
                 self.commands.watch_commands(),
+                self.retained.clear_regularly(),
+                self.retained.watch_placements(),
                 self.housekeeping.tidy_regularly(),
             )
         finally:
@@ -208,6 +212,7 @@ class Bridge:
             "presence": self.presence.counters,
             "publisher": self.publisher.counters,
             "commands": self.commands.counters,
+            "retained": self.retained.counters,
             "housekeeping": self.housekeeping.counters,
             "observations": self.observations.counters,
         }

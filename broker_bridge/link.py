@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -19,7 +19,7 @@ from .broker_client import open_client, tls_context
 from .common.retry import Backoff
 from .common.settings import MqttSettings
 from .common.tasks import cancel_and_wait
-from .contract.channels import Channel, Decoded, decode
+from .contract.channels import Channel, Decoded, decode, find
 from .contract.errors import ContractError
 from .contract.wire import MAX_DOWN_BYTES, WireModel
 
@@ -115,6 +115,13 @@ class BrokerLink:
             self.counters["publish_too_large"] += 1
             _log.error("link message too large channel=%s ids=%r bytes=%d", channel.name, ids, len(payload))
             return False
+        return await self._send(channel, payload, ids)
+
+    async def clear_retained(self, channel: Channel[Any], **ids: str) -> bool:
+        """Clear the retained message of a topic; return False if that failed."""
+        return await self._send(channel, b"", ids)
+
+    async def _send(self, channel: Channel[Any], payload: bytes, ids: Mapping[str, str]) -> bool:
         client = self._client
         if client is None:
             self.counters["publish_offline"] += 1
@@ -205,7 +212,7 @@ class BrokerLink:
     def _receive(self, message: aiomqtt.Message) -> None:
         topic, payload = str(message.topic), message.payload
         self.counters["received"] += 1
-        if not isinstance(payload, bytes) or (message.retain and not payload):
+        if not isinstance(payload, bytes) or (not payload and _clears_retained(message)):
             return
         try:
             decoded = _decode(topic, payload, retained=message.retain)
@@ -229,6 +236,16 @@ class BrokerLink:
             )
         else:
             _log.warning("link cannot reach the broker; trying again broker=%s error=%r", where, str(error))
+
+
+def _clears_retained(message: aiomqtt.Message) -> bool:
+    """Return whether an empty message clears a retained one."""
+    if message.retain:
+        return True
+    try:
+        return find(str(message.topic))[0].retain
+    except ContractError:
+        return False
 
 
 def _decode(topic: str, payload: bytes, *, retained: bool) -> Decoded[Any]:

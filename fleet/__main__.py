@@ -3,6 +3,7 @@
 import typer
 
 from .common import Config
+from .devices import decommission_device, move_device
 from .identity_export import export_identities
 from .identity_import import import_identities
 from .tracks.command import simulate_tracks
@@ -18,6 +19,10 @@ identity = typer.Typer(no_args_is_help=True, help="People: import and export.")
 app.add_typer(identity, name="identity")
 identity.command("import")(import_identities)
 identity.command("export")(export_identities)
+device = typer.Typer(no_args_is_help=True, help="Devices: decommission and move.")
+app.add_typer(device, name="device")
+device.command("decommission")(decommission_device)
+device.command("move")(move_device)
 simulate = typer.Typer(
     rich_markup_mode="markdown", no_args_is_help=True, help="Simulate load on a trial fleet."
 )

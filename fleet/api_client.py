@@ -3,6 +3,7 @@
 The client waits while the API is unavailable, and tells refusals from errors that end the run.
 """
 
+import json
 import random
 import ssl
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 Result = Literal["created", "changed", "unchanged", "refused"]
 
 IDENTITIES_PATH = "/api/v1/identities"
+DEVICES_PATH = "/api/v1/devices"
 _ACCESS = frozenset({401, 403})
 _BUSY = frozenset({429, 502, 503, 504})
 _CONNECT_SECONDS = 5.0
@@ -138,6 +140,14 @@ class ApiClient:
         """Return everything stored about one identity, as JSON; raises ApiRefusedError."""
         return self._send("GET", f"{IDENTITIES_PATH}/{quote(user_id, safe='')}/export").content
 
+    def move_device(self, device_id: str, site_id: str) -> None:
+        """Move a device to a site; raises ApiRefusedError."""
+        self._send("PATCH", _device_path(device_id), json.dumps({"site_id": site_id}).encode(), _JSON)
+
+    def decommission_device(self, device_id: str) -> None:
+        """Decommission a device; raises ApiRefusedError."""
+        self._send("DELETE", _device_path(device_id))
+
     def _send(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
@@ -192,6 +202,10 @@ class ApiClient:
             return model.model_validate_json(answer.content)
         except ValidationError as error:
             raise CannotRunError(f"the server at {self.url} is not this API: check fleet.api_url") from error
+
+
+def _device_path(device_id: str) -> str:
+    return f"{DEVICES_PATH}/{quote(device_id, safe='')}"
 
 
 def _problem(answer: httpx.Response) -> _ApiProblem:

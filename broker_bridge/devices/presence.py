@@ -104,6 +104,9 @@ class Presence:
         for device_id, info in infos.items():
             await self._record_info(device_id, info)
         await self._registry.devices.record_contact(sorted({device_id for device_id, _ in batch}))
+        stored = sorted({device_id for (device_id, _), (decoded, _) in batch.items() if decoded.stored})
+        if stored:
+            await self._registry.placements.request_clearing(stored)
         reports = self._reports(batch.values())
         await self._registry.devices.record_reports(reports)
         self.counters["reports"] += len(reports)
@@ -123,7 +126,12 @@ class Presence:
     async def _record_info(self, device_id: str, info: DeviceInfo) -> None:
         """Register a new device where allowed, or record the spaces of a known one."""
         if self._auto_register and not is_reserved(device_id):
-            await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
+            try:
+                await self._registry.devices.register(device_id, info.site_id, dev_mode=info.dev_mode)
+            except ContractError as error:
+                self.counters["decommissioned"] += 1
+                _log.warning("device is not served device=%s detail=%r", device_id, error.detail)
+                return
         elif device_id not in await self._registry.devices.registered([device_id]):
             self.counters["unknown_devices"] += 1
             _log.warning("device is not registered; it is listed, and not served device=%s", device_id)

@@ -13,7 +13,7 @@ from datetime import datetime
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
-from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH
+from broker_bridge.contract.errors import DEVICE_UNKNOWN, SITE_MISMATCH, ContractError
 from broker_bridge.contract.messages import SyncPage, SyncRequest, WireError
 from broker_bridge.contract.wire import WireModel
 from broker_bridge.link import Publish
@@ -173,7 +173,10 @@ class SyncResponder:
     async def _find_or_register(self, device_id: str, request: SyncRequest) -> Device | None:
         device = (await self._registry.devices.registered([device_id])).get(device_id)
         if device is None and request.site_id and self._may_register(device_id):
-            device = await self._registry.devices.register(device_id, request.site_id)
+            try:
+                device = await self._registry.devices.register(device_id, request.site_id)
+            except ContractError:
+                self.counters["decommissioned"] += 1
         return device
 
     def _reject(self, request: SyncRequest, history: History, code: str, detail: str) -> SyncPage:

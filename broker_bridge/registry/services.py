@@ -12,6 +12,7 @@ from .detected_persons.search.engine import FaceSearch
 from .detected_persons.tracker_store import TrackerStore
 from .devices.commands import CommandQueue
 from .devices.devices import DeviceRegistry
+from .devices.placements import DevicePlacements
 from .devices.sites import Sites
 from .edge_registration.decisions import RegistrationDecisions
 from .edge_registration.service import EdgeRegistration
@@ -75,6 +76,7 @@ class DeviceServices:
     sites: Sites
     devices: DeviceRegistry
     commands: CommandQueue
+    placements: DevicePlacements
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def wire_devices(core: CoreServices) -> DeviceServices:
         sites=sites,
         devices=DeviceRegistry(core.mongo, sites, core.audit),
         commands=CommandQueue(core.mongo, core.audit),
+        placements=DevicePlacements(core.mongo, sites, core.audit),
     )
 
 

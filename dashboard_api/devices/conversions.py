@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from broker_bridge.contract.errors import MODEL_DIFFERS
+from broker_bridge.contract.errors import MODEL_DIFFERS, SITE_MISMATCH
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.devices.model import AppliedVersion, DeviceRecord
 from broker_bridge.registry.mongo.versions import History
@@ -32,12 +32,20 @@ def to_view(device: DeviceRecord, models: Mapping[str, str], now: datetime, sile
         info=_with_times(device.info),
         heartbeat=_with_times(device.heartbeat),
         applied=_with_times(device.applied),
+        decommissioned_at=device.decommissioned_at,
     )
 
 
 def _problems(device: DeviceRecord, models: Mapping[str, str]) -> list[ProblemView]:
     """Return the reported problems, and each model other than the one on record."""
     reported = [ProblemView(**problem) for problem in (device.heartbeat or {}).get("problems", ())]
+    named = (device.info or {}).get("site_id")
+    if device.site_id is not None and named not in {None, device.site_id}:
+        detail = (
+            f"it is registered at site {device.site_id}, and its settings name site {named}: "
+            f"set WFM_DEVICE__SITE={device.site_id} on it and start it again"
+        )
+        reported.append(ProblemView(code=SITE_MISMATCH, detail=detail))
     if any(problem.code == MODEL_DIFFERS for problem in reported):
         return reported
     return reported + [

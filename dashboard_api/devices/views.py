@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.messages import (
@@ -23,9 +23,19 @@ class DeviceBody(Body):
 
 
 class DevicePatch(Body):
-    """`metres_per_pixel` at the distance where faces pass the camera; null if unknown."""
+    """The site to move to, or the calibration; an absent one stays.
 
-    metres_per_pixel: Annotated[float, Field(gt=0, le=1)] | None
+    `metres_per_pixel` is measured at the distance where faces pass the camera; null if unknown.
+    """
+
+    site_id: SiteId | None = None
+    metres_per_pixel: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "DevicePatch":
+        if self.site_id is None and "metres_per_pixel" not in self.model_fields_set:
+            raise ValueError("expected site_id or metres_per_pixel")
+        return self
 
 
 class ProblemView(View):
@@ -73,6 +83,7 @@ class DeviceView(View):
     info: Annotated[dict[str, Any], DocumentedAs(InfoReport)] | None
     heartbeat: Annotated[dict[str, Any], DocumentedAs(HeartbeatReport)] | None
     applied: Annotated[dict[str, Any], DocumentedAs(AppliedReport)] | None
+    decommissioned_at: Time | None
 
 
 class DevicePage(View):

@@ -79,10 +79,10 @@ def to_changes(answer: PollAnswer, query: SyncQuery, device: Device, requested_a
         # A device that continues by time gets some changes twice and misses none.
         sync_timestamp=covered_until - MARGIN,
         version=page.to_version,
-        epoch=page.history.epoch,
+        epoch=device.own_epoch(page.history.epoch),
         reset=answer.reset,
         more=not page.done,
-        next=None if page.done else _next_path(answer, query),
+        next=None if page.done else _next_path(answer, query, device),
     )
 
 
@@ -114,12 +114,12 @@ def _to_change(
     )
 
 
-def _next_path(answer: PollAnswer, query: SyncQuery) -> str:
+def _next_path(answer: PollAnswer, query: SyncQuery, device: Device) -> str:
     page = answer.page
     head = page.head_version if answer.reset else query.reset_head_version
     parameters: list[tuple[str, object]] = [
         ("since", page.to_version),
-        ("epoch", page.history.epoch),
+        ("epoch", device.own_epoch(page.history.epoch)),
         ("begun_at", answer.begun_at),
         ("limit", query.limit),
     ]

@@ -31,6 +31,7 @@ async def sync(
     caller: CallerDep,
     polling: EdgePollingDep,
     known_spaces: SpacesDep,
+    versions: VersionsDep,
     now: ClockDep,
     spaces: Annotated[tuple[str, ...], Depends(_split_spaces)],
     since: Annotated[
@@ -47,6 +48,8 @@ async def sync(
     Without `since` it is a snapshot sync. Continue with the path in `next`.
     """
     requested_at = now()
+    history = await versions.read()
+    epoch = caller.device.history_epoch(epoch, history.epoch)
     query = SyncQuery(since, epoch, reset_head_version, begun_at, spaces, vectors, limit)
     answer = await polling.poll(
         caller.device.site_id,
@@ -69,11 +72,12 @@ async def confirm(
     """
     device_id = caller.device.device_id
     history = await versions.read()
-    if body.epoch != history.epoch:
+    if caller.device.history_epoch(body.epoch, history.epoch) != history.epoch:
         detail = "the registry has a new history: sync from the beginning, then confirm"
         raise Problem(409, "sync-epoch-changed", detail)
     if body.version > history.version:
         detail = f"the newest version is {history.version}: confirm a version that was received"
         raise Problem(409, "version-ahead", detail)
-    await devices.record_reports([DeviceReport.latest(device_id, "applied", body.model_dump(), now())])
+    applied = body.model_dump() | {"epoch": history.epoch}
+    await devices.record_reports([DeviceReport.latest(device_id, "applied", applied, now())])
     return ConfirmView(device_id=device_id, epoch=body.epoch, version=body.version)

@@ -10,6 +10,7 @@ from broker_bridge.registry.api_keys import ApiKeys
 from broker_bridge.registry.audit import Audit
 from broker_bridge.registry.devices.commands import CommandQueue
 from broker_bridge.registry.devices.devices import DeviceRegistry
+from broker_bridge.registry.devices.placements import DevicePlacements
 from broker_bridge.registry.devices.sites import Sites
 from broker_bridge.registry.edge_registration.service import EdgeRegistration
 from broker_bridge.registry.events.admission import EventAdmission
@@ -57,6 +58,7 @@ ApiKeysDep = Annotated[ApiKeys, _from_services(lambda s: s.registry.api_keys)]
 AttendanceDep = Annotated[AttendanceQueries, _from_services(lambda s: s.registry.attendance)]
 AuditDep = Annotated[Audit, _from_services(lambda s: s.registry.audit)]
 CommandsDep = Annotated[CommandQueue, _from_services(lambda s: s.registry.commands)]
+PlacementsDep = Annotated[DevicePlacements, _from_services(lambda s: s.registry.placements)]
 DevicesDep = Annotated[DeviceRegistry, _from_services(lambda s: s.registry.devices)]
 DryRunDep = Annotated[LookAlikes, _from_services(lambda s: s.registry.dry_run)]
 EdgePollingDep = Annotated[EdgePolling, _from_services(lambda s: s.registry.edge_polling)]

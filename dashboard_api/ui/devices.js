@@ -1,7 +1,8 @@
 // Cameras: the last report of each, and how far it has applied the changes of identities.
 
-import { getJson } from "/ui/lib/api.js";
-import { ago, badge, byId, el, keyed, plural } from "/ui/lib/dom.js";
+import { getJson, sendJson } from "/ui/lib/api.js";
+import { ago, badge, button, byId, el, keyed, plural } from "/ui/lib/dom.js";
+import { may } from "/ui/lib/role.js";
 import { drawReleased, showRows } from "/ui/lib/rows.js";
 
 const MAX_SHOWN = 1000;
@@ -40,7 +41,21 @@ function row(device, position) {
     ...device.problems.map((problem) => el("span", "problem", problem.detail)),
   );
   const marks = [stateBadge(device), cameraBadge(heartbeat), degradedBadge(device), syncBadge(position)];
-  return keyed(device.device_id, el("li", "row", what, el("div", "marks", ...marks)));
+  const actions = may.administer ? [button("Decommission", "quiet", () => decommission(device.device_id))] : [];
+  return keyed(device.device_id, el("li", "row", what, el("div", "marks", ...marks, ...actions)));
+}
+
+async function decommission(deviceId) {
+  const question = `Decommission ${deviceId}? Its reports are deleted, and no deletion waits for it any more.`;
+  if (!window.confirm(question)) {
+    return;
+  }
+  try {
+    await sendJson("DELETE", `/api/v1/devices/${encodeURIComponent(deviceId)}`);
+    await refreshDevices();
+  } catch (problem) {
+    window.alert(`${deviceId} was not decommissioned: ${problem.message}`);
+  }
 }
 
 function stateBadge(device) {

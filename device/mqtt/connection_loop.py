@@ -211,6 +211,9 @@ class BrokerSession:
         self._listeners.connected(self._since)
 
     def _receive_message(self, event: ConnectionEvent) -> None:
+        if not event.payload:
+            # It clears a retained message.
+            return
         try:
             decoded = decode(event.topic, event.payload)
         except ContractError as error:

@@ -7,12 +7,17 @@ from typing import Any
 from pymongo import UpdateOne
 
 from broker_bridge.common.clock import utc_now
-from broker_bridge.contract.errors import DEVICE_RESERVED, DEVICE_UNKNOWN, ContractError
+from broker_bridge.contract.errors import (
+    DEVICE_DECOMMISSIONED,
+    DEVICE_RESERVED,
+    DEVICE_UNKNOWN,
+    ContractError,
+)
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.identities.model import SYSTEM
 from broker_bridge.registry.mongo.client import Document, Mongo
 
-from .model import AppliedVersion, Device, DeviceRecord, to_applied_version, to_record
+from .model import AppliedVersion, Device, DeviceRecord, to_applied_version, to_device, to_record
 from .reports import DeviceReport
 from .sites import Sites
 
@@ -41,7 +46,8 @@ class DeviceRegistry:
     ) -> Device:
         """Register a device at a site and return it; a registered device keeps its site.
 
-        Raises ContractError(`device-reserved`) for the name of a broker user with other rights.
+        Only a registration by an admin (`by`) brings a decommissioned device back. Raises ContractError:
+        `device-reserved` for the name of a broker user with other rights, `device-decommissioned`.
         """
         if is_reserved(device_id):
             raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
@@ -54,9 +60,18 @@ class DeviceRegistry:
 
         async def work(session: Any) -> None:
             new = {"_id": device_id, "site_id": None}
-            done = await self._devices.update_one(new, {"$set": registered}, session=session)
-            if done.modified_count:
-                await self._audit.record(entry, session)
+            found = await self._devices.find_one(new, {"decommissioned_at": 1}, session=session)
+            if found is None:
+                return
+            change: Document = {"$set": registered}
+            if found.get("decommissioned_at") is not None:
+                if by == SYSTEM:
+                    detail = f"{device_id} was decommissioned: an admin may register it again"
+                    raise ContractError(DEVICE_DECOMMISSIONED, detail)
+                change |= {"$unset": {"decommissioned_at": 1, "clear": 1}, "$inc": {"placement": 1}}
+                registered["placed_at"] = now
+            await self._devices.update_one(new, change, session=session)
+            await self._audit.record(entry, session)
 
         await self._mongo.transact(work)
         return (await self.registered([device_id]))[device_id]
@@ -77,10 +92,8 @@ class DeviceRegistry:
     async def registered(self, device_ids: Sequence[str]) -> dict[str, Device]:
         """Return the registered ones of `device_ids` by id."""
         query = {"_id": {"$in": list(device_ids)}, "site_id": {"$ne": None}}
-        cursor = self._devices.find(query, {"site_id": 1, "dev_mode": 1})
-        return {
-            found["_id"]: Device(found["_id"], found["site_id"], found["dev_mode"]) async for found in cursor
-        }
+        fields = {"site_id": 1, "dev_mode": 1, "placement": 1, "placed_at": 1}
+        return {found["_id"]: to_device(found) async for found in self._devices.find(query, fields)}
 
     async def calibrate(
         self, device_id: str, metres_per_pixel: float | None, *, by: str, now: datetime
@@ -138,10 +151,14 @@ class DeviceRegistry:
         return found and to_record(found)
 
     async def page(
-        self, *, after: str = "", limit: int = 100, site_id: str | None = None
+        self, *, after: str = "", limit: int = 100, site_id: str | None = None, decommissioned: bool = False
     ) -> list[DeviceRecord]:
-        """Return up to `limit` devices (of a site) with ids past `after`, in order of id."""
+        """Return up to `limit` devices (of a site) with ids past `after`, in order of id.
+
+        With `decommissioned` those that are decommissioned, otherwise the others.
+        """
         query: Document = {"_id": {"$gt": after}} | ({"site_id": site_id} if site_id else {})
+        query["decommissioned_at"] = {"$ne": None} if decommissioned else None
         return [to_record(found) async for found in self._devices.find(query).sort("_id", 1).limit(limit)]
 
     async def applied_versions(self, sites: Sequence[str] | None = None) -> list[AppliedVersion]:

@@ -10,11 +10,33 @@ from broker_bridge.registry.mongo.client import Document
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device. Display names are sent to a device in `dev_mode` only."""
+    """A registered device. Display names are sent to a device in `dev_mode` only.
+
+    `placement` counts its moves and its returns, the last one at `placed_at`.
+    """
 
     device_id: str
     site_id: str
     dev_mode: bool = False
+    placement: int = 0
+    placed_at: datetime | None = None
+
+    def own_epoch(self, epoch: str) -> str:
+        """Return the epoch that a polling device gets for the history `epoch`.
+
+        Each placement has one of its own. So a device that was moved or came back cannot continue its older
+        gallery: it needs a snapshot sync.
+        """
+        return f"{epoch}{self.placement:x}" if self.placement else epoch
+
+    def history_epoch(self, own_epoch: str | None, epoch: str) -> str | None:
+        """Return the history that a polling device means.
+
+        It is '0' for one of an older placement.
+        """
+        if not self.placement:
+            return own_epoch
+        return epoch if own_epoch == self.own_epoch(epoch) else "0"
 
 
 @dataclass(frozen=True)
@@ -43,11 +65,16 @@ class DeviceRecord:
     info: Mapping[str, Any] | None = None
     heartbeat: Mapping[str, Any] | None = None
     applied: Mapping[str, Any] | None = None
+    decommissioned_at: datetime | None = None
+    placement: int = 0
+    placed_at: datetime | None = None
 
     @property
     def registered(self) -> Device | None:
         """The device as a participant, None if it is not registered."""
-        return Device(self.device_id, self.site_id, self.dev_mode) if self.site_id else None
+        if not self.site_id:
+            return None
+        return Device(self.device_id, self.site_id, self.dev_mode, self.placement, self.placed_at)
 
     @property
     def last_seen(self) -> datetime | None:
@@ -86,6 +113,12 @@ class AppliedVersion:
         return self.epoch == epoch and self.version is not None and self.version >= version
 
 
+def to_device(found: Document) -> Device:
+    """Return the device of a document that has a site."""
+    placement, placed_at = found.get("placement", 0), found.get("placed_at")
+    return Device(found["_id"], found["site_id"], found["dev_mode"], placement, placed_at)
+
+
 def to_record(found: Document) -> DeviceRecord:
     """Return the record of a document of the collection `devices`."""
     status = found.get("status")
@@ -100,6 +133,9 @@ def to_record(found: Document) -> DeviceRecord:
         info=found.get("info"),
         heartbeat=found.get("heartbeat"),
         applied=found.get("applied"),
+        decommissioned_at=found.get("decommissioned_at"),
+        placement=found.get("placement", 0),
+        placed_at=found.get("placed_at"),
     )
 
 

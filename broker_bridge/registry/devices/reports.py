@@ -52,11 +52,11 @@ class DeviceReport:
         change: Document = {"$set": {"status": status}, "$unset": {"session_number": 1}}
         if state == "online":
             query: Document = {"$nor": [known, is_current]}
-            return cls(UpdateOne({"_id": device_id} | query, change | {"$push": begun}))
+            return cls(UpdateOne(_known(device_id) | query, change | {"$push": begun}))
         ends: list[Document] = [{"status": {"$exists": False}}, is_current]
         if stored:
             ends.append({"sessions.session": {"$ne": session}, "status.session": {"$ne": session}})
-        return cls(UpdateOne({"_id": device_id, "$or": ends}, change))
+        return cls(UpdateOne(_known(device_id) | {"$or": ends}, change))
 
     @classmethod
     def heartbeat_session(
@@ -77,7 +77,7 @@ class DeviceReport:
             ],
         }
         begun: Document = {"sessions": {"$each": [{"session": session, "at": at}], "$slice": -_MAX_SESSIONS}}
-        return cls(UpdateOne({"_id": device_id} | query, {"$set": {"status": status}, "$push": begun}))
+        return cls(UpdateOne(_known(device_id) | query, {"$set": {"status": status}, "$push": begun}))
 
     @classmethod
     def latest(cls, device_id: str, kind: str, fields: Document, received_at: datetime) -> "DeviceReport":
@@ -94,11 +94,17 @@ class DeviceReport:
         except (BSONError, OverflowError, ValueError) as error:
             raise ContractError(PAYLOAD_INVALID, f"the {kind} cannot be encoded as BSON") from error
         overtaken = _overtaken(kind, fields, received_at)
-        return cls(
-            UpdateOne(
-                {"_id": device_id, "$nor": overtaken}, {"$set": {kind: document, "last_seen": received_at}}
-            )
-        )
+        query = _known(device_id) | {"$nor": overtaken}
+        if kind == "applied":
+            # A device that was moved and still has its old site in its settings confirms another gallery.
+            of_its_site = {"$expr": {"$eq": ["$info.site_id", "$site_id"]}}
+            query["$or"] = [{"site_id": None}, {"info.site_id": {"$exists": False}}, of_its_site]
+        return cls(UpdateOne(query, {"$set": {kind: document, "last_seen": received_at}}))
+
+
+def _known(device_id: str) -> Document:
+    """Return the query for a device unless it is decommissioned."""
+    return {"_id": device_id, "decommissioned_at": None}
 
 
 def _overtaken(kind: str, fields: Document, received_at: datetime) -> list[Document]:

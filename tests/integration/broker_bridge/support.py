@@ -79,6 +79,8 @@ class Peer:
     async def listen(self) -> None:
         async for message in self.client.messages:
             assert isinstance(message.payload, bytes)
+            if not message.payload:
+                continue
             self.received.put_nowait(decode(str(message.topic), message.payload))
 
 

@@ -44,11 +44,18 @@ class Api:
 
     def run(self, *args: str | Path, role: str = "admin", stdin: bytes | None = None) -> Result:
         """Run `wfm-fleet identity ARGS` in this process."""
-        arguments = ["identity", *map(str, args)]
-        return CliRunner().invoke(app, arguments, input=stdin, env=self.environment(role))
+        return self.invoke("identity", *args, role=role, stdin=stdin)
+
+    def invoke(self, *args: str | Path, role: str = "admin", stdin: bytes | None = None) -> Result:
+        """Run `wfm-fleet ARGS` in this process."""
+        return CliRunner().invoke(app, list(map(str, args)), input=stdin, env=self.environment(role))
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, headers={"Authorization": f"Bearer {KEYS['admin']}"}, timeout=30)
+
+    def post(self, path: str, body: dict[str, object]) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {KEYS['admin']}"}
+        return httpx.post(self.url + path, json=body, headers=headers, timeout=30)
 
     def dump(self) -> str:
         """Return every document of every collection as JSON."""

@@ -1,0 +1,185 @@
+"""Test how devices are moved and decommissioned over REST."""
+
+from datetime import timedelta
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.errors import ContractError
+from broker_bridge.registry import Registry
+from broker_bridge.registry.devices.reports import DeviceReport
+from broker_bridge.registry.identities.model import DeleteIdentity, EnrollIdentity, Template
+from tests.integration.dashboard_api.conftest import NOW, client_of, is_problem, vector
+
+CAM = "/api/v1/devices/cam-001"
+
+
+@pytest.fixture
+async def camera(api: httpx.AsyncClient) -> str:
+    body = {"device_id": "cam-001", "site_id": "lobby"}
+    assert (await api.post("/api/v1/devices", json=body)).status_code == 201
+    return "cam-001"
+
+
+def keyed(app: FastAPI, key: str) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app)
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers)
+
+
+async def listed(api: httpx.AsyncClient, **query: str) -> list[str]:
+    items = (await api.get("/api/v1/devices", params=query)).json()["items"]
+    return [item["device_id"] for item in items]
+
+
+async def audited(registry: Registry, what: str) -> int:
+    return await registry.mongo.db.audit.count_documents({"what": what})
+
+
+async def report(registry: Registry, device_id: str) -> None:
+    epoch = (await registry.versions.read()).epoch
+    await registry.devices.record_reports(
+        [
+            DeviceReport.status(device_id, "online", "1", NOW, NOW),
+            DeviceReport.latest(device_id, "info", {"site_id": "lobby", "spaces": {}}, NOW),
+            DeviceReport.latest(device_id, "heartbeat", {"uptime_s": 1.0}, NOW),
+            DeviceReport.latest(device_id, "applied", {"epoch": epoch, "version": 9}, NOW),
+        ]
+    )
+
+
+async def test_a_decommissioned_device_is_gone(
+    api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """It leaves lists and counts; a repeat changes nothing."""
+    await report(registry, camera)
+    for _ in range(2):
+        gone = await api.delete(CAM)
+        assert gone.status_code == 200
+        assert gone.json()["decommissioned_at"]
+    found = gone.json()
+    assert (found["site_id"], found["state"], found["heartbeat"], found["info"]) == (
+        None, "never-seen", None, None,
+    )  # fmt: skip
+    assert (await listed(api), await listed(api, decommissioned="true")) == ([], [camera])
+    assert (await api.get("/api/v1/sync/status")).json()["devices"] == []
+    assert (await api.get("/api/v1/sites")).json()["items"][0]["devices"] == 0
+    assert await audited(registry, "device.decommissioned") == 1
+    assert await registry.placements.to_clear() == {camera: "all"}
+
+
+async def test_late_reports_do_not_revive_a_decommissioned_device(
+    api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """An admin brings it back, without confirmations."""
+    await api.delete(CAM)
+    await report(registry, camera)
+    with pytest.raises(ContractError, match="device-decommissioned"):
+        await registry.devices.register(camera, "lobby")
+    found = (await api.get(CAM)).json()
+    assert (found["state"], found["heartbeat"], found["applied"]) == ("never-seen", None, None)
+    back = await api.post("/api/v1/devices", json={"device_id": camera, "site_id": "gate"})
+    assert back.status_code == 201
+    assert (back.json()["site_id"], back.json()["applied"], back.json()["decommissioned_at"]) == (
+        "gate", None, None,
+    )  # fmt: skip
+    assert await registry.placements.to_clear() == {}
+
+
+async def test_an_erasure_counts_a_decommissioned_device_as_gone(
+    api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """A dead camera does not keep an erasure open for ever."""
+    await registry.devices.register("cam-002", "lobby")
+    await registry.identities.enroll(EnrollIdentity("EMP-1", sites=("lobby",)))
+    erasure = await registry.erasures.erase("EMP-1", by="tester", now=NOW)
+    assert {device.state for device in erasure.devices} == {"waiting"}
+    epoch = (await registry.versions.read()).epoch
+    await registry.devices.record_reports(
+        [DeviceReport.latest("cam-002", "applied", {"epoch": epoch, "version": 99}, NOW)]
+    )
+    await api.delete(CAM)
+    after = await registry.erasures.continue_erasure(erasure.erasure_id, NOW + timedelta(days=1))
+    assert {device.device_id: device.state for device in after.devices} == {
+        camera: "gone", "cam-002": "confirmed",
+    }  # fmt: skip
+    assert after.state == "complete"
+
+
+async def test_a_moved_device_confirms_only_its_new_site(
+    api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """What it confirms with its old settings belongs to the old gallery."""
+    await api.patch(CAM, json={"metres_per_pixel": 0.01})
+    await report(registry, camera)
+    for _ in range(2):
+        moved = await api.patch(CAM, json={"site_id": "gate"})
+        assert moved.status_code == 200
+    assert (moved.json()["site_id"], moved.json()["metres_per_pixel"]) == ("gate", None)
+    assert [problem["code"] for problem in moved.json()["problems"]] == ["site-mismatch"]
+    assert await audited(registry, "device.moved") == 1
+    await report(registry, camera)
+    assert (await api.get(CAM)).json()["applied"] is None
+    await registry.devices.record_reports(
+        [
+            DeviceReport.latest(camera, "info", {"site_id": "gate", "spaces": {}}, NOW),
+            DeviceReport.latest(camera, "applied", {"epoch": "0", "version": 9}, NOW),
+        ]
+    )
+    found = (await api.get(CAM)).json()
+    assert (found["applied"]["version"], found["problems"]) == (9, [])
+
+
+async def test_a_polling_device_that_was_moved_gets_a_snapshot(
+    app: FastAPI, api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """Its old version does not count at the new site."""
+    for n, site in ((1, "lobby"), (2, "gate")):
+        template = Template("face:test-8", normalise(vector(n), 8))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (template,), sites=(site,)))
+    text, _ = await registry.api_keys.issue("edge", "edge", device_id=camera, expires_at=None, by="tester")
+    async with keyed(app, text) as edge:
+        before = (await edge.get("/api/edge/sync", params={"since": "0"})).json()
+        assert [change["face_id"] for change in before["changes"]] == ["EMP-1"]
+        at = {"since": str(before["version"]), "epoch": before["epoch"]}
+        await api.patch(CAM, json={"site_id": "gate"})
+        refused = await edge.post("/api/edge/confirm", json={"epoch": at["epoch"], "version": 1})
+        is_problem(refused, 409, "sync-epoch-changed")
+        for query in (at, {"since": at["since"]}):
+            after = (await edge.get("/api/edge/sync", params=query)).json()
+            assert after["reset"]
+            assert [change["face_id"] for change in after["changes"]] == ["EMP-2"]
+        await registry.identities.apply([DeleteIdentity("EMP-2")])
+        at = {"since": str(after["version"]), "epoch": after["epoch"]}
+        last = (await edge.get("/api/edge/sync", params=at)).json()
+        assert (last["reset"], last["deleted"]) == (False, ["EMP-2"])
+        done = {"epoch": last["epoch"], "version": last["version"]}
+        assert (await edge.post("/api/edge/confirm", json=done)).status_code == 200
+    assert (await api.get("/api/v1/sync/status")).json()["up_to_date"] == 1
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PATCH"])
+async def test_an_unknown_device_is_a_404(api: httpx.AsyncClient, method: str) -> None:
+    """The problem has the code of every route about devices."""
+    body = {"site_id": "gate"} if method == "PATCH" else None
+    answer = await api.request(method, "/api/v1/devices/cam-404", json=body)
+    is_problem(answer, 404, "device-unknown")
+
+
+@pytest.mark.parametrize("body", [{}, {"site_id": None}, {"site_id": "No Site"}, {"site": "gate"}])
+async def test_a_change_names_a_valid_site(api: httpx.AsyncClient, camera: str, body: object) -> None:
+    """An empty change is refused as an invalid one is."""
+    is_problem(await api.patch(CAM, json=body), 422, "request-invalid")
+
+
+@pytest.mark.parametrize("role", ["operator", "viewer"])
+async def test_only_an_admin_moves_and_decommissions(
+    app: FastAPI, api: httpx.AsyncClient, camera: str, role: str
+) -> None:
+    """Other roles are refused and change nothing."""
+    async with client_of(app, role) as client:
+        assert (await client.delete(CAM)).status_code == 403
+        assert (await client.patch(CAM, json={"site_id": "gate"})).status_code == 403
+    assert await listed(api) == [camera]
