@@ -3,6 +3,7 @@
 Logs never contain vectors, images or names of identities.
 """
 
+import asyncio
 import json
 import logging
 import sys
@@ -31,10 +32,34 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+class LostConnectionFilter(logging.Filter):
+    """Turn the tracebacks of lost connections into one line at info.
+
+    asyncio and uvicorn log a traceback when the waiter of a call has gone, since its connection broke or its
+    program ends. That is no error: the component that connects again logs what matters.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        dropped = record.name == "asyncio" and _is_of_connection(error)
+        if not dropped and not isinstance(error, asyncio.CancelledError):
+            return True
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        record.msg, record.args = "connection lost; a call has ended error=%s", (type(error).__name__,)
+        record.exc_info = record.exc_text = None
+        return logging.getLogger().isEnabledFor(logging.INFO)
+
+
+def _is_of_connection(error: BaseException | None) -> bool:
+    """Return whether `error` is of the network, or of a client of MongoDB or MQTT."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("pymongo.", "aiomqtt."))
+
+
 def configure_logging(settings: LogSettings) -> None:
     """Configure the root logger; `__main__` calls this once."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.addFilter(LostConnectionFilter())
     handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # At debug the drivers log every heartbeat and every command with its documents, vectors included; at info

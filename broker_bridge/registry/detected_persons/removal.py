@@ -77,7 +77,8 @@ class DetectedPersonRemoval:
 
         exists = await self._persons.find_one(query, {"_id": 1})
         removed = await self._mongo.transact(work) if exists else 0
-        await self._persons.update_many({"not_users": named} | period, {"$pull": {"not_users": named}})
+        persons = self._mongo.patient_db.persons
+        await persons.update_many({"not_users": named} | period, {"$pull": {"not_users": named}})
         return removed
 
     # With a purged tombstone
@@ -128,7 +129,7 @@ class DetectedPersonRemoval:
             details, what = {"count": forgotten}, "detected-persons.forgotten"
             entry = AuditEntry(who=SYSTEM, what=what, subject=ALL_SUBJECTS, at=now, after=details)
             await self._audit.record(entry, None)
-        await self._trails.delete_many({"until": {"$lt": before}})
+        await self._mongo.patient_db.trails.delete_many({"until": {"$lt": before}})
         return forgotten
 
     async def _forget_batch(

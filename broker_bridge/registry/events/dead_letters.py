@@ -32,6 +32,7 @@ class DeadLetters:
         self._device_bytes = device_bytes
         # The bytes of a device as this process knows them; other workers are seen at the next count.
         self._known_bytes: dict[str, int] = {}
+        self._all_letters = mongo.patient_db.dead_letters
 
     async def store(self, topic: str, payload: bytes, code: str, detail: str) -> int:
         """Store one letter; `code` and `detail` are the reason of its rejection.
@@ -91,11 +92,11 @@ class DeadLetters:
         """
         ids = [
             letter["_id"]
-            async for letter in self._letters.find({}, {"topic": 1, "payload": 1})
+            async for letter in self._all_letters.find({}, {"topic": 1, "payload": 1})
             if pattern.search(bytes(letter["payload"])) or _may_have_vector(letter["topic"])
         ]
         if ids:
-            await self._letters.delete_many({"_id": {"$in": ids}})
+            await self._all_letters.delete_many({"_id": {"$in": ids}})
         return len(ids)
 
 

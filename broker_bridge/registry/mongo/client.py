@@ -37,6 +37,7 @@ MINIMUM_VERSION = (5, 0)
 # A frozen server is noticed by these alone. The driver tries a read or a write once more, on another server.
 _DEADLINES = {"serverSelectionTimeoutMS": 5000, "connectTimeoutMS": 3000, "socketTimeoutMS": 5000}
 _WTIMEOUT_MS = 4000
+_PATIENCE_SECONDS = 600.0
 _TRANSACTION_SECONDS = 15.0
 _RACE_SECONDS = 0.01
 _CLOSE_SECONDS = 0.5
@@ -91,6 +92,8 @@ class Mongo:
             settings.database, write_concern=DURABLE, read_concern=ReadConcern("majority")
         )
         self.db: Any = Shielded(database, self._calls)
+        self.patient_db: Any = Shielded(database, self._calls, _PATIENCE_SECONDS)
+        """The same database for calls in the background that may read or write a whole collection."""
 
     def _connect(self) -> Any:
         options: dict[str, Any] = {"tz_aware": True, "appname": "wfm-fleet", **_DEADLINES}

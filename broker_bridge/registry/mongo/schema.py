@@ -23,19 +23,19 @@ class Retention:
 async def ensure_indexes(mongo: Mongo, retention: Retention | None) -> None:
     """Create missing indexes and collections, and apply a changed retention."""
     for collection, indexes in _INDEXES.items():
-        await mongo.db[collection].create_indexes(indexes)
+        await mongo.patient_db[collection].create_indexes(indexes)
     if retention:
         await _ensure_expiry(mongo, "event_images", "stored_at", retention.image_days)
         await _ensure_expiry(mongo, "dead_letters", "last_at", retention.dead_letter_days)
     # Collections without own indexes must exist too: a transaction cannot always create one.
-    present = set(await mongo.db.list_collection_names())
+    present = set(await mongo.patient_db.list_collection_names())
     for collection in _WITHOUT_INDEX - present:
         await _ensure_collection(mongo, collection)
 
 
 async def _ensure_collection(mongo: Mongo, collection: str) -> None:
     try:
-        await mongo.db.create_collection(collection, check_exists=False)
+        await mongo.patient_db.create_collection(collection, check_exists=False)
     except OperationFailure as error:
         # Another program that starts at the same time may create it first.
         if error.code != _COLLECTION_EXISTS:
@@ -45,11 +45,13 @@ async def _ensure_collection(mongo: Mongo, collection: str) -> None:
 async def _ensure_expiry(mongo: Mongo, collection: str, field: str, days: int) -> None:
     seconds = days * _DAY_SECONDS
     try:
-        await mongo.db[collection].create_index(field, name="expiry", expireAfterSeconds=seconds)
+        await mongo.patient_db[collection].create_index(field, name="expiry", expireAfterSeconds=seconds)
     except OperationFailure as error:
         if error.code != _OPTIONS_DIFFER:
             raise
-        await mongo.db.command("collMod", collection, index={"name": "expiry", "expireAfterSeconds": seconds})
+        await mongo.patient_db.command(
+            "collMod", collection, index={"name": "expiry", "expireAfterSeconds": seconds}
+        )
 
 
 _WITHOUT_INDEX = {"spaces", "sites", "meta", "event_images", "job_photos"}

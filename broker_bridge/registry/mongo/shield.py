@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+from pymongo import timeout
+
 T = TypeVar("T")
 
 _DRIVERS = ("pymongo.asynchronous.", "motor.")
@@ -27,7 +29,7 @@ class DriverCalls:
 
     async def finish(self, call: Awaitable[T]) -> T:
         """Return the result of `call`, which runs on if its caller is cancelled."""
-        return await asyncio.shield(self._start(call))
+        return await asyncio.shield(self.start(call))
 
     def finish_later(self, call: Callable[[], Awaitable[object]]) -> None:
         """Make `call` after the calls that run now, without a caller; drop its error."""
@@ -38,18 +40,19 @@ class DriverCalls:
                 await asyncio.wait(earlier)
             await call()
 
-        self._start(follow())
+        self.start(follow())
+
+    def start(self, call: Awaitable[T]) -> "asyncio.Future[T]":
+        """Begin `call` and return its future, which must not be cancelled."""
+        running = asyncio.ensure_future(call)
+        self._running.add(running)
+        running.add_done_callback(self._end)
+        return running
 
     async def drain(self, seconds: float) -> None:
         """Wait up to `seconds` for the calls that run now."""
         if self._running:
             await asyncio.wait(set(self._running), timeout=seconds)
-
-    def _start(self, call: Awaitable[T]) -> "asyncio.Future[T]":
-        running = asyncio.ensure_future(call)
-        self._running.add(running)
-        running.add_done_callback(self._end)
-        return running
 
     def _end(self, ended: "asyncio.Future[Any]") -> None:
         self._running.discard(ended)
@@ -61,12 +64,14 @@ class DriverCalls:
 class Shielded:
     """An object of the driver: client, database, collection, cursor, change stream.
 
-    Its calls are shielded. What they return is shielded too, as far as it belongs to the driver.
+    Its calls are shielded; with `seconds` each may take so long, whatever the client's own deadlines. What
+    they return is shielded too, as far as it belongs to the driver.
     """
 
-    def __init__(self, target: Any, calls: DriverCalls) -> None:
+    def __init__(self, target: Any, calls: DriverCalls, seconds: float | None = None) -> None:
         self._target = target
         self._calls = calls
+        self._seconds = seconds
 
     def __getitem__(self, name: str) -> Any:
         return self._wrap(self._target[name])
@@ -78,7 +83,8 @@ class Shielded:
 
         @wraps(value)
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = value(*args, **kwargs)
+            with timeout(self._seconds):
+                result = value(*args, **kwargs)
             return self._finish(result) if inspect.isawaitable(result) else self._wrap(result)
 
         return call
@@ -106,10 +112,12 @@ class Shielded:
         return hasattr(self._target, "resume_token")
 
     async def _finish(self, call: Awaitable[Any]) -> Any:
-        return self._wrap(await self._calls.finish(call))
+        with timeout(self._seconds):
+            running = self._calls.start(call)
+        return self._wrap(await asyncio.shield(running))
 
     def _wrap(self, value: Any) -> Any:
-        return Shielded(value, self._calls) if _is_of_driver(value) else value
+        return Shielded(value, self._calls, self._seconds) if _is_of_driver(value) else value
 
 
 def _is_of_driver(value: Any) -> bool:

@@ -37,8 +37,8 @@ class ErasureSweep:
         self._dead_letters = dead_letters
         self._pseudonyms = pseudonyms
         self._removal = removal
-        self._registrations = mongo.db.registrations
-        self._audit = mongo.db.audit
+        self._registrations = mongo.patient_db.registrations
+        self._audit = mongo.patient_db.audit
 
     async def steps(
         self, subject: ErasureSubject, pseudonym: str, at: datetime, now: datetime

@@ -168,4 +168,4 @@ def test_every_client_of_the_driver_is_shielded() -> None:
     ]
     assert [path.name for path in made_in] == ["client.py"]
     public = {name for name in vars(Mongo(MongoSettings())) if not name.startswith("_")}
-    assert public == {"driver", "db"}
+    assert public == {"driver", "db", "patient_db"}
