@@ -7,37 +7,36 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import Annotated
 
-import typer
+from .common.program import Program
 
-from .bootstrap import Bridge, open_registry
-from .common.event_loop import run_bounded
-from .common.logs import configure_logging
-from .common.settings import SettingsError, load_settings
-from .common.watchdog import Watchdog
-from .contract.asyncapi import render
-from .contract.errors import ContractError
-from .registry import Registry, RegistryUnavailableError
-from .settings import BridgeProgram
+PROGRAM = Program(
+    "wfm-bridge", "The bridge between the MQTT broker and the registry in MongoDB.", "backend", ("asyncapi",)
+)
+
+with PROGRAM.imports():
+    import typer
+
+    from .bootstrap import Bridge, open_registry
+    from .common.cli import Config, VersionOption
+    from .common.event_loop import run_bounded
+    from .common.logs import configure_logging
+    from .common.settings import SettingsError, load_settings
+    from .common.watchdog import Watchdog
+    from .contract.asyncapi import render
+    from .contract.errors import ContractError
+    from .registry import Registry, RegistryUnavailableError
+    from .settings import BridgeProgram
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 1.0
 
-app = typer.Typer(
-    add_completion=False, help="The bridge between the MQTT broker and the registry in MongoDB."
-)
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="JSON file; environment variables (WFM_MQTT__HOST, ...) go over it."),
-]
+app = typer.Typer(add_completion=False, help=PROGRAM.about)
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context, config: ConfigFile = None) -> None:
+def start(context: typer.Context, config: Config = None, _version: VersionOption = False) -> None:
     """Run a bridge worker until SIGTERM or Ctrl-C.
 
     Any number of workers may run beside each other.
@@ -111,7 +110,7 @@ async def _open(settings: BridgeProgram, stop: asyncio.Event) -> Registry | None
 
 def main() -> None:
     """Run the `wfm-bridge` command."""
-    app()
+    PROGRAM.run(app)
 
 
 if __name__ == "__main__":

@@ -4,25 +4,36 @@ import asyncio
 import gc
 import os
 
-import typer
+from broker_bridge.common.program import Program
 
-from broker_bridge.common.event_loop import run_bounded
-from broker_bridge.common.logs import configure_logging
-from broker_bridge.common.settings import load_settings
-from broker_bridge.common.watchdog import Watchdog
+PROGRAM = Program(
+    "wfm-api",
+    "The REST API and the dashboard page of WFM Fleet.",
+    "backend",
+    ("new-key", "list-keys", "revoke-key"),
+)
 
-from .bootstrap import open_app
-from .command_line import Config, exit_on_operator_errors
-from .keys.commands import add_key_commands
-from .server import Server, listen
-from .settings import ApiProgram
+with PROGRAM.imports():
+    import typer
 
-app = typer.Typer(add_completion=False, help="The REST API and the dashboard page of WFM Fleet.")
+    from broker_bridge.common.cli import Config, VersionOption
+    from broker_bridge.common.event_loop import run_bounded
+    from broker_bridge.common.logs import configure_logging
+    from broker_bridge.common.settings import load_settings
+    from broker_bridge.common.watchdog import Watchdog
+
+    from .bootstrap import open_app
+    from .command_line import exit_on_operator_errors
+    from .keys.commands import add_key_commands
+    from .server import Server, listen
+    from .settings import ApiProgram
+
+app = typer.Typer(add_completion=False, help=PROGRAM.about)
 add_key_commands(app)
 
 
 @app.callback(invoke_without_command=True)
-def run(context: typer.Context, config: Config = None) -> None:
+def run(context: typer.Context, config: Config = None, _version: VersionOption = False) -> None:
     """Serve until SIGTERM or Ctrl-C, unless a command is given."""
     context.obj = config
     if context.invoked_subcommand:
@@ -46,7 +57,7 @@ async def serve(program: ApiProgram) -> None:
 
 
 def main() -> None:
-    app()
+    PROGRAM.run(app)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.registry import RegistryUnavailableError
-
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings as JSON; WFM_* variables go over them.")
-]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from broker_bridge.common.settings import BearerKey, LogSettings, Port, Section, Settings
+from broker_bridge.common.settings import BearerKey, Host, LogSettings, Port, Section, Settings
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
@@ -24,7 +24,7 @@ def _default_spaces() -> dict[Modality, str]:
 class ApiSettings(Section):
     """Section `api`. Sizes in bytes."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8000
     bootstrap_key: Annotated[BearerKey, Field(min_length=8)] | None = None
     """Becomes an admin key in a database that has no key yet."""

@@ -9,28 +9,39 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from broker_bridge.common.program import Program
 
-from broker_bridge.common.clock import utc_now
-from broker_bridge.common.logs import configure_logging
-from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
-from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
+PROGRAM = Program(
+    "wfm-device",
+    "A camera that recognises faces, and its tools.",
+    "device",
+    ("annotate", "build-engine", "doctor", "enroll", "rejected", "replay", "run", "simulate"),
+)
 
-from .bootstrap import build, database_path, sole_owner
-from .cli.annotate import annotate
-from .cli.build_engine import build_engine
-from .cli.common import Config, config_file, exit_on_error
-from .cli.doctor import doctor
-from .cli.enroll import enroll
-from .cli.replay import replay
-from .mqtt.config import check_tls_files
-from .settings import DeviceSettings
-from .simulator import Simulator, SimulatorOptions
-from .store.connection import StoreError
-from .store.db_manager import DatabaseManager
-from .store.outbox import Outbox
+with PROGRAM.imports():
+    import typer
 
-app = typer.Typer(add_completion=False, help="A camera that recognises faces, and its tools.")
+    from broker_bridge.common.cli import Config, VersionOption
+    from broker_bridge.common.clock import utc_now
+    from broker_bridge.common.logs import configure_logging
+    from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
+    from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
+
+    from .bootstrap import build, database_path, sole_owner
+    from .cli.annotate import annotate
+    from .cli.build_engine import build_engine
+    from .cli.common import config_file, exit_on_error
+    from .cli.doctor import doctor
+    from .cli.enroll import enroll
+    from .cli.replay import replay
+    from .mqtt.config import check_tls_files
+    from .settings import DeviceSettings
+    from .simulator import Simulator, SimulatorOptions
+    from .store.connection import StoreError
+    from .store.db_manager import DatabaseManager
+    from .store.outbox import Outbox
+
+app = typer.Typer(add_completion=False, help=PROGRAM.about)
 rejected = typer.Typer(help="Events that the bridge rejected.")
 app.add_typer(rejected, name="rejected")
 app.command()(annotate)
@@ -59,7 +70,12 @@ def on_signal(stop: Callable[[], None]) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def default(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
+def default(
+    context: typer.Context,
+    config: Config = None,
+    exit_at_end: ExitAtEnd = False,
+    _version: VersionOption = False,
+) -> None:
     """Run the camera if no command is given."""
     context.obj = config
     if context.invoked_subcommand is None:
@@ -159,7 +175,7 @@ def requeue(
 
 
 def main() -> None:
-    app()
+    PROGRAM.run(app)
 
 
 if __name__ == "__main__":

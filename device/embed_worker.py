@@ -8,26 +8,32 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from broker_bridge.common.program import Program
 
-from broker_bridge.common.logs import configure_logging
-from broker_bridge.common.settings import SettingsError, load_settings
-from device.vision.inference.session import ModelError
+PROGRAM = Program(
+    "wfm-embed-worker", "Turns photos of an external catalog into face vectors for the registry.", "worker"
+)
 
-from .embedding.bootstrap import load_photo_embedder, open_worker, silence_request_logs
-from .embedding.errors import AccessRefusedError, RequestRefusedError, ServiceUnavailableError
-from .embedding.photos import PhotoFaceEmbedder
-from .embedding.progress import BarReporter, LogReporter, Reporter
-from .embedding.settings import WorkerSection, WorkerSettings
-from .embedding.worker import RunSummary
+with PROGRAM.imports():
+    import typer
+    from rich.console import Console
+
+    from broker_bridge.common.cli import Config, VersionOption
+    from broker_bridge.common.logs import configure_logging
+    from broker_bridge.common.settings import SettingsError, load_settings
+    from device.vision.inference.session import ModelError
+
+    from .embedding.bootstrap import load_photo_embedder, open_worker, silence_request_logs
+    from .embedding.errors import AccessRefusedError, RequestRefusedError, ServiceUnavailableError
+    from .embedding.photos import PhotoFaceEmbedder
+    from .embedding.progress import BarReporter, LogReporter, Reporter
+    from .embedding.settings import WorkerSection, WorkerSettings
+    from .embedding.worker import RunSummary
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 Once = Annotated[
     bool, typer.Option("--once", help="End when no job waits, with a summary as JSON on standard output.")
 ]
@@ -44,7 +50,7 @@ def _exit_on_error() -> Iterator[None]:
 
 
 @app.command()
-def work(config: Config = None, once: Once = False) -> None:
+def work(config: Config = None, once: Once = False, _version: VersionOption = False) -> None:
     """Turn photos of an external catalog into face vectors for the registry.
 
     The worker takes jobs of type face_detect_embed from the backend, fetches their photos from the catalog
@@ -98,7 +104,7 @@ def _reporter() -> Reporter:
 
 
 def main() -> None:
-    app()
+    PROGRAM.run(app)
 
 
 if __name__ == "__main__":

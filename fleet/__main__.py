@@ -1,18 +1,29 @@
 """Run `wfm-fleet`, also as `python -m fleet`: import and export identities."""
 
-import typer
+from broker_bridge.common.program import Program
 
-from .common import Config
-from .devices import decommission_device, move_device
-from .identity_export import export_identities
-from .identity_import import import_identities
-from .tracks.command import simulate_tracks
+PROGRAM = Program(
+    "wfm-fleet",
+    "Import and export the people enrolled in WFM Fleet, and manage its devices, through its REST API.",
+    "fleet",
+    ("identity", "device", "simulate"),
+)
+
+with PROGRAM.imports():
+    import typer
+
+    from broker_bridge.common.cli import Config, VersionOption
+
+    from .devices import decommission_device, move_device
+    from .identity_export import export_identities
+    from .identity_import import import_identities
+    from .tracks.command import simulate_tracks
 
 app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
     no_args_is_help=True,
-    help="Import and export the people enrolled in WFM Fleet, through its REST API.",
+    help=PROGRAM.about,
     epilog="Settings: WFM_FLEET__API_URL, WFM_FLEET__API_KEY, WFM_FLEET__CA_FILE, or --config FILE.",
 )
 identity = typer.Typer(no_args_is_help=True, help="People: import and export.")
@@ -31,12 +42,12 @@ simulate.command("tracks")(simulate_tracks)
 
 
 @app.callback()
-def settings(context: typer.Context, config: Config = None) -> None:
+def settings(context: typer.Context, config: Config = None, _version: VersionOption = False) -> None:
     context.obj = config
 
 
 def main() -> None:
-    app()
+    PROGRAM.run(app)
 
 
 if __name__ == "__main__":

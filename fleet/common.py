@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,8 +16,6 @@ from broker_bridge.common.settings import SettingsError, load_settings
 from .api_client import ApiClient
 from .errors import CannotRunError
 from .settings import FleetSettings
-
-Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 
 CANNOT_RUN = 2
 STOPPED = 130

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from broker_bridge.common.cli import Config
+
 from .api_client import ApiClient
-from .common import Config, exit_on_error, open_api
+from .common import exit_on_error, open_api
 from .errors import ApiRefusedError, CannotRunError
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Device id, for example cam-001.")]

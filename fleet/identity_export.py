@@ -9,8 +9,10 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
+from broker_bridge.common.cli import Config
+
 from .api_client import ApiClient
-from .common import STOPPED, Config, exit_on_error, open_api
+from .common import STOPPED, exit_on_error, open_api
 from .errors import ApiRefusedError, CannotRunError
 from .import_source import NO_USER_ID, read_user_id
 from .output_file import open_output

@@ -8,9 +8,10 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
+from broker_bridge.common.cli import Config
 from broker_bridge.contract.ids import SiteId, SpaceId
 
-from .common import CANNOT_RUN, STOPPED, Config, exit_on_error, open_api
+from .common import CANNOT_RUN, STOPPED, exit_on_error, open_api
 from .errors import CannotRunError
 from .import_source import ImportSource
 from .importer import Importer

@@ -1,6 +1,6 @@
 """Write the logs of every program to standard error, as text or JSON lines.
 
-Logs never contain vectors, images or names of identities.
+Logs never contain vectors, images or names of identities; secrets in a message or traceback are masked.
 """
 
 import asyncio
@@ -11,7 +11,15 @@ from datetime import datetime, timezone
 
 from broker_bridge.contract.wire import format_time
 
+from .masking import MaskedStream, mask
 from .settings import LogSettings
+
+
+class TextFormatter(logging.Formatter):
+    """The formatter of text to read, masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -25,10 +33,10 @@ class JsonFormatter(logging.Formatter):
             "at": format_time(datetime.fromtimestamp(record.created, timezone.utc)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": mask(record.getMessage()),
         }
         if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
+            entry["error"] = mask(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -57,8 +65,10 @@ def _is_of_connection(error: BaseException | None) -> bool:
 
 def configure_logging(settings: LogSettings) -> None:
     """Configure the root logger; `__main__` calls this once."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    # The formatters mask; masked once more, a line of JSON could lose its end.
+    stderr = sys.stderr.unmasked if isinstance(sys.stderr, MaskedStream) else sys.stderr
+    handler = logging.StreamHandler(stderr)
+    text = TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.addFilter(LostConnectionFilter())
     handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)

@@ -4,6 +4,7 @@ A file has a section per program; `WFM_MQTT__HOST=broker` sets `host` in section
 (pydantic-settings' convention). Every mistake is reported at once, in one sentence each.
 """
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from .masking import hide_secrets_of, mask
 from .settings_file import SettingsFileError, read_settings_file
 
 PREFIX = "WFM_"
@@ -44,12 +46,21 @@ BearerKey = Annotated[SecretStr, AfterValidator(_check_key)]
 """A key that fits into the header Authorization."""
 
 
+def _check_host(host: str) -> str:
+    if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?", host):
+        raise ValueError("a host is a name or an IP address, without scheme, login and port")
+    return host
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
+
+
 class SettingsError(ValueError):
     """Wrong settings: `mistakes` has one sentence per mistake."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+        self.mistakes = [mask(mistake) for mistake in mistakes]
+        super().__init__("\n".join(self.mistakes))
 
 
 class Section(BaseModel):
@@ -74,7 +85,7 @@ class Settings(BaseSettings):
 class MqttSettings(Section):
     """The broker; `ca_file` turns TLS on, `cert_file` and `key_file` are the client's."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 1883
     username: str | None = None
     password: SecretStr | None = None
@@ -125,7 +136,8 @@ class _Environment(EnvSettingsSource):
 def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str]) -> S:
     """Return the settings of `model` from `file` with `environ` over it.
 
-    The file is JSON and may be None. Raises SettingsError with one sentence per mistake.
+    The file is JSON and may be None. From then on `mask` hides their secrets. Raises SettingsError with one
+    sentence per mistake.
     """
     try:
         document = read_settings_file(file) if file else {}
@@ -146,6 +158,7 @@ def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str])
         raise SettingsError(mistakes + [_sentence(model, each) for each in error.errors()]) from error
     if mistakes:
         raise SettingsError(mistakes)
+    hide_secrets_of(settings)
     return settings
 
 

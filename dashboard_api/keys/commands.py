@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from broker_bridge.common.cli import Config
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.event_loop import run_bounded
 from broker_bridge.common.settings import SettingsError, load_settings
@@ -16,7 +17,7 @@ from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry import Registry
 from broker_bridge.registry.api_keys import LAST_ADMIN_KEY, ApiKeyRecord, Role
-from dashboard_api.command_line import Config, exit_on_operator_errors
+from dashboard_api.command_line import exit_on_operator_errors
 from dashboard_api.settings import ApiProgram
 
 AUTHOR = "command-line"

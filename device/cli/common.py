@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -13,8 +12,6 @@ from device.recordings.format import RecordingError
 from device.store.connection import StoreError
 from device.vision.capture.sources import CameraError
 from device.vision.inference.session import ModelError
-
-Config = Annotated[Path | None, typer.Option("--config", help="JSON file; the environment goes before it.")]
 
 
 @contextmanager

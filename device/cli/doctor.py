@@ -10,9 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from broker_bridge.common.cli import Config
 from broker_bridge.common.logs import configure_logging
 from broker_bridge.common.settings import LogSettings, load_settings
-from device.cli.common import Config, config_file, exit_on_error
+from device.cli.common import config_file, exit_on_error
 from device.doctor.check import CheckResult
 from device.doctor.examination import ExaminationReport, examine
 from device.doctor.timing import StageTimes

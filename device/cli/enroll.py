@@ -13,12 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
+from broker_bridge.common.cli import Config
 from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.common.template_choice import choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
 from device.bootstrap import database_path, sole_owner
-from device.cli.common import Config, config_file, exit_on_error
+from device.cli.common import config_file, exit_on_error
 from device.recognition.assembly import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager

@@ -3,12 +3,12 @@
 Other firmware has its own recognition.
 """
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.common.version import DISTRIBUTION, version
 from broker_bridge.contract.messages import SpaceInfo
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager
@@ -21,7 +21,7 @@ from .iot_client import EncodeImage, IoTClient, compress_face
 
 
 def software_version() -> str:
-    return f"wfm-fleet {importlib.metadata.version('wfm-fleet')}"
+    return f"{DISTRIBUTION} {version()}"
 
 
 @dataclass(frozen=True)

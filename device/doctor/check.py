@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import JsonValue
+
+from broker_bridge.common.masking import mask
 
 State = Literal["ok", "warning", "fault", "skipped"]
 
@@ -33,13 +35,14 @@ def run_check(name: str, check: Callable[[], CheckResult]) -> CheckResult:
     An unexpected exception becomes a fault of that name.
     """
     try:
-        return check()
+        result = check()
+        return replace(result, detail=mask(result.detail), advice=result.advice and mask(result.advice))
     except Exception as error:  # noqa: BLE001  # reported, with its traceback in the log
         _log.exception("doctor check failed; report the traceback check=%s", name)
         return CheckResult(
             name,
             "fault",
-            f"the check itself failed with {type(error).__name__}: {first_line(error)}",
+            f"the check itself failed with {type(error).__name__}: {mask(first_line(error))}",
             "report this with the traceback in the log",
         )
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 
+from broker_bridge.common.masking import mask
 from broker_bridge.contract.errors import CANARY_FAILED, MODEL_DIFFERS
 from broker_bridge.contract.messages import WireError
 
@@ -20,7 +21,8 @@ class Health:
         self._problems: dict[str, str] = {}
 
     def report(self, code: str, detail: str) -> None:
-        """Add or replace a problem; log it if its sentence is new."""
+        """Add or replace a problem, masked; log it if its sentence is new."""
+        detail = mask(detail)
         with self._lock:
             known = self._problems.get(code)
             self._problems[code] = detail[:_MAX_DETAIL_CHARACTERS]

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from broker_bridge.common.masking import ENCODING_HINT
 from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import MqttSettings, SettingsError
 from broker_bridge.contract.ids import DEVICE_ID
@@ -15,7 +16,7 @@ from broker_bridge.contract.messages import SpaceInfo
 
 DEFAULT_SITE = "default"
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
-_URL = "a broker URL is mqtt://[user:password@]host[:port], or mqtts:// for TLS"
+_URL = f"a broker URL is mqtt://[user:password@]host[:port], or mqtts:// for TLS; {ENCODING_HINT}"
 # For systems where OpenSSL's default names no file: Debian, Ubuntu, and so JetPack.
 _SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 

@@ -12,10 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from broker_bridge.common.cli import Config
 from broker_bridge.common.settings import MqttSettings, Settings, load_settings
+from broker_bridge.common.version import how_to_install
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
 from broker_bridge.contract.messages import DeviceInfo, SpaceInfo
-from fleet.common import CANNOT_RUN, STOPPED, Config, exit_on_error
+from fleet.common import CANNOT_RUN, STOPPED, exit_on_error
 from fleet.errors import CannotRunError
 from fleet.report import ProgressBar
 
@@ -151,7 +153,7 @@ def _play(
         from .cameras import SimulatedCameras  # noqa: PLC0415
         from .trial import Trial, real_pace  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise CannotRunError(f"{error.name} is not installed: pip install 'wfm-fleet[simulate]'") from error
+        raise CannotRunError(f"{error.name} is not installed: {how_to_install('simulate')}") from error
 
     info = DeviceInfo(
         site_id=site, software="wfm-fleet simulate", spaces={space: SpaceInfo(dimension=course.dimension)}

@@ -22,6 +22,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
+from broker_bridge.common.masking import ENCODING_HINT, mask, needs_encoding
 from broker_bridge.common.settings import Section
 
 from .change_stream import ChangeStream
@@ -253,8 +254,7 @@ def _explain_uri(uri: str, error: Exception) -> str:
 
     The driver's own message may quote a piece of an unescaped password.
     """
-    why = "write /, ?, @, : and % in user name and password as %2F, %3F, %40, %3A and %25"
-    return f"mongo.uri cannot be used: {why if '@' in uri else error}"
+    return f"mongo.uri cannot be used: {ENCODING_HINT if needs_encoding(uri) else mask(str(error))}"
 
 
 def what_is_missing(hello: Document, build: Document) -> str | None:
@@ -275,4 +275,4 @@ def explain_refusal(error: OperationFailure, hosts: str, database: str) -> str:
         return f"MongoDB at {hosts} refused the user name or password in mongo.uri (WFM_MONGO__URI)"
     if error.code == _UNAUTHORISED:
         return f"the MongoDB user may not use database {database!r} at {hosts}: grant it readWrite there"
-    return f"MongoDB at {hosts} cannot be used: {error}"
+    return f"MongoDB at {hosts} cannot be used: {mask(str(error))}"

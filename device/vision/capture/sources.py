@@ -1,24 +1,31 @@
 """Sources of images: one class per kind, each with `read` and `close`."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from broker_bridge.common.masking import ENCODING_HINT, mask_address, needs_encoding
+
 Image = NDArray[np.uint8]
 """uint8[h, w, 3] in BGR, OpenCV's order."""
 
 FOLDER_FPS = 10.0
+# OpenCV raises OverflowError for a number that is no C integer.
+_LAST_INDEX = 2**31 - 1
 _FASTEST_FPS = 1000.0
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 # OpenCV waits 30 s for a dead stream by default, longer than the time limit for a stop.
 _STREAM_TIMEOUT_MS = 5000
 # A failed read at the end of a file takes microseconds, so that many reads cost milliseconds.
 _FEWEST_TRIES, _MOST_TRIES = 1_000, 10_000
+
+# Elements that a pipeline begins with; their properties may contain passwords.
+_PIPELINE_START = re.compile(r"\s*[a-z0-9]*src\s+[\w-]+\s*=|\s*(?:uridecodebin3?|playbin3?)\s+[\w-]+\s*=")
 
 
 class CameraError(Exception):
@@ -137,8 +144,10 @@ def open_source(source: str) -> Source:
         if path.is_dir():
             return FolderSource(path)
         found = path.is_file()
-    except OSError as error:
-        raise CameraError(f"{describe(source)[:200]} cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL in the name.
+        reason = getattr(error, "strerror", None) or "no file has such a name"
+        raise CameraError(f"{describe(source)[:200]} cannot be read ({reason})") from error
     if not found:
         raise CameraError(
             f"{describe(source)} is neither a camera index, a file, a folder, a stream URL nor a pipeline"
@@ -148,7 +157,7 @@ def open_source(source: str) -> Source:
 
 def is_live(source: str) -> bool:
     """Return whether `source` is a camera index, a stream URL or a GStreamer pipeline."""
-    return source.isdecimal() or "://" in source or " ! " in source
+    return source.isdecimal() or "://" in source or is_pipeline(source)
 
 
 def describe(source: str) -> str:
@@ -156,20 +165,25 @@ def describe(source: str) -> str:
 
     Credentials, query and pipeline text are left out.
     """
-    if " ! " in source:
+    if is_pipeline(source):
         return "the GStreamer pipeline"
-    if "://" in source:
-        url = urlsplit(source)
-        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-    return f"camera {source}" if source.isdecimal() else source
+    return f"camera {source}" if source.isdecimal() else mask_address(source)
+
+
+def is_pipeline(source: str) -> bool:
+    """Return whether `source` is a GStreamer pipeline.
+
+    The blanks around its `!` may be missing.
+    """
+    return " ! " in source or _PIPELINE_START.match(source) is not None
 
 
 def _open_capture(source: str) -> cv2.VideoCapture:
     # FFmpeg would write a line to standard error for every damaged block, thousands a second.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if source.isdecimal():
-        capture = cv2.VideoCapture(int(source))
-    elif " ! " in source:
+        capture = _open_index(int(source))
+    elif is_pipeline(source):
         capture = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
     elif "://" in source:
         # FFmpeg by name, since OpenCV's other backends print the URL with its password on failure.
@@ -180,10 +194,16 @@ def _open_capture(source: str) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         capture.release()
+        hint = f"; {ENCODING_HINT}" if needs_encoding(source) else ""
         raise CameraError(
             f"{describe(source)} cannot be opened: check that it is there, may be read and is not damaged"
+            f"{hint}"
         )
     return capture
+
+
+def _open_index(index: int) -> cv2.VideoCapture:
+    return cv2.VideoCapture(index) if index <= _LAST_INDEX else cv2.VideoCapture()
 
 
 def _frame_rate(capture: cv2.VideoCapture) -> float:
