@@ -17,6 +17,7 @@ from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.sites import Site
 from broker_bridge.registry.identities.model import IdentityDelta
 from broker_bridge.registry.mongo.versions import History
+from broker_bridge.registry.sync.history_guard import HistoryGuard
 
 from .heads import HeadLedger, select_affected_sites
 from .sync_encoder import encode_delta, encode_entry, group_entries
@@ -33,6 +34,7 @@ class DeltaPublisher:
         self._registry = registry
         self._publish = publish
         self._poll_seconds = poll_seconds
+        self._guard = HistoryGuard(registry.versions)
         self._changed = asyncio.Event()
         self._published_heads: dict[str, bytes] = {}
         self.counters: Counter[str] = Counter()
@@ -62,6 +64,8 @@ class DeltaPublisher:
     async def _follow_history(self) -> None:
         """Publish the changes of one history until it ends or removals were missed."""
         history, identities = await self._registry.deltas.all_identities()
+        if (await self._guard.check(history)).epoch != history.epoch:
+            return
         ledger = HeadLedger(identities)
         cursor = history.version
         while True:
@@ -69,6 +73,7 @@ class DeltaPublisher:
             await self._publish_heads(ledger, history, sites)
             await self._wait()
             now, deltas = await self._registry.deltas.deltas_after(cursor, _MAX_CHANGES_PER_READ)
+            now = await self._guard.check(now)
             if now.epoch != history.epoch or now.version < cursor:
                 _log.warning(
                     "publisher found another history; every device syncs a snapshot epoch=%s version=%d",

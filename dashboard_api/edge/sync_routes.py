@@ -14,7 +14,7 @@ from dashboard_api.edge.views import ConfirmBody, ConfirmView, EdgeChanges
 from dashboard_api.http.json_bodies import JSON_BODY
 from dashboard_api.http.paging import Limit
 from dashboard_api.http.problems import Problem
-from dashboard_api.services.dependencies import ClockDep, DevicesDep, EdgePollingDep, SpacesDep, VersionsDep
+from dashboard_api.services.dependencies import ClockDep, DevicesDep, EdgePollingDep, SpacesDep
 
 router = APIRouter(prefix="/api/edge", tags=["edge"])
 
@@ -31,7 +31,6 @@ async def sync(
     caller: CallerDep,
     polling: EdgePollingDep,
     known_spaces: SpacesDep,
-    versions: VersionsDep,
     now: ClockDep,
     spaces: Annotated[tuple[str, ...], Depends(_split_spaces)],
     since: Annotated[
@@ -48,10 +47,11 @@ async def sync(
     Without `since` it is a snapshot sync. Continue with the path in `next`.
     """
     requested_at = now()
-    history = await versions.read()
+    history = await polling.history()
     epoch = caller.device.history_epoch(epoch, history.epoch)
     query = SyncQuery(since, epoch, reset_head_version, begun_at, spaces, vectors, limit)
     answer = await polling.poll(
+        caller.device.device_id,
         caller.device.site_id,
         query.cursor,
         spaces_to_send(query, caller, await known_spaces.dimensions()),
@@ -64,19 +64,22 @@ async def sync(
 
 @router.post("/confirm", dependencies=[JSON_BODY])
 async def confirm(
-    body: ConfirmBody, caller: CallerDep, devices: DevicesDep, versions: VersionsDep, now: ClockDep
+    body: ConfirmBody, caller: CallerDep, devices: DevicesDep, polling: EdgePollingDep, now: ClockDep
 ) -> ConfirmView:
     """Confirm that the device has applied all changes up to a version.
 
     Deletions up to it count as confirmed by the device.
     """
     device_id = caller.device.device_id
-    history = await versions.read()
+    history = await polling.history()
     if caller.device.history_epoch(body.epoch, history.epoch) != history.epoch:
         detail = "the registry has a new history: sync from the beginning, then confirm"
         raise Problem(409, "sync-epoch-changed", detail)
     if body.version > history.version:
         detail = f"the newest version is {history.version}: confirm a version that was received"
+        raise Problem(409, "version-ahead", detail)
+    if not await polling.may_confirm(device_id, history.epoch, body.version):
+        detail = "no answer to this device had this version: sync, then confirm the version of the answer"
         raise Problem(409, "version-ahead", detail)
     applied = body.model_dump() | {"epoch": history.epoch}
     await devices.record_reports([DeviceReport.latest(device_id, "applied", applied, now())])

@@ -8,15 +8,22 @@ that the order of commits is the order of versions.
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
 
-from .client import Mongo
+from broker_bridge.common.clock import utc_now
+
+from .client import Document, Mongo
 from .errors import RegistryError
 
 _KEY = {"_id": "versions"}
+# A follower looks every second at the latest, and at every change.
+_MARKS = 64
+EPOCH_STEP = 1_000_000
+"""An epoch begins this far above the versions before it, so that no earlier version is one of its own."""
+_CLAIM_PAUSE = timedelta(days=1)
 
 
 class HistoryMissingError(RegistryError):
@@ -30,7 +37,8 @@ class History:
     `epoch` names the history; tombstones up to version `horizon` have been purged. `horizons` has the newest
     purged version by synced site of a tombstone: devices of a site need a snapshot sync only if they have
     missed a removal that concerns the site. `purged_until` is the deletion time of the newest purged
-    tombstone, None before the first purge.
+    tombstone, None before the first purge. `marks` has a random mark for each of the last transactions, by
+    its last version: another history with the same versions has other marks.
     """
 
     epoch: str
@@ -38,6 +46,21 @@ class History:
     horizon: int
     horizons: Mapping[str, int] = field(default_factory=dict)
     purged_until: datetime | None = None
+    marks: Mapping[int, str] = field(default_factory=dict)
+
+    def includes(self, earlier: "History") -> bool:
+        """Return whether `earlier` is a part of this history, as far as its marks show.
+
+        If it is not, the registry was restored from a backup since. Another epoch includes all before it.
+        """
+        if earlier.epoch != self.epoch:
+            return True
+        if earlier.version > self.version:
+            return False
+        mark = earlier.marks.get(earlier.version)
+        if mark is None or not self.marks or earlier.version < min(self.marks):
+            return True
+        return self.marks.get(earlier.version) == mark
 
     def horizon_at(self, site_id: str) -> int:
         """Return the newest purged version that concerns a site."""
@@ -70,28 +93,19 @@ class Versions:
 
     async def read(self, session: Any = None) -> History:
         """Return the history as `session` sees it. Raises HistoryMissingError."""
-        found = await self._meta.find_one(_KEY, session=session)
+        found = await self._meta.find_one(_KEY, {"claims": 0}, session=session)
         if found is None:
             raise _history_missing()
-        return History(
-            found["epoch"],
-            found["version"],
-            found["horizon"],
-            found.get("horizons", {}),
-            found.get("horizon_at"),
-        )
+        return _to_history(found)
 
     async def take(self, session: Any, count: int = 1) -> int:
         """Return the first of `count` new versions.
 
         Call it first in a transaction: it decides the order of transactions.
         """
-        found = await self._meta.find_one_and_update(
-            _KEY, {"$inc": {"version": count}}, return_document=ReturnDocument.AFTER, session=session
-        )
-        if found is None:
+        last = await self._raise(session, _KEY, count)
+        if last is None:
             raise _history_missing()
-        last: int = found["version"]
         return last - count + 1
 
     async def take_after(self, session: Any, history: History) -> int | None:
@@ -100,8 +114,19 @@ class Versions:
         Call it first in a transaction, like `take`.
         """
         unchanged = _KEY | {"epoch": history.epoch, "version": history.version}
+        return await self._raise(session, unchanged, 1)
+
+    async def _raise(self, session: Any, query: Document, count: int) -> int | None:
+        last = {"$add": ["$version", count]}
+        mark = [{"version": last, "mark": secrets.token_hex(8)}]
+        earlier = {"$ifNull": ["$marks", []]}
+        marks = {"$slice": [{"$concatArrays": [earlier, mark]}, -_MARKS]}
         found = await self._meta.find_one_and_update(
-            unchanged, {"$inc": {"version": 1}}, return_document=ReturnDocument.AFTER, session=session
+            query,
+            [{"$set": {"version": last, "marks": marks}}],
+            projection={"version": 1},
+            return_document=ReturnDocument.AFTER,
+            session=session,
         )
         return found and int(found["version"])
 
@@ -133,8 +158,81 @@ class Versions:
 
         Every device then needs a snapshot sync.
         """
-        await self._meta.update_one(_KEY, {"$set": {"epoch": secrets.token_hex(8)}})
-        return await self.read()
+        found = await self._begin_epoch(_KEY, 0)
+        if found is None:
+            raise _history_missing()
+        return found
+
+    async def replace_lost(self, seen: History) -> History | None:
+        """Begin an epoch if the registry no longer has `seen`, which a program has read.
+
+        The write decides, on the newest state: a read may be behind for a moment after a failover. One of
+        several programs begins the epoch; None for the others, and if nothing was lost.
+        """
+        lost: list[Document] = [{"version": {"$lt": seen.version}}]
+        mark = seen.marks.get(seen.version)
+        if mark is not None:
+            own = {"version": seen.version, "mark": mark}
+            lost.append({"marks": {"$not": {"$elemMatch": own}}, "marks.0.version": {"$lte": seen.version}})
+        return await self._begin_epoch(_KEY | {"epoch": seen.epoch, "$or": lost}, seen.version)
+
+    async def replace_behind(self, epoch: str, version: int) -> History | None:
+        """Begin an epoch if the registry is behind a head that a bridge has published.
+
+        Otherwise return None.
+        """
+        behind = {"epoch": epoch, "version": {"$lt": version, "$gte": version - EPOCH_STEP}}
+        return await self._begin_epoch(_KEY | behind, version)
+
+    async def replace_claimed(self, device_id: str, epoch: str, version: int) -> History | None:
+        """Begin an epoch since a device has a version that it was not given.
+
+        The device may be at fault, so its claim counts once a day, and not for a version that is far ahead:
+        then return None.
+        """
+        claim, now = f"claims.{device_id}", utc_now()
+        believed = {
+            "epoch": epoch,
+            "version": {"$gte": version - EPOCH_STEP},
+            claim: {"$not": {"$gt": now - _CLAIM_PAUSE}},
+        }
+        return await self._begin_epoch(_KEY | believed, version, {claim: now})
+
+    async def _begin_epoch(
+        self, query: Document, version: int, fields: Document | None = None
+    ) -> History | None:
+        """Begin an epoch above `version` in one write, if `query` finds the counter.
+
+        As if all tombstones had been purged now: whatever a device remembers, it needs a snapshot sync.
+        """
+        first = {"$add": [{"$max": ["$version", version]}, EPOCH_STEP]}
+        found = await self._meta.find_one_and_update(
+            query,
+            [
+                {"$set": {"epoch": secrets.token_hex(8), "version": first, "horizon": first}},
+                {
+                    "$set": {
+                        "horizons": {"$mergeObjects": ["$horizons", {"*": "$version"}]},
+                        "horizon_at": utc_now(),
+                        "marks": [{"version": "$version", "mark": secrets.token_hex(8)}],
+                        **(fields or {}),
+                    }
+                },
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        return found and _to_history(found)
+
+
+def _to_history(found: Document) -> History:
+    return History(
+        found["epoch"],
+        found["version"],
+        found["horizon"],
+        found.get("horizons", {}),
+        found.get("horizon_at"),
+        {item["version"]: item["mark"] for item in found.get("marks", ())},
+    )
 
 
 def _history_missing() -> HistoryMissingError:

@@ -3,6 +3,7 @@
 A device asks for the changes since a version, or since the time of its last answer.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,10 @@ from broker_bridge.registry.mongo.client import Mongo
 from broker_bridge.registry.mongo.versions import History, Versions
 
 from .changes import DeltaQueries
+from .history_guard import HistoryGuard
+from .poll_positions import PollPositions, PollPositionStore
+
+_log = logging.getLogger(__name__)
 
 MARGIN = timedelta(seconds=60)
 """Overlap of answers by time. A change is dated when it is written and visible when it is committed, up to
@@ -33,6 +38,15 @@ class VersionCursor:
     reset_head_version: int | None = None
     begun_at: int | None = None
 
+    def is_known(self, history: History, positions: PollPositions) -> bool:
+        """Return whether the registry may have given this position to the device.
+
+        A position of another epoch is one that it need not know.
+        """
+        if not self.version or _is_other_history(self.epoch, history):
+            return True
+        return self.version <= history.version and positions.has_version(history.epoch, self.version)
+
     def needs_snapshot(self, history: History, site_id: str) -> bool:
         """Return whether deltas cannot bring the device up to date."""
         return _is_other_history(self.epoch, history) or not history.tells_since(
@@ -49,6 +63,10 @@ class TimeCursor:
 
     time: datetime
     epoch: str | None = None
+
+    def is_known(self, history: History, positions: PollPositions) -> bool:
+        """Return whether the registry may have given this position to the device."""
+        return _is_other_history(self.epoch, history) or positions.has_time(history.epoch, self.time)
 
     def needs_snapshot(self, history: History, now: datetime) -> bool:
         """Return whether a page of deltas cannot bring the device up to date.
@@ -91,19 +109,30 @@ class PollAnswer:
 class EdgePolling:
     """Answers to polling devices.
 
-    There is no memory: the cursor has all that an answer depends on.
+    The cursor has all that an answer depends on. What a device was given is recorded to recognise a cursor
+    of a history that a backup has replaced.
     """
 
     def __init__(self, mongo: Mongo, versions: Versions, deltas: DeltaQueries) -> None:
         self._identities = mongo.db.identities
         self._versions = versions
+        self._guard = HistoryGuard(versions)
+        self._positions = PollPositionStore(mongo)
         self._deltas = deltas
 
+    async def history(self) -> History:
+        """Return the history; an epoch begins if this program has seen more of it."""
+        return await self._guard.read()
+
+    async def may_confirm(self, device_id: str, epoch: str, version: int) -> bool:
+        """Return whether the device was given all changes up to `version`."""
+        return (await self._positions.of(device_id)).reaches(epoch, version)
+
     async def poll(
-        self, site_id: str, cursor: PollCursor, spaces: Sequence[str], *, limit: int, max_bytes: int,
-        now: datetime,
+        self, device_id: str, site_id: str, cursor: PollCursor, spaces: Sequence[str], *, limit: int,
+        max_bytes: int, now: datetime,
     ) -> PollAnswer:  # fmt: skip
-        """Return the next page after `cursor`.
+        """Return the next page after `cursor` to a device.
 
         It has at most `limit` identities and about `max_bytes`.
         """
@@ -113,12 +142,51 @@ class EdgePolling:
                 site_id, version, spaces, limit, max_bytes, snapshot=snapshot
             )
 
-        history = await self._versions.read()
-        if isinstance(cursor, VersionCursor):
+        positions = await self._positions.of(device_id)
+        history = await self.history()
+        answer = None
+        if not cursor.is_known(history, positions):
+            history = await self._judge_claim(device_id, cursor, history, positions)
+        elif isinstance(cursor, VersionCursor):
             answer = await self._by_version(site_id, cursor, history, read)
         else:
             answer = await self._by_time(site_id, cursor, history, read, now)
-        return answer or await self._answer(await read(0, snapshot=True), 0, reset=True)
+        answer = answer or await self._answer(await read(0, snapshot=True), 0, reset=True)
+        await self._record(device_id, cursor, answer, positions, now)
+        return answer
+
+    async def _judge_claim(
+        self, device_id: str, cursor: PollCursor, history: History, positions: PollPositions
+    ) -> History:
+        """Return the history after a position that the device was not given.
+
+        One past all that it was given, with the epoch, shows that the registry was restored.
+        """
+        if not isinstance(cursor, VersionCursor) or cursor.epoch != history.epoch:
+            return history
+        if cursor.version <= history.version and positions.reaches(history.epoch, cursor.version):
+            return history
+        begun = await self._versions.replace_claimed(device_id, history.epoch, cursor.version)
+        if begun is None:
+            return history
+        _log.warning(
+            "registry is behind a polling device; an epoch begins device=%s version=%d",
+            device_id,
+            cursor.version,
+        )
+        return begun
+
+    async def _record(
+        self, device_id: str, cursor: PollCursor, answer: PollAnswer, positions: PollPositions, now: datetime
+    ) -> None:
+        stands_at = None
+        if isinstance(cursor, VersionCursor) and cursor.version and not answer.reset:
+            stands_at = cursor.version
+        by_time = isinstance(cursor, TimeCursor) or not cursor.version
+        page = answer.page
+        after = positions.after(page.history.epoch, stands_at, page.to_version, now if by_time else None)
+        if after != positions:
+            await self._positions.record(device_id, after)
 
     async def _by_version(
         self, site_id: str, cursor: VersionCursor, history: History, read: _ReadPage
