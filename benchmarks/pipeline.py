@@ -15,7 +15,7 @@ from device.vision.capture.camera import Frame
 from device.vision.capture.sources import Image
 from device.vision.detectors.detector import Detections, Float32
 from device.vision.gallery import Gallery
-from device.vision.photo_embedder import decode_photo
+from device.vision.photos.decoding import decode_photo
 
 from .stats import Latency, Row
 

@@ -18,6 +18,9 @@ from dashboard_api.services.security import MAY_ENROLL
 
 router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 
+_ACCEPTED_TYPES = frozenset(
+    {*PHOTO_TYPES, "image/jpg", "image/pjpeg", "image/jfif", "image/heic", "application/octet-stream", ""}
+)
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -46,8 +49,9 @@ async def enroll_by_photo(
     """
     if photos is None:
         raise Problem(501, "photos-off", "enrollment by photo is off (api.photos); send vectors instead")
-    if media_type(request.headers) not in PHOTO_TYPES:
-        raise Problem(415, "media-type-unsupported", f"send the photo itself as {' or '.join(PHOTO_TYPES)}")
+    # The content decides. Programs name JPEG in many ways, or not at all.
+    if media_type(request.headers) not in _ACCEPTED_TYPES:
+        raise Problem(415, "media-type-unsupported", f"send the photo itself as {', '.join(PHOTO_TYPES)}")
     space = default_space(settings, "face")
     await identities.get(user_id)
     face = await photos.embed(await request.body())

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-PHOTO_TYPES = ("image/jpeg", "image/png")
+PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 
 class PhotoVector(Protocol):

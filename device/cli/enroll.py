@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from broker_bridge.common.cli import Config
+from broker_bridge.common.pictures.picture_format import HEAD_BYTES, PICTURE_SUFFIXES, picture_format
 from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.common.template_choice import choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector, to_array
@@ -23,9 +24,9 @@ from device.cli.common import config_file, exit_on_error
 from device.recognition.assembly import Recognition, build_recognition, thresholds
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
-from device.vision.photo_embedder import PhotoEmbedder, PhotoError, PhotoFace
+from device.vision.photo_embedder import PhotoEmbedder, PhotoFace
+from device.vision.photos.errors import PhotoError
 
-_PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 # Pictures of one person may lie further apart than a match; outliers lie further still.
 _OUTLIER_FACTOR = 2.0
 
@@ -54,7 +55,7 @@ def enroll(
     ],
     config: Config = None,
 ) -> None:
-    """Enroll a person on this device only, from a folder of JPEG and PNG pictures.
+    """Enroll a person on this device only, from a folder of pictures.
 
     Works in dev mode only. The device keeps at most five templates, the most different of the good pictures.
     They replace an earlier local enrollment, and the registry's person of that id replaces them. The device
@@ -80,7 +81,7 @@ def _enroll(user: str, images: Path, settings: DeviceSettings) -> bool:
             raise SettingsError([f"{user} comes from the registry: enroll there, or use another id"])
         recognition = build_recognition(settings.device)
         space = recognition.space.id
-        files = sorted(file for file in images.iterdir() if file.suffix.lower() in _PICTURES)
+        files = sorted(file for file in images.iterdir() if _is_picture(file))
         refusals: Refusals = {}
         usable = list(_faces(files, recognition, refusals))
         usable = _drop_outliers(
@@ -96,6 +97,17 @@ def _enroll(user: str, images: Path, settings: DeviceSettings) -> bool:
         db.enroll_locally(user, space, templates, detector=recognition.detector.name)
     typer.echo(f"{user}: {len(templates)} templates of {space} from {len(usable)} of {len(files)} pictures")
     return True
+
+
+def _is_picture(file: Path) -> bool:
+    """Return whether a file is called a picture or begins like one."""
+    if file.suffix.lower() in PICTURE_SUFFIXES or not file.is_file():
+        return file.suffix.lower() in PICTURE_SUFFIXES
+    try:
+        with file.open("rb") as opened:
+            return picture_format(opened.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def _faces(files: Sequence[Path], recognition: Recognition, refusals: Refusals) -> Iterator[_Picture]:

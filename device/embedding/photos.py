@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from device.vision.photo_embedder import PhotoError, PhotoFace
+from device.vision.photo_embedder import PhotoFace
+from device.vision.photos.errors import PhotoError
 
 from .backend import EmbeddedFace
 from .catalog import METADATA_INVALID, Catalog, CatalogPhoto, UnreadableEntry
@@ -37,7 +38,7 @@ class PhotoFaceEmbedder(Protocol):
         ...
 
     def embed_photo(self, data: bytes, /) -> PhotoFace:
-        """Return the one face in a JPEG or PNG; raises PhotoError."""
+        """Return the one face in a JPEG, PNG or WebP; raises PhotoError."""
         ...
 
 

@@ -4,13 +4,16 @@ import os
 import stat
 from pathlib import Path
 
+from broker_bridge.common.pictures.picture_format import (
+    HEAD_BYTES,
+    PHOTO_FORMATS,
+    picture_format,
+    why_no_photo,
+)
 from fleet.errors import FileRefusedError
 from fleet.import_source import PhotoFile
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 MAX_PHOTO_BYTES = 32 * 1024 * 1024
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_bytes(file: Path, root: Path, most: int) -> bytes:
@@ -18,6 +21,14 @@ def read_bytes(file: Path, root: Path, most: int) -> bytes:
 
     `root` itself must contain no links.
     """
+    data = read_head(file, root, most + 1)
+    if len(data) > most:
+        raise FileRefusedError(f"it has more than {most} bytes")
+    return data
+
+
+def read_head(file: Path, root: Path, most: int) -> bytes:
+    """Return the first `most` bytes of a file in `root`; raises FileRefusedError."""
     try:
         if file.resolve(strict=True) != file or not file.is_relative_to(root):
             raise FileRefusedError(
@@ -28,7 +39,7 @@ def read_bytes(file: Path, root: Path, most: int) -> bytes:
         with os.fdopen(handle, "rb") as opened:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise FileRefusedError("it is not a regular file")
-            data = opened.read(most + 1)
+            return opened.read(most)
     except (OSError, RuntimeError) as error:
         # Before Python 3.13 a link that leads to itself is a RuntimeError.
         reason = getattr(error, "strerror", None) or "a link in a circle"
@@ -37,16 +48,17 @@ def read_bytes(file: Path, root: Path, most: int) -> bytes:
         if isinstance(error, FileRefusedError):
             raise
         raise FileRefusedError("its name contains a NUL") from error
-    if len(data) > most:
-        raise FileRefusedError(f"it has more than {most} bytes")
-    return data
 
 
 def read_photo(photo: PhotoFile) -> tuple[bytes, str]:
     """Return the bytes of a picture and their media type; raises FileRefusedError."""
     data = read_bytes(photo.file, photo.root, MAX_PHOTO_BYTES)
-    if data.startswith(_JPEG):
-        return data, "image/jpeg"
-    if data.startswith(_PNG):
-        return data, "image/png"
-    raise FileRefusedError("it is neither JPEG nor PNG")
+    reason = why_no_photo(data)
+    if reason:
+        raise FileRefusedError(reason)
+    return data, PHOTO_FORMATS[picture_format(data) or ""]
+
+
+def is_picture(file: Path, root: Path) -> bool:
+    """Return whether a file begins like a picture; raises FileRefusedError."""
+    return picture_format(read_head(file, root, HEAD_BYTES)) is not None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from broker_bridge.common.pictures.picture_format import PICTURE_SUFFIXES
 from broker_bridge.contract.errors import FILE_INVALID
 from fleet.errors import FileRefusedError
 from fleet.import_source import (
@@ -20,7 +21,7 @@ from fleet.import_source import (
     to_entry,
 )
 
-from .files import PICTURES
+from .files import is_picture
 from .npy import FOLDERS, SUFFIX, NpySpaces, read_template
 
 _MOST_VECTORS = 64
@@ -54,7 +55,8 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _name(path: Path) -> str:
-    return path.stem if path.suffix.lower() in (SUFFIX, *PICTURES) and not path.is_dir() else path.name
+    has_ending = path.suffix.lower() in (SUFFIX, *PICTURE_SUFFIXES)
+    return path.stem if has_ending and not path.is_dir() else path.name
 
 
 def _entries(
@@ -82,14 +84,16 @@ def _entry(root: Path, name: str, paths: list[Path], sites: list[str], spaces: N
         try:
             if file.is_symlink():
                 raise FileRefusedError(_LINK)  # noqa: TRY301  # one refusal for every problem of a file
-            if file.suffix.lower() in PICTURES:
+            if file.suffix.lower() in PICTURE_SUFFIXES or (
+                file.suffix.lower() != SUFFIX and is_picture(file, root)
+            ):
                 photos.append(PhotoFile(file, root))
             elif len(templates) == _MOST_VECTORS:
                 raise FileRefusedError(f"a person has at most {_MOST_VECTORS} vectors")  # noqa: TRY301
             elif file.suffix.lower() == SUFFIX:
                 templates.append(read_template(file, root, spaces))
             else:
-                raise FileRefusedError("it is neither a photo (.jpg, .jpeg, .png) nor a vector (.npy)")  # noqa: TRY301
+                raise FileRefusedError("it is neither a photo (JPEG, PNG, WebP) nor a vector (.npy)")  # noqa: TRY301
         except FileRefusedError as error:
             refusals.append(ImportRefusal(str(file.relative_to(root)), user_id, FILE_INVALID, str(error)))
     if templates or photos:

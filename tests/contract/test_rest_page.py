@@ -13,7 +13,7 @@ from broker_bridge.registry.detected_persons.settings import SearchSettings, Tra
 from broker_bridge.registry.settings import RegistrySettings
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import ROOT
-from device.vision.photo_embedder import PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_SEVERAL_FACES
+from device.vision.photos.errors import PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_POOR, PHOTO_SEVERAL_FACES
 
 PAGE = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
 CODE = re.compile(r"[a-z]+(?:-[a-z]+)*")
@@ -51,7 +51,7 @@ def test_every_code_of_an_answer_is_explained() -> None:
     trees = [ast.parse(file.read_text()) for file in sources()]
     codes = {code for tree in trees for code in raised(tree, constants(trees))}
     assert {"key-missing", "person-merged", "picture-refused", "registry-busy"} <= codes
-    codes |= {PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_SEVERAL_FACES}
+    codes |= {PHOTO_INVALID, PHOTO_NO_FACE, PHOTO_POOR, PHOTO_SEVERAL_FACES}
     table = PAGE[PAGE.index("## Problems") : PAGE.index("## Settings")]
     named = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
     explained = {code for cell in named for code in re.findall(r"`([a-z-]+)`", cell)}

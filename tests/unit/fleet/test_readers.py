@@ -430,7 +430,14 @@ def test_vectors_above_the_limit_are_refused_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "sentence"), [(b"GIF89a", "neither JPEG nor PNG"), (b"", "neither"), (None, "cannot be read")]
+    ("data", "sentence"),
+    [
+        (b"GIF89a", "GIF file"),
+        (b"\0\0\0\x18ftypheic\0\0", "HEIC picture, as phones store it: export it as JPEG"),
+        (b"hello", "no picture"),
+        (b"", "empty"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_file_that_is_no_photo_is_not_sent(tmp_path: Path, data: bytes | None, sentence: str) -> None:
     """The first bytes decide, not the name."""
@@ -438,6 +445,39 @@ def test_a_file_that_is_no_photo_is_not_sent(tmp_path: Path, data: bytes | None,
         (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(FileRefusedError, match=sentence):
         read_photo(PhotoFile(tmp_path / "a.jpg", tmp_path))
+
+
+def test_a_folder_takes_photos_by_their_content(tmp_path: Path) -> None:
+    """Endings in any case are no part of the id; other files are refused as before."""
+    webp = b"RIFF\x10\0\0\0WEBPVP8 picture"
+    (tmp_path / "EMP-5").mkdir()
+    files = {
+        "EMP-1.jfif": JPEG,
+        "EMP-2.JPE": JPEG,
+        "EMP-3.JPG": JPEG,
+        "EMP-4.webp": webp,
+        "EMP-5/from-a-phone": JPEG,
+        "EMP-5/scan.dat": JPEG,
+        "EMP-5/notes.txt": b"hello",
+        "EMP-6.HEIC": b"\0\0\0\x18ftypheic",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    found = entries(tmp_path)
+    photos = {json.loads(one.body)["user_id"]: one.photos for one in candidates(found)}
+    assert {user_id: len(files) for user_id, files in photos.items()} == {
+        "EMP-1": 1,
+        "EMP-2": 1,
+        "EMP-3": 1,
+        "EMP-4": 1,
+        "EMP-5": 2,
+        "EMP-6": 1,
+    }
+    assert read_photo(photos["EMP-1"][0]) == (JPEG, "image/jpeg")
+    assert read_photo(photos["EMP-4"][0]) == (webp, "image/webp")
+    assert [refusal.where for refusal in refusals(found)] == ["EMP-5/notes.txt"]
+    with pytest.raises(FileRefusedError, match="export it as JPEG"):
+        read_photo(photos["EMP-6"][0])
 
 
 def test_a_photo_above_the_limit_is_not_read(tmp_path: Path) -> None:

@@ -82,6 +82,14 @@ async def test_an_unusable_photo_is_rejected_and_changes_nothing(
 
 
 @pytest.mark.usefixtures("identity")
+async def test_the_content_decides_however_a_photo_is_declared(api: httpx.AsyncClient) -> None:
+    """Programs name JPEG in many ways, or not at all."""
+    for kind in ("image/png", "image/webp", "image/pjpeg", "image/jpg", "application/octet-stream", ""):
+        answer = await api.post(f"{PERSON}/photos", content=JPEG, headers={"content-type": kind})
+        assert answer.status_code == 201, kind
+
+
+@pytest.mark.usefixtures("identity")
 async def test_a_photo_without_an_announced_length_is_cut_off_at_the_limit(
     api: httpx.AsyncClient, embedder: FakeEmbedder
 ) -> None:

@@ -20,7 +20,8 @@ from device.embedding.progress import JobTally
 from device.embedding.settings import WorkerSection
 from device.vision.detectors.detector import FaceBox
 from device.vision.inference.session import ModelError
-from device.vision.photo_embedder import PhotoError, PhotoFace
+from device.vision.photo_embedder import PhotoFace
+from device.vision.photos.errors import PhotoError
 from tests.embedding_backend import EmbeddingBackend
 from tests.photo_catalog import PhotoCatalog
 from tests.recording_server import Reply, Request

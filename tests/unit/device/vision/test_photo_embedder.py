@@ -1,8 +1,5 @@
 """Enrollment by photo: one face gives a vector, any other photo a code."""
 
-import struct
-import zlib
-
 import cv2
 import numpy as np
 import pytest
@@ -14,8 +11,8 @@ from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
 from device.vision.embedder import load_embedder
-from device.vision.photo_embedder import PhotoEmbedder, PhotoError
-from device.vision.picture_size import picture_size
+from device.vision.photo_embedder import PhotoEmbedder
+from device.vision.photos.errors import PhotoError
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +86,6 @@ def test_an_unreadable_picture_is_photo_invalid(photos):
         assert refusal(photos, data) == "photo-invalid"
 
 
-def test_a_picture_bomb_is_refused_before_it_is_decoded(photos):
-    """60,000 x 60,000 pixels take a few hundred bytes, as PNG and as JPEG."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    assert refusal(photos, b"\x89PNG\r\n\x1a\n" + chunk) == "photo-invalid"
-    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 60_000, 60_000)
-    assert refusal(photos, b"\xff\xd8\xff\xe0\x00\x04xx" + frame + bytes(20)) == "photo-invalid"
-
-
 def test_no_face_and_several_faces_have_their_own_codes(photos):
     """The photos are a wall, and two portraits side by side."""
     assert refusal(photos, encode(np.full((480, 640, 3), 120, np.uint8))) == "photo-no-face"
@@ -107,24 +95,6 @@ def test_no_face_and_several_faces_have_their_own_codes(photos):
 def test_a_picture_of_one_pixel_has_no_face(photos):
     """One pixel is the smallest picture."""
     assert refusal(photos, encode(np.zeros((1, 1, 3), np.uint8), ".png")) == "photo-no-face"
-
-
-@pytest.mark.parametrize("size", [(640, 480), (33, 1001)])
-@pytest.mark.parametrize("extension", [".jpg", ".png"])
-def test_the_header_has_the_size(size, extension):
-    """The files are OpenCV's own, progressive or not."""
-    image = np.zeros((size[1], size[0], 3), np.uint8)
-    assert picture_size(encode(image, extension)) == size
-    progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
-    assert picture_size(progressive) == size
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\x00\x00", b"\x89PNG\r\n\x1a\n"]
-)
-def test_a_truncated_header_has_no_size(data):
-    """Reading it does not loop for ever."""
-    assert picture_size(data + b"") is None
 
 
 class WithLandmarks:
