@@ -4,7 +4,7 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test test-long check bench clean
+.PHONY: help setup setup-demo setup-contract-tools demo test test-long check bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -15,13 +15,18 @@ setup: ## Install everything that the other targets need
 setup-demo:
 	@deploy/local/setup.sh mosquitto mosquitto_sub
 
+# The linters of the OpenAPI and AsyncAPI documents, and generators of clients.
+setup-contract-tools: setup
+	@deploy/local/setup.sh node npm
+	@tests/contract/tools/install.sh
+
 demo: setup-demo ## Run the whole line on this machine until Ctrl-C (ONCE=1: run once, check, end)
 	@$(BIN)/python -m deploy.local.demo $(if $(filter-out 0,$(ONCE)),--once)
 
-test: setup ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes to pytest, JOBS= at a time: 3)
+test: setup-contract-tools ## Run all tests, on a real Mosquitto and a real mongod (ARGS= goes to pytest, JOBS= at a time: 3)
 	@$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal $(ARGS)
 
-test-long: setup ## Run the long forms too: each kill by itself, whole days, hundreds of examples a property
+test-long: setup-contract-tools ## Run the long forms too: each kill by itself, whole days, hundreds of examples a property
 	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist worksteal -m "" --hypothesis-profile=long $(ARGS)
 
 check: setup ## Lint, formatting, types and the rules of the house

@@ -21,11 +21,13 @@ router = APIRouter(prefix="/api/v1/identities", tags=["people"])
 _ACCEPTED_TYPES = frozenset(
     {*PHOTO_TYPES, "image/jpg", "image/pjpeg", "image/jfif", "image/heic", "application/octet-stream", ""}
 )
+# Every generator of clients knows the last one.
+_DESCRIBED_TYPES = (*PHOTO_TYPES, "application/octet-stream")
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            photo_type: {"schema": {"type": "string", "format": "binary"}} for photo_type in PHOTO_TYPES
+            photo_type: {"schema": {"type": "string", "format": "binary"}} for photo_type in _DESCRIBED_TYPES
         },
     }
 }

@@ -10,6 +10,7 @@ READY=.venv/.ready
 package_of() {
     case "$1" in
         mosquitto_sub) echo mosquitto-clients ;;
+        node) echo nodejs ;;
         *) echo "$1" ;;
     esac
 }
