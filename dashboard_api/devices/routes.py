@@ -85,7 +85,12 @@ async def show(
     return to_view(device, await spaces.models(), now(), silent_after(settings.heartbeat_seconds))
 
 
-@router.patch("/devices/{device_id}", dependencies=[JSON_BODY])
+# The operation id is what generated clients call the operation by.
+@router.patch(
+    "/devices/{device_id}",
+    operation_id="calibrate_api_v1_devices__device_id__patch",
+    dependencies=[JSON_BODY],
+)
 async def change(
     *,
     device_id: DeviceId,

@@ -48,6 +48,7 @@ BODY_PROPERTIES: Mapping[str, str] = {
     "created_at": "Time of creation.",
     "current_positions": "The last position on each camera.",
     "current_site": "The site that saw the person last.",
+    "decommissioned_at": "Time of removal from the fleet; null for a device in use.",
     "cursor": "The cursor from which the feed continues.",
     "deleted": "Whether the identity is deleted.",
     "EdgeChanges.deleted": "The user ids of the removals among the changes.",

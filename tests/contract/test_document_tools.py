@@ -1,4 +1,4 @@
-"""The OpenAPI and AsyncAPI documents pass the field's linters, and clients can be made from them."""
+"""Both API documents pass linters, and clients can be made from them."""
 
 import json
 import subprocess
