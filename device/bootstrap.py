@@ -11,6 +11,7 @@ from pathlib import Path
 from broker_bridge.common.clock import utc_now
 from broker_bridge.contract.commands import RESYNC, RUN_CANARY
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
+from broker_bridge.contract.errors import STORE_DAMAGED
 from broker_bridge.contract.messages import SpaceInfo
 
 from .client.assembly import Assembly, assemble, software_version
@@ -89,6 +90,8 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         outbox_bytes=device.outbox_mb * 1024 * 1024,
     )
     health = Health()
+    if parts.db.damage is not None:
+        health.report(STORE_DAMAGED, parts.db.damage)
     canary = CanaryRun(recognition.embedder.session, recognition.space.id, health, device.reference_model)
     canary.run()
     registrations = _registrations(parts, recognition.space, health)
@@ -116,6 +119,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         utc_now=utc_now,
         vision=program.vision_readings,
     )
+    parts.db.connection.on_damage = program.end_for_repair
     record = ModelRecord(parts.db, health, config.spaces)
     for listener in (record, registrations, commands, heartbeat, observations):
         parts.client.attach(listener)

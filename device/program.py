@@ -22,7 +22,8 @@ from .recognition.assembly import Recognition
 from .recognition.sighting import FrameReport
 from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection
-from .store.connection import StoreError
+from .store.connection import StoreDamagedError, StoreError
+from .store.repair import mark_damaged
 from .tracking.observations import ObservationSender
 from .vision.capture.camera import Frame, open_camera
 from .vision.capture.newest_frame import NewestFrame
@@ -63,6 +64,7 @@ class DeviceProgram:
         self._observations = observations
         self._capture: NewestFrame | None = None
         self._stop = threading.Event()
+        self._is_damaged = False
         self._pipeline = recognition.build_pipeline(
             suppressed_reason=self._suppressed_reason, on_event=self._send
         )
@@ -89,12 +91,23 @@ class DeviceProgram:
             if self._recorder is not None:
                 self._recorder.close()
             self.parts.db.close()
+        if self._is_damaged:
+            path = self.parts.db.connection.path
+            raise StoreDamagedError(f"{path}: was found damaged; the next start repairs it", "at run time")
 
     def request_stop(self) -> None:
         """End `run` soon; for any thread, but not for a signal handler."""
         self._stop.set()
         if self._capture is not None:
             self._capture.stop()
+
+    def end_for_repair(self) -> None:
+        """End `run` with StoreDamagedError: the next start replaces the database."""
+        if not self._is_damaged:
+            self._is_damaged = True
+            mark_damaged(self.parts.db.connection.path)
+            _log.error("store found damaged; the program ends, its next start repairs it")
+            threading.Thread(target=self.request_stop, daemon=True).start()
 
     def _process_frames(self) -> None:
         settings = self._settings

@@ -1,13 +1,15 @@
 """The SQLite connection that all threads of a device share, and its migrations."""
 
+import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 BUSY_TIMEOUT_MS = 5000
+_LEAST_BYTES = 512
 
 # FULL: a committed row survives a power cut. secure_delete: a removed template leaves no bytes in its page.
 _PRAGMAS = (
@@ -19,8 +21,24 @@ _PRAGMAS = (
 )
 
 
+_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_DROPPED = re.compile(r"^(?:DROP TABLE|ALTER TABLE) (\w+)(?: RENAME TO|;)", re.MULTILINE)
+
+
 class StoreError(RuntimeError):
     """The database file cannot be used; the sentence names the file and the remedy."""
+
+
+class StoreDamagedError(StoreError):
+    """The bytes of the file are no sound database; `reason` says what is wrong."""
+
+    def __init__(self, sentence: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class _NewerSchemaError(sqlite3.OperationalError):
+    """Newer software wrote the file, which is sound."""
 
 
 class StoreConnection:
@@ -28,6 +46,7 @@ class StoreConnection:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.on_damage: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
 
@@ -40,16 +59,23 @@ class StoreConnection:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 # Templates are biometric: only the owner may read the file (SQLite gives -wal the same mode).
+                if self.path.is_dir():
+                    raise sqlite3.DatabaseError("it is a folder")
                 self.path.touch(mode=0o600)
+                wal = Path(f"{self.path}-wal")
+                size = self.path.stat().st_size
+                if 0 < size < _LEAST_BYTES or (not size and wal.exists() and wal.stat().st_size):
+                    raise sqlite3.DatabaseError(f"it has {size} bytes only")
                 connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 for pragma in _PRAGMAS:
                     connection.execute(pragma)
                 _check(connection)
                 _migrate(connection)
+                _check_tables(connection)
             except (OSError, sqlite3.Error) as error:
                 if connection is not None:
                     connection.close()
-                raise StoreError(_sentence(self.path, error)) from error
+                raise _to_store_error(self.path, error) from error
             self._connection = connection
 
     def close(self) -> None:
@@ -86,7 +112,10 @@ class StoreConnection:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                raise StoreError(_sentence(self.path, error)) from error
+                failure = _to_store_error(self.path, error)
+                if isinstance(failure, StoreDamagedError):
+                    self.on_damage()
+                raise failure from error
 
     def truncate_log(self) -> bool:
         """Move the write-ahead log into the file and empty it.
@@ -97,6 +126,14 @@ class StoreConnection:
         with self.reading() as connection:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
+
+
+def _to_store_error(path: Path, error: Exception) -> StoreError:
+    sentence = _sentence(path, error)
+    # SQLite reports CORRUPT and NOTADB by the class itself, everything else by a class below it.
+    if type(error) is sqlite3.DatabaseError:
+        return StoreDamagedError(sentence, str(error))
+    return StoreError(sentence)
 
 
 def _sentence(path: Path, error: Exception) -> str:
@@ -127,10 +164,27 @@ def _migrate(connection: sqlite3.Connection) -> None:
     known = migrations()
     (current,) = connection.execute("PRAGMA user_version").fetchone()
     if current > known[-1][0]:
-        raise sqlite3.OperationalError(
+        raise _NewerSchemaError(
             f"written by newer software (schema {current}, this one knows {known[-1][0]})"
         )
     for number, script in known:
         if number > current:
             # executescript would commit an open transaction first, so BEGIN stands in the script itself.
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+            try:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
+                )
+            except sqlite3.OperationalError as error:
+                if "already exists" in str(error) or "no such table" in str(error):
+                    raise sqlite3.DatabaseError(f"its tables are not those of its schema: {error}") from error
+                raise
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError if tables of the schema are missing."""
+    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    expected = {name for _, script in migrations() for name in _TABLE.findall(script)}
+    dropped = {name for _, script in migrations() for name in _DROPPED.findall(script)}
+    missing = sorted(expected - dropped - present)
+    if missing:
+        raise sqlite3.DatabaseError(f"tables are missing: {', '.join(missing)}")

@@ -20,6 +20,7 @@ from . import cursor as cursors
 from . import enrollments, staging
 from .connection import StoreConnection
 from .cursor import SnapshotProgress, SyncCursor
+from .repair import open_or_repair
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +44,15 @@ class DatabaseManager:
         self.dev_mode = dev_mode
         self._utc_now = utc_now
         self._log_has_removed = False
+        self.damage: str | None = None
+        """What became of a damaged file, None without one."""
 
     def initialize(self) -> None:
-        """Open the file, creating it or migrating it as needed.
+        """Open the file, creating it, migrating it or replacing a damaged one.
 
         Raises StoreError with one sentence.
         """
-        self.connection.open()
+        self.damage = open_or_repair(self.connection)
         if not self.dev_mode:
             with self.connection.transaction() as connection:
                 connection.execute(

@@ -186,15 +186,6 @@ def test_a_flipped_bit_is_drift(db: DatabaseManager, path: Path) -> None:
     assert not again.verify()
 
 
-def test_a_damaged_file_raises_one_sentence_and_stays(path: Path) -> None:
-    """The outbox in the file is never deleted silently."""
-    path.write_bytes(b"this was a database once" * 400)
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"faces\.db: is damaged or no database .* move it aside"):
-        DatabaseManager(path).initialize()
-    assert path.read_bytes() == before
-
-
 def test_a_file_of_newer_software_is_not_changed(db: DatabaseManager, path: Path) -> None:
     """Older software does not damage it."""
     with db.connection.reading() as sql:

@@ -1,0 +1,103 @@
+"""Replace a damaged database by a fresh one with what could be saved."""
+
+import logging
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from .connection import StoreConnection, StoreDamagedError, StoreError
+from .salvage import salvage
+
+_log = logging.getLogger(__name__)
+
+_SIDE_FILES = ("-wal", "-shm")
+_BLOCK = b"\0" * (1 << 20)
+
+
+def open_or_repair(connection: StoreConnection) -> str | None:
+    """Open the database; replace it first if it is damaged.
+
+    Events, registrations and counters are saved as far as they can be read. The gallery syncs again. Returns
+    a sentence about the damage while a damaged file lies beside the database, None otherwise. Raises
+    StoreError for what is no damage: missing rights, a full disk, a file of newer software.
+    """
+    path = connection.path
+    marked = path.with_name(f"{path.name}.marked")
+    fresh = path.with_name(f"{path.name}.repaired")
+    try:
+        if fresh.exists() and not path.exists():
+            # The power failed between the two renames of a repair.
+            fresh.replace(path)
+        reason = "it was found damaged while the device ran" if marked.exists() else None
+        if reason is None:
+            try:
+                connection.open()
+            except StoreDamagedError as error:
+                reason = error.reason
+        if reason is not None:
+            sentence = _repair(path, fresh, reason)
+            connection.open()
+            marked.unlink(missing_ok=True)
+            return sentence
+    except OSError as error:
+        raise StoreError(f"{path}: is damaged and cannot be moved aside ({error.strerror})") from error
+    aside = _aside(path)
+    return f"a damaged database lies at {aside}: delete it once it is of no use" if aside.exists() else None
+
+
+def mark_damaged(path: Path) -> None:
+    """Have the next start replace the database, whatever its quick check says."""
+    with suppress(OSError):
+        path.with_name(f"{path.name}.marked").touch(mode=0o600)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged")
+
+
+def _repair(path: Path, fresh: Path, reason: str) -> str:
+    _remove(fresh)
+    target = StoreConnection(fresh)
+    target.open()
+    try:
+        with target.transaction() as sql:
+            copied, complete = salvage(path, sql) if path.is_file() else ({}, False)
+        target.truncate_log()
+    finally:
+        target.close()
+    aside = _aside(path)
+    # One damaged file at most: it has templates, which an erasure does not reach.
+    _remove(aside)
+    for suffix in _SIDE_FILES:
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
+    path.replace(aside)
+    fresh.replace(path)
+    saved = f"{copied.get('outbox', 0)} waiting and {copied.get('rejected', 0)} rejected events were saved"
+    sentence = f"the database was damaged ({reason}) and begun anew; {saved}, the gallery syncs again"
+    if complete:
+        _remove(aside)
+    else:
+        sentence += (
+            f"; not everything could be read: the damaged file is {aside}, delete it once it is of no use"
+        )
+    _log.error("store damaged and begun anew file=%s reason=%r saved=%r", path, reason, copied)
+    return sentence
+
+
+def _remove(path: Path) -> None:
+    """Delete a database, overwriting its bytes first."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        return
+    for file in (path, *(Path(f"{path}{suffix}") for suffix in _SIDE_FILES)):
+        if not file.exists():
+            continue
+        with file.open("r+b") as opened:
+            left = file.stat().st_size
+            while left > 0:
+                left -= opened.write(_BLOCK[: min(left, len(_BLOCK))])
+            opened.flush()
+            os.fsync(opened.fileno())
+        file.unlink()
