@@ -25,6 +25,7 @@ with PROGRAM.imports():
     from broker_bridge.common.clock import utc_now
     from broker_bridge.common.logs import configure_logging
     from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
+    from broker_bridge.common.watchdog import end_within
     from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 
     from .bootstrap import build, database_path, sole_owner
@@ -60,13 +61,18 @@ class SimulatorSettings(Settings):
     log: LogSettings = LogSettings()
 
 
-def on_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` at SIGTERM and SIGINT, in a thread of its own.
+def on_signal(*actions: Callable[[], None]) -> None:
+    """Call `actions` at SIGTERM and SIGINT, each in a thread of its own.
 
-    A handler interrupts the main thread, which may hold the lock that `stop` takes.
+    A handler interrupts the main thread, which may hold the lock that an action takes.
     """
+
+    def handle(_number: int, _frame: object) -> None:
+        for action in actions:
+            threading.Thread(target=action, daemon=True).start()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=stop, daemon=True).start())
+        signal.signal(number, handle)
 
 
 @app.callback(invoke_without_command=True)
@@ -91,7 +97,7 @@ def run(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = 
         configure_logging(settings.log)
         with sole_owner(settings.device.data_dir):
             program = build(settings)
-            on_signal(program.request_stop)
+            on_signal(program.request_stop, end_within)
             program.run(exit_at_end=exit_at_end)
 
 

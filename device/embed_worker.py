@@ -21,8 +21,10 @@ with PROGRAM.imports():
     from rich.console import Console
 
     from broker_bridge.common.cli import Config, VersionOption
+    from broker_bridge.common.event_loop import run_bounded
     from broker_bridge.common.logs import configure_logging
     from broker_bridge.common.settings import SettingsError, load_settings
+    from broker_bridge.common.watchdog import end_within
     from device.vision.inference.session import ModelError
 
     from .embedding.bootstrap import load_photo_embedder, open_worker, silence_request_logs
@@ -71,7 +73,7 @@ def work(config: Config = None, once: Once = False, _version: VersionOption = Fa
         silence_request_logs()
         embedder = load_photo_embedder(settings.worker)
         try:
-            summary = asyncio.run(_work(settings.worker, embedder, once=once))
+            summary = run_bounded(_work(settings.worker, embedder, once=once))
         except ServiceUnavailableError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
@@ -91,8 +93,13 @@ async def _work(worker: WorkerSection, embedder: PhotoFaceEmbedder, *, once: boo
     async with open_worker(worker, embedder, _reporter(), once=once) as program:
         task = asyncio.ensure_future(program.process_jobs(once=once))
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            end_within()
+            task.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()

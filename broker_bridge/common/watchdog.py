@@ -24,6 +24,25 @@ _STOP_TICKS = 9
 _LOG_SECONDS = 1.0
 
 
+def end_within(seconds: float = _STOP_TICKS * _TICK_SECONDS, end: Callable[[int], object] = os._exit) -> None:
+    """End the process with status 70 unless it has ended by itself within `seconds`.
+
+    For programs of threads, which were told to stop; a thread may wait for a camera for ever.
+    """
+    timer = threading.Timer(seconds, _end_program, ("program does not stop", end))
+    timer.daemon = True
+    timer.start()
+
+
+def _end_program(reason: str, end: Callable[[int], object]) -> None:
+    # In a thread: another one may hold the lock of the log, whose reader has stopped.
+    line = "watchdog ends the program reason=%r status=%d"
+    logged = threading.Thread(target=_log.critical, args=(line, reason, EXIT_STATUS), daemon=True)
+    logged.start()
+    logged.join(_LOG_SECONDS)
+    end(EXIT_STATUS)
+
+
 @dataclass
 class Vitals:
     """Counts the ticks since the last sign of life."""
@@ -97,12 +116,7 @@ class Watchdog:
         self._turned = True
 
     def _give_up(self, reason: str) -> None:
-        # In a thread: the event loop may hold the lock of the log, whose reader has stopped.
-        line = "watchdog ends the program reason=%r status=%d"
-        logged = threading.Thread(target=_log.critical, args=(line, reason, EXIT_STATUS), daemon=True)
-        logged.start()
-        logged.join(_LOG_SECONDS)
-        self._end(EXIT_STATUS)
+        _end_program(reason, self._end)
 
     def _notify(self, state: str) -> None:
         """Send `state` to systemd, if it has started this program with Type=notify."""

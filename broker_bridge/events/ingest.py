@@ -23,7 +23,7 @@ from broker_bridge.settings import BridgeSettings
 
 _log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = (0.2, 5.0)
+_RETRY_SECONDS = (0.2, 2.0)
 # Receipts name at most this many events each, far below the broker's packet limit.
 _EVENTS_PER_RECEIPT = 1000
 

@@ -53,10 +53,14 @@ def test_programs_that_pause_without_a_primary_work_again(scene: Scene, pauses: 
         assert "never retrieved" not in program.output()
 
 
-def test_programs_end_while_mongodb_is_away(scene: Scene) -> None:
+@pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_programs_end_while_mongodb_is_away(scene: Scene, frozen: bool) -> None:
     """SIGTERM ends bridge and API with status 0 although their calls still wait."""
     fleet = scene.fleet
-    fleet.mongod.kill()
+    if frozen:
+        fleet.mongod.program.freeze()
+    else:
+        fleet.mongod.kill()
     with requests_in_flight(scene):
         for program in (fleet.bridge, fleet.api):
             assert program.stop(END_SECONDS) == 0, program.output()

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from broker_bridge.common import watchdog
-from broker_bridge.common.watchdog import EXIT_STATUS, Vitals, Watchdog
+from broker_bridge.common.watchdog import EXIT_STATUS, Vitals, Watchdog, end_within
+from tests.source_tree import ROOT
 from tests.waiting import wait_until
 
 WELL = (True, True, False)
@@ -114,3 +117,31 @@ def test_systemd_is_notified_over_its_socket(tmp_path: Path, abstract: bool) -> 
 
 def test_a_missing_socket_of_systemd_is_no_failure(tmp_path: Path) -> None:
     Watchdog({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready(lambda: True)
+
+
+def test_a_program_of_threads_ends_in_time() -> None:
+    statuses: list[int] = []
+    end_within(0.01, statuses.append)
+    wait_until(lambda: statuses, "the end of the program")
+    assert statuses == [EXIT_STATUS]
+
+
+def test_a_camera_program_that_is_stuck_ends_at_sigterm() -> None:
+    """Its main thread waits for ever, with a signal handler that cannot stop it."""
+    program = """
+import signal, threading
+from broker_bridge.common.watchdog import end_within
+from device.__main__ import on_signal
+on_signal(lambda: None, lambda: end_within(0.2))
+print("up", flush=True)
+lock = threading.Lock()
+lock.acquire()
+while True:
+    lock.acquire(timeout=60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"up\n"
+    process.terminate()
+    assert process.wait(30) == EXIT_STATUS
