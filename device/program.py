@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from broker_bridge.contract.embeddings import normalise
-from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, STORE_FAILED, ContractError
+from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, ContractError
 from broker_bridge.contract.messages import Event
 
 from .client.assembly import Assembly
@@ -142,14 +142,10 @@ class DeviceProgram:
         image = frame.image if self._settings.event_images else None
         try:
             self.parts.client.send_event(event, image, box)
-        except (ContractError, StoreError) as error:
-            # Recognition goes on: the next event may be small enough, the disk may get free space.
+        except ContractError as error:
+            # Recognition goes on: the next event may be small enough.
             self.counts["events_lost"] += 1
             _log.error("event lost: not stored event_id=%s error=%r", event.event_id, str(error))
-            if isinstance(error, StoreError):
-                self.health.report(STORE_FAILED, f"events are lost: {error}")
-        else:
-            self.health.clear(STORE_FAILED)
 
     def _observe(self, report: FrameReport, frame: Frame) -> None:
         if self._observations is None:

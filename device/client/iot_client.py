@@ -97,6 +97,7 @@ class IoTClient:
             source=source,
             max_bytes=outbox_bytes,
             dating=EventDating(self.clock, self._boots.last_moments()),
+            clock=clock,
         )
         self.broker = BrokerSession(
             config,
@@ -179,9 +180,11 @@ class IoTClient:
     ) -> None:
         """Store `event`, then send it (seed 003); return when it is on disk.
 
+        While the disk fails it is kept in memory, and `outbox.problem` says so.
+
         `image` is a JPEG, or a frame to crop round `face_bbox`. An image that cannot be encoded is left out
         and counted. Raises ContractError for an event that can never be stored (`payload-too-large`,
-        `device-mismatch`), StoreError if the disk fails.
+        `device-mismatch`).
         """
         if event.device_id != self.config.device_id:
             raise ContractError(

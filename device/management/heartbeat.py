@@ -74,8 +74,8 @@ class HeartbeatSender(SessionListener):
         system = read_system(self._folder)
         vision = self._vision()
         outbox = self._client.outbox
-        clock_problem = self._client.clock.problem()
-        problems = [*vision.problems, *([clock_problem] if clock_problem else [])]
+        others = (self._client.clock.problem(), outbox.problem)
+        problems = [*vision.problems, *(problem for problem in others if problem)]
         return Heartbeat(
             device_id=self._client.config.device_id,
             at=self._utc_now(),

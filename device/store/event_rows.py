@@ -1,7 +1,7 @@
 """`EventRows`: the stored events of device.db, within a budget of bytes."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,14 +14,17 @@ from .connection import StoreConnection
 
 _MAX_REJECTED = 1000
 # The cost of a row besides its body and image, in page and indexes.
-_ROW_BYTES = 200
+ROW_BYTES = 200
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _COLUMNS = "SELECT seq, event_id, body, image, created_at, boot_id, boot_ms FROM outbox"
 
 
 @dataclass(frozen=True)
 class EventRow:
-    """A row of `outbox`: the event's JSON without its image (JPEG), and when it came."""
+    """A row of `outbox`: the event's JSON without its image (JPEG), and when it came.
+
+    `seq` is 0 before the row is on disk.
+    """
 
     seq: int
     event_id: str
@@ -56,17 +59,33 @@ class EventRows:
         self._bytes = 0
         self._counted_at: int | None = None
 
-    def add(self, event_id: str, body: bytes, image: bytes | None, stamp: Stamp) -> None:
-        """Commit a row; a repeat of a stored id changes nothing."""
-        needed = len(body) + len(image or b"") + _ROW_BYTES
+    def add(self, rows: Sequence[EventRow]) -> None:
+        """Commit new rows, which get their `seq`; a repeat of a stored id changes nothing."""
         with self._changing() as (sql, change):
-            change.append(-self._make_room(sql, needed))
-            added = sql.execute(
-                "INSERT INTO outbox (event_id, body, image, created_at, boot_id, boot_ms) "
-                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
-                (event_id, body, image, format_time(stamp.wall), stamp.boot_id, stamp.boot_ms),
-            ).rowcount
-            change.append(needed * added)
+            for row in rows:
+                needed = len(row.body) + len(row.image or b"") + ROW_BYTES
+                change.append(-self._make_room(sql, needed + sum(change)))
+                stamp = row.stamp
+                added = sql.execute(
+                    "INSERT INTO outbox (event_id, body, image, created_at, boot_id, boot_ms) "
+                    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING",
+                    (
+                        row.event_id,
+                        row.body,
+                        row.image,
+                        format_time(stamp.wall),
+                        stamp.boot_id,
+                        stamp.boot_ms,
+                    ),
+                ).rowcount
+                change.append(needed * added)
+
+    def count_dropped(self, numbers: Mapping[str, int]) -> None:
+        """Add to the counters of dropped events and images."""
+        if any(numbers.values()):
+            with self._connection.transaction() as sql:
+                for name, number in numbers.items():
+                    _count(sql, name, number)
 
     def by_ids(self, event_ids: Iterable[str]) -> list[EventRow]:
         """Return the rows of `event_ids`, in that order; unknown ids are left out."""
@@ -76,6 +95,12 @@ class EventRows:
                 for event_id in event_ids
                 for row in sql.execute(f"{_COLUMNS} WHERE event_id = ?", (event_id,))
             ]
+
+    def count_of(self, event_ids: Collection[str]) -> int:
+        """Return how many of `event_ids` are stored."""
+        with self._connection.reading() as sql:
+            found = "SELECT COUNT(*) FROM outbox WHERE event_id = ?"
+            return sum(sql.execute(found, (event_id,)).fetchone()[0] for event_id in event_ids)
 
     def after(self, seq: int, limit: int) -> list[EventRow]:
         """Return at most `limit` rows behind `seq`, oldest first."""
@@ -133,7 +158,7 @@ class EventRows:
                     "RETURNING LENGTH(body) + COALESCE(LENGTH(image), 0)",
                     (event_id,),
                 ).fetchone()
-                change.append((size[0] + _ROW_BYTES) * moved if size else 0)
+                change.append((size[0] + ROW_BYTES) * moved if size else 0)
                 found += moved
         return found
 
@@ -184,7 +209,7 @@ class EventRows:
             self._counted_at = version
             (self._bytes,) = sql.execute(
                 "SELECT COALESCE(SUM(LENGTH(body) + COALESCE(LENGTH(image), 0) + ?), 0) FROM outbox",
-                (_ROW_BYTES,),
+                (ROW_BYTES,),
             ).fetchone()
 
     def _make_room(self, sql: sqlite3.Connection, needed: int) -> int:
@@ -205,7 +230,7 @@ class EventRows:
                 break
             sql.execute("DELETE FROM outbox WHERE seq = ?", (row[0],))
             _count(sql, "events_dropped")
-            freed += row[1] + _ROW_BYTES
+            freed += row[1] + ROW_BYTES
         return freed
 
 
@@ -232,11 +257,12 @@ def _delete(sql: sqlite3.Connection, event_id: str) -> int:
         "DELETE FROM outbox WHERE event_id = ? RETURNING LENGTH(body) + COALESCE(LENGTH(image), 0)",
         (event_id,),
     ).fetchone()
-    return row[0] + _ROW_BYTES if row else 0
+    return row[0] + ROW_BYTES if row else 0
 
 
-def _count(sql: sqlite3.Connection, name: str) -> None:
+def _count(sql: sqlite3.Connection, name: str, number: int = 1) -> None:
     sql.execute(
-        "INSERT INTO counters (name, value) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
-        (name,),
+        "INSERT INTO counters (name, value) VALUES (?1, ?2) "
+        "ON CONFLICT (name) DO UPDATE SET value = value + ?2",
+        (name, number),
     )

@@ -2,18 +2,21 @@
 
 import base64
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from pydantic import ValidationError
 
-from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE, ContractError
-from broker_bridge.contract.messages import Event, Rejection
+from broker_bridge.contract.errors import PAYLOAD_TOO_LARGE, STORE_FAILED, ContractError
+from broker_bridge.contract.messages import Event, Rejection, WireError
 from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image
 from device.timing.device_clock import Stamp
 from device.timing.event_dating import EventDating
 
+from .buffered_rows import MEMORY_BYTES, BufferedEventRows
 from .connection import StoreConnection
 from .event_rows import EventRow, EventRows, RejectedEvent
 from .resend import RESEND, ResendSchedule
@@ -36,7 +39,8 @@ class OutboxEvent:
 class Outbox:
     """Events in order of arrival, with the times at which they are sent again.
 
-    `EventRows` keeps them within a budget of `max_bytes` on disk. `window` bounds the sent events without a
+    `EventRows` keeps them within a budget of `max_bytes` on disk, `BufferedEventRows` within `memory_bytes`
+    while the disk fails. `window` bounds the sent events without a
     receipt. `dating` dates each event when it is sent. `put` is for any thread, the methods about sending are
     for one. The connection must be open. Raises ValueError for a budget of less than four of the
     largest events.
@@ -51,20 +55,23 @@ class Outbox:
         max_bytes: int = DEFAULT_MAX_BYTES,
         window: int = 200,
         dating: EventDating | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         if max_bytes < 4 * MAX_UP_BYTES:
             raise ValueError(f"an outbox needs at least {4 * MAX_UP_BYTES} bytes, got {max_bytes}")
         self._utc_now = utc_now
         self._dating = dating
-        self._rows = EventRows(connection, utc_now=utc_now, max_bytes=max_bytes)
+        rows = EventRows(connection, utc_now=utc_now, max_bytes=max_bytes)
+        self._rows = BufferedEventRows(connection, rows, clock=clock, max_bytes=memory_bytes)
         self._schedule = ResendSchedule(window, source, RESEND)
         self._last_of_earlier_run = self._rows.last_seq
 
     def put(self, event: Event, image: bytes | None = None) -> None:
         """Commit `event` and its `image` (JPEG) to disk.
 
-        A repeat of a stored id changes nothing. Raises ContractError(`payload-too-large`) for an event
-        that would make the broker disconnect, and StoreError if the disk fails.
+        While the disk fails they stay in memory. A repeat of a stored id changes nothing. Raises
+        ContractError(`payload-too-large`) for an event that would make the broker disconnect.
         """
         if event.image is not None:
             image = image if image is not None else decode_image(event.image)
@@ -75,19 +82,20 @@ class Outbox:
                 PAYLOAD_TOO_LARGE, f"the event has {size} bytes, expected at most {MAX_UP_BYTES}"
             )
         stamp = self._dating.clock.stamp() if self._dating else Stamp(self._utc_now())
-        self._rows.add(event.event_id, stored.to_json(), image, stamp)
+        self._rows.add(EventRow(0, event.event_id, stored.to_json(), image, stamp))
 
     def due(self, now: float, limit: int) -> list[OutboxEvent]:
         """Return at most `limit` events to send at `now` (monotonic seconds).
 
         Repeats come before new events, each oldest first. An unreadable row moves to `rejected`.
         """
+        self._rows.write_down()
         repeats = self._schedule.due(now)[:limit]
         room = min(limit - len(repeats), self._schedule.room)
         rows = self._rows.by_ids(repeats)
         for settled in set(repeats) - {row.event_id for row in rows}:
             self._schedule.forget(settled)
-        rows += self._rows.after(self._schedule.sent_up_to, room)
+        rows += self._unsent(room)
         to_send: list[OutboxEvent] = []
         unreadable: list[Rejection] = []
         for row in rows:
@@ -100,11 +108,21 @@ class Outbox:
             self.reject(unreadable)
         return to_send
 
+    def _unsent(self, limit: int) -> list[EventRow]:
+        """Return at most `limit` events that were not sent in this run."""
+        rows = self._rows.after(self._schedule.sent_up_to, limit)
+        # Sent from memory before they came to the disk: passed over as soon as no other row is before them.
+        sent = list(takewhile(lambda row: row.event_id in self._schedule, rows))
+        if sent:
+            self._schedule.sent_up_to = sent[-1].seq
+        rows += self._rows.in_memory()
+        return [row for row in rows if row.event_id not in self._schedule][:limit]
+
     def _to_send(self, row: EventRow) -> OutboxEvent:
         event = Event.model_validate_json(row.body)
         if self._dating is not None:
             event = self._dating.date(event, row.stamp)
-        replayed = row.event_id in self._schedule or row.seq <= self._last_of_earlier_run
+        replayed = row.event_id in self._schedule or 0 < row.seq <= self._last_of_earlier_run
         payload = _payload(event, row.image, replayed=replayed)
         if len(payload) > MAX_UP_BYTES:
             # The date does not fit beside the image; an event without its image is worth more than none.
@@ -139,7 +157,7 @@ class Outbox:
 
     def settle(self, event_ids: Sequence[str]) -> None:
         """Delete the events that the bridge has stored; ignore unknown ids."""
-        self._rows.delete(event_ids)
+        self._rows.settle(event_ids)
         for event_id in event_ids:
             self._schedule.forget(event_id)
 
@@ -157,6 +175,15 @@ class Outbox:
     def requeue(self, event_ids: Iterable[str]) -> int:
         """Queue rejected events again; return how many were found."""
         return self._rows.requeue(event_ids)
+
+    @property
+    def problem(self) -> WireError | None:
+        """Why events are not written to the disk, None while they are."""
+        failure, count = self._rows.failure, self._rows.memory_count
+        if failure is None:
+            return None
+        detail = f"{count} events are in memory only, and lost if the program ends: {failure}"
+        return WireError(code=STORE_FAILED, detail=detail[:1000])
 
     @property
     def depth(self) -> int:

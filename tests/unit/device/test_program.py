@@ -1,10 +1,15 @@
 """The problems that a device reports when its disk fails."""
 
+import time
+
 import numpy as np
 import pytest
 
+from broker_bridge.common.clock import utc_now
 from device.bootstrap import build
+from device.management.heartbeat import HeartbeatSender
 from device.settings import DeviceSettings
+from device.store import buffered_rows
 from device.vision.capture.camera import Frame
 from device.vision.detectors.detector import FaceBox
 from tests.device_samples import event
@@ -22,17 +27,31 @@ def program(tmp_path):
 
 def send(program, number):
     program._send(event(number), FaceBox(40, 30, 60, 60), FRAME)
-    return program.vision_readings()
 
 
-def test_a_disk_that_stores_no_event_is_a_problem_until_it_does(program):
-    """Lost events are counted, and the device is degraded."""
-    assert send(program, 1).problems == []
+def test_a_disk_that_stores_no_event_is_a_problem_until_it_does(program, monkeypatch):
+    """The events are kept in memory, none is lost, and the heartbeat says so."""
+    monkeypatch.setattr(buffered_rows, "_RETRY_SECONDS", 0.0)
+    heartbeat = HeartbeatSender(
+        program.parts.client,
+        program.parts.sync,
+        folder=program.parts.db.connection.path.parent,
+        interval=30.0,
+        clock=time.monotonic,
+        utc_now=utc_now,
+        vision=program.vision_readings,
+    )
+    send(program, 1)
+    assert heartbeat.compose().problems == []
     program.parts.db.close()
-    readings = [send(program, number) for number in (2, 3)][-1]
-    assert [problem.code for problem in readings.problems] == ["store-failed"]
-    assert "events are lost" in readings.problems[0].detail
-    assert readings.refusals["events_lost"] == 2
+    for number in (2, 3):
+        send(program, number)
+    sent = heartbeat.compose()
+    assert sent.state == "degraded"
+    [problem] = [each for each in sent.problems if each.code == "store-failed"]
+    assert problem.detail.startswith("2 events are in memory only")
+    assert (sent.outbox_depth, sent.outbox_dropped) == (3, 0)
     program.parts.db.initialize()
-    assert send(program, 4).problems == []
-    assert program.parts.outbox.depth == 2
+    send(program, 4)
+    assert "events_lost" not in program.vision_readings().refusals
+    assert (heartbeat.compose().problems, program.parts.outbox.depth) == ([], 4)

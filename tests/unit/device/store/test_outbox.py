@@ -3,8 +3,7 @@
 import base64
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from broker_bridge.contract.channels import EVENT
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.messages import Rejection
 from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image
-from device.store.connection import StoreConnection, StoreError
+from device.store.connection import StoreConnection
 from device.store.outbox import Outbox
 from tests.device_samples import Clock, event, seeded
 
@@ -319,52 +318,6 @@ def test_a_damaged_event_does_not_block_the_others(
     [spoilt] = outbox.rejected()
     assert (spoilt.event_id, spoilt.code) == (event(2).event_id, "event-unreadable")
     assert outbox.depth == 2
-
-
-class FullDisk:
-    """A connection on which commits fail as on a full disk."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
-
-    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
-        if sql == "COMMIT":
-            raise sqlite3.OperationalError("database or disk is full")
-        return self._connection.execute(sql, *values)
-
-
-@contextmanager
-def full_disk(connection: StoreConnection) -> Iterator[None]:
-    real = connection._connection
-    connection._connection = FullDisk(real)
-    yield
-    connection._connection = real
-
-
-def test_a_failed_write_takes_no_room_in_the_budget(connection: StoreConnection, clock: Clock) -> None:
-    """No event is dropped for events that were never stored."""
-    outbox = new(connection, clock, max_bytes=MEBIBYTE)
-    outbox.put(event(1), JPEG)
-    with full_disk(connection):
-        for number in range(2, 12):
-            with pytest.raises(StoreError):
-                outbox.put(event(number), b"\xff\xd8" + bytes(150_000))
-    outbox.put(event(20), JPEG)
-    assert (outbox.depth, outbox.images_dropped, outbox.events_dropped) == (2, 0, 0)
-
-
-def test_a_failed_rejection_leaves_the_event_queued(
-    connection: StoreConnection, outbox: Outbox, clock: Clock
-) -> None:
-    """It is sent again, and the next receipt settles it."""
-    outbox.put(event(1))
-    send_due(outbox, clock())
-    with full_disk(connection), pytest.raises(StoreError):
-        outbox.reject([Rejection(event_id=event(1).event_id, code="event-invalid", detail="no")])
-    assert [pending["event_id"] for pending in send_due(outbox, clock() + 400)] == [event(1).event_id]
 
 
 def test_the_budget_counts_events_that_another_process_queued(
