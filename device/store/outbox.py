@@ -16,10 +16,10 @@ from broker_bridge.contract.wire import MAX_UP_BYTES, decode_image
 from device.timing.device_clock import Stamp
 from device.timing.event_dating import EventDating
 
-from .buffered_rows import MEMORY_BYTES, BufferedEventRows
 from .connection import StoreConnection
-from .event_rows import EventRow, EventRows, RejectedEvent
-from .resend import RESEND, ResendSchedule
+from .event_queue.buffered_rows import MEMORY_BYTES, BufferedEventRows
+from .event_queue.event_rows import EventRow, EventRows, RejectedEvent
+from .event_queue.resend import RESEND, ResendSchedule
 
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
 EVENT_UNREADABLE = "event-unreadable"

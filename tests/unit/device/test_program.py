@@ -9,7 +9,7 @@ from broker_bridge.common.clock import utc_now
 from device.bootstrap import build
 from device.management.heartbeat import HeartbeatSender
 from device.settings import DeviceSettings
-from device.store import buffered_rows
+from device.store.event_queue import buffered_rows
 from device.vision.capture.camera import Frame
 from device.vision.detectors.detector import FaceBox
 from tests.device_samples import event

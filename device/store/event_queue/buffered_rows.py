@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from broker_bridge.contract.messages import Rejection
+from device.store.connection import StoreConnection, StoreError
 
-from .connection import StoreConnection, StoreError
 from .event_rows import ROW_BYTES, EventRow, EventRows, RejectedEvent
 
 _log = logging.getLogger(__name__)

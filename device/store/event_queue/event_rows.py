@@ -8,9 +8,8 @@ from datetime import datetime, timezone
 
 from broker_bridge.contract.messages import Rejection
 from broker_bridge.contract.wire import format_time
+from device.store.connection import StoreConnection
 from device.timing.device_clock import Stamp
-
-from .connection import StoreConnection
 
 _MAX_REJECTED = 1000
 # The cost of a row besides its body and image, in page and indexes.

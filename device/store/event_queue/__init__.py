@@ -1,0 +1,1 @@
+"""The stored events without a receipt: rows on disk and in memory, and times."""
