@@ -8,7 +8,13 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from broker_bridge.contract.embeddings import normalise
-from broker_bridge.contract.errors import GALLERY_STALE, MODEL_FAILED, ContractError
+from broker_bridge.contract.errors import (
+    CAMERA_DARK,
+    CAMERA_FROZEN,
+    GALLERY_STALE,
+    MODEL_FAILED,
+    ContractError,
+)
 from broker_bridge.contract.messages import Event
 
 from .client.assembly import Assembly
@@ -27,10 +33,14 @@ from .store.repair import mark_damaged
 from .tracking.observations import ObservationSender
 from .vision.capture.camera import Frame, open_camera
 from .vision.capture.newest_frame import NewestFrame
+from .vision.capture.picture_watch import PictureWatch
 from .vision.detectors.detector import FaceBox
 from .vision.inference.session import ModelError
 
 _log = logging.getLogger(__name__)
+
+FROZEN = "the camera sends the same picture again and again, so no face is matched: restart it or its stream"
+DARK = "the picture has one colour (black, white or grey): look at the lens, the cable and the light"
 
 
 class DeviceProgram:
@@ -63,6 +73,7 @@ class DeviceProgram:
         self._npy_watch = npy_watch
         self._observations = observations
         self._capture: NewestFrame | None = None
+        self._pictures = PictureWatch()
         self._stop = threading.Event()
         self._is_damaged = False
         self._pipeline = recognition.build_pipeline(
@@ -120,6 +131,11 @@ class DeviceProgram:
                 self._process_frame(frame)
 
     def _process_frame(self, frame: Frame) -> None:
+        # The same picture again is no evidence, however often it comes.
+        is_new = self._pictures.add(frame.image, frame.captured_at)
+        self._report_pictures()
+        if not is_new:
+            return
         report = None
         try:
             report = self._pipeline.process(frame)
@@ -137,6 +153,16 @@ class DeviceProgram:
         self._register_strangers(report)
         if self._recorder is not None:
             self._recorder.record(report)
+
+    def _report_pictures(self) -> None:
+        for code, is_wrong, detail in (
+            (CAMERA_FROZEN, self._pictures.is_frozen, FROZEN),
+            (CAMERA_DARK, self._pictures.is_dark, DARK),
+        ):
+            if is_wrong:
+                self.health.report(code, detail)
+            else:
+                self.health.clear(code)
 
     def _send(self, event: Event, box: FaceBox, frame: Frame) -> None:
         image = frame.image if self._settings.event_images else None
@@ -197,12 +223,12 @@ class DeviceProgram:
         stats = self._pipeline.stats
         capture = self._capture
         return VisionReadings(
-            fps=stats.fps,
+            fps=self._pictures.limit_fps(stats.fps, time.monotonic()),
             inference_ms=stats.inference_ms,
             camera=capture.state if capture else None,
             refusals={**self._recognition.refusals(), **self.counts, **self._counts_of_parts()},
             quality=dict(stats.quality_reasons),
-            frames=capture.counts if capture else {},
+            frames={**capture.counts, "repeated": self._pictures.repeated} if capture else {},
             problems=self.health.problems(),
         )
 
