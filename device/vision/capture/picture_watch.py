@@ -18,8 +18,8 @@ STILL_SECONDS: Final = 60.0
 """As above, for pictures that differ by compression alone: an empty corridor may look so for a while."""
 DARK_SECONDS: Final = 5.0
 
-# Measured on stills of three sizes. Sensor noise of 1 grey level or more, or of 2 behind JPEG, differs by 1.3 and
-# more; a still that is encoded again soon differs by less than 0.9 from one of the pictures before it.
+# Measured on stills of three sizes. Sensor noise of 1 grey level or more, or of 2 behind JPEG, differs by 1.3
+# and more; a still that is encoded again soon differs by less than 0.9 from one of the pictures before it.
 _NOISE = 1.0
 _NOISE_QUANTILE = 25
 _BLOCK, _BLOCKS = 8, 250
@@ -107,7 +107,7 @@ class PictureWatch:
 
     @property
     def is_dark(self) -> bool:
-        """Whether the picture has had one colour, be it black, grey or white, for some seconds."""
+        """Whether the picture has had one colour (black, grey or white) for seconds."""
         return self._dark_since is not None and self._at - self._dark_since >= DARK_SECONDS
 
     @property

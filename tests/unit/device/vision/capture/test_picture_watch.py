@@ -72,7 +72,7 @@ def watched(picture: Picture, seconds: float = PICTURES / FPS, fps: float = FPS)
     ],
 )
 def test_a_frozen_picture_is_new_once(picture: Picture, most: int) -> None:
-    """Neither compression, a burnt-in clock nor a stuck pair of buffers makes it new again."""
+    """Compression, a burnt-in clock and a stuck pair of buffers make it no newer."""
     watch, new = watched(picture)
     assert 1 <= new <= most
     assert watch.repeated == PICTURES + 1 - new
