@@ -45,8 +45,9 @@ async def test_a_program_that_has_seen_more_begins_an_epoch(registry: Registry, 
     assert begun[0].tells_since("lobby", begun[0].version)
     assert await guards[0].read() == begun[0]
 
+
+async def test_a_history_that_goes_on_begins_no_epoch(registry: Registry) -> None:
     """With bulk changes, without changes, and past the marks that are kept."""
-    """With bulk changes, an untouched registry, and more changes than marks are kept for."""
     guard = HistoryGuard(registry.versions)
     first = await guard.read()
     for count in (1, 0, 70):
