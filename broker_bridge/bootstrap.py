@@ -77,7 +77,8 @@ class Bridge:
         self.retained = RetainedCleaner(registry, self.link.clear_retained, own.poll_seconds)
         self.publisher = DeltaPublisher(registry, self.link.publish, own.poll_seconds)
         self.commands = CommandDispatcher(registry, self.link.publish, own.poll_seconds)
-        self.presence = Presence(registry, own, on_written=self.commands.wake)
+        self.presence = Presence(registry, own, on_written=self.commands.wake, judge=self.publisher.judge)
+        self.publisher.on_progress(self.presence.judge_again)
         self.housekeeping = Housekeeping(
             registry,
             timedelta(days=settings.registry.tombstone_retention_days),

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from broker_bridge.common.clock import utc_now
@@ -16,7 +16,8 @@ from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.errors import CLOCK_WRONG, ContractError
-from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat
+from broker_bridge.contract.messages import DeviceInfo, DeviceStatus, Heartbeat, SyncApplied
+from broker_bridge.enrollment.evidence import Evidence
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import is_reserved
 from broker_bridge.registry.devices.reports import DeviceReport
@@ -34,12 +35,16 @@ FOLLOWED = (
 _LIMIT = 20_000
 # A larger offset is a wrong clock; a heartbeat on its way takes less.
 _CLOCK_SECONDS = 60.0
+_AHEAD_WAIT = timedelta(seconds=10)
+
+_Reports = dict[tuple[str, str], tuple[Decoded[Any], datetime]]
 
 
 class Presence:
     """Collect reports of devices and write them in batches.
 
-    The newest report of each kind counts. `on_written` is called after every batch.
+    The newest report of each kind counts. `on_written` is called after every batch. `judge` compares a
+    confirmation with the site; one with other templates is recorded and confirms nothing.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Presence:
         settings: BridgeSettings,
         now: Callable[[], datetime] = utc_now,
         on_written: Callable[[], None] = lambda: None,
+        judge: Callable[[str, SyncApplied], Evidence] | None = None,
     ) -> None:
         self._registry = registry
         self._on_written = on_written
@@ -57,6 +63,10 @@ class Presence:
         self._waiting: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
         self._batch: dict[tuple[str, str], tuple[Decoded[Any], datetime]] = {}
         self._wake = asyncio.Event()
+        self._judge = judge
+        self._ahead: _Reports = {}
+        # Devices whose last confirmation does not have the templates of its version.
+        self._different: set[str] = set()
         # The model differences last logged per device: its info comes again with every connect.
         self._differing: dict[str, dict[str, str]] = {}
         self.counters: Counter[str] = Counter()
@@ -71,6 +81,7 @@ class Presence:
         if (device_id, kind) not in self._waiting and len(self._waiting) >= _LIMIT:
             self.counters["dropped_queue_full"] += 1
             return
+        self._ahead.pop((device_id, kind), None)
         self._waiting[device_id, kind] = (decoded, self._now())
         self._wake.set()
 
@@ -107,16 +118,81 @@ class Presence:
         stored = sorted({device_id for (device_id, _), (decoded, _) in batch.items() if decoded.stored})
         if stored:
             await self._registry.placements.request_clearing(stored)
-        reports = self._reports(batch.values())
+        reports = self._reports((await self._judged(batch)).values())
         await self._registry.devices.record_reports(reports)
         self.counters["reports"] += len(reports)
         self._on_written()
+
+    async def _judged(self, batch: _Reports) -> _Reports:
+        """Return the reports that can be written, and note confirmations that differ.
+
+        One of a version that the publisher has not reached yet waits for it.
+        """
+        applied = {key[0] for key, (decoded, _) in batch.items() if isinstance(decoded.message, SyncApplied)}
+        if self._judge is None or not applied:
+            return batch
+        devices = await self._registry.devices.registered(sorted(applied))
+        judged: _Reports = {}
+        for key, (decoded, received_at) in batch.items():
+            device, message = devices.get(key[0]), decoded.message
+            self._ahead.pop(key, None)
+            if device is None or not isinstance(message, SyncApplied):
+                judged[key] = decoded, received_at
+                continue
+            evidence = self._judge(device.site_id, message)
+            if evidence is Evidence.AHEAD and await self._may_be_reached(key[0], message, received_at):
+                self._ahead[key] = decoded, received_at
+                continue
+            is_same = evidence is Evidence.SAME or (
+                evidence is Evidence.PAST and await self._is_on_record(key[0], message)
+            )
+            if not is_same:
+                self.counters["differing"] += 1
+                self._different.add(key[0])
+            else:
+                self._different.discard(key[0])
+            judged[key] = decoded, received_at
+        return judged
+
+    async def _may_be_reached(self, device_id: str, message: SyncApplied, received_at: datetime) -> bool:
+        """Return whether the publisher will reach a version; begin an epoch if it cannot.
+
+        A device that has more than the registry shows that the registry was restored.
+        """
+        history = await self._registry.versions.read()
+        if message.epoch == history.epoch and message.version > history.version:
+            begun = await self._registry.versions.replace_claimed(device_id, history.epoch, message.version)
+            if begun is not None:
+                self.counters["registry_behind"] += 1
+                _log.warning(
+                    "registry is behind a device; an epoch begins device=%s version=%d",
+                    device_id,
+                    message.version,
+                )
+        return self._now() - received_at < _AHEAD_WAIT
+
+    async def _is_on_record(self, device_id: str, message: SyncApplied) -> bool:
+        """Return whether the version is on record: a retained report comes again."""
+        known = await self._registry.devices.get(device_id)
+        applied = known and known.applied
+        position = (message.epoch, message.version)
+        return bool(
+            applied and (applied["epoch"], applied["version"]) == position and not applied.get("differs")
+        )
+
+    def judge_again(self) -> None:
+        """Judge the confirmations that were ahead of the publisher."""
+        if self._ahead:
+            self._waiting = self._ahead | self._waiting
+            self._ahead = {}
+            self._wake.set()
 
     def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[DeviceReport]:
         reports = []
         for decoded, received_at in batch:
             try:
-                reports += _to_reports(decoded, received_at)
+                differs = decoded.ids["device_id"] in self._different
+                reports += _to_reports(decoded, received_at, differs=differs)
             except ContractError as error:
                 self.counters["unfit"] += 1
                 device_id = decoded.ids["device_id"]
@@ -163,7 +239,7 @@ class Presence:
             self._differing.pop(device_id, None)
 
 
-def _to_reports(decoded: Decoded[Any], received_at: datetime) -> list[DeviceReport]:
+def _to_reports(decoded: Decoded[Any], received_at: datetime, *, differs: bool) -> list[DeviceReport]:
     device_id, message = decoded.ids["device_id"], decoded.message
     if isinstance(message, DeviceStatus):
         return [
@@ -173,6 +249,8 @@ def _to_reports(decoded: Decoded[Any], received_at: datetime) -> list[DeviceRepo
         ]
     reports = []
     fields = message.model_dump(exclude_none=True, exclude={"device_id"})
+    if differs and isinstance(message, SyncApplied):
+        fields["differs"] = True
     if isinstance(message, Heartbeat):
         offset = (message.at - received_at).total_seconds()
         fields["clock_offset_ms"] = offset * 1000

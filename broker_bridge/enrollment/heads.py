@@ -1,6 +1,6 @@
 """Compute each site's head, change by change and without I/O."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from broker_bridge.contract.digest import Digest
@@ -10,6 +10,8 @@ from broker_bridge.registry.identities.model import EVERY_SITE, Identity
 from broker_bridge.registry.mongo.versions import History
 
 _Totals = dict[str, Digest]
+# Of each site: a device confirms a version within moments, or at a later one.
+_KEPT_VERSIONS = 1024
 
 
 class HeadLedger:
@@ -20,11 +22,24 @@ class HeadLedger:
         self._totals: dict[str, _Totals] = defaultdict(dict)
         self._versions: dict[str, int] = defaultdict(int)
         self._counted: dict[str, Identity] = {}
+        self._past: dict[str, deque[tuple[int, _Totals]]] = {}
         for identity in identities:
-            self.update(identity)
+            self._replace(identity)
+        for entry in {EVERY_SITE, *self._totals, *self._versions}:
+            self._note(entry, self._versions.get(entry, 0))
 
     def update(self, identity: Identity) -> None:
         """Replace what is counted for an identity by its new state."""
+        for entry in self._replace(identity):
+            self._past.setdefault(entry, deque([(0, {})], _KEPT_VERSIONS))
+            self._note(entry, identity.version)
+
+    def _note(self, entry: str, version: int) -> None:
+        past = self._past.setdefault(entry, deque(maxlen=_KEPT_VERSIONS))
+        past.append((version, dict(self._totals.get(entry, {}))))
+
+    def _replace(self, identity: Identity) -> set[str]:
+        """Count the new state and return the entries that it concerns."""
         before = self._counted.pop(identity.user_id, None)
         if before is not None:
             self._count(before, Digest.minus)
@@ -33,6 +48,19 @@ class HeadLedger:
             self._counted[identity.user_id] = identity
         for site in identity.synced_sites:
             self._versions[site] = max(self._versions[site], identity.version)
+        return {*identity.synced_sites, *identity.sites, *(before.sites if before else ())}
+
+    def digests_at(self, site_id: str, version: int) -> dict[str, Digest] | None:
+        """Return what a device of the site has at a version; None if that is not kept."""
+        digests: dict[str, Digest] = {}
+        for entry in (EVERY_SITE, site_id):
+            past = self._past.get(entry, ())
+            totals = next((totals for noted, totals in reversed(past) if noted <= version), None)
+            if totals is None and past:
+                return None
+            for space, digest in (totals or {}).items():
+                digests[space] = digests.get(space, Digest()).plus(digest)
+        return digests
 
     def version(self, site_id: str) -> int:
         """Return the version of the site's latest change, 0 if there was none."""

@@ -6,11 +6,13 @@ The publisher follows the registry by version. A change stream only wakes it; a 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker_bridge.change_streams import wake_on
 from broker_bridge.common.retry import retry
 from broker_bridge.contract import channels
+from broker_bridge.contract.digest import Digest
+from broker_bridge.contract.messages import SyncApplied
 from broker_bridge.contract.wire import MAX_PAGE_BYTES
 from broker_bridge.link import Publish
 from broker_bridge.registry import Registry, RegistryError
@@ -19,6 +21,7 @@ from broker_bridge.registry.identities.model import IdentityDelta
 from broker_bridge.registry.mongo.versions import History
 from broker_bridge.registry.sync.history_guard import HistoryGuard
 
+from .evidence import Evidence
 from .heads import HeadLedger, select_affected_sites
 from .sync_encoder import encode_delta, encode_entry, group_entries
 
@@ -35,9 +38,15 @@ class DeltaPublisher:
         self._publish = publish
         self._poll_seconds = poll_seconds
         self._guard = HistoryGuard(registry.versions)
+        self._followed: tuple[HeadLedger, History] | None = None
+        self._on_progress: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
         self._published_heads: dict[str, bytes] = {}
         self.counters: Counter[str] = Counter()
+
+    def on_progress(self, action: Callable[[], None]) -> None:
+        """Call `action` whenever `judge` knows more."""
+        self._on_progress = action
 
     def wake(self) -> None:
         """Read changes now."""
@@ -69,6 +78,8 @@ class DeltaPublisher:
         ledger = HeadLedger(identities)
         cursor = history.version
         while True:
+            self._followed = ledger, history
+            self._on_progress()
             sites = await self._registry.sites.all()
             await self._publish_heads(ledger, history, sites)
             await self._wait()
@@ -94,6 +105,27 @@ class DeltaPublisher:
                 cursor = deltas[-1].identity.version
                 if len(deltas) == _MAX_CHANGES_PER_READ:
                     self.wake()
+
+    def judge(self, site_id: str, applied: SyncApplied) -> Evidence:
+        """Compare the digests of a device of the site with those of its version."""
+        if not applied.spaces:
+            return Evidence.SAME
+        if self._followed is None:
+            return Evidence.AHEAD
+        ledger, history = self._followed
+        if applied.epoch != history.epoch:
+            return Evidence.SAME
+        if applied.version > history.version:
+            return Evidence.AHEAD
+        digests = ledger.digests_at(site_id, applied.version)
+        if digests is None:
+            return Evidence.PAST
+        is_same = all(
+            (reported.count, reported.digest) == (own.count, own.hex)
+            for space, reported in applied.spaces.items()
+            for own in (digests.get(space, Digest()),)
+        )
+        return Evidence.SAME if is_same else Evidence.DIFFERENT
 
     async def _wait(self) -> None:
         try:

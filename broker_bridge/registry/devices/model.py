@@ -100,17 +100,23 @@ class DeviceRecord:
 
 @dataclass(frozen=True)
 class AppliedVersion:
-    """The newest version of its site's history that a device has confirmed."""
+    """The newest version of its site's history that a device has confirmed.
+
+    `differs` if it does not have the templates of that version: then it confirms nothing.
+    """
 
     device_id: str
     site_id: str
     epoch: str | None
     version: int | None
     at: datetime | None
+    differs: bool = False
 
     def confirms(self, epoch: str, version: int) -> bool:
         """Return whether the device has applied every change up to `version`."""
-        return self.epoch == epoch and self.version is not None and self.version >= version
+        if self.differs or self.version is None:
+            return False
+        return self.epoch == epoch and self.version >= version
 
 
 def to_device(found: Document) -> Device:
@@ -148,4 +154,5 @@ def to_applied_version(found: Document) -> AppliedVersion:
         applied.get("epoch"),
         applied.get("version"),
         applied.get("received_at"),
+        applied.get("differs", False),
     )

@@ -27,6 +27,15 @@ _DELTA_FIELDS = dict.fromkeys(
     ("version", "sites", "display_name", "flag", "deleted", "consent", "holdings.space", "holdings.count"), 1
 )
 
+_ANOTHER_HISTORY: Document = {
+    "ns.coll": "meta",
+    "documentKey._id": "versions",
+    "$or": [
+        {"operationType": {"$ne": "update"}},
+        {"updateDescription.updatedFields.epoch": {"$exists": True}},
+    ],
+}
+
 
 class DeltaQueries:
     """Queries by version; every result is of one point in time."""
@@ -39,7 +48,7 @@ class DeltaQueries:
     def watch(self) -> AbstractAsyncContextManager[Any]:
         """Return a change stream of all that a head or a delta contains."""
         concerned = concerns_collections("identities", "sites", "spaces")
-        return self._store.mongo.watch([{"$match": concerned}])
+        return self._store.mongo.watch([{"$match": {"$or": [concerned, _ANOTHER_HISTORY]}}])
 
     async def all_identities(self) -> tuple[History, list[Identity]]:
         """Return all identities and tombstones in the order of versions."""
