@@ -18,16 +18,16 @@ class BridgeSettings(Section):
     auto_register: bool = False
     """Accept unregistered devices; meant for the local stack."""
     batch_events: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    batch_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
-    queue_events: Annotated[int, Field(ge=1)] = 10_000
-    queue_bytes: Annotated[int, Field(ge=1)] = 128 * 1024 * 1024
-    event_max_age_days: Annotated[float, Field(gt=0)] = MAX_AGE_DAYS
+    batch_bytes: Annotated[int, Field(ge=1, le=1024**3)] = 16 * 1024 * 1024
+    queue_events: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    queue_bytes: Annotated[int, Field(ge=1, le=1024**4)] = 128 * 1024 * 1024
+    event_max_age_days: Annotated[float, Field(ge=0.0001, le=20_000)] = MAX_AGE_DAYS
     """An event older than this, or a day ahead of the backend, comes from a wrong clock."""
-    image_retention_days: Annotated[int, Field(ge=1)] = 30
-    dead_letter_retention_days: Annotated[int, Field(ge=1)] = 30
-    poll_seconds: Annotated[float, Field(gt=0)] = 2.0
+    image_retention_days: Annotated[int, Field(ge=1, le=20_000)] = 30
+    dead_letter_retention_days: Annotated[int, Field(ge=1, le=20_000)] = 30
+    poll_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
     """How often the publisher looks for changes by itself, should the change stream be silent."""
-    lease_seconds: Annotated[float, Field(gt=0.5)] = 5.0
+    lease_seconds: Annotated[float, Field(gt=0.5, le=3600)] = 5.0
     default_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(
         default_factory=lambda: {"face:gabor-512": 512}
     )

@@ -1,11 +1,10 @@
 """Settings of the API."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from broker_bridge.common.settings import BearerKey, Host, LogSettings, Port, Section, Settings
+from broker_bridge.common.settings import BearerKey, FilePath, Host, LogSettings, Port, Section, Settings
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import SpaceId
 from broker_bridge.registry import MongoSettings
@@ -28,24 +27,24 @@ class ApiSettings(Section):
     port: Port = 8000
     bootstrap_key: Annotated[BearerKey, Field(min_length=8)] | None = None
     """Becomes an admin key in a database that has no key yet."""
-    json_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
-    ingest_max_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    json_max_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 1024 * 1024
+    ingest_max_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 16 * 1024 * 1024
     """Limit of JSON bodies of sources and of jobs. NDJSON may have any number of lines of up to 1 MiB."""
     photos: bool = True
     """Whether enrollment by photo is on, which loads the face model into this program."""
-    photo_max_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
-    enrollment_max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    photo_max_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 10 * 1024 * 1024
+    enrollment_max_bytes: Annotated[int, Field(ge=1024, le=1024**3)] = 64 * 1024 * 1024
     """Limit of an enrollment with all its photos, which are in memory until it is done."""
-    face_model: Path | None = None
+    face_model: FilePath | None = None
     """ONNX model that embeds photos; None is the built-in trial model."""
     face_detector: DetectorKind = "cascade"
     """Detector of faces in photos: the same as on the cameras, since landmarks change the crop."""
-    face_detector_model: Path | None = None
+    face_detector_model: FilePath | None = None
     default_spaces: dict[Modality, SpaceId] = Field(default_factory=_default_spaces)
     """Embedding space of a modality where a request names none."""
-    stream_keepalive_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
+    stream_keepalive_seconds: Annotated[float, Field(ge=0.01, le=10)] = 5.0
     """Pause of the live stream after which it sends a comment, by which readers tell a pause from a break."""
-    heartbeat_seconds: Annotated[float, Field(gt=0)] = HEARTBEAT_SECONDS
+    heartbeat_seconds: Annotated[float, Field(ge=0.01, le=86_400)] = HEARTBEAT_SECONDS
     """Interval of the fleet's heartbeats: the largest `heartbeat_seconds` of its devices."""
 
     @model_validator(mode="after")
@@ -59,7 +58,7 @@ class EventSettings(Section):
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
-    event_max_age_days: Annotated[float, Field(gt=0)] = MAX_AGE_DAYS
+    event_max_age_days: Annotated[float, Field(ge=0.0001, le=20_000)] = MAX_AGE_DAYS
 
 
 class ApiProgram(Settings):

@@ -6,14 +6,31 @@ They are the section `device` of the file, and `WFM_DEVICE__*` in the environmen
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from broker_bridge.common.settings import LogSettings, MqttSettings, Section, Settings
+from broker_bridge.common.settings import FilePath, LogSettings, MqttSettings, Section, Settings
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import DeviceId, EmotionCode, SiteId, SpaceId
 from device.vision.detectors.kind import DetectorKind, check_detector_model
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
+
+
+def _check_fps(fps: float) -> float:
+    if 0 < fps < _SLOWEST_FPS:
+        raise ValueError(f"fewer than {_SLOWEST_FPS} frames a second; 0 is as fast as possible")
+    return fps
+
+
+_SLOWEST_FPS = 0.001
+Fps = Annotated[float, Field(ge=0, le=1000), AfterValidator(_check_fps)]
+
+
+def _index_as_text(source: object) -> object:
+    return str(source) if isinstance(source, int) and not isinstance(source, bool) else source
+
+
+CameraSource = Annotated[str, BeforeValidator(_index_as_text), Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Distance = Annotated[float, Field(ge=0, le=2)]
 
@@ -35,9 +52,9 @@ class QualitySettings(Section):
     embedded.
     """
 
-    min_side: Annotated[float, Field(ge=0)] = 40.0
+    min_side: Annotated[float, Field(ge=0, le=10_000)] = 40.0
     """Pixels of the shorter side of the box."""
-    min_sharpness: Annotated[float, Field(ge=0)] = 15.0
+    min_sharpness: Annotated[float, Field(ge=0, le=65_025)] = 15.0
     """Variance of the Laplacian, in grey levels squared."""
     min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
     max_brightness: Annotated[float, Field(ge=0, le=255)] = 230.0
@@ -55,14 +72,14 @@ class EmotionSettings(Section):
     (pixels - `mean`) / `scale`, in grey for a network with one channel, in RGB for one with three.
     """
 
-    model: Path
+    model: FilePath
     classes: Annotated[list[str], Field(min_length=2, max_length=64)]
     codes: Annotated[dict[str, EmotionCode], Field(min_length=1)]
-    mean: float = 0.0
-    scale: Annotated[float, Field(gt=0)] = 1.0
-    min_duration_ms: Annotated[float, Field(ge=0)] = 500.0
+    mean: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
+    scale: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
+    min_duration_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 500.0
     confidence_threshold: Share = 0.7
-    cooldown_seconds: Annotated[float, Field(ge=0)] = 10.0
+    cooldown_seconds: Annotated[float, Field(ge=0, le=604_800)] = 10.0
 
     @model_validator(mode="after")
     def _codes_are_of_classes(self) -> "EmotionSettings":
@@ -81,26 +98,26 @@ class DeviceSection(Section):
 
     id: DeviceId
     site: SiteId
-    data_dir: Path = Path("data")
-    source: str = "0"
+    data_dir: FilePath = Path("data")
+    source: CameraSource = "0"
     loop: bool = False
-    fps: Annotated[float, Field(ge=0)] | None = None
+    fps: Fps | None = None
     dev_mode: bool = False
     hardware: Annotated[str, Field(max_length=128)] | None = None
 
-    model: Path | None = None
+    model: FilePath | None = None
     """ONNX file or TensorRT engine of the embedder."""
     space: SpaceId | None = None
-    reference_model: Path | None = None
+    reference_model: FilePath | None = None
     """The ONNX file that an engine in `model` was built from, for the canary; none set: beside the engine."""
     detector: DetectorKind = "cascade"
-    detector_model: Path | None = None
+    detector_model: FilePath | None = None
     detector_score: Share = 0.5
-    min_face_pixels: Annotated[int, Field(ge=16)] = 80
+    min_face_pixels: Annotated[int, Field(ge=16, le=8192)] = 80
     """Longer side of the smallest face that is looked for."""
     providers: Annotated[tuple[Literal["cpu", "cuda", "tensorrt"], ...], Field(min_length=1)] = ("cpu",)
     """What runs ONNX files, tried in this order."""
-    engine_cache: Path | None = None
+    engine_cache: FilePath | None = None
     fp16: bool = False
     threads: Annotated[int, Field(ge=1, le=64)] = 1
 
@@ -109,29 +126,29 @@ class DeviceSection(Section):
     quality: QualitySettings = QualitySettings()
     confirmation_frames: Annotated[int, Field(ge=1, le=1000)] = 5
     consistency_threshold: Share = 0.8
-    cooldown_seconds: Annotated[float, Field(ge=0)] = 30.0
+    cooldown_seconds: Annotated[float, Field(ge=0, le=604_800)] = 30.0
     unknown_events: bool = True
     observations: bool = True
     """Whether the device sends every face, also unknown ones, so that persons are tracked across cameras."""
-    max_gallery_age_hours: Annotated[float, Field(gt=0)] | None = None
+    max_gallery_age_hours: Annotated[float, Field(ge=1e-6, le=480_000)] | None = None
     """Refuse matches when the gallery was last known to be current longer ago; none set: never."""
     emotion: EmotionSettings | None = None
-    record_scores: Path | None = None
+    record_scores: FilePath | None = None
     """A folder for recordings of scores (never pictures or vectors), to be replayed under other settings."""
-    record_mb: Annotated[int, Field(ge=1)] = 64
+    record_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 64
 
     further_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
     """Further spaces that the device supports, with their dimension, say of gait and speaker."""
-    npy_dir: Path | None = None
+    npy_dir: FilePath | None = None
     """A folder with `face_db/`, `gait_db/` and `speaker_db/`: a new `<user id>.npy` there is registered."""
     mirror_npy: bool = False
     """Whether identities of the registry appear in `npy_dir` as files."""
-    watch_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
+    watch_seconds: Annotated[float, Field(ge=0.01, le=10)] = 5.0
     """How often `npy_dir` is looked at."""
 
     event_images: bool = True
     image_kb: Annotated[int, Field(ge=1, le=150)] = 50
-    outbox_mb: Annotated[int, Field(ge=1)] = 512
+    outbox_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     heartbeat_seconds: Seconds = HEARTBEAT_SECONDS
     sync_interval_minutes: Seconds = 15.0
 

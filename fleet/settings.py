@@ -1,13 +1,12 @@
 """Define the settings of wfm-fleet, section `fleet` or `WFM_FLEET__*`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, HttpUrl
 
-from broker_bridge.common.settings import BearerKey, Section, Settings
+from broker_bridge.common.settings import BearerKey, FilePath, Section, Settings
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0.01, le=604_800)]
 
 
 def _check_base(url: HttpUrl) -> HttpUrl:
@@ -26,7 +25,7 @@ class FleetSection(Section):
 
     api_url: Annotated[HttpUrl, AfterValidator(_check_base)] = HttpUrl("http://127.0.0.1:8000")
     api_key: BearerKey
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Certificate authorities for the API's certificate; None: the system's."""
     timeout_seconds: Seconds = 60.0
     """The timeout of one request, in seconds."""

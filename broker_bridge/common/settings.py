@@ -1,11 +1,11 @@
 """Read a program's settings: a JSON file, and the environment over it.
 
 A file has a section per program; `WFM_MQTT__HOST=broker` sets `host` in section `mqtt`
-(pydantic-settings' convention). Every mistake is reported at once, in one sentence each.
+in any case of letters. Every mistake is reported at once, in one sentence each.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,19 +13,19 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from .environment import PREFIX, EnvironmentReader
 from .masking import hide_secrets_of, mask
 from .settings_file import SettingsFileError, read_settings_file
 
-PREFIX = "WFM_"
+_NO_TEXT = "has a character that no setting can have: NUL, or a byte that is not UTF-8"
 SECTIONS = (
     "mqtt", "mongo", "registry", "tracking", "search", "bridge", "api", "device", "worker", "fleet", "log",
 )  # fmt: skip
@@ -44,6 +44,37 @@ def _check_key(key: SecretStr) -> SecretStr:
 
 BearerKey = Annotated[SecretStr, AfterValidator(_check_key)]
 """A key that fits into the header Authorization."""
+
+
+def _check_login(text: SecretStr | str) -> Any:
+    plain = text.get_secret_value() if isinstance(text, SecretStr) else text
+    if not plain or plain != plain.strip() or any(letter < " " for letter in plain):
+        raise ValueError(
+            "is empty, has a line end, or begins or ends with a blank, as a file or a shell easily adds: "
+            "remove that, or leave the setting out"
+        )
+    return text
+
+
+Login = Annotated[str, AfterValidator(_check_login)]
+Password = Annotated[SecretStr, AfterValidator(_check_login)]
+
+
+def _refuse_empty(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty: leave the setting out, or give a path")
+    return value
+
+
+def _expand_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("the home folder of ~ is not known: give the whole path") from error
+
+
+FilePath = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_expand_home)]
+"""The path of a file or a folder; `~` is the home folder."""
 
 
 def _check_host(host: str) -> str:
@@ -66,20 +97,13 @@ class SettingsError(ValueError):
 class Section(BaseModel):
     """One section: frozen, and an unknown key is a mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The sections that one program reads."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="ignore",
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        # One split: what follows the section is the key, whatever it contains.
-        env_nested_max_split=1,
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class MqttSettings(Section):
@@ -87,11 +111,11 @@ class MqttSettings(Section):
 
     host: Host = "127.0.0.1"
     port: Port = 1883
-    username: str | None = None
-    password: SecretStr | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    username: Login | None = None
+    password: Password | None = None
+    ca_file: FilePath | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
     keepalive_seconds: Annotated[int, Field(ge=5, le=120)] = 20
 
     @model_validator(mode="after")
@@ -112,27 +136,6 @@ class LogSettings(Section):
     format: Literal["text", "json"] = "text"
 
 
-class _Environment(EnvSettingsSource):
-    """The variables of `environ`, passed in rather than read from the process."""
-
-    def __init__(self, model: type[Settings], environ: Mapping[str, str]) -> None:
-        self._variables = {name.lower(): text for name, text in environ.items()}
-        super().__init__(model)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return dict(self._variables)
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """Decode a list or an object from JSON.
-
-        Text that is not JSON goes to the field as it is: the field's own check says what it expects.
-        """
-        try:
-            return super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            return value
-
-
 def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str]) -> S:
     """Return the settings of `model` from `file` with `environ` over it.
 
@@ -144,14 +147,11 @@ def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str])
     except SettingsFileError as error:
         raise SettingsError([str(error)]) from error
     mistakes = [_unknown_section(str(file), name) for name in document if name not in SECTIONS]
-    mistakes += [
-        _unknown_section(name, section)
-        for name in sorted(environ)
-        if (section := _section_of(name)) is not None and section not in SECTIONS
-    ]
-    variables: dict[str, dict[str, Any]] = _Environment(model, environ)()
+    variables = EnvironmentReader(model, SECTIONS, environ)
+    mistakes += variables.mistakes
     # A section that is absent counts as empty, so that its missing keys are reported one by one.
-    merged = {name: document.get(name, {}) | variables.get(name, {}) for name in model.model_fields}
+    merged = {name: document.get(name, {}) | variables.values.get(name, {}) for name in model.model_fields}
+    mistakes += [f"{place}: {_NO_TEXT}" for place in _unusable_texts(merged, "")]
     try:
         settings = model.model_validate(merged)
     except ValidationError as error:
@@ -162,10 +162,16 @@ def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str])
     return settings
 
 
-def _section_of(variable: str) -> str | None:
-    """Return the section that a variable of ours names, None for any other variable."""
-    section, separator, _ = variable.removeprefix(PREFIX).lower().partition("__")
-    return section if variable.startswith(PREFIX) and separator else None
+def _unusable_texts(value: Any, place: str) -> Iterator[str]:
+    """Yield the places of texts that no file, broker or database takes."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _unusable_texts(inner, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _unusable_texts(inner, place)
+    elif isinstance(value, str) and any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value):
+        yield place
 
 
 def _unknown_section(where: str, name: str) -> str:

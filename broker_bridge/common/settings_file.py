@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .json_text import JsonTextError, parse_json
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -17,6 +19,8 @@ def read_settings_file(file: Path) -> dict[str, dict[str, Any]]:
         data = file.read_bytes()
     except OSError as error:
         raise SettingsFileError(f"{file}: cannot be read ({error.strerror})") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4]:
+        raise SettingsFileError(f"{file}: line 1, column 1: is UTF-16; save the file as UTF-8")
     if data.startswith(_BOM):
         raise SettingsFileError(
             f"{file}: line 1, column 1: a byte order mark; save the file as UTF-8 without it"
@@ -37,9 +41,11 @@ def _decode(file: Path, data: bytes) -> str:
 
 def _parse(file: Path, text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        position, reason = _explain(text, error)
+        return parse_json(text)
+    except JsonTextError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise SettingsFileError(f"{file}: {error}") from error
+        position, reason = _explain(text, error.__cause__)
         line, column = _place(text, position)
         raise SettingsFileError(f"{file}: line {line}, column {column}: {reason}") from error
 

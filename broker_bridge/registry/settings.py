@@ -50,7 +50,7 @@ class RegistrySettings(Section):
     look_alike_similarity: Similarity = GENERAL.look_alike
     """The limits of spaces that `similarities` does not name; see SimilarityLimits."""
     similarities: dict[SpaceId, SimilarityLimits] = Field(default_factory=dict)
-    tombstone_retention_days: Annotated[float, Field(gt=0)] = 30
+    tombstone_retention_days: Annotated[float, Field(gt=0, le=20_000)] = 30
     """Days that a deleted identity can be restored and devices can sync its removal."""
 
     @model_validator(mode="after")

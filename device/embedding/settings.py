@@ -1,16 +1,15 @@
 """Define the settings of the worker, section `worker` or `WFM_WORKER__*`."""
 
 import socket
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, HttpUrl, model_validator
 
-from broker_bridge.common.settings import BearerKey, LogSettings, Section, Settings
+from broker_bridge.common.settings import BearerKey, FilePath, LogSettings, Section, Settings
 from broker_bridge.contract.ids import SpaceId
 from device.vision.detectors.kind import DetectorKind, check_detector_model
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0.01, le=604_800)]
 
 
 def _check_base(url: HttpUrl) -> HttpUrl:
@@ -36,20 +35,20 @@ class WorkerSection(Section):
     catalog_url: BaseUrl
     catalog_key: BearerKey | None = None
     """The bearer key for the catalog, if it needs one."""
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Certificate authorities for both servers; None: the system's."""
     worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = Field(
         default_factory=lambda: socket.gethostname()[:64]
     )
 
-    model: Path | None = None
+    model: FilePath | None = None
     """ONNX file or TensorRT engine of the embedder; it must equal the model of the cameras."""
     space: SpaceId | None = None
     detector: DetectorKind = "cascade"
     """The detector of the cameras: landmarks change the crop of a face."""
-    detector_model: Path | None = None
+    detector_model: FilePath | None = None
     detector_score: Annotated[float, Field(gt=0, le=1)] = 0.5
-    min_face_pixels: Annotated[int, Field(ge=16)] = 80
+    min_face_pixels: Annotated[int, Field(ge=16, le=8192)] = 80
     providers: Annotated[tuple[Literal["cpu", "cuda"], ...], Field(min_length=1)] = ("cpu",)
     threads: Annotated[int, Field(ge=1, le=64)] = 1
 

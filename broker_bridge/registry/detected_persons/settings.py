@@ -36,9 +36,9 @@ class FaceLimits(Section):
 class TrackingSettings(Section):
     """Settings of the tracker. Durations are seconds unless named otherwise."""
 
-    person_timeout: Annotated[float, Field(gt=0)] = 30.0
+    person_timeout: Annotated[float, Field(ge=0.01, le=86_400)] = 30.0
     """A person not seen for so long is inactive; a later match is a new appearance."""
-    db_sync_interval: Annotated[float, Field(gt=0)] = 5.0
+    db_sync_interval: Annotated[float, Field(ge=0.01, le=3600)] = 5.0
     """Interval of writes; a crash loses at most this much of the statistics, and no id."""
     face_similarity_threshold: Similarity = GENERAL.tracked_similarity
     """FaceLimits.similarity of the spaces that `faces` does not name."""
@@ -49,11 +49,11 @@ class TrackingSettings(Section):
     """Least intersection over union of two boxes in the same place."""
     learn_quality: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Faces of a lower quality are matched, and move no centroid."""
-    clock_tolerance: Annotated[float, Field(gt=0)] = 300.0
+    clock_tolerance: Annotated[float, Field(ge=0.01, le=604_800)] = 300.0
     """How far a camera's clock may be off; other observations are rejected."""
     lease_seconds: Annotated[float, Field(ge=1, le=4)] = 3.0
     """One bridge tracks; another takes over so long after its death."""
-    retention_days: Annotated[float, Field(gt=0)] = 7.0
+    retention_days: Annotated[float, Field(gt=0, le=20_000)] = 7.0
     """Persons not seen for so long, and older visit segments, are deleted."""
 
     def limits_in(self, space: str) -> FaceLimits:
