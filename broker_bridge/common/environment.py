@@ -20,7 +20,10 @@ Values = dict[str, dict[str, Any]]
 
 
 class EnvironmentReader:
-    """The variables of `environ` for the sections of `model`; `sections` are those of all programs."""
+    """The variables of `environ` for the sections of `model`.
+
+    `sections` are those of all programs.
+    """
 
     def __init__(self, model: type[BaseModel], sections: Collection[str], environ: Mapping[str, str]) -> None:
         self.values: Values = {}
@@ -121,7 +124,10 @@ class EnvironmentReader:
 
 
 def _is_structured(annotation: Any) -> bool:
-    """Return whether a setting may be a list or an object, which a variable has as JSON."""
+    """Return whether a setting may be a list or an object.
+
+    A variable has it as JSON.
+    """
     if isinstance(annotation, type) and issubclass(annotation, (BaseModel, dict, list, tuple)):
         return True
     origin = getattr(annotation, "__origin__", None)

@@ -174,7 +174,7 @@ def test_a_section_in_one_variable_is_an_object() -> None:
     ],
 )
 def test_a_file_that_contradicts_itself_is_a_mistake(tmp_path: Path, text: str, sentence: str) -> None:
-    """Nothing is taken silently: neither the last of two values nor a number that JSON has not."""
+    """Neither the last of two values nor a number that JSON lacks is taken."""
     file = tmp_path / "config.json"
     file.write_text(text)
     assert any(sentence in mistake for mistake in mistakes(DeviceSettings, {}, file))
