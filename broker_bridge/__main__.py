@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
-from .common.program import Program
+from .common.programs.program import Program
 
 PROGRAM = Program(
     "wfm-bridge", "The bridge between the MQTT broker and the registry in MongoDB.", "backend", ("asyncapi",)
@@ -18,9 +19,10 @@ with PROGRAM.imports():
     import typer
 
     from .bootstrap import Bridge, open_registry
-    from .common.cli import Config, VersionOption
     from .common.event_loop import run_bounded
     from .common.logs import configure_logging
+    from .common.programs.cli import Config, VersionOption
+    from .common.programs.signals import Reload, on_hangup
     from .common.settings import SettingsError, load_settings
     from .common.watchdog import Watchdog
     from .contract.asyncapi import render
@@ -46,7 +48,7 @@ def start(context: typer.Context, config: Config = None, _version: VersionOption
     try:
         settings = load_settings(BridgeProgram, config, os.environ)
         configure_logging(settings.log)
-        run_bounded(_run(settings))
+        run_bounded(_run(settings, config))
     except (SettingsError, RegistryUnavailableError, ContractError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
@@ -58,7 +60,7 @@ def asyncapi() -> None:
     print(json.dumps(render(), indent=2))
 
 
-async def _run(settings: BridgeProgram) -> None:
+async def _run(settings: BridgeProgram, config: Path | None) -> None:
     stop = asyncio.Event()
     watchdog = Watchdog(os.environ)
     watchdog.start(asyncio.get_running_loop())
@@ -69,6 +71,8 @@ async def _run(settings: BridgeProgram) -> None:
         return
     try:
         bridge = Bridge(registry, settings, await registry.versions.share_group())
+        reload = Reload(BridgeProgram, config, os.environ, lambda _: bridge.link.renew_certificates())
+        on_hangup(reload)
         _log.info("bridge started id=%s", bridge.bridge_id)
         # Objects that exist now live to the end; frozen, they spare the garbage collector 50 ms a run.
         gc.freeze()

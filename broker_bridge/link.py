@@ -79,6 +79,10 @@ class BrokerLink:
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self.counters: Counter[str] = Counter()
 
+    def renew_certificates(self) -> None:
+        """Read the certificates again, for the next connection; raises SettingsError."""
+        self._tls = tls_context(self._settings)
+
     @property
     def connected(self) -> bool:
         return self._client is not None

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 
-from broker_bridge.common.program import Program
+from broker_bridge.common.programs.program import Program
 
 PROGRAM = Program(
     "wfm-api",
@@ -16,9 +16,10 @@ PROGRAM = Program(
 with PROGRAM.imports():
     import typer
 
-    from broker_bridge.common.cli import Config, VersionOption
     from broker_bridge.common.event_loop import run_bounded
     from broker_bridge.common.logs import configure_logging
+    from broker_bridge.common.programs.cli import Config, VersionOption
+    from broker_bridge.common.programs.signals import Reload, on_hangup
     from broker_bridge.common.settings import load_settings
     from broker_bridge.common.watchdog import Watchdog
 
@@ -41,6 +42,8 @@ def run(context: typer.Context, config: Config = None, _version: VersionOption =
     with exit_on_operator_errors():
         program = load_settings(ApiProgram, config, os.environ)
         configure_logging(program.log)
+        reload = Reload(ApiProgram, config, os.environ)
+        on_hangup(reload)
         run_bounded(serve(program))
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from broker_bridge.common.program import Program
+from broker_bridge.common.programs.program import Program
 
 PROGRAM = Program(
     "wfm-device",
@@ -21,9 +21,10 @@ PROGRAM = Program(
 with PROGRAM.imports():
     import typer
 
-    from broker_bridge.common.cli import Config, VersionOption
     from broker_bridge.common.clock import utc_now
     from broker_bridge.common.logs import configure_logging
+    from broker_bridge.common.programs.cli import Config, VersionOption
+    from broker_bridge.common.programs.signals import Reload, on_hangup
     from broker_bridge.common.settings import LogSettings, MqttSettings, Settings, load_settings
     from broker_bridge.common.watchdog import end_within
     from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
@@ -92,12 +93,15 @@ def default(
 def run(context: typer.Context, config: Config = None, exit_at_end: ExitAtEnd = False) -> None:
     """Recognise faces at a camera and follow the registry, until SIGTERM."""
     with exit_on_error():
-        settings = load_settings(DeviceSettings, config_file(context, config), os.environ)
+        file = config_file(context, config)
+        settings = load_settings(DeviceSettings, file, os.environ)
         check_tls_files(settings.mqtt)
         configure_logging(settings.log)
         with sole_owner(settings.device.data_dir):
             program = build(settings)
             on_signal(program.request_stop, end_within)
+            # A connection reads its certificates itself; here they are checked.
+            on_hangup(Reload(DeviceSettings, file, os.environ, lambda changed: check_tls_files(changed.mqtt)))
             program.run(exit_at_end=exit_at_end)
 
 
@@ -134,6 +138,7 @@ def simulate(  # noqa: PLR0917  # typer reads the options from the arguments
         with sole_owner(data_dir):
             simulator = Simulator(settings.mqtt, options)
             on_signal(simulator.request_stop)
+            on_hangup()
             summary = simulator.run()
     typer.echo(summary.to_json())
     if summary.pending:

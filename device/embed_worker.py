@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-from broker_bridge.common.program import Program
+from broker_bridge.common.programs.program import Program
 
 PROGRAM = Program(
     "wfm-embed-worker", "Turns photos of an external catalog into face vectors for the registry.", "worker"
@@ -20,9 +20,10 @@ with PROGRAM.imports():
     import typer
     from rich.console import Console
 
-    from broker_bridge.common.cli import Config, VersionOption
     from broker_bridge.common.event_loop import run_bounded
     from broker_bridge.common.logs import configure_logging
+    from broker_bridge.common.programs.cli import Config, VersionOption
+    from broker_bridge.common.programs.signals import Reload, on_hangup
     from broker_bridge.common.settings import SettingsError, load_settings
     from broker_bridge.common.watchdog import end_within
     from device.vision.inference.session import ModelError
@@ -71,6 +72,8 @@ def work(config: Config = None, once: Once = False, _version: VersionOption = Fa
         settings = load_settings(WorkerSettings, config, os.environ)
         configure_logging(settings.log)
         silence_request_logs()
+        reload = Reload(WorkerSettings, config, os.environ, lambda _: silence_request_logs())
+        on_hangup(reload)
         embedder = load_photo_embedder(settings.worker)
         try:
             summary = run_bounded(_work(settings.worker, embedder, once=once))

@@ -1,18 +1,19 @@
 """Run `wfm-fleet`, also as `python -m fleet`: import and export identities."""
 
-from broker_bridge.common.program import Program
+from broker_bridge.common.programs.program import Program
 
 PROGRAM = Program(
     "wfm-fleet",
     "Import and export the people enrolled in WFM Fleet, and manage its devices, through its REST API.",
     "fleet",
     ("identity", "device", "simulate"),
+    is_service=False,
 )
 
 with PROGRAM.imports():
     import typer
 
-    from broker_bridge.common.cli import Config, VersionOption
+    from broker_bridge.common.programs.cli import Config, VersionOption
 
     from .devices import decommission_device, move_device
     from .identity_export import export_identities

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from broker_bridge.common.cli import Config
+from broker_bridge.common.programs.cli import Config
 
 from .api_client import ApiClient
 from .common import exit_on_error, open_api

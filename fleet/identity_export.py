@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
-from broker_bridge.common.cli import Config
+from broker_bridge.common.programs.cli import Config
 
 from .api_client import ApiClient
 from .common import STOPPED, exit_on_error, open_api

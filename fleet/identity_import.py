@@ -8,7 +8,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from broker_bridge.common.cli import Config
+from broker_bridge.common.programs.cli import Config
 from broker_bridge.contract.ids import SiteId, SpaceId
 
 from .common import CANNOT_RUN, STOPPED, exit_on_error, open_api

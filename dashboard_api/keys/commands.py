@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from broker_bridge.common.cli import Config
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.event_loop import run_bounded
+from broker_bridge.common.programs.cli import Config
 from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.contract.errors import ContractError
 from broker_bridge.contract.wire import format_time

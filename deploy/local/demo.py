@@ -180,7 +180,7 @@ def main() -> int:
     )
     once = parser.parse_args().once
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: _interrupt(stop))
     try:
         with tempfile.TemporaryDirectory(prefix="wfm-demo-") as folder:

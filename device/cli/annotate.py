@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from broker_bridge.common.cli import Config
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.programs.cli import Config
 from broker_bridge.common.settings import SettingsError, load_settings
 from device.bootstrap import client_config, database_path, sole_owner
 from device.cli.common import config_file, exit_on_error

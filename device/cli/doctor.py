@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from broker_bridge.common.cli import Config
 from broker_bridge.common.logs import configure_logging
+from broker_bridge.common.programs.cli import Config
 from broker_bridge.common.settings import LogSettings, load_settings
 from device.cli.common import config_file, exit_on_error
 from device.doctor.check import CheckResult

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from broker_bridge.common.cli import Config
 from broker_bridge.common.pictures.picture_format import HEAD_BYTES, PICTURE_SUFFIXES, picture_format
+from broker_bridge.common.programs.cli import Config
 from broker_bridge.common.settings import SettingsError, load_settings
 from broker_bridge.common.template_choice import choose_templates, find_outliers
 from broker_bridge.contract.embeddings import Vector, to_array

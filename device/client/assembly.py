@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_bridge.common.clock import utc_now
-from broker_bridge.common.version import DISTRIBUTION, version
+from broker_bridge.common.programs.version import DISTRIBUTION, version
 from broker_bridge.contract.messages import SpaceInfo
 from device.enrollment.gallery_state import OnGallery, ignore_rows
 from device.enrollment.sync_manager import SyncManager

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from broker_bridge.common.cli import Config
+from broker_bridge.common.programs.cli import Config
+from broker_bridge.common.programs.version import how_to_install
 from broker_bridge.common.settings import MqttSettings, Settings, load_settings
-from broker_bridge.common.version import how_to_install
 from broker_bridge.contract.ids import DeviceId, SiteId, SpaceId
 from broker_bridge.contract.messages import DeviceInfo, SpaceInfo
 from fleet.common import CANNOT_RUN, STOPPED, exit_on_error

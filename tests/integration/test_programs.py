@@ -14,8 +14,8 @@ import dashboard_api.__main__
 import device.__main__
 import device.embed_worker
 import fleet.__main__
-from broker_bridge.common.program import _expand_home
-from broker_bridge.common.version import version
+from broker_bridge.common.programs.program import _expand_home
+from broker_bridge.common.programs.version import version
 from deploy.local.program import Program
 from deploy.local.stack import ROOT, free_port
 

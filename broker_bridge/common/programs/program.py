@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
-from .masking import MaskedStream, mask
+from broker_bridge.common.masking import MaskedStream, mask
+
 from .version import how_to_install, version
 
 CANNOT_RUN = 2
@@ -23,13 +24,14 @@ _OURS = ("broker_bridge", "device", "dashboard_api", "fleet", "deploy", "tests")
 class Program:
     """What a program is called, what it is, and its commands.
 
-    `extra` names the packages that it needs.
+    `extra` names the packages that it needs. A program that `is_service` handles its signals itself.
     """
 
     name: str
     about: str
     extra: str
     commands: tuple[str, ...] = ()
+    is_service: bool = True
 
     @contextmanager
     def imports(self) -> Iterator[None]:
@@ -76,6 +78,7 @@ class Program:
         if "--version" in sys.argv[1:2]:
             sys.stdout.write(f"{self.version_line}\n")
             sys.exit(0)
+        self._prepare_signals()
         # Typer's own form of a traceback breaks lines within a secret.
         app.pretty_exceptions_enable = False
         args = [_expand_home(arg) for arg in sys.argv[1:]]
@@ -87,6 +90,16 @@ class Program:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 128 + signal.SIGPIPE
         sys.exit(status)
+
+    def _prepare_signals(self) -> None:
+        """Let no SIGHUP kill a service that starts; let a command end as with Ctrl-C."""
+        if self.is_service:
+            if not sys.stderr.isatty():
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            return
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
 
 
 def _call(command: Callable[[], object]) -> int:

@@ -1,0 +1,73 @@
+"""SIGHUP reloads a service, and ends a simulation with its drain."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.local.stack import ROOT, free_port
+from tests.conftest import StartProgram
+
+
+def settings(tmp_path: Path, level: str) -> str:
+    return json.dumps(
+        {
+            "device": {
+                "id": "cam-1",
+                "site": "lobby",
+                "data_dir": str(tmp_path / "data"),
+                "source": "rtsp://127.0.0.1:9/x",
+            },
+            "mqtt": {"port": free_port()},
+            "log": {"level": level},
+        }
+    )
+
+
+def test_a_camera_reloads_its_log_level(tmp_path: Path, start_program: StartProgram) -> None:
+    """A mistake changes nothing, and SIGTERM still ends it with status 0."""
+    file = tmp_path / "config.json"
+    file.write_text(settings(tmp_path, "warning"))
+    device = start_program([sys.executable, "-m", "device", "--config", str(file)])
+    device.wait_for_line("camera cannot be opened")
+    file.write_text("{")
+    device.process.send_signal(signal.SIGHUP)
+    device.wait_for_line("settings not reloaded; the program goes on as it was error=.*is not JSON")
+    file.write_text(settings(tmp_path, "info"))
+    device.process.send_signal(signal.SIGHUP)
+    device.wait_for_line("INFO .*settings reloaded")
+    assert device.stop() == 0
+
+
+def test_a_simulation_drains_at_a_hangup(tmp_path: Path, start_program: StartProgram) -> None:
+    """It prints its summary, with what still waits."""
+    args = ["simulate", "--data-dir", str(tmp_path), "--settle-seconds", "0"]
+    simulation = start_program([sys.executable, "-m", "device", *args], {"WFM_MQTT__PORT": str(free_port())})
+    simulation.wait_for_line("cannot reach|broker")
+    simulation.process.send_signal(signal.SIGHUP)
+    assert simulation.wait() == 1
+    assert '"pending": ' in simulation.output()
+
+
+def test_a_camera_on_a_terminal_drains_at_a_hangup(tmp_path: Path) -> None:
+    """A closed terminal ends it as SIGTERM does."""
+    file = tmp_path / "config.json"
+    file.write_text(settings(tmp_path, "info"))
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "device", "--config", str(file)], cwd=ROOT, stdin=follower, stderr=follower
+    )
+    try:
+        os.close(follower)
+        seen = b""
+        while b"cannot be opened" not in seen:
+            seen += os.read(leader, 4096)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
