@@ -252,10 +252,7 @@ def _to_reports(decoded: Decoded[Any], received_at: datetime, *, differs: bool) 
     if differs and isinstance(message, SyncApplied):
         fields["differs"] = True
     if isinstance(message, Heartbeat):
-        offset = (message.at - received_at).total_seconds()
-        fields["clock_offset_ms"] = offset * 1000
-        if abs(offset) > _CLOCK_SECONDS:
-            _add_clock_problem(fields, offset)
+        add_clock_offset(fields, (message.at - received_at).total_seconds())
         if message.session is not None and int(message.session, 16):
             reports.append(
                 DeviceReport.heartbeat_session(device_id, message.session, message.at, received_at)
@@ -266,9 +263,14 @@ def _to_reports(decoded: Decoded[Any], received_at: datetime, *, differs: bool) 
     return [*reports, DeviceReport.latest(device_id, kind, fields, received_at)]
 
 
-def _add_clock_problem(fields: dict[str, Any], offset: float) -> None:
-    """Add the problem `clock-wrong` to a heartbeat; other firmware may not know it."""
-    if any(problem["code"] == CLOCK_WRONG for problem in fields["problems"]):
+def add_clock_offset(fields: dict[str, Any], offset: float) -> None:
+    """Add the offset in seconds to a heartbeat, and the problem `clock-wrong`.
+
+    Other firmware may not report the problem itself.
+    """
+    fields["clock_offset_ms"] = offset * 1000
+    known = any(problem["code"] == CLOCK_WRONG for problem in fields["problems"])
+    if known or abs(offset) <= _CLOCK_SECONDS:
         return
     side = "ahead of" if offset > 0 else "behind"
     detail = f"the clock is {abs(offset):.0f} s {side} the backend's: check NTP"

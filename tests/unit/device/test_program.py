@@ -55,3 +55,18 @@ def test_a_disk_that_stores_no_event_is_a_problem_until_it_does(program, monkeyp
     send(program, 4)
     assert "events_lost" not in program.vision_readings().refusals
     assert (heartbeat.compose().problems, program.parts.outbox.depth) == ([], 4)
+
+
+def test_a_repeated_picture_is_not_recognised_and_is_reported(program):
+    """The second of two equal frames does no work; ten seconds of them are a problem."""
+    rng = np.random.default_rng(1)
+    picture = np.kron(rng.integers(0, 255, (12, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+    for number in range(12):
+        program._process_frame(Frame(picture, number, float(number)))
+    assert program._pipeline.stats.counts["frames"] == 1
+    assert [problem.code for problem in program.health.problems() if "camera" in problem.code] == [
+        "camera-frozen"
+    ]
+    program._process_frame(Frame(picture[:, ::-1], 12, 12.0))
+    assert program._pipeline.stats.counts["frames"] == 2
+    assert not [problem for problem in program.health.problems() if "camera" in problem.code]
