@@ -40,7 +40,14 @@ from dashboard_api.detected_persons.views import (
 from dashboard_api.events.filters import Moment
 from dashboard_api.http.base_models import UserId
 from dashboard_api.http.json_bodies import JSON_BODY
-from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import (
+    Limit,
+    MomentCursor,
+    PersonCursor,
+    cursor_invalid,
+    from_moment_cursor,
+    to_moment_cursor,
+)
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
 from dashboard_api.services.services import ServicesDep
 
@@ -113,7 +120,7 @@ async def list_persons(
     services: ServicesDep,
     criteria: Annotated[DetectedPersonFilter, Depends(to_filter)],
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: PersonCursor = None,
 ) -> DetectedPersonPage:
     """Return detected persons, newest first; a merged one is shown as its merge group."""
     page = await services.registry.detected_person_queries.page(
@@ -223,7 +230,7 @@ async def show_trail(
     services: ServicesDep,
     period: Annotated[Period, Depends(to_period)],
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: MomentCursor = None,
 ) -> TrailPage:
     """Return the visit segments of a person and of its merge group, newest first."""
     queries = services.registry.detected_person_queries

@@ -12,13 +12,13 @@ from broker_bridge.registry.detected_persons.centroid import FaceCentroid
 from broker_bridge.registry.detected_persons.merge_groups import MergeGroup
 from broker_bridge.registry.detected_persons.model import VisitSegment
 from broker_bridge.registry.identities.model import Identity
-from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, UserId, View
+from dashboard_api.http.base_models import Body, DisplayName, Numbers, Time, UserId, View, Whole
 
 MOST_ID = 2**53 - 1
 """The largest integer that every reader of JSON takes unchanged."""
 MOST_MATCHES = 100
 
-GlobalId = Annotated[int, Field(ge=1, le=MOST_ID)]
+GlobalId = Annotated[int, Whole, Field(ge=1, le=MOST_ID)]
 Corners = Annotated[
     tuple[float, float, float, float],
     WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
@@ -49,7 +49,7 @@ class FaceQuery(Body):
     face_embedding: Numbers
     threshold: Similarity | None = None
     space: SpaceId | None = None
-    limit: Annotated[int, Field(ge=1, le=MOST_MATCHES)] = 5
+    limit: Annotated[int, Whole, Field(ge=1, le=MOST_MATCHES)] = 5
 
 
 class FaceMatch(View):

@@ -16,7 +16,7 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.devices.commands import CommandRecord
 from dashboard_api.devices.command_views import CommandBody, CommandPage, CommandView
 from dashboard_api.http.json_bodies import JSON_BODY
-from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Limit, MomentCursor, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import not_found
 from dashboard_api.services.dependencies import ClockDep, CommandsDep, DevicesDep
 from dashboard_api.services.security import MAY_CHANGE, MAY_READ
@@ -57,7 +57,7 @@ async def give(
 async def list_commands(
     commands: CommandsDep,
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: MomentCursor = None,
     device_id: Annotated[DeviceId | None, Query()] = None,
 ) -> CommandPage:
     """List commands, newest first."""

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, JsonValue
 from broker_bridge.contract.commands import CommandState
 from broker_bridge.contract.ids import DeviceId
 from broker_bridge.contract.wire import OpenDocument
-from dashboard_api.http.base_models import Body, Time, View
+from dashboard_api.http.base_models import Body, Time, View, Whole
 
 MAX_ARGS_BYTES = 16 * 1024
 
@@ -27,7 +27,7 @@ class CommandBody(Body):
     device_id: DeviceId
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     args: Annotated[OpenDocument, AfterValidator(_check_size)] = Field(default_factory=dict)
-    expires_in_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 60
+    expires_in_seconds: Annotated[int, Whole, Field(ge=1, le=7 * 86_400)] = 60
 
 
 class CommandView(View):

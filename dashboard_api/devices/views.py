@@ -92,7 +92,7 @@ class DevicePage(View):
 
 
 class SitePatch(Body):
-    """The settings to change; absent ones stay."""
+    """The settings to change, at least one; absent ones stay."""
 
     enrollment_policy: EnrollmentPolicy = "closed"
     registers_employees: bool = False

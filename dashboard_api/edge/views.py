@@ -17,6 +17,7 @@ from dashboard_api.http.base_models import (
     Time,
     UserId,
     View,
+    Whole,
     accept_any_item,
 )
 
@@ -79,7 +80,7 @@ class ConfirmBody(Body):
     """The device has applied all changes up to `version`, deletions included."""
 
     epoch: Epoch
-    version: Version
+    version: Annotated[Version, Whole]
     spaces: SpaceDigests = Field(default_factory=dict)
 
 

@@ -15,7 +15,7 @@ from dashboard_api.erasures.views import (
     to_started,
 )
 from dashboard_api.http.base_models import UserId
-from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Limit, MomentCursor, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.services.dependencies import ClockDep, ErasuresDep, ExportsDep
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
 
@@ -38,7 +38,9 @@ async def erase(
 
 
 @router.get("/erasures", dependencies=[MAY_READ])
-async def list_erasures(erasures: ErasuresDep, limit: Limit = 100, cursor: Cursor = None) -> ErasurePage:
+async def list_erasures(
+    erasures: ErasuresDep, limit: Limit = 100, cursor: MomentCursor = None
+) -> ErasurePage:
     """List erasures, newest first.
 
     The receipt of each has its devices and steps.

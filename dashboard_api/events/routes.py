@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from broker_bridge.contract.ids import DeviceId, EventId
@@ -14,8 +14,9 @@ from dashboard_api.events.keepalive import with_pauses
 from dashboard_api.events.views import EventDocument, EventFeedPage, EventPage
 from dashboard_api.http.openapi import problems
 from dashboard_api.http.paging import (
-    Cursor,
+    FeedCursorText,
     Limit,
+    MomentCursor,
     cursor_invalid,
     cut_page,
     from_cursor,
@@ -39,7 +40,7 @@ LastEventId = Annotated[str | None, Header(pattern=r"^[0-9A-Fa-f]{0,2048}$", ali
 
 @router.get("", dependencies=[MAY_READ])
 async def list_events(
-    events: EventsDep, criteria: EventFilterDep, limit: Limit = 100, cursor: Cursor = None
+    events: EventsDep, criteria: EventFilterDep, limit: Limit = 100, cursor: MomentCursor = None
 ) -> EventPage:
     """List events by time of receipt, newest first."""
     found = await events.page(criteria, before=from_moment_cursor(cursor), limit=limit + 1)
@@ -52,7 +53,7 @@ async def read_feed(
     event_feed: EventFeedDep,
     criteria: EventFilterDep,
     limit: Limit = 100,
-    cursor: Annotated[str | None, Query(max_length=512, description="`cursor` of the page before")] = None,
+    cursor: FeedCursorText = None,
 ) -> EventFeedPage:
     """Read events in order of receipt, oldest first; none is skipped.
 

@@ -39,7 +39,7 @@ from dashboard_api.external.views import (
 from dashboard_api.http.json_bodies import JSON_MEDIA_TYPE, JSON_TYPE
 from dashboard_api.http.middleware import NDJSON_MEDIA_TYPE, media_type
 from dashboard_api.http.openapi import inline_schema
-from dashboard_api.http.paging import Cursor, Limit, cursor_invalid, cut_page, from_cursor, to_cursor
+from dashboard_api.http.paging import ExternalCursor, Limit, cursor_invalid, cut_page, from_cursor, to_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.identities.conversions import default_space
 from dashboard_api.services.dependencies import IdentitiesDep, LookAlikesDep, SettingsDep, SpacesDep
@@ -172,7 +172,7 @@ async def list_external(
     identities: IdentitiesDep,
     source_system: Annotated[SourceSystem | None, Query(description="Only identities of this source")] = None,
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: ExternalCursor = None,
 ) -> ExternalPage:
     """List identities of other systems, a row per external key, in order of user id."""
     first, skipped_keys = _from_external_cursor(cursor)

@@ -52,6 +52,14 @@ UserId = Annotated[
 """The id of an identity; blanks around it are dropped."""
 
 
+def _read_whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_read_whole)
+"""JSON has one kind of number: 5.0 is the integer 5."""
+
+
 class DocumentedAs:
     """Field annotation: the schema of `model`, without validation of the value.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -119,8 +120,12 @@ def from_registry_error(error: Exception) -> Problem:
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of `app` a problem document."""
 
-    async def respond(_: Request, error: Exception) -> JSONResponse:
-        return _to_problem(error).response()
+    async def respond(request: Request, error: Exception) -> JSONResponse:
+        problem = _to_problem(error)
+        if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            methods = _methods_of(app, request.scope["path"])
+            problem.headers["allow"] = ", ".join(sorted(methods)) or problem.headers.get("allow", "")
+        return problem.response()
 
     for error_type in (
         Problem,
@@ -132,6 +137,18 @@ def install_problem_handlers(app: FastAPI) -> None:
     ):
         app.add_exception_handler(error_type, respond)
     app.add_middleware(UnexpectedErrors)
+
+
+def _methods_of(app: FastAPI, path: str) -> set[str]:
+    """Return the methods of all operations of a path.
+
+    The router names those of the first route alone.
+    """
+    described, path = app.openapi()["paths"], path.rstrip("/")
+    if path in described:
+        return {method.upper() for method in described[path]}
+    templates = (name for name in described if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", name), path))
+    return {method.upper() for name in templates for method in described[name]}
 
 
 def _to_problem(error: Exception) -> Problem:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, ContractError
 from broker_bridge.registry.api_keys import ApiKey, ApiKeyRecord
 from dashboard_api.http.json_bodies import JSON_BODY
-from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Limit, MomentCursor, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem
 from dashboard_api.keys.views import KeyBody, KeyCreatedView, KeyPage, KeyRecordView
 from dashboard_api.services.dependencies import ApiKeysDep, ClockDep, DevicesDep
@@ -25,7 +25,9 @@ KeyId = Annotated[
 
 
 @router.get("", dependencies=[MAY_ADMINISTER])
-async def list_keys(keys: ApiKeysDep, now: ClockDep, limit: Limit = 100, cursor: Cursor = None) -> KeyPage:
+async def list_keys(
+    keys: ApiKeysDep, now: ClockDep, limit: Limit = 100, cursor: MomentCursor = None
+) -> KeyPage:
     """List API keys, newest first.
 
     Revoked and expired keys stay in the list. The text of a key is never shown.

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Limit, MomentCursor, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.operations.views import AuditPage, AuditView
 from dashboard_api.services.dependencies import AuditDep
 from dashboard_api.services.security import MAY_ADMINISTER
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 async def list_entries(
     audit: AuditDep,
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: MomentCursor = None,
     subject: Annotated[str | None, Query(max_length=255, description="Only changes of this id")] = None,
 ) -> AuditPage:
     """List changes of identities, devices and sites, and commands, newest first."""

@@ -10,7 +10,7 @@ from broker_bridge.registry.api_keys import ApiKey
 from broker_bridge.registry.jobs.model import ClaimRequest, JobClaim, JobOrder, JobRecord, JobStatus
 from broker_bridge.registry.jobs.queue import JobQueue
 from dashboard_api.http.json_bodies import JSON_BODY
-from dashboard_api.http.paging import Cursor, Limit, cut_page, from_moment_cursor, to_moment_cursor
+from dashboard_api.http.paging import Limit, MomentCursor, cut_page, from_moment_cursor, to_moment_cursor
 from dashboard_api.http.problems import Problem, not_found
 from dashboard_api.services.dependencies import ClockDep, JobsDep
 from dashboard_api.services.security import MAY_CHANGE, MAY_ENROLL, MAY_FOLLOW_WORK, MAY_WORK
@@ -141,7 +141,7 @@ async def cancel(
 async def list_jobs(
     jobs: JobsDep,
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: MomentCursor = None,
     status: Annotated[JobStatus | None, Query()] = None,
 ) -> JobPage:
     """List jobs, newest first.

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.contract.messages import Count
 from broker_bridge.registry.jobs.model import JobStatus, JobType
-from dashboard_api.http.base_models import Body, Time, View
+from dashboard_api.http.base_models import Body, Time, View, Whole
 
 MAX_PHOTOS = 100_000
 MAX_PHOTO_IDS_BYTES = 8 * 1024 * 1024
@@ -41,7 +41,8 @@ CatalogId = Annotated[
 SourceSystem = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9_.-]+$")]
 WorkerId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:@-]+$")]
 Counts = Annotated[
-    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], Count], Field(max_length=64)
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], Annotated[Count, Whole]],
+    Field(max_length=64),
 ]
 """Numbers by name, for example `{"faces": 118, "photo-no-face": 3}`."""
 Sentence = Annotated[
@@ -89,15 +90,15 @@ class ClaimBody(Body):
 
     worker_id: WorkerId
     job_types: Annotated[list[JobType], Field(min_length=1, max_length=16)]
-    lease_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
+    lease_seconds: Annotated[int, Whole, Field(ge=10, le=3600)] = 60
 
 
 class ProgressBody(Body):
     """The vectors of the first `position` of `total` photos have been accepted."""
 
     lease_token: RequestId
-    position: Count
-    total: Count | None = None
+    position: Annotated[Count, Whole]
+    total: Annotated[Count, Whole] | None = None
     counts: Counts = Field(default_factory=dict)
 
     @model_validator(mode="after")
