@@ -16,6 +16,7 @@ import aiomqtt
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .broker_client import open_client, tls_context
+from .common.broker_failures import BrokerFailure, of_error, of_reason
 from .common.retry import Backoff
 from .common.settings import MqttSettings
 from .common.tasks import cancel_and_wait
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 _BACKOFF = Backoff(0.2, 10.0)
 _STABLE_SECONDS = 10.0
 # MQTT 5 reason codes of CONNACK for a rejected user name, password or certificate.
+_LAST_LIBRARY_CODE = 0x7F
 _NOT_AUTHORIZED = {0x86, 0x87, 4, 5}
 
 
@@ -134,7 +136,7 @@ class BrokerLink:
             await client.publish(channel.topic(**ids), payload, channel.qos, channel.retain)
         except aiomqtt.MqttError as error:
             self.counters["publish_failed"] += 1
-            _log.warning("link cannot publish channel=%s error=%r", channel.name, str(error))
+            _log.warning("link cannot publish channel=%s reason=%r", channel.name, str(_failure(error)))
             return False
         self.counters["published"] += 1
         return True
@@ -239,7 +241,21 @@ class BrokerLink:
                 where,
             )
         else:
-            _log.warning("link cannot reach the broker; trying again broker=%s error=%r", where, str(error))
+            _log.warning(
+                "link cannot reach the broker; trying again broker=%s reason=%r", where, str(_failure(error))
+            )
+
+
+def _failure(error: aiomqtt.MqttError) -> BrokerFailure:
+    """Return the meaning of an error: its reason code, or the cause below it."""
+    code = getattr(error, "rc", None)
+    code = getattr(code, "value", code)
+    if isinstance(code, int) and code > _LAST_LIBRARY_CODE:
+        return of_reason(code)
+    cause: BaseException = error
+    while (below := cause.__cause__ or cause.__context__) is not None:
+        cause = below
+    return of_error(cause)
 
 
 def _clears_retained(message: aiomqtt.Message) -> bool:

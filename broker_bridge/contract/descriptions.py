@@ -18,6 +18,8 @@ MESSAGE_PROPERTIES: Mapping[str, str] = {
     "confidence": "Confidence of the recognition, 0 to 1.",
     "count": "Number of templates in the space.",
     "detail": "A sentence for people; it quotes neither vectors nor pictures.",
+    "instance": "Random, new at each start of the program.",
+    "address": "The program's own end of the connection to the broker.",
     "dev_mode": "Whether the device may know names of identities, for development.",
     "device_id": "The id of the device; on the wire it equals that of the topic.",
     "digest": "Digest of the templates of the space: equal on both sides means equal content.",

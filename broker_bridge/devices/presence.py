@@ -23,6 +23,8 @@ from broker_bridge.registry.devices.devices import is_reserved
 from broker_bridge.registry.devices.reports import DeviceReport
 from broker_bridge.settings import BridgeSettings
 
+from .duplicates import DuplicateWatch
+
 _log = logging.getLogger(__name__)
 
 FOLLOWED = (
@@ -67,6 +69,8 @@ class Presence:
         self._ahead: _Reports = {}
         # Devices whose last confirmation does not have the templates of its version.
         self._different: set[str] = set()
+        self._programs = DuplicateWatch()
+        self._sessions = DuplicateWatch()
         # The model differences last logged per device: its info comes again with every connect.
         self._differing: dict[str, dict[str, str]] = {}
         self.counters: Counter[str] = Counter()
@@ -190,6 +194,7 @@ class Presence:
     def _reports(self, batch: Iterable[tuple[Decoded[Any], datetime]]) -> list[DeviceReport]:
         reports = []
         for decoded, received_at in batch:
+            reports += self._note_duplicate(decoded, received_at)
             try:
                 differs = decoded.ids["device_id"] in self._different
                 reports += _to_reports(decoded, received_at, differs=differs)
@@ -198,6 +203,21 @@ class Presence:
                 device_id = decoded.ids["device_id"]
                 _log.warning("device report rejected device=%s code=%s", device_id, error.code)
         return reports
+
+    def _note_duplicate(self, decoded: Decoded[Any], received_at: datetime) -> list[DeviceReport]:
+        """Return the report that two devices use one id, if this message shows it."""
+        device_id, message = decoded.ids["device_id"], decoded.message
+        addresses = None
+        if isinstance(message, DeviceInfo) and not decoded.stored:
+            source = message.instance or f"{message.hardware} {message.software}"
+            addresses = self._programs.note(device_id, source, message.address, received_at)
+        elif isinstance(message, DeviceStatus) and message.state == "online" and not decoded.stored:
+            addresses = self._sessions.note(device_id, message.session, None, received_at)
+        if addresses is None:
+            return []
+        self.counters["duplicate_ids"] += 1
+        _log.warning("device id is used by two devices device=%s addresses=%s", device_id, addresses)
+        return [DeviceReport.duplicate(device_id, addresses, received_at)]
 
     async def _record_info(self, device_id: str, info: DeviceInfo) -> None:
         """Register a new device where allowed, or record the spaces of a known one."""

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from broker_bridge.contract.errors import MODEL_DIFFERS, SITE_MISMATCH
+from broker_bridge.contract.errors import DUPLICATE_ID, MODEL_DIFFERS, SITE_MISMATCH
 from broker_bridge.contract.wire import format_time
 from broker_bridge.registry.devices.model import AppliedVersion, DeviceRecord
 from broker_bridge.registry.mongo.versions import History
 
 from .views import DeviceSync, DeviceView, ProblemView, SyncStatusView
+
+_DUPLICATE_SHOWN = timedelta(minutes=15)
 
 
 def to_view(device: DeviceRecord, models: Mapping[str, str], now: datetime, silence: timedelta) -> DeviceView:
@@ -25,7 +27,7 @@ def to_view(device: DeviceRecord, models: Mapping[str, str], now: datetime, sile
         dev_mode=device.dev_mode,
         state=device.status.state if device.status else "never-seen",
         silent=last_seen is None or now - last_seen > silence,
-        problems=_problems(device, models),
+        problems=[*_duplicate_id(device, now), *_problems(device, models)],
         last_seen=last_seen,
         registered_at=device.registered_at,
         metres_per_pixel=device.metres_per_pixel,
@@ -34,6 +36,17 @@ def to_view(device: DeviceRecord, models: Mapping[str, str], now: datetime, sile
         applied=_with_times(device.applied),
         decommissioned_at=device.decommissioned_at,
     )
+
+
+def _duplicate_id(device: DeviceRecord, now: datetime) -> list[ProblemView]:
+    """Return the problem that two devices were seen under this id within 15 minutes."""
+    duplicate = device.duplicate
+    if duplicate is None or now - duplicate["at"] > _DUPLICATE_SHOWN:
+        return []
+    addresses = ", ".join(duplicate.get("addresses", ()))
+    where = f" at {addresses}" if addresses else ""
+    detail = f"two devices use this id in turns{where}: give one of them another WFM_DEVICE__ID"
+    return [ProblemView(code=DUPLICATE_ID, detail=detail)]
 
 
 def _problems(device: DeviceRecord, models: Mapping[str, str]) -> list[ProblemView]:

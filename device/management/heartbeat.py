@@ -76,6 +76,8 @@ class HeartbeatSender(SessionListener):
         outbox = self._client.outbox
         others = (self._client.clock.problem(), outbox.problem)
         problems = [*vision.problems, *(problem for problem in others if problem)]
+        broker = self._client.broker
+        problems += broker.takeovers.problems(broker.clock())
         return Heartbeat(
             device_id=self._client.config.device_id,
             at=self._utc_now(),

@@ -17,6 +17,9 @@ class ConnectionEvent:
     topic: str = ""
     payload: bytes = b""
     retained: bool = False
+    code: int | None = None
+    """The reason code of the broker, if it sent one."""
+    address: str | None = None
 
 
 class PendingPublish(Publication, Protocol):

@@ -7,12 +7,14 @@ own: no message of an older connection arrives late or is sent again.
 import logging
 import queue
 import random
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
+from broker_bridge.common.broker_failures import SESSION_TAKEN_OVER, of_error
 from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, decode
@@ -25,6 +27,7 @@ from .config import IoTClientConfig
 from .connection import Connection, ConnectionEvent, OpenConnection, PendingPublish
 from .link import SessionListener
 from .listeners import Listeners
+from .takeovers import Takeovers
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,6 @@ _DOWN = (
     channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA, channels.REGISTERED,
     channels.COMMAND, channels.ASSIGNED,
 )  # fmt: skip
-_CREDENTIAL_REASONS = ("Bad user name or password", "Not authorized")
 
 
 class BrokerSession:
@@ -64,6 +66,8 @@ class BrokerSession:
         self.session = ""
         self.is_up = False
         self.clock = clock
+        self.takeovers = Takeovers()
+        self._instance = secrets.token_hex(8)
         self._config = config
         self._db = db
         self._open_connection = open_connection
@@ -168,7 +172,7 @@ class BrokerSession:
             self._connection = self._open_connection(self.session, self._status("lost"), self._report)
             self._connection.open()
         except OSError as error:
-            self._drop(f"broker unreachable: {error}")
+            self._drop(f"broker unreachable: {of_error(error)}")
 
     def _handle_event(self, event: ConnectionEvent) -> None:
         if event.connection is not self._connection:
@@ -176,17 +180,19 @@ class BrokerSession:
         if event.kind == "message":
             self._receive_message(event)
         elif event.kind == "connected":
-            self._announce()
+            self._announce(event.address)
         elif event.kind == "denied":
             self.counts["denied"] += 1
             _log.error("broker denied access; check its access rules for this device what=%r", event.reason)
         elif event.kind == "refused":
             self.counts["refused"] += 1
-            self._drop(_describe_refusal(event.reason))
+            self._drop(f"connection refused: {event.reason}")
         else:
-            self._drop(f"connection lost: {event.reason}")
+            taken_over = event.code == SESSION_TAKEN_OVER
+            pause = self.takeovers.note(self.clock()) if taken_over else 0.0
+            self._drop(f"connection lost: {event.reason}", pause)
 
-    def _announce(self) -> None:
+    def _announce(self, address: str | None) -> None:
         """Subscribe, then publish the retained status and info, on every connection."""
         config = self._config
         assert self._connection is not None  # noqa: S101  # `_handle_event` compared it
@@ -203,6 +209,8 @@ class BrokerSession:
             hardware=config.hardware,
             spaces=dict(config.spaces),
             dev_mode=config.dev_mode,
+            instance=self._instance,
+            address=address,
         )
         self.publish(channels.INFO, info.to_json())
         _log.info(
@@ -227,7 +235,7 @@ class BrokerSession:
             return
         self._listeners.receive_message(decoded)
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str, pause: float = 0.0) -> None:
         now = self.clock()
         if self.is_up:
             self.counts["lost"] += 1
@@ -235,7 +243,7 @@ class BrokerSession:
                 self._attempts = 1
         connection, self._connection = self._connection, None
         self.is_up = False
-        delay = self._config.reconnect.delay(max(1, self._attempts), self._random)
+        delay = pause + self._config.reconnect.delay(max(1, self._attempts), self._random)
         self._retry_at = now + delay
         _log.warning("broker connection down; next attempt follows reason=%r seconds=%.1f", reason, delay)
         self._listeners.disconnected()
@@ -259,12 +267,3 @@ class BrokerSession:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _describe_refusal(reason: str) -> str:
-    if reason in _CREDENTIAL_REASONS:
-        return (
-            f"the broker refused this device ({reason}): check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD "
-            "or the client certificate"
-        )
-    return f"the broker refused this device: {reason}"

@@ -13,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from broker_bridge.common.broker_failures import of_reason
 from broker_bridge.contract import channels
 
 from .config import IoTClientConfig
@@ -98,10 +99,24 @@ class PahoConnection:
     # Callbacks of paho's thread
 
     def _on_connect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
-        self._report(ConnectionEvent(self, "refused" if reason.is_failure else "connected", str(reason)))
+        if reason.is_failure:
+            self._report(ConnectionEvent(self, "refused", str(of_reason(reason.value)), code=reason.value))
+        else:
+            self._report(ConnectionEvent(self, "connected", address=self._address()))
 
-    def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
-        self._report(ConnectionEvent(self, "lost", str(reason)))
+    def _on_disconnect(
+        self, _c: object, _u: object, flags: mqtt.DisconnectFlags, reason: ReasonCode, _p: object
+    ) -> None:
+        # Without a packet of the broker paho makes a reason up.
+        code = reason.value if flags.is_disconnect_packet_from_server else None
+        self._report(ConnectionEvent(self, "lost", str(of_reason(code)), code=code))
+
+    def _address(self) -> str | None:
+        opened: Any = self._client.socket()
+        try:
+            return str(opened.getsockname()[0]) if opened is not None else None
+        except OSError:
+            return None
 
     def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         self._report(
@@ -110,12 +125,12 @@ class PahoConnection:
 
     def _on_publish(self, _c: object, _u: object, _mid: int, reason: ReasonCode, _p: object) -> None:
         if reason.is_failure:
-            self._report(ConnectionEvent(self, "denied", f"a publication: {reason}"))
+            self._report(ConnectionEvent(self, "denied", f"a publication: {of_reason(reason.value)}"))
 
     def _on_subscribe(self, _c: object, _u: object, _mid: int, reasons: list[ReasonCode], _p: object) -> None:
         for reason in reasons:
             if reason.is_failure:
-                self._report(ConnectionEvent(self, "denied", f"a subscription: {reason}"))
+                self._report(ConnectionEvent(self, "denied", f"a subscription: {of_reason(reason.value)}"))
 
 
 def _disable_nagle(_c: object, _u: object, opened: Any) -> None:

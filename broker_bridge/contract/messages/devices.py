@@ -33,7 +33,8 @@ class SpaceInfo(WireModel):
 class DeviceInfo(UpMessage):
     """Site, software, hardware and spaces of a device.
 
-    Retained, sent after every connect.
+    Retained, sent after every connect. `instance` is random and new at each start of the program; `address`
+    is the program's own end of the connection. Two programs with one id show by them.
     """
 
     site_id: SiteId
@@ -41,6 +42,8 @@ class DeviceInfo(UpMessage):
     hardware: ShortText | None = None
     spaces: Annotated[dict[SpaceId, SpaceInfo], Field(max_length=16)]
     dev_mode: bool = False
+    instance: ShortText | None = None
+    address: ShortText | None = None
 
 
 class Heartbeat(UpMessage):

@@ -65,6 +65,7 @@ class DeviceRecord:
     info: Mapping[str, Any] | None = None
     heartbeat: Mapping[str, Any] | None = None
     applied: Mapping[str, Any] | None = None
+    duplicate: Mapping[str, Any] | None = None
     decommissioned_at: datetime | None = None
     placement: int = 0
     placed_at: datetime | None = None
@@ -139,6 +140,7 @@ def to_record(found: Document) -> DeviceRecord:
         info=found.get("info"),
         heartbeat=found.get("heartbeat"),
         applied=found.get("applied"),
+        duplicate=found.get("duplicate"),
         decommissioned_at=found.get("decommissioned_at"),
         placement=found.get("placement", 0),
         placed_at=found.get("placed_at"),

@@ -1,5 +1,6 @@
 """Turn reports of devices into updates of their documents."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -78,6 +79,14 @@ class DeviceReport:
         }
         begun: Document = {"sessions": {"$each": [{"session": session, "at": at}], "$slice": -_MAX_SESSIONS}}
         return cls(UpdateOne(_known(device_id) | query, {"$set": {"status": status}, "$push": begun}))
+
+    @classmethod
+    def duplicate(cls, device_id: str, addresses: Sequence[str], received_at: datetime) -> "DeviceReport":
+        """Return the update that notes two devices with one id, at the known addresses."""
+        change: Document = {"duplicate.at": received_at}
+        if addresses:
+            change["duplicate.addresses"] = list(addresses)
+        return cls(UpdateOne(_known(device_id), {"$set": change}))
 
     @classmethod
     def latest(cls, device_id: str, kind: str, fields: Document, received_at: datetime) -> "DeviceReport":
