@@ -204,7 +204,7 @@ def test_a_look_alike_is_imported_with_a_warning(api: Api, tmp_path: Path) -> No
     (warning,) = read_jsonl(tmp_path / "report")
     assert (result.exit_code, warning["refused"], warning["code"]) == (0, False, "look-alike")
     assert warning["detail"].startswith("looks like EMP-00001 (similarity 1.00")
-    assert "look like another person" in result.stderr
+    assert "warnings: look-alike" in result.stderr
 
 
 def test_lines_are_read_from_and_written_to_a_pipe(api: Api) -> None:
