@@ -37,7 +37,8 @@ def _space_id(text: str | None) -> str | None:
 def import_identities(  # noqa: PLR0917  # typer reads the options from the arguments
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="A folder, a .csv or .jsonl file, or - for JSON lines on stdin.")
+        str,
+        typer.Argument(help="A folder, a table (.csv, .tsv), a .jsonl file, or - for JSON lines on stdin."),
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and report the result; write nothing.")

@@ -12,9 +12,12 @@ from .jsonl import read_jsonl
 from .lines import count_lines
 from .npy import NpySpaces
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+"""Endings of tables; spreadsheets save text with tabs as `.txt` or `.tsv`."""
+
 
 def open_source(source: str, sites: list[str], spaces: NpySpaces) -> ImportSource:
-    """Open `source`: a folder, a `.csv` or `.jsonl` file, or `-` for standard input.
+    """Open `source`: a folder, a table, a `.jsonl` file, or `-` for standard input.
 
     Standard input carries JSON lines. Raises CannotRunError.
     """
@@ -28,8 +31,8 @@ def open_source(source: str, sites: list[str], spaces: NpySpaces) -> ImportSourc
             raise CannotRunError(f"{source}: no such file or folder (for a pipe: -)")
         if path.suffix.lower() == ".jsonl":
             return ImportSource(read_jsonl(path.open("rb"), path.name, sites), count_lines(path))
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() in TABLE_SUFFIXES:
             return ImportSource(read_csv(path, sites, spaces), max(0, count_lines(path) - 1))
     except OSError as error:
         raise CannotRunError(f"{source}: cannot be read ({error.strerror})") from error
-    raise CannotRunError(f"{source}: a source must be a folder, a .csv or a .jsonl file")
+    raise CannotRunError(f"{source}: a source must be a folder, a table (.csv, .tsv, .txt) or a .jsonl file")

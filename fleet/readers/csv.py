@@ -17,8 +17,9 @@ from .rows import Row, RowReader
 COLUMNS = ("user_id", "display_name", "flag", "sites", "photo", "npy")
 _COMPACT = {name.replace("_", ""): name for name in COLUMNS}
 _SEPARATORS = ",;\t|"
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-_LINE_BREAK = re.compile(r"\s*[\r\n]+\s*")
+# A program that knows no such line keeps it as a cell and fills the row with empty ones.
+_SEPARATOR_LINE = re.compile(r'"?\s*sep\s*=\s*(\\t|tab|[^\w\s"]|\t)"?[,;|\s]*', re.IGNORECASE)
+_LINE_BREAK = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]+\s*")
 _SITE_BREAK = re.compile(r"[;,|\s]+")
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 """Characters without width that copying from a document leaves at the ends of a cell."""
@@ -52,7 +53,8 @@ def _header(path: Path, rows: RowReader) -> tuple[list[str], str]:
     line = rows.next_line_with_text()
     separators = _SEPARATORS
     if line is not None and (found := _SEPARATOR_LINE.fullmatch(line.text.strip(" "))):
-        separators = found[1]
+        # Others follow: a table that was saved again has its old line and another separator.
+        separators = ("\t" if found[1][-1] in "tTbB" else found[1]) + separators
         line = rows.next_line_with_text()
     if line is None:
         raise CannotRunError(f"{path}: its first line must be the header; columns are {', '.join(COLUMNS)}")

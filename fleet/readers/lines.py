@@ -12,7 +12,8 @@ from fleet.import_source import REQUEST_INVALID
 MAX_LINE_LENGTH = 1024 * 1024
 """Characters: enough for the 64 vectors of an identity as text, and the most that the API accepts."""
 TOO_LONG = f"the line has more than {MAX_LINE_LENGTH} characters"
-_SAMPLE_BYTES = 512
+# As long as a header's first words, which are ASCII; names further on may be of any letters.
+_SAMPLE_BYTES = 16
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -75,7 +76,7 @@ def _encoding(sample: bytes) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if sample.startswith(mark):
             return encoding
-    # Names are mostly Latin letters, so every second byte of UTF-16 is zero.
+    # Every second byte of ASCII in UTF-16 is zero.
     even, odd = sample[0::2], sample[1::2]
     if odd and odd.count(0) * 2 > len(odd) and even.count(0) * 4 < len(even):
         return "utf-16-le"

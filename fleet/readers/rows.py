@@ -9,6 +9,7 @@ from fleet.import_source import REQUEST_INVALID
 
 from .lines import MAX_LINE_LENGTH, Line
 
+_NO_TEXT = ",;|\t "
 _MOST_LINES = 20
 """A quotation mark that is open for more lines was never closed."""
 
@@ -40,9 +41,9 @@ class RowReader:
         self.separator = ","
 
     def next_line_with_text(self) -> Line | None:
-        """Return the next line that is not empty, None at the end."""
+        """Return the next line with more than separators, None at the end."""
         while (line := self._next_line()) is not None:
-            if line.problem or line.text.strip():
+            if line.problem or line.text.strip(_NO_TEXT):
                 return line
         return None
 
@@ -102,7 +103,7 @@ def _cells(text: str, separator: str) -> list[str]:
     if "\0" in text:
         raise ValueError("the row contains a NUL")
     try:
-        (cells,) = csv.reader([text], delimiter=separator, strict=True)
+        (cells,) = csv.reader([text], delimiter=separator, skipinitialspace=True, strict=True)
     except csv.Error as error:
         if "unexpected end of data" in str(error):
             raise _UnclosedError(_NO_CSV) from error

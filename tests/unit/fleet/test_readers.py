@@ -161,6 +161,17 @@ SPREADSHEETS = {
     "a separator line": "sep=;\r\n" + TABLE.replace(",", ";"),
     "a quoted separator line": '"SEP=|"\n' + TABLE.replace(",", "|"),
     "a separator line for tabs": "sep=\t\n" + TABLE.replace(",", "\t"),
+    "a separator line that names tabs": "SEP = \\t\n" + TABLE.replace(",", "\t"),
+    "a separator line in a row of cells": "sep=;,,,\n" + TABLE,
+    "a separator line with separators": "sep=;;;\n" + TABLE.replace(",", ";"),
+    "a separator line of another table": "sep=,\n" + TABLE.replace(",", ";"),
+    "rows of separators above the header": ",,,\n;;\n" + TABLE,
+    "blanks before quotation marks": TABLE.replace(",display_name", ', "display_name"').replace(
+        "Ana Sample", ' "Ana Sample"'
+    ),
+    "names over two lines of other programs": TABLE.replace("Ana Sample", "Ana\vSample").replace(
+        "Åsa Øst", "Åsa\u2028Øst"
+    ),
     "tabs": TABLE.replace(",", "\t"),
     "bars": TABLE.replace(",", "|"),
     "a capital header": TABLE.replace("user_id,display_name", "USER_ID,Display_Name"),
@@ -188,6 +199,21 @@ def test_a_table_of_a_spreadsheet_loses_no_row(tmp_path: Path, form: str, encodi
     found = entries(table(tmp_path, SPREADSHEETS[form].encode(encoding)))
     assert refusals(found) == []
     assert [(row["user_id"], row.get("display_name")) for row in documents(found)] == NAMES
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_names_of_any_letters_leave_the_encoding_as_it_is(tmp_path: Path, encoding: str) -> None:
+    """The header tells UTF-16 without a mark, also if no name has a Latin letter."""
+    name = "Иван Петрович Сидоров"
+    found = entries(table(tmp_path, f"user_id,display_name\nEMP-1,{name * 5}\n".encode(encoding)))
+    assert [row["display_name"] for row in documents(found)] == [name * 5]
+
+
+@pytest.mark.parametrize("name", ["people.CSV", "people.tsv", "people.TAB", "people.txt"])
+def test_a_table_may_have_any_ending_of_tables(tmp_path: Path, name: str) -> None:
+    """A spreadsheet saves "Unicode text" as .txt."""
+    table(tmp_path, TABLE.replace(",", "\t").encode("utf-16")).rename(tmp_path / name)
+    assert [row["user_id"] for row in documents(entries(tmp_path / name))] == ["EMP-1", "EMP-2", "EMP-3"]
 
 
 def test_a_value_in_a_column_without_a_name_is_refused(tmp_path: Path) -> None:
@@ -257,7 +283,8 @@ def test_an_empty_cell_is_left_out(tmp_path: Path) -> None:
         "user_id\tsalary",
         "user_id,User ID",
         "sep=;",
-        "sep=;\nuser_id,flag",
+        'sep="\nuser_id,flag',
+        "sep=;\nuser_id,salary",
     ],
 )
 def test_a_header_with_other_columns_ends_the_run(tmp_path: Path, header: str) -> None:
@@ -491,9 +518,9 @@ def test_a_photo_above_the_limit_is_not_read(tmp_path: Path) -> None:
 # Sources
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "people.txt", "a\0b"])
+@pytest.mark.parametrize("name", ["missing.jsonl", "people.doc", "a\0b"])
 def test_a_source_that_cannot_be_opened_ends_the_run(tmp_path: Path, name: str) -> None:
     """The error is one sentence."""
-    (tmp_path / "people.txt").write_text("x")
+    (tmp_path / "people.doc").write_text("x")
     with pytest.raises(CannotRunError):
         entries(str(tmp_path / name))
