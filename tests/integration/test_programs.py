@@ -91,6 +91,16 @@ def test_help_and_version_need_no_optional_package(modules: list[str], packages:
         assert re.fullmatch(rf"{program.name} cannot run: {remedy}\n", err)
 
 
+@pytest.mark.parametrize("package", ["cv2", "onnxruntime"])
+def test_a_package_that_only_a_run_needs_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API imports the recogniser where photos are enrolled."""
+    monkeypatch.setenv("WFM_API__PORT", str(free_port()))
+    ((status, out, err),) = run_without(package, [["dashboard_api"]])
+    assert (status, out) == (2, "")
+    assert err.startswith(f'wfm-api cannot run: {package} is not installed: pip install ".[backend]"')
+    assert len(err.splitlines()) == 1
+
+
 def test_the_extra_of_each_program_exists() -> None:
     """`pip install ".[extra]"` knows each extra that a program names."""
     text = (ROOT / "pyproject.toml").read_text()

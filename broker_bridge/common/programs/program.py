@@ -37,8 +37,8 @@ class Program:
     def imports(self) -> Iterator[None]:
         """Explain a missing package.
 
-        Around a program's imports: without its packages, `--version` and `--help` work, and everything else
-        ends with status 2 and a sentence.
+        Around a program's imports and commands: without its packages, `--version` and `--help` work, and
+        everything else ends with status 2 and a sentence.
         """
         try:
             yield
@@ -83,7 +83,8 @@ class Program:
         app.pretty_exceptions_enable = False
         args = [_expand_home(arg) for arg in sys.argv[1:]]
         try:
-            status = _call(lambda: app(args, prog_name=self.name, standalone_mode=False))
+            with self.imports():
+                status = _call(lambda: app(args, prog_name=self.name, standalone_mode=False))
             sys.stdout.flush()
         except BrokenPipeError:
             # Python writes the rest at its end, to a reader that is gone.

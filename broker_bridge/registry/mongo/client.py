@@ -23,6 +23,7 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from broker_bridge.common.masking import ENCODING_HINT, mask, needs_encoding
+from broker_bridge.common.programs.version import how_to_install
 from broker_bridge.common.settings import Section
 
 from .change_stream import ChangeStream
@@ -104,7 +105,7 @@ class Mongo:
             from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 (an optional dependency)
         except ImportError as error:
             raise RegistryUnavailableError(
-                'mongo.driver is "motor", but Motor is not installed: pip install "wfm-fleet[motor]"'
+                f'mongo.driver is "motor", but Motor is not installed: {how_to_install("motor")}'
             ) from error
         return AsyncIOMotorClient(self._uri, **options)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from broker_bridge.common.programs.version import how_to_install
+
 from .batches import check_batch, run_in_chunks, shape_text
 from .cuda_memory import Cuda, CudaMemory, TensorBuffer
 from .engine_file import EngineRecord, Gpu, explain_load_failure, read_engine
@@ -194,7 +196,7 @@ def import_tensorrt() -> Any:
     except ImportError as error:
         raise ModelError(
             f"TensorRT is not installed for this Python ({error}): on a Jetson it comes with JetPack, "
-            "elsewhere with wfm-fleet[tensorrt-cu12] or [tensorrt-cu13], see docs/jetson.md"
+            "elsewhere with the extra tensorrt-cu12 or tensorrt-cu13, see docs/jetson.md"
         ) from error
     if int(tensorrt.__version__.partition(".")[0]) < _OLDEST_MAJOR:
         raise ModelError(
@@ -213,8 +215,8 @@ def import_cuda() -> Cuda:
             from cuda import cudart as runtime  # noqa: PLC0415
     except ImportError as error:
         raise ModelError(
-            f"cuda-python is not installed ({error}): install wfm-fleet[device,jetson], "
-            "or [device,tensorrt-cu12] or [device,tensorrt-cu13] where there is no JetPack"
+            f"cuda-python is not installed ({error}): {how_to_install('device,jetson')}, or with "
+            "tensorrt-cu12 or tensorrt-cu13 for jetson where there is no JetPack"
         ) from error
     return Cuda(runtime)
 

@@ -278,4 +278,4 @@ def test_a_missing_extra_is_named(broker: Mosquitto, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "motmetrics", None)
     result = simulate(broker)
     assert result.exit_code == 2
-    assert "wfm-fleet[simulate]" in result.output
+    assert 'pip install ".[simulate]"' in result.output

@@ -2,7 +2,7 @@
 
 No GPU is needed. The wheel `tensorrt-cu12-bindings` has the real Python classes, but its module links to
 libraries of several gigabytes. Here it is imported with empty libraries of the same file names, which is
-enough to read names. `pip install "wfm-fleet[tensorrt-names]"` makes these tests run.
+enough to read names. `pip install ".[tensorrt-names]"` makes these tests run.
 """
 
 import ast

@@ -164,7 +164,7 @@ def test_missing_tensorrt_or_cuda_python_names_the_source(monkeypatch, means):
     with pytest.raises(ModelError, match=r"TensorRT is not installed.*JetPack"):
         open_session(engine)
     Machine().install(monkeypatch, cuda=False)
-    with pytest.raises(ModelError, match=r"cuda-python is not installed.*wfm-fleet\[device,jetson\]"):
+    with pytest.raises(ModelError, match=r"cuda-python is not installed.*pip install \"\.\[device,jetson\]"):
         open_session(engine)
 
 
