@@ -3,9 +3,11 @@
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from .json_text import JsonTextError, parse_json
 
@@ -16,80 +18,81 @@ _SERVICE = re.compile(r".+_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://")
 _SIMILAR = 0.8
 
-Values = dict[str, dict[str, Any]]
 
+class EnvironmentSource(EnvSettingsSource):
+    """The variables of `environ`, passed in rather than read from the process.
 
-class EnvironmentReader:
-    """The variables of `environ` for the sections of `model`.
-
-    `sections` are those of all programs.
+    `sections` are those of all programs. Once the settings are read, `mistakes` has a sentence for
+    each variable that cannot be a setting.
     """
 
-    def __init__(self, model: type[BaseModel], sections: Collection[str], environ: Mapping[str, str]) -> None:
-        self.values: Values = {}
+    def __init__(
+        self, model: type[BaseSettings], sections: Collection[str], environ: Mapping[str, str]
+    ) -> None:
         self.mistakes: list[str] = []
+        self._environ = environ
         self._sections = sections
         self._fields = {
             name: field.annotation.model_fields
             for name, field in model.model_fields.items()
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         }
-        self._origins: dict[tuple[str, str], str] = {}
-        for variable, text in sorted(environ.items()):
-            self._read(variable, text)
+        self._origins: dict[str, str] = {}
+        super().__init__(model)
 
-    def _read(self, variable: str, text: str) -> None:
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        """Return the variables that may be settings by their names in lower case."""
+        found: dict[str, str | None] = {}
+        for variable, text in sorted(self._environ.items()):
+            name = variable.lower()
+            if self._may_be_setting(variable, text):
+                earlier = self._origins.setdefault(name, variable)
+                if earlier == variable:
+                    found[name] = text
+                else:
+                    self.mistakes.append(f"{variable}: {earlier} sets the same; remove one of them")
+        return found
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the sections by name; report the ones that are no object."""
+        sections: dict[str, Any] = super().__call__()
+        for name in [name for name, values in sections.items() if not isinstance(values, dict)]:
+            del sections[name]
+            hint = f"one setting is {PREFIX}{name.upper()}__NAME"
+            variable = self._origins[f"{PREFIX}{name}".lower()]
+            self.mistakes.append(f"{variable}: expected a section as a JSON object; {hint}")
+        return sections
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002
+        """Decode a list or an object; the check of the field gets any other text."""
+        if value.lstrip()[:1] not in tuple("[{"):
+            return value
+        try:
+            return parse_json(value)
+        except JsonTextError as error:
+            if error.is_syntax:
+                return value
+            variable = next(self._origins[name] for name, text in self.env_vars.items() if text == value)
+            self.mistakes.append(f"{variable}: {error}")
+            return {}
+
+    def _may_be_setting(self, variable: str, text: str) -> bool:
+        """Return whether a variable names a section; report what resembles one."""
         name = variable.upper()
         if not name.startswith(PREFIX):
             self._check_prefix(variable)
-            return
-        rest = name.removeprefix(PREFIX)
-        section, separator, key = (part.lower() for part in rest.partition("__"))
+            return False
+        section, separator, _ = name.removeprefix(PREFIX).lower().partition("__")
+        is_service = not separator and bool(_SERVICE.fullmatch(name) or _SERVICE_ADDRESS.match(text))
+        if section in self._sections:
+            return not is_service
         if separator:
-            self._read_key(variable, section, key, text)
-        elif section in self._sections:
-            self._read_section(variable, section, text)
-        elif not (_SERVICE.fullmatch(name) or _SERVICE_ADDRESS.match(text)):
-            self._check_separator(variable, section)
-
-    def _read_key(self, variable: str, section: str, key: str, text: str) -> None:
-        if section not in self._sections:
             close = get_close_matches(section.strip("_"), self._sections, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the sections are {', '.join(self._sections)}"
             self.mistakes.append(f"{variable}: there is no section {section!r}; {hint}")
-            return
-        earlier = self._origins.setdefault((section, key), variable)
-        if earlier != variable:
-            self.mistakes.append(f"{variable}: {earlier} sets the same; remove one of them")
-            return
-        if section not in self._fields:
-            return
-        field = self._fields[section].get(key)
-        value: Any = text
-        if field is not None and _is_structured(field.annotation) and text.lstrip()[:1] in tuple("[{"):
-            value = self._parse(variable, text)
-        self.values.setdefault(section, {})[key] = value
-
-    def _read_section(self, variable: str, section: str, text: str) -> None:
-        """Read a whole section, an object in JSON."""
-        if _SERVICE_ADDRESS.match(text):
-            return
-        value = self._parse(variable, text) if text.lstrip().startswith("{") else text
-        if not isinstance(value, dict):
-            hint = f"one setting is {PREFIX}{section.upper()}__NAME"
-            self.mistakes.append(f"{variable}: expected a section as a JSON object; {hint}")
-        elif section in self._fields:
-            self.values[section] = value | self.values.get(section, {})
-
-    def _parse(self, variable: str, text: str) -> Any:
-        try:
-            return parse_json(text)
-        except JsonTextError as error:
-            if error.is_syntax:
-                # The field's own check says what it expects.
-                return text
-            self.mistakes.append(f"{variable}: {error}")
-            return {}
+        elif not is_service:
+            self._check_separator(variable, section)
+        return False
 
     def _check_separator(self, variable: str, rest: str) -> None:
         """Report a variable that resembles a setting, but has no double underscore."""
@@ -121,14 +124,3 @@ class EnvironmentReader:
 
     def _report(self, variable: str, meant: str) -> None:
         self.mistakes.append(f"{variable}: is not a setting; did you mean {meant}?")
-
-
-def _is_structured(annotation: Any) -> bool:
-    """Return whether a setting may be a list or an object.
-
-    A variable has it as JSON.
-    """
-    if isinstance(annotation, type) and issubclass(annotation, (BaseModel, dict, list, tuple)):
-        return True
-    origin = getattr(annotation, "__origin__", None)
-    return origin in (dict, list, tuple) or any(_is_structured(part) for part in get_args(annotation))

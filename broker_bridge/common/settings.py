@@ -1,11 +1,12 @@
 """Read a program's settings: a JSON file, and the environment over it.
 
 A file has a section per program; `WFM_MQTT__HOST=broker` sets `host` in section `mqtt`
-in any case of letters. Every mistake is reported at once, in one sentence each.
+in any case of letters (pydantic-settings' convention). Every mistake is reported at once, in
+one sentence each.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,14 +19,16 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .environment import PREFIX, EnvironmentReader
+from .environment import PREFIX, EnvironmentSource
 from .masking import hide_secrets_of, mask
-from .settings_file import SettingsFileError, read_settings_file
+from .settings_file import SettingsFileError, SettingsFileSource
 
-_NO_TEXT = "has a character that no setting can have: NUL, or a byte that is not UTF-8"
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 SECTIONS = (
     "mqtt", "mongo", "registry", "tracking", "search", "bridge", "api", "device", "worker", "fleet", "log",
 )  # fmt: skip
@@ -99,11 +102,40 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_unusable_text(cls, value: Any) -> Any:
+        """Refuse a text that no file, broker or database takes."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _UNUSABLE.search(text):
+                raise ValueError("has a character that no setting can have: NUL, or a byte that is not UTF-8")
+        return value
 
-class Settings(BaseModel):
+
+class Settings(BaseSettings):
     """The sections that one program reads."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        # One split: what follows the section is the key, whatever it contains.
+        env_nested_max_split=1,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the argument `sources`; by default the arguments are the settings."""
+        sources: tuple[PydanticBaseSettingsSource, ...] = init_settings().get("sources", (init_settings,))
+        return sources
 
 
 class MqttSettings(Section):
@@ -143,35 +175,21 @@ def load_settings(model: type[S], file: Path | None, environ: Mapping[str, str])
     sentence per mistake.
     """
     try:
-        document = read_settings_file(file) if file else {}
+        document = SettingsFileSource(model, file)
     except SettingsFileError as error:
         raise SettingsError([str(error)]) from error
-    mistakes = [_unknown_section(str(file), name) for name in document if name not in SECTIONS]
-    variables = EnvironmentReader(model, SECTIONS, environ)
-    mistakes += variables.mistakes
-    # A section that is absent counts as empty, so that its missing keys are reported one by one.
-    merged = {name: document.get(name, {}) | variables.values.get(name, {}) for name in model.model_fields}
-    mistakes += [f"{place}: {_NO_TEXT}" for place in _unusable_texts(merged, "")]
+    variables = EnvironmentSource(model, SECTIONS, environ)
+    settings, wrong = None, []
     try:
-        settings = model.model_validate(merged)
+        settings = model(sources=(variables, document))
     except ValidationError as error:
-        raise SettingsError(mistakes + [_sentence(model, each) for each in error.errors()]) from error
-    if mistakes:
+        wrong = [_sentence(model, each) for each in error.errors()]
+    unknown = [_unknown_section(str(file), name) for name in document.sections if name not in SECTIONS]
+    mistakes = unknown + variables.mistakes + wrong
+    if settings is None or mistakes:
         raise SettingsError(mistakes)
     hide_secrets_of(settings)
     return settings
-
-
-def _unusable_texts(value: Any, place: str) -> Iterator[str]:
-    """Yield the places of texts that no file, broker or database takes."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _unusable_texts(inner, f"{place}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _unusable_texts(inner, place)
-    elif isinstance(value, str) and any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value):
-        yield place
 
 
 def _unknown_section(where: str, name: str) -> str:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
 from .json_text import JsonTextError, parse_json
 
 _BOM = b"\xef\xbb\xbf"
@@ -13,7 +16,29 @@ class SettingsFileError(ValueError):
     """A file that cannot be read or has no settings; names the file and the place."""
 
 
-def read_settings_file(file: Path) -> dict[str, dict[str, Any]]:
+class SettingsFileSource(PydanticBaseSettingsSource):
+    """The `sections` of a configuration file; without a file they are empty."""
+
+    def __init__(self, model: type[BaseSettings], file: Path | None) -> None:
+        super().__init__(model)
+        self.sections = _read_sections(file) if file else {}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Return a section without the settings that a variable replaces.
+
+        A section that is absent counts as empty, so that its missing keys are reported one by one.
+        """
+        replaced = self.current_state.get(field_name, {})
+        section = self.sections.get(field_name, {})
+        return {key: value for key, value in section.items() if key not in replaced}, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the sections of the model by name."""
+        fields = self.settings_cls.model_fields
+        return {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+
+
+def _read_sections(file: Path) -> dict[str, dict[str, Any]]:
     """Return the sections in `file` by name. Raises SettingsFileError."""
     try:
         data = file.read_bytes()

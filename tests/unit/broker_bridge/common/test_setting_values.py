@@ -226,3 +226,74 @@ def test_a_camera_may_be_a_number(tmp_path: Path) -> None:
     assert load_settings(DeviceSettings, file, CAMERA).device.source == "0"
     file.write_text('{"device": {"source": true}}')
     assert mistakes(DeviceSettings, CAMERA, file)[0].startswith("device.source: ")
+
+
+def test_a_variable_replaces_an_object_of_the_file(tmp_path: Path) -> None:
+    """It is not merged into the object, so that an entry can be taken away."""
+    file = tmp_path / "config.json"
+    file.write_text('{"bridge": {"default_spaces": {"face:a": 1, "face:b": 2}, "poll_seconds": 3}}')
+    bridge = load_settings(BridgeProgram, file, {"WFM_BRIDGE__DEFAULT_SPACES": '{"face:c": 3}'}).bridge
+    assert (bridge.default_spaces, bridge.poll_seconds) == ({"face:c": 3}, 3)
+
+
+def test_the_process_and_dotenv_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the environment that is passed in counts."""
+    monkeypatch.setenv("WFM_MQTT__HOST", "process")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("WFM_MQTT__HOST=dotenv")
+    assert load_settings(BridgeProgram, None, {}).mqtt.host == BridgeProgram().mqtt.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"face:x": 1, "face:x": 2}', "has face:x twice; remove one of them"),
+        ('{"face:x": NaN}', "has NaN, which is no number of JSON"),
+        ("[" * 100_000, "has too many levels"),
+        ("null", "Input should be a valid dictionary"),
+        ("123", "Input should be a valid dictionary"),
+    ],
+)
+def test_an_object_in_a_variable_is_strict_json(text: str, sentence: str) -> None:
+    """Its mistake names the variable, and a section in one variable is as strict."""
+    (mistake,) = mistakes(BridgeProgram, {"WFM_BRIDGE__DEFAULT_SPACES": text})
+    assert "WFM_BRIDGE__DEFAULT_SPACES" in mistake
+    assert sentence in mistake
+    whole = mistakes(BridgeProgram, {"WFM_BRIDGE": '{"default_spaces": ' + text + "}"})
+    assert sentence.removeprefix("has ") in whole[0] or "default_spaces.face:x twice" in whole[0]
+
+
+@pytest.mark.parametrize("text", ["null", "", "[]", '"x"', "{", "5"])
+def test_a_section_that_is_no_object_is_a_mistake(text: str) -> None:
+    """The sentence names how one setting is written."""
+    (mistake,) = mistakes(BridgeProgram, {"WFM_MQTT": text})
+    assert mistake.startswith("WFM_MQTT: expected a section as a JSON object; one setting is WFM_MQTT__NAME")
+
+
+def test_all_kinds_of_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    """A misspelt section of the file, misspelt variables, and values of both."""
+    file = tmp_path / "config.json"
+    file.write_text('{"mqqt": {}, "log": {"level": "loud"}}')
+    found = mistakes(
+        BridgeProgram,
+        {
+            "WFM_MQTT_HOST": "x",
+            "WFM_MQTT__PORT": "0",
+            "WFM_BRIDGE__DEFAULT_SPACES": '{"a": 1, "a": 2}',
+            "wfm_mongo": "x",
+            "WFM_MQTT__USERNAME": "a\0",
+        },
+        file,
+    )
+    expected = ("'mqqt'", "WFM_MQTT_HOST", "mqtt.port", "a twice", "wfm_mongo", "log.level", "mqtt.username")
+    assert [part for part in expected if not any(part in mistake for mistake in found)] == []
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800", "a\udcff"])
+def test_a_text_that_no_part_takes_is_a_mistake(text: str) -> None:
+    """In a variable as in a file, also in a list; the sentence does not show the text."""
+    for variable in ("WFM_MQTT__PASSWORD", "WFM_MQTT__CA_FILE"):
+        (mistake,) = mistakes(BridgeProgram, {variable: text})
+        assert "has a character that no setting can have" in mistake
+        assert text not in mistake
