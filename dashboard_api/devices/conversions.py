@@ -21,13 +21,17 @@ def to_view(device: DeviceRecord, models: Mapping[str, str], now: datetime, sile
     `silence` follows from the configured one (`api.heartbeat_seconds`).
     """
     last_seen = device.last_seen
+    duplicate, problems = _duplicate_id(device, now), _problems(device, models)
+    if duplicate:
+        # It names both addresses; the device knows the other one at most.
+        problems = [problem for problem in problems if problem.code != DUPLICATE_ID]
     return DeviceView(
         device_id=device.device_id,
         site_id=device.site_id,
         dev_mode=device.dev_mode,
         state=device.status.state if device.status else "never-seen",
         silent=last_seen is None or now - last_seen > silence,
-        problems=[*_duplicate_id(device, now), *_problems(device, models)],
+        problems=[*duplicate, *problems],
         last_seen=last_seen,
         registered_at=device.registered_at,
         metres_per_pixel=device.metres_per_pixel,

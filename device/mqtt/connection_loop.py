@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
-from broker_bridge.common.broker_failures import SESSION_TAKEN_OVER, of_error
+from broker_bridge.common.broker_failures import of_error
 from broker_bridge.common.retry import Backoff
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Channel, decode
@@ -37,9 +37,10 @@ _CONNACK_SECONDS = 10.0
 _STOPPED_STATUS_SECONDS = 2.0
 _MAX_QUEUED_MESSAGES = 10_000
 _ERROR_PAUSE = Backoff(base=0.1, cap=5.0)
-_DOWN = (
-    channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA, channels.REGISTERED,
-    channels.COMMAND, channels.ASSIGNED,
+# The info shows another program that uses this id.
+_FOLLOWED = (
+    channels.RECEIPT, channels.SYNC_PAGE, channels.SYNC_HEAD, channels.SYNC_DELTA,
+    channels.REGISTERED, channels.INFO, channels.COMMAND, channels.ASSIGNED,
 )  # fmt: skip
 
 
@@ -66,8 +67,8 @@ class BrokerSession:
         self.session = ""
         self.is_up = False
         self.clock = clock
-        self.takeovers = Takeovers()
         self._instance = secrets.token_hex(8)
+        self.takeovers = Takeovers(self._instance)
         self._config = config
         self._db = db
         self._open_connection = open_connection
@@ -188,9 +189,7 @@ class BrokerSession:
             self.counts["refused"] += 1
             self._drop(f"connection refused: {event.reason}")
         else:
-            taken_over = event.code == SESSION_TAKEN_OVER
-            pause = self.takeovers.note(self.clock()) if taken_over else 0.0
-            self._drop(f"connection lost: {event.reason}", pause)
+            self._drop(f"connection lost: {event.reason}", self.takeovers.note_lost(event.code, self.clock()))
 
     def _announce(self, address: str | None) -> None:
         """Subscribe, then publish the retained status and info, on every connection."""
@@ -200,7 +199,7 @@ class BrokerSession:
         self._since = self.clock()
         self.counts["connections"] += 1
         ids = {"device_id": config.device_id, "site_id": config.site_id, "command": "+"}
-        self._connection.subscribe([(channel.pattern.format(**ids), channel.qos) for channel in _DOWN])
+        self._connection.subscribe([(channel.pattern.format(**ids), channel.qos) for channel in _FOLLOWED])
         self.publish(channels.STATUS, self._status("online"))
         info = DeviceInfo(
             device_id=config.device_id,
@@ -233,7 +232,10 @@ class BrokerSession:
             self.counts["ignored_retained"] += 1
             _log.warning("broker message ignored: retained by mistake topic=%s", event.topic)
             return
-        self._listeners.receive_message(decoded)
+        if isinstance(decoded.message, DeviceInfo):
+            self.takeovers.note_info(decoded.message, self.clock())
+        else:
+            self._listeners.receive_message(decoded)
 
     def _drop(self, reason: str, pause: float = 0.0) -> None:
         now = self.clock()

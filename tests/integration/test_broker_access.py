@@ -88,6 +88,17 @@ async def test_a_device_reads_its_own_down_and_its_site_only(connect: Connect, p
     assert seen == own
 
 
+async def test_a_device_reads_its_own_info_only(connect: Connect) -> None:
+    """There it finds another device with its id; other topics of its own stay unread."""
+    async with connect("cam-001") as device, connect("cam-002") as other:
+        await device.subscribe("wfm/v1/#", qos=1)
+        await other.publish("wfm/v1/device/cam-002/up/info", b"{}", qos=1)
+        await device.publish("wfm/v1/device/cam-001/up/status", b"{}", qos=1)
+        await device.publish("wfm/v1/device/cam-001/up/info", b"{}", qos=1)
+        seen = await topics_until(device, "wfm/v1/device/cam-001/up/info")
+    assert seen == ["wfm/v1/device/cam-001/up/info"]
+
+
 async def test_bridge_workers_share_events(connect: Connect) -> None:
     """The bridge reads the events of all devices through a shared subscription."""
     async with connect("bridge") as bridge, connect("cam-001") as one, connect("cam-002") as two:

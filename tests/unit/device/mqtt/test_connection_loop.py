@@ -124,6 +124,7 @@ def test_the_device_subscribes_before_it_publishes_its_status(stage: Stage) -> N
         "wfm/v1/site/lobby/enrollment/head",
         "wfm/v1/site/lobby/enrollment/delta",
         "wfm/v1/device/cam-001/down/enrollment/registered",
+        "wfm/v1/device/cam-001/up/info",
         "wfm/v1/device/cam-001/down/command/+",
         "wfm/v1/device/cam-001/down/observation/assigned",
     ]
