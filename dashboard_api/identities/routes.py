@@ -161,4 +161,5 @@ async def show_confirmations(
     """Show which devices have applied the last change of an identity."""
     identity = await identities.get(user_id)
     history = await versions.read()
-    return to_confirmations(identity, history, await devices.applied_versions(sites_to_confirm(identity)))
+    holders = await devices.holders_of(sites_to_confirm(identity), history.epoch)
+    return to_confirmations(identity, history, holders)

@@ -52,7 +52,6 @@ class DeviceRegistry:
         if is_reserved(device_id):
             raise ContractError(DEVICE_RESERVED, f"{device_id} is a user of the broker, not a device")
         now = utc_now()
-        await self._sites.ensure(site_id)
         await self.record_contact([device_id])
         registered = {"site_id": site_id, "dev_mode": dev_mode, "registered_at": now}
         after = {"site_id": site_id, "dev_mode": dev_mode}
@@ -70,6 +69,7 @@ class DeviceRegistry:
                     raise ContractError(DEVICE_DECOMMISSIONED, detail)
                 change |= {"$unset": {"decommissioned_at": 1, "clear": 1}, "$inc": {"placement": 1}}
                 registered["placed_at"] = now
+            await self._sites.ensure(site_id)
             await self._devices.update_one(new, change, session=session)
             await self._audit.record(entry, session)
 
@@ -100,14 +100,16 @@ class DeviceRegistry:
     ) -> None:
         """Set the metres that a pixel shows where faces pass the camera.
 
-        None removes the calibration.
+        None removes the calibration. A decommissioned device is unknown.
 
         Raises ContractError(`device-unknown`).
         """
 
         async def work(session: Any) -> None:
             found = await self._devices.find_one_and_update(
-                {"_id": device_id}, {"$set": {"metres_per_pixel": metres_per_pixel}}, session=session
+                {"_id": device_id, "decommissioned_at": None},
+                {"$set": {"metres_per_pixel": metres_per_pixel}},
+                session=session,
             )
             if found is None:
                 raise ContractError(DEVICE_UNKNOWN, f"there is no device {device_id}")
@@ -166,3 +168,16 @@ class DeviceRegistry:
         query: Document = {"site_id": {"$in": list(sites)} if sites is not None else {"$ne": None}}
         cursor = self._devices.find(query, {"site_id": 1, "applied": 1}).sort("_id", 1)
         return [to_applied_version(found) async for found in cursor]
+
+    async def holders_of(self, sites: Sequence[str] | None, epoch: str) -> list[AppliedVersion]:
+        """Return the registered devices that may have the gallery of one of `sites`; None means all.
+
+        One that was moved may have its old gallery until it has confirmed one of `epoch` at its new site.
+        """
+        if sites is None:
+            return await self.applied_versions()
+        named = {"$in": list(sites)}
+        unconfirmed: list[Document] = [{"applied.epoch": {"$ne": epoch}}, {"applied.differs": True}]
+        has_left: Document = {"left_sites": named, "site_id": {"$ne": None}, "$or": unconfirmed}
+        cursor = self._devices.find({"$or": [{"site_id": named}, has_left]}, {"site_id": 1, "applied": 1})
+        return [to_applied_version(found) async for found in cursor.sort("_id", 1)]

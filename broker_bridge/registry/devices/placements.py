@@ -21,6 +21,7 @@ class DevicePlacements:
     """The site of each device in collection `devices`, and its end.
 
     `placement` counts the moves and returns of a device: what it confirmed before belongs to another gallery.
+    `left_sites` are the sites whose gallery it may still have, until it confirms one.
     """
 
     def __init__(self, mongo: Mongo, sites: Sites, audit: Audit) -> None:
@@ -35,7 +36,6 @@ class DevicePlacements:
         Its confirmed version and its calibration belong to the old place and are removed. Raises
         ContractError(`device-unknown`).
         """
-        await self._sites.ensure(site_id)
 
         async def work(session: Any) -> None:
             found = await self._devices.find_one({"_id": device_id}, session=session)
@@ -43,8 +43,10 @@ class DevicePlacements:
                 raise ContractError(DEVICE_UNKNOWN, f"{device_id} is not registered")
             if found["site_id"] == site_id:
                 return
+            await self._sites.ensure(site_id)
             change = {"site_id": site_id, "metres_per_pixel": None, "placed_at": now, "clear": "applied"}
-            update = {"$set": change, "$inc": {"placement": 1}, "$unset": {"applied": 1}}
+            left = {"left_sites": found["site_id"]}
+            update = {"$set": change, "$inc": {"placement": 1}, "$unset": {"applied": 1}, "$addToSet": left}
             await self._devices.update_one({"_id": device_id}, update, session=session)
             before, after = {"site_id": found["site_id"]}, {"site_id": site_id}
             entry = AuditEntry(by, "device.moved", device_id, now, before=before, after=after)
@@ -66,7 +68,9 @@ class DevicePlacements:
             if found.get("decommissioned_at") is not None:
                 return
             change = {"site_id": None, "metres_per_pixel": None, "decommissioned_at": now, "clear": "all"}
-            update = {"$set": change, "$unset": dict.fromkeys(_REPORTS, 1)}
+            update: Document = {"$set": change, "$unset": dict.fromkeys(_REPORTS, 1)}
+            if found.get("site_id") is not None:
+                update["$addToSet"] = {"left_sites": found["site_id"]}
             await self._devices.update_one({"_id": device_id}, update, session=session)
             before = {"site_id": found.get("site_id")}
             entry = AuditEntry(by, "device.decommissioned", device_id, now, before=before)

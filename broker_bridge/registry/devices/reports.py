@@ -65,14 +65,14 @@ class DeviceReport:
     ) -> "DeviceReport":
         """Return the update for the session of a heartbeat.
 
-        A heartbeat shows that its session is alive. It repairs a status that was missed, or that a late last
-        will has replaced in the broker. The session of a heartbeat is the current one or a new one; an older
-        one changes nothing.
+        A heartbeat shows that its session is alive. It repairs a status that was missed, that a late last
+        will has replaced in the broker, or that was deleted when the device was decommissioned. The session
+        of a heartbeat is the current one or a new one; an older one changes nothing.
         """
         status = {"state": "online", "session": session, "at": at, "received_at": received_at}
         query: Document = {
-            "status": {"$exists": True},
             "$or": [
+                {"status": {"$exists": False}},
                 {"status.session": session, "status.state": "lost"},
                 {"status.session": {"$ne": session}, "sessions.session": {"$ne": session}},
             ],

@@ -13,8 +13,8 @@ class StreamEndedError(RegistryError):
     """
 
 
-# FailedToParse, Overflow, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost.
-_NOT_RESUMABLE = {9, 15, 260, 280, 286}
+# FailedToParse, Overflow, InvalidUUID, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost.
+_NOT_RESUMABLE = {9, 15, 207, 260, 280, 286}
 # Numbered assertions of the server: the token of a stream is malformed.
 _ASSERTIONS = range(40_000, 60_000)
 

@@ -66,8 +66,9 @@ class ErasureStep:
 class DeviceProof:
     """A device that may hold data of the erased person.
 
-    It has to reach `version`, and confirmed that at `confirmed_at`. At `gone_at` the device was found to be
-    registered no more.
+    It has to reach `version`, and confirmed that at `confirmed_at`. Once moved, it has to confirm any version
+    at its new site: that is after the snapshot sync that replaces its gallery. At `gone_at` the device was
+    found to be registered no more.
     """
 
     device_id: str
@@ -79,6 +80,10 @@ class DeviceProof:
     @property
     def state(self) -> Literal["confirmed", "gone", "waiting"]:
         return "confirmed" if self.confirmed_at else "gone" if self.gone_at else "waiting"
+
+    def is_fulfilled_by(self, applied: AppliedVersion, epoch: str) -> bool:
+        """Return whether the device has the change, by what it has applied of the history `epoch`."""
+        return applied.confirms(epoch, self.version if applied.site_id == self.site_id else 0)
 
 
 @dataclass(frozen=True)
@@ -117,15 +122,15 @@ def required_proofs(
 ) -> tuple[DeviceProof, ...]:
     """Return the devices that have to confirm an erasure.
 
-    These are the devices of all synced sites, each with the newest version that its site receives.
+    These are the devices of all synced sites, each with the newest version that its site receives. `devices`
+    of other sites have come from one of these.
     """
     proofs = []
     for device in devices:
         versions = [
             t.version for t in tombstones if EVERY_SITE in t.synced_sites or device.site_id in t.synced_sites
         ]
-        if versions:
-            proofs.append(DeviceProof(device.device_id, device.site_id, max(versions)))
+        proofs.append(DeviceProof(device.device_id, device.site_id, max(versions, default=0)))
     return tuple(proofs)
 
 

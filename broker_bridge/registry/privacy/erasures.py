@@ -156,7 +156,8 @@ class Erasures:
 
     async def _devices_of(self, tombstones: Sequence[Identity]) -> list[AppliedVersion]:
         sites = {site for tombstone in tombstones for site in tombstone.synced_sites}
-        return await self._devices.applied_versions(None if EVERY_SITE in sites else sorted(sites))
+        history = await self._versions.read()
+        return await self._devices.holders_of(None if EVERY_SITE in sites else sorted(sites), history.epoch)
 
     # Steps after the transaction
 
@@ -230,7 +231,7 @@ class Erasures:
             if (
                 device.confirmed_at is None
                 and applied_version
-                and applied_version.confirms(history.epoch, device.version)
+                and device.is_fulfilled_by(applied_version, history.epoch)
             ):
                 recorded[f"devices.{position}.confirmed_at"] = applied_version.at or now
         # $min: the earliest of several programs that record it counts.

@@ -1,5 +1,6 @@
 """Test how devices are moved and decommissioned over REST."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import httpx
@@ -132,6 +133,64 @@ async def test_a_moved_device_confirms_only_its_new_site(
     assert (found["applied"]["version"], found["problems"]) == (9, [])
 
 
+async def leave_lobby_by_a_move(api: httpx.AsyncClient) -> None:
+    assert (await api.patch(CAM, json={"site_id": "gate"})).status_code == 200
+
+
+async def leave_lobby_by_a_new_registration(api: httpx.AsyncClient) -> None:
+    await api.delete(CAM)
+    body = {"device_id": "cam-001", "site_id": "gate"}
+    assert (await api.post("/api/v1/devices", json=body)).status_code == 201
+
+
+@pytest.mark.parametrize("leave", [leave_lobby_by_a_move, leave_lobby_by_a_new_registration])
+@pytest.mark.parametrize("is_erased_first", [True, False])
+async def test_an_erasure_waits_for_the_old_gallery_of_a_moved_device(
+    app: FastAPI,
+    api: httpx.AsyncClient,
+    registry: Registry,
+    camera: str,
+    leave: Callable[[httpx.AsyncClient], Awaitable[None]],
+    is_erased_first: bool,
+) -> None:
+    """It has the person on its disk until the snapshot of its new site, which has a lower version."""
+    for n, site in ((2, "gate"), (1, "lobby")):
+        template = Template("face:test-8", normalise(vector(n), 8))
+        await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (template,), sites=(site,)))
+    steps = [lambda: registry.erasures.erase("EMP-1", by="tester", now=NOW), lambda: leave(api)]
+    for step in steps if is_erased_first else reversed(steps):
+        await step()
+    (erasure,) = await registry.erasures.erasures_of(["EMP-1"])
+    later = NOW + timedelta(days=1)
+    waiting = await registry.erasures.continue_erasure(erasure.erasure_id, later)
+    assert [(device.device_id, device.state) for device in waiting.devices] == [(camera, "waiting")]
+    confirmations = (await api.get("/api/v1/identities/EMP-1/confirmations")).json()
+    assert confirmations["waiting"] == [camera]
+    text, _ = await registry.api_keys.issue("edge", "edge", device_id=camera, expires_at=None, by="tester")
+    async with keyed(app, text) as edge:
+        answer = (await edge.get("/api/edge/sync", params={"since": "0"})).json()
+        done = {"epoch": answer["epoch"], "version": answer["version"]}
+        assert (await edge.post("/api/edge/confirm", json=done)).status_code == 200
+    assert (await registry.erasures.continue_erasure(erasure.erasure_id, later)).state == "complete"
+    confirmations = (await api.get("/api/v1/identities/EMP-1/confirmations")).json()
+    assert (confirmations["waiting"], confirmations["device_count"]) == ([], 0)
+
+
+async def test_a_device_that_comes_back_while_connected_is_online(
+    api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """Its next heartbeat shows the session, whose status ended with the registration."""
+    await report(registry, camera)
+    await api.delete(CAM)
+    beat = DeviceReport.heartbeat_session(camera, "1", NOW, NOW)
+    await registry.devices.record_reports([beat])
+    assert (await api.get(CAM)).json()["state"] == "never-seen"
+    await api.post("/api/v1/devices", json={"device_id": camera, "site_id": "lobby"})
+    await registry.devices.record_reports([beat])
+    assert (await api.get(CAM)).json()["state"] == "online"
+    assert await registry.devices.online_sessions([camera])
+
+
 async def test_a_polling_device_that_was_moved_gets_a_snapshot(
     app: FastAPI, api: httpx.AsyncClient, registry: Registry, camera: str
 ) -> None:
@@ -166,6 +225,19 @@ async def test_an_unknown_device_is_a_404(api: httpx.AsyncClient, method: str) -
     body = {"site_id": "gate"} if method == "PATCH" else None
     answer = await api.request(method, "/api/v1/devices/cam-404", json=body)
     is_problem(answer, 404, "device-unknown")
+
+
+@pytest.mark.parametrize("body", [{"site_id": "typo"}, {"metres_per_pixel": 0.01}])
+async def test_a_refused_change_leaves_nothing(
+    api: httpx.AsyncClient, registry: Registry, camera: str, body: dict[str, object]
+) -> None:
+    """A decommissioned device gets no calibration, and a site that is missing is not created."""
+    await api.delete(CAM)
+    is_problem(await api.patch(CAM, json=body), 404, "device-unknown")
+    with pytest.raises(ContractError, match="device-decommissioned"):
+        await registry.devices.register(camera, "typo")
+    assert [site.site_id for site in await registry.sites.all()] == ["lobby"]
+    assert await registry.devices.calibrations() == {}
 
 
 @pytest.mark.parametrize("body", [{}, {"site_id": None}, {"site_id": "No Site"}, {"site": "gate"}])

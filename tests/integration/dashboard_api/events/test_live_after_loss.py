@@ -123,12 +123,21 @@ async def cut_token(registry: Registry) -> str:
         return str((await asyncio.wait_for(anext(stream), SECONDS))["_id"]["_data"][:40])
 
 
+async def damaged_token(registry: Registry) -> str:
+    """Return a token whose id of the collection has another type."""
+    async with registry.events.watch() as stream:
+        await record(registry, 1)
+        token = str((await asyncio.wait_for(anext(stream), SECONDS))["_id"]["_data"])
+    assert token.count("5A1004") == 1
+    return token.replace("5A1004", "5A10F4")
+
+
 async def past_token(_: Registry) -> str:
     """Return a token from before the oplog, which begins with the test's mongod."""
     return "8200000001000000012B0229296E04"
 
 
-@pytest.mark.parametrize("token_of", [foreign_token, future_token, cut_token, past_token])
+@pytest.mark.parametrize("token_of", [foreign_token, future_token, cut_token, damaged_token, past_token])
 async def test_a_token_of_another_history_is_refused_before_the_stream(
     url: str, registry: Registry, token_of: Callable[[Registry], Awaitable[str]]
 ) -> None:
