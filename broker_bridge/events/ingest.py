@@ -131,12 +131,13 @@ class EventIngest:
     async def _record_once(self, batch: Sequence[_Arrival]) -> dict[str, Receipts]:
         device_ids = sorted({arrival.event.device_id for arrival in batch})
         devices = await self._registry.devices.registered(device_ids)
+        gone = await self._registry.devices.decommissioned(set(device_ids) - devices.keys())
         admitted: list[IncomingEvent] = []
         stored: dict[str, list[str]] = defaultdict(list)
         rejected: dict[str, list[Rejection]] = defaultdict(list)
         for arrival in batch:
             device = devices.get(arrival.event.device_id)
-            rejection = self._check(arrival, device)
+            rejection = self._check(arrival, device, is_gone=arrival.event.device_id in gone)
             if rejection:
                 rejected[arrival.event.device_id].append(rejection)
             else:
@@ -156,11 +157,12 @@ class EventIngest:
             for device_id in {*stored, *rejected}
         }
 
-    def _check(self, arrival: _Arrival, device: Device | None) -> Rejection | None:
+    def _check(self, arrival: _Arrival, device: Device | None, *, is_gone: bool) -> Rejection | None:
         event = arrival.event
+        may_register = self._settings.auto_register and not is_gone
         try:
             self._registry.event_admission.check_event(
-                event, device, arrival.received_at, auto_register=self._settings.auto_register
+                event, device, arrival.received_at, auto_register=may_register
             )
         except ContractError as error:
             return Rejection(event_id=event.event_id, code=error.code, detail=error.detail)

@@ -95,6 +95,13 @@ class DeviceRegistry:
         fields = {"site_id": 1, "dev_mode": 1, "placement": 1, "placed_at": 1}
         return {found["_id"]: to_device(found) async for found in self._devices.find(query, fields)}
 
+    async def decommissioned(self, device_ids: Collection[str]) -> set[str]:
+        """Return those of `device_ids` that are decommissioned."""
+        if not device_ids:
+            return set()
+        query = {"_id": {"$in": list(device_ids)}, "decommissioned_at": {"$ne": None}}
+        return {found["_id"] async for found in self._devices.find(query, {"_id": 1})}
+
     async def calibrate(
         self, device_id: str, metres_per_pixel: float | None, *, by: str, now: datetime
     ) -> None:
@@ -170,9 +177,10 @@ class DeviceRegistry:
         return [to_applied_version(found) async for found in cursor]
 
     async def holders_of(self, sites: Sequence[str] | None, epoch: str) -> list[AppliedVersion]:
-        """Return the registered devices that may have the gallery of one of `sites`; None means all.
+        """Return the registered devices that may have the gallery of a site.
 
-        One that was moved may have its old gallery until it has confirmed one of `epoch` at its new site.
+        `sites` are these sites, None means all. A device that was moved may have its old gallery until it has
+        confirmed one of `epoch` at its new site.
         """
         if sites is None:
             return await self.applied_versions()

@@ -82,7 +82,10 @@ class DeviceProof:
         return "confirmed" if self.confirmed_at else "gone" if self.gone_at else "waiting"
 
     def is_fulfilled_by(self, applied: AppliedVersion, epoch: str) -> bool:
-        """Return whether the device has the change, by what it has applied of the history `epoch`."""
+        """Return whether the device has applied the change.
+
+        `epoch` is the current history.
+        """
         return applied.confirms(epoch, self.version if applied.site_id == self.site_id else 0)
 
 

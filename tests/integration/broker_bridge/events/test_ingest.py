@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -71,6 +72,23 @@ async def test_a_bad_event_is_rejected_with_a_code_and_its_neighbours_are_stored
     assert [(r.event_id, r.code) for r in rejected] == [(bad["event_id"], code)]
     assert len(stored) == 2
     assert await registry.mongo.db.events.count_documents({}) == 2
+
+
+async def test_a_decommissioned_device_records_no_events(
+    registry: Registry, program: BridgeProgram, mosquitto: Mosquitto, fresh_device: FreshDevice
+) -> None:
+    """Devices register themselves here, and this one only with an admin."""
+    now = datetime.now(timezone.utc)
+    sent = event(1, fresh_device.id)
+    await registry.devices.register(fresh_device.id, fresh_device.site)
+    await registry.placements.decommission(fresh_device.id, by="tester", now=now)
+    auto = program.model_copy(update={"bridge": program.bridge.model_copy(update={"auto_register": True})})
+    async with running(registry, auto), connected(mosquitto, fresh_device) as peer:
+        await peer.send("event/facial_id", body(sent))
+        assert [found.code for found in (await peer.receive("receipt")).rejected] == ["device-unknown"]
+        await registry.devices.register(fresh_device.id, fresh_device.site, by="tester")
+        await peer.send("event/facial_id", body(sent))
+        assert (await peer.receive("receipt")).stored == [sent["event_id"]]
 
 
 async def test_an_event_with_the_retain_flag_is_rejected(peer: Peer, registry: Registry) -> None:

@@ -153,7 +153,7 @@ async def test_an_erasure_waits_for_the_old_gallery_of_a_moved_device(
     leave: Callable[[httpx.AsyncClient], Awaitable[None]],
     is_erased_first: bool,
 ) -> None:
-    """It has the person on its disk until the snapshot of its new site, which has a lower version."""
+    """It has the person until the snapshot of its new site, at a lower version."""
     for n, site in ((2, "gate"), (1, "lobby")):
         template = Template("face:test-8", normalise(vector(n), 8))
         await registry.identities.enroll(EnrollIdentity(f"EMP-{n}", (template,), sites=(site,)))
@@ -231,7 +231,7 @@ async def test_an_unknown_device_is_a_404(api: httpx.AsyncClient, method: str) -
 async def test_a_refused_change_leaves_nothing(
     api: httpx.AsyncClient, registry: Registry, camera: str, body: dict[str, object]
 ) -> None:
-    """A decommissioned device gets no calibration, and a site that is missing is not created."""
+    """A decommissioned device gets no calibration, and no site is created."""
     await api.delete(CAM)
     is_problem(await api.patch(CAM, json=body), 404, "device-unknown")
     with pytest.raises(ContractError, match="device-decommissioned"):
