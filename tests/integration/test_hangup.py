@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deploy.local.stack import ROOT, free_port
 from tests.conftest import StartProgram
 
@@ -50,6 +52,24 @@ def test_a_simulation_drains_at_a_hangup(tmp_path: Path, start_program: StartPro
     simulation.process.send_signal(signal.SIGHUP)
     assert simulation.wait() == 1
     assert '"pending": ' in simulation.output()
+
+
+@pytest.mark.parametrize("module", ["broker_bridge", "dashboard_api", "device", "device.embed_worker"])
+def test_a_hangup_does_not_end_a_service_that_starts(module: str) -> None:
+    """Its imports take seconds; systemd takes an end by SIGHUP for a clean one."""
+    main = module if module == "device.embed_worker" else f"{module}.__main__"
+    code = (
+        "import importlib.abc, os, signal, sys\n"
+        "class Hangup(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGHUP)\n"
+        "sys.meta_path.insert(0, Hangup())\n"
+        f"import {main}\n"
+        "assert 'typer' in sys.modules\n"
+        "assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_camera_on_a_terminal_drains_at_a_hangup(tmp_path: Path) -> None:

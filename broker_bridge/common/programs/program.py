@@ -7,8 +7,9 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
@@ -35,13 +36,14 @@ class Program:
 
     @contextmanager
     def imports(self) -> Iterator[None]:
-        """Explain a missing package.
+        """Explain a missing package, and let no SIGHUP kill a service.
 
-        Around a program's imports and commands: without its packages, `--version` and `--help` work, and
-        everything else ends with status 2 and a sentence.
+        Around a program's imports, which take seconds, and its commands: without its packages, `--version`
+        and `--help` work, and everything else ends with status 2 and a sentence.
         """
         try:
-            yield
+            with _ignored_hangup() if self.is_service else nullcontext():
+                yield
         except ImportError as error:
             if (error.name or "").partition(".")[0] in _OURS:
                 raise
@@ -101,6 +103,23 @@ class Program:
         for number in (signal.SIGHUP, signal.SIGTERM):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def _ignored_hangup() -> Iterator[None]:
+    """Ignore SIGHUP while the body runs, except on a terminal.
+
+    systemd takes an end by SIGHUP for a clean one and does not start the service again.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or sys.stderr.isatty() or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _call(command: Callable[[], object]) -> int:
