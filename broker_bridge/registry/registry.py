@@ -71,11 +71,14 @@ class Registry(
             face_search = await _open_face_search(mongo, tracker_store, search or SearchSettings())
             await versions.ensure()
             await core.api_keys.ensure_ids()
+            settings, event_admission = settings or RegistrySettings(), event_admission or EventAdmission()
+            registry = cls._wire(core, tracker_store, face_search, settings, event_admission)
+            # Here, so that the request to erase an unknown identity stores nothing.
+            await registry.pseudonyms.ensure_key()
         except BaseException:
             await mongo.close()
             raise
-        settings = settings or RegistrySettings()
-        return cls._wire(core, tracker_store, face_search, settings, event_admission or EventAdmission())
+        return registry
 
     @classmethod
     def _wire(

@@ -14,7 +14,7 @@ WRITING = ("post", "put", "patch", "delete")
 LONG = 1_000_000
 TWICE = " is there twice"
 HOSTILE_IDS = [
-    "a/b", "a+b", "a#b", "a\0b", "a b", "$where", "..", "\u0415MP-12345", "EMP-1234\u0665", "a\n", "\ud800",
+    "a/b", "a+b", "a#b", "a\0b", "a b", "$where", "..", "\u0415MP-12345", "EMP-1234\u0665", "a\nb", "\ud800",
     "x" * LONG,
 ]  # fmt: skip
 # No text of a person has these either.
@@ -83,7 +83,9 @@ def smallest_value(schema: Schema) -> Any:
         return schema.get("const", schema.get("enum", [None])[0])
     match schema.get("type"):
         case "object":
-            required = schema.get("required", ())
+            required = (
+                schema.get("required") or list(schema.get("properties", ()))[: schema.get("minProperties", 0)]
+            )
             return {name: smallest_value(schema["properties"][name]) for name in required}
         case "array":
             return [smallest_value(schema["items"])] * max(1, schema.get("minItems", 1))
@@ -175,7 +177,7 @@ def _is_narrow(schema: Schema) -> bool:
     if "enum" in schema or "const" in schema or "format" in schema:
         return True
     try:
-        return not any(re.search(schema["pattern"], text) for text in HOSTILE_IDS if text != "a\n")
+        return not any(re.search(schema["pattern"], text) for text in HOSTILE_IDS)
     except (KeyError, re.error):
         return False
 
