@@ -1,6 +1,7 @@
 """Open the output file of a command, whatever kind of file its path names."""
 
 import os
+import re
 import secrets
 import stat
 import sys
@@ -11,14 +12,17 @@ from typing import BinaryIO
 
 from .errors import CannotRunError
 
+_DESCRIPTOR = re.compile(r"/dev/stdout|/(?:dev|proc/self)/fd/(\d{1,6})")
+
 
 @contextmanager
 def open_output(file: str) -> Iterator[BinaryIO]:
     """Open `file` for writing; `-` is standard output.
 
     A regular file gets its name once it is complete, readable by its owner alone, and an error leaves the
-    file of that name as it was. A symbolic link is followed. A pipe is written through, and so is the null
-    device; other devices and sockets are refused, because replacing or filling them harms the machine.
+    file of that name as it was. A symbolic link is followed. A pipe is written through, and so are the null
+    device and a descriptor of this process (`/dev/stdout`); other devices and sockets are refused, because
+    replacing or filling them harms the machine.
     Raises CannotRunError or OSError.
     """
     if file == "-":
@@ -26,6 +30,14 @@ def open_output(file: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     target = _resolve(file)
+    if found := _DESCRIPTOR.fullmatch(file):
+        # Its file may be open to append, and what else was written to it must stay.
+        number = os.dup(int(found[1] or sys.stdout.fileno()))
+        with os.fdopen(number, "wb") as out:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                _check_kind(file, os.fstat(number))
+            yield out
+        return
     try:
         found = Path(file).stat()
     except FileNotFoundError:
@@ -42,7 +54,7 @@ def open_output(file: str) -> Iterator[BinaryIO]:
 
 
 def _resolve(file: str) -> Path:
-    if not file or "\0" in file:
+    if not file or "\0" in file or file.endswith("/"):
         raise CannotRunError(f"{file!r} is no name of a file")
     try:
         return Path(file).resolve()

@@ -3,11 +3,14 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from deploy.local.stack import ROOT
 from fleet.errors import CannotRunError
 from fleet.output_file import open_output
 
@@ -82,6 +85,27 @@ def test_an_open_descriptor_is_written_through() -> None:
         assert file.read() == b"vectors"
 
 
+@pytest.mark.parametrize("form", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_a_descriptor_of_a_file_is_appended_to(tmp_path: Path, form: str) -> None:
+    """`export /dev/stdout >> all.jsonl` keeps what the file has."""
+    path = tmp_path / "all.jsonl"
+    path.write_bytes(b"old ")
+    with path.open("ab") as out:
+        write(form.format(out.fileno()))
+    assert path.read_bytes() == b"old vectors"
+    assert [file.name for file in tmp_path.iterdir()] == ["all.jsonl"]
+
+
+def test_standard_output_by_name_is_written_through(tmp_path: Path) -> None:
+    """The file that it leads to is not replaced."""
+    path = tmp_path / "all.jsonl"
+    path.write_bytes(b"old ")
+    code = "from tests.unit.fleet.test_output_file import write; write('/dev/stdout')"
+    with path.open("ab") as out:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=out, check=True)
+    assert path.read_bytes() == b"old vectors"
+
+
 def test_the_null_device_is_written_through() -> None:
     write(os.devnull)
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
@@ -121,7 +145,7 @@ def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "a").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["", "out\0.jsonl"])
+@pytest.mark.parametrize("name", ["", "no-folder/", "out\0.jsonl"])
 def test_what_names_no_file_is_refused(name: str) -> None:
     with pytest.raises(CannotRunError, match="is no name of a file"):
         write(name)
