@@ -137,7 +137,9 @@ class DeviceSection(Section):
     """A folder for recordings of scores (never pictures or vectors), to be replayed under other settings."""
     record_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 64
 
-    further_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
+    further_spaces: dict[SpaceId, Annotated[int, Field(ge=1, le=4096, strict=True)]] = Field(
+        default_factory=dict
+    )
     """Further spaces that the device supports, with their dimension, say of gait and speaker."""
     npy_dir: FilePath | None = None
     """A folder with `face_db/`, `gait_db/` and `speaker_db/`: a new `<user id>.npy` there is registered."""

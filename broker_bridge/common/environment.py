@@ -37,6 +37,12 @@ class EnvironmentSource(EnvSettingsSource):
             for name, field in model.model_fields.items()
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         }
+        # Each setting by its name without anything but letters and digits.
+        self._joined = {
+            re.sub("_", "", f"{section}{name}"): f"{PREFIX}{section}__{name}".upper()
+            for section, fields in self._fields.items()
+            for name in fields
+        }
         self._origins: dict[str, str] = {}
         super().__init__(model)
 
@@ -97,14 +103,9 @@ class EnvironmentSource(EnvSettingsSource):
     def _check_separator(self, variable: str, rest: str) -> None:
         """Report a variable that resembles a setting, but has no double underscore."""
         first, _, key = rest.partition("_")
-        joined = {
-            re.sub("_", "", f"{section}{name}"): f"{PREFIX}{section}__{name}".upper()
-            for section, fields in self._fields.items()
-            for name in fields
-        }
-        close = get_close_matches(rest.replace("_", ""), joined, n=1, cutoff=_SIMILAR)
+        close = get_close_matches(rest.replace("_", ""), self._joined, n=1, cutoff=_SIMILAR)
         if close:
-            self._report(variable, joined[close[0]])
+            self._report(variable, self._joined[close[0]])
         elif first in self._sections and key:
             self._report(variable, f"{PREFIX}{first}__{key}".upper())
         else:
@@ -115,6 +116,10 @@ class EnvironmentSource(EnvSettingsSource):
 
     def _check_prefix(self, variable: str) -> None:
         """Report the name of a setting behind a prefix that is almost ours."""
+        joined = re.sub(r"[\W_]", "", variable).lower().removeprefix("wfm")
+        if "wfm" in variable.lower()[:4] and joined in self._joined:
+            self._report(variable, self._joined[joined])
+            return
         found = re.fullmatch(r"([A-Za-z]{2,4})_+([A-Za-z]+)__(\w+)", variable)
         if found is None or not get_close_matches(found[1].upper(), [PREFIX.strip("_")], cutoff=0.6):
             return

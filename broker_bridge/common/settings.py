@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -104,8 +105,10 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_unusable_text(cls, value: Any) -> Any:
-        """Refuse a text that no file, broker or database takes."""
+    def _refuse_unusable(cls, value: Any, about: ValidationInfo) -> Any:
+        """Refuse a text that no file, broker or database takes, and true for 1."""
+        if isinstance(value, bool) and cls.model_fields[about.field_name or ""].annotation is not bool:
+            raise ValueError(f"Input should not be {str(value).lower()}")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and _UNUSABLE.search(text):
                 raise ValueError("has a character that no setting can have: NUL, or a byte that is not UTF-8")

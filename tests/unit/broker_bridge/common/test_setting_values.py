@@ -1,5 +1,6 @@
 """Wrong names and values of settings are mistakes, each with one clear sentence."""
 
+import json
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,11 @@ def test_a_number_beyond_its_bounds_is_a_mistake(key: str, text: str) -> None:
         ("WFM_PASSWORD", "WFM_MQTT__PASSWORD"),
         ("WFM_DEVICE_ID", "WFM_DEVICE__ID"),
         ("wfm_mqtt_host", "WFM_MQTT__HOST"),
+        ("WFMMQTT__HOST", "WFM_MQTT__HOST"),
+        ("WFM-MQTT__HOST", "WFM_MQTT__HOST"),
+        ("wfm.mqtt.host", "WFM_MQTT__HOST"),
+        (" WFM_MQTT__HOST", "WFM_MQTT__HOST"),
+        ("WFM-MQTT-USERNAME", "WFM_MQTT__USERNAME"),
         ("WMF_MQTT__HOST", "WFM_MQTT__HOST"),
         ("WFN_MQTT__HOST", "WFM_MQTT__HOST"),
         ("WFM__MQTT__HOST", "mqtt"),
@@ -131,6 +137,8 @@ def test_other_variables_are_no_mistakes() -> None:
         "WFM_FLEET__ANY": "x",
         "WFM_HOME": "/srv",
         "WFM": "x",
+        "WFM_": "x",
+        "WFM-HOME": "/srv",
         "MQTT_HOST": "x",
         "APP_MQTT__HOST": "x",
         "WFM_API_SERVICE_HOST": "10.0.0.1",
@@ -145,8 +153,9 @@ def test_other_variables_are_no_mistakes() -> None:
 def test_case_does_not_matter_but_twice_is_a_mistake() -> None:
     """Two spellings of one variable contradict each other."""
     assert load_settings(BridgeProgram, None, {"wfm_Mqtt__host": "b"}).mqtt.host == "b"
-    (mistake,) = mistakes(BridgeProgram, {"WFM_MQTT__HOST": "a", "wfm_mqtt__host": "b"})
-    assert "sets the same" in mistake
+    for first, second in (("WFM_MQTT__HOST", "wfm_mqtt__host"), ("WFM_MQTT", "wfm_mqtt")):
+        (mistake,) = mistakes(BridgeProgram, {first: '{"host": "a"}', second: '{"host": "b"}'})[:1]
+        assert mistake == f"{second}: {first} sets the same; remove one of them"
 
 
 def test_a_section_in_one_variable_is_an_object() -> None:
@@ -178,6 +187,21 @@ def test_a_file_that_contradicts_itself_is_a_mistake(tmp_path: Path, text: str, 
     file = tmp_path / "config.json"
     file.write_text(text)
     assert any(sentence in mistake for mistake in mistakes(DeviceSettings, {}, file))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_true_is_no_number(program: type[Settings], tmp_path: Path) -> None:
+    """Python counts true as 1, so that a port of true would be port 1."""
+    file = tmp_path / "config.json"
+    places = {place for place, each in fields(program, "") if bare(each) in (int, float)}
+    for place in places:
+        document: Any = True
+        for name in reversed(place.lstrip(".").split(".")):
+            document = {"face:x": document} if name in ("thresholds", "further_spaces") else document
+            document = {name: document}
+        file.write_text(json.dumps(document))
+        key = place.rpartition(".")[2]
+        assert [each for each in mistakes(program, {}, file) if f".{key}" in each], place
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
