@@ -30,9 +30,9 @@ def open_output(file: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     target = _resolve(file)
-    if found := _DESCRIPTOR.fullmatch(file):
+    if named := _DESCRIPTOR.fullmatch(file):
         # Its file may be open to append, and what else was written to it must stay.
-        number = os.dup(int(found[1] or sys.stdout.fileno()))
+        number = os.dup(int(named[1] or sys.stdout.fileno()))
         with os.fdopen(number, "wb") as out:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 _check_kind(file, os.fstat(number))
