@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import MongoSettings, Registry
 from broker_bridge.registry.identities.model import EnrollIdentity, ExternalKey
 from broker_bridge.registry.settings import RegistrySettings
@@ -15,6 +16,7 @@ from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod
 from tests.integration.dashboard_api.conftest import FACE, GAIT, JPEG, FakeEmbedder, client_of, is_problem
 
+TRIAL = "face:gabor-512"
 PEOPLE = "/api/v1/identities"
 PUSH = "/api/v1/identity/"
 INGEST = "/api/identities/ingest-embeddings"
@@ -182,6 +184,34 @@ async def test_the_similarity_is_that_of_the_space(
         await client.post(PEOPLE, json=identity("ana", unit(0)))
         received = (await client.post(PEOPLE, json=identity("ben", between(0, 1, 0.6)))).json()
         assert bool(received["look_alikes"]) == (space_of_own < 0.6)
+    await registry.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "similarity", "found"),
+    [
+        ({}, 0.69, False),
+        ({}, 0.71, True),
+        ({"look_alike_similarity": 0.6}, 0.61, True),
+        ({"look_alike_similarity": 0.6}, 0.59, False),
+        ({"look_alike_similarity": 0.9, "same_person_similarity": 0.95}, 0.89, False),
+        ({"similarities": {TRIAL: {"look_alike": 0.3}}, "look_alike_similarity": 0.6}, 0.31, True),
+    ],
+)
+async def test_a_configured_limit_precedes_that_of_the_trial_space(
+    app: FastAPI, mongod: Mongod, mongo_database: str, api_settings: ApiSettings,
+    limits: dict[str, Any], similarity: float, found: bool,
+) -> None:  # fmt: skip
+    """The trial space has limits of its own in code (0.7); configured ones count more."""
+    registry, configured = await with_policy(app, mongod, mongo_database, api_settings, **limits)
+    await registry.spaces.ensure(EmbeddingSpace(TRIAL, 512))
+    ana, ben = [0.0] * 512, [0.0] * 512
+    ana[0], ben[0], ben[1] = 1.0, similarity, (1 - similarity**2) ** 0.5
+    async with client_of(configured, "admin") as client:
+        for user_id, face in (("ana", ana), ("ben", ben)):
+            body = {"user_id": user_id, "templates": [{"space": TRIAL, "embedding": face}]}
+            received = (await client.post(PEOPLE, json=body)).json()
+    assert bool(received["look_alikes"]) == found
     await registry.close()
 
 

@@ -6,12 +6,13 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from broker_bridge.common.settings import load_settings
 from broker_bridge.contract.embeddings import EmbeddingSpace, to_array
 from deploy.local.sample_video import FPS, IDENTITIES, UNKNOWN, enrollment_photo, make_sample
 from device.events.event_validator import EventValidator
 from device.recognition.assembly import build_recognition
 from device.recognition.pipeline import RecognitionPipeline
-from device.settings import DeviceSection, QualitySettings, Thresholds
+from device.settings import DeviceSection, DeviceSettings, QualitySettings, Thresholds
 from device.vision import gabor
 from device.vision.capture.camera import Frame, open_camera
 from device.vision.detectors.cascade import CascadeDetector
@@ -358,6 +359,36 @@ def test_matches_are_exact_up_to_the_thresholds(distance, margin):
     pipeline.process(Frame(np.full((100, 100, 3), 90, np.uint8), 0, 0.0))
     [floor] = floors
     assert -1 <= floor <= max(-1, 1 - distance - margin - 0.1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "recognised"),
+    [
+        (None, True),
+        ('{"face:gabor-512": {"distance": 0.0001}}', False),
+        ('{"face:gabor-512": {"distance": 0.25, "margin": 1.5}}', False),
+        ('{"face:other": {"distance": 0.0001}}', True),
+    ],
+)
+def test_the_configured_thresholds_decide_what_is_recognised(gallery, samples, limits, recognised):
+    """Those of the space in use, and no others."""
+    environ = {"WFM_DEVICE__ID": "cam-001", "WFM_DEVICE__SITE": "lobby", "WFM_DEVICE__DETECTOR": "cascade"}
+    if limits:
+        environ["WFM_DEVICE__THRESHOLDS"] = limits
+    recognition = build_recognition(load_settings(DeviceSettings, None, environ).device)
+    recognition.galleries.swap(gallery)
+    events = []
+    pipeline = recognition.build_pipeline(
+        suppressed_reason=lambda: None, on_event=lambda event, *_: events.append(event)
+    )
+    known = next(seen for seen in samples[0].appearances if seen.face in NAMES)
+    with open_camera(str(samples[0].path), fps=0, clock=recognition.clock) as frames:
+        for frame in frames:
+            if frame.index > known.first_frame + 16:
+                break
+            if frame.index >= known.first_frame:
+                pipeline.process(frame)
+    assert (NAMES[known.face] in {event.user_id for event in events}) == recognised
 
 
 def test_embedder_and_gallery_must_be_of_one_space(embedder):
