@@ -28,9 +28,8 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(0.2, 10.0)
 _STABLE_SECONDS = 10.0
-# MQTT 5 reason codes of CONNACK for a rejected user name, password or certificate.
+# Below are the library's own numbers.
 _LAST_LIBRARY_CODE = 0x7F
-_NOT_AUTHORIZED = {0x86, 0x87, 4, 5}
 
 
 class Handler(Protocol):
@@ -233,17 +232,7 @@ class BrokerLink:
 
     def _log_disconnect(self, error: aiomqtt.MqttError) -> None:
         where = f"{self._settings.host}:{self._settings.port}"
-        code = getattr(error, "rc", None)
-        if getattr(code, "value", code) in _NOT_AUTHORIZED:
-            _log.warning(
-                "link rejected by the broker; check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD or the client "
-                "certificate broker=%s",
-                where,
-            )
-        else:
-            _log.warning(
-                "link cannot reach the broker; trying again broker=%s reason=%r", where, str(_failure(error))
-            )
+        _log.warning("link has no connection; trying again broker=%s reason=%r", where, str(_failure(error)))
 
 
 def _failure(error: aiomqtt.MqttError) -> BrokerFailure:

@@ -70,8 +70,9 @@ _AUTHORITY = (
 )  # fmt: skip
 _SILENT = (
     "broker-connection-ended", "the connection ended without a reason",
-    "check the network, whether the broker runs, and whether it expects TLS on this port",
+    "check the network, that the broker runs, and if it wants TLS (WFM_MQTT__CA_FILE) or client certificates",
 )  # fmt: skip
+_UNREACHABLE = ("broker-unreachable", "it cannot be reached", "check WFM_MQTT__HOST and the network")
 _OS_ERRORS = {
     errno.ECONNREFUSED: ("broker-refused-tcp", "nothing listens there",
                          "check WFM_MQTT__HOST, WFM_MQTT__PORT and that the broker runs"),
@@ -107,12 +108,14 @@ def of_error(error: BaseException) -> BrokerFailure:
         return BrokerFailure(*_VERIFY.get(error.verify_code, _AUTHORITY))
     if isinstance(error, ssl.SSLError):
         return _of_tls((error.reason or "").lower())
-    if isinstance(error, socket.gaierror):
+    # Python reports a name that no DNS can have as UnicodeError.
+    if isinstance(error, socket.gaierror | UnicodeError):
         return BrokerFailure("broker-name", "the host name is unknown", "check WFM_MQTT__HOST and DNS")
     number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else getattr(error, "errno", None)
     if isinstance(error, ConnectionRefusedError):
         number = errno.ECONNREFUSED
-    return BrokerFailure(*_OS_ERRORS.get(number or 0, _SILENT))
+    is_end = isinstance(error, ConnectionError) or not isinstance(error, OSError)
+    return BrokerFailure(*_OS_ERRORS.get(number or 0, _SILENT if is_end else _UNREACHABLE))
 
 
 def _of_tls(reason: str) -> BrokerFailure:

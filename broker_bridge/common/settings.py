@@ -81,8 +81,14 @@ FilePath = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_expan
 """The path of a file or a folder; `~` is the home folder."""
 
 
+_LABEL = r"[\w-]{1,63}"
+_IPV6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?"
+
+
 def _check_host(host: str) -> str:
-    if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?", host):
+    if not re.fullmatch(
+        r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?", host
+    ):
         raise ValueError("a host is a name or an IP address, without scheme, login and port")
     return host
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from broker_bridge.common.broker_failures import BrokerFailure, of_error, of_reason
 from broker_bridge.common.settings import MqttSettings
 
 _CONNACK = 0x20
@@ -19,18 +20,6 @@ _KEEPALIVE = (60).to_bytes(2, "big")
 _CLEAN_START, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
 _REFUSAL_SECONDS = 0.5
 _LONGEST_PACKET = 1 << 20
-_CREDENTIALS = "check WFM_MQTT__USERNAME and WFM_MQTT__PASSWORD, or the client certificate"
-# Section 3.2.2.2; 1 is the code of MQTT 3.1.1.
-_REFUSALS = {
-    0x84: ("it does not speak MQTT 5", "use a broker that does: Mosquitto 2, EMQX, HiveMQ, VerneMQ"),
-    0x01: ("it does not speak MQTT 5", "use a broker that does: Mosquitto 2, EMQX, HiveMQ, VerneMQ"),
-    0x85: ("it rejects this device's id as client id", "check WFM_DEVICE__ID"),
-    0x86: ("wrong user name or password", _CREDENTIALS),
-    0x87: ("not authorised", _CREDENTIALS),
-    0x88: ("it is not available", "try again later"),
-    0x89: ("it is busy", "try again later"),
-    0x8A: ("this device is banned", "contact the operator of the broker"),
-}
 
 
 class BrokerError(Exception):
@@ -62,7 +51,7 @@ def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds
     """
     where = f"{settings.host}:{settings.port}"
     start = time.perf_counter()
-    with _tcp(settings, where, seconds) as plain, _explain_errors(where, settings, seconds):
+    with _tcp(settings, where, seconds) as plain, _explain_errors(where, seconds):
         context = _context(settings)
         if context is None:
             connected = _since(start)
@@ -78,49 +67,29 @@ def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds
             return BrokerContact(connected, secured.version(), _ends(secured.getpeercert()), login_ms)
 
 
+def _broker_error(where: str, failure: BrokerFailure) -> BrokerError:
+    return BrokerError(f"{where}: {failure.what} ({failure.code})", failure.advice)
+
+
 def _tcp(settings: MqttSettings, where: str, seconds: float) -> socket.socket:
     try:
         return socket.create_connection((settings.host, settings.port), seconds)
-    except socket.gaierror as error:
-        raise BrokerError(f"the name {settings.host} is unknown", "check WFM_MQTT__HOST and DNS") from error
-    except ConnectionRefusedError as error:
-        raise BrokerError(
-            f"nothing listens at {where}", "check WFM_MQTT__HOST, WFM_MQTT__PORT and that the broker runs"
-        ) from error
-    except TimeoutError as error:
-        raise BrokerError(
-            f"{where} does not answer within {seconds:.0f} s", "check the network and its firewalls"
-        ) from error
-    except OSError as error:
-        raise BrokerError(
-            f"{where} cannot be reached ({error.strerror or error})", "check the network and WFM_MQTT__HOST"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        raise _broker_error(where, of_error(error)) from error
 
 
 @contextmanager
-def _explain_errors(where: str, settings: MqttSettings, seconds: float) -> Iterator[None]:
+def _explain_errors(where: str, seconds: float) -> Iterator[None]:
     """Turn the errors after the TCP connection into sentences."""
     try:
         yield
-    except ssl.SSLCertVerificationError as error:
-        raise BrokerError(
-            f"the certificate of {where} is not trusted ({error.verify_message})",
-            "WFM_MQTT__CA_FILE must be the authority that signed it, WFM_MQTT__HOST a name in it",
-        ) from error
-    except ssl.SSLError as error:
-        reason = _reason(error)
-        if "alert" in reason:
-            raise _certificate_error(where, settings, reason) from error
-        raise BrokerError(
-            f"{where} does not speak TLS ({reason})", "check WFM_MQTT__PORT: 8883 is usual"
-        ) from error
     except TimeoutError as error:
         raise BrokerError(
             f"{where} accepted the connection and sent nothing for {seconds:.0f} s",
             "check that it is an MQTT broker, and whether it expects TLS (WFM_MQTT__CA_FILE)",
         ) from error
     except OSError as error:
-        raise BrokerError(f"{where} ended the connection ({error.strerror or error})", _TLS) from error
+        raise _broker_error(where, of_error(error)) from error
 
 
 @contextmanager
@@ -129,24 +98,13 @@ def _after_handshake(where: str, settings: MqttSettings) -> Iterator[None]:
     try:
         yield
     except (ssl.SSLError, ConnectionError) as error:
-        raise _certificate_error(where, settings, _reason(error)) from error
-
-
-def _certificate_error(where: str, settings: MqttSettings, reason: str) -> BrokerError:
-    if settings.cert_file is not None:
-        return BrokerError(f"{where} rejects this device's certificate ({reason})", _RENEW)
-    return BrokerError(f"{where} rejects a client without a certificate ({reason})", _NO_CERTIFICATE)
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return error.strerror or "the connection ended"
+        if settings.cert_file is not None:
+            raise BrokerError(f"{where} rejects this device's certificate", _RENEW) from error
+        raise BrokerError(f"{where} rejects a client without a certificate", _NO_CERTIFICATE) from error
 
 
 _RENEW = "renew it, or check that the broker trusts its authority and has not revoked it"
 _NO_CERTIFICATE = "set WFM_MQTT__CERT_FILE and WFM_MQTT__KEY_FILE, if it needs client certificates"
-_TLS = "check whether it expects TLS (WFM_MQTT__CA_FILE) or a client certificate"
 
 
 def _context(settings: MqttSettings) -> ssl.SSLContext | None:
@@ -182,8 +140,7 @@ def _login(connection: socket.socket, settings: MqttSettings, client_id: str, wh
         raise BrokerError(f"{where} does not answer with MQTT", "check WFM_MQTT__HOST and WFM_MQTT__PORT")
     reason = body[1]
     if reason:
-        why, advice = _REFUSALS.get(reason, (f"reason 0x{reason:02x}", "look into the broker's log"))
-        raise BrokerError(f"{where} rejects this device: {why}", advice)
+        raise _broker_error(where, of_reason(reason))
     took = _since(start)
     connection.sendall(_DISCONNECT)
     return took

@@ -172,7 +172,7 @@ class BrokerSession:
         try:
             self._connection = self._open_connection(self.session, self._status("lost"), self._report)
             self._connection.open()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._drop(f"broker unreachable: {of_error(error)}")
 
     def _handle_event(self, event: ConnectionEvent) -> None:

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from broker_bridge.common.broker_failures import of_error, of_reason
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import MqttSettings
 from broker_bridge.contract import channels
@@ -134,10 +135,9 @@ class SimulatedCameras:
         try:
             self._trust(client)
             client.connect(settings.host, settings.port, settings.keepalive_seconds, clean_start=True)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise CannotRunError(
-                f"the broker at {self.broker} cannot be reached ({error.strerror or error}): check the "
-                "section mqtt of the configuration, or WFM_MQTT__HOST and WFM_MQTT__PORT"
+                f"the broker at {self.broker} cannot be reached: {of_error(error)}"
             ) from error
         client.loop_start()
         return client
@@ -179,14 +179,14 @@ class SimulatedCameras:
         name, broker = self._names[state.camera], self.broker
         if state.kind == "refused":
             return (
-                f"the broker at {broker} rejects {name} ({state.reason}): check WFM_MQTT__USERNAME "
-                "and WFM_MQTT__PASSWORD; without a user name each camera logs in under its own id"
+                f"the broker at {broker} rejects {name}: {state.reason}; without a user name each camera "
+                "logs in under its own id"
             )
         if state.kind == "denied":
-            return (
-                f"the broker at {broker} does not let {name} receive the tracker's answers ({state.reason})"
-            )
-        return f"the broker at {broker} ended the connection of {name} ({state.reason})"
+            return f"the broker at {broker} does not let {name} receive the tracker's answers: {state.reason}"
+        if state.kind == "wrong":
+            return f"the broker at {broker} sent {name} an invalid answer: {state.reason}"
+        return f"the broker at {broker} ended the connection of {name}: {state.reason}"
 
     def _status(self, state: Any) -> DeviceStatus:
         return DeviceStatus(state=state, session=self._session, at=utc_now())
@@ -206,18 +206,22 @@ class SimulatedCameras:
     def _on_connect(
         self, number: int, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object
     ) -> None:
-        self._reports.put(_State(number, "refused" if reason.is_failure else "connected", str(reason)))
+        kind, why = ("refused", str(of_reason(reason.value))) if reason.is_failure else ("connected", "")
+        self._reports.put(_State(number, kind, why))
 
     def _on_disconnect(
-        self, number: int, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object
+        self, number: int, _c: object, _u: object, flags: mqtt.DisconnectFlags, reason: ReasonCode, _p: object
     ) -> None:
-        self._reports.put(_State(number, "lost", str(reason)))
+        # Without a packet of the broker paho makes a reason up.
+        code = reason.value if flags.is_disconnect_packet_from_server else None
+        self._reports.put(_State(number, "lost", str(of_reason(code))))
 
     def _on_subscribe(
         self, number: int, _c: object, _u: object, _mid: int, reasons: list[ReasonCode], _p: object
     ) -> None:
         refused = next((reason for reason in reasons if reason.is_failure), None)
-        self._reports.put(_State(number, "denied" if refused else "subscribed", str(refused or "")))
+        kind, why = ("denied", str(of_reason(refused.value))) if refused else ("subscribed", "")
+        self._reports.put(_State(number, kind, why))
 
     def _on_message(self, number: int, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         try:

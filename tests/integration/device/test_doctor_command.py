@@ -88,7 +88,7 @@ def test_a_wrong_password_and_a_dead_broker_are_faults(run: Run, device: dict[st
     """The status is 1, with one sentence each and no password."""
     wrong = run({**device, "WFM_MQTT__PASSWORD": "hunter2-hunter2"}, "--no-camera")
     assert wrong.exit_code == 1
-    assert "rejects this device: not authorised -> check WFM_MQTT__USERNAME" in wrong.stdout
+    assert "does not authorize this client (broker-denied) -> check WFM_MQTT__USERNAME" in wrong.stdout
     assert "hunter2" not in wrong.output
     assert wrong.stdout.splitlines()[-1].startswith("1 fault, 0 warnings")
 

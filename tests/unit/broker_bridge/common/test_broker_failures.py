@@ -64,7 +64,11 @@ def tls_error(reason: str) -> ssl.SSLError:
         (TimeoutError(), "broker-timeout"),
         (OSError(errno.ENETUNREACH, "unreachable"), "broker-unreachable"),
         (OSError(errno.EHOSTUNREACH, "unreachable"), "broker-unreachable"),
+        (OSError(errno.EADDRNOTAVAIL, "unavailable"), "broker-unreachable"),
+        (OSError(), "broker-unreachable"),
+        (UnicodeError("label too long"), "broker-name"),
         (ConnectionResetError(), "broker-connection-ended"),
+        (BrokenPipeError(errno.EPIPE, "broken"), "broker-connection-ended"),
         (RuntimeError("anything"), "broker-connection-ended"),
     ],
 )
