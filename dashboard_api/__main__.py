@@ -27,7 +27,7 @@ with PROGRAM.imports():
     from .command_line import exit_on_operator_errors
     from .keys.commands import add_key_commands
     from .new_epoch import new_epoch
-    from .server import Server, listen
+    from .server import Server, listen, set_server_log
     from .settings import ApiProgram
 
 app = typer.Typer(add_completion=False, help=PROGRAM.about)
@@ -44,7 +44,7 @@ def run(context: typer.Context, config: Config = None, _version: VersionOption =
     with exit_on_operator_errors():
         program = load_settings(ApiProgram, config, os.environ)
         configure_logging(program.log)
-        reload = Reload(ApiProgram, config, os.environ)
+        reload = Reload(ApiProgram, config, os.environ, lambda changed: set_server_log(changed.log.level))
         on_hangup(reload)
         run_bounded(serve(program))
 

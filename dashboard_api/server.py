@@ -43,26 +43,33 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def set_server_log(level: str) -> None:
+    """Let uvicorn log at `level`, and requests only at debug."""
+    # At info uvicorn logs its start and stop in its own form; `startup` and `shutdown` log ours.
+    own = "WARNING" if level == "info" else level.upper()
+    for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+        logging.getLogger(name).setLevel(own)
+    # Without a handler uvicorn spares the work for each request.
+    logging.getLogger("uvicorn.access").propagate = level == "debug"
+
+
 class Server(uvicorn.Server):
     """Serves one app until SIGTERM or Ctrl-C, then ends with status 0."""
 
     def __init__(self, app: FastAPI, program: ApiProgram, watchdog: Watchdog | None = None) -> None:
         self._services: Services = app.state.services
         self._watchdog = watchdog or Watchdog({})
-        level = program.log.level
         super().__init__(
             uvicorn.Config(
                 app,
                 host=program.api.host,
                 port=program.api.port,
                 log_config=None,
-                # At info uvicorn logs its start and stop in its own form; `startup` and `shutdown` log ours.
-                log_level="warning" if level == "info" else level,
-                access_log=level == "debug",
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
+        set_server_log(program.log.level)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

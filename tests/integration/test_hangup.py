@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from deploy.local.stack import ROOT, free_port
+from deploy.local.stack import ROOT, Mongod, free_port
 from tests.conftest import StartProgram
+from tests.waiting import wait_until
 
 
 def settings(tmp_path: Path, level: str) -> str:
@@ -42,6 +44,36 @@ def test_a_camera_reloads_its_log_level(tmp_path: Path, start_program: StartProg
     device.process.send_signal(signal.SIGHUP)
     device.wait_for_line("INFO .*settings reloaded")
     assert device.stop() == 0
+
+
+def test_an_api_reloads_the_level_of_its_request_log(
+    tmp_path: Path, start_program: StartProgram, mongod: Mongod, mongo_database: str
+) -> None:
+    """It logs requests at debug only."""
+    file = tmp_path / "config.json"
+    port = free_port()
+
+    def configure(level: str) -> None:
+        mongo = {"uri": mongod.uri, "database": mongo_database}
+        file.write_text(json.dumps({"mongo": mongo, "api": {"port": port}, "log": {"level": level}}))
+
+    def logs_requests() -> bool:
+        before = api.output().count("GET /healthz")
+        for _ in range(3):
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        return api.output().count("GET /healthz") > before
+
+    configure("info")
+    api = start_program([sys.executable, "-m", "dashboard_api", "--config", str(file)])
+    api.wait_for_line("api listening")
+    assert not logs_requests()
+    configure("debug")
+    api.process.send_signal(signal.SIGHUP)
+    wait_until(logs_requests, "requests are logged")
+    configure("warning")
+    api.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not logs_requests(), "requests are logged no more")
+    assert api.stop() == 0
 
 
 def test_a_simulation_drains_at_a_hangup(tmp_path: Path, start_program: StartProgram) -> None:
