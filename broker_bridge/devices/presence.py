@@ -21,6 +21,7 @@ from broker_bridge.enrollment.evidence import Evidence
 from broker_bridge.registry import Registry, RegistryError
 from broker_bridge.registry.devices.devices import is_reserved
 from broker_bridge.registry.devices.reports import DeviceReport
+from broker_bridge.registry.mongo.versions import History
 from broker_bridge.settings import BridgeSettings
 
 from .duplicates import DuplicateWatch
@@ -55,7 +56,7 @@ class Presence:
         settings: BridgeSettings,
         now: Callable[[], datetime] = utc_now,
         on_written: Callable[[], None] = lambda: None,
-        judge: Callable[[str, SyncApplied], Evidence] | None = None,
+        judge: Callable[[str, SyncApplied, History], Evidence] | None = None,
     ) -> None:
         self._registry = registry
         self._on_written = on_written
@@ -136,6 +137,7 @@ class Presence:
         if self._judge is None or not applied:
             return batch
         devices = await self._registry.devices.registered(sorted(applied))
+        history = await self._registry.versions.read()
         judged: _Reports = {}
         for key, (decoded, received_at) in batch.items():
             device, message = devices.get(key[0]), decoded.message
@@ -143,10 +145,12 @@ class Presence:
             if device is None or not isinstance(message, SyncApplied):
                 judged[key] = decoded, received_at
                 continue
-            evidence = self._judge(device.site_id, message)
-            if evidence is Evidence.AHEAD and await self._may_be_reached(key[0], message, received_at):
-                self._ahead[key] = decoded, received_at
-                continue
+            evidence = self._judge(device.site_id, message, history)
+            if evidence is Evidence.AHEAD:
+                await self._check_registry(key[0], message, history)
+                if self._now() - received_at < _AHEAD_WAIT:
+                    self._ahead[key] = decoded, received_at
+                    continue
             is_same = evidence is Evidence.SAME or (
                 evidence is Evidence.PAST and await self._is_on_record(key[0], message)
             )
@@ -158,12 +162,8 @@ class Presence:
             judged[key] = decoded, received_at
         return judged
 
-    async def _may_be_reached(self, device_id: str, message: SyncApplied, received_at: datetime) -> bool:
-        """Return whether the publisher will reach a version; begin an epoch if it cannot.
-
-        A device that has more than the registry shows that the registry was restored.
-        """
-        history = await self._registry.versions.read()
+    async def _check_registry(self, device_id: str, message: SyncApplied, history: History) -> None:
+        """Begin an epoch if the device has more than the registry, which was restored then."""
         if message.epoch == history.epoch and message.version > history.version:
             begun = await self._registry.versions.replace_claimed(device_id, history.epoch, message.version)
             if begun is not None:
@@ -173,7 +173,6 @@ class Presence:
                     device_id,
                     message.version,
                 )
-        return self._now() - received_at < _AHEAD_WAIT
 
     async def _is_on_record(self, device_id: str, message: SyncApplied) -> bool:
         """Return whether the version is on record: a retained report comes again."""

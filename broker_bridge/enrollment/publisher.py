@@ -106,17 +106,22 @@ class DeltaPublisher:
                 if len(deltas) == _MAX_CHANGES_PER_READ:
                     self.wake()
 
-    def judge(self, site_id: str, applied: SyncApplied) -> Evidence:
-        """Compare the digests of a device of the site with those of its version."""
+    def judge(self, site_id: str, applied: SyncApplied, now: History) -> Evidence:
+        """Compare the digests of a device of the site with those of its version.
+
+        `now` is the registry's history. While the publisher follows another, as it does for a moment after a
+        restore, nothing can be compared.
+        """
+        if applied.epoch != now.epoch:
+            return Evidence.SAME
+        ledger, history = self._followed or (None, now)
+        is_current = history.epoch == now.epoch and now.includes(history)
+        if not is_current:
+            self.wake()
+        if ledger is None or not is_current or applied.version > history.version:
+            return Evidence.AHEAD
         if not applied.spaces:
             return Evidence.SAME
-        if self._followed is None:
-            return Evidence.AHEAD
-        ledger, history = self._followed
-        if applied.epoch != history.epoch:
-            return Evidence.SAME
-        if applied.version > history.version:
-            return Evidence.AHEAD
         digests = ledger.digests_at(site_id, applied.version)
         if digests is None:
             return Evidence.PAST

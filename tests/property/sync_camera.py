@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Camera:
         self.requests: list[SyncRequest] = []
         self.applied: list[SyncApplied] = []
         self.online = False
+        self.clock_offset = timedelta(0)
         self._path = path
         # Copy a file with the schema: migrations would take most of the time.
         shutil.copy(empty, path)
@@ -55,7 +57,7 @@ class Camera:
     def _open(self) -> None:
         self.link = ScriptedLink()
         self.rows: dict[str, GalleryRows] = {}
-        self.db = DatabaseManager(self._path, self.setup.dev_mode, utc_now=self.clock.utc_now)
+        self.db = DatabaseManager(self._path, self.setup.dev_mode, utc_now=self.utc_now)
         self.db.initialize()
         self.sync = SyncManager(
             self.db,
@@ -67,8 +69,12 @@ class Camera:
             on_gallery=lambda rows: self.rows.update({rows.space: rows}),
             options=SyncOptions(limit=PAGE_LIMIT),
             clock=self.clock,
-            utc_now=self.clock.utc_now,
+            utc_now=self.utc_now,
         )
+
+    def utc_now(self) -> datetime:
+        """Return the time of day of the device's clock."""
+        return self.clock.utc_now() + self.clock_offset
 
     def close(self) -> None:
         self.db.close()

@@ -104,6 +104,7 @@ class Bridge:
 
     def _start(self) -> None:
         self._publisher = SteppedPublisher(self._registry, self._publish, poll_seconds=3600)
+        self.judge = self._publisher.judge
         self._running = self._loop.create_task(self._publisher.publish_changes())
 
     def _stop(self) -> None:

@@ -176,14 +176,6 @@ class Versions:
             lost.append({"marks": {"$not": {"$elemMatch": own}}, "marks.0.version": {"$lte": seen.version}})
         return await self._begin_epoch(_KEY | {"epoch": seen.epoch, "$or": lost}, seen.version)
 
-    async def replace_behind(self, epoch: str, version: int) -> History | None:
-        """Begin an epoch if the registry is behind a head that a bridge has published.
-
-        Otherwise return None.
-        """
-        behind = {"epoch": epoch, "version": {"$lt": version, "$gte": version - EPOCH_STEP}}
-        return await self._begin_epoch(_KEY | behind, version)
-
     async def replace_claimed(self, device_id: str, epoch: str, version: int) -> History | None:
         """Begin an epoch since a device has a version that it was not given.
 

@@ -22,7 +22,8 @@ class PollPositions:
     """The positions that a device was given in the history `epoch`.
 
     `versions` begins with the position at which the device stands, followed by those of later answers, which
-    it may have applied. `time` is that of the newest answer. Without a record all are empty.
+    it may have applied. `time` is that of the newest answer. Without a record all are empty, and no
+    position counts: a restored backup may be older than the device's first answer.
     """
 
     epoch: str | None = None
@@ -30,16 +31,20 @@ class PollPositions:
     time: datetime | None = None
 
     def has_version(self, epoch: str, version: int) -> bool:
-        """Return whether the device may stand at `version`; True without a record."""
-        return self.epoch != epoch or not self.versions or version in self.versions
+        """Return whether the device may stand at `version`."""
+        return self.epoch == epoch and version in self.versions
+
+    def is_past_all(self, epoch: str, version: int) -> bool:
+        """Return whether `version` is past all that the device was given; False without a record."""
+        return self.epoch == epoch and bool(self.versions) and version > max(self.versions)
 
     def reaches(self, epoch: str, version: int) -> bool:
-        """Return whether the device was given `version`; True without a record."""
-        return self.epoch != epoch or not self.versions or version <= max(self.versions)
+        """Return whether the device was given `version` or a later one."""
+        return self.epoch == epoch and bool(self.versions) and version <= max(self.versions)
 
     def has_time(self, epoch: str, time: datetime) -> bool:
-        """Return whether an answer may have had this time; True without a record."""
-        return self.epoch != epoch or self.time is None or time <= self.time + _TIME_MARGIN
+        """Return whether an answer may have had this time."""
+        return self.epoch == epoch and self.time is not None and time <= self.time + _TIME_MARGIN
 
     def after(self, epoch: str, stands_at: int | None, given: int, time: datetime | None) -> "PollPositions":
         """Return the positions after an answer.
@@ -73,7 +78,9 @@ class PollPositionStore:
         found: Document = await self._devices.find_one({"_id": device_id}, fields) or {}
         polled, applied = found.get("polled") or {}, found.get("applied") or {}
         epoch, versions = polled.get("epoch"), tuple(polled.get("versions", ()))
-        if versions and applied.get("epoch") == epoch and applied["version"] not in versions:
+        if not versions and applied:
+            return PollPositions(applied["epoch"], (applied["version"],))
+        if applied and applied["epoch"] == epoch and applied["version"] not in versions:
             versions = (*versions, applied["version"])
         return PollPositions(epoch, versions, polled.get("time"))
 

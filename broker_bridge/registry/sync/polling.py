@@ -164,7 +164,8 @@ class EdgePolling:
         """
         if not isinstance(cursor, VersionCursor) or cursor.epoch != history.epoch:
             return history
-        if cursor.version <= history.version and positions.reaches(history.epoch, cursor.version):
+        is_past_all = positions.is_past_all(history.epoch, cursor.version)
+        if cursor.version <= history.version and not is_past_all:
             return history
         begun = await self._versions.replace_claimed(device_id, history.epoch, cursor.version)
         if begun is None:
