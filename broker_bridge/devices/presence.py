@@ -163,7 +163,7 @@ class Presence:
         return judged
 
     async def _check_registry(self, device_id: str, message: SyncApplied, history: History) -> None:
-        """Begin an epoch if the device has more than the registry, which was restored then."""
+        """Begin an epoch if the device has more than the registry."""
         if message.epoch == history.epoch and message.version > history.version:
             begun = await self._registry.versions.replace_claimed(device_id, history.epoch, message.version)
             if begun is not None:

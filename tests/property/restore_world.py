@@ -1,4 +1,7 @@
-"""Play restores of a backup that no program is told of, with confirmations and polling devices."""
+"""Play restores of a backup that no program is told of.
+
+Devices confirm what they have, and some of them poll.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -174,7 +177,7 @@ class RestoreWorld(SyncWorld):
         polling._guard._seen = None
 
     def restart_programs(self) -> None:
-        """Restart everything, as an operator does who restores by the book but forgets the epoch."""
+        """Restart all programs, as an operator does who forgets the epoch."""
         self.restart_api()
         self.restart_bridge()
 

@@ -1,4 +1,4 @@
-"""Check that devices equal a registry that was restored, and that confirmations are true."""
+"""Check that devices equal a restored registry and confirm what is true."""
 
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def _small_reads() -> Iterator[None]:
 @settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 @given(steps=restore_steps)
 def test_every_device_ends_equal_to_a_restored_registry(stage: Stage, steps: list[Step]) -> None:
-    """After any order of restores, jumps, drops and reconnects; no confirmation is untrue."""
+    """After any order of restores, drops and restarts, with true confirmations."""
     play(stage, steps)
 
 

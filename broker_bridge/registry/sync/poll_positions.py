@@ -35,7 +35,10 @@ class PollPositions:
         return self.epoch == epoch and version in self.versions
 
     def is_past_all(self, epoch: str, version: int) -> bool:
-        """Return whether `version` is past all that the device was given; False without a record."""
+        """Return whether `version` is past all that the device was given.
+
+        False without a record.
+        """
         return self.epoch == epoch and bool(self.versions) and version > max(self.versions)
 
     def reaches(self, epoch: str, version: int) -> bool:
