@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.messages import (
@@ -27,8 +27,6 @@ class DevicePatch(Body):
 
     `metres_per_pixel` is measured at the distance where faces pass the camera; null if unknown.
     """
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     site_id: SiteId | None = None
     metres_per_pixel: Annotated[float, Field(gt=0, le=1)] | None = None
