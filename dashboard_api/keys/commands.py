@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.event_loop import run_bounded
@@ -19,6 +20,8 @@ from broker_bridge.registry import Registry
 from broker_bridge.registry.api_keys import LAST_ADMIN_KEY, ApiKeyRecord, Role
 from dashboard_api.command_line import exit_on_operator_errors
 from dashboard_api.settings import ApiProgram
+
+from .views import KeyName
 
 AUTHOR = "command-line"
 """The author of an audit entry about a change by these commands."""
@@ -33,10 +36,18 @@ def add_key_commands(app: typer.Typer) -> None:
     app.command("revoke-key")(revoke_key)
 
 
+def _checked_name(name: str) -> str:
+    """Return a name that the REST API would take too."""
+    try:
+        return TypeAdapter[str](KeyName).validate_python(name)
+    except ValidationError as error:
+        raise typer.BadParameter("expected 1 to 100 characters, no control characters") from error
+
+
 def new_key(
     context: typer.Context,
     *,
-    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    name: Annotated[str, typer.Argument(help="Name of the key.", callback=_checked_name)],
     role: Annotated[Role, typer.Option(help="Role of the key.")] = "viewer",
     device: Annotated[str | None, typer.Option(help="Device of the key, for the role edge.")] = None,
     expires: Annotated[

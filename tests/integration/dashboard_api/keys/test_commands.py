@@ -66,11 +66,15 @@ def test_the_last_admin_key_is_revoked_only_by_force(run: Run) -> None:
         ("revoke-key",),
         ("new-key", "x", "--expires", "2020-01-31"),
         ("new-key", "x", "--expires", "tomorrow"),
+        ("new-key", ""),
+        ("new-key", "a\nb"),
+        ("new-key", "\udcff"),
+        ("new-key", "x" * 101),
         ("new-key", "x", "--role", "edge"),
         ("new-key", "x", "--device", "cam-1"),
         ("new-key", "x", "--role", "edge", "--device", "cam-1"),
     ],
-    ids=" ".join,
+    ids=lambda command: ascii(" ".join(command))[:40],
 )
 def test_a_mistake_is_status_2_and_a_sentence(run: Run, command: tuple[str, ...]) -> None:
     """No key is created, and no traceback is shown."""
