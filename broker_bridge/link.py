@@ -232,10 +232,11 @@ class BrokerLink:
 
     def _log_disconnect(self, error: aiomqtt.MqttError) -> None:
         where = f"{self._settings.host}:{self._settings.port}"
-        _log.warning("link has no connection; trying again broker=%s reason=%r", where, str(_failure(error)))
+        failure = _failure(error, tls=self._tls is not None)
+        _log.warning("link has no connection; trying again broker=%s reason=%r", where, str(failure))
 
 
-def _failure(error: aiomqtt.MqttError) -> BrokerFailure:
+def _failure(error: aiomqtt.MqttError, *, tls: bool = False) -> BrokerFailure:
     """Return the meaning of an error: its reason code, or the cause below it."""
     code = getattr(error, "rc", None)
     code = getattr(code, "value", code)
@@ -244,7 +245,7 @@ def _failure(error: aiomqtt.MqttError) -> BrokerFailure:
     cause: BaseException = error
     while (below := cause.__cause__ or cause.__context__) is not None:
         cause = below
-    return of_error(cause)
+    return of_error(cause, tls=tls)
 
 
 def _clears_retained(message: aiomqtt.Message) -> bool:

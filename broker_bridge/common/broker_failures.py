@@ -62,7 +62,7 @@ _VERIFY = {
         "the broker's certificate is for another name",
         "WFM_MQTT__HOST must be in it",
     ),
-    64: ("tls-hostname", "the broker's certificate is for another address", "add the address to it"),
+    64: ("tls-hostname", "the broker's certificate is for another address", "WFM_MQTT__HOST must be in it"),
 }
 _AUTHORITY = (
     "tls-authority", "the broker's certificate is not signed by a trusted authority",
@@ -71,6 +71,10 @@ _AUTHORITY = (
 _SILENT = (
     "broker-connection-ended", "the connection ended without a reason",
     "check the network, that the broker runs, and if it wants TLS (WFM_MQTT__CA_FILE) or client certificates",
+)  # fmt: skip
+_HANDSHAKE = (
+    "tls-not-spoken", "the connection ended in the TLS handshake",
+    "check WFM_MQTT__PORT (8883 is usual for TLS) and the broker's log",
 )  # fmt: skip
 _UNREACHABLE = ("broker-unreachable", "it cannot be reached", "check WFM_MQTT__HOST and the network")
 _OS_ERRORS = {
@@ -102,12 +106,17 @@ def of_reason(code: int | None) -> BrokerFailure:
     return BrokerFailure(*_REASONS.get(code, unknown))
 
 
-def of_error(error: BaseException) -> BrokerFailure:
-    """Return the meaning of an error of TLS, TCP or name resolution."""
+def of_error(error: BaseException, *, tls: bool = False) -> BrokerFailure:
+    """Return the meaning of an error of TLS, TCP or name resolution.
+
+    `tls` says that it may be one of a TLS handshake: a port without TLS ends the connection then.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         return BrokerFailure(*_VERIFY.get(error.verify_code, _AUTHORITY))
+    if tls and isinstance(error, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
+        return BrokerFailure(*_HANDSHAKE)
     if isinstance(error, ssl.SSLError):
-        return _of_tls((error.reason or "").lower())
+        return _of_tls((getattr(error, "reason", None) or "").lower())
     # Python reports a name that no DNS can have as UnicodeError.
     if isinstance(error, socket.gaierror | UnicodeError):
         return BrokerFailure("broker-name", "the host name is unknown", "check WFM_MQTT__HOST and DNS")

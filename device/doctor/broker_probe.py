@@ -51,7 +51,10 @@ def probe_broker(settings: MqttSettings, client_id: str, *, login: bool, seconds
     """
     where = f"{settings.host}:{settings.port}"
     start = time.perf_counter()
-    with _tcp(settings, where, seconds) as plain, _explain_errors(where, seconds):
+    with (
+        _tcp(settings, where, seconds) as plain,
+        _explain_errors(where, seconds, tls=settings.ca_file is not None),
+    ):
         context = _context(settings)
         if context is None:
             connected = _since(start)
@@ -79,7 +82,7 @@ def _tcp(settings: MqttSettings, where: str, seconds: float) -> socket.socket:
 
 
 @contextmanager
-def _explain_errors(where: str, seconds: float) -> Iterator[None]:
+def _explain_errors(where: str, seconds: float, *, tls: bool) -> Iterator[None]:
     """Turn the errors after the TCP connection into sentences."""
     try:
         yield
@@ -89,7 +92,7 @@ def _explain_errors(where: str, seconds: float) -> Iterator[None]:
             "check that it is an MQTT broker, and whether it expects TLS (WFM_MQTT__CA_FILE)",
         ) from error
     except OSError as error:
-        raise _broker_error(where, of_error(error)) from error
+        raise _broker_error(where, of_error(error, tls=tls)) from error
 
 
 @contextmanager

@@ -173,7 +173,8 @@ class BrokerSession:
             self._connection = self._open_connection(self.session, self._status("lost"), self._report)
             self._connection.open()
         except (OSError, UnicodeError) as error:
-            self._drop(f"broker unreachable: {of_error(error)}")
+            failure = of_error(error, tls=self._config.mqtt.ca_file is not None)
+            self._drop(f"broker unreachable: {failure}")
 
     def _handle_event(self, event: ConnectionEvent) -> None:
         if event.connection is not self._connection:

@@ -136,9 +136,8 @@ class SimulatedCameras:
             self._trust(client)
             client.connect(settings.host, settings.port, settings.keepalive_seconds, clean_start=True)
         except (OSError, UnicodeError) as error:
-            raise CannotRunError(
-                f"the broker at {self.broker} cannot be reached: {of_error(error)}"
-            ) from error
+            failure = of_error(error, tls=settings.ca_file is not None)
+            raise CannotRunError(f"the broker at {self.broker} cannot be reached: {failure}") from error
         client.loop_start()
         return client
 

@@ -75,3 +75,12 @@ def tls_error(reason: str) -> ssl.SSLError:
 def test_every_error_of_the_network_has_a_code(error: BaseException, code: str) -> None:
     """TLS, TCP and name resolution are told apart."""
     assert of_error(error).code == code
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(errno.ECONNRESET, "reset"), ssl.SSLEOFError(8, "EOF"), BrokenPipeError()]
+)
+def test_an_end_in_the_handshake_is_a_port_without_tls(error: OSError) -> None:
+    """Mosquitto ends a connection whose first packet is not MQTT."""
+    assert of_error(error, tls=True).code == "tls-not-spoken"
+    assert of_error(error).code in {"broker-connection-ended", "tls-not-spoken"}
