@@ -7,12 +7,22 @@ import typer
 from rich.console import Console
 
 from broker_bridge.common.programs.cli import Config
+from broker_bridge.contract.ids import DEVICE_ID
 
 from .api_client import ApiClient
 from .common import exit_on_error, open_api
 from .errors import ApiRefusedError, CannotRunError
 
-DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Device id, for example cam-001.")]
+
+def _checked_id(value: str) -> str:
+    if not DEVICE_ID.match(value):
+        raise typer.BadParameter("expected an id of lower-case letters, digits and hyphens, as in cam-001")
+    return value
+
+
+DeviceArgument = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="Device id, for example cam-001.", callback=_checked_id)
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -33,7 +43,9 @@ def decommission_device(
 def move_device(
     context: typer.Context,
     device_id: DeviceArgument,
-    site_id: Annotated[str, typer.Argument(metavar="SITE", help="The new site, for example gate.")],
+    site_id: Annotated[
+        str, typer.Argument(metavar="SITE", help="The new site, for example gate.", callback=_checked_id)
+    ],
     yes: Yes = False,
     config: Config = None,
 ) -> None:

@@ -1,6 +1,7 @@
 """Commands for API keys: `new-key`, `list-keys` and `revoke-key`."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
@@ -44,6 +45,12 @@ def _checked_name(name: str) -> str:
         raise typer.BadParameter("expected 1 to 100 characters, no control characters") from error
 
 
+def _checked_id(key_id: str) -> str:
+    if not re.fullmatch("[0-9a-f]{16}", key_id):
+        raise typer.BadParameter("expected an id of 16 hexadecimal digits, as list-keys shows it")
+    return key_id
+
+
 def new_key(
     context: typer.Context,
     *,
@@ -77,7 +84,9 @@ def list_keys(context: typer.Context, config: Config = None) -> None:
 
 def revoke_key(
     context: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as in list-keys.")],
+    key_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the key, as in list-keys.", callback=_checked_id)
+    ],
     force: Annotated[bool, typer.Option("--force", help="Revoke even the last admin key.")] = False,
     config: Config = None,
 ) -> None:

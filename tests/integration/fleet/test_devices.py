@@ -27,3 +27,11 @@ def test_another_role_is_refused(api: Api, role: str) -> None:
     """The sentence names the refusal; the status is 2."""
     refused = api.invoke("device", "decommission", "cam-001", "--yes", role=role)
     assert (refused.exit_code, "rejects this key" in refused.output) == (2, True)
+
+
+@pytest.mark.parametrize("wrong", ["", ".", "..", "a/b", "Cam-1", "cam-1\n", "\udcff"])
+def test_a_mistyped_id_is_refused_before_a_request(api: Api, wrong: str) -> None:
+    """A device and a site have ids of one form; the status is 2."""
+    for arguments in (["decommission", wrong], ["move", wrong, "gate"], ["move", "cam-001", wrong]):
+        refused = api.invoke("device", *arguments, "--yes")
+        assert (refused.exit_code, "expected an id" in refused.output) == (2, True)

@@ -64,6 +64,7 @@ def test_the_last_admin_key_is_revoked_only_by_force(run: Run) -> None:
     [
         ("revoke-key", "0000000000000000"),
         ("revoke-key",),
+        ("revoke-key", "\udcff"),
         ("new-key", "x", "--expires", "2020-01-31"),
         ("new-key", "x", "--expires", "tomorrow"),
         ("new-key", ""),
