@@ -87,7 +87,8 @@ class Mongo:
         self._uri = settings.uri.get_secret_value()
         try:
             self._client: Any = self._connect()
-        except (InvalidURI, ConfigurationError, ValueError) as error:
+        except (InvalidURI, ConfigurationError, ValueError, OSError) as error:
+            # OSError: a file of certificates.
             raise RegistryUnavailableError(_explain_uri(self._uri, error)) from error
         self._calls = DriverCalls()
         database = self._client.get_database(
@@ -113,7 +114,7 @@ class Mongo:
     def hosts(self) -> str:
         """The hosts of the URI, without user name and password."""
         try:
-            return ",".join(f"{host}:{port}" for host, port in parse_uri(self._uri)["nodelist"])
+            return ",".join(f"{host}:{port}" for host, port in parse_uri(self._uri, warn=True)["nodelist"])
         except (PyMongoError, ValueError):
             return "the configured hosts"
 
@@ -229,6 +230,9 @@ class Mongo:
             await self._check_permissions()
         except OperationFailure as error:
             raise RegistryUnavailableError(explain_refusal(error, self.hosts, self.db.name)) from error
+        except ConfigurationError as error:
+            # The hosts of mongodb+srv:// are looked up with the first call.
+            raise RegistryUnavailableError(_explain_uri(self._uri, error)) from error
         except ConnectionFailure as error:
             raise RegistryUnavailableError(
                 f"no MongoDB primary answers at {self.hosts}: is mongod running, is its replica set up, "

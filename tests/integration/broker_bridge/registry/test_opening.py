@@ -4,7 +4,7 @@ import asyncio
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import SecretStr
@@ -30,10 +30,32 @@ async def test_a_missing_server_is_one_sentence_without_the_password() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-async def test_a_malformed_uri_is_one_sentence() -> None:
-    """The sentence names the setting."""
-    with pytest.raises(RegistryUnavailableError, match=r"mongo\.uri cannot be used"):
-        await Registry.open(MongoSettings(uri=SecretStr("mongodb://[::1/")))
+@pytest.mark.parametrize("driver", ["pymongo", "motor"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://[::1/",
+        "mongodb+srv://me:hunter2@nowhere.invalid/",
+        "mongodb://me:hunter2@127.0.0.1:9/?tls=true&tlsCAFile=/nowhere/ca.pem",
+    ],
+)
+async def test_a_uri_that_cannot_be_used_is_one_sentence(
+    uri: str, driver: Literal["pymongo", "motor"]
+) -> None:
+    """Also where the driver notices it late; the sentence names the setting."""
+    with pytest.raises(RegistryUnavailableError, match=r"mongo\.uri cannot be used") as refused:
+        await Registry.open(MongoSettings(uri=SecretStr(uri), driver=driver))
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_an_unknown_option_leaves_the_hosts_in_the_sentence() -> None:
+    """The driver only warns of it."""
+    uri = f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=200&readPreference=nearesst"
+    with (
+        pytest.warns(UserWarning, match="nearesst"),
+        pytest.raises(RegistryUnavailableError, match="no MongoDB primary answers at 127"),
+    ):
+        await Registry.open(MongoSettings(uri=SecretStr(uri)))
 
 
 async def test_a_server_without_replica_set_is_one_sentence(

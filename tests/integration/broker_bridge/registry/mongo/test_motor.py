@@ -100,7 +100,7 @@ def test_a_missing_motor_package_is_one_sentence(
 ) -> None:
     """The sentence has the command that installs it."""
     monkeypatch.setitem(sys.modules, "motor.motor_asyncio", None)
-    with pytest.raises(RegistryUnavailableError, match=r'pip install "wfm-fleet\[motor\]"'):
+    with pytest.raises(RegistryUnavailableError, match=r'pip install "\.\[motor\]"'):
         Mongo(mongo_settings)
 
 
