@@ -199,6 +199,15 @@ class ApiKeys:
 
         return await self._mongo.transact(write)
 
+    async def revoke_of_device(self, device_id: str, *, by: str, at: datetime, session: Any) -> None:
+        """Revoke the keys of a device for good, within the transaction of `session`."""
+        keys = self._keys.find({"device_id": device_id, "revoked": False}, session=session)
+        for found in await keys.to_list():
+            change = {"revoked": True, "revoked_at": at}
+            await self._keys.update_one({"_id": found["_id"]}, {"$set": change}, session=session)
+            key = _to_record(found).key
+            await self._audit.record(AuditEntry(by, "key.revoke", key.key_id, at, _audited(key)), session)
+
     async def _require_other_admin(self, key_id: str, at: datetime, session: Any) -> None:
         other = {"role": "admin", "key_id": {"$ne": key_id}, **_working(at)}
         if await self._keys.find_one(other, {"_id": 1}, session=session) is None:

@@ -169,7 +169,7 @@ def wire_devices(core: CoreServices) -> DeviceServices:
         sites=sites,
         devices=DeviceRegistry(core.mongo, sites, core.audit),
         commands=CommandQueue(core.mongo, core.audit),
-        placements=DevicePlacements(core.mongo, sites, core.audit),
+        placements=DevicePlacements(core.mongo, sites, core.audit, core.api_keys),
     )
 
 

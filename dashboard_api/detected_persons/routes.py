@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from broker_bridge.contract.ids import DeviceId, SiteId
@@ -48,6 +48,7 @@ from dashboard_api.http.paging import (
     from_moment_cursor,
     to_moment_cursor,
 )
+from dashboard_api.http.problems import Problem
 from dashboard_api.services.security import MAY_ADMINISTER, MAY_CHANGE, MAY_READ
 from dashboard_api.services.services import ServicesDep
 
@@ -102,6 +103,17 @@ async def export(services: ServicesDep, key: Annotated[ApiKey, MAY_ADMINISTER]) 
             "Content-Disposition": 'attachment; filename="detected-persons.ndjson"',
             "Cache-Control": "no-store",
         },
+    )
+
+
+async def _refuse_method(_: Request) -> Response:
+    raise Problem(405, "method-not-allowed", "this path has no such method")
+
+
+# Otherwise the methods of `/{global_id}` would take these names for a global id.
+for _name in ("active", "search-by-face", "export"):
+    router.add_route(
+        f"{router.prefix}/{_name}", _refuse_method, ["GET", "PATCH", "DELETE"], include_in_schema=False
     )
 
 

@@ -18,7 +18,7 @@ MOST_ID = 2**53 - 1
 """The largest integer that every reader of JSON takes unchanged."""
 MOST_MATCHES = 100
 
-GlobalId = Annotated[int, Whole, Field(ge=1, le=MOST_ID)]
+GlobalId = Annotated[int, Field(ge=1, le=MOST_ID), Whole]
 Corners = Annotated[
     tuple[float, float, float, float],
     WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
@@ -49,7 +49,7 @@ class FaceQuery(Body):
     face_embedding: Numbers
     threshold: Similarity | None = None
     space: SpaceId | None = None
-    limit: Annotated[int, Whole, Field(ge=1, le=MOST_MATCHES)] = 5
+    limit: Annotated[int, Field(ge=1, le=MOST_MATCHES), Whole] = 5
 
 
 class FaceMatch(View):

@@ -11,6 +11,13 @@ from broker_bridge.contract.wire import OpenDocument
 from dashboard_api.http.base_models import Body, Time, View, Whole
 
 MAX_ARGS_BYTES = 16 * 1024
+_NAMES: dict[str, Any] = {
+    "minLength": 1,
+    "maxLength": 128,
+    "pattern": r"^[^\x00]*$",
+    "not": {"const": "$ref"},
+}
+"""The names in an open document."""
 
 
 def _check_size(args: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -26,8 +33,11 @@ def _check_size(args: dict[str, JsonValue]) -> dict[str, JsonValue]:
 class CommandBody(Body):
     device_id: DeviceId
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    args: Annotated[OpenDocument, AfterValidator(_check_size)] = Field(default_factory=dict)
-    expires_in_seconds: Annotated[int, Whole, Field(ge=1, le=7 * 86_400)] = 60
+    args: Annotated[OpenDocument, AfterValidator(_check_size)] = Field(
+        default_factory=dict,
+        json_schema_extra={"propertyNames": _NAMES},
+    )
+    expires_in_seconds: Annotated[int, Field(ge=1, le=7 * 86_400), Whole] = 60
 
 
 class CommandView(View):

@@ -130,8 +130,8 @@ async def decommission(
     """Decommission a device.
 
     It is not served any more, and no deletion waits for it. Its reports and its retained messages are
-    deleted. The id stays known: a device that appears under it again is refused until an admin registers it
-    (POST). A repeat changes nothing.
+    deleted, and its API keys are revoked. The id stays known: a device that appears under it again is
+    refused until an admin registers it (POST). A repeat changes nothing.
     """
     await placements.decommission(device_id, by=key.name, now=now())
     device = await _get(devices, device_id)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from broker_bridge.contract.ids import DeviceId, SiteId
 from broker_bridge.contract.messages import (
@@ -14,6 +14,7 @@ from broker_bridge.contract.messages import (
 )
 from broker_bridge.contract.wire import WireTime
 from dashboard_api.http.base_models import Body, DocumentedAs, Time, View
+from dashboard_api.http.conditions import described_with, given_without
 
 
 class DeviceBody(Body):
@@ -27,6 +28,8 @@ class DevicePatch(Body):
 
     `metres_per_pixel` is measured at the distance where faces pass the camera; null if unknown.
     """
+
+    model_config = ConfigDict(json_schema_extra=described_with(given_without("metres_per_pixel", "site_id")))
 
     site_id: SiteId | None = None
     metres_per_pixel: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -93,6 +96,8 @@ class DevicePage(View):
 
 class SitePatch(Body):
     """The settings to change, at least one; absent ones stay."""
+
+    model_config = ConfigDict(json_schema_extra=described_with({"minProperties": 1}))
 
     enrollment_policy: EnrollmentPolicy = "closed"
     registers_employees: bool = False

@@ -1,6 +1,6 @@
 """Routes of `/api/edge/sync` and `/api/edge/confirm`, for polling (seed 002)."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
@@ -19,6 +19,11 @@ from dashboard_api.services.dependencies import ClockDep, DevicesDep, EdgePollin
 router = APIRouter(prefix="/api/edge", tags=["edge"])
 
 
+_VERSION_OR_TIME: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": "^[0-9]{1,18}$"}, {"type": "string", "format": "date-time"}]
+}
+
+
 def _split_spaces(
     spaces: Annotated[str | None, Query(max_length=1200, description="Separated by commas")] = None,
 ) -> tuple[str, ...]:
@@ -34,7 +39,12 @@ async def sync(
     now: ClockDep,
     spaces: Annotated[tuple[str, ...], Depends(_split_spaces)],
     since: Annotated[
-        str, Query(max_length=64, description="`version` or `sync_timestamp` of the answer before")
+        str,
+        Query(
+            max_length=64,
+            description="`version` or `sync_timestamp` of the answer before",
+            json_schema_extra=_VERSION_OR_TIME,
+        ),
     ] = "0",
     epoch: Annotated[Epoch | None, Query(description="`epoch` of the answer before")] = None,
     reset_head_version: Annotated[Version | None, Query(description="As in `next`")] = None,

@@ -18,7 +18,8 @@ from dashboard_api.http.base_models import (
     UserId,
     View,
     Whole,
-    accept_any_item,
+    WholeCounts,
+    accept_any_object,
 )
 
 MOST_VISITS = 500
@@ -81,7 +82,7 @@ class ConfirmBody(Body):
 
     epoch: Epoch
     version: Annotated[Version, Whole]
-    spaces: SpaceDigests = Field(default_factory=dict)
+    spaces: Annotated[SpaceDigests, WholeCounts] = Field(default_factory=dict)
 
 
 class ConfirmView(View):
@@ -124,7 +125,7 @@ class VisitsBody(Body):
 
     visits: Annotated[
         list[Annotated[dict[str, Any], DocumentedAs(VisitBody)]],
-        Field(min_length=1, max_length=MOST_VISITS, json_schema_extra=accept_any_item),
+        Field(min_length=1, max_length=MOST_VISITS, json_schema_extra=accept_any_object),
     ]
 
 

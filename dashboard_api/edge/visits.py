@@ -80,16 +80,17 @@ def to_visit(item: Mapping[str, Any], device: Device) -> Event:
     """
     try:
         body = VisitBody.model_validate(item)
+        return Event(
+            # No event id is of a time before 1970.
+            event_id=_event_id_of(body, device),
+            device_id=device.device_id,
+            user_id=body.face_id,
+            event_type="visit",
+            timestamp=body.timestamp,
+            confidence=body.confidence,
+        )
     except ValidationError as error:
         raise ContractError(EVENT_INVALID, describe(error)) from error
-    return Event(
-        event_id=_event_id_of(body, device),
-        device_id=device.device_id,
-        user_id=body.face_id,
-        event_type="visit",
-        timestamp=body.timestamp,
-        confidence=body.confidence,
-    )
 
 
 def _event_id_of(body: VisitBody, device: Device) -> str:

@@ -4,12 +4,11 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Query
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from broker_bridge.contract.ids import DeviceId, EventType
-from broker_bridge.contract.wire import read_time
 from broker_bridge.registry.events.event_filter import EventFilter
-from dashboard_api.http.base_models import UserId
+from dashboard_api.http.base_models import UserId, WrittenTime
 
 # Neither a UTC offset nor the margin of the filter (a day) may lead out of the years that a datetime has.
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
@@ -21,7 +20,12 @@ def _check_year(at: datetime) -> datetime:
     return at
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(read_time), AfterValidator(_check_year)]
+_YEARS = "^(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-"
+Moment = Annotated[
+    WrittenTime,
+    AfterValidator(_check_year),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _YEARS}),
+]
 
 
 def to_filter(

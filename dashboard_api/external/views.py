@@ -9,6 +9,7 @@ from broker_bridge.contract.ids import SpaceId
 from broker_bridge.contract.messages import Ratio
 from dashboard_api.http.base_models import Body, DisplayName, Normalised, Numbers, Time, View, accept_any_item
 from dashboard_api.http.image_indicators import NoImage
+from dashboard_api.http.visible_text import VISIBLE_TEXT, NoTags
 from dashboard_api.identities.enrollment_views import LookAlikeNote
 from dashboard_api.training.views import SourceSystem as SourceName
 
@@ -21,7 +22,7 @@ MAX_LISTED = 100
 SourceSystem = Annotated[SourceName, NoImage]
 """Name of a source, for example `alfred_catalog`."""
 ExternalId = Annotated[
-    str, Field(min_length=1, max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"), Normalised, NoImage
+    str, Field(min_length=1, max_length=255, pattern=VISIBLE_TEXT), NoTags, Normalised, NoImage
 ]
 """Key of an identity in its source: text without control characters, in NFC and without blanks around."""
 Name = Annotated[DisplayName, Field(min_length=1)]

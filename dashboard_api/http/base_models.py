@@ -1,9 +1,11 @@
 """Base models and field types that several request and response bodies share."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,10 +21,12 @@ from pydantic_core import CoreSchema, core_schema
 from broker_bridge.common.plain_text import normalise_text
 from broker_bridge.contract.embeddings import MAX_DIMENSION
 from broker_bridge.contract.ids import UserId as ExactUserId
-from broker_bridge.contract.wire import format_time
+from broker_bridge.contract.wire import format_time, read_time
 
 from .descriptions import describe_body
 from .image_indicators import NoImage
+
+_NUMBER = re.compile(r"\s*[+-]?[0-9._]+\s*", re.ASCII)
 
 Time = Annotated[
     datetime,
@@ -35,6 +39,17 @@ Time = Annotated[
 """A time in an answer: UTC with milliseconds."""
 # NaN is left to the contract's own check of vectors, which explains the mistake better.
 Numbers = Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSION)]
+
+
+def _read_written_time(value: object) -> object:
+    at = read_time(value)
+    if isinstance(at, (int, float)) or (isinstance(at, str) and _NUMBER.fullmatch(at)):
+        raise ValueError("a time is text like 2026-01-15T10:00:00Z, not a number")
+    return at
+
+
+WrittenTime = Annotated[AwareDatetime, BeforeValidator(_read_written_time)]
+"""A time in a request (RFC 3339); pydantic alone would take a number for seconds since 1970."""
 
 
 def _normalise(value: object) -> object:
@@ -58,6 +73,16 @@ def _read_whole(value: object) -> object:
 
 Whole = BeforeValidator(_read_whole)
 """JSON has one kind of number: 5.0 is the integer 5."""
+
+
+def _read_whole_counts(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _read_whole_counts(one) for name, one in value.items()}
+    return _read_whole(value)
+
+
+WholeCounts = BeforeValidator(_read_whole_counts)
+"""The same for the numbers of a message of the wire, where 5.0 is no integer."""
 
 
 class DocumentedAs:
@@ -87,10 +112,17 @@ class DocumentedAs:
         return handler(core_schema.definitions_schema(described, definitions))
 
 
+_OTHER_ITEM = {"description": "Anything else is rejected by itself, with its reason in the answer."}
+
+
 def accept_any_item(schema: dict[str, Any]) -> None:
     """Describe a list whose items are decided one by one."""
-    other = {"description": "Anything else is rejected by itself, with its reason in the answer."}
-    schema["items"] = {"anyOf": [schema["items"], other]}
+    schema["items"] = {"anyOf": [schema["items"], _OTHER_ITEM]}
+
+
+def accept_any_object(schema: dict[str, Any]) -> None:
+    """Describe a list of objects, which are decided one by one."""
+    schema["items"] = {"anyOf": [schema["items"], {"type": "object"} | _OTHER_ITEM]}
 
 
 class Body(BaseModel):

@@ -23,6 +23,7 @@ from broker_bridge.contract.asyncapi import CONTACT
 from .base_models import View
 from .descriptions import PARAMETERS
 from .problems import MEDIA_TYPE
+from .schema_corrections import correct_schemas
 
 Document = dict[str, Any]
 
@@ -124,6 +125,7 @@ def _build(app: FastAPI) -> Document:
         [(ProblemDocument, "serialization")], ref_template=_SCHEMAS + "{model}"
     )
     schemas.update(problem_schemas["$defs"])
+    correct_schemas(document)
     for path, path_item in document["paths"].items():
         for method, operation in path_item.items():
             _complete(path, method, operation)

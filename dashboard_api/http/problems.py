@@ -124,7 +124,8 @@ def install_problem_handlers(app: FastAPI) -> None:
         problem = _to_problem(error)
         if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
             methods = _methods_of(app, request.scope["path"])
-            problem.headers["allow"] = ", ".join(sorted(methods)) or problem.headers.get("allow", "")
+            by_router = problem.headers.pop("Allow", "")
+            problem.headers["Allow"] = ", ".join(sorted(methods)) or by_router
         return problem.response()
 
     for error_type in (

@@ -21,7 +21,7 @@ _MAX_NAME_LENGTH = 64
 _MAX_FIELDS = 20
 
 
-def refuse_unknown_parameters(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """Raise Problem 422 for a query parameter that the route does not have.
 
     A parameter with a single value may stand once.

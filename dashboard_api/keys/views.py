@@ -2,18 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from broker_bridge.contract.ids import DeviceId
-from broker_bridge.contract.wire import read_time
 from broker_bridge.registry.api_keys import KeyState, Role
-from dashboard_api.http.base_models import Body, Time, View
+from dashboard_api.http.base_models import Body, Time, View, WrittenTime
+from dashboard_api.http.conditions import described_with, given_only_for
 
 KeyName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class KeyBody(Body):
     """A key to create; `edge` keys belong to one registered device."""
+
+    model_config = ConfigDict(json_schema_extra=described_with(given_only_for("device_id", "role", "edge")))
 
     name: KeyName = Field(
         description="Shown in the list of keys and in the audit.", examples=["wall-display"]
@@ -22,7 +24,7 @@ class KeyBody(Body):
     device_id: DeviceId | None = Field(
         None, description="The device of a key of the role `edge`; for no other role.", examples=["cam-001"]
     )
-    expires_at: Annotated[AwareDatetime, BeforeValidator(read_time), Field(strict=False)] | None = Field(
+    expires_at: Annotated[WrittenTime, Field(strict=False)] | None = Field(
         None,
         description="Time from which the key does not work any more; null for a key without an expiry.",
         examples=["2027-01-31T00:00:00.000Z"],

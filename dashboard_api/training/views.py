@@ -4,17 +4,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from broker_bridge.contract.ids import RequestId
 from broker_bridge.contract.messages import Count
 from broker_bridge.registry.jobs.model import JobStatus, JobType
 from dashboard_api.http.base_models import Body, Time, View, Whole
+from dashboard_api.http.conditions import described_with, one_of_two
+from dashboard_api.http.visible_text import BLANKS, VISIBLE_TEXT, NoTags
 
 MAX_PHOTOS = 100_000
 MAX_PHOTO_IDS_BYTES = 8 * 1024 * 1024
 """All ids of one job together must fit into one MongoDB document."""
 _MAX_WORD_LENGTH = 128
+_EMBEDDED_DATA = f"[^{BLANKS}]{{{_MAX_WORD_LENGTH + 1}}}|[Dd][Aa][Tt][Aa]:[0-9A-Za-z_]+/"
+"""What no sentence has, for OpenAPI."""
 _DATA_URI = re.compile(r"data:\w+/", re.IGNORECASE)
 
 
@@ -34,7 +38,12 @@ def _reject_embedded_data(sentence: str) -> str:
 CatalogId = Annotated[
     str,
     # ASCII from space to tilde without slash and backslash: an id is one segment of a path of the catalog.
-    Field(min_length=1, max_length=255, pattern=r"^[ -.0-\[\]-~]+$"),
+    Field(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[ -.0-\[\]-~]+$",
+        json_schema_extra={"not": {"pattern": r"^(\.\.?$|[Dd][Aa][Tt][Aa]:)"}},
+    ),
     AfterValidator(_reject_address_or_image),
 ]
 """Id of a photo or a batch in its catalog, for example `photo_001`."""
@@ -47,7 +56,13 @@ Counts = Annotated[
 """Numbers by name, for example `{"faces": 118, "photo-no-face": 3}`."""
 Sentence = Annotated[
     str,
-    Field(min_length=1, max_length=500, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$"),
+    Field(
+        min_length=1,
+        max_length=500,
+        pattern=VISIBLE_TEXT,
+        json_schema_extra={"not": {"pattern": _EMBEDDED_DATA}},
+    ),
+    NoTags,
     AfterValidator(_reject_embedded_data),
 ]
 
@@ -55,8 +70,16 @@ Sentence = Annotated[
 class JobConfigBody(Body):
     """The photos of a job: exactly one of `photo_ids` and `batch_id`."""
 
+    model_config = ConfigDict(json_schema_extra=described_with(one_of_two("photo_ids", "batch_id")))
+
     source_system: SourceSystem
-    photo_ids: Annotated[list[CatalogId], Field(min_length=1, max_length=MAX_PHOTOS)] | None = None
+    photo_ids: (
+        Annotated[
+            list[CatalogId],
+            Field(min_length=1, max_length=MAX_PHOTOS, json_schema_extra={"uniqueItems": True}),
+        ]
+        | None
+    ) = None
     batch_id: CatalogId | None = None
 
     @model_validator(mode="after")
@@ -90,7 +113,7 @@ class ClaimBody(Body):
 
     worker_id: WorkerId
     job_types: Annotated[list[JobType], Field(min_length=1, max_length=16)]
-    lease_seconds: Annotated[int, Whole, Field(ge=10, le=3600)] = 60
+    lease_seconds: Annotated[int, Field(ge=10, le=3600), Whole] = 60
 
 
 class ProgressBody(Body):

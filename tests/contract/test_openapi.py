@@ -6,6 +6,7 @@ statuses, and a description for each new property and parameter in `dashboard_ap
 the field.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,30 @@ def test_only_the_health_routes_need_no_key() -> None:
         "get /healthz",
         "get /readyz",
     }
+
+
+def schemas_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Return every object within the document."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from schemas_in(part)
+
+
+def test_bounds_are_those_of_json_schema() -> None:
+    """Not `ge`, and no float: 2**63 would be another number."""
+    for schema in schemas_in(DOCUMENT):
+        assert not {"ge", "gt", "le", "lt"} & set(schema)
+        bounds = [schema.get(name) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")]
+        assert not any(isinstance(bound, float) and bound.is_integer() for bound in bounds)
+        assert "patternProperties" not in schema or "additionalProperties" in schema
+
+
+def test_patterns_are_read_by_every_reader() -> None:
+    """A class by Unicode property is unknown to Python's `re`."""
+    for schema in schemas_in(DOCUMENT):
+        if isinstance(schema.get("pattern"), str):
+            re.compile(schema["pattern"])
 
 
 def test_no_operation_id_changes() -> None:

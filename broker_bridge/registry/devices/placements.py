@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from broker_bridge.contract.errors import DEVICE_UNKNOWN, ContractError
+from broker_bridge.registry.api_keys import ApiKeys
 from broker_bridge.registry.audit import Audit, AuditEntry
 from broker_bridge.registry.mongo.client import Document, Mongo
 
@@ -24,11 +25,12 @@ class DevicePlacements:
     `left_sites` are the sites whose gallery it may still have, until it confirms one.
     """
 
-    def __init__(self, mongo: Mongo, sites: Sites, audit: Audit) -> None:
+    def __init__(self, mongo: Mongo, sites: Sites, audit: Audit, api_keys: ApiKeys) -> None:
         self._mongo = mongo
         self._devices = mongo.db.devices
         self._sites = sites
         self._audit = audit
+        self._api_keys = api_keys
 
     async def move(self, device_id: str, site_id: str, *, by: str, now: datetime) -> None:
         """Move a registered device to another site; at its own site it changes nothing.
@@ -55,7 +57,7 @@ class DevicePlacements:
         await self._mongo.transact(work)
 
     async def decommission(self, device_id: str, *, by: str, now: datetime) -> None:
-        """End the registration of a device and delete its reports.
+        """End the registration of a device, delete its reports and revoke its API keys.
 
         The id stays known as decommissioned. Only a registration by an admin brings it back. Raises
         ContractError(`device-unknown`).
@@ -65,6 +67,7 @@ class DevicePlacements:
             found = await self._devices.find_one({"_id": device_id}, session=session)
             if found is None:
                 raise ContractError(DEVICE_UNKNOWN, f"there is no device {device_id}")
+            await self._api_keys.revoke_of_device(device_id, by=by, at=now, session=session)
             if found.get("decommissioned_at") is not None:
                 return
             change = {"site_id": None, "metres_per_pixel": None, "decommissioned_at": now, "clear": "all"}

@@ -71,6 +71,27 @@ async def test_a_decommissioned_device_is_gone(
     assert await registry.placements.to_clear() == {camera: "all"}
 
 
+async def test_the_keys_of_a_decommissioned_device_are_revoked(
+    app: FastAPI, api: httpx.AsyncClient, registry: Registry, camera: str
+) -> None:
+    """Those of others work on; a device that comes back needs a new key."""
+    for name, device_id in (("first", camera), ("second", camera), ("other", "cam-002")):
+        await registry.devices.register(device_id, "lobby")
+        await registry.api_keys.create(name, "edge", f"key-{name}", device_id)
+    for _ in range(2):
+        assert (await api.delete(CAM)).status_code == 200
+    await api.post("/api/v1/devices", json={"device_id": camera, "site_id": "lobby"})
+    for name, status in (("first", 401), ("second", 401), ("other", 200)):
+        async with keyed(app, f"key-{name}") as client:
+            assert (await client.get("/api/edge/sync")).status_code == status
+    listed_keys = (await api.get("/api/v1/keys")).json()["items"]
+    revoked = {key["key_id"]: key["name"] for key in listed_keys if key["state"] == "revoked"}
+    assert sorted(revoked.values()) == ["first", "second"]
+    entries = registry.mongo.db.audit.find({"what": "key.revoke"})
+    assert {entry["subject"] async for entry in entries if entry["who"] == "admin"} == set(revoked)
+    assert await audited(registry, "key.revoke") == 2
+
+
 async def test_late_reports_do_not_revive_a_decommissioned_device(
     api: httpx.AsyncClient, registry: Registry, camera: str
 ) -> None:

@@ -209,6 +209,8 @@ async def test_each_visit_is_decided_by_itself(cam_a: httpx.AsyncClient, registr
         ({"face_id": "EMP-1", "timestamp": "yesterday"}, "event-invalid"),
         ({"face_id": "EMP-1", "timestamp": "2026-01-15T10:00:00"}, "event-invalid"),
         ({"face_id": "EMP-1", "timestamp": "1999-01-01T00:00:00Z"}, "event-time-implausible"),
+        ({"face_id": "EMP-1", "timestamp": "1969-12-31T23:59:59Z"}, "event-invalid"),
+        ({"face_id": "EMP-1", "timestamp": "0001-01-01T00:00:00Z"}, "event-invalid"),
         ({"face_id": "EMP-1", "timestamp": "9999-12-31T23:59:59Z"}, "event-time-implausible"),
         ({"face_id": {"$ne": ""}, "timestamp": ago(10)}, "event-invalid"),
         ({"face_id": "a/b", "timestamp": ago(10)}, "event-invalid"),

@@ -315,3 +315,18 @@ async def test_the_documentation_needs_no_other_server(api: httpx.AsyncClient) -
         assert (await api.get(source)).status_code == 200
     paths = (await api.get("/openapi.json")).json()["paths"]
     assert {"/api/v1/identity", "/api/v1/identities/{user_id}/photos", "/api/v1/events/stream"} <= set(paths)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("active", "GET"), ("export", "GET"), ("search-by-face", "POST")]
+)
+async def test_the_name_of_a_collection_is_not_a_global_id(
+    api: httpx.AsyncClient, name: str, allowed: str, method: str
+) -> None:
+    """Another method is a 405, whatever the body and the query."""
+    if method == allowed:
+        return
+    answer = await api.request(method, f"/api/detected-persons/{name}?limit=1", content=b"{")
+    is_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == allowed
