@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,59 @@ def test_an_api_reloads_the_level_of_its_request_log(
     api.process.send_signal(signal.SIGHUP)
     wait_until(lambda: not logs_requests(), "requests are logged no more")
     assert api.stop() == 0
+
+
+def await_ready(notify: socket.socket) -> None:
+    """Wait until a program tells systemd's socket that it is ready."""
+    notify.settimeout(60)
+    while b"READY=1" not in notify.recv(4096):
+        pass
+
+
+def test_bridge_and_api_reload_their_log_level(
+    tmp_path: Path, mongod: Mongod, mongo_database: str, start_program: StartProgram
+) -> None:
+    """A mistake changes nothing, the level changes at once, and SIGTERM ends both."""
+    file = tmp_path / "config.json"
+
+    def write(level: str) -> None:
+        mongo = {"uri": mongod.uri, "database": mongo_database}
+        api = {"port": port, "photos": False}
+        log = {"level": level}
+        file.write_text(json.dumps({"mongo": mongo, "api": api, "mqtt": {"port": port}, "log": log}))
+
+    for module in ("broker_bridge", "dashboard_api"):
+        port = free_port()
+        write("warning")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(tmp_path / module))
+            args = [sys.executable, "-m", module, "--config", str(file)]
+            program = start_program(args, {"NOTIFY_SOCKET": str(tmp_path / module)}, module)
+            await_ready(notify)
+            write("loud")
+            program.process.send_signal(signal.SIGHUP)
+            program.wait_for_line("settings not reloaded; .*log.level: ")
+            assert " INFO " not in program.output()
+            write("info")
+            program.process.send_signal(signal.SIGHUP)
+            program.wait_for_line("INFO .*settings reloaded")
+            assert program.stop() == 0
+
+
+def test_bridge_and_api_end_at_a_sigterm_during_their_start(start_program: StartProgram) -> None:
+    """A server that takes the connection and never answers does not hold them."""
+    for module in ("broker_bridge", "dashboard_api"):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(60)
+            environ = {
+                "WFM_MONGO__URI": f"mongodb://127.0.0.1:{silent.getsockname()[1]}",
+                "WFM_API__PORT": str(free_port()),
+            }
+            program = start_program([sys.executable, "-m", module], environ, module)
+            connection, _ = silent.accept()
+            with connection:
+                # Nothing is to be drained yet: the end by the signal itself is as clean for systemd.
+                assert program.stop(timeout=5) in (0, -signal.SIGTERM)
 
 
 def test_a_simulation_drains_at_a_hangup(tmp_path: Path, start_program: StartProgram) -> None:
