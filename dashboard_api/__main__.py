@@ -10,7 +10,7 @@ PROGRAM = Program(
     "wfm-api",
     "The REST API and the dashboard page of WFM Fleet.",
     "backend",
-    ("new-key", "list-keys", "revoke-key", "new-epoch"),
+    ("new-key", "list-keys", "revoke-key"),
 )
 
 with PROGRAM.imports():
@@ -26,13 +26,11 @@ with PROGRAM.imports():
     from .bootstrap import open_app
     from .command_line import exit_on_operator_errors
     from .keys.commands import add_key_commands
-    from .new_epoch import new_epoch
     from .server import Server, listen, set_server_log
     from .settings import ApiProgram
 
 app = typer.Typer(add_completion=False, help=PROGRAM.about)
 add_key_commands(app)
-app.command("new-epoch")(new_epoch)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ PROGRAM = Program(
     "wfm-fleet",
     "Import and export the people enrolled in WFM Fleet, and manage its devices, through its REST API.",
     "fleet",
-    ("identity", "device", "simulate"),
+    ("identity", "device", "restore", "simulate"),
     is_service=False,
 )
 
@@ -18,6 +18,7 @@ with PROGRAM.imports():
     from .devices import decommission_device, move_device
     from .identity_export import export_identities
     from .identity_import import import_identities
+    from .restore import restore
     from .tracks.command import simulate_tracks
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ device = typer.Typer(no_args_is_help=True, help="Devices: decommission and move.
 app.add_typer(device, name="device")
 device.command("decommission")(decommission_device)
 device.command("move")(move_device)
+app.command("restore")(restore)
 simulate = typer.Typer(
     rich_markup_mode="markdown", no_args_is_help=True, help="Simulate load on a trial fleet."
 )

@@ -63,6 +63,11 @@ class ExportedPage(_BulkAnswer):
     next_cursor: str | None
 
 
+class BegunEpoch(_BulkAnswer):
+    epoch: str
+    version: int
+
+
 class _Photo(_BulkAnswer):
     version: int
 
@@ -147,6 +152,10 @@ class ApiClient:
     def decommission_device(self, device_id: str) -> None:
         """Decommission a device; raises ApiRefusedError."""
         self._send("DELETE", _device_path(device_id))
+
+    def begin_epoch(self) -> BegunEpoch:
+        """Begin an epoch and return it; raises ApiRefusedError."""
+        return self._parse(BegunEpoch, self._send("POST", "/api/v1/sync/new-epoch"))
 
     def _send(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None

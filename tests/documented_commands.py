@@ -13,7 +13,7 @@ _INLINE = re.compile(r"`([^`\n]+)`")
 _COMMANDS = (
     "make", "pip", "curl", "mosquitto_sub", "mosquitto_pub", "python", "python3", "/usr/bin/python3", "npx",
     "npm", "wfm-bridge", "wfm-api", "wfm-device", "wfm-fleet", "wfm-worker", "systemctl", "nvcc", "sudo",
-    "for", "docker",
+    "for", "docker", "mongodump", "mongorestore",
 )  # fmt: skip
 
 

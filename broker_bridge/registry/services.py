@@ -39,6 +39,7 @@ from .privacy.tombstones import Tombstones
 from .settings import RegistrySettings
 from .spaces import SpaceRegistry
 from .sync.changes import DeltaQueries
+from .sync.epochs import Epochs
 from .sync.polling import EdgePolling
 
 
@@ -62,6 +63,7 @@ class IdentityServices:
     identities: Identities
     identity_merges: IdentityMerges
     deltas: DeltaQueries
+    epochs: Epochs
     edge_polling: EdgePolling
     identity_indexes: IdentityIndexes
     look_alikes: LookAlikes
@@ -156,6 +158,7 @@ def wire_identities(core: CoreServices, settings: RegistrySettings) -> IdentityS
         similar_ids=SimilarIds(core.mongo),
         identity_merges=IdentityMerges(store, core.versions, core.audit, settings.rules),
         deltas=deltas,
+        epochs=Epochs(core.mongo, core.versions, core.audit),
         edge_polling=EdgePolling(core.mongo, core.versions, deltas),
         identity_indexes=indexes,
         look_alikes=look_alikes(identities, is_dry_run=False),

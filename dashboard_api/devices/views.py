@@ -131,6 +131,13 @@ class DeviceSync(View):
     up_to_date: bool
 
 
+class EpochView(View):
+    """An epoch that has begun, and the version at which it begins."""
+
+    epoch: str
+    version: int
+
+
 class SyncStatusView(View):
     epoch: str
     version: int

@@ -29,6 +29,7 @@ from broker_bridge.registry.mongo.versions import Versions
 from broker_bridge.registry.privacy.erasures import Erasures
 from broker_bridge.registry.privacy.export import PersonalDataExport
 from broker_bridge.registry.spaces import SpaceRegistry
+from broker_bridge.registry.sync.epochs import Epochs
 from broker_bridge.registry.sync.polling import EdgePolling
 from dashboard_api.settings import ApiSettings
 
@@ -61,6 +62,7 @@ CommandsDep = Annotated[CommandQueue, _from_services(lambda s: s.registry.comman
 PlacementsDep = Annotated[DevicePlacements, _from_services(lambda s: s.registry.placements)]
 DevicesDep = Annotated[DeviceRegistry, _from_services(lambda s: s.registry.devices)]
 DryRunDep = Annotated[LookAlikes, _from_services(lambda s: s.registry.dry_run)]
+EpochsDep = Annotated[Epochs, _from_services(lambda s: s.registry.epochs)]
 EdgePollingDep = Annotated[EdgePolling, _from_services(lambda s: s.registry.edge_polling)]
 EdgeRegistrationDep = Annotated[EdgeRegistration, _from_services(lambda s: s.registry.edge_registration)]
 ErasuresDep = Annotated[Erasures, _from_services(lambda s: s.registry.erasures)]

@@ -153,12 +153,12 @@ class Versions:
         name: str = (await self._meta.find_one(key))["name"]
         return name
 
-    async def begin_epoch(self) -> History:
+    async def begin_epoch(self, session: Any = None) -> History:
         """Begin another history, as after restoring a backup.
 
         Every device then needs a snapshot sync.
         """
-        found = await self._begin_epoch(_KEY, 0)
+        found = await self._begin_epoch(_KEY, 0, session=session)
         if found is None:
             raise _history_missing()
         return found
@@ -191,7 +191,7 @@ class Versions:
         return await self._begin_epoch(_KEY | believed, version, {claim: now})
 
     async def _begin_epoch(
-        self, query: Document, version: int, fields: Document | None = None
+        self, query: Document, version: int, fields: Document | None = None, session: Any = None
     ) -> History | None:
         """Begin an epoch above `version` in one write, if `query` finds the counter.
 
@@ -212,6 +212,7 @@ class Versions:
                 },
             ],
             return_document=ReturnDocument.AFTER,
+            session=session,
         )
         return found and _to_history(found)
 

@@ -32,7 +32,6 @@ RUN_BY = {
     "wfm-bridge asyncapi": "tests/contract/test_asyncapi.py",
     "wfm-api": "tests/integration/dashboard_api/test_program.py",
     "wfm-api new-key": "tests/integration/dashboard_api/test_program.py",
-    "wfm-api new-epoch": "tests/integration/dashboard_api/edge/test_new_epoch.py",
     "wfm-api list-keys": "tests/integration/dashboard_api/test_program.py",
     "wfm-device": "tests/integration/device/test_device_program.py",
     "wfm-device annotate": "tests/unit/device/recordings/test_annotate.py",
@@ -44,6 +43,7 @@ RUN_BY = {
     "wfm-fleet device move": "tests/integration/fleet/test_devices.py",
     "wfm-fleet identity import": "tests/integration/fleet/test_command.py",
     "wfm-fleet identity export": "tests/integration/fleet/test_command.py",
+    "wfm-fleet restore": "tests/integration/fleet/test_restore.py",
     "wfm-fleet simulate tracks": "tests/integration/fleet/test_simulate_tracks.py",
     "wfm-worker": "tests/integration/device/embedding/test_embed_worker.py",
 }
@@ -57,6 +57,8 @@ NOT_RUN = {
     "/usr/bin/python3": "asks a Jetson for its TensorRT version, and makes the environment there",
     "python -c": "asks a Jetson for its ONNX Runtime",
     "python3 -c": "a filter of the loop beside it",
+    "mongodump": "the tools of MongoDB are not installed; the tests copy the collections",
+    "mongorestore": "as mongodump; tests/property/test_restores.py drops and inserts collections",
     "for": "a loop over commands that stand in the list",
 }
 COMMANDS = list(documented_commands())
