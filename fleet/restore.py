@@ -12,8 +12,7 @@ from .errors import ApiRefusedError, CannotRunError
 
 _WHAT_HAPPENS = (
     "Run this after `mongorestore`, with bridge and API started again. It begins an epoch: every device "
-    "drops what the backup does not have and syncs a snapshot, and no confirmation from before counts. No identity "
-    "is changed."
+    "drops what the backup does not have and syncs a snapshot; no confirmation from before counts."
 )
 
 
