@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from .connection import StoreError
+
 _log = logging.getLogger(__name__)
 
 # The gallery is left out: it syncs again.
@@ -19,10 +21,12 @@ _HEADER_BYTES = 100
 _MAX_LOOKUPS = 100_000
 
 
-def salvage(damaged: Path, target: sqlite3.Connection) -> tuple[dict[str, int], bool]:
+def salvage(damaged: Path, target: sqlite3.Connection, *, merge: bool = False) -> tuple[dict[str, int], bool]:
     """Copy readable rows from the file `damaged` into `target`.
 
-    Returns the number of rows by table, and whether every table could be read to its end.
+    With `merge` the rows get new numbers, since `target` has rows of its own. Returns the number of rows by
+    table, and whether every table could be read to its end. Raises StoreError or OSError if the disk has no
+    room for them.
     """
     copied = dict.fromkeys(_TABLES, 0)
     complete = True
@@ -31,7 +35,7 @@ def salvage(damaged: Path, target: sqlite3.Connection) -> tuple[dict[str, int], 
             # A schema with one unreadable entry still gives the tables of the others.
             source.execute("PRAGMA writable_schema = ON")
             for table, key in _TABLES.items():
-                copied[table], is_whole = _copy_table(source, target, table, key)
+                copied[table], is_whole = _copy_table(source, target, table, key, merge=merge)
                 complete = complete and is_whole
     except sqlite3.Error as error:
         _log.warning("store: the damaged file cannot be read error=%r", str(error))
@@ -40,7 +44,7 @@ def salvage(damaged: Path, target: sqlite3.Connection) -> tuple[dict[str, int], 
 
 
 def _copy_table(
-    source: sqlite3.Connection, target: sqlite3.Connection, table: str, key: str
+    source: sqlite3.Connection, target: sqlite3.Connection, table: str, key: str, *, merge: bool
 ) -> tuple[int, bool]:
     try:
         present = {row[1] for row in source.execute(f"PRAGMA table_info({table})")}
@@ -49,8 +53,8 @@ def _copy_table(
     columns = [row[1] for row in target.execute(f"PRAGMA table_info({table})") if row[1] in present]
     if key not in columns:
         return 0, False
-    places = ", ".join("?" * len(columns))
-    insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608
+    values = ["NULL" if merge and name == "seq" else f"?{n}" for n, name in enumerate(columns, 1)]
+    insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608
     reader = _TableReader(source, table, key, columns)
     copied = 0
     for row in reader.rows():
@@ -59,6 +63,8 @@ def _copy_table(
         except sqlite3.IntegrityError:
             # A flipped bit may break a constraint of the table.
             reader.is_whole = False
+        except sqlite3.Error as error:
+            raise StoreError(f"rows of {table} cannot be saved: {error}") from error
     return copied, reader.is_whole
 
 

@@ -1,8 +1,10 @@
 """Test that a damaged database is replaced and its events are saved."""
 
 import random
+import resource
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -191,3 +193,60 @@ def test_what_is_no_damage_stays(path: Path) -> None:
         DatabaseManager(path).initialize()
     assert path.read_bytes() == before
     assert not path.with_name("device.db.damaged").exists()
+
+
+@contextmanager
+def longest_file(size: int) -> Iterator[None]:
+    """Let no file grow past `size` bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("damage", [_garbage_header, None])
+def test_a_disk_without_room_for_the_rows_does_not_keep_a_device_down(
+    path: Path, damage: Callable[[bytearray], None] | None
+) -> None:
+    """It waits aside; a start with more room saves its events beside the new ones."""
+    db = DatabaseManager(path)
+    db.initialize()
+    box = outbox(db)
+    for n in range(COUNT, 2 * COUNT):
+        box.put(event(n), b"\xff\xd8" + b"x" * 4000)
+    db.connection.truncate_log()
+    db.close()
+    content = bytearray(path.read_bytes())
+    if damage is not None:
+        damage(content)
+    path.write_bytes(content)
+    mark_damaged(path)
+    for n in range(2):
+        with longest_file(len(content) // 2):
+            db = DatabaseManager(path)
+            db.initialize()
+            assert "free s" in str(db.damage)
+            outbox(db).put(event(2 * COUNT + n))
+            assert outbox(db).depth == n + 1
+            db.close()
+    assert path.with_name("device.db.unsaved").exists()
+
+    db = DatabaseManager(path)
+    db.initialize()
+    assert f"{2 * COUNT} waiting" in str(db.damage)
+    assert outbox(db).depth == 2 * COUNT + 2
+    db.close()
+    assert [file.name for file in path.parent.iterdir()] == ["device.db"]
+
+
+def test_a_mark_without_its_file_is_of_no_use(path: Path) -> None:
+    """A damaged file that was moved away by hand leaves the mark."""
+    mark_damaged(path)
+    path.unlink()
+    db = DatabaseManager(path)
+    db.initialize()
+    assert db.damage is None
+    db.close()
+    assert [file.name for file in path.parent.iterdir()] == ["device.db"]
