@@ -121,6 +121,7 @@ def _lifespan_of(services: Services) -> Callable[[FastAPI], AbstractAsyncContext
             _background_task(services.key_watch.run()) as watching,
             _background_task(services.registry.face_search.follow_changes()),
             _background_task(services.probe.probe_regularly()),
+            _background_task(services.registry.edge_polling.watch_history()),
         ):
             yield
             await services.hub.stop()

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from broker_bridge.common.retry import Backoff, repeat
 from broker_bridge.registry.identities.model import DeltaPage
 from broker_bridge.registry.mongo.client import Mongo
+from broker_bridge.registry.mongo.errors import RegistryError
 from broker_bridge.registry.mongo.versions import History, Versions
 
 from .changes import DeltaQueries
@@ -19,6 +21,7 @@ from .poll_positions import PollPositions, PollPositionStore
 
 _log = logging.getLogger(__name__)
 
+_WATCH_SECONDS = 5.0
 MARGIN = timedelta(seconds=60)
 """Overlap of answers by time. A change is dated when it is written and visible when it is committed, up to
 15 s later, and the clocks of several machines differ."""
@@ -123,6 +126,17 @@ class EdgePolling:
     async def history(self) -> History:
         """Return the history; an epoch begins if this program has seen more of it."""
         return await self._guard.read()
+
+    async def watch_history(self, interval: float = _WATCH_SECONDS) -> None:
+        """Look every `interval` seconds for a restored registry, until cancelled."""
+
+        def report(error: Exception) -> None:
+            _log.debug("history cannot be read error=%s", type(error).__name__)
+
+        async def look() -> None:
+            await self.history()
+
+        await repeat(look, on=RegistryError, report=report, backoff=Backoff(interval, interval))
 
     async def may_confirm(self, device_id: str, epoch: str, version: int) -> bool:
         """Return whether the device was given all changes up to `version`."""

@@ -1,16 +1,19 @@
 """A polling device ends with the registry's faces after a backup was restored."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from broker_bridge.common.tasks import cancel_and_wait
 from broker_bridge.registry import Registry
 from broker_bridge.registry.identities.model import EnrollIdentity
 from broker_bridge.registry.sync.polling import EdgePolling
 from tests.integration.dashboard_api.conftest import Clock, is_problem
 from tests.integration.dashboard_api.edge.test_edge import PollingDevice, expected_at, face, sync
+from tests.waiting import until
 
 CONFIRM = "/api/edge/confirm"
 SITE = ("lobby",)
@@ -28,6 +31,30 @@ async def restore(registry: Registry, backup: Dump) -> None:
         await registry.mongo.db[name].delete_many({})
         if backup[name]:
             await registry.mongo.db[name].insert_many(backup[name])
+
+
+async def test_the_api_notices_a_restore_by_itself(registry: Registry) -> None:
+    """No device polls; an API that reads again does."""
+    await enroll(registry, 1)
+    backup = await dump(registry)
+    await enroll(registry, 2)
+    before = await registry.versions.read()
+    watching = asyncio.create_task(registry.edge_polling.watch_history(0.01))
+    polling: EdgePolling = registry.edge_polling
+
+    async def has_seen() -> bool:
+        seen = polling._guard._seen
+        return seen is not None and seen.version == before.version
+
+    async def has_begun() -> bool:
+        return (await registry.versions.read()).epoch != before.epoch
+
+    try:
+        await until(has_seen)
+        await restore(registry, backup)
+        await until(has_begun)
+    finally:
+        await cancel_and_wait([watching])
 
 
 def restart_api(registry: Registry) -> None:
