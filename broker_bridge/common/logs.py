@@ -44,12 +44,13 @@ class LostConnectionFilter(logging.Filter):
     """Turn the tracebacks of lost connections into one line at info.
 
     asyncio and uvicorn log a traceback when the waiter of a call has gone, since its connection broke or its
-    program ends. That is no error: the component that connects again logs what matters.
+    program ends; MongoDB's driver logs one for its own calls. That is no error: the component that connects
+    again logs what matters.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        dropped = record.name == "asyncio" and _is_of_connection(error)
+        dropped = record.name.startswith(("asyncio", "pymongo")) and _is_of_connection(error)
         if not dropped and not isinstance(error, asyncio.CancelledError):
             return True
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)

@@ -83,9 +83,11 @@ def smallest_value(schema: Schema) -> Any:
         return schema.get("const", schema.get("enum", [None])[0])
     match schema.get("type"):
         case "object":
-            required = (
-                schema.get("required") or list(schema.get("properties", ()))[: schema.get("minProperties", 0)]
-            )
+            required = list(schema.get("required", ()))
+            if "required" not in schema.get("if", {}):
+                # The condition is on values of fields, which are absent here.
+                required += schema.get("then", {}).get("required", ())
+            required = required or list(schema.get("properties", ()))[: schema.get("minProperties", 0)]
             return {name: smallest_value(schema["properties"][name]) for name in required}
         case "array":
             return [smallest_value(schema["items"])] * max(1, schema.get("minItems", 1))

@@ -64,6 +64,17 @@ def test_the_error_of_a_lost_connection_is_one_line(
 
 
 @pytest.mark.usefixtures("root_logger")
+def test_a_background_call_of_the_driver_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """The driver ends cursors in the background, also while MongoDB is away."""
+    configure_logging(LogSettings(level="info"))
+    for error in (AutoReconnect("closed"), ValueError("a mistake")):
+        logging.getLogger("pymongo.client").error("a background task failed", exc_info=error)
+    printed = capsys.readouterr().err
+    assert "AutoReconnect: closed" not in printed
+    assert "ValueError: a mistake" in printed
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_a_mistake_in_a_task_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogSettings(level="info"))
     _drop(ValueError("a mistake"))
@@ -71,8 +82,14 @@ def test_a_mistake_in_a_task_keeps_its_traceback(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("root_logger")
-def test_a_cancelled_request_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cancelled_request_has_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Uvicorn cancels the requests that still run when it must stop."""
+    # Another test may have started a server that configures its own logs.
+    for name in ("uvicorn", "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     configure_logging(LogSettings(level="info"))
     error = asyncio.CancelledError()
     logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)

@@ -86,7 +86,7 @@ def test_a_folder_becomes_at_most_five_templates_of_one_identity(
     """
     result = run("EMP-10001", folder)
     assert result.exit_code == 0, result.output
-    assert "text.JPG: a photo is a JPEG or a PNG file\n" in result.output
+    assert "text.JPG: this is no picture: a photo is a JPEG, PNG or WebP file\n" in result.output
     assert "wall.jpg: no face was found" in result.output
     assert "notes.txt" not in result.output
     assert rows(data_dir) == [("EMP-10001", SPACE, "cascade")]
