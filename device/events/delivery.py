@@ -69,10 +69,9 @@ class EventDelivery(SessionListener):
     def _settle(self, receipts: Receipts) -> None:
         temporary = [rejection for rejection in receipts.rejected if self._is_temporary(rejection)]
         final = [rejection for rejection in receipts.rejected if rejection not in temporary]
-        self._outbox.settle(receipts.stored)
-        self._outbox.reject(final)
-        self.counts["stored"] += len(receipts.stored)
-        self.counts["rejected"] += len(final)
+        # A repeated receipt, after a repeated event, settles nothing more.
+        self.counts["stored"] += self._outbox.settle(receipts.stored)
+        self.counts["rejected"] += self._outbox.reject(final)
         for event_id in receipts.stored:
             self._resolve(event_id, "stored")
         for rejection in final:

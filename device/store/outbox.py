@@ -155,18 +155,26 @@ class Outbox:
         """Return when the next repeat is due (monotonic seconds)."""
         return self._schedule.next_due()
 
-    def settle(self, event_ids: Sequence[str]) -> None:
-        """Delete the events that the bridge has stored; ignore unknown ids."""
-        self._rows.settle(event_ids)
+    def settle(self, event_ids: Sequence[str]) -> int:
+        """Delete the events that the bridge has stored, and return how many were waiting.
+
+        Unknown ids and repeated receipts count nothing.
+        """
+        waiting = self._rows.settle(event_ids)
         for event_id in event_ids:
             self._schedule.forget(event_id)
+        return waiting
 
-    def reject(self, rejections: Iterable[Rejection]) -> None:
-        """Move events that the bridge rejected to `rejected`, the newest thousand."""
+    def reject(self, rejections: Iterable[Rejection]) -> int:
+        """Move events that the bridge rejected to `rejected`, and return how many were waiting.
+
+        The newest thousand rejected events stay.
+        """
         rejected = list(rejections)
-        self._rows.reject(rejected)
+        waiting = self._rows.reject(rejected)
         for rejection in rejected:
             self._schedule.forget(rejection.event_id)
+        return waiting
 
     def rejected(self) -> list[RejectedEvent]:
         """Return the rejected events, oldest first."""

@@ -170,19 +170,39 @@ class BufferedEventRows:
             self._note_failure(error)
             return []
 
-    def settle(self, event_ids: Sequence[str]) -> None:
-        """Delete the events that the bridge has stored; ignore unknown ids."""
+    def settle(self, event_ids: Sequence[str]) -> int:
+        """Delete the events that the bridge has stored, and return how many were waiting.
+
+        Unknown ids and repeated receipts count nothing.
+        """
         with self._lock:
+            waiting = self._count_waiting(event_ids)
             for event_id in event_ids:
                 if not self._forget(event_id):
                     self._settled[event_id] = None
             self.write_down()
+            return waiting
 
-    def reject(self, rejections: Iterable[Rejection]) -> None:
-        """Move the events that the bridge rejected to `rejected`; ignore unknown ids."""
+    def reject(self, rejections: Iterable[Rejection]) -> int:
+        """Move the events that the bridge rejected to `rejected`, and return how many were waiting."""
+        by_id = {rejection.event_id: rejection for rejection in rejections}
         with self._lock:
-            self._rejections |= {rejection.event_id: rejection for rejection in rejections}
+            waiting = self._count_waiting(by_id)
+            self._rejections |= by_id
             self.write_down()
+            return waiting
+
+    def _count_waiting(self, event_ids: Iterable[str]) -> int:
+        """Return how many distinct events of `event_ids` have had no receipt yet."""
+        unanswered = {event_id for event_id in event_ids if not self._is_answered(event_id)}
+        on_disk = unanswered - self._memory.keys()
+        try:
+            found = self._rows.count_of(on_disk)
+        except StoreError as error:
+            # A bridge answers what it was sent, so an unread id was most likely waiting.
+            self._note_failure(error)
+            found = len(on_disk)
+        return len(unanswered) - len(on_disk) + found
 
     def rejected(self) -> list[RejectedEvent]:
         """Return the rejected events on disk, oldest first. Raises StoreError."""

@@ -152,8 +152,9 @@ def test_a_settled_event_is_not_sent_again_while_it_cannot_be_deleted(
     send_due(outbox, clock)
     assert outbox.depth == 3
     with fault(connection):
-        outbox.settle(ids(1))
-        outbox.reject([Rejection(event_id=ids(2)[0], code="event-invalid", detail="no")])
+        rejection = Rejection(event_id=ids(2)[0], code="event-invalid", detail="no")
+        assert [outbox.settle(ids(1)) for _ in range(2)] == [1, 0]
+        assert [outbox.reject([rejection]) for _ in range(2)] == [1, 0]
         clock.advance(1000)
         assert send_due(outbox, clock) == ([] if fault is broken else [(3, True)])
         assert (outbox.depth, outbox.rejected_count) == (1, 1)
