@@ -166,7 +166,7 @@ class Outbox:
         return waiting
 
     def reject(self, rejections: Iterable[Rejection]) -> int:
-        """Move events that the bridge rejected to `rejected`, and return how many were waiting.
+        """Move events that the bridge rejected; return how many were waiting.
 
         The newest thousand rejected events stay.
         """

@@ -184,7 +184,7 @@ class BufferedEventRows:
             return waiting
 
     def reject(self, rejections: Iterable[Rejection]) -> int:
-        """Move the events that the bridge rejected to `rejected`, and return how many were waiting."""
+        """Move the events that the bridge rejected; return how many were waiting."""
         by_id = {rejection.event_id: rejection for rejection in rejections}
         with self._lock:
             waiting = self._count_waiting(by_id)
