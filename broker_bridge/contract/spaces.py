@@ -1,4 +1,6 @@
-"""Define the record of an embedding space: its model, how faces are prepared for it, and its limits.
+"""Define the record of an embedding space.
+
+It names the model, how faces are prepared for it, and the limits of decisions.
 
 A record lies as JSON beside a model file (`arcface.onnx` has `arcface.json`), in the registry, and in the
 heads that cameras receive. Configured limits come before the registry's, these before the file's.
