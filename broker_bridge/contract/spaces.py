@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 
 from .embeddings import MAX_DIMENSION, EmbeddingSpace
 from .ids import SpaceId
-from .messages.fields import Sha256, ShortText
-from .wire import WireModel, WireTime
+from .wire import Sha256, ShortText, WireModel, WireTime
 
 DetectorName = Literal["cascade", "scrfd", "yunet"]
 Alignment = Literal["landmarks", "box"]
 """Onto ArcFace's five points, or the corrected square of the detector's box."""
+Dimension = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 Distance = Annotated[float, Field(ge=0, le=2)]
 Similarity = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,7 +73,7 @@ class SpaceRecord(WireModel):
     """
 
     space: SpaceId
-    dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
+    dimension: Dimension
     model_sha256: Sha256 | None = None
     detector: DetectorName | None = None
     alignment: Alignment | None = None

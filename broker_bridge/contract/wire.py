@@ -169,6 +169,10 @@ Name = Annotated[str, Field(pattern=r"^[^\x00$][^\x00]*$", max_length=_MAX_KEY)]
 """A key that a device chooses, such as a sensor's: no NUL and no leading $."""
 
 
+ShortText = Annotated[str, Field(max_length=128)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 def decode_image(text: str) -> bytes:
     """Return the JPEG bytes of an event's `image`.
 

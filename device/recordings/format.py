@@ -11,8 +11,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from broker_bridge.contract.messages import ShortText, Version
-from broker_bridge.contract.wire import WireModel, WireTime
+from broker_bridge.contract.messages import Version
+from broker_bridge.contract.wire import ShortText, WireModel, WireTime
 
 FORMAT: Final = "wfm-scores/1"
 _FILE = re.compile(r"scores-(\d{8,})\.jsonl")

@@ -31,18 +31,7 @@ from .enrollment import (
     WireTemplate,
 )
 from .events import Event, Receipts, Rejection
-from .fields import (
-    Code,
-    Count,
-    EnrollmentPolicy,
-    Flag,
-    Ratio,
-    Sentence,
-    Sha256,
-    ShortText,
-    Version,
-    WireError,
-)
+from .fields import Code, Count, EnrollmentPolicy, Flag, Ratio, Sentence, Version, WireError
 from .tracking import MAX_FRAME_SIDE, Assignment, BoundingBox, Observation, Pixels
 
 __all__ = [
@@ -70,8 +59,6 @@ __all__ = [
     "Removal",
     "ReportedConfig",
     "Sentence",
-    "Sha256",
-    "ShortText",
     "SpaceDigest",
     "SpaceDigests",
     "SpaceHead",

@@ -6,10 +6,19 @@ from pydantic import Field, JsonValue
 
 from broker_bridge.contract.commands import CommandAnswer
 from broker_bridge.contract.ids import RequestId, Session, SiteId, SpaceId
-from broker_bridge.contract.wire import Name, OpenDocument, UpMessage, WireModel, WireTime
+from broker_bridge.contract.spaces import Alignment, DetectorName, Dimension
+from broker_bridge.contract.wire import (
+    Name,
+    OpenDocument,
+    Sha256,
+    ShortText,
+    UpMessage,
+    WireModel,
+    WireTime,
+)
 
 from .enrollment import SyncPosition, SyncProgress
-from .fields import Count, Sentence, Sha256, ShortText, Version, WireError
+from .fields import Count, Sentence, Version, WireError
 
 
 class DeviceStatus(UpMessage):
@@ -24,10 +33,15 @@ class DeviceStatus(UpMessage):
 
 
 class SpaceInfo(WireModel):
-    """A space that a device embeds into, with the SHA-256 of its model file."""
+    """A space that a device embeds into, with the SHA-256 of its model file.
 
-    dimension: Annotated[int, Field(ge=1, le=4096)]
+    `detector` and `alignment` are those that the device prepares faces with; absent for other modalities.
+    """
+
+    dimension: Dimension
     model_sha256: Sha256 | None = None
+    detector: DetectorName | None = None
+    alignment: Alignment | None = None
 
 
 class DeviceInfo(UpMessage):

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from broker_bridge.contract.ids import Epoch, RequestId, SiteId, SpaceId, TemplateId, UserId
-from broker_bridge.contract.wire import UpMessage, WireModel, WireTime, WireVector
+from broker_bridge.contract.spaces import Alignment, DetectorName, Dimension, SpaceLimits
+from broker_bridge.contract.wire import Sha256, UpMessage, WireModel, WireTime, WireVector
 
-from .fields import Count, EnrollmentPolicy, Flag, Ratio, Sha256, Version, WireError
+from .fields import Count, EnrollmentPolicy, Flag, Ratio, Version, WireError
 
 
 class SpaceDigest(WireModel):
@@ -18,12 +19,18 @@ class SpaceDigest(WireModel):
 
 
 class SpaceHead(SpaceDigest):
-    """A space in a site's head.
+    """A space in a site's head, as the registry has it on record.
 
-    `model_sha256` is the model file that the registry has on record.
+    Without `limits` nothing may be matched in the space, unless the device has limits of its own. `people`
+    counts the identities of the site that have a template in the space.
     """
 
     model_sha256: Sha256 | None = None
+    dimension: Dimension | None = None
+    detector: DetectorName | None = None
+    alignment: Alignment | None = None
+    limits: SpaceLimits | None = None
+    people: Count | None = None
 
 
 SpaceDigests = Annotated[dict[SpaceId, SpaceDigest], Field(max_length=16)]
@@ -51,13 +58,14 @@ class SyncProgress(WireModel):
 class SyncHead(WireModel):
     """A site's newest version and the state of its devices at that version.
 
-    Retained and tiny.
+    Retained and tiny. `people` counts the identities of the site, with and without templates.
     """
 
     epoch: Epoch
     version: Version
     horizon: Version
     spaces: dict[SpaceId, SpaceHead]
+    people: Count | None = None
     enrollment_policy: EnrollmentPolicy | None = None
 
 

@@ -11,9 +11,7 @@ Version = Annotated[int, Field(ge=0, lt=2**63)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Code = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 Sentence = Annotated[str, Field(max_length=1000)]
-ShortText = Annotated[str, Field(max_length=128)]
 Flag = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EnrollmentPolicy = Literal["closed", "visitors"]
 """Whether a site's cameras may register unknown faces: as `visitors`, or not at all (`closed`)."""
 

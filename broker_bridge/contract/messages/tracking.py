@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from broker_bridge.contract.ids import SpaceId, UserId
-from broker_bridge.contract.wire import UpMessage, WireModel, WireTime, WireVector
+from broker_bridge.contract.wire import ShortText, UpMessage, WireModel, WireTime, WireVector
 
-from .fields import Ratio, ShortText, Version
+from .fields import Ratio, Version
 
 Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
