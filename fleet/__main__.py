@@ -4,9 +4,9 @@ from broker_bridge.common.programs.program import Program
 
 PROGRAM = Program(
     "wfm-fleet",
-    "Import and export the people enrolled in WFM Fleet, and manage its devices, through its REST API.",
+    "Import and export the people enrolled in WFM Fleet, manage its devices, and measure its models.",
     "fleet",
-    ("identity", "device", "restore", "simulate"),
+    ("identity", "device", "model", "restore", "simulate"),
     is_service=False,
 )
 
@@ -18,6 +18,7 @@ with PROGRAM.imports():
     from .devices import decommission_device, move_device
     from .identity_export import export_identities
     from .identity_import import import_identities
+    from .model.evaluate import evaluate
     from .restore import restore
     from .tracks.command import simulate_tracks
 
@@ -36,6 +37,11 @@ device = typer.Typer(no_args_is_help=True, help="Devices: decommission and move.
 app.add_typer(device, name="device")
 device.command("decommission")(decommission_device)
 device.command("move")(move_device)
+model = typer.Typer(
+    rich_markup_mode="markdown", no_args_is_help=True, help="Embedding models: evaluate, calibrate, record."
+)
+app.add_typer(model, name="model")
+model.command("evaluate")(evaluate)
 app.command("restore")(restore)
 simulate = typer.Typer(
     rich_markup_mode="markdown", no_args_is_help=True, help="Simulate load on a trial fleet."

@@ -43,6 +43,7 @@ RUN_BY = {
     "wfm-fleet device move": "tests/integration/fleet/test_devices.py",
     "wfm-fleet identity import": "tests/integration/fleet/test_command.py",
     "wfm-fleet identity export": "tests/integration/fleet/test_command.py",
+    "wfm-fleet model evaluate": "tests/unit/fleet/model/test_evaluate.py",
     "wfm-fleet restore": "tests/integration/fleet/test_restore.py",
     "wfm-fleet simulate tracks": "tests/integration/fleet/test_simulate_tracks.py",
     "wfm-worker": "tests/integration/device/embedding/test_embed_worker.py",
@@ -61,6 +62,7 @@ NOT_RUN = {
     "mongorestore": "as mongodump; tests/property/test_restores.py drops and inserts collections",
     "for": "a loop over commands that stand in the list",
 }
+GROUPS_OF_COMMANDS = {"identity", "device", "model", "simulate", "rejected"}
 COMMANDS = list(documented_commands())
 
 
@@ -79,7 +81,7 @@ def subcommands(command: DocumentedCommand) -> list[str]:
     words = list(command.words[3:] if command.words[0] == "python" else command.words[1:])
     while words[:1] == ["--config"]:
         words = words[2:]
-    depth = {"identity": 2, "device": 2, "simulate": 2, "rejected": 2}.get(words[0], 1) if words else 0
+    depth = 0 if not words else 2 if words[0] in GROUPS_OF_COMMANDS else 1
     # `list|requeue` names two subcommands.
     named = [word.partition("|")[0] for word in words[:depth]]
     return [word for word in named if re.fullmatch(r"[a-z][a-z-]*", word)]

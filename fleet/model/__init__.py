@@ -1,0 +1,1 @@
+"""Evaluate, calibrate and record embedding models: `wfm-fleet model`."""

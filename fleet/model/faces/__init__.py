@@ -1,0 +1,1 @@
+"""Photographs of known people, and their faces as cameras see them."""
