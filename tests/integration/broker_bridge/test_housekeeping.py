@@ -127,7 +127,6 @@ async def test_a_detected_person_unseen_for_a_week_is_deleted(bridge: Bridge, re
 
 async def test_chores_at_the_same_time_lose_no_count(registry: Registry) -> None:
     """A chore that ends while another runs is counted too."""
-
     second_began, first_counted = asyncio.Event(), asyncio.Event()
     calls = iter(("first", "second"))
 
