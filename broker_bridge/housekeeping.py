@@ -55,12 +55,15 @@ class Housekeeping:
 
     async def _do(self, chore: str, work: Callable[[], Awaitable[int]]) -> None:
         try:
-            self.counters[chore] += await work()
+            done = await work()
         except Exception as error:  # noqa: BLE001  # a failed chore must not stop heads and deltas
             self.counters[f"{chore}_failures"] += 1
             _log.warning(
                 "housekeeping chore failed; it is repeated chore=%s error=%s", chore, type(error).__name__
             )
+        else:
+            # Added after the await: `+= await` would lose what was counted meanwhile.
+            self.counters[chore] += done
 
     async def _purge(self) -> int:
         return await self._registry.tombstones.purge(self._now(), self._retention)

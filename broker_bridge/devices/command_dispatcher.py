@@ -107,7 +107,8 @@ class CommandDispatcher:
                 )
 
     async def _send(self) -> None:
-        self.counters["expired"] += await self._registry.commands.expire(self._now())
+        expired = await self._registry.commands.expire(self._now())
+        self.counters["expired"] += expired
         open_commands = await self._registry.commands.list_open(self._now())
         self._sent_in = {key: session for key, session in self._sent_in.items() if key in open_commands}
         online = await self._registry.devices.online_sessions(set(open_commands.values()))

@@ -19,7 +19,7 @@ from deploy.local.stack import Mongod, free_port
 from tests.integration.dashboard_api.conftest import KEYS, event, is_problem
 from tests.waiting import until
 
-SECONDS = 15.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tests.integration.dashboard_api.events.test_live import numbers, record, ta
 __all__ = ["url"]
 
 VIEWER = {"Authorization": f"Bearer {KEYS['viewer']}"}
-SECONDS = 15.0
+SECONDS = 60.0
 
 
 async def drop(registry: Registry) -> None:
