@@ -18,7 +18,9 @@ with PROGRAM.imports():
     from .devices import decommission_device, move_device
     from .identity_export import export_identities
     from .identity_import import import_identities
+    from .model.calibrate import calibrate
     from .model.evaluate import evaluate
+    from .model.spaces import add_model, list_models, remove_model
     from .restore import restore
     from .tracks.command import simulate_tracks
 
@@ -42,6 +44,10 @@ model = typer.Typer(
 )
 app.add_typer(model, name="model")
 model.command("evaluate")(evaluate)
+model.command("calibrate")(calibrate)
+model.command("add")(add_model)
+model.command("list")(list_models)
+model.command("remove")(remove_model)
 app.command("restore")(restore)
 simulate = typer.Typer(
     rich_markup_mode="markdown", no_args_is_help=True, help="Simulate load on a trial fleet."

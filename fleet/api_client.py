@@ -14,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from broker_bridge.common.retry import Backoff
+from broker_bridge.contract.spaces import SpaceRecord
 
 from .errors import ApiRefusedError, CannotRunError
 from .settings import FleetSection
@@ -23,7 +24,9 @@ Result = Literal["created", "changed", "unchanged", "refused"]
 
 IDENTITIES_PATH = "/api/v1/identities"
 DEVICES_PATH = "/api/v1/devices"
+SPACES_PATH = "/api/v1/spaces"
 _ACCESS = frozenset({401, 403})
+_NOT_FOUND = 404
 _BUSY = frozenset({429, 502, 503, 504})
 _CONNECT_SECONDS = 5.0
 _BACKOFF = Backoff(base=0.5, cap=15.0)
@@ -61,6 +64,24 @@ class ImportAnswer(_BulkAnswer):
 class ExportedPage(_BulkAnswer):
     items: list[dict[str, Any]]
     next_cursor: str | None
+
+
+class RegisteredSpace(SpaceRecord):
+    """A space as the registry has it: its effective limits, and what it contains.
+
+    `devices` declare it; `default` is the space that the API enrolls photos in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    templates: int = 0
+    identities: int = 0
+    devices: tuple[str, ...] = ()
+    default: bool = False
+
+
+class _SpaceList(_BulkAnswer):
+    items: list[RegisteredSpace]
 
 
 class BegunEpoch(_BulkAnswer):
@@ -157,6 +178,28 @@ class ApiClient:
         """Begin an epoch and return it; raises ApiRefusedError."""
         return self._parse(BegunEpoch, self._send("POST", "/api/v1/sync/new-epoch"))
 
+    def spaces(self) -> list[RegisteredSpace]:
+        """Return every space of the registry; raises ApiRefusedError."""
+        return self._parse(_SpaceList, self._send("GET", SPACES_PATH)).items
+
+    def space(self, space: str) -> RegisteredSpace | None:
+        """Return one space, None if the registry does not have it."""
+        try:
+            return self._parse(RegisteredSpace, self._send("GET", _space_path(space)))
+        except ApiRefusedError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    def put_space(self, record: SpaceRecord) -> None:
+        """Make or change the record of a space; raises ApiRefusedError."""
+        body = record.model_dump_json(exclude={"space"}, exclude_none=True).encode()
+        self._send("PUT", _space_path(record.space), body, _JSON)
+
+    def delete_space(self, space: str) -> None:
+        """Remove a space with all its templates; raises ApiRefusedError."""
+        self._send("DELETE", _space_path(space))
+
     def _send(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
@@ -211,6 +254,10 @@ class ApiClient:
             return model.model_validate_json(answer.content)
         except ValidationError as error:
             raise CannotRunError(f"the server at {self.url} is not this API: check fleet.api_url") from error
+
+
+def _space_path(space: str) -> str:
+    return f"{SPACES_PATH}/{quote(space, safe='')}"
 
 
 def _device_path(device_id: str) -> str:

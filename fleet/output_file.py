@@ -16,13 +16,13 @@ _DESCRIPTOR = re.compile(r"/dev/stdout|/(?:dev|proc/self)/fd/(\d{1,6})")
 
 
 @contextmanager
-def open_output(file: str) -> Iterator[BinaryIO]:
+def open_output(file: str, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Open `file` for writing; `-` is standard output.
 
-    A regular file gets its name once it is complete, readable by its owner alone, and an error leaves the
-    file of that name as it was. A symbolic link is followed. A pipe is written through, and so are the null
-    device and a descriptor of this process (`/dev/stdout`); other devices and sockets are refused, because
-    replacing or filling them harms the machine.
+    A regular file gets its name once it is complete, readable by its owner alone unless `mode` says more, and
+    an error leaves the file of that name as it was. A symbolic link is followed. A pipe is written through,
+    and so are the null device and a descriptor of this process (`/dev/stdout`); other devices and sockets are
+    refused, because replacing or filling them harms the machine.
     Raises CannotRunError or OSError.
     """
     if file == "-":
@@ -43,7 +43,7 @@ def open_output(file: str) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         found = None
     if found is None or stat.S_ISREG(found.st_mode):
-        with _replaced(target) as out:
+        with _replaced(target, mode) as out:
             yield out
         return
     _check_kind(file, found)
@@ -72,9 +72,9 @@ def _check_kind(file: str, found: os.stat_result) -> None:
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
+def _replaced(path: Path, mode: int) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name[:100]}-{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as out:
             yield out

@@ -1,11 +1,14 @@
 """Load the model that a command is about, with the parts that its record names."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker_bridge.common.programs.version import how_to_install
 from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
+from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.spaces import Alignment, DetectorName, SpaceRecord
 from fleet.errors import CannotRunError
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 # A model file without a record has vectors of no space yet.
 _UNRECORDED = "face:unrecorded"
+_ANEW = "it belongs to another model; write it anew with wfm-fleet model add MODEL --force"
+FACE = "face:"
 
 
 @dataclass(frozen=True)
@@ -54,38 +59,71 @@ def load_model(choice: ModelChoice) -> LoadedModel:
     Raises CannotRunError for a file that is missing or unfit, a record that contradicts it, and packages
     that are not installed.
     """
-    # Imported here: the other commands need neither OpenCV nor a runtime.
-    try:
+    with _explained():
         from device.vision.detectors.loader import load_detector  # noqa: PLC0415
         from device.vision.embedder import load_embedder  # noqa: PLC0415
-        from device.vision.inference.session import ModelError  # noqa: PLC0415
-        from device.vision.model_record import read_record  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise CannotRunError(f"{error.name} is not installed: {how_to_install('evaluate')}") from error
-    try:
-        record = DEFAULT_FACE_SPACE if choice.model is None else read_record(choice.model)
+
+        record = DEFAULT_FACE_SPACE if choice.model is None else record_beside(choice.model)[1]
         name: DetectorName = choice.detector or (record and record.detector) or "cascade"
         alignment: Alignment = choice.alignment or (record and record.alignment) or "landmarks"
         space = record.space if record else _UNRECORDED
         embedder = load_embedder(str(choice.model) if choice.model else None, space)
-        _check_record(choice.model, record, embedder)
+        if record is not None and choice.model is not None:
+            _check_record(choice.model, record, embedder.space)
         detector = load_detector(name, choice.detector_model)
-    except (ModelError, FileNotFoundError) as error:
-        raise CannotRunError(str(error)) from error
     return LoadedModel(embedder, detector, record, name, alignment)
 
 
-def _check_record(model: Path | None, record: SpaceRecord | None, embedder: "FaceEmbedder") -> None:
-    space = embedder.space
-    if record is None or model is None:
-        return
-    if record.dimension != space.dimension:
+def record_beside(model: Path) -> tuple[Path, SpaceRecord | None]:
+    """Return the place of the record beside `model`, and the record if there is one.
+
+    Raises CannotRunError for a file that is no record.
+    """
+    with _explained():
+        from device.vision.model_record import read_record, record_path  # noqa: PLC0415
+
+        return record_path(model), read_record(model)
+
+
+def measure_model(model: Path, space: str) -> EmbeddingSpace:
+    """Return the space of a model by a run: its dimension and SHA-256.
+
+    Raises CannotRunError for a file that is missing or no network of faces.
+    """
+    with _explained():
+        from device.vision.embedder import FaceEmbedder  # noqa: PLC0415
+        from device.vision.inference.loader import open_session  # noqa: PLC0415
+
+        return FaceEmbedder(open_session(model), space).space
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise CannotRunError for a missing package, and for a model that cannot be used.
+
+    The body imports on use: the other commands need neither OpenCV nor a runtime.
+    """
+    try:
+        from device.vision.inference.session import ModelError  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    try:
+        yield
+    except (ModelError, FileNotFoundError) as error:
+        raise CannotRunError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+
+
+def _not_installed(error: ModuleNotFoundError) -> CannotRunError:
+    return CannotRunError(f"{error.name} is not installed: {how_to_install('evaluate')}")
+
+
+def _check_record(model: Path, record: SpaceRecord, measured: EmbeddingSpace) -> None:
+    if record.dimension != measured.dimension:
         raise CannotRunError(
             f"the record beside {model} says {record.dimension} dimensions, the model makes "
-            f"{space.dimension}: the record belongs to another model; write it anew with wfm-fleet model add"
+            f"{measured.dimension}: {_ANEW}"
         )
-    if record.model_sha256 not in (None, space.model_sha256):
-        raise CannotRunError(
-            f"the record beside {model} is of a file with another SHA-256: "
-            "the record belongs to another model; write it anew with wfm-fleet model add"
-        )
+    if record.model_sha256 not in (None, measured.model_sha256):
+        raise CannotRunError(f"the record beside {model} is of a file with another SHA-256: {_ANEW}")

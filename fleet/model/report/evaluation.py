@@ -135,7 +135,7 @@ def evaluate_faces(
     """
     limits = record.limits if record else None
     scores = _listed_scores(faces, pairs) if pairs else score_pairs(faces.vectors, faces.subjects)
-    _check_pairs(scores, faces)
+    check_pairs(scores, faces)
     searches = None if pairs else search_all(faces.vectors, faces.vectors, faces.subjects)
     camera, curve = _compare(scores, searches, faces, limits, plan)
     enrolled, same_photo = None, None
@@ -182,7 +182,8 @@ def _listed_scores(faces: SampledFaces, pairs: ListedPairs) -> PairScores:
     return score_listed(faces.vectors, faces.subjects, present(pairs.genuine), present(pairs.impostor))
 
 
-def _check_pairs(scores: PairScores, faces: SampledFaces) -> None:
+def check_pairs(scores: PairScores, faces: SampledFaces) -> None:
+    """Raise CannotRunError if there is no genuine or no impostor pair."""
     if len(scores.genuine) and len(scores.impostor):
         return
     people = len(set(faces.subjects.tolist()))
