@@ -1,4 +1,4 @@
-"""`wfm-fleet model add` and `calibrate` without an API: the record beside the model."""
+"""`wfm-fleet model add` and `calibrate` without an API."""
 
 import json
 from pathlib import Path

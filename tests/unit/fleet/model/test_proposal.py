@@ -31,7 +31,10 @@ def searches_of(own: list[float], other: list[float]) -> Searches:
 
 
 def propose(pairs: int = 20_000, scale: float = 1.0, **size: float) -> LimitsProposal:
-    """Return the proposal for normal scores: impostor .1 +- .1 and genuine .7 +- .1, squeezed by `scale`."""
+    """Return the proposal for normal scores, squeezed by `scale`.
+
+    Impostor scores are .1 +- .1, genuine ones .7 +- .1.
+    """
     random = np.random.default_rng(1)
     impostor = 1 - (1 - random.normal(0.1, 0.1, pairs)) * scale
     genuine = 1 - (1 - random.normal(0.7, 0.1, 500)) * scale
@@ -47,7 +50,7 @@ def propose(pairs: int = 20_000, scale: float = 1.0, **size: float) -> LimitsPro
 
 
 def test_the_chance_is_that_of_a_search_and_not_of_a_pair() -> None:
-    """Of 20,000 pairs as many lie within the limit as a search of 17 comparisons permits."""
+    """As many pairs lie within the limit as a search of 17 comparisons permits."""
     found = propose()
     one = comparison_far(0.01, 17)
     impostor = np.random.default_rng(1).normal(0.1, 0.1, 20_000)
@@ -72,7 +75,7 @@ def test_all_limits_belong_together() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 0.2, 0.05])
 def test_a_squeezed_space_has_squeezed_limits(scale: float) -> None:
-    """Cosines between .95 and 1 get limits that tell people apart, with a margin of their scale."""
+    """Cosines between .95 and 1 get limits and a margin of their scale."""
     found = propose(scale=scale)
     assert found.limits.distance == pytest.approx(propose().limits.distance * scale, abs=0.002)
     assert found.limits.margin == pytest.approx(0.06 * scale, abs=0.002)
@@ -106,7 +109,7 @@ def test_too_few_pairs_show_nothing_and_get_a_stricter_limit() -> None:
 
 
 def test_the_margin_keeps_enrolled_people_apart_where_that_costs_little() -> None:
-    """One of 41 searches is led by another person by .1, and no right one leads by less than .3."""
+    """One of 41 searches is led by another person by .1, right ones by .3."""
     random = np.random.default_rng(1)
     scores = scores_of(random.normal(0.1, 0.1, 20_000), random.normal(0.7, 0.1, 500))
     searches = searches_of([0.7] * 40 + [0.5], [0.4] * 40 + [0.6])
