@@ -17,6 +17,9 @@ COOLDOWN: Final = "cooldown"
 REPEATED_FRAME: Final = "repeated_frame"
 STALE_GALLERY: Final = "stale_gallery"
 QUARANTINED: Final = "quarantined"
+LIMITS_MISSING: Final = "limits_missing"
+GALLERY_EMPTY: Final = "gallery_empty"
+THRESHOLDS_UNSUITED: Final = "thresholds_unsuited"
 
 VALIDATOR_REASONS: Final = frozenset(
     {BELOW_THRESHOLD, COOLDOWN, INCONSISTENT_TRACK, LOW_MARGIN, NO_MATCH, REPEATED_FRAME, UNCONFIRMED}

@@ -26,6 +26,7 @@ from .decision import (
     UNCONFIRMED,
     EventDecision,
 )
+from .match_limits import EXACT_BEYOND, MatchLimits
 
 # The reasons of a single frame for an unknown person.
 _UNKNOWN_REASONS: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
@@ -33,8 +34,12 @@ _UNKNOWN_REASONS: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
 
 @dataclass(frozen=True)
 class _Recognition:
-    """One frame of a track: an identity, or None with the reason."""
+    """One frame of a track: an identity, or None with the reason.
 
+    `nearest` is the nearest identity, also of a frame without a match.
+    """
+
+    nearest: str | None
     user_id: str | None
     reason: str | None
     distance: float
@@ -95,8 +100,7 @@ class EventValidator:
         # The small tolerance keeps 0.7 of 10 frames at 7; floating point would make it 8.
         self._votes_needed = math.ceil(consistency_threshold * confirmation_frames - 1e-9)
         self._cooldown = cooldown_seconds
-        self._distance_threshold = distance_threshold
-        self._min_margin = min_margin
+        self._limits = MatchLimits(distance_threshold, min_margin)
         self._unknown_events = unknown_events
         self._max_track_age = max_track_age_seconds
         self._clock = clock
@@ -105,6 +109,27 @@ class EventValidator:
         self.refusals: Counter[str] = Counter()
         self._tracks: ExpiringMap[str, _RecognitionTrack] = ExpiringMap(max_track_age_seconds)
         self._last_events: ExpiringMap[str, float] = ExpiringMap(cooldown_seconds)
+
+    @property
+    def limits(self) -> MatchLimits:
+        """The limits of a match, at first `distance_threshold` and `min_margin`."""
+        return self._limits
+
+    def change_limits(self, limits: MatchLimits) -> None:
+        """Use `limits` from now on.
+
+        The frames that the tracks have are judged again. They are dropped if the new limits are so much
+        looser that other identities may have been near enough.
+        """
+        if limits == self._limits:
+            return
+        is_exact = limits.floor + EXACT_BEYOND >= self._limits.floor
+        self._limits = limits
+        for track in self._tracks.values():
+            frames = [self._rate_frame(each.nearest, each.distance, each.margin) for each in track.window]
+            track.window.clear()
+            if is_exact:
+                track.window.extend(frames)
 
     @property
     def tracks_in_memory(self) -> int:
@@ -206,16 +231,16 @@ class EventValidator:
         self.refusals[reason] += 1
         return EventDecision(None, reason, identity, votes)
 
-    def _rate_frame(self, user_id: str | None, distance: float, margin: float | None) -> _Recognition:
+    def _rate_frame(self, nearest: str | None, distance: float, margin: float | None) -> _Recognition:
         reason = None
-        if user_id is None:
+        if nearest is None:
             reason = NO_MATCH
         # In this form a distance or margin that is not a number is no match either.
-        elif not distance <= self._distance_threshold:
+        elif not distance <= self._limits.distance:
             reason = BELOW_THRESHOLD
-        elif margin is not None and not margin >= self._min_margin:
+        elif margin is not None and not margin >= self._limits.margin:
             reason = LOW_MARGIN
-        return _Recognition(user_id if reason is None else None, reason, distance, margin)
+        return _Recognition(nearest, nearest if reason is None else None, reason, distance, margin)
 
     def _identify(self, track: _RecognitionTrack, votes: int, now: float) -> tuple[str | None, str | None]:
         """Return the identity of the track, and the reason for no event (None: an event).

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_bridge.contract.messages import Event
-from broker_bridge.vectors.index import DEFAULT_FLOOR
-from device.events.decision import LOW_QUALITY, NO_VECTOR, QUARANTINED, EventDecision
+from device.events.decision import LIMITS_MISSING, LOW_QUALITY, NO_VECTOR, QUARANTINED, EventDecision
 from device.events.event_validator import EventValidator
+from device.events.match_limits import MatchLimits
 from device.timing.clocks import FrameClock
 from device.vision.alignment import align_faces
 from device.vision.capture.camera import Frame
@@ -72,7 +72,8 @@ class RecognitionPipeline:
     One thread owns it; another may swap the gallery. `on_event` runs while the gallery of the event is
     borrowed: after a swap has returned, no event of the old gallery can follow. `suppressed_reason` is
     called once per frame; it returns a reason not to match at all (a model in quarantine, an outdated
-    gallery) or None. `floor` is the similarity down to which matches are exact (see `Gallery.match`).
+    gallery) or None. `limits` is called once per frame too, and returns the limits of a match; None for none,
+    so that no face is matched. Without it the validator's own are used.
     `clock` is set to the time of each frame and drives validator and emotions. `timer` is monotonic
     seconds. `failing` has the last error of each failing network (`detect`, `embed`, `emotion`).
 
@@ -89,7 +90,7 @@ class RecognitionPipeline:
         *,
         quality: QualityCheck,
         emotions: EmotionReader | None = None,
-        floor: float = DEFAULT_FLOOR,
+        limits: Callable[[], MatchLimits | None] | None = None,
         clock: FrameClock | None = None,
         suppressed_reason: Callable[[], str | None] = lambda: None,
         on_event: OnEvent = lambda _event, _box, _frame: None,
@@ -105,7 +106,7 @@ class RecognitionPipeline:
         self._validator = validator
         self._quality = quality
         self._emotions = emotions
-        self._floor = floor
+        self._limits = limits or (lambda: validator.limits)
         self._clock = clock or FrameClock()
         self._suppressed_reason = suppressed_reason
         self._on_event = on_event
@@ -126,7 +127,7 @@ class RecognitionPipeline:
         stages.end("align")
         quality_reasons = self._quality.check_quality(aligned, found)
         stages.end("quality")
-        suppressed = self._suppressed_reason()
+        suppressed = self._suppressed_reason() or self._follow_limits()
         faces = _faces_in_frame(found, track_ids, quality_reasons, suppressed)
         # A quarantined model has no useful vectors; an outdated gallery does not make vectors useless.
         self._add_vectors([] if suppressed == QUARANTINED else faces, aligned, found.boxes)
@@ -157,6 +158,14 @@ class RecognitionPipeline:
             tuple(events),
         )
 
+    def _follow_limits(self) -> str | None:
+        """Give the validator the limits of this frame; return LIMITS_MISSING if there are none."""
+        limits = self._limits()
+        if limits is None:
+            return LIMITS_MISSING
+        self._validator.change_limits(limits)
+        return None
+
     def _add_vectors(self, faces: Sequence[FaceInFrame], aligned: NDArray[np.uint8], boxes: Float32) -> None:
         """Give every face of good quality its vector, or the reason NO_VECTOR."""
         good = [face for face in faces if face.quality_reason is None]
@@ -185,7 +194,8 @@ class RecognitionPipeline:
         vectors = [face.vector for face in embedded]
         shape = (len(vectors), self._embedder.space.dimension)
         queries = np.array(vectors, dtype=np.float32).reshape(shape)
-        for face, match in zip(embedded, gallery.match(queries, self._floor), strict=True):
+        matches = gallery.match(queries, self._validator.limits.floor)
+        for face, match in zip(embedded, matches, strict=True):
             face.match = match
 
     def _decide(

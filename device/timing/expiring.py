@@ -1,6 +1,7 @@
 """A map with entries that expire."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -29,6 +30,11 @@ class ExpiringMap(Generic[K, V]):
     def get(self, key: K) -> V | None:
         entry = self._entries.get(key)
         return None if entry is None else entry[1]
+
+    def values(self) -> Iterator[V]:
+        """Yield the values in order of their last `put`."""
+        for _, value in self._entries.values():
+            yield value
 
     def expire(self, now: float) -> None:
         """Remove entries with a last `put` more than `seconds` ago."""

@@ -1,19 +1,20 @@
 """Embed 112x112 faces as unit vectors of an embedding space."""
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import EmbeddingSpace
-from broker_bridge.contract.ids import SpaceId
+from broker_bridge.contract.spaces import SpaceRecord
 
-from . import gabor
 from .alignment import FACE_SIZE
 from .inference.batches import shape_text
 from .inference.loader import open_session
 from .inference.session import Float32, ModelError, Session, SessionOptions
+from .model_record import built_in_model, check_record, find_record, space_of
 
 __all__ = ["Embedder", "FaceEmbedder", "ModelError", "load_embedder"]
 
@@ -39,12 +40,15 @@ class FaceEmbedder:
     Source: Deng et al. 2019, arXiv 1801.07698.
 
     The network takes float32[n, 3, 112, 112] and returns one float32[n, d]; raises ModelError for another.
-    `session` is public for the canary.
+    `session` is public for the canary, `record` is what is known of its space.
     """
 
     def __init__(self, session: Session, space_id: str) -> None:
         self.session = session
         self._space = EmbeddingSpace(space_id, _dimension(session), session.sha256)
+        self.record = SpaceRecord(
+            space=space_id, dimension=self._space.dimension, model_sha256=session.sha256
+        )
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -84,25 +88,27 @@ def _dimension(session: Session) -> int:
 
 
 def load_embedder(
-    model: str | None = None, space: str | None = None, options: SessionOptions | None = None
+    model: str | Path | None = None,
+    space: str | None = None,
+    options: SessionOptions | None = None,
+    *,
+    reference_model: Path | None = None,
 ) -> FaceEmbedder:
-    """Load the embedder of `model`.
+    """Load the embedder of `model` with the record of its space.
 
-    None is the embedded `face:gabor-512`, for trials only. A path is a network of ArcFace's shape (ONNX, or a
-    TensorRT engine); `space` then names the space of its vectors, for example `face:arcface-w600k-r50`.
+    None is the model that comes with the product. A path is a network of ArcFace's shape (ONNX, or a TensorRT
+    engine), with its record beside it, or beside the ONNX file `reference_model`. `space` names the space of
+    a file without a record.
 
-    Raises ModelError when model and space do not belong together, or the model is missing or unfit.
+    Raises ModelError when the model is missing or unfit, or is not the one that its record describes.
     """
-    if model is None:
-        if space not in (None, gabor.SPACE_ID):
-            raise ModelError(
-                f"the space {space} needs the path of its model; without one there is {gabor.SPACE_ID}"
-            )
-        return FaceEmbedder(open_session(gabor.model_path(), options), gabor.SPACE_ID)
-    if space is None:
-        raise ModelError(f"the model {model} needs the name of its space, for example face:arcface-w600k-r50")
-    try:
-        TypeAdapter(SpaceId).validate_python(space)
-    except ValidationError as error:
-        raise ModelError(f"{space!r} is not a space: expected face:<model>, in lower case") from error
-    return FaceEmbedder(open_session(model, options), space)
+    if model is None and space not in (None, DEFAULT_FACE_SPACE.space):
+        raise ModelError(
+            f"the space {space} needs the path of its model; without one there is {DEFAULT_FACE_SPACE.space}"
+        )
+    path = built_in_model() if model is None else Path(model)
+    session = open_session(path, options)
+    record = find_record(path, reference_model)
+    embedder = FaceEmbedder(session, space_of(path, record, space))
+    embedder.record = check_record(path, record, embedder.space)
+    return embedder

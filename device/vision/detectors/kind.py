@@ -4,9 +4,11 @@ A leaf module: settings import it without OpenCV or ONNX Runtime.
 """
 
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
-DetectorKind = Literal["cascade", "scrfd", "yunet"]
+from broker_bridge.contract.spaces import DetectorName as DetectorKind
+
+__all__ = ["DetectorKind", "check_detector_model", "needs_model"]
 
 _WITHOUT_MODEL: Final[frozenset[DetectorKind]] = frozenset({"cascade"})
 

@@ -1,0 +1,74 @@
+"""Load what one setting names: the embedder, its record, and the detector that belongs to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker_bridge.contract.spaces import SpaceRecord
+
+from .detectors.detector import Detector
+from .detectors.kind import DetectorKind, check_detector_model
+from .detectors.loader import load_detector
+from .embedder import FaceEmbedder, load_embedder
+from .inference.session import ModelError, SessionOptions
+from .model_record import with_detector
+
+
+@dataclass(frozen=True)
+class FaceModelSettings:
+    """The settings of a program that finds and embeds faces; all but `model` have a default.
+
+    `model` None is the model that comes with the product. `space` names the space of a file without a record.
+    `detector` None is the detector of the record; `detector_model` is its file.
+    """
+
+    model: Path | None = None
+    space: str | None = None
+    reference_model: Path | None = None
+    detector: DetectorKind | None = None
+    detector_model: Path | None = None
+    detector_score: float = 0.5
+    min_face_pixels: int = 80
+
+
+@dataclass(frozen=True)
+class FaceModel:
+    """An embedder, the detector that its faces are found with, and the complete record of its space."""
+
+    embedder: FaceEmbedder
+    detector: Detector
+    record: SpaceRecord
+
+
+def load_recorded_embedder(
+    settings: FaceModelSettings, options: SessionOptions | None = None
+) -> FaceEmbedder:
+    """Load the embedder; its record has the detector and the alignment.
+
+    Raises ModelError with one sentence.
+    """
+    embedder = load_embedder(
+        settings.model, settings.space, options, reference_model=settings.reference_model
+    )
+    embedder.record = with_detector(embedder.record, settings.detector)
+    return embedder
+
+
+def load_recorded_detector(
+    settings: FaceModelSettings, record: SpaceRecord, options: SessionOptions | None = None
+) -> Detector:
+    """Load the detector of `record`. Raises ModelError with one sentence."""
+    kind = record.detector or "cascade"
+    try:
+        check_detector_model(kind, settings.detector_model)
+    except ValueError as error:
+        raise ModelError(f"faces of {record.space} are found by {kind}: {error}") from error
+    return load_detector(
+        kind, settings.detector_model, settings.detector_score, settings.min_face_pixels, options
+    )
+
+
+def load_face_model(settings: FaceModelSettings, options: SessionOptions | None = None) -> FaceModel:
+    """Load embedder and detector. Raises ModelError with one sentence."""
+    embedder = load_recorded_embedder(settings, options)
+    detector = load_recorded_detector(settings, embedder.record, options)
+    return FaceModel(embedder, detector, embedder.record)
