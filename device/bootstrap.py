@@ -13,6 +13,7 @@ from broker_bridge.contract.commands import RESYNC, RUN_CANARY
 from broker_bridge.contract.embeddings import DEFAULT_DIMENSIONS, EmbeddingSpace
 from broker_bridge.contract.errors import STORE_DAMAGED
 from broker_bridge.contract.messages import SpaceInfo
+from broker_bridge.contract.spaces import SpaceRecord
 
 from .client.assembly import Assembly, assemble, software_version
 from .client.iot_client import Image
@@ -22,14 +23,15 @@ from .enrollment.registrations import RegistrationSender
 from .events.image_utils import compress_to_jpeg
 from .management.canary_run import CanaryRun
 from .management.commands import CommandRunner, Handler
+from .management.gallery_watch import GalleryWatch
 from .management.health import Health
 from .management.heartbeat import HeartbeatSender
-from .management.model_record import ModelRecord
+from .management.spaces_on_record import SpacesOnRecord
 from .mqtt.config import IoTClientConfig
 from .npy_folders.gallery_view import GalleryFeed
 from .npy_folders.watch import NpyWatch
 from .program import DeviceProgram
-from .recognition.assembly import Recognition, build_recognition, thresholds
+from .recognition.assembly import Recognition, build_recognition
 from .recordings.format import RecordedSettings
 from .recordings.recorder import ScoreRecorder
 from .settings import DeviceSection, DeviceSettings
@@ -81,15 +83,16 @@ def build(settings: DeviceSettings) -> DeviceProgram:
     recognition = build_recognition(device)
     spaces = supported_spaces(recognition.space, device.further_spaces)
     feed = GalleryFeed()
-    config = client_config(settings, spaces)
+    health = Health()
+    watch = GalleryWatch(recognition.space.id, recognition.limits, health)
+    config = client_config(settings, spaces, recognition.record)
     parts = assemble(
         config,
         database_path(settings),
-        on_gallery=_gallery_swap(recognition, feed),
+        on_gallery=_gallery_swap(recognition, watch, feed),
         encode_image=_encoder(device.image_kb * 1000),
         outbox_bytes=device.outbox_mb * 1024 * 1024,
     )
-    health = Health()
     if parts.db.damage is not None:
         health.report(STORE_DAMAGED, parts.db.damage)
     canary = CanaryRun(recognition.embedder.session, recognition.space.id, health, device.reference_model)
@@ -104,6 +107,7 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         parts,
         recognition,
         health=health,
+        gallery_watch=watch,
         registrations=registrations,
         commands=commands,
         recorder=_recorder(device, recognition),
@@ -120,17 +124,18 @@ def build(settings: DeviceSettings) -> DeviceProgram:
         vision=program.vision_readings,
     )
     parts.db.connection.on_damage = program.end_for_repair
-    record = ModelRecord(parts.db, health, config.spaces)
-    for listener in (record, registrations, commands, heartbeat, observations):
+    records = SpacesOnRecord(parts.db, health, config.spaces, watch.follow_records)
+    for listener in (records, registrations, commands, heartbeat, observations):
         parts.client.attach(listener)
     return program
 
 
-def _gallery_swap(recognition: Recognition, feed: GalleryFeed) -> OnGallery:
+def _gallery_swap(recognition: Recognition, watch: GalleryWatch, feed: GalleryFeed) -> OnGallery:
     def swap(rows: GalleryRows) -> None:
         space = recognition.space
         if rows.space == space.id:
-            recognition.galleries.swap(Gallery(space, rows.user_ids, rows.vectors, version=rows.version))
+            gallery = Gallery(space, rows.user_ids, rows.vectors, version=rows.version)
+            watch.follow_gallery(rows, lambda: recognition.galleries.swap(gallery))
         feed.update(rows)
 
     return swap
@@ -156,17 +161,24 @@ def _observations(parts: Assembly, space: EmbeddingSpace, health: Health) -> Obs
     )
 
 
-def client_config(settings: DeviceSettings, supported: Sequence[EmbeddingSpace]) -> IoTClientConfig:
-    """Return the client configuration of a device with the spaces `supported`."""
+def client_config(
+    settings: DeviceSettings, supported: Sequence[EmbeddingSpace], record: SpaceRecord
+) -> IoTClientConfig:
+    """Return the client configuration of a device with the spaces `supported`.
+
+    `record` is that of the camera's own space.
+    """
     device = settings.device
+    spaces = {
+        space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256) for space in supported
+    }
+    prepared = {"detector": record.detector, "alignment": record.alignment}
+    spaces[record.space] = spaces[record.space].model_copy(update=prepared)
     return IoTClientConfig(
         device_id=device.id,
         site_id=device.site,
         mqtt=settings.mqtt,
-        spaces={
-            space.id: SpaceInfo(dimension=space.dimension, model_sha256=space.model_sha256)
-            for space in supported
-        },
+        spaces=spaces,
         software=software_version(),
         hardware=device.hardware,
         dev_mode=device.dev_mode,
@@ -209,7 +221,7 @@ def _npy_watch(
 def _recorder(device: DeviceSection, recognition: Recognition) -> ScoreRecorder | None:
     if device.record_scores is None:
         return None
-    limits = thresholds(device, recognition.space.id)
+    limits = recognition.validator.limits
     settings = RecordedSettings(
         device_id=device.id,
         space=recognition.space.id,

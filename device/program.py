@@ -21,6 +21,7 @@ from .client.assembly import Assembly
 from .enrollment.registrations import RegistrationSender
 from .events.decision import QUARANTINED, STALE_GALLERY
 from .management.commands import CommandRunner
+from .management.gallery_watch import GalleryWatch
 from .management.health import Health
 from .management.heartbeat import VisionReadings
 from .npy_folders.watch import NpyWatch
@@ -56,6 +57,7 @@ class DeviceProgram:
         recognition: Recognition,
         *,
         health: Health,
+        gallery_watch: GalleryWatch,
         registrations: RegistrationSender,
         commands: CommandRunner,
         recorder: ScoreRecorder | None,
@@ -67,6 +69,7 @@ class DeviceProgram:
         self.counts: Counter[str] = Counter()
         self._settings = settings
         self._recognition = recognition
+        self._gallery_watch = gallery_watch
         self._registrations = registrations
         self._commands = commands
         self._recorder = recorder
@@ -152,6 +155,7 @@ class DeviceProgram:
         self._observe(report, frame)
         self._register_strangers(report)
         if self._recorder is not None:
+            self._recorder.use_limits(self._recognition.validator.limits)
             self._recorder.record(report)
 
     def _report_pictures(self) -> None:
@@ -216,7 +220,9 @@ class DeviceProgram:
             )
             return STALE_GALLERY
         self.health.clear(GALLERY_STALE)
-        return QUARANTINED if self.health.is_quarantined else None
+        if self.health.is_quarantined:
+            return QUARANTINED
+        return self._gallery_watch.suppressed_reason()
 
     def vision_readings(self) -> VisionReadings:
         """Return the readings of camera and recognition for the heartbeat."""

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from broker_bridge.common.settings import FilePath, LogSettings, MqttSettings, Section, Settings
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import DeviceId, EmotionCode, SiteId, SpaceId
+from device.events.match_limits import MatchLimits
 from device.vision.detectors.kind import DetectorKind, check_detector_model
+from device.vision.model_settings import FaceModelSettings
 
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
 
@@ -39,10 +41,15 @@ class Thresholds(Section):
     """The limits of a match: its cosine distance (0..2) and its margin.
 
     The nearest identity is a match within `distance`, and if the second-nearest is at least `margin` farther.
+    They come before the limits of the registry and of the record beside the model.
     """
 
     distance: Distance
     margin: Distance = 0.0
+
+    @property
+    def match_limits(self) -> MatchLimits:
+        return MatchLimits(self.distance, self.margin)
 
 
 class QualitySettings(Section):
@@ -93,7 +100,7 @@ class DeviceSection(Section):
     """The settings of one camera.
 
     A `source` is a camera index, a file, a folder, an RTSP URL or a GStreamer pipeline. Without `model`
-    the embedded `face:gabor-512` is used: for trials, not for identification.
+    the model that comes with the product is used.
     """
 
     id: DeviceId
@@ -106,11 +113,16 @@ class DeviceSection(Section):
     hardware: Annotated[str, Field(max_length=128)] | None = None
 
     model: FilePath | None = None
-    """ONNX file or TensorRT engine of the embedder."""
+    """ONNX file or TensorRT engine of the embedder.
+
+    The JSON beside it, its record, names space, detector, alignment and limits.
+    """
     space: SpaceId | None = None
+    """The space of a `model` without a record."""
     reference_model: FilePath | None = None
     """The ONNX file that an engine in `model` was built from, for the canary; none set: beside the engine."""
-    detector: DetectorKind = "cascade"
+    detector: DetectorKind | None = None
+    """The detector of a model without a record (none: the cascade); else the record names it."""
     detector_model: FilePath | None = None
     detector_score: Share = 0.5
     min_face_pixels: Annotated[int, Field(ge=16, le=8192)] = 80
@@ -122,7 +134,7 @@ class DeviceSection(Section):
     threads: Annotated[int, Field(ge=1, le=64)] = 1
 
     thresholds: dict[SpaceId, Thresholds] = Field(default_factory=dict)
-    """Per space; a space that is not named has what suits it (distance 0.35 for ArcFace)."""
+    """Per space; without any, the limits of the registry hold, or else those of the model's record."""
     quality: QualitySettings = QualitySettings()
     confirmation_frames: Annotated[int, Field(ge=1, le=1000)] = 5
     consistency_threshold: Share = 0.8
@@ -156,10 +168,22 @@ class DeviceSection(Section):
 
     @model_validator(mode="after")
     def _models_belong_together(self) -> "DeviceSection":
-        if (self.model is None) != (self.space is None):
-            raise ValueError("model (the path of an ONNX file) and space (its name) belong together")
-        check_detector_model(self.detector, self.detector_model)
+        if self.detector is not None:
+            check_detector_model(self.detector, self.detector_model)
         return self
+
+    @property
+    def face_model(self) -> FaceModelSettings:
+        """The settings of the model and of its detector."""
+        return FaceModelSettings(
+            model=self.model,
+            space=self.space,
+            reference_model=self.reference_model,
+            detector=self.detector,
+            detector_model=self.detector_model,
+            detector_score=self.detector_score,
+            min_face_pixels=self.min_face_pixels,
+        )
 
     @model_validator(mode="after")
     def _a_mirror_has_a_folder(self) -> "DeviceSection":

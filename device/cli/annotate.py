@@ -21,8 +21,9 @@ from device.bootstrap import client_config, database_path, sole_owner
 from device.cli.common import config_file, exit_on_error
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.canary_run import CanaryRun
+from device.management.gallery_watch import describe_missing
 from device.management.health import Health
-from device.management.model_record import ModelRecord
+from device.management.spaces_on_record import SpacesOnRecord, stored_record
 from device.mqtt.config import check_tls_files
 from device.mqtt.connection_loop import BrokerSession
 from device.mqtt.paho_connection import PahoConnection
@@ -71,6 +72,8 @@ def _annotate(video: str, output: Path | None, settings: DeviceSettings, *, with
         raise CameraError(f"{target}: the annotated video must not replace the one that is read")
     recognition = build_recognition(settings.device)
     people = _load_gallery(settings, recognition)
+    if recognition.limits.current is None:
+        raise SettingsError([describe_missing(recognition.space.id)])
     with ExitStack() as opened:
         source = opened.enter_context(closing(open_source(video)))
         file = opened.enter_context(closing(VideoFile(target, source.fps)))
@@ -121,6 +124,7 @@ def _load_gallery(settings: DeviceSettings, recognition: Recognition) -> int:
     try:
         cursor = db.cursor()
         user_ids, vectors = db.load_gallery(recognition.space.id)
+        recognition.limits.follow_registry(stored_record(db.get_config, recognition.space.id).limits)
     finally:
         db.close()
     space = recognition.space
@@ -143,7 +147,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
     # A connection problem is reported once, in our own sentence.
     quieter = {"level": "error"} if settings.log.level == "info" else {}
     configure_logging(settings.log.model_copy(update=quieter))
-    config = client_config(settings, supported_spaces(space, device.further_spaces))
+    config = client_config(settings, supported_spaces(space, device.further_spaces), recognition.record)
     db = DatabaseManager(database_path(settings), device.dev_mode)
     with sole_owner(device.data_dir), closing(db):
         db.initialize()
@@ -158,7 +162,7 @@ def _asked_tracker(settings: DeviceSettings, recognition: Recognition) -> Iterat
             clock=time.monotonic,
             utc_now=utc_now,
         )
-        line.attach(ModelRecord(db, health, config.spaces))
+        line.attach(SpacesOnRecord(db, health, config.spaces))
         observations = ObservationSender(
             line,
             space,

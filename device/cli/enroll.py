@@ -21,7 +21,9 @@ from broker_bridge.contract.embeddings import Vector, to_array
 from broker_bridge.contract.ids import UserId
 from device.bootstrap import database_path, sole_owner
 from device.cli.common import config_file, exit_on_error
-from device.recognition.assembly import Recognition, build_recognition, thresholds
+from device.management.gallery_watch import describe_missing
+from device.management.spaces_on_record import stored_record
+from device.recognition.assembly import Recognition, build_recognition
 from device.settings import DeviceSettings
 from device.store.db_manager import DatabaseManager
 from device.vision.photo_embedder import PhotoEmbedder, PhotoFace
@@ -81,12 +83,14 @@ def _enroll(user: str, images: Path, settings: DeviceSettings) -> bool:
             raise SettingsError([f"{user} comes from the registry: enroll there, or use another id"])
         recognition = build_recognition(settings.device)
         space = recognition.space.id
+        recognition.limits.follow_registry(stored_record(db.get_config, space).limits)
+        limits = recognition.limits.match_limits()
+        if limits is None:
+            raise SettingsError([describe_missing(space)])
         files = sorted(file for file in images.iterdir() if _is_picture(file))
         refusals: Refusals = {}
         usable = list(_faces(files, recognition, refusals))
-        usable = _drop_outliers(
-            usable, _OUTLIER_FACTOR * thresholds(settings.device, space).distance, refusals
-        )
+        usable = _drop_outliers(usable, _OUTLIER_FACTOR * limits.distance, refusals)
         for file, reason in sorted(refusals.items()):
             typer.echo(f"{file.name}: {reason}")
         if not usable:

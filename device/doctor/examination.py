@@ -2,21 +2,26 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import JsonValue
 
 from broker_bridge.common.clock import utc_now
+from broker_bridge.common.settings import SettingsError
+from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from device.bootstrap import database_path
 from device.enrollment.gallery_rows import GalleryRows
-from device.management.model_record import RECORD_KEY
-from device.recognition.assembly import session_options
+from device.management.space_problems import SpaceOnRecord
+from device.management.spaces_on_record import stored_people, stored_record
+from device.recognition.assembly import limits_of, session_options
 from device.settings import DeviceSettings
 from device.store.connection import StoreError
 from device.store.inspection import inspect_store
 from device.vision.detectors.detector import Detector
-from device.vision.detectors.loader import load_detector
-from device.vision.embedder import FaceEmbedder, load_embedder
+from device.vision.embedder import FaceEmbedder
+from device.vision.face_model import load_recorded_detector, load_recorded_embedder
 from device.vision.gallery import Gallery
 from device.vision.inference.loader import open_session
 from device.vision.inference.session import ModelError
@@ -25,6 +30,7 @@ from device.vision.quality import QualityGate
 from .broker import check_broker
 from .camera import CameraSample, check_camera, sample_camera
 from .check import CheckResult, run_check
+from .limits import check_limits
 from .machine import check_clock, check_versions, clock_is_synchronised
 from .models import check_detector, check_embedder_canary, check_emotion, check_model, check_providers
 from .storage import check_disk, is_in_use
@@ -85,6 +91,7 @@ class _Examination:
         return {
             "versions": check_versions,
             "model": self._check_model,
+            "limits": self._check_limits,
             "providers": self._check_providers,
             "canary": self._check_canary,
             "detector": self._check_detector,
@@ -99,23 +106,33 @@ class _Examination:
     def _check_model(self) -> CheckResult:
         device = self._device
         try:
-            self._embedder = load_embedder(
-                str(device.model) if device.model else None, device.space, session_options(device)
-            )
+            self._embedder = load_recorded_embedder(device.face_model, session_options(device))
         except ModelError as error:
             values: dict[str, JsonValue] = {"path": str(device.model), "space": device.space}
             return CheckResult("model", "fault", str(error), "check WFM_DEVICE__MODEL", values)
-        return check_model(self._embedder, self._model_record(self._embedder.space.id))
+        return check_model(self._embedder, self._on_record(self._embedder.space.id)[0])
 
-    def _model_record(self, space: str) -> str | None:
+    def _on_record(self, space: str) -> tuple[SpaceOnRecord, int | None]:
+        """Return the stored record of `space`, and how many people the site has."""
         if not self._database.exists():
-            return None
+            return SpaceOnRecord(), None
         try:
             with inspect_store(self._database) as store:
-                return store.config(RECORD_KEY + space)
+                return stored_record(store.config, space), stored_people(store.config)
         except StoreError:
             # The check of the disk reports it, which reads the same file.
-            return None
+            return SpaceOnRecord(), None
+
+    def _check_limits(self) -> CheckResult:
+        if self._embedder is None:
+            return _skipped("limits", "the model cannot be loaded")
+        space = self._embedder.space
+        try:
+            limits = limits_of(self._device, self._embedder.record)
+        except SettingsError as error:
+            return CheckResult("limits", "fault", str(error), "check WFM_DEVICE__THRESHOLDS")
+        on_record, people = self._on_record(space.id)
+        return check_limits(limits, self._rows(space), on_record, people)
 
     def _check_providers(self) -> CheckResult:
         if self._embedder is None:
@@ -133,13 +150,11 @@ class _Examination:
 
     def _check_detector(self) -> CheckResult:
         device = self._device
+        if self._embedder is None:
+            return _skipped("detector", "the model cannot be loaded, whose record names the detector")
         try:
-            self._detector = load_detector(
-                device.detector,
-                device.detector_model,
-                device.detector_score,
-                device.min_face_pixels,
-                session_options(device),
+            self._detector = load_recorded_detector(
+                device.face_model, self._embedder.record, session_options(device)
             )
             return check_detector(self._detector, device)
         except ModelError as error:
@@ -187,17 +202,18 @@ class _Examination:
     def _gallery(self, embedder: FaceEmbedder) -> Gallery:
         """Return the device's own gallery, or a synthetic one."""
         space = embedder.space
+        rows = self._rows(space)
+        return Gallery(space, rows.user_ids, rows.vectors) if rows.user_ids else synthetic_gallery(space)
+
+    def _rows(self, space: EmbeddingSpace) -> GalleryRows:
+        """Return the rows of the device's own gallery, none if it has no readable one."""
+        user_ids: list[str] = []
+        vectors: Vector = np.empty((0, space.dimension), dtype=np.float32)
         if self._database.exists():
-            try:
-                with inspect_store(self._database) as store:
-                    user_ids, vectors = store.load_gallery(space.id)
-            except StoreError:
-                # The check of the disk reports it, which reads the same file.
-                return synthetic_gallery(space)
-            rows = GalleryRows.from_stored(space.id, space.dimension, user_ids, vectors, 0)
-            if rows.user_ids:
-                return Gallery(space, rows.user_ids, rows.vectors)
-        return synthetic_gallery(space)
+            # The check of the disk reports a StoreError, which reads the same file.
+            with suppress(StoreError), inspect_store(self._database) as store:
+                user_ids, vectors = store.load_gallery(space.id)
+        return GalleryRows.from_stored(space.id, space.dimension, user_ids, vectors, 0)
 
 
 def _times_result(times: StageTimes, camera_requested: bool) -> CheckResult:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from broker_bridge.contract.errors import CANARY_FAILED, MODEL_DIFFERS
+from broker_bridge.contract.errors import CANARY_FAILED
+from broker_bridge.contract.messages import SpaceInfo
+from device.management.space_problems import SpaceOnRecord, find_differences
 from device.settings import DeviceSection, EmotionSettings
-from device.vision import gabor
 from device.vision.alignment import align_faces
 from device.vision.canary import check_canary, open_reference
 from device.vision.detectors.detector import Detector
@@ -16,6 +17,7 @@ from device.vision.embedder import FaceEmbedder
 from device.vision.emotion import EmotionClassifier
 from device.vision.inference.batches import shape_text
 from device.vision.inference.session import ENGINE_SUFFIXES, ModelError, Session, TensorInfo
+from device.vision.model_record import record_path
 
 from .check import CheckResult
 from .synthetic import HEIGHT, WIDTH, synthetic_faces, synthetic_frame
@@ -50,12 +52,13 @@ def check_providers(configured: Sequence[str], offered: Sequence[str], session: 
     return CheckResult("providers", "warning", detail, advice, values)
 
 
-def check_model(embedder: FaceEmbedder, on_record: str | None) -> CheckResult:
-    """Check the embedder's file and space.
+def check_model(embedder: FaceEmbedder, on_record: SpaceOnRecord) -> CheckResult:
+    """Check the embedder's file, its record and its space.
 
-    `on_record` is the registry's SHA-256 for the space.
+    `on_record` is the registry's record of the space, as the device knows it.
     """
-    session, space = embedder.session, embedder.space
+    session, space, record = embedder.session, embedder.space, embedder.record
+    beside = record_path(session.path)
     values: dict[str, JsonValue] = {
         "path": str(session.path),
         "bytes": session.path.stat().st_size,
@@ -64,28 +67,35 @@ def check_model(embedder: FaceEmbedder, on_record: str | None) -> CheckResult:
         "outputs": [_tensor(output) for output in session.outputs],
         "space": space.id,
         "dimension": space.dimension,
-        "on_record": on_record,
+        "record": str(beside) if beside.is_file() else None,
+        "detector": record.detector,
+        "alignment": record.alignment,
+        "on_record": on_record.model_sha256,
     }
     detail = (
         f"{space.id}, {space.dimension} dimensions, from {session.path} "
         f"({session.path.stat().st_size / _MEGABYTE:.1f} MB, SHA-256 {session.sha256[:12]}...), "
         f"from {shape_text(session.input.shape)} to "
-        f"{', '.join(shape_text(output.shape) for output in session.outputs)}"
+        f"{', '.join(shape_text(output.shape) for output in session.outputs)}, faces of the detector "
+        f"{record.detector}, aligned by {record.alignment}; "
+        + (f"record in {beside}" if beside.is_file() else "no record beside it")
     )
-    if on_record is not None and on_record != session.sha256:
-        return CheckResult(
-            "model",
-            "fault",
-            f"{MODEL_DIFFERS}: {detail}; the registry has {on_record[:12]}... on record: "
-            "no face is recognised",
-            "give this device the file on record, or a space of its own",
-            values,
-        )
-    if space.id == gabor.SPACE_ID:
-        advice = "this embedded model is for trials: set WFM_DEVICE__MODEL and WFM_DEVICE__SPACE"
-        return CheckResult("model", "warning", detail, advice, values)
-    record = "as on record in the registry" if on_record else "this device knows no record for it yet"
-    return CheckResult("model", "ok", f"{detail}; {record}", None, values)
+    own = SpaceInfo(
+        dimension=space.dimension,
+        model_sha256=session.sha256,
+        detector=record.detector,
+        alignment=record.alignment,
+    )
+    differences = find_differences({space.id: own}, {space.id: on_record})
+    if differences:
+        faults = "; ".join(f"{code}: {sentence}" for code, sentence in differences.items())
+        advice = "give this device the model and the preparation on record, or a space of its own"
+        return CheckResult("model", "fault", f"{faults} ({detail})", advice, values)
+    known = "as on record in the registry" if on_record.model_sha256 else _NO_RECORD
+    return CheckResult("model", "ok", f"{detail}; {known}", None, values)
+
+
+_NO_RECORD = "this device knows no record of the registry for it yet"
 
 
 def check_embedder_canary(

@@ -5,9 +5,8 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -17,43 +16,14 @@ from broker_bridge.contract.messages import Event
 from device.timing.expiring import ExpiringMap
 
 from .decision import (
-    BELOW_THRESHOLD,
     COOLDOWN,
     INCONSISTENT_TRACK,
-    LOW_MARGIN,
-    NO_MATCH,
     REPEATED_FRAME,
     UNCONFIRMED,
     EventDecision,
 )
 from .match_limits import EXACT_BEYOND, MatchLimits
-
-# The reasons of a single frame for an unknown person.
-_UNKNOWN_REASONS: Final = frozenset({NO_MATCH, BELOW_THRESHOLD})
-
-
-@dataclass(frozen=True)
-class _Recognition:
-    """One frame of a track: an identity, or None with the reason.
-
-    `nearest` is the nearest identity, also of a frame without a match.
-    """
-
-    nearest: str | None
-    user_id: str | None
-    reason: str | None
-    distance: float
-    margin: float | None
-
-
-@dataclass
-class _RecognitionTrack:
-    window: deque[_Recognition]
-    last_frame_id: int
-    decided_at: float
-    frames: int = field(default=0)
-    is_reported: bool = field(default=False)
-    """Whether the track had an identity already, or was reported as unknown."""
+from .recognition_track import UNKNOWN_REASONS, RecognitionTrack, rate_frame
 
 
 class EventValidator:
@@ -107,7 +77,7 @@ class EventValidator:
         self._wall_clock = wall_clock
         self._new_suffix = new_suffix
         self.refusals: Counter[str] = Counter()
-        self._tracks: ExpiringMap[str, _RecognitionTrack] = ExpiringMap(max_track_age_seconds)
+        self._tracks: ExpiringMap[str, RecognitionTrack] = ExpiringMap(max_track_age_seconds)
         self._last_events: ExpiringMap[str, float] = ExpiringMap(cooldown_seconds)
 
     @property
@@ -126,10 +96,10 @@ class EventValidator:
         is_exact = limits.floor + EXACT_BEYOND >= self._limits.floor
         self._limits = limits
         for track in self._tracks.values():
-            frames = [self._rate_frame(each.nearest, each.distance, each.margin) for each in track.window]
-            track.window.clear()
             if is_exact:
-                track.window.extend(frames)
+                track.judge_again(limits)
+            else:
+                track.window.clear()
 
     @property
     def tracks_in_memory(self) -> int:
@@ -194,7 +164,7 @@ class EventValidator:
         now = self._clock()
         self._tracks.expire(now)
         self._last_events.expire(now)
-        new_track = _RecognitionTrack(deque(maxlen=self._frames_needed), frame_id - 1, now)
+        new_track = RecognitionTrack(deque(maxlen=self._frames_needed), frame_id - 1, now)
         track = self._tracks.get(track_id) or new_track
         if frame_id <= track.last_frame_id:
             return self._suppress(REPEATED_FRAME)
@@ -206,7 +176,7 @@ class EventValidator:
         if now - track.decided_at > self._max_track_age:
             # The old frames are no evidence any more; what the track reported stays reported.
             track.window.clear()
-        track.window.append(self._rate_frame(user_id, distance, margin))
+        track.window.append(rate_frame(user_id, distance, margin, self._limits))
         track.decided_at = now
 
         details: dict[str, JsonValue] = {
@@ -214,7 +184,7 @@ class EventValidator:
             "space": space,
             "gallery_version": gallery_version,
         }
-        votes = _votes(track)
+        votes = track.votes()
         identity, reason = self._identify(track, votes, now)
         track.is_reported = track.is_reported or identity is not None
         if reason is None and identity is not None:
@@ -231,18 +201,7 @@ class EventValidator:
         self.refusals[reason] += 1
         return EventDecision(None, reason, identity, votes)
 
-    def _rate_frame(self, nearest: str | None, distance: float, margin: float | None) -> _Recognition:
-        reason = None
-        if nearest is None:
-            reason = NO_MATCH
-        # In this form a distance or margin that is not a number is no match either.
-        elif not distance <= self._limits.distance:
-            reason = BELOW_THRESHOLD
-        elif margin is not None and not margin >= self._limits.margin:
-            reason = LOW_MARGIN
-        return _Recognition(nearest, nearest if reason is None else None, reason, distance, margin)
-
-    def _identify(self, track: _RecognitionTrack, votes: int, now: float) -> tuple[str | None, str | None]:
+    def _identify(self, track: RecognitionTrack, votes: int, now: float) -> tuple[str | None, str | None]:
         """Return the identity of the track, and the reason for no event (None: an event).
 
         The newest frame must agree: older frames may show an identity that was just deleted.
@@ -258,20 +217,20 @@ class EventValidator:
         cooling = last_event is not None and now - last_event < self._cooldown
         return newest.user_id, COOLDOWN if cooling else None
 
-    def _is_unknown_person(self, track: _RecognitionTrack, votes: int) -> bool:
+    def _is_unknown_person(self, track: RecognitionTrack, votes: int) -> bool:
         """Return whether to report the track as unknown now.
 
         The frames of a full window decide.
         """
         if not self._unknown_events or track.is_reported or len(track.window) < self._frames_needed:
             return False
-        return track.window[-1].reason in _UNKNOWN_REASONS and votes >= self._votes_needed
+        return track.window[-1].reason in UNKNOWN_REASONS and votes >= self._votes_needed
 
     def _build_event(
         self,
         user_id: str | None,
         track_id: str,
-        track: _RecognitionTrack,
+        track: RecognitionTrack,
         confidence: float | None,
         details: dict[str, JsonValue],
     ) -> Event:
@@ -280,7 +239,7 @@ class EventValidator:
         agreeing = [
             frame
             for frame in track.window
-            if (frame.user_id == user_id if user_id else frame.reason in _UNKNOWN_REASONS)
+            if (frame.user_id == user_id if user_id else frame.reason in UNKNOWN_REASONS)
         ]
         distance = _mean([frame.distance for frame in agreeing])
         margins = [frame.margin for frame in agreeing if frame.margin is not None]
@@ -306,17 +265,6 @@ class EventValidator:
             confidence=round(min(1.0, max(0.0, confidence)), 4),
             metadata={key: value for key, value in metadata.items() if value is not None},
         )
-
-
-def _votes(track: _RecognitionTrack) -> int:
-    """Return how many frames agree with the newest frame.
-
-    Frames agree on the same identity, or on an unknown person.
-    """
-    newest = track.window[-1]
-    if newest.user_id is not None:
-        return sum(frame.user_id == newest.user_id for frame in track.window)
-    return sum(frame.reason in _UNKNOWN_REASONS for frame in track.window)
 
 
 def _mean(values: list[float]) -> float:

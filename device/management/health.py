@@ -4,12 +4,14 @@ import logging
 import threading
 
 from broker_bridge.common.masking import mask
-from broker_bridge.contract.errors import CANARY_FAILED, MODEL_DIFFERS
+from broker_bridge.contract.errors import CANARY_FAILED
 from broker_bridge.contract.messages import WireError
+
+from .space_problems import DIFFERENCES
 
 _log = logging.getLogger(__name__)
 
-_QUARANTINE = frozenset({MODEL_DIFFERS, CANARY_FAILED})
+_QUARANTINE = frozenset({*DIFFERENCES, CANARY_FAILED})
 _MAX_DETAIL_CHARACTERS = 1000
 
 

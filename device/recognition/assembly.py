@@ -1,18 +1,20 @@
 """Build the parts of recognition from a device's settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from broker_bridge.common.settings import SettingsError
 from broker_bridge.contract.embeddings import EmbeddingSpace
+from broker_bridge.contract.spaces import SpaceRecord
 from device.events.emotion_validator import EmotionEventValidator
 from device.events.event_validator import EventValidator
-from device.settings import DeviceSection, EmotionSettings, Thresholds
+from device.events.match_limits import MatchLimits
+from device.settings import DeviceSection, EmotionSettings
 from device.timing.clocks import FrameClock
-from device.vision import gabor
 from device.vision.detectors.detector import Detector
-from device.vision.detectors.loader import load_detector
-from device.vision.embedder import FaceEmbedder, load_embedder
+from device.vision.embedder import FaceEmbedder
 from device.vision.emotion import EmotionClassifier
+from device.vision.face_model import load_face_model
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.inference.loader import open_session
 from device.vision.inference.session import SessionOptions
@@ -20,13 +22,8 @@ from device.vision.quality import QualityGate
 from device.vision.tracker import FaceTracker
 
 from .emotions import EmotionStage
+from .limits import LimitsInUse
 from .pipeline import OnEvent, RecognitionPipeline
-
-# Matches are exact this far beyond the threshold, so that drawings, and recordings that are replayed under
-# looser thresholds, have true distances.
-_EXACT_BEYOND = 0.15
-# The distance of seed 003.
-_FOR_ARCFACE = Thresholds(distance=0.35)
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,8 @@ class Recognition:
     quality: QualityGate
     emotions: EmotionStage | None
     clock: FrameClock
-    limits: Thresholds
+    limits: LimitsInUse
+    record: SpaceRecord
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -69,7 +67,7 @@ class Recognition:
             self.validator,
             quality=self.quality,
             emotions=self.emotions,
-            floor=max(-1.0, 1.0 - self.limits.distance - self.limits.margin - _EXACT_BEYOND),
+            limits=self.limits.match_limits,
             clock=self.clock,
             suppressed_reason=suppressed_reason,
             on_event=on_event,
@@ -87,26 +85,28 @@ def session_options(device: DeviceSection) -> SessionOptions:
 
 
 def build_recognition(device: DeviceSection) -> Recognition:
-    """Build the parts that the settings name. Raises ModelError with one sentence."""
+    """Build the parts that the settings name.
+
+    Raises ModelError or SettingsError with one sentence.
+    """
     clock = FrameClock()
     options = session_options(device)
-    embedder = load_embedder(str(device.model) if device.model else None, device.space, options)
-    detector = load_detector(
-        device.detector, device.detector_model, device.detector_score, device.min_face_pixels, options
-    )
-    limits = thresholds(device, embedder.space.id)
+    model = load_face_model(device.face_model, options)
+    embedder, record = model.embedder, model.record
+    limits = limits_of(device, record)
+    initial = limits.match_limits() or MatchLimits(0.0)
     validator = EventValidator(
         device.id,
         device.confirmation_frames,
         device.consistency_threshold,
         device.cooldown_seconds,
-        limits.distance,
-        min_margin=limits.margin,
+        initial.distance,
+        min_margin=initial.margin,
         unknown_events=device.unknown_events,
         clock=clock,
     )
     return Recognition(
-        detector=detector,
+        detector=model.detector,
         embedder=embedder,
         galleries=GalleryHolder(Gallery.empty(embedder.space)),
         validator=validator,
@@ -114,13 +114,27 @@ def build_recognition(device: DeviceSection) -> Recognition:
         emotions=_emotions(device.id, device.emotion, options, clock) if device.emotion else None,
         clock=clock,
         limits=limits,
+        record=record,
     )
 
 
-def thresholds(device: DeviceSection, space_id: str) -> Thresholds:
-    """Return the thresholds of a space: the configured ones, else its defaults."""
-    defaults = Thresholds(distance=gabor.DISTANCE_THRESHOLD, margin=gabor.MIN_MARGIN)
-    return device.thresholds.get(space_id, defaults if space_id == gabor.SPACE_ID else _FOR_ARCFACE)
+def limits_of(device: DeviceSection, record: SpaceRecord) -> LimitsInUse:
+    """Return the limits of the camera's space, before the registry says any.
+
+    Raises SettingsError for thresholds of a space that the device does not have.
+    """
+    unknown = sorted(set(device.thresholds) - {record.space, *device.further_spaces})
+    if unknown:
+        raise SettingsError([_unknown_thresholds(unknown, record.space)])
+    configured = device.thresholds.get(record.space)
+    return LimitsInUse(configured.match_limits if configured else None, record.limits)
+
+
+def _unknown_thresholds(unknown: Sequence[str], space: str) -> str:
+    return (
+        f"device.thresholds: {', '.join(unknown)} is no space of this device, which compares faces in "
+        f"{space}: correct the name, or remove it"
+    )
 
 
 def _emotions(

@@ -159,7 +159,10 @@ class RecognitionPipeline:
         )
 
     def _follow_limits(self) -> str | None:
-        """Give the validator the limits of this frame; return LIMITS_MISSING if there are none."""
+        """Give the validator the limits of this frame.
+
+        Returns LIMITS_MISSING if there are none.
+        """
         limits = self._limits()
         if limits is None:
             return LIMITS_MISSING

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from broker_bridge.common.clock import utc_now
+from device.events.match_limits import MatchLimits
 from device.recognition.sighting import FrameReport, Sighting
 
 from .format import (
@@ -92,6 +93,18 @@ class ScoreRecorder:
             if report.sightings:
                 self._append(report)
             self._flush(report.captured_at)
+        except OSError as error:
+            self._give_up(error)
+
+    def use_limits(self, limits: MatchLimits) -> None:
+        """Record under `limits` from now on; another file begins if they are others."""
+        changed = {"distance_threshold": limits.distance, "min_margin": limits.margin}
+        settings = self._settings.model_copy(update=changed)
+        if settings == self._settings:
+            return
+        self._settings = settings
+        try:
+            self._close_file()
         except OSError as error:
             self._give_up(error)
 

@@ -12,6 +12,7 @@ from broker_bridge.contract.ids import EVENT_CODES
 from broker_bridge.contract.messages import Event
 from device.events.decision import VALIDATOR_REASONS, EventDecision
 from device.events.event_validator import EventValidator
+from device.events.match_limits import MatchLimits
 
 from .format import FaceScore, FrameScores, RecordedSettings, Recording
 
@@ -99,6 +100,10 @@ class _ReplayValidator:
             wall_clock=lambda: self._at,
         )
 
+    def use_limits_of(self, settings: RecordedSettings) -> None:
+        """Use the limits of a file that continues the run."""
+        self._validator.change_limits(MatchLimits(settings.distance_threshold, settings.min_margin))
+
     def decide_frame(self, run: int, frame: FrameScores) -> None:
         self._seconds, self._at = frame.captured_at, frame.wall_time
         for face in frame.faces:
@@ -140,6 +145,9 @@ def replay(
             before = _ReplayValidator(header.settings, result.before)
             after = _ReplayValidator(header.settings.model_copy(update=changes), result.after)
             result.begins_late += header.part > 1
+        else:
+            before.use_limits_of(header.settings)
+            after.use_limits_of(header.settings.model_copy(update=changes))
         last = (header.run, header.part)
         for frame in recording.frames(on_bytes):
             result.frames += 1

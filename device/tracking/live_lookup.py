@@ -118,7 +118,7 @@ class LiveTrackerLookup:
 class _FirstAttempt(SessionListener):
     """The outcome of the first attempt to connect.
 
-    It includes whether the site's head has arrived. A ModelRecord that was attached earlier has handled
+    It includes whether the site's head has arrived. A SpacesOnRecord that was attached earlier has handled
     the head by then.
     """
 

@@ -1,38 +1,21 @@
-"""Load what one setting names: the embedder, its record, and the detector that belongs to it."""
+"""Load what one setting names: the embedder with its record, and its detector."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from broker_bridge.contract.spaces import SpaceRecord
 
 from .detectors.detector import Detector
-from .detectors.kind import DetectorKind, check_detector_model
+from .detectors.kind import check_detector_model
 from .detectors.loader import load_detector
 from .embedder import FaceEmbedder, load_embedder
 from .inference.session import ModelError, SessionOptions
 from .model_record import with_detector
-
-
-@dataclass(frozen=True)
-class FaceModelSettings:
-    """The settings of a program that finds and embeds faces; all but `model` have a default.
-
-    `model` None is the model that comes with the product. `space` names the space of a file without a record.
-    `detector` None is the detector of the record; `detector_model` is its file.
-    """
-
-    model: Path | None = None
-    space: str | None = None
-    reference_model: Path | None = None
-    detector: DetectorKind | None = None
-    detector_model: Path | None = None
-    detector_score: float = 0.5
-    min_face_pixels: int = 80
+from .model_settings import FaceModelSettings
 
 
 @dataclass(frozen=True)
 class FaceModel:
-    """An embedder, the detector that its faces are found with, and the complete record of its space."""
+    """An embedder, the detector of its faces, and the complete record of its space."""
 
     embedder: FaceEmbedder
     detector: Detector

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from device.management.model_record import ModelRecord
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
@@ -26,7 +27,6 @@ from device.doctor.storage import check_disk
 from device.doctor.synthetic import synthetic_frame
 from device.doctor.timing import STAGES, RecognitionStages, synthetic_gallery, time_stages
 from device.management.health import Health
-from device.management.model_record import ModelRecord
 from device.settings import DeviceSettings, QualitySettings
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox

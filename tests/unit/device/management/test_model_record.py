@@ -1,12 +1,12 @@
 """A device whose model file differs from the registry's record."""
 
 import pytest
+from device.management.model_record import ModelRecord
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
 from device.management.health import Health
-from device.management.model_record import ModelRecord
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 

@@ -1,0 +1,26 @@
+"""Define what a program's settings say about its face model.
+
+A leaf module: settings import it without OpenCV or ONNX Runtime.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .detectors.kind import DetectorKind
+
+
+@dataclass(frozen=True)
+class FaceModelSettings:
+    """The settings of a program that finds and embeds faces; all have a default.
+
+    `model` None is the model that comes with the product. `space` names the space of a file without a record.
+    `detector` None is the detector of the record; `detector_model` is its file.
+    """
+
+    model: Path | None = None
+    space: str | None = None
+    reference_model: Path | None = None
+    detector: DetectorKind | None = None
+    detector_model: Path | None = None
+    detector_score: float = 0.5
+    min_face_pixels: int = 80
