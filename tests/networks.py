@@ -1,12 +1,27 @@
 """Tiny ONNX networks whose outputs can be computed by hand."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from broker_bridge.contract.spaces import SpaceLimits, SpaceRecord
+
+LIMITS = SpaceLimits(
+    distance=0.35,
+    margin=0.0,
+    same_person=0.75,
+    look_alike=0.7,
+    tracked_similarity=0.75,
+    tracked_margin=0.05,
+    tracked_by_position=0.7,
+)
+"""Limits for networks that recognise coloured pictures."""
 
 Size = int | str
 Output = tuple[str, Sequence[Size]]
@@ -123,3 +138,18 @@ def save_identity(path: Path, *, shape: Sequence[Size] = ("n", *FACE), kind: int
         input_type=kind,
         output_type=kind,
     )
+
+
+def save_record(model: Path, space: str = "face:mine", *, dimension: int = 512, **fields: Any) -> Path:
+    """Save the record of `model` beside it, with LIMITS; return the path of the model."""
+    record = {
+        "space": space,
+        "dimension": dimension,
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "detector": "cascade",
+        "alignment": "box",
+        "limits": LIMITS,
+    }
+    content = SpaceRecord.model_validate({**record, **fields}).to_json()
+    model.with_suffix(".json").write_bytes(content)
+    return model

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from broker_bridge.common.clock import utc_now
 from broker_bridge.common.settings import SettingsError
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import EmbeddingSpace, Vector
 from device.bootstrap import database_path
 from device.enrollment.gallery_rows import GalleryRows
@@ -150,12 +151,12 @@ class _Examination:
 
     def _check_detector(self) -> CheckResult:
         device = self._device
-        if self._embedder is None:
-            return _skipped("detector", "the model cannot be loaded, whose record names the detector")
+        # Without a model there is no record; the detector of the settings is checked all the same.
+        record = DEFAULT_FACE_SPACE.model_copy(update={"detector": device.detector})
+        if self._embedder is not None:
+            record = self._embedder.record
         try:
-            self._detector = load_recorded_detector(
-                device.face_model, self._embedder.record, session_options(device)
-            )
+            self._detector = load_recorded_detector(device.face_model, record, session_options(device))
             return check_detector(self._detector, device)
         except ModelError as error:
             self._detector = None

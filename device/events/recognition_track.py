@@ -1,4 +1,4 @@
-"""The evidence of one face track: its last frames, judged by the limits of a match."""
+"""Keep the last frames of a face track, judged by the limits of a match."""
 
 from collections import deque
 from dataclasses import dataclass, field

@@ -59,7 +59,10 @@ class GalleryWatch:
             self._report_unsuited(None)
 
     def follow_gallery(self, rows: GalleryRows, swap: Callable[[], None]) -> None:
-        """Call `swap`, which puts `rows` in use; a problem is reported before and cleared after that."""
+        """Call `swap`, which puts `rows` in use.
+
+        A problem is reported before, and cleared after that.
+        """
         unsuited = self._find_unsuited(rows, self._limits.current)
         if unsuited:
             self._report_unsuited(unsuited)

@@ -78,7 +78,8 @@ def _compare(space: str, own: SpaceInfo, recorded: SpaceOnRecord) -> list[tuple[
         sentence = (
             f"this device prepares the faces of {space} otherwise than the enrollment "
             f"({'; '.join(prepared)}), so its vectors do not compare: recognition stops until this device's "
-            "record and settings name the detector and alignment on record, or the registry's record is corrected"
+            "record and settings name the detector and alignment on record, or the registry's record is "
+            "corrected"
         )
         found.append((PREPARATION_DIFFERS, sentence))
     return found

@@ -73,7 +73,8 @@ def find_record(model: Path, reference_model: Path | None = None) -> SpaceRecord
 def space_of(model: Path, record: SpaceRecord | None, configured: str | None) -> str:
     """Return the space of a model's vectors.
 
-    It is that of the `record`, else the `configured` one. Raises ModelError if there is none, if they contradict each other, and for a space of another modality.
+    It is that of the `record`, else the `configured` one. Raises ModelError if there is none, if they
+    contradict each other, and for a space of another modality.
     """
     if record is None and configured is None:
         raise ModelError(

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from device.management.model_record import ModelRecord
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
@@ -27,6 +26,8 @@ from device.doctor.storage import check_disk
 from device.doctor.synthetic import synthetic_frame
 from device.doctor.timing import STAGES, RecognitionStages, synthetic_gallery, time_stages
 from device.management.health import Health
+from device.management.space_problems import SpaceOnRecord
+from device.management.spaces_on_record import SpacesOnRecord
 from device.settings import DeviceSettings, QualitySettings
 from device.store.db_manager import DatabaseManager
 from device.store.outbox import Outbox
@@ -84,8 +85,8 @@ def test_a_new_device_with_the_embedded_model_has_only_a_broker_fault(tmp_path):
     """The doctor writes nothing, not even the data folder."""
     found = findings(settings(tmp_path / "data"))
     assert {name for name, check in found.items() if check.state == "fault"} == {"broker"}
-    assert found["model"].state == "warning"
-    assert "trials" in found["model"].advice
+    assert (found["model"].state, found["limits"].state) == ("ok", "ok")
+    assert "of the record beside the model" in found["limits"].detail
     assert "no database yet" in found["disk"].detail
     assert "1000 templates" in found["stages"].detail
     assert not (tmp_path / "data").exists()
@@ -94,11 +95,9 @@ def test_a_new_device_with_the_embedded_model_has_only_a_broker_fault(tmp_path):
 def test_missing_detector_and_emotion_models_are_faults(tmp_path):
     """Each model has a check of its own."""
     emotion = {"model": tmp_path / "no-emotion.onnx", "classes": ["calm", "glad"], "codes": {"glad": "EV2.1"}}
-    found = findings(
-        settings(
-            tmp_path / "data", detector="scrfd", detector_model=tmp_path / "no-scrfd.onnx", emotion=emotion
-        )
-    )
+    detector = {"detector": "scrfd", "detector_model": tmp_path / "no-scrfd.onnx"}
+    model = save_arcface_like(tmp_path / "mine.onnx")
+    found = findings(settings(tmp_path / "data", model=model, space="face:mine", emotion=emotion, **detector))
     assert found["detector"].state == found["emotion"].state == "fault"
     assert "no-scrfd.onnx" in found["detector"].detail
     assert "no-emotion.onnx" in found["emotion"].detail
@@ -262,7 +261,7 @@ def embedder(tmp_path):
 
 def test_a_model_is_described_by_path_hash_shapes_and_space(embedder):
     """Operators compare these values between devices."""
-    check = check_model(embedder, None)
+    check = check_model(embedder, SpaceOnRecord())
     digest = hashlib.sha256(embedder.session.path.read_bytes()).hexdigest()
     assert check.state == "ok"
     assert check.values["sha256"] == digest
@@ -270,7 +269,7 @@ def test_a_model_is_described_by_path_hash_shapes_and_space(embedder):
     assert check.values["outputs"] == [{"name": "output", "shape": [None, 512]}]
     assert (check.values["space"], check.values["dimension"]) == ("face:mine", 512)
     assert digest[:12] in check.detail
-    assert check_model(embedder, digest).state == "ok"
+    assert check_model(embedder, SpaceOnRecord(model_sha256=digest)).state == "ok"
 
 
 def test_a_model_that_differs_from_the_registry_is_a_fault(tmp_path):
@@ -278,7 +277,7 @@ def test_a_model_that_differs_from_the_registry_is_a_fault(tmp_path):
     model = save_arcface_like(tmp_path / "mine.onnx")
     db = DatabaseManager(tmp_path / "data" / "device.db")
     db.initialize()
-    record = ModelRecord(db, Health(), {"face:mine": SpaceInfo(dimension=512, model_sha256="1" * 64)})
+    record = SpacesOnRecord(db, Health(), {"face:mine": SpaceInfo(dimension=512, model_sha256="1" * 64)})
     head = SyncHead(
         epoch="aa",
         version=1,

@@ -130,11 +130,11 @@ def test_declared_output_shapes_are_not_trusted(tmp_path):
 
 
 def test_a_configured_model_needs_the_name_of_its_space(tmp_path):
-    """The embedded model has its own name only."""
+    """The model that comes with the product has its own name only."""
     path = str(save_channel_means(tmp_path / "m.onnx"))
     options = SessionOptions(threads=2)
     assert load_embedder(path, "face:arcface-w600k-r50", options).space.id == "face:arcface-w600k-r50"
-    with pytest.raises(ModelError, match="name of its space"):
+    with pytest.raises(ModelError, match=r"m\.json is missing, the record of"):
         load_embedder(path)
     with pytest.raises(ModelError, match="is not a space"):
         load_embedder(path, "ArcFace")

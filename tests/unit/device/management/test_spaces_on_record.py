@@ -1,12 +1,12 @@
-"""A device whose model file differs from the registry's record."""
+"""A device whose model or preparation differs from the registry's record."""
 
 import pytest
-from device.management.model_record import ModelRecord
 
 from broker_bridge.contract import channels
 from broker_bridge.contract.channels import Decoded
 from broker_bridge.contract.messages import SpaceHead, SpaceInfo, SyncHead
 from device.management.health import Health
+from device.management.spaces_on_record import SpacesOnRecord
 from device.store.connection import StoreError
 from device.store.db_manager import DatabaseManager
 
@@ -24,7 +24,7 @@ def db(tmp_path):
 
 def record_of(db, sha256=OURS):
     health = Health()
-    return ModelRecord(db, health, {SPACE: SpaceInfo(dimension=8, model_sha256=sha256)}), health
+    return SpacesOnRecord(db, health, {SPACE: SpaceInfo(dimension=8, model_sha256=sha256)}), health
 
 
 def receive_head(record, sha256, space=SPACE):
