@@ -1,6 +1,7 @@
 """Tiny ONNX networks whose outputs can be computed by hand."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,15 @@ def save_identity(path: Path, *, shape: Sequence[Size] = ("n", *FACE), kind: int
         input_type=kind,
         output_type=kind,
     )
+
+
+def own_model(path: Path, space: str = "face:mine") -> dict[str, str]:
+    """Return the settings of a device with the model `path`, which has no record.
+
+    They are by name, without the prefix of environment variables.
+    """
+    limits = {space: LIMITS.model_dump(include={"distance", "margin"})}
+    return {"MODEL": str(path), "SPACE": space, "THRESHOLDS": json.dumps(limits)}
 
 
 def save_record(model: Path, space: str = "face:mine", *, dimension: int = 512, **fields: Any) -> Path:

@@ -150,7 +150,8 @@ def test_a_camera_with_another_model_sends_no_event_and_is_degraded(
     camera: LocalFleet,
 ) -> None:
     """The dashboard shows the problem `model-differs`."""
-    model = save_arcface_like(camera.folder / "other.onnx")
+    model = save_record(save_arcface_like(camera.folder / "other.onnx"), "face:other")
+    call(camera, "PUT", "/api/v1/spaces/face:other", {"dimension": 512, "model_sha256": "0" * 64})
     [video] = sample_video.make_sample(camera.folder / "more", [sample_video.IDENTITIES[KNOWN]], cameras=1)
     second_camera = camera.make_device(
         SECOND,
@@ -158,7 +159,6 @@ def test_a_camera_with_another_model_sends_no_event_and_is_degraded(
             "source": str(video.path),
             "loop": True,
             "model": str(model),
-            "space": "face:gabor-512",
             "heartbeat_seconds": 1,
         },
     )

@@ -28,7 +28,7 @@ from tests.device_samples import ModelRegistry
 from tests.fake_tensorrt import Machine
 from tests.integration.device.conftest import Peer
 from tests.integration.device.test_device_program import PYTHON, StartProgram, camera
-from tests.networks import save_arcface_like, save_identity, save_nan, save_network
+from tests.networks import own_model, save_arcface_like, save_identity, save_nan, save_network
 from tests.waiting import wait_until
 
 SPACE = "face:arcface-test"
@@ -109,8 +109,10 @@ def test_a_file_that_is_not_the_model_ends_the_program_with_a_sentence(
 ) -> None:
     """The program prints one line with the file's name and ends with status 2."""
     model = str(save(tmp_path / "model.onnx"))
-    more = {"SPACE": SPACE} if setting == "MODEL" else {"DETECTOR": "scrfd"}
-    env = no_model(tmp_path, video, **{setting: model}, **more)
+    own = own_model(save_arcface_like(tmp_path / "own.onnx"), SPACE)
+    if setting == "DETECTOR_MODEL":
+        own["DETECTOR"] = "scrfd"
+    env = no_model(tmp_path, video, **{**own, setting: model})
     ended = run_device(env)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
     assert "model.onnx" in ended.stderr
@@ -198,7 +200,7 @@ def test_an_embedder_that_returns_nan_sends_no_event(
     watch: Watch, video: Path, tmp_path: Path, save: Save, code: str, sentence: str, refusal: str
 ) -> None:
     """The canary or the first face finds it; the device is degraded and runs on."""
-    beat, events = watch(video, MODEL=str(save(tmp_path / "m.onnx")), SPACE=SPACE)
+    beat, events = watch(video, **own_model(save(tmp_path / "m.onnx"), SPACE))
     assert events == []
     [problem] = beat.problems
     assert (beat.state, problem.code) == ("degraded", code)
@@ -209,7 +211,8 @@ def test_an_embedder_that_returns_nan_sends_no_event(
 def test_a_detector_that_returns_nan_is_reported(watch: Watch, video: Path, tmp_path: Path) -> None:
     """Every frame fails and is counted; the program runs on."""
     network = save_scrfd(tmp_path / "det.onnx", score_bias=NAN)
-    beat, events = watch(video, DETECTOR="scrfd", DETECTOR_MODEL=str(network))
+    own = own_model(save_arcface_like(tmp_path / "m.onnx"), SPACE)
+    beat, events = watch(video, **own, DETECTOR="scrfd", DETECTOR_MODEL=str(network))
     assert events == []
     [problem] = beat.problems
     assert problem.code == "model-failed"

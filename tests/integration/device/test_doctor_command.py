@@ -21,7 +21,7 @@ from device.cli.doctor import doctor
 from tests.conftest import FreshDevice, StartProgram
 from tests.integration.device.conftest import Peer
 from tests.integration.test_production_broker import certificates, openssl, port  # noqa: F401  # fixtures
-from tests.networks import save_arcface_like
+from tests.networks import save_arcface_like, save_record
 from tests.waiting import wait_until
 
 Run = Callable[..., Result]
@@ -54,8 +54,7 @@ def device(mosquitto: Mosquitto, fresh_device: FreshDevice, tmp_path: Path) -> d
         "WFM_DEVICE__SITE": fresh_device.site,
         "WFM_DEVICE__DATA_DIR": str(tmp_path / "data"),
         "WFM_DEVICE__SOURCE": str(pictures),
-        "WFM_DEVICE__MODEL": str(save_arcface_like(tmp_path / "mine.onnx")),
-        "WFM_DEVICE__SPACE": "face:mine",
+        "WFM_DEVICE__MODEL": str(save_record(save_arcface_like(tmp_path / "mine.onnx"))),
     }
 
 
@@ -64,7 +63,18 @@ def test_a_sound_device_ends_with_status_0(run: Run, device: dict[str, str]) -> 
     result = run(device)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    checks = ("versions", "model", "providers", "canary", "detector", "camera", "disk", "clock", "broker")
+    checks = (
+        "versions",
+        "model",
+        "limits",
+        "providers",
+        "canary",
+        "detector",
+        "camera",
+        "disk",
+        "clock",
+        "broker",
+    )
     for name, line in zip((*checks, "stages"), lines, strict=False):
         assert line.split()[:2] == ["ok", name], line
     for stage in ("detect", "align", "quality", "embed", "match", "together"):

@@ -8,8 +8,6 @@ import pytest
 from broker_bridge.common.settings import load_settings
 from broker_bridge.settings import BridgeProgram
 from dashboard_api.settings import ApiProgram
-from device.recognition.assembly import thresholds
-from device.settings import DeviceSettings
 
 TRIAL = "face:gabor-512"
 ARCFACE = "face:arcface-w600k-r50"
@@ -105,16 +103,3 @@ def test_an_entry_of_tracking_precedes_the_general_threshold(
     tracking = load(program, "tracking", faces={own: values}, face_similarity_threshold=0.85).tracking
     assert tracking.limits_in(own).model_dump() == values
     assert {tracking.limits_in(space).similarity for space in set(SPACES) - {own}} == {0.85}
-
-
-@pytest.mark.parametrize("own", [TRIAL, ARCFACE])
-@pytest.mark.parametrize(("distance", "margin"), [(0.1, 0.0), (0.25, 0.05), (0.35, 0.0), (0.6, 0.2), (0, 0)])
-def test_the_thresholds_of_a_device_are_those_of_its_space(own: str, distance: float, margin: float) -> None:
-    """In its space alone; the other spaces keep their defaults."""
-    camera = {"WFM_DEVICE__ID": "cam-001", "WFM_DEVICE__SITE": "lobby"}
-    entry = {"WFM_DEVICE__THRESHOLDS": json.dumps({own: {"distance": distance, "margin": margin}})}
-    device = load_settings(DeviceSettings, None, camera | entry).device
-    assert thresholds(device, own).model_dump() == {"distance": distance, "margin": margin}
-    defaults = load_settings(DeviceSettings, None, camera).device
-    for space in set(SPACES) - {own}:
-        assert thresholds(device, space) == thresholds(defaults, space)
