@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local import sample_video
 from deploy.local.fleet import SITE, LocalFleet
-from tests.networks import save_arcface_like, save_network
+from tests.networks import save_arcface_like, save_network, save_record
 from tests.waiting import wait_until
 
 FIRST, SECOND = "cam-001", "cam-002"
