@@ -13,7 +13,7 @@ from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import DeviceId, EmotionCode, SiteId, SpaceId
 from device.events.match_limits import MatchLimits
 from device.vision.detectors.kind import DetectorKind, check_detector_model
-from device.vision.model_settings import FaceModelSettings
+from device.vision.recorded.model_settings import FaceModelSettings
 
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
 

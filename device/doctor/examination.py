@@ -22,11 +22,11 @@ from device.store.connection import StoreError
 from device.store.inspection import inspect_store
 from device.vision.detectors.detector import Detector
 from device.vision.embedder import FaceEmbedder
-from device.vision.face_model import load_recorded_detector, load_recorded_embedder
 from device.vision.gallery import Gallery
 from device.vision.inference.loader import open_session
 from device.vision.inference.session import ModelError
 from device.vision.quality import QualityGate
+from device.vision.recorded.face_model import load_recorded_detector, load_recorded_embedder
 
 from .broker import check_broker
 from .camera import CameraSample, check_camera, sample_camera

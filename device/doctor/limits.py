@@ -6,8 +6,8 @@ from broker_bridge.contract.errors import GALLERY_EMPTY, LIMITS_MISSING, THRESHO
 from device.enrollment.gallery_rows import GalleryRows
 from device.management.gallery_watch import describe_empty, describe_missing, describe_unsuited
 from device.management.space_problems import SpaceOnRecord
+from device.recognition.gallery_pairs import compare_pairs
 from device.recognition.limits import LimitsInUse
-from device.vision.gallery_pairs import compare_pairs
 
 from .check import CheckResult
 

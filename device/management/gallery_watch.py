@@ -5,8 +5,8 @@ from collections.abc import Callable
 from broker_bridge.contract.errors import GALLERY_EMPTY, LIMITS_MISSING, THRESHOLDS_UNSUITED
 from device.enrollment.gallery_rows import GalleryRows
 from device.events import decision
+from device.recognition.gallery_pairs import GalleryPairs, compare_pairs
 from device.recognition.limits import LimitsInUse, SourcedLimits
-from device.vision.gallery_pairs import GalleryPairs, compare_pairs
 
 from .health import Health
 from .spaces_on_record import SpacesOnRecord

@@ -14,11 +14,11 @@ from device.timing.clocks import FrameClock
 from device.vision.detectors.detector import Detector
 from device.vision.embedder import FaceEmbedder
 from device.vision.emotion import EmotionClassifier
-from device.vision.face_model import load_face_model
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.inference.loader import open_session
 from device.vision.inference.session import SessionOptions
 from device.vision.quality import QualityGate
+from device.vision.recorded.face_model import load_face_model
 from device.vision.tracker import FaceTracker
 
 from .emotions import EmotionStage

@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 
 from broker_bridge.vectors.index import are_units
-
-from .detectors.detector import Float32
+from device.vision.detectors.detector import Float32
 
 # Bounds the work: 200 people have 19,900 pairs, compared in some 20 ms.
 _MOST_PEOPLE: Final = 200

@@ -6,7 +6,7 @@ A leaf module: settings import it without OpenCV or ONNX Runtime.
 from dataclasses import dataclass
 from pathlib import Path
 
-from .detectors.kind import DetectorKind
+from device.vision.detectors.kind import DetectorKind
 
 
 @dataclass(frozen=True)

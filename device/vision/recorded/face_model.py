@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from broker_bridge.contract.spaces import SpaceRecord
+from device.vision.detectors.detector import Detector
+from device.vision.detectors.kind import check_detector_model
+from device.vision.detectors.loader import load_detector
+from device.vision.embedder import FaceEmbedder, load_embedder
+from device.vision.inference.session import ModelError, SessionOptions
+from device.vision.model_record import with_detector
 
-from .detectors.detector import Detector
-from .detectors.kind import check_detector_model
-from .detectors.loader import load_detector
-from .embedder import FaceEmbedder, load_embedder
-from .inference.session import ModelError, SessionOptions
-from .model_record import with_detector
 from .model_settings import FaceModelSettings
 
 
