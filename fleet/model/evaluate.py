@@ -21,6 +21,7 @@ from .loaded_model import LoadedModel, ModelChoice, load_model
 if TYPE_CHECKING:
     from .faces.photo_set import PhotoSet
     from .faces.sampling import SampledFaces
+    from .measures.searches import SearchOutcome
     from .report.evaluation import Evaluation, MeasuredScores
 
 Folder = Annotated[Path, typer.Argument(help="A folder with a folder of photos per person.")]
@@ -44,6 +45,9 @@ def evaluate(  # noqa: PLR0917  # typer reads the options from the arguments
     json_file: Annotated[
         str | None, typer.Option("--json", help="Write all figures to this file, - for standard output.")
     ] = None,
+    clips: Annotated[
+        bool, typer.Option("--clips", help="Also enroll half of the photos and show the others to a camera.")
+    ] = False,
     detector: Detector = None,
     detector_model: DetectorModel = None,
     alignment: AlignmentOption = None,
@@ -67,9 +71,13 @@ def evaluate(  # noqa: PLR0917  # typer reads the options from the arguments
     with exit_on_error(), exit_on_stop():
         _check_folders(picture, json_file)
         loaded = load_model(ModelChoice(model, detector, detector_model, alignment))
+        if clips:
+            _check_clips(loaded, pairs or [])
         photos = read_photos(folder, pairs or [])
         faces = sample(loaded, photos)
         evaluation, scores = compute(loaded, photos, faces, resamples)
+        if clips:
+            evaluation = replace(evaluation, clips=_run_clips(loaded, photos, faces))
         _write(evaluation, scores, picture, json_file)
     from .report.tables import print_evaluation  # noqa: PLC0415
 
@@ -103,20 +111,26 @@ def read_photos(folder: Path, pairs: list[Path]) -> "PhotoSet":
 
 def sample(loaded: LoadedModel, photos: "PhotoSet") -> "SampledFaces":
     """Embed all photos on one thread, with a progress bar."""
-    import cv2  # noqa: PLC0415
-
     from device.settings import QualitySettings  # noqa: PLC0415
     from device.vision.quality import QualityGate  # noqa: PLC0415
 
     from .faces.face_reader import FaceReader  # noqa: PLC0415
     from .faces.sampling import PhotoSampling  # noqa: PLC0415
 
+    reader = FaceReader(loaded.detector, loaded.embedder, QualityGate(QualitySettings()))
+    with one_thread(), ProgressBar(Console(stderr=True), "embedding", len(photos.photos)) as bar:
+        return PhotoSampling(photos, reader, loaded.dimension).sample(lambda: bar.advance(1))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let OpenCV use one thread, as the networks do, so that times compare."""
+    import cv2  # noqa: PLC0415
+
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        reader = FaceReader(loaded.detector, loaded.embedder, QualityGate(QualitySettings()))
-        with ProgressBar(Console(stderr=True), "embedding", len(photos.photos)) as bar:
-            return PhotoSampling(photos, reader, loaded.dimension).sample(lambda: bar.advance(1))
+        yield
     finally:
         cv2.setNumThreads(threads)
 
@@ -144,6 +158,26 @@ def compute(
         "runs_on": loaded.embedder.session.runs_on,
     }
     return replace(evaluation, model=model), scores
+
+
+def _check_clips(loaded: LoadedModel, pairs: list[Path]) -> None:
+    """Raise CannotRunError if clips cannot be judged."""
+    if pairs:
+        raise CannotRunError("--clips needs a folder per person: leave --pairs out")
+    if loaded.record is None or loaded.record.limits is None:
+        raise CannotRunError("--clips needs limits of a match: record them with wfm-fleet model calibrate")
+
+
+def _run_clips(loaded: LoadedModel, photos: "PhotoSet", faces: "SampledFaces") -> "SearchOutcome":
+    """Return how clips of the photos end, with a progress bar."""
+    from .clip_trial import ClipTrial  # noqa: PLC0415
+
+    limits = loaded.record.limits if loaded.record else None
+    if limits is None:
+        raise ValueError("expected a record with limits")
+    trial = ClipTrial(photos, faces, loaded.detector, loaded.embedder, limits)
+    with one_thread(), ProgressBar(Console(stderr=True), "clips", len(trial.clips)) as bar:
+        return trial.run_trial(lambda: bar.advance(1))
 
 
 def _write(

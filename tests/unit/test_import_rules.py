@@ -12,8 +12,8 @@ from tests.source_tree import PACKAGES, ROOT, imports, modules
 DRIVER = ("pymongo", "bson", "gridfs", "motor")
 MQTT = ("paho", "aiomqtt", "gmqtt")
 WEB = ("fastapi", "starlette", "uvicorn", "httpx")
-# What a camera does with a picture, for the evaluation of models.
-RECOGNITION = ("device.vision", "device.settings")
+# What a camera does with a frame, for the evaluation of models.
+RECOGNITION = ("device.vision", "device.settings", "device.recognition", "device.events", "device.timing")
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ class Evaluation:
     left_out: tuple[LeftOut, ...]
     unlike: tuple[tuple[str, str, float], ...]
     alike: tuple[tuple[str, str, float], ...]
+    clips: SearchOutcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON."""

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.model.measures.intervals import Interval
+from fleet.model.measures.searches import SearchOutcome
 
 from .evaluation import Comparison, Estimate, Evaluation, PhotoCounts, Spread, TarAtFar
 
@@ -29,6 +30,8 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     _print_notes(console, evaluation)
     if evaluation.camera.outcome is not None:
         console.print(_outcomes(columns, evaluation))
+    if evaluation.clips is not None:
+        console.print(_clips(evaluation.clips))
     if evaluation.milliseconds:
         console.print(_times(evaluation.milliseconds))
 
@@ -148,6 +151,18 @@ def _outcomes(columns: Mapping[str, Comparison], evaluation: Evaluation) -> Tabl
         ("strangers taken for a person", "taken"),
     ):
         table.add_row(name, *(str(getattr(outcome, field)) if outcome else "-" for outcome in outcomes))
+    return table
+
+
+def _clips(outcome: SearchOutcome) -> Table:
+    table = _table("Clips at the limits of the record: half of the photos enrolled", "")
+    known, strangers = outcome.right + outcome.wrong + outcome.unknown, outcome.taken + outcome.refused
+    table.add_row("clips of people enrolled", str(known))
+    table.add_row("right", f"{outcome.right} ({outcome.right / max(1, known):.1%})")
+    table.add_row("wrong person", str(outcome.wrong))
+    table.add_row("unknown", str(outcome.unknown))
+    table.add_row("clips of strangers", str(strangers))
+    table.add_row("taken for a person", str(outcome.taken))
     return table
 
 

@@ -36,7 +36,7 @@ def figures(folder: Path, *args: str | Path) -> dict[str, Any]:
 def test_a_model_is_measured(people: Path, tmp_path: Path) -> None:
     """The terminal has the figures, the files have all of them."""
     picture, file = tmp_path / "model.png", tmp_path / "model.json"
-    done = run(people, "--picture", picture, "--json", file)
+    done = run(people, "--picture", picture, "--json", file, "--clips")
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
     camera = found["camera"]
@@ -53,6 +53,11 @@ def test_a_model_is_measured(people: Path, tmp_path: Path) -> None:
     outcome = camera["outcome"]
     assert outcome["right"] + outcome["wrong"] + outcome["unknown"] == 6
     assert outcome["taken"] + outcome["refused"] == 6
+    # Each of three people is a stranger in one of four rounds; one of two photos is enrolled.
+    clips = found["clips"]
+    assert clips["right"] + clips["wrong"] + clips["unknown"] == 9
+    assert clips["taken"] + clips["refused"] == 3
+    assert clips["wrong"] == 0
     assert {"detect", "align", "quality", "embed"} <= set(found["milliseconds"])
     assert found["milliseconds"]["embed"] > 0
     assert DEFAULT_FACE_SPACE.space in done.output
@@ -126,6 +131,16 @@ def test_a_model_without_a_record_has_figures_and_no_outcome(people: Path, tmp_p
     assert (found["model"]["space"], found["model"]["dimension"]) == (None, 64)
     assert (found["limits"], found["camera"]["outcome"]) == (None, None)
     assert "a model without a record, 64 dimensions" in done.output
+
+
+def test_clips_need_limits_and_a_folder_per_person(people: Path, tmp_path: Path) -> None:
+    network = save_arcface_like(tmp_path / "other.onnx", dimension=64)
+    for option, words in (
+        (["--model", network], "needs limits"),
+        (["--pairs", network], "leave --pairs out"),
+    ):
+        refused = run(people, "--clips", *option)
+        assert (refused.exit_code, words in refused.output) == (2, True)
 
 
 @pytest.mark.parametrize(
