@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from device.vision.alignment import ARCFACE_TEMPLATE, FACE_SIZE
 from device.vision.capture.sources import Image
 from device.vision.detectors.detector import Detections
+from device.vision.detectors.geometry import ARCFACE_POINTS, FACE_SIZE
 
 WIDTH, HEIGHT = 640, 480
 _WAVES = 24
@@ -31,7 +31,7 @@ def synthetic_faces(count: int, image: Image) -> Detections:
     side = min(_FACE_SIDE, height, width)
     room = np.linspace(0, width - side, count + 2)[1:-1]
     boxes = np.array([[left, (height - side) / 2, side, side] for left in room], dtype=np.float32)
-    points = np.array(ARCFACE_TEMPLATE, dtype=np.float32) * (side / FACE_SIZE)
+    points = np.array(ARCFACE_POINTS.template, dtype=np.float32) * (side / FACE_SIZE)
     return Detections(
         boxes.reshape(count, 4), np.ones(count, dtype=np.float32), boxes[:, None, :2] + points[None]
     )

@@ -1,6 +1,7 @@
 """Align faces of a frame to the 112x112 images that embedding models take."""
 
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -8,50 +9,36 @@ from numpy.typing import NDArray
 
 from .capture.sources import Image
 from .detectors.detector import Detections, Float32
-
-FACE_SIZE = 112
+from .detectors.geometry import ARCFACE_POINTS, CASCADE_FRAME, FACE_SIZE, BoxFrame, LandmarkLayout
 
 Float64 = NDArray[np.float64]
-
-ARCFACE_TEMPLATE: tuple[tuple[float, float], ...] = (
-    (38.2946, 51.6963),
-    (73.5318, 51.5014),
-    (56.0252, 71.7366),
-    (41.5493, 92.3655),
-    (70.7299, 92.2041),
-)
-"""Eyes, nose and corners of the mouth in the 112x112 faces of ArcFace's training."""
 
 # Landmarks closer together than this (root mean square distance from their centre, in pixels) define no size
 # or direction.
 _LEAST_SPREAD = 1.0
 _LEAST_SCALE = float(np.finfo(np.float32).eps)
-_TARGET_MIDDLE = sum(complex(x, y) for x, y in ARCFACE_TEMPLATE) / len(ARCFACE_TEMPLATE)
-_TARGETS = [complex(x, y) - _TARGET_MIDDLE for x, y in ARCFACE_TEMPLATE]
 
 
 def align_faces(image: Image, found: Detections) -> NDArray[np.uint8]:
-    """Return uint8[n, 112, 112, 3], the faces aligned to ArcFace's template.
+    """Return uint8[n, 112, 112, 3], the faces aligned to ArcFace's frame.
 
-    A face without landmarks, or with landmarks that are degenerate or not finite, is the square of its
-    box (`crop_faces`). Pixels outside the image are black, as in ArcFace's training.
+    A face without landmarks, or with landmarks that are degenerate or not finite, is cut by its box
+    (`crop_faces`). Pixels outside the image repeat its edge.
     """
     if found.landmarks is None or not len(found):
-        return crop_faces(image, found.boxes)
-    transforms = similarity_transforms(found.landmarks)
+        return crop_faces(image, found.boxes, found.frame)
+    transforms = similarity_transforms(found.landmarks, found.layout)
     faces = np.empty((len(found), FACE_SIZE, FACE_SIZE, 3), dtype=np.uint8)
     for row, transform in enumerate(transforms):
         if np.isfinite(transform).all():
-            cv2.warpAffine(
-                image, transform, (FACE_SIZE, FACE_SIZE), faces[row], cv2.INTER_LINEAR, cv2.BORDER_CONSTANT
-            )
+            _warp(image, transform, faces[row])
         else:
-            faces[row] = crop_faces(image, found.boxes[row : row + 1])[0]
+            faces[row] = crop_faces(image, found.boxes[row : row + 1], found.frame)[0]
     return faces
 
 
-def similarity_transforms(landmarks: Float32) -> Float64:
-    """Return float64[n, 2, 3], the similarities to ArcFace's template.
+def similarity_transforms(landmarks: Float32, layout: LandmarkLayout = ARCFACE_POINTS) -> Float64:
+    """Return float64[n, 2, 3], the similarities to the template of `layout`.
 
     Each maps a face's `landmarks`, float32[n, 5, 2] in pixels. Degenerate landmarks have rows of NaN.
 
@@ -60,6 +47,7 @@ def similarity_transforms(landmarks: Float32) -> Float64:
     the centred points.
     """
     transforms = np.full((len(landmarks), 2, 3), np.nan)
+    target_middle, targets = _targets(layout)
     # Few faces of five points: plain arithmetic costs less than arrays do.
     for row, face in enumerate(landmarks.tolist()):
         points = [complex(x, y) for x, y in face]
@@ -68,10 +56,10 @@ def similarity_transforms(landmarks: Float32) -> Float64:
         spread = sum(z.real * z.real + z.imag * z.imag for z in centred)
         if not len(points) * _LEAST_SPREAD**2 <= spread < math.inf:
             continue
-        turn = sum(z.conjugate() * w for z, w in zip(centred, _TARGETS, strict=True)) / spread
+        turn = sum(z.conjugate() * w for z, w in zip(centred, targets, strict=True)) / spread
         # Mirrored or scattered points can pull the best scale to nothing, which has no inverse.
         if abs(turn) >= _LEAST_SCALE:
-            shift = _TARGET_MIDDLE - turn * middle
+            shift = target_middle - turn * middle
             transforms[row] = (
                 (turn.real, -turn.imag, shift.real),
                 (turn.imag, turn.real, shift.imag),
@@ -79,24 +67,42 @@ def similarity_transforms(landmarks: Float32) -> Float64:
     return transforms
 
 
-def crop_faces(image: Image, boxes: Float32, padding: float = 0.0) -> NDArray[np.uint8]:
-    """Return uint8[n, 112, 112, 3], a square around each of `boxes`.
+@cache
+def _targets(layout: LandmarkLayout) -> tuple[complex, list[complex]]:
+    """Return the middle of the template, and its points around that."""
+    points = [complex(x, y) for x, y in layout.template]
+    middle = sum(points) / len(points)
+    return middle, [point - middle for point in points]
 
-    `boxes` is float32[n, 4], xywh in pixels of `image`. `padding` widens the square on each side, as a share
-    of the box. Pixels outside the image repeat its edge. Raises ValueError for a box without an area or with
-    numbers that are not finite.
+
+def crop_faces(image: Image, boxes: Float32, frame: BoxFrame = CASCADE_FRAME) -> NDArray[np.uint8]:
+    """Return uint8[n, 112, 112, 3], ArcFace's frame around each of `boxes`.
+
+    `boxes` is float32[n, 4], xywh in pixels of `image`; `frame` says where the frame lies. Pixels outside the
+    image repeat its edge. Raises ValueError for a box without an area or with numbers that are not finite.
     """
     faces = np.empty((len(boxes), FACE_SIZE, FACE_SIZE, 3), dtype=np.uint8)
-    for row, (x, y, width, height) in enumerate(boxes.astype(np.float64)):
-        side = max(width, height) * (1 + 2 * padding)
-        if not (np.isfinite((x, y, side)).all() and min(width, height) > 0):
+    squares = frame_squares(boxes, frame)
+    for row, (x, y, side, _) in enumerate(squares):
+        if not (np.isfinite(squares[row]).all() and boxes[row, 2:].min() > 0):
             raise ValueError(f"a face box has finite numbers and an area, this one is {boxes[row].tolist()}")
         scale = FACE_SIZE / side
-        # Pixel centres lie at halves: the middle of the box falls on the middle of the crop.
-        shift_x = FACE_SIZE / 2 - scale * (x + width / 2) + scale / 2 - 0.5
-        shift_y = FACE_SIZE / 2 - scale * (y + height / 2) + scale / 2 - 0.5
-        matrix = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
-        faces[row] = cv2.warpAffine(
-            image, matrix, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        # Pixel centres lie at halves: the middle of the square falls on the middle of the crop.
+        shift = scale / 2 - 0.5
+        transform = np.array([[scale, 0.0, shift - scale * x], [0.0, scale, shift - scale * y]])
+        _warp(image, transform, faces[row])
     return faces
+
+
+def frame_squares(boxes: Float32, frame: BoxFrame) -> Float64:
+    """Return float64[n, 4], the squares xywh that `frame` puts around `boxes`."""
+    wide = boxes.astype(np.float64)
+    longer = wide[:, 2:].max(axis=1, keepdims=True)
+    sides = longer * frame.scale
+    centres = wide[:, :2] + wide[:, 2:] / 2 + longer * (frame.right, frame.down)
+    return np.concatenate([centres - sides / 2, sides, sides], axis=1)
+
+
+def _warp(image: Image, transform: Float64, face: NDArray[np.uint8]) -> None:
+    """Fill `face`, uint8[112, 112, 3], with what `transform` takes into it."""
+    cv2.warpAffine(image, transform, (FACE_SIZE, FACE_SIZE), face, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)

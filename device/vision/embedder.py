@@ -10,7 +10,7 @@ from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.spaces import SpaceRecord
 
-from .alignment import FACE_SIZE
+from .detectors.geometry import FACE_SIZE
 from .inference.batches import shape_text
 from .inference.loader import open_session
 from .inference.session import Float32, ModelError, Session, SessionOptions

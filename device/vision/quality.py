@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import ARCFACE_TEMPLATE, FACE_SIZE
+from .alignment import similarity_transforms
 from .detectors.detector import Detections, Float32
+from .detectors.geometry import ARCFACE_POINTS, FACE_SIZE, LandmarkLayout
 
 # Why a face is not good enough. The heartbeat counts these reasons.
 TOO_SMALL: Final = "too_small"
@@ -26,10 +27,6 @@ Float64 = NDArray[np.float64]
 
 # Border of the face that is not measured: background, or black from beyond the edge of the image.
 _MARGIN = 16
-
-# How far eyes, nose tip and corners of the mouth lie behind the tip of the nose, in the template's pixels (of
-# about 1.8 mm, as 63 mm between the pupils are 35 pixels): 27 and 25 mm, as in OpenCV's generic head model.
-_DEPTHS = (15.0, 15.0, 0.0, 14.0, 14.0)
 
 
 class QualityLimits(Protocol):
@@ -74,7 +71,7 @@ class QualityGate:
         if not len(found):
             return []
         small = found.boxes[:, 2:].min(axis=1) < self._limits.min_side
-        turned = self._turned(found.landmarks, len(found))
+        turned = self._turned(found)
         light = brightness_and_sharpness(faces)
         return [
             TOO_SMALL if is_small else TURNED if is_turned else self._ill_lit(*measures)
@@ -91,11 +88,11 @@ class QualityGate:
             return TOO_BRIGHT
         return BLURRED if sharpness < limits.min_sharpness else None
 
-    def _turned(self, landmarks: Float32 | None, count: int) -> NDArray[np.bool_]:
-        if landmarks is None or np.isinf(self._most_turned).all():
-            return np.zeros(count, dtype=np.bool_)
-        # NaN, the pose without landmarks, compares as not greater.
-        beyond = np.abs(head_poses(landmarks)) > self._most_turned
+    def _turned(self, found: Detections) -> NDArray[np.bool_]:
+        if found.landmarks is None or np.isinf(self._most_turned).all():
+            return np.zeros(len(found), dtype=np.bool_)
+        # NaN, an angle that is not known, compares as not greater.
+        beyond = np.abs(head_poses(found.landmarks, found.layout)) > self._most_turned
         return np.asarray(beyond.any(axis=1), dtype=np.bool_)
 
 
@@ -132,20 +129,27 @@ def face_quality(face: NDArray[np.uint8], box: Float32) -> float:
     return size * sharpness / (sharpness + _HALF_SHARP)
 
 
-def head_poses(landmarks: Float32) -> Float64:
+def head_poses(landmarks: Float32, layout: LandmarkLayout = ARCFACE_POINTS) -> Float64:
     """Return float64[n, 3], yaw, pitch and roll in degrees.
 
     The input `landmarks` is float32[n, 5, 2]. Positive is towards the right of the picture, down, and
-    clockwise; NaN for degenerate landmarks. ArcFace's template is 0, 0, 0.
+    clockwise; NaN for degenerate landmarks, and for yaw and pitch of a layout without depths. The layout's
+    template is 0, 0, 0.
 
     Pose from orthography and scaling (DeMenthon and Davis 1995): the affine camera that takes a generic
     head to the landmarks is a product with the head's pseudo-inverse; its rows are the first two of the
     rotation, scaled. Noses differ, so this is right to some ten degrees.
     """
     poses = np.full((len(landmarks), 3), np.nan)
+    inverse = _head_inverse(layout)
+    if inverse is None:
+        # The transform turns the face back.
+        transforms = similarity_transforms(landmarks, layout)
+        poses[:, 2] = -np.degrees(np.arctan2(transforms[:, 1, 0], transforms[:, 0, 0]))
+        return poses
     # Few faces of five points: plain arithmetic costs less than arrays do.
     for row, face in enumerate(landmarks.tolist()):
-        right, down = (_direction([point[axis] for point in face]) for axis in (0, 1))
+        right, down = (_direction([point[axis] for point in face], inverse) for axis in (0, 1))
         # The third row of the rotation: where the back of the head is.
         x = right[1] * down[2] - right[2] * down[1]
         y = right[2] * down[0] - right[0] * down[2]
@@ -156,18 +160,20 @@ def head_poses(landmarks: Float32) -> Float64:
     return poses
 
 
-def _direction(coordinates: list[float]) -> tuple[float, float, float]:
+def _direction(coordinates: list[float], inverse: list[list[float]]) -> tuple[float, float, float]:
     """Return one row of the rotation from the landmarks along one axis, or NaN."""
     middle = sum(coordinates) / len(coordinates)
     away = [coordinate - middle for coordinate in coordinates]
-    x, y, z = (sum(map(operator.mul, weights, away)) for weights in _head_inverse())
+    x, y, z = (sum(map(operator.mul, weights, away)) for weights in inverse)
     length = math.hypot(x, y, z)
     return (x / length, y / length, z / length) if length else (math.nan, math.nan, math.nan)
 
 
 @cache
-def _head_inverse() -> list[list[float]]:
-    """Return the pseudo-inverse of the centred head, 3 x 5."""
-    head = np.column_stack([ARCFACE_TEMPLATE, _DEPTHS])
+def _head_inverse(layout: LandmarkLayout) -> list[list[float]] | None:
+    """Return the pseudo-inverse of the centred head, 3 x 5, None without depths."""
+    if layout.depths is None:
+        return None
+    head = np.column_stack([layout.template, layout.depths])
     inverse: list[list[float]] = np.linalg.pinv(head - head.mean(axis=0)).tolist()
     return inverse

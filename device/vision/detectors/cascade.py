@@ -20,6 +20,7 @@ class CascadeDetector:
     """
 
     name = "cascade"
+    has_landmarks = False
 
     def __init__(
         self, *, min_face_pixels: int = 80, scale_factor: float = 1.15, min_neighbours: int = 4

@@ -1,12 +1,14 @@
 """Detections of faces in an image, and the protocol of detectors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device.vision.capture.sources import Image
+
+from .geometry import ARCFACE_POINTS, CASCADE_FRAME, BoxFrame, LandmarkLayout
 
 Float32 = NDArray[np.float32]
 
@@ -28,14 +30,15 @@ class Detections:
     """Faces of one image.
 
     `boxes` is float32[n, 4] as x, y, width, height in pixels, `scores` float32[n]. `landmarks` is
-    float32[n, 5, 2] in pixels if the model has them, in ArcFace's order: the eye on the left of the image,
-    the other eye, the tip of the nose, the corner of the mouth on the left, the other corner. Raises
-    ValueError for other shapes.
+    float32[n, 5, 2] in pixels, None without any; `layout` says which points they are, `frame` where ArcFace's
+    frame lies around a box. Raises ValueError for other shapes.
     """
 
     boxes: Float32
     scores: Float32
     landmarks: Float32 | None = None
+    layout: LandmarkLayout = ARCFACE_POINTS
+    frame: BoxFrame = CASCADE_FRAME
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -46,6 +49,11 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def select(self, rows: NDArray[np.intp]) -> "Detections":
+        """Return the detections in these rows."""
+        landmarks = None if self.landmarks is None else self.landmarks[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], landmarks=landmarks)
 
     def face_box(self, row: int) -> FaceBox:
         """Return box `row` in whole pixels."""
@@ -65,9 +73,8 @@ class Detections:
         corners = np.clip(corners, 0.0, (width, height, width, height))
         sides = corners[:, 2:] - corners[:, :2]
         kept = finite & (sides.min(axis=1) >= _LEAST_SIDE) & (sides.max(axis=1) >= min_side)
-        boxes = np.concatenate([corners[:, :2], sides], axis=1)[kept].astype(np.float32)
-        landmarks = None if self.landmarks is None else self.landmarks[kept]
-        return Detections(boxes, self.scores[kept], landmarks)
+        boxes = np.concatenate([corners[:, :2], sides], axis=1).astype(np.float32)
+        return replace(self, boxes=boxes).select(np.flatnonzero(kept))
 
     @classmethod
     def empty(cls, *, landmarks: bool = False) -> "Detections":

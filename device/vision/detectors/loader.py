@@ -1,7 +1,9 @@
 """Load the face detector that the settings name."""
 
 from pathlib import Path
+from typing import Protocol
 
+from broker_bridge.contract.spaces import Alignment
 from device.vision.inference.loader import open_session
 from device.vision.inference.session import ModelError, SessionOptions
 
@@ -15,16 +17,39 @@ def load_detector(
     score: float = 0.5,
     min_face_pixels: int = 80,
     options: SessionOptions | None = None,
+    *,
+    alignment: Alignment = "landmarks",
 ) -> Detector:
-    """Load the detector `kind`.
+    """Load the detector `kind`, with landmarks or without.
 
     `model` is the ONNX file of `scrfd` (or its TensorRT engine) or of `yunet`; `cascade` needs none. Faces
     below `score` (0..1; not for the cascade, since its scores are ranks) or `min_face_pixels` are not
-    reported. `options` apply to SCRFD: OpenCV's own CPU code runs YuNet.
+    reported. `options` apply to SCRFD: OpenCV's own CPU code runs YuNet. `alignment` is that of the space:
+    for `landmarks`, those that a detector has not are predicted.
 
     Raises ModelError when the model is not given, cannot be read, or belongs to another detector.
     """
     # Imported on use: a device needs the libraries of its own detector alone.
+    from .landmark_detector import BoxDetector, LandmarkDetector  # noqa: PLC0415
+
+    detector = _load_file(kind, model, score, min_face_pixels, options)
+    if alignment == "box":
+        return BoxDetector(detector)
+    return detector if detector.has_landmarks else LandmarkDetector(detector)
+
+
+class _DetectorOfFile(Detector, Protocol):
+    @property
+    def has_landmarks(self) -> bool: ...
+
+
+def _load_file(
+    kind: DetectorKind,
+    model: str | Path | None,
+    score: float,
+    min_face_pixels: int,
+    options: SessionOptions | None,
+) -> _DetectorOfFile:
     if kind == "cascade":
         from .cascade import CascadeDetector  # noqa: PLC0415
 

@@ -18,6 +18,7 @@ from device.vision.inference.batches import shape_text
 from device.vision.inference.session import ModelError, Session
 
 from .detector import Detections, Float32, has_pixels
+from .geometry import TIGHT_FRAME
 
 _FREE_SIZE = 640
 _STRIDES = {3: (8, 16, 32), 5: (8, 16, 32, 64, 128)}
@@ -62,12 +63,17 @@ class ScrfdDetector:
         shapes = [_rows(output).shape for output in session.run(blank)]
         self._levels = _levels(session, shapes, self._height, self._width)
 
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether the file has outputs for landmarks."""
+        return self._levels[0].landmarks is not None
+
     def detect(self, image: Image) -> Detections:
         """Return the faces in `image`, uint8[h, w, 3] BGR, best first.
 
         Raises ValueError for another array, ModelError when the network fails.
         """
-        with_landmarks = self._levels[0].landmarks is not None
+        with_landmarks = self.has_landmarks
         if not has_pixels(image):
             return Detections.empty(landmarks=with_landmarks)
         blob, scale = self._letterbox(image)
@@ -87,6 +93,7 @@ class ScrfdDetector:
             boxes=boxes[kept],
             scores=scores[kept],
             landmarks=points[kept].reshape(-1, 5, 2) / scale if with_landmarks else None,
+            frame=TIGHT_FRAME,
         )
         return found.clip_to(image, min_side=self._min_face_pixels)
 

@@ -12,6 +12,7 @@ from device.vision.capture.sources import Image
 from device.vision.inference.session import ENGINE_SUFFIXES, ModelError
 
 from .detector import Detections, Float32, has_pixels
+from .geometry import TIGHT_FRAME
 
 _STRIDES = (8, 16, 32)
 _CHANNELS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
@@ -33,6 +34,7 @@ class YuNetDetector:
     """
 
     name = "yunet"
+    has_landmarks = True
 
     def __init__(self, model: str | Path, *, score: float = 0.5, min_face_pixels: int = 0) -> None:
         _check_network(Path(model))
@@ -73,6 +75,7 @@ class YuNetDetector:
             boxes=rows[:, :4] * np.tile(scale, 2),
             scores=rows[:, 14],
             landmarks=rows[:, 4:14].reshape(-1, 5, 2) * scale,
+            frame=TIGHT_FRAME,
         )
         return found.clip_to(image, min_side=self._min_face_pixels)
 

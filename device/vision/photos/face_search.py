@@ -37,22 +37,23 @@ _ALMOST_WHOLE = 0.7
 
 @dataclass(frozen=True)
 class FaceInPhoto:
-    """The only face: one detection in `image`, a part of the photo times `scale`.
+    """The only face: one detection in `image`.
 
-    `left` and `top` are the place of `image` in the photo, in the photo's pixels.
+    That is a part of the photo times `scale`, within a border. `left` and `top` are its place in the photo,
+    in the photo's pixels; they are negative where it begins in the border.
     """
 
     image: Image
     found: Detections
     scale: float
-    left: int = 0
-    top: int = 0
+    left: float
+    top: float
 
     @property
     def box(self) -> FaceBox:
         """The face in pixels of the photo."""
         x, y, width, height = (self.found.boxes[0] / self.scale).tolist()
-        return FaceBox(round(x) + self.left, round(y) + self.top, round(width), round(height))
+        return FaceBox(round(x + self.left), round(y + self.top), round(width), round(height))
 
 
 class PhotoSearch:
@@ -63,10 +64,10 @@ class PhotoSearch:
 
     def find_face(self, photo: Image) -> FaceInPhoto:
         """Return the only large face. Raises PhotoError."""
-        image, scale = _resize(photo)
-        found = self._detect_with_border(image)
+        image, scale, margin = _with_border(photo)
+        found = self._detect_large(image)
         if scale < 1 and (not len(found) or found.boxes[:, 2].max() < _WIDE_FACE):
-            small = self._small_faces(photo, scale, found)
+            small = self._small_faces(photo, scale, found.boxes - _shift(margin, margin))
             if len(small) == 1:
                 return small[0]
             if small:
@@ -75,23 +76,16 @@ class PhotoSearch:
             raise PhotoError(PHOTO_NO_FACE, "no face was found: use a frontal portrait with an even light")
         if len(found) > 1:
             raise _several(len(found))
-        return FaceInPhoto(image, found, scale)
+        return FaceInPhoto(image, found, scale, -margin / scale, -margin / scale)
 
-    def _detect_with_border(self, image: Image) -> Detections:
+    def _detect_large(self, image: Image) -> Detections:
         """Return the large faces in `image`."""
-        # The cascade needs surroundings, which a portrait cut close to the face lacks.
-        margin = max(image.shape[:2]) // 4
-        sides = (margin, margin, margin, margin)
-        bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
-        found = _large(self._detector.detect(np.asarray(bordered, dtype=np.uint8)))
-        boxes = found.boxes - np.array([margin, margin, 0, 0], dtype=np.float32)
-        landmarks = None if found.landmarks is None else found.landmarks - np.float32(margin)
-        return Detections(boxes, found.scores, landmarks)
+        return _large(self._detector.detect(image))
 
-    def _small_faces(self, photo: Image, scale: float, found: Detections) -> list[FaceInPhoto]:
-        """Return the large faces; a search at `scale`, which gave `found`, misses some."""
+    def _small_faces(self, photo: Image, scale: float, boxes: Float32) -> list[FaceInPhoto]:
+        """Return the large faces; a search at `scale`, which gave `boxes`, misses some."""
         faces: list[FaceInPhoto] = []
-        candidates = [np.asarray(box) for box in found.boxes / np.float32(scale)]
+        candidates = [np.asarray(box) for box in boxes / np.float32(scale)]
         while True:
             for box in candidates:
                 face = self._confirm(photo, box)
@@ -125,12 +119,13 @@ class PhotoSearch:
         side = _PORTRAIT * float(box[2:].max())
         left, top = (max(0, round(float(box[at] + box[at + 2] / 2) - side / 2)) for at in (0, 1))
         portrait = np.ascontiguousarray(photo[top : top + round(side), left : left + round(side)])
-        image, scale = _resize(portrait)
-        found = self._detect_with_border(image)
-        wanted = (box - _shift(left, top)) * np.float32(scale)
+        image, scale, margin = _with_border(portrait)
+        found = self._detect_large(image)
+        wanted = (box - _shift(left, top)) * np.float32(scale) + _shift(margin, margin)
         for row in np.flatnonzero(found.scores >= _CLEAR_SCORE).tolist():
             if _overlap(found.boxes[row].tolist(), wanted.tolist()) > _SAME_PLACE:
-                return FaceInPhoto(image, _select(found, np.array([row])), scale, left, top)
+                border = margin / scale
+                return FaceInPhoto(image, found.select(np.array([row])), scale, left - border, top - border)
         return None
 
 
@@ -158,6 +153,18 @@ def _resize(photo: Image) -> tuple[Image, float]:
     return np.asarray(cv2.resize(photo, size, interpolation=how), dtype=np.uint8), scale
 
 
+def _with_border(photo: Image) -> tuple[Image, float, int]:
+    """Return the resized photo in a border, its scale, and the border's width.
+
+    The cascade and the landmarks need surroundings, which a portrait cut close to the face lacks.
+    """
+    image, scale = _resize(photo)
+    margin = max(image.shape[:2]) // 4
+    sides = (margin, margin, margin, margin)
+    bordered = cv2.copyMakeBorder(image, *sides, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(bordered, dtype=np.uint8), scale, margin
+
+
 def _shift(left: int, top: int) -> Float32:
     return np.array([left, top, 0, 0], dtype=np.float32)
 
@@ -177,12 +184,7 @@ def _large(found: Detections) -> Detections:
     if not len(found):
         return found
     widths = found.boxes[:, 2]
-    return _select(found, np.flatnonzero(widths >= _LEAST_SHARE_OF_WIDEST * widths.max()))
-
-
-def _select(found: Detections, rows: "np.ndarray[tuple[int], np.dtype[np.intp]]") -> Detections:
-    landmarks = None if found.landmarks is None else found.landmarks[rows]
-    return Detections(found.boxes[rows], found.scores[rows], landmarks)
+    return found.select(np.flatnonzero(widths >= _LEAST_SHARE_OF_WIDEST * widths.max()))
 
 
 def _several(count: int) -> PhotoError:

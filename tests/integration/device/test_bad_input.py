@@ -18,7 +18,7 @@ from broker_bridge.contract.messages import Heartbeat, Upsert, WireTemplate
 from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto
 from device.vision import gabor
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.inference.tensorrt_builder import build_engine
 from device.vision.photo_embedder import PhotoEmbedder
@@ -251,7 +251,7 @@ def test_an_emotion_network_that_returns_nan_stops_no_recognition(
 ) -> None:
     """Recognition goes on; the emotion stage only reports its failure."""
     [(user_id, row)] = list(IDENTITIES.items())[:1]
-    photo = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(enrollment_photo(row))
+    photo = PhotoEmbedder(load_detector(), load_embedder()).embed_photo(enrollment_photo(row))
     template = WireTemplate(template_id="photo", space=gabor.SPACE_ID, vector=photo.vector)
     emotion = {
         "model": str(save_nan(tmp_path / "emotion.onnx")),

@@ -18,7 +18,7 @@ from broker_bridge.contract.messages import Upsert, WireTemplate
 from broker_bridge.contract.wire import decode_image
 from deploy.local.sample_video import IDENTITIES, enrollment_photo, make_sample
 from deploy.local.stack import Mosquitto, Program
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.conftest import FreshDevice
@@ -101,7 +101,7 @@ def test_a_known_face_makes_one_event_and_unknown_faces_others(
     space = "face:gabor-512"
     [user_id, other_id] = list(IDENTITIES)[:2]
     photo = enrollment_photo(IDENTITIES[user_id])
-    face = PhotoEmbedder(CascadeDetector(), load_embedder()).embed_photo(photo)
+    face = PhotoEmbedder(load_detector(), load_embedder()).embed_photo(photo)
     template = WireTemplate(template_id="photo", space=space, vector=face.vector, quality=face.quality)
     registry = peer.registry = ModelRegistry()
     registry.version = 1

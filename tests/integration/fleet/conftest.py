@@ -22,7 +22,7 @@ from dashboard_api.services.photos import FaceEmbedding
 from dashboard_api.settings import ApiSettings
 from deploy.local.stack import Mongod, free_port
 from device.vision import photo_embedder as enroll
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from fleet.__main__ import app
 from tests.waiting import wait_until
@@ -71,7 +71,7 @@ Serve = Callable[[str], Api]
 
 @pytest.fixture(scope="session")
 def photo_embedder() -> FaceEmbedding:
-    return enroll.PhotoEmbedder(CascadeDetector(), load_embedder())
+    return enroll.PhotoEmbedder(load_detector(), load_embedder())
 
 
 @pytest.fixture

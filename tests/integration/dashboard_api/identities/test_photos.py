@@ -14,7 +14,7 @@ from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.registry import Registry
 from dashboard_api.app import create_app
 from dashboard_api.settings import ApiSettings
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.integration.dashboard_api.conftest import JPEG, FakeEmbedder, client_of, is_problem
@@ -140,7 +140,7 @@ async def test_photos_that_are_off_are_a_problem(registry: Registry, api_setting
 
 async def test_a_real_photo_is_embedded_by_the_devices_own_code(registry: Registry) -> None:
     """A portrait gives one vector of the built-in model; gravel is rejected."""
-    embedder = PhotoEmbedder(CascadeDetector(), load_embedder())
+    embedder = PhotoEmbedder(load_detector(), load_embedder())
     await registry.spaces.ensure(EmbeddingSpace("face:gabor-512", 512))
     settings = ApiSettings()
     app: FastAPI = create_app(registry, settings, embedder)

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from deploy.local.stack import Program
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.conftest import StartProgram
@@ -74,7 +74,7 @@ def test_the_vectors_equal_those_of_the_api(
         "skipped": {"photo-invalid": 1},
     }  # fmt: skip
     assert job.result == {**counts, "photo-invalid": 1}
-    photos = PhotoEmbedder(CascadeDetector(), load_embedder())
+    photos = PhotoEmbedder(load_detector(), load_embedder())
     for n, row in enumerate(IDENTITIES.values()):
         (vector,) = backend.stored["alfred_catalog", str(n)]
         expected = photos.embed_photo(enrollment_photo(row)).vector

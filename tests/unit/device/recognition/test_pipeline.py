@@ -15,8 +15,8 @@ from device.recognition.pipeline import RecognitionPipeline
 from device.settings import DeviceSection, DeviceSettings, QualitySettings, Thresholds
 from device.vision import gabor
 from device.vision.capture.camera import Frame, open_camera
-from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.gallery import Gallery, GalleryHolder
 from device.vision.inference.session import ModelError
@@ -35,7 +35,7 @@ def embedder():
 @pytest.fixture(scope="module")
 def gallery(embedder):
     """Return the demo's identities, enrolled by photo."""
-    photos = PhotoEmbedder(CascadeDetector(), embedder)
+    photos = PhotoEmbedder(load_detector(), embedder)
     vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
     return Gallery(embedder.space, list(IDENTITIES), np.stack(vectors), version=6)
 
@@ -64,7 +64,7 @@ def pipeline_for(embedder, galleries, clock, parts=MappingProxyType({}), **setti
     )
     gate = QualityGate(QualitySettings())
     pipeline = RecognitionPipeline(
-        CascadeDetector(), FaceTracker(), embedder, galleries, validator, quality=gate, **parts
+        load_detector(), FaceTracker(), embedder, galleries, validator, quality=gate, **parts
     )
     return pipeline, validator
 
@@ -121,7 +121,7 @@ def test_a_deleted_identity_is_not_recognised_from_the_next_frame_on(embedder, g
 
 
 def to_array_of(embedder, row):
-    return to_array(PhotoEmbedder(CascadeDetector(), embedder).embed_photo(enrollment_photo(row)).vector)
+    return to_array(PhotoEmbedder(load_detector(), embedder).embed_photo(enrollment_photo(row)).vector)
 
 
 class AnyQuality:

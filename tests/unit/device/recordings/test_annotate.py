@@ -11,8 +11,8 @@ from device.__main__ import app
 from device.store.cursor import SyncCursor
 from device.store.db_manager import DatabaseManager
 from device.vision import gabor
-from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import FaceBox
+from device.vision.detectors.loader import load_detector
 from device.vision.drawing import AMBER, GREEN, FaceNote, draw
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
@@ -27,7 +27,7 @@ def footage(tmp_path_factory):
     The device in `data` has the enrolled identity.
     """
     folder = tmp_path_factory.mktemp("footage")
-    photos = PhotoEmbedder(CascadeDetector(), load_embedder())
+    photos = PhotoEmbedder(load_detector(), load_embedder())
     face = photos.embed_photo(enrollment_photo(IDENTITIES[KNOWN]))
     template = WireTemplate(template_id="t1", space=gabor.SPACE_ID, vector=face.vector, quality=face.quality)
     db = DatabaseManager(folder / "data" / "device.db")

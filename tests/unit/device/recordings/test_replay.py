@@ -19,7 +19,7 @@ from device.recordings.replay import SeenEvent, compare, replay
 from device.settings import DeviceSection, QualitySettings
 from device.vision import gabor
 from device.vision.capture.camera import open_camera
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.gallery import Gallery
 from device.vision.photo_embedder import PhotoEmbedder
 from tests.device_samples import NOON
@@ -54,7 +54,7 @@ def test_a_real_run_replays_to_exactly_its_events_and_refusals(tmp_path):
         id="cam-001", site="lobby", cooldown_seconds=2.0, quality=QualitySettings(min_sharpness=70.0)
     )
     recognition = build_recognition(device)
-    photos = PhotoEmbedder(CascadeDetector(), recognition.embedder)
+    photos = PhotoEmbedder(load_detector(), recognition.embedder)
     vectors = [to_array(photos.embed_photo(enrollment_photo(row)).vector) for row in IDENTITIES.values()]
     recognition.galleries.swap(Gallery(recognition.space, list(IDENTITIES), np.stack(vectors), version=6))
     pipeline = recognition.build_pipeline(suppressed_reason=lambda: None, on_event=lambda *_: None)

@@ -12,9 +12,11 @@ from skimage.data import lfw_subset
 from device.vision import gabor
 from device.vision.alignment import crop_faces
 from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.geometry import BoxFrame
 from device.vision.embedder import load_embedder
 
 TRIALS = 3
+WHOLE_BOX = BoxFrame(1.0, 0.0, 0.0)
 PEOPLE = 100
 
 
@@ -69,7 +71,7 @@ def test_a_hundred_faces_rank_first_through_detector_crop_and_embedder(embedder,
     def largest_face(frame):
         found = detector.detect(frame)
         best = found.boxes[found.boxes[:, 2].argmax()] if len(found) else None
-        return None if best is None else crop_faces(frame, best[None])[0]
+        return None if best is None else crop_faces(frame, best[None], WHOLE_BOX)[0]
 
     portraits = {person: largest_face(frame_of(person)) for person in range(PEOPLE)}
     enrolled = {person: face for person, face in portraits.items() if face is not None}
@@ -108,6 +110,10 @@ def test_ranking_is_perfect_when_the_face_box_is_known(embedder):
     """100 of 100 under 6 degrees, 4 pixels, 30 % brightness and noise."""
     box = np.array([[240, 150, 160, 160]], np.float32)
     random = np.random.default_rng(2)
-    enrolled = embedder.embed(np.concatenate([crop_faces(frame_of(p), box) for p in range(PEOPLE)]))
-    met = embedder.embed(np.concatenate([crop_faces(frame_of(p, random=random), box) for p in range(PEOPLE)]))
+    enrolled = embedder.embed(
+        np.concatenate([crop_faces(frame_of(p), box, WHOLE_BOX) for p in range(PEOPLE)])
+    )
+    met = embedder.embed(
+        np.concatenate([crop_faces(frame_of(p, random=random), box, WHOLE_BOX) for p in range(PEOPLE)])
+    )
     assert (met @ enrolled.T).argmax(axis=1).tolist() == list(range(PEOPLE))

@@ -8,8 +8,8 @@ from skimage.data import astronaut, lfw_subset
 from broker_bridge.contract.embeddings import check_vector, to_array
 from broker_bridge.contract.errors import ContractError
 from deploy.local.sample_video import IDENTITIES, enrollment_photo
-from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.photos.errors import PhotoError
@@ -17,7 +17,7 @@ from device.vision.photos.errors import PhotoError
 
 @pytest.fixture(scope="module")
 def photos():
-    return PhotoEmbedder(CascadeDetector(), load_embedder())
+    return PhotoEmbedder(load_detector(), load_embedder())
 
 
 def encode(image, extension=".jpg"):

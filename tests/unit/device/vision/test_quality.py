@@ -1,5 +1,7 @@
 """The quality gate: a reason for each defect, and none for the demo's faces."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,17 +11,18 @@ from skimage.data import astronaut, lfw_subset
 
 from deploy.local.sample_video import make_sample
 from device.settings import QualitySettings
-from device.vision.alignment import ARCFACE_TEMPLATE, align_faces
+from device.vision.alignment import align_faces
 from device.vision.capture.camera import open_camera
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
+from device.vision.detectors.geometry import ARCFACE_POINTS, EYE_CORNER_POINTS
 from device.vision.quality import QualityGate, brightness_and_sharpness, face_quality, head_poses
 
 GATE = QualityGate(QualitySettings())
 NO_LIMITS = QualitySettings(
     min_side=0, min_sharpness=0, min_brightness=0, max_brightness=0, max_yaw=0, max_pitch=0, max_roll=0
 )
-TEMPLATE = np.array(ARCFACE_TEMPLATE)
+TEMPLATE = np.array(ARCFACE_POINTS.template)
 HEAD = np.column_stack([TEMPLATE, (15, 15, 0, 14, 14)])
 
 
@@ -121,6 +124,21 @@ def test_the_pose_holds_from_near(yaw, pitch):
     """From half a metre perspective shifts it by a few degrees."""
     pose = head_poses(turned_head(yaw, pitch, 5, distance=4)[None].astype(np.float32))[0]
     np.testing.assert_allclose(pose, (yaw, pitch, 5), atol=8)
+
+
+@pytest.mark.parametrize("roll", [0, 20, -35, 90, -170])
+def test_eye_corners_tell_the_roll_alone(roll):
+    """Yaw and pitch of points in one plane are unknown; no limit holds for them."""
+    turn = np.radians(roll)
+    points = np.array(EYE_CORNER_POINTS.template) @ [
+        [np.cos(turn), np.sin(turn)],
+        [-np.sin(turn), np.cos(turn)],
+    ]
+    pose = head_poses((3 * points + 200)[None].astype(np.float32), EYE_CORNER_POINTS)[0]
+    assert np.isnan(pose[:2]).all()
+    assert pose[2] == pytest.approx(roll, abs=0.1)
+    seen = replace(found(landmarks=points[None].astype(np.float32)), layout=EYE_CORNER_POINTS)
+    assert check_face(a_face(), seen) == ("turned" if abs(roll) > 45 else None)
 
 
 @pytest.mark.parametrize(

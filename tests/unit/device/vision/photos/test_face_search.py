@@ -12,6 +12,7 @@ from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from device.vision.capture.sources import Image
 from device.vision.detectors.cascade import CascadeDetector
 from device.vision.detectors.detector import Detections
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.photos.decoding import decode_photo
@@ -77,7 +78,7 @@ def test_a_face_is_found_at_its_place(search: PhotoSearch, size: tuple[int, int]
 
 def test_a_small_face_in_a_large_photo_has_the_vector_of_its_portrait() -> None:
     """250 pixels in 12 megapixels, in front of a pattern that looks like eyes."""
-    photos = PhotoEmbedder(CascadeDetector(), load_embedder())
+    photos = PhotoEmbedder(load_detector(), load_embedder())
     cat = cv2.resize(chelsea()[..., ::-1], (4000, 3000), interpolation=cv2.INTER_CUBIC)
     photo = with_face(np.asarray(cat, np.uint8), FIRST, 250, 1500, 1200)
     small = photos.embed_photo(cv2.imencode(".jpg", photo)[1].tobytes())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage.data import astronaut
 
-from device.vision.detectors.cascade import CascadeDetector
+from device.vision.detectors.loader import load_detector
 from device.vision.embedder import load_embedder
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.photos.errors import PHOTO_NO_FACE, PHOTO_POOR, PhotoError
@@ -19,7 +19,7 @@ FACE = Image.fromarray(astronaut()[:300, 80:380])
 
 @pytest.fixture(scope="module")
 def photos() -> PhotoEmbedder:
-    return PhotoEmbedder(CascadeDetector(), load_embedder())
+    return PhotoEmbedder(load_detector(), load_embedder())
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
