@@ -143,5 +143,5 @@ def with_detector(record: SpaceRecord, configured: DetectorKind | None) -> Space
             "remove the setting"
         )
     detector: DetectorKind = record.detector or configured or "cascade"
-    alignment = record.alignment or ("box" if detector == "cascade" else "landmarks")
+    alignment = record.alignment or "landmarks"
     return record.model_copy(update={"detector": detector, "alignment": alignment})

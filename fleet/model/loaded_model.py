@@ -70,7 +70,7 @@ def load_model(choice: ModelChoice) -> LoadedModel:
         embedder = load_embedder(str(choice.model) if choice.model else None, space)
         if record is not None and choice.model is not None:
             _check_record(choice.model, record, embedder.space)
-        detector = load_detector(name, choice.detector_model)
+        detector = load_detector(name, choice.detector_model, alignment=alignment)
     return LoadedModel(embedder, detector, record, name, alignment)
 
 

@@ -46,7 +46,12 @@ def load_recorded_detector(
     except ValueError as error:
         raise ModelError(f"faces of {record.space} are found by {kind}: {error}") from error
     return load_detector(
-        kind, settings.detector_model, settings.detector_score, settings.min_face_pixels, options
+        kind,
+        settings.detector_model,
+        settings.detector_score,
+        settings.min_face_pixels,
+        options,
+        alignment=record.alignment or "landmarks",
     )
 
 
