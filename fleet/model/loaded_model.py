@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker_bridge.common.programs.version import how_to_install
-from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from broker_bridge.contract.embeddings import EmbeddingSpace
 from broker_bridge.contract.spaces import Alignment, DetectorName, SpaceRecord
 from fleet.errors import CannotRunError
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 # A model file without a record has vectors of no space yet.
 _UNRECORDED = "face:unrecorded"
-_ANEW = "it belongs to another model; write it anew with wfm-fleet model add MODEL --force"
 FACE = "face:"
 
 
@@ -62,14 +60,13 @@ def load_model(choice: ModelChoice) -> LoadedModel:
     with _explained():
         from device.vision.detectors.loader import load_detector  # noqa: PLC0415
         from device.vision.embedder import load_embedder  # noqa: PLC0415
+        from device.vision.model_record import find_record  # noqa: PLC0415
 
-        record = DEFAULT_FACE_SPACE if choice.model is None else record_beside(choice.model)[1]
+        is_recorded = choice.model is None or find_record(choice.model) is not None
+        embedder = load_embedder(choice.model, None if is_recorded else _UNRECORDED)
+        record = embedder.record if is_recorded else None
         name: DetectorName = choice.detector or (record and record.detector) or "cascade"
         alignment: Alignment = choice.alignment or (record and record.alignment) or "landmarks"
-        space = record.space if record else _UNRECORDED
-        embedder = load_embedder(str(choice.model) if choice.model else None, space)
-        if record is not None and choice.model is not None:
-            _check_record(choice.model, record, embedder.space)
         detector = load_detector(name, choice.detector_model, alignment=alignment)
     return LoadedModel(embedder, detector, record, name, alignment)
 
@@ -117,13 +114,3 @@ def _explained() -> Iterator[None]:
 
 def _not_installed(error: ModuleNotFoundError) -> CannotRunError:
     return CannotRunError(f"{error.name} is not installed: {how_to_install('evaluate')}")
-
-
-def _check_record(model: Path, record: SpaceRecord, measured: EmbeddingSpace) -> None:
-    if record.dimension != measured.dimension:
-        raise CannotRunError(
-            f"the record beside {model} says {record.dimension} dimensions, the model makes "
-            f"{measured.dimension}: {_ANEW}"
-        )
-    if record.model_sha256 not in (None, measured.model_sha256):
-        raise CannotRunError(f"the record beside {model} is of a file with another SHA-256: {_ANEW}")

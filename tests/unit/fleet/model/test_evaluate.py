@@ -146,8 +146,14 @@ def test_clips_need_limits_and_a_folder_per_person(people: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"space": "face:other-128", "dimension": 128}, "says 128 dimensions, the model makes 64"),
-        ({"space": "face:other-64", "dimension": 64, "model_sha256": "0" * 64}, "another SHA-256"),
+        (
+            {"space": "face:other-128", "dimension": 128},
+            "makes vectors of 64 numbers, and its record says 128",
+        ),
+        (
+            {"space": "face:other-64", "dimension": 64, "model_sha256": "0" * 64},
+            "its record says 000000000000",
+        ),
         ({"space": "other"}, "is no record of a model"),
     ],
 )
