@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from device.vision.alignment import align_faces
+from device.vision.alignment import align_faces, frame_squares
 from device.vision.capture.sources import Image
 from device.vision.detectors.detector import Detections, Detector
+from device.vision.detectors.geometry import EYE_CORNER_POINTS, PREDICTOR_FRAMES
 from device.vision.embedder import Embedder
+from device.vision.landmarks import LandmarkPredictor
 from device.vision.photo_embedder import PhotoEmbedder
 from device.vision.photos.errors import PhotoError
 from device.vision.quality import QualityGate
@@ -59,6 +61,7 @@ class FaceReader:
         self._detector = detector
         self._embedder = embedder
         self._quality = quality
+        self._predictor = LandmarkPredictor()
         self._photos = PhotoEmbedder(detector, embedder)
         self._timer = timer
 
@@ -76,6 +79,11 @@ class FaceReader:
 
         found = largest(self._detector.detect(frame))
         end("detect")
+        if found.landmarks is not None and found.layout is EYE_CORNER_POINTS and len(found):
+            # The detector predicted them with the rest: once more, for their time.
+            self._predictor.predict(frame, frame_squares(found.boxes, PREDICTOR_FRAMES[found.frame]))
+            end("landmarks")
+            spent["detect"] -= spent["landmarks"]
         if len(found) != 1:
             return CameraFace(None, SEVERAL_FACES if len(found) else NO_FACE, False, {})
         aligned = align_faces(frame, found)
@@ -120,6 +128,4 @@ def largest(found: Detections) -> Detections:
     if not len(found):
         return found
     widths = found.boxes[:, 2]
-    rows = np.flatnonzero(widths >= _LEAST_SHARE_OF_WIDEST * widths.max())
-    landmarks = None if found.landmarks is None else found.landmarks[rows]
-    return Detections(found.boxes[rows], found.scores[rows], landmarks)
+    return found.select(np.flatnonzero(widths >= _LEAST_SHARE_OF_WIDEST * widths.max()))
