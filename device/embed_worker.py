@@ -26,10 +26,16 @@ with PROGRAM.imports():
     from broker_bridge.common.programs.signals import Reload, on_hangup
     from broker_bridge.common.settings import SettingsError, load_settings
     from broker_bridge.common.watchdog import end_within
+    from broker_bridge.contract.spaces import SpaceRecord
     from device.vision.inference.session import ModelError
 
     from .embedding.bootstrap import load_photo_embedder, open_worker, silence_request_logs
-    from .embedding.errors import AccessRefusedError, RequestRefusedError, ServiceUnavailableError
+    from .embedding.errors import (
+        AccessRefusedError,
+        RequestRefusedError,
+        ServiceUnavailableError,
+        SpaceRefusedError,
+    )
     from .embedding.photos import PhotoFaceEmbedder
     from .embedding.progress import BarReporter, LogReporter, Reporter
     from .embedding.settings import WorkerSection, WorkerSettings
@@ -47,7 +53,7 @@ def _exit_on_error() -> Iterator[None]:
     """Print an operator's error and exit with status 2, without a traceback."""
     try:
         yield
-    except (SettingsError, ModelError, AccessRefusedError, RequestRefusedError) as error:
+    except (SettingsError, ModelError, AccessRefusedError, RequestRefusedError, SpaceRefusedError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
 
@@ -64,8 +70,8 @@ def work(config: Config = None, once: Once = False, _version: VersionOption = Fa
     WFM_WORKER__BACKEND_KEY (an API key with the role `source`) and WFM_WORKER__CATALOG_URL.
 
     Status 0: done, or stopped by SIGTERM. 1: with --once, a job was not finished by this worker, or the
-    backend was unavailable for too long. 2: wrong settings, a model that fails, or a key that a server
-    rejects.
+    backend was unavailable for too long. 2: wrong settings, a model that fails or differs from the backend's
+    record of its space, or a key that a server rejects.
     """
     _disable_core_dumps()
     with _exit_on_error():
@@ -74,9 +80,9 @@ def work(config: Config = None, once: Once = False, _version: VersionOption = Fa
         silence_request_logs()
         reload = Reload(WorkerSettings, config, os.environ, lambda _: silence_request_logs())
         on_hangup(reload)
-        embedder = load_photo_embedder(settings.worker)
+        embedder, record = load_photo_embedder(settings.worker)
         try:
-            summary = run_bounded(_work(settings.worker, embedder, once=once))
+            summary = run_bounded(_work(settings.worker, embedder, record, once=once))
         except ServiceUnavailableError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
@@ -91,9 +97,11 @@ def _disable_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-async def _work(worker: WorkerSection, embedder: PhotoFaceEmbedder, *, once: bool) -> RunSummary:
+async def _work(
+    worker: WorkerSection, embedder: PhotoFaceEmbedder, record: SpaceRecord, *, once: bool
+) -> RunSummary:
     """Run the worker until no job waits, or until SIGTERM or Ctrl-C."""
-    async with open_worker(worker, embedder, _reporter(), once=once) as program:
+    async with open_worker(worker, embedder, record, _reporter(), once=once) as program:
         task = asyncio.ensure_future(program.process_jobs(once=once))
         loop = asyncio.get_running_loop()
 

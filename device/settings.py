@@ -12,7 +12,7 @@ from broker_bridge.common.settings import FilePath, LogSettings, MqttSettings, S
 from broker_bridge.contract.heartbeat import HEARTBEAT_SECONDS
 from broker_bridge.contract.ids import DeviceId, EmotionCode, SiteId, SpaceId
 from device.events.match_limits import MatchLimits
-from device.vision.detectors.kind import DetectorKind, check_detector_model
+from device.vision.detectors.kind import DetectorKind
 from device.vision.recorded.model_settings import FaceModelSettings
 
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
@@ -168,12 +168,11 @@ class DeviceSection(Section):
 
     @model_validator(mode="after")
     def _models_belong_together(self) -> "DeviceSection":
-        if self.detector is not None:
-            check_detector_model(self.detector, self.detector_model)
+        self.face_model_settings.check()
         return self
 
     @property
-    def face_model(self) -> FaceModelSettings:
+    def face_model_settings(self) -> FaceModelSettings:
         """The settings of the model and of its detector."""
         return FaceModelSettings(
             model=self.model,

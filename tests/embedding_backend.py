@@ -26,8 +26,8 @@ class QueuedJob:
 class EmbeddingBackend(RecordingServer):
     """A backend with `jobs` in order and `stored` vectors.
 
-    `stored` is keyed by (source_system, external_id). A body with one of `refused_ids` gets
-    422. `before` is called with each request; its result is the answer, unless it is None.
+    `spaces` are its records of spaces. `stored` is keyed by (source_system, external_id). A body with one of
+    `refused_ids` gets 422. `before` is called with each request; its result is the answer, unless it is None.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,7 @@ class EmbeddingBackend(RecordingServer):
         self.stored: dict[tuple[str, str], list[tuple[float, ...]]] = {}
         self.names: dict[tuple[str, str], str] = {}
         self.refused_ids: set[str] = set()
+        self.spaces: dict[str, dict[str, Any]] = {}
         self.before: Callable[[Request], Reply | None] = lambda _: None
         self._lock = threading.Lock()
 
@@ -68,6 +69,10 @@ class EmbeddingBackend(RecordingServer):
                     return self._claim()
                 case [_, "api", "training", "jobs", job_id, act]:
                     return self._settle(job_id, act, request.json())
+                case [_, "api", "v1", "spaces", space] if space in self.spaces:
+                    return Reply.of({"space": space, **self.spaces[space]})
+                case [_, "api", "v1", "spaces", _]:
+                    return Reply.of({"detail": "there is no such space", "code": "space-unknown"}, 404)
                 case [_, "api", "identities", "ingest-embeddings"]:
                     return self._ingest(request.json())
         return Reply.of({"detail": "there is no such page"}, 404)

@@ -107,7 +107,7 @@ class _Examination:
     def _check_model(self) -> CheckResult:
         device = self._device
         try:
-            self._embedder = load_recorded_embedder(device.face_model, session_options(device))
+            self._embedder = load_recorded_embedder(device.face_model_settings, session_options(device))
         except ModelError as error:
             values: dict[str, JsonValue] = {"path": str(device.model), "space": device.space}
             return CheckResult("model", "fault", str(error), "check WFM_DEVICE__MODEL", values)
@@ -156,7 +156,9 @@ class _Examination:
         if self._embedder is not None:
             record = self._embedder.record
         try:
-            self._detector = load_recorded_detector(device.face_model, record, session_options(device))
+            self._detector = load_recorded_detector(
+                device.face_model_settings, record, session_options(device)
+            )
             return check_detector(self._detector, device)
         except ModelError as error:
             self._detector = None

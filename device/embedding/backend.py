@@ -9,16 +9,17 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker_bridge.contract.embeddings import to_array
+from broker_bridge.contract.spaces import SpaceRecord
 
+from .error_text import MAX_ERROR_CHARS, to_error_text
 from .errors import JobLeaseLostError, RequestRefusedError, TooLargeError
 from .retrier import RequestRetrier
 from .service import HttpService, ServiceAnswer
+from .space_check import RecordedSpace, check_space, space_path, unknown_space
 
 JOB_TYPE = "face_detect_embed"
 # The longest delay of the program's end while it releases a job.
 _RELEASE_SECONDS = 3.0
-_MAX_ERROR_CHARS = 500
-_MAX_WORD_CHARS = 120
 # A job names up to 100,000 photos.
 _MAX_JOB_BYTES = 16 * 1024 * 1024
 _MAX_ANSWER_BYTES = 256 * 1024
@@ -128,19 +129,37 @@ class Backend:
     """Call the backend and retry while it is unavailable.
 
     Every method may raise AccessRefusedError.
-    `space` is the space of all vectors: vectors of two models may have one length and not compare.
+    `record` is that of the space of all vectors: vectors of two models may have one length and not compare.
     """
 
     def __init__(
-        self, service: HttpService, retrier: RequestRetrier, *, space: str, worker_id: str, lease_seconds: int
+        self,
+        service: HttpService,
+        retrier: RequestRetrier,
+        *,
+        record: SpaceRecord,
+        worker_id: str,
+        lease_seconds: int,
     ) -> None:
         self._service = service
         self._retrier = retrier
-        self._space = space
+        self._record = record
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         # Two concurrent reports could arrive in the wrong order, and the position would go back.
         self._progress_lock = asyncio.Lock()
+
+    async def check_space(self) -> None:
+        """Raise SpaceRefusedError unless the worker's vectors compare with the backend's."""
+        path = space_path(self._record.space)
+        url = self._service.url(path)
+        try:
+            answer = await self._retrier.request(lambda: self._service.get(url, _MAX_ANSWER_BYTES))
+        except RequestRefusedError as error:
+            if error.status == 404:
+                raise unknown_space(self._record.space) from error
+            raise
+        check_space(self._record, _parse(RecordedSpace, answer))
 
     async def claim(self) -> ClaimedJob | None:
         """Lease the oldest waiting job to this worker; None if there is none.
@@ -215,7 +234,7 @@ class Backend:
             return StoredVectors(refused=1, refusal=str(error))
 
     async def _ingest(self, source_system: str, results: Sequence[Mapping[str, Any]]) -> StoredVectors:
-        document = {"source_system": source_system, "space": self._space, "results": results}
+        document = {"source_system": source_system, "space": self._record.space, "results": results}
         answer = await self._post("/api/identities/ingest-embeddings", document)
         stored = _parse(_Stored, answer)
         refusal = f"{stored.errors[-1].code}: {stored.errors[-1].detail}" if stored.errors else None
@@ -255,12 +274,6 @@ def group_by_external_id(faces: Sequence[EmbeddedFace]) -> list[dict[str, Any]]:
     return list(results.values())
 
 
-def to_error_text(text: str) -> str:
-    """Return `text` as one line without picture data, as the backend accepts it."""
-    words = (word[:_MAX_WORD_CHARS] for word in text.split() if word.isprintable())
-    return " ".join(words).replace("data:", "data")[:_MAX_ERROR_CHARS]
-
-
 def _path(job: ClaimedJob, act: str) -> str:
     return f"/api/training/jobs/{quote(job.job_id, safe='')}/{act}"
 
@@ -279,4 +292,4 @@ def _explanation(body: bytes) -> str:
         detail = _BackendProblem.model_validate_json(body).detail
     except ValidationError:
         return ""
-    return f": {detail[:_MAX_ERROR_CHARS]}" if detail.isprintable() else ""
+    return f": {detail[:MAX_ERROR_CHARS]}" if detail.isprintable() else ""

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 
 from broker_bridge.common.retry import Backoff
 from broker_bridge.common.settings import SettingsError
-from device.vision.detectors.loader import load_detector
-from device.vision.embedder import load_embedder
+from broker_bridge.contract.spaces import SpaceRecord
 from device.vision.inference.session import SessionOptions
 from device.vision.photo_embedder import PhotoEmbedder
+from device.vision.recorded.face_model import load_face_model
 
 from .backend import Backend, ClaimedJob
 from .catalog import Catalog
@@ -30,14 +30,14 @@ _BACKOFF = Backoff(base=1.0, cap=60.0)
 _MEGABYTE = 1_000_000
 
 
-def load_photo_embedder(worker: WorkerSection) -> PhotoEmbedder:
-    """Load the configured detector and embedder; raises ModelError with one sentence."""
+def load_photo_embedder(worker: WorkerSection) -> tuple[PhotoEmbedder, SpaceRecord]:
+    """Load the configured detector and embedder, with the record of their space.
+
+    Raises ModelError with one sentence.
+    """
     options = SessionOptions(providers=worker.providers, threads=worker.threads)
-    embedder = load_embedder(str(worker.model) if worker.model else None, worker.space, options)
-    detector = load_detector(
-        worker.detector, worker.detector_model, worker.detector_score, worker.min_face_pixels, options
-    )
-    return PhotoEmbedder(detector, embedder)
+    model = load_face_model(worker.face_model_settings, options)
+    return PhotoEmbedder(model.detector, model.embedder), model.record
 
 
 def silence_request_logs() -> None:
@@ -50,6 +50,7 @@ def silence_request_logs() -> None:
 async def open_worker(
     worker: WorkerSection,
     embedder: PhotoFaceEmbedder,
+    record: SpaceRecord,
     reporter: Reporter,
     *,
     once: bool,
@@ -76,7 +77,7 @@ async def open_worker(
         backend = Backend(
             to_backend,
             retrier(worker.patience_seconds if once else math.inf),
-            space=embedder.embedder.space.id,
+            record=record,
             worker_id=worker.worker_id,
             lease_seconds=worker.lease_seconds,
         )

@@ -5,6 +5,10 @@ class AccessRefusedError(RuntimeError):
     """A service rejects this worker's key (401 or 403); only another key helps."""
 
 
+class SpaceRefusedError(RuntimeError):
+    """The worker's vectors would not compare with those of the backend's space."""
+
+
 class ServiceUnavailableError(RuntimeError):
     """A service does not answer at the moment; a retry may help."""
 

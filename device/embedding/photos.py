@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
-from broker_bridge.contract.embeddings import EmbeddingSpace
 from device.vision.photo_embedder import PhotoFace
 from device.vision.photos.errors import PhotoError
 
@@ -26,17 +25,7 @@ PhotoResult = EmbeddedFace | str
 """The result of a photo: a face, or the reason for having none."""
 
 
-class HasSpace(Protocol):
-    @property
-    def space(self) -> EmbeddingSpace: ...
-
-
 class PhotoFaceEmbedder(Protocol):
-    @property
-    def embedder(self) -> HasSpace:
-        """Return the embedder, which has the space of the vectors."""
-        ...
-
     def embed_photo(self, data: bytes, /) -> PhotoFace:
         """Return the one face in a JPEG, PNG or WebP; raises PhotoError."""
         ...

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, HttpUrl, model_validator
 
 from broker_bridge.common.settings import BearerKey, FilePath, LogSettings, Section, Settings
 from broker_bridge.contract.ids import SpaceId
-from device.vision.detectors.kind import DetectorKind, check_detector_model
+from device.vision.detectors.kind import DetectorKind
+from device.vision.recorded.model_settings import FaceModelSettings
 
 Seconds = Annotated[float, Field(ge=0.01, le=604_800)]
 
@@ -26,7 +27,7 @@ BaseUrl = Annotated[HttpUrl, AfterValidator(_check_base)]
 class WorkerSection(Section):
     """One worker between a photo catalog and the backend.
 
-    Without `model` the worker uses the embedded `face:gabor-512`, which is for trials only.
+    Without `model` the worker uses the model that comes with the product.
     """
 
     backend_url: BaseUrl
@@ -42,10 +43,14 @@ class WorkerSection(Section):
     )
 
     model: FilePath | None = None
-    """ONNX file or TensorRT engine of the embedder; it must equal the model of the cameras."""
+    """ONNX file or TensorRT engine of the embedder; it must equal the model of the cameras.
+
+    The JSON beside it, its record, names space, detector and alignment.
+    """
     space: SpaceId | None = None
-    detector: DetectorKind = "cascade"
-    """The detector of the cameras: landmarks change the crop of a face."""
+    """The space of a `model` without a record."""
+    detector: DetectorKind | None = None
+    """The detector of a model without a record (none: the cascade); else the record names it."""
     detector_model: FilePath | None = None
     detector_score: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_face_pixels: Annotated[int, Field(ge=16, le=8192)] = 80
@@ -66,10 +71,20 @@ class WorkerSection(Section):
 
     @model_validator(mode="after")
     def _models_belong_together(self) -> "WorkerSection":
-        if (self.model is None) != (self.space is None):
-            raise ValueError("model (the path of an ONNX file) and space (its name) belong together")
-        check_detector_model(self.detector, self.detector_model)
+        self.face_model_settings.check()
         return self
+
+    @property
+    def face_model_settings(self) -> FaceModelSettings:
+        """The settings of the model and of its detector."""
+        return FaceModelSettings(
+            model=self.model,
+            space=self.space,
+            detector=self.detector,
+            detector_model=self.detector_model,
+            detector_score=self.detector_score,
+            min_face_pixels=self.min_face_pixels,
+        )
 
 
 class WorkerSettings(Settings):

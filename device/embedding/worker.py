@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .backend import Backend, ClaimedJob
-from .errors import JobFailedError, JobLeaseLostError, RequestRefusedError, ServiceUnavailableError
+from .errors import (
+    JobFailedError,
+    JobLeaseLostError,
+    RequestRefusedError,
+    ServiceUnavailableError,
+    SpaceRefusedError,
+)
 from .progress import JobTally
 from .retrier import Sleep
 from .work import JobWork
@@ -58,9 +64,11 @@ class EmbedWorker:
     async def process_jobs(self, *, once: bool = False) -> None:
         """Process jobs until cancelled, or with `once` until no job waits.
 
-        Raises AccessRefusedError or ModelError after releasing the job, RequestRefusedError for a backend
-        without such jobs, and ServiceUnavailableError if the backend stays unavailable for too long.
+        Raises AccessRefusedError, ModelError or SpaceRefusedError after releasing the job,
+        RequestRefusedError for a backend without such jobs, and ServiceUnavailableError if the backend stays
+        unavailable for too long.
         """
+        await self._backend.check_space()
         while True:
             job = await self._backend.claim()
             if job is not None:
@@ -73,6 +81,8 @@ class EmbedWorker:
     async def _process_job(self, job: ClaimedJob) -> None:
         work = self._create_work(job)
         try:
+            # Anew for each job: the record may have changed since the start.
+            await self._backend.check_space()
             await work.process_job()
         except JobLeaseLostError as error:
             self.summary.jobs_lost += 1
@@ -83,6 +93,9 @@ class EmbedWorker:
             await self._fail(job, str(error), retry=True)
         except ServiceUnavailableError as error:
             await self._release_job(job, str(error))
+        except SpaceRefusedError as error:
+            await self._release_job(job, str(error))
+            raise
         except BaseException as error:
             await self._release_job(job, f"the worker stopped ({type(error).__name__})")
             raise

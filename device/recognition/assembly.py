@@ -91,7 +91,7 @@ def build_recognition(device: DeviceSection) -> Recognition:
     """
     clock = FrameClock()
     options = session_options(device)
-    model = load_face_model(device.face_model, options)
+    model = load_face_model(device.face_model_settings, options)
     embedder, record = model.embedder, model.record
     limits = limits_of(device, record)
     initial = limits.match_limits() or MatchLimits(0.0)

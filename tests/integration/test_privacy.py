@@ -15,7 +15,6 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,7 +23,8 @@ import numpy as np
 import pytest
 from pymongo import MongoClient
 
-from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.spaces import SpaceRecord
 from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from deploy.local.stack import Mongod, Program, free_port
 from device.embedding.bootstrap import open_worker
@@ -340,8 +340,6 @@ def test_of_a_face_there_are_512_numbers_and_no_more(traces: Traces) -> None:
 
 
 class LooksAndForgets:
-    embedder = SimpleNamespace(space=EmbeddingSpace("face:test-512", 512))
-
     def embed_photo(self, data: bytes, /) -> PhotoFace:
         seed = int.from_bytes(data[:4], "big")
         return PhotoFace(
@@ -359,7 +357,9 @@ async def test_the_worker_discards_photos_after_processing() -> None:
         section = WorkerSection(
             backend_url=backend.url, backend_key="worker-key", catalog_url=catalog.url, group_photos=40
         )
-        async with open_worker(section, LooksAndForgets(), LogReporter(), once=True) as worker:
+        record = SpaceRecord(space="face:test-512", dimension=512)
+        backend.spaces[record.space] = record.model_dump()
+        async with open_worker(section, LooksAndForgets(), record, LogReporter(), once=True) as worker:
             tracemalloc.start()
             try:
                 await worker.process_jobs(once=True)

@@ -6,10 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
+from broker_bridge.contract.default_space import DEFAULT_FACE_SPACE
 from deploy.local.sample_video import IDENTITIES, enrollment_photo
 from deploy.local.stack import Program
 from device.vision.detectors.loader import load_detector
@@ -39,6 +41,7 @@ def catalog() -> Iterator[PhotoCatalog]:
 @pytest.fixture
 def backend() -> Iterator[EmbeddingBackend]:
     with EmbeddingBackend() as server:
+        server.spaces[DEFAULT_FACE_SPACE.space] = DEFAULT_FACE_SPACE.model_dump(mode="json")
         yield server
 
 
@@ -91,7 +94,7 @@ def test_a_worker_that_is_killed_repeatedly_stores_every_vector_once(
     job = backend.submit(photo_ids=list(catalog.photos))
     random_moments = random.Random(11)
     for attempt in range(5):
-        kill_at_request(start, backend, random_moments.randint(2, 4), taken=attempt % 2 == 0)
+        kill_at_request(start, backend, random_moments.randint(4, 6), taken=attempt % 2 == 0)
         assert job.status == "claimed"
         backend.expire(job)
     position = job.position
@@ -174,6 +177,44 @@ def test_a_rejected_key_is_one_sentence_and_status_2(
     assert "rejects the worker's key (401)" in last_line
     assert "wrong-key" not in program.output()
     assert job.status == ("queued" if refusing == "backend" else "failed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"model_sha256": "0" * 64}, "000000000000... on record"),
+        ({"dimension": 128}, "dimension 512 here, 128 on record"),
+        ({"detector": "scrfd"}, "detector cascade here, scrfd on record"),
+        (None, "the backend has no record of"),
+    ],
+)
+def test_a_model_that_differs_from_the_record_sends_no_vector(
+    start: Start, backend: EmbeddingBackend, changed: dict[str, Any] | None, words: str
+) -> None:
+    """The worker ends with a sentence and status 2 before it takes a job."""
+    space = DEFAULT_FACE_SPACE.space
+    backend.spaces = {space: backend.spaces[space] | changed} if changed else {}
+    job = backend.submit(photo_ids=["photo_00"])
+    program = start("--once")
+    assert program.wait(30) == 2
+    assert words in program.output().splitlines()[-1]
+    assert (job.status, backend.stored) == ("queued", {})
+
+
+def test_a_record_that_changes_between_jobs_releases_the_job(start: Start, backend: EmbeddingBackend) -> None:
+    """Another worker, with the model on record, takes it."""
+    job = backend.submit(photo_ids=["photo_00"])
+
+    def change(request: Request) -> Reply | None:
+        if request.path.endswith("/claim"):
+            backend.spaces[DEFAULT_FACE_SPACE.space]["model_sha256"] = "0" * 64
+        return None
+
+    backend.before = change
+    program = start("--once")
+    assert program.wait(30) == 2
+    assert (job.status, job.retry, backend.stored) == ("failed", True, {})
+    assert "differs from the backend's record" in job.error
 
 
 def test_a_job_that_fails_is_status_1_with_once(

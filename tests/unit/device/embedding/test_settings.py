@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from broker_bridge.common.settings import SettingsError, load_settings
+from broker_bridge.contract.spaces import SpaceRecord
 from device.embed_worker import app
 from device.embedding.bootstrap import open_worker
 from device.embedding.progress import BarReporter, JobTally, LogReporter
@@ -82,7 +83,13 @@ async def test_an_unusable_ca_file_is_a_settings_error(tmp_path: Path, content: 
         file.write_text(content)
     worker = load(ca_file=str(file)).worker
     with pytest.raises(SettingsError, match="ca_file: "):
-        async with open_worker(worker, object(), LogReporter(), once=True):  # type: ignore[arg-type]
+        async with open_worker(
+            worker,
+            object(),  # type: ignore[arg-type]
+            SpaceRecord(space="face:test-8", dimension=8),
+            LogReporter(),
+            once=True,
+        ):
             raise AssertionError("it must not open")
 
 

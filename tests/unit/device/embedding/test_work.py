@@ -6,15 +6,16 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from broker_bridge.contract.embeddings import EmbeddingSpace, normalise
-from device.embedding.backend import EmbeddedFace, group_by_external_id, to_error_text
+from broker_bridge.contract.embeddings import normalise
+from broker_bridge.contract.spaces import SpaceRecord
+from device.embedding.backend import EmbeddedFace, group_by_external_id
 from device.embedding.bootstrap import open_worker
+from device.embedding.error_text import to_error_text
 from device.embedding.errors import AccessRefusedError, RequestRefusedError, ServiceUnavailableError
 from device.embedding.progress import JobTally
 from device.embedding.settings import WorkerSection
@@ -49,7 +50,6 @@ class FakeEmbedder:
     """Return the face, or the error, that the bytes of a photo name."""
 
     def __init__(self) -> None:
-        self.embedder = SimpleNamespace(space=EmbeddingSpace("face:test-512", 512))
         self.seen: list[bytes] = []
         self.before = threading.Event()
         self.before.set()
@@ -62,6 +62,9 @@ class FakeEmbedder:
         if data == b"broken model":
             raise ModelError("the network fails on it")
         return PhotoFace(vector_of(data), 0.87654, FaceBox(0, 0, 10, 10))
+
+
+RECORD = SpaceRecord(space="face:test-512", dimension=512, model_sha256="a" * 64, detector="cascade")
 
 
 class Watcher:
@@ -92,6 +95,7 @@ def catalog() -> Iterator[PhotoCatalog]:
 @pytest.fixture
 def backend() -> Iterator[EmbeddingBackend]:
     with EmbeddingBackend() as server:
+        server.spaces[RECORD.space] = RECORD.model_dump()
         yield server
 
 
@@ -130,7 +134,7 @@ def opened(catalog: PhotoCatalog, backend: EmbeddingBackend, embedder: FakeEmbed
             await asyncio.sleep(0)
 
         async with open_worker(
-            section, embedder, watcher, once=once, sleep=sleep, clock=lambda: past[-1]
+            section, embedder, RECORD, watcher, once=once, sleep=sleep, clock=lambda: past[-1]
         ) as worker:
             yield worker
 
